@@ -1,0 +1,474 @@
+"""The life of one actor over all its restarts, and to the actor itself, its context.
+
+A cell outlives the instances of its actor: mailbox, ref and watchers are the cell's; state, children and timers are
+the instance's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from inspect import isawaitable, iscoroutinefunction
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from runtime.actor import Actor
+from runtime.children import Children
+from runtime.context import DEFAULT_OPTIONS, SpawnOptions
+from runtime.deadline import current_deadline
+from runtime.envelope import Ask
+from runtime.errors import ActorStopped, NameTaken
+from runtime.events import (
+    ActorEnded,
+    ActorFailed,
+    ActorRestarted,
+    ActorStarted,
+    CancellationIgnored,
+    Terminated,
+)
+from runtime.handling import ALIVE, AWAITING_RESTART, ENDED, ENDING, NO_GOAL, STARTING, Goal, Handling
+from runtime.log import logger_for
+from runtime.mailbox import DEFAULT_MAILBOX, Mailbox
+from runtime.supervision import KILLED, STOPPED, Exit, Restart, Supervision
+from runtime.timers import Timers
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable, Mapping
+
+    from runtime.engine import Engine
+    from runtime.event_stream import EventStream
+    from runtime.log import Logger
+    from runtime.ref import ActorRef
+
+M = TypeVar("M")
+
+
+class Cell(Handling):
+    """One actor of a system."""
+
+    __slots__ = (
+        "_children",
+        "_name",
+        "_timers",
+        "attempt",
+        "begun",
+        "cause",
+        "exit",
+        "factory",
+        "options",
+        "owner",
+        "restart_timer",
+        "restarted_at",
+        "stale",
+        "waiters",
+        "watchers",
+        "watching",
+    )
+
+    def __init__(
+        self,
+        engine: Engine,
+        owner: Cell | None,
+        name: str,
+        factory: Callable[[], Actor[Any]],
+        actor: Actor[Any],
+        options: SpawnOptions,
+    ) -> None:
+        super().__init__(engine, options.mailbox, actor)
+        self.owner = owner
+        self._name = name
+        self.factory = factory
+        self.options = options
+        self.cause: Exception | None = None
+        self.exit: Exit | None = None
+        self.begun = False
+        self.stale = False
+        self.attempt = 0
+        self.restarted_at = 0.0
+        self.restart_timer: asyncio.TimerHandle | None = None
+        self.waiters: list[asyncio.Future[None]] | None = None
+        self.watchers: dict[Cell, None] | None = None
+        self.watching: dict[Cell, None] | None = None
+        self._children: Children | None = None
+        self._timers: Timers | None = None
+        actor.__bind__(self)
+        if type(actor).started is Actor.started and not engine.events.wants(ActorStarted):
+            self.phase = ALIVE
+            self.begun = True
+        else:
+            self.schedule()
+
+    # What the actor sees of it: see `Context`.
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def path(self) -> str:
+        return self.name if self.owner is None else f"{self.owner.path}/{self.name}"
+
+    @property
+    def parent(self) -> ActorRef[Any] | None:
+        return None if self.owner is None or self.owner.owner is None else self.owner.ref
+
+    @property
+    def children(self) -> Mapping[str, ActorRef[Any]]:
+        children = self._children.by_name if self._children is not None else {}
+        return MappingProxyType({name: child.ref for name, child in children.items()})
+
+    @property
+    def timers(self) -> Timers:
+        if self._timers is None:
+            self._timers = Timers(self.engine.loop, self.engine.context, self.deliver_or_bury)
+        return self._timers
+
+    @property
+    def deadline(self) -> float | None:
+        if self.busy and isinstance(self.current, Ask):
+            return self.current.deadline
+        return current_deadline.get()
+
+    @property
+    def random(self) -> random.Random:
+        return self.engine.random
+
+    @property
+    def events(self) -> EventStream:
+        return self.engine.events
+
+    @property
+    def log(self) -> Logger:
+        return logger_for(self.path)
+
+    def now(self) -> float:
+        return self.engine.loop.time()
+
+    def spawn(
+        self,
+        factory: Callable[[], Actor[M]],
+        *,
+        name: str | None = None,
+        mailbox: Mailbox = DEFAULT_MAILBOX,
+        restart: Restart = Restart.TRANSIENT,
+        stop_timeout: float = 5.0,
+    ) -> ActorRef[M]:
+        if self.phase not in (STARTING, ALIVE) or self.goal:
+            raise ActorStopped(self.path, "spawn")
+        if self._children is None:
+            self._children = Children(self)
+        children = self._children
+        if name is not None and (not name or "/" in name):
+            raise ValueError(f"an actor's name must not be empty or contain '/', got {name!r}")
+        if name in children.by_name:
+            raise NameTaken(f"{self.path}/{name}")
+        actor = build(factory)
+        if name is None:
+            children.named += 1
+            name = f"{type(actor).__name__.lower()}-{children.named}"
+        if mailbox is DEFAULT_MAILBOX and restart is Restart.TRANSIENT and stop_timeout == DEFAULT_OPTIONS.stop_timeout:
+            options = DEFAULT_OPTIONS
+        else:
+            options = SpawnOptions(mailbox=mailbox, restart=restart, stop_timeout=stop_timeout)
+        child = Cell(self.engine, self, name, factory, actor, options)
+        children.by_name[name] = child
+        return child.ref
+
+    def watch(self, ref: ActorRef[Any]) -> None:
+        target = ref.recipient
+        if not isinstance(target, Cell):
+            raise TypeError(f"{ref!r} cannot be watched")
+        if target.exit is not None:
+            self.deliver(Terminated(ref, target.exit))
+            return
+        if target.watchers is None:
+            target.watchers = {}
+        if self.watching is None:
+            self.watching = {}
+        target.watchers[self] = self.watching[target] = None
+
+    def unwatch(self, ref: ActorRef[Any]) -> None:
+        target = ref.recipient
+        if isinstance(target, Cell) and target.watchers is not None and self.watching is not None:
+            target.watchers.pop(self, None)
+            self.watching.pop(target, None)
+
+    def stop(self) -> None:
+        self.end(Goal.RETIRE)
+
+    # What others may ask of it: see `ActorRef` and `Child`.
+
+    def request_stop(self) -> None:
+        self.end(Goal.STOP)
+
+    def kill(self) -> None:
+        self.end(Goal.KILL)
+
+    async def join(self) -> Exit:
+        while self.exit is None:
+            await self._change()
+        return self.exit
+
+    def describe(self) -> str:
+        facts = [f"{self.path} {self.phase.value}"]
+        if self.queue:
+            facts.append(f"{len(self.queue)} waiting")
+        if self.attempt:
+            facts.append(f"{self.attempt} restarts")
+        if self.exit is not None:
+            facts.append(self.exit.reason.value)
+        return ", ".join(facts)
+
+    # As a child of its supervisor, and the supervisor of its children.
+
+    @property
+    def is_alive(self) -> bool:
+        return self.phase in (STARTING, ALIVE) and not self.goal
+
+    @property
+    def is_waiting(self) -> bool:
+        return self.phase is AWAITING_RESTART and self.restart_timer is None
+
+    @property
+    def restart(self) -> Restart:
+        return self.options.restart
+
+    @property
+    def supervision(self) -> Supervision:
+        return self.actor.supervision
+
+    def pause(self) -> None:
+        if self.phase is AWAITING_RESTART:
+            self._cancel_restart()
+        else:
+            self.end(Goal.PAUSE)
+
+    async def instance_gone(self) -> None:
+        while self.phase not in (AWAITING_RESTART, ENDED):
+            await self._change()
+
+    def restart_after(self, delay: float, cause: Exception | None) -> None:
+        self.attempt += 1
+        self.cause = cause
+        if delay > 0:
+            engine = self.engine
+            self.restart_timer = engine.loop.call_later(delay, self._restart, context=engine.context)
+        else:
+            self._restart()
+
+    def child_escalated(self, error: Exception) -> None:
+        error.add_note(f"escalated to {self.path}")
+        self.failed(error, None)
+
+    # Beginning.
+
+    def begin(self) -> None:
+        if self.task is not None:
+            return  # Its `started` hook is still running.
+        try:
+            if self.stale:
+                self.actor = build(self.factory)
+                self.actor.__bind__(self)
+            if iscoroutinefunction(self.actor.started):
+                self.task = self.engine.create_task(self._begin_in_task(), name=f"{self.name} starts")
+                return
+            self.actor.started()
+        except Exception as error:  # noqa: BLE001 - any exception of the actor is the supervisor's to decide.
+            self.failed(error, None)
+        else:
+            self._begun()
+
+    async def _begin_in_task(self) -> None:
+        task = self.task
+        try:
+            await self.actor.started()
+        except asyncio.CancelledError:
+            self.task = None
+            if not self.goal:
+                self.cancelled(task)
+        except Exception as error:  # noqa: BLE001 - any exception of the actor is the supervisor's to decide.
+            self.task = None
+            self.failed(error, None)
+        else:
+            self.task = None
+            if not self.goal:
+                self._begun()
+
+    def _begun(self) -> None:
+        if self.goal:
+            # The hook, being sync, ended its own actor.
+            self.wind_down()
+            return
+        self.phase = ALIVE
+        self.begun = True
+        events = self.engine.events
+        if self.stale:
+            self.stale = False
+            events.publish(ActorRestarted(self.ref, self.attempt, self.cause))
+            self.cause = None
+        elif events.wants(ActorStarted):
+            events.publish(ActorStarted(self.ref))
+        self.rest()
+
+    def _restart(self) -> None:
+        self.restart_timer = None
+        self.phase = STARTING
+        self.stale = True
+        self.engine.enqueue(self)
+
+    # Ending.
+
+    def failed(self, error: Exception, message: Any) -> None:
+        self.engine.events.publish(ActorFailed(self.ref, error, message))
+        self.cause = error
+        self.end(Goal.CRASH)
+
+    def end(self, goal: Goal) -> None:
+        if self.phase is ENDED or goal <= self.goal:
+            return
+        self.goal = goal
+        if goal >= Goal.STOP or (goal is Goal.RETIRE and self.restart is not Restart.PERMANENT):
+            self.close()
+        if self.phase is AWAITING_RESTART:
+            self._cancel_restart()
+            self._gone()
+        elif self.phase is ENDING:
+            if goal is Goal.KILL:
+                self._cancel_handlers()
+                if self._children is not None:
+                    self._children.kill_all()
+        elif not self.busy:  # Otherwise the activation that is under way comes to it.
+            if goal is Goal.CRASH or goal is Goal.KILL:
+                self._cancel_handlers()
+            self.wind_down()
+
+    def wind_down(self) -> None:
+        self.phase = ENDING
+        self.idle = False
+        if self._timers is not None:
+            self._timers.cancel_all()
+            self._timers = None
+        for target in self.watching or ():
+            if target.watchers is not None:
+                target.watchers.pop(self, None)
+        self.watching = None
+        for future in tuple(self.later or ()):
+            future.cancel()
+        hook = self.actor.stopped
+        if self.task is not None or self.lane_tasks() or self.children or iscoroutinefunction(hook):
+            self.lifecycle = self.engine.create_task(self._wind_down_in_task(), name=f"{self.name} ends")
+            return
+        if self.begun:
+            try:
+                hook()
+            except Exception as error:  # noqa: BLE001 - it ends all the same; the event tells why it was not clean.
+                self.engine.events.publish(ActorFailed(self.ref, error))
+        self._gone()
+
+    async def _wind_down_in_task(self) -> None:
+        try:
+            await self._finish_handlers()
+            if self._children is not None:
+                if self.goal is Goal.KILL:
+                    self._children.kill_all()
+                await self._children.stop_all()
+            if self.begun:
+                await self._run_stopped()
+        finally:
+            self.lifecycle = None
+            self._gone()
+
+    async def _run_stopped(self) -> None:
+        try:
+            async with asyncio.timeout(self.options.stop_timeout):
+                outcome = self.actor.stopped()
+                if isawaitable(outcome):
+                    await outcome
+        except Exception as error:  # noqa: BLE001 - it ends all the same; the event tells why it was not clean.
+            self.engine.events.publish(ActorFailed(self.ref, error))
+
+    async def _finish_handlers(self) -> None:
+        """Wait for the handlers that still run, cancel them at the limit, and report those that will not end."""
+        limit = self.options.stop_timeout
+        tasks = self.lane_tasks()
+        if self.task is not None:
+            tasks.append(self.task)
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=limit)
+            for task in late:
+                task.cancel()
+            if late:
+                _, stuck = await asyncio.wait(late, timeout=limit)
+                for _ in stuck:
+                    self.engine.events.publish(CancellationIgnored(self.ref, self.current))
+
+    def _gone(self) -> None:
+        """Let what was to follow this instance follow."""
+        goal, self.goal = self.goal, NO_GOAL
+        cause, self.cause = self.cause, None
+        self.begun = False
+        self.task = None
+        self.phase = AWAITING_RESTART
+        self.unpark()
+        if goal is Goal.CRASH or (goal is Goal.RETIRE and self.restart is Restart.PERMANENT):
+            if self.owner is not None and self.owner._children is not None:  # noqa: SLF001 - of its own class.
+                self.owner._children.failed(self, cause)  # noqa: SLF001
+        elif goal is not Goal.PAUSE:
+            self.terminate(KILLED if goal is Goal.KILL else STOPPED)
+        self._changed()
+
+    def terminate(self, exit: Exit) -> None:  # noqa: A002 - the field's word for how a process ended.
+        if self.phase is ENDED:
+            return
+        self.phase = ENDED
+        self.exit = exit
+        self.close()
+        self.bury_all()
+        if self.owner is not None and self.owner._children is not None:  # noqa: SLF001 - of its own class.
+            self.owner._children.by_name.pop(self.name, None)  # noqa: SLF001
+        watchers, self.watchers = self.watchers, None
+        for watcher in watchers or ():
+            if watcher.watching is not None:
+                watcher.watching.pop(self, None)
+            watcher.deliver(Terminated(self.ref, exit))
+        self.engine.events.publish(ActorEnded(self.ref, exit))
+        self._changed()
+
+    def _cancel_restart(self) -> None:
+        if self.restart_timer is not None:
+            self.restart_timer.cancel()
+            self.restart_timer = None
+
+    def _cancel_handlers(self) -> None:
+        if self.task is not None:
+            self.task.cancel()
+        for task in self.lane_tasks():
+            task.cancel()
+
+    async def _change(self) -> None:
+        """Wait until this instance is gone, or the actor has ended."""
+        future: asyncio.Future[None] = self.engine.loop.create_future()
+        if self.waiters is None:
+            self.waiters = []
+        self.waiters.append(future)
+        try:
+            await future
+        finally:
+            if self.waiters is not None and future in self.waiters:
+                self.waiters.remove(future)
+
+    def _changed(self) -> None:
+        waiters, self.waiters = self.waiters, None
+        for future in waiters or ():
+            if not future.done():
+                future.set_result(None)
+
+
+def build(factory: Callable[[], Actor[M]]) -> Actor[M]:
+    """Make an instance; raise `TypeError` where the factory does not give a new actor."""
+    actor = factory()
+    if not isinstance(actor, Actor):
+        raise TypeError(f"spawn takes an Actor class or a function that makes one; {factory!r} made {actor!r}")
+    if actor.is_bound:
+        raise TypeError(f"{factory!r} gave an actor that runs already; it must make a new one each time it is called")
+    return actor

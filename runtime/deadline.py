@@ -1,0 +1,102 @@
+"""Deadlines: absolute loop times that travel with a request, and one structure that watches all of them."""
+
+from __future__ import annotations
+
+import heapq
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import asyncio
+
+# A deadline is never noticed early, and at most one tick late. A power of two keeps the arithmetic exact.
+TICKS_PER_SECOND = 1024
+
+current_deadline: ContextVar[float | None] = ContextVar("understudy_deadline", default=None)
+"""The deadline of the request whose handler is running, in loop time; None where there is none."""
+
+
+def earlier(deadline: float, inherited: float | None) -> float:
+    """Return the deadline that binds: a nested request never outlives the one it serves.
+
+    >>> earlier(5.0, None), earlier(5.0, 3.0), earlier(2.0, 3.0)
+    (5.0, 3.0, 2.0)
+    """
+    return deadline if inherited is None or deadline < inherited else inherited
+
+
+class Expiring(Protocol):
+    """Something that wants to hear when its deadline has passed."""
+
+    deadline: float
+
+    def expire(self) -> None: ...
+
+
+class DeadlineWatch:
+    """Tells each entry when its deadline has passed, with one event-loop timer for all of them.
+
+    Entries are grouped by tick, so that adding and removing one is a dictionary operation; a heap of ticks knows
+    which comes next. Most requests are answered long before their deadline and never touch the timer.
+    """
+
+    __slots__ = ("_loop", "_size", "_ticks", "_timer", "_waiting")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._waiting: dict[int, dict[Expiring, None]] = {}
+        self._ticks: list[int] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._size = 0
+
+    def add(self, entry: Expiring) -> None:
+        """Watch `entry` until it is discarded or told that it has expired."""
+        # The tick at or after the deadline; negated floor division rounds up.
+        tick = -int(-entry.deadline * TICKS_PER_SECOND // 1)
+        group = self._waiting.get(tick)
+        if group is None:
+            group = self._waiting[tick] = {}
+            heapq.heappush(self._ticks, tick)
+            if self._ticks[0] == tick:
+                self._arm(tick)
+        elif self._timer is None:
+            self._arm(self._ticks[0])
+        group[entry] = None
+        self._size += 1
+
+    def discard(self, entry: Expiring) -> None:
+        """Stop watching `entry`; nothing happens where it is not watched."""
+        group = self._waiting.get(-int(-entry.deadline * TICKS_PER_SECOND // 1))
+        if group is not None and entry in group:
+            del group[entry]
+            self._size -= 1
+
+    def close(self) -> None:
+        """Forget every entry and the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._waiting.clear()
+        self._ticks.clear()
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def _arm(self, tick: int) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(tick / TICKS_PER_SECOND, self._fire)
+
+    def _fire(self) -> None:
+        self._timer = None
+        # Loops wake a timer up to their clock's resolution early; that tick is due too.
+        due = int(self._loop.time() * TICKS_PER_SECOND + 0.5)
+        expired: list[Expiring] = []
+        while self._ticks and (self._ticks[0] <= due or not self._waiting[self._ticks[0]]):
+            expired.extend(self._waiting.pop(heapq.heappop(self._ticks)))
+        self._size -= len(expired)
+        if self._ticks:
+            self._arm(self._ticks[0])
+        for entry in expired:
+            entry.expire()

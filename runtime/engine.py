@@ -1,0 +1,93 @@
+"""What all actors of a system share: one run queue, drained in bounded turns of the event loop, and its services.
+
+A message from one actor to another never touches the event loop: the receiver joins the run queue, and the turn that
+is draining it comes to the receiver too. Each turn is bounded, so that a flood starves neither other actors nor the
+rest of the program.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from collections import deque
+from typing import TYPE_CHECKING, Any, Protocol
+
+from runtime.deadline import DeadlineWatch
+from runtime.event_stream import EventStream
+
+if TYPE_CHECKING:
+    import asyncio
+    import random
+    from collections.abc import Coroutine
+
+MESSAGES_PER_ACTIVATION = 64
+MESSAGES_PER_TURN = 512
+PUMPS_PER_TURN = 32
+
+
+class Runnable(Protocol):
+    """Something with messages to handle."""
+
+    def run(self, limit: int) -> int:
+        """Handle up to `limit` messages and return how many it handled."""
+        ...
+
+
+class Engine:
+    """The run queue and the shared services of one actor system."""
+
+    __slots__ = ("_armed", "_draining", "_pumps", "_ready", "context", "deadlines", "events", "loop", "name", "random")
+
+    def __init__(self, name: str, loop: asyncio.AbstractEventLoop, random: random.Random) -> None:
+        self.name = name
+        self.loop = loop
+        self.random = random
+        self.events = EventStream()
+        self.deadlines = DeadlineWatch(loop)
+        # Handlers run in the context of the system, whoever caused them to run.
+        self.context = contextvars.copy_context()
+        self._ready: deque[Runnable] = deque()
+        self._armed = False
+        self._draining = False
+        self._pumps = 0
+
+    def enqueue(self, runnable: Runnable) -> None:
+        """Let `runnable` run, in this turn of the loop or the next."""
+        self._ready.append(runnable)
+        if not self._armed and not self._draining:
+            self._arm()
+
+    def pump(self) -> None:
+        """Drain the run queue now, in the caller's task, so that a request answered without waiting needs no turn.
+
+        Only so often a turn: a caller in a tight loop must let the event loop have its share.
+        """
+        if self._draining or self._pumps >= PUMPS_PER_TURN:
+            return
+        self._pumps += 1
+        if not self._armed:
+            self._arm()
+        self.context.run(self._drain, MESSAGES_PER_ACTIVATION)
+
+    def create_task(self, coroutine: Coroutine[Any, Any, None], *, name: str) -> asyncio.Task[None]:
+        """Start a task in the context of the system, not in that of whoever happens to be running."""
+        return self.loop.create_task(coroutine, name=name, context=self.context.copy())
+
+    def _arm(self) -> None:
+        self._armed = True
+        self.loop.call_soon(self._turn, context=self.context)
+
+    def _turn(self) -> None:
+        self._armed = False
+        self._pumps = 0
+        self._drain(MESSAGES_PER_TURN)
+
+    def _drain(self, budget: int) -> None:
+        ready = self._ready
+        self._draining = True
+        try:
+            while ready and budget > 0:
+                budget -= ready.popleft().run(min(budget, MESSAGES_PER_ACTIVATION))
+        finally:
+            self._draining = False
+            if ready and not self._armed:
+                self._arm()

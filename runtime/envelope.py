@@ -1,0 +1,90 @@
+"""What travels with a request: its deadline, and the way back for the answer."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import asyncio
+
+
+class Progress(Enum):
+    """How far a request has come."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    SETTLED = "settled"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+
+
+# Global names are read faster than attributes of an Enum, and every request reads them.
+WAITING, RUNNING, SETTLED = Progress.WAITING, Progress.RUNNING, Progress.SETTLED
+EXPIRED, CANCELLED = Progress.EXPIRED, Progress.CANCELLED
+
+
+class Cancellable(Protocol):
+    """Whoever runs the handler of a request, and can cancel it: a task, a future, or a cell."""
+
+    def cancel(self) -> Any: ...
+
+
+class Ask:
+    """A request in flight. It is settled once, by whichever comes first: answer, error, deadline, cancellation."""
+
+    __slots__ = ("deadline", "error", "handling", "message", "progress", "value", "waiter")
+
+    def __init__(self, message: Any, deadline: float) -> None:
+        self.message = message
+        self.deadline = deadline
+        self.progress = WAITING
+        self.value: Any = None
+        self.error: BaseException | None = None
+        self.waiter: asyncio.Future[None] | None = None
+        self.handling: Cancellable | None = None
+
+    def answer(self, value: Any) -> bool:
+        """Settle with a value; False where the asker has given up, and the value is unclaimed."""
+        if self.progress in (EXPIRED, CANCELLED):
+            return False
+        self.progress = SETTLED
+        self.value = value
+        return self._wake()
+
+    def fail(self, error: BaseException) -> None:
+        """Settle with an error; an asker that has given up no longer wants it."""
+        if self.progress is WAITING or self.progress is RUNNING:
+            self.progress = SETTLED
+            self.error = error
+            self._wake()
+
+    def expire(self) -> None:
+        """Give up because the deadline has passed; the handler is cancelled."""
+        self._abandon(EXPIRED)
+        self._wake()
+
+    def cancel(self) -> bool:
+        """Give up because the asker was cancelled; False where the answer had already been given."""
+        return self._abandon(CANCELLED)
+
+    def _abandon(self, progress: Progress) -> bool:
+        if self.progress is SETTLED:
+            return False
+        self.progress = progress
+        if self.handling is not None:
+            self.handling.cancel()
+        return True
+
+    def _wake(self) -> bool:
+        self.handling = None
+        waiter = self.waiter
+        if waiter is not None:
+            if waiter.cancelled():
+                return False
+            if not waiter.done():
+                waiter.set_result(None)
+        return True
+
+    def __repr__(self) -> str:
+        return f"<Ask {self.message!r} {self.progress.value}, deadline {self.deadline:.3f}>"

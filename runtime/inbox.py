@@ -1,0 +1,265 @@
+"""How mail gets in: room, overflow, senders who wait for room, and askers who wait for an answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, deque
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+from runtime.deadline import current_deadline, earlier
+from runtime.envelope import SETTLED, WAITING, Ask
+from runtime.errors import ActorStopped, AskTimeout, MailboxFull
+from runtime.events import DeadLetter, DeadReason
+from runtime.mailbox import Mailbox, Overflow
+from runtime.messages import name_of
+from runtime.ref import ActorRef
+
+if TYPE_CHECKING:
+    from runtime.engine import Engine
+
+NO_MAIL: deque[Any] = deque(maxlen=0)
+"""Stands in for the queue of an actor that never had mail; an empty deque of its own would cost 760 bytes."""
+
+
+class Sending:
+    """A message whose sender waits for room."""
+
+    __slots__ = ("deadline", "message", "waiter")
+
+    def __init__(self, message: Any, deadline: float, waiter: asyncio.Future[bool]) -> None:
+        self.message = message
+        self.deadline = deadline
+        self.waiter = waiter
+
+    def expire(self) -> None:
+        """Give up, because the time to wait is over."""
+        if not self.waiter.done():
+            self.waiter.set_result(False)
+
+
+class Inbox:
+    """The mail side of a cell.
+
+    `room` is the capacity while mail is taken, and 0 before the first message and after the last, so that the fast
+    path of `tell` needs one comparison only.
+    """
+
+    __slots__ = ("closed", "engine", "idle", "mailbox", "queue", "ref", "room", "senders")
+
+    def __init__(self, engine: Engine, mailbox: Mailbox) -> None:
+        self.engine = engine
+        self.mailbox = mailbox
+        self.ref: ActorRef[Any] = ActorRef(self)
+        self.queue: deque[Any] = NO_MAIL
+        self.room = 0
+        self.idle = True
+        self.closed = False
+        self.senders: OrderedDict[Ask | Sending, None] | None = None
+
+    @property
+    def path(self) -> str:
+        """Where the actor stands in the tree."""
+        raise NotImplementedError
+
+    def schedule(self) -> None:
+        """See that the mail is handled; called when mail comes in and nothing is under way."""
+        self.idle = False
+        self.engine.enqueue(self)
+
+    def run(self, limit: int) -> int:
+        raise NotImplementedError
+
+    def request_stop(self) -> None:
+        raise NotImplementedError
+
+    def kill(self) -> None:
+        raise NotImplementedError
+
+    async def join(self) -> Any:
+        raise NotImplementedError
+
+    def describe(self) -> str:
+        raise NotImplementedError
+
+    def unclaimed(self, request: Any, answer: Any) -> None:
+        """Hand back an answer that nobody waits for."""
+        raise NotImplementedError
+
+    def waits_for_itself(self) -> bool:
+        """Tell whether the running task is the one that would have to answer."""
+        raise NotImplementedError
+
+    def tell_slowly(self, message: Any) -> None:
+        """Take a message that found no room: the first ever, one too many, or one too late."""
+        if self._take(message):
+            return
+        if self.closed:
+            self.bury(message, DeadReason.STOPPED)
+            return
+        match self.mailbox.overflow:
+            case Overflow.REJECT:
+                raise MailboxFull(self.path, capacity=self.mailbox.capacity)
+            case Overflow.DROP_NEWEST:
+                self.bury(message, DeadReason.FULL)
+            case Overflow.DROP_OLDEST:
+                self.bury(self.queue.popleft(), DeadReason.FULL)
+                self.queue.append(message)
+
+    def deliver_first(self, message: Any) -> None:
+        """Take a message from the runtime itself that overtakes the mail."""
+        if not self.closed:
+            if self.queue is NO_MAIL:
+                self._open()
+            self.queue.appendleft(message)
+            if self.idle:
+                self.schedule()
+
+    def deliver(self, message: Any) -> None:
+        """Take a message from the runtime itself, such as `Terminated`, whatever the room."""
+        if self.closed:
+            return
+        if self.queue is NO_MAIL:
+            self._open()
+        self._put(message)
+
+    def deliver_or_bury(self, message: Any) -> None:
+        """Take a message from a timer, which nobody could be told of otherwise: without room it is a dead letter."""
+        if not self._take(message):
+            self.bury(message, DeadReason.STOPPED if self.closed else DeadReason.FULL)
+
+    async def send(self, message: Any, timeout: float | None) -> None:  # noqa: ASYNC109 - a deadline, not a scope.
+        """Take a message as soon as there is room; see `ActorRef.send`."""
+        if self._take(message):
+            return
+        if timeout is not None and not timeout > 0:
+            raise ValueError(f"timeout must be > 0 seconds, got {timeout}")
+        if self.closed:
+            raise ActorStopped(self.path, name_of(message))
+        loop = self.engine.loop
+        now = loop.time()
+        inherited = current_deadline.get()
+        deadline = earlier(now + (timeout if timeout is not None else inf), inherited)
+        sending = Sending(message, deadline, loop.create_future())
+        self._line_up(sending)
+        if deadline < inf:
+            self.engine.deadlines.add(sending)
+        try:
+            admitted = await sending.waiter
+        finally:
+            if deadline < inf:
+                self.engine.deadlines.discard(sending)
+            self._leave_line(sending)
+        if not admitted:
+            if self.closed:
+                raise ActorStopped(self.path, name_of(message))
+            raise AskTimeout(self.path, name_of(message), timeout=deadline - now)
+
+    async def ask(self, message: Any, timeout: float) -> Any:  # noqa: ASYNC109 - a deadline, not a scope.
+        """Take a request and wait for its answer; see `ActorRef.ask`."""
+        if not 0 < timeout < inf:
+            raise ValueError(f"timeout must be a finite number of seconds > 0, got {timeout}")
+        engine = self.engine
+        now = engine.loop.time()
+        deadline = earlier(now + timeout, current_deadline.get())
+        if deadline <= now:
+            raise AskTimeout(self.path, name_of(message), timeout=0.0)
+        ask = Ask(message, deadline)
+        if not self._take(ask):
+            if self.closed:
+                raise ActorStopped(self.path, name_of(message))
+            self._line_up(ask)
+        engine.pump()
+        if ask.progress is not SETTLED:
+            await self._wait_for_answer(ask)
+            if ask.progress is not SETTLED:
+                raise AskTimeout(self.path, name_of(message), timeout=deadline - now)
+        if ask.error is not None:
+            raise ask.error
+        return ask.value
+
+    async def _wait_for_answer(self, ask: Ask) -> None:
+        if self.waits_for_itself():
+            ask.cancel()
+            raise RuntimeError(
+                f"{self.path} asks itself {name_of(ask.message)} and would wait forever; "
+                "call the method, `tell` it, or declare the handler concurrent"
+            )
+        engine = self.engine
+        ask.waiter = engine.loop.create_future()
+        engine.deadlines.add(ask)
+        try:
+            await ask.waiter
+        except asyncio.CancelledError:
+            if not ask.cancel() and ask.error is None:
+                self.unclaimed(ask.message, ask.value)
+            raise
+        finally:
+            engine.deadlines.discard(ask)
+            self._leave_line(ask)
+
+    def admit(self) -> None:
+        """Let in those who wait for room, in the order of their arrival."""
+        senders = self.senders
+        while senders and len(self.queue) < self.room:
+            item, _ = senders.popitem(last=False)
+            if isinstance(item, Ask):
+                if item.progress is WAITING:
+                    self.queue.append(item)
+            elif not item.waiter.done():
+                self.queue.append(item.message)
+                item.waiter.set_result(True)
+
+    def close(self) -> None:
+        """Take no more mail; what comes from now on is a dead letter."""
+        self.closed = True
+        self.room = 0
+
+    def bury_all(self) -> None:
+        """Turn what is left into dead letters, and tell those who wait for room that there will be none."""
+        while self.queue:
+            self.bury(self.queue.popleft(), DeadReason.STOPPED)
+        self.queue = NO_MAIL
+        senders, self.senders = self.senders, None
+        for item in senders or ():
+            if isinstance(item, Ask):
+                item.fail(ActorStopped(self.path, name_of(item.message)))
+            else:
+                item.expire()
+
+    def bury(self, message: Any, reason: DeadReason) -> None:
+        """Make a message that no handler will see a dead letter; an asker is told."""
+        if isinstance(message, Ask):
+            if reason is DeadReason.STOPPED:
+                message.fail(ActorStopped(self.path, name_of(message.message)))
+            elif reason is DeadReason.FULL:
+                message.fail(MailboxFull(self.path, capacity=self.mailbox.capacity))
+            message = message.message
+        self.engine.events.publish(DeadLetter(self.ref, message, reason))
+
+    def _take(self, item: Any) -> bool:
+        """Put an item in the queue where there is room for it."""
+        if self.queue is NO_MAIL and not self.closed:
+            self._open()
+        if len(self.queue) >= self.room:
+            return False
+        self._put(item)
+        return True
+
+    def _put(self, item: Any) -> None:
+        self.queue.append(item)
+        if self.idle:
+            self.schedule()
+
+    def _open(self) -> None:
+        self.queue = deque()
+        self.room = self.mailbox.capacity
+
+    def _line_up(self, item: Ask | Sending) -> None:
+        if self.senders is None:
+            self.senders = OrderedDict()
+        self.senders[item] = None
+
+    def _leave_line(self, item: Ask | Sending) -> None:
+        if self.senders:
+            self.senders.pop(item, None)

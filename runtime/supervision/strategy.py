@@ -1,0 +1,69 @@
+"""Which children restart when one fails. Pure: no clock, no tasks, no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence  # noqa: TC003 - msgspec resolves the annotations below.
+from enum import Enum
+from typing import TypeVar
+
+import msgspec
+
+from runtime.backoff import Backoff
+from runtime.supervision.intensity import RestartIntensity
+
+Child = TypeVar("Child")
+
+
+class Strategy(Enum):
+    """Which children are restarted together."""
+
+    ONE_FOR_ONE = "one_for_one"
+    """The one that failed."""
+    ONE_FOR_ALL = "one_for_all"
+    """All of them: they depend on each other."""
+    REST_FOR_ONE = "rest_for_one"
+    """The one that failed and those started after it, which depend on it."""
+
+
+class Directive(Enum):
+    """What a supervisor does about one crash."""
+
+    RESTART = "restart"
+    STOP = "stop"
+    ESCALATE = "escalate"
+
+
+def restart_always(_error: Exception) -> Directive:
+    """Answer every crash with a restart: the default."""
+    return Directive.RESTART
+
+
+class Supervision(msgspec.Struct, frozen=True, kw_only=True):
+    """How an actor supervises its children.
+
+    `decide` maps the error of a crashed child to a directive; a restart is then bound by `intensity` and delayed
+    by `backoff`.
+    """
+
+    strategy: Strategy = Strategy.ONE_FOR_ONE
+    intensity: RestartIntensity = RestartIntensity()
+    backoff: Backoff = Backoff()
+    decide: Callable[[Exception], Directive] = restart_always
+
+
+DEFAULT_SUPERVISION = Supervision()
+
+
+def restart_set(strategy: Strategy, children: Sequence[Child], failed: Child) -> Sequence[Child]:
+    """Return the children to restart, in start order.
+
+    >>> restart_set(Strategy.REST_FOR_ONE, ["db", "cache", "api"], failed="cache")
+    ['cache', 'api']
+    """
+    match strategy:
+        case Strategy.ONE_FOR_ONE:
+            return [failed]
+        case Strategy.ONE_FOR_ALL:
+            return list(children)
+        case Strategy.REST_FOR_ONE:
+            return list(children[children.index(failed) :])

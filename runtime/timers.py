@@ -1,0 +1,86 @@
+"""Messages to oneself, later or again and again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+    from contextvars import Context
+
+
+class Timer:
+    """One pending or periodic message; `cancel` ends it."""
+
+    __slots__ = ("_due", "_handle", "_timers", "interval", "message")
+
+    def __init__(self, timers: Timers, message: Any, *, delay: float, interval: float | None) -> None:
+        self._timers = timers
+        self.message = message
+        self.interval = interval
+        self._due = timers.loop.time() + delay
+        self._handle = timers.loop.call_at(self._due, self._fire, context=timers.context)
+
+    def cancel(self) -> None:
+        """Send nothing more; a message that is already in the mailbox stays. A second call does nothing."""
+        self._handle.cancel()
+        self._timers.forget(self)
+
+    def _fire(self) -> None:
+        if self.interval is None:
+            self._timers.forget(self)
+        else:
+            # The schedule does not drift, and ticks missed while the loop was busy are not made up for.
+            missed = max(0.0, (self._timers.loop.time() - self._due) // self.interval)
+            self._due += (missed + 1) * self.interval
+            self._handle = self._timers.loop.call_at(self._due, self._fire, context=self._timers.context)
+        self._timers.deliver(self.message)
+
+    def __repr__(self) -> str:
+        again = f", every {self.interval:g} s" if self.interval is not None else ""
+        return f"<Timer {self.message!r} due {self._due:.3f}{again}>"
+
+
+class Timers:
+    """The timers of one actor instance. A message that finds the mailbox full becomes a dead letter."""
+
+    __slots__ = ("_active", "context", "deliver", "loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, context: Context, deliver: Callable[[Any], None]) -> None:
+        self.loop = loop
+        self.context = context
+        self.deliver = deliver
+        self._active: dict[Timer, None] = {}
+
+    def once(self, delay: float, message: Any) -> Timer:
+        """Send `message` to this actor after `delay` seconds (>= 0)."""
+        if not delay >= 0:
+            raise ValueError(f"delay must be >= 0 seconds, got {delay}")
+        return self._start(message, delay=delay, interval=None)
+
+    def every(self, interval: float, message: Any) -> Timer:
+        """Send `message` to this actor every `interval` seconds (> 0), first after one interval."""
+        if not interval > 0:
+            raise ValueError(f"interval must be > 0 seconds, got {interval}")
+        return self._start(message, delay=interval, interval=interval)
+
+    def cancel_all(self) -> None:
+        """Cancel every timer of this actor."""
+        for timer in tuple(self._active):
+            timer.cancel()
+
+    def forget(self, timer: Timer) -> None:
+        """Drop a timer that will not fire again."""
+        self._active.pop(timer, None)
+
+    def _start(self, message: Any, *, delay: float, interval: float | None) -> Timer:
+        timer = Timer(self, message, delay=delay, interval=interval)
+        self._active[timer] = None
+        return timer
+
+    def __len__(self) -> int:
+        return len(self._active)
+
+    def __repr__(self) -> str:
+        return f"<Timers {len(self)} active>"

@@ -1,0 +1,34 @@
+"""What every test runs under: virtual time, unless the test says that it needs the real one."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from typing import TYPE_CHECKING
+
+from runtime.simulation import VirtualTimeLoop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import pytest
+
+# Files below typing/ hold deliberate mistakes: project/test_typing.py type-checks them, nothing runs them.
+collect_ignore = ["typing"]
+
+
+def pytest_configure() -> None:
+    # A shell that starts the tests in the background has them ignore SIGINT, and so would every program that
+    # they start; those which interrupt a program need the default.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config,  # noqa: ARG001 - the hook's signature.
+    item: pytest.Item,
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Give an async test a loop in virtual time; `real_time` marks those that use sockets, processes or threads."""
+    if item.get_closest_marker("real_time"):
+        return {"real": asyncio.SelectorEventLoop}
+    return {"virtual": VirtualTimeLoop}
