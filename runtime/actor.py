@@ -12,6 +12,7 @@ from runtime.messages import Message, Request
 from runtime.supervision import DEFAULT_SUPERVISION, Supervision
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Awaitable, Callable
 
     from runtime.context import Context
@@ -45,7 +46,10 @@ class Handlers(dict[type, "Handler | None"]):
 @overload
 def handles(
     message: type[Asks[Q, R]], /, *, concurrent: int = 1
-) -> Callable[[Callable[[S, Q], R] | Callable[[S, Q], Awaitable[R]]], Callable[[S, Q], Any]]: ...
+) -> Callable[
+    [Callable[[S, Q], R] | Callable[[S, Q], Awaitable[R]] | Callable[[S, Q], R | asyncio.Future[R]]],
+    Callable[[S, Q], Any],
+]: ...
 @overload
 def handles(
     message: type[Told], /, *, concurrent: int = 1

@@ -1,0 +1,139 @@
+"""Many requests, each answered or accounted for: the seed's `robustBatchProcess`, over the fixed pipeline."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import anyio
+import msgspec
+
+from actors.errors import BudgetExceeded, CallFailed, OutcomeUnknown
+from actors.fan_out import fan_out
+from actors.money import to_micros
+from actors.provider import ProviderFilter
+from actors.rate_limiter import Acquire
+from actors.requests import CloseAccount, OpenAccount, OpenQuota, SmartRequest, SmartResult
+from actors.smart_request import ANSWER_GRACE
+from runtime import RuntimeFault
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Sequence
+
+    from actors.money import Amount
+    from actors.selection import Strategy
+    from runtime import ActorRef
+
+HOUSEKEEPING = 5.0
+"""Seconds that the supervisor has to open or close an account."""
+MAX_QUEUEING = 365 * 86_400.0
+"""Seconds that an item may stand in line for the batch's rate limit."""
+
+
+class Done(msgspec.Struct, frozen=True):
+    """An item that was answered."""
+
+    index: int
+    item: Any
+    result: SmartResult
+
+
+class Failed(msgspec.Struct, frozen=True):
+    """An item that was not answered and, as far as is known, cost nothing beyond the attempts in `error`."""
+
+    index: int
+    item: Any
+    error: Exception
+
+
+class Unknown(msgspec.Struct, frozen=True):
+    """An item whose call may have been made and paid, although no answer came; look it up before asking again."""
+
+    index: int
+    item: Any
+    error: OutcomeUnknown
+
+
+Outcome: TypeAlias = Done | Failed | Unknown
+
+
+def budget_exhausted(outcome: Outcome, account: str) -> bool:
+    """Tell whether an item failed for want of money in `account`, as every item after it will."""
+    error = getattr(outcome, "error", None)
+    refusals = [error, *getattr(error, "refused", ())]
+    return any(isinstance(one, BudgetExceeded) and one.cap == account for one in refusals)
+
+
+@asynccontextmanager
+async def robust_batch(
+    supervisor: ActorRef[Any],
+    items: Iterable[Any] | AsyncIterable[Any],
+    *,
+    service: str | None = None,
+    max_concurrency: int = 10,
+    rate_limit: float | None = None,
+    budget: Amount | None = None,
+    item_budget: Amount | None = None,
+    where: ProviderFilter | None = None,
+    strategy: Strategy = "balanced",
+    fallback_strategies: Sequence[Strategy] = (),
+    health_check: bool = False,
+    timeout: float = 30.0,  # noqa: ASYNC109 - for each item; it travels as a deadline.
+    account: str | None = None,
+) -> AsyncGenerator[AsyncIterator[Outcome]]:
+    """Serve every item, at most `max_concurrency` at the same time, and yield `Done | Failed | Unknown` as each ends.
+
+    An item is the input of `service`, or a whole `SmartRequest`. `items` may be an async iterator without end: memory
+    stays flat. `rate_limit` bounds the requests begun per second, `budget` the money of the whole batch and
+    `item_budget` of each item (dollars as str, int or Decimal), `timeout` the seconds an item has once it has begun.
+    `account` names the batch in `BudgetExceeded.cap`; by default a name is made up.
+
+    Leaving the block early cancels what is under way and closes the source. Exceptions of the source are raised
+    where the outcomes are consumed.
+    """
+    each = None if item_budget is None else to_micros(item_budget)
+    filters = where or ProviderFilter()
+    strategies = (strategy, *fallback_strategies)
+    opening = OpenAccount(name=account, cap=None if budget is None else to_micros(budget))
+
+    def as_request(item: Any) -> SmartRequest:
+        if isinstance(item, SmartRequest):
+            return msgspec.structs.replace(item, account=name)
+        if service is None:
+            raise TypeError(f"robust_batch needs service= for items that are no SmartRequest, such as {item!r}")
+        return SmartRequest(
+            service=service,
+            input=item,
+            timeout=timeout,
+            budget=each,
+            where=filters,
+            strategies=strategies,
+            health_check=health_check,
+            account=name,
+        )
+
+    async def serve(index: int, item: Any) -> Outcome:
+        request = as_request(item)
+        try:
+            if limiter is not None:
+                # A long line is no failure of the item, whose own time begins with its turn.
+                await limiter.ask(Acquire(), timeout=MAX_QUEUEING)
+            return Done(index, item, await supervisor.ask(request, timeout=request.timeout + ANSWER_GRACE))
+        except OutcomeUnknown as error:
+            return Unknown(index, item, error)
+        except (CallFailed, RuntimeFault) as error:
+            return Failed(index, item, error)
+
+    limiter: ActorRef[Acquire] | None = None
+    name = await supervisor.ask(opening, timeout=HOUSEKEEPING)
+    try:
+        if rate_limit is not None:
+            limiter = await supervisor.ask(OpenQuota(name=name, rate=rate_limit), timeout=HOUSEKEEPING)
+        async with fan_out(items, serve, max_concurrency=max_concurrency) as outcomes:
+            yield outcomes
+    finally:
+        if limiter is not None:
+            limiter.stop()
+        with anyio.CancelScope(shield=True), suppress(RuntimeFault):
+            # A supervisor that is gone has closed its accounts.
+            await supervisor.ask(CloseAccount(name=name), timeout=HOUSEKEEPING)

@@ -1,0 +1,300 @@
+"""A circuit breaker: pure transitions of an immutable state, and a thin shell that runs calls through them.
+
+Every change of state begins a new epoch, and every admitted call carries a `Permit` of its epoch: a result
+whose epoch has passed is stale and changes nothing. That one rule is what keeps late results, lost probes
+and double reports from moving the breaker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
+
+import msgspec
+
+from actors.classification import classify
+from actors.errors import BreakerOpen
+from actors.failure_window import FailureWindow
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+T = TypeVar("T")
+
+
+class BreakerConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """When a breaker opens, and for how long; durations are seconds.
+
+    It opens on `failure_threshold` failures in a row, or when of at least `min_calls` calls within `window`
+    the part `failure_rate` failed, or the part `slow_rate` took `slow_call` or longer (None: never slow).
+    It stays open for `open_for`, doubled for each probe that fails, up to `max_open_for`, each wait spread by
+    `jitter` to both sides. A probe that has not reported after `probe_lease` is given up for lost.
+    """
+
+    failure_threshold: int = 5
+    failure_rate: float = 0.5
+    min_calls: int = 20
+    window: float = 30.0
+    open_for: float = 30.0
+    max_open_for: float = 300.0
+    jitter: float = 0.1
+    slow_call: float | None = None
+    slow_rate: float = 0.5
+    probe_lease: float = 30.0
+
+    def __post_init__(self) -> None:
+        for name, count in (("failure_threshold", self.failure_threshold), ("min_calls", self.min_calls)):
+            if count < 1:
+                raise ValueError(f"{name} must be >= 1 call, got {count}")
+        for name, rate in (("failure_rate", self.failure_rate), ("slow_rate", self.slow_rate)):
+            if not 0 < rate <= 1:
+                raise ValueError(f"{name} must be above 0 and at most 1, got {rate}")
+        for name, duration in (
+            ("window", self.window),
+            ("open_for", self.open_for),
+            ("probe_lease", self.probe_lease),
+            ("slow_call", 1.0 if self.slow_call is None else self.slow_call),
+        ):
+            if not 0 < duration < math.inf:
+                raise ValueError(f"{name} must be > 0 seconds and finite, got {duration}")
+        if not self.open_for <= self.max_open_for < math.inf:
+            raise ValueError(f"max_open_for must be finite and >= open_for ({self.open_for}), got {self.max_open_for}")
+        if not 0 <= self.jitter < 1:
+            raise ValueError(f"jitter must be from 0 to below 1, got {self.jitter}")
+
+
+class Closed(msgspec.Struct, frozen=True, tag=True):
+    """Calls pass. `failures` counts those in a row."""
+
+    epoch: int = 0
+    failures: int = 0
+    window: FailureWindow = FailureWindow()
+
+
+class Open(msgspec.Struct, frozen=True, tag=True):
+    """Calls are refused until `until`; `reopened` probes have failed since the breaker was last closed."""
+
+    epoch: int
+    until: float
+    reopened: int = 0
+
+
+class HalfOpen(msgspec.Struct, frozen=True, tag=True):
+    """One probe is out, with the permit of this epoch; it is given up for lost at `lease_ends`."""
+
+    epoch: int
+    lease_ends: float
+    reopened: int = 0
+
+
+class Isolated(msgspec.Struct, frozen=True, tag=True):
+    """Calls are refused until somebody releases the breaker by hand."""
+
+    epoch: int
+
+
+BreakerState: TypeAlias = Closed | Open | HalfOpen | Isolated
+
+
+class Permit(msgspec.Struct, frozen=True):
+    """Leave to make one call; hand it back with the result. `admitted` is the time it was given."""
+
+    epoch: int
+    probe: bool
+    admitted: float
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """No leave: nothing changes within `retry_after` seconds unless a probe reports earlier. None: isolated by hand."""
+
+    retry_after: float | None
+
+
+def admit(state: BreakerState, *, now: float, config: BreakerConfig) -> tuple[BreakerState, Permit] | Refused:
+    """Decide on one call at `now`: the next state and a permit, or a refusal that leaves the state as it is.
+
+    >>> admit(Open(epoch=1, until=30.0), now=10.0, config=BreakerConfig())
+    Refused(retry_after=20.0)
+    """
+    match state:
+        case Closed():
+            return state, Permit(state.epoch, probe=False, admitted=now)
+        case Open() if now < state.until:
+            return Refused(state.until - now)
+        case HalfOpen() if now < state.lease_ends:
+            return Refused(state.lease_ends - now)
+        case Open() | HalfOpen():
+            epoch = state.epoch + 1
+            probing = HalfOpen(epoch, lease_ends=now + config.probe_lease, reopened=state.reopened)
+            return probing, Permit(epoch, probe=True, admitted=now)
+        case Isolated():
+            return Refused(None)
+
+
+def after_success(
+    state: BreakerState, permit: Permit, *, now: float, config: BreakerConfig, random: float
+) -> BreakerState:
+    """Return the state after a call that succeeded; `random` is a draw from [0, 1), used if it opens.
+
+    A success closes a half-open breaker, unless it was slow by `config.slow_call`.
+    """
+    if permit.epoch != state.epoch:
+        return state
+    slow = config.slow_call is not None and now - permit.admitted >= config.slow_call
+    match state:
+        case Closed():
+            window = state.window.record(now, length=config.window, slow=slow)
+            closed = Closed(state.epoch, 0, window)
+            return _opened(closed, now, config, random) if slow and _rates_reached(window, config) else closed
+        case HalfOpen():
+            return _opened(state, now, config, random) if slow else Closed(state.epoch + 1)
+        case Open() | Isolated():
+            return state
+
+
+def after_failure(
+    state: BreakerState, permit: Permit, *, now: float, config: BreakerConfig, random: float
+) -> BreakerState:
+    """Return the state after a call that failed; `random` is a draw from [0, 1), used if it opens."""
+    if permit.epoch != state.epoch:
+        return state
+    match state:
+        case Closed():
+            slow = config.slow_call is not None and now - permit.admitted >= config.slow_call
+            window = state.window.record(now, length=config.window, failed=True, slow=slow)
+            closed = Closed(state.epoch, state.failures + 1, window)
+            if closed.failures >= config.failure_threshold or _rates_reached(window, config):
+                return _opened(closed, now, config, random)
+            return closed
+        case HalfOpen():
+            return _opened(state, now, config, random)
+        case Open() | Isolated():
+            return state
+
+
+def after_cancellation(state: BreakerState, permit: Permit, *, now: float) -> BreakerState:
+    """Return the state after a call that ended without saying anything about the provider.
+
+    A cancelled probe gives its place back: the breaker is open with its wait over, so the next call probes.
+    """
+    if isinstance(state, HalfOpen) and permit.epoch == state.epoch:
+        return Open(state.epoch + 1, until=now, reopened=state.reopened)
+    return state
+
+
+def isolate(state: BreakerState) -> Isolated:
+    """Return the state in which every call is refused until `release`."""
+    return state if isinstance(state, Isolated) else Isolated(state.epoch + 1)
+
+
+def release(state: BreakerState) -> BreakerState:
+    """Return the state after a release by hand: closed with a clean record, if it was isolated."""
+    return Closed(state.epoch + 1) if isinstance(state, Isolated) else state
+
+
+def _rates_reached(window: FailureWindow, config: BreakerConfig) -> bool:
+    calls, failures, slow = window.totals()
+    if calls < config.min_calls:
+        return False
+    return failures >= config.failure_rate * calls or (
+        config.slow_call is not None and slow >= config.slow_rate * calls
+    )
+
+
+def _opened(state: Closed | HalfOpen, now: float, config: BreakerConfig, random: float) -> Open:
+    reopened = state.reopened + 1 if isinstance(state, HalfOpen) else 0
+    grown = config.open_for * 2.0 ** min(reopened, 1000)
+    spread = 1 + config.jitter * (2 * random - 1)
+    wait = min(config.max_open_for, min(config.max_open_for, grown) * spread)
+    return Open(state.epoch + 1, until=now + wait, reopened=reopened)
+
+
+def counts_against_provider(error: Exception) -> bool:
+    """Whether `error` is the provider's failure: not the caller's mistake, nor throttling, nor our own refusal."""
+    return classify(error, provider="provider").blames_provider
+
+
+DEFAULT_BREAKER = BreakerConfig()
+
+
+class CircuitBreaker:
+    """A breaker to run calls through, usable alone; all its callers must be on one event loop.
+
+    `clock` gives seconds (default: the running loop's time), `rng` the jitter, and `counts_as_failure` says
+    which errors count; the others, like cancellation, leave the breaker as it is.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        config: BreakerConfig = DEFAULT_BREAKER,
+        *,
+        clock: Callable[[], float] | None = None,
+        rng: random.Random | None = None,
+        counts_as_failure: Callable[[Exception], bool] = counts_against_provider,
+    ) -> None:
+        self.name = name
+        self.config = config
+        self._state: BreakerState = Closed()
+        self._clock = clock or _loop_time
+        self._rng = rng or random.Random()
+        self._counts_as_failure = counts_as_failure
+
+    @property
+    def state(self) -> BreakerState:
+        """The state as of the last call; an open breaker whose wait is over is still `Open` here."""
+        return self._state
+
+    async def execute(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Return what `call` returns; raise what it raises, or `BreakerOpen` without calling it."""
+        admission = admit(self._state, now=self._clock(), config=self.config)
+        if isinstance(admission, Refused):
+            raise BreakerOpen(self.name, retry_after=admission.retry_after)
+        self._state, permit = admission
+        # Until it is reported otherwise, a call has proved nothing: also if it is cancelled, or if
+        # counts_as_failure raises.
+        failed: bool | None = None
+        try:
+            result = await call()
+            failed = False
+        except Exception as error:
+            failed = self._counts_as_failure(error) or None
+            raise
+        else:
+            return result
+        finally:
+            self._settle(permit, failed=failed)
+
+    def isolate(self) -> None:
+        """Refuse every call from now on, until `release`."""
+        self._state = isolate(self._state)
+
+    def release(self) -> None:
+        """End an isolation; the breaker is closed, with a clean record."""
+        self._state = release(self._state)
+
+    def _settle(self, permit: Permit, *, failed: bool | None) -> None:
+        now = self._clock()
+        if failed is None:
+            self._state = after_cancellation(self._state, permit, now=now)
+            return
+        transition = after_failure if failed else after_success
+        self._state = transition(self._state, permit, now=now, config=self.config, random=self._rng.random())
+
+    def __repr__(self) -> str:
+        match self._state:
+            case Closed():
+                state = f"closed, {self._state.failures} of {self.config.failure_threshold} failures in a row"
+            case Open():
+                state = f"open until {self._state.until:.3f}, {self._state.reopened} probes failed"
+            case HalfOpen():
+                state = f"half-open, one probe until {self._state.lease_ends:.3f}"
+            case Isolated():
+                state = "isolated by hand"
+        return f"<CircuitBreaker {self.name!r} {state}>"
+
+
+def _loop_time() -> float:
+    return asyncio.get_running_loop().time()

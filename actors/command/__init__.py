@@ -1,0 +1,1 @@
+"""The command `understudy`, and the demo provider it drives."""

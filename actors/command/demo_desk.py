@@ -1,0 +1,211 @@
+"""What a demo provider decides: whom it throttles, fails and serves, what it charges. No socket, no clock."""
+
+from __future__ import annotations
+
+import math
+import random
+import threading
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from actors.money import to_micros
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SERVICES: dict[str, Callable[[str], Any]] = {
+    "uppercase": str.upper,
+    "word-count": lambda text: len(text.split()),
+}
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """How a demo provider behaves; durations in seconds."""
+
+    name: str = "demo"
+    price: str = "0"  # US dollars, charged once per idempotency key.
+    failure_rate: float = 0.0
+    latency: tuple[float, float] = (0.0, 0.0)  # The shortest and the longest.
+    brownout: tuple[float, float] | None = None  # Start, counted from the first call, and length.
+    rate_limit: float | None = None  # Requests a second.
+    burst: int | None = None  # Requests at once; by default one second's worth.
+    seed: int = 0
+    max_remembered: int = 10_000  # Answers kept for idempotency keys that come again.
+
+    def __post_init__(self) -> None:
+        """Refuse values that no provider can have."""
+        to_micros(self.price)  # Raises ValueError for what is no price.
+        if not 0 <= self.failure_rate <= 1:
+            raise ValueError(f"failure rate must be from 0 to 1, got {self.failure_rate}")
+        if not 0 <= self.latency[0] <= self.latency[1]:
+            raise ValueError(f"latency must be LOW-HIGH with 0 <= LOW <= HIGH, got {self.latency}")
+        if self.brownout is not None and min(self.brownout) < 0:
+            raise ValueError(f"brown-out must be START:LENGTH, both >= 0, got {self.brownout}")
+        if self.rate_limit is not None and self.rate_limit <= 0:
+            raise ValueError(f"rate limit must be > 0 requests a second, got {self.rate_limit}")
+        if self.burst is not None and self.burst < 1:
+            raise ValueError(f"burst must be >= 1 request, got {self.burst}")
+        if self.max_remembered < 1:
+            raise ValueError(f"max remembered must be >= 1 answer, got {self.max_remembered}")
+
+
+class Stats(msgspec.Struct):
+    """What a provider has seen and charged since it started."""
+
+    calls: int = 0
+    answered: int = 0
+    failures: int = 0
+    throttled: int = 0
+    refused: int = 0  # The caller's own mistakes.
+    replayed: int = 0  # Answers given again from memory, at no charge.
+    charged_micros: int = 0
+    distinct_keys: int = 0  # Idempotency keys among all calls; `calls - distinct_keys` came again.
+    paid_twice: int = 0  # Charges for a request id that had been charged before: money lost by a caller.
+
+
+class TextInput(msgspec.Struct, frozen=True):
+    """An input object; members other than `text` are left alone."""
+
+    text: str
+
+
+class Work(msgspec.Struct, frozen=True):
+    """The body of a call."""
+
+    service: str
+    input: str | TextInput
+
+    @property
+    def text(self) -> str:
+        """The text to work on."""
+        return self.input if isinstance(self.input, str) else self.input.text
+
+
+class Reply(msgspec.Struct, frozen=True, kw_only=True):
+    """A status and a JSON body, to be sent after `delay` seconds."""
+
+    status: int
+    body: Any
+    delay: float = 0.0
+    retry_after: int | None = None
+
+
+def refusal(status: int, message: str, *, delay: float = 0.0, retry_after: int | None = None) -> Reply:
+    """Return a reply that says why there is no output."""
+    body = {"error": {"code": status, "message": message}}
+    return Reply(status=status, body=body, delay=delay, retry_after=retry_after)
+
+
+class Seen:
+    """The last `max_size` names, to tell a new one from one that comes again."""
+
+    def __init__(self, max_size: int) -> None:
+        self._names: OrderedDict[str, None] = OrderedDict()
+        self._max_size = max_size
+
+    def add(self, name: str) -> bool:
+        """Return whether the name is new. No name at all is never new."""
+        if not name or name in self._names:
+            return False
+        self._names[name] = None
+        if len(self._names) > self._max_size:
+            self._names.popitem(last=False)
+        return True
+
+
+class Desk:
+    """The provider's memory and its decisions. Holds no socket and no clock; one lock guards the whole."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.stats = Stats()
+        self._lock = threading.Lock()
+        self._random = random.Random(settings.seed)
+        self._first_request: float | None = None
+        self._next_slot = -math.inf
+        self._answers: OrderedDict[str, tuple[Work, Reply]] = OrderedDict()
+        # They outlast the answers, so that a payment made twice shows after its answer is forgotten.
+        self._keys = Seen(100 * settings.max_remembered)
+        self._charged = Seen(100 * settings.max_remembered)
+
+    def answer(self, work: Work, *, key: str, request_id: str, now: float) -> Reply:
+        """Decide what this call gets: throttled, browned out, remembered, failed, or served and charged."""
+        with self._lock:
+            self.stats.calls += 1
+            self.stats.distinct_keys += self._keys.add(key)
+            if self._first_request is None:
+                self._first_request = now
+            delay = self._random.uniform(*self.settings.latency)
+            wait = self._throttle(now)
+            if wait > 0:
+                self.stats.throttled += 1
+                return refusal(429, "too many requests", retry_after=max(1, math.ceil(wait)))
+            if self._in_brownout(now):
+                self.stats.failures += 1
+                return refusal(503, "brown-out", delay=min(1.0, 5 * delay))
+            if work.service not in SERVICES:
+                self.stats.refused += 1
+                return refusal(404, f"no service {work.service!r}; there are {', '.join(SERVICES)}")
+            if key in self._answers:
+                return self._replay(work, key)
+            if self._random.random() < self.settings.failure_rate:
+                self.stats.failures += 1
+                return refusal(self._random.choice((500, 503)), "failed on purpose", delay=delay)
+            return self._serve(work, key=key, request_id=request_id, delay=delay)
+
+    def health(self, *, now: float) -> Reply:
+        """Return 200, or 503 in the brown-out."""
+        with self._lock:
+            if self._in_brownout(now):
+                return refusal(503, "brown-out")
+            return Reply(status=200, body={"name": self.settings.name, "status": "ok"})
+
+    def counters(self) -> Reply:
+        """Return the counters as they are now."""
+        with self._lock:
+            return Reply(status=200, body=msgspec.structs.asdict(self.stats))
+
+    def _in_brownout(self, now: float) -> bool:
+        if self.settings.brownout is None or self._first_request is None:
+            return False
+        start, length = self.settings.brownout
+        return start <= now - self._first_request < start + length
+
+    def _throttle(self, now: float) -> float:
+        """Take one permit and return 0, or return the seconds until there is one (GCRA, ITU-T I.371)."""
+        rate = self.settings.rate_limit
+        if rate is None:
+            return 0.0
+        burst = self.settings.burst or max(1, int(rate))
+        slot = max(now, self._next_slot)
+        wait = slot - (burst - 1) / rate - now
+        if wait > 1e-9:  # Less is rounding.
+            return wait
+        self._next_slot = slot + 1 / rate
+        return 0.0
+
+    def _replay(self, work: Work, key: str) -> Reply:
+        remembered, reply = self._answers[key]
+        if remembered != work:
+            self.stats.refused += 1
+            return refusal(422, "this idempotency key came with another input before")
+        self.stats.replayed += 1
+        return reply
+
+    def _serve(self, work: Work, *, key: str, request_id: str, delay: float) -> Reply:
+        reply = Reply(
+            status=200,
+            body={"output": SERVICES[work.service](work.text), "cost": self.settings.price},
+            delay=delay,
+        )
+        self.stats.answered += 1
+        self.stats.charged_micros += to_micros(self.settings.price)
+        if key:
+            self._answers[key] = (work, reply)
+            if len(self._answers) > self.settings.max_remembered:
+                self._answers.popitem(last=False)
+        paid_for = request_id or key
+        self.stats.paid_twice += bool(paid_for) and not self._charged.add(paid_for)
+        return reply

@@ -1,0 +1,65 @@
+"""What happened to calls and requests, as facts on the event stream; monitors and progress bars live on them alone."""
+
+from __future__ import annotations
+
+from actors.money import Micros  # noqa: TC001 - msgspec resolves the annotations below.
+from runtime import Event
+
+
+class CallEnded(Event, frozen=True, kw_only=True):
+    """One call to one provider has ended; `error` is the kind of failure, or None."""
+
+    request_id: str
+    provider: str
+    service: str
+    attempt: int
+    latency: float
+    cost: Micros
+    error: str | None = None
+
+
+class Retried(Event, frozen=True, kw_only=True):
+    """A request is tried again with a provider that has failed it before."""
+
+    request_id: str
+    provider: str
+    waited: float
+
+
+class Rerouted(Event, frozen=True, kw_only=True):
+    """A request goes on to another provider."""
+
+    request_id: str
+    provider: str
+    away_from: str
+
+
+class RequestEnded(Event, frozen=True, kw_only=True):
+    """A logical request has ended: by the answer of `provider`, or with `error`, the kind of failure."""
+
+    request_id: str
+    service: str
+    provider: str | None
+    attempts: int
+    latency: float
+    cost: Micros
+    error: str | None = None
+
+
+class BreakerOpened(Event, frozen=True, kw_only=True):
+    """A provider is isolated: its gateway is stopped, and requests are rerouted; a probe follows in `wait` seconds."""
+
+    provider: str
+    wait: float
+
+
+class BreakerHalfOpened(Event, frozen=True, kw_only=True):
+    """The gateway of an isolated provider is started again, for one probe."""
+
+    provider: str
+
+
+class BreakerClosed(Event, frozen=True, kw_only=True):
+    """A provider is back: its probe succeeded, or it was released by hand."""
+
+    provider: str

@@ -1,0 +1,97 @@
+"""The only door to one provider: it owns the connection, bounds the calls under way, and knows its health."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from actors.errors import BulkheadFull, CallFailed
+from actors.transport import ProviderCall, ProviderReply
+from runtime import Actor, Request, handles
+
+if TYPE_CHECKING:
+    from actors.market import Listing
+
+MAX_CONCURRENCY = 10_000
+"""The calls a gateway can have under way at most, whatever its listing says."""
+
+
+class Call(Request[ProviderReply], frozen=True):
+    """Make one attempt; refused with a member of `CallFailed`."""
+
+    call: ProviderCall
+
+
+class Health(msgspec.Struct, frozen=True):
+    """What a health check found, at `checked_at` in loop time; `problem` is None for a healthy provider."""
+
+    checked_at: float
+    problem: str | None = None
+
+    @property
+    def is_healthy(self) -> bool:
+        """True where the provider answered its check."""
+        return self.problem is None
+
+
+class CheckHealth(Request[Health], frozen=True):
+    """Ask for the provider's health, no older than `max_age` seconds; checking takes at most `timeout` seconds."""
+
+    max_age: float = 30.0
+    timeout: float = 2.0
+
+
+class ProviderGateway(Actor[Call | CheckHealth]):
+    """Makes the calls to one provider, at most `max_concurrency` at the same time.
+
+    It decides nothing: no retry, no breaker, no money. An error of its transport that is not a `CallFailed` is a bug
+    and crashes it; its supervisor starts another.
+    """
+
+    def __init__(self, listing: Listing) -> None:
+        self.listing = listing
+        self.transport = listing.transport()
+        self.under_way = 0
+        self.health: Health | None = None
+        self._check: asyncio.Task[Health] | None = None
+
+    async def stopped(self) -> None:
+        if self._check is not None:
+            self._check.cancel()
+        await self.transport.aclose()
+
+    @handles(Call, concurrent=MAX_CONCURRENCY)
+    async def make(self, message: Call) -> ProviderReply:
+        """Make one call, if there is a place."""
+        if self.under_way >= self.listing.max_concurrency:
+            raise BulkheadFull(self.listing.provider.name, max_concurrency=self.listing.max_concurrency)
+        self.under_way += 1
+        try:
+            return await self.transport.call(message.call)
+        finally:
+            self.under_way -= 1
+
+    @handles(CheckHealth, concurrent=MAX_CONCURRENCY)
+    async def check(self, message: CheckHealth) -> Health:
+        """Answer from memory while that is fresh; those who ask meanwhile share one check."""
+        fresh_from = self.context.now() - message.max_age
+        if self.health is not None and self.health.checked_at >= fresh_from:
+            return self.health
+        if self._check is None or self._check.done():
+            self._check = asyncio.create_task(self._check_now(message.timeout))
+        # Shielded, because a caller that gives up must not take the answer from the others.
+        return await asyncio.shield(self._check)
+
+    async def _check_now(self, timeout: float) -> Health:  # noqa: ASYNC109 - the transport bounds itself.
+        try:
+            await self.transport.check(timeout=timeout)
+        except CallFailed as error:
+            self.health = Health(self.context.now(), problem=str(error))
+        else:
+            self.health = Health(self.context.now())
+        return self.health
+
+    def __repr__(self) -> str:
+        return f"<ProviderGateway {self.listing.provider.name!r} {self.under_way} calls under way>"

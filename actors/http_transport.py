@@ -1,0 +1,310 @@
+"""Providers that speak HTTP: JSON in, JSON out, over one pooled client. The only module that imports httpx.
+
+A call is `POST url` with `{"service": ..., "input": ...}` and the headers `Idempotency-Key` and `X-Request-Id`; the
+answer is `{"output": ..., "cost": "0.002"}`, the cost in US dollars as a string, and optional. Health is a GET.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote
+
+import anyio
+import msgspec
+
+from actors.classification import classify, classify_status, parse_retry_after
+from actors.errors import BulkheadFull, CallFailed, OutcomeUnknown, Permanent, Transient
+from actors.money import to_micros
+from actors.transport import Idempotent, ProviderCall, ProviderReply
+
+try:
+    import httpx
+except ImportError as error:
+    raise ImportError('HttpTransport needs httpx; write: pip install "understudy[http]"') from error
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Mapping
+
+T = TypeVar("T")
+
+# Everything that may stand in a header's value, except "%", which marks what had to be escaped.
+_HEADER_SAFE = "!#$&'()*+,/:;<=>?@[]^`{|}"
+
+
+class _Body(msgspec.Struct, frozen=True):
+    """What is posted."""
+
+    service: str
+    input: Any
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    """What must come back with a 2xx status. A cost given as a JSON number is refused: floats lose money."""
+
+    output: Any
+    cost: str | None = None
+
+
+_ANSWER = msgspec.json.Decoder(_Answer)
+
+
+class _Arrived(msgspec.Struct, frozen=True):
+    """A response whose head came in, and as much of its body as is wanted."""
+
+    status: int
+    headers: httpx.Headers
+    body: bytes
+
+    @property
+    def succeeded(self) -> bool:
+        return 200 <= self.status < 300
+
+    @property
+    def text(self) -> str:
+        return self.body.decode(errors="replace")
+
+
+class _Progress:
+    """How far a request has come, told by the events that httpx traces."""
+
+    def __init__(self) -> None:
+        self.connecting = False
+        self.sent = False
+        self._stream: Any = None
+
+    async def __call__(self, event: str, info: Mapping[str, Any]) -> None:
+        self.connecting = True
+        if event.endswith(".send_request_headers.started"):
+            # From the first bytes of the head on, nobody can say any more that the call never ran.
+            self.sent = True
+        elif event == "connection.connect_tcp.complete":
+            self._stream = info["return_value"]
+        elif event == "connection.start_tls.failed" and self._stream is not None:
+            # httpcore leaves the socket open when a handshake is cancelled, as every deadline does.
+            with anyio.CancelScope(shield=True):
+                await self._stream.aclose()
+
+
+class HttpTransport:
+    """The door to one HTTP provider.
+
+    `health_path` is resolved against `url` as a link would be: "/health" is at the root of the host. `headers` go
+    with every request (an API key, say). The pool holds `max_connections`, and one more so that a health check
+    does not queue behind as many calls; a call that gets none within its timeout is a `BulkheadFull`. A reply
+    larger than `max_reply_bytes` is malformed. Redirects are not followed, since a paid call must not be posted
+    twice, and proxy settings of the environment are ignored.
+
+    The client is opened by the first call. Raises `ValueError` for a URL or header that could never be sent.
+    """
+
+    def __init__(
+        self,
+        provider: str,
+        url: str,
+        *,
+        paid: bool,
+        idempotent: Idempotent,
+        health_path: str = "/health",
+        max_connections: int = 10,
+        max_reply_bytes: int = 16 * 1024 * 1024,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self.provider = provider
+        self.paid = paid
+        self.idempotent: Idempotent = idempotent
+        self._url = _checked_url(url)
+        self._health_url = self._url.join(health_path)
+        self._pool_size = max_connections + 1
+        self._max_reply_bytes = max_reply_bytes
+        self._headers = _checked_headers(headers or {})
+        self._client: httpx.AsyncClient | None = None
+        self._closed = False
+        if max_connections < 1:
+            raise ValueError(f"max_connections must be >= 1, got {max_connections}")
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "open" if self._client else "unused"
+        return f"HttpTransport({self.provider} at {self._url!r}, {state}, idempotent={self.idempotent!r})"
+
+    async def call(self, call: ProviderCall) -> ProviderReply:
+        """Post one attempt. Raises a member of `CallFailed`, by status, by what broke and by how far it had come.
+
+        A request of which no byte was sent is a `ConnectionFailed`. When the answer is a 2xx that cannot be
+        understood, the call ran and was perhaps charged: that is an `OutcomeUnknown`, or a `Transient` where
+        repeating costs nothing.
+        """
+        try:
+            content = msgspec.json.encode(_Body(call.service, call.input))
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise Permanent(
+                f"the input cannot be written as JSON: {error}", provider=self.provider, outcome="not_started"
+            ) from error
+        headers = {
+            "Content-Type": "application/json",
+            "Idempotency-Key": _header_value(call.idempotency_key),
+            "X-Request-Id": _header_value(call.request_id),
+        }
+        request = self._open_client().build_request("POST", self._url, content=content, headers=headers)
+        arrived = await self._exchange(request, within=call.timeout, paid=self.paid)
+        return self._understand(arrived)
+
+    async def check(self, *, timeout: float) -> None:  # noqa: ASYNC109 - the interface of `Transport`.
+        """Return if GET on the health path answers 2xx within `timeout` seconds; raises `CallFailed` if not."""
+        request = self._open_client().build_request("GET", self._health_url)
+        await self._exchange(request, within=timeout, paid=False)
+
+    async def aclose(self) -> None:
+        """Close all connections. A call after this raises `RuntimeError`."""
+        self._closed = True
+        if self._client is not None:
+            await self._client.aclose()
+
+    def _open_client(self) -> httpx.AsyncClient:
+        if self._closed:
+            raise RuntimeError(f"the transport to {self.provider!r} is closed; make a new one")
+        if self._client is None:
+            self._client = httpx.AsyncClient(
+                # Compressed replies are not asked for: a bound on compressed bytes bounds nothing.
+                headers={"User-Agent": "understudy", **self._headers, "Accept-Encoding": "identity"},
+                limits=httpx.Limits(max_connections=self._pool_size),
+                timeout=None,  # noqa: S113 - one deadline holds for the whole attempt; see `_exchange`.
+                follow_redirects=False,
+                trust_env=False,
+                # Building a TLS context blocks the event loop for some 20 ms; plain HTTP never uses it.
+                verify=self._url.scheme == "https",
+            )
+        return self._client
+
+    async def _exchange(self, request: httpx.Request, *, within: float, paid: bool) -> _Arrived:
+        """Send and receive within so many seconds; return a success, raise every other outcome as its family."""
+        progress = _Progress()
+        request.extensions["trace"] = progress
+        repeatable = not paid or self.idempotent != "no"
+        try:
+            arrived = await _bounded(self._receive(request), within=within)
+        except (httpx.TransportError, TimeoutError) as error:
+            if not progress.connecting and isinstance(error, TimeoutError):
+                raise BulkheadFull(self.provider, max_concurrency=self._pool_size) from error
+            raise classify(
+                _as_builtin(error, within=within, sent=progress.sent),
+                provider=self.provider,
+                sent=progress.sent,
+                paid=paid,
+                idempotent=repeatable,
+            ) from error
+        if not arrived.succeeded:
+            raise classify_status(
+                arrived.status,
+                provider=self.provider,
+                retry_after=parse_retry_after(arrived.headers.get("Retry-After", ""), now=datetime.now(UTC)),
+                body=arrived.text,
+                paid=paid,
+                idempotent=repeatable,
+            )
+        return arrived
+
+    async def _receive(self, request: httpx.Request) -> _Arrived:
+        """Read the body to its end, or until it is larger than allowed, which `_understand` sees by its size."""
+        response = await self._open_client().send(request, stream=True)
+        body = bytearray()
+        try:
+            async for chunk in response.aiter_raw():
+                body += chunk
+                if len(body) > self._max_reply_bytes:
+                    break
+        except httpx.TransportError:
+            # A refusal whose explanation breaks off is still that refusal; a success needs its body.
+            if response.is_success:
+                raise
+        finally:
+            await response.aclose()
+        return _Arrived(response.status_code, response.headers, bytes(body))
+
+    def _understand(self, arrived: _Arrived) -> ProviderReply:
+        if len(arrived.body) > self._max_reply_bytes:
+            raise self._malformed(f"more than {self._max_reply_bytes} bytes")
+        encoding = arrived.headers.get("Content-Encoding", "identity")
+        if encoding != "identity":
+            raise self._malformed(f"compressed ({encoding}) although that was not asked for")
+        try:
+            answer = _ANSWER.decode(arrived.body)
+            cost = None if answer.cost is None else to_micros(answer.cost)
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:
+            raise self._malformed(f"{error}: {arrived.text[:200]!r}") from error
+        return ProviderReply(output=answer.output, cost=cost)
+
+    def _malformed(self, what: str) -> CallFailed:
+        """Classify an answer that cannot be used: the call ran, and was perhaps charged."""
+        family = OutcomeUnknown if self.paid and self.idempotent == "no" else Transient
+        return family(
+            f"{self.provider!r} sent a malformed answer: {what}",
+            provider=self.provider,
+            charged="held" if self.paid else "no",
+        )
+
+
+async def _bounded(work: Coroutine[Any, Any, T], *, within: float) -> T:
+    """Await `work` for `within` seconds at most; raises TimeoutError. Ended early, it has still cleaned up.
+
+    httpcore shields its bookkeeping against anyio's cancellation only. A plain `Task.cancel()` that comes while
+    a connection is being given back goes through, and the pool counts that connection as busy for ever. So the
+    work has a task of its own, which nothing but an anyio scope cancels, and which is awaited to its end.
+    """
+    scope = anyio.CancelScope(deadline=anyio.current_time() + within)
+
+    async def run() -> T:
+        with scope:
+            return await work
+        raise TimeoutError
+
+    task = asyncio.create_task(run())
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        scope.cancel()
+        while not task.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait({task})
+        if not task.cancelled():
+            task.exception()  # Its end is known; without this look it would be reported as unseen.
+        raise
+
+
+def _as_builtin(error: httpx.TransportError | TimeoutError, *, within: float, sent: bool) -> OSError:
+    """Say in the standard library's words, which is what classification knows, what went wrong."""
+    if isinstance(error, TimeoutError | httpx.TimeoutException):
+        return TimeoutError(f"no {'answer' if sent else 'connection'} within {within:g} s")
+    return ConnectionError(str(error) or type(error).__name__)
+
+
+def _header_value(text: str) -> str:
+    """Return `text` as a header can carry it: what is not printable ASCII is percent-escaped, as in a URL.
+
+    >>> _header_value("order-7"), _header_value("Bäcker 1%")
+    ('order-7', 'B%C3%A4cker%201%25')
+    """
+    return quote(text, safe=_HEADER_SAFE, errors="surrogatepass")
+
+
+def _checked_url(url: str) -> httpx.URL:
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise ValueError(f"url {url!r} is not a URL: {error}") from error
+    if parsed.scheme not in {"http", "https"} or not parsed.host:
+        raise ValueError(f'url must begin with http:// or https:// and name a host, got "{url}"')
+    return parsed
+
+
+def _checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    for name, value in headers.items():
+        if not re.fullmatch(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", name):
+            raise ValueError(f"{name!r} cannot be the name of a header")
+        if not (value.isascii() and value.isprintable() and value == value.strip()):
+            # The value may be a secret, so the message does not show it.
+            raise ValueError(f"the value of header {name!r} must be printable ASCII without spaces around it")
+    return dict(headers)

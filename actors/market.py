@@ -1,0 +1,259 @@
+"""The market: who can be called, how each is reached, and the policies; from Python, or from a TOML file."""
+
+from __future__ import annotations
+
+import functools
+import math
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import msgspec
+
+from actors.breaker import BreakerConfig
+from actors.market_reader import MarketError as MarketError
+from actors.market_reader import Table, TableReader, toml_type
+from actors.money import to_micros
+from actors.provider import Provider
+from actors.retry import Retry
+from actors.transport import Idempotent  # noqa: TC001 - msgspec resolves this annotation when it decodes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from actors.transport import Transport
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+
+def _check_positive(field: str, value: float, unit: str) -> None:
+    if not 0 < value < math.inf:
+        raise ValueError(f"{field} must be > 0 {unit} and finite, got {value}")
+
+
+class DiscoveryConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """How long discovery believes what it found: `ttl` is from 300 to 900 seconds."""
+
+    ttl: float = 600.0
+
+    def __post_init__(self) -> None:
+        if not 300 <= self.ttl <= 900:
+            raise ValueError(f"ttl must be from 300 to 900 seconds, got {self.ttl}")
+
+
+class HealthConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """A health check takes `timeout` seconds at most; its answer is believed for `max_age` seconds."""
+
+    timeout: float = 2.0
+    max_age: float = 30.0
+
+    def __post_init__(self) -> None:
+        _check_positive("timeout", self.timeout, "seconds")
+        if not 0 <= self.max_age < math.inf:
+            raise ValueError(f"max_age must be >= 0 seconds and finite, got {self.max_age}")
+
+
+class Listing(msgspec.Struct, frozen=True, kw_only=True):
+    """One provider on the market: what it offers, how it is reached, how much it may be asked.
+
+    `transport` makes a new `Transport`, and is called again when the provider's gateway restarts. `timeout` is
+    for one attempt, in seconds; `max_concurrency` bounds the calls under way; `rate_limit` is in requests a
+    second (None: unlimited), of which `burst` may come at once.
+
+    >>> from actors.transport import FunctionTransport
+    >>> async def shout(call):
+    ...     return call.input.upper()
+    >>> listing = Listing(
+    ...     provider=Provider(name="alder", services={"uppercase"}, price=to_micros("0.002")),
+    ...     transport=lambda: FunctionTransport(shout, paid=True, idempotent="no"),
+    ...     rate_limit=40,
+    ... )
+    >>> Market(providers=[listing]).providers[0].provider.name
+    'alder'
+    """
+
+    provider: Provider
+    transport: Callable[[], Transport]
+    timeout: float = 10.0
+    max_concurrency: int = 10
+    rate_limit: float | None = None
+    burst: int = 1
+
+    def __post_init__(self) -> None:
+        _check_limits(self)
+
+
+class Market(msgspec.Struct, frozen=True, kw_only=True):
+    """Every provider that may be called, and the policies for calling them.
+
+    Raises ValueError when there is no provider, or when two have the same name.
+    """
+
+    providers: Sequence[Listing]
+    retry: Retry = Retry()
+    breaker: BreakerConfig = BreakerConfig()
+    discovery: DiscoveryConfig = DiscoveryConfig()
+    health: HealthConfig = HealthConfig()
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "providers", tuple(self.providers))
+        if not self.providers:
+            raise ValueError("a market needs at least one provider")
+        names: set[str] = set()
+        for listing in self.providers:
+            if listing.provider.name in names:
+                raise ValueError(f"two providers are named {listing.provider.name!r}; names must differ")
+            names.add(listing.provider.name)
+
+
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """The keys of a `[[providers]]` table which say how to reach the provider; the others are `Provider`'s.
+
+    `health_path` is resolved against `url`; `headers` go with every request; the rest is as in `Listing`.
+    """
+
+    url: str
+    health_path: str = "/health"
+    headers: dict[str, str] = {}
+    idempotent: Idempotent = "no"
+    timeout: float = 10.0
+    max_concurrency: int = 10
+    rate_limit: float | None = None
+    burst: int = 1
+
+    def __post_init__(self) -> None:
+        _check_limits(self)
+
+
+def _check_limits(limits: Listing | Endpoint) -> None:
+    _check_positive("timeout", limits.timeout, "seconds")
+    if limits.max_concurrency < 1:
+        raise ValueError(f"max_concurrency must be >= 1 call, got {limits.max_concurrency}")
+    if limits.rate_limit is not None:
+        _check_positive("rate_limit", limits.rate_limit, "requests a second")
+    if limits.burst < 1:
+        raise ValueError(f"burst must be >= 1 request, got {limits.burst}")
+
+
+def load_market(path: str | Path) -> Market:
+    """Read a market file.
+
+    Raises `MarketError` for whatever makes it unusable, and ImportError without the extra `http`, which every
+    provider in a file needs. Prices are strings of dollars; a provider with a price above 0 is paid.
+    """
+    return parse_market(_read(Path(path)), path=str(path))
+
+
+def parse_market(text: str, *, path: str = "market") -> Market:
+    """Return the market that `text` describes; `path` is what errors call it. Raises as `load_market` does.
+
+    >>> market = parse_market('''
+    ...     [[providers]]
+    ...     name = "alder"
+    ...     services = ["uppercase"]
+    ...     price = "0.002"
+    ...     url = "http://127.0.0.1:8001/"
+    ... ''')
+    >>> market.providers[0].provider.price, market.retry.max_retries
+    (2000, 3)
+    """
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        what, _, where = str(error).partition(" (at ")
+        end = f"line {len(text.splitlines())}"
+        where = where.removesuffix(")").replace("end of document", end)
+        raise MarketError(path, where, f"not valid TOML: {what}") from error
+    reader = TableReader(path)
+    reader.refuse_unknown(document, "", Market.__struct_fields__)
+    return Market(
+        providers=_listings(reader, document.get("providers")),
+        retry=_section(reader, document, "retry", Retry),
+        breaker=_section(reader, document, "breaker", BreakerConfig),
+        discovery=_section(reader, document, "discovery", DiscoveryConfig),
+        health=_section(reader, document, "health", HealthConfig),
+    )
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise MarketError(str(path), "", f"cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise MarketError(str(path), f"line {line}", "not valid TOML: the text is not UTF-8") from error
+
+
+def _listings(reader: TableReader, entries: Any) -> list[Listing]:
+    if entries is None or entries == []:
+        raise reader.error("providers", "expected at least one [[providers]] table")
+    if not isinstance(entries, list):
+        raise reader.error("providers", "expected a list of tables, each under [[providers]]")
+    listings: dict[str, Listing] = {}
+    for position, entry in enumerate(cast("list[Any]", entries)):
+        key = f"providers[{position}]"
+        listing = _listing(reader, reader.table(entry, key, "[[providers]]"), key)
+        name = listing.provider.name
+        if name in listings:
+            owner = f"providers[{list(listings).index(name)}]"
+            raise reader.error(f"{key}.name", f"{name!r} is the name of {owner} already; names must differ")
+        listings[name] = listing
+    return list(listings.values())
+
+
+def _section(reader: TableReader, document: Table, name: str, struct: type[S]) -> S:
+    table = reader.table(document.get(name, {}), name, f"[{name}]")
+    reader.refuse_unknown(table, name, struct.__struct_fields__)
+    return reader.convert(table, name, struct)
+
+
+def _listing(reader: TableReader, entry: Table, key: str) -> Listing:
+    # The file's `url` becomes the provider's address.
+    offer = tuple(name for name in Provider.__struct_fields__ if name != "address")
+    reader.refuse_unknown(entry, key, (*offer, *Endpoint.__struct_fields__))
+    offered = {name: value for name, value in entry.items() if name in offer}
+    offered["price"] = _price(reader, entry.get("price", "0"), f"{key}.price")
+    endpoint = reader.convert({k: v for k, v in entry.items() if k not in offer}, key, Endpoint)
+    provider = reader.convert(offered | {"address": endpoint.url}, key, Provider)
+    if not provider.services:
+        raise reader.error(f"{key}.services", "expected at least one service")
+    return Listing(
+        provider=provider,
+        transport=_transport(reader, provider, endpoint, key),
+        timeout=endpoint.timeout,
+        max_concurrency=endpoint.max_concurrency,
+        rate_limit=endpoint.rate_limit,
+        burst=endpoint.burst,
+    )
+
+
+def _price(reader: TableReader, price: Any, key: str) -> int:
+    if not isinstance(price, str):
+        why = " (a float cannot hold most cents exactly)" if isinstance(price, float) else ""
+        raise reader.error(key, f'expected a string such as "0.002", got {toml_type(price)}{why}')
+    try:
+        return to_micros(price)
+    except ValueError as error:
+        raise reader.error(key, str(error)) from error
+
+
+def _transport(reader: TableReader, provider: Provider, endpoint: Endpoint, key: str) -> Callable[[], Transport]:
+    # Imported here, so that a market made in Python does not need httpx.
+    from actors.http_transport import HttpTransport  # noqa: PLC0415
+
+    make = functools.partial(
+        HttpTransport,
+        provider.name,
+        endpoint.url,
+        paid=provider.price > 0,
+        idempotent=endpoint.idempotent,
+        health_path=endpoint.health_path,
+        max_connections=endpoint.max_concurrency,
+        headers=endpoint.headers,
+    )
+    try:
+        make()  # It opens nothing until it is used; a bad URL shows here and not at the first call.
+    except ValueError as error:
+        raise reader.error(key, str(error)) from error
+    return make

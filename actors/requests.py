@@ -1,0 +1,112 @@
+"""What is asked of the supervisor, and what it answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from actors.account import Account
+from actors.errors import Attempt  # noqa: TC001
+from actors.money import Micros  # noqa: TC001
+from actors.provider import Provider, ProviderFilter
+from actors.rate_limiter import Acquire
+from actors.selection import STRATEGIES, Strategy
+from runtime import ActorRef, Request
+
+
+class SmartResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to a request: who gave it, what it cost in micro-units, and how many calls it took.
+
+    `failures` holds the calls that failed before it, in order.
+    """
+
+    output: Any
+    provider: str
+    cost: Micros
+    attempts: int
+    request_id: str
+    failures: tuple[Attempt, ...] = ()
+
+
+class SmartRequest(Request[SmartResult], frozen=True, kw_only=True):
+    """Have a service rendered by whichever provider can; refused with a member of `CallFailed`.
+
+    `budget` caps this request, in micro-units; `account` names an open account that it draws on as well. `timeout`
+    is in seconds. An `idempotency_key` is kept over all attempts; by default it is the `request_id`, and that is made
+    up.
+    """
+
+    service: str
+    input: Any
+    timeout: float
+    budget: Micros | None = None
+    where: ProviderFilter = ProviderFilter()
+    strategies: tuple[Strategy, ...] = ("best",)
+    health_check: bool = False
+    account: str | None = None
+    request_id: str | None = None
+    idempotency_key: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.timeout > 0:
+            raise ValueError(f"timeout must be > 0 seconds, got {self.timeout}")
+        if not self.strategies:
+            raise ValueError(f"strategies must name at least one of {', '.join(STRATEGIES)}")
+        for strategy in self.strategies:
+            if strategy not in STRATEGIES:
+                raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, got {strategy!r}")
+
+
+class OpenAccount(Request[str], frozen=True, kw_only=True):
+    """Open an account with a cap in micro-units (None: no cap), and learn its name; a name in use is refused."""
+
+    name: str | None = None
+    cap: Micros | None = None
+
+
+class CloseAccount(Request[Account], frozen=True, kw_only=True):
+    """Close an account, and learn what became of its money."""
+
+    name: str
+
+
+class OpenQuota(Request[ActorRef[Acquire]], frozen=True, kw_only=True):
+    """Start a limiter of `rate` a second, at most `burst` at once, and learn its ref; stop the ref to close it."""
+
+    name: str
+    rate: float
+    burst: int = 1
+
+
+class Isolate(Request[None], frozen=True, kw_only=True):
+    """Send nothing more to a provider until `Release`; its calls under way are finished."""
+
+    provider: str
+
+
+class Release(Request[None], frozen=True, kw_only=True):
+    """End the isolation of a provider."""
+
+    provider: str
+
+
+class TargetStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One provider as the supervisor sees it now. `breaker` is closed, open, half-open or isolated."""
+
+    provider: Provider
+    breaker: str
+    under_way: int
+    calls: int
+    failures: int
+    trips: int
+    spent: Micros
+    healthy: bool | None = None
+    """None where it was not checked."""
+    problem: str | None = None
+
+
+class GetStatus(Request[tuple[TargetStatus, ...]], frozen=True, kw_only=True):
+    """Ask for the state of every provider; with `check_health`, after a fresh health check of each."""
+
+    check_health: bool = False

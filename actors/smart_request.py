@@ -1,0 +1,61 @@
+"""One request, one answer: the seed's `smartRequest`, over the fixed pipeline of a supervisor."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from actors.money import to_micros
+from actors.provider import ProviderFilter
+from actors.requests import SmartRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from actors.money import Amount
+    from actors.requests import SmartResult
+    from actors.selection import Strategy
+    from runtime import ActorRef
+
+ANSWER_GRACE = 1.0
+"""Seconds beyond the deadline in which the supervisor can say what had been tried."""
+
+
+async def smart_request(
+    supervisor: ActorRef[SmartRequest],
+    *,
+    service: str,
+    input: Any,  # noqa: A002 - the seed's name.
+    budget: Amount | None = None,
+    where: ProviderFilter | None = None,
+    strategy: Strategy = "best",
+    fallback_strategies: Sequence[Strategy] = (),
+    health_check: bool = False,
+    timeout: float = 30.0,  # noqa: ASYNC109 - it travels as a deadline.
+    account: str | None = None,
+    request_id: str | None = None,
+    idempotency_key: str | None = None,
+) -> SmartResult:
+    """Have `service` rendered on `input` by whichever provider can, and return the answer.
+
+    Providers that pass `where` are ranked by `strategy`; after each failure the next comes by the next of
+    `fallback_strategies`, the last of which holds on until providers, money (`budget`: dollars as str, int or Decimal)
+    or time (`timeout` seconds) run out. With `health_check` a provider is asked for its health first, unless that is
+    known. `account` names an account opened at the supervisor that this request draws on too.
+
+    Raises a member of `CallFailed`: `AllProvidersFailed` with every attempt, `OutcomeUnknown` where a call may have
+    been paid for without an answer, `Permanent` for the caller's own mistake, or `NotAdmitted` where nobody was
+    called; and `AskTimeout` where the supervisor itself does not answer.
+    """
+    message = SmartRequest(
+        service=service,
+        input=input,
+        timeout=timeout,
+        budget=None if budget is None else to_micros(budget),
+        where=where or ProviderFilter(),
+        strategies=(strategy, *fallback_strategies),
+        health_check=health_check,
+        account=account,
+        request_id=request_id,
+        idempotency_key=idempotency_key,
+    )
+    return await supervisor.ask(message, timeout=timeout + ANSWER_GRACE)

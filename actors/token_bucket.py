@@ -1,0 +1,113 @@
+"""A token bucket kept as one number: the time at which it would be full again (GCRA).
+
+Source: ITU-T I.371 and ATM Forum Traffic Management 4.0, "Generic Cell Rate Algorithm", in its virtual
+scheduling form: each admission moves the theoretical arrival time (TAT) on by `weight / rate`, and is due
+once the TAT is no more than `burst / rate` ahead of the clock.
+"""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+
+class Grant(msgspec.Struct, frozen=True):
+    """`weight` tokens that are the holder's at time `at`; give back what is not used with `refund`."""
+
+    at: float
+    weight: int
+    serial: int
+
+
+class TokenBucket(msgspec.Struct, frozen=True, kw_only=True):
+    """`rate` tokens per second, at most `burst` at once; an immutable value that starts full.
+
+    In any span of t seconds at most `burst + rate * t` tokens fall due. `now` is seconds of any one clock.
+
+    The TAT is `busy_since + spent / rate`, computed anew from a whole number of tokens, so that a bucket that
+    is busy for days does not drift. `slack` is the least backlog, in seconds, that an admission found since
+    `busy_since`; it bounds what a refund may give back. The fields after `burst` are its state.
+    """
+
+    rate: float
+    burst: int
+    busy_since: float = -math.inf
+    spent: int = 0
+    slack: float = math.inf
+    serial: int = 0
+    first_serial: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rate < math.inf:
+            raise ValueError(f"rate must be > 0 tokens per second and finite, got {self.rate}")
+        if self.burst < 1:
+            raise ValueError(f"burst must be >= 1 token, got {self.burst}")
+
+    def take(self, now: float, weight: int = 1) -> tuple[TokenBucket, Grant] | float:
+        """Take `weight` tokens at `now`, or return the seconds until they would be there (above 0).
+
+        Raises ValueError for a weight below 1, or above `burst`, for which no wait is long enough.
+
+        >>> bucket, _ = TokenBucket(rate=5.0, burst=1).take(now=0.0)
+        >>> bucket.take(now=0.0)
+        0.2
+        """
+        wait = self._due(now, weight) - now
+        return wait if wait > 0 else self.reserve(now, weight)
+
+    def reserve(self, now: float, weight: int = 1) -> tuple[TokenBucket, Grant]:
+        """Take `weight` tokens for the first time they are there, `grant.at`, behind all earlier grants.
+
+        Raises ValueError as `take` does.
+
+        >>> bucket, first = TokenBucket(rate=5.0, burst=1).reserve(now=0.0)
+        >>> bucket, second = bucket.reserve(now=0.0)
+        >>> first.at, second.at
+        (0.0, 0.2)
+        """
+        at = self._due(now, weight)
+        serial = self.serial + 1
+        tat = self.busy_since + self.spent / self.rate
+        # Only a bucket that was really full begins anew: to do so at each grant would add up rounding.
+        if now > tat:
+            busy_since, spent, slack, first_serial = now, weight, math.inf, serial
+        else:
+            busy_since, spent, first_serial = self.busy_since, self.spent + weight, self.first_serial
+            slack = min(self.slack, max(0.0, tat - at))
+        bucket = TokenBucket(
+            rate=self.rate,
+            burst=self.burst,
+            busy_since=busy_since,
+            spent=spent,
+            slack=slack,
+            serial=serial,
+            first_serial=first_serial,
+        )
+        return bucket, Grant(at, weight, serial)
+
+    def refund(self, grant: Grant, weight: int | None = None) -> TokenBucket:
+        """Return the bucket after `weight` tokens of `grant` (default: all) come back unused. Once per grant.
+
+        The latest grant is undone in full. Of an earlier one only so much comes back as is certain not to
+        have been used by, or promised to, the grants after it: a bucket that was full at any time since then
+        has lost the tokens anyway. So a refund may give back less, and never lets the rate be exceeded.
+        """
+        unused = grant.weight if weight is None else weight
+        if not 0 <= unused <= grant.weight:
+            raise ValueError(f"a refund is from 0 to the {grant.weight} tokens of its grant, got {unused}")
+        if grant.serial < self.first_serial:
+            return self
+        if grant.serial == self.serial:
+            slack = self.slack
+        else:
+            # The hair absorbs the rounding of a backlog that is a whole number of tokens.
+            unused = min(unused, math.floor(self.slack * self.rate + 1e-6))
+            slack = max(0.0, self.slack - unused / self.rate)
+        return msgspec.structs.replace(self, spent=self.spent - unused, slack=slack, serial=self.serial + 1)
+
+    def _due(self, now: float, weight: int) -> float:
+        """Return the first time at or after `now` at which `weight` tokens are there."""
+        if not 1 <= weight <= self.burst:
+            raise ValueError(f"weight must be from 1 to the burst of {self.burst} tokens, got {weight}")
+        return max(now, self.busy_since + (self.spent + weight - self.burst) / self.rate)

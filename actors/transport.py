@@ -1,0 +1,146 @@
+"""The door between the cast and a provider: one call out, one reply or one classified error back.
+
+A transport knows how to reach one provider and nothing else: no retry, no breaker, no budget. Whoever owns it
+decides those, from what the transport declares about itself and from the error that it raises.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import msgspec
+
+from actors.classification import classify
+from actors.errors import CallFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+Idempotent = Literal["key", "nature", "no"]
+"""Whether a call whose fate is unknown may be repeated.
+
+"key": yes, and it is charged once, because the provider honours idempotency keys. "nature": yes, because doing the
+work twice harms nobody, though a repetition may be charged again. "no": it has to be reconciled first.
+"""
+
+
+class ProviderCall(msgspec.Struct, frozen=True, kw_only=True):
+    """One attempt at one logical request.
+
+    `request_id` and `idempotency_key` stay the same over all attempts at a request; `max_cost` is what is reserved
+    for this attempt, in micro-units; `timeout` is for the whole attempt, in seconds.
+    """
+
+    service: str
+    input: Any
+    request_id: str
+    idempotency_key: str
+    max_cost: int
+    timeout: float
+
+    def __post_init__(self) -> None:
+        """Refuse a call that could never succeed."""
+        if self.max_cost < 0:
+            raise ValueError(f"max_cost must be >= 0 micro-units, got {self.max_cost}")
+        if self.timeout <= 0:
+            raise ValueError(f"timeout must be > 0 seconds, got {self.timeout}")
+
+
+class ProviderReply(msgspec.Struct, frozen=True, kw_only=True):
+    """What the provider answered, and what it says it charged in micro-units; None where it does not say."""
+
+    output: Any
+    cost: int | None = None
+
+
+class Transport(Protocol):
+    """The way to one provider. Implement it to speak a protocol that this package does not know."""
+
+    @property
+    def paid(self) -> bool:
+        """Whether a call that ran is charged."""
+        ...
+
+    @property
+    def idempotent(self) -> Idempotent:
+        """Whether a call whose fate is unknown may be repeated, and why."""
+        ...
+
+    async def call(self, call: ProviderCall) -> ProviderReply:
+        """Make one attempt within `call.timeout` seconds. Raises members of `CallFailed` only; others are bugs."""
+        ...
+
+    async def check(self, *, timeout: float) -> None:  # noqa: ASYNC109 - how long is the transport's own affair.
+        """Return if the provider is healthy, within `timeout` seconds; raises a member of `CallFailed` if not."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close every connection. Safe to call twice; calls made after it are bugs."""
+        ...
+
+
+class FunctionTransport:
+    """Puts a coroutine function, such as a call of some SDK, behind the door.
+
+    `function(call)` returns a `ProviderReply`, or any other value, which becomes the output of a reply without a
+    stated cost. What it raises is classified as the error of a call that was sent: nobody can see from outside
+    whether an unknown function failed before it reached its provider. It may raise members of `CallFailed` itself
+    where it knows better; those pass through.
+
+    `check(timeout)` tells health, if given; without it the provider counts as healthy.
+
+    >>> async def greet(call: ProviderCall) -> str:
+    ...     return f"Hello, {call.input}"
+    >>> transport = FunctionTransport(greet, paid=False, idempotent="nature")
+    >>> call = ProviderCall(
+    ...     service="greeting", input="Ada", request_id="r1", idempotency_key="k1", max_cost=0, timeout=1.0
+    ... )
+    >>> asyncio.run(transport.call(call))
+    ProviderReply(output='Hello, Ada', cost=None)
+    """
+
+    def __init__(
+        self,
+        function: Callable[[ProviderCall], Awaitable[Any]],
+        *,
+        paid: bool,
+        idempotent: Idempotent,
+        provider: str | None = None,
+        check: Callable[[float], Awaitable[None]] | None = None,
+    ) -> None:
+        self.paid = paid
+        self.idempotent: Idempotent = idempotent
+        self.provider = provider or str(getattr(function, "__qualname__", repr(function)))
+        self._function = function
+        self._check = check
+
+    def __repr__(self) -> str:
+        return f"FunctionTransport({self.provider}, paid={self.paid}, idempotent={self.idempotent!r})"
+
+    async def call(self, call: ProviderCall) -> ProviderReply:
+        """Await the function for at most `call.timeout` seconds; raises members of `CallFailed` only."""
+        try:
+            async with asyncio.timeout(call.timeout):
+                answer = await self._function(call)
+        except CallFailed:
+            raise
+        except Exception as error:
+            repeatable = self.idempotent != "no"
+            raise classify(error, provider=self.provider, sent=True, paid=self.paid, idempotent=repeatable) from error
+        return answer if isinstance(answer, ProviderReply) else ProviderReply(output=answer)
+
+    async def check(self, *, timeout: float) -> None:  # noqa: ASYNC109 - how long is the transport's own affair.
+        """Await the given check for at most `timeout` seconds; without one, return."""
+        if self._check is None:
+            return
+        try:
+            async with asyncio.timeout(timeout):
+                await self._check(timeout)
+        except CallFailed:
+            raise
+        except Exception as error:
+            raise classify(error, provider=self.provider, sent=True) from error
+
+    async def aclose(self) -> None:
+        """Do nothing: whoever made the function closes what it uses."""

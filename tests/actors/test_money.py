@@ -1,0 +1,80 @@
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.money import MAX_MICROS, to_micros, usd
+
+
+@pytest.mark.parametrize(
+    ("amount", "micros"),
+    [
+        ("0.20", 200_000),
+        ("0", 0),
+        ("-0", 0),
+        (2, 2_000_000),
+        ("0.000001", 1),
+        ("1e-6", 1),
+        ("2E+3", 2_000_000_000),
+        (Decimal("0.0015"), 1_500),
+        ("0.1000000", 100_000),
+    ],
+)
+def test_an_amount_becomes_its_exact_number_of_micro_units(amount, micros):
+    assert to_micros(amount) == micros
+
+
+@given(st.integers(min_value=0, max_value=MAX_MICROS))
+def test_micro_units_survive_the_way_through_text_and_back(micros):
+    assert to_micros(usd(micros)) == micros
+    assert to_micros(Decimal(usd(micros))) == micros
+
+
+@given(st.integers(min_value=-MAX_MICROS, max_value=MAX_MICROS))
+def test_the_text_is_the_exact_value_with_cents_and_no_zeros_beyond(micros):
+    text = usd(micros)
+    decimals = text.split(".")[1]
+    assert Decimal(text) * 1_000_000 == micros
+    assert 2 <= len(decimals) <= 6
+    assert len(decimals) == 2 or not decimals.endswith("0")
+
+
+def test_a_float_is_refused_with_the_reason_and_what_to_write():
+    with pytest.raises(TypeError, match=r"0\.2 is a float, which cannot hold .*write it as a string, \"0\.2\""):
+        to_micros(0.2)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("amount", [True, None, b"1", [1]])
+def test_what_is_no_amount_at_all_is_a_type_error(amount: Any):
+    with pytest.raises(TypeError, match="str, int"):
+        to_micros(amount)
+
+
+@pytest.mark.parametrize(
+    ("amount", "why"),
+    [
+        ("-0.01", "negative"),
+        (-1, "negative"),
+        ("NaN", "not finite"),
+        ("sNaN", "not finite"),
+        ("-Infinity", "not finite"),
+        ("0.0000001", "more than 6 decimals"),
+        ("1.0000001", "more than 6 decimals"),
+        ("1e-999999", "more than 6 decimals"),
+        ("1e999999", "above the largest"),
+        ("9223372036854.775808", "above the largest"),
+        ("0,20", "not a decimal number"),
+        ("", "not a decimal number"),
+    ],
+)
+def test_an_impossible_amount_is_named_in_the_error(amount, why):
+    with pytest.raises(ValueError, match=why) as caught:
+        to_micros(amount)
+    assert repr(amount) in str(caught.value)
+
+
+def test_the_precision_of_the_decimal_context_does_not_matter():
+    assert to_micros("9223372036854.775807") == MAX_MICROS
+    assert to_micros("0.20" + "0" * 100) == 200_000

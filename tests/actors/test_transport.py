@@ -1,0 +1,99 @@
+"""The function transport: one line puts any coroutine function behind the door."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from actors.errors import CallFailed, OutcomeUnknown, Permanent, Throttled, Transient
+from actors.transport import FunctionTransport, ProviderCall, ProviderReply
+
+
+def a_call(timeout: float = 5.0) -> ProviderCall:
+    return ProviderCall(
+        service="greeting", input="Ada", request_id="r", idempotency_key="k", max_cost=0, timeout=timeout
+    )
+
+
+def raising(error: BaseException, **declared: Any) -> FunctionTransport:
+    async def fail(_call: ProviderCall) -> None:
+        raise error
+
+    return FunctionTransport(fail, **({"paid": True, "idempotent": "no", "provider": "alder"} | declared))
+
+
+async def test_a_value_becomes_an_output_and_a_reply_passes_through():
+    reply = ProviderReply(output=None, cost=5)
+    for answer, expected in ((reply, reply), ("hi", ProviderReply(output="hi")), (None, ProviderReply(output=None))):
+
+        async def function(_call: ProviderCall, answer: object = answer) -> object:
+            return answer
+
+        assert await FunctionTransport(function, paid=False, idempotent="no").call(a_call()) == expected
+
+
+@pytest.mark.parametrize(("idempotent", "family"), [("no", OutcomeUnknown), ("key", Transient), ("nature", Transient)])
+async def test_an_error_is_classified_as_of_a_call_that_was_sent(idempotent, family):
+    error = ConnectionResetError("by peer")
+    with pytest.raises(CallFailed) as caught:
+        await raising(error, idempotent=idempotent).call(a_call())
+    assert type(caught.value) is family
+    assert (caught.value.provider, caught.value.charged) == ("alder", "held")
+    assert caught.value.__cause__ is error
+
+
+async def test_a_classified_error_passes_as_it_is():
+    error = Throttled("slow down", provider="alder", retry_after=3.0)
+    with pytest.raises(Throttled) as caught:
+        await raising(error).call(a_call())
+    assert caught.value is error
+    assert caught.value.__cause__ is None
+
+
+async def test_a_function_that_takes_too_long_is_cancelled_and_its_outcome_unknown():
+    ended = asyncio.Event()
+
+    async def hang(_call: ProviderCall) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    with pytest.raises(OutcomeUnknown):
+        await FunctionTransport(hang, paid=True, idempotent="no").call(a_call(timeout=0.01))
+    assert ended.is_set()
+
+
+async def test_a_cancellation_is_not_classified():
+    with pytest.raises(asyncio.CancelledError):
+        await raising(asyncio.CancelledError()).call(a_call())
+
+
+async def test_health_is_what_the_check_says_and_good_without_one():
+    seen: list[float] = []
+
+    async def check(timeout: float) -> None:  # noqa: ASYNC109 - what is tested.
+        seen.append(timeout)
+        if len(seen) > 1:
+            raise PermissionError("key revoked")
+
+    async def function(_call: ProviderCall) -> None:
+        return None
+
+    await FunctionTransport(function, paid=False, idempotent="no").check(timeout=1.0)
+    transport = FunctionTransport(function, paid=True, idempotent="no", check=check)
+    await transport.check(timeout=2.0)
+    with pytest.raises(Permanent, match="key revoked") as caught:
+        await transport.check(timeout=2.0)
+    assert (seen, caught.value.charged) == ([2.0, 2.0], "no")
+    await transport.aclose()
+    assert "function, paid=True, idempotent='no'" in repr(transport)
+
+
+@pytest.mark.parametrize(("field", "value"), [("max_cost", -1), ("timeout", 0.0)])
+def test_a_call_that_could_never_succeed_is_refused(field, value):
+    fields = {"service": "s", "input": 1, "request_id": "r", "idempotency_key": "k", "max_cost": 0, "timeout": 1.0}
+    with pytest.raises(ValueError, match=field):
+        ProviderCall(**(fields | {field: value}))
