@@ -86,7 +86,7 @@ def check_annotation(function: Callable[..., Any], message: type[Message]) -> No
     if len(parameters) != 2 or any(one.kind is not one.POSITIONAL_OR_KEYWORD for one in parameters):
         raise TypeError(f"{function.__qualname__} must take (self, message: {message.__name__}) and nothing else")
     annotation: Any = parameters[1].annotation
-    if isinstance(annotation, str):
+    if isinstance(annotation, str) and annotation != message.__name__:
         # A class made in a function cannot be looked up here; its name can still be compared.
         annotation = getattr(inspect.getmodule(function), annotation, None) or annotation
         mismatch = isinstance(annotation, str) and annotation.isidentifier() and annotation != message.__name__
@@ -109,7 +109,7 @@ class Actor(Generic[M]):
     refuses any other; a plain `Actor` takes any message, and one without a handler becomes a dead letter.
     """
 
-    __slots__ = ("__context", "__dict__", "__weakref__")
+    __context: Context | None = None
 
     supervision: ClassVar[Supervision] = DEFAULT_SUPERVISION
     """How the children of this actor are supervised."""
@@ -119,12 +119,21 @@ class Actor(Generic[M]):
     """Those of them that need no task of their own."""
     is_async: ClassVar[bool] = False
     """True where one of `direct` is async, so that the actor handles its mail in a task."""
+    starts_async: ClassVar[bool] = False
+    stops_async: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.handlers = collect_handlers(cls)
-        cls.direct = {one.message: one.function for one in cls.handlers.values() if one and one.concurrent == 1}
+        # A request that is told instead of asked has an answer to be seen to.
+        cls.direct = {
+            one.message: one.function
+            for one in cls.handlers.values()
+            if one and one.concurrent == 1 and not issubclass(one.message, Request)
+        }
         cls.is_async = any(one.is_async and one.concurrent == 1 for one in cls.handlers.values() if one)
+        cls.starts_async = inspect.iscoroutinefunction(cls.started)
+        cls.stops_async = inspect.iscoroutinefunction(cls.stopped)
         missing = [one.__name__ for one in protocol_of(cls) if cls.handlers[one] is None]
         if missing:
             raise TypeError(f"{cls.__qualname__} declares {', '.join(missing)} but has no handler for it")
@@ -132,13 +141,12 @@ class Actor(Generic[M]):
     @property
     def context(self) -> Context:
         """The actor's view of the runtime; valid from `started` on, not in `__init__`."""
-        try:
-            return self.__context
-        except AttributeError:
+        if self.__context is None:
             raise RuntimeError(
                 f"{type(self).__name__}.context exists once the actor is spawned; "
                 "move what needs it from __init__ to started()"
-            ) from None
+            )
+        return self.__context
 
     def started(self) -> Any:
         """Prepare, before the first message; override it, sync or async. An exception here is a crash."""
@@ -158,7 +166,7 @@ class Actor(Generic[M]):
     @property
     def is_bound(self) -> bool:
         """True once the runtime has given the actor its context."""
-        return hasattr(self, "_Actor__context")
+        return self.__context is not None
 
     def __bind__(self, context: Context) -> None:
         """Give the actor its context; called once by the runtime."""
@@ -170,8 +178,15 @@ def collect_handlers(cls: type) -> Handlers:
     collected = Handlers()
     for parent in reversed(cls.__mro__):
         own: dict[type, Handler] = {}
-        for member in vars(parent).values():
-            for handler in getattr(member, "declared_handlers", ()):
+        inherited = {handler.function.__name__: handler.message for handler in collected.values() if handler}
+        for name, member in vars(parent).items():
+            declared = getattr(member, "declared_handlers", ())
+            if name in inherited and not declared:
+                raise TypeError(
+                    f"{parent.__qualname__}.{name} overrides a handler without declaring one; "
+                    f"write `@handles({inherited[name].__name__})` above it too"
+                )
+            for handler in declared:
                 if handler.message in own:
                     raise TypeError(
                         f"{parent.__qualname__} has two handlers for {handler.message.__name__}: "
@@ -187,7 +202,8 @@ def protocol_of(cls: type) -> list[type]:
     for base in getattr(cls, "__orig_bases__", ()):
         origin = get_origin(base)
         if isinstance(origin, type) and issubclass(origin, Actor):
-            (declared,) = get_args(base)
+            # Only the first parameter is the messages; an actor of its own may have more.
+            declared = get_args(base)[0]
             members = get_args(declared) or (declared,)
             return [one for one in members if isinstance(one, type) and issubclass(one, Message)]
     return []

@@ -18,11 +18,11 @@ class Backoff(msgspec.Struct, frozen=True, kw_only=True):
     reset_after: float = 60.0
 
     def __post_init__(self) -> None:
-        if self.initial < 0 or self.cap < self.initial:
+        if not 0 <= self.initial <= self.cap:
             raise ValueError(f"need 0 <= initial <= cap, got initial={self.initial}, cap={self.cap} (seconds)")
         if not 0 <= self.jitter <= 1:
             raise ValueError(f"jitter must be between 0 and 1, got {self.jitter}")
-        if self.reset_after < 0:
+        if not self.reset_after >= 0:
             raise ValueError(f"reset_after must be >= 0 seconds, got {self.reset_after}")
 
     def delay(self, attempt: int, *, random: float) -> float:

@@ -7,7 +7,8 @@ the instance's.
 from __future__ import annotations
 
 import asyncio
-from inspect import isawaitable, iscoroutinefunction
+from collections import deque
+from inspect import isawaitable
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,7 +17,7 @@ from runtime.children import Children
 from runtime.context import DEFAULT_OPTIONS, SpawnOptions
 from runtime.deadline import current_deadline
 from runtime.envelope import Ask
-from runtime.errors import ActorStopped, NameTaken
+from runtime.errors import ActorCrashed, ActorStopped, NameTaken
 from runtime.events import (
     ActorEnded,
     ActorFailed,
@@ -25,10 +26,13 @@ from runtime.events import (
     CancellationIgnored,
     Terminated,
 )
-from runtime.handling import ALIVE, AWAITING_RESTART, ENDED, ENDING, NO_GOAL, STARTING, Goal, Handling
+from runtime.handling import ALIVE, AWAITING_RESTART, ENDED, ENDING, NO_GOAL, STARTING, Goal, Handling, as_failure
+from runtime.inbox import NO_MAIL
 from runtime.log import logger_for
 from runtime.mailbox import DEFAULT_MAILBOX, Mailbox
-from runtime.supervision import KILLED, STOPPED, Exit, Restart, Supervision
+from runtime.messages import name_of
+from runtime.ref import ActorRef
+from runtime.supervision import KILLED, STOPPED, Exit, Restart, Supervision, ended_by
 from runtime.timers import Timers
 
 if TYPE_CHECKING:
@@ -38,7 +42,6 @@ if TYPE_CHECKING:
     from runtime.engine import Engine
     from runtime.event_stream import EventStream
     from runtime.log import Logger
-    from runtime.ref import ActorRef
 
 M = TypeVar("M")
 
@@ -74,7 +77,22 @@ class Cell(Handling):
         actor: Actor[Any],
         options: SpawnOptions,
     ) -> None:
-        super().__init__(engine, options.mailbox, actor)
+        self.engine = engine
+        self.mailbox = options.mailbox
+        self.ref = ActorRef(self)
+        self.queue = NO_MAIL
+        self.room = 0
+        self.idle = True
+        self.closed = False
+        self.senders = None
+        self.actor = actor
+        self.phase = STARTING
+        self.goal = NO_GOAL
+        self.busy = False
+        self.current = None
+        self.task = self.lifecycle = None
+        self.lanes = None
+        self.later = None
         self.owner = owner
         self._name = name
         self.factory = factory
@@ -119,13 +137,16 @@ class Cell(Handling):
 
     @property
     def timers(self) -> Timers:
+        if self.phase in (AWAITING_RESTART, ENDED):
+            raise ActorStopped(self.path, "a timer")
         if self._timers is None:
             self._timers = Timers(self.engine.loop, self.engine.context, self.deliver_or_bury)
         return self._timers
 
     @property
     def deadline(self) -> float | None:
-        if self.busy and isinstance(self.current, Ask):
+        # A sync handler is called without setting the context variable, which would cost it dearly.
+        if isinstance(self.current, Ask) and (self.busy or self.waits_for_itself()):
             return self.current.deadline
         return current_deadline.get()
 
@@ -164,8 +185,7 @@ class Cell(Handling):
             raise NameTaken(f"{self.path}/{name}")
         actor = build(factory)
         if name is None:
-            children.named += 1
-            name = f"{type(actor).__name__.lower()}-{children.named}"
+            name = children.new_name(type(actor).__name__.lower())
         if mailbox is DEFAULT_MAILBOX and restart is Restart.TRANSIENT and stop_timeout == DEFAULT_OPTIONS.stop_timeout:
             options = DEFAULT_OPTIONS
         else:
@@ -265,42 +285,43 @@ class Cell(Handling):
     def begin(self) -> None:
         if self.task is not None:
             return  # Its `started` hook is still running.
+        self.busy = True
         try:
             if self.stale:
                 self.actor = build(self.factory)
                 self.actor.__bind__(self)
-            if iscoroutinefunction(self.actor.started):
+            if self.actor.starts_async:
                 self.task = self.engine.create_task(self._begin_in_task(), name=f"{self.name} starts")
                 return
             self.actor.started()
-        except Exception as error:  # noqa: BLE001 - any exception of the actor is the supervisor's to decide.
-            self.failed(error, None)
-        else:
-            self._begun()
+            self.begun = True
+        except BaseException as error:  # noqa: BLE001 - see there.
+            self.broken_off(error, None, None)
+        finally:
+            self.busy = False
+            if self.begun and not self.goal:
+                self._begun()
+            elif self.task is None:
+                self.rest()
 
     async def _begin_in_task(self) -> None:
         task = self.task
         try:
             await self.actor.started()
-        except asyncio.CancelledError:
+        except BaseException as error:
+            if self.task is not task:
+                raise  # It was given up as stuck.
             self.task = None
-            if not self.goal:
-                self.cancelled(task)
-        except Exception as error:  # noqa: BLE001 - any exception of the actor is the supervisor's to decide.
-            self.task = None
-            self.failed(error, None)
+            self.broken_off(error, None, task)
         else:
-            self.task = None
-            if not self.goal:
-                self._begun()
+            if self.task is task:
+                self.task = None
+                self.begun = True
+                if not self.goal:
+                    self._begun()
 
     def _begun(self) -> None:
-        if self.goal:
-            # The hook, being sync, ended its own actor.
-            self.wind_down()
-            return
         self.phase = ALIVE
-        self.begun = True
         events = self.engine.events
         if self.stale:
             self.stale = False
@@ -319,7 +340,8 @@ class Cell(Handling):
     # Ending.
 
     def failed(self, error: Exception, message: Any) -> None:
-        self.engine.events.publish(ActorFailed(self.ref, error, message))
+        told = message.message if isinstance(message, Ask) else message
+        self.engine.events.publish(ActorFailed(self.ref, error, told))
         self.cause = error
         self.end(Goal.CRASH)
 
@@ -334,20 +356,18 @@ class Cell(Handling):
             self._gone()
         elif self.phase is ENDING:
             if goal is Goal.KILL:
-                self._cancel_handlers()
+                self.cancel_handlers()
                 if self._children is not None:
                     self._children.kill_all()
         elif not self.busy:  # Otherwise the activation that is under way comes to it.
-            if goal is Goal.CRASH or goal is Goal.KILL:
-                self._cancel_handlers()
             self.wind_down()
 
     def wind_down(self) -> None:
         self.phase = ENDING
         self.idle = False
-        if self._timers is not None:
-            self._timers.cancel_all()
-            self._timers = None
+        self._drop_timers()
+        if self.goal is Goal.CRASH or self.goal is Goal.KILL:
+            self.cancel_handlers()
         for target in self.watching or ():
             if target.watchers is not None:
                 target.watchers.pop(self, None)
@@ -355,15 +375,20 @@ class Cell(Handling):
         for future in tuple(self.later or ()):
             future.cancel()
         hook = self.actor.stopped
-        if self.task is not None or self.lane_tasks() or self.children or iscoroutinefunction(hook):
+        children = self._children is not None and self._children.by_name
+        if self.task is not None or self.lane_tasks() or self.later or children or self.actor.stops_async:
             self.lifecycle = self.engine.create_task(self._wind_down_in_task(), name=f"{self.name} ends")
             return
-        if self.begun:
-            try:
+        try:
+            if self.begun:
                 hook()
-            except Exception as error:  # noqa: BLE001 - it ends all the same; the event tells why it was not clean.
-                self.engine.events.publish(ActorFailed(self.ref, error))
-        self._gone()
+        except BaseException as error:
+            # It ends all the same; the event tells why it was not clean.
+            self.engine.events.publish(ActorFailed(self.ref, as_failure(error)))
+            if not isinstance(error, Exception | asyncio.CancelledError):
+                raise
+        finally:
+            self._gone()
 
     async def _wind_down_in_task(self) -> None:
         try:
@@ -373,34 +398,52 @@ class Cell(Handling):
                     self._children.kill_all()
                 await self._children.stop_all()
             if self.begun:
-                await self._run_stopped()
+                hook = self.engine.create_task(self._run_stopped(), name=f"{self.name} stopped")
+                await self._finish({hook: None})
         finally:
             self.lifecycle = None
             self._gone()
 
     async def _run_stopped(self) -> None:
         try:
-            async with asyncio.timeout(self.options.stop_timeout):
-                outcome = self.actor.stopped()
-                if isawaitable(outcome):
-                    await outcome
+            outcome = self.actor.stopped()
+            if isawaitable(outcome):
+                await outcome
+        except asyncio.CancelledError:
+            late = TimeoutError(f"its `stopped` hook was cancelled; it has {self.options.stop_timeout:g} s")
+            self.engine.events.publish(ActorFailed(self.ref, late))
         except Exception as error:  # noqa: BLE001 - it ends all the same; the event tells why it was not clean.
             self.engine.events.publish(ActorFailed(self.ref, error))
 
     async def _finish_handlers(self) -> None:
-        """Wait for the handlers that still run, cancel them at the limit, and report those that will not end."""
-        limit = self.options.stop_timeout
-        tasks = self.lane_tasks()
+        work: dict[asyncio.Future[Any], Any] = dict(self.later or {})
+        for lane in (self.lanes or {}).values():
+            work.update(lane.running.items())
         if self.task is not None:
-            tasks.append(self.task)
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=limit)
-            for task in late:
-                task.cancel()
-            if late:
-                _, stuck = await asyncio.wait(late, timeout=limit)
-                for _ in stuck:
-                    self.engine.events.publish(CancellationIgnored(self.ref, self.current))
+            work[self.task] = self.current
+        await self._finish(work)
+
+    async def _finish(self, work: Mapping[asyncio.Future[Any], Any]) -> None:
+        """Wait for the handlers that still run, cancel them at the limit, and report those that will not end."""
+        if not work:
+            return
+        limit = self.options.stop_timeout
+        _, late = await asyncio.wait(work, timeout=limit)
+        if not late:
+            return
+        for future in late:
+            future.cancel()
+        _, stuck = await asyncio.wait(late, timeout=limit)
+        for future in stuck:
+            message = work[future]
+            if isinstance(message, Ask):
+                message.fail(ActorCrashed(self.path, name_of(message.message), reason="its handler does not end"))
+                message = message.message
+            self.engine.events.publish(CancellationIgnored(self.ref, message))
+        if self.task in stuck and self.queue is not NO_MAIL:
+            # It still goes through the mail; what is left belongs to the next instance.
+            self.queue, left = deque(self.queue), self.queue
+            left.clear()
 
     def _gone(self) -> None:
         """Let what was to follow this instance follow."""
@@ -408,11 +451,18 @@ class Cell(Handling):
         cause, self.cause = self.cause, None
         self.begun = False
         self.task = None
+        self.current = None
+        self.later = None
         self.phase = AWAITING_RESTART
+        self._children = None
+        self._drop_timers()
         self.unpark()
         if goal is Goal.CRASH or (goal is Goal.RETIRE and self.restart is Restart.PERMANENT):
-            if self.owner is not None and self.owner._children is not None:  # noqa: SLF001 - of its own class.
-                self.owner._children.failed(self, cause)  # noqa: SLF001
+            siblings = self.owner._children if self.owner is not None else None  # noqa: SLF001 - of its own class.
+            if siblings is not None:
+                siblings.failed(self, cause)
+            else:
+                self.terminate(ended_by(cause))
         elif goal is not Goal.PAUSE:
             self.terminate(KILLED if goal is Goal.KILL else STOPPED)
         self._changed()
@@ -439,11 +489,10 @@ class Cell(Handling):
             self.restart_timer.cancel()
             self.restart_timer = None
 
-    def _cancel_handlers(self) -> None:
-        if self.task is not None:
-            self.task.cancel()
-        for task in self.lane_tasks():
-            task.cancel()
+    def _drop_timers(self) -> None:
+        if self._timers is not None:
+            self._timers.cancel_all()
+            self._timers = None
 
     async def _change(self) -> None:
         """Wait until this instance is gone, or the actor has ended."""

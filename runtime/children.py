@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
 from runtime.supervision import (
     Directive,
     Exit,
-    ExitReason,
     Restart,
+    Strategy,
     Supervision,
     calls_for_restart,
+    ended_by,
     restart_set,
 )
 
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Sequence
-
     from runtime.engine import Engine
     from runtime.ref import ActorRef
 
@@ -61,72 +61,104 @@ class Parent(Protocol):
 class Children:
     """The children of one actor by name, in start order, and the restarts they have had."""
 
-    __slots__ = ("_parent", "_regroup", "_restarts", "by_name", "named")
+    __slots__ = ("_named", "_parent", "_regroup", "_restarts", "by_name")
 
     def __init__(self, parent: Parent) -> None:
         self._parent = parent
-        self._restarts: tuple[float, ...] = ()
+        self._restarts: deque[float] = deque()
         self._regroup: asyncio.Task[None] | None = None
+        self._named = 0
         self.by_name: dict[str, Child] = {}
-        self.named = 0
 
     def failed(self, child: Child, error: Exception | None) -> None:
         """Decide what follows the end of a child's instance: it crashed, or (`error` None) stopped itself."""
-        end = Exit(ExitReason.CRASHED if error else ExitReason.STOPPED, error)
         if not self._parent.is_alive or not calls_for_restart(child.restart, crashed=error is not None):
-            child.terminate(end)
+            child.terminate(ended_by(error))
             return
         if self._regroup is not None:
             return  # It is restarted when the group is.
-        supervision = self._parent.supervision
-        directive = supervision.decide(error) if error is not None else Directive.RESTART
+        directive, escalating = self._directive(error)
         if directive is Directive.RESTART:
+            supervision = self._parent.supervision
             now = self._parent.engine.loop.time()
-            recent = supervision.intensity.after_restart(self._restarts, now=now)
-            if recent is not None:
-                self._restarts = recent
+            if supervision.intensity.tolerates(self._restarts, now=now):
                 self._restart(child, error, now)
                 return
-        child.terminate(end)
+        child.terminate(ended_by(error))
         if directive is not Directive.STOP:
-            self._parent.child_escalated(error or RuntimeError(f"{child.path} stops itself again and again"))
+            self._parent.child_escalated(escalating or RuntimeError(f"{child.path} stops itself again and again"))
+
+    def _directive(self, error: Exception | None) -> tuple[Directive, Exception | None]:
+        """Return what to do about a crash, and what to escalate; a self-stop that calls for a restart gets one."""
+        if error is None:
+            return Directive.RESTART, None
+        try:
+            return self._parent.supervision.decide(error), error
+        except Exception as broken:  # noqa: BLE001 - a supervisor that cannot decide has failed itself.
+            return Directive.ESCALATE, broken
 
     def _restart(self, failed: Child, error: Exception | None, now: float) -> None:
         supervision = self._parent.supervision
         if now - failed.restarted_at >= supervision.backoff.reset_after:
             failed.attempt = 0
-        failed.restarted_at = now
         delay = supervision.backoff.delay(failed.attempt + 1, random=self._parent.engine.random.random())
-        group = restart_set(supervision.strategy, list(self.by_name.values()), failed)
-        if len(group) == 1:
+        failed.restarted_at = now + delay
+        alone = supervision.strategy is Strategy.ONE_FOR_ONE
+        if alone or len(restart_set(supervision.strategy, list(self.by_name.values()), failed)) == 1:
             failed.restart_after(delay, error)
         else:
-            work = self._restart_group(group, delay, error)
+            work = self._restart_group(delay, error)
             self._regroup = self._parent.engine.create_task(work, name=f"{self._parent.path} regroups")
 
-    async def _restart_group(self, group: Sequence[Child], delay: float, cause: Exception | None) -> None:
+    async def _restart_group(self, delay: float, cause: Exception | None) -> None:
         try:
-            for child in reversed(group):
-                child.pause()
-                await child.instance_gone()
+            await self._pause_dependents()
+            if delay > 0:
+                # One wait for all of them: timers that are due together would fire in any order.
+                await asyncio.sleep(delay)
+                await self._pause_dependents()
         finally:
             self._regroup = None
-        # One that was stopped meanwhile stays stopped; one outside of the group that failed meanwhile comes along.
+        # One that was stopped meanwhile stays stopped.
         for child in tuple(self.by_name.values()):
             if child.is_waiting:
-                child.restart_after(delay, cause)
+                child.restart_after(0.0, cause)
+
+    async def _pause_dependents(self) -> None:
+        """Pause, the last started first, whoever restarts together with one that failed, also meanwhile."""
+        strategy = self._parent.supervision.strategy
+        while True:
+            children = list(self.by_name.values())
+            first = next((child for child in children if child.is_waiting), None)
+            group = restart_set(strategy, children, first) if first is not None else ()
+            running = [child for child in group if not child.is_waiting]
+            if not running:
+                return
+            if running[-1].restart is Restart.TEMPORARY:
+                running[-1].request_stop()
+            else:
+                running[-1].pause()
+            await running[-1].instance_gone()
 
     def kill_all(self) -> None:
         """Kill every child; their ends follow."""
         for child in reversed(tuple(self.by_name.values())):
             child.kill()
 
+    def new_name(self, kind: str) -> str:
+        """Return a name that no living child has."""
+        while True:
+            self._named += 1
+            name = f"{kind}-{self._named}"
+            if name not in self.by_name:
+                return name
+
     async def stop_all(self) -> None:
         """Stop the children one by one, the last started first, each within its own limit."""
         if self._regroup is not None:
             self._regroup.cancel()
             self._regroup = None
-        while self.by_name:
-            child = self.by_name[next(reversed(self.by_name))]
+        # Nobody is added any more: an actor that is ending spawns no children.
+        for child in reversed(tuple(self.by_name.values())):
             child.request_stop()
             await child.join()

@@ -55,6 +55,8 @@ class DeadlineWatch:
         tick = -int(-entry.deadline * TICKS_PER_SECOND // 1)
         group = self._waiting.get(tick)
         if group is None:
+            if len(self._ticks) > 2 * self._size + TICKS_PER_SECOND:
+                self._forget_empty()
             group = self._waiting[tick] = {}
             heapq.heappush(self._ticks, tick)
             if self._ticks[0] == tick:
@@ -82,6 +84,11 @@ class DeadlineWatch:
 
     def __len__(self) -> int:
         return self._size
+
+    def _forget_empty(self) -> None:
+        """Drop the ticks nobody waits for any more; with deadlines an hour away there would be millions."""
+        self._waiting = {tick: group for tick, group in self._waiting.items() if group}
+        self._ticks = sorted(self._waiting)
 
     def _arm(self, tick: int) -> None:
         if self._timer is not None:

@@ -46,11 +46,17 @@ class Ask:
 
     def answer(self, value: Any) -> bool:
         """Settle with a value; False where the asker has given up, and the value is unclaimed."""
-        if self.progress in (EXPIRED, CANCELLED):
+        if self.progress is not RUNNING:
+            return False
+        if self.waiter is not None and self.waiter.cancelled():
+            # The asker has been cancelled, but its task has not had its turn to say so.
+            self.progress = CANCELLED
+            self.handling = None
             return False
         self.progress = SETTLED
         self.value = value
-        return self._wake()
+        self._wake()
+        return True
 
     def fail(self, error: BaseException) -> None:
         """Settle with an error; an asker that has given up no longer wants it."""
@@ -61,30 +67,24 @@ class Ask:
 
     def expire(self) -> None:
         """Give up because the deadline has passed; the handler is cancelled."""
-        self._abandon(EXPIRED)
-        self._wake()
+        if self._abandon(EXPIRED) and self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
 
     def cancel(self) -> bool:
         """Give up because the asker was cancelled; False where the answer had already been given."""
         return self._abandon(CANCELLED)
 
     def _abandon(self, progress: Progress) -> bool:
-        if self.progress is SETTLED:
-            return False
-        self.progress = progress
-        if self.handling is not None:
-            self.handling.cancel()
-        return True
+        if self.progress is WAITING or self.progress is RUNNING:
+            self.progress = progress
+            if self.handling is not None:
+                self.handling.cancel()
+        return self.progress is not SETTLED
 
-    def _wake(self) -> bool:
+    def _wake(self) -> None:
         self.handling = None
-        waiter = self.waiter
-        if waiter is not None:
-            if waiter.cancelled():
-                return False
-            if not waiter.done():
-                waiter.set_result(None)
-        return True
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
 
     def __repr__(self) -> str:
         return f"<Ask {self.message!r} {self.progress.value}, deadline {self.deadline:.3f}>"

@@ -63,11 +63,11 @@ class EventStream:
 
     def wants(self, event_type: type[Event]) -> bool:
         """Tell whether anybody would receive such an event, for a publisher that makes it only then."""
-        return bool(self._by_type.get(event_type) or self._interested(event_type))
+        return bool(self._interested(event_type))
 
     def publish(self, event: Event) -> None:
         """Hand `event` to every subscriber of its type."""
-        for subscription in self._by_type.get(type(event)) or self._interested(type(event)):
+        for subscription in self._interested(type(event)):
             try:
                 subscription.receive(event)
             except Exception as error:  # noqa: BLE001 - reported below; a publisher does not answer for its readers.
@@ -76,8 +76,10 @@ class EventStream:
                 )
 
     def _interested(self, event_type: type[Event]) -> tuple[Subscription, ...]:
-        found = tuple(one for one in self._subscriptions if issubclass(event_type, one.event_type))
-        self._by_type[event_type] = found
+        found = self._by_type.get(event_type)
+        if found is None:
+            found = tuple(one for one in self._subscriptions if issubclass(event_type, one.event_type))
+            self._by_type[event_type] = found
         return found
 
     def __repr__(self) -> str:

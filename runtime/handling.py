@@ -8,24 +8,23 @@ from __future__ import annotations
 
 import asyncio
 from enum import Enum, IntEnum
-from inspect import isawaitable
+from inspect import CORO_CREATED, getcoroutinestate, isawaitable, iscoroutine
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from runtime.actor import Actor
 from runtime.deadline import current_deadline
-from runtime.envelope import RUNNING, SETTLED, WAITING, Ask, Progress
+from runtime.envelope import RUNNING, WAITING, Ask, Progress
 from runtime.errors import ActorCrashed, Refusal, Unhandled
-from runtime.events import CancellationIgnored, DeadReason
-from runtime.inbox import Inbox
+from runtime.events import ActorFailed, CancellationIgnored, DeadReason
+from runtime.inbox import Inbox, Unclaimed
 from runtime.lanes import Lane
-from runtime.messages import Message, name_of
+from runtime.messages import Request, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from runtime.actor import Handler
-    from runtime.engine import Engine
-    from runtime.mailbox import Mailbox
 
 MESSAGES_PER_STEP = 64
 """The messages an actor's task handles before the event loop has its turn."""
@@ -57,29 +56,20 @@ AWAITING_RESTART = Phase.AWAITING_RESTART
 NO_GOAL = Goal.NONE
 
 
-class Unclaimed(Message, frozen=True):
-    """Told by the runtime to an actor whose answer came too late for its asker."""
-
-    request: Any
-    answer: Any
-
-
 class Handling(Inbox):
     """The working side of a cell: what runs now, and what becomes of its outcome."""
 
     __slots__ = ("actor", "busy", "current", "goal", "lanes", "later", "lifecycle", "phase", "task")
 
-    def __init__(self, engine: Engine, mailbox: Mailbox, actor: Actor[Any]) -> None:
-        super().__init__(engine, mailbox)
-        self.actor = actor
-        self.phase = STARTING
-        self.goal = NO_GOAL
-        self.busy = False
-        self.current: Any = None
-        self.task: asyncio.Task[None] | None = None
-        self.lifecycle: asyncio.Task[None] | None = None
-        self.lanes: dict[Handler, Lane] | None = None
-        self.later: dict[asyncio.Future[Any], Ask] | None = None
+    actor: Actor[Any]
+    phase: Phase
+    goal: Goal
+    busy: bool
+    current: Any
+    task: asyncio.Task[None] | None
+    lifecycle: asyncio.Task[None] | None
+    lanes: dict[Handler, Lane] | None
+    later: dict[asyncio.Future[Any], Ask] | None
 
     @property
     def name(self) -> str:
@@ -124,30 +114,31 @@ class Handling(Inbox):
                 handle = direct.get(type(message))
                 if handle is None:
                     self._handle_specially(message)
-                elif handle(actor, message) is not None:
-                    raise wrong_answer(self.path, message)
+                elif (outcome := handle(actor, message)) is not None:
+                    raise wrong_answer(self.path, message, outcome)
         except Refusal:
             self.bury(message, DeadReason.REFUSED)
-        except Exception as error:  # noqa: BLE001 - any exception that leaves a handler is the supervisor's to decide.
-            self.failed(error, message)
+        except BaseException as error:  # noqa: BLE001 - see there.
+            self.broken_off(error, message, None)
         finally:
             self.busy = False
-        self.rest()
+            self.rest()
         return handled
 
     async def _handle_in_task(self) -> None:
         task = self.task
         try:
             await self._handle_all()
-        except asyncio.CancelledError:
-            if not self.goal:
-                self.cancelled(task)
-        except Exception as error:  # noqa: BLE001 - any exception that leaves a handler is the supervisor's to decide.
+        except BaseException as error:
+            if self.task is not task:
+                raise  # It was given up as stuck, and another instance may be at work by now.
             self.task = None
-            self.failed(error, self.current)
-        self.task = None
-        self.current = None
-        self.rest()
+            self.broken_off(error, self.current, task)
+        else:
+            if self.task is task:
+                self.task = None
+                self.current = None
+                self.rest()
 
     async def _handle_all(self) -> None:
         queue, actor, direct = self.queue, self.actor, self.actor.direct
@@ -165,6 +156,8 @@ class Handling(Inbox):
             try:
                 outcome = self._handle_specially(message) if handle is None else handle(actor, message)
                 if outcome is not None:
+                    if self.senders:
+                        self.admit()  # This message left room, and may take long.
                     await outcome
             except Refusal:
                 self.bury(message, DeadReason.REFUSED)
@@ -181,13 +174,25 @@ class Handling(Inbox):
             self.bury(message, DeadReason.UNHANDLED)
         elif handler.concurrent > 1:
             self._start_in_lane(handler, message)
+        elif handler.is_async:
+            return self._handle_unasked(handler, message)
         else:
-            outcome = handler.function(self.actor, message)
-            if self.actor.is_async:
-                return outcome
-            if outcome is not None:
-                raise wrong_answer(self.path, message)
+            self._answer_nobody(message, handler.function(self.actor, message))
         return None
+
+    async def _handle_unasked(self, handler: Handler, message: Any) -> None:
+        self._answer_nobody(message, await handler.function(self.actor, message))
+
+    def _answer_nobody(self, message: Any, answer: Any) -> None:
+        """Treat the outcome of a message that was told: only a request has one, and nobody has asked for it."""
+        if answer is None:
+            return
+        if not isinstance(message, Request) or isawaitable(answer) != asyncio.isfuture(answer):
+            raise wrong_answer(self.path, message, answer)
+        if asyncio.isfuture(answer):
+            answer.cancel()
+        else:
+            self.unclaimed(message, answer)
 
     def _handle_request(self, ask: Ask) -> Coroutine[Any, Any, None] | None:
         if ask.progress is not WAITING:
@@ -211,14 +216,13 @@ class Handling(Inbox):
             return self._answer_in_task(handler, ask)
         self.current = ask
         try:
-            answer = handler.function(self.actor, ask.message)
+            self._answer(ask, handler.function(self.actor, ask.message))
         except Refusal as refusal:
             ask.fail(refusal)
-        except Exception as error:
+        except BaseException as error:
             ask.fail(self._crashed(ask, error))
             raise
-        else:
-            self._answer(ask, answer)
+        self.current = None
         return None
 
     async def _answer_in_task(self, handler: Handler, ask: Ask) -> None:
@@ -226,29 +230,27 @@ class Handling(Inbox):
         ask.handling = task
         current_deadline.set(ask.deadline)
         try:
-            answer = await handler.function(self.actor, ask.message)
+            self._answer(ask, await handler.function(self.actor, ask.message))
         except asyncio.CancelledError:
             if self.goal or ask.progress is RUNNING:
                 ask.fail(self._crashed(ask, None))
                 raise
         except Refusal as refusal:
             ask.fail(refusal)
-        except Exception as error:
+        except BaseException as error:
             ask.fail(self._crashed(ask, error))
             raise
-        else:
-            self._answer(ask, answer)
         finally:
             current_deadline.set(None)
-            if task is not None and ask.progress is not SETTLED:
+            if task is not None and ask.handling is task:
                 # The asker gave up, which cancelled this handler and nothing else.
                 task.uncancel()
 
     def _answer(self, ask: Ask, answer: Any) -> None:
-        if asyncio.isfuture(answer):
-            self._answer_later(ask, answer)
-        elif isawaitable(answer):
-            raise wrong_answer(self.path, ask.message)
+        if isinstance(answer, asyncio.Future):
+            self._answer_later(ask, answer)  # pyright: ignore[reportUnknownArgumentType] - of the request's type.
+        elif isinstance(answer, CoroutineType):
+            raise wrong_answer(self.path, ask.message, answer)
         elif not ask.answer(answer):
             if ask.handling is not None:
                 self.engine.events.publish(CancellationIgnored(self.ref, ask.message))
@@ -275,6 +277,9 @@ class Handling(Inbox):
             elif isinstance(error, Refusal):
                 ask.fail(error)
             else:
+                if ask.progress is not RUNNING:
+                    # Nobody waits for it, but somebody should know.
+                    self.engine.events.publish(ActorFailed(self.ref, as_failure(error), ask.message))
                 ask.fail(self._crashed(ask, error))
 
         future.add_done_callback(settle, context=self.engine.context)
@@ -287,63 +292,101 @@ class Handling(Inbox):
             lane = self.lanes[handler] = Lane(handler)
         if lane.is_full:
             lane.waiting.append(item)
+            self.make_room(-1)  # It still takes up a place of the mailbox.
             return
-        ask = item if isinstance(item, Ask) else None
         task = self.engine.create_task(
-            self._handle_in_lane(handler, item), name=f"{self.name} {handler.message.__name__}"
+            self._handle_in_lane(lane, handler, item), name=f"{self.name} {handler.message.__name__}"
         )
-        lane.running[task] = ask
-        if ask is not None:
-            ask.progress = RUNNING
-            ask.handling = task
+        lane.running[task] = item
+        if isinstance(item, Ask):
+            item.progress = RUNNING
+            item.handling = task
         # Not a `finally` of the task, whose body does not even begin where it is cancelled at once.
         task.add_done_callback(lambda _: self._leave_lane(lane, task), context=self.engine.context)
 
-    async def _handle_in_lane(self, handler: Handler, item: Any) -> None:
+    async def _handle_in_lane(self, lane: Lane, handler: Handler, item: Any) -> None:
         ask = item if isinstance(item, Ask) else None
         message = item.message if ask is not None else item
         if ask is not None:
             current_deadline.set(ask.deadline)
         try:
             answer = await handler.function(self.actor, message)
+            if ask is not None:
+                self._answer(ask, answer)
+            else:
+                self._answer_nobody(message, answer)
+        except asyncio.CancelledError:
+            raise
         except Refusal as refusal:
             if ask is not None:
                 ask.fail(refusal)
             else:
                 self.bury(message, DeadReason.REFUSED)
-        except Exception as error:  # noqa: BLE001 - any exception that leaves a handler is the supervisor's to decide.
+        except BaseException as error:
             if ask is not None:
                 ask.fail(self._crashed(ask, error))
-            self.failed(error, message)
-        else:
-            if ask is not None:
-                self._answer(ask, answer)
+            if not self._is_current(lane):
+                raise
+            self.broken_off(error, message, None)
+
+    def _is_current(self, lane: Lane) -> bool:
+        """Tell whether a lane belongs to the present instance, and not to one whose handlers would not end."""
+        return self.lanes is not None and self.lanes.get(lane.handler) is lane
 
     def _leave_lane(self, lane: Lane, task: asyncio.Task[None]) -> None:
         """See to the next message of the lane, and to a handler that ended by cancellation."""
-        ask = lane.running.pop(task, None)
+        item = lane.running.pop(task, None)
+        ask = item if isinstance(item, Ask) else None
         if task.cancelled() and (ask is None or ask.progress is RUNNING):
             # Neither the asker nor, unless there is a goal, the runtime cancelled it.
             if ask is not None:
                 ask.fail(self._crashed(ask, None))
-            if not self.goal and self.phase is ALIVE:
-                self.cancelled(task)
-        while self.phase is ALIVE and not self.goal and lane.waiting and not lane.is_full:
+            if not self.goal and self._is_current(lane):
+                self.cancelled(task, item)
+        while not self.goal and self._is_current(lane) and lane.waiting and not lane.is_full:
             item = lane.waiting.popleft()
-            if isinstance(item, Ask):
-                self._handle_request(item)
-            else:
-                self._start_in_lane(lane.handler, item)
+            self.make_room(1)
+            self._handle_specially(item)
+        if self.senders:
+            self.admit()
+            if self.queue and self.idle:
+                self.schedule()
 
     def lane_tasks(self) -> list[asyncio.Task[None]]:
         """Return the tasks of concurrent handlers that run now."""
         return [task for lane in (self.lanes or {}).values() for task in lane.running]
+
+    def cancel_handlers(self) -> None:
+        """Cancel every handler that runs; one that has not begun goes back to the mail, and survives a restart."""
+        if self.task is not None:
+            self.task.cancel()
+        for lane in (self.lanes or {}).values():
+            for task in lane.running:
+                task.cancel()
+            unbegun = [task for task in lane.running if has_not_begun(task)]
+            for task in reversed(unbegun):
+                item = lane.running.pop(task)
+                lane.waiting.appendleft(item)
+                self.make_room(-1)
+                if isinstance(item, Ask) and item.progress is RUNNING:
+                    item.progress = WAITING
+                    item.handling = None
 
     def unpark(self) -> None:
         """Put back into the mailbox what waited for a place in a lane; it survives a restart like other mail."""
         lanes, self.lanes = self.lanes, None
         for lane in (lanes or {}).values():
             self.queue.extendleft(reversed(lane.waiting))
+            self.make_room(len(lane.waiting))
+
+    def drop_oldest(self) -> bool:
+        """Drop from a lane first: what waits there left the mailbox before the rest."""
+        lane = max((self.lanes or {}).values(), key=lambda one: len(one.waiting), default=None)
+        if lane is None or not lane.waiting:
+            return super().drop_oldest()
+        self.make_room(1)
+        self.bury(lane.waiting.popleft(), DeadReason.FULL)
+        return True
 
     def rest(self) -> None:
         """After an activation: go on, end, or rest."""
@@ -357,14 +400,23 @@ class Handling(Inbox):
         else:
             self.idle = True
 
-    def cancelled(self, task: asyncio.Task[None] | None) -> None:
+    def broken_off(self, error: BaseException, message: Any, task: asyncio.Task[None] | None) -> None:
+        """End the instance as the exception that left one of its handlers demands."""
+        if isinstance(error, asyncio.CancelledError):
+            if not self.goal:
+                self.cancelled(task, message)
+        else:
+            self.failed(as_failure(error), message)
+            if not isinstance(error, Exception):
+                raise error  # It ends the program; those who clean up must not find an actor that is stuck.
+
+    def cancelled(self, task: asyncio.Task[None] | None, message: Any) -> None:
         """A handler ended by a cancellation that is not the runtime's."""
         if task is not None and task.cancelling():
             # Somebody cancels the tasks of this loop one by one, as `asyncio.run` does at its end.
             self.end(Goal.KILL)
         else:
-            error = RuntimeError("a handler let the CancelledError of something it awaited escape")
-            self.failed(error, self.current)
+            self.failed(as_failure(asyncio.CancelledError()), message)
 
     def _crashed(self, ask: Ask, error: BaseException | None) -> ActorCrashed:
         reason = f"{type(error).__name__}: {error}" if error is not None else "its handler was cancelled"
@@ -380,8 +432,25 @@ class Handling(Inbox):
         return self.task is not None and self.task is asyncio.current_task()
 
 
-def wrong_answer(path: str, message: Any) -> TypeError:
-    """Make the error for a sync handler that returned what it cannot."""
+def has_not_begun(task: asyncio.Task[None]) -> bool:
+    """Tell whether a task has not had its first turn, so that nothing of its work is done."""
+    work = task.get_coro()
+    return iscoroutine(work) and getcoroutinestate(work) == CORO_CREATED
+
+
+def as_failure(error: BaseException) -> Exception:
+    """Return what a supervisor is told where something left a handler or hook that concerns more than its actor."""
+    if isinstance(error, Exception):
+        return error
+    if isinstance(error, asyncio.CancelledError):
+        return RuntimeError("a handler let the CancelledError of something it awaited escape")
+    return RuntimeError(f"interrupted by {type(error).__name__}")
+
+
+def wrong_answer(path: str, message: Any, answer: Any) -> TypeError:
+    """Make the error for a handler that returned what it cannot."""
+    if iscoroutine(answer):
+        answer.close()
     return TypeError(
         f"the handler of {name_of(message)} in {path} returned something that cannot be an answer: a handler of a "
         "Message returns None, one that awaits is declared `async def`, one that answers later returns a Future"

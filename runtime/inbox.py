@@ -10,16 +10,23 @@ from typing import TYPE_CHECKING, Any
 from runtime.deadline import current_deadline, earlier
 from runtime.envelope import SETTLED, WAITING, Ask
 from runtime.errors import ActorStopped, AskTimeout, MailboxFull
-from runtime.events import DeadLetter, DeadReason
+from runtime.events import DeadLetter, DeadReason, Terminated
 from runtime.mailbox import Mailbox, Overflow
-from runtime.messages import name_of
-from runtime.ref import ActorRef
+from runtime.messages import Message, name_of
 
 if TYPE_CHECKING:
     from runtime.engine import Engine
+    from runtime.ref import ActorRef
 
 NO_MAIL: deque[Any] = deque(maxlen=0)
 """Stands in for the queue of an actor that never had mail; an empty deque of its own would cost 760 bytes."""
+
+
+class Unclaimed(Message, frozen=True):
+    """Told by the runtime to an actor whose answer came too late for its asker."""
+
+    request: Any
+    answer: Any
 
 
 class Sending:
@@ -41,21 +48,21 @@ class Sending:
 class Inbox:
     """The mail side of a cell.
 
-    `room` is the capacity while mail is taken, and 0 before the first message and after the last, so that the fast
-    path of `tell` needs one comparison only.
+    `room` is what the queue may hold while mail is taken, and 0 before the first message and after the last, so that
+    the fast path of `tell` needs one comparison only.
     """
 
     __slots__ = ("closed", "engine", "idle", "mailbox", "queue", "ref", "room", "senders")
 
-    def __init__(self, engine: Engine, mailbox: Mailbox) -> None:
-        self.engine = engine
-        self.mailbox = mailbox
-        self.ref: ActorRef[Any] = ActorRef(self)
-        self.queue: deque[Any] = NO_MAIL
-        self.room = 0
-        self.idle = True
-        self.closed = False
-        self.senders: OrderedDict[Ask | Sending, None] | None = None
+    # Set by the constructor of a cell, which is one function for all three layers: spawning has to be quick.
+    engine: Engine
+    mailbox: Mailbox
+    ref: ActorRef[Any]
+    queue: deque[Any]
+    room: int
+    idle: bool
+    closed: bool
+    senders: OrderedDict[Ask | Sending, None] | None
 
     @property
     def path(self) -> str:
@@ -103,17 +110,28 @@ class Inbox:
             case Overflow.DROP_NEWEST:
                 self.bury(message, DeadReason.FULL)
             case Overflow.DROP_OLDEST:
-                self.bury(self.queue.popleft(), DeadReason.FULL)
-                self.queue.append(message)
+                if self.drop_oldest():
+                    self._put(message)
+                else:
+                    self.bury(message, DeadReason.FULL)
+
+    def drop_oldest(self) -> bool:
+        """Make the mail that has waited longest a dead letter; False where all there is comes from the runtime."""
+        for place, item in enumerate(self.queue):
+            if not isinstance(item, Terminated | Unclaimed):
+                del self.queue[place]
+                self.bury(item, DeadReason.FULL)
+                return True
+        return False
 
     def deliver_first(self, message: Any) -> None:
         """Take a message from the runtime itself that overtakes the mail."""
-        if not self.closed:
-            if self.queue is NO_MAIL:
-                self._open()
-            self.queue.appendleft(message)
-            if self.idle:
-                self.schedule()
+        if self.closed:
+            self.bury(message, DeadReason.STOPPED)
+            return
+        self.queue.appendleft(message)
+        if self.idle:
+            self.schedule()
 
     def deliver(self, message: Any) -> None:
         """Take a message from the runtime itself, such as `Terminated`, whatever the room."""
@@ -130,10 +148,10 @@ class Inbox:
 
     async def send(self, message: Any, timeout: float | None) -> None:  # noqa: ASYNC109 - a deadline, not a scope.
         """Take a message as soon as there is room; see `ActorRef.send`."""
-        if self._take(message):
-            return
         if timeout is not None and not timeout > 0:
             raise ValueError(f"timeout must be > 0 seconds, got {timeout}")
+        if self._take(message):
+            return
         if self.closed:
             raise ActorStopped(self.path, name_of(message))
         loop = self.engine.loop
@@ -165,7 +183,12 @@ class Inbox:
         if deadline <= now:
             raise AskTimeout(self.path, name_of(message), timeout=0.0)
         ask = Ask(message, deadline)
-        if not self._take(ask):
+        queue = self.queue
+        if len(queue) < self.room:
+            queue.append(ask)
+            if self.idle:
+                self.schedule()
+        elif not self._take(ask):
             if self.closed:
                 raise ActorStopped(self.path, name_of(message))
             self._line_up(ask)
@@ -210,6 +233,11 @@ class Inbox:
                 self.queue.append(item.message)
                 item.waiter.set_result(True)
 
+    def make_room(self, places: int) -> None:
+        """Have that many places more; less (< 0) where mail leaves the queue but not the mailbox."""
+        if not self.closed:
+            self.room += places
+
     def close(self) -> None:
         """Take no more mail; what comes from now on is a dead letter."""
         self.closed = True
@@ -235,7 +263,8 @@ class Inbox:
             elif reason is DeadReason.FULL:
                 message.fail(MailboxFull(self.path, capacity=self.mailbox.capacity))
             message = message.message
-        self.engine.events.publish(DeadLetter(self.ref, message, reason))
+        if not isinstance(message, DeadLetter):  # Otherwise one told to a stopped subscriber would breed for ever.
+            self.engine.events.publish(DeadLetter(self.ref, message, reason))
 
     def _take(self, item: Any) -> bool:
         """Put an item in the queue where there is room for it."""

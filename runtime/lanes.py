@@ -9,7 +9,6 @@ if TYPE_CHECKING:
     import asyncio
 
     from runtime.actor import Handler
-    from runtime.envelope import Ask
 
 
 class Lane:
@@ -19,7 +18,7 @@ class Lane:
 
     def __init__(self, handler: Handler) -> None:
         self.handler = handler
-        self.running: dict[asyncio.Task[None], Ask | None] = {}
+        self.running: dict[asyncio.Task[None], Any] = {}
         self.waiting: deque[Any] = deque()
 
     @property

@@ -25,6 +25,10 @@ def logger_for(path: str) -> Logger:
     return logger.bind(actor=path)
 
 
+LOGGED = (DeadLetter, ActorFailed, ActorRestarted, CancellationIgnored)
+"""The events that have a line. Nobody wants the others by default, so nobody has to make them."""
+
+
 @singledispatch
 def log_event(_event: Event) -> None:
     """Write the line of an event that concerns an operator; other events have none."""

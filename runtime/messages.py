@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar, dataclass_transform
 
 import msgspec
 
@@ -11,6 +11,8 @@ Q_co = TypeVar("Q_co", covariant=True)
 R_co = TypeVar("R_co", covariant=True)
 
 
+# Tells type checkers that a message is frozen because its parent is, as msgspec makes it.
+@dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
 class Message(msgspec.Struct, frozen=True):
     """The parent of every message: an immutable Struct, cheap to make, ready for the wire.
 

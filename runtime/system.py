@@ -13,8 +13,7 @@ from runtime.cell import Cell
 from runtime.context import DEFAULT_OPTIONS
 from runtime.engine import Engine
 from runtime.errors import SystemClosed
-from runtime.events import Event
-from runtime.log import log_event
+from runtime.log import LOGGED, log_event
 from runtime.mailbox import DEFAULT_MAILBOX, Mailbox
 from runtime.supervision import DEFAULT_SUPERVISION, Restart, Supervision
 
@@ -64,49 +63,80 @@ class ActorSystem:
 
     Leaving the block stops every actor, the last started first, and leaves no task, timer or file behind. A failure
     that escalates beyond `supervision` cancels the block and leaves it as that very exception. `seed` makes the
-    system's randomness repeatable. Many systems may live in one process, and in one loop.
+    system's randomness repeatable; `log` writes failures, restarts and dead letters as log lines. Many systems may
+    live in one process, and in one loop.
     """
 
     def __init__(
-        self, name: str = "system", *, supervision: Supervision = DEFAULT_SUPERVISION, seed: int | None = None
+        self,
+        name: str = "system",
+        *,
+        supervision: Supervision = DEFAULT_SUPERVISION,
+        seed: int | None = None,
+        log: bool = True,
     ) -> None:
         if not name or "/" in name:
             raise ValueError(f"a system's name must not be empty or contain '/', got {name!r}")
+        self._log = log
         self.name = name
         self._supervision = supervision
         self._random = random.Random(seed)
         self._engine: Engine | None = None
         self._root: Root | None = None
-        self._scope: anyio.CancelScope | None = None
+        self._host: asyncio.Task[Any] | None = None
+        self._cancelled_host = False
         self._failure: Exception | None = None
 
     async def __aenter__(self) -> Self:
         if self._engine is not None:
             raise SystemClosed(self.name, "entering it a second time")
         self._engine = Engine(self.name, asyncio.get_running_loop(), self._random)
-        self._engine.events.subscribe(Event, log_event)
+        for event_type in LOGGED if self._log else ():
+            self._engine.events.subscribe(event_type, log_event)
         self._root = Root(self._engine, self._supervision, self._fail)
-        self._scope = anyio.CancelScope()
-        self._scope.__enter__()
+        # Not a cancel scope, which would have to be left by the very task that entered it; a fixture of a test is not.
+        self._host = asyncio.current_task()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> bool:
-        scope, root, engine = self._scope, self._root, self._engine
-        if scope is None or root is None or engine is None:
+    ) -> None:
+        root, engine, host = self._root, self._engine, self._host
+        if root is None or engine is None:
             raise SystemClosed(self.name, "leaving it")
-        swallowed = scope.__exit__(kind, error, traceback)
-        with anyio.CancelScope(shield=True):
-            root.request_stop()
-            await root.join()
-            engine.deadlines.close()
-            # A task that has said its last word is done one turn later.
-            await asyncio.sleep(0)
+        self._host = None
+        root.request_stop()
+        pending = self._cancelled_host and not isinstance(error, asyncio.CancelledError)
+        cancelled = await self._join(root, pending=pending)
+        engine.deadlines.close()
+        if self._cancelled_host and host is not None:
+            host.uncancel()
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise failure from (error if isinstance(error, Exception) else None)
-        return bool(swallowed)
+        if cancelled:
+            raise asyncio.CancelledError
+
+    async def _join(self, root: Root, *, pending: bool) -> bool:
+        """Wait until every actor has ended, whatever comes; return True where the waiting task was cancelled.
+
+        With `pending`, a cancellation by this system itself is still to come, and is not one from outside.
+        """
+        cancelled = False
+        while True:
+            try:
+                with anyio.CancelScope(shield=True):
+                    await root.join()
+                    # A task that has said its last word is done one turn later.
+                    await asyncio.sleep(0)
+            except asyncio.CancelledError:
+                if not pending:
+                    # Whoever left the block and is cancelled while it ends has no more patience.
+                    cancelled = True
+                    root.kill()
+                pending = False
+            else:
+                return cancelled
 
     def spawn(
         self,
@@ -157,8 +187,8 @@ class ActorSystem:
         error.add_note(f"not handled by any supervisor of system {self.name!r}")
         if self._failure is None:
             self._failure = error
-            if self._scope is not None:
-                self._scope.cancel()
+            if self._host is not None:
+                self._cancelled_host = self._host.cancel()
 
     def __repr__(self) -> str:
         if self._root is None:

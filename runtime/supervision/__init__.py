@@ -6,6 +6,7 @@ from runtime.supervision.exits import Exit as Exit
 from runtime.supervision.exits import ExitReason as ExitReason
 from runtime.supervision.exits import Restart as Restart
 from runtime.supervision.exits import calls_for_restart as calls_for_restart
+from runtime.supervision.exits import ended_by as ended_by
 from runtime.supervision.intensity import RestartIntensity as RestartIntensity
 from runtime.supervision.strategy import DEFAULT_SUPERVISION as DEFAULT_SUPERVISION
 from runtime.supervision.strategy import Directive as Directive

@@ -29,6 +29,15 @@ STOPPED = Exit(ExitReason.STOPPED)
 KILLED = Exit(ExitReason.KILLED)
 
 
+def ended_by(error: Exception | None) -> Exit:
+    """Return the exit of an actor that ended on its own: by a crash, or (no error) by stopping itself.
+
+    >>> ended_by(None)
+    Exit(reason=<ExitReason.STOPPED: 'stopped'>, error=None)
+    """
+    return STOPPED if error is None else Exit(ExitReason.CRASHED, error)
+
+
 class Restart(Enum):
     """When a child is restarted by its supervisor. A stop or kill that somebody asked for is always final."""
 

@@ -1,6 +1,8 @@
-"""How many restarts are too many. Pure: the times of past restarts come in, and go out."""
+"""How many restarts are too many. Pure: the times of past restarts and of this one come in."""
 
 from __future__ import annotations
+
+from collections import deque  # noqa: TC003 - the doctests below need it.
 
 import msgspec
 
@@ -20,12 +22,16 @@ class RestartIntensity(msgspec.Struct, frozen=True, kw_only=True):
         if not self.within > 0:
             raise ValueError(f"within must be > 0 seconds, got {self.within}")
 
-    def after_restart(self, restarts: tuple[float, ...], *, now: float) -> tuple[float, ...] | None:
-        """Return the restarts to remember after one more at `now`, or None where it is one too many.
+    def tolerates(self, restarts: deque[float], *, now: float) -> bool:
+        """Enter one more restart at `now` among the times of `restarts`, forget the old, and tell if it is tolerated.
 
-        >>> RestartIntensity(max_restarts=2, within=5.0).after_restart((0.0, 4.0), now=6.0)
-        (4.0, 6.0)
-        >>> RestartIntensity(max_restarts=2, within=5.0).after_restart((4.0, 5.0), now=6.0)
+        >>> restarts = deque([0.0, 4.0])
+        >>> RestartIntensity(max_restarts=2, within=5.0).tolerates(restarts, now=6.0), restarts
+        (True, deque([4.0, 6.0]))
+        >>> RestartIntensity(max_restarts=2, within=5.0).tolerates(restarts, now=6.0)
+        False
         """
-        recent = (*(at for at in restarts if now - at < self.within), now)
-        return recent if len(recent) <= self.max_restarts else None
+        restarts.append(now)
+        while now - restarts[0] >= self.within:
+            restarts.popleft()
+        return len(restarts) <= self.max_restarts

@@ -58,17 +58,26 @@ def foreign_words(root: Path) -> list[str]:
 
 
 def real_sleeps(source: str) -> list[int]:
-    """Return the lines of `source` that sleep for a positive literal time, or call `time.sleep` at all."""
-    lines: list[int] = []
-    for node in ast.walk(ast.parse(source)):
-        if not isinstance(node, ast.Call) or not node.args:
-            continue
-        name = ast.unparse(node.func)
-        delay = node.args[0]
-        waits = isinstance(delay, ast.Constant) and isinstance(delay.value, int | float) and delay.value > 0
-        if name == "time.sleep" or (name.rpartition(".")[2] == "sleep" and waits):
-            lines.append(node.lineno)
-    return lines
+    """Return the lines of `source` that make a test wait for the machine's clock.
+
+    That is `time.sleep` anywhere; and any other sleep for a positive literal time in what is marked `real_time`,
+    for elsewhere an async test runs in virtual time.
+    """
+    tree = ast.parse(source)
+    marks = [ast.unparse(node) for node in tree.body if isinstance(node, ast.Assign)]
+    module_is_real = any(mark.startswith("pytestmark") and "real_time" in mark for mark in marks)
+    lines: set[int] = set()
+    for statement in tree.body:
+        decorators = getattr(statement, "decorator_list", [])
+        is_real = module_is_real or any("real_time" in ast.unparse(one) for one in decorators)
+        for node in ast.walk(statement):
+            if isinstance(node, ast.Call) and node.args:
+                name = ast.unparse(node.func)
+                delay = node.args[0]
+                waits = isinstance(delay, ast.Constant) and isinstance(delay.value, int | float) and delay.value > 0
+                if name == "time.sleep" or (is_real and waits and name.rpartition(".")[2] == "sleep"):
+                    lines.add(node.lineno)
+    return sorted(lines)
 
 
 def guarantees() -> list[int]:
@@ -136,9 +145,17 @@ def test_no_test_waits_for_real_time() -> None:
 
 
 def test_a_real_sleep_is_recognised() -> None:
-    source = "import asyncio, time\nasyncio.sleep(0)\nasyncio.sleep(0.1)\ntime.sleep(delay)\nsleep(1)\nsleep(x)\n"
-
-    assert real_sleeps(source) == [3, 4, 5]
+    source = """\
+import asyncio, time
+async def test_virtual(): await asyncio.sleep(3600)
+@pytest.mark.real_time
+async def test_real():
+    await asyncio.sleep(0)
+    await asyncio.sleep(0.1)
+def test_sync(): time.sleep(delay)
+"""
+    assert real_sleeps(source) == [6, 7]
+    assert real_sleeps("pytestmark = pytest.mark.real_time\nasync def test(): await anyio.sleep(1)\n") == [2]
 
 
 def test_no_file_names_a_registry_or_a_path_of_one_machine() -> None:

@@ -24,7 +24,7 @@ class Account(Actor[Deposit | Balance]):
         self.balance += message.amount
 
     @handles(Balance)
-    async def report(self, message: Balance) -> int:  # noqa: ARG002
+    async def report(self, message: Balance) -> int:
         return self.balance
 
 
