@@ -1,1 +1,28 @@
-"""The command `understudy`, and the demo provider it drives."""
+"""The command `understudy`. It needs the extra `cli`; without it, it says how to get that."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+EXTRA = ("httpx", "rich", "typer")
+"""The packages that the extra `cli` brings."""
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line (by default the process's own) and exit with its code."""
+    missing = [name for name in EXTRA if find_spec(name) is None]
+    if missing:
+        needs = ", ".join(missing)
+        sys.stderr.write(f'error: the command understudy needs {needs}; write: pip install "understudy[cli]"\n')
+        sys.exit(2)
+    try:
+        # Imported here, so that a demo provider, which needs none of this, starts without it.
+        from actors.command.app import run_app  # noqa: PLC0415
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(run_app(sys.argv[1:] if arguments is None else arguments))

@@ -27,6 +27,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     name: str = "demo"
     price: str = "0"  # US dollars, charged once per idempotency key.
     failure_rate: float = 0.0
+    unclear_rate: float = 0.5  # Share of these failures that are a 500, of unknown effect; the others are a 503.
     latency: tuple[float, float] = (0.0, 0.0)  # The shortest and the longest.
     brownout: tuple[float, float] | None = None  # Start, counted from the first call, and length.
     rate_limit: float | None = None  # Requests a second.
@@ -39,6 +40,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         to_micros(self.price)  # Raises ValueError for what is no price.
         if not 0 <= self.failure_rate <= 1:
             raise ValueError(f"failure rate must be from 0 to 1, got {self.failure_rate}")
+        if not 0 <= self.unclear_rate <= 1:
+            raise ValueError(f"unclear rate must be from 0 to 1, got {self.unclear_rate}")
         if not 0 <= self.latency[0] <= self.latency[1]:
             raise ValueError(f"latency must be LOW-HIGH with 0 <= LOW <= HIGH, got {self.latency}")
         if self.brownout is not None and min(self.brownout) < 0:
@@ -152,7 +155,8 @@ class Desk:
                 return self._replay(work, key)
             if self._random.random() < self.settings.failure_rate:
                 self.stats.failures += 1
-                return refusal(self._random.choice((500, 503)), "failed on purpose", delay=delay)
+                status = 500 if self._random.random() < self.settings.unclear_rate else 503
+                return refusal(status, "failed on purpose", delay=delay)
             return self._serve(work, key=key, request_id=request_id, delay=delay)
 
     def health(self, *, now: float) -> Reply:

@@ -144,6 +144,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one (the default)")
     parser.add_argument("--price", default="0", help="US dollars a call, such as 0.002")
     parser.add_argument("--failure-rate", type=float, default=0.0, help="share of calls that fail, 0 to 1")
+    parser.add_argument(
+        "--unclear-rate", type=float, default=0.5, help="share of these that are 500s; the rest are 503s"
+    )
     parser.add_argument("--latency", type=_pair("-"), default=(0.0, 0.0), metavar="LOW-HIGH", help="seconds")
     parser.add_argument("--brownout", type=_pair(":"), metavar="START:LENGTH", help="in seconds")
     parser.add_argument("--rate-limit", type=float, metavar="R", help="requests a second; beyond it: 429")

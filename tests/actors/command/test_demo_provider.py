@@ -76,6 +76,12 @@ def test_failures_come_at_their_rate_and_in_the_same_order_for_the_same_seed():
     assert 650 <= statuses(1).count(200) <= 750
 
 
+@pytest.mark.parametrize(("unclear_rate", "statuses"), [(0.0, {503}), (1.0, {500})])
+def test_a_failure_is_a_refusal_or_of_unknown_effect(unclear_rate, statuses):
+    desk = Desk(Settings(failure_rate=1.0, unclear_rate=unclear_rate))
+    assert {ask(desk).status for _ in range(100)} == statuses
+
+
 def test_a_failed_call_is_not_charged_and_not_remembered():
     desk = Desk(Settings(price="1", failure_rate=1.0))
     for _ in range(3):
@@ -122,6 +128,7 @@ def test_an_unknown_service_is_the_callers_mistake():
     [
         ({"price": "-1"}, "'-1' is negative"),
         ({"failure_rate": 1.1}, "failure rate must be from 0 to 1, got 1.1"),
+        ({"unclear_rate": -0.1}, "unclear rate must be from 0 to 1, got -0.1"),
         ({"latency": (0.2, 0.1)}, "latency must be LOW-HIGH"),
         ({"brownout": (-1.0, 1.0)}, "brown-out must be START:LENGTH, both >= 0"),
         ({"rate_limit": 0.0}, "rate limit must be > 0"),

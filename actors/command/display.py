@@ -1,0 +1,106 @@
+"""How figures look to a person: one line of progress, the live display, the closing report. Pure rendering."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Group
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from actors.money import usd
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from actors.command.report import Report, Tally
+
+BREAKER_STYLES = {"closed": "green", "half-open": "yellow", "open": "red", "isolated": "red"}
+
+
+def progress_line(tally: Tally, *, now: float) -> str:
+    """Return the state of a run as one plain line."""
+    states = ", ".join(f"{name} {provider.breaker}" for name, provider in tally.providers.items())
+    elapsed = now - tally.started
+    return f"{elapsed:.1f} s: {_figures(tally, elapsed)}; {states}"
+
+
+def live_display(tally: Tally, *, now: float, width: int) -> RenderableType:
+    """Return the state of a run as a bar over one line for each provider."""
+    elapsed = now - tally.started
+    bar = Table.grid(padding=(0, 1))
+    bar.add_row(
+        ProgressBar(total=tally.requests, completed=tally.lines, width=max(10, min(40, width - 64))),
+        Text(_figures(tally, elapsed), no_wrap=True, overflow="ellipsis"),
+    )
+    providers = Table.grid(padding=(0, 2))
+    for name, provider in tally.providers.items():
+        providers.add_row(
+            f"  {name}",
+            Text(provider.breaker, style=BREAKER_STYLES[provider.breaker]),
+            f"{provider.calls} calls",
+            f"{provider.failures} failed",
+            f"{provider.trips} trips",
+            f"${usd(provider.spent)}",
+        )
+    return Group(bar, providers)
+
+
+def _figures(tally: Tally, elapsed: float) -> str:
+    ratio = tally.success_ratio
+    return (
+        f"{tally.lines}/{tally.requests}, {tally.lines / elapsed if elapsed > 0 else 0:.1f}/s, "
+        f"{'-' if ratio is None else percent(ratio)} done, ${usd(tally.spent)} spent"
+    )
+
+
+def report_text(report: Report) -> RenderableType:
+    """Return the closing report."""
+    facts = Table.grid(padding=(0, 2))
+    facts.add_row("requests", _requests(report))
+    ratio = "-" if report.success_ratio is None else percent(report.success_ratio)
+    facts.add_row("success ratio", ratio)
+    facts.add_row("calls made", _calls(report))
+    if report.latency_p50 is not None and report.latency_p99 is not None:
+        facts.add_row("latency", f"p50 {report.latency_p50:.3f} s, p99 {report.latency_p99:.3f} s")
+    doubt = f", and up to ${report.in_doubt} in doubt" if report.unknown else ""
+    facts.add_row("spent", f"${report.spent}{doubt}")
+    facts.add_row("time", f"{report.wall:.1f} s")
+    return Group(Text(), facts, providers_table(report))
+
+
+def providers_table(report: Report) -> Table:
+    """Return the part of each provider."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("provider")
+    table.add_column("breaker")
+    for heading in ("calls", "failed", "trips", "spent"):
+        table.add_column(heading, justify="right")
+    for one in report.providers:
+        state = Text(one.breaker, style=BREAKER_STYLES[one.breaker])
+        table.add_row(one.name, state, str(one.calls), str(one.failures), str(one.trips), f"${one.spent}")
+    return table
+
+
+def _requests(report: Report) -> str:
+    parts = [f"{report.requests}: {report.done} done", f"{report.failed} failed", f"{report.unknown} unknown"]
+    if report.unfinished:
+        # Where results could not be written, an answer may have been paid for and lost.
+        paid = "" if report.ending == "failed" else ", for which nothing was paid"
+        parts.append(f"{report.unfinished} not begun or cut off{paid}")
+    return ", ".join(parts)
+
+
+def _calls(report: Report) -> str:
+    return f"{report.calls}, with {report.retries} retries, {report.reroutes} reroutes and {report.trips} breaker trips"
+
+
+def percent(ratio: float) -> str:
+    """Return a ratio as a percentage that is rounded down, so that 100 % means all.
+
+    >>> percent(1.0), percent(0.9996), percent(0.5)
+    ('100.0 %', '99.9 %', '50.0 %')
+    """
+    return f"{int(ratio * 1000 + 1e-9) / 10:.1f} %"

@@ -1,0 +1,99 @@
+"""`understudy providers`: the market as a table, each provider asked for its health now, all at the same time."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import msgspec
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from actors.command.bad_input import one_line
+from actors.errors import CallFailed
+from actors.money import usd
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
+    from actors.market import Listing, Market
+
+
+class Checked(msgspec.Struct, frozen=True):
+    """A health check that took `latency` seconds; `problem` is None for a healthy provider."""
+
+    latency: float
+    problem: str | None = None
+
+
+async def check(listing: Listing, *, timeout: float) -> Checked:  # noqa: ASYNC109 - the transport bounds itself.
+    """Ask one provider for its health, within `timeout` seconds."""
+    loop = asyncio.get_running_loop()
+    transport = listing.transport()
+    started = loop.time()
+    problem: str | None = None
+    try:
+        await transport.check(timeout=timeout)
+    except CallFailed as error:
+        problem = one_line(str(error))
+    finally:
+        latency = loop.time() - started
+        await transport.aclose()
+    return Checked(latency, problem)
+
+
+async def check_all(market: Market) -> list[Checked]:
+    """Ask every provider of a market, all at the same time."""
+    timeout = market.health.timeout
+    return await asyncio.gather(*(check(listing, timeout=timeout) for listing in market.providers))
+
+
+def show_providers(market: Market, console: Console) -> int:
+    """Print the market with its health; return 0 where everybody is healthy, else 1."""
+    found = asyncio.run(check_all(market))
+    console.print(providers_table(market.providers, found))
+    return 0 if all(one.problem is None for one in found) else 1
+
+
+def providers_table(listings: Sequence[Listing], found: Sequence[Checked]) -> Table:
+    """Return one row for each provider."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("provider")
+    table.add_column("services")
+    for heading in ("price", "reputation", "response"):
+        table.add_column(heading, justify="right")
+    table.add_column("limits")
+    table.add_column("health now", overflow="fold")
+    table.add_column("check", justify="right")
+    for listing, checked in zip(listings, found, strict=True):
+        provider = listing.provider
+        healthy = checked.problem is None
+        table.add_row(
+            provider.name,
+            ", ".join(sorted(provider.services)),
+            f"${usd(provider.price)}" if provider.price else "free",
+            f"{provider.reputation:g}",
+            f"{provider.response_time:g} s",
+            limits(listing),
+            Text(checked.problem or "healthy", style="green" if healthy else "red"),
+            f"{checked.latency * 1000:.0f} ms",
+        )
+    return table
+
+
+def limits(listing: Listing) -> str:
+    """Return the limits of a provider in words.
+
+    >>> from actors import FunctionTransport, Listing, Provider
+    >>> async def shout(call):
+    ...     return call.input.upper()
+    >>> provider = Provider(name="alder", services={"uppercase"})
+    >>> transport = lambda: FunctionTransport(shout, paid=False, idempotent="nature")
+    >>> limits(Listing(provider=provider, transport=transport, rate_limit=40, burst=5))
+    '10 at once, 40/s (burst 5), 10 s a call'
+    """
+    rate = "" if listing.rate_limit is None else f"{listing.rate_limit:g}/s (burst {listing.burst}), "
+    return f"{listing.max_concurrency} at once, {rate}{listing.timeout:g} s a call"

@@ -1,0 +1,222 @@
+"""What a run came to: counted from its events and outcomes, with `now` as an argument. No clock, no I/O."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from functools import singledispatchmethod
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from actors.events import (
+    BreakerClosed,
+    BreakerHalfOpened,
+    BreakerOpened,
+    CallEnded,
+    RequestEnded,
+    Rerouted,
+    Retried,
+)
+from actors.money import Micros, usd
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from runtime import Event
+
+MAY_BE_PAID = frozenset({"Cancelled", "OutcomeUnknown", "Transient", "Unclassified"})
+"""Kinds of failure after which a paid provider may have charged the call."""
+
+Ending = Literal["finished", "interrupted", "failed"]
+"""A run is finished when every request has its line; it failed when its results could not be written."""
+
+
+class ProviderReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One provider's part; `breaker` is the state at the end, `spent` in dollars."""
+
+    name: str
+    breaker: str
+    calls: int
+    failures: int
+    trips: int
+    spent: str
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """A run in figures: money in dollars, durations in seconds.
+
+    `success_ratio` is of the requests that have a line, `unfinished` counts those that have none. `in_doubt` is what
+    requests of unknown outcome may have cost beyond `spent`. Latencies are those of answered requests, from the first
+    to the last of their calls and waits.
+    """
+
+    ending: Ending
+    budget_exhausted: bool
+    requests: int
+    done: int
+    failed: int
+    unknown: int
+    unfinished: int
+    success_ratio: float | None
+    calls: int
+    retries: int
+    reroutes: int
+    trips: int
+    latency_p50: float | None
+    latency_p99: float | None
+    spent: str
+    in_doubt: str
+    providers: tuple[ProviderReport, ...]
+    wall: float
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """How a request ended as the events tell it; `doubt` is a provider that may have been paid without an answer."""
+
+    event: RequestEnded
+    doubt: str | None
+
+
+class ProviderTally:
+    """What is counted of one provider."""
+
+    def __init__(self, price: Micros) -> None:
+        self.price = price
+        self.breaker = "closed"
+        self.calls = self.failures = self.trips = 0
+        self.spent: Micros = 0
+
+
+class Tally:
+    """The counts so far. Memory is bounded by the requests under way, but for 8 bytes of latency for each answer."""
+
+    def __init__(self, *, requests: int, prices: Mapping[str, Micros], started: float) -> None:
+        self.requests = requests
+        self.started = started
+        self.statuses = {"done": 0, "failed": 0, "unknown": 0}
+        self.retries = self.reroutes = 0
+        self.in_doubt: Micros = 0
+        self.providers = {name: ProviderTally(price) for name, price in prices.items()}
+        self._latencies = array("d")
+        self._doubts: dict[str, str] = {}
+        self._ended: dict[str, Ended] = {}
+
+    @property
+    def lines(self) -> int:
+        """The requests that have a line."""
+        return sum(self.statuses.values())
+
+    @property
+    def calls(self) -> int:
+        """The calls made to all providers."""
+        return sum(provider.calls for provider in self.providers.values())
+
+    @property
+    def spent(self) -> Micros:
+        """What all providers are known to have charged."""
+        return sum(provider.spent for provider in self.providers.values())
+
+    @property
+    def success_ratio(self) -> float | None:
+        """The part of the requests with a line that was answered; None before the first."""
+        return self.statuses["done"] / self.lines if self.lines else None
+
+    @singledispatchmethod
+    def receive(self, event: Event) -> None:
+        """Count an event; those that say nothing about the run are ignored."""
+
+    @receive.register
+    def _(self, event: CallEnded) -> None:
+        provider = self.providers[event.provider]
+        provider.calls += 1
+        provider.failures += event.error is not None
+        provider.spent += event.cost
+        if event.error is None:
+            self._doubts.pop(event.request_id, None)
+        elif event.error in MAY_BE_PAID and provider.price > 0:
+            self._doubts[event.request_id] = event.provider
+
+    @receive.register
+    def _(self, event: RequestEnded) -> None:
+        self._ended[event.request_id] = Ended(event, self._doubts.pop(event.request_id, None))
+        if event.error is None:
+            self._latencies.append(event.latency)
+
+    @receive.register
+    def _(self, _event: Retried) -> None:
+        self.retries += 1
+
+    @receive.register
+    def _(self, _event: Rerouted) -> None:
+        self.reroutes += 1
+
+    @receive.register
+    def _(self, event: BreakerOpened) -> None:
+        self.providers[event.provider].breaker = "open"
+        self.providers[event.provider].trips += 1
+
+    @receive.register
+    def _(self, event: BreakerHalfOpened) -> None:
+        self.providers[event.provider].breaker = "half-open"
+
+    @receive.register
+    def _(self, event: BreakerClosed) -> None:
+        self.providers[event.provider].breaker = "closed"
+
+    def take(self, request_id: str) -> Ended | None:
+        """Return how a request ended, and forget it; None where no event has told."""
+        return self._ended.pop(request_id, None)
+
+    def take_all(self) -> dict[str, Ended]:
+        """Return every request that ended and was not taken, and forget them."""
+        ended, self._ended = self._ended, {}
+        return ended
+
+    def count(self, status: Literal["done", "failed", "unknown"], *, doubt: str | None = None) -> None:
+        """Count a line; `doubt` is the provider that a request of unknown outcome may have paid."""
+        self.statuses[status] += 1
+        if status == "unknown" and doubt is not None:
+            self.in_doubt += self.providers[doubt].price
+
+    def report(self, *, now: float, ending: Ending, budget_exhausted: bool) -> Report:
+        """Return the figures at `now`."""
+        return Report(
+            ending=ending,
+            budget_exhausted=budget_exhausted,
+            requests=self.requests,
+            **self.statuses,
+            unfinished=self.requests - self.lines,
+            success_ratio=None if self.success_ratio is None else round(self.success_ratio, 6),
+            calls=self.calls,
+            retries=self.retries,
+            reroutes=self.reroutes,
+            trips=sum(provider.trips for provider in self.providers.values()),
+            latency_p50=percentile(self._latencies, 50),
+            latency_p99=percentile(self._latencies, 99),
+            spent=usd(self.spent),
+            in_doubt=usd(self.in_doubt),
+            providers=tuple(
+                ProviderReport(
+                    name=name,
+                    breaker=provider.breaker,
+                    calls=provider.calls,
+                    failures=provider.failures,
+                    trips=provider.trips,
+                    spent=usd(provider.spent),
+                )
+                for name, provider in self.providers.items()
+            ),
+            wall=round(now - self.started, 6),
+        )
+
+
+def percentile(values: Sequence[float], percent: float) -> float | None:
+    """Return the smallest value that `percent` of the values do not exceed (nearest rank); None for no values.
+
+    >>> percentile([4.0, 1.0, 3.0, 2.0], 50), percentile([4.0, 1.0], 99), percentile([], 50)
+    (2.0, 4.0, None)
+    """
+    if not values:
+        return None
+    return round(sorted(values)[max(1, math.ceil(len(values) * percent / 100)) - 1], 6)

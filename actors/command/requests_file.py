@@ -1,0 +1,162 @@
+"""The requests file: one JSON object a line, all of it checked before anything is called."""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+
+from actors.command.bad_input import BadInput
+from actors.money import Amount, to_micros, usd
+from actors.provider import ProviderFilter
+
+STANDARD_INPUT = "-"
+REQUIRED = {"id": "a string or an integer", "service": "the name of a service", "input": "any JSON"}
+BOM = b"\xef\xbb\xbf"
+
+
+class RequestLine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One line of the file; `timeout` is in seconds, `budget` in dollars ("0.02"), both for this request alone."""
+
+    id: str | int
+    service: str
+    input: Any
+    budget: Amount | None = None
+    timeout: float | None = None
+    where: ProviderFilter = ProviderFilter()
+
+    def __post_init__(self) -> None:
+        """Refuse what no request can have."""
+        if not self.service:
+            raise ValueError("service: expected the name of a service, got an empty string")
+        if self.timeout is not None and not 0 < self.timeout < math.inf:
+            raise ValueError(f"timeout: expected a finite number of seconds above 0, got {self.timeout:g}")
+        if self.budget is not None:
+            try:
+                msgspec.structs.force_setattr(self, "budget", usd(to_micros(self.budget)))
+            except ValueError as error:
+                raise ValueError(f"budget: {error}") from error
+
+
+def read_requests(path: str) -> list[RequestLine]:
+    """Read the file at `path`, or standard input for "-", once; raises `BadInput` for its first fault."""
+    try:
+        content = sys.stdin.buffer.read() if path == STANDARD_INPUT else Path(path).read_bytes()
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read: {error.strerror}") from error
+    return parse_requests(content, path="standard input" if path == STANDARD_INPUT else path)
+
+
+def parse_requests(content: bytes, *, path: str = "requests") -> list[RequestLine]:
+    r"""Return the requests in `content`; `path` is what errors call it. Blank lines are skipped.
+
+    Raises `BadInput` for the first fault, with file, line and field, and for a file without any request.
+
+    >>> [line.id for line in parse_requests(b'{"id": 1, "service": "uppercase", "input": "a"}\n')]
+    [1]
+    """
+    requests: list[RequestLine] = []
+    lines_by_id: dict[str | int, int] = {}
+    for number, text in enumerate(content.removeprefix(BOM).split(b"\n"), start=1):
+        if not text.strip():
+            continue
+        try:
+            request = parse_line(text)
+        except ValueError as error:
+            raise BadInput(f"{path}: line {number}: {error}") from error
+        first = lines_by_id.setdefault(request.id, number)
+        if first != number:
+            raise BadInput(
+                f"{path}: line {number}: id: expected an id of its own, got {request.id!r}, the id of line {first}"
+            )
+        requests.append(request)
+    if not requests:
+        raise BadInput(f"{path}: expected at least one request, a JSON object a line, got an empty file")
+    return requests
+
+
+def parse_line(text: bytes) -> RequestLine:
+    """Return the request of one line; raises `ValueError` that names the field and what was expected."""
+    try:
+        document = msgspec.json.decode(text)
+    except RecursionError:
+        raise ValueError("expected a JSON object, got one that is nested too deeply") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"expected UTF-8, got byte 0x{error.object[error.start]:02x}") from error
+    except msgspec.DecodeError as error:
+        raise ValueError(f"expected a JSON object: {_syntax(str(error))}") from error
+    if not isinstance(document, dict):
+        raise ValueError(f"expected a JSON object, got {json_type(document)}")  # noqa: TRY004 - of a file.
+    document = cast("dict[str, Any]", document)
+    _refuse_unknown(document, "", RequestLine.__struct_fields__)
+    if isinstance(where := document.get("where"), dict):
+        _refuse_unknown(cast("dict[str, Any]", where), "where.", ProviderFilter.__struct_fields__)
+    _refuse_float(document, "budget", "budget")
+    _refuse_float(where, "max_price", "where.max_price")
+    try:
+        return msgspec.convert(document, RequestLine)
+    except msgspec.ValidationError as error:
+        raise ValueError(_explain(str(error))) from error
+
+
+def _refuse_unknown(document: dict[str, Any], prefix: str, known: tuple[str, ...]) -> None:
+    for name in document:
+        if name not in known:
+            raise ValueError(f"{prefix}{name}: unknown field; known are {', '.join(known)}")
+
+
+def _refuse_float(document: Any, field: str, name: str) -> None:
+    """Refuse an amount of money that is a JSON number with a fraction, with the reason."""
+    value = cast("dict[str, Any]", document).get(field) if isinstance(document, dict) else None
+    if isinstance(value, float):
+        raise ValueError(  # noqa: TRY004 - of a file.
+            f'{name}: expected a string of dollars such as "0.02", got the number {value!r} '
+            "(a float cannot hold most cents exactly)"
+        )
+
+
+def _syntax(problem: str) -> str:
+    return problem.removeprefix("JSON is malformed: ")
+
+
+_JSON_NAMES = {
+    "dict": "object",
+    "list": "array",
+    "str": "string",
+    "int": "integer",
+    "float": "number",
+    "bool": "boolean",
+    "NoneType": "null",
+}
+
+
+def json_type(value: object) -> str:
+    """Return what JSON calls the type of `value`."""
+    name = type(value).__name__
+    return _JSON_NAMES.get(name, name)
+
+
+def _explain(message: str) -> str:
+    """Say what msgspec says with the field first, in the words of JSON.
+
+    >>> _explain("Expected `str | int`, got `null` - at `$.id`")
+    'id: expected string or integer, got null'
+    >>> _explain("Object missing required field `input`")
+    'input: expected any JSON, but the field is missing'
+    """
+    problem, _, path = message.partition(" - at `$")
+    where = path.rstrip("`").removeprefix(".")
+    if missing := re.fullmatch(r"Object missing required field `(\w+)`", problem):
+        field = missing[1]
+        return f"{field}: expected {REQUIRED[field]}, but the field is missing"
+    if expected := re.fullmatch(r"Expected `(.*)`, got `(.*)`", problem):
+        problem = f"expected {_in_json(expected[1])}, got {_in_json(expected[2])}"
+    return f"{where}: {problem}" if where else problem
+
+
+def _in_json(types: str) -> str:
+    return " or ".join(_JSON_NAMES.get(name, name) for name in types.split(" | "))

@@ -1,0 +1,160 @@
+"""The results file: one whole JSON line for each request that ended, on disk as soon as it did."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from shutil import SameFileError
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import msgspec
+
+from actors.batch import Done, Unknown
+from actors.command.bad_input import BadInput, one_line
+from actors.errors import CallFailed
+from actors.money import usd
+from runtime import ActorCrashed, AskTimeout
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from actors.batch import Outcome
+    from actors.money import Micros
+
+STANDARD_OUTPUT = frozenset({"-", "/dev/stdout"})
+
+
+class CannotWrite(Exception):
+    """A file that could be opened cannot be written after all: a full disk, or a reader that has gone away."""
+
+
+class ResultLine(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one request; `cost` is in dollars, `error` one line that begins with the kind of failure."""
+
+    id: str | int
+    status: Literal["done", "failed", "unknown"]
+    output: Any = None
+    provider: str | None = None
+    cost: str = "0.00"
+    attempts: int = 0
+    error: str | None = None
+
+
+def result_line(id: str | int, outcome: Outcome, *, cost: Micros, attempts: int) -> ResultLine:  # noqa: A002
+    """Return the line for an outcome; `cost` and `attempts` are those of a request that was not answered."""
+    if isinstance(outcome, Done):
+        result = outcome.result
+        return ResultLine(
+            id=id,
+            status="done",
+            output=result.output,
+            provider=result.provider,
+            cost=usd(result.cost),
+            attempts=result.attempts,
+        )
+    error = outcome.error
+    # Where the supervisor itself gave no answer, nobody knows what it had called.
+    unknown = isinstance(outcome, Unknown) or isinstance(error, AskTimeout | ActorCrashed)
+    return ResultLine(
+        id=id,
+        status="unknown" if unknown else "failed",
+        provider=error.provider if isinstance(error, CallFailed) else None,
+        cost=usd(cost),
+        attempts=attempts,
+        error=one_line(f"{type(error).__name__}: {error}"),
+    )
+
+
+class OutputFile:
+    """A file that is opened before anything is called, and written by whole texts.
+
+    An existing file with content is refused unless `overwrite` is set, and then kept until `begin`; a file that is
+    one of `inputs` is always refused. A file that was made and never begun is removed again. "-" and /dev/stdout are
+    standard output. Raises `BadInput`.
+    """
+
+    def __init__(self, option: str, path: str, *, overwrite: bool = False, inputs: Sequence[str] = ()) -> None:
+        self.option = option
+        self.path = path
+        self._is_new = False
+        try:
+            if path in STANDARD_OUTPUT:
+                self._descriptor = os.dup(1)
+            else:
+                self._descriptor, self._is_new = _open(path, overwrite=overwrite, inputs=inputs)
+        except FileExistsError:
+            raise BadInput(f"{option}: {path} exists and is not empty; name another file, or add --overwrite") from None
+        except SameFileError:
+            raise BadInput(f"{option}: {path} is another file of this run; name another file") from None
+        except OSError as error:
+            raise BadInput(f"{option}: {path} cannot be written: {error.strerror}") from error
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether what is written shows on a terminal."""
+        return os.isatty(self._descriptor)
+
+    def begin(self) -> None:
+        """Drop what the file held before."""
+        self._is_new = False
+        if self._is_regular():
+            os.ftruncate(self._descriptor, 0)
+
+    def write(self, text: bytes) -> None:
+        """Write `text` at once; raise `CannotWrite` if that fails, and take back what half of it was written."""
+        written = 0
+        try:
+            # A single write, except into a pipe that is short of room.
+            while written < len(text):
+                written += os.write(self._descriptor, text[written:])
+        except OSError as error:
+            if written and self._is_regular():
+                end = os.lseek(self._descriptor, -written, os.SEEK_CUR)
+                os.ftruncate(self._descriptor, end)
+            raise CannotWrite(f"{self.option}: {self.path} cannot be written: {error.strerror}") from error
+
+    def write_json(self, value: msgspec.Struct) -> None:
+        """Write `value` as one line; raises as `write` does."""
+        self.write(msgspec.json.encode(value) + b"\n")
+
+    def _is_regular(self) -> bool:
+        return self.path not in STANDARD_OUTPUT and stat.S_ISREG(os.fstat(self._descriptor).st_mode)
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._descriptor)
+        if self._is_new:
+            Path(self.path).unlink(missing_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _open(path: str, *, overwrite: bool, inputs: Sequence[str]) -> tuple[int, bool]:
+    """Return a descriptor, and whether the file is new."""
+    try:
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666), True
+    except FileExistsError:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        status = os.fstat(descriptor)
+        if stat.S_ISREG(status.st_mode):
+            if any(_is_file(status, other) for other in inputs):
+                raise SameFileError
+            if status.st_size and not overwrite:
+                raise FileExistsError
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor, False
+
+
+def _is_file(status: os.stat_result, path: str) -> bool:
+    try:
+        return os.path.samestat(status, os.stat(path))  # noqa: PTH116 - the descriptor's status has no Path.
+    except OSError:
+        return False

@@ -1,0 +1,259 @@
+"""`understudy run`: every request of a file through a market, each outcome on disk as it comes, a report at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from contextlib import ExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from actors.batch import Done, Failed, budget_exhausted, robust_batch
+from actors.command.bad_input import one_line
+from actors.command.display import report_text
+from actors.command.interrupts import Interrupts
+from actors.command.progress import choose_progress, logging_to, ticking, write_error
+from actors.command.report import Ended, Report, Tally
+from actors.command.results_file import CannotWrite, OutputFile, ResultLine, result_line
+from actors.errors import AllProvidersFailed, BudgetExceeded, CallFailed
+from actors.events import BreakerClosed, BreakerHalfOpened, BreakerOpened
+from actors.money import Micros, to_micros, usd
+from actors.requests import SmartRequest
+from actors.supervisor import Supervisor
+from runtime import ActorSystem, Event, RuntimeFault
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator
+
+    from rich.console import Console
+
+    from actors.batch import Outcome
+    from actors.command.plan import Plan
+    from actors.command.progress import Progress
+    from actors.command.requests_file import RequestLine
+
+BATCH = "run"
+"""The account that `--budget` caps, as errors name it."""
+
+
+class Run:
+    """One run: what was asked, what has ended, and whether there is money left."""
+
+    def __init__(self, plan: Plan, results: OutputFile, tally: Tally, interrupts: Interrupts) -> None:
+        self.plan = plan
+        self.results = results
+        self.tally = tally
+        self.interrupts = interrupts
+        # Not the ids of the file: two files with the same ids are no repetition of each other, and a provider
+        # would take equal idempotency keys for that.
+        self.name = secrets.token_hex(8)
+        self.under_way: dict[str, RequestLine] = {}
+        self.unaffordable: Micros | None = None
+        """The least amount that the budget has refused for good."""
+
+    async def requests(self) -> AsyncGenerator[SmartRequest]:
+        """Yield what is to be asked, until the run is stopped; what nobody can be paid for is written off at once."""
+        options = self.plan.options
+        for number, line in enumerate(self.plan.requests, start=1):
+            if self.interrupts.stop.is_set():
+                return
+            if self.unaffordable is not None and (needed := self.cheapest(line)) >= self.unaffordable:
+                error = BudgetExceeded(needed=needed, available=0, cap=BATCH)
+                self.write(result_line(line.id, Failed(number, line, error), cost=0, attempts=0))
+                await asyncio.sleep(0)
+                continue
+            request_id = f"{self.name}-{number}"
+            self.under_way[request_id] = line
+            yield SmartRequest(
+                service=line.service,
+                input=line.input,
+                timeout=line.timeout or options.timeout,
+                budget=None if line.budget is None else to_micros(line.budget),
+                where=line.where,
+                strategies=options.strategies,
+                health_check=options.health_check,
+                request_id=request_id,
+            )
+
+    def cheapest(self, line: RequestLine) -> Micros:
+        """Return the least that a request can cost; 0 where nobody offers it, which is for the supervisor to say."""
+        providers = [listing.provider for listing in self.plan.market.providers]
+        eligible = (one for one in providers if line.service in one.services and line.where.matches(one) is None)
+        return min((one.price for one in eligible), default=0)
+
+    def receive(self, outcome: Outcome) -> None:
+        """Write the line of an outcome, and notice when the money is used up."""
+        request_id: str = outcome.item.request_id
+        line = self.under_way.pop(request_id)
+        ended = self.tally.take(request_id)
+        cost, attempts = (ended.event.cost, ended.event.attempts) if ended is not None else (0, 0)
+        if not isinstance(outcome, Done) and budget_exhausted(outcome, BATCH):
+            refused = _least_refused(outcome.error)
+            self.unaffordable = refused if self.unaffordable is None else min(self.unaffordable, refused)
+        self.write(
+            result_line(line.id, outcome, cost=cost, attempts=attempts), doubt=None if ended is None else ended.doubt
+        )
+
+    def write(self, line: ResultLine, *, doubt: str | None = None) -> None:
+        """Write a line and count it."""
+        self.results.write_json(line)
+        self.tally.count(line.status, doubt=doubt)
+
+    def write_cut_off(self) -> None:
+        """Write a line for each request that was cut off and may have been paid for; the others may be run again."""
+        for request_id, ended in self.tally.take_all().items():
+            line = self.under_way.pop(request_id, None)
+            if line is not None and (ended.doubt is not None or ended.event.provider is not None):
+                self.write(_cut_off(line, ended), doubt=ended.doubt)
+
+    def exit_code(self) -> int:
+        """Return what the process should end with."""
+        if self.interrupts.exit_code is not None:
+            return self.interrupts.exit_code
+        if self.unaffordable is not None:
+            return 3
+        return 0 if self.tally.statuses["done"] == self.tally.requests else 1
+
+
+def _least_refused(error: Exception) -> Micros:
+    refusals = [error, *(error.refused if isinstance(error, AllProvidersFailed) else ())]
+    return min(one.needed for one in refusals if isinstance(one, BudgetExceeded) and one.cap == BATCH)
+
+
+def _cut_off(line: RequestLine, ended: Ended) -> ResultLine:
+    event = ended.event
+    what = "its answer was lost" if event.error is None else f"{ended.doubt!r} may have been paid"
+    return ResultLine(
+        id=line.id,
+        status="unknown",
+        provider=event.provider or ended.doubt,
+        cost=usd(event.cost),
+        attempts=event.attempts,
+        error=f"Interrupted: the run was stopped while this request was under way; {what}",
+    )
+
+
+def make_run(
+    plan: Plan, *, results: OutputFile, report: OutputFile | None, console: Console, quiet: bool = False
+) -> tuple[int, Report]:
+    """Make the run, with progress and closing report on `console`; return the exit code and the report."""
+    results.begin()
+    if report is not None:
+        report.begin()
+    alone = not results.is_terminal
+    code, figures = asyncio.run(_make_run(plan, results, choose_progress(console, quiet=quiet, alone=alone)))
+    if report is not None:
+        try:
+            report.write(msgspec.json.format(msgspec.json.encode(figures), indent=2) + b"\n")
+        except CannotWrite as error:
+            write_error(f"error: {error}\n")
+            code = code or 1
+    if not quiet:
+        console.print(report_text(figures))
+    return code, figures
+
+
+async def _make_run(plan: Plan, results: OutputFile, progress: Progress) -> tuple[int, Report]:
+    loop = asyncio.get_running_loop()
+    prices = {listing.provider.name: listing.provider.price for listing in plan.market.providers}
+    tally = Tally(requests=len(plan.requests), prices=prices, started=loop.time())
+    interrupts = Interrupts()
+    run = Run(plan, results, tally, interrupts)
+    ending: Literal["finished", "interrupted", "failed"] = "finished"
+    code = 1
+    with ExitStack() as stack:
+        stack.callback(progress.close)
+        stack.enter_context(
+            interrupts.listening(
+                first=lambda: progress.note("interrupted: stopping; once more ends at once"), at_once=progress.close
+            )
+        )
+        stack.enter_context(logging_to(progress, is_stopping=interrupts.stop.is_set))
+        try:
+            try:
+                await _serve(run, progress)
+            finally:
+                run.write_cut_off()
+            code = run.exit_code()
+            ending = "finished" if interrupts.signal is None else "interrupted"
+        except CannotWrite as error:
+            ending = "failed"
+            progress.warn(f"error: {error}; the run was stopped")
+        except (CallFailed, RuntimeFault) as error:
+            # Not of one request but of the engine itself, such as a supervisor that crashed.
+            ending = "failed"
+            progress.warn(f"error: the run was stopped by {type(error).__name__}: {one_line(str(error))}")
+    exhausted = run.unaffordable is not None
+    return code, tally.report(now=loop.time(), ending=ending, budget_exhausted=exhausted)
+
+
+async def _serve(run: Run, progress: Progress) -> None:
+    """Serve all requests, or those that end before the run is stopped; leave nothing running."""
+    options, tally = run.plan.options, run.tally
+    started = tally.started
+    loop = asyncio.get_running_loop()
+
+    def narrate(event: Event) -> None:
+        if text := breaker_note(event):
+            progress.note(f"{loop.time() - started:.1f} s: {text}")
+
+    async with ActorSystem(BATCH, seed=options.seed) as system, ticking(progress, tally):
+        system.events.subscribe(Event, tally.receive)
+        system.events.subscribe(Event, narrate)
+        supervisor = system.spawn(lambda: Supervisor(run.plan.market), name="supervisor")
+        async with (
+            robust_batch(
+                supervisor,
+                run.requests(),
+                max_concurrency=options.max_concurrency,
+                rate_limit=options.rate_limit,
+                budget=options.budget,
+                account=BATCH,
+            ) as outcomes,
+            until(run.interrupts.stop, outcomes) as ended,
+        ):
+            async for outcome in ended:
+                run.receive(outcome)
+
+
+def breaker_note(event: Event) -> str | None:
+    """Return what to tell a person of a breaker's change; None for other events."""
+    match event:
+        case BreakerOpened():
+            return f"{event.provider}: breaker open for {event.wait:.1f} s, its requests are rerouted"
+        case BreakerHalfOpened():
+            return f"{event.provider}: breaker half-open, one probe"
+        case BreakerClosed():
+            return f"{event.provider}: breaker closed again"
+        case _:
+            return None
+
+
+@asynccontextmanager
+async def until(stop: asyncio.Event, outcomes: AsyncIterator[Outcome]) -> AsyncGenerator[AsyncIterator[Outcome]]:
+    """Yield the outcomes until `stop` is set, and those that are there already when it is."""
+    stopping = asyncio.create_task(stop.wait())
+    following: asyncio.Task[Outcome | None] | None = None
+
+    async def next_outcome() -> Outcome | None:
+        return await anext(outcomes, None)
+
+    async def iterate() -> AsyncGenerator[Outcome]:
+        nonlocal following
+        while True:
+            following = asyncio.create_task(next_outcome())
+            await asyncio.wait({following, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not following.done() or (outcome := following.result()) is None:
+                return
+            yield outcome
+
+    ended = iterate()
+    try:
+        yield ended
+    finally:
+        await ended.aclose()
+        tasks: list[asyncio.Task[object]] = [task for task in (stopping, following) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
