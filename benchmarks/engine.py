@@ -10,6 +10,7 @@ import gc
 import subprocess
 import sys
 from contextlib import asynccontextmanager
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -450,7 +451,7 @@ class Node(Actor):
         below = self.size // 10
         for index in range(10):
             number = self.number + index * below
-            self.context.spawn(lambda number=number: Node(self.context.ref, number, below, None))
+            self.context.spawn(partial(Node, self.context.ref, number, below, None))
 
     @handles(Hop)
     def add(self, message: Hop) -> None:

@@ -119,6 +119,8 @@ class Actor(Generic[M]):
     """Those of them that need no task of their own."""
     is_async: ClassVar[bool] = False
     """True where one of `direct` is async, so that the actor handles its mail in a task."""
+    kind: ClassVar[str] = "actor"
+    """What an actor without a name of its own is called, with a number."""
     starts_async: ClassVar[bool] = False
     stops_async: ClassVar[bool] = False
 
@@ -132,6 +134,7 @@ class Actor(Generic[M]):
             if one and one.concurrent == 1 and not issubclass(one.message, Request)
         }
         cls.is_async = any(one.is_async and one.concurrent == 1 for one in cls.handlers.values() if one)
+        cls.kind = cls.__name__.lower()
         cls.starts_async = inspect.iscoroutinefunction(cls.started)
         cls.stops_async = inspect.iscoroutinefunction(cls.stopped)
         missing = [one.__name__ for one in protocol_of(cls) if cls.handlers[one] is None]

@@ -93,6 +93,7 @@ class Cell(Handling):
         self.task = self.lifecycle = None
         self.lanes = None
         self.later = None
+        self.until = None
         self.owner = owner
         self._name = name
         self.factory = factory
@@ -146,9 +147,7 @@ class Cell(Handling):
     @property
     def deadline(self) -> float | None:
         # A sync handler is called without setting the context variable, which would cost it dearly.
-        if isinstance(self.current, Ask) and (self.busy or self.waits_for_itself()):
-            return self.current.deadline
-        return current_deadline.get()
+        return self.until if self.until is not None else current_deadline.get()
 
     @property
     def random(self) -> random.Random:
@@ -183,9 +182,11 @@ class Cell(Handling):
             raise ValueError(f"an actor's name must not be empty or contain '/', got {name!r}")
         if name in children.by_name:
             raise NameTaken(f"{self.path}/{name}")
-        actor = build(factory)
+        actor = factory()
+        if not isinstance(actor, Actor) or actor.is_bound:
+            raise no_new_actor(factory, actor)
         if name is None:
-            name = children.new_name(type(actor).__name__.lower())
+            name = children.new_name(actor.kind)
         if mailbox is DEFAULT_MAILBOX and restart is Restart.TRANSIENT and stop_timeout == DEFAULT_OPTIONS.stop_timeout:
             options = DEFAULT_OPTIONS
         else:
@@ -288,8 +289,11 @@ class Cell(Handling):
         self.busy = True
         try:
             if self.stale:
-                self.actor = build(self.factory)
-                self.actor.__bind__(self)
+                actor = self.factory()
+                if not isinstance(actor, Actor) or actor.is_bound:
+                    raise no_new_actor(self.factory, actor)
+                self.actor = actor
+                actor.__bind__(self)
             if self.actor.starts_async:
                 self.task = self.engine.create_task(self._begin_in_task(), name=f"{self.name} starts")
                 return
@@ -513,11 +517,8 @@ class Cell(Handling):
                 future.set_result(None)
 
 
-def build(factory: Callable[[], Actor[M]]) -> Actor[M]:
-    """Make an instance; raise `TypeError` where the factory does not give a new actor."""
-    actor = factory()
-    if not isinstance(actor, Actor):
-        raise TypeError(f"spawn takes an Actor class or a function that makes one; {factory!r} made {actor!r}")
-    if actor.is_bound:
-        raise TypeError(f"{factory!r} gave an actor that runs already; it must make a new one each time it is called")
-    return actor
+def no_new_actor(factory: Callable[[], Any], made: object) -> TypeError:
+    """Make the error for a factory that does not give a new actor each time."""
+    if isinstance(made, Actor):
+        return TypeError(f"{factory!r} gave an actor that runs already; it must make a new one each time it is called")
+    return TypeError(f"spawn takes an Actor class or a function that makes one; {factory!r} made {made!r}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from contextvars import ContextVar
+from math import ceil
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ class Expiring(Protocol):
     """Something that wants to hear when its deadline has passed."""
 
     deadline: float
+    tick: int
+    """Kept by the watch."""
 
     def expire(self) -> None: ...
 
@@ -44,15 +47,14 @@ class DeadlineWatch:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._waiting: dict[int, dict[Expiring, None]] = {}
+        self._waiting: dict[int, dict[Expiring, bool]] = {}
         self._ticks: list[int] = []
         self._timer: asyncio.TimerHandle | None = None
         self._size = 0
 
     def add(self, entry: Expiring) -> None:
         """Watch `entry` until it is discarded or told that it has expired."""
-        # The tick at or after the deadline; negated floor division rounds up.
-        tick = -int(-entry.deadline * TICKS_PER_SECOND // 1)
+        tick = entry.tick = ceil(entry.deadline * TICKS_PER_SECOND)
         group = self._waiting.get(tick)
         if group is None:
             if len(self._ticks) > 2 * self._size + TICKS_PER_SECOND:
@@ -63,14 +65,13 @@ class DeadlineWatch:
                 self._arm(tick)
         elif self._timer is None:
             self._arm(self._ticks[0])
-        group[entry] = None
+        group[entry] = True
         self._size += 1
 
     def discard(self, entry: Expiring) -> None:
         """Stop watching `entry`; nothing happens where it is not watched."""
-        group = self._waiting.get(-int(-entry.deadline * TICKS_PER_SECOND // 1))
-        if group is not None and entry in group:
-            del group[entry]
+        group = self._waiting.get(entry.tick)
+        if group is not None and group.pop(entry, False):
             self._size -= 1
 
     def close(self) -> None:

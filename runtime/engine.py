@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 MESSAGES_PER_ACTIVATION = 64
 MESSAGES_PER_TURN = 512
-PUMPS_PER_TURN = 256
+PUMPS_PER_TURN = 64
+ANSWERS_PER_TURN = 1024
 
 
 class Runnable(Protocol):
@@ -35,7 +36,20 @@ class Runnable(Protocol):
 class Engine:
     """The run queue and the shared services of one actor system."""
 
-    __slots__ = ("_armed", "_draining", "_pumps", "_ready", "context", "deadlines", "events", "loop", "name", "random")
+    __slots__ = (
+        "_answers",
+        "_armed",
+        "_draining",
+        "_pumps",
+        "_ready",
+        "context",
+        "deadlines",
+        "events",
+        "loop",
+        "name",
+        "random",
+        "turn_began",
+    )
 
     def __init__(self, name: str, loop: asyncio.AbstractEventLoop, random: random.Random) -> None:
         self.name = name
@@ -48,7 +62,8 @@ class Engine:
         self._ready: deque[Runnable] = deque()
         self._armed = False
         self._draining = False
-        self._pumps = 0
+        self._pumps = self._answers = 0
+        self.turn_began = loop.time()
 
     def enqueue(self, runnable: Runnable) -> None:
         """Let `runnable` run, in this turn of the loop or the next."""
@@ -68,6 +83,15 @@ class Engine:
             self._arm()
         self.context.run(self._drain, MESSAGES_PER_ACTIVATION)
 
+    def may_answer_now(self) -> bool:
+        """Tell whether one more request may be answered in this turn without the run queue, and count it."""
+        if self._draining or self._answers >= ANSWERS_PER_TURN:
+            return False
+        self._answers += 1
+        if not self._armed:
+            self._arm()
+        return True
+
     def create_task(self, coroutine: Coroutine[Any, Any, None], *, name: str) -> asyncio.Task[None]:
         """Start a task in the context of the system, not in that of whoever happens to be running."""
         return self.loop.create_task(coroutine, name=name, context=self.context.copy())
@@ -78,7 +102,8 @@ class Engine:
 
     def _turn(self) -> None:
         self._armed = False
-        self._pumps = 0
+        self._pumps = self._answers = 0
+        self.turn_began = self.loop.time()
         self._drain(MESSAGES_PER_TURN)
 
     def _drain(self, budget: int) -> None:

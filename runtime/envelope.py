@@ -33,11 +33,12 @@ class Cancellable(Protocol):
 class Ask:
     """A request in flight. It is settled once, by whichever comes first: answer, error, deadline, cancellation."""
 
-    __slots__ = ("deadline", "error", "handling", "message", "progress", "value", "waiter")
+    __slots__ = ("deadline", "error", "handling", "message", "progress", "tick", "value", "waiter")
 
     def __init__(self, message: Any, deadline: float) -> None:
         self.message = message
         self.deadline = deadline
+        self.tick = 0
         self.progress = WAITING
         self.value: Any = None
         self.error: BaseException | None = None

@@ -17,7 +17,7 @@ from runtime.deadline import current_deadline
 from runtime.envelope import RUNNING, WAITING, Ask, Progress
 from runtime.errors import ActorCrashed, Refusal, Unhandled
 from runtime.events import ActorFailed, CancellationIgnored, DeadReason
-from runtime.inbox import Inbox, Unclaimed
+from runtime.inbox import NOT_NOW, Inbox, Unclaimed
 from runtime.lanes import Lane
 from runtime.messages import Request, name_of
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from runtime.actor import Handler
 
-MESSAGES_PER_STEP = 64
-"""The messages an actor's task handles before the event loop has its turn."""
+ONE_STEP = range(64)
+"""Counts the messages an actor's task handles before the event loop has its turn."""
 
 
 class Phase(Enum):
@@ -59,7 +59,7 @@ NO_GOAL = Goal.NONE
 class Handling(Inbox):
     """The working side of a cell: what runs now, and what becomes of its outcome."""
 
-    __slots__ = ("actor", "busy", "current", "goal", "lanes", "later", "lifecycle", "phase", "task")
+    __slots__ = ("actor", "busy", "current", "goal", "lanes", "later", "lifecycle", "phase", "task", "until")
 
     actor: Actor[Any]
     phase: Phase
@@ -70,6 +70,8 @@ class Handling(Inbox):
     lifecycle: asyncio.Task[None] | None
     lanes: dict[Handler, Lane] | None
     later: dict[asyncio.Future[Any], Ask] | None
+    until: float | None
+    """The deadline of the request whose sync handler runs; for an async one a context variable has it."""
 
     @property
     def name(self) -> str:
@@ -111,10 +113,12 @@ class Handling(Inbox):
             while queue and handled < limit and not self.goal:
                 message = queue.popleft()
                 handled += 1
-                handle = direct.get(type(message))
-                if handle is None:
+                try:
+                    handle = direct[type(message)]
+                except KeyError:
                     self._handle_specially(message)
-                elif (outcome := handle(actor, message)) is not None:
+                    continue
+                if (outcome := handle(actor, message)) is not None:
                     raise wrong_answer(self.path, message, outcome)
         except Refusal:
             self.bury(message, DeadReason.REFUSED)
@@ -124,6 +128,33 @@ class Handling(Inbox):
             self.busy = False
             self.rest()
         return handled
+
+    def answer_now(self, message: Any, deadline: float) -> Any:
+        handler = self.actor.handlers[type(message)]
+        if handler is None or handler.is_async or self.queue:
+            return NOT_NOW
+        self.busy = True
+        self.idle = False
+        self.until = deadline
+        try:
+            answer = self.engine.context.run(handler.function, self.actor, message)
+            if isinstance(answer, CoroutineType):
+                raise wrong_answer(self.path, message, answer)
+            if not isinstance(answer, asyncio.Future):
+                return answer
+            ask = Ask(message, deadline)
+            ask.progress = RUNNING
+            self._answer_later(ask, answer)  # pyright: ignore[reportUnknownArgumentType] - of the request's type.
+            return ask  # noqa: TRY300
+        except Refusal:
+            raise
+        except BaseException as error:
+            self.broken_off(error, message, None)
+            raise self._crashed(message, error) from error
+        finally:
+            self.until = None
+            self.busy = False
+            self.rest()
 
     async def _handle_in_task(self) -> None:
         task = self.task
@@ -141,26 +172,24 @@ class Handling(Inbox):
                 self.rest()
 
     async def _handle_all(self) -> None:
-        queue, actor, direct = self.queue, self.actor, self.actor.direct
-        handled = 0
-        while queue and not self.goal:
-            if handled == MESSAGES_PER_STEP:
-                handled = 0
-                self.admit()
-                await asyncio.sleep(0)
-                continue
-            handled += 1
-            message: object = queue.popleft()
-            self.current = message
-            handle = direct.get(type(message))
-            try:
-                outcome = self._handle_specially(message) if handle is None else handle(actor, message)
-                if outcome is not None:
-                    if self.senders:
-                        self.admit()  # This message left room, and may take long.
-                    await outcome
-            except Refusal:
-                self.bury(message, DeadReason.REFUSED)
+        queue, direct, actor = self.queue, self.actor.direct, self.actor
+        while queue:
+            for _ in ONE_STEP:
+                if not queue or self.goal:
+                    return
+                message: object = queue.popleft()
+                self.current = message
+                handle = direct.get(type(message))
+                try:
+                    outcome = handle(actor, message) if handle is not None else self._handle_specially(message)
+                    if outcome is not None:
+                        if self.senders:
+                            self.admit()  # This message left room, and may take long.
+                        await outcome
+                except Refusal:
+                    self.bury(message, DeadReason.REFUSED)
+            self.admit()
+            await asyncio.sleep(0)
 
     def _handle_specially(self, message: Any) -> Coroutine[Any, Any, None] | None:
         """Handle what has no plain handler: a request, a concurrent handler's message, one nobody handles."""
@@ -198,7 +227,7 @@ class Handling(Inbox):
         if ask.progress is not WAITING:
             self.bury(ask, DeadReason.EXPIRED if ask.progress is Progress.EXPIRED else DeadReason.CANCELLED)
             return None
-        if ask.deadline < self.engine.loop.time():
+        if ask.deadline < self.engine.turn_began:
             ask.expire()
             self.bury(ask, DeadReason.EXPIRED)
             return None
@@ -214,15 +243,16 @@ class Handling(Inbox):
         ask.progress = RUNNING
         if handler.is_async:
             return self._answer_in_task(handler, ask)
-        self.current = ask
+        self.until = ask.deadline
         try:
             self._answer(ask, handler.function(self.actor, ask.message))
         except Refusal as refusal:
             ask.fail(refusal)
         except BaseException as error:
-            ask.fail(self._crashed(ask, error))
+            ask.fail(self._crashed(ask.message, error))
             raise
-        self.current = None
+        finally:
+            self.until = None
         return None
 
     async def _answer_in_task(self, handler: Handler, ask: Ask) -> None:
@@ -233,12 +263,12 @@ class Handling(Inbox):
             self._answer(ask, await handler.function(self.actor, ask.message))
         except asyncio.CancelledError:
             if self.goal or ask.progress is RUNNING:
-                ask.fail(self._crashed(ask, None))
+                ask.fail(self._crashed(ask.message, None))
                 raise
         except Refusal as refusal:
             ask.fail(refusal)
         except BaseException as error:
-            ask.fail(self._crashed(ask, error))
+            ask.fail(self._crashed(ask.message, error))
             raise
         finally:
             current_deadline.set(None)
@@ -270,7 +300,7 @@ class Handling(Inbox):
         def settle(done: asyncio.Future[Any]) -> None:
             later.pop(done, None)
             if done.cancelled():
-                ask.fail(self._crashed(ask, None))
+                ask.fail(self._crashed(ask.message, None))
             elif (error := done.exception()) is None:
                 if not ask.answer(done.result()):
                     self.unclaimed(ask.message, done.result())
@@ -280,7 +310,7 @@ class Handling(Inbox):
                 if ask.progress is not RUNNING:
                     # Nobody waits for it, but somebody should know.
                     self.engine.events.publish(ActorFailed(self.ref, as_failure(error), ask.message))
-                ask.fail(self._crashed(ask, error))
+                ask.fail(self._crashed(ask.message, error))
 
         future.add_done_callback(settle, context=self.engine.context)
 
@@ -324,7 +354,7 @@ class Handling(Inbox):
                 self.bury(message, DeadReason.REFUSED)
         except BaseException as error:
             if ask is not None:
-                ask.fail(self._crashed(ask, error))
+                ask.fail(self._crashed(ask.message, error))
             if not self._is_current(lane):
                 raise
             self.broken_off(error, message, None)
@@ -340,7 +370,7 @@ class Handling(Inbox):
         if task.cancelled() and (ask is None or ask.progress is RUNNING):
             # Neither the asker nor, unless there is a goal, the runtime cancelled it.
             if ask is not None:
-                ask.fail(self._crashed(ask, None))
+                ask.fail(self._crashed(ask.message, None))
             if not self.goal and self._is_current(lane):
                 self.cancelled(task, item)
         while not self.goal and self._is_current(lane) and lane.waiting and not lane.is_full:
@@ -418,9 +448,9 @@ class Handling(Inbox):
         else:
             self.failed(as_failure(asyncio.CancelledError()), message)
 
-    def _crashed(self, ask: Ask, error: BaseException | None) -> ActorCrashed:
+    def _crashed(self, message: Any, error: BaseException | None) -> ActorCrashed:
         reason = f"{type(error).__name__}: {error}" if error is not None else "its handler was cancelled"
-        crashed = ActorCrashed(self.path, name_of(ask.message), reason=reason)
+        crashed = ActorCrashed(self.path, name_of(message), reason=reason)
         crashed.__cause__ = error
         return crashed
 

@@ -22,6 +22,10 @@ NO_MAIL: deque[Any] = deque(maxlen=0)
 """Stands in for the queue of an actor that never had mail; an empty deque of its own would cost 760 bytes."""
 
 
+NOT_NOW: Any = object()
+"""Says that a request has to take its way through the mailbox."""
+
+
 class Unclaimed(Message, frozen=True):
     """Told by the runtime to an actor whose answer came too late for its asker."""
 
@@ -32,11 +36,12 @@ class Unclaimed(Message, frozen=True):
 class Sending:
     """A message whose sender waits for room."""
 
-    __slots__ = ("deadline", "message", "waiter")
+    __slots__ = ("deadline", "message", "tick", "waiter")
 
     def __init__(self, message: Any, deadline: float, waiter: asyncio.Future[bool]) -> None:
         self.message = message
         self.deadline = deadline
+        self.tick = 0
         self.waiter = waiter
 
     def expire(self) -> None:
@@ -93,6 +98,10 @@ class Inbox:
         """Hand back an answer that nobody waits for."""
         raise NotImplementedError
 
+    def answer_now(self, message: Any, deadline: float) -> Any:
+        """Answer a request at once, return the `Ask` to wait for, or `NOT_NOW`; called while the actor is at rest."""
+        raise NotImplementedError
+
     def waits_for_itself(self) -> bool:
         """Tell whether the running task is the one that would have to answer."""
         raise NotImplementedError
@@ -129,6 +138,8 @@ class Inbox:
         if self.closed:
             self.bury(message, DeadReason.STOPPED)
             return
+        if self.queue is NO_MAIL:
+            self._open()
         self.queue.appendleft(message)
         if self.idle:
             self.schedule()
@@ -173,53 +184,49 @@ class Inbox:
                 raise ActorStopped(self.path, name_of(message))
             raise AskTimeout(self.path, name_of(message), timeout=deadline - now)
 
-    async def ask(self, message: Any, timeout: float) -> Any:  # noqa: ASYNC109 - a deadline, not a scope.
+    async def ask(self, message: Any, timeout: float) -> Any:  # noqa: ASYNC109, C901, PLR0912 - one coroutine is faster than two.
         """Take a request and wait for its answer; see `ActorRef.ask`."""
         if not 0 < timeout < inf:
             raise ValueError(f"timeout must be a finite number of seconds > 0, got {timeout}")
         engine = self.engine
         now = engine.loop.time()
-        deadline = earlier(now + timeout, current_deadline.get())
-        if deadline <= now:
-            raise AskTimeout(self.path, name_of(message), timeout=0.0)
-        ask = Ask(message, deadline)
-        queue = self.queue
-        if len(queue) < self.room:
-            queue.append(ask)
-            if self.idle:
-                self.schedule()
-        elif not self._take(ask):
-            if self.closed:
-                raise ActorStopped(self.path, name_of(message))
-            self._line_up(ask)
-        engine.pump()
+        deadline = now + timeout
+        inherited = current_deadline.get()
+        if inherited is not None and inherited < deadline:
+            deadline = inherited
+            if deadline <= now:
+                raise AskTimeout(self.path, name_of(message), timeout=0.0)
+        ask = self.answer_now(message, deadline) if self.idle and engine.may_answer_now() else NOT_NOW
+        if ask is NOT_NOW:
+            ask = Ask(message, deadline)
+            if not self._take(ask):
+                if self.closed:
+                    raise ActorStopped(self.path, name_of(message))
+                self._line_up(ask)
+            engine.pump()
+        elif not isinstance(ask, Ask):
+            return ask
         if ask.progress is not SETTLED:
-            await self._wait_for_answer(ask)
+            if self.waits_for_itself():
+                ask.cancel()
+                raise asks_itself(self.path, message)
+            ask.waiter = engine.loop.create_future()
+            engine.deadlines.add(ask)
+            try:
+                await ask.waiter
+            except asyncio.CancelledError:
+                if not ask.cancel() and ask.error is None:
+                    self.unclaimed(message, ask.value)
+                raise
+            finally:
+                engine.deadlines.discard(ask)
+                if self.senders:
+                    self._leave_line(ask)
             if ask.progress is not SETTLED:
                 raise AskTimeout(self.path, name_of(message), timeout=deadline - now)
         if ask.error is not None:
             raise ask.error
         return ask.value
-
-    async def _wait_for_answer(self, ask: Ask) -> None:
-        if self.waits_for_itself():
-            ask.cancel()
-            raise RuntimeError(
-                f"{self.path} asks itself {name_of(ask.message)} and would wait forever; "
-                "call the method, `tell` it, or declare the handler concurrent"
-            )
-        engine = self.engine
-        ask.waiter = engine.loop.create_future()
-        engine.deadlines.add(ask)
-        try:
-            await ask.waiter
-        except asyncio.CancelledError:
-            if not ask.cancel() and ask.error is None:
-                self.unclaimed(ask.message, ask.value)
-            raise
-        finally:
-            engine.deadlines.discard(ask)
-            self._leave_line(ask)
 
     def admit(self) -> None:
         """Let in those who wait for room, in the order of their arrival."""
@@ -292,3 +299,11 @@ class Inbox:
     def _leave_line(self, item: Ask | Sending) -> None:
         if self.senders:
             self.senders.pop(item, None)
+
+
+def asks_itself(path: str, message: Any) -> RuntimeError:
+    """Make the error for an actor that would wait for its own answer."""
+    return RuntimeError(
+        f"{path} asks itself {name_of(message)} and would wait forever; "
+        "call the method, `tell` it, or declare the handler concurrent"
+    )

@@ -77,6 +77,8 @@ class ActorSystem:
     ) -> None:
         if not name or "/" in name:
             raise ValueError(f"a system's name must not be empty or contain '/', got {name!r}")
+        if not isinstance(supervision, Supervision):
+            raise TypeError(f"supervision must be a Supervision, got {supervision!r}")
         self._log = log
         self.name = name
         self._supervision = supervision

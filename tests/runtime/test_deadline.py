@@ -11,6 +11,8 @@ from runtime.deadline import TICKS_PER_SECOND, DeadlineWatch, earlier
 
 
 class Entry:
+    tick = 0
+
     def __init__(self, deadline: float) -> None:
         self.deadline = deadline
         self.expired_at: list[float] = []

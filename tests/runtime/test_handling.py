@@ -31,7 +31,7 @@ from runtime import (
     Unhandled,
     handles,
 )
-from runtime.engine import PUMPS_PER_TURN
+from runtime.engine import ANSWERS_PER_TURN, PUMPS_PER_TURN
 
 AT_ONCE = Supervision(backoff=IMMEDIATELY)
 
@@ -57,6 +57,10 @@ class Lease(Request[int]):
 
 class No(Refusal):
     pass
+
+
+IN_ONE_TURN = ANSWERS_PER_TURN + PUMPS_PER_TURN
+"""The asks of one turn that are answered without waiting for the next."""
 
 
 async def turns(count: int = 3) -> None:
@@ -395,7 +399,7 @@ async def test_a_concurrent_handler_that_has_not_begun_never_does_when_its_asker
         actor, ref = spawn(system, Patient())
 
         async def ask_in_the_next_turn() -> None:
-            for _ in range(PUMPS_PER_TURN):
+            for _ in range(IN_ONE_TURN):
                 await ref.ask(Lease(), timeout=1.0)
             await ref.ask(Get("x"), timeout=1.0)
 
@@ -470,7 +474,7 @@ async def test_an_answer_given_in_the_turn_in_which_its_asker_is_cancelled_goes_
         instance, ref = spawn(system, SyncLender())
 
         async def ask_until_it_has_to_wait() -> None:
-            for _ in range(PUMPS_PER_TURN + 1):
+            for _ in range(IN_ONE_TURN + 1):
                 await ref.ask(Lease(), timeout=1.0)
 
         asking = asyncio.create_task(ask_until_it_has_to_wait())
@@ -482,7 +486,7 @@ async def test_an_answer_given_in_the_turn_in_which_its_asker_is_cancelled_goes_
         with pytest.raises(asyncio.CancelledError):
             await asking
         await turns()
-        assert instance.back == [(Lease(), PUMPS_PER_TURN + 1)]
+        assert instance.back == [(Lease(), IN_ONE_TURN + 1)]
 
 
 async def test_a_future_answered_in_the_turn_in_which_its_asker_is_cancelled_goes_back_once():
