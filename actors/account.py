@@ -4,8 +4,42 @@ from __future__ import annotations
 
 import msgspec
 
-from actors.errors import BudgetExceeded
+from actors.errors import BudgetExceeded, Charged
 from actors.money import Micros, usd
+
+
+class Booking(msgspec.Struct, frozen=True, kw_only=True):
+    """What becomes of the money of one call, in every account that it draws on.
+
+    Of what was `reserved` for it, and of what `was_held` from an earlier call that it repeats, `cost` is spent and
+    `held` stays held; the rest is free again.
+    """
+
+    reserved: Micros
+    was_held: Micros = 0
+    cost: Micros = 0
+    held: Micros = 0
+
+
+def booking_of_reply(cost: Micros | None, *, reserved: Micros, repeats: Micros = 0) -> Booking:
+    """Book a call that was answered; a provider that states no `cost` is paid what was set aside for it.
+
+    `repeats` is what was held for an earlier call under the same idempotency key, which is paid for only once.
+    """
+    return Booking(reserved=reserved, was_held=repeats, cost=reserved + repeats if cost is None else cost)
+
+
+def booking_of_failure(charged: Charged, *, reserved: Micros, repeats: Micros = 0) -> Booking:
+    """Book a call that was not answered; see `booking_of_reply` for `repeats`.
+
+    A repetition that was not charged does not say whether the call before it was: that stays held.
+
+    >>> booking_of_failure("held", reserved=5).held, booking_of_failure("no", reserved=0, repeats=5).held
+    (5, 5)
+    """
+    if charged == "yes":
+        return Booking(reserved=reserved, was_held=repeats, cost=reserved + repeats)
+    return Booking(reserved=reserved, was_held=repeats, held=repeats + (reserved if charged == "held" else 0))
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
@@ -16,7 +50,7 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     allows anything.
 
     >>> account = Account(name="request", cap=500)
-    >>> account = account.reserve(200).settle(200, cost=150)
+    >>> account = account.reserve(200).book(Booking(reserved=200, cost=150))
     >>> account.settled, account.available
     (150, 350)
     """
@@ -46,24 +80,31 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
             raise BudgetExceeded(needed=amount, available=self.available or 0, cap=self.name)
         return msgspec.structs.replace(self, reserved=self.reserved + amount)
 
-    def settle(self, amount: Micros, *, cost: Micros) -> Account:
-        """Spend `cost` of a reserved `amount`; the rest is free again."""
-        return msgspec.structs.replace(self, reserved=self.reserved - amount, settled=self.settled + cost)
-
-    def release(self, amount: Micros) -> Account:
-        """Free a reserved `amount`: nothing was spent."""
-        return msgspec.structs.replace(self, reserved=self.reserved - amount)
-
-    def hold(self, amount: Micros) -> Account:
-        """Keep a reserved `amount`, because nobody knows whether it was spent."""
-        return msgspec.structs.replace(self, reserved=self.reserved - amount, held=self.held + amount)
-
-    def settle_held(self, amount: Micros, *, cost: Micros) -> Account:
-        """Spend `cost` of a held `amount`, now that its fate is known."""
-        return msgspec.structs.replace(self, held=self.held - amount, settled=self.settled + cost)
+    def book(self, booking: Booking) -> Account:
+        """Enter what became of the money of one call."""
+        return msgspec.structs.replace(
+            self,
+            reserved=self.reserved - booking.reserved,
+            held=self.held - booking.was_held + booking.held,
+            settled=self.settled + booking.cost,
+        )
 
     def __str__(self) -> str:
         cap = "no cap" if self.cap is None else f"cap ${usd(self.cap)}"
         return (
             f"{self.name}: {cap}, settled ${usd(self.settled)}, held ${usd(self.held)}, reserved ${usd(self.reserved)}"
         )
+
+
+class Purse:
+    """The one place where an account is kept while requests draw on it."""
+
+    __slots__ = ("account", "requests")
+
+    def __init__(self, account: Account) -> None:
+        self.account = account
+        self.requests = 0
+        """The requests under way that draw on it."""
+
+    def __repr__(self) -> str:
+        return f"<Purse {self.account}; {self.requests} requests under way>"

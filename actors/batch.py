@@ -20,7 +20,7 @@ from runtime import RuntimeFault
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Sequence
 
-    from actors.money import Amount
+    from actors.money import Amount, Micros
     from actors.selection import Strategy
     from runtime import ActorRef
 
@@ -85,51 +85,32 @@ async def robust_batch(
 
     An item is the input of `service`, or a whole `SmartRequest`. `items` may be an async iterator without end: memory
     stays flat. `rate_limit` bounds the requests begun per second, `budget` the money of the whole batch and
-    `item_budget` of each item (dollars as str, int or Decimal), `timeout` the seconds an item has once it has begun.
+    `item_budget` of each item that brings none (dollars as str, int or Decimal), `timeout` the seconds an item has
+    once it has begun.
     `account` names the batch in `BudgetExceeded.cap`; by default a name is made up.
 
-    Leaving the block early cancels what is under way and closes the source. Exceptions of the source are raised
-    where the outcomes are consumed.
+    Leaving the block early cancels what is under way, waits until it has let go of its money, and closes the source.
+    Exceptions of the source are raised where the outcomes are consumed.
     """
-    each = None if item_budget is None else to_micros(item_budget)
-    filters = where or ProviderFilter()
-    strategies = (strategy, *fallback_strategies)
+    terms = Terms(
+        service=service,
+        timeout=timeout,
+        budget=None if item_budget is None else to_micros(item_budget),
+        where=where or ProviderFilter(),
+        strategies=(strategy, *fallback_strategies),
+        health_check=health_check,
+    )
     opening = OpenAccount(name=account, cap=None if budget is None else to_micros(budget))
-
-    def as_request(item: Any) -> SmartRequest:
-        if isinstance(item, SmartRequest):
-            return msgspec.structs.replace(item, account=name)
-        if service is None:
-            raise TypeError(f"robust_batch needs service= for items that are no SmartRequest, such as {item!r}")
-        return SmartRequest(
-            service=service,
-            input=item,
-            timeout=timeout,
-            budget=each,
-            where=filters,
-            strategies=strategies,
-            health_check=health_check,
-            account=name,
-        )
-
-    async def serve(index: int, item: Any) -> Outcome:
-        request = as_request(item)
-        try:
-            if limiter is not None:
-                # A long line is no failure of the item, whose own time begins with its turn.
-                await limiter.ask(Acquire(), timeout=MAX_QUEUEING)
-            return Done(index, item, await supervisor.ask(request, timeout=request.timeout + ANSWER_GRACE))
-        except OutcomeUnknown as error:
-            return Unknown(index, item, error)
-        except (CallFailed, RuntimeFault) as error:
-            return Failed(index, item, error)
-
     limiter: ActorRef[Acquire] | None = None
     name = await supervisor.ask(opening, timeout=HOUSEKEEPING)
     try:
         if rate_limit is not None:
             limiter = await supervisor.ask(OpenQuota(name=name, rate=rate_limit), timeout=HOUSEKEEPING)
-        async with fan_out(items, serve, max_concurrency=max_concurrency) as outcomes:
+
+        async def work(index: int, item: Any) -> Outcome:
+            return await serve(supervisor, limiter, index, item, terms.request_for(item, account=name))
+
+        async with fan_out(items, work, max_concurrency=max_concurrency) as outcomes:
             yield outcomes
     finally:
         if limiter is not None:
@@ -137,3 +118,47 @@ async def robust_batch(
         with anyio.CancelScope(shield=True), suppress(RuntimeFault):
             # A supervisor that is gone has closed its accounts.
             await supervisor.ask(CloseAccount(name=name), timeout=HOUSEKEEPING)
+
+
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """What every request of a batch has in common."""
+
+    service: str | None
+    timeout: float
+    budget: Micros | None
+    where: ProviderFilter
+    strategies: tuple[Strategy, ...]
+    health_check: bool
+
+    def request_for(self, item: Any, *, account: str) -> SmartRequest:
+        """Return the request for one item, which may be one already."""
+        if isinstance(item, SmartRequest):
+            budget = self.budget if item.budget is None else item.budget
+            return msgspec.structs.replace(item, account=account, budget=budget)
+        if self.service is None:
+            raise TypeError(f"robust_batch needs service= for items that are no SmartRequest, such as {item!r}")
+        return SmartRequest(
+            service=self.service,
+            input=item,
+            timeout=self.timeout,
+            budget=self.budget,
+            where=self.where,
+            strategies=self.strategies,
+            health_check=self.health_check,
+            account=account,
+        )
+
+
+async def serve(
+    supervisor: ActorRef[Any], limiter: ActorRef[Acquire] | None, index: int, item: Any, request: SmartRequest
+) -> Outcome:
+    """Have one request served when its turn has come, and say what became of it."""
+    try:
+        if limiter is not None:
+            # A long line is no failure of the item, whose own time begins with its turn.
+            await limiter.ask(Acquire(), timeout=MAX_QUEUEING)
+        return Done(index, item, await supervisor.ask(request, timeout=request.timeout + ANSWER_GRACE))
+    except OutcomeUnknown as error:
+        return Unknown(index, item, error)
+    except (CallFailed, RuntimeFault) as error:
+        return Failed(index, item, error)

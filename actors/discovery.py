@@ -17,6 +17,10 @@ Registry: TypeAlias = Callable[[str], Awaitable[Sequence[Listing]]]
 """Whoever knows the providers of a service; any exception means that it is down."""
 
 EVERYONE = ProviderFilter()
+MAX_LOOK_UP = 30.0
+"""Seconds that a registry has to answer; one that hangs is given up, and asked again."""
+PAUSE = 1.0
+"""Seconds to leave a registry alone that failed, while there is an older answer to serve."""
 
 
 def registry_of(market: Market) -> Registry:
@@ -64,6 +68,7 @@ class Discovery(Actor[Discover]):
         self.registry = registry
         self.config = config or DiscoveryConfig()
         self._known: dict[str, Known] = {}
+        self._paused_until: dict[str, float] = {}
         self._refreshing: dict[str, asyncio.Task[Known]] = {}
 
     async def stopped(self) -> None:
@@ -71,25 +76,34 @@ class Discovery(Actor[Discover]):
             task.cancel()
         await asyncio.gather(*self._refreshing.values(), return_exceptions=True)
 
-    @handles(Discover, concurrent=10_000)
-    async def discover(self, message: Discover) -> Found:
+    @handles(Discover)
+    def discover(self, message: Discover) -> Found | asyncio.Future[Found]:
         """Answer from memory if possible."""
-        known = self._known.get(message.service)
-        overdue = known is not None and self.context.now() - known.at >= self.config.ttl
+        known, now = self._known.get(message.service), self.context.now()
         if known is None:
-            # Shielded, because an asker that gives up must not take the answer from the others.
-            try:
-                known = await asyncio.shield(self._refresh(message.service))
-            except Exception as error:
-                raise RegistryDown(message.service, f"{type(error).__name__}: {error}") from error
-        elif overdue:
+            return asyncio.create_task(self._find_out(message))
+        is_stale = now - known.at >= self.config.ttl
+        if is_stale and now >= self._paused_until.get(message.service, now):
             self._refresh(message.service)
+        return self._found(message, known, is_stale=is_stale)
+
+    async def _find_out(self, message: Discover) -> Found:
+        try:
+            # Shielded, because an asker that gives up must not take the answer from the others.
+            known = await asyncio.shield(self._refresh(message.service))
+        except Exception as error:
+            raise RegistryDown(message.service, f"{type(error).__name__}: {error}") from error
+        return self._found(message, known, is_stale=False)
+
+    def _found(self, message: Discover, known: Known, *, is_stale: bool) -> Found:
         kept, dropped = message.where.select([listing.provider for listing in known.listings])
         if not kept:
             raise NoProvider(message.service, offered=len(known.listings), dropped=dropped)
+        if not dropped:
+            return Found(listings=known.listings, dropped=dropped, stale=is_stale)
         names = {provider.name for provider in kept}
         listings = tuple(listing for listing in known.listings if listing.provider.name in names)
-        return Found(listings=listings, dropped=dropped, stale=overdue)
+        return Found(listings=listings, dropped=dropped, stale=is_stale)
 
     def _refresh(self, service: str) -> asyncio.Task[Known]:
         task = self._refreshing.get(service)
@@ -99,7 +113,8 @@ class Discovery(Actor[Discover]):
         return task
 
     async def _look_up(self, service: str) -> Known:
-        return Known(tuple(await self.registry(service)), self.context.now())
+        async with asyncio.timeout(MAX_LOOK_UP):
+            return Known(tuple(await self.registry(service)), self.context.now())
 
     def _refreshed(self, service: str, task: asyncio.Task[Known]) -> None:
         self._refreshing.pop(service, None)
@@ -107,8 +122,13 @@ class Discovery(Actor[Discover]):
             return
         error = task.exception()
         if error is None:
-            self._known[service] = task.result()
+            self._known.pop(service, None)
+            self._paused_until.pop(service, None)
+            if task.result().listings:
+                # That nobody offers it is not remembered, so that the first who does is found at once.
+                self._known[service] = task.result()
         else:
+            self._paused_until[service] = self.context.now() + PAUSE
             self.context.log.warning("the registry could not be asked who offers {!r}: {}", service, error)
 
     def __repr__(self) -> str:

@@ -16,12 +16,21 @@ if TYPE_CHECKING:
 
 MAX_CONCURRENCY = 10_000
 """The calls a gateway can have under way at most, whatever its listing says."""
+GRACE = 0.25
+"""Seconds beyond its own timeout that a transport has to say how a call or a check ended."""
+
+
+class Sending(msgspec.Struct):
+    """Whether a call has been handed to its transport: marked by the gateway, read where its answer never came."""
+
+    is_sent: bool = False
 
 
 class Call(Request[ProviderReply], frozen=True):
     """Make one attempt; refused with a member of `CallFailed`."""
 
     call: ProviderCall
+    sending: Sending = msgspec.field(default_factory=Sending)
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -37,7 +46,7 @@ class Health(msgspec.Struct, frozen=True):
 
 
 class CheckHealth(Request[Health], frozen=True):
-    """Ask for the provider's health, no older than `max_age` seconds; checking takes at most `timeout` seconds."""
+    """Ask for the provider's health, less than `max_age` seconds old; checking takes at most `timeout` seconds."""
 
     max_age: float = 30.0
     timeout: float = 2.0
@@ -46,8 +55,9 @@ class CheckHealth(Request[Health], frozen=True):
 class ProviderGateway(Actor[Call | CheckHealth]):
     """Makes the calls to one provider, at most `max_concurrency` at the same time.
 
-    It decides nothing: no retry, no breaker, no money. An error of its transport that is not a `CallFailed` is a bug
-    and crashes it; its supervisor starts another.
+    It decides nothing: no retry, no breaker, no money. An error of a call that is not a `CallFailed` is a bug of the
+    transport and crashes the gateway; its supervisor starts another. A check that fails, however, only finds the
+    provider unhealthy, because the calls under way must not suffer for it.
     """
 
     def __init__(self, listing: Listing) -> None:
@@ -58,9 +68,12 @@ class ProviderGateway(Actor[Call | CheckHealth]):
         self._check: asyncio.Task[Health] | None = None
 
     async def stopped(self) -> None:
-        if self._check is not None:
-            self._check.cancel()
-        await self.transport.aclose()
+        try:
+            if self._check is not None:
+                self._check.cancel()
+                await asyncio.wait([self._check])
+        finally:
+            await self.transport.aclose()
 
     @handles(Call, concurrent=MAX_CONCURRENCY)
     async def make(self, message: Call) -> ProviderReply:
@@ -68,29 +81,32 @@ class ProviderGateway(Actor[Call | CheckHealth]):
         if self.under_way >= self.listing.max_concurrency:
             raise BulkheadFull(self.listing.provider.name, max_concurrency=self.listing.max_concurrency)
         self.under_way += 1
+        message.sending.is_sent = True
         try:
             return await self.transport.call(message.call)
         finally:
             self.under_way -= 1
 
-    @handles(CheckHealth, concurrent=MAX_CONCURRENCY)
-    async def check(self, message: CheckHealth) -> Health:
+    @handles(CheckHealth)
+    def check(self, message: CheckHealth) -> Health | asyncio.Future[Health]:
         """Answer from memory while that is fresh; those who ask meanwhile share one check."""
-        fresh_from = self.context.now() - message.max_age
-        if self.health is not None and self.health.checked_at >= fresh_from:
+        if self.health is not None and self.context.now() - self.health.checked_at < message.max_age:
             return self.health
         if self._check is None or self._check.done():
             self._check = asyncio.create_task(self._check_now(message.timeout))
         # Shielded, because a caller that gives up must not take the answer from the others.
-        return await asyncio.shield(self._check)
+        return asyncio.shield(self._check)
 
-    async def _check_now(self, timeout: float) -> Health:  # noqa: ASYNC109 - the transport bounds itself.
+    async def _check_now(self, timeout: float) -> Health:  # noqa: ASYNC109 - bounds what does not bound itself.
+        problem: str | None = None
         try:
-            await self.transport.check(timeout=timeout)
+            async with asyncio.timeout(timeout + GRACE):
+                await self.transport.check(timeout=timeout)
         except CallFailed as error:
-            self.health = Health(self.context.now(), problem=str(error))
-        else:
-            self.health = Health(self.context.now())
+            problem = str(error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the provider could not be found healthy.
+            problem = f"its check failed: {type(error).__name__}: {error}"
+        self.health = Health(self.context.now(), problem=problem)
         return self.health
 
     def __repr__(self) -> str:

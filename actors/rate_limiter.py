@@ -59,31 +59,43 @@ class RateLimiter(Actor[Acquire | Due]):
                 self.bucket, grant = taken
                 return grant
         if len(self._waiting) >= self.max_waiting:
-            raise RateLimited(self.name, retry_after=self.max_waiting / self.bucket.rate)
+            # About when the whole line has been served, if nobody in it gives up.
+            raise RateLimited(self.name, retry_after=(len(self._waiting) + message.weight) / self.bucket.rate)
         waiter: asyncio.Future[Grant] = asyncio.get_running_loop().create_future()
         self._waiting[waiter] = message.weight
         waiter.add_done_callback(self._left)
         if self._timer is None:
-            self._wait(now)
+            self._serve_line()
         return waiter
 
     @handles(Due)
-    def due(self, message: Due) -> None:  # noqa: ARG002
+    def due(self, message: Due) -> None:
         """Grant whoever is first in line, and those behind whose tokens are there too."""
-        self._timer = None
-        self._wait(self.context.now())
+        self._serve_line()
 
-    def unclaimed(self, request: Request[Grant], answer: Grant) -> None:  # type: ignore[override]  # noqa: ARG002
+    def unclaimed(self, request: Request[Grant], answer: Grant) -> None:  # type: ignore[override]
         self.bucket = self.bucket.refund(answer)
+        # What came back may be what the first in line waits for.
+        self._serve_line()
 
     def _left(self, waiter: asyncio.Future[Grant]) -> None:
-        if self._waiting.pop(waiter, None) is not None and not self._waiting and self._timer is not None:
+        is_first = bool(self._waiting) and next(iter(self._waiting)) is waiter
+        if self._waiting.pop(waiter, None) is not None and is_first:
+            # The next may want less, and be due sooner.
+            self._serve_line()
+
+    def _serve_line(self) -> None:
+        """Grant from the front whatever is there, and set the timer for the next."""
+        if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-    def _wait(self, now: float) -> None:
+        now = self.context.now()
         while self._waiting:
             waiter, weight = next(iter(self._waiting.items()))
+            if waiter.cancelled():
+                # It gave up a moment ago, and has not been told of yet.
+                del self._waiting[waiter]
+                continue
             taken = self.bucket.take(now, weight)
             if not isinstance(taken, tuple):
                 self._timer = self.context.timers.once(taken, Due())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import msgspec
@@ -66,7 +67,10 @@ class OpenAccount(Request[str], frozen=True, kw_only=True):
 
 
 class CloseAccount(Request[Account], frozen=True, kw_only=True):
-    """Close an account, and learn what became of its money."""
+    """Close an account, and learn what became of its money.
+
+    Nobody can draw on it from then on; the answer comes when those that do already have ended.
+    """
 
     name: str
 
@@ -77,6 +81,12 @@ class OpenQuota(Request[ActorRef[Acquire]], frozen=True, kw_only=True):
     name: str
     rate: float
     burst: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rate < math.inf:
+            raise ValueError(f"rate must be > 0 requests a second and finite, got {self.rate}")
+        if self.burst < 1:
+            raise ValueError(f"burst must be >= 1 request, got {self.burst}")
 
 
 class Isolate(Request[None], frozen=True, kw_only=True):

@@ -167,6 +167,15 @@ class RetryBudget(msgspec.Struct, frozen=True, kw_only=True):
             return None
         return msgspec.structs.replace(refreshed, tokens=max(0.0, refreshed.tokens - 1))
 
+    def wait(self, now: float) -> float:
+        """Return the seconds from `now` until time alone allows a retry; infinity where it never does.
+
+        >>> RetryBudget(tokens=0.5, min_per_second=2.0).wait(now=0.0)
+        0.25
+        """
+        missing = max(0.0, 1 - self._at(now, gained=0.0).tokens)
+        return missing / self.min_per_second if self.min_per_second else math.inf
+
     def _at(self, now: float, *, gained: float) -> RetryBudget:
         passed = 0.0 if self.updated is None else max(0.0, now - self.updated)
         tokens = min(self.max_tokens, self.tokens + gained + passed * self.min_per_second)

@@ -8,36 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import math
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from actors.account import Account
-from actors.admission import Admission, Admitted, Later, admit
-from actors.breaker import (
-    BreakerState,
-    Closed,
-    HalfOpen,
-    after_cancellation,
-    after_success,
-    isolate,
-    release,
-)
-from actors.breaker import after_failure as breaker_after_failure
-from actors.classification import classify
+from actors.accounts import Accounts
+from actors.admission import Admission, Admitted, Later, admit, line_for_money, line_of, settle
+from actors.breaker import BreakerState, Closed, HalfOpen, Open, isolate, release
 from actors.discovery import Discover, Discovery, registry_of
-from actors.errors import (
-    Attempt,
-    CallFailed,
-    DeadlineTooShort,
-    NotAdmitted,
-    Permanent,
-    RegistryDown,
-    Throttled,
-    Transient,
-)
+from actors.errors import Attempt, CallFailed, DeadlineTooShort, Permanent, RegistryDown
 from actors.events import BreakerClosed, BreakerHalfOpened, BreakerOpened, CallEnded, RequestEnded, Rerouted, Retried
-from actors.gateway import Call, CheckHealth, Health, ProviderGateway
+from actors.gateway import Sending
+from actors.gateways import Gateways, is_fresh
 from actors.job import Job
 from actors.rate_limiter import Acquire, RateLimiter
 from actors.requests import (
@@ -53,21 +36,17 @@ from actors.requests import (
 )
 from actors.routing import after_failure, ends_request, in_order
 from actors.target import Target
-from actors.transport import ProviderCall, ProviderReply
-from runtime import Actor, ActorCrashed, ActorRef, ActorStopped, AskTimeout, Restart, RuntimeFault, handles
+from actors.waiting import Line, Wait, WaitingLines
+from runtime import Actor, ActorRef, RuntimeFault, handles
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
-
+    from actors.account import Account
     from actors.discovery import Registry
-    from actors.market import Market
+    from actors.market import Listing, Market
+    from actors.transport import ProviderReply
 
 MAX_REQUESTS = 100_000
 """The requests that can be under way at the same time."""
-GRACE = 0.25
-"""Seconds beyond its own timeout that a transport has to say how a call ended."""
-THROTTLED_FOR = 1.0
-"""Seconds to leave a provider alone that answered 429 without a `Retry-After`."""
 
 
 class Supervisor(Actor[SmartRequest | OpenAccount | CloseAccount | OpenQuota | Isolate | Release | GetStatus]):
@@ -77,22 +56,23 @@ class Supervisor(Actor[SmartRequest | OpenAccount | CloseAccount | OpenQuota | I
         self.market = market
         self.registry = registry or registry_of(market)
         self.targets: dict[str, Target] = {one.provider.name: Target(one) for one in market.providers}
-        self.accounts: dict[str, Account] = {}
-        self.opened = 0
-        self._waiting: dict[asyncio.Future[None], None] = {}
+        self.accounts = Accounts()
+        self.quotas = 0
+        self.lines = WaitingLines()
 
     def started(self) -> None:
+        self.gateways = Gateways(self.context, self.market.health)
         self.discovery = self.context.spawn(lambda: Discovery(self.registry, self.market.discovery), name="discovery")
 
     @handles(SmartRequest, concurrent=MAX_REQUESTS)
     async def serve(self, message: SmartRequest) -> SmartResult:
         """Serve one request from discovery to answer."""
-        now = self.context.now()
-        request_id = message.request_id or f"{self.context.random.getrandbits(128):032x}"
-        job = Job(message, request_id, started=now, deadline=now + message.timeout)
+        job = self._begin(message)
         error: str | None = "Cancelled"
         provider: str | None = None
         try:
+            if message.account is not None:
+                job.purses = (*job.purses, self.accounts.draw_on(message.account))
             await self._find_candidates(job)
             result = await self._try_until_done(job)
             error, provider = None, result.provider
@@ -102,14 +82,15 @@ class Supervisor(Actor[SmartRequest | OpenAccount | CloseAccount | OpenQuota | I
         else:
             return result
         finally:
+            self._end(job)
             self.context.events.publish(
                 RequestEnded(
-                    request_id=request_id,
+                    request_id=job.request_id,
                     service=message.service,
                     provider=provider,
                     attempts=job.calls,
-                    latency=self.context.now() - now,
-                    cost=job.account.settled,
+                    latency=self.context.now() - job.started,
+                    cost=job.cost,
                     error=error,
                 )
             )
@@ -117,27 +98,19 @@ class Supervisor(Actor[SmartRequest | OpenAccount | CloseAccount | OpenQuota | I
     @handles(OpenAccount)
     def open_account(self, message: OpenAccount) -> str:
         """Open an account, and return its name."""
-        self.opened += 1
-        name = message.name or f"account-{self.opened}"
-        if name in self.accounts:
-            raise Permanent(f"account {name!r} is open already; close it first, or take another name")
-        self.accounts[name] = Account(name=name, cap=message.cap)
-        return name
+        return self.accounts.open(message.name, cap=message.cap)
 
     @handles(CloseAccount)
-    def close_account(self, message: CloseAccount) -> Account:
-        """Close an account; calls under way that draw on it are no longer counted."""
-        account = self.accounts.pop(message.name, None)
-        if account is None:
-            raise Permanent(f"there is no open account {message.name!r}")
-        return account
+    def close_account(self, message: CloseAccount) -> Account | asyncio.Future[Account]:
+        """Close an account at once, and answer when the last request that draws on it has ended."""
+        return self.accounts.close(message.name)
 
     @handles(OpenQuota)
     def open_quota(self, message: OpenQuota) -> ActorRef[Acquire]:
         """Start a limiter."""
-        self.opened += 1
+        self.quotas += 1
         return self.context.spawn(
-            lambda: RateLimiter(message.name, rate=message.rate, burst=message.burst), name=f"quota-{self.opened}"
+            lambda: RateLimiter(message.name, rate=message.rate, burst=message.burst), name=f"quota-{self.quotas}"
         )
 
     @handles(Isolate)
@@ -157,10 +130,26 @@ class Supervisor(Actor[SmartRequest | OpenAccount | CloseAccount | OpenQuota | I
         """Tell the state of every provider."""
         targets = list(self.targets.values())
         if message.check_health:
-            await asyncio.gather(*(self._check(target, max_age=0.0) for target in targets))
+            await asyncio.gather(*(self.gateways.check(target, max_age=0.0) for target in targets))
         return tuple(target.status() for target in targets)
 
     # The pipeline.
+
+    def _begin(self, message: SmartRequest) -> Job:
+        now, asked_until = self.context.now(), self.context.deadline
+        return Job(
+            message,
+            message.request_id or f"{self.context.random.getrandbits(128):032x}",
+            started=now,
+            # Whoever asks may have less time than the request allows.
+            deadline=min(now + message.timeout, math.inf if asked_until is None else asked_until),
+        )
+
+    def _end(self, job: Job) -> None:
+        """Leave nothing behind, whatever became of the request."""
+        self.lines.leave(job.place)
+        for purse in job.purses[1:]:
+            self.accounts.leave(purse)
 
     async def _find_candidates(self, job: Job) -> None:
         message = job.message
@@ -170,83 +159,88 @@ class Supervisor(Actor[SmartRequest | OpenAccount | CloseAccount | OpenQuota | I
         except RuntimeFault as error:
             raise RegistryDown(message.service, str(error)) from error
         for listing in found.listings:
-            target = self.targets.get(listing.provider.name)
-            if target is None:
-                target = self.targets[listing.provider.name] = Target(listing)
-            job.candidates[target.name] = target
-        if message.account is not None and message.account not in self.accounts:
-            raise Permanent(f"there is no open account {message.account!r}; ask OpenAccount first")
+            job.candidates[listing.provider.name] = self._listed(listing)
+            job.listings[listing.provider.name] = listing
+
+    def _listed(self, listing: Listing) -> Target:
+        """Return the target of a listing, which may be new or say something new."""
+        name = listing.provider.name
+        target = self.targets.get(name)
+        if target is None:
+            target = self.targets[name] = Target(listing)
+        elif listing is not target.listing:
+            if listing.max_concurrency != target.listing.max_concurrency:
+                self.gateways.close(target)  # It would go on to count by the old one.
+            target.relist(listing)
+            self.lines.wake(line_of(name))
+        return target
 
     async def _try_until_done(self, job: Job) -> SmartResult:
         while True:
-            unhealthy = await self._unhealthy(job) if job.message.health_check else ()
-            choice = self._choose(job, unhealthy)
-            if not isinstance(choice, tuple):
-                await self._wait(choice)
+            if job.message.health_check:
+                await self._find_unhealthy(job)
+            choice = self._choose(job)
+            if isinstance(choice, Wait):
+                await self.lines.wait(job.place, choice)
                 continue
             target, admitted = choice
             reply = await self._attempt(job, target, admitted)
             if reply is not None:
-                return SmartResult(
-                    output=reply.output,
-                    provider=target.name,
-                    cost=job.account.settled,
-                    attempts=job.calls,
-                    request_id=job.request_id,
-                    failures=tuple(job.attempts),
-                )
+                return job.result(reply, target.name)
 
-    def _choose(self, job: Job, unhealthy: Collection[str]) -> tuple[Target, Admitted] | float:
-        """Admit the first who may be called now, or return the time until which to wait; raise if there is no hope."""
+    def _choose(self, job: Job) -> tuple[Target, Admitted] | Wait:
+        """Admit the first who may be called now, or tell what to wait for; raise if there is no hope."""
         now = self.context.now()
-        hopes: list[float] = []
-        for name in self._names(job, unhealthy):
-            tried = job.tried.get(name)
+        until, lines, is_hopeful = job.deadline, set[Line](), False
+        for name in self._names(job):
+            target, tried = job.candidates[name], job.tried.get(name)
             if tried is not None and tried.ready_at > now:
-                hopes.append(tried.ready_at)
+                until, is_hopeful = min(until, tried.ready_at), True
                 continue
-            target = job.candidates[name]
             admission = self._admit(job, target, now)
             if isinstance(admission, Admitted):
-                job.refused.pop(name, None)
-                self._admitted(job, target, admission, waited=0.0 if tried is None else now - tried.failed_at)
-                return target, admission
-            if not isinstance(admission.refusal, DeadlineTooShort):
+                if self.lines.is_first(job.place, line_of(name)):
+                    self._consume(job, target, admission, waited=0.0 if tried is None else now - tried.failed_at)
+                    return target, admission
+                # Somebody who came before has been woken, and will be next.
+                lines.add(line_of(name))
+                continue
+            if not isinstance(admission.refusal, DeadlineTooShort) or not job.refused:
                 job.refused[name] = admission.refusal
-            if isinstance(admission, Later):
-                hopes.append(admission.at)
-        # What depends on a call under way, not on the clock, may change at any time.
-        if any(at < job.deadline or at == math.inf for at in hopes) and now < job.deadline:
-            return min(*hopes, job.deadline)
+            if isinstance(admission, Later) and admission.is_in_time(job.deadline):
+                lines.add(admission.line)
+                if self.lines.is_first(job.place, admission.line):
+                    until = min(until, admission.at)
+        if (is_hopeful or lines) and now < job.deadline:
+            return Wait(frozenset(lines), until)
         raise job.failure()
 
-    def _names(self, job: Job, unhealthy: Collection[str]) -> list[str]:
-        candidates = [target.listing.provider for target in job.candidates.values()]
-        if job.held_at is not None:
-            candidates = [provider for provider in candidates if provider.name == job.held_at]
-        return in_order(candidates, tried=job.tried, strategies=job.message.strategies, unhealthy=unhealthy)
+    def _names(self, job: Job) -> list[str]:
+        names = job.listings if job.held_at is None else (job.held_at,)
+        candidates = [job.listings[name].provider for name in names]
+        return in_order(candidates, tried=job.tried, strategies=job.message.strategies, unhealthy=job.unhealthy)
 
     def _admit(self, job: Job, target: Target, now: float) -> Admission:
-        shared = self.accounts.get(job.message.account) if job.message.account is not None else None
+        listing = job.listings[target.name]
         return admit(
-            target.listing,
+            listing,
             target.state,
-            (job.account,) if shared is None else (job.account, shared),
-            amount=0 if job.held_at == target.name else target.listing.provider.price,
+            [purse.account for purse in job.purses],
+            amount=0 if job.repeats(target) else listing.provider.price,
             is_retry=target.name in job.tried,
             now=now,
             deadline=job.deadline,
             breaker=self.market.breaker,
         )
 
-    def _admitted(self, job: Job, target: Target, admitted: Admitted, *, waited: float) -> None:
-        """Consume what the admission decided on, all of it at once."""
+    def _consume(self, job: Job, target: Target, admitted: Admitted, *, waited: float) -> None:
+        """Take what the admission decided on, all of it at once, and leave the lines."""
         events = self.context.events
-        before, target.state = target.state, admitted.state
-        job.account = admitted.accounts[0]
-        if job.message.account is not None and len(admitted.accounts) > 1:
-            self.accounts[job.message.account] = admitted.accounts[1]
-        if admitted.permit.probe and not isinstance(before.breaker, Closed):
+        target.state = admitted.state
+        job.reserve(admitted)
+        self.lines.leave(job.place)
+        job.refused.pop(target.name, None)
+        if admitted.permit.probe:
             events.publish(BreakerHalfOpened(provider=target.name))
         if target.name in job.tried:
             events.publish(Retried(request_id=job.request_id, provider=target.name, waited=waited))
@@ -258,131 +252,74 @@ class Supervisor(Actor[SmartRequest | OpenAccount | CloseAccount | OpenQuota | I
 
     async def _attempt(self, job: Job, target: Target, admitted: Admitted) -> ProviderReply | None:
         """Make one call and settle it, whatever becomes of it; None where the request may go on elsewhere."""
-        started = self.context.now()
+        # The time of the admission, which found some left.
+        started = admitted.permit.admitted
+        call = job.call_to(target, now=started)
+        sending = Sending()
         reply: ProviderReply | None = None
         error: CallFailed | None = None
         try:
-            reply = await self._call(job, target, started)
+            reply = await self.gateways.call(target, call, sending)
         except CallFailed as failure:
             error = failure
         finally:
             # Also where the caller was cancelled: then there is neither a reply nor an error.
-            self._settle(job, target, admitted, reply, error, started)
+            cost = job.settle(target, admitted, reply, error, sending)
+            self._settle(job, target, admitted, error, cost=cost, answered=reply is not None)
         if error is None:
             return reply
-        self._record_failure(job, target, error, started)
+        self._record_failure(job, target, error, started=started, cost=cost)
         if ends_request(error):
             raise error
         return None
 
-    async def _call(self, job: Job, target: Target, now: float) -> ProviderReply:
-        message = job.message
-        timeout = min(target.listing.timeout, job.deadline - now)
-        call = ProviderCall(
-            service=message.service,
-            input=message.input,
-            request_id=job.request_id,
-            idempotency_key=message.idempotency_key or job.request_id,
-            max_cost=target.listing.provider.price,
-            timeout=timeout,
-        )
-        gateway = self._gateway(target)
-        try:
-            return await gateway.ask(Call(call), timeout=timeout + GRACE)
-        except (AskTimeout, ActorCrashed) as error:
-            listing = target.listing
-            paid = listing.provider.price > 0
-            if isinstance(error, ActorCrashed) and target.gateway is gateway:
-                target.gateway = None  # The next call starts another.
-            cause = error if isinstance(error, AskTimeout) else ConnectionResetError(str(error))
-            idempotent = target.idempotent != "no"
-            raise classify(cause, provider=target.name, sent=True, paid=paid, idempotent=idempotent) from error
-        except RuntimeFault as error:
-            if target.gateway is gateway:
-                target.gateway = None
-            raise Transient(f"{target.name!r}: {error}", provider=target.name, outcome="not_started") from error
-
     def _settle(
-        self,
-        job: Job,
-        target: Target,
-        admitted: Admitted,
-        reply: ProviderReply | None,
-        error: CallFailed | None,
-        started: float,
+        self, job: Job, target: Target, admitted: Admitted, error: CallFailed | None, *, cost: int, answered: bool
     ) -> None:
-        """Give back what the call held: its place, its permit, its money; and let those who wait look again."""
+        """Give back what the call took, and let those who wait for it look again."""
         now = self.context.now()
-        cost = self._settle_money(job, target, admitted.amount, reply, error)
         target.spent += cost
-        state = msgspec.structs.replace(target.state, under_way=target.state.under_way - 1)
-        if isinstance(error, NotAdmitted) and admitted.grant is not None and state.bucket is not None:
-            state = msgspec.structs.replace(state, bucket=state.bucket.refund(admitted.grant))
-        if isinstance(error, Throttled):
-            pause = error.retry_after if error.retry_after is not None else THROTTLED_FOR
-            state = msgspec.structs.replace(state, gated_until=max(state.gated_until, now + pause))
-        target.state = state
         target.failures += error is not None and error.blames_provider
-        draw, config, permit = self.context.random.random(), self.market.breaker, admitted.permit
-        if reply is not None:
-            breaker = after_success(state.breaker, permit, now=now, config=config, random=draw)
-        elif error is not None and error.blames_provider:
-            breaker = breaker_after_failure(state.breaker, permit, now=now, config=config, random=draw)
-        else:
-            breaker = after_cancellation(state.breaker, permit, now=now)
-        self._become(target, breaker)
+        was_gated = target.state.gated_until > now
+        after = settle(
+            target.state,
+            admitted,
+            error,
+            answered=answered,
+            now=now,
+            breaker=self.market.breaker,
+            random=self.context.random.random(),
+        )
+        target.state = msgspec.structs.replace(after, breaker=target.state.breaker)
+        self._become(target, after.breaker)
         self.context.events.publish(
             CallEnded(
                 request_id=job.request_id,
                 provider=target.name,
                 service=job.message.service,
                 attempt=job.calls,
-                latency=now - started,
+                latency=now - admitted.permit.admitted,
                 cost=cost,
-                error=None if reply is not None else error.kind if error is not None else "Cancelled",
+                error=None if answered else error.kind if error is not None else "Cancelled",
             )
         )
-        self._wake()
+        if after.gated_until > now and not was_gated:
+            self.lines.wake_all(line_of(target.name))
+        self.lines.wake(line_of(target.name))
+        if job.message.account is not None:
+            self.lines.wake(line_for_money(job.message.account))
 
-    def _settle_money(
-        self, job: Job, target: Target, amount: int, reply: ProviderReply | None, error: CallFailed | None
-    ) -> int:
-        """Book what the call cost, and return it in micro-units."""
-        price = target.listing.provider.price
-        if job.held_at == target.name:
-            # A repetition of a call that may have been paid: only an answer tells.
-            if reply is None:
-                return 0
-            held, cost = job.held, price if reply.cost is None else reply.cost
-            job.held_at, job.held = None, 0
-            self._book(job, lambda account: account.settle_held(held, cost=cost))
-            return cost
-        if reply is not None:
-            cost = price if reply.cost is None else reply.cost
-            self._book(job, lambda account: account.settle(amount, cost=cost))
-            return cost
-        # Of a call whose caller was cancelled nobody knows how far it came.
-        charged = "held" if error is None else error.charged
-        if charged == "no" or amount == 0:
-            self._book(job, lambda account: account.release(amount))
-            return 0
-        if charged == "yes":
-            self._book(job, lambda account: account.settle(amount, cost=amount))
-            return amount
-        self._book(job, lambda account: account.hold(amount))
-        job.held_at, job.held = target.name, amount
-        return 0
-
-    def _book(self, job: Job, entry: Callable[[Account], Account]) -> None:
-        job.account = entry(job.account)
-        name = job.message.account
-        if name is not None and name in self.accounts:
-            self.accounts[name] = entry(self.accounts[name])
-
-    def _record_failure(self, job: Job, target: Target, error: CallFailed, started: float) -> None:
+    def _record_failure(self, job: Job, target: Target, error: CallFailed, *, started: float, cost: int) -> None:
         now = self.context.now()
         job.attempts.append(
-            Attempt(provider=target.name, error=str(error), kind=error.kind, started=started, latency=now - started)
+            Attempt(
+                provider=target.name,
+                error=str(error),
+                kind=error.kind,
+                started=started,
+                latency=now - started,
+                cost=cost,
+            )
         )
         tried = job.tried.get(target.name)
         job.tried[target.name] = after_failure(
@@ -393,6 +330,26 @@ class Supervisor(Actor[SmartRequest | OpenAccount | CloseAccount | OpenQuota | I
             policy=self.market.retry,
             random=self.context.random.random(),
         )
+
+    async def _find_unhealthy(self, job: Job) -> None:
+        """Check the first choice, and if it is unhealthy the next, and so on, and note the unhealthy ones.
+
+        That takes at most half of the time left: who is not known by then counts as healthy, as without a check.
+        """
+        job.unhealthy = ()
+        now, max_age = self.context.now(), self.market.health.max_age
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(now + (job.deadline - now) / 2):
+                for name in self._names(job):
+                    target = job.candidates[name]
+                    if name in job.tried or not isinstance(target.state.breaker, Closed):
+                        continue
+                    if not is_fresh(target, max_age=max_age, now=self.context.now()):
+                        # Those behind must not wait for the answer too.
+                        self.lines.leave(job.place)
+                    if (await self.gateways.check(target, max_age=max_age)).is_healthy:
+                        break
+                    job.unhealthy = (*job.unhealthy, name)
 
     # Providers, as the breaker has them.
 
@@ -405,36 +362,15 @@ class Supervisor(Actor[SmartRequest | OpenAccount | CloseAccount | OpenQuota | I
         events, now = self.context.events, self.context.now()
         if isinstance(breaker, Closed):
             events.publish(BreakerClosed(provider=target.name))
-            self._wake()
+            self.lines.wake(line_of(target.name))
         elif not isinstance(breaker, HalfOpen):
-            wait = math.inf if (until := getattr(breaker, "until", None)) is None else until - now
-            if target.gateway is not None:
-                # It finishes the calls under way; their results no longer move the breaker.
-                target.gateway.stop()
-                target.gateway = None
+            # It finishes the calls under way; their results no longer move the breaker.
+            self.gateways.close(target)
+            wait = breaker.until - now if isinstance(breaker, Open) else math.inf
             if wait > 0:  # A probe that was cancelled proved nothing, and is no trip.
-                target.trips += 1
+                target.trips += isinstance(breaker, Open)
                 events.publish(BreakerOpened(provider=target.name, wait=wait))
-
-    def _gateway(self, target: Target) -> ActorRef[Call | CheckHealth]:
-        """Return the running gateway of a provider, and start one where there is none."""
-        if target.gateway is None:
-            target.started += 1
-            listing = target.listing
-
-            def make() -> ProviderGateway:
-                gateway = ProviderGateway(listing)
-                target.idempotent = gateway.transport.idempotent
-                return gateway
-
-            # Never restarted by the engine: when it may run again is for the breaker to decide.
-            target.gateway = self.context.spawn(
-                make,
-                name=f"{target.name.replace('/', '-')}-{target.started}",
-                restart=Restart.TEMPORARY,
-                stop_timeout=listing.timeout + GRACE,
-            )
-        return target.gateway
+                self.lines.wake_all(line_of(target.name))
 
     def _target(self, name: str) -> Target:
         target = self.targets.get(name)
@@ -442,50 +378,5 @@ class Supervisor(Actor[SmartRequest | OpenAccount | CloseAccount | OpenQuota | I
             raise Permanent(f"there is no provider {name!r}; there are {', '.join(sorted(self.targets))}")
         return target
 
-    async def _unhealthy(self, job: Job) -> tuple[str, ...]:
-        """Check the first choice, and if it is unhealthy the next, and so on; return the unhealthy ones."""
-        unhealthy: list[str] = []
-        for name in self._names(job, ()):
-            target = job.candidates[name]
-            if name in job.tried or not isinstance(target.state.breaker, Closed):
-                continue
-            if (await self._check(target, max_age=self.market.health.max_age)).is_healthy:
-                break
-            unhealthy.append(name)
-        return tuple(unhealthy)
-
-    async def _check(self, target: Target, *, max_age: float) -> Health:
-        now = self.context.now()
-        if target.health is None or now - target.health.checked_at >= max_age:
-            limit = self.market.health.timeout
-            question = CheckHealth(max_age=max_age, timeout=limit)
-            try:
-                target.health = await self._gateway(target).ask(question, timeout=limit + GRACE)
-            except (AskTimeout, ActorCrashed, ActorStopped) as error:
-                target.health = Health(now, problem=str(error))
-        return target.health
-
-    # Those who wait for a place, for money, or for a probe to end.
-
-    async def _wait(self, until: float) -> None:
-        loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[None] = loop.create_future()
-        self._waiting[waiter] = None
-        timer = loop.call_at(until, _release, waiter)
-        try:
-            await waiter
-        finally:
-            timer.cancel()
-            self._waiting.pop(waiter, None)
-
-    def _wake(self) -> None:
-        for waiter in tuple(self._waiting):
-            _release(waiter)
-
     def __repr__(self) -> str:
-        return f"<Supervisor {len(self.targets)} providers, {len(self._waiting)} requests waiting>"
-
-
-def _release(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
+        return f"<Supervisor {len(self.targets)} providers, {len(self.lines)} requests waiting>"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from actors.admission import TargetState
 from actors.breaker import BreakerState, Closed, HalfOpen, Isolated, Open
 from actors.requests import TargetStatus
@@ -20,16 +22,19 @@ class Target:
     """One provider: the state that admissions look at, its gateway while it is not isolated, and its record."""
 
     def __init__(self, listing: Listing) -> None:
-        bucket = None
-        if listing.rate_limit is not None:
-            bucket = TokenBucket(rate=listing.rate_limit, burst=listing.burst)
         self.listing = listing
-        self.state = TargetState(bucket=bucket)
+        self.state = TargetState(bucket=bucket_of(listing))
         self.gateway: ActorRef[Call | CheckHealth] | None = None
-        self.started = 0
         self.idempotent: Idempotent = "no"
         self.health: Health | None = None
         self.calls = self.failures = self.trips = self.spent = 0
+
+    def relist(self, listing: Listing) -> None:
+        """Take on what the registry says now; a quota that stays as it was goes on as it is."""
+        before, self.listing = self.listing, listing
+        if (listing.rate_limit, listing.burst) != (before.rate_limit, before.burst):
+            bucket = bucket_of(listing, after=self.state.bucket)
+            self.state = msgspec.structs.replace(self.state, bucket=bucket)
 
     @property
     def name(self) -> str:
@@ -52,6 +57,14 @@ class Target:
 
     def __repr__(self) -> str:
         return f"<Target {self.name!r} {name_of_state(self.state.breaker)}, {self.state.under_way} calls under way>"
+
+
+def bucket_of(listing: Listing, *, after: TokenBucket | None = None) -> TokenBucket | None:
+    """Return a full bucket for the rate limit of a listing, if it has one; grants of the one before it are not its."""
+    if listing.rate_limit is None:
+        return None
+    serial = 0 if after is None else after.serial + 1
+    return TokenBucket(rate=listing.rate_limit, burst=listing.burst, serial=serial, first_serial=serial)
 
 
 def name_of_state(state: BreakerState) -> str:

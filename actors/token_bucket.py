@@ -91,12 +91,13 @@ class TokenBucket(msgspec.Struct, frozen=True, kw_only=True):
 
         The latest grant is undone in full. Of an earlier one only so much comes back as is certain not to
         have been used by, or promised to, the grants after it: a bucket that was full at any time since then
-        has lost the tokens anyway. So a refund may give back less, and never lets the rate be exceeded.
+        has lost the tokens anyway. So a refund may give back less, and never lets the rate be exceeded. A grant of
+        another bucket gives back nothing.
         """
         unused = grant.weight if weight is None else weight
         if not 0 <= unused <= grant.weight:
             raise ValueError(f"a refund is from 0 to the {grant.weight} tokens of its grant, got {unused}")
-        if grant.serial < self.first_serial:
+        if not self.first_serial <= grant.serial <= self.serial:
             return self
         if grant.serial == self.serial:
             slack = self.slack

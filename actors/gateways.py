@@ -1,0 +1,114 @@
+"""The doors to all providers, as their supervisor keeps them: opened when needed, closed when a breaker opens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from actors.breaker import Isolated, Open
+from actors.classification import classify
+from actors.errors import NotAdmitted, Unclassified
+from actors.gateway import GRACE, Call, CheckHealth, Health, ProviderGateway, Sending
+from runtime import ActorCrashed, AskTimeout, Restart, RuntimeFault
+
+if TYPE_CHECKING:
+    from actors.market import HealthConfig
+    from actors.target import Target
+    from actors.transport import ProviderCall, ProviderReply
+    from runtime import ActorRef, Context
+
+
+class Gateways:
+    """Starts, asks and stops the gateways of providers, each at most once at a time."""
+
+    def __init__(self, context: Context, health: HealthConfig) -> None:
+        self._context = context
+        self._health = health
+        self._started = 0
+
+    def open(self, target: Target) -> ActorRef[Call | CheckHealth]:
+        """Return the running gateway of a provider, and start one where there is none.
+
+        Raises `Unclassified` where its transport cannot be made.
+        """
+        if target.gateway is None:
+            listing = target.listing
+
+            def make() -> ProviderGateway:
+                gateway = ProviderGateway(listing)
+                target.idempotent = gateway.transport.idempotent
+                return gateway
+
+            self._started += 1
+            try:
+                # Never restarted by the engine: when it may run again is for the breaker to decide.
+                target.gateway = self._context.spawn(
+                    make,
+                    name=f"gateway-{self._started}-{target.name.replace('/', '-')}",
+                    restart=Restart.TEMPORARY,
+                    stop_timeout=listing.timeout + GRACE,
+                )
+            except RuntimeFault:
+                raise
+            except Exception as error:
+                # A market is the user's; one provider that cannot be reached must not take the others along.
+                what = f"no transport to {target.name!r} could be made: {type(error).__name__}: {error}"
+                raise Unclassified(what, provider=target.name, outcome="not_started") from error
+        return target.gateway
+
+    def close(self, target: Target) -> None:
+        """Stop the gateway of a provider, if it runs; it finishes the calls under way."""
+        if target.gateway is not None:
+            target.gateway.stop()
+            target.gateway = None
+
+    async def call(self, target: Target, call: ProviderCall, sending: Sending) -> ProviderReply:
+        """Make one call; raises members of `CallFailed` only."""
+        gateway: ActorRef[Call | CheckHealth] | None = None
+        try:
+            gateway = self.open(target)
+            return await gateway.ask(Call(call, sending), timeout=call.timeout + GRACE)
+        except (AskTimeout, ActorCrashed) as fault:
+            cause: Exception = fault
+            if isinstance(fault, ActorCrashed):
+                self._forget(target, gateway)
+                cause = ConnectionResetError(str(fault))
+            raise classify(
+                cause,
+                provider=target.name,
+                sent=sending.is_sent,
+                paid=call.max_cost > 0,
+                idempotent=target.idempotent != "no",
+            ) from fault
+        except RuntimeFault as fault:
+            self._forget(target, gateway)
+            raise NotAdmitted(f"{target.name!r}: {fault}", provider=target.name) from fault
+
+    async def check(self, target: Target, *, max_age: float) -> Health:
+        """Return the provider's health, less than `max_age` seconds old; one that does not answer is unhealthy."""
+        started = self._context.now()
+        if not is_fresh(target, max_age=max_age, now=started):
+            limit = self._health.timeout
+            gateway: ActorRef[Call | CheckHealth] | None = None
+            try:
+                gateway = self.open(target)
+                question = CheckHealth(max_age=max_age, timeout=limit)
+                target.health = await gateway.ask(question, timeout=limit + 2 * GRACE)
+            except (RuntimeFault, Unclassified) as error:
+                target.health = Health(started, problem=str(error))
+                if not isinstance(error, AskTimeout):
+                    self._forget(target, gateway)
+            finally:
+                if isinstance(target.state.breaker, Open | Isolated):
+                    # It was opened for the check alone; the probe gets a fresh one.
+                    self.close(target)
+        return target.health or Health(started)
+
+    def _forget(self, target: Target, gateway: ActorRef[Call | CheckHealth] | None) -> None:
+        """Let the next call start another gateway, unless somebody has done so already."""
+        if target.gateway is gateway:
+            target.gateway = None
+
+
+def is_fresh(target: Target, *, max_age: float, now: float) -> bool:
+    """Tell whether the last check of a provider is less than `max_age` seconds old."""
+    return target.health is not None and now - target.health.checked_at < max_age

@@ -1,0 +1,221 @@
+"""One decision over everything that a call would consume: all of it, or nothing."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors import (
+    Account,
+    BreakerConfig,
+    BreakerOpen,
+    BudgetExceeded,
+    BulkheadFull,
+    ConnectionFailed,
+    DeadlineTooShort,
+    FunctionTransport,
+    Listing,
+    OutcomeUnknown,
+    Permanent,
+    Provider,
+    RateLimited,
+    RetryBudget,
+    Throttled,
+    TokenBucket,
+    Transient,
+)
+from actors.admission import THROTTLED_FOR, Admitted, Later, Never, TargetState, admit, settle
+from actors.breaker import Closed, HalfOpen, Isolated, Open
+
+CONFIG = BreakerConfig(failure_threshold=2)
+
+
+async def answer(_: Any) -> str:
+    return "done"
+
+
+LISTING = Listing(
+    provider=Provider(name="a", services={"s"}, price=10),
+    transport=lambda: FunctionTransport(answer, paid=True, idempotent="no"),
+    max_concurrency=2,
+)
+
+
+def decide(state: TargetState, *accounts: Account, **facts: Any) -> Any:
+    defaults = {"amount": 10, "is_retry": False, "now": 100.0, "deadline": 200.0, "breaker": CONFIG}
+    return admit(LISTING, state, accounts, **defaults | facts)
+
+
+def refusal(decision: Any) -> str:
+    assert isinstance(decision, Later | Never)
+    return type(decision.refusal).__name__
+
+
+def test_an_admission_takes_everything_at_once_and_leaves_its_inputs_as_they_are():
+    bucket = TokenBucket(rate=1.0, burst=1)
+    state, account = TargetState(bucket=bucket), Account(name="batch", cap=15)
+    decision = decide(state, account)
+    assert isinstance(decision, Admitted)
+    assert (decision.state.under_way, decision.accounts[0].reserved, decision.amount) == (1, 10, 10)
+    assert decision.state.bucket is not None
+    assert not isinstance(decision.state.bucket.take(100.0), tuple)
+    assert (state, account) == (TargetState(bucket=bucket), Account(name="batch", cap=15))
+
+
+BUSY = Account(name="batch", cap=15, reserved=10)
+POOR = Account(name="batch", cap=9)
+EMPTY = TokenBucket(rate=0.5, burst=1).reserve(100.0)[0]
+TIRED = RetryBudget(tokens=0.5, min_per_second=0.25, updated=100.0)
+
+
+@pytest.mark.parametrize(
+    ("state", "accounts", "facts", "kind", "error", "at", "is_sooner_possible"),
+    [
+        (TargetState(), (), {"deadline": 100.0}, Never, DeadlineTooShort, None, None),
+        (TargetState(), (POOR,), {}, Never, BudgetExceeded, None, None),
+        (TargetState(), (BUSY, POOR), {}, Never, BudgetExceeded, None, None),
+        (TargetState(), (BUSY,), {}, Later, BudgetExceeded, math.inf, True),
+        (TargetState(gated_until=107.0), (), {}, Later, RateLimited, 107.0, False),
+        (TargetState(under_way=2), (), {}, Later, BulkheadFull, math.inf, True),
+        (TargetState(bucket=EMPTY), (), {}, Later, RateLimited, 102.0, False),
+        (TargetState(retries=TIRED), (), {"is_retry": True}, Later, RateLimited, 102.0, False),
+        (
+            TargetState(retries=RetryBudget(tokens=0.5, min_per_second=0.0)),
+            (),
+            {"is_retry": True},
+            Never,
+            RateLimited,
+            None,
+            None,
+        ),
+        (TargetState(breaker=Open(epoch=1, until=130.0)), (), {}, Later, BreakerOpen, 130.0, False),
+        (TargetState(breaker=HalfOpen(epoch=1, lease_ends=120.0)), (), {}, Later, BreakerOpen, 120.0, True),
+        (TargetState(breaker=Isolated(epoch=1)), (), {}, Never, BreakerOpen, None, None),
+        # What cannot change is told before what may: nobody waits for a place at an isolated provider.
+        (TargetState(breaker=Isolated(epoch=1), under_way=2), (), {}, Never, BreakerOpen, None, None),
+        (TargetState(under_way=2), (POOR,), {}, Never, BudgetExceeded, None, None),
+    ],
+)
+def test_each_refusal_says_whether_and_when_to_come_back(
+    state: TargetState, accounts: Any, facts: Any, kind: Any, error: Any, at: Any, is_sooner_possible: Any
+):
+    decision = decide(state, *accounts, **facts)
+    assert isinstance(decision, kind)
+    assert isinstance(decision.refusal, error)
+    if isinstance(decision, Later):
+        assert (decision.at, decision.is_sooner_possible) == (at, is_sooner_possible)
+
+
+def test_who_may_be_admitted_in_time_is_told_by_the_clock_or_by_a_call_under_way():
+    later = Later(refusal=BulkheadFull("a", max_concurrency=1), line=("provider", "a"), at=50.0)
+    assert (later.is_in_time(50.1), later.is_in_time(50.0)) == (True, False)
+    assert msgspec.structs.replace(later, is_sooner_possible=True).is_in_time(1.0)
+
+
+def test_a_retry_takes_a_retry_token_and_a_first_attempt_adds_to_them():
+    assert decide(TargetState(), is_retry=True).state.retries.tokens == RetryBudget().tokens - 1
+    assert decide(TargetState()).state.retries.tokens == RetryBudget().tokens + 0.1
+
+
+def test_a_repetition_of_what_is_held_already_reserves_nothing():
+    full = Account(name="batch", cap=10, held=10)
+    decision = decide(TargetState(), full, amount=0)
+    assert isinstance(decision, Admitted)
+    assert decision.accounts == (full,)
+
+
+def end(admitted: Admitted, error: Any = None, *, answered: bool = False, now: float = 101.0) -> TargetState:
+    return settle(admitted.state, admitted, error, answered=answered, now=now, breaker=CONFIG, random=0.5)
+
+
+@pytest.mark.parametrize(
+    ("error", "failures"),
+    [
+        (Transient("down"), 1),
+        (ConnectionFailed("a", "refused"), 1),
+        (OutcomeUnknown("lost"), 1),
+        (Throttled("slow"), 0),
+        (Permanent("no"), 0),
+        (BulkheadFull("a", max_concurrency=2), 0),
+        (None, 0),
+    ],
+    ids=lambda one: type(one).__name__,
+)
+def test_only_what_is_the_providers_fault_counts_against_it(error: Any, failures: int):
+    after = end(decide(TargetState()), error)
+    assert isinstance(after.breaker, Closed)
+    assert (after.breaker.failures, after.under_way) == (failures, 0)
+
+
+def test_tokens_come_back_only_from_a_call_that_never_ran():
+    state = TargetState(bucket=TokenBucket(rate=1.0, burst=1))
+    for error, comes_back in ((BulkheadFull("a", max_concurrency=2), True), (Transient("down"), False), (None, False)):
+        bucket = end(decide(state), error, now=100.0).bucket
+        assert bucket is not None
+        assert isinstance(bucket.take(100.0), tuple) is comes_back
+
+
+def test_tokens_of_a_quota_that_was_replaced_meanwhile_do_not_come_back():
+    admitted = decide(TargetState(bucket=TokenBucket(rate=1.0, burst=1)))
+    fresh = TokenBucket(rate=5.0, burst=2, serial=9, first_serial=9)
+    state = msgspec.structs.replace(admitted.state, bucket=fresh)
+    after = settle(state, admitted, ConnectionFailed("a", "x"), answered=False, now=101.0, breaker=CONFIG, random=0.5)
+    assert after.bucket == fresh
+    gone = msgspec.structs.replace(admitted.state, bucket=None)
+    after = settle(gone, admitted, ConnectionFailed("a", "x"), answered=False, now=101.0, breaker=CONFIG, random=0.5)
+    assert after.bucket is None
+
+
+def test_throttling_gates_for_as_long_as_asked_and_never_shortens_a_gate():
+    admitted = decide(TargetState())
+    assert end(admitted, Throttled("slow", retry_after=9.0)).gated_until == 110.0
+    assert end(admitted, Throttled("slow")).gated_until == 101.0 + THROTTLED_FOR
+    gated = msgspec.structs.replace(admitted, state=msgspec.structs.replace(admitted.state, gated_until=500.0))
+    assert end(gated, Throttled("slow", retry_after=9.0)).gated_until == 500.0
+
+
+def test_a_probe_closes_opens_or_gives_its_place_back():
+    admitted = decide(TargetState(breaker=Open(epoch=1, until=100.0)))
+    assert admitted.permit.probe
+    assert refusal(decide(admitted.state)) == "BreakerOpen"
+    assert isinstance(end(admitted, answered=True).breaker, Closed)
+    again = end(admitted, Transient("down")).breaker
+    assert isinstance(again, Open)
+    assert again.until > 101.0
+    back = end(admitted).breaker
+    assert isinstance(back, Open)
+    assert back.until == 101.0
+
+
+@given(
+    under_way=st.integers(0, 3),
+    gated=st.floats(90, 110),
+    cap=st.integers(0, 30),
+    reserved=st.integers(0, 30),
+    is_retry=st.booleans(),
+    tokens=st.floats(0, 3),
+    breaker=st.sampled_from([Closed(), Open(1, 90.0), Open(1, 110.0), HalfOpen(1, 90.0), HalfOpen(1, 110.0)]),
+)
+def test_what_is_admitted_keeps_every_limit(**facts: Any):
+    account = Account(name="batch", cap=facts["cap"], reserved=min(facts["reserved"], facts["cap"]))
+    state = TargetState(
+        breaker=facts["breaker"],
+        bucket=EMPTY if facts["under_way"] == 1 else None,
+        retries=RetryBudget(tokens=facts["tokens"], updated=100.0),
+        under_way=facts["under_way"],
+        gated_until=facts["gated"],
+    )
+    decision = decide(state, account, is_retry=facts["is_retry"])
+    if isinstance(decision, Admitted):
+        assert decision.state.under_way <= LISTING.max_concurrency
+        assert decision.accounts[0].reserved + decision.accounts[0].settled <= facts["cap"]
+        assert facts["gated"] <= 100.0
+        assert decision.permit.probe == (not isinstance(facts["breaker"], Closed))
+        assert decision.state.retries.tokens >= 0
+    else:
+        assert decision.refusal.outcome == "not_started"

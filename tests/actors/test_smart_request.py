@@ -1,0 +1,110 @@
+"""One request, as a caller writes it; in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from actors import (
+    BudgetExceeded,
+    FunctionTransport,
+    Listing,
+    Market,
+    OpenAccount,
+    Permanent,
+    Provider,
+    ProviderCall,
+    ProviderFilter,
+    SmartRequest,
+    Supervisor,
+    smart_request,
+)
+from runtime import ActorStopped, ActorSystem
+
+
+class Recorder:
+    """A provider that answers what it was asked."""
+
+    def __init__(self) -> None:
+        self.calls: list[ProviderCall] = []
+
+    async def __call__(self, call: ProviderCall) -> Any:
+        self.calls.append(call)
+        return call.input
+
+
+def market(recorder: Recorder, *, price: int = 10) -> Market:
+    provider = Provider(name="a", services={"translation"}, price=price, reputation=80, capabilities={"en", "de"})
+    return Market(
+        providers=[
+            Listing(provider=provider, transport=lambda: FunctionTransport(recorder, paid=True, idempotent="key"))
+        ]
+    )
+
+
+async def test_a_request_says_everything_and_is_answered_with_who_what_and_how_much():
+    recorder = Recorder()
+    async with ActorSystem("requests", seed=1) as system:
+        supervisor = system.spawn(lambda: Supervisor(market(recorder)))
+        await supervisor.ask(OpenAccount(name="job", cap=100), timeout=1)
+        result = await smart_request(
+            supervisor,
+            service="translation",
+            input={"text": "Hello", "target": "de"},
+            budget="0.20",
+            where=ProviderFilter(min_reputation=70, required_capabilities={"en", "de"}),
+            strategy="best",
+            fallback_strategies=("balanced", "cheapest"),
+            health_check=True,
+            timeout=10.0,
+            account="job",
+            request_id="r-1",
+            idempotency_key="k-1",
+        )
+        assert (result.output, result.provider) == ({"text": "Hello", "target": "de"}, "a")
+        assert (result.cost, result.attempts, result.request_id, result.failures) == (10, 1, "r-1", ())
+        (call,) = recorder.calls
+        assert (call.request_id, call.idempotency_key, call.max_cost, call.timeout) == ("r-1", "k-1", 10, 10.0)
+
+
+async def test_a_request_without_names_gets_one_for_itself_and_its_key():
+    recorder = Recorder()
+    async with ActorSystem("requests") as system:
+        supervisor = system.spawn(lambda: Supervisor(market(recorder)))
+        first, second = [await smart_request(supervisor, service="translation", input=1) for _ in range(2)]
+        assert first.request_id != second.request_id
+        assert [call.idempotency_key for call in recorder.calls] == [first.request_id, second.request_id]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"timeout": 0.0}, {"timeout": -1.0}, {"strategy": "luckiest"}, {"budget": 0.1}, {"budget": "-1"}],
+    ids=repr,
+)
+async def test_what_makes_no_sense_is_refused_before_anybody_is_asked(wrong: dict[str, Any]):
+    recorder = Recorder()
+    async with ActorSystem("requests") as system:
+        supervisor = system.spawn(lambda: Supervisor(market(recorder)))
+        with pytest.raises((ValueError, TypeError)):
+            await smart_request(supervisor, **{"service": "translation", "input": 1} | wrong)
+        assert recorder.calls == []
+    with pytest.raises(ValueError, match="strategies"):
+        SmartRequest(service="s", input=1, timeout=1.0, strategies=())
+
+
+async def test_refusals_reach_the_caller_as_what_they_are():
+    recorder = Recorder()
+    async with ActorSystem("requests") as system:
+        supervisor = system.spawn(lambda: Supervisor(market(recorder)))
+        with pytest.raises(Permanent, match="no open account 'nobody'"):
+            await smart_request(supervisor, service="translation", input=1, account="nobody")
+        with pytest.raises(BudgetExceeded):
+            await smart_request(supervisor, service="translation", input=1, budget="0.000001")
+        supervisor.stop()
+        await supervisor.terminated()
+        with pytest.raises(ActorStopped):
+            await smart_request(supervisor, service="translation", input=1)
+    assert recorder.calls == []
+    assert len(asyncio.all_tasks()) == 1
