@@ -15,7 +15,7 @@ from actors.provider import ProviderFilter
 from actors.rate_limiter import Acquire
 from actors.requests import CloseAccount, OpenAccount, OpenQuota, SmartRequest, SmartResult
 from actors.smart_request import ANSWER_GRACE
-from runtime import RuntimeFault
+from runtime import ActorCrashed, AskTimeout, RuntimeFault
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Sequence
@@ -58,7 +58,7 @@ Outcome: TypeAlias = Done | Failed | Unknown
 
 
 def budget_exhausted(outcome: Outcome, account: str) -> bool:
-    """Tell whether an item failed for want of money in `account`, as every item after it will."""
+    """Tell whether an item failed for want of money in `account`; a cheaper one may still be served."""
     error = getattr(outcome, "error", None)
     refusals = [error, *getattr(error, "refused", ())]
     return any(isinstance(one, BudgetExceeded) and one.cap == account for one in refusals)
@@ -115,8 +115,8 @@ async def robust_batch(
     finally:
         if limiter is not None:
             limiter.stop()
-        with anyio.CancelScope(shield=True), suppress(RuntimeFault):
-            # A supervisor that is gone has closed its accounts.
+        with anyio.CancelScope(shield=True), suppress(CallFailed, RuntimeFault):
+            # A supervisor that is gone, or was restarted, has forgotten its accounts.
             await supervisor.ask(CloseAccount(name=name), timeout=HOUSEKEEPING)
 
 
@@ -157,8 +157,16 @@ async def serve(
         if limiter is not None:
             # A long line is no failure of the item, whose own time begins with its turn.
             await limiter.ask(Acquire(), timeout=MAX_QUEUEING)
+    except (CallFailed, RuntimeFault) as error:
+        return Failed(index, item, error)
+    try:
         return Done(index, item, await supervisor.ask(request, timeout=request.timeout + ANSWER_GRACE))
     except OutcomeUnknown as error:
         return Unknown(index, item, error)
+    except (AskTimeout, ActorCrashed) as error:
+        # The supervisor took the request, and nobody can say how far it came.
+        unknown = OutcomeUnknown(f"the supervisor did not say what became of it: {error}")
+        unknown.__cause__ = error
+        return Unknown(index, item, unknown)
     except (CallFailed, RuntimeFault) as error:
         return Failed(index, item, error)

@@ -227,7 +227,8 @@ class Supervisor(Actor[SmartRequest | OpenAccount | CloseAccount | OpenQuota | I
             target.state,
             [purse.account for purse in job.purses],
             amount=0 if job.repeats(target) else listing.provider.price,
-            is_retry=target.name in job.tried,
+            # A repetition under its key is owed: nobody else may be asked meanwhile.
+            is_retry=target.name in job.tried and not job.repeats(target),
             now=now,
             deadline=job.deadline,
             breaker=self.market.breaker,

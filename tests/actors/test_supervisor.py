@@ -324,6 +324,16 @@ async def test_retries_of_one_target_draw_on_one_budget():
         stage.assert_at_rest()
 
 
+async def test_a_repetition_that_is_owed_draws_on_no_retry_budget():
+    """A call that may have been paid is repeated under its key, whatever other requests have been retried."""
+    script = Script(Transient("500", provider="a", charged="held"), "done")
+    async with staged(offer("a", script, price=1000, idempotent="key"), retry=Retry(base=0.0, cap=0.0)) as stage:
+        target = stage.actor.targets["a"]
+        target.state = type(target.state)(retries=RetryBudget(tokens=0.0, ratio=0.0, min_per_second=0.0))
+        assert (await stage.request()).output == "done"
+        assert len({call.idempotency_key for call in script.calls}) == 1
+
+
 async def test_a_retry_waits_only_until_its_budget_has_a_whole_token_again():
     script = Script(flaky("a"), "done")
     async with staged(offer("a", script)) as stage:
