@@ -85,24 +85,21 @@ async def robust_batch(
 
     An item is the input of `service`, or a whole `SmartRequest`. `items` may be an async iterator without end: memory
     stays flat. `rate_limit` bounds the requests begun per second, `budget` the money of the whole batch and
-    `item_budget` of each item that brings none (dollars as str, int or Decimal), `timeout` the seconds an item has
-    once it has begun.
-    `account` names the batch in `BudgetExceeded.cap`; by default a name is made up.
+    `item_budget` that of each item that brings none (dollars as str, int or Decimal); `timeout` is the seconds an item
+    has once it has begun. `account` names the batch in `BudgetExceeded.cap`; by default a name is made up.
 
-    Leaving the block early cancels what is under way, waits until it has let go of its money, and closes the source.
-    Exceptions of the source are raised where the outcomes are consumed.
+    Leaving the block early cancels what is under way and closes the source. What that raises is raised to the consumer.
     """
     terms = Terms(
         service=service,
         timeout=timeout,
-        budget=None if item_budget is None else to_micros(item_budget),
+        budget=cap_of(item_budget),
         where=where or ProviderFilter(),
         strategies=(strategy, *fallback_strategies),
         health_check=health_check,
     )
-    opening = OpenAccount(name=account, cap=None if budget is None else to_micros(budget))
     limiter: ActorRef[Acquire] | None = None
-    name = await supervisor.ask(opening, timeout=HOUSEKEEPING)
+    name = await supervisor.ask(OpenAccount(name=account, cap=cap_of(budget)), timeout=HOUSEKEEPING)
     try:
         if rate_limit is not None:
             limiter = await supervisor.ask(OpenQuota(name=name, rate=rate_limit), timeout=HOUSEKEEPING)
@@ -118,6 +115,11 @@ async def robust_batch(
         with anyio.CancelScope(shield=True), suppress(CallFailed, RuntimeFault):
             # A supervisor that is gone, or was restarted, has forgotten its accounts.
             await supervisor.ask(CloseAccount(name=name), timeout=HOUSEKEEPING)
+
+
+def cap_of(budget: Amount | None) -> Micros | None:
+    """Return a budget in micro-units; None has no cap."""
+    return None if budget is None else to_micros(budget)
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):

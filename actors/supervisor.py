@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -37,7 +37,7 @@ from actors.requests import (
 from actors.routing import after_failure, ends_request, in_order
 from actors.target import Target
 from actors.waiting import Line, Wait, WaitingLines
-from runtime import Actor, ActorRef, RuntimeFault, handles
+from runtime import Actor, ActorRef, Request, RuntimeFault, handles
 
 if TYPE_CHECKING:
     from actors.account import Account
@@ -132,6 +132,13 @@ class Supervisor(Actor[SmartRequest | OpenAccount | CloseAccount | OpenQuota | I
         if message.check_health:
             await asyncio.gather(*(self.gateways.check(target, max_age=0.0) for target in targets))
         return tuple(target.status() for target in targets)
+
+    def unclaimed(self, request: Request[Any], answer: Any) -> None:
+        """Undo what was opened for somebody who had gone before the answer came."""
+        if isinstance(request, OpenAccount):
+            self.accounts.close(answer)
+        elif isinstance(request, OpenQuota):
+            answer.stop()
 
     # The pipeline.
 

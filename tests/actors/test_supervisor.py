@@ -893,6 +893,29 @@ async def test_made_up_account_names_avoid_those_in_use():
         assert len({*names, "account-1"}) == 4
 
 
+async def test_what_was_opened_for_somebody_who_had_gone_is_closed_again():
+    kept = 0
+    for k in range(5):
+        async with staged(offer("a", Script())) as stage:
+            await steps(3)
+            accounts = [asyncio.create_task(stage.ref.ask(OpenAccount(), timeout=1)) for _ in range(200)]
+            quotas = [asyncio.create_task(stage.ref.ask(OpenQuota(name="q", rate=1.0), timeout=1)) for _ in range(50)]
+            await steps(k)
+            for asking in (*accounts, *quotas):
+                asking.cancel()
+            await asyncio.wait([*accounts, *quotas])
+            await steps(10)
+            assert len(stage.actor.accounts) == sum(not asking.cancelled() for asking in accounts)
+            limiters = [name for name in stage.actor.context.children if name.startswith("quota")]
+            assert len(limiters) == sum(not asking.cancelled() for asking in quotas)
+            kept += len(stage.actor.accounts)
+    assert kept > 0
+    async with staged(offer("a", Script())) as stage:
+        await steps(1)
+        stage.actor.unclaimed(OpenAccount(), stage.actor.accounts.open(None, cap=1))
+        assert len(stage.actor.accounts) == 0
+
+
 async def test_prices_that_change_between_requests_are_paid_as_they_were_admitted():
     script = Script("done", lasts=1.0)
     cheap, dear = offer("a", script, price=10), offer("a", script, price=30)
