@@ -25,6 +25,7 @@ from runtime.events import DeadLetter as DeadLetter
 from runtime.events import DeadReason as DeadReason
 from runtime.events import Event as Event
 from runtime.events import Terminated as Terminated
+from runtime.interceptor import Interceptor as Interceptor
 from runtime.mailbox import Mailbox as Mailbox
 from runtime.mailbox import Overflow as Overflow
 from runtime.messages import Message as Message
@@ -33,6 +34,7 @@ from runtime.ref import ActorRef as ActorRef
 from runtime.supervision import Directive as Directive
 from runtime.supervision import Exit as Exit
 from runtime.supervision import ExitReason as ExitReason
+from runtime.supervision import Reroute as Reroute
 from runtime.supervision import Restart as Restart
 from runtime.supervision import RestartIntensity as RestartIntensity
 from runtime.supervision import Strategy as Strategy

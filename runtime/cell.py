@@ -16,22 +16,24 @@ from runtime.actor import Actor
 from runtime.children import Children
 from runtime.context import DEFAULT_OPTIONS, SpawnOptions
 from runtime.deadline import current_deadline
-from runtime.envelope import Ask
-from runtime.errors import ActorCrashed, ActorStopped, NameTaken
+from runtime.envelope import Ask, Rerouted, Stashed, told
+from runtime.errors import ActorCrashed, ActorStopped, MailboxFull, NameTaken
 from runtime.events import (
     ActorEnded,
     ActorFailed,
     ActorRestarted,
     ActorStarted,
     CancellationIgnored,
+    DeadReason,
     Terminated,
 )
 from runtime.handling import ALIVE, AWAITING_RESTART, ENDED, ENDING, NO_GOAL, STARTING, Goal, Handling, as_failure
 from runtime.inbox import NO_MAIL
 from runtime.log import logger_for
 from runtime.mailbox import DEFAULT_MAILBOX, Mailbox
-from runtime.messages import name_of
+from runtime.messages import Request, name_of
 from runtime.ref import ActorRef
+from runtime.snapshot import ActorSnapshot
 from runtime.supervision import KILLED, STOPPED, Exit, Restart, Supervision, ended_by
 from runtime.timers import Timers
 
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from runtime.engine import Engine
     from runtime.event_stream import EventStream
     from runtime.log import Logger
+    from runtime.registry import Registry
 
 M = TypeVar("M")
 
@@ -63,6 +66,7 @@ class Cell(Handling):
         "restart_timer",
         "restarted_at",
         "stale",
+        "started_at",
         "waiters",
         "watchers",
         "watching",
@@ -93,6 +97,7 @@ class Cell(Handling):
         self.task = self.lifecycle = None
         self.lanes = None
         self.later = None
+        self.stashed = None
         self.until = None
         self.owner = owner
         self._name = name
@@ -102,6 +107,7 @@ class Cell(Handling):
         self.exit: Exit | None = None
         self.begun = False
         self.stale = False
+        self.started_at = engine.loop.time()
         self.attempt = 0
         self.restarted_at = 0.0
         self.restart_timer: asyncio.TimerHandle | None = None
@@ -111,6 +117,8 @@ class Cell(Handling):
         self._children: Children | None = None
         self._timers: Timers | None = None
         actor.__bind__(self)
+        if engine.interceptors is not None:
+            engine.interceptors.intercept(actor)
         if type(actor).started is Actor.started and not engine.events.wants(ActorStarted):
             self.phase = ALIVE
             self.begun = True
@@ -158,6 +166,10 @@ class Cell(Handling):
         return self.engine.events
 
     @property
+    def registry(self) -> Registry:
+        return self.engine.registry
+
+    @property
     def log(self) -> Logger:
         return logger_for(self.path)
 
@@ -196,7 +208,7 @@ class Cell(Handling):
         return child.ref
 
     def watch(self, ref: ActorRef[Any]) -> None:
-        target = ref.recipient
+        target = ref.recipient.home
         if not isinstance(target, Cell):
             raise TypeError(f"{ref!r} cannot be watched")
         if target.exit is not None:
@@ -209,7 +221,7 @@ class Cell(Handling):
         target.watchers[self] = self.watching[target] = None
 
     def unwatch(self, ref: ActorRef[Any]) -> None:
-        target = ref.recipient
+        target = ref.recipient.home
         if isinstance(target, Cell) and target.watchers is not None and self.watching is not None:
             target.watchers.pop(self, None)
             self.watching.pop(target, None)
@@ -240,11 +252,52 @@ class Cell(Handling):
             facts.append(self.exit.reason.value)
         return ", ".join(facts)
 
+    @property
+    def home(self) -> Cell:
+        return self
+
+    @property
+    def waiting(self) -> int:
+        """The messages in the mailbox, those that wait for a place in a lane included."""
+        return len(self.queue) + sum(len(lane.waiting) for lane in (self.lanes or {}).values())
+
+    @property
+    def working(self) -> int:
+        """The handlers under way, and the answers that are still to come from a future."""
+        at_work = self.busy or (self.task is not None and self.current is not None)
+        return at_work + len(self.lane_tasks()) + len(self.later or ())
+
+    @property
+    def load(self) -> int:
+        return self.waiting + len(self.senders or ()) + self.working
+
+    def snapshot(self) -> ActorSnapshot:
+        """Describe this actor and all below it as plain values."""
+        children = self._children.by_name if self._children is not None else {}
+        working = self.working
+        return ActorSnapshot(
+            path=self.path,
+            actor=type(self.actor).__name__,
+            phase=self.phase.value,
+            waiting=self.waiting,
+            capacity=self.mailbox.capacity,
+            working=working,
+            idle=self.idle and self.phase is ALIVE and not self.goal and not working,
+            restarts=self.attempt,
+            age=self.now() - self.started_at,
+            children=tuple(child.snapshot() for child in children.values()),
+        )
+
     # As a child of its supervisor, and the supervisor of its children.
 
     @property
     def is_alive(self) -> bool:
         return self.phase in (STARTING, ALIVE) and not self.goal
+
+    @property
+    def siblings(self) -> Mapping[str, ActorRef[Any]]:
+        """The living children of the same parent, this one included."""
+        return self.owner.children if self.owner is not None else {}
 
     @property
     def is_waiting(self) -> bool:
@@ -294,6 +347,8 @@ class Cell(Handling):
                     raise no_new_actor(self.factory, actor)
                 self.actor = actor
                 actor.__bind__(self)
+                if self.engine.interceptors is not None:
+                    self.engine.interceptors.intercept(actor)
             if self.actor.starts_async:
                 self.task = self.engine.create_task(self._begin_in_task(), name=f"{self.name} starts")
                 return
@@ -341,11 +396,55 @@ class Cell(Handling):
         self.stale = True
         self.engine.enqueue(self)
 
+    def reroute(self, item: Any, error: BaseException) -> bool:
+        plan = self.owner.supervision.reroute if self.owner is not None else None
+        if plan is None or not isinstance(error, Exception) or not plan.when(error):
+            return False
+        times = (item.reroutes if isinstance(item, Ask) else item.times if isinstance(item, Rerouted) else 0) + 1
+        target: ActorRef[Any] | None = self.siblings.get(plan.to) if isinstance(plan.to, str) else plan.to
+        if times > plan.max_times or target is None or target is self.ref:
+            self.bury(item, DeadReason.POISON)
+            return False
+        if isinstance(item, Ask):
+            item.reroutes = times
+            item.put_back()
+        else:
+            item = Rerouted(told(item), times)
+        target.recipient.take_over(item)
+        return True
+
+    def take_over(self, item: Any) -> None:
+        self.deliver_or_bury(item)
+
+    # Putting mail aside.
+
+    def stash(self, message: Any) -> Any:
+        ask = self.current if isinstance(self.current, Ask) and self.current.message is message else None
+        if any(told(item) is message for lane in (self.lanes or {}).values() for item in lane.running.values()):
+            raise RuntimeError(f"{self.path} cannot stash {name_of(message)}, whose handler is concurrent")
+        if ask is None and isinstance(message, Request) and self.until is not None:
+            # It came without an envelope, because the actor was at rest.
+            ask = Ask(message, self.until)
+        if self.stashed is None:
+            self.stashed = deque()
+        if len(self.stashed) >= self.mailbox.capacity:
+            raise MailboxFull(self.path, capacity=self.mailbox.capacity)
+        self.stashed.append(message if ask is None else ask)
+        return None if ask is None else Stashed(ask)
+
+    def unstash_all(self) -> None:
+        stashed, self.stashed = self.stashed, None
+        if stashed:
+            if self.queue is NO_MAIL:
+                self.open()
+            self.queue.extendleft(reversed(stashed))
+            if self.idle:
+                self.schedule()
+
     # Ending.
 
     def failed(self, error: Exception, message: Any) -> None:
-        told = message.message if isinstance(message, Ask) else message
-        self.engine.events.publish(ActorFailed(self.ref, error, told))
+        self.engine.events.publish(ActorFailed(self.ref, error, told(message)))
         self.cause = error
         self.end(Goal.CRASH)
 
@@ -461,6 +560,7 @@ class Cell(Handling):
         self._children = None
         self._drop_timers()
         self.unpark()
+        self.unstash_all()
         if goal is Goal.CRASH or (goal is Goal.RETIRE and self.restart is Restart.PERMANENT):
             siblings = self.owner._children if self.owner is not None else None  # noqa: SLF001 - of its own class.
             if siblings is not None:

@@ -20,6 +20,7 @@ from runtime.supervision import (
 if TYPE_CHECKING:
     from runtime.engine import Engine
     from runtime.ref import ActorRef
+    from runtime.snapshot import ActorSnapshot
 
 
 class Child(Protocol):
@@ -42,6 +43,7 @@ class Child(Protocol):
     def terminate(self, exit: Exit) -> None: ...  # noqa: A002 - the field's word for how a process ended.
     async def join(self) -> Exit: ...
     async def instance_gone(self) -> None: ...
+    def snapshot(self) -> ActorSnapshot: ...
 
 
 class Parent(Protocol):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from runtime.event_stream import EventStream
     from runtime.log import Logger
     from runtime.ref import ActorRef
+    from runtime.registry import Registry
     from runtime.timers import Timers
 
 M = TypeVar("M")
@@ -36,6 +37,16 @@ class SpawnOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 DEFAULT_OPTIONS = SpawnOptions()
+
+
+class Spawner(Protocol):
+    """Whatever starts actors: a system, or the context of an actor, which then supervises them."""
+
+    def spawn(
+        self, factory: Callable[[], Actor[M]], *, name: str | None = None, mailbox: Mailbox = DEFAULT_MAILBOX
+    ) -> ActorRef[M]:
+        """Start an actor; see `ActorSystem.spawn`."""
+        ...
 
 
 class Context(Protocol):
@@ -77,6 +88,11 @@ class Context(Protocol):
         ...
 
     @property
+    def registry(self) -> Registry:
+        """Who renders which service in this system: actors by key."""
+        ...
+
+    @property
     def log(self) -> Logger:
         """A logger whose lines carry the actor's path."""
         ...
@@ -103,6 +119,18 @@ class Context(Protocol):
 
     def unwatch(self, ref: ActorRef[Any]) -> None:
         """Undo `watch`; a `Terminated` that is already in the mailbox stays."""
+        ...
+
+    def stash(self, message: Any) -> Any:
+        """Put the message being handled aside until `unstash_all`; `return` what this returns, also for a request.
+
+        What is stashed survives a restart, and expires like other mail. Raises `MailboxFull` where as much is stashed
+        as the mailbox holds, and `RuntimeError` for a request of a concurrent handler.
+        """
+        ...
+
+    def unstash_all(self) -> None:
+        """Put what was stashed back in front of the mail, in its order."""
         ...
 
     def stop(self) -> None:

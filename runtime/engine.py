@@ -13,11 +13,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from runtime.deadline import DeadlineWatch
 from runtime.event_stream import EventStream
+from runtime.registry import Registry
+from runtime.interceptor import Tables
 
 if TYPE_CHECKING:
     import asyncio
     import random
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Sequence
+
+    from runtime.interceptor import Interceptor
 
 MESSAGES_PER_ACTIVATION = 64
 MESSAGES_PER_TURN = 512
@@ -45,17 +49,27 @@ class Engine:
         "context",
         "deadlines",
         "events",
+        "interceptors",
         "loop",
         "name",
         "random",
+        "registry",
         "turn_began",
     )
 
-    def __init__(self, name: str, loop: asyncio.AbstractEventLoop, random: random.Random) -> None:
+    def __init__(
+        self,
+        name: str,
+        loop: asyncio.AbstractEventLoop,
+        random: random.Random,
+        interceptors: Sequence[Interceptor] = (),
+    ) -> None:
         self.name = name
         self.loop = loop
         self.random = random
         self.events = EventStream()
+        self.registry = Registry(self.events)
+        self.interceptors = Tables(interceptors) if interceptors else None
         self.deadlines = DeadlineWatch(loop)
         # Handlers run in the context of the system, whoever caused them to run.
         self.context = contextvars.copy_context()

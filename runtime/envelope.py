@@ -33,12 +33,13 @@ class Cancellable(Protocol):
 class Ask:
     """A request in flight. It is settled once, by whichever comes first: answer, error, deadline, cancellation."""
 
-    __slots__ = ("deadline", "error", "handling", "message", "progress", "tick", "value", "waiter")
+    __slots__ = ("deadline", "error", "handling", "message", "progress", "reroutes", "tick", "value", "waiter")
 
     def __init__(self, message: Any, deadline: float) -> None:
         self.message = message
         self.deadline = deadline
         self.tick = 0
+        self.reroutes = 0
         self.progress = WAITING
         self.value: Any = None
         self.error: BaseException | None = None
@@ -75,6 +76,12 @@ class Ask:
         """Give up because the asker was cancelled; False where the answer had already been given."""
         return self._abandon(CANCELLED)
 
+    def put_back(self) -> None:
+        """Let it be handled from the beginning, here or elsewhere, unless its asker has given up."""
+        if self.progress is RUNNING:
+            self.progress = WAITING
+        self.handling = None
+
     def _abandon(self, progress: Progress) -> bool:
         if self.progress is WAITING or self.progress is RUNNING:
             self.progress = progress
@@ -89,3 +96,27 @@ class Ask:
 
     def __repr__(self) -> str:
         return f"<Ask {self.message!r} {self.progress.value}, deadline {self.deadline:.3f}>"
+
+
+class Rerouted:
+    """A message that was told, on its way to another actor because the handler of the first crashed."""
+
+    __slots__ = ("message", "times")
+
+    def __init__(self, message: Any, times: int) -> None:
+        self.message = message
+        self.times = times
+
+
+class Stashed:
+    """Says that a request was put aside; what its handler returns in place of an answer."""
+
+    __slots__ = ("ask",)
+
+    def __init__(self, ask: Ask) -> None:
+        self.ask = ask
+
+
+def told(item: Any) -> Any:
+    """Return the user's message in an item of a mailbox."""
+    return item.message if isinstance(item, Ask | Rerouted) else item

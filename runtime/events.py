@@ -29,6 +29,8 @@ class DeadReason(Enum):
     EXPIRED = "expired"
     CANCELLED = "cancelled"
     UNHANDLED = "unhandled"
+    POISON = "poison"
+    """Its handler crashed as often as its supervisor has it rerouted, or there was nobody to reroute it to."""
     REFUSED = "refused"
     """The handler refused it, and nobody had asked."""
 

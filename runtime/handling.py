@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from runtime.actor import Actor
 from runtime.deadline import current_deadline
-from runtime.envelope import RUNNING, WAITING, Ask, Progress
+from runtime.envelope import RUNNING, WAITING, Ask, Progress, Stashed, told
 from runtime.errors import ActorCrashed, Refusal, Unhandled
 from runtime.events import ActorFailed, CancellationIgnored, DeadReason
 from runtime.inbox import NOT_NOW, Inbox, Unclaimed
@@ -22,6 +22,7 @@ from runtime.lanes import Lane
 from runtime.messages import Request, name_of
 
 if TYPE_CHECKING:
+    from collections import deque
     from collections.abc import Coroutine
 
     from runtime.actor import Handler
@@ -59,7 +60,7 @@ NO_GOAL = Goal.NONE
 class Handling(Inbox):
     """The working side of a cell: what runs now, and what becomes of its outcome."""
 
-    __slots__ = ("actor", "busy", "current", "goal", "lanes", "later", "lifecycle", "phase", "task", "until")
+    __slots__ = ("actor", "busy", "current", "goal", "lanes", "later", "lifecycle", "phase", "stashed", "task", "until")
 
     actor: Actor[Any]
     phase: Phase
@@ -70,6 +71,7 @@ class Handling(Inbox):
     lifecycle: asyncio.Task[None] | None
     lanes: dict[Handler, Lane] | None
     later: dict[asyncio.Future[Any], Ask] | None
+    stashed: deque[Any] | None
     until: float | None
     """The deadline of the request whose sync handler runs; for an async one a context variable has it."""
 
@@ -119,7 +121,7 @@ class Handling(Inbox):
                     self._handle_specially(message)
                     continue
                 if (outcome := handle(actor, message)) is not None:
-                    raise wrong_answer(self.path, message, outcome)
+                    self._answer_nobody(message, outcome)
         except Refusal:
             self.bury(message, DeadReason.REFUSED)
         except BaseException as error:  # noqa: BLE001 - see there.
@@ -140,6 +142,8 @@ class Handling(Inbox):
             answer = self.engine.context.run(handler.function, self.actor, message)
             if isinstance(answer, CoroutineType):
                 raise wrong_answer(self.path, message, answer)
+            if isinstance(answer, Stashed):
+                return answer.ask
             if not isinstance(answer, asyncio.Future):
                 return answer
             ask = Ask(message, deadline)
@@ -148,9 +152,11 @@ class Handling(Inbox):
             return ask  # noqa: TRY300
         except Refusal:
             raise
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - see there.
             self.broken_off(error, message, None)
-            raise self._crashed(message, error) from error
+            ask = Ask(message, deadline)
+            self._lose(ask, error)
+            return ask
         finally:
             self.until = None
             self.busy = False
@@ -198,11 +204,12 @@ class Handling(Inbox):
         if isinstance(message, Unclaimed):
             self.actor.unclaimed(message.request, message.answer)
             return None
+        item, message = message, told(message)
         handler = self.actor.handlers[type(message)]
         if handler is None:
             self.bury(message, DeadReason.UNHANDLED)
         elif handler.concurrent > 1:
-            self._start_in_lane(handler, message)
+            self._start_in_lane(handler, item)
         elif handler.is_async:
             return self._handle_unasked(handler, message)
         else:
@@ -244,12 +251,13 @@ class Handling(Inbox):
         if handler.is_async:
             return self._answer_in_task(handler, ask)
         self.until = ask.deadline
+        self.current = ask
         try:
             self._answer(ask, handler.function(self.actor, ask.message))
         except Refusal as refusal:
             ask.fail(refusal)
         except BaseException as error:
-            ask.fail(self._crashed(ask.message, error))
+            self._lose(ask, error)
             raise
         finally:
             self.until = None
@@ -268,7 +276,7 @@ class Handling(Inbox):
         except Refusal as refusal:
             ask.fail(refusal)
         except BaseException as error:
-            ask.fail(self._crashed(ask.message, error))
+            self._lose(ask, error)
             raise
         finally:
             current_deadline.set(None)
@@ -281,6 +289,8 @@ class Handling(Inbox):
             self._answer_later(ask, answer)  # pyright: ignore[reportUnknownArgumentType] - of the request's type.
         elif isinstance(answer, CoroutineType):
             raise wrong_answer(self.path, ask.message, answer)
+        elif isinstance(answer, Stashed):
+            ask.put_back()
         elif not ask.answer(answer):
             if ask.handling is not None:
                 self.engine.events.publish(CancellationIgnored(self.ref, ask.message))
@@ -336,7 +346,7 @@ class Handling(Inbox):
 
     async def _handle_in_lane(self, lane: Lane, handler: Handler, item: Any) -> None:
         ask = item if isinstance(item, Ask) else None
-        message = item.message if ask is not None else item
+        message = told(item)
         if ask is not None:
             current_deadline.set(ask.deadline)
         try:
@@ -354,10 +364,10 @@ class Handling(Inbox):
                 self.bury(message, DeadReason.REFUSED)
         except BaseException as error:
             if ask is not None:
-                ask.fail(self._crashed(ask.message, error))
+                self._lose(ask, error)
             if not self._is_current(lane):
                 raise
-            self.broken_off(error, message, None)
+            self.broken_off(error, item, None)
 
     def _is_current(self, lane: Lane) -> bool:
         """Tell whether a lane belongs to the present instance, and not to one whose handlers would not end."""
@@ -436,7 +446,9 @@ class Handling(Inbox):
             if not self.goal:
                 self.cancelled(task, message)
         else:
-            self.failed(as_failure(error), message)
+            self.failed(as_failure(error), told(message))
+            if message is not None and not isinstance(message, Ask | Request):
+                self.reroute(message, error)
             if not isinstance(error, Exception):
                 raise error  # It ends the program; those who clean up must not find an actor that is stuck.
 
@@ -447,6 +459,15 @@ class Handling(Inbox):
             self.end(Goal.KILL)
         else:
             self.failed(as_failure(asyncio.CancelledError()), message)
+
+    def reroute(self, item: Any, error: BaseException) -> bool:
+        """Hand on an item whose handler crashed, where the supervisor says to whom; False where it is lost here."""
+        raise NotImplementedError
+
+    def _lose(self, ask: Ask, error: BaseException) -> None:
+        """See to a request whose handler crashed: somebody else handles it, or the asker is told."""
+        if not self.reroute(ask, error):
+            ask.fail(self._crashed(ask.message, error))
 
     def _crashed(self, message: Any, error: BaseException | None) -> ActorCrashed:
         reason = f"{type(error).__name__}: {error}" if error is not None else "its handler was cancelled"

@@ -8,7 +8,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from runtime.deadline import current_deadline, earlier
-from runtime.envelope import SETTLED, WAITING, Ask
+from runtime.envelope import SETTLED, WAITING, Ask, Rerouted
 from runtime.errors import ActorStopped, AskTimeout, MailboxFull
 from runtime.events import DeadLetter, DeadReason, Terminated
 from runtime.mailbox import Mailbox, Overflow
@@ -139,7 +139,7 @@ class Inbox:
             self.bury(message, DeadReason.STOPPED)
             return
         if self.queue is NO_MAIL:
-            self._open()
+            self.open()
         self.queue.appendleft(message)
         if self.idle:
             self.schedule()
@@ -149,7 +149,7 @@ class Inbox:
         if self.closed:
             return
         if self.queue is NO_MAIL:
-            self._open()
+            self.open()
         self._put(message)
 
     def deliver_or_bury(self, message: Any) -> None:
@@ -264,7 +264,9 @@ class Inbox:
 
     def bury(self, message: Any, reason: DeadReason) -> None:
         """Make a message that no handler will see a dead letter; an asker is told."""
-        if isinstance(message, Ask):
+        if isinstance(message, Rerouted):
+            message = message.message
+        elif isinstance(message, Ask):
             if reason is DeadReason.STOPPED:
                 message.fail(ActorStopped(self.path, name_of(message.message)))
             elif reason is DeadReason.FULL:
@@ -276,7 +278,7 @@ class Inbox:
     def _take(self, item: Any) -> bool:
         """Put an item in the queue where there is room for it."""
         if self.queue is NO_MAIL and not self.closed:
-            self._open()
+            self.open()
         if len(self.queue) >= self.room:
             return False
         self._put(item)
@@ -287,7 +289,8 @@ class Inbox:
         if self.idle:
             self.schedule()
 
-    def _open(self) -> None:
+    def open(self) -> None:
+        """Make the queue, for the first message."""
         self.queue = deque()
         self.room = self.mailbox.capacity
 

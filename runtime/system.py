@@ -18,10 +18,11 @@ from runtime.mailbox import DEFAULT_MAILBOX, Mailbox
 from runtime.supervision import DEFAULT_SUPERVISION, Restart, Supervision
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
     from runtime.event_stream import EventStream
+    from runtime.interceptor import Interceptor
     from runtime.ref import ActorRef
 
 M = TypeVar("M")
@@ -63,8 +64,8 @@ class ActorSystem:
 
     Leaving the block stops every actor, the last started first, and leaves no task, timer or file behind. A failure
     that escalates beyond `supervision` cancels the block and leaves it as that very exception. `seed` makes the
-    system's randomness repeatable; `log` writes failures, restarts and dead letters as log lines. Many systems may
-    live in one process, and in one loop.
+    system's randomness repeatable; `log` writes failures, restarts and dead letters as log lines; every message
+    passes the `interceptors`. Many systems may live in one process, and in one loop.
     """
 
     def __init__(
@@ -74,12 +75,14 @@ class ActorSystem:
         supervision: Supervision = DEFAULT_SUPERVISION,
         seed: int | None = None,
         log: bool = True,
+        interceptors: Sequence[Interceptor] = (),
     ) -> None:
         if not name or "/" in name:
             raise ValueError(f"a system's name must not be empty or contain '/', got {name!r}")
         if not isinstance(supervision, Supervision):
             raise TypeError(f"supervision must be a Supervision, got {supervision!r}")
         self._log = log
+        self._interceptors = tuple(interceptors)
         self.name = name
         self._supervision = supervision
         self._random = random.Random(seed)
@@ -92,7 +95,7 @@ class ActorSystem:
     async def __aenter__(self) -> Self:
         if self._engine is not None:
             raise SystemClosed(self.name, "entering it a second time")
-        self._engine = Engine(self.name, asyncio.get_running_loop(), self._random)
+        self._engine = Engine(self.name, asyncio.get_running_loop(), self._random, self._interceptors)
         for event_type in LOGGED if self._log else ():
             self._engine.events.subscribe(event_type, log_event)
         self._root = Root(self._engine, self._supervision, self._fail)

@@ -10,6 +10,7 @@ from runtime.supervision.exits import ended_by as ended_by
 from runtime.supervision.intensity import RestartIntensity as RestartIntensity
 from runtime.supervision.strategy import DEFAULT_SUPERVISION as DEFAULT_SUPERVISION
 from runtime.supervision.strategy import Directive as Directive
+from runtime.supervision.strategy import Reroute as Reroute
 from runtime.supervision.strategy import Strategy as Strategy
 from runtime.supervision.strategy import Supervision as Supervision
 from runtime.supervision.strategy import restart_set as restart_set

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence  # noqa: TC003 - msgspec resolves the annotations below.
 from enum import Enum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -38,17 +38,39 @@ def restart_always(_error: Exception) -> Directive:
     return Directive.RESTART
 
 
+def always(_error: Exception) -> bool:
+    """Reroute after any error: the default."""
+    return True
+
+
+class Reroute(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the message goes whose handler crashed: to the child named `to`, or to the actor or router of that ref.
+
+    It is handed on at most `max_times`; after that it is a dead letter ("poison"), and its asker, if any, is told of
+    the crash. `when` says after which errors.
+    """
+
+    to: str | Any
+    max_times: int = 1
+    when: Callable[[Exception], bool] = always
+
+    def __post_init__(self) -> None:
+        if self.max_times < 1:
+            raise ValueError(f"max_times must be >= 1, got {self.max_times}")
+
+
 class Supervision(msgspec.Struct, frozen=True, kw_only=True):
     """How an actor supervises its children.
 
     `decide` maps the error of a crashed child to a directive; a restart is then bound by `intensity` and delayed
-    by `backoff`.
+    by `backoff`. With `reroute`, the message whose handler crashed is not lost but handled elsewhere.
     """
 
     strategy: Strategy = Strategy.ONE_FOR_ONE
     intensity: RestartIntensity = RestartIntensity()
     backoff: Backoff = Backoff()
     decide: Callable[[Exception], Directive] = restart_always
+    reroute: Reroute | None = None
 
 
 DEFAULT_SUPERVISION = Supervision()
