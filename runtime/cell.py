@@ -16,7 +16,7 @@ from runtime.actor import Actor
 from runtime.children import Children
 from runtime.context import DEFAULT_OPTIONS, SpawnOptions
 from runtime.deadline import current_deadline
-from runtime.envelope import Ask, Rerouted, Stashed, told
+from runtime.envelope import Ask, Stashed, Told, deadline_of, told
 from runtime.errors import ActorCrashed, ActorStopped, MailboxFull, NameTaken
 from runtime.events import (
     ActorEnded,
@@ -400,7 +400,7 @@ class Cell(Handling):
         plan = self.owner.supervision.reroute if self.owner is not None else None
         if plan is None or not isinstance(error, Exception) or not plan.when(error):
             return False
-        times = (item.reroutes if isinstance(item, Ask) else item.times if isinstance(item, Rerouted) else 0) + 1
+        times = (item.reroutes if isinstance(item, Ask | Told) else 0) + 1
         target: ActorRef[Any] | None = self.siblings.get(plan.to) if isinstance(plan.to, str) else plan.to
         if times > plan.max_times or target is None or target is self.ref:
             self.bury(item, DeadReason.POISON)
@@ -409,7 +409,7 @@ class Cell(Handling):
             item.reroutes = times
             item.put_back()
         else:
-            item = Rerouted(told(item), times)
+            item = Told(told(item), deadline=deadline_of(item), reroutes=times)
         target.recipient.take_over(item)
         return True
 

@@ -98,14 +98,15 @@ class Ask:
         return f"<Ask {self.message!r} {self.progress.value}, deadline {self.deadline:.3f}>"
 
 
-class Rerouted:
-    """A message that was told, on its way to another actor because the handler of the first crashed."""
+class Told:
+    """A message that was told, where more has to travel with it: a deadline, or how often it was rerouted."""
 
-    __slots__ = ("message", "times")
+    __slots__ = ("deadline", "message", "reroutes")
 
-    def __init__(self, message: Any, times: int) -> None:
+    def __init__(self, message: Any, *, deadline: float | None = None, reroutes: int = 0) -> None:
         self.message = message
-        self.times = times
+        self.deadline = deadline
+        self.reroutes = reroutes
 
 
 class Stashed:
@@ -119,4 +120,9 @@ class Stashed:
 
 def told(item: Any) -> Any:
     """Return the user's message in an item of a mailbox."""
-    return item.message if isinstance(item, Ask | Rerouted) else item
+    return item.message if isinstance(item, Ask | Told) else item
+
+
+def deadline_of(item: Any) -> float | None:
+    """Return the deadline that travels with an item of a mailbox, if any."""
+    return item.deadline if isinstance(item, Ask | Told) else None

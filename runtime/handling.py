@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from runtime.actor import Actor
 from runtime.deadline import current_deadline
-from runtime.envelope import RUNNING, WAITING, Ask, Progress, Stashed, told
+from runtime.envelope import RUNNING, WAITING, Ask, Progress, Stashed, deadline_of, told
 from runtime.errors import ActorCrashed, Refusal, Unhandled
 from runtime.events import ActorFailed, CancellationIgnored, DeadReason
 from runtime.inbox import NOT_NOW, Inbox, Unclaimed
@@ -205,19 +205,30 @@ class Handling(Inbox):
             self.actor.unclaimed(message.request, message.answer)
             return None
         item, message = message, told(message)
+        deadline = deadline_of(item)
         handler = self.actor.handlers[type(message)]
-        if handler is None:
+        if deadline is not None and deadline < self.engine.turn_began:
+            self.bury(message, DeadReason.EXPIRED)
+        elif handler is None:
             self.bury(message, DeadReason.UNHANDLED)
         elif handler.concurrent > 1:
             self._start_in_lane(handler, item)
         elif handler.is_async:
-            return self._handle_unasked(handler, message)
+            return self._handle_unasked(handler, message, deadline)
         else:
-            self._answer_nobody(message, handler.function(self.actor, message))
+            self.until = deadline
+            try:
+                self._answer_nobody(message, handler.function(self.actor, message))
+            finally:
+                self.until = None
         return None
 
-    async def _handle_unasked(self, handler: Handler, message: Any) -> None:
-        self._answer_nobody(message, await handler.function(self.actor, message))
+    async def _handle_unasked(self, handler: Handler, message: Any, deadline: float | None) -> None:
+        current_deadline.set(deadline)
+        try:
+            self._answer_nobody(message, await handler.function(self.actor, message))
+        finally:
+            current_deadline.set(None)
 
     def _answer_nobody(self, message: Any, answer: Any) -> None:
         """Treat the outcome of a message that was told: only a request has one, and nobody has asked for it."""
@@ -347,8 +358,7 @@ class Handling(Inbox):
     async def _handle_in_lane(self, lane: Lane, handler: Handler, item: Any) -> None:
         ask = item if isinstance(item, Ask) else None
         message = told(item)
-        if ask is not None:
-            current_deadline.set(ask.deadline)
+        current_deadline.set(deadline_of(item))
         try:
             answer = await handler.function(self.actor, message)
             if ask is not None:

@@ -8,7 +8,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from runtime.deadline import current_deadline, earlier
-from runtime.envelope import SETTLED, WAITING, Ask, Rerouted
+from runtime.envelope import SETTLED, WAITING, Ask, Told
 from runtime.errors import ActorStopped, AskTimeout, MailboxFull
 from runtime.events import DeadLetter, DeadReason, Terminated
 from runtime.mailbox import Mailbox, Overflow
@@ -264,7 +264,7 @@ class Inbox:
 
     def bury(self, message: Any, reason: DeadReason) -> None:
         """Make a message that no handler will see a dead letter; an asker is told."""
-        if isinstance(message, Rerouted):
+        if isinstance(message, Told):
             message = message.message
         elif isinstance(message, Ask):
             if reason is DeadReason.STOPPED:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from runtime.envelope import Told, told
+
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
@@ -39,7 +41,7 @@ class Timer:
 
     def __repr__(self) -> str:
         again = f", every {self.interval:g} s" if self.interval is not None else ""
-        return f"<Timer {self.message!r} due {self._due:.3f}{again}>"
+        return f"<Timer {told(self.message)!r} due {self._due:.3f}{again}>"
 
 
 class Timers:
@@ -53,11 +55,16 @@ class Timers:
         self.deliver = deliver
         self._active: dict[Timer, None] = {}
 
-    def once(self, delay: float, message: Any) -> Timer:
-        """Send `message` to this actor after `delay` seconds (>= 0)."""
+    def once(self, delay: float, message: Any, *, deadline: float | None = None) -> Timer:
+        """Send `message` to this actor after `delay` seconds (>= 0).
+
+        A `deadline` in loop time, such as `self.context.deadline`, travels with it: requests made while it is handled
+        end by then, and it is a dead letter ("expired") afterwards. Without one, none does.
+        """
         if not delay >= 0:
             raise ValueError(f"delay must be >= 0 seconds, got {delay}")
-        return self._start(message, delay=delay, interval=None)
+        item = message if deadline is None else Told(message, deadline=deadline)
+        return self._start(item, delay=delay, interval=None)
 
     def every(self, interval: float, message: Any) -> Timer:
         """Send `message` to this actor every `interval` seconds (> 0), first after one interval."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from runtime import Actor, ActorSystem, DeadReason, Mailbox, Message, handles
+from runtime import Actor, ActorRef, ActorSystem, AskTimeout, DeadLetter, DeadReason, Mailbox, Message, Request, handles
 
 if TYPE_CHECKING:
     from runtime import Timer
@@ -130,3 +130,63 @@ async def test_times_that_make_no_sense_are_refused():
         for interval in (0.0, -1.0, float("nan")):
             with pytest.raises(ValueError, match="interval must be > 0 seconds"):
                 timers.every(interval, Tick())
+
+
+class Fetch(Request[str]):
+    pass
+
+
+class FetchLater(Message):
+    pass
+
+
+class Source(Actor):
+    """Never answers in time."""
+
+    @handles(Fetch)
+    async def fetch(self, message: Fetch) -> str:
+        await asyncio.sleep(100)
+        return "late"
+
+
+class Fetcher(Actor):
+    """Asks the source for its asker, later."""
+
+    def __init__(self, source: ActorRef[Fetch], delay: float) -> None:
+        self.source = source
+        self.delay = delay
+        self.gave_up_at = 0.0
+
+    @handles(Fetch)
+    def fetch(self, message: Fetch) -> asyncio.Future[str]:
+        self.answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.context.timers.once(self.delay, FetchLater(), deadline=self.context.deadline)
+        return self.answer
+
+    @handles(FetchLater)
+    async def fetch_later(self, message: FetchLater) -> None:
+        try:
+            await self.source.ask(Fetch(), timeout=60.0)
+        except AskTimeout:
+            self.gave_up_at = self.context.now()
+
+
+async def test_a_deadline_travels_through_a_timer():
+    """G5: what a handler puts off ends when its asker stops waiting."""
+    async with ActorSystem(log=False) as system:
+        actor = Fetcher(system.spawn(Source), delay=1.0)
+        with pytest.raises(AskTimeout):
+            await system.spawn(lambda: actor).ask(Fetch(), timeout=3.0)
+        await asyncio.sleep(1)
+        assert actor.gave_up_at == pytest.approx(3.0, abs=0.01)
+
+
+async def test_a_timer_that_fires_after_its_deadline_is_a_dead_letter(recorded):
+    """G3, G5."""
+    async with ActorSystem(log=False) as system:
+        dead = recorded(system, DeadLetter)
+        actor = Fetcher(system.spawn(Source), delay=5.0)
+        with pytest.raises(AskTimeout):
+            await system.spawn(lambda: actor).ask(Fetch(), timeout=3.0)
+        await asyncio.sleep(10)
+        assert [(letter.message, letter.reason) for letter in dead] == [(FetchLater(), DeadReason.EXPIRED)]
