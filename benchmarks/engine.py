@@ -27,6 +27,7 @@ from runtime import (
     Mailbox,
     Message,
     Request,
+    Restart,
     RestartIntensity,
     Supervision,
     handles,
@@ -449,9 +450,11 @@ class Node(Actor):
             return
         self.left = 10
         below = self.size // 10
+        context = self.context
         for index in range(10):
             number = self.number + index * below
-            self.context.spawn(partial(Node, self.context.ref, number, below, None))
+            # What its children have told it would be lost with it, so that a node is not restarted.
+            context.spawn(partial(Node, context.ref, number, below, None), restart=Restart.TEMPORARY)
 
     @handles(Hop)
     def add(self, message: Hop) -> None:
@@ -474,6 +477,8 @@ async def skynet_ours() -> float:
 
 
 async def skynet_floor() -> float:
+    """Make a tree of tasks without mailboxes, of which each is gone when it has its sum: less than actors."""
+
     async def node(number: int, size: int) -> int:
         if size == 1:
             return number

@@ -35,10 +35,14 @@ class Row:
 def medians(
     measures: dict[str, Measure], *, rounds: int, loop_factory: Callable[[], Any] | None = None
 ) -> dict[str, float]:
-    """Run every measure once in each round, so that a slow spell of the machine meets them all; return the medians."""
+    """Run every measure once in each round, so that a slow spell of the machine meets them all; return the medians.
+
+    Every other round goes backwards, so that none always finds the memory that another has left warm.
+    """
     figures: dict[str, list[float]] = {name: [] for name in measures}
-    for _ in range(rounds):
-        for name, measure in measures.items():
+    forwards = list(measures.items())
+    for turn in range(rounds):
+        for name, measure in forwards if turn % 2 == 0 else reversed(forwards):
             gc.collect()
             with asyncio.Runner(loop_factory=loop_factory) as runner:
                 figures[name].append(runner.run(as_coroutine(measure)))

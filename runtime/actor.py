@@ -121,6 +121,7 @@ class Actor(Generic[M]):
     """True where one of `direct` is async, so that the actor handles its mail in a task."""
     kind: ClassVar[str] = "actor"
     """What an actor without a name of its own is called, with a number."""
+    has_start_hook: ClassVar[bool] = False
     starts_async: ClassVar[bool] = False
     stops_async: ClassVar[bool] = False
 
@@ -135,6 +136,7 @@ class Actor(Generic[M]):
         }
         cls.is_async = any(one.is_async and one.concurrent == 1 for one in cls.handlers.values() if one)
         cls.kind = cls.__name__.lower()
+        cls.has_start_hook = cls.started is not Actor.started
         cls.starts_async = inspect.iscoroutinefunction(cls.started)
         cls.stops_async = inspect.iscoroutinefunction(cls.stopped)
         missing = [one.__name__ for one in protocol_of(cls) if cls.handlers[one] is None]

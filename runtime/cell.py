@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from runtime.actor import Actor
 from runtime.children import Children
-from runtime.context import DEFAULT_OPTIONS, SpawnOptions
+from runtime.context import DEFAULT_OPTIONS, SpawnOptions, options_of
 from runtime.deadline import current_deadline
 from runtime.envelope import Ask, Stashed, Told, deadline_of, told
 from runtime.errors import ActorCrashed, ActorStopped, MailboxFull, NameTaken
@@ -48,6 +48,9 @@ if TYPE_CHECKING:
 
 M = TypeVar("M")
 
+# A global name is read faster than an attribute of an Enum.
+TEMPORARY, TRANSIENT = Restart.TEMPORARY, Restart.TRANSIENT
+
 
 class Cell(Handling):
     """One actor of a system."""
@@ -55,22 +58,24 @@ class Cell(Handling):
     __slots__ = (
         "_children",
         "_name",
-        "_timers",
-        "attempt",
         "begun",
-        "cause",
         "exit",
         "factory",
         "options",
         "owner",
-        "restart_timer",
-        "restarted_at",
-        "stale",
         "started_at",
-        "waiters",
-        "watchers",
-        "watching",
     )
+
+    # Not slots: see `Handling`.
+    cause: Exception | None = None
+    stale: bool = False
+    attempt: int = 0
+    restarted_at: float = 0.0
+    restart_timer: asyncio.TimerHandle | None = None
+    waiters: list[asyncio.Future[None]] | None = None
+    watchers: dict[Cell, None] | None = None
+    watching: dict[Cell, None] | None = None
+    _timers: Timers | None = None
 
     def __init__(
         self,
@@ -82,48 +87,35 @@ class Cell(Handling):
         options: SpawnOptions,
     ) -> None:
         self.engine = engine
-        self.mailbox = options.mailbox
         self.ref = ActorRef(self)
         self.queue = NO_MAIL
         self.room = 0
-        self.idle = True
         self.closed = False
         self.senders = None
         self.actor = actor
-        self.phase = STARTING
         self.goal = NO_GOAL
         self.busy = False
         self.current = None
-        self.task = self.lifecycle = None
-        self.lanes = None
-        self.later = None
-        self.stashed = None
+        self.task = None
         self.until = None
         self.owner = owner
         self._name = name
-        self.factory = factory
+        # A temporary actor is never restarted, so that what its factory holds need not be kept for it.
+        self.factory = factory if options.restart is not TEMPORARY else never_again
         self.options = options
-        self.cause: Exception | None = None
         self.exit: Exit | None = None
-        self.begun = False
-        self.stale = False
         self.started_at = engine.loop.time()
-        self.attempt = 0
-        self.restarted_at = 0.0
-        self.restart_timer: asyncio.TimerHandle | None = None
-        self.waiters: list[asyncio.Future[None]] | None = None
-        self.watchers: dict[Cell, None] | None = None
-        self.watching: dict[Cell, None] | None = None
         self._children: Children | None = None
-        self._timers: Timers | None = None
         actor.__bind__(self)
         if engine.interceptors is not None:
             engine.interceptors.intercept(actor)
-        if type(actor).started is Actor.started and not engine.events.wants(ActorStarted):
-            self.phase = ALIVE
-            self.begun = True
+        if actor.has_start_hook or engine.events.wants(ActorStarted):
+            self.phase = STARTING
+            self.begun = self.idle = False
+            engine.enqueue(self)
         else:
-            self.schedule()
+            self.phase = ALIVE
+            self.begun = self.idle = True
 
     # What the actor sees of it: see `Context`.
 
@@ -190,19 +182,20 @@ class Cell(Handling):
         if self._children is None:
             self._children = Children(self)
         children = self._children
-        if name is not None and (not name or "/" in name):
-            raise ValueError(f"an actor's name must not be empty or contain '/', got {name!r}")
-        if name in children.by_name:
-            raise NameTaken(f"{self.path}/{name}")
+        if name is not None:
+            if not name or "/" in name:
+                raise ValueError(f"an actor's name must not be empty or contain '/', got {name!r}")
+            if name in children.by_name:
+                raise NameTaken(f"{self.path}/{name}")
         actor = factory()
         if not isinstance(actor, Actor) or actor.is_bound:
             raise no_new_actor(factory, actor)
         if name is None:
             name = children.new_name(actor.kind)
-        if mailbox is DEFAULT_MAILBOX and restart is Restart.TRANSIENT and stop_timeout == DEFAULT_OPTIONS.stop_timeout:
+        if mailbox is DEFAULT_MAILBOX and restart is TRANSIENT and stop_timeout == DEFAULT_OPTIONS.stop_timeout:
             options = DEFAULT_OPTIONS
         else:
-            options = SpawnOptions(mailbox=mailbox, restart=restart, stop_timeout=stop_timeout)
+            options = options_of(mailbox, restart, stop_timeout)
         child = Cell(self.engine, self, name, factory, actor, options)
         children.by_name[name] = child
         return child.ref
@@ -251,6 +244,10 @@ class Cell(Handling):
         if self.exit is not None:
             facts.append(self.exit.reason.value)
         return ", ".join(facts)
+
+    @property
+    def mailbox(self) -> Mailbox:
+        return self.options.mailbox
 
     @property
     def home(self) -> Cell:
@@ -341,6 +338,7 @@ class Cell(Handling):
             return  # Its `started` hook is still running.
         self.busy = True
         try:
+            actor = self.actor
             if self.stale:
                 actor = self.factory()
                 if not isinstance(actor, Actor) or actor.is_bound:
@@ -349,10 +347,10 @@ class Cell(Handling):
                 actor.__bind__(self)
                 if self.engine.interceptors is not None:
                     self.engine.interceptors.intercept(actor)
-            if self.actor.starts_async:
+            if actor.starts_async:
                 self.task = self.engine.create_task(self._begin_in_task(), name=f"{self.name} starts")
                 return
-            self.actor.started()
+            actor.started()
             self.begun = True
         except BaseException as error:  # noqa: BLE001 - see there.
             self.broken_off(error, None, None)
@@ -433,8 +431,9 @@ class Cell(Handling):
         return None if ask is None else Stashed(ask)
 
     def unstash_all(self) -> None:
-        stashed, self.stashed = self.stashed, None
-        if stashed:
+        stashed = self.stashed
+        if stashed is not None:
+            self.stashed = None
             if self.queue is NO_MAIL:
                 self.open()
             self.queue.extendleft(reversed(stashed))
@@ -471,10 +470,11 @@ class Cell(Handling):
         self._drop_timers()
         if self.goal is Goal.CRASH or self.goal is Goal.KILL:
             self.cancel_handlers()
-        for target in self.watching or ():
-            if target.watchers is not None:
-                target.watchers.pop(self, None)
-        self.watching = None
+        if self.watching is not None:
+            for target in self.watching:
+                if target.watchers is not None:
+                    target.watchers.pop(self, None)
+            self.watching = None
         for future in tuple(self.later or ()):
             future.cancel()
         hook = self.actor.stopped
@@ -551,11 +551,14 @@ class Cell(Handling):
     def _gone(self) -> None:
         """Let what was to follow this instance follow."""
         goal, self.goal = self.goal, NO_GOAL
-        cause, self.cause = self.cause, None
+        cause = self.cause
+        if cause is not None:
+            self.cause = None
         self.begun = False
         self.task = None
         self.current = None
-        self.later = None
+        if self.later is not None:
+            self.later = None
         self.phase = AWAITING_RESTART
         self._children = None
         self._drop_timers()
@@ -580,11 +583,13 @@ class Cell(Handling):
         self.bury_all()
         if self.owner is not None and self.owner._children is not None:  # noqa: SLF001 - of its own class.
             self.owner._children.by_name.pop(self.name, None)  # noqa: SLF001
-        watchers, self.watchers = self.watchers, None
-        for watcher in watchers or ():
-            if watcher.watching is not None:
-                watcher.watching.pop(self, None)
-            watcher.deliver(Terminated(self.ref, exit))
+        watchers = self.watchers
+        if watchers is not None:
+            self.watchers = None
+            for watcher in watchers:
+                if watcher.watching is not None:
+                    watcher.watching.pop(self, None)
+                watcher.deliver(Terminated(self.ref, exit))
         self.engine.events.publish(ActorEnded(self.ref, exit))
         self._changed()
 
@@ -611,10 +616,17 @@ class Cell(Handling):
                 self.waiters.remove(future)
 
     def _changed(self) -> None:
-        waiters, self.waiters = self.waiters, None
-        for future in waiters or ():
-            if not future.done():
-                future.set_result(None)
+        waiters = self.waiters
+        if waiters is not None:
+            self.waiters = None
+            for future in waiters:
+                if not future.done():
+                    future.set_result(None)
+
+
+def never_again() -> Actor[Any]:
+    """Stand in for the factory of a temporary actor."""
+    raise RuntimeError("a temporary actor is not restarted")
 
 
 def no_new_actor(factory: Callable[[], Any], made: object) -> TypeError:

@@ -67,7 +67,7 @@ class Children:
 
     def __init__(self, parent: Parent) -> None:
         self._parent = parent
-        self._restarts: deque[float] = deque()
+        self._restarts: deque[float] | None = None
         self._regroup: asyncio.Task[None] | None = None
         self._named = 0
         self.by_name: dict[str, Child] = {}
@@ -83,6 +83,9 @@ class Children:
         if directive is Directive.RESTART:
             supervision = self._parent.supervision
             now = self._parent.engine.loop.time()
+            if self._restarts is None:
+                # Not before: an empty deque costs 760 bytes, and most parents never see a child crash.
+                self._restarts = deque()
             if supervision.intensity.tolerates(self._restarts, now=now):
                 self._restart(child, error, now)
                 return
@@ -149,11 +152,10 @@ class Children:
 
     def new_name(self, kind: str) -> str:
         """Return a name that no living child has."""
-        while True:
+        self._named += 1
+        while (name := f"{kind}-{self._named}") in self.by_name:
             self._named += 1
-            name = f"{kind}-{self._named}"
-            if name not in self.by_name:
-                return name
+        return name
 
     async def stop_all(self) -> None:
         """Stop the children one by one, the last started first, each within its own limit."""

@@ -37,6 +37,14 @@ class SpawnOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 DEFAULT_OPTIONS = SpawnOptions()
+TEMPORARY_OPTIONS = SpawnOptions(restart=Restart.TEMPORARY)
+
+
+def options_of(mailbox: Mailbox, restart: Restart, stop_timeout: float) -> SpawnOptions:
+    """Return the options of a child; those of a plain temporary one, the kind that comes in crowds, are shared."""
+    if restart is Restart.TEMPORARY and mailbox is DEFAULT_MAILBOX and stop_timeout == DEFAULT_OPTIONS.stop_timeout:
+        return TEMPORARY_OPTIONS
+    return SpawnOptions(mailbox=mailbox, restart=restart, stop_timeout=stop_timeout)
 
 
 class Spawner(Protocol):

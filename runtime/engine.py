@@ -7,17 +7,17 @@ rest of the program.
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
 from runtime.deadline import DeadlineWatch
 from runtime.event_stream import EventStream
-from runtime.registry import Registry
 from runtime.interceptor import Tables
+from runtime.registry import Registry
 
 if TYPE_CHECKING:
-    import asyncio
     import random
     from collections.abc import Coroutine, Sequence
 
@@ -46,6 +46,7 @@ class Engine:
         "_draining",
         "_pumps",
         "_ready",
+        "at_work",
         "context",
         "deadlines",
         "events",
@@ -77,6 +78,8 @@ class Engine:
         self._armed = False
         self._draining = False
         self._pumps = self._answers = 0
+        self.at_work = 0
+        """How many tasks of async actors handle mail now."""
         self.turn_began = loop.time()
 
     def enqueue(self, runnable: Runnable) -> None:
@@ -106,9 +109,21 @@ class Engine:
             self._arm()
         return True
 
+    def share_of_turn(self) -> int:
+        """Return how many messages an actor's task that is at work may handle before the event loop has its turn.
+
+        A turn costs as much as many messages, so that the tasks at work share out what the run queue may handle in
+        one; but each has an activation, as in the run queue.
+        """
+        return max(MESSAGES_PER_ACTIVATION, MESSAGES_PER_TURN // self.at_work)
+
     def create_task(self, coroutine: Coroutine[Any, Any, None], *, name: str) -> asyncio.Task[None]:
         """Start a task in the context of the system, not in that of whoever happens to be running."""
-        return self.loop.create_task(coroutine, name=name, context=self.context.copy())
+        if self.loop.get_task_factory() is None:
+            return self.loop.create_task(coroutine, name=name, context=self.context.copy())
+        # A factory of the program's may begin its tasks at once (`asyncio.eager_task_factory`), inside of this call;
+        # the engine counts on theirs beginning in a turn of their own.
+        return asyncio.Task(coroutine, loop=self.loop, name=name, context=self.context.copy())
 
     def _arm(self) -> None:
         self._armed = True
@@ -125,7 +140,8 @@ class Engine:
         self._draining = True
         try:
             while ready and budget > 0:
-                budget -= ready.popleft().run(min(budget, MESSAGES_PER_ACTIVATION))
+                limit = MESSAGES_PER_ACTIVATION if budget > MESSAGES_PER_ACTIVATION else budget  # noqa: FURB136 - a call less.
+                budget -= ready.popleft().run(limit)
         finally:
             self._draining = False
             if ready and not self._armed:

@@ -63,7 +63,8 @@ class EventStream:
 
     def wants(self, event_type: type[Event]) -> bool:
         """Tell whether anybody would receive such an event, for a publisher that makes it only then."""
-        return bool(self._interested(event_type))
+        found = self._by_type.get(event_type)
+        return bool(found if found is not None else self._interested(event_type))
 
     def publish(self, event: Event) -> None:
         """Hand `event` to every subscriber of its type."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from runtime.actor import Actor
 from runtime.deadline import current_deadline
+from runtime.engine import MESSAGES_PER_ACTIVATION
 from runtime.envelope import RUNNING, WAITING, Ask, Progress, Stashed, deadline_of, told
 from runtime.errors import ActorCrashed, Refusal, Unhandled
 from runtime.events import ActorFailed, CancellationIgnored, DeadReason
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from runtime.actor import Handler
-
-ONE_STEP = range(64)
-"""Counts the messages an actor's task handles before the event loop has its turn."""
 
 
 class Phase(Enum):
@@ -58,9 +56,14 @@ NO_GOAL = Goal.NONE
 
 
 class Handling(Inbox):
-    """The working side of a cell: what runs now, and what becomes of its outcome."""
+    """The working side of a cell: what runs now, and what becomes of its outcome.
 
-    __slots__ = ("actor", "busy", "current", "goal", "lanes", "later", "lifecycle", "phase", "stashed", "task", "until")
+    What nearly every actor uses has a slot. The rest are class attributes with a default, which go into the cell's
+    `__dict__` once they differ: the garbage collector visits every slot of every cell again and again, and most of
+    the cost of many actors is its.
+    """
+
+    __slots__ = ("__dict__", "actor", "busy", "current", "goal", "phase", "task", "until")
 
     actor: Actor[Any]
     phase: Phase
@@ -68,12 +71,12 @@ class Handling(Inbox):
     busy: bool
     current: Any
     task: asyncio.Task[None] | None
-    lifecycle: asyncio.Task[None] | None
-    lanes: dict[Handler, Lane] | None
-    later: dict[asyncio.Future[Any], Ask] | None
-    stashed: deque[Any] | None
     until: float | None
     """The deadline of the request whose sync handler runs; for an async one a context variable has it."""
+    lifecycle: asyncio.Task[None] | None = None
+    lanes: dict[Handler, Lane] | None = None
+    later: dict[asyncio.Future[Any], Ask] | None = None
+    stashed: deque[Any] | None = None
 
     @property
     def name(self) -> str:
@@ -163,7 +166,8 @@ class Handling(Inbox):
             self.rest()
 
     async def _handle_in_task(self) -> None:
-        task = self.task
+        task, engine = self.task, self.engine
+        engine.at_work += 1
         try:
             await self._handle_all()
         except BaseException as error:
@@ -176,18 +180,25 @@ class Handling(Inbox):
                 self.task = None
                 self.current = None
                 self.rest()
+        finally:
+            engine.at_work -= 1
 
     async def _handle_all(self) -> None:
         queue, direct, actor = self.queue, self.actor.direct, self.actor
+        # Others may begin in this very turn, and are not counted yet: nobody has more than an activation at first.
+        limit = MESSAGES_PER_ACTIVATION
         while queue:
-            for _ in ONE_STEP:
+            for _ in range(limit):
                 if not queue or self.goal:
                     return
-                message: object = queue.popleft()
-                self.current = message
-                handle = direct.get(type(message))
+                self.current = message = queue.popleft()
                 try:
-                    outcome = handle(actor, message) if handle is not None else self._handle_specially(message)
+                    try:
+                        handle = direct[type(message)]
+                    except KeyError:
+                        outcome = self._handle_specially(message)
+                    else:
+                        outcome = handle(actor, message)
                     if outcome is not None:
                         if self.senders:
                             self.admit()  # This message left room, and may take long.
@@ -196,6 +207,7 @@ class Handling(Inbox):
                     self.bury(message, DeadReason.REFUSED)
             self.admit()
             await asyncio.sleep(0)
+            limit = self.engine.share_of_turn()
 
     def _handle_specially(self, message: Any) -> Coroutine[Any, Any, None] | None:
         """Handle what has no plain handler: a request, a concurrent handler's message, one nobody handles."""
@@ -424,8 +436,11 @@ class Handling(Inbox):
 
     def unpark(self) -> None:
         """Put back into the mailbox what waited for a place in a lane; it survives a restart like other mail."""
-        lanes, self.lanes = self.lanes, None
-        for lane in (lanes or {}).values():
+        lanes = self.lanes
+        if lanes is None:
+            return
+        self.lanes = None
+        for lane in lanes.values():
             self.queue.extendleft(reversed(lane.waiting))
             self.make_room(len(lane.waiting))
 

@@ -57,11 +57,10 @@ class Inbox:
     the fast path of `tell` needs one comparison only.
     """
 
-    __slots__ = ("closed", "engine", "idle", "mailbox", "queue", "ref", "room", "senders")
+    __slots__ = ("closed", "engine", "idle", "queue", "ref", "room", "senders")
 
     # Set by the constructor of a cell, which is one function for all three layers: spawning has to be quick.
     engine: Engine
-    mailbox: Mailbox
     ref: ActorRef[Any]
     queue: deque[Any]
     room: int
@@ -72,6 +71,11 @@ class Inbox:
     @property
     def path(self) -> str:
         """Where the actor stands in the tree."""
+        raise NotImplementedError
+
+    @property
+    def mailbox(self) -> Mailbox:
+        """What the mailbox holds, and what becomes of the rest."""
         raise NotImplementedError
 
     def schedule(self) -> None:

@@ -49,11 +49,10 @@ class Registry:
 
     def register(self, key: Key[M], ref: ActorRef[M]) -> None:
         """Enter an actor under a key; entering it twice, or one that is stopped, changes nothing."""
-        refs = self._refs.get(key.name, {})
-        if ref in refs or ref.recipient.closed:
+        if ref.recipient.closed or ref in self._refs.get(key.name, {}):
             return
         self._listen()
-        self._refs[key.name] = {**refs, ref: None}
+        self._refs.setdefault(key.name, {})[ref] = None
         self._publish(key)
 
     def unregister(self, key: Key[M], ref: ActorRef[M]) -> None:
@@ -100,7 +99,8 @@ class Registry:
             self.unregister(Key[Any](name), event.ref)
 
     def _publish(self, key: Key[Any]) -> None:
-        self._events.publish(Registered(key, self.find(key)))
+        if self._events.wants(Registered):
+            self._events.publish(Registered(key, self.find(key)))
 
     def __repr__(self) -> str:
         return f"<Registry {len(self._refs)} keys, {sum(map(len, self._refs.values()))} actors>"

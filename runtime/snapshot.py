@@ -16,7 +16,7 @@ class ActorSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     phase: str
     """`starting`, `running`, `ending`, `awaiting restart` or `ended`."""
     waiting: int
-    """Messages in the mailbox, those that wait for a place in a lane included."""
+    """Messages in the mailbox, those that wait for a place in a lane included, what is stashed not."""
     capacity: int
     working: int
     """Handlers under way, and answers that are still to come from a future."""
@@ -30,7 +30,7 @@ class ActorSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
     def walk(self) -> Iterator[ActorSnapshot]:
         """Yield this actor and all below it, depth first, in start order."""
-        ahead = [self]
+        ahead: list[ActorSnapshot] = [self]
         while ahead:
             actor = ahead.pop()
             yield actor

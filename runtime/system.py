@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
+from inspect import iscoroutine
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 
 import anyio
 
@@ -18,12 +19,15 @@ from runtime.mailbox import DEFAULT_MAILBOX, Mailbox
 from runtime.supervision import DEFAULT_SUPERVISION, Restart, Supervision
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
+    from concurrent.futures import Future
     from types import TracebackType
 
     from runtime.event_stream import EventStream
     from runtime.interceptor import Interceptor
     from runtime.ref import ActorRef
+    from runtime.registry import Registry
+    from runtime.snapshot import ActorSnapshot
 
 M = TypeVar("M")
 P = ParamSpec("P")
@@ -174,13 +178,43 @@ class ActorSystem:
         """The living actors that the system itself spawned, by name, in start order."""
         return dict(self._living("children").children)
 
-    def from_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> None:
+    @property
+    def registry(self) -> Registry:
+        """Who renders which service in this system: actors by key."""
+        return self._living("registry").engine.registry
+
+    def snapshot(self) -> ActorSnapshot:
+        """Describe every actor as plain values, the system's root at the top; also while the system is being left.
+
+        Raises `SystemClosed` where the system has not been entered.
+        """
+        if self._root is None:
+            raise SystemClosed(self.name, "snapshot")
+        return self._root.snapshot()
+
+    @overload
+    def from_thread(
+        self, function: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
+    ) -> Future[T]: ...
+    @overload
+    def from_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]: ...
+    def from_thread(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Future[Any]:
         """Call `function` on the system's event loop soon: the one way in from a foreign thread.
 
-        `system.from_thread(ref.tell, message)`. What it raises goes to the loop's exception handler.
+        `system.from_thread(ref.tell, message)`, or `system.from_thread(ref.ask, request, timeout=1.0).result()`: where
+        the function gives a coroutine, that runs on the loop too. The future has the result, or what was raised;
+        nobody else is told. Cancelling it cancels what runs. The context variables of the thread come along, and
+        with them, in a thread of `run_in_thread`, the deadline of the request being handled.
+
+        Calls begin in the order in which one thread makes them. Raises `SystemClosed`. Never wait for the result on
+        the loop's own thread.
         """
-        engine = self._living("from_thread").engine
-        engine.loop.call_soon_threadsafe(lambda: function(*args, **kwargs), context=engine.context.copy())
+        entering = enter(function, args, kwargs)
+        try:
+            return asyncio.run_coroutine_threadsafe(entering, self._living("from_thread").engine.loop)
+        except BaseException:
+            entering.close()
+            raise
 
     def _living(self, action: str) -> Root:
         root = self._root
@@ -198,4 +232,11 @@ class ActorSystem:
     def __repr__(self) -> str:
         if self._root is None:
             return f"<ActorSystem {self.name!r} not entered>"
-        return f"<ActorSystem {self._root.describe()}, {len(self._root.children)} actors>"
+        actors = sum(1 for _ in self._root.snapshot().walk()) - 1
+        return f"<ActorSystem {self._root.describe()}, {actors} actors>"
+
+
+async def enter(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Call `function`, and await what it gives where that is a coroutine."""
+    outcome = function(*args, **kwargs)
+    return await outcome if iscoroutine(outcome) else outcome

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Any
 
 import pytest
@@ -172,3 +173,30 @@ async def test_a_handler_runs_in_the_context_of_the_system_and_not_of_its_sender
             ref.tell(Tick())
             await ref.ask(Count(), timeout=1.0)
         assert seen == ["system"] * 4
+
+
+class Asynchronous(Actor):
+    def __init__(self) -> None:
+        self.log: list[str] = []
+
+    async def started(self) -> None:
+        self.log.append("started")
+
+    @handles(Count)
+    async def count(self, message: Count) -> int:
+        await asyncio.sleep(0)
+        return 7
+
+    async def stopped(self) -> None:
+        self.log.append("stopped")
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with Python 3.12")
+async def test_a_program_with_eager_tasks_may_embed_a_system():
+    """G11."""
+    asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]
+    actor = Asynchronous()
+    async with ActorSystem() as system:
+        ref = system.spawn(lambda: actor)
+        assert await asyncio.gather(*(ref.ask(Count(), timeout=1.0) for _ in range(3))) == [7, 7, 7]
+    assert actor.log == ["started", "stopped"]

@@ -1,0 +1,61 @@
+"""Work that would block the event loop goes to a thread, or to a process, by one call each."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+import anyio
+import anyio.to_process
+import anyio.to_thread
+from typing_extensions import TypeVarTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Arguments = TypeVarTuple("Arguments")
+
+
+async def run_in_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run a blocking function in a worker thread and return its result; at most 40 run at the same time.
+
+    A thread cannot be cancelled: a caller that is cancelled waits until the function has returned, so that nothing
+    it holds is left behind, and its result is dropped; a function that has not begun never does. The function has the
+    caller's context variables; through `ActorSystem.from_thread` it may talk to actors, under the deadline of the
+    request being handled.
+    """
+    begun: Future[None] = Future()
+
+    def run() -> T:
+        if not begun.set_running_or_notify_cancel():
+            raise asyncio.CancelledError
+        return function(*args, **kwargs)
+
+    work = asyncio.ensure_future(anyio.to_thread.run_sync(run))
+    cancelled = False
+    # The scope holds off anyio, which would cancel again at each turn; the loop holds off asyncio.
+    with anyio.CancelScope(shield=True):
+        while not work.done():
+            try:
+                await asyncio.wait([work])
+            except asyncio.CancelledError:
+                cancelled = True
+                if begun.cancel():
+                    work.cancel()
+    if cancelled:
+        if not work.cancelled():
+            work.exception()  # It is nobody's business any more.
+        raise asyncio.CancelledError
+    return work.result()
+
+
+async def run_in_process(function: Callable[[*Arguments], T], /, *args: *Arguments) -> T:
+    """Run a function in a worker process and return its result; a caller that is cancelled kills the process.
+
+    Function, arguments and result are pickled, so the function has to be importable by name. As many run at the same
+    time as there are processors. A process is kept for the next call until the event loop ends, or for five minutes.
+    """
+    return await anyio.to_process.run_sync(function, *args, cancellable=True)

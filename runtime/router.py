@@ -1,0 +1,271 @@
+"""One ref for several actors: a router hands each message on, without a mailbox or a turn of its own.
+
+A router is at home in an actor, which it stands before: that actor's ref leads to the router. Mail stays in the
+mailbox of the home only while there is no worker yet, or while a pool restarts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from runtime.actor import Actor
+from runtime.cell import Cell
+from runtime.envelope import told
+from runtime.errors import ActorStopped
+from runtime.events import DeadReason
+from runtime.handling import ALIVE
+from runtime.inbox import NO_MAIL, Inbox
+from runtime.mailbox import DEFAULT_MAILBOX, Mailbox
+from runtime.messages import name_of
+from runtime.routing import LeastBusy, RoundRobin
+from runtime.supervision import DEFAULT_SUPERVISION, Supervision
+
+if TYPE_CHECKING:
+    from collections import deque
+    from collections.abc import Callable, Coroutine, Sequence
+
+    from runtime.context import Spawner
+    from runtime.messages import Asks, R
+    from runtime.ref import ActorRef, Recipient
+    from runtime.routing import Routing
+    from runtime.supervision import Exit
+
+M = TypeVar("M")
+
+
+class Router:
+    """What stands behind the ref of a router."""
+
+    def __init__(self, routing: Routing, routees: Sequence[ActorRef[Any]] = ()) -> None:
+        self.routing = routing
+        self.routees = tuple(routees)
+        # For `ActorRef.tell`: a mailbox that never has room.
+        self.queue: deque[Any] = NO_MAIL
+        self.room = 0
+        self.idle = False
+
+    def move_in(self, ref: ActorRef[Any]) -> None:
+        """Stand before the actor of this ref from now on."""
+        if not isinstance(ref.recipient, Cell):
+            raise TypeError(f"{ref!r} cannot be the home of a router")
+        self.home: Cell = ref.recipient
+        ref.recipient = self
+
+    @property
+    def path(self) -> str:
+        return self.home.path
+
+    @property
+    def closed(self) -> bool:
+        return self.home.closed
+
+    @property
+    def load(self) -> int:
+        return self.home.load + sum(routee.load for routee in self.living())
+
+    def living(self) -> list[Recipient]:
+        """Return those who take mail; one that is being restarted does."""
+        return [ref.recipient for ref in self.routees if not ref.recipient.closed]
+
+    def choose(self, message: Any) -> Recipient | None:
+        """Return who gets this message: the home unless it is up and running, None where all routees have ended."""
+        return self.pick(message) if self.home.phase is ALIVE and not self.home.goal else self.home
+
+    def pick(self, message: Any) -> Recipient | None:
+        """Return one of the routees; None where all have ended."""
+        living = self.living()
+        return self.routing.choose(message, living) if living else None
+
+    def destination(self, message: Any) -> Recipient:
+        """Return who gets this message, over routers behind this one too; raise `ActorStopped` where nobody does."""
+        chosen = self.choose(message)
+        while isinstance(chosen, Router):
+            chosen = chosen.choose(message)
+        if chosen is None:
+            raise ActorStopped(self.path, name_of(message))
+        return chosen
+
+    def schedule(self) -> None:
+        """Nothing is ever scheduled: a router has no mail."""
+
+    def tell_slowly(self, message: Any) -> None:
+        chosen = self.choose(message)
+        if chosen is None:
+            self.home.bury(message, DeadReason.STOPPED)
+        else:
+            chosen.tell_slowly(message)
+
+    def take_over(self, item: Any) -> None:
+        self._pass_on(item, self.choose(told(item)))
+
+    async def send(self, message: Any, timeout: float | None) -> None:  # noqa: ASYNC109 - a deadline, not a scope.
+        await self.destination(message).send(message, timeout)
+
+    async def ask(self, message: Any, timeout: float) -> Any:  # noqa: ASYNC109 - a deadline, not a scope.
+        return await self.destination(message).ask(message, timeout)
+
+    def settle(self, routees: Sequence[ActorRef[Any]]) -> None:
+        """Hand on to these from now on, first of all what has come meanwhile."""
+        self.routees = tuple(routees)
+        home = self.home
+        home.admit()
+        while home.queue:
+            item = home.queue.popleft()
+            self._pass_on(item, self.pick(told(item)))
+            home.admit()
+
+    def _pass_on(self, item: Any, chosen: Recipient | None) -> None:
+        if chosen is None:
+            self.home.bury(item, DeadReason.STOPPED)
+        else:
+            chosen.take_over(item)
+
+    def request_stop(self) -> None:
+        self.home.request_stop()
+
+    def kill(self) -> None:
+        self.home.kill()
+
+    def join(self) -> Coroutine[Any, Any, Exit]:
+        return self.home.join()
+
+    def describe(self) -> str:
+        return f"{self.home.describe()}, {self.routing!r} over {len(self.living())}"
+
+
+class Hub(Actor[Any]):
+    """The home of a router whose routees live elsewhere."""
+
+    def __init__(self, router: Router) -> None:
+        self.router = router
+
+    def started(self) -> None:
+        self.router.settle(self.router.routees)
+
+
+class Pool(Actor[Any]):
+    """The home of a router over workers of its own: their supervisor."""
+
+    def __init__(
+        self, router: Router, factory: Callable[[], Actor[Any]], size: int, mailbox: Mailbox, supervision: Supervision
+    ) -> None:
+        self.router = router
+        self.factory = factory
+        self.size = size
+        self.mailbox = mailbox
+        self._supervision = supervision
+
+    @property
+    def supervision(self) -> Supervision:  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride]
+        """How the workers are supervised."""
+        return self._supervision
+
+    def started(self) -> None:
+        names = [f"worker-{number}" for number in range(1, self.size + 1)]
+        spawn = self.context.spawn
+        self.router.settle([spawn(self.factory, name=name, mailbox=self.mailbox) for name in names])
+
+
+def pool(
+    spawner: Spawner,
+    factory: Callable[[], Actor[M]],
+    *,
+    size: int,
+    routing: Routing | None = None,
+    name: str | None = None,
+    mailbox: Mailbox = DEFAULT_MAILBOX,
+    supervision: Supervision = DEFAULT_SUPERVISION,
+) -> ActorRef[M]:
+    """Spawn `size` workers under one supervisor, and return a ref that spreads messages over them.
+
+    `spawner` is a system or an actor's context; `routing` is `LeastBusy` by default; `mailbox` is that of each
+    worker, and `supervision` how they are supervised. A worker that crashes is restarted and keeps its place and its
+    mail, one that has ended for good is passed over, and when all have, the ref behaves as that of a stopped actor.
+    Messages of one sender are in order at each worker, not over all of them. Stopping the ref stops the workers.
+
+    A `factory` that raises does so when the pool starts, which is a crash of the pool.
+    """
+    if size < 1:
+        raise ValueError(f"size must be >= 1 worker, got {size}")
+    front = Router(routing or LeastBusy())
+    home: ActorRef[Any] = spawner.spawn(lambda: Pool(front, factory, size, mailbox, supervision), name=name)
+    front.move_in(home)
+    return home
+
+
+def router(
+    spawner: Spawner, routees: Sequence[ActorRef[M]], *, routing: Routing | None = None, name: str | None = None
+) -> ActorRef[M]:
+    """Return a ref that spreads messages over actors that live elsewhere; stopping it leaves them alone.
+
+    `spawner` is a system or an actor's context; `routing` is `RoundRobin` by default. Routees that have ended are
+    passed over; when all have, the ref behaves as that of a stopped actor.
+    """
+    front = Router(routing or RoundRobin(), routees)
+    home: ActorRef[Any] = spawner.spawn(lambda: Hub(front), name=name)
+    front.move_in(home)
+    return home
+
+
+async def ask_first(refs: Sequence[ActorRef[M]], message: Asks[M, R], *, timeout: float) -> R:  # noqa: ASYNC109 - see `ask`.
+    """Ask all, return the first answer, and cancel the other requests: scatter-gather.
+
+    What the others have answered in the same moment goes back to them, as an answer that came too late
+    (`Actor.unclaimed`). Raises the last error where nobody answers, and `ValueError` where there is nobody to ask.
+    """
+    if not refs:
+        raise ValueError("ask_first needs at least one actor to ask")
+    gathering = Gathering(message, len(refs))
+    tasks = [asyncio.create_task(gathering.ask(ref.recipient, timeout)) for ref in refs]
+    try:
+        try:
+            answer: R = await gathering.first
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+    except asyncio.CancelledError:
+        gathering.take_back()
+        raise
+    return answer
+
+
+class Gathering:
+    """One request put to several actors, of whose answers one is wanted."""
+
+    def __init__(self, message: Any, asked: int) -> None:
+        self.message = message
+        self.first: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._open = asked
+        self._winner: Recipient | None = None
+
+    async def ask(self, recipient: Recipient, timeout: float) -> None:  # noqa: ASYNC109 - a deadline, not a scope.
+        """Ask one of them."""
+        try:
+            if isinstance(recipient, Router):
+                recipient = recipient.destination(self.message)
+            answer = await recipient.ask(self.message, timeout)
+        except Exception as error:  # noqa: BLE001 - raised at the asker, where nobody answers.
+            self._open -= 1
+            if not self._open and not self.first.done():
+                self.first.set_exception(error)
+        else:
+            if self.first.done():
+                give_back(recipient, self.message, answer)
+            else:
+                self._winner = recipient
+                self.first.set_result(answer)
+
+    def take_back(self) -> None:
+        """Give the first answer back too: the asker was cancelled before it had it."""
+        if self._winner is not None:
+            give_back(self._winner, self.message, self.first.result())
+        elif self.first.done() and not self.first.cancelled():
+            self.first.exception()  # It is nobody's business any more.
+
+
+def give_back(recipient: Recipient, request: Any, answer: Any) -> None:
+    """Give an answer back to the actor it came from."""
+    if isinstance(recipient, Inbox):
+        recipient.unclaimed(request, answer)

@@ -1,0 +1,105 @@
+"""Streams into and out of actors, with back-pressure; what comes out composes with aiostream's operators."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import anyio
+from aiostream import stream, streamcontext
+
+from runtime.actor import Actor, handles
+from runtime.events import DeadLetter, DeadReason
+from runtime.mailbox import Mailbox
+from runtime.messages import Message
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
+
+    from aiostream.core import Stream
+    from anyio.streams.memory import MemoryObjectSendStream
+
+    from runtime.context import Spawner
+    from runtime.messages import Asks, R
+    from runtime.ref import ActorRef
+
+M = TypeVar("M")
+T = TypeVar("T")
+
+
+async def feed(ref: ActorRef[M], source: AsyncIterable[M], *, timeout: float | None = None) -> int:  # noqa: ASYNC109 - see `send`.
+    """Send everything of `source` to an actor, waiting for room each time; return how many messages were sent.
+
+    At most one message is read ahead of the mailbox. `timeout` bounds each wait, in seconds. Raises as
+    `ActorRef.send` does; what was sent before stays sent. The source is closed, whatever happens.
+    """
+    count = 0
+    async with streamcontext(source) as messages:
+        async for message in messages:
+            await ref.send(message, timeout=timeout)
+            count += 1
+    return count
+
+
+def through(
+    ref: ActorRef[M],
+    source: AsyncIterable[T],
+    request: Callable[[T], Asks[M, R]],
+    *,
+    timeout: float,
+    max_concurrency: int = 1,
+    ordered: bool = True,
+) -> Stream[R]:
+    """Ask an actor about each item of `source`; the answers are an aiostream stream.
+
+    At most `max_concurrency` requests are under way or answered and not yet read; the source is read no further.
+    Answers come in the order of the items, or with `ordered=False` as they arrive. Each request has `timeout`
+    seconds, and the first error ends the stream. Consume it in `async with through(...).stream() as answers`, which
+    closes the source and cancels what is under way.
+    """
+
+    async def ask(item: T, *_: T) -> R:
+        return await ref.ask(request(item), timeout=timeout)
+
+    return stream.map(source, ask, ordered=ordered, task_limit=max_concurrency)
+
+
+class Outlet(Actor[Any]):
+    """Passes on every message it is told, one at a time, when the reader is ready for it."""
+
+    def __init__(self, out: MemoryObjectSendStream[Any]) -> None:
+        self.out = out
+
+    @handles(Message)
+    async def pass_on(self, message: Message) -> None:
+        """Wait until the reader takes the message."""
+        try:
+            await self.out.send(message)
+        except asyncio.CancelledError:
+            # No reader will come any more; nothing is lost silently.
+            self.context.events.publish(DeadLetter(self.context.ref, message, DeadReason.STOPPED))
+            raise
+
+    def stopped(self) -> None:
+        self.out.close()
+
+
+@asynccontextmanager
+async def outlet(
+    spawner: Spawner, *, name: str | None = None, capacity: int = 100
+) -> AsyncGenerator[tuple[ActorRef[Any], AsyncIterator[Any]]]:
+    """Open a way out of the system: what is sent to the ref comes out of the iterator, in order.
+
+    `capacity` messages wait in the mailbox, and one more at the door; then `send` waits, and `tell` raises
+    `MailboxFull`. Stopping the actor ends the iteration. Leaving the block kills the actor; what nobody has read
+    becomes dead letters.
+    """
+    out, messages = anyio.create_memory_object_stream[Any](0)
+    with out, messages:
+        ref: ActorRef[Any] = spawner.spawn(lambda: Outlet(out), name=name, mailbox=Mailbox(capacity=capacity))
+        try:
+            yield ref, messages
+        finally:
+            ref.kill()
+            await ref.terminated()
