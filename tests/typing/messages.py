@@ -3,9 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, assert_type
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, assert_type
 
-from runtime import Actor, ActorRef, ActorSystem, Exit, Message, Request, Terminated, handles
+from runtime import (
+    Actor,
+    ActorRef,
+    ActorSystem,
+    Exit,
+    Key,
+    Message,
+    Request,
+    Terminated,
+    ask_first,
+    feed,
+    handles,
+    pool,
+    router,
+    run_in_process,
+    run_in_thread,
+    through,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 
 class Deposit(Message):
@@ -89,6 +110,32 @@ async def use(system: ActorSystem) -> None:
     untyped: ActorRef[Any] = system.spawn(Untyped)
     untyped.tell(Stranger())
     assert_type(await untyped.ask(Balance(), timeout=1.0), int)
+
+
+# What stands for several actors takes and answers what they do.
+async def use_many(system: ActorSystem, deposits: AsyncIterator[Deposit], limits: AsyncIterator[int]) -> None:
+    workers = pool(system, Account, size=2)
+    assert_type(workers, ActorRef[Deposit | Balance | History])
+    assert_type(await router(system, [workers, workers]).ask(Balance(), timeout=1.0), int)
+    assert_type(await ask_first([workers], History(), timeout=1.0), list[str])
+    await ask_first([workers], Secret(), timeout=1.0)  # error: pyright, mypy
+    pool(system, Deposit, size=2)  # error: pyright, mypy
+
+    depositors = Key[Deposit]("depositors")
+    system.registry.register(depositors, workers)
+    assert_type(system.registry.find(depositors), tuple[ActorRef[Deposit], ...])
+    system.registry.register(Key[Stranger]("strangers"), workers)  # error: pyright, mypy
+
+    assert_type(await feed(workers, deposits), int)
+    async with through(workers, limits, History, timeout=1.0).stream() as answers:
+        async for answer in answers:
+            assert_type(answer, list[str])
+
+    assert_type(await run_in_thread(round, 1.5), int)
+    assert_type(await run_in_process(divmod, 7, 2), tuple[int, int])
+    assert_type(system.from_thread(workers.ask, Balance(), timeout=1.0), Future[int])
+    assert_type(system.from_thread(workers.tell, Deposit(5)), Future[None])
+    await run_in_thread(round, digits="two")  # error: pyright, mypy
 
 
 # What handlers take and answer.
