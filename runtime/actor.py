@@ -109,7 +109,8 @@ class Actor(Generic[M]):
     refuses any other; a plain `Actor` takes any message, and one without a handler becomes a dead letter.
     """
 
-    __context: Context | None = None
+    bound_to: Context | None = None
+    """The context, as the runtime sets it when it spawns the actor; read it as `context`."""
 
     supervision: ClassVar[Supervision] = DEFAULT_SUPERVISION
     """How the children of this actor are supervised."""
@@ -146,12 +147,12 @@ class Actor(Generic[M]):
     @property
     def context(self) -> Context:
         """The actor's view of the runtime; valid from `started` on, not in `__init__`."""
-        if self.__context is None:
+        if self.bound_to is None:
             raise RuntimeError(
                 f"{type(self).__name__}.context exists once the actor is spawned; "
                 "move what needs it from __init__ to started()"
             )
-        return self.__context
+        return self.bound_to
 
     def started(self) -> Any:
         """Prepare, before the first message; override it, sync or async. An exception here is a crash."""
@@ -167,15 +168,6 @@ class Actor(Generic[M]):
 
         Override it in an actor whose answers are worth something: a permit, a reservation.
         """
-
-    @property
-    def is_bound(self) -> bool:
-        """True once the runtime has given the actor its context."""
-        return self.__context is not None
-
-    def __bind__(self, context: Context) -> None:
-        """Give the actor its context; called once by the runtime."""
-        self.__context = context
 
 
 def collect_handlers(cls: type) -> Handlers:

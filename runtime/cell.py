@@ -106,7 +106,7 @@ class Cell(Handling):
         self.exit: Exit | None = None
         self.started_at = engine.loop.time()
         self._children: Children | None = None
-        actor.__bind__(self)
+        actor.bound_to = self
         if engine.interceptors is not None:
             engine.interceptors.intercept(actor)
         if actor.has_start_hook or engine.events.wants(ActorStarted):
@@ -188,7 +188,7 @@ class Cell(Handling):
             if name in children.by_name:
                 raise NameTaken(f"{self.path}/{name}")
         actor = factory()
-        if not isinstance(actor, Actor) or actor.is_bound:
+        if not isinstance(actor, Actor) or actor.bound_to is not None:
             raise no_new_actor(factory, actor)
         if name is None:
             name = children.new_name(actor.kind)
@@ -341,10 +341,10 @@ class Cell(Handling):
             actor = self.actor
             if self.stale:
                 actor = self.factory()
-                if not isinstance(actor, Actor) or actor.is_bound:
+                if not isinstance(actor, Actor) or actor.bound_to is not None:
                     raise no_new_actor(self.factory, actor)
                 self.actor = actor
-                actor.__bind__(self)
+                actor.bound_to = self
                 if self.engine.interceptors is not None:
                     self.engine.interceptors.intercept(actor)
             if actor.starts_async:
@@ -386,7 +386,10 @@ class Cell(Handling):
             self.cause = None
         elif events.wants(ActorStarted):
             events.publish(ActorStarted(self.ref))
-        self.rest()
+        if self.queue or self.senders:
+            self.rest()
+        else:
+            self.idle = True
 
     def _restart(self) -> None:
         self.restart_timer = None
@@ -412,7 +415,10 @@ class Cell(Handling):
         return True
 
     def take_over(self, item: Any) -> None:
-        self.deliver_or_bury(item)
+        if isinstance(item, Ask) and not self.closed:
+            self.take_in_turn(item)
+        else:
+            self.deliver_or_bury(item)
 
     # Putting mail aside.
 

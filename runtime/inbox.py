@@ -156,6 +156,11 @@ class Inbox:
             self.open()
         self._put(message)
 
+    def take_in_turn(self, ask: Ask) -> None:
+        """Take a request as soon as there is room; its asker waits elsewhere, and has its deadline."""
+        if not self._take(ask):
+            self._line_up(ask)
+
     def deliver_or_bury(self, message: Any) -> None:
         """Take a message from a timer, which nobody could be told of otherwise: without room it is a dead letter."""
         if not self._take(message):

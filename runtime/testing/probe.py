@@ -87,7 +87,7 @@ class TestProbe:
 
     def _make(self) -> Recorder:
         # An answer that is an error may crash the actor; its successor records for the same probe.
-        if self._recorder.is_bound:
+        if self._recorder.bound_to is not None:
             self._recorder = Recorder(self)
         return self._recorder
 

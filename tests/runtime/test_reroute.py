@@ -15,6 +15,7 @@ from runtime import (
     ActorSystem,
     DeadLetter,
     DeadReason,
+    Mailbox,
     Message,
     Request,
     Reroute,
@@ -178,3 +179,19 @@ async def test_the_deadline_goes_with_it():
 def test_a_number_below_one_is_refused():
     with pytest.raises(ValueError, match="max_times must be >= 1"):
         Reroute(to="x", max_times=0)
+
+
+async def test_a_rerouted_request_waits_for_room():
+    """G4: as its asker would have waited there."""
+
+    class Busy(Good):
+        @handles(Get)
+        async def get(self, message: Get) -> str:
+            await asyncio.sleep(1)
+            return f"Busy {message.number}"
+
+    async with ActorSystem(supervision=rerouting("busy"), log=False) as system:
+        system.spawn(Busy, name="busy", mailbox=Mailbox(capacity=1))
+        bad = system.spawn(Bad)
+        answers = await asyncio.gather(*(bad.ask(Get(number), timeout=9.0) for number in range(4)))
+        assert answers == [f"Busy {number}" for number in range(4)]
