@@ -27,7 +27,11 @@ class FloorActor:
         self.tell((payload, future))
         return await future
 
+    def started(self) -> None:
+        self.ready = True
+
     async def run(self) -> None:
+        self.started()
         while True:
             while self.queue:
                 self.handle(self.queue.popleft())

@@ -104,7 +104,6 @@ class Cell(Handling):
         self.factory = factory if options.restart is not TEMPORARY else never_again
         self.options = options
         self.exit: Exit | None = None
-        self.started_at = engine.loop.time()
         self._children: Children | None = None
         actor.bound_to = self
         if engine.interceptors is not None:
@@ -112,10 +111,13 @@ class Cell(Handling):
         if actor.has_start_hook or engine.events.wants(ActorStarted):
             self.phase = STARTING
             self.begun = self.idle = False
+            # It starts in the next turn at the latest, and no sooner than this one has begun.
+            self.started_at = engine.turn_began
             engine.enqueue(self)
         else:
             self.phase = ALIVE
             self.begun = self.idle = True
+            self.started_at = engine.loop.time()
 
     # What the actor sees of it: see `Context`.
 
@@ -337,6 +339,8 @@ class Cell(Handling):
         if self.task is not None:
             return  # Its `started` hook is still running.
         self.busy = True
+        if not self.stale:
+            self.started_at = self.engine.turn_began
         try:
             actor = self.actor
             if self.stale:

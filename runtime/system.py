@@ -14,6 +14,7 @@ from runtime.cell import Cell
 from runtime.context import DEFAULT_OPTIONS
 from runtime.engine import Engine
 from runtime.errors import SystemClosed
+from runtime.handling import ALIVE
 from runtime.log import LOGGED, log_event
 from runtime.mailbox import DEFAULT_MAILBOX, Mailbox
 from runtime.supervision import DEFAULT_SUPERVISION, Restart, Supervision
@@ -165,7 +166,9 @@ class ActorSystem:
 
         Raises `NameTaken`, `SystemClosed`, and `TypeError` where the factory does not make an actor.
         """
-        root = self._living("spawn")
+        root = self._root
+        if root is None or root.goal or root.phase is not ALIVE:
+            raise SystemClosed(self.name, "spawn")
         return root.spawn(factory, name=name, mailbox=mailbox, restart=restart, stop_timeout=stop_timeout)
 
     @property
