@@ -31,7 +31,7 @@ from runtime.handling import ALIVE, AWAITING_RESTART, ENDED, ENDING, NO_GOAL, ST
 from runtime.inbox import NO_MAIL
 from runtime.log import logger_for
 from runtime.mailbox import DEFAULT_MAILBOX, Mailbox
-from runtime.messages import Request, name_of
+from runtime.messages import name_of
 from runtime.ref import ActorRef
 from runtime.snapshot import ActorSnapshot
 from runtime.supervision import KILLED, STOPPED, Exit, Restart, Supervision, ended_by
@@ -403,7 +403,13 @@ class Cell(Handling):
 
     def reroute(self, item: Any, error: BaseException) -> bool:
         plan = self.owner.supervision.reroute if self.owner is not None else None
-        if plan is None or not isinstance(error, Exception) or not plan.when(error):
+        if self.owner is None or plan is None or not isinstance(error, Exception):
+            return False
+        try:
+            if not plan.when(error):
+                return False
+        except Exception as broken:  # noqa: BLE001 - the event tells; the crash itself has to be seen to.
+            self.engine.events.publish(ActorFailed(self.owner.ref, broken, told(item)))
             return False
         times = (item.reroutes if isinstance(item, Ask | Told) else 0) + 1
         target: ActorRef[Any] | None = self.siblings.get(plan.to) if isinstance(plan.to, str) else plan.to
@@ -427,26 +433,29 @@ class Cell(Handling):
     # Putting mail aside.
 
     def stash(self, message: Any) -> Any:
-        ask = self.current if isinstance(self.current, Ask) and self.current.message is message else None
-        if any(told(item) is message for lane in (self.lanes or {}).values() for item in lane.running.values()):
+        if self.phase is ENDED:
+            raise ActorStopped(self.path, name_of(message))
+        item: Any = self.current
+        in_lanes = {task: told(one) for lane in (self.lanes or {}).values() for task, one in lane.running.items()}
+        if (not self.busy and asyncio.current_task() in in_lanes) or any(one is message for one in in_lanes.values()):
             raise RuntimeError(f"{self.path} cannot stash {name_of(message)}, whose handler is concurrent")
-        if ask is None and isinstance(message, Request) and self.until is not None:
+        if item is None and self.until is not None:
             # It came without an envelope, because the actor was at rest.
-            ask = Ask(message, self.until)
+            self.current = item = Ask(message, self.until)
+        elif item is None or (told(item) is not message and self.engine.interceptors is None):
+            item = message  # A plain message in the run queue; an interceptor may have replaced what is in `item`.
         if self.stashed is None:
             self.stashed = deque()
         if len(self.stashed) >= self.mailbox.capacity:
             raise MailboxFull(self.path, capacity=self.mailbox.capacity)
-        self.stashed.append(message if ask is None else ask)
-        return None if ask is None else Stashed(ask)
+        self.stashed.append(item)
+        return Stashed(item) if isinstance(item, Ask) else None
 
     def unstash_all(self) -> None:
         stashed = self.stashed
         if stashed is not None:
             self.stashed = None
-            if self.queue is NO_MAIL:
-                self.open()
-            self.queue.extendleft(reversed(stashed))
+            self.put_in_front(stashed)
             if self.idle:
                 self.schedule()
 

@@ -133,7 +133,7 @@ class Context(Protocol):
         """Put the message being handled aside until `unstash_all`; `return` what this returns, also for a request.
 
         What is stashed survives a restart, and expires like other mail. Raises `MailboxFull` where as much is stashed
-        as the mailbox holds, and `RuntimeError` for a request of a concurrent handler.
+        as the mailbox holds, `RuntimeError` in a concurrent handler, and `ActorStopped` once the actor has ended.
         """
         ...
 

@@ -43,12 +43,12 @@ class Engine:
     __slots__ = (
         "_answers",
         "_armed",
-        "_draining",
         "_pumps",
         "_ready",
         "at_work",
         "context",
         "deadlines",
+        "draining",
         "events",
         "interceptors",
         "loop",
@@ -76,7 +76,8 @@ class Engine:
         self.context = contextvars.copy_context()
         self._ready: deque[Runnable] = deque()
         self._armed = False
-        self._draining = False
+        self.draining = False
+        """True while handlers are called: the context of the system cannot be entered twice."""
         self._pumps = self._answers = 0
         self.at_work = 0
         """How many tasks of async actors handle mail now."""
@@ -85,7 +86,7 @@ class Engine:
     def enqueue(self, runnable: Runnable) -> None:
         """Let `runnable` run, in this turn of the loop or the next."""
         self._ready.append(runnable)
-        if not self._armed and not self._draining:
+        if not self._armed and not self.draining:
             self._arm()
 
     def pump(self) -> None:
@@ -93,7 +94,7 @@ class Engine:
 
         Only so often a turn: a caller in a tight loop must let the event loop have its share.
         """
-        if self._draining or self._pumps >= PUMPS_PER_TURN:
+        if self.draining or self._pumps >= PUMPS_PER_TURN:
             return
         self._pumps += 1
         if not self._armed:
@@ -102,7 +103,7 @@ class Engine:
 
     def may_answer_now(self) -> bool:
         """Tell whether one more request may be answered in this turn without the run queue, and count it."""
-        if self._draining or self._answers >= ANSWERS_PER_TURN:
+        if self.draining or self._answers >= ANSWERS_PER_TURN:
             return False
         self._answers += 1
         if not self._armed:
@@ -137,12 +138,12 @@ class Engine:
 
     def _drain(self, budget: int) -> None:
         ready = self._ready
-        self._draining = True
+        self.draining = True
         try:
             while ready and budget > 0:
                 limit = MESSAGES_PER_ACTIVATION if budget > MESSAGES_PER_ACTIVATION else budget  # noqa: FURB136 - a call less.
                 budget -= ready.popleft().run(limit)
         finally:
-            self._draining = False
+            self.draining = False
             if ready and not self._armed:
                 self._arm()

@@ -80,7 +80,7 @@ class Ask:
         """Let it be handled from the beginning, here or elsewhere, unless its asker has given up."""
         if self.progress is RUNNING:
             self.progress = WAITING
-        self.handling = None
+            self.handling = None  # One that was given up keeps it: whoever was cancelled for it has to know.
 
     def _abandon(self, progress: Progress) -> bool:
         if self.progress is WAITING or self.progress is RUNNING:

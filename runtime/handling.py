@@ -17,7 +17,7 @@ from runtime.deadline import current_deadline
 from runtime.engine import MESSAGES_PER_ACTIVATION
 from runtime.envelope import RUNNING, WAITING, Ask, Progress, Stashed, deadline_of, told
 from runtime.errors import ActorCrashed, Refusal, Unhandled
-from runtime.events import ActorFailed, CancellationIgnored, DeadReason
+from runtime.events import ActorFailed, CancellationIgnored, DeadReason, Terminated
 from runtime.inbox import NOT_NOW, Inbox, Unclaimed
 from runtime.lanes import Lane
 from runtime.messages import Request, name_of
@@ -122,6 +122,7 @@ class Handling(Inbox):
                     handle = direct[type(message)]
                 except KeyError:
                     self._handle_specially(message)
+                    self.current = None
                     continue
                 if (outcome := handle(actor, message)) is not None:
                     self._answer_nobody(message, outcome)
@@ -131,6 +132,7 @@ class Handling(Inbox):
             self.broken_off(error, message, None)
         finally:
             self.busy = False
+            self.current = None
             self.rest()
         return handled
 
@@ -141,13 +143,18 @@ class Handling(Inbox):
         self.busy = True
         self.idle = False
         self.until = deadline
+        engine = self.engine
+        engine.draining = True  # An eager task begins inside of the handler, and may ask somebody else.
         try:
-            answer = self.engine.context.run(handler.function, self.actor, message)
+            answer = engine.context.run(handler.function, self.actor, message)
             if isinstance(answer, CoroutineType):
                 raise wrong_answer(self.path, message, answer)
             if isinstance(answer, Stashed):
+                answer.ask.message = message  # An interceptor may have replaced it, and will again.
                 return answer.ask
             if not isinstance(answer, asyncio.Future):
+                if self.current is not None:
+                    self.current.cancel()  # It was stashed, but answered too: nobody waits for another answer.
                 return answer
             ask = Ask(message, deadline)
             ask.progress = RUNNING
@@ -156,12 +163,14 @@ class Handling(Inbox):
         except Refusal:
             raise
         except BaseException as error:  # noqa: BLE001 - see there.
-            self.broken_off(error, message, None)
-            ask = Ask(message, deadline)
+            # Where it was stashed before the crash, it is one request all the same.
+            ask = self.current or Ask(message, deadline)
             self._lose(ask, error)
+            self.broken_off(error, ask, None)
             return ask
         finally:
-            self.until = None
+            engine.draining = False
+            self.until = self.current = None
             self.busy = False
             self.rest()
 
@@ -229,6 +238,7 @@ class Handling(Inbox):
             return self._handle_unasked(handler, message, deadline)
         else:
             self.until = deadline
+            self.current = item
             try:
                 self._answer_nobody(message, handler.function(self.actor, message))
             finally:
@@ -441,7 +451,7 @@ class Handling(Inbox):
             return
         self.lanes = None
         for lane in lanes.values():
-            self.queue.extendleft(reversed(lane.waiting))
+            self.put_in_front(lane.waiting)
             self.make_room(len(lane.waiting))
 
     def drop_oldest(self) -> bool:
@@ -472,7 +482,8 @@ class Handling(Inbox):
                 self.cancelled(task, message)
         else:
             self.failed(as_failure(error), told(message))
-            if message is not None and not isinstance(message, Ask | Request):
+            if message is not None and not isinstance(message, Ask | Unclaimed | Terminated):
+                # An asker is seen to elsewhere, and what the runtime tells an actor concerns no other.
                 self.reroute(message, error)
             if not isinstance(error, Exception):
                 raise error  # It ends the program; those who clean up must not find an actor that is stuck.

@@ -15,6 +15,8 @@ from runtime.mailbox import Mailbox, Overflow
 from runtime.messages import Message, name_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from runtime.engine import Engine
     from runtime.ref import ActorRef
 
@@ -301,7 +303,18 @@ class Inbox:
     def open(self) -> None:
         """Make the queue, for the first message."""
         self.queue = deque()
-        self.room = self.mailbox.capacity
+        self.room = 0 if self.closed else self.mailbox.capacity
+
+    def put_in_front(self, items: Sequence[Any]) -> None:
+        """Put back mail that had left the queue, before the rest but for answers that came back."""
+        if self.queue is NO_MAIL:
+            self.open()
+        queue = self.queue
+        first: list[Any] = []
+        while queue and isinstance(queue[0], Unclaimed):
+            first.append(queue.popleft())
+        queue.extendleft(reversed(items))
+        queue.extendleft(reversed(first))
 
     def _line_up(self, item: Ask | Sending) -> None:
         if self.senders is None:

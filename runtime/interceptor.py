@@ -6,6 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from runtime.actor import Handler, Handlers
+from runtime.envelope import Stashed
+from runtime.messages import Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -49,9 +51,14 @@ class Tables:
         if cls not in self._wrapped:
             handlers = Handlers()
             for message_type, handler in cls.handlers.items():
-                if handler is not None:
+                if handler is not None and handler.message is message_type:
+                    # What was looked up for a subclass is looked up again: a handler has one wrapper, and one lane.
                     handlers[message_type] = self._wrap(handler)
-            direct = {one: found.function for one, found in handlers.items() if found and found.concurrent == 1}
+            direct: dict[type, Callable[[Any, Any], Any]] = {
+                one: found.function
+                for one, found in handlers.items()
+                if found and found.concurrent == 1 and not issubclass(one, Request)
+            }
             self._wrapped[cls] = direct, handlers
         # The instance's own tables shadow those of its class.
         actor.direct, actor.handlers = self._wrapped[cls]  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
@@ -94,6 +101,8 @@ class Tables:
         return message
 
     def _handled(self, ref: ActorRef[Any], message: Any, answer: Any) -> Any:
+        if isinstance(answer, Stashed):
+            return answer  # It is not handled yet.
         for one in reversed(self.interceptors):
             answer = one.handled(ref, message, answer)
         return answer

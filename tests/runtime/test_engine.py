@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from runtime import Actor, ActorSystem, Mailbox, Message, Request, handles
+from runtime import Actor, ActorRef, ActorSystem, Mailbox, Message, Request, handles
 from runtime.engine import ANSWERS_PER_TURN, MESSAGES_PER_ACTIVATION, MESSAGES_PER_TURN, PUMPS_PER_TURN
 
 ROOMY = Mailbox(capacity=200_000)
@@ -200,3 +200,29 @@ async def test_a_program_with_eager_tasks_may_embed_a_system():
         ref = system.spawn(lambda: actor)
         assert await asyncio.gather(*(ref.ask(Count(), timeout=1.0) for _ in range(3))) == [7, 7, 7]
     assert actor.log == ["started", "stopped"]
+
+
+async def test_who_is_asked_from_within_a_sync_handler_answers_in_a_turn_of_its_own():
+    """G11: a task factory of the program's may begin a task inside of the handler that makes it."""
+
+    class Answering(Actor):
+        @handles(Count)
+        def count(self, message: Count) -> int:
+            return 7
+
+    class Between(Actor):
+        def __init__(self, target: ActorRef[Any]) -> None:
+            self.target = target
+
+        @handles(Count)
+        def count(self, message: Count) -> int:
+            asking = self.target.ask(message, timeout=1.0)
+            asking.send(None)  # The first step, which an eager task would make here; then it waits.
+            asking.close()
+            return 8
+
+    async with ActorSystem() as system:
+        target = system.spawn(Answering)
+        assert await system.spawn(lambda: Between(target)).ask(Count(), timeout=1.0) == 8
+        assert await target.ask(Count(), timeout=1.0) == 7
+        assert "restarts" not in repr(target)

@@ -155,3 +155,37 @@ async def test_systems_without_interceptors_are_left_alone():
         assert log == []
         assert await watched.spawn(Sync).ask(Double(1), timeout=1.0) == 2
         assert len(log) == 2
+
+
+@pytest.mark.parametrize("actor", [Sync, Async])
+async def test_the_answer_to_a_request_that_was_told_comes_back_also_behind_interceptors(actor: type[Sync]):
+    """G12."""
+    back: list[Any] = []
+
+    class Lender(actor):  # type: ignore[misc, valid-type]
+        def unclaimed(self, request: Any, answer: Any) -> None:
+            back.append((request, answer))
+
+    async with ActorSystem(interceptors=[Interceptor()]) as system:
+        ref = system.spawn(Lender)
+        ref.tell(Double(4))
+        await asyncio.sleep(2)
+        assert "restarts" not in repr(ref)
+    assert back == [(Double(4), 8)]
+
+
+async def test_subclasses_of_a_message_share_one_lane_also_behind_interceptors():
+    """G1."""
+
+    class Special(Double):
+        pass
+
+    async def duration(system: ActorSystem) -> float:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        ref = system.spawn(InLane)
+        await asyncio.gather(*(ref.ask(kind(1), timeout=9.0) for kind in (Double, Special) for _ in range(2)))
+        return loop.time() - began
+
+    async with ActorSystem() as plain, ActorSystem(interceptors=[Interceptor()]) as watched:
+        assert await duration(plain) == await duration(watched) == pytest.approx(2.0)

@@ -11,6 +11,7 @@ from runtime import (
     IMMEDIATELY,
     Actor,
     ActorCrashed,
+    ActorFailed,
     ActorRef,
     ActorSystem,
     DeadLetter,
@@ -195,3 +196,45 @@ async def test_a_rerouted_request_waits_for_room():
         bad = system.spawn(Bad)
         answers = await asyncio.gather(*(bad.ask(Get(number), timeout=9.0) for number in range(4)))
         assert answers == [f"Busy {number}" for number in range(4)]
+
+
+async def test_a_told_request_goes_to_the_sibling_too():
+    """G3: whether the one that crashed had been asked or told."""
+    good = Good()
+    async with ActorSystem(supervision=rerouting("good"), log=False) as system:
+        system.spawn(lambda: good, name="good")
+        system.spawn(Bad).tell(Get(1))
+        await asyncio.sleep(1)
+        assert good.done == [Get(1)]
+
+
+async def test_what_the_runtime_tells_an_actor_goes_to_nobody_else(recorded):
+    """G12: an answer that came back was this actor's."""
+
+    class Clumsy(Good):
+        def unclaimed(self, request: Any, answer: Any) -> None:
+            raise ValueError
+
+    async with ActorSystem(supervision=rerouting("good"), log=False) as system:
+        dead = recorded(system, DeadLetter)
+        system.spawn(Good, name="good")
+        system.spawn(Clumsy).tell(Get(1))
+        await asyncio.sleep(1)
+        assert dead == []
+
+
+@pytest.mark.parametrize("waits", [True, False])
+async def test_a_when_that_raises_loses_no_asker(waits: bool, recorded):  # noqa: FBT001
+    """G6: the asker hears of the crash, and of `when` tells an event."""
+
+    def when(error: Exception) -> bool:
+        raise KeyError(error)
+
+    async with ActorSystem(supervision=rerouting("good", when=when), log=False) as system:
+        failures = recorded(system, ActorFailed)
+        ref = system.spawn(Bad)
+        if waits:
+            ref.tell(Work(1))
+        with pytest.raises(ActorCrashed, match="ValueError"):
+            await ref.ask(Get(1), timeout=1.0)
+        assert {type(failure.error) for failure in failures} == {KeyError, ValueError}
