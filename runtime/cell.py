@@ -386,7 +386,8 @@ class Cell(Handling):
         events = self.engine.events
         if self.stale:
             self.stale = False
-            events.publish(ActorRestarted(self.ref, self.attempt, self.cause))
+            if events.wants(ActorRestarted):
+                events.publish(ActorRestarted(self.ref, self.attempt, self.cause))
             self.cause = None
         elif events.wants(ActorStarted):
             events.publish(ActorStarted(self.ref))
@@ -462,7 +463,9 @@ class Cell(Handling):
     # Ending.
 
     def failed(self, error: Exception, message: Any) -> None:
-        self.engine.events.publish(ActorFailed(self.ref, error, told(message)))
+        events = self.engine.events
+        if events.wants(ActorFailed):
+            events.publish(ActorFailed(self.ref, error, told(message)))
         self.cause = error
         self.end(Goal.CRASH)
 
