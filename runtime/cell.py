@@ -490,18 +490,18 @@ class Cell(Handling):
         self.phase = ENDING
         self.idle = False
         self._drop_timers()
-        if self.goal is Goal.CRASH or self.goal is Goal.KILL:
+        goal = self.goal
+        if (goal is Goal.CRASH or goal is Goal.KILL) and (self.task is not None or self.lanes is not None):
             self.cancel_handlers()
         if self.watching is not None:
-            for target in self.watching:
-                if target.watchers is not None:
-                    target.watchers.pop(self, None)
-            self.watching = None
-        for future in tuple(self.later or ()):
-            future.cancel()
+            self._unwatch_all()
+        if self.later:
+            for future in tuple(self.later):
+                future.cancel()
         hook = self.actor.stopped
         children = self._children is not None and self._children.by_name
-        if self.task is not None or self.lane_tasks() or self.later or children or self.actor.stops_async:
+        lanes = self.lanes is not None and self.lane_tasks()
+        if self.task is not None or lanes or self.later or children or self.actor.stops_async:
             self.lifecycle = self.engine.create_task(self._wind_down_in_task(), name=f"{self.name} ends")
             return
         try:
@@ -514,6 +514,12 @@ class Cell(Handling):
                 raise
         finally:
             self._gone()
+
+    def _unwatch_all(self) -> None:
+        for target in self.watching or ():
+            if target.watchers is not None:
+                target.watchers.pop(self, None)
+        self.watching = None
 
     async def _wind_down_in_task(self) -> None:
         try:
@@ -585,7 +591,8 @@ class Cell(Handling):
         self._children = None
         self._drop_timers()
         self.unpark()
-        self.unstash_all()
+        if self.stashed is not None:
+            self.unstash_all()
         if goal is Goal.CRASH or (goal is Goal.RETIRE and self.restart is Restart.PERMANENT):
             siblings = self.owner._children if self.owner is not None else None  # noqa: SLF001 - of its own class.
             if siblings is not None:

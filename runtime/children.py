@@ -106,7 +106,9 @@ class Children:
         supervision = self._parent.supervision
         if now - failed.restarted_at >= supervision.backoff.reset_after:
             failed.attempt = 0
-        delay = supervision.backoff.delay(failed.attempt + 1, random=self._parent.engine.random.random())
+        delay = 0.0
+        if supervision.backoff.cap > 0:
+            delay = supervision.backoff.delay(failed.attempt + 1, random=self._parent.engine.random.random())
         failed.restarted_at = now + delay
         alone = supervision.strategy is Strategy.ONE_FOR_ONE
         if alone or len(restart_set(supervision.strategy, list(self.by_name.values()), failed)) == 1:
