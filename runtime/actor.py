@@ -129,12 +129,7 @@ class Actor(Generic[M]):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.handlers = collect_handlers(cls)
-        # A request that is told instead of asked has an answer to be seen to.
-        cls.direct = {
-            one.message: one.function
-            for one in cls.handlers.values()
-            if one and one.concurrent == 1 and not issubclass(one.message, Request)
-        }
+        cls.direct = direct_of(cls.handlers)
         cls.is_async = any(one.is_async and one.concurrent == 1 for one in cls.handlers.values() if one)
         cls.kind = cls.__name__.lower()
         cls.has_start_hook = cls.started is not Actor.started
@@ -192,6 +187,18 @@ def collect_handlers(cls: type) -> Handlers:
                 own[handler.message] = handler
         collected.update(own)
     return collected
+
+
+def direct_of(handlers: Handlers) -> dict[type, Callable[[Any, Any], Any]]:
+    """Return the functions that take a message straight: no task of their own, and no answer to be seen to.
+
+    A request, even one that is told instead of asked, has an answer.
+    """
+    return {
+        one.message: one.function
+        for one in handlers.values()
+        if one and one.concurrent == 1 and not issubclass(one.message, Request)
+    }
 
 
 def protocol_of(cls: type) -> list[type]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from runtime.actor import Handler, Handlers
+from runtime.actor import Handler, Handlers, direct_of
 from runtime.envelope import Stashed
-from runtime.messages import Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -54,12 +53,7 @@ class Tables:
                 if handler is not None and handler.message is message_type:
                     # What was looked up for a subclass is looked up again: a handler has one wrapper, and one lane.
                     handlers[message_type] = self._wrap(handler)
-            direct: dict[type, Callable[[Any, Any], Any]] = {
-                one: found.function
-                for one, found in handlers.items()
-                if found and found.concurrent == 1 and not issubclass(one, Request)
-            }
-            self._wrapped[cls] = direct, handlers
+            self._wrapped[cls] = direct_of(handlers), handlers
         # The instance's own tables shadow those of its class.
         actor.direct, actor.handlers = self._wrapped[cls]  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
 
