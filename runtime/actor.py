@@ -13,7 +13,7 @@ from runtime.supervision import DEFAULT_SUPERVISION, Supervision
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from runtime.context import Context
     from runtime.messages import Asks
@@ -163,6 +163,13 @@ class Actor(Generic[M]):
 
         Override it in an actor whose answers are worth something: a permit, a reservation.
         """
+
+    def broken_invariants(self) -> Iterable[str]:
+        """Name what does not hold, although it must once nothing is under way: a permit that did not come back.
+
+        Never called in production. A simulation calls it on every instance, after a run, and fails where it finds any.
+        """
+        return ()
 
 
 def collect_handlers(cls: type) -> Handlers:

@@ -573,7 +573,8 @@ class Cell(Handling):
             self.engine.events.publish(CancellationIgnored(self.ref, message))
         if self.task in stuck and self.queue is not NO_MAIL:
             # It still goes through the mail; what is left belongs to the next instance.
-            self.queue, left = deque(self.queue), self.queue
+            left, self.queue = self.queue, self.engine.new_queue(self)
+            self.queue.extend(left)
             left.clear()
 
     def _gone(self) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections import deque
+import random
+from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Any, Protocol
 
 from runtime.deadline import DeadlineWatch
@@ -18,7 +19,6 @@ from runtime.interceptor import Tables
 from runtime.registry import Registry
 
 if TYPE_CHECKING:
-    import random
     from collections.abc import Coroutine, Sequence
 
     from runtime.interceptor import Interceptor
@@ -55,19 +55,18 @@ class Engine:
         "name",
         "random",
         "registry",
+        "root",
         "turn_began",
     )
 
     def __init__(
-        self,
-        name: str,
-        loop: asyncio.AbstractEventLoop,
-        random: random.Random,
-        interceptors: Sequence[Interceptor] = (),
+        self, name: str, loop: asyncio.AbstractEventLoop, seed: int | None, interceptors: Sequence[Interceptor] = ()
     ) -> None:
         self.name = name
         self.loop = loop
-        self.random = random
+        self.root: Any = None
+        """The cell at the root of the tree, once there is one."""
+        self.random = random.Random(seed)
         self.events = EventStream()
         self.registry = Registry(self.events)
         self.interceptors = Tables(interceptors) if interceptors else None
@@ -109,6 +108,14 @@ class Engine:
         if not self._armed:
             self._arm()
         return True
+
+    def new_queue(self, inbox: Any) -> deque[Any]:
+        """Return an empty queue for the mail of one actor."""
+        return deque()
+
+    def new_line(self, inbox: Any) -> OrderedDict[Any, None]:
+        """Return an empty line for those who wait for room in a mailbox."""
+        return OrderedDict()
 
     def share_of_turn(self) -> int:
         """Return how many messages an actor's task that is at work may handle before the event loop has its turn.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import deque
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from runtime.mailbox import Mailbox, Overflow
 from runtime.messages import Message, name_of
 
 if TYPE_CHECKING:
+    from collections import OrderedDict
     from collections.abc import Sequence
 
     from runtime.engine import Engine
@@ -302,7 +303,7 @@ class Inbox:
 
     def open(self) -> None:
         """Make the queue, for the first message."""
-        self.queue = deque()
+        self.queue = self.engine.new_queue(self)
         self.room = 0 if self.closed else self.mailbox.capacity
 
     def put_in_front(self, items: Sequence[Any]) -> None:
@@ -318,7 +319,7 @@ class Inbox:
 
     def _line_up(self, item: Ask | Sending) -> None:
         if self.senders is None:
-            self.senders = OrderedDict()
+            self.senders = self.engine.new_line(self)
         self.senders[item] = None
 
     def _leave_line(self, item: Ask | Sending) -> None:

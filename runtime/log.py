@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from datetime import UTC
 from functools import singledispatch
 from typing import TYPE_CHECKING, Any
 
-from loguru import logger
+from loguru import _logger, logger
+from loguru._datetime import datetime
 
 from runtime.events import (
     ActorFailed,
@@ -17,6 +20,8 @@ from runtime.events import (
 from runtime.messages import name_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
     from loguru import Logger
 
 
@@ -60,3 +65,24 @@ def _(event: CancellationIgnored) -> None:
 def bound(path: str, **fields: Any) -> Logger:
     """Return a logger that carries the actor's path and these fields."""
     return logger.bind(actor=path, **fields)
+
+
+@contextmanager
+def log_lines(now: Callable[[], float], *, silent: bool) -> Generator[None]:
+    """Let every line that loguru writes bear the time `now()` (seconds since 1970), or write none; then as before."""
+    core: Any = logger._core  # type: ignore[attr-defined]  # noqa: SLF001 # pyright: ignore
+    handlers, clock, start = core.handlers, _logger.aware_now, _logger.start_time
+
+    def virtual_now() -> datetime:
+        return datetime.fromtimestamp(now(), tz=UTC)
+
+    if silent:
+        core.handlers = {}
+    _logger.aware_now = virtual_now
+    _logger.start_time = virtual_now()
+    try:
+        yield
+    finally:
+        _logger.aware_now, _logger.start_time = clock, start
+        if silent:
+            core.handlers = handlers

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from inspect import iscoroutine
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 
@@ -90,7 +89,7 @@ class ActorSystem:
         self._interceptors = tuple(interceptors)
         self.name = name
         self._supervision = supervision
-        self._random = random.Random(seed)
+        self._seed = seed
         self._engine: Engine | None = None
         self._root: Root | None = None
         self._host: asyncio.Task[Any] | None = None
@@ -100,10 +99,13 @@ class ActorSystem:
     async def __aenter__(self) -> Self:
         if self._engine is not None:
             raise SystemClosed(self.name, "entering it a second time")
-        self._engine = Engine(self.name, asyncio.get_running_loop(), self._random, self._interceptors)
+        loop = asyncio.get_running_loop()
+        # A loop may bring an engine of its own kind, as that of a simulation does.
+        make_engine: type[Engine] = getattr(loop, "actor_engine", Engine)
+        self._engine = make_engine(self.name, loop, self._seed, self._interceptors)
         for event_type in LOGGED if self._log else ():
             self._engine.events.subscribe(event_type, log_event)
-        self._root = Root(self._engine, self._supervision, self._fail)
+        self._root = self._engine.root = Root(self._engine, self._supervision, self._fail)
         # Not a cancel scope, which would have to be left by the very task that entered it; a fixture of a test is not.
         self._host = asyncio.current_task()
         return self

@@ -1,4 +1,29 @@
-"""The third world: the same actors in virtual time."""
+"""The third world: the same actors in virtual time, and what goes wrong there replayed from one number."""
 
-from runtime.simulation.loop import Deadlock as Deadlock
+from runtime.simulation.errors import Deadlock as Deadlock
+from runtime.simulation.errors import InvariantBroken as InvariantBroken
+from runtime.simulation.errors import Livelock as Livelock
+from runtime.simulation.errors import NotSimulated as NotSimulated
+from runtime.simulation.errors import SimulationError as SimulationError
 from runtime.simulation.loop import VirtualTimeLoop as VirtualTimeLoop
+from runtime.simulation.faults import CancelTask as CancelTask
+from runtime.simulation.faults import Crash as Crash
+from runtime.simulation.faults import CutOff as CutOff
+from runtime.simulation.faults import DelayMail as DelayMail
+from runtime.simulation.faults import DropMail as DropMail
+from runtime.simulation.faults import DuplicateMail as DuplicateMail
+from runtime.simulation.faults import Fault as Fault
+from runtime.simulation.faults import Hang as Hang
+from runtime.simulation.faults import InjectedCrash as InjectedCrash
+from runtime.simulation.faults import ReorderMail as ReorderMail
+from runtime.simulation.faults import SlowSystem as SlowSystem
+from runtime.simulation.faults import Spell as Spell
+from runtime.simulation.faults import random_faults as random_faults
+from runtime.simulation.simulation import Run as Run
+from runtime.simulation.simulation import Scenario as Scenario
+from runtime.simulation.simulation import Simulation as Simulation
+from runtime.simulation.explore import Exploration as Exploration
+from runtime.simulation.explore import ScenarioFailed as ScenarioFailed
+from runtime.simulation.explore import explore as explore
+from runtime.simulation.replay import NoScenario as NoScenario
+from runtime.simulation.replay import find_scenario as find_scenario

@@ -1,0 +1,125 @@
+"""The engine of simulated systems: the same, with its order permuted by the seed and its facts taken down."""
+
+from __future__ import annotations
+
+import random
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from runtime.deadline import DeadlineWatch
+from runtime.engine import MESSAGES_PER_ACTIVATION, Engine
+from runtime.event_stream import EventStream
+from runtime.events import ActorFailed, ActorRestarted
+from runtime.registry import Registry
+from runtime.simulation.mail import RecordedLine, RecordedQueue
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections import OrderedDict, deque
+    from collections.abc import Callable, Sequence
+
+    from runtime.deadline import Expiring
+    from runtime.events import Event
+    from runtime.interceptor import Interceptor
+    from runtime.simulation.simulation import Simulation
+
+system_at_work: ContextVar[Engine | None] = ContextVar("understudy_system_at_work", default=None)
+"""The simulated system one of whose handlers runs; None outside of all."""
+
+WATCHED = (ActorFailed, ActorRestarted)
+"""What is made even if no program wants it: a simulation does."""
+
+
+class RecordedEvents(EventStream):
+    """The facts of one system, taken down as they are published."""
+
+    def __init__(self, take_down: Callable[[Event], None]) -> None:
+        super().__init__()
+        self._take_down = take_down
+
+    def wants(self, event_type: type[Event]) -> bool:
+        return event_type in WATCHED or super().wants(event_type)
+
+    def publish(self, event: Event) -> None:
+        self._take_down(event)
+        super().publish(event)
+
+
+class RecordedDeadlines(DeadlineWatch):
+    """The deadlines of one system, of which the unfinished are remembered at its end."""
+
+    __slots__ = ("left",)
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self.left: list[Expiring] = []
+
+    def close(self) -> None:
+        self.left = [entry for group in self._waiting.values() for entry in group]
+        super().close()
+
+
+class SimulatedEngine(Engine):
+    """One system of a simulation."""
+
+    __slots__ = ("_dice", "simulation")
+
+    def __init__(
+        self,
+        simulation: Simulation,
+        name: str,
+        loop: asyncio.AbstractEventLoop,
+        seed: int | None,
+        interceptors: Sequence[Interceptor] = (),
+    ) -> None:
+        super().__init__(name, loop, seed, interceptors)
+        self.simulation = simulation
+        self.events = RecordedEvents(simulation.happened)
+        self.registry = Registry(self.events)
+        self.deadlines = RecordedDeadlines(loop)
+        if seed is None:
+            self.random = random.Random(f"{simulation.seed}/{name}/{len(simulation.engines)}")
+        self._dice = simulation.dice
+        self.context.run(system_at_work.set, self)
+        simulation.engines.append(self)
+
+    def may_answer_now(self) -> bool:
+        """Let some requests take the way through the mailbox although they need not; all, while faults strike mail."""
+        if not self.simulation.has_shortcuts or (self._dice is not None and self._dice.random() < 0.5):
+            return False
+        return super().may_answer_now()
+
+    def pump(self) -> None:
+        """Let some requests wait for the next turn."""
+        if self._dice is None or self._dice.random() < 0.5:
+            super().pump()
+
+    def new_queue(self, inbox: Any) -> deque[Any]:
+        queue = RecordedQueue(inbox, self.simulation)
+        self.simulation.queues.append(queue)
+        return queue
+
+    def new_line(self, inbox: Any) -> OrderedDict[Any, None]:
+        return RecordedLine(inbox, self.simulation.origins)
+
+    def _drain(self, budget: int) -> None:
+        ready, dice, origins = self._ready, self._dice, self.simulation.origins
+        outer = origins.running
+        self.draining = True
+        try:
+            while ready and budget > 0:
+                limit = min(budget, MESSAGES_PER_ACTIVATION)
+                if dice is not None:
+                    ready.rotate(-dice.randrange(len(ready)))
+                    limit = min(limit, dice.choice((1, 2, MESSAGES_PER_ACTIVATION)))
+                runnable = ready.popleft()
+                if self.simulation.is_held(runnable, self):
+                    continue
+                origins.running = runnable
+                budget -= runnable.run(limit)
+                origins.running = None
+        finally:
+            origins.running = outer
+            self.draining = False
+            if ready and not self._armed:
+                self._arm()

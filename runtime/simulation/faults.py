@@ -1,0 +1,272 @@
+"""What can go wrong, as plain values: a fault plan is a list of them, and each says when it strikes, and whom.
+
+Those here strike actors, their mail, tasks, and the system as a whole. Others, such as the outage of a provider, are
+looked up by whoever simulates what they concern: see `Simulation.active`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from runtime.envelope import Ask, told
+from runtime.messages import name_of
+from runtime.simulation.engine import system_at_work
+from runtime.simulation.loop import unfinished
+from runtime.simulation.mail import Duplicate
+
+if TYPE_CHECKING:
+    import random
+
+    from runtime.simulation.mail import RecordedQueue
+    from runtime.simulation.simulation import Simulation
+
+
+class InjectedCrash(Exception):
+    """What a crashed actor is told to have raised."""
+
+
+class Fault(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Something that goes wrong `at` seconds after the run began."""
+
+    at: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.at < math.inf:
+            raise ValueError(f"at must be >= 0 seconds and finite, got {self.at}")
+
+    def strike(self, simulation: Simulation) -> None:
+        """Do it. Here nothing: the fault is one of those that are looked up."""
+
+
+class Spell(Fault, frozen=True, kw_only=True):
+    """Something that is wrong for a while: from `at` on for `lasts` seconds, by default to the end of the run."""
+
+    lasts: float = math.inf
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.lasts > 0:
+            raise ValueError(f"lasts must be > 0 seconds, got {self.lasts}")
+
+    def is_active(self, now: float) -> bool:
+        """Tell whether it lasts at `now`."""
+        return self.at <= now < self.at + self.lasts
+
+    def end(self, simulation: Simulation) -> None:
+        """Undo what `strike` did; called when its time is over."""
+
+
+# Actors.
+
+
+class Crash(Fault, frozen=True, kw_only=True):
+    """An actor crashes, `times` times, `every` so many seconds. Where several match, the dice choose.
+
+    `actor` is a path, such as `bank/alice`, or a pattern, such as `bank/*`.
+    """
+
+    actor: str
+    times: int = 1
+    every: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.times < 1:
+            raise ValueError(f"times must be >= 1, got {self.times}")
+        if not self.every > 0:
+            raise ValueError(f"every must be > 0 seconds, got {self.every}")
+
+    def strike(self, simulation: Simulation) -> None:
+        found = simulation.actors(self.actor)
+        if found:
+            cell = simulation.pick(found)
+            simulation.trace.add("fault: crash", cell.ref)
+            cell.engine.context.run(cell.failed, InjectedCrash(f"{cell.path} was made to crash"), None)
+        if self.times > 1:
+            again = msgspec.structs.replace(self, at=simulation.now() + self.every, times=self.times - 1)
+            simulation.schedule(again)
+
+
+class Hang(Spell, frozen=True, kw_only=True):
+    """An actor stands still: what it does takes as much longer, and it does not even notice a cancellation."""
+
+    actor: str
+
+    def strike(self, simulation: Simulation) -> None:
+        for cell in simulation.actors(self.actor):
+            simulation.trace.add("fault: hang", cell.ref, self.lasts)
+            simulation.hold(cell, self.at + self.lasts)
+
+
+# Mail.
+
+
+class MailFault(Spell, frozen=True, kw_only=True):
+    """Something is wrong with the mail of `actor` (a path or a pattern).
+
+    `message` limits it to messages of types so named (a pattern), `rate` to so large a part of them, drawn by dice.
+    """
+
+    actor: str
+    message: str = "*"
+    rate: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.rate <= 1:
+            raise ValueError(f"rate must be above 0 and at most 1, got {self.rate}")
+
+    def strike(self, simulation: Simulation) -> None:
+        simulation.mail_faults.append(self)
+
+    def end(self, simulation: Simulation) -> None:
+        simulation.mail_faults.remove(self)
+
+    def hits(self, inbox: Any, message: Any, simulation: Simulation) -> bool:
+        """Tell whether this message is struck."""
+        return (
+            fnmatchcase(inbox.path, self.actor)
+            and fnmatchcase(name_of(message), self.message)
+            and (self.rate >= 1 or simulation.roll() < self.rate)
+        )
+
+    def strike_mail(self, queue: RecordedQueue, item: Any, simulation: Simulation) -> bool:
+        """Do it; True where the message does not arrive in the usual way."""
+        raise NotImplementedError
+
+
+class DropMail(MailFault, frozen=True, kw_only=True):
+    """Messages are lost on their way. Whoever asked gets no answer before the deadline."""
+
+    def strike_mail(self, queue: RecordedQueue, item: Any, simulation: Simulation) -> bool:
+        simulation.trace.add("fault: drop", queue.inbox.ref, told(item))
+        return True
+
+
+class DelayMail(MailFault, frozen=True, kw_only=True):
+    """Messages arrive `delay` seconds later, and those sent after them not before them: the order stays."""
+
+    delay: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.delay < math.inf:
+            raise ValueError(f"delay must be > 0 seconds and finite, got {self.delay}")
+
+    def strike_mail(self, queue: RecordedQueue, item: Any, simulation: Simulation) -> bool:
+        simulation.trace.add("fault: delay", queue.inbox.ref, told(item))
+        queue.delay(item, self.delay)
+        return True
+
+
+class DuplicateMail(MailFault, frozen=True, kw_only=True):
+    """Messages arrive twice."""
+
+    def strike_mail(self, queue: RecordedQueue, item: Any, simulation: Simulation) -> bool:
+        simulation.trace.add("fault: duplicate", queue.inbox.ref, told(item))
+        queue.take(Duplicate(item.message, item.deadline) if isinstance(item, Ask) else item, None)
+        return False
+
+
+class ReorderMail(MailFault, frozen=True, kw_only=True):
+    """Messages overtake others that wait before them."""
+
+    def strike_mail(self, queue: RecordedQueue, item: Any, simulation: Simulation) -> bool:
+        simulation.trace.add("fault: reorder", queue.inbox.ref, told(item))
+        queue.insert(int(simulation.roll() * (len(queue) + 1)), item)
+        return True
+
+
+class CutOff(MailFault, frozen=True, kw_only=True):
+    """A system is cut off, as a node whose network is down: no mail reaches its actors but their own.
+
+    `system` is its name. Messages from outside are lost; those under way when it begins have arrived.
+    """
+
+    actor: str = ""
+    system: str
+
+    def hits(self, inbox: Any, message: Any, simulation: Simulation) -> bool:
+        return inbox.engine.name == self.system and system_at_work.get() is not inbox.engine
+
+    def strike_mail(self, queue: RecordedQueue, item: Any, simulation: Simulation) -> bool:
+        simulation.trace.add("fault: cut off", queue.inbox.ref, told(item))
+        return True
+
+
+# The rest of the world.
+
+
+class SlowSystem(Spell, frozen=True, kw_only=True):
+    """Each step of each task takes `step` seconds, as on a machine that is overloaded."""
+
+    step: float = 0.001
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.step < math.inf:
+            raise ValueError(f"step must be > 0 seconds and finite, got {self.step}")
+
+    def strike(self, simulation: Simulation) -> None:
+        simulation.trace.add("fault: slow system", "", self.step)
+        simulation.loop.step_cost += self.step
+
+    def end(self, simulation: Simulation) -> None:
+        simulation.loop.step_cost = max(0.0, simulation.loop.step_cost - self.step)
+
+
+class CancelTask(Fault, frozen=True, kw_only=True):
+    """One of the tasks whose name matches `task` (a pattern) is cancelled; the dice choose. Never the scenario's own."""
+
+    task: str = "*"
+
+    def strike(self, simulation: Simulation) -> None:
+        found = [
+            task
+            for task in unfinished(simulation.loop)
+            if task is not simulation.main and fnmatchcase(task.get_name(), self.task)
+        ]
+        if found:
+            task = simulation.pick(found)
+            simulation.trace.add("fault: cancel", task.get_name())
+            task.cancel()
+
+
+def random_faults(
+    random: random.Random,
+    *,
+    actors: Sequence[str] = (),
+    tasks: Sequence[str] = (),
+    within: float = 60.0,
+    max_faults: int = 5,
+) -> list[Fault]:
+    """Draw up to `max_faults` faults that begin in the first `within` seconds, in the order of their times.
+
+    They strike the `actors` and `tasks` named (paths and patterns), and the system as a whole. Draw from
+    `Simulation.random`, and the seed decides.
+    """
+    plan: list[Fault] = []
+    for _ in range(random.randint(0, max_faults)):
+        at, lasts = random.uniform(0, within), random.uniform(0, within / 4) + 0.001
+        kinds: list[Any] = [lambda at, lasts: SlowSystem(at=at, lasts=lasts, step=random.choice((1e-6, 1e-4, 0.01)))]
+        if actors:
+            actor, rate = random.choice(actors), random.choice((1.0, 0.5, 0.1))
+            kinds += [
+                lambda at, _, actor=actor: Crash(at=at, actor=actor, times=random.choice((1, 1, 2))),
+                lambda at, lasts, actor=actor: Hang(at=at, lasts=lasts, actor=actor),
+                lambda at, lasts, actor=actor, rate=rate: DropMail(at=at, lasts=lasts, actor=actor, rate=rate),
+                lambda at, lasts, actor=actor, rate=rate: DelayMail(
+                    at=at, lasts=lasts, actor=actor, rate=rate, delay=random.choice((0.001, 0.1, 5.0))
+                ),
+                lambda at, lasts, actor=actor, rate=rate: DuplicateMail(at=at, lasts=lasts, actor=actor, rate=rate),
+                lambda at, lasts, actor=actor, rate=rate: ReorderMail(at=at, lasts=lasts, actor=actor, rate=rate),
+            ]
+        if tasks:
+            kinds.append(lambda at, _, task=random.choice(tasks): CancelTask(at=at, task=task))
+        plan.append(random.choice(kinds)(at, lasts))
+    return sorted(plan, key=lambda fault: fault.at)

@@ -1,0 +1,185 @@
+"""The mail of simulated actors: where faults strike it, and where its order is checked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, deque
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from runtime.envelope import SETTLED, Ask, told
+from runtime.messages import name_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from runtime.simulation.simulation import Simulation
+
+Origin: TypeAlias = tuple[Any, int] | None
+"""Who sent a message, and as the how-manieth of the run; None where nobody in particular did."""
+
+MAX_SENDERS = 10_000
+"""Senders of one actor whose order is watched at the same time."""
+
+
+class Duplicate(Ask):
+    """A request that came twice. Whoever asked has one answer already, so that this one is unclaimed."""
+
+    __slots__ = ()
+
+    def answer(self, value: Any) -> bool:
+        self.progress = SETTLED
+        self.handling = None
+        return False
+
+
+class Origins:
+    """Who sent which message when, in one simulation."""
+
+    def __init__(self) -> None:
+        self.running: Any = None
+        """The cell whose sync handlers run now."""
+        self._sent = 0
+
+    def here(self) -> Origin:
+        """Return the origin of what is sent now."""
+        sender = self.running
+        if sender is None:
+            task = asyncio.current_task()
+            if task is None:
+                return None
+            sender = getattr(task, "number", None)
+        self._sent += 1
+        return sender, self._sent
+
+
+class RecordedLine(OrderedDict[Any, None]):
+    """Those who wait for room; their order counts from the time they came."""
+
+    def __init__(self, inbox: Any, origins: Origins) -> None:
+        super().__init__()
+        self._inbox = inbox
+        self._origins = origins
+        self._came: dict[Any, Origin] = {}
+
+    def __setitem__(self, item: Any, value: None) -> None:
+        self._came[item] = self._origins.here()
+        super().__setitem__(item, value)
+
+    def __delitem__(self, item: Any) -> None:
+        self._came.pop(item, None)
+        super().__delitem__(item)
+
+    def pop(self, item: Any, *default: Any) -> Any:
+        self._came.pop(item, None)
+        return super().pop(item, *default)
+
+    def popitem(self, last: bool = True) -> tuple[Any, None]:  # noqa: FBT001, FBT002 - as in its parent.
+        item, value = super().popitem(last)
+        self._inbox.queue.admitted = item.message, self._came.pop(item, None)
+        return item, value
+
+
+class RecordedQueue(deque[Any]):
+    """The mail of one actor, taken down as it comes and goes."""
+
+    def __init__(self, inbox: Any, simulation: Simulation) -> None:
+        super().__init__()
+        self.inbox = inbox
+        self.admitted: tuple[Any, Origin] | None = None
+        """What the line of those who waited let in last, and where it came from."""
+        self._simulation = simulation
+        self._from: deque[Origin] = deque()
+        self._newest: dict[Any, int] = {}
+        """For each sender the number of the last message that was handled."""
+        self._under_way: deque[tuple[Any, Origin]] = deque()
+        """What a fault delays, and all that was sent after it."""
+        self._arrives = 0.0
+
+    def append(self, item: Any) -> None:
+        message = told(item)
+        origin = None
+        if self.admitted is not None and self.admitted[0] is message:
+            origin = self.admitted[1]
+        else:
+            origin = self._simulation.origins.here()
+        self.admitted = None
+        faults = self._simulation.mail_faults
+        if faults and self._struck(item, message, faults):
+            return
+        if self._under_way:
+            self.delay(item, 0.0, origin)
+        else:
+            self.take(item, origin)
+
+    def take(self, item: Any, origin: Origin) -> None:
+        """Take an item that no fault keeps away."""
+        self._simulation.trace.add("gets", self.inbox.ref, told(item))
+        super().append(item)
+        self._from.append(origin)
+
+    def delay(self, item: Any, seconds: float, origin: Origin = None) -> None:
+        """Let an item arrive later, and not before those that are under way already."""
+        self._under_way.append((item, origin))
+        self._arrives = max(self._arrives, self._simulation.now() + seconds)
+        self._simulation.call_at(self._arrives, self._arrive)
+
+    def _arrive(self) -> None:
+        item, origin = self._under_way.popleft()
+        inbox = self.inbox
+        if inbox.queue is self:
+            self.take(item, origin)
+            if inbox.idle:
+                inbox.schedule()
+        else:
+            inbox.deliver_or_bury(item)
+
+    def _struck(self, item: Any, message: Any, faults: Iterable[Any]) -> bool:
+        """Let the faults have the item; True where it does not arrive now, or not in its place."""
+        for fault in tuple(faults):
+            if fault.hits(self.inbox, message, self._simulation) and fault.strike_mail(self, item, self._simulation):
+                return True
+        return False
+
+    def popleft(self) -> Any:
+        item = super().popleft()
+        origin = self._from.popleft()
+        self._simulation.trace.step(0.5)
+        if origin is not None:
+            sender, number = origin
+            if self._newest.get(sender, 0) > number:
+                who = getattr(sender, "path", f"task {sender}")
+                self._simulation.problem(
+                    f"{self.inbox.path} got {name_of(told(item))} of {who} after what {who} sent later (G2)"
+                )
+            if len(self._newest) > MAX_SENDERS:
+                self._newest.clear()
+            self._newest[sender] = number
+        return item
+
+    # What the runtime puts in front, or takes out of the middle, is in no order that could be checked.
+
+    def appendleft(self, item: Any) -> None:
+        super().appendleft(item)
+        self._from.appendleft(None)
+
+    def extendleft(self, items: Iterable[Any]) -> None:
+        for item in items:
+            self.appendleft(item)
+
+    def extend(self, items: Iterable[Any]) -> None:
+        for item in items:
+            self.take(item, None)
+
+    def insert(self, index: int, item: Any) -> None:
+        super().insert(index, item)
+        self._from.insert(index, None)
+
+    def clear(self) -> None:
+        super().clear()
+        self._from.clear()
+
+    def __delitem__(self, place: Any) -> None:
+        super().__delitem__(place)
+        del self._from[place]
+
+    __hash__ = object.__hash__  # type: ignore[assignment]

@@ -1,0 +1,150 @@
+"""What surrounds a program, for the length of a run: its clocks and its randomness are those of the simulation, and the
+ways out of it are closed.
+
+Everything is put back at the end. Only the thread that simulates sees any of it. A name that a module took by itself
+before (`from time import sleep`) keeps its meaning: use `time.sleep`, or better the loop's time.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import subprocess
+import threading
+import time
+from contextlib import ExitStack, contextmanager
+from itertools import count
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from anyio._backends._asyncio import CancelScope
+
+from runtime.log import log_lines
+from runtime.simulation.errors import NotSimulated
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+EPOCH = 1_767_225_600.0
+"""The date at which every run begins, in seconds since 1970: 2026-01-01, 00:00 UTC."""
+
+USE_TRANSPORT = "give your code a transport, and in simulation one that answers by itself"
+USE_FUNCTION = "give your code the function that does it, and simulate that function"
+USE_SLEEP = "await asyncio.sleep, which takes virtual time and no real one"
+USE_ACTOR = "an actor or a task runs beside the others without a thread"
+
+CLOSED = (
+    (time, "sleep", "time.sleep", USE_SLEEP),
+    (threading.Thread, "start", "a thread", USE_ACTOR),
+    (socket.socket, "__init__", "a socket", USE_TRANSPORT),
+    (socket, "getaddrinfo", "socket.getaddrinfo", USE_TRANSPORT),
+    (subprocess.Popen, "__init__", "a subprocess", USE_FUNCTION),
+    (os, "system", "os.system", USE_FUNCTION),
+    (os, "fork", "os.fork", USE_FUNCTION),
+)
+"""The ways out of a simulation, and what to use instead."""
+
+
+@contextmanager
+def surroundings(
+    now: Callable[[], float], *, seed: str, logs: bool, report: Callable[[NotSimulated], None]
+) -> Generator[None]:
+    """Let the time of this program be `now()`, its randomness come from `seed`, and every way out raise.
+
+    `logs` says whether log lines are written, in virtual time. `report` hears of each call that was refused, also
+    where the program swallows the error.
+    """
+    me = threading.get_ident()
+    entropy = random.Random(seed)
+    state = random.getstate()
+    with ExitStack() as stack:
+        stack.callback(random.setstate, state)
+        random.seed(entropy.getrandbits(64))
+        for owner, name, call, instead in CLOSED:
+            put(stack, owner, name, closed(owner, name, call, instead, me, report))
+        for owner, name, replacement in (*clocks(now, me), *dice(entropy, me), *hashes()):
+            put(stack, owner, name, replacement)
+        stack.enter_context(log_lines(lambda: EPOCH + now(), silent=not logs))
+        yield
+
+
+def put(stack: ExitStack, owner: Any, name: str, replacement: Any) -> None:
+    """Set an attribute until the stack is left."""
+    if name in owner.__dict__:
+        stack.callback(setattr, owner, name, owner.__dict__[name])
+    else:
+        stack.callback(delattr, owner, name)
+    setattr(owner, name, replacement)
+
+
+def closed(
+    owner: Any, name: str, call: str, instead: str, me: int, report: Callable[[NotSimulated], None]
+) -> Callable[..., Any]:
+    """Return what stands in for a way out."""
+    real = owner.__dict__[name]
+
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        if threading.get_ident() != me:
+            return real(*args, **kwargs)
+        error = NotSimulated(call, instead)
+        report(error)
+        raise error
+
+    return refuse
+
+
+def clocks(now: Callable[[], float], me: int) -> list[tuple[Any, str, Callable[[], float]]]:
+    """Return what stands in for the clocks of the machine."""
+
+    def standing_in(name: str, begin: float, unit: float) -> Callable[[], float]:
+        real = getattr(time, name)
+
+        def clock() -> float:
+            if threading.get_ident() != me:
+                return real()
+            seconds = begin + now()
+            return seconds if unit == 1 else int(seconds * unit)
+
+        return clock
+
+    return [
+        (time, name, standing_in(name, begin, unit))
+        for name, begin, unit in (
+            ("time", EPOCH, 1),
+            ("time_ns", EPOCH, 1e9),
+            ("monotonic", 0.0, 1),
+            ("monotonic_ns", 0.0, 1e9),
+            ("perf_counter", 0.0, 1),
+            ("perf_counter_ns", 0.0, 1e9),
+        )
+    ]
+
+
+def dice(entropy: random.Random, me: int) -> list[tuple[Any, str, Any]]:
+    """Return what stands in for the randomness of the machine."""
+    real_urandom, real_seed = os.urandom, random.Random.seed
+
+    def urandom(size: int, /) -> bytes:
+        return entropy.randbytes(size) if threading.get_ident() == me else real_urandom(size)
+
+    def seed(self: random.Random, a: Any = None, version: int = 2) -> None:
+        real_seed(self, entropy.getrandbits(128) if a is None and threading.get_ident() == me else a, version)
+
+    return [(os, "urandom", urandom), (random, "_urandom", urandom), (random.Random, "seed", seed)]
+
+
+def hashes() -> list[tuple[Any, str, Any]]:
+    """Number the cancel scopes of anyio, which keeps them in sets: hashed by address, each run would have its order."""
+    real_init, real_hash = CancelScope.__init__, CancelScope.__hash__
+    numbers: dict[int, int] = {}  # By address, so that it grows no larger than the memory that scopes ever took.
+    births = count(1)
+
+    def init(self: CancelScope, *args: Any, **kwargs: Any) -> None:
+        numbers[id(self)] = next(births)
+        real_init(self, *args, **kwargs)
+
+    def hash_of(self: CancelScope) -> int:
+        number = numbers.get(id(self))
+        return number if number is not None else real_hash(self)
+
+    return [(CancelScope, "__init__", init), (CancelScope, "__hash__", hash_of)]

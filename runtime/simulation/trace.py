@@ -1,0 +1,100 @@
+"""What happened in a run: its last events for people, and a digest of every step for comparing it with another run."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import zlib
+from array import array
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from runtime.ref import ActorRef
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+KEPT = 1_000
+"""The last entries that are kept for people."""
+CHUNK = 4_096
+ADDRESS = re.compile(r" at 0x[0-9a-f]+|0x[0-9a-f]{6,}")
+MAX_WIDTH = 200
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One thing that happened, at `at` seconds; its text is made when somebody reads it."""
+
+    at: float
+    what: str
+    subject: Any
+    detail: Any = None
+
+    def __str__(self) -> str:
+        subject = self.subject.path if isinstance(self.subject, ActorRef) else str(self.subject)
+        parts = (self.what, subject, "" if self.detail is None else ADDRESS.sub("", repr(self.detail)))
+        text = " ".join(part for part in parts if part)
+        return f"{self.at:12.6f} {text if len(text) <= MAX_WIDTH else text[: MAX_WIDTH - 1] + '…'}"
+
+
+class Trace:
+    """The record of one run. Iterating it gives the last entries, the oldest first."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._entries: deque[Entry] = deque(maxlen=KEPT)
+        self._hash = hashlib.blake2b(digest_size=16)
+        # One number for each step; floats hold them, and times, exactly.
+        self._tape = array("d")
+        self._encode = msgspec.msgpack.Encoder(enc_hook=stand_in, order="deterministic").encode
+
+    def step(self, number: float) -> None:
+        """Take down that something had its turn, by the number it was born with; nobody reads of it one by one."""
+        self._tape.append(number)
+        if len(self._tape) >= CHUNK:
+            self._flush()
+
+    def add(self, what: str, subject: Any, detail: Any = None) -> None:
+        """Take down what happened to whom."""
+        now = self._now()
+        self._entries.append(Entry(now, what, subject, detail))
+        self._tape.append(now)
+        self.step(-1.0 - zlib.crc32(self.encoded((what, subject, detail))))
+
+    def encoded(self, value: Any) -> bytes:
+        """Return a value as bytes that are the same in every process."""
+        try:
+            return self._encode(value)
+        except (TypeError, ValueError, RecursionError, OverflowError):
+            return type(value).__qualname__.encode()  # Such as a dictionary with keys that are no text.
+
+    @property
+    def digest(self) -> str:
+        """Tell two runs apart: 32 hexadecimal digits over everything that had its turn, in its order."""
+        self._flush()
+        return self._hash.hexdigest()
+
+    def tail(self, count: int) -> list[str]:
+        """Return the last entries as lines."""
+        return [str(entry) for entry in list(self._entries)[-count:]]
+
+    def _flush(self) -> None:
+        self._hash.update(self._tape.tobytes())
+        del self._tape[:]
+
+    def __iter__(self) -> Any:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __repr__(self) -> str:
+        return f"<Trace {len(self)} entries>"
+
+
+def stand_in(value: Any) -> str:
+    """Return what a digest knows of a value that cannot be encoded: nothing that depends on where it is in memory."""
+    if isinstance(value, ActorRef):
+        return value.path
+    return type(value).__qualname__
