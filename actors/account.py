@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 
 from actors.errors import BudgetExceeded, Charged
 from actors.money import Micros, usd
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class Booking(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,6 +110,16 @@ class Purse:
         self.account = account
         self.requests = 0
         """The requests under way that draw on it."""
+
+    def broken_invariants(self) -> Iterator[str]:
+        """Name what does not hold although no request is under way: nothing may be reserved."""
+        account = self.account
+        if self.requests:
+            yield f"{self.requests} requests never left account {account.name!r}"
+        if account.reserved:
+            yield f"{account.reserved} micro-units are still reserved in account {account.name!r}"
+        if account.held < 0 or account.settled < 0:
+            yield f"more was given back to account {account.name!r} than it had: {account}"
 
     def __repr__(self) -> str:
         return f"<Purse {self.account}; {self.requests} requests under way>"

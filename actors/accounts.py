@@ -9,6 +9,8 @@ from actors.account import Account, Purse
 from actors.errors import Permanent
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from actors.money import Micros
 
 
@@ -61,6 +63,13 @@ class Accounts:
         closing = self._closing.pop(purse, None) if purse.requests == 0 else None
         if closing is not None and not closing.done():
             closing.set_result(purse.account)
+
+    def broken_invariants(self) -> Iterator[str]:
+        """Name the accounts that somebody draws on, or whose money is promised, although no request is under way."""
+        for purse in (*self._open.values(), *self._closing):
+            yield from purse.broken_invariants()
+        for purse in self._closing:
+            yield f"whoever closed account {purse.account.name!r} was not answered"
 
     def __repr__(self) -> str:
         return f"<Accounts {len(self._open)} open, {len(self._closing)} closing>"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
@@ -12,6 +12,9 @@ from actors.errors import NoProvider, RegistryDown
 from actors.market import DiscoveryConfig, Listing, Market
 from actors.provider import ProviderFilter
 from runtime import Actor, Request, handles
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 Registry: TypeAlias = Callable[[str], Awaitable[Sequence[Listing]]]
 """Whoever knows the providers of a service; any exception means that it is down."""
@@ -130,6 +133,10 @@ class Discovery(Actor[Discover]):
         else:
             self._paused_until[service] = self.context.now() + PAUSE
             self.context.log.warning("the registry could not be asked who offers {!r}: {}", service, error)
+
+    def broken_invariants(self) -> Iterator[str]:
+        for service in self._refreshing:
+            yield f"the look-up of {service!r} never ended"
 
     def __repr__(self) -> str:
         return f"<Discovery {len(self._known)} services known, {len(self._refreshing)} being refreshed>"

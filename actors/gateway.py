@@ -12,6 +12,8 @@ from actors.transport import ProviderCall, ProviderReply
 from runtime import Actor, Request, handles
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from actors.market import Listing
 
 MAX_CONCURRENCY = 10_000
@@ -108,6 +110,12 @@ class ProviderGateway(Actor[Call | CheckHealth]):
             problem = f"its check failed: {type(error).__name__}: {error}"
         self.health = Health(self.context.now(), problem=problem)
         return self.health
+
+    def broken_invariants(self) -> Iterator[str]:
+        if self.under_way:
+            yield f"{self.under_way} calls to {self.listing.provider.name!r} never gave their place back"
+        if self._check is not None and not self._check.done():
+            yield f"a health check of {self.listing.provider.name!r} never ended"
 
     def __repr__(self) -> str:
         return f"<ProviderGateway {self.listing.provider.name!r} {self.under_way} calls under way>"

@@ -11,6 +11,8 @@ from actors.token_bucket import Grant, TokenBucket
 from runtime import Actor, Message, Request, handles
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from runtime import Timer
 
 
@@ -103,6 +105,12 @@ class RateLimiter(Actor[Acquire | Due]):
             self.bucket, grant = taken
             del self._waiting[waiter]
             waiter.set_result(grant)
+
+    def broken_invariants(self) -> Iterator[str]:
+        if self._waiting:
+            yield f"{len(self._waiting)} were left waiting for quota {self.name!r}"
+        if self.bucket.spent < 0:
+            yield f"more tokens came back to quota {self.name!r} than were taken: {self.bucket}"
 
     def __repr__(self) -> str:
         bucket = self.bucket

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,8 @@ from actors.waiting import Line, Wait, WaitingLines
 from runtime import Actor, ActorRef, Request, RuntimeFault, handles
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from actors.account import Account
     from actors.discovery import Registry
     from actors.market import Listing, Market
@@ -57,7 +60,9 @@ class Supervisor(Actor[SmartRequest | OpenAccount | CloseAccount | OpenQuota | I
         self.registry = registry or registry_of(market)
         self.targets: dict[str, Target] = {one.provider.name: Target(one) for one in market.providers}
         self.accounts = Accounts()
-        self.quotas = 0
+        self.quotas = self.begun = 0
+        self.ended: Counter[str] = Counter()
+        """The requests that were begun, and those that have ended: done, failed or unknown."""
         self.lines = WaitingLines()
 
     def started(self) -> None:
@@ -82,7 +87,7 @@ class Supervisor(Actor[SmartRequest | OpenAccount | CloseAccount | OpenQuota | I
         else:
             return result
         finally:
-            self._end(job)
+            self._end(job, is_done=error is None)
             self.context.events.publish(
                 RequestEnded(
                     request_id=job.request_id,
@@ -144,6 +149,7 @@ class Supervisor(Actor[SmartRequest | OpenAccount | CloseAccount | OpenQuota | I
 
     def _begin(self, message: SmartRequest) -> Job:
         now, asked_until = self.context.now(), self.context.deadline
+        self.begun += 1
         return Job(
             message,
             message.request_id or f"{self.context.random.getrandbits(128):032x}",
@@ -152,11 +158,12 @@ class Supervisor(Actor[SmartRequest | OpenAccount | CloseAccount | OpenQuota | I
             deadline=min(now + message.timeout, math.inf if asked_until is None else asked_until),
         )
 
-    def _end(self, job: Job) -> None:
+    def _end(self, job: Job, *, is_done: bool) -> None:
         """Leave nothing behind, whatever became of the request."""
         self.lines.leave(job.place)
         for purse in job.purses[1:]:
             self.accounts.leave(purse)
+        self.ended["done" if is_done else "failed" if job.held_at is None else "unknown"] += 1
 
     async def _find_candidates(self, job: Job) -> None:
         message = job.message
@@ -198,7 +205,7 @@ class Supervisor(Actor[SmartRequest | OpenAccount | CloseAccount | OpenQuota | I
     def _choose(self, job: Job) -> tuple[Target, Admitted] | Wait:
         """Admit the first who may be called now, or tell what to wait for; raise if there is no hope."""
         now = self.context.now()
-        until, lines, is_hopeful = job.deadline, set[Line](), False
+        until, lines, is_hopeful = job.deadline, dict[Line, None](), False
         for name in self._names(job):
             target, tried = job.candidates[name], job.tried.get(name)
             if tried is not None and tried.ready_at > now:
@@ -210,16 +217,16 @@ class Supervisor(Actor[SmartRequest | OpenAccount | CloseAccount | OpenQuota | I
                     self._consume(job, target, admission, waited=0.0 if tried is None else now - tried.failed_at)
                     return target, admission
                 # Somebody who came before has been woken, and will be next.
-                lines.add(line_of(name))
+                lines[line_of(name)] = None
                 continue
             if not isinstance(admission.refusal, DeadlineTooShort) or not job.refused:
                 job.refused[name] = admission.refusal
             if isinstance(admission, Later) and admission.is_in_time(job.deadline):
-                lines.add(admission.line)
+                lines[admission.line] = None
                 if self.lines.is_first(job.place, admission.line):
                     until = min(until, admission.at)
         if (is_hopeful or lines) and now < job.deadline:
-            return Wait(frozenset(lines), until)
+            return Wait(tuple(lines), until)
         raise job.failure()
 
     def _names(self, job: Job) -> list[str]:
@@ -385,6 +392,14 @@ class Supervisor(Actor[SmartRequest | OpenAccount | CloseAccount | OpenQuota | I
         if target is None:
             raise Permanent(f"there is no provider {name!r}; there are {', '.join(sorted(self.targets))}")
         return target
+
+    def broken_invariants(self) -> Iterator[str]:
+        for target in self.targets.values():
+            yield from target.broken_invariants()
+        yield from self.lines.broken_invariants()
+        yield from self.accounts.broken_invariants()
+        if self.begun != self.ended.total():
+            yield f"{self.begun} requests were begun, and {self.ended.total()} ended: {dict(self.ended)}"
 
     def __repr__(self) -> str:
         return f"<Supervisor {len(self.targets)} providers, {len(self.lines)} requests waiting>"

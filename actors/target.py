@@ -12,6 +12,8 @@ from actors.requests import TargetStatus
 from actors.token_bucket import TokenBucket
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from actors.gateway import Call, CheckHealth, Health
     from actors.market import Listing
     from actors.transport import Idempotent
@@ -54,6 +56,18 @@ class Target:
             healthy=None if self.health is None else self.health.is_healthy,
             problem=None if self.health is None else self.health.problem,
         )
+
+    def broken_invariants(self) -> Iterator[str]:
+        """Name what does not hold although no call is under way."""
+        state = self.state
+        if state.under_way:
+            yield f"{state.under_way} calls to {self.name!r} never gave their place back"
+        if isinstance(state.breaker, HalfOpen):
+            yield f"the breaker of {self.name!r} was left half-open, without a probe"
+        if not 0 <= state.retries.tokens <= state.retries.max_tokens:
+            yield f"{self.name!r} has {state.retries.tokens} retry tokens, of at most {state.retries.max_tokens}"
+        if state.bucket is not None and state.bucket.spent < 0:
+            yield f"more tokens came back to the quota of {self.name!r} than were taken: {state.bucket}"
 
     def __repr__(self) -> str:
         return f"<Target {self.name!r} {name_of_state(self.state.breaker)}, {self.state.under_way} calls under way>"

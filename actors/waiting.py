@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, TypeAlias
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
 
 Line: TypeAlias = tuple[str, str]
 """What is short: a kind and a name."""
 
 
 class Wait(msgspec.Struct, frozen=True):
-    """Stand in these lines, and look again at loop time `until` at the latest."""
+    """Stand in these lines, each named once, and look again at loop time `until` at the latest."""
 
-    lines: frozenset[Line]
+    lines: tuple[Line, ...]
     until: float
 
 
@@ -32,7 +32,8 @@ class Place:
     __slots__ = ("lines", "waiter")
 
     def __init__(self) -> None:
-        self.lines: frozenset[Line] = frozenset()
+        # No set: the order in which lines are left decides who is woken first.
+        self.lines: tuple[Line, ...] = ()
         self.waiter: asyncio.Future[None] | None = None
 
     def wake(self) -> None:
@@ -68,7 +69,7 @@ class WaitingLines:
     def leave(self, place: Place) -> None:
         """Leave every line: the request goes on, or has ended."""
         if place.lines:
-            self._stand(place, frozenset())
+            self._stand(place, ())
 
     def wake(self, line: Line) -> None:
         """Let the first in a line look again: something changed for the better."""
@@ -82,7 +83,8 @@ class WaitingLines:
             place.wake()
 
     def _stand(self, place: Place, lines: Collection[Line]) -> None:
-        left, place.lines = place.lines.difference(lines), frozenset(lines)
+        left = [line for line in place.lines if line not in lines]
+        place.lines = tuple(lines)
         for line in lines:
             self._lines.setdefault(line, {}).setdefault(place)
         for line in left:
@@ -93,6 +95,11 @@ class WaitingLines:
                 del self._lines[line]
             elif was_first:
                 next(iter(standing)).wake()
+
+    def broken_invariants(self) -> Iterator[str]:
+        """Name the lines that somebody stands in, although no request is under way."""
+        for (kind, name), standing in self._lines.items():
+            yield f"{len(standing)} requests were left in the line for {kind} {name!r}"
 
     def __len__(self) -> int:
         return len({place for standing in self._lines.values() for place in standing})

@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-Measure = Callable[[], Awaitable[float]]
-"""Measures once, in a loop of its own, and returns the figure."""
+Measure = Callable[[], Awaitable[float]] | Callable[[], float]
+"""Measures once and returns the figure; one that is async does so in a loop of its own."""
 
 HOLDS = {">=": operator.ge, "<=": operator.le}
 
@@ -44,14 +44,22 @@ def medians(
     for turn in range(rounds):
         for name, measure in forwards if turn % 2 == 0 else reversed(forwards):
             gc.collect()
-            with asyncio.Runner(loop_factory=loop_factory) as runner:
-                figures[name].append(runner.run(as_coroutine(measure)))
+            figures[name].append(measured(measure, loop_factory))
     return {name: statistics.median(found) for name, found in figures.items()}
 
 
-async def as_coroutine(measure: Measure) -> float:
+def measured(measure: Measure, loop_factory: Callable[[], Any] | None) -> float:
+    """Measure once."""
+    figure = measure()
+    if isinstance(figure, int | float):
+        return figure
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        return runner.run(as_coroutine(figure))
+
+
+async def as_coroutine(figure: Awaitable[float]) -> float:
     """Await a measure as the main coroutine of a loop."""
-    return await measure()
+    return await figure
 
 
 def ratio_row(row: str, ours: float, floor: float, unit: str, against: str, target: str) -> Row:
@@ -71,6 +79,11 @@ def ratio_row(row: str, ours: float, floor: float, unit: str, against: str, targ
 def value_row(row: str, value: float, unit: str, target: str, against: str = "") -> Row:
     """State a figure that has a bound of its own."""
     return Row(row, significant(value), unit, against, None, f"{target} {unit}".strip(), met(target, value))
+
+
+def bare_row(row: str, value: float, unit: str) -> Row:
+    """State a figure that depends on the machine alone, with nothing to compare it with and no bound."""
+    return Row(row, significant(value), unit, "", None, "", None)
 
 
 def peer_row(row: str, ours: float, peer: float, unit: str, against: str) -> Row:

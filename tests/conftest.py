@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     import pytest
 
+pytest_plugins = ["pytester", "runtime.simulation.plugin"]
+
 # Files below typing/ hold deliberate mistakes: project/test_typing.py type-checks them, nothing runs them.
 collect_ignore = ["typing"]
 

@@ -17,6 +17,7 @@ from actors.command.providers import show_providers
 from actors.command.requests_file import read_requests
 from actors.command.results_file import OutputFile
 from actors.command.run import make_run
+from actors.command.simulate import Rehearsal, simulate
 from actors.market import MarketError, load_market
 
 if TYPE_CHECKING:
@@ -148,7 +149,58 @@ def show_demo(
     return demo(error_console(), requests=requests, seed=seed, keep=keep)
 
 
-COMMANDS = frozenset({"run", "providers", "demo"})
+@app.command("simulate", epilog="Example: understudy simulate rehearsals.py::survives_an_outage --seed 17 --keep 1")
+def show_simulation(
+    scenario: Annotated[
+        str, typer.Argument(metavar="FILE.py::FUNCTION", help="An async function; its parameter is the simulation.")
+    ],
+    *,
+    seed: Annotated[
+        int | None, typer.Option(metavar="N", help="Run this seed alone, and show its last events.")
+    ] = None,
+    keep: Annotated[
+        str | None,
+        typer.Option(metavar="1,4", help="With --seed: let only these faults strike, or none.", show_default="all"),
+    ] = None,
+    events: Annotated[
+        int | None, typer.Option(metavar="N", help="With --seed: how many events are shown.", show_default="20")
+    ] = None,
+    logs: Annotated[bool, typer.Option("--logs", help="With --seed: write the program's log lines.")] = False,
+    seeds: Annotated[
+        int | None, typer.Option(metavar="N", help="Run the seeds from 0 to N - 1.", show_default="100")
+    ] = None,
+    processes: Annotated[
+        int | None, typer.Option(metavar="N", help="How many processes share the seeds.", show_default="2")
+    ] = None,
+    order: Annotated[
+        str, typer.Option(metavar="O", help="seeded: the seed decides who goes first; fifo: as in production.")
+    ] = "seeded",
+    max_steps: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="The turns after which a run has failed.", show_default="20 million"),
+    ] = None,
+) -> int:
+    """Run a scenario in virtual time, with many seeds or with one, and say what fails.
+
+    Of many seeds the smallest that fails is shown, with the faults it takes, and the command that repeats it.
+
+    Exit codes: 0 passed, 1 failed, 2 bad input, 130 interrupted.
+    """
+    rehearsal = Rehearsal(
+        scenario=scenario,
+        seed=seed,
+        keep=keep,
+        events=events,
+        logs=logs,
+        seeds=seeds,
+        processes=processes,
+        order=order,
+        max_steps=max_steps,
+    )
+    return simulate(rehearsal)
+
+
+COMMANDS = frozenset({"run", "providers", "demo", "simulate"})
 
 
 def error_console() -> Console:

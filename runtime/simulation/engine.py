@@ -5,20 +5,24 @@ from __future__ import annotations
 import random
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from runtime.deadline import DeadlineWatch
 from runtime.engine import MESSAGES_PER_ACTIVATION, Engine
+from runtime.errors import ActorStopped
 from runtime.event_stream import EventStream
 from runtime.events import ActorFailed, ActorRestarted
+from runtime.messages import name_of
 from runtime.registry import Registry
 from runtime.simulation.mail import RecordedLine, RecordedQueue
 
 if TYPE_CHECKING:
     import asyncio
     from collections import OrderedDict, deque
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     from runtime.deadline import Expiring
+    from runtime.envelope import Ask
     from runtime.events import Event
     from runtime.interceptor import Interceptor
     from runtime.simulation.simulation import Simulation
@@ -48,13 +52,18 @@ class RecordedEvents(EventStream):
 class RecordedDeadlines(DeadlineWatch):
     """The deadlines of one system, of which the unfinished are remembered at its end."""
 
-    __slots__ = ("left",)
+    __slots__ = ("_lost", "left")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, lost: Sequence[tuple[Ask, Any]]) -> None:
         super().__init__(loop)
         self.left: list[Expiring] = []
+        self._lost = lost
 
     def close(self) -> None:
+        for ask, inbox in self._lost:
+            if inbox.engine.deadlines is self:
+                # It is in no mailbox whose end would tell the asker, and from now on nobody sees to its deadline.
+                ask.fail(ActorStopped(inbox.path, name_of(ask.message)))
         self.left = [entry for group in self._waiting.values() for entry in group]
         super().close()
 
@@ -62,7 +71,7 @@ class RecordedDeadlines(DeadlineWatch):
 class SimulatedEngine(Engine):
     """One system of a simulation."""
 
-    __slots__ = ("_dice", "simulation")
+    __slots__ = ("_dice", "_numbers", "simulation", "watched_deadlines")
 
     def __init__(
         self,
@@ -74,18 +83,25 @@ class SimulatedEngine(Engine):
     ) -> None:
         super().__init__(name, loop, seed, interceptors)
         self.simulation = simulation
-        self.events = RecordedEvents(simulation.happened)
+        self.events = RecordedEvents(simulation.witness.hear)
         self.registry = Registry(self.events)
-        self.deadlines = RecordedDeadlines(loop)
+        self.deadlines = self.watched_deadlines = RecordedDeadlines(loop, simulation.injection.lost)
         if seed is None:
             self.random = random.Random(f"{simulation.seed}/{name}/{len(simulation.engines)}")
         self._dice = simulation.dice
+        self._numbers: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
         self.context.run(system_at_work.set, self)
         simulation.engines.append(self)
 
+    def enqueue(self, runnable: Any) -> None:
+        """Let it run soon; one that is to be restarted still has the instance that was before."""
+        if runnable.stale:
+            self.simulation.witness.remember(runnable)
+        super().enqueue(runnable)
+
     def may_answer_now(self) -> bool:
         """Let some requests take the way through the mailbox although they need not; all, while faults strike mail."""
-        if not self.simulation.has_shortcuts or (self._dice is not None and self._dice.random() < 0.5):
+        if not self.simulation.injection.has_shortcuts or (self._dice is not None and self._dice.random() < 0.5):
             return False
         return super().may_answer_now()
 
@@ -94,6 +110,12 @@ class SimulatedEngine(Engine):
         if self._dice is None or self._dice.random() < 0.5:
             super().pump()
 
+    def create_task(self, coroutine: Coroutine[Any, Any, None], *, name: str) -> asyncio.Task[None]:
+        """Start a task; those of one system begin in the order of their birth, which concurrent handlers rely on."""
+        task = self.simulation.loop.make_task(coroutine, name=name, context=self.context.copy())
+        self.simulation.loop.unbegun.add(task)
+        return task
+
     def new_queue(self, inbox: Any) -> deque[Any]:
         queue = RecordedQueue(inbox, self.simulation)
         self.simulation.queues.append(queue)
@@ -101,6 +123,10 @@ class SimulatedEngine(Engine):
 
     def new_line(self, inbox: Any) -> OrderedDict[Any, None]:
         return RecordedLine(inbox, self.simulation.origins)
+
+    def number_of(self, runnable: Any) -> float:
+        """Return the number by which the digest knows an actor: that of its first turn."""
+        return self._numbers.setdefault(runnable.ref, len(self._numbers) + 0.25)
 
     def _drain(self, budget: int) -> None:
         ready, dice, origins = self._ready, self._dice, self.simulation.origins
@@ -113,9 +139,11 @@ class SimulatedEngine(Engine):
                     ready.rotate(-dice.randrange(len(ready)))
                     limit = min(limit, dice.choice((1, 2, MESSAGES_PER_ACTIVATION)))
                 runnable = ready.popleft()
-                if self.simulation.is_held(runnable, self):
+                if self.simulation.injection.is_held(runnable, self):
                     continue
                 origins.running = runnable
+                # Told by its number, because a path may be long and is made anew each time.
+                self.simulation.trace.step(self.number_of(runnable))
                 budget -= runnable.run(limit)
                 origins.running = None
         finally:

@@ -1,29 +1,25 @@
-"""Many seeds, in several processes: the smallest one that fails, and what is left of its fault plan without the rest."""
+"""Many seeds, in several processes: the smallest one that fails, and which of its faults it takes."""
 
 from __future__ import annotations
 
 import multiprocessing
-import os
 import threading
-from contextlib import suppress
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from runtime.simulation.errors import SimulationError
 from runtime.simulation.replay import replay_command
-from runtime.simulation.simulation import MAX_STEPS, Simulation
+from runtime.simulation.search import NONE_FAILED, Attempt, Search, look, look_in_processes, never
+from runtime.simulation.simulation import MAX_STEPS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from multiprocessing.connection import Connection
 
     from runtime.simulation.faults import Fault
     from runtime.simulation.simulation import Scenario
 
 LAST_EVENTS = 20
-NONE_FAILED = 2**63 - 1
 
 
 class Exploration(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,7 +41,7 @@ class ScenarioFailed(SimulationError, AssertionError):
     def __init__(
         self,
         seed: int,
-        cause: Exception,
+        cause: BaseException,
         *,
         faults: Sequence[Fault] = (),
         events: Sequence[str] = (),
@@ -66,39 +62,6 @@ class ScenarioFailed(SimulationError, AssertionError):
         self.digest = digest
 
 
-class Attempt(msgspec.Struct):
-    """One run, and what it raised, if anything."""
-
-    simulation: Simulation
-    error: Exception | None
-
-
-class Search(msgspec.Struct, frozen=True):
-    """What is run for each seed."""
-
-    scenario: Scenario[Any]
-    order: Literal["seeded", "fifo"] = "seeded"
-    max_steps: int = MAX_STEPS
-
-    def attempt(self, seed: int, *, keep: Sequence[int] | None = None) -> Attempt:
-        """Run one seed."""
-        simulation = Simulation(seed, order=self.order, keep=keep, logs=False, max_steps=self.max_steps)
-        try:
-            simulation.run(self.scenario)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the seed fails with it.
-            return Attempt(simulation, error)
-        return Attempt(simulation, None)
-
-
-class Part(msgspec.Struct):
-    """What one process found."""
-
-    runs: int = 0
-    steps: int = 0
-    seconds: float = 0.0
-    failed: int = NONE_FAILED
-
-
 def explore(
     scenario: Scenario[Any],
     *,
@@ -106,13 +69,13 @@ def explore(
     processes: int = 2,
     order: Literal["seeded", "fifo"] = "seeded",
     max_steps: int = MAX_STEPS,
-    command: Callable[[int, Sequence[int]], str] | None = None,
+    command: Callable[[int, Sequence[int] | None], str] | None = None,
 ) -> Exploration:
     """Run a scenario with every seed, and raise `ScenarioFailed` for the smallest that fails.
 
     It raises no earlier than all smaller seeds have passed. The faults that the scenario injects are reduced to those
     without which it does not fail. `processes` share the work, where the machine can fork; log lines are not written.
-    `command` words how a failure is repeated, given its seed and the numbers of its faults.
+    `command` words how a failure is repeated, given its seed and the numbers of the faults it takes, None for all.
     """
     if processes < 1:
         raise ValueError(f"processes must be >= 1, got {processes}")
@@ -133,67 +96,8 @@ def explore(
     )
 
 
-def never(_seed: int) -> bool:
-    """Say that no seed is too late to be of interest."""
-    return False
-
-
-def look(search: Search, seeds: Iterable[int], is_too_late: Callable[[int], bool]) -> Part:
-    """Run seeds in their order until one fails, or somebody has found a smaller one."""
-    part = Part()
-    for seed in seeds:
-        if is_too_late(seed):
-            break
-        attempt = search.attempt(seed)
-        part.runs += 1
-        part.steps += attempt.simulation.loop.steps
-        part.seconds += attempt.simulation.now()
-        if attempt.error is not None:
-            part.failed = seed
-            break
-    return part
-
-
-def look_in_processes(search: Search, seeds: Sequence[int], processes: int) -> list[Part]:
-    """Deal the seeds out to processes, which tell each other of the smallest that fails."""
-    fork = multiprocessing.get_context("fork")
-    smallest = fork.Value("q", NONE_FAILED)
-
-    def work(number: int, report: Connection) -> None:
-        part = look(search, islice(seeds, number, None, processes), lambda seed: seed > smallest.value)
-        with smallest.get_lock():
-            smallest.value = min(smallest.value, part.failed)
-        report.send_bytes(msgspec.msgpack.encode(part))
-        # Without the exit handlers, which are the parent's.
-        os._exit(0)
-
-    workers: list[tuple[Any, Connection]] = []
-    try:
-        for number in range(processes):
-            receiving, sending = fork.Pipe(duplex=False)
-            worker = fork.Process(target=work, args=(number, sending), daemon=True)
-            worker.start()
-            sending.close()
-            workers.append((worker, receiving))
-        return [received(worker, connection) for worker, connection in workers]
-    finally:
-        for worker, connection in workers:
-            connection.close()
-            if worker.exitcode is None:
-                worker.kill()
-            worker.join()
-
-
-def received(worker: Any, connection: Connection) -> Part:
-    """Return what a process found, once it is done."""
-    with suppress(EOFError):
-        return msgspec.msgpack.decode(connection.recv_bytes(), type=Part)
-    worker.join()
-    raise SimulationError(f"a process that ran seeds ended without a word, with exit code {worker.exitcode}")
-
-
 def explained(
-    search: Search, seed: int, command: Callable[[int, Sequence[int]], str] | None = None
+    search: Search, seed: int, command: Callable[[int, Sequence[int] | None], str] | None = None
 ) -> Exception:
     """Repeat a seed that failed, leave out what faults it does not need, and say everything about it."""
     first = search.attempt(seed)
@@ -205,15 +109,18 @@ def explained(
     keep, last = shrink(search, seed, first)
     assert last.error is not None  # noqa: S101 - it is one of those that failed.
     simulation = last.simulation
-    needed = len(keep) < len(first.simulation.faults)
+    needed = keep if len(keep) < len(first.simulation.faults) else None
+    if command is None:
+        max_steps = None if search.max_steps == MAX_STEPS else search.max_steps
+        replay = replay_command(search.scenario, seed, keep=needed, order=search.order, max_steps=max_steps)
+    else:
+        replay = command(seed, needed)
     failure = ScenarioFailed(
         seed,
         last.error,
         faults=[first.simulation.faults[number] for number in keep],
         events=simulation.trace.tail(LAST_EVENTS),
-        replay=command(seed, keep if needed else ()) if command else replay_command(
-            search.scenario, seed, keep=keep if needed else None, order=search.order
-        ),
+        replay=replay,
         digest=simulation.trace.digest,
     )
     failure.__cause__ = last.error

@@ -7,8 +7,8 @@ looked up by whoever simulates what they concern: see `Simulation.active`.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -21,8 +21,9 @@ from runtime.simulation.mail import Duplicate
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Sequence
 
-    from runtime.simulation.mail import RecordedQueue
+    from runtime.simulation.mail import Origin, RecordedQueue
     from runtime.simulation.simulation import Simulation
 
 
@@ -78,18 +79,20 @@ class Crash(Fault, frozen=True, kw_only=True):
         super().__post_init__()
         if self.times < 1:
             raise ValueError(f"times must be >= 1, got {self.times}")
-        if not self.every > 0:
-            raise ValueError(f"every must be > 0 seconds, got {self.every}")
+        if not 0 < self.every < math.inf:
+            raise ValueError(f"every must be > 0 seconds and finite, got {self.every}")
 
     def strike(self, simulation: Simulation) -> None:
-        found = simulation.actors(self.actor)
+        found = simulation.injection.actors(self.actor)
         if found:
-            cell = simulation.pick(found)
+            cell = simulation.injection.pick(found)
             simulation.trace.add("fault: crash", cell.ref)
-            cell.engine.context.run(cell.failed, InjectedCrash(f"{cell.path} was made to crash"), None)
+            crash = partial(cell.failed, InjectedCrash(f"{cell.path} was made to crash"), None)
+            # A handler that injects it is in that context already.
+            crash() if cell.engine.draining else cell.engine.context.run(crash)
         if self.times > 1:
             again = msgspec.structs.replace(self, at=simulation.now() + self.every, times=self.times - 1)
-            simulation.schedule(again)
+            simulation.injection.schedule(again)
 
 
 class Hang(Spell, frozen=True, kw_only=True):
@@ -98,9 +101,9 @@ class Hang(Spell, frozen=True, kw_only=True):
     actor: str
 
     def strike(self, simulation: Simulation) -> None:
-        for cell in simulation.actors(self.actor):
+        for cell in simulation.injection.actors(self.actor):
             simulation.trace.add("fault: hang", cell.ref, self.lasts)
-            simulation.hold(cell, self.at + self.lasts)
+            simulation.injection.hold(cell, self.at + self.lasts)
 
 
 # Mail.
@@ -122,20 +125,20 @@ class MailFault(Spell, frozen=True, kw_only=True):
             raise ValueError(f"rate must be above 0 and at most 1, got {self.rate}")
 
     def strike(self, simulation: Simulation) -> None:
-        simulation.mail_faults.append(self)
+        simulation.injection.mail_faults.append(self)
 
     def end(self, simulation: Simulation) -> None:
-        simulation.mail_faults.remove(self)
+        simulation.injection.mail_faults.remove(self)
 
     def hits(self, inbox: Any, message: Any, simulation: Simulation) -> bool:
         """Tell whether this message is struck."""
         return (
             fnmatchcase(inbox.path, self.actor)
             and fnmatchcase(name_of(message), self.message)
-            and (self.rate >= 1 or simulation.roll() < self.rate)
+            and (self.rate >= 1 or simulation.injection.roll() < self.rate)
         )
 
-    def strike_mail(self, queue: RecordedQueue, item: Any, simulation: Simulation) -> bool:
+    def strike_mail(self, queue: RecordedQueue, item: Any, origin: Origin, simulation: Simulation) -> bool:
         """Do it; True where the message does not arrive in the usual way."""
         raise NotImplementedError
 
@@ -143,8 +146,9 @@ class MailFault(Spell, frozen=True, kw_only=True):
 class DropMail(MailFault, frozen=True, kw_only=True):
     """Messages are lost on their way. Whoever asked gets no answer before the deadline."""
 
-    def strike_mail(self, queue: RecordedQueue, item: Any, simulation: Simulation) -> bool:
+    def strike_mail(self, queue: RecordedQueue, item: Any, origin: Origin, simulation: Simulation) -> bool:
         simulation.trace.add("fault: drop", queue.inbox.ref, told(item))
+        queue.lose(item)
         return True
 
 
@@ -158,27 +162,28 @@ class DelayMail(MailFault, frozen=True, kw_only=True):
         if not 0 < self.delay < math.inf:
             raise ValueError(f"delay must be > 0 seconds and finite, got {self.delay}")
 
-    def strike_mail(self, queue: RecordedQueue, item: Any, simulation: Simulation) -> bool:
+    def strike_mail(self, queue: RecordedQueue, item: Any, origin: Origin, simulation: Simulation) -> bool:
         simulation.trace.add("fault: delay", queue.inbox.ref, told(item))
-        queue.delay(item, self.delay)
+        queue.delay(item, self.delay, origin)
         return True
 
 
 class DuplicateMail(MailFault, frozen=True, kw_only=True):
     """Messages arrive twice."""
 
-    def strike_mail(self, queue: RecordedQueue, item: Any, simulation: Simulation) -> bool:
+    def strike_mail(self, queue: RecordedQueue, item: Any, origin: Origin, simulation: Simulation) -> bool:
         simulation.trace.add("fault: duplicate", queue.inbox.ref, told(item))
-        queue.take(Duplicate(item.message, item.deadline) if isinstance(item, Ask) else item, None)
-        return False
+        queue.arrive(item, origin)
+        queue.arrive(Duplicate(item.message, item.deadline) if isinstance(item, Ask) else item, None)
+        return True
 
 
 class ReorderMail(MailFault, frozen=True, kw_only=True):
     """Messages overtake others that wait before them."""
 
-    def strike_mail(self, queue: RecordedQueue, item: Any, simulation: Simulation) -> bool:
+    def strike_mail(self, queue: RecordedQueue, item: Any, origin: Origin, simulation: Simulation) -> bool:
         simulation.trace.add("fault: reorder", queue.inbox.ref, told(item))
-        queue.insert(int(simulation.roll() * (len(queue) + 1)), item)
+        queue.insert(int(simulation.injection.roll() * (len(queue) + 1)), item)
         return True
 
 
@@ -194,8 +199,9 @@ class CutOff(MailFault, frozen=True, kw_only=True):
     def hits(self, inbox: Any, message: Any, simulation: Simulation) -> bool:
         return inbox.engine.name == self.system and system_at_work.get() is not inbox.engine
 
-    def strike_mail(self, queue: RecordedQueue, item: Any, simulation: Simulation) -> bool:
+    def strike_mail(self, queue: RecordedQueue, item: Any, origin: Origin, simulation: Simulation) -> bool:
         simulation.trace.add("fault: cut off", queue.inbox.ref, told(item))
+        queue.lose(item)
         return True
 
 
@@ -217,11 +223,12 @@ class SlowSystem(Spell, frozen=True, kw_only=True):
         simulation.loop.step_cost += self.step
 
     def end(self, simulation: Simulation) -> None:
-        simulation.loop.step_cost = max(0.0, simulation.loop.step_cost - self.step)
+        # Added up anew, because what is taken away leaves a rest of rounding errors.
+        simulation.loop.step_cost = sum(fault.step for fault in simulation.active(SlowSystem))
 
 
 class CancelTask(Fault, frozen=True, kw_only=True):
-    """One of the tasks whose name matches `task` (a pattern) is cancelled; the dice choose. Never the scenario's own."""
+    """One of the tasks whose names match `task` (a pattern) is cancelled, as the dice choose; never the scenario."""
 
     task: str = "*"
 
@@ -232,7 +239,7 @@ class CancelTask(Fault, frozen=True, kw_only=True):
             if task is not simulation.main and fnmatchcase(task.get_name(), self.task)
         ]
         if found:
-            task = simulation.pick(found)
+            task = simulation.injection.pick(found)
             simulation.trace.add("fault: cancel", task.get_name())
             task.cancel()
 
@@ -242,31 +249,37 @@ def random_faults(
     *,
     actors: Sequence[str] = (),
     tasks: Sequence[str] = (),
+    systems: Sequence[str] = (),
     within: float = 60.0,
     max_faults: int = 5,
 ) -> list[Fault]:
     """Draw up to `max_faults` faults that begin in the first `within` seconds, in the order of their times.
 
-    They strike the `actors` and `tasks` named (paths and patterns), and the system as a whole. Draw from
-    `Simulation.random`, and the seed decides.
+    They strike the `actors` and `tasks` (paths and patterns) and the `systems` named, and the process as a whole. Draw
+    from `Simulation.random`, and the seed decides.
     """
+    if not 0 <= within < math.inf:
+        raise ValueError(f"within must be >= 0 seconds and finite, got {within}")
+    if max_faults < 0:
+        raise ValueError(f"max_faults must be >= 0, got {max_faults}")
     plan: list[Fault] = []
     for _ in range(random.randint(0, max_faults)):
         at, lasts = random.uniform(0, within), random.uniform(0, within / 4) + 0.001
-        kinds: list[Any] = [lambda at, lasts: SlowSystem(at=at, lasts=lasts, step=random.choice((1e-6, 1e-4, 0.01)))]
+        rate = random.choice((1.0, 0.5, 0.1))
+        plans: list[Fault] = [SlowSystem(at=at, lasts=lasts, step=random.choice((1e-6, 1e-4, 0.01)))]
         if actors:
-            actor, rate = random.choice(actors), random.choice((1.0, 0.5, 0.1))
-            kinds += [
-                lambda at, _, actor=actor: Crash(at=at, actor=actor, times=random.choice((1, 1, 2))),
-                lambda at, lasts, actor=actor: Hang(at=at, lasts=lasts, actor=actor),
-                lambda at, lasts, actor=actor, rate=rate: DropMail(at=at, lasts=lasts, actor=actor, rate=rate),
-                lambda at, lasts, actor=actor, rate=rate: DelayMail(
-                    at=at, lasts=lasts, actor=actor, rate=rate, delay=random.choice((0.001, 0.1, 5.0))
-                ),
-                lambda at, lasts, actor=actor, rate=rate: DuplicateMail(at=at, lasts=lasts, actor=actor, rate=rate),
-                lambda at, lasts, actor=actor, rate=rate: ReorderMail(at=at, lasts=lasts, actor=actor, rate=rate),
+            actor = random.choice(actors)
+            plans += [
+                Crash(at=at, actor=actor, times=random.choice((1, 1, 2))),
+                Hang(at=at, lasts=lasts, actor=actor),
+                DropMail(at=at, lasts=lasts, actor=actor, rate=rate),
+                DelayMail(at=at, lasts=lasts, actor=actor, rate=rate, delay=random.choice((0.001, 0.1, 5.0))),
+                DuplicateMail(at=at, lasts=lasts, actor=actor, rate=rate),
+                ReorderMail(at=at, lasts=lasts, actor=actor, rate=rate),
             ]
         if tasks:
-            kinds.append(lambda at, _, task=random.choice(tasks): CancelTask(at=at, task=task))
-        plan.append(random.choice(kinds)(at, lasts))
+            plans.append(CancelTask(at=at, task=random.choice(tasks)))
+        if systems:
+            plans.append(CutOff(at=at, lasts=lasts, system=random.choice(systems)))
+        plan.append(random.choice(plans))
     return sorted(plan, key=lambda fault: fault.at)

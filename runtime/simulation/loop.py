@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 import heapq
 from collections import Counter
 from itertools import count
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from math import inf
+from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakValueDictionary
 
-from runtime.simulation.errors import Deadlock, Livelock, NotSimulated
+from runtime.simulation.closed_loop import ClosedLoop
+from runtime.simulation.errors import Deadlock, Livelock
+from runtime.simulation.tasks import (
+    Generators,
+    NumberedFuture,
+    NumberedTask,
+    NumberedTimer,
+    describe_callback,
+    task_of,
+    where,
+)
 
 if TYPE_CHECKING:
+    import asyncio
     import random
     from collections.abc import Callable, Coroutine, Generator
     from contextvars import Context
@@ -24,31 +36,7 @@ TIDY_AT = 100
 """The cancelled timers that are worth a tidying of the heap."""
 
 
-class NumberedTask(asyncio.Task[T]):
-    """A task that hashes by the number of its birth, so that sets of tasks have the same order in every process."""
-
-    def __init__(
-        self, coroutine: Any, *, loop: VirtualTimeLoop, name: str | None, context: Context | None, number: int
-    ) -> None:
-        self.number = number  # First, because it is hashed as soon as it is made.
-        super().__init__(coroutine, loop=loop, name=name or f"task-{number}", context=context)
-
-    def __hash__(self) -> int:
-        return self.number
-
-
-class NumberedFuture(asyncio.Future[T]):
-    """A future that hashes by the number of its birth."""
-
-    def __init__(self, *, loop: VirtualTimeLoop, number: int) -> None:
-        self.number = number
-        super().__init__(loop=loop)
-
-    def __hash__(self) -> int:
-        return self.number
-
-
-class VirtualTimeLoop(asyncio.BaseEventLoop):
+class VirtualTimeLoop(ClosedLoop):
     """Runs hours of waiting in no time. Its time starts at 0 seconds; sockets, threads and processes are refused.
 
     With `dice`, the tasks that are ready at the same time go in an order that the dice decide; plain callbacks, and
@@ -72,13 +60,29 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
         self.max_steps_at_one_time = MAX_STEPS_AT_ONE_TIME
         self.held: dict[asyncio.Task[Any], float] = {}
         """Tasks that do not get a turn before a certain time."""
+        self.unbegun: set[asyncio.Task[Any]] = set()
+        """Tasks that are promised to begin in the order of their birth, and have not begun."""
+        self.tasks: WeakValueDictionary[int, asyncio.Task[Any]] = WeakValueDictionary()
+        """Every task that somebody still has, in the order of birth."""
         self._numbers = count(1)
+        self._asyncgens = Generators()
+        self._pushed_back: dict[asyncio.TimerHandle, asyncio.Handle] = {}
         self._stands_since = 0  # The step with which the present time began.
         self._cancelled_timers = 0
         self._recent: Counter[str] | None = None
 
     def time(self) -> float:
         return self.now
+
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        self._check_closed()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+        timer = NumberedTimer(when, callback, args, self, context)
+        timer.number = next(self._numbers)
+        heapq.heappush(self._scheduled, timer)
+        setattr(timer, "_scheduled", True)  # noqa: B010 - of a class that does not declare it.
+        return timer
 
     def create_future(self) -> asyncio.Future[Any]:
         return NumberedFuture(loop=self, number=next(self._numbers))
@@ -92,33 +96,39 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
         **options: Any,
     ) -> asyncio.Task[T]:
         factory = self.get_task_factory()
-        if factory is not None:
-            return super().create_task(coro, name=name, context=context, **options)  # type: ignore[return-value, arg-type]
+        if factory is None:
+            return self.make_task(coro, name=name, context=context)
+        task: Any = super().create_task(coro, name=name, context=context, **options)  # type: ignore[arg-type]
+        self.tasks[next(self._numbers)] = task
+        return task
+
+    def make_task(self, coro: Any, *, name: str | None = None, context: Context | None = None) -> asyncio.Task[Any]:
+        """Make a task, whatever the program's task factory."""
         self._check_closed()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
-        return NumberedTask(coro, loop=self, name=name, context=context, number=next(self._numbers))
+        number = next(self._numbers)
+        task = self.tasks[number] = NumberedTask(coro, loop=self, name=name, context=context, number=number)
+        return task
+
+    @property
+    def is_busy(self) -> bool:
+        """Tell whether anything has become ready in this turn."""
+        return bool(self._ready)
 
     def took_a_step(self, who: Any) -> None:
         """Hear that a task, or None for a plain callback, has its turn; a simulation keeps a record of it."""
 
     def _run_once(self) -> None:
         """Let everything run that is ready now, and first, where there is nothing, let time pass."""
-        ready, scheduled = self._ready, self._scheduled
+        ready = self._ready
         if not ready:
-            while scheduled and scheduled[0]._cancelled:  # noqa: SLF001
-                heapq.heappop(scheduled)
-            if scheduled:
-                self._pass_time(scheduled[0]._when)  # noqa: SLF001
-            elif not self._stopping:
-                raise Deadlock(f"every task waits and no timer is set:\n{describe_tasks(self)}")
-        while scheduled and scheduled[0]._when <= self.now:  # noqa: SLF001
-            handle = heapq.heappop(scheduled)
-            handle._scheduled = False  # noqa: SLF001
-            if not handle._cancelled:  # noqa: SLF001
-                ready.append(handle)
+            self._await_next_timer()
+        self._collect_due_timers()
         batch = list(ready)
         ready.clear()
         if len(batch) > 1 and self.dice is not None:
             self._shuffle_steps(batch, self.dice)
+        if self.unbegun:
+            self.unbegun.clear()  # Whatever was born has a place in this batch.
         done = 0
         try:
             for handle in batch:
@@ -130,10 +140,25 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
                 # KeyboardInterrupt and SystemExit go through the loop; what is ready stays ready.
                 ready.extendleft(reversed(batch[done:]))
 
-    def _pass_time(self, when: float) -> None:
-        if when > self.now:
-            self.now = when
-            self._stands_since = self.steps
+    def _await_next_timer(self) -> None:
+        """Let time pass until the next timer is due, in no time."""
+        scheduled = self._scheduled
+        while scheduled and scheduled[0]._cancelled:  # noqa: SLF001
+            heapq.heappop(scheduled)
+        if scheduled and scheduled[0]._when < inf:  # noqa: SLF001
+            if scheduled[0]._when > self.now:  # noqa: SLF001
+                self.now = scheduled[0]._when  # noqa: SLF001
+                self._stands_since = self.steps
+        elif not self._stopping:
+            raise Deadlock(f"every task waits and no timer is set:\n{describe_tasks(self)}")
+
+    def _collect_due_timers(self) -> None:
+        ready, scheduled = self._ready, self._scheduled
+        while scheduled and scheduled[0]._when <= self.now:  # noqa: SLF001
+            handle = heapq.heappop(scheduled)
+            handle._scheduled = False  # noqa: SLF001
+            if not handle._cancelled:  # noqa: SLF001
+                ready.append(handle)
 
     def _step(self, handle: asyncio.Handle) -> None:
         task = task_of(handle)
@@ -146,27 +171,40 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
         self.steps += 1
         if self.step_cost:
             self.now += self.step_cost
-        elif self.steps - self._stands_since > self.max_steps_at_one_time - LOOKED_AT:
-            self._suspect(task, self._stands_since + self.max_steps_at_one_time, "at one and the same time")
-        if self.max_steps and self.steps > self.max_steps - LOOKED_AT:
-            self._suspect(task, self.max_steps, "in the run")
+            self._stands_since = self.steps
         handle._run()  # noqa: SLF001
+        # Afterwards, so that no step is lost to those who clean up.
+        stood = self.steps - self._stands_since
+        if stood > self.max_steps_at_one_time - LOOKED_AT:
+            self._suspect(task, stood, self.max_steps_at_one_time, "at one and the same time")
+        if self.max_steps and self.steps > self.max_steps - LOOKED_AT:
+            self._suspect(task, self.steps, self.max_steps, "in the run")
 
-    def _suspect(self, task: asyncio.Task[Any] | None, limit: int, where: str) -> None:
+    def _suspect(self, task: asyncio.Task[Any] | None, steps: int, limit: int, where: str) -> None:
         """Count who has the last steps before a limit, and raise at the limit."""
-        if self._recent is None or self.steps + LOOKED_AT <= limit + 1:
+        if self._recent is None or steps + LOOKED_AT <= limit + 1:
             self._recent = Counter()
         self._recent[task.get_name() if task is not None else "a callback"] += 1
-        if self.steps >= limit:
+        if steps >= limit:
             busiest = ", ".join(f"{name} ({times} of the last steps)" for name, times in self._recent.most_common(3))
             self._stands_since, self.max_steps = self.steps, 0  # Cleaning up takes a few steps more.
             raise Livelock(f"{limit:,} steps {where} (now {self.now:g} s) are too many; busy are {busiest}")
 
     def _push_back(self, handle: asyncio.Handle, until: float) -> None:
         def again() -> None:
+            del self._pushed_back[timer]
             self._ready.append(handle)
 
-        self.call_at(until, again)
+        timer = self.call_at(until, again)
+        self._pushed_back[timer] = handle
+
+    def release(self) -> None:
+        """Let every task that is held have its turns again."""
+        self.held.clear()
+        for timer, handle in self._pushed_back.items():
+            timer.cancel()
+            self._ready.append(handle)
+        self._pushed_back.clear()
 
     def _shuffle_steps(self, batch: list[Any], dice: random.Random) -> None:
         """Permute the steps of tasks among their places; plain callbacks stay where they are."""
@@ -176,6 +214,11 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
             dice.shuffle(steps)
             for place, handle in zip(places, steps, strict=True):
                 batch[place] = handle
+            if self.unbegun:
+                places = [place for place in places if task_of(batch[place]) in self.unbegun]
+                births = sorted((batch[place] for place in places), key=lambda handle: hash(task_of(handle)))
+                for place, handle in zip(places, births, strict=True):
+                    batch[place] = handle
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
         self._cancelled_timers += 1
@@ -194,80 +237,12 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
     def _process_events(self, event_list: Any) -> None:
         """Do nothing: there are no sockets."""
 
-    # What does not exist in virtual time.
 
-    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> NoReturn:
-        del executor, args
-        raise NotSimulated(
-            f"a thread for {getattr(func, '__qualname__', func)}",
-            "give your actor the function that does the blocking work, and in simulation one that does not block",
-        )
-
-    async def create_connection(self, *args: Any, **kwargs: Any) -> NoReturn:
-        self._refuse_sockets("create_connection")
-
-    async def create_server(self, *args: Any, **kwargs: Any) -> NoReturn:
-        self._refuse_sockets("create_server")
-
-    async def create_datagram_endpoint(self, *args: Any, **kwargs: Any) -> NoReturn:
-        self._refuse_sockets("create_datagram_endpoint")
-
-    async def create_unix_connection(self, *args: Any, **kwargs: Any) -> NoReturn:
-        self._refuse_sockets("create_unix_connection")
-
-    async def create_unix_server(self, *args: Any, **kwargs: Any) -> NoReturn:
-        self._refuse_sockets("create_unix_server")
-
-    async def getaddrinfo(self, *args: Any, **kwargs: Any) -> NoReturn:
-        self._refuse_sockets("getaddrinfo")
-
-    async def subprocess_exec(self, *args: Any, **kwargs: Any) -> NoReturn:
-        self._refuse_processes("subprocess_exec")
-
-    async def subprocess_shell(self, *args: Any, **kwargs: Any) -> NoReturn:
-        self._refuse_processes("subprocess_shell")
-
-    def add_reader(self, *args: Any) -> NoReturn:
-        self._refuse_sockets("add_reader")
-
-    def add_writer(self, *args: Any) -> NoReturn:
-        self._refuse_sockets("add_writer")
-
-    def _refuse_sockets(self, call: str) -> NoReturn:
-        raise NotSimulated(f"loop.{call}", "give your code a transport, and in simulation one that answers by itself")
-
-    def _refuse_processes(self, call: str) -> NoReturn:
-        raise NotSimulated(f"loop.{call}", "give your code a function that starts the process, and simulate that")
-
-
-def task_of(handle: Any) -> asyncio.Task[Any] | None:
-    """Return the task whose step a handle is; None for a plain callback."""
-    owner = getattr(handle._callback, "__self__", None)  # noqa: SLF001 - a handle does not tell otherwise.
-    return owner if isinstance(owner, asyncio.Task) else None  # pyright: ignore[reportUnknownVariableType]
-
-
-def unfinished(loop: asyncio.AbstractEventLoop) -> list[asyncio.Task[Any]]:
+def unfinished(loop: VirtualTimeLoop) -> list[asyncio.Task[Any]]:
     """Return the tasks of a loop that are not done, the first born first."""
-    return sorted(asyncio.all_tasks(loop), key=hash)
+    return [task for task in loop.tasks.values() if not task.done()]
 
 
-def describe_tasks(loop: asyncio.AbstractEventLoop) -> str:
+def describe_tasks(loop: VirtualTimeLoop) -> str:
     """Name each unfinished task, and the line it waits at."""
     return "\n".join(f"  {task.get_name()} waits at {where(task)}" for task in unfinished(loop))
-
-
-def where(task: asyncio.Task[Any]) -> str:
-    """Return where a task waits: the lines of its coroutines, the innermost first."""
-    lines: list[str] = []
-    waiting: Any = task.get_coro()
-    while (frame := getattr(waiting, "cr_frame", None) or getattr(waiting, "gi_frame", None)) is not None:
-        lines.append(f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_qualname}")
-        waiting = getattr(waiting, "cr_await", None) or getattr(waiting, "gi_yieldfrom", None)
-    return ", called from ".join(reversed(lines)) or "no line"
-
-
-def describe_callback(handle: Any) -> str:
-    """Name the callback of a timer, and when it is due."""
-    callback = handle._callback  # noqa: SLF001
-    name = getattr(callback, "__qualname__", type(callback).__name__)
-    return f"{name} at {handle.when():g} s"

@@ -6,7 +6,8 @@ import asyncio
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from runtime.envelope import SETTLED, Ask, told
+from runtime.envelope import SETTLED, WAITING, Ask, told
+from runtime.events import Terminated
 from runtime.messages import name_of
 
 if TYPE_CHECKING:
@@ -69,13 +70,18 @@ class RecordedLine(OrderedDict[Any, None]):
         self._came.pop(item, None)
         super().__delitem__(item)
 
-    def pop(self, item: Any, *default: Any) -> Any:
-        self._came.pop(item, None)
-        return super().pop(item, *default)
+    def pop(self, key: Any, *default: Any) -> Any:  # type: ignore[override]
+        self._came.pop(key, None)
+        return super().pop(key, *default)
 
     def popitem(self, last: bool = True) -> tuple[Any, None]:  # noqa: FBT001, FBT002 - as in its parent.
+        item = next(reversed(self) if last else iter(self))
+        came = self._came.get(item)
         item, value = super().popitem(last)
-        self._inbox.queue.admitted = item.message, self._came.pop(item, None)
+        self._came.pop(item, None)
+        # Whoever has given up is passed over, and must not lend their place to the next one with the same message.
+        waits = item.progress is WAITING if isinstance(item, Ask) else not item.waiter.done()
+        self._inbox.queue.admitted = (item.message, came) if waits else None
         return item, value
 
 
@@ -103,9 +109,13 @@ class RecordedQueue(deque[Any]):
         else:
             origin = self._simulation.origins.here()
         self.admitted = None
-        faults = self._simulation.mail_faults
-        if faults and self._struck(item, message, faults):
-            return
+        faults = self._simulation.injection.mail_faults
+        # What the runtime itself tells an actor is no mail: that it comes, and comes once, is promised.
+        if not faults or isinstance(message, Terminated) or not self._struck(item, message, faults, origin):
+            self.arrive(item, origin)
+
+    def arrive(self, item: Any, origin: Origin) -> None:
+        """Take an item, after all that is under way."""
         if self._under_way:
             self.delay(item, 0.0, origin)
         else:
@@ -120,8 +130,9 @@ class RecordedQueue(deque[Any]):
     def delay(self, item: Any, seconds: float, origin: Origin = None) -> None:
         """Let an item arrive later, and not before those that are under way already."""
         self._under_way.append((item, origin))
+        self.lose(item)  # Nobody but a fault knows of it, for the time being.
         self._arrives = max(self._arrives, self._simulation.now() + seconds)
-        self._simulation.call_at(self._arrives, self._arrive)
+        self._simulation.injection.call_at(self._arrives, self._arrive)
 
     def _arrive(self) -> None:
         item, origin = self._under_way.popleft()
@@ -133,12 +144,19 @@ class RecordedQueue(deque[Any]):
         else:
             inbox.deliver_or_bury(item)
 
-    def _struck(self, item: Any, message: Any, faults: Iterable[Any]) -> bool:
+    def _struck(self, item: Any, message: Any, faults: Iterable[Any], origin: Origin) -> bool:
         """Let the faults have the item; True where it does not arrive now, or not in its place."""
         for fault in tuple(faults):
-            if fault.hits(self.inbox, message, self._simulation) and fault.strike_mail(self, item, self._simulation):
+            if fault.hits(self.inbox, message, self._simulation) and fault.strike_mail(
+                self, item, origin, self._simulation
+            ):
                 return True
         return False
+
+    def lose(self, item: Any) -> None:
+        """Let an item never arrive."""
+        if isinstance(item, Ask):
+            self._simulation.injection.lost.append((item, self.inbox))
 
     def popleft(self) -> Any:
         item = super().popleft()

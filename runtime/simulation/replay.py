@@ -1,4 +1,4 @@
-"""From a scenario to the command that repeats one of its runs, and back from the name in the command to the scenario."""
+"""From a scenario to the command that repeats one of its runs, and back from what the command says to the scenario."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import importlib.util
 import inspect
 import shlex
 import sys
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from types import ModuleType
 
     from runtime.simulation.simulation import Scenario
 
@@ -20,27 +22,58 @@ class NoScenario(ValueError):
 
 
 def replay_command(
-    scenario: Scenario[Any], seed: int, *, keep: Sequence[int] | None = None, order: str = "seeded"
+    scenario: Scenario[Any],
+    seed: int,
+    *,
+    keep: Sequence[int] | None = None,
+    order: str = "seeded",
+    max_steps: int | None = None,
 ) -> str | None:
-    """Return the command that repeats one run of a scenario; None for one that is not a function of a file."""
-    code = getattr(scenario, "__code__", None)
-    if code is None or "<" in scenario.__qualname__ or "." in scenario.__qualname__ or code.co_filename.startswith("<"):
+    """Return the command that repeats one run of a scenario; None for one that no `path.py::function` names."""
+    path = path_of(scenario)
+    if path is None:
         return None
-    path = Path(code.co_filename)
-    if path.is_relative_to(Path.cwd()):
-        path = path.relative_to(Path.cwd())
-    words = ["understudy", "simulate", f"{path}::{scenario.__qualname__}", "--seed", str(seed)]
+    words = ["understudy", "simulate", f"{path}::{scenario.__name__}", "--seed", str(seed)]
     if keep is not None:
         words += ["--keep", ",".join(map(str, keep)) or "none"]
     if order != "seeded":
         words += ["--order", order]
+    if max_steps is not None:
+        words += ["--max-steps", str(max_steps)]
     return shlex.join(words)
+
+
+def read_keep(text: str) -> tuple[int, ...]:
+    """Return the numbers of the faults that a command keeps; raises `ValueError` that says what is expected.
+
+    >>> read_keep("1,4"), read_keep("none")
+    ((1, 4), ())
+    """
+    if text == "none":
+        return ()
+    if not all(part.strip().isdecimal() for part in text.split(",")):
+        raise ValueError(f'expected numbers of faults from 0 up, such as "1,4", or "none", got {text!r}')
+    return tuple(int(part) for part in text.split(","))
+
+
+def path_of(scenario: Scenario[Any]) -> Path | None:
+    """Return the file in which `find_scenario` would find this very function, from here; None if there is none."""
+    inner = inspect.unwrap(scenario)
+    name, names = getattr(scenario, "__name__", ""), getattr(inner, "__globals__", {})
+    # Decorated elsewhere, made by another function or a method, it is not what its file calls by this name.
+    if not inspect.iscoroutinefunction(scenario) or names.get(name) is not scenario:
+        return None
+    path = Path(inner.__code__.co_filename)
+    if not path.is_file():
+        return None
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def find_scenario(name: str) -> Scenario[Any]:
     """Return the scenario that `path.py::function` names.
 
-    Raises `NoScenario` where there is no such file or function, or it is not async; what the file raises passes through.
+    Raises `NoScenario` where there is no such file or function, it is not async, or needs more than a simulation; what
+    the file raises passes through.
     """
     path_name, separator, function = name.partition("::")
     path = Path(path_name)
@@ -48,20 +81,41 @@ def find_scenario(name: str) -> Scenario[Any]:
         raise NoScenario(f"{name!r} does not name a scenario; write path.py::function")
     if not path.is_file():
         raise NoScenario(f"there is no file {path_name}")
-    module_name = path.stem.replace("-", "_")
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    if spec is None or spec.loader is None:
-        raise NoScenario(f"{path_name} is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    # As `python path.py` would: what lies beside the file can be imported, and so can what is in this directory.
-    for place in (str(path.parent.resolve()), str(Path.cwd())):
-        if place not in sys.path:
-            sys.path.insert(0, place)
-    sys.modules.setdefault(module_name, module)
-    spec.loader.exec_module(module)
+    module = load(path)
     scenario = getattr(module, function, None)
     if not inspect.iscoroutinefunction(scenario):
         there = [one for one, value in vars(module).items() if inspect.iscoroutinefunction(value)]
         have = f"; there are {', '.join(there)}" if there else ""
         raise NoScenario(f"{path_name} has no async function {function!r}{have}")
+    signature = inspect.signature(scenario)
+    try:
+        signature.bind(*[None][: len(signature.parameters)])
+    except TypeError:
+        raise NoScenario(
+            f"{name} takes {', '.join(signature.parameters)}; a scenario takes nothing, or one parameter, which is the "
+            "simulation"
+        ) from None
     return scenario
+
+
+def load(path: Path) -> ModuleType:
+    """Run a file as a module of its own, whatever modules there are by its name."""
+    stem = path.stem.replace("-", "_")
+    names = chain([stem], (f"{stem}_{number}" for number in count(2)))
+    module_name = next(one for one in names if one not in sys.modules)
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    if spec is None or spec.loader is None:
+        raise NoScenario(f"{path} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    # As with `python path.py`, what lies beside the file can be imported; and so can what is in this directory.
+    for place in (str(Path.cwd()), str(path.parent.resolve())):
+        if place not in sys.path:
+            sys.path.insert(0, place)
+    # Annotations are looked up in the module by its name.
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[module_name]
+        raise
+    return module

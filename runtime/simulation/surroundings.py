@@ -1,5 +1,4 @@
-"""What surrounds a program, for the length of a run: its clocks and its randomness are those of the simulation, and the
-ways out of it are closed.
+"""What surrounds a program, for the length of a run: clocks and randomness of the simulation, and no way out of it.
 
 Everything is put back at the end. Only the thread that simulates sees any of it. A name that a module took by itself
 before (`from time import sleep`) keeps its meaning: use `time.sleep`, or better the loop's time.
@@ -7,6 +6,8 @@ before (`from time import sleep`) keeps its meaning: use `time.sleep`, or better
 
 from __future__ import annotations
 
+import asyncio
+import multiprocessing.process
 import os
 import random
 import socket
@@ -14,16 +15,17 @@ import subprocess
 import threading
 import time
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from anyio._backends._asyncio import CancelScope
 
 from runtime.log import log_lines
-from runtime.simulation.errors import NotSimulated
+from runtime.simulation.errors import NotSimulated, SimulationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterator
 
 EPOCH = 1_767_225_600.0
 """The date at which every run begins, in seconds since 1970: 2026-01-01, 00:00 UTC."""
@@ -37,12 +39,21 @@ CLOSED = (
     (time, "sleep", "time.sleep", USE_SLEEP),
     (threading.Thread, "start", "a thread", USE_ACTOR),
     (socket.socket, "__init__", "a socket", USE_TRANSPORT),
+    (socket, "socketpair", "socket.socketpair", USE_TRANSPORT),
     (socket, "getaddrinfo", "socket.getaddrinfo", USE_TRANSPORT),
+    (socket, "gethostbyname", "socket.gethostbyname", USE_TRANSPORT),
     (subprocess.Popen, "__init__", "a subprocess", USE_FUNCTION),
-    (os, "system", "os.system", USE_FUNCTION),
-    (os, "fork", "os.fork", USE_FUNCTION),
+    (multiprocessing.process.BaseProcess, "start", "a process", USE_FUNCTION),
+    *(
+        (os, name, f"os.{name}", USE_FUNCTION)
+        for name in ("system", "fork", "forkpty", "posix_spawn", "posix_spawnp")
+        if hasattr(os, name)
+    ),
 )
 """The ways out of a simulation, and what to use instead."""
+
+HASHED_BY_ADDRESS: tuple[Any, ...] = (CancelScope, getattr(asyncio.tasks, "_GatheringFuture"))  # noqa: B009
+"""What anyio and programs keep in sets, which would have another order in each run."""
 
 
 @contextmanager
@@ -55,6 +66,8 @@ def surroundings(
     where the program swallows the error.
     """
     me = threading.get_ident()
+    if hasattr(time.sleep, "stands_in_for"):
+        raise SimulationError("another thread simulates: a process runs one simulation at a time")
     entropy = random.Random(seed)
     state = random.getstate()
     with ExitStack() as stack:
@@ -90,6 +103,7 @@ def closed(
         report(error)
         raise error
 
+    refuse.stands_in_for = call  # type: ignore[attr-defined]  # pyright: ignore[reportFunctionMemberAccess]
     return refuse
 
 
@@ -130,21 +144,33 @@ def dice(entropy: random.Random, me: int) -> list[tuple[Any, str, Any]]:
     def seed(self: random.Random, a: Any = None, version: int = 2) -> None:
         real_seed(self, entropy.getrandbits(128) if a is None and threading.get_ident() == me else a, version)
 
-    return [(os, "urandom", urandom), (random, "_urandom", urandom), (random.Random, "seed", seed)]
+    # What a module has as `random.seed` is bound to the generator that all share.
+    shared: random.Random = getattr(random.seed, "__self__")  # noqa: B009
+    return [
+        (os, "urandom", urandom),
+        (random, "_urandom", urandom),
+        (random, "seed", partial(seed, shared)),
+        (random.Random, "seed", seed),
+    ]
 
 
 def hashes() -> list[tuple[Any, str, Any]]:
-    """Number the cancel scopes of anyio, which keeps them in sets: hashed by address, each run would have its order."""
-    real_init, real_hash = CancelScope.__init__, CancelScope.__hash__
-    numbers: dict[int, int] = {}  # By address, so that it grows no larger than the memory that scopes ever took.
+    """Number what is kept in sets and would be hashed by its address, so that it has the same order in every run."""
     births = count(1)
+    return [replacement for owner in HASHED_BY_ADDRESS for replacement in numbered(owner, births)]
 
-    def init(self: CancelScope, *args: Any, **kwargs: Any) -> None:
+
+def numbered(owner: Any, births: Iterator[int]) -> list[tuple[Any, str, Any]]:
+    """Return what hashes the instances of a class by the number of their birth."""
+    real_init, real_hash = owner.__init__, owner.__hash__
+    numbers: dict[int, int] = {}  # By address, so that it grows no larger than the memory that they ever took.
+
+    def init(self: Any, *args: Any, **kwargs: Any) -> None:
         numbers[id(self)] = next(births)
         real_init(self, *args, **kwargs)
 
-    def hash_of(self: CancelScope) -> int:
+    def hash_of(self: Any) -> int:
         number = numbers.get(id(self))
         return number if number is not None else real_hash(self)
 
-    return [(CancelScope, "__init__", init), (CancelScope, "__hash__", hash_of)]
+    return [(owner, "__init__", init), (owner, "__hash__", hash_of)]

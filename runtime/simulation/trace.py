@@ -32,8 +32,8 @@ class Entry(msgspec.Struct, frozen=True):
     detail: Any = None
 
     def __str__(self) -> str:
-        subject = self.subject.path if isinstance(self.subject, ActorRef) else str(self.subject)
-        parts = (self.what, subject, "" if self.detail is None else ADDRESS.sub("", repr(self.detail)))
+        subject = str(getattr(self.subject, "path", self.subject))
+        parts = (self.what, subject, "" if self.detail is None else ADDRESS.sub("", shown(self.detail)))
         text = " ".join(part for part in parts if part)
         return f"{self.at:12.6f} {text if len(text) <= MAX_WIDTH else text[: MAX_WIDTH - 1] + '…'}"
 
@@ -77,7 +77,7 @@ class Trace:
 
     def tail(self, count: int) -> list[str]:
         """Return the last entries as lines."""
-        return [str(entry) for entry in list(self._entries)[-count:]]
+        return [str(entry) for entry in list(self._entries)[max(0, len(self._entries) - count) :]]
 
     def _flush(self) -> None:
         self._hash.update(self._tape.tobytes())
@@ -91,6 +91,14 @@ class Trace:
 
     def __repr__(self) -> str:
         return f"<Trace {len(self)} entries>"
+
+
+def shown(value: Any) -> str:
+    """Return the repr of a value; one that cannot be shown must not hide what the trace is read for."""
+    try:
+        return repr(value)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is a mistake of the value's class.
+        return f"<{type(value).__qualname__}, whose repr raises {type(error).__name__}>"
 
 
 def stand_in(value: Any) -> str:

@@ -7,14 +7,10 @@ stop, kill and restart them. Afterwards the books must balance.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import Counter
 from contextlib import suppress
 from itertools import count
-from typing import Any
-
-import pytest
-from loguru import logger
+from typing import TYPE_CHECKING, Any
 
 from runtime import (
     Actor,
@@ -41,7 +37,10 @@ from runtime import (
     Terminated,
     handles,
 )
-from runtime.simulation import VirtualTimeLoop
+from runtime.simulation import Simulation, explore
+
+if TYPE_CHECKING:
+    import random
 
 DEEDS = (*("work",) * 9, *("wait",) * 4, *("crash", "refuse", "nest") * 2, "stop", "linger", "deaf", "spawn", "watch")
 CLIENT_DEEDS = (*("tell",) * 8, *("send",) * 2, *("ask",) * 3, *("give up",) * 3, "pause", "end")
@@ -68,8 +67,8 @@ class Declined(Refusal):
 class Books:
     """What was sent, begun, answered, claimed and given back over one run."""
 
-    def __init__(self, seed: int) -> None:
-        self.random = random.Random(seed)
+    def __init__(self, dice: random.Random) -> None:
+        self.random = dice
         self.numbers = count(1)
         self.accepted: set[int] = set()
         self.begun: list[tuple[Any, Any]] = []
@@ -344,41 +343,26 @@ def check(books: Books) -> None:
     assert sorted(books.given) == sorted(books.claimed + returned), "an answer was lost, or had twice"
 
 
-async def supervise(books: Books) -> None:
+async def life(simulation: Simulation) -> Books:
+    books = Books(simulation.random)
     await live(books)
     await asyncio.sleep(60)  # A deferred answer is cancelled with its instance; nothing else may be left.
-    loop: Any = asyncio.get_running_loop()
-    assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
-    assert [handle for handle in loop._scheduled if not handle.cancelled()] == []
-
-
-def run(seed: int) -> Books:
-    books = Books(seed)
-    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
-        problems: list[Any] = []
-        runner.get_loop().set_exception_handler(lambda _, context: problems.append(context))
-        runner.run(supervise(books))
-    assert problems == []
     check(books)
     return books
 
 
-@pytest.fixture(autouse=True)
-def quiet():
-    logger.disable("runtime")
-    yield
-    logger.enable("runtime")
+def run(seed: int) -> Books:
+    return Simulation(seed, logs=False).run(life).result
 
 
-@pytest.mark.parametrize("block", range(10))
-def test_the_books_balance_after_any_life(block: int):
+def test_the_books_balance_after_any_life_in_any_order():
     """G1, G2, G3, G4, G5, G9, G12."""
-    for seed in range(block * 40, block * 40 + 40):
-        try:
-            run(seed)
-        except BaseException as error:
-            error.add_note(f"replay: run({seed})")
-            raise
+    assert explore(life, seeds=range(1_000)).runs == 1_000
+
+
+def test_the_books_balance_after_any_life_in_the_order_of_production():
+    """G1, G2, G3, G4, G5, G9, G12."""
+    assert explore(life, seeds=range(400), order="fifo").runs == 400
 
 
 def test_one_seed_is_one_life():

@@ -1,0 +1,64 @@
+"""Files that are cut off in the middle of a write, as a power cut leaves them."""
+
+from __future__ import annotations
+
+import errno
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Protocol
+
+from runtime.simulation.faults import Fault
+
+if TYPE_CHECKING:
+    from runtime.simulation.simulation import Simulation
+
+
+class Writable(Protocol):
+    """What takes bytes: a file opened for writing in binary mode, or a buffer."""
+
+    def write(self, data: bytes, /) -> int | None: ...
+    def flush(self) -> None: ...
+
+
+class WriteCut(Fault, frozen=True, kw_only=True):
+    """The first write to `file` (a name or a pattern) from `at` on ends in the middle, and every later one fails."""
+
+    file: str = "*"
+
+
+class FragileFile:
+    """Hands what is written on to `file`, until a `WriteCut` of its name strikes.
+
+    Then the beginning of what is being written arrives, as much as the dice say, and OSError is raised, then and for
+    ever. What reads the file afterwards finds what a program finds that starts again after a power cut.
+    """
+
+    def __init__(self, simulation: Simulation, name: str, file: Writable) -> None:
+        self.name = name
+        self.is_cut = False
+        self._simulation = simulation
+        self._file = file
+
+    def write(self, data: bytes) -> int:
+        """Write all of `data`, or raise OSError after a part of it."""
+        self._fail_if_cut()
+        if any(fnmatchcase(self.name, fault.file) for fault in self._simulation.active(WriteCut)):
+            kept = int(self._simulation.injection.roll() * len(data))
+            self._simulation.trace.add("fault: write cut", self.name, f"{kept} of {len(data)} bytes")
+            self._file.write(data[:kept])
+            self._file.flush()
+            self.is_cut = True
+            self._fail_if_cut()
+        self._file.write(data)
+        return len(data)
+
+    def flush(self) -> None:
+        """Flush the file below."""
+        self._fail_if_cut()
+        self._file.flush()
+
+    def _fail_if_cut(self) -> None:
+        if self.is_cut:
+            raise OSError(errno.EIO, "the file was cut off in the middle of a write", self.name)
+
+    def __repr__(self) -> str:
+        return f"<FragileFile {self.name!r}{', cut off' if self.is_cut else ''}>"

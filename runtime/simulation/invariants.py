@@ -1,0 +1,104 @@
+"""What must hold in every run, whatever the scenario: watched while it goes on, and looked for at its end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from runtime.actor import Actor
+from runtime.envelope import RUNNING, WAITING, Ask
+from runtime.events import ActorEnded, ActorFailed, ActorRestarted
+from runtime.simulation.loop import unfinished
+from runtime.simulation.tasks import where
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Iterator
+
+    from runtime.events import Event
+    from runtime.simulation.simulation import Simulation
+
+
+class Witness:
+    """Hears of every event of a run."""
+
+    def __init__(self, simulation: Simulation) -> None:
+        self._simulation = simulation
+        self._instances: dict[int, Actor[Any]] = {}
+        self._failed_at: dict[int, tuple[Exception, float]] = {}
+        self._restarts: dict[int, tuple[Any, list[tuple[float, Any]]]] = {}
+        """The restarts by each instance of a supervisor, which is kept lest another gets its address."""
+
+    def hear(self, event: Event) -> None:
+        """Take down an event, and see whether it may be."""
+        self._simulation.trace.add(type(event).__name__, getattr(event, "ref", ""), event)
+        match event:
+            case ActorFailed(ref, error):
+                self._failed_at[id(error)] = error, self._simulation.now()
+                self.remember(ref.recipient.home)
+            case ActorEnded(ref):
+                self.remember(ref.recipient.home)
+            case ActorRestarted(ref, _, cause):
+                self._count_restart(ref.recipient.home, cause)
+            case _:
+                pass
+
+    def remember(self, cell: Any) -> None:
+        """See after the run whether the invariants of the present instance of an actor hold."""
+        actor: Actor[Any] = cell.actor
+        if type(actor).broken_invariants is not Actor.broken_invariants:  # pyright: ignore[reportUnknownMemberType]
+            self._instances[id(actor)] = actor
+
+    def _count_restart(self, cell: Any, cause: Exception | None) -> None:
+        """Count the restarts that surely lie within the time that their supervisor looks at."""
+        now, owner = self._simulation.now(), cell.owner
+        failed = self._failed_at.get(id(cause))
+        if owner is None or failed is None:
+            return
+        _, restarts = self._restarts.setdefault(id(owner.actor), (owner.actor, []))
+        if all(one is not cause for _, one in restarts):  # A group that restarts together does so once.
+            restarts.append((failed[1], cause))
+        intensity = owner.supervision.intensity
+        recent = [at for at, _ in restarts if now - at < intensity.within]
+        if len(recent) > intensity.max_restarts:
+            self._simulation.problem(
+                f"{owner.path} restarted {len(recent)} children within {intensity.within:g} s, "
+                f"and tolerates {intensity.max_restarts}"
+            )
+
+    def problems_at_end(self) -> Iterator[str]:
+        """Look for what a run must not leave behind."""
+        simulation = self._simulation
+        for task in unfinished(simulation.loop):
+            yield f"task {task.get_name()} was left running; it waits at {where(task)}"
+        for task in simulation.loop.tasks.values():
+            yield from exception_nobody_saw(task)
+        for timer in simulation.loop.pending_timers():
+            yield f"a timer was left: {timer}"
+        yield from self._left_in_systems()
+        for actor in self._instances.values():
+            for broken in actor.broken_invariants():
+                yield f"{actor.context.ref.path}: {broken}"
+
+    def _left_in_systems(self) -> Iterator[str]:
+        simulation = self._simulation
+        for engine in simulation.engines:
+            if engine.root is not None and engine.root.exit is None:
+                yield f"system {engine.name} was not left"
+            for entry in engine.watched_deadlines.left:
+                if isinstance(entry, Ask) and entry.progress in (WAITING, RUNNING):
+                    yield f"{entry!r} was never ended"
+        for queue in simulation.queues:
+            if queue:
+                yield f"{len(queue)} messages were left with {queue.inbox.path}"
+
+    def __repr__(self) -> str:
+        return f"<Witness of {len(self._instances)} actors with invariants>"
+
+
+def exception_nobody_saw(task: Any) -> Iterator[str]:
+    """Tell of a task that failed without anybody asking what became of it."""
+    seen: asyncio.Task[Any] = task
+    if getattr(task, "_log_traceback", False):
+        # One in a cycle of references would tell of it only when the garbage is collected.
+        task._log_traceback = False  # noqa: SLF001
+        yield f"the exception of task {seen.get_name()} was never retrieved: {seen.exception()!r}"

@@ -1,0 +1,132 @@
+"""Seeds tried one after the other, in one process or several, up to the smallest that fails."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from contextlib import suppress
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from runtime.simulation.errors import SimulationError
+from runtime.simulation.simulation import MAX_STEPS, Simulation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from multiprocessing.connection import Connection
+
+    from runtime.simulation.simulation import Scenario
+
+NONE_FAILED = 2**63 - 1
+
+
+class Attempt(msgspec.Struct):
+    """One run, and what it raised, if anything."""
+
+    simulation: Simulation
+    error: BaseException | None
+
+
+class Search(msgspec.Struct, frozen=True):
+    """What is run for each seed."""
+
+    scenario: Scenario[Any]
+    order: Literal["seeded", "fifo"] = "seeded"
+    max_steps: int = MAX_STEPS
+
+    def attempt(self, seed: int, *, keep: Sequence[int] | None = None) -> Attempt:
+        """Run one seed."""
+        simulation = Simulation(seed, order=self.order, keep=keep, logs=False, max_steps=self.max_steps)
+        try:
+            simulation.run(self.scenario)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever it is, `sys.exit` included, the seed fails with it.
+            return Attempt(simulation, error)
+        return Attempt(simulation, None)
+
+
+class Part(msgspec.Struct):
+    """What one process found."""
+
+    runs: int = 0
+    steps: int = 0
+    seconds: float = 0.0
+    failed: int = NONE_FAILED
+
+
+def never(_seed: int) -> bool:
+    """Say that no seed is too late to be of interest."""
+    return False
+
+
+def look(search: Search, seeds: Iterable[int], is_too_late: Callable[[int], bool]) -> Part:
+    """Run seeds in their order until one fails, or somebody has found a smaller one."""
+    part = Part()
+    for seed in seeds:
+        if is_too_late(seed):
+            break
+        attempt = search.attempt(seed)
+        part.runs += 1
+        part.steps += attempt.simulation.loop.steps
+        part.seconds += attempt.simulation.now()
+        if attempt.error is not None:
+            part.failed = seed
+            break
+    return part
+
+
+def look_in_processes(search: Search, seeds: Sequence[int], processes: int) -> list[Part]:
+    """Deal the seeds out to processes, which tell each other of the smallest that fails."""
+    fork = multiprocessing.get_context("fork")
+    smallest, at_work, parent = fork.Value("q", NONE_FAILED), fork.RawArray("q", processes), os.getpid()
+
+    def work(number: int, report: Connection) -> None:
+        # An interrupt reaches every process of a terminal; the parent ends the others.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+        def is_too_late(seed: int) -> bool:
+            at_work[number] = seed
+            return seed > smallest.value or os.getppid() != parent
+
+        part = look(search, islice(seeds, number, None, processes), is_too_late)
+        with smallest.get_lock():
+            smallest.value = min(smallest.value, part.failed)
+        report.send_bytes(msgspec.msgpack.encode(part))
+        # Without the exit handlers, which are the parent's.
+        os._exit(0)
+
+    workers: list[tuple[Any, Any]] = []
+    try:
+        # An interrupt in the middle of a fork may be swallowed by whoever is called at forks; it has to wait.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            for number in range(processes):
+                receiving, sending = fork.Pipe(duplex=False)
+                worker = fork.Process(target=work, args=(number, sending), daemon=True)
+                worker.start()
+                sending.close()
+                workers.append((worker, receiving))
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        return [received(number, *worker, at_work) for number, worker in enumerate(workers)]
+    finally:
+        for worker, connection in workers:
+            connection.close()
+            if worker.exitcode is None:
+                worker.kill()
+            worker.join()
+
+
+def received(number: int, worker: Any, connection: Connection, at_work: Sequence[int]) -> Part:
+    """Return what a process found, once it is done."""
+    with suppress(EOFError):
+        return msgspec.msgpack.decode(connection.recv_bytes(), type=Part)
+    worker.join()
+    raise SimulationError(
+        f"the process that ran seed {at_work[number]} ended without a word, with exit code {worker.exitcode}"
+    )

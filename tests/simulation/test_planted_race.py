@@ -1,0 +1,88 @@
+"""The kind of mistake that a simulation is for: it is there in every run, and shows in hardly any order."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from actors import BreakerConfig, BreakerOpen, CircuitBreaker, Transient
+from actors.breaker import Open
+from runtime.simulation import ScenarioFailed, Simulation, explore
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+CONFIG = BreakerConfig(failure_threshold=3, open_for=10.0)
+
+
+class RacyBreaker(CircuitBreaker):
+    """Lets others have a turn between looking at its state and taking the place of the probe."""
+
+    async def execute(self, call: Callable[[], Awaitable[Any]]) -> Any:
+        state = self._state
+        if isinstance(state, Open) and asyncio.get_running_loop().time() >= state.until:
+            await self.write_to_audit_log()
+            self._state = state  # What it looked at, and what may be so no more.
+        return await super().execute(call)
+
+    async def write_to_audit_log(self) -> None:
+        await asyncio.sleep(0)
+
+
+async def callers_come_one_turn_after_the_other(simulation: Simulation, kind: type[CircuitBreaker]) -> None:
+    breaker = kind("provider", CONFIG)
+    probes = 0
+
+    async def fail() -> None:
+        raise Transient("down", provider="provider")
+
+    async def probe() -> None:
+        nonlocal probes
+        probes += 1
+        simulation.note(f"probe {probes}")
+        assert probes == 1, "the half-open breaker let two probes through"
+        await asyncio.sleep(1.0)
+
+    async def come(turns: int) -> None:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        with suppress(BreakerOpen):
+            await breaker.execute(probe)
+
+    for _ in range(CONFIG.failure_threshold):
+        with suppress(Transient):
+            await breaker.execute(fail)
+    assert isinstance(breaker.state, Open)
+    await asyncio.sleep(11.0)
+    # Whoever comes later began later, so that in the order of asyncio the first is always through before the second.
+    await asyncio.gather(*(come(turns) for turns in range(simulation.random.randint(2, 4))))
+    assert probes == 1
+
+
+def with_breaker(kind: type[CircuitBreaker]) -> Any:
+    async def scenario(simulation: Simulation) -> None:
+        await callers_come_one_turn_after_the_other(simulation, kind)
+
+    return scenario
+
+
+def test_a_half_open_breaker_that_lets_two_probes_through_is_found():
+    with pytest.raises(ScenarioFailed, match="the half-open breaker let two probes through") as caught:
+        explore(with_breaker(RacyBreaker), seeds=range(1_000))
+    again = partial(Simulation(caught.value.seed, logs=False).run, with_breaker(RacyBreaker))
+    with pytest.raises(AssertionError, match="two probes"):
+        again()
+    assert any("probe 2" in event for event in caught.value.events)
+
+
+def test_it_never_shows_in_the_order_of_production():
+    assert explore(with_breaker(RacyBreaker), seeds=range(1_000), order="fifo").runs == 1_000
+
+
+@pytest.mark.slow
+def test_the_breaker_that_is_shipped_survives_ten_thousand_orders():
+    assert explore(with_breaker(CircuitBreaker), seeds=range(10_000)).runs == 10_000
