@@ -1,6 +1,14 @@
 """The cast: actors that make calls to unreliable, rate-limited, paid providers just work."""
 
 from actors.account import Account as Account
+from actors.alerts import DEFAULT_RULES as DEFAULT_RULES
+from actors.alerts import AlertCleared as AlertCleared
+from actors.alerts import AlertRaised as AlertRaised
+from actors.alerts import BudgetRule as BudgetRule
+from actors.alerts import CircuitOpenRule as CircuitOpenRule
+from actors.alerts import LatencyRule as LatencyRule
+from actors.alerts import SuccessRateRule as SuccessRateRule
+from actors.attempt_timeout import AttemptTimeout as AttemptTimeout
 from actors.batch import Done as Done
 from actors.batch import Failed as Failed
 from actors.batch import Outcome as Outcome
@@ -8,8 +16,11 @@ from actors.batch import Unknown as Unknown
 from actors.batch import robust_batch as robust_batch
 from actors.breaker import BreakerConfig as BreakerConfig
 from actors.breaker import CircuitBreaker as CircuitBreaker
+from actors.bulkhead import Bulkhead as Bulkhead
 from actors.classification import classify as classify
 from actors.classification import is_retryable_error as is_retryable_error
+from actors.concurrency_limit import ConcurrencyLimit as ConcurrencyLimit
+from actors.cut import CallTimedOut as CallTimedOut
 from actors.discovery import Discover as Discover
 from actors.discovery import Discovery as Discovery
 from actors.discovery import Found as Found
@@ -43,13 +54,26 @@ from actors.gateway import Call as Call
 from actors.gateway import CheckHealth as CheckHealth
 from actors.gateway import Health as Health
 from actors.gateway import ProviderGateway as ProviderGateway
+from actors.hedge import Hedge as Hedge
+from actors.hedge import HedgeConfig as HedgeConfig
+from actors.limiter import Limiter as Limiter
 from actors.market import Listing as Listing
 from actors.market import Market as Market
 from actors.market import MarketError as MarketError
 from actors.market import load_market as load_market
 from actors.market import parse_market as parse_market
+from actors.metrics import AmplificationSeen as AmplificationSeen
+from actors.metrics import Figures as Figures
+from actors.metrics import Metrics as Metrics
+from actors.metrics import Quantiles as Quantiles
+from actors.metrics import Rates as Rates
 from actors.money import to_micros as to_micros
 from actors.money import usd as usd
+from actors.monitor import GetMetrics as GetMetrics
+from actors.monitor import Memory as Memory
+from actors.monitor import Monitor as Monitor
+from actors.monitor import MonitorConfig as MonitorConfig
+from actors.policy import Policy as Policy
 from actors.provider import Provider as Provider
 from actors.provider import ProviderFilter as ProviderFilter
 from actors.rate_limiter import Acquire as Acquire

@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+FIRST_SHARE = 0.1
+"""The part of its load that a provider gets when it has just come back."""
+EASED_FAILURES, EASED_CALLS = 2, 5
+"""What `failure_threshold` and `min_calls` are never lowered below while a provider is eased in."""
+
 
 class BreakerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """When a breaker opens, and for how long; durations are seconds.
@@ -31,6 +36,10 @@ class BreakerConfig(msgspec.Struct, frozen=True, kw_only=True):
     the part `failure_rate` failed, or the part `slow_rate` took `slow_call` or longer (None: never slow).
     It stays open for `open_for`, doubled for each probe that fails, up to `max_open_for`, each wait spread by
     `jitter` to both sides. A probe that has not reported after `probe_lease` is given up for lost.
+
+    For `slow_start` after a probe closed it, the provider is eased in (0: not): see `share`. Meanwhile
+    `failure_threshold` and `min_calls` are lowered by the same share, though not below 2 failures and 5 calls, and
+    a breaker that opens again waits as if its probe had failed.
     """
 
     failure_threshold: int = 5
@@ -43,6 +52,7 @@ class BreakerConfig(msgspec.Struct, frozen=True, kw_only=True):
     slow_call: float | None = None
     slow_rate: float = 0.5
     probe_lease: float = 30.0
+    slow_start: float = 30.0
 
     def __post_init__(self) -> None:
         for name, count in (("failure_threshold", self.failure_threshold), ("min_calls", self.min_calls)):
@@ -61,16 +71,23 @@ class BreakerConfig(msgspec.Struct, frozen=True, kw_only=True):
                 raise ValueError(f"{name} must be > 0 seconds and finite, got {duration}")
         if not self.open_for <= self.max_open_for < math.inf:
             raise ValueError(f"max_open_for must be finite and >= open_for ({self.open_for}), got {self.max_open_for}")
+        if not 0 <= self.slow_start < math.inf:
+            raise ValueError(f"slow_start must be >= 0 seconds (0: none) and finite, got {self.slow_start}")
         if not 0 <= self.jitter < 1:
             raise ValueError(f"jitter must be from 0 to below 1, got {self.jitter}")
 
 
 class Closed(msgspec.Struct, frozen=True, tag=True):
-    """Calls pass. `failures` counts those in a row."""
+    """Calls pass. `failures` counts those in a row.
+
+    Where a probe closed it, `since` is when, and `reopened` the probes that had failed before.
+    """
 
     epoch: int = 0
     failures: int = 0
     window: FailureWindow = FailureWindow()
+    since: float | None = None
+    reopened: int = 0
 
 
 class Open(msgspec.Struct, frozen=True, tag=True):
@@ -133,6 +150,28 @@ def admit(state: BreakerState, *, now: float, config: BreakerConfig) -> tuple[Br
             return Refused(None)
 
 
+def share(state: BreakerState, now: float, config: BreakerConfig) -> float:
+    """Return the part of its usual load, above 0 and at most 1, that a provider should get at `now`.
+
+    It grows evenly from 0.1 to 1 in the `slow_start` seconds after a probe closed the breaker, because a provider that
+    has just come back has cold caches and a backlog. Any other state says 1: what it lets through is a matter of
+    `admit`, and one probe is no share.
+
+    Source: the slow start of load balancers such as Envoy and nginx.
+
+    >>> closed = Closed(epoch=3, since=100.0)
+    >>> (
+    ...     share(closed, 100.0, BreakerConfig()),
+    ...     share(closed, 115.0, BreakerConfig()),
+    ...     share(closed, 130.0, BreakerConfig()),
+    ... )
+    (0.1, 0.55, 1.0)
+    """
+    if not isinstance(state, Closed) or state.since is None or now >= state.since + config.slow_start:
+        return 1.0
+    return FIRST_SHARE + (1 - FIRST_SHARE) * max(0.0, now - state.since) / config.slow_start
+
+
 def after_success(
     state: BreakerState, permit: Permit, *, now: float, config: BreakerConfig, random: float
 ) -> BreakerState:
@@ -146,10 +185,12 @@ def after_success(
     match state:
         case Closed():
             window = state.window.record(now, length=config.window, slow=slow)
-            closed = Closed(state.epoch, 0, window)
-            return _opened(closed, now, config, random) if slow and _rates_reached(window, config) else closed
+            closed = Closed(state.epoch, 0, window, state.since, state.reopened)
+            return _opened(closed, now, config, random) if slow and _trips(closed, now, config) else closed
         case HalfOpen():
-            return _opened(state, now, config, random) if slow else Closed(state.epoch + 1)
+            if slow:
+                return _opened(state, now, config, random)
+            return Closed(state.epoch + 1, since=now, reopened=state.reopened)
         case Open() | Isolated():
             return state
 
@@ -164,10 +205,8 @@ def after_failure(
         case Closed():
             slow = config.slow_call is not None and now - permit.admitted >= config.slow_call
             window = state.window.record(now, length=config.window, failed=True, slow=slow)
-            closed = Closed(state.epoch, state.failures + 1, window)
-            if closed.failures >= config.failure_threshold or _rates_reached(window, config):
-                return _opened(closed, now, config, random)
-            return closed
+            closed = Closed(state.epoch, state.failures + 1, window, state.since, state.reopened)
+            return _opened(closed, now, config, random) if _trips(closed, now, config) else closed
         case HalfOpen():
             return _opened(state, now, config, random)
         case Open() | Isolated():
@@ -194,17 +233,27 @@ def release(state: BreakerState) -> BreakerState:
     return Closed(state.epoch + 1) if isinstance(state, Isolated) else state
 
 
-def _rates_reached(window: FailureWindow, config: BreakerConfig) -> bool:
-    calls, failures, slow = window.totals()
-    if calls < config.min_calls:
+def _trips(state: Closed, now: float, config: BreakerConfig) -> bool:
+    """Tell whether a closed breaker has seen enough; while a provider is eased in, less is enough."""
+    eased = share(state, now, config)
+    if state.failures >= _lowered(config.failure_threshold, eased, EASED_FAILURES):
+        return True
+    calls, failures, slow = state.window.totals()
+    if calls < _lowered(config.min_calls, eased, EASED_CALLS):
         return False
     return failures >= config.failure_rate * calls or (
         config.slow_call is not None and slow >= config.slow_rate * calls
     )
 
 
+def _lowered(count: int, eased: float, least: int) -> int:
+    return count if eased == 1.0 else min(count, max(least, math.ceil(count * eased)))
+
+
 def _opened(state: Closed | HalfOpen, now: float, config: BreakerConfig, random: float) -> Open:
-    reopened = state.reopened + 1 if isinstance(state, HalfOpen) else 0
+    # Until it has proved that it can bear its load, a provider that came back has not recovered.
+    is_again = isinstance(state, HalfOpen) or share(state, now, config) < 1
+    reopened = state.reopened + 1 if is_again else 0
     grown = config.open_for * 2.0 ** min(reopened, 1000)
     spread = 1 + config.jitter * (2 * random - 1)
     wait = min(config.max_open_for, min(config.max_open_for, grown) * spread)
@@ -240,7 +289,7 @@ class CircuitBreaker:
         self._state: BreakerState = Closed()
         self._clock = clock or _loop_time
         self._rng = rng or random.Random()
-        self._counts_as_failure = counts_as_failure
+        self.counts_as_failure = counts_as_failure
 
     @property
     def state(self) -> BreakerState:
@@ -249,10 +298,7 @@ class CircuitBreaker:
 
     async def execute(self, call: Callable[[], Awaitable[T]]) -> T:
         """Return what `call` returns; raise what it raises, or `BreakerOpen` without calling it."""
-        admission = admit(self._state, now=self._clock(), config=self.config)
-        if isinstance(admission, Refused):
-            raise BreakerOpen(self.name, retry_after=admission.retry_after)
-        self._state, permit = admission
+        permit = self.admit()
         # Until it is reported otherwise, a call has proved nothing: also if it is cancelled, or if
         # counts_as_failure raises.
         failed: bool | None = None
@@ -260,12 +306,46 @@ class CircuitBreaker:
             result = await call()
             failed = False
         except Exception as error:
-            failed = self._counts_as_failure(error) or None
+            failed = self.counts_as_failure(error) or None
             raise
         else:
             return result
         finally:
-            self._settle(permit, failed=failed)
+            self.settle(permit, failed=failed)
+
+    def admit(self, *, now: float | None = None) -> Permit:
+        """Give leave to make one call, for those who run it themselves; raise `BreakerOpen` where there is none.
+
+        Every permit must come back by `settle`, whatever becomes of the call.
+        """
+        admission = admit(self._state, now=self._clock() if now is None else now, config=self.config)
+        if isinstance(admission, Refused):
+            raise BreakerOpen(self.name, retry_after=admission.retry_after)
+        self._state, permit = admission
+        return permit
+
+    def raise_if_open(self) -> None:
+        """Raise `BreakerOpen` where there is no leave now, and take none where there is."""
+        admission = admit(self._state, now=self._clock(), config=self.config)
+        if isinstance(admission, Refused):
+            raise BreakerOpen(self.name, retry_after=admission.retry_after)
+
+    def settle(self, permit: Permit, *, failed: bool | None, now: float | None = None) -> None:
+        """Take a permit back: the call failed, or did not, or proved nothing (None)."""
+        at = self._clock() if now is None else now
+        if failed is None:
+            self._state = after_cancellation(self._state, permit, now=at)
+            return
+        transition = after_failure if failed else after_success
+        self._state = transition(self._state, permit, now=at, config=self.config, random=self._rng.random())
+
+    def share(self) -> float:
+        """Return the part of its usual load that the provider should get now; see the function `share`."""
+        state = self._state
+        # Asked for each call, and almost always of a provider that never was away.
+        if isinstance(state, Closed) and state.since is None:
+            return 1.0
+        return share(state, self._clock(), self.config)
 
     def isolate(self) -> None:
         """Refuse every call from now on, until `release`."""
@@ -274,14 +354,6 @@ class CircuitBreaker:
     def release(self) -> None:
         """End an isolation; the breaker is closed, with a clean record."""
         self._state = release(self._state)
-
-    def _settle(self, permit: Permit, *, failed: bool | None) -> None:
-        now = self._clock()
-        if failed is None:
-            self._state = after_cancellation(self._state, permit, now=now)
-            return
-        transition = after_failure if failed else after_success
-        self._state = transition(self._state, permit, now=now, config=self.config, random=self._rng.random())
 
     def __repr__(self) -> str:
         match self._state:

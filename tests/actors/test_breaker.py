@@ -1,6 +1,7 @@
 import asyncio
 import math
 import random
+from contextlib import suppress
 
 import msgspec
 import pytest
@@ -23,8 +24,10 @@ from actors.breaker import (
     after_success,
     isolate,
     release,
+    share,
 )
 from actors.errors import BreakerOpen, Permanent, QuotaExhausted, Throttled, Transient
+from runtime.simulation import Simulation, explore
 
 CONFIG = BreakerConfig()
 
@@ -101,7 +104,7 @@ def test_a_half_open_breaker_lets_exactly_one_probe_through():
 
 def test_a_successful_probe_closes_it_with_a_clean_record():
     state, permit = admitted(Open(1, until=0.0, reopened=3), 1.0)
-    assert succeed(state, permit, 2.0) == Closed(3)
+    assert succeed(state, permit, 2.0) == Closed(3, since=2.0, reopened=3)
 
 
 def test_a_slow_probe_opens_it_again():
@@ -169,6 +172,89 @@ def test_a_release_does_not_close_a_breaker_that_opened_by_itself():
     assert release(state) is state
 
 
+# Slow start.
+
+
+def came_back(config: BreakerConfig = CONFIG, *, reopened: int = 0) -> BreakerState:
+    """Return the state of a breaker that a probe has closed at 0."""
+    state, permit = admitted(Open(1, until=-1.0, reopened=reopened), 0.0, config)
+    return succeed(state, permit, 0.0, config)
+
+
+def go_on(state: BreakerState, results: str, start: float, config: BreakerConfig = CONFIG) -> BreakerState:
+    """Play calls that come at `start`, one after the other, for as long as they are admitted."""
+    for result in results:
+        if isinstance(state, Open):
+            return state
+        state, permit = admitted(state, start, config)
+        state = (succeed if result == "s" else fail)(state, permit, start, config)
+    return state
+
+
+def test_a_provider_that_came_back_gets_a_growing_share_of_its_load():
+    state = came_back()
+    shares = [share(state, now, CONFIG) for now in (-5.0, 0.0, 10.0, 20.0, 30.0, 1e9)]
+    assert shares == pytest.approx([0.1, 0.1, 0.4, 0.7, 1.0, 1.0])
+
+
+@pytest.mark.parametrize("state", [Closed(), Open(1, 2.0), HalfOpen(2, 3.0), Isolated(3)], ids=repr)
+def test_whoever_is_not_coming_back_is_not_eased_in(state):
+    assert share(state, 0.0, CONFIG) == 1.0
+
+
+def test_without_a_slow_start_it_has_all_of_its_load_at_once_and_opens_as_late_as_ever():
+    config = BreakerConfig(slow_start=0.0)
+    state = came_back(config, reopened=3)
+    assert share(state, 0.0, config) == 1.0
+    assert isinstance(go_on(state, "ffff", 0.0, config), Closed)
+    assert go_on(state, "fffff", 0.0, config) == Open(4, until=30.0, reopened=0)
+
+
+@given(st.floats(0.001, 1000), st.floats(-10, 2000), st.floats(0, 100))
+def test_the_share_never_falls_while_time_passes(slow_start, now, passed):
+    config = BreakerConfig(slow_start=slow_start)
+    before, after = share(came_back(config), now, config), share(came_back(config), now + passed, config)
+    assert 0 < before <= after <= 1
+
+
+@pytest.mark.parametrize(
+    ("at", "failures"), [(0.0, 2), (10.0, 2), (15.0, 3), (20.0, 4), (29.9, 5), (30.0, 5), (1000.0, 5)]
+)
+def test_fewer_failures_in_a_row_open_a_breaker_that_eases_in(at, failures):
+    assert isinstance(go_on(came_back(), "f" * (failures - 1), at), Closed)
+    assert isinstance(go_on(came_back(), "f" * failures, at), Open)
+
+
+@pytest.mark.parametrize(("at", "calls"), [(0.0, 5), (10.0, 8), (20.0, 14), (30.0, 20)])
+def test_the_failure_rate_of_fewer_calls_opens_a_breaker_that_eases_in(at, calls):
+    config = BreakerConfig(failure_threshold=100)
+    # Half of them fail, or one more where they are odd; the last but one is too early to tell.
+    results = ("fs" * calls)[: calls - 1]
+    assert isinstance(go_on(came_back(config), results, at, config), Closed)
+    assert isinstance(go_on(came_back(config), results + "f", at, config), Open)
+
+
+def test_one_failure_does_not_open_a_breaker_that_eases_in():
+    assert isinstance(go_on(came_back(), "f" + "s" * 20, 0.0), Closed)
+
+
+def test_a_breaker_with_a_threshold_of_one_keeps_it_while_it_eases_in():
+    config = BreakerConfig(failure_threshold=1)
+    assert isinstance(go_on(came_back(config), "f", 0.0, config), Open)
+
+
+def test_the_wait_of_a_breaker_that_opens_while_it_eases_in_goes_on_growing():
+    assert go_on(came_back(reopened=2), "ff", 1.0) == Open(4, until=1.0 + 240.0, reopened=3)
+
+
+def test_once_it_has_been_eased_in_the_wait_begins_anew():
+    assert go_on(came_back(reopened=2), "fffff", 30.0) == Open(4, until=30.0 + 30.0, reopened=0)
+
+
+def test_a_release_by_hand_needs_no_slow_start():
+    assert share(release(isolate(came_back())), 0.0, CONFIG) == 1.0
+
+
 @pytest.mark.parametrize("state", [Closed(), Open(1, 2.0), HalfOpen(2, 3.0), Isolated(3)], ids=repr)
 def test_a_state_survives_the_way_over_the_wire(state):
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(state), type=BreakerState) == state
@@ -228,6 +314,8 @@ def test_at_most_one_probe_is_out_cancellation_is_neutral_and_stale_results_are_
         {"slow_call": 0.0},
         {"slow_rate": 1.1},
         {"probe_lease": 0.0},
+        {"slow_start": -1.0},
+        {"slow_start": math.inf},
     ],
     ids=str,
 )
@@ -386,6 +474,71 @@ async def test_without_a_clock_it_reads_the_time_of_the_running_loop():
         await breaker.execute(failing(RuntimeError("down")))
     assert isinstance(breaker.state, Open)
     assert before + 30.0 <= breaker.state.until <= asyncio.get_running_loop().time() + 30.0
+
+
+async def test_it_eases_a_provider_in(breaker, clock):
+    assert breaker.share() == 1.0
+    await trip(breaker)
+    clock.now = 30.0
+    await breaker.execute(answer)
+    assert breaker.share() == 0.1
+    clock.now = 60.0
+    assert breaker.share() == 1.0
+
+
+async def test_a_permit_can_be_taken_and_settled_by_hand(breaker, clock):
+    for _ in range(5):
+        breaker.settle(breaker.admit(), failed=True)
+    with pytest.raises(BreakerOpen):
+        breaker.admit()
+    with pytest.raises(BreakerOpen):
+        breaker.raise_if_open()
+    clock.now = 30.0
+    breaker.raise_if_open()
+    assert isinstance(breaker.state, Open)
+    permit = breaker.admit(now=31.0)
+    assert permit.probe
+    breaker.settle(permit, failed=None, now=32.0)
+    assert breaker.state == Open(3, until=32.0)
+
+
+async def callers_are_cancelled_anywhere(simulation: Simulation) -> None:
+    dice = simulation.random
+    config = BreakerConfig(failure_threshold=2, min_calls=4, open_for=0.5, slow_start=1.0, slow_call=0.8)
+    breaker = CircuitBreaker("acme", config, rng=random.Random(simulation.seed))
+    probes = 0
+
+    async def call() -> None:
+        nonlocal probes
+        is_probe = isinstance(breaker.state, HalfOpen)
+        probes += is_probe
+        assert probes <= 1, "two probes at once"
+        try:
+            await asyncio.sleep(dice.choice([0, 0, 0.1, 0.5, 1.0]))
+            if dice.random() < 0.5:
+                raise Transient("down")
+        finally:
+            probes -= is_probe
+
+    async def come() -> None:
+        for _ in range(3):
+            await asyncio.sleep(dice.choice([0, 0.1, 0.5, 1.0]))
+            with suppress(BreakerOpen, Transient):
+                await breaker.execute(call)
+
+    tasks = [asyncio.ensure_future(come()) for _ in range(10)]
+    for _ in range(8):
+        await asyncio.sleep(dice.choice([0, 0.1, 0.5]))
+        dice.choice(tasks).cancel()
+    await asyncio.wait(tasks)
+    assert [task for task in tasks if not task.cancelled() and task.exception() is not None] == []
+    assert not isinstance(breaker.state, HalfOpen), "the probe was not given back"
+    await asyncio.sleep(config.max_open_for)
+    assert await breaker.execute(answer) == "answer"
+
+
+def test_wherever_a_caller_is_cancelled_the_probe_comes_back():
+    assert explore(callers_are_cancelled_anywhere, seeds=range(400)).runs == 400
 
 
 async def test_its_repr_tells_its_state(breaker, clock):

@@ -8,15 +8,33 @@ from pathlib import Path
 
 import pytest
 
+from runtime.simulation import explore, find_scenario
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SAYS = {
+    "failure_drills.py": [
+        "200 of 200 answered",
+        "0 of them too early, 0 breakers opened",
+        "500 of 500 answered",
+        "1 escalated",
+        "19 of 20 answered",
+        "20 of 200 answered, 0 places taken, breaker of alder closed, $0.00 reserved",
+    ],
     "hello.py": ["alice has 12"],
+    "monitoring.py": ["circuit_open of alder raised", "circuit_open of alder cleared", "600 of 600 requests answered"],
     "robust_batch.py": ["200 of 200 texts answered", "rerouted: True"],
 }
+DRILLS = ("provider_outage", "throttle_storm", "flapping", "crash_loop", "poison_message", "cancellation_storm")
 
 
 def test_every_example_is_run_by_the_test_below():
     assert {path.name for path in EXAMPLES.glob("*.py")} == set(SAYS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("drill", DRILLS)
+def test_a_failure_drill_holds_whatever_the_seed(drill: str):
+    explore(find_scenario(f"{EXAMPLES / 'failure_drills.py'}::{drill}"), seeds=range(100))
 
 
 @pytest.mark.slow

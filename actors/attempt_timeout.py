@@ -1,0 +1,78 @@
+"""How long to wait for one attempt, learned from how long its answers take. Pure.
+
+Source: the retransmission timer of RFC 6298, a smoothed latency plus four times its mean deviation, doubled after each
+timeout (Karn's backoff). What differs: a repetition here costs money and not a packet, so `margin` times that is
+waited, and the deviation falls slowly, lest ten fast answers make one forget that the eleventh takes long. And an
+attempt that timed out is a sample too, of the time that it was given. If it were none, answers that take longer than
+the timeout would never be seen, and the timeout would stay too short for ever.
+"""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+GAIN, DEVIATION_GAIN, DEVIATIONS = 1 / 8, 1 / 4, 4.0
+"""Alpha, beta and K of RFC 6298."""
+DEVIATION_FALLS = 1 / 32
+"""Beta where an answer deviates less than usual."""
+MAX_BACKOFF = 64.0
+
+
+class AttemptTimeout(msgspec.Struct, frozen=True, kw_only=True):
+    """The timeout of one attempt at one provider; an immutable value, in seconds.
+
+    It is never below `floor`, and what was configured before `min_samples` answers have been seen. The fields after
+    `margin` are its state: the smoothed latency, its mean deviation, the answers seen, and the factor by which timeouts
+    in a row have stretched it.
+
+    >>> estimate = AttemptTimeout(min_samples=2).after(1.0).after(1.0)
+    >>> estimate.seconds(configured=10.0), estimate.seconds(configured=10.0, left=3.0)
+    (5.875, 3.0)
+    """
+
+    floor: float = 1.0
+    min_samples: int = 20
+    margin: float = 2.0
+    smoothed: float = 0.0
+    deviation: float = 0.0
+    samples: int = 0
+    backoff: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.floor < math.inf:
+            raise ValueError(f"floor must be > 0 seconds and finite, got {self.floor}")
+        if self.min_samples < 1:
+            raise ValueError(f"min_samples must be >= 1 answer, got {self.min_samples}")
+        if not 1 <= self.margin < math.inf:
+            raise ValueError(f"margin must be >= 1 and finite, got {self.margin}")
+
+    def after(self, latency: float, *, timed_out: bool = False) -> AttemptTimeout:
+        """Return the estimate after an attempt that was answered in `latency` seconds, or was given up after them.
+
+        Do not tell of attempts that were refused, failed fast, or were cut off by anything but their timeout.
+        """
+        if not self.samples:
+            # A first attempt that is given up tells only that answers take longer than nobody knows what.
+            smoothed, deviation = latency, latency / 2
+        else:
+            more = abs(latency - self.smoothed) - self.deviation
+            deviation = self.deviation + (DEVIATION_GAIN if more > 0 else DEVIATION_FALLS) * more
+            smoothed = self.smoothed + GAIN * (latency - self.smoothed)
+        return AttemptTimeout(
+            floor=self.floor,
+            min_samples=self.min_samples,
+            margin=self.margin,
+            smoothed=smoothed,
+            deviation=deviation,
+            samples=min(self.samples + 1, self.min_samples),
+            backoff=min(2 * self.backoff, MAX_BACKOFF) if timed_out else 1.0,
+        )
+
+    def seconds(self, *, configured: float, left: float = math.inf) -> float:
+        """Return the timeout of the next attempt: at most `configured`, and at most what is `left` to the deadline."""
+        if self.samples < self.min_samples:
+            return min(configured, left)
+        learned = self.margin * (self.smoothed + DEVIATIONS * self.deviation) * self.backoff
+        return min(max(self.floor, learned), configured, left)
