@@ -137,3 +137,4 @@ async def fail_soon() -> None:
 if __name__ == "__main__":
     for seed in range(int(sys.argv[1])):
         run = Simulation(seed).run(scenario)
+        print(run.digest, run.steps, run.seconds)
