@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
+from actors.attempt_timeout import AttemptTimeout
 from actors.breaker import (
     BreakerConfig,
     BreakerState,
@@ -19,9 +20,11 @@ from actors.breaker import (
     Refused,
     after_cancellation,
     after_failure,
-    after_success,
+    share,
 )
 from actors.breaker import admit as admit_by_breaker
+from actors.breaker import after_success as breaker_after_success
+from actors.concurrency_limit import ConcurrencyLimit
 from actors.errors import (
     BreakerOpen,
     BudgetExceeded,
@@ -32,29 +35,40 @@ from actors.errors import (
     RateLimited,
     Throttled,
 )
+from actors.learned_limit import (
+    Begun,
+    LearnedLimit,
+    after_headers,
+    after_no_run,
+    after_success,
+    after_throttled,
+)
+from actors.quota import NO_WEIGHTS, Quota, QuotaGrant, QuotaRefusal
 from actors.retry import RetryBudget
 from actors.waiting import Line  # noqa: TC001 - msgspec resolves this annotation
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from actors.account import Account
+    from actors.limit_headers import HeardLimit
     from actors.market import Listing
-    from actors.token_bucket import Grant, TokenBucket
-
-THROTTLED_FOR = 1.0
-"""Seconds to leave a provider alone that answered 429 without a `Retry-After`."""
 
 
 class TargetState(msgspec.Struct, frozen=True, kw_only=True):
     """Everything about one provider that an admission looks at and may change."""
 
     breaker: BreakerState = Closed()
-    bucket: TokenBucket | None = None
+    quota: Quota | None = None
+    """The limits that are known: of requests, tokens, cost; None where there are none."""
+    learned: LearnedLimit = LearnedLimit()
+    """What its 429s and headers say of limits that nobody stated."""
+    limit: ConcurrencyLimit = ConcurrencyLimit(max_concurrency=10)
+    """How many calls it bears at the same time, learned from how long they take."""
+    answers: AttemptTimeout = AttemptTimeout()
+    """How long its answers take, and so how long to wait for one."""
     retries: RetryBudget = RetryBudget()
     under_way: int = 0
-    gated_until: float = -math.inf
-    """A provider that answered 429 is left alone, by all callers, until then."""
 
 
 class Admitted(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,7 +77,8 @@ class Admitted(msgspec.Struct, frozen=True, kw_only=True):
     state: TargetState
     accounts: tuple[Account, ...]
     permit: Permit
-    grant: Grant | None
+    grant: QuotaGrant | None
+    begun: Begun | None
     amount: int
     """The micro-units reserved in each account."""
 
@@ -97,6 +112,7 @@ def admit(
     accounts: Sequence[Account],
     *,
     amount: int,
+    weights: Mapping[str, int] = NO_WEIGHTS,
     is_retry: bool,
     now: float,
     deadline: float,
@@ -104,7 +120,8 @@ def admit(
 ) -> Admission:
     """Decide on one call at `now`: time left, money, breaker, throttling, concurrency, rate, retry budget.
 
-    `amount` is what to reserve in each account; 0 for a repetition whose money is held already.
+    `amount` is what to reserve in each account; 0 for a repetition whose money is held already. `weights` is what the
+    call will use of each limit but "requests", as far as can be told before.
     """
     name = listing.provider.name
     line = line_of(name)
@@ -116,29 +133,44 @@ def admit(
     permission = admit_by_breaker(state.breaker, now=now, config=breaker)
     if isinstance(permission, Refused):
         return _refused_by_breaker(state.breaker, permission, name, now)
-    if state.gated_until > now:
-        gated = RateLimited(name, retry_after=state.gated_until - now, provider=name)
-        return Later(refusal=gated, line=line, at=state.gated_until)
-    if state.under_way >= listing.max_concurrency:
-        full = BulkheadFull(name, max_concurrency=listing.max_concurrency)
+    next_breaker, permit = permission
+    places = places_of(state, permit, now=now, breaker=breaker)
+    if state.under_way >= places:
+        full = BulkheadFull(name, max_concurrency=places)
         return Later(refusal=full, line=line, is_sooner_possible=True)
-    taken = state.bucket.take(now) if state.bucket is not None else (None, None)
-    if not isinstance(taken, tuple):
-        return Later(refusal=RateLimited(name, retry_after=taken, provider=name), line=line, at=now + taken)
+    wait = state.learned.wait(now, weights)
+    if wait > 0:
+        return Later(refusal=RateLimited(name, retry_after=wait, provider=name), line=line, at=now + wait)
+    taken = state.quota.take(now, weights) if state.quota is not None else (None, None)
+    if isinstance(taken, QuotaRefusal):
+        short = RateLimited(f"{taken.dimension} of {name}", retry_after=taken.wait, provider=name)
+        return Never(short) if taken.never else Later(refusal=short, line=line, at=now + taken.wait)
     retries = state.retries.withdraw(now) if is_retry else state.retries.deposit(now)
     if retries is None:
         return _refused_by_retry_budget(state.retries, name, now)
-    next_breaker, permit = permission
-    bucket, grant = taken
+    quota, grant = taken
+    learned, begun = state.learned.take(now, weights)
     after = TargetState(
         breaker=next_breaker,
-        bucket=bucket,
+        quota=quota,
+        learned=learned,
+        limit=state.limit,
+        answers=state.answers,
         retries=retries,
         under_way=state.under_way + 1,
-        gated_until=state.gated_until,
     )
     reserved = tuple(account.reserve(amount) for account in accounts) if amount else tuple(accounts)
-    return Admitted(state=after, accounts=reserved, permit=permit, grant=grant, amount=amount)
+    return Admitted(state=after, accounts=reserved, permit=permit, grant=grant, begun=begun, amount=amount)
+
+
+def places_of(state: TargetState, permit: Permit, *, now: float, breaker: BreakerConfig) -> int:
+    """Return how many calls a provider may have under way: few while it is slow, or has just come back.
+
+    A probe has a place in any case; calls from before the breaker opened may take up the others.
+    """
+    if permit.probe:
+        return state.limit.max_concurrency
+    return max(1, int(state.limit.allowed * share(state.breaker, now, breaker)))
 
 
 def settle(
@@ -147,31 +179,57 @@ def settle(
     error: CallFailed | None,
     *,
     answered: bool,
+    used: Mapping[str, int] = NO_WEIGHTS,
+    heard: Sequence[HeardLimit] = (),
+    timeout: float,
+    own_timeout: float,
     now: float,
     breaker: BreakerConfig,
     random: float,
 ) -> TargetState:
     """Return the state after an admitted call has ended: answered, failed with `error`, or neither: cancelled.
 
-    Its place is free again, and so are the tokens of a call that never ran. `random` is a draw from [0, 1).
+    Its place is free again, and so are the tokens of a call that never ran. `used` is what an answer says that the call
+    used of each limit, and `heard` what it says of the limits themselves. `timeout` is what the call was given, and
+    `own_timeout` what it would have been given without its request's deadline. `random` is a draw from [0, 1).
     """
-    permit, bucket, gated_until = admitted.permit, state.bucket, state.gated_until
+    permit = admitted.permit
+    latency = now - permit.admitted
+    timed_out = error is not None and error.blames_provider and latency >= timeout
     if answered:
-        after = after_success(state.breaker, permit, now=now, config=breaker, random=random)
-    elif error is not None and error.blames_provider:
+        after = breaker_after_success(state.breaker, permit, now=now, config=breaker, random=random)
+    elif error is not None and error.blames_provider and not (timed_out and timeout < own_timeout / 2):
         after = after_failure(state.breaker, permit, now=now, config=breaker, random=random)
     else:
+        # Also a call that its request's deadline cut off before it had its time.
         after = after_cancellation(state.breaker, permit, now=now)
-    if isinstance(error, NotAdmitted) and admitted.grant is not None and bucket is not None:
-        bucket = bucket.refund(admitted.grant)
-    if isinstance(error, Throttled):
-        gated_until = max(gated_until, now + (THROTTLED_FOR if error.retry_after is None else error.retry_after))
+    limit, answers = state.limit, state.answers
+    throttled = isinstance(error, Throttled)
+    if answered or throttled or (timed_out and timeout >= own_timeout):
+        limit = limit.after(latency, state.under_way, now, dropped=not answered)
+        answers = answers if throttled else answers.after(latency, timed_out=timed_out)
+    quota, learned, started = state.quota, state.learned, permit.admitted
+    if isinstance(error, NotAdmitted):
+        if admitted.grant is not None and quota is not None:
+            quota = quota.refund(admitted.grant)
+        learned = after_no_run(learned, admitted.begun)
+    elif used and admitted.grant is not None and quota is not None:
+        quota = quota.correct(admitted.grant, used, now)
+    if throttled:
+        retry_after = error.retry_after if error is not None else None
+        learned = after_throttled(learned, now, retry_after, started=started, random=random)
+    elif answered:
+        learned = after_success(learned, now, started=started)
+    if heard:
+        learned = after_headers(learned, heard, now)
     return TargetState(
         breaker=after,
-        bucket=bucket,
+        quota=quota,
+        learned=learned,
+        limit=limit,
+        answers=answers,
         retries=state.retries,
         under_way=state.under_way - 1,
-        gated_until=gated_until,
     )
 
 

@@ -34,33 +34,42 @@ class BreakerConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     It opens on `failure_threshold` failures in a row, or when of at least `min_calls` calls within `window`
     the part `failure_rate` failed, or the part `slow_rate` took `slow_call` or longer (None: never slow).
-    It stays open for `open_for`, doubled for each probe that fails, up to `max_open_for`, each wait spread by
-    `jitter` to both sides. A probe that has not reported after `probe_lease` is given up for lost.
+    It stays open for `open_for`, doubled for each probe that fails, up to `max_open_for` (None: five times `open_for`),
+    each wait spread by `jitter` to both sides. A probe that has not reported after `probe_lease` is given up for lost.
 
-    For `slow_start` after a probe closed it, the provider is eased in (0: not): see `share`. Meanwhile
-    `failure_threshold` and `min_calls` are lowered by the same share, though not below 2 failures and 5 calls, and
-    a breaker that opens again waits as if its probe had failed.
+    For `slow_start` after a probe closed it, the provider is eased in (0: not): see `share`. For `relapse_within` it
+    is on probation: `failure_threshold` and `min_calls` grow back to what they are from a tenth, though they are not
+    below 2 failures and 5 calls, and a breaker that opens again waits as if its probe had failed.
     """
 
     failure_threshold: int = 5
     failure_rate: float = 0.5
     min_calls: int = 20
     window: float = 30.0
-    open_for: float = 30.0
-    max_open_for: float = 300.0
+    open_for: float = 5.0
+    max_open_for: float | None = None
     jitter: float = 0.1
     slow_call: float | None = None
     slow_rate: float = 0.5
     probe_lease: float = 30.0
-    slow_start: float = 30.0
+    slow_start: float = 10.0
+    relapse_within: float = 60.0
 
     def __post_init__(self) -> None:
+        self._check_counts()
+        self._check_durations()
+
+    def _check_counts(self) -> None:
         for name, count in (("failure_threshold", self.failure_threshold), ("min_calls", self.min_calls)):
             if count < 1:
                 raise ValueError(f"{name} must be >= 1 call, got {count}")
         for name, rate in (("failure_rate", self.failure_rate), ("slow_rate", self.slow_rate)):
             if not 0 < rate <= 1:
                 raise ValueError(f"{name} must be above 0 and at most 1, got {rate}")
+        if not 0 <= self.jitter < 1:
+            raise ValueError(f"jitter must be from 0 to below 1, got {self.jitter}")
+
+    def _check_durations(self) -> None:
         for name, duration in (
             ("window", self.window),
             ("open_for", self.open_for),
@@ -69,12 +78,16 @@ class BreakerConfig(msgspec.Struct, frozen=True, kw_only=True):
         ):
             if not 0 < duration < math.inf:
                 raise ValueError(f"{name} must be > 0 seconds and finite, got {duration}")
-        if not self.open_for <= self.max_open_for < math.inf:
+        if not self.open_for <= self.longest_wait < math.inf:
             raise ValueError(f"max_open_for must be finite and >= open_for ({self.open_for}), got {self.max_open_for}")
-        if not 0 <= self.slow_start < math.inf:
-            raise ValueError(f"slow_start must be >= 0 seconds (0: none) and finite, got {self.slow_start}")
-        if not 0 <= self.jitter < 1:
-            raise ValueError(f"jitter must be from 0 to below 1, got {self.jitter}")
+        for name, duration in (("slow_start", self.slow_start), ("relapse_within", self.relapse_within)):
+            if not 0 <= duration < math.inf:
+                raise ValueError(f"{name} must be >= 0 seconds (0: none) and finite, got {duration}")
+
+    @property
+    def longest_wait(self) -> float:
+        """The seconds that it stays open at most, however many probes have failed."""
+        return 5 * self.open_for if self.max_open_for is None else self.max_open_for
 
 
 class Closed(msgspec.Struct, frozen=True, tag=True):
@@ -162,14 +175,19 @@ def share(state: BreakerState, now: float, config: BreakerConfig) -> float:
     >>> closed = Closed(epoch=3, since=100.0)
     >>> (
     ...     share(closed, 100.0, BreakerConfig()),
-    ...     share(closed, 115.0, BreakerConfig()),
-    ...     share(closed, 130.0, BreakerConfig()),
+    ...     share(closed, 105.0, BreakerConfig()),
+    ...     share(closed, 110.0, BreakerConfig()),
     ... )
     (0.1, 0.55, 1.0)
     """
-    if not isinstance(state, Closed) or state.since is None or now >= state.since + config.slow_start:
+    return _grown(state, now, config.slow_start)
+
+
+def _grown(state: BreakerState, now: float, length: float) -> float:
+    """Return what has grown evenly from a tenth to 1 in the seconds since a probe closed the breaker."""
+    if not isinstance(state, Closed) or state.since is None or now >= state.since + length:
         return 1.0
-    return FIRST_SHARE + (1 - FIRST_SHARE) * max(0.0, now - state.since) / config.slow_start
+    return FIRST_SHARE + (1 - FIRST_SHARE) * max(0.0, now - state.since) / length
 
 
 def after_success(
@@ -234,8 +252,8 @@ def release(state: BreakerState) -> BreakerState:
 
 
 def _trips(state: Closed, now: float, config: BreakerConfig) -> bool:
-    """Tell whether a closed breaker has seen enough; while a provider is eased in, less is enough."""
-    eased = share(state, now, config)
+    """Tell whether a closed breaker has seen enough; while a provider is on probation, less is enough."""
+    eased = _grown(state, now, config.relapse_within)
     if state.failures >= _lowered(config.failure_threshold, eased, EASED_FAILURES):
         return True
     calls, failures, slow = state.window.totals()
@@ -252,11 +270,11 @@ def _lowered(count: int, eased: float, least: int) -> int:
 
 def _opened(state: Closed | HalfOpen, now: float, config: BreakerConfig, random: float) -> Open:
     # Until it has proved that it can bear its load, a provider that came back has not recovered.
-    is_again = isinstance(state, HalfOpen) or share(state, now, config) < 1
+    is_again = isinstance(state, HalfOpen) or _grown(state, now, config.relapse_within) < 1
     reopened = state.reopened + 1 if is_again else 0
     grown = config.open_for * 2.0 ** min(reopened, 1000)
     spread = 1 + config.jitter * (2 * random - 1)
-    wait = min(config.max_open_for, min(config.max_open_for, grown) * spread)
+    wait = min(config.longest_wait, min(config.longest_wait, grown) * spread)
     return Open(state.epoch + 1, until=now + wait, reopened=reopened)
 
 

@@ -10,8 +10,9 @@ import socket
 import ssl
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import NamedTuple, cast
+from typing import cast
 
+from actors.dialects import dialects
 from actors.errors import (
     CallFailed,
     ConnectionFailed,
@@ -22,25 +23,6 @@ from actors.errors import (
     Transient,
     Unclassified,
 )
-
-
-class Dialect(NamedTuple):
-    """A status that means something else when the body holds `marker` (lower case)."""
-
-    status: int
-    marker: str
-    means: type[CallFailed]
-
-
-DIALECTS: tuple[Dialect, ...] = (
-    Dialect(429, "insufficient_quota", QuotaExhausted),
-    Dialect(429, "insufficient funds", QuotaExhausted),
-    Dialect(400, "billing_hard_limit_reached", QuotaExhausted),
-    Dialect(400, "credit balance is too low", QuotaExhausted),
-    Dialect(403, "insufficient_quota", QuotaExhausted),
-    Dialect(403, "rate limit", Throttled),
-)
-"""The statuses that some providers use in another sense than HTTP; the first match counts."""
 
 TEXTS: tuple[tuple[str, type[CallFailed]], ...] = (
     ("insufficient_quota", QuotaExhausted),
@@ -99,23 +81,33 @@ def classify_status(
     provider: str,
     retry_after: float | None = None,
     body: str = "",
+    host: str | None = None,
     paid: bool = False,
     idempotent: bool = True,
 ) -> CallFailed:
     """Return the family of an HTTP answer of `status` 300 or above; raise ValueError for one below.
 
+    Where the body is in a dialect (see dialects.toml) of `provider`, or of whoever is at `host`, that decides.
     500, 502, 504 and every status unknown to HTTP leave open whether the call took effect, so for a call
     that is paid and not idempotent they are `OutcomeUnknown`. 503 is a refusal, and safe to repeat.
     """
     if status < 300:
         raise ValueError(f"status {status} is not a failure; classify answers of 300 and above")
     message = f"{provider!r} answered {_name_of(status)}"
-    marked = body[:MAX_MARKED].lower()
-    for dialect in DIALECTS:
-        if dialect.status == status and dialect.marker in marked:
-            return dialect.means(
-                f"{message}: {dialect.marker}", provider=provider, status=status, retry_after=retry_after
+    dialect = dialects().find(status, body[:MAX_MARKED], provider=provider, host=host)
+    if dialect is not None:
+        message = f"{message}: {dialect.marker}"
+        if dialect.means is Transient and not dialect.refused:
+            return _ambiguous(
+                message, provider, paid=paid, idempotent=idempotent, status=status, retry_after=retry_after
             )
+        return dialect.means(
+            message,
+            provider=provider,
+            status=status,
+            retry_after=retry_after,
+            outcome="not_started" if dialect.refused else None,
+        )
     match status:
         case 402:
             return QuotaExhausted(message, provider=provider, status=status, retry_after=retry_after)

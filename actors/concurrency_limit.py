@@ -29,7 +29,8 @@ USUAL_FALLS_WITHIN, USUAL_RISES_WITHIN = 60.0, 600.0
 """The seconds in which what is fast now, or slow now, comes to be usual."""
 MAX_SILENCE = 10.0
 """The seconds that count at most between two calls: a long silence is no long slowness."""
-SHORTEST = 1e-6
+SHORTEST = 0.01
+"""Seconds; below that, what a call takes says more of this program than of its provider."""
 
 
 class ConcurrencyLimit(msgspec.Struct, frozen=True):

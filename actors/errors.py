@@ -33,11 +33,13 @@ class CallFailed(Refusal):
     """A call to a provider, or a request over several, that has no result; catch it to catch every family.
 
     `provider` is who was called, `retry_after` the seconds to wait at least before the next try, `status`
-    the HTTP status; each is None where there is none.
+    the HTTP status; each is None where there is none. `wire_calls` are the requests that went out for this one
+    attempt: more than 1 where what lies below retries on its own, or follows redirects.
     """
 
     outcome: Outcome = "unknown"
     charged: Charged = "no"
+    wire_calls: int = 1
 
     retryable: ClassVar[bool] = False
     """Whether the same call to the same provider may succeed if it is tried again, and is safe to try."""
@@ -53,6 +55,7 @@ class CallFailed(Refusal):
         charged: Charged | None = None,
         retry_after: float | None = None,
         status: int | None = None,
+        wire_calls: int | None = None,
     ) -> None:
         super().__init__(message)
         self.provider = provider
@@ -62,6 +65,8 @@ class CallFailed(Refusal):
             self.outcome = outcome
         if charged is not None:
             self.charged = charged
+        if wire_calls is not None:
+            self.wire_calls = wire_calls
 
     @property
     def kind(self) -> str:
@@ -81,6 +86,7 @@ class NotAdmitted(CallFailed):
     """The call never ran and cost nothing: it is safe to send it elsewhere."""
 
     outcome: Outcome = "not_started"
+    wire_calls: int = 0
     retryable: ClassVar[bool] = True
 
 
@@ -160,6 +166,7 @@ class DeadlineTooShort(NotAdmitted):
 class ConnectionFailed(NotAdmitted):
     """No connection came about (refused, DNS, TLS, no route): the request never left."""
 
+    wire_calls: int = 1
     blames_provider: ClassVar[bool] = True
 
     def __init__(self, provider: str, reason: str) -> None:

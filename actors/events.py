@@ -7,7 +7,10 @@ from runtime import Event
 
 
 class CallEnded(Event, frozen=True, kw_only=True):
-    """One call to one provider has ended; `error` is the kind of failure, or None."""
+    """One call to one provider has ended; `error` is the kind of failure, or None, and `detail` its text.
+
+    `wire_calls` are the requests that went out for it: more than 1 where something below retries on its own.
+    """
 
     request_id: str
     provider: str
@@ -16,6 +19,9 @@ class CallEnded(Event, frozen=True, kw_only=True):
     latency: float
     cost: Micros
     error: str | None = None
+    detail: str | None = None
+    account: str | None = None
+    wire_calls: int = 1
 
 
 class Retried(Event, frozen=True, kw_only=True):
@@ -24,6 +30,7 @@ class Retried(Event, frozen=True, kw_only=True):
     request_id: str
     provider: str
     waited: float
+    attempt: int = 0
 
 
 class Rerouted(Event, frozen=True, kw_only=True):
@@ -32,6 +39,7 @@ class Rerouted(Event, frozen=True, kw_only=True):
     request_id: str
     provider: str
     away_from: str
+    attempt: int = 0
 
 
 class RequestEnded(Event, frozen=True, kw_only=True):
@@ -44,6 +52,7 @@ class RequestEnded(Event, frozen=True, kw_only=True):
     latency: float
     cost: Micros
     error: str | None = None
+    detail: str | None = None
 
 
 class BreakerOpened(Event, frozen=True, kw_only=True):

@@ -1,7 +1,8 @@
 """Providers that speak HTTP: JSON in, JSON out, over one pooled client. The only module that imports httpx.
 
 A call is `POST url` with `{"service": ..., "input": ...}` and the headers `Idempotency-Key` and `X-Request-Id`; the
-answer is `{"output": ..., "cost": "0.002"}`, the cost in US dollars as a string, and optional. Health is a GET.
+answer is `{"output": ..., "cost": "0.002"}`, the cost in US dollars as a string, and optional; or, with whatever
+status, `{"error": {"code": ..., "message": ...}}`. Health is a GET.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import anyio
 import msgspec
 
 from actors.classification import classify, classify_status, parse_retry_after
+from actors.error_bodies import error_in_body
 from actors.errors import BulkheadFull, CallFailed, OutcomeUnknown, Permanent, Transient
 from actors.money import to_micros
 from actors.transport import Idempotent, ProviderCall, ProviderReply
@@ -33,6 +35,7 @@ T = TypeVar("T")
 
 # Everything that may stand in a header's value, except "%", which marks what had to be escaped.
 _HEADER_SAFE = "!#$&'()*+,/:;<=>?@[]^`{|}"
+_NEVER_LEFT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
 class _Body(msgspec.Struct, frozen=True):
@@ -45,19 +48,21 @@ class _Body(msgspec.Struct, frozen=True):
 class _Answer(msgspec.Struct, frozen=True):
     """What must come back with a 2xx status. A cost given as a JSON number is refused: floats lose money."""
 
-    output: Any
+    output: Any = msgspec.UNSET
     cost: str | None = None
+    error: Any = None
 
 
 _ANSWER = msgspec.json.Decoder(_Answer)
 
 
 class _Arrived(msgspec.Struct, frozen=True):
-    """A response whose head came in, and as much of its body as is wanted."""
+    """A response whose head came in, as much of its body as is wanted, and the requests that it took."""
 
     status: int
     headers: httpx.Headers
     body: bytes
+    wire_calls: int
 
     @property
     def succeeded(self) -> bool:
@@ -67,6 +72,10 @@ class _Arrived(msgspec.Struct, frozen=True):
     def text(self) -> str:
         return self.body.decode(errors="replace")
 
+    @property
+    def retry_after(self) -> float | None:
+        return parse_retry_after(self.headers.get("Retry-After", ""), now=datetime.now(UTC))
+
 
 class _Progress:
     """How far a request has come, told by the events that httpx traces."""
@@ -74,6 +83,7 @@ class _Progress:
     def __init__(self) -> None:
         self.connecting = False
         self.sent = False
+        self._heads = self._retries = 0
         self._stream: Any = None
 
     async def __call__(self, event: str, info: Mapping[str, Any]) -> None:
@@ -81,12 +91,20 @@ class _Progress:
         if event.endswith(".send_request_headers.started"):
             # From the first bytes of the head on, nobody can say any more that the call never ran.
             self.sent = True
+            self._heads += 1
+        elif event == "connection.retry.started":
+            self._retries += 1
         elif event == "connection.connect_tcp.complete":
             self._stream = info["return_value"]
         elif event == "connection.start_tls.failed" and self._stream is not None:
             # httpcore leaves the socket open when a handshake is cancelled, as every deadline does.
             with anyio.CancelScope(shield=True):
                 await self._stream.aclose()
+
+    @property
+    def wire_calls(self) -> int:
+        """How many requests went out, with the connects that failed and were tried again."""
+        return max(1, self._heads) + self._retries
 
 
 class HttpTransport:
@@ -97,6 +115,10 @@ class HttpTransport:
     does not queue behind as many calls; a call that gets none within its timeout is a `BulkheadFull`. A reply
     larger than `max_reply_bytes` is malformed. Redirects are not followed, since a paid call must not be posted
     twice, and proxy settings of the environment are ignored.
+
+    `wire` replaces what carries the requests, such as `httpx.AsyncHTTPTransport(retries=2)`, with its own pool. What
+    it sends beyond one request for each attempt is told by `wire_calls`, of the reply and of the error, if it passes
+    on the request's "trace" extension; without that, an attempt that times out counts as sent.
 
     The client is opened by the first call. Raises `ValueError` for a URL or header that could never be sent.
     """
@@ -112,6 +134,7 @@ class HttpTransport:
         max_connections: int = 10,
         max_reply_bytes: int = 16 * 1024 * 1024,
         headers: Mapping[str, str] | None = None,
+        wire: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self.provider = provider
         self.paid = paid
@@ -121,6 +144,7 @@ class HttpTransport:
         self._pool_size = max_connections + 1
         self._max_reply_bytes = max_reply_bytes
         self._headers = _checked_headers(headers or {})
+        self._wire = wire
         self._client: httpx.AsyncClient | None = None
         self._closed = False
         if max_connections < 1:
@@ -135,7 +159,7 @@ class HttpTransport:
 
         A request of which no byte was sent is a `ConnectionFailed`. When the answer is a 2xx that cannot be
         understood, the call ran and was perhaps charged: that is an `OutcomeUnknown`, or a `Transient` where
-        repeating costs nothing.
+        repeating costs nothing. A 2xx with an error instead of an output is classified as that error.
         """
         try:
             content = msgspec.json.encode(_Body(call.service, call.input))
@@ -174,6 +198,7 @@ class HttpTransport:
                 timeout=None,  # noqa: S113 - one deadline holds for the whole attempt; see `_exchange`.
                 follow_redirects=False,
                 trust_env=False,
+                transport=self._wire,
                 # Building a TLS context blocks the event loop for some 20 ms; plain HTTP never uses it.
                 verify=self._url.scheme == "https",
             )
@@ -183,31 +208,45 @@ class HttpTransport:
         """Send and receive within so many seconds; return a success, raise every other outcome as its family."""
         progress = _Progress()
         request.extensions["trace"] = progress
-        repeatable = not paid or self.idempotent != "no"
         try:
-            arrived = await _bounded(self._receive(request), within=within)
+            arrived = await _bounded(self._receive(request, progress), within=within)
         except (httpx.TransportError, TimeoutError) as error:
-            if not progress.connecting and isinstance(error, TimeoutError):
-                raise BulkheadFull(self.provider, max_concurrency=self._pool_size) from error
-            raise classify(
-                _as_builtin(error, within=within, sent=progress.sent),
-                provider=self.provider,
-                sent=progress.sent,
-                paid=paid,
-                idempotent=repeatable,
-            ) from error
+            raise self._failed_on_the_way(error, progress, within=within, paid=paid) from error
         if not arrived.succeeded:
-            raise classify_status(
+            failure = classify_status(
                 arrived.status,
                 provider=self.provider,
-                retry_after=parse_retry_after(arrived.headers.get("Retry-After", ""), now=datetime.now(UTC)),
+                host=self._url.host,
+                retry_after=arrived.retry_after,
                 body=arrived.text,
                 paid=paid,
-                idempotent=repeatable,
+                idempotent=not paid or self.idempotent != "no",
             )
+            failure.wire_calls = arrived.wire_calls
+            raise failure
         return arrived
 
-    async def _receive(self, request: httpx.Request) -> _Arrived:
+    def _failed_on_the_way(
+        self, error: httpx.TransportError | TimeoutError, progress: _Progress, *, within: float, paid: bool
+    ) -> CallFailed:
+        """Classify what broke before there was an answer, by how far the request had come."""
+        sent = progress.sent
+        if not progress.connecting:
+            if self._wire is None and isinstance(error, TimeoutError):
+                return BulkheadFull(self.provider, max_concurrency=self._pool_size)
+            # A wire that tells nothing may have sent it, unless it says that it could not.
+            sent = self._wire is not None and not isinstance(error, _NEVER_LEFT)
+        failure = classify(
+            _as_builtin(error, within=within, sent=sent),
+            provider=self.provider,
+            sent=sent,
+            paid=paid,
+            idempotent=not paid or self.idempotent != "no",
+        )
+        failure.wire_calls = progress.wire_calls
+        return failure
+
+    async def _receive(self, request: httpx.Request, progress: _Progress) -> _Arrived:
         """Read the body to its end, or until it is larger than allowed, which `_understand` sees by its size."""
         response = await self._open_client().send(request, stream=True)
         body = bytearray()
@@ -222,28 +261,47 @@ class HttpTransport:
                 raise
         finally:
             await response.aclose()
-        return _Arrived(response.status_code, response.headers, bytes(body))
+        return _Arrived(response.status_code, response.headers, bytes(body), progress.wire_calls)
 
     def _understand(self, arrived: _Arrived) -> ProviderReply:
         if len(arrived.body) > self._max_reply_bytes:
-            raise self._malformed(f"more than {self._max_reply_bytes} bytes")
+            raise self._malformed(f"more than {self._max_reply_bytes} bytes", arrived)
         encoding = arrived.headers.get("Content-Encoding", "identity")
         if encoding != "identity":
-            raise self._malformed(f"compressed ({encoding}) although that was not asked for")
+            raise self._malformed(f"compressed ({encoding}) although that was not asked for", arrived)
         try:
             answer = _ANSWER.decode(arrived.body)
             cost = None if answer.cost is None else to_micros(answer.cost)
         except (msgspec.DecodeError, ValueError, RecursionError) as error:
-            raise self._malformed(f"{error}: {arrived.text[:200]!r}") from error
-        return ProviderReply(output=answer.output, cost=cost)
+            raise self._malformed(f"{error}: {arrived.text[:200]!r}", arrived) from error
+        if answer.output is msgspec.UNSET or answer.output is None:
+            # An output that came is used, whatever else is said: it may have been paid.
+            self._raise_error_in(answer, arrived)
+        return ProviderReply(output=answer.output, cost=cost, wire_calls=arrived.wire_calls)
 
-    def _malformed(self, what: str) -> CallFailed:
+    def _raise_error_in(self, answer: _Answer, arrived: _Arrived) -> None:
+        failure = error_in_body(
+            {"error": answer.error},
+            provider=self.provider,
+            host=self._url.host,
+            retry_after=arrived.retry_after,
+            paid=self.paid,
+            idempotent=not self.paid or self.idempotent != "no",
+        )
+        if failure is not None:
+            failure.wire_calls = arrived.wire_calls
+            raise failure
+        if answer.output is msgspec.UNSET:
+            raise self._malformed(f"neither output nor error: {arrived.text[:200]!r}", arrived)
+
+    def _malformed(self, what: str, arrived: _Arrived) -> CallFailed:
         """Classify an answer that cannot be used: the call ran, and was perhaps charged."""
         family = OutcomeUnknown if self.paid and self.idempotent == "no" else Transient
         return family(
             f"{self.provider!r} sent a malformed answer: {what}",
             provider=self.provider,
             charged="held" if self.paid else "no",
+            wire_calls=arrived.wire_calls,
         )
 
 

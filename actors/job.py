@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from actors.account import Account, Purse, booking_of_failure, booking_of_reply
 from actors.errors import AllProvidersFailed, Attempt, CallFailed, DeadlineTooShort, NotAdmitted, OutcomeUnknown
 from actors.requests import SmartRequest, SmartResult
+from actors.selection import NO_SIGNALS, Signals
 from actors.transport import ProviderCall, ProviderReply
 from actors.waiting import Place
 
@@ -28,10 +29,12 @@ class Job:
         self.deadline = deadline
         self.purses: tuple[Purse, ...] = (Purse(Account(name="request", cap=message.budget)),)
         """What the request draws on: its own budget, and the account that it names, if any."""
-        self.place = Place()
+        self.place = Place(message.tenant or message.account or "default")
         self.candidates: dict[str, Target] = {}
         self.listings: dict[str, Listing] = {}
         """The candidates as discovery found them for this request; its prices hold for all of its calls."""
+        self.standing_back: tuple[str, ...] = ()
+        self.signals: Signals = NO_SIGNALS
         self.unhealthy: tuple[str, ...] = ()
         self.tried: dict[str, Tried] = {}
         self.refused: dict[str, NotAdmitted] = {}
@@ -93,7 +96,7 @@ class Job:
             request_id=self.request_id,
             idempotency_key=message.idempotency_key or self.request_id,
             max_cost=listing.provider.price,
-            timeout=min(listing.timeout, self.deadline - now),
+            timeout=min(target.timeout(listing), self.deadline - now),
         )
 
     def result(self, reply: ProviderReply, provider: str) -> SmartResult:

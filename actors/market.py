@@ -15,6 +15,7 @@ from actors.market_reader import MarketError as MarketError
 from actors.market_reader import Table, TableReader, toml_type
 from actors.money import to_micros
 from actors.provider import Provider
+from actors.quota import REQUESTS, Quota, RateLimit, check_dimensions, quota_of
 from actors.retry import Retry
 from actors.transport import Idempotent  # noqa: TC001 - msgspec resolves this annotation when it decodes
 
@@ -58,7 +59,8 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
 
     `transport` makes a new `Transport`, and is called again when the provider's gateway restarts. `timeout` is
     for one attempt, in seconds; `max_concurrency` bounds the calls under way; `rate_limit` is in requests a
-    second (None: unlimited), of which `burst` may come at once.
+    second (None: not known), of which `burst` may come at once, and `limits` holds further ones, such as
+    `per_minute("tokens", 90_000)`. The provider is called at `headroom` of its limits.
 
     >>> from actors.transport import FunctionTransport
     >>> async def shout(call):
@@ -78,9 +80,26 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
     max_concurrency: int = 10
     rate_limit: float | None = None
     burst: int = 1
+    limits: tuple[RateLimit, ...] = ()
+    headroom: float = 0.8
 
     def __post_init__(self) -> None:
         _check_limits(self)
+
+    def all_limits(self) -> tuple[RateLimit, ...]:
+        """Return every limit that is known."""
+        if self.rate_limit is None:
+            return self.limits
+        return (RateLimit(rate=self.rate_limit, burst=self.burst), *self.limits)
+
+    def quota(self, *, after: Quota | None = None) -> Quota | None:
+        """Return what the limits leave to be used; `after` is how much of it was used under those before."""
+        limits = self.all_limits()
+        if not limits:
+            return None
+        if after is None:
+            return quota_of(*limits, headroom=self.headroom)
+        return after.relimited(*limits, headroom=self.headroom)
 
 
 class Market(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,6 +139,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     max_concurrency: int = 10
     rate_limit: float | None = None
     burst: int = 1
+    limits: tuple[RateLimit, ...] = ()
+    headroom: float = 0.8
 
     def __post_init__(self) -> None:
         _check_limits(self)
@@ -133,6 +154,11 @@ def _check_limits(limits: Listing | Endpoint) -> None:
         _check_positive("rate_limit", limits.rate_limit, "requests a second")
     if limits.burst < 1:
         raise ValueError(f"burst must be >= 1 request, got {limits.burst}")
+    if not 0 < limits.headroom <= 1:
+        raise ValueError(f"headroom must be above 0 and at most 1 of the limits, got {limits.headroom}")
+    known = (REQUESTS,) if limits.rate_limit is not None else ()
+    if dimensions := (*known, *(limit.dimension for limit in limits.limits)):
+        check_dimensions(dimensions)
 
 
 def load_market(path: str | Path) -> Market:
@@ -225,6 +251,8 @@ def _listing(reader: TableReader, entry: Table, key: str) -> Listing:
         max_concurrency=endpoint.max_concurrency,
         rate_limit=endpoint.rate_limit,
         burst=endpoint.burst,
+        limits=endpoint.limits,
+        headroom=endpoint.headroom,
     )
 
 

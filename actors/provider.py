@@ -19,8 +19,9 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     """One provider, as discovery knows it; `price` is in micro-units per call (`to_micros("0.05")`).
 
     `reputation` is from 0 to 100, `response_time` the expected seconds of a call, `success_rate` the part of
-    its calls that succeed, `address` whatever its gateway needs to reach it. Any iterable of names is taken
-    for `services` and `capabilities`, and kept as a frozenset.
+    its calls that succeed, `address` whatever its gateway needs to reach it. `max_input_tokens` is the longest
+    input that it takes (None: it does not say). Any iterable of names is taken for `services` and `capabilities`,
+    and kept as a frozenset.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     available: bool = True
     capabilities: AbstractSet[str] = frozenset()
     address: str = ""
+    max_input_tokens: int | None = None
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -46,6 +48,8 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
         _check_range("success_rate", self.success_rate, 1)
         if not 0 <= self.response_time < math.inf:
             raise ValueError(f"response_time must be >= 0 seconds and finite, got {self.response_time}")
+        if self.max_input_tokens is not None and not self.max_input_tokens >= 1:
+            raise ValueError(f"max_input_tokens must be >= 1 token, got {self.max_input_tokens}")
 
 
 class ProviderFilter(msgspec.Struct, frozen=True, kw_only=True):

@@ -62,14 +62,13 @@ def line_of(event: Event) -> LogLine | None:
 
 
 def reason_of(event: CallEnded | RequestEnded) -> str:
-    """Return the kind of failure, with the text of the error where the event carries it as `detail`."""
-    detail: str | None = getattr(event, "detail", None)
-    return f"{event.error}: {detail}" if detail else str(event.error)
+    """Return the kind of failure, with the text of the error if there is one."""
+    return f"{event.error}: {event.detail}" if event.detail else str(event.error)
 
 
 def _line(event: CallEnded | RequestEnded | Retried | Rerouted, level: Level, text: str) -> LogLine:
-    # An event that ends nothing has no error, and one of another publisher may lack more.
-    attempt = event.attempts if isinstance(event, RequestEnded) else getattr(event, "attempt", None)
+    # An event that ends nothing has no error, and no latency.
+    attempt = event.attempts if isinstance(event, RequestEnded) else event.attempt
     error = reason_of(event) if isinstance(event, CallEnded | RequestEnded) else None
     return LogLine(
         level=level,

@@ -10,10 +10,13 @@ import msgspec
 from actors.account import Account
 from actors.errors import Attempt  # noqa: TC001
 from actors.money import Micros  # noqa: TC001
+from actors.preflight import NO_REQUIREMENT, Requirement
 from actors.provider import Provider, ProviderFilter
 from actors.rate_limiter import Acquire
-from actors.selection import STRATEGIES, Strategy
+from actors.selection import ADAPTIVE_STRATEGIES, STRATEGIES, Strategy
 from runtime import ActorRef, Request
+
+ALL_STRATEGIES: tuple[Strategy, ...] = (*STRATEGIES, *ADAPTIVE_STRATEGIES)
 
 
 class SmartResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,9 +36,11 @@ class SmartResult(msgspec.Struct, frozen=True, kw_only=True):
 class SmartRequest(Request[SmartResult], frozen=True, kw_only=True):
     """Have a service rendered by whichever provider can; refused with a member of `CallFailed`.
 
+    `needs` says what a provider must be able to take, such as the size of the input: whoever cannot is not called.
     `budget` caps this request, in micro-units; `account` names an open account that it draws on as well. `timeout`
-    is in seconds. An `idempotency_key` is kept over all attempts; by default it is the `request_id`, and that is made
-    up.
+    is in seconds. `weights` estimates what it uses of a provider's limits, such as `{"tokens": 900}`; `tenant` is who
+    takes turns with others where something is short, by default the account. An `idempotency_key` is kept over all
+    attempts; by default it is the `request_id`, and that is made up.
     """
 
     service: str
@@ -43,20 +48,26 @@ class SmartRequest(Request[SmartResult], frozen=True, kw_only=True):
     timeout: float
     budget: Micros | None = None
     where: ProviderFilter = ProviderFilter()
+    needs: Requirement = NO_REQUIREMENT
     strategies: tuple[Strategy, ...] = ("best",)
     health_check: bool = False
     account: str | None = None
+    weights: dict[str, int] = {}  # noqa: RUF012 - msgspec makes a new one for each.
+    tenant: str | None = None
     request_id: str | None = None
     idempotency_key: str | None = None
 
     def __post_init__(self) -> None:
         if not self.timeout > 0:
             raise ValueError(f"timeout must be > 0 seconds, got {self.timeout}")
+        for dimension, weight in self.weights.items():
+            if weight < 0:
+                raise ValueError(f"weight of {dimension} must be >= 0, got {weight}")
         if not self.strategies:
-            raise ValueError(f"strategies must name at least one of {', '.join(STRATEGIES)}")
+            raise ValueError(f"strategies must name at least one of {', '.join(ALL_STRATEGIES)}")
         for strategy in self.strategies:
-            if strategy not in STRATEGIES:
-                raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, got {strategy!r}")
+            if strategy not in ALL_STRATEGIES:
+                raise ValueError(f"strategy must be one of {', '.join(ALL_STRATEGIES)}, got {strategy!r}")
 
 
 class OpenAccount(Request[str], frozen=True, kw_only=True):

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from actors.errors import CallFailed, OutcomeUnknown, Permanent
-from actors.selection import rank
+from actors.selection import NO_SIGNALS, rank
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from actors.provider import Provider
     from actors.retry import Retry
-    from actors.selection import Strategy
+    from actors.selection import Signals, Strategy
 
 
 class Tried(msgspec.Struct, frozen=True):
@@ -51,16 +51,18 @@ def in_order(
     tried: Mapping[str, Tried],
     strategies: Sequence[Strategy],
     unhealthy: Collection[str] = (),
+    signals: Signals = NO_SIGNALS,
 ) -> list[str]:
     """Return the names of those who may be called, the one to call first in front.
 
     Untried ones come first, ranked by the strategy in force: the first for the first choice, then one fallback after
     the other, the last for good. Then come those that may be tried again, the one that is ready first in front. The
-    unhealthy stand behind the healthy, because a check may be wrong and somebody has to be asked.
+    unhealthy stand behind the healthy, because a check may be wrong and somebody has to be asked. `signals` is what the
+    adaptive strategies go by.
     """
     untried = [provider for provider in candidates if provider.name not in tried]
     strategy = strategies[min(len(tried), len(strategies) - 1)]
-    ranked = [provider.name for provider in rank(untried, strategy)]
+    ranked = [provider.name for provider in rank(untried, strategy, signals)]
     again = sorted(
         (tried[provider.name].ready_at, provider.name)
         for provider in candidates

@@ -15,14 +15,20 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from actors.accounts import Accounts
-from actors.admission import Admission, Admitted, Later, admit, line_for_money, line_of, settle
+from actors.admission import Admission, Admitted, Later, TargetState, admit, line_for_money, line_of, settle
+from actors.bandit import Answers, Bandit, ScoreAnswer, after_score, samples
 from actors.breaker import BreakerState, Closed, HalfOpen, Open, isolate, release
 from actors.discovery import Discover, Discovery, registry_of
-from actors.errors import Attempt, CallFailed, DeadlineTooShort, Permanent, RegistryDown
+from actors.errors import Attempt, CallFailed, DeadlineTooShort, NoProvider, Permanent, RegistryDown
 from actors.events import BreakerClosed, BreakerHalfOpened, BreakerOpened, CallEnded, RequestEnded, Rerouted, Retried
 from actors.gateway import Sending
 from actors.gateways import Gateways, is_fresh
 from actors.job import Job
+from actors.observed import NOTHING as NOTHING_OBSERVED
+from actors.observed import load
+from actors.preflight import NO_REQUIREMENT, fits
+from actors.provider_watch import CHECK_FAILED
+from actors.quota import NO_WEIGHTS
 from actors.rate_limiter import Acquire, RateLimiter
 from actors.requests import (
     CloseAccount,
@@ -36,23 +42,29 @@ from actors.requests import (
     TargetStatus,
 )
 from actors.routing import after_failure, ends_request, in_order
+from actors.selection import ADAPTIVE_STRATEGIES, Signals
 from actors.target import Target
 from actors.waiting import Line, Wait, WaitingLines
 from runtime import Actor, ActorRef, Request, RuntimeFault, handles
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from actors.account import Account
     from actors.discovery import Registry
     from actors.market import Listing, Market
+    from actors.observed import Observed
     from actors.transport import ProviderReply
 
+ADAPTIVE = frozenset(ADAPTIVE_STRATEGIES)
+NEW_BANDIT = Bandit()
 MAX_REQUESTS = 100_000
 """The requests that can be under way at the same time."""
 
 
-class Supervisor(Actor[SmartRequest | OpenAccount | CloseAccount | OpenQuota | Isolate | Release | GetStatus]):
+class Supervisor(
+    Actor[SmartRequest | OpenAccount | CloseAccount | OpenQuota | ScoreAnswer | Isolate | Release | GetStatus]
+):
     """Serves `SmartRequest`s over the providers of a market; see the module's text for how."""
 
     def __init__(self, market: Market, *, registry: Registry | None = None) -> None:
@@ -64,6 +76,9 @@ class Supervisor(Actor[SmartRequest | OpenAccount | CloseAccount | OpenQuota | I
         self.ended: Counter[str] = Counter()
         """The requests that were begun, and those that have ended: done, failed or unknown."""
         self.lines = WaitingLines()
+        self.bandits: dict[str, Bandit] = {}
+        """What scores have told of the providers of each service."""
+        self.answers = Answers()
 
     def started(self) -> None:
         self.gateways = Gateways(self.context, self.market.health)
@@ -74,6 +89,7 @@ class Supervisor(Actor[SmartRequest | OpenAccount | CloseAccount | OpenQuota | I
         """Serve one request from discovery to answer."""
         job = self._begin(message)
         error: str | None = "Cancelled"
+        detail: str | None = None
         provider: str | None = None
         try:
             if message.account is not None:
@@ -82,7 +98,7 @@ class Supervisor(Actor[SmartRequest | OpenAccount | CloseAccount | OpenQuota | I
             result = await self._try_until_done(job)
             error, provider = None, result.provider
         except CallFailed as failure:
-            error = failure.kind
+            error, detail = failure.kind, str(failure)
             raise
         else:
             return result
@@ -97,6 +113,7 @@ class Supervisor(Actor[SmartRequest | OpenAccount | CloseAccount | OpenQuota | I
                     latency=self.context.now() - job.started,
                     cost=job.cost,
                     error=error,
+                    detail=detail,
                 )
             )
 
@@ -117,6 +134,15 @@ class Supervisor(Actor[SmartRequest | OpenAccount | CloseAccount | OpenQuota | I
         return self.context.spawn(
             lambda: RateLimiter(message.name, rate=message.rate, burst=message.burst), name=f"quota-{self.quotas}"
         )
+
+    @handles(ScoreAnswer)
+    def score(self, message: ScoreAnswer) -> None:
+        """Learn how good an answer was."""
+        provider = self.answers.scored(message)
+        if provider is None:
+            raise Permanent(f"no answer to request {message.request_id!r} is remembered; name its provider")
+        bandit = self.bandits.get(message.service, NEW_BANDIT)
+        self.bandits[message.service] = after_score(bandit, provider, message.score)
 
     @handles(Isolate)
     def isolate(self, message: Isolate) -> None:
@@ -172,9 +198,43 @@ class Supervisor(Actor[SmartRequest | OpenAccount | CloseAccount | OpenQuota | I
             found = await self.discovery.ask(question, timeout=message.timeout)
         except RuntimeFault as error:
             raise RegistryDown(message.service, str(error)) from error
+        dropped: Counter[str] = Counter()
         for listing in found.listings:
-            job.candidates[listing.provider.name] = self._listed(listing)
-            job.listings[listing.provider.name] = listing
+            name = listing.provider.name
+            why_not = None if message.needs is NO_REQUIREMENT else fits(listing.provider, message.needs)
+            if why_not is not None:
+                dropped[why_not] += 1
+                continue
+            job.candidates[name] = self._listed(listing)
+            job.listings[name] = listing
+        if not job.listings:
+            raise NoProvider(message.service, offered=len(found.listings), dropped=dropped)
+        if found.standing_back:
+            # What breakers and limits say is seen here first hand, and no mark must outlast it.
+            job.standing_back = tuple(name for name, why in found.standing_back.items() if why == CHECK_FAILED)
+        if not ADAPTIVE.isdisjoint(message.strategies):
+            job.signals = self._signals(job, found.observed)
+
+    def _signals(self, job: Job, observed: Mapping[str, Observed]) -> Signals:
+        """Return what the adaptive strategies go by, drawn once for each request."""
+        now, dice = self.context.now(), self.context.random
+        loads = {
+            name: load(
+                listing.provider,
+                observed.get(name, NOTHING_OBSERVED),
+                under_way=job.candidates[name].state.under_way,
+                now=now,
+            )
+            for name, listing in job.listings.items()
+        }
+        bandit = self.bandits.get(job.message.service, NEW_BANDIT)
+        return Signals(
+            loads=loads,
+            draws=(dice.random(), dice.random()),
+            samples=samples(bandit, [listing.provider for listing in job.listings.values()], dice)
+            if "bandit" in job.message.strategies
+            else {},
+        )
 
     def _listed(self, listing: Listing) -> Target:
         """Return the target of a listing, which may be new or say something new."""
@@ -200,6 +260,8 @@ class Supervisor(Actor[SmartRequest | OpenAccount | CloseAccount | OpenQuota | I
             target, admitted = choice
             reply = await self._attempt(job, target, admitted)
             if reply is not None:
+                if "bandit" in job.message.strategies:
+                    self.answers.note(job.message.service, job.request_id, target.name)
                 return job.result(reply, target.name)
 
     def _choose(self, job: Job) -> tuple[Target, Admitted] | Wait:
@@ -231,8 +293,12 @@ class Supervisor(Actor[SmartRequest | OpenAccount | CloseAccount | OpenQuota | I
 
     def _names(self, job: Job) -> list[str]:
         names = job.listings if job.held_at is None else (job.held_at,)
+        # As declared: a provider that was ranked by what was observed last would never be asked again.
         candidates = [job.listings[name].provider for name in names]
-        return in_order(candidates, tried=job.tried, strategies=job.message.strategies, unhealthy=job.unhealthy)
+        unhealthy = (*job.unhealthy, *job.standing_back) if job.standing_back else job.unhealthy
+        return in_order(
+            candidates, tried=job.tried, strategies=job.message.strategies, unhealthy=unhealthy, signals=job.signals
+        )
 
     def _admit(self, job: Job, target: Target, now: float) -> Admission:
         listing = job.listings[target.name]
@@ -242,6 +308,7 @@ class Supervisor(Actor[SmartRequest | OpenAccount | CloseAccount | OpenQuota | I
             [purse.account for purse in job.purses],
             amount=0 if job.repeats(target) else listing.provider.price,
             # A repetition under its key is owed: nobody else may be asked meanwhile.
+            weights=job.message.weights,
             is_retry=target.name in job.tried and not job.repeats(target),
             now=now,
             deadline=job.deadline,
@@ -253,14 +320,18 @@ class Supervisor(Actor[SmartRequest | OpenAccount | CloseAccount | OpenQuota | I
         events = self.context.events
         target.state = admitted.state
         job.reserve(admitted)
-        self.lines.leave(job.place)
+        self.lines.leave(job.place, served=line_of(target.name))
         job.refused.pop(target.name, None)
         if admitted.permit.probe:
             events.publish(BreakerHalfOpened(provider=target.name))
         if target.name in job.tried:
-            events.publish(Retried(request_id=job.request_id, provider=target.name, waited=waited))
+            events.publish(
+                Retried(request_id=job.request_id, provider=target.name, waited=waited, attempt=job.calls + 1)
+            )
         elif job.last is not None:
-            events.publish(Rerouted(request_id=job.request_id, provider=target.name, away_from=job.last))
+            events.publish(
+                Rerouted(request_id=job.request_id, provider=target.name, away_from=job.last, attempt=job.calls + 1)
+            )
         job.last = target.name
         job.calls += 1
         target.calls += 1
@@ -269,6 +340,7 @@ class Supervisor(Actor[SmartRequest | OpenAccount | CloseAccount | OpenQuota | I
         """Make one call and settle it, whatever becomes of it; None where the request may go on elsewhere."""
         # The time of the admission, which found some left.
         started = admitted.permit.admitted
+        own_timeout = target.timeout(job.listings[target.name])
         call = job.call_to(target, now=started)
         sending = Sending()
         reply: ProviderReply | None = None
@@ -280,7 +352,31 @@ class Supervisor(Actor[SmartRequest | OpenAccount | CloseAccount | OpenQuota | I
         finally:
             # Also where the caller was cancelled: then there is neither a reply nor an error.
             cost = job.settle(target, admitted, reply, error, sending)
-            self._settle(job, target, admitted, error, cost=cost, answered=reply is not None)
+            now = self.context.now()
+            after = settle(
+                target.state,
+                admitted,
+                error,
+                answered=reply is not None,
+                used=NO_WEIGHTS if reply is None else reply.weights,
+                heard=() if reply is None else reply.limits,
+                timeout=call.timeout,
+                own_timeout=own_timeout,
+                now=now,
+                breaker=self.market.breaker,
+                random=self.context.random.random(),
+            )
+            told = reply if reply is not None else error
+            self._settle(
+                job,
+                target,
+                admitted,
+                after,
+                error,
+                cost=cost,
+                answered=reply is not None,
+                wire_calls=1 if told is None else told.wire_calls,
+            )
         if error is None:
             return reply
         self._record_failure(job, target, error, started=started, cost=cost)
@@ -289,22 +385,22 @@ class Supervisor(Actor[SmartRequest | OpenAccount | CloseAccount | OpenQuota | I
         return None
 
     def _settle(
-        self, job: Job, target: Target, admitted: Admitted, error: CallFailed | None, *, cost: int, answered: bool
+        self,
+        job: Job,
+        target: Target,
+        admitted: Admitted,
+        after: TargetState,
+        error: CallFailed | None,
+        *,
+        cost: int,
+        answered: bool,
+        wire_calls: int,
     ) -> None:
         """Give back what the call took, and let those who wait for it look again."""
         now = self.context.now()
         target.spent += cost
         target.failures += error is not None and error.blames_provider
-        was_gated = target.state.gated_until > now
-        after = settle(
-            target.state,
-            admitted,
-            error,
-            answered=answered,
-            now=now,
-            breaker=self.market.breaker,
-            random=self.context.random.random(),
-        )
+        was_gated = target.state.learned.gated_until > now
         target.state = msgspec.structs.replace(after, breaker=target.state.breaker)
         self._become(target, after.breaker)
         self.context.events.publish(
@@ -316,9 +412,12 @@ class Supervisor(Actor[SmartRequest | OpenAccount | CloseAccount | OpenQuota | I
                 latency=now - admitted.permit.admitted,
                 cost=cost,
                 error=None if answered else error.kind if error is not None else "Cancelled",
+                detail=None if error is None else str(error),
+                account=job.message.account,
+                wire_calls=wire_calls,
             )
         )
-        if after.gated_until > now and not was_gated:
+        if after.learned.gated_until > now and not was_gated:
             self.lines.wake_all(line_of(target.name))
         self.lines.wake(line_of(target.name))
         if job.message.account is not None:

@@ -166,12 +166,12 @@ class Book:
         return {subject: tally.figures(now, recent=self.recent) for subject, tally in sorted(tallies.items())}
 
     def _call_ended(self, event: CallEnded, now: float) -> AmplificationSeen | None:
-        wire_calls: int = getattr(event, "wire_calls", 1)
+        wire_calls = event.wire_calls
         provider = self.providers[event.provider]
         provider.end(event.error, event.latency, bucket_of(event.latency), now)
         for tally in (self.total, provider, self.services[event.service]):
             tally.call(wire_calls, event.cost, now)
-        account = self.accounts.get(getattr(event, "account", None) or "")
+        account = self.accounts.get(event.account or "")
         if account is not None:
             account.call(wire_calls, event.cost, now)
         if provider.is_amplified or wire_calls <= 1:

@@ -8,8 +8,8 @@ import msgspec
 
 from actors.admission import TargetState
 from actors.breaker import BreakerState, Closed, HalfOpen, Isolated, Open
+from actors.concurrency_limit import ConcurrencyLimit
 from actors.requests import TargetStatus
-from actors.token_bucket import TokenBucket
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +25,7 @@ class Target:
 
     def __init__(self, listing: Listing) -> None:
         self.listing = listing
-        self.state = TargetState(bucket=bucket_of(listing))
+        self.state = TargetState(quota=listing.quota(), limit=ConcurrencyLimit(listing.max_concurrency))
         self.gateway: ActorRef[Call | CheckHealth] | None = None
         self.idempotent: Idempotent = "no"
         self.health: Health | None = None
@@ -34,9 +34,17 @@ class Target:
     def relist(self, listing: Listing) -> None:
         """Take on what the registry says now; a quota that stays as it was goes on as it is."""
         before, self.listing = self.listing, listing
-        if (listing.rate_limit, listing.burst) != (before.rate_limit, before.burst):
-            bucket = bucket_of(listing, after=self.state.bucket)
-            self.state = msgspec.structs.replace(self.state, bucket=bucket)
+        if listing.max_concurrency != before.max_concurrency:
+            self.state = msgspec.structs.replace(self.state, limit=ConcurrencyLimit(listing.max_concurrency))
+        if listing.all_limits() != before.all_limits() or listing.headroom != before.headroom:
+            self.state = msgspec.structs.replace(self.state, quota=listing.quota(after=self.state.quota))
+
+    def timeout(self, listing: Listing) -> float:
+        """Return the seconds to give one attempt: what was configured, or less where a repetition costs nothing."""
+        if listing.provider.price > 0 and self.idempotent == "no":
+            # Cut off early, such a call may have been paid all the same, and then nobody knows.
+            return listing.timeout
+        return self.state.answers.seconds(configured=listing.timeout)
 
     @property
     def name(self) -> str:
@@ -66,19 +74,12 @@ class Target:
             yield f"the breaker of {self.name!r} was left half-open, without a probe"
         if not 0 <= state.retries.tokens <= state.retries.max_tokens:
             yield f"{self.name!r} has {state.retries.tokens} retry tokens, of at most {state.retries.max_tokens}"
-        if state.bucket is not None and state.bucket.spent < 0:
-            yield f"more tokens came back to the quota of {self.name!r} than were taken: {state.bucket}"
+        for bucket in () if state.quota is None else state.quota.buckets:
+            if bucket.spent < 0:
+                yield f"more tokens came back to the quota of {self.name!r} than were taken: {bucket}"
 
     def __repr__(self) -> str:
         return f"<Target {self.name!r} {name_of_state(self.state.breaker)}, {self.state.under_way} calls under way>"
-
-
-def bucket_of(listing: Listing, *, after: TokenBucket | None = None) -> TokenBucket | None:
-    """Return a full bucket for the rate limit of a listing, if it has one; grants of the one before it are not its."""
-    if listing.rate_limit is None:
-        return None
-    serial = 0 if after is None else after.serial + 1
-    return TokenBucket(rate=listing.rate_limit, burst=listing.burst, serial=serial, first_serial=serial)
 
 
 def name_of_state(state: BreakerState) -> str:

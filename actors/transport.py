@@ -13,6 +13,7 @@ import msgspec
 
 from actors.classification import classify
 from actors.errors import CallFailed
+from actors.limit_headers import HeardLimit  # noqa: TC001 - msgspec resolves this annotation when it decodes
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -48,10 +49,22 @@ class ProviderCall(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProviderReply(msgspec.Struct, frozen=True, kw_only=True):
-    """What the provider answered, and what it says it charged in micro-units; None where it does not say."""
+    """What the provider answered, and what it says it charged in micro-units; None where it does not say.
+
+    `weights` is what the call used of the provider's limits, such as `{"tokens": 870}`, and `limits` what the provider
+    says of those, where they are told. `wire_calls` are the requests that went out for this one attempt: more than 1
+    where what lies below the transport retries on its own, 0 where it answered from a cache.
+    """
 
     output: Any
     cost: int | None = None
+    wire_calls: int = 1
+    weights: dict[str, int] = {}
+    limits: tuple[HeardLimit, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.wire_calls < 0:
+            raise ValueError(f"wire_calls must be >= 0 requests, got {self.wire_calls}")
 
 
 class Transport(Protocol):
@@ -86,7 +99,8 @@ class FunctionTransport:
     `function(call)` returns a `ProviderReply`, or any other value, which becomes the output of a reply without a
     stated cost. What it raises is classified as the error of a call that was sent: nobody can see from outside
     whether an unknown function failed before it reached its provider. It may raise members of `CallFailed` itself
-    where it knows better; those pass through.
+    where it knows better; those pass through. An SDK that retries on its own hides calls: state `wire_calls` in the
+    reply and in the error where it tells them, or switch its retries off.
 
     `check(timeout)` tells health, if given; without it the provider counts as healthy.
 
@@ -97,7 +111,7 @@ class FunctionTransport:
     ...     service="greeting", input="Ada", request_id="r1", idempotency_key="k1", max_cost=0, timeout=1.0
     ... )
     >>> asyncio.run(transport.call(call))
-    ProviderReply(output='Hello, Ada', cost=None)
+    ProviderReply(output='Hello, Ada', cost=None, wire_calls=1, weights={}, limits=())
     """
 
     def __init__(

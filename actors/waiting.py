@@ -1,4 +1,4 @@
-"""Who waits for what: a line for each thing that is short, first come, first served.
+"""Who waits for what: a line for each thing that is short, in which tenants take turns, each first come, first served.
 
 Only the first in a line looks whether it may go on: at its time, or when the line is woken. Whoever leaves the front of
 a line, whatever the reason, passes its place on to the next by waking it. So a release costs two looks, however many
@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
+from actors.fair_queue import FairQueue
+
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Iterator, Sequence
 
 Line: TypeAlias = tuple[str, str]
 """What is short: a kind and a name."""
@@ -29,9 +31,10 @@ class Wait(msgspec.Struct, frozen=True):
 class Place:
     """One request in the lines; it keeps its place in each for as long as it waits there."""
 
-    __slots__ = ("lines", "waiter")
+    __slots__ = ("lines", "tenant", "waiter")
 
-    def __init__(self) -> None:
+    def __init__(self, tenant: str = "default") -> None:
+        self.tenant = tenant
         # No set: the order in which lines are left decides who is woken first.
         self.lines: tuple[Line, ...] = ()
         self.waiter: asyncio.Future[None] | None = None
@@ -43,16 +46,20 @@ class Place:
 
 
 class WaitingLines:
-    """The lines of one supervisor, by what is short."""
+    """The lines of one supervisor, by what is short; in each, tenants take turns."""
 
     def __init__(self) -> None:
-        # Dictionaries, because they keep the order of arrival and let anybody leave from the middle.
-        self._lines: dict[Line, dict[Place, None]] = {}
+        self._lines: dict[Line, FairQueue[Place]] = {}
 
     def is_first(self, place: Place, line: Line) -> bool:
-        """Tell whether nobody stands before `place`, which need not stand in the line yet."""
+        """Tell whether it is the turn of `place`; where others wait, it joins them to find out."""
         standing = self._lines.get(line)
-        return not standing or next(iter(standing)) is place
+        if standing is None:
+            return True
+        if place not in standing:
+            standing.join(place, place.tenant)
+            place.lines = (*place.lines, line)
+        return front_of(standing) is place
 
     async def wait(self, place: Place, wait: Wait) -> None:
         """Stand in the lines of `wait`, and no others, until woken or until its time."""
@@ -66,35 +73,46 @@ class WaitingLines:
             timer.cancel()
             place.waiter = None
 
-    def leave(self, place: Place) -> None:
-        """Leave every line: the request goes on, or has ended."""
+    def leave(self, place: Place, *, served: Line | None = None) -> None:
+        """Leave every line: the request has ended, or goes on with what it waited for in the line `served`."""
         if place.lines:
-            self._stand(place, ())
+            self._stand(place, (), served=served)
 
     def wake(self, line: Line) -> None:
         """Let the first in a line look again: something changed for the better."""
         standing = self._lines.get(line)
-        if standing:
-            next(iter(standing)).wake()
+        if standing is not None:
+            front_of(standing).wake()
 
     def wake_all(self, line: Line) -> None:
         """Let everybody in a line look again: something changed for the worse, and some may have to give up."""
-        for place in self._lines.get(line, ()):
+        for place in tuple(self._lines.get(line, ())):
             place.wake()
 
-    def _stand(self, place: Place, lines: Collection[Line]) -> None:
-        left = [line for line in place.lines if line not in lines]
-        place.lines = tuple(lines)
+    def _stand(self, place: Place, lines: Sequence[Line], *, served: Line | None = None) -> None:
+        before, place.lines = place.lines, tuple(lines)
         for line in lines:
-            self._lines.setdefault(line, {}).setdefault(place)
-        for line in left:
-            standing = self._lines[line]
-            was_first = next(iter(standing)) is place
-            del standing[place]
-            if not standing:
-                del self._lines[line]
-            elif was_first:
-                next(iter(standing)).wake()
+            if line not in before:
+                standing = self._lines.get(line)
+                if standing is None:
+                    standing = self._lines[line] = FairQueue()
+                standing.join(place, place.tenant)
+        for line in before:
+            if line not in lines:
+                self._go(place, line, is_served=line == served)
+
+    def _go(self, place: Place, line: Line, *, is_served: bool) -> None:
+        standing = self._lines[line]
+        turn = standing.first()
+        was_first = turn is not None and turn.item is place
+        if was_first and is_served:
+            standing.serve(turn)  # Its tenant has had this turn.
+        else:
+            standing.leave(place)
+        if not standing:
+            del self._lines[line]
+        elif was_first:
+            front_of(standing).wake()
 
     def broken_invariants(self) -> Iterator[str]:
         """Name the lines that somebody stands in, although no request is under way."""
@@ -106,3 +124,10 @@ class WaitingLines:
 
     def __repr__(self) -> str:
         return f"<WaitingLines {len(self)} requests in {len(self._lines)} lines>"
+
+
+def front_of(standing: FairQueue[Place]) -> Place:
+    """Return whose turn it is in a line where somebody stands."""
+    turn = standing.first()
+    assert turn is not None  # noqa: S101 - a line that nobody stands in is taken away.
+    return turn.item

@@ -137,7 +137,7 @@ async def throttle_storm(simulation: Simulation) -> None:
 
 
 async def flapping(simulation: Simulation) -> None:
-    """Coming back for a moment is no recovery: each relapse makes the next wait longer, up to five minutes."""
+    """Coming back for a moment is no recovery: who relapses is found out sooner, and waits longer."""
     simulation.inject(Flapping(provider="alder", at=simulation.random.uniform(5, 15), lasts=300.0, up=20.0, down=20.0))
     async with street(simulation) as market:
         await market.serve(500, rate=1.0)
@@ -146,7 +146,7 @@ async def flapping(simulation: Simulation) -> None:
     market.conclude(
         f"{failed} calls met alder down; waits of {', '.join(f'{wait:.0f}' for wait in waits)} s",
         struck=failed > 0,
-        holds=len(waits) > 1 and waits == sorted(waits) and failed <= BreakerConfig().failure_threshold * len(waits),
+        holds=len(waits) > 1 and max(waits) > 2 * waits[0] and failed <= 0.07 * market.asked,
     )
 
 

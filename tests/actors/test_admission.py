@@ -26,11 +26,14 @@ from actors import (
     RateLimited,
     RetryBudget,
     Throttled,
-    TokenBucket,
     Transient,
 )
-from actors.admission import THROTTLED_FOR, Admitted, Later, Never, TargetState, admit, settle
+from actors.admission import Admitted, Later, Never, TargetState, admit, settle
 from actors.breaker import Closed, HalfOpen, Isolated, Open
+from actors.concurrency_limit import ConcurrencyLimit
+from actors.learned_limit import LearnedLimit
+from actors.limit_headers import HeardLimit
+from actors.quota import QuotaRefusal, RateLimit, quota_of
 
 CONFIG = BreakerConfig(failure_threshold=2)
 
@@ -57,19 +60,21 @@ def refusal(decision: Any) -> str:
 
 
 def test_an_admission_takes_everything_at_once_and_leaves_its_inputs_as_they_are():
-    bucket = TokenBucket(rate=1.0, burst=1)
-    state, account = TargetState(bucket=bucket), Account(name="batch", cap=15)
+    quota = quota_of(RateLimit(rate=1.0))
+    state, account = TargetState(quota=quota), Account(name="batch", cap=15)
     decision = decide(state, account)
     assert isinstance(decision, Admitted)
     assert (decision.state.under_way, decision.accounts[0].reserved, decision.amount) == (1, 10, 10)
-    assert decision.state.bucket is not None
-    assert not isinstance(decision.state.bucket.take(100.0), tuple)
-    assert (state, account) == (TargetState(bucket=bucket), Account(name="batch", cap=15))
+    assert decision.state.quota is not None
+    assert not isinstance(decision.state.quota.take(100.0), tuple)
+    assert (state, account) == (TargetState(quota=quota), Account(name="batch", cap=15))
 
 
+TWO = ConcurrencyLimit(2)
 BUSY = Account(name="batch", cap=15, reserved=10)
 POOR = Account(name="batch", cap=9)
-EMPTY = TokenBucket(rate=0.5, burst=1).reserve(100.0)[0]
+EMPTY = quota_of(RateLimit(rate=0.5)).take(100.0)[0]  # type: ignore[index]
+TOKENS = quota_of(RateLimit(rate=10.0, burst=1), RateLimit(dimension="tokens", rate=5.0, burst=100))
 TIRED = RetryBudget(tokens=0.5, min_per_second=0.25, updated=100.0)
 
 
@@ -80,9 +85,10 @@ TIRED = RetryBudget(tokens=0.5, min_per_second=0.25, updated=100.0)
         (TargetState(), (POOR,), {}, Never, BudgetExceeded, None, None),
         (TargetState(), (BUSY, POOR), {}, Never, BudgetExceeded, None, None),
         (TargetState(), (BUSY,), {}, Later, BudgetExceeded, math.inf, True),
-        (TargetState(gated_until=107.0), (), {}, Later, RateLimited, 107.0, False),
-        (TargetState(under_way=2), (), {}, Later, BulkheadFull, math.inf, True),
-        (TargetState(bucket=EMPTY), (), {}, Later, RateLimited, 102.0, False),
+        (TargetState(learned=LearnedLimit(gated_until=107.0)), (), {}, Later, RateLimited, 107.0, False),
+        (TargetState(limit=TWO, under_way=2), (), {}, Later, BulkheadFull, math.inf, True),
+        (TargetState(quota=EMPTY), (), {}, Later, RateLimited, 102.0, False),
+        (TargetState(quota=TOKENS), (), {"weights": {"tokens": 101}}, Never, RateLimited, None, None),
         (TargetState(retries=TIRED), (), {"is_retry": True}, Later, RateLimited, 102.0, False),
         (
             TargetState(retries=RetryBudget(tokens=0.5, min_per_second=0.0)),
@@ -98,7 +104,7 @@ TIRED = RetryBudget(tokens=0.5, min_per_second=0.25, updated=100.0)
         (TargetState(breaker=Isolated(epoch=1)), (), {}, Never, BreakerOpen, None, None),
         # What cannot change is told before what may: nobody waits for a place at an isolated provider.
         (TargetState(breaker=Isolated(epoch=1), under_way=2), (), {}, Never, BreakerOpen, None, None),
-        (TargetState(under_way=2), (POOR,), {}, Never, BudgetExceeded, None, None),
+        (TargetState(limit=TWO, under_way=2), (POOR,), {}, Never, BudgetExceeded, None, None),
     ],
 )
 def test_each_refusal_says_whether_and_when_to_come_back(
@@ -129,8 +135,11 @@ def test_a_repetition_of_what_is_held_already_reserves_nothing():
     assert decision.accounts == (full,)
 
 
+TERMS: dict[str, Any] = {"timeout": 10.0, "own_timeout": 10.0, "breaker": CONFIG, "random": 0.5}
+
+
 def end(admitted: Admitted, error: Any = None, *, answered: bool = False, now: float = 101.0) -> TargetState:
-    return settle(admitted.state, admitted, error, answered=answered, now=now, breaker=CONFIG, random=0.5)
+    return settle(admitted.state, admitted, error, answered=answered, now=now, **TERMS)
 
 
 @pytest.mark.parametrize(
@@ -153,30 +162,66 @@ def test_only_what_is_the_providers_fault_counts_against_it(error: Any, failures
 
 
 def test_tokens_come_back_only_from_a_call_that_never_ran():
-    state = TargetState(bucket=TokenBucket(rate=1.0, burst=1))
+    state = TargetState(quota=quota_of(RateLimit(rate=1.0)))
     for error, comes_back in ((BulkheadFull("a", max_concurrency=2), True), (Transient("down"), False), (None, False)):
-        bucket = end(decide(state), error, now=100.0).bucket
-        assert bucket is not None
-        assert isinstance(bucket.take(100.0), tuple) is comes_back
+        quota = end(decide(state), error, now=100.0).quota
+        assert quota is not None
+        assert isinstance(quota.take(100.0), tuple) is comes_back
 
 
 def test_tokens_of_a_quota_that_was_replaced_meanwhile_do_not_come_back():
-    admitted = decide(TargetState(bucket=TokenBucket(rate=1.0, burst=1)))
-    fresh = TokenBucket(rate=5.0, burst=2, serial=9, first_serial=9)
-    state = msgspec.structs.replace(admitted.state, bucket=fresh)
-    after = settle(state, admitted, ConnectionFailed("a", "x"), answered=False, now=101.0, breaker=CONFIG, random=0.5)
-    assert after.bucket == fresh
-    gone = msgspec.structs.replace(admitted.state, bucket=None)
-    after = settle(gone, admitted, ConnectionFailed("a", "x"), answered=False, now=101.0, breaker=CONFIG, random=0.5)
-    assert after.bucket is None
+    admitted = decide(TargetState(quota=quota_of(RateLimit(rate=1.0))))
+    fresh = admitted.state.quota.relimited(RateLimit(rate=5.0, burst=2))
+    state = msgspec.structs.replace(admitted.state, quota=fresh)
+    after = settle(state, admitted, ConnectionFailed("a", "x"), answered=False, now=101.0, **TERMS)
+    assert after.quota == fresh
+    gone = msgspec.structs.replace(admitted.state, quota=None)
+    after = settle(gone, admitted, ConnectionFailed("a", "x"), answered=False, now=101.0, **TERMS)
+    assert after.quota is None
+
+
+def test_what_an_answer_used_is_corrected_and_what_it_says_of_limits_is_kept():
+    admitted = decide(TargetState(quota=TOKENS), weights={"tokens": 40})
+    heard = [HeardLimit(remaining=0.0, reset=30.0)]
+    after = settle(admitted.state, admitted, None, answered=True, used={"tokens": 100}, heard=heard, now=100.0, **TERMS)
+    assert after.quota is not None
+    assert after.quota.take(100.0, {"requests": 0, "tokens": 10}) == QuotaRefusal(2.0, "tokens")
+    assert after.learned.wait(101.0) == 29.0
+
+
+def test_a_provider_that_has_just_come_back_gets_a_part_of_its_places():
+    eased = TargetState(breaker=Closed(3, since=100.0), limit=ConcurrencyLimit(10), under_way=1)
+    assert refusal(decide(eased)) == "BulkheadFull"
+    assert isinstance(decide(eased, now=130.0), Admitted)
+
+
+def test_a_call_that_its_requests_deadline_cut_off_early_does_not_count_against_the_provider():
+    admitted = decide(TargetState())
+    cut = settle(
+        admitted.state,
+        admitted,
+        Transient("timed out"),
+        answered=False,
+        timeout=1.0,
+        own_timeout=10.0,
+        now=101.0,
+        breaker=CONFIG,
+        random=0.5,
+    )
+    assert isinstance(cut.breaker, Closed)
+    assert (cut.breaker.failures, cut.answers.samples) == (0, 0)
+    full = end(admitted, Transient("timed out"), now=110.0)
+    assert isinstance(full.breaker, Closed)
+    assert (full.breaker.failures, full.answers.samples) == (1, 1)
 
 
 def test_throttling_gates_for_as_long_as_asked_and_never_shortens_a_gate():
     admitted = decide(TargetState())
-    assert end(admitted, Throttled("slow", retry_after=9.0)).gated_until == 110.0
-    assert end(admitted, Throttled("slow")).gated_until == 101.0 + THROTTLED_FOR
-    gated = msgspec.structs.replace(admitted, state=msgspec.structs.replace(admitted.state, gated_until=500.0))
-    assert end(gated, Throttled("slow", retry_after=9.0)).gated_until == 500.0
+    assert end(admitted, Throttled("slow", retry_after=9.0)).learned.gated_until == 110.0
+    assert end(admitted, Throttled("slow")).learned.gated_until == 102.0
+    learned = LearnedLimit(gated_until=500.0)
+    gated = msgspec.structs.replace(admitted, state=msgspec.structs.replace(admitted.state, learned=learned))
+    assert end(gated, Throttled("slow", retry_after=9.0)).learned.gated_until == 500.0
 
 
 def test_a_probe_closes_opens_or_gives_its_place_back():
@@ -205,10 +250,11 @@ def test_what_is_admitted_keeps_every_limit(**facts: Any):
     account = Account(name="batch", cap=facts["cap"], reserved=min(facts["reserved"], facts["cap"]))
     state = TargetState(
         breaker=facts["breaker"],
-        bucket=EMPTY if facts["under_way"] == 1 else None,
+        quota=EMPTY if facts["under_way"] == 1 else None,
+        learned=LearnedLimit(gated_until=facts["gated"]),
+        limit=TWO,
         retries=RetryBudget(tokens=facts["tokens"], updated=100.0),
         under_way=facts["under_way"],
-        gated_until=facts["gated"],
     )
     decision = decide(state, account, is_retry=facts["is_retry"])
     if isinstance(decision, Admitted):

@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.classification import (
-    DIALECTS,
     TEXTS,
     classify,
     classify_status,
@@ -184,13 +183,6 @@ def test_a_503_is_a_refusal_and_safe_to_repeat_even_if_paid():
 def test_a_conflict_of_a_paid_call_keeps_its_money_held():
     failure = classify_status(409, provider="acme", paid=True)
     assert (failure.outcome, failure.charged) == ("unknown", "held")
-
-
-@pytest.mark.parametrize("dialect", DIALECTS)
-def test_each_row_of_the_dialects_holds_for_its_status_and_marker(dialect):
-    body = f'{{"error": {{"code": "{dialect.marker.upper()}"}}}}'
-    assert type(classify_status(dialect.status, provider="acme", body=body)) is dialect.means
-    assert type(classify_status(404, provider="acme", body=body)) is Permanent
 
 
 def test_a_success_cannot_be_classified_as_a_failure():

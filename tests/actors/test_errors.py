@@ -138,3 +138,10 @@ def test_all_providers_failed_lists_each_attempt():
 def test_the_failure_of_all_sums_up_outcome_and_charge_of_its_attempts(attempts, outcome, charged):
     error = AllProvidersFailed("translation", attempts=attempts)
     assert (error.outcome, error.charged) == (outcome, charged)
+
+
+def test_a_call_that_was_sent_took_one_wire_call_unless_told_otherwise_and_one_that_never_ran_took_none():
+    taken = {error.kind: error.wire_calls for error in EVERY_ERROR}
+    none = {error.kind for error in EVERY_ERROR if isinstance(error, NotAdmitted)} - {"ConnectionFailed"}
+    assert taken == {kind: 0 if kind in none else 1 for kind in taken}
+    assert Transient("down", wire_calls=3).wire_calls == 3

@@ -10,6 +10,7 @@ import socket
 import time
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 
 from actors.errors import (
@@ -249,7 +250,7 @@ async def test_a_timeout_before_the_request_left_never_ran(upstream, door):
         b"nonsense\r\n\r\n",
         answer(200, b"{oops"),
         answer(200, {"cost": "1"}),
-        answer(200, {"error": {"code": "overloaded"}}),
+        answer(200, {"error": {}}),
         answer(200, {"output": 1, "cost": 0.002}),
         answer(200, {"output": 1, "cost": "-1"}),
         answer(200, b"[" * 100_000),
@@ -261,17 +262,123 @@ async def test_a_call_that_was_sent_and_got_no_usable_answer_may_have_been_charg
     upstream, door, step, declared, expected
 ):
     upstream.script = [step]
-    error = await failure(door(**declared), timeout=0.1)
+    error = await failure(door(**declared), timeout=0.3)
     assert (type(error), error.charged) == expected
     assert len(upstream.requests) == 1
 
 
 async def test_a_malformed_answer_is_quoted(upstream, door):
-    upstream.script = [answer(200, {"error": {"code": "overloaded"}}), answer(200, {"output": 1, "cost": 0.5})]
+    upstream.script = [answer(200, {"outputs": "overloaded"}), answer(200, {"output": 1, "cost": 0.5})]
     transport = door()
-    assert "missing required field `output`" in str(error := await failure(transport))
+    assert "neither output nor error" in str(error := await failure(transport))
     assert "overloaded" in str(error)
     assert "Expected `str | null`, got `float` - at `$.cost`" in str(await failure(transport))
+
+
+@pytest.mark.parametrize(
+    ("error", "family", "charged"),
+    [
+        ({"code": 429, "message": "slow down"}, Throttled, "no"),
+        ({"code": 400, "message": "Your credit balance is too low"}, QuotaExhausted, "no"),
+        ({"type": "overloaded_error"}, Transient, "no"),
+        ({"code": "invalid_api_key"}, Permanent, "no"),
+        ({"code": 502, "message": "upstream"}, OutcomeUnknown, "held"),
+        ("something odd", OutcomeUnknown, "held"),
+    ],
+    ids=str,
+)
+async def test_an_error_inside_a_success_is_that_error(upstream, door, error, family, charged):
+    upstream.script = [answer(200, {"output": None, "error": error}, Retry_After="3"), answer(200, {"error": error})]
+    transport = door(idempotent="no")
+    for _ in range(2):
+        found = await failure(transport)
+        assert (type(found), found.charged, found.wire_calls) == (family, charged, 1)
+        assert found.retry_after in {3.0, None}
+    assert len(upstream.requests) == 2
+
+
+async def test_an_output_is_used_even_if_an_error_stands_beside_it(upstream, door):
+    upstream.script = [answer(200, {"output": "paid", "error": "a warning"}), answer(200, {"output": None})]
+    transport = door()
+    assert (await transport.call(a_call())).output == "paid"
+    assert (await transport.call(a_call())).output is None
+
+
+class Insisting(httpx.AsyncBaseTransport):
+    """A wire that sends each request again after a 503, `retries` times, and follows no rule of ours."""
+
+    def __init__(self, retries: int) -> None:
+        self.retries = retries
+        self.pool = httpx.AsyncHTTPTransport()
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        for _ in range(self.retries):
+            response = await self.pool.handle_async_request(request)
+            if response.status_code != 503:
+                return response
+            await response.aread()
+            await response.aclose()
+        return await self.pool.handle_async_request(request)
+
+    async def aclose(self) -> None:
+        await self.pool.aclose()
+
+
+async def test_what_a_wire_retries_on_its_own_is_counted_in_the_reply_and_in_the_error(upstream, door):
+    upstream.script = [answer(503), answer(503), answer(body={"output": 1}), *[answer(503)] * 3, answer(200, b"{oops")]
+    transport = door(wire=Insisting(2))
+    assert (await transport.call(a_call())).wire_calls == 3
+    assert [(error := await failure(transport)).wire_calls, error.status] == [3, 503]
+    assert (await failure(transport)).wire_calls == 1
+    upstream.script = [answer(503), Upstream.CLOSE]
+    lost = await failure(transport)
+    assert (type(lost), lost.wire_calls) == (Transient, 2)
+
+
+class Deaf(httpx.AsyncBaseTransport):
+    """A wire that tells nothing of how far a request has come."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "family"),
+    [
+        (httpx.ReadTimeout("none"), OutcomeUnknown),
+        (httpx.ReadError("broke"), OutcomeUnknown),
+        (TimeoutError(), OutcomeUnknown),
+        (httpx.ConnectError("refused"), ConnectionFailed),
+        (httpx.ConnectTimeout("slow"), ConnectionFailed),
+        (httpx.PoolTimeout("full"), ConnectionFailed),
+    ],
+    ids=repr,
+)
+async def test_what_a_wire_that_tells_nothing_may_have_sent_counts_as_sent(door, error, family):
+    failed = await failure(door(wire=Deaf(error), idempotent="no"))
+    assert (type(failed), failed.wire_calls) == (family, 1)
+
+
+async def test_connects_that_are_tried_again_are_counted(door):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    failed = await failure(door(f"http://127.0.0.1:{port}/", wire=httpx.AsyncHTTPTransport(retries=1)))
+    assert (type(failed), failed.wire_calls) == (ConnectionFailed, 2)
+
+
+async def test_a_call_that_found_no_place_went_out_never(upstream, door):
+    upstream.script = [Upstream.HANG, Upstream.HANG]
+    transport = door(max_connections=1)
+    busy = [asyncio.create_task(transport.call(a_call())) for _ in range(2)]
+    await upstream.has_had(2)
+    assert (await failure(transport, timeout=0.05)).wire_calls == 0
+    for task in busy:
+        task.cancel()
+    await asyncio.gather(*busy, return_exceptions=True)
 
 
 async def test_a_refusal_whose_explanation_breaks_off_is_still_that_refusal(upstream, door):

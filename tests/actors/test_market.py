@@ -192,7 +192,10 @@ def test_an_unknown_key_is_named_with_the_known_ones(text, message):
     ("section", "message"),
     [
         ("[retry]\nbase = 'x'", "retry.base: expected float, got string"),
-        ("[retry]\njitter = 'some'", "retry.jitter: expected 'full', 'equal', 'proportional' or 'none', got 'some'"),
+        (
+            "[retry]\njitter = 'some'",
+            "retry.jitter: expected 'full', 'equal', 'proportional', 'decorrelated' or 'none', got 'some'",
+        ),
         ("[retry]\nmax_retries = -1", "retry: max_retries must be >= 0"),
         ("[breaker]\nfailure_rate = 2.0", "breaker: failure_rate must be above 0 and at most 1, got 2.0"),
         ("[discovery]\nttl = 60", "discovery: ttl must be from 300 to 900 seconds, got 60"),

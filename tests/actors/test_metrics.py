@@ -166,13 +166,6 @@ def metrics_of(*events: Event, now: float = 1.0, **options: Any) -> Metrics:
     return counted.metrics(now=now)
 
 
-class Wired(CallEnded, frozen=True, kw_only=True):
-    """An event that says how many wire calls it took, and on which account."""
-
-    wire_calls: int = 1
-    account: str | None = None
-
-
 def test_the_counters_of_one_request_that_failed_over():
     metrics = metrics_of(
         call("alder", "Transient", latency=2.0, cost=5),
@@ -230,8 +223,8 @@ def test_wire_calls_count_in_the_amplification_and_are_told_once_per_provider():
         counted.record(event, now=1.0)
         for event in (
             call("alder"),
-            Wired(**msgspec.structs.asdict(call("alder")), wire_calls=4),
-            Wired(**msgspec.structs.asdict(call("alder")), wire_calls=4),
+            msgspec.structs.replace(call("alder"), wire_calls=4),
+            msgspec.structs.replace(call("alder"), wire_calls=4),
             request(),
             request(),
         )
@@ -243,9 +236,7 @@ def test_wire_calls_count_in_the_amplification_and_are_told_once_per_provider():
 
 
 def test_only_the_accounts_that_were_named_are_counted():
-    events = [
-        Wired(**msgspec.structs.asdict(call(cost=3)), account=account) for account in ("run", "batch-1", None, "run")
-    ]
+    events = [msgspec.structs.replace(call(cost=3), account=account) for account in ("run", "batch-1", None, "run")]
     metrics = metrics_of(*events, accounts=("run",))
     assert {name: figures.total_cost for name, figures in metrics.accounts.items()} == {"run": 6}
     assert metrics.total.total_cost == 12

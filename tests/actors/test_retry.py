@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import math
 import random
 
@@ -8,14 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.errors import BudgetExceeded, Permanent, Throttled, Transient
-from actors.retry import Retry, RetryBudget, with_retry
+from actors.retry import ResultRejected, Retry, RetryBudget, RetryStats, SharedRetryBudget, with_retry
+from runtime.deadline import current_deadline
 
 draws = st.floats(min_value=0, max_value=1, exclude_max=True)
 policies = st.builds(
     Retry,
     base=st.floats(min_value=0, max_value=100),
     cap=st.floats(min_value=100, max_value=1e6),
-    jitter=st.sampled_from(["full", "equal", "proportional", "none"]),
+    jitter=st.sampled_from(["full", "equal", "proportional", "decorrelated", "none"]),
     proportion=st.floats(min_value=0, max_value=1),
 )
 
@@ -78,12 +80,52 @@ def test_each_jitter_draws_from_its_own_range(jitter, least, most):
     assert policy.delay(3, random=1.0) == pytest.approx(most)
 
 
-@pytest.mark.parametrize("jitter", ["full", "equal", "proportional"])
+@pytest.mark.parametrize("jitter", ["full", "equal", "proportional", "decorrelated"])
 def test_jitter_still_spreads_the_waits_that_have_reached_the_cap(jitter):
     policy = Retry(jitter=jitter)
     waits = {policy.delay(50, random=step / 100) for step in range(100)}
     assert len(waits) == 100
     assert max(waits) <= policy.cap
+
+
+@given(policies, st.integers(1, 50), draws, st.none() | st.floats(min_value=0, max_value=1e9))
+def test_whatever_the_wait_before_was_the_cap_holds_after_jitter(policy, attempt, draw, previous):
+    assert 0 <= policy.delay(attempt, random=draw, previous=previous) <= policy.cap
+
+
+def test_decorrelated_jitter_draws_from_base_to_three_times_the_wait_before():
+    policy = Retry(base=2.0, jitter="decorrelated")
+    assert [policy.delay(1, random=draw) for draw in (0.0, 0.5, 1.0)] == [2.0, 4.0, 6.0]
+    assert [policy.delay(7, random=draw, previous=5.0) for draw in (0.0, 0.5, 1.0)] == [2.0, 8.5, 15.0]
+    assert [policy.delay(7, random=draw, previous=29.0) for draw in (0.0, 1.0)] == [2.0, 30.0]
+    # A wait before that is not known is taken for the longest.
+    assert [policy.delay(attempt, random=1.0) for attempt in (1, 2, 3)] == [6.0, 18.0, 30.0]
+
+
+def test_a_late_decorrelated_wait_without_a_wait_before_is_no_overflow():
+    assert Retry(jitter="decorrelated").delay(10**9, random=0.5) == 15.5
+
+
+async def test_decorrelated_waits_grow_from_one_another(clock):
+    call = Script(clock, *[Transient("down") for _ in range(4)])
+    rng = random.Random(3)
+    with pytest.raises(Transient):
+        await with_retry(
+            call, policy=Retry(jitter="decorrelated"), rng=random.Random(3), sleep=clock.sleep, clock=clock
+        )
+    expected, before = [], 1.0
+    for _ in range(3):
+        before = 1.0 + rng.random() * (min(30.0, 3 * before) - 1.0)
+        expected.append(before)
+    assert clock.waits == expected
+
+
+@pytest.mark.parametrize("draw", [0.0, 0.25, 0.999])
+def test_the_jitter_of_the_page_keeps_within_20_to_30_percent(draw):
+    for proportion in (0.2, 0.3):
+        policy = Retry(jitter="proportional", proportion=proportion)
+        for attempt, centre in ((1, 1.0), (2, 2.0), (3, 4.0), (4, 8.0)):
+            assert abs(policy.delay(attempt, random=draw) - centre) <= proportion * centre + 1e-9
 
 
 def test_a_retry_before_the_first_is_a_mistake():
@@ -209,6 +251,134 @@ async def test_one_seed_gives_one_row_of_waits():
         rows.append(clock.waits)
     assert rows[0] == rows[1]
     assert len(set(rows[0])) == 3
+
+
+async def test_a_retry_after_within_the_deadline_of_the_request_is_kept_and_beyond_it_raises_at_once(clock):
+    token = current_deadline.set(clock.now + 10.0)
+    try:
+        call = Script(clock, Throttled("slow down", retry_after=9.0), Throttled("again", retry_after=1.0))
+        with pytest.raises(Throttled, match="again"):
+            await with_retry(call, timeout=60.0, sleep=clock.sleep, clock=clock)
+    finally:
+        current_deadline.reset(token)
+    assert clock.waits == [9.0]
+
+
+async def test_an_unwanted_result_is_retried_until_it_is_wanted(clock):
+    call = Script(clock, None, "", "answer")
+    stats = RetryStats()
+    answer = await with_retry(
+        call, retry_on_result=lambda result: not result, stats=stats, sleep=clock.sleep, clock=clock
+    )
+    assert (answer, stats.attempts, stats.gave_up) == ("answer", 3, None)
+
+
+async def test_a_result_that_is_never_wanted_is_raised_and_not_lost(clock):
+    call = Script(clock, *["draft"] * 4)
+    seen: list[str] = []
+    with pytest.raises(ResultRejected, match="refuses its result") as caught:
+        await with_retry(
+            call,
+            retry_on_result=lambda result: result == "draft",
+            is_retryable=lambda _: False,
+            on_retry=lambda _, error, __: seen.append(type(error).__name__),
+            sleep=clock.sleep,
+            clock=clock,
+        )
+    assert (caught.value.result, caught.value.outcome, caught.value.charged) == ("draft", "done", "held")
+    assert (call.calls, seen) == (4, ["ResultRejected"] * 3)
+
+
+async def test_a_result_that_a_call_further_in_rejected_is_an_error_like_any_other(clock):
+    call = Script(clock, ResultRejected("draft"))
+    with pytest.raises(ResultRejected):
+        await with_retry(call, retry_on_result=bool, is_retryable=lambda _: False, sleep=clock.sleep, clock=clock)
+    assert call.calls == 1
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "options", "told"),
+    [
+        (["answer"], {}, (1, None)),
+        ([Transient("1"), "answer"], {}, (2, None)),
+        ([Transient("1"), ValueError("2")], {}, (2, "permanent")),
+        ([Transient(str(number)) for number in range(4)], {}, (4, "max_retries")),
+        ([Throttled("1", retry_after=99.0)], {"timeout": 5.0}, (1, "timeout")),
+        ([Transient("1")], {"budget": SharedRetryBudget(RetryBudget(tokens=0.0, min_per_second=0.0))}, (1, "budget")),
+    ],
+    ids=str,
+)
+async def test_the_number_of_attempts_and_the_reason_for_the_last_are_told(clock, outcomes, options, told):
+    stats = RetryStats()
+    call = Script(clock, *outcomes)
+    last = outcomes[-1]
+    raised: BaseException | None = None
+    try:
+        assert await with_retry(call, stats=stats, sleep=clock.sleep, clock=clock, **options) == last
+    except (Transient, Throttled, ValueError) as error:
+        raised = error
+    assert raised is (last if isinstance(last, Exception) else None)
+    assert (stats.attempts, stats.gave_up) == told
+    assert stats.waited == pytest.approx(sum(clock.waits))
+
+
+async def test_a_call_that_hangs_until_the_timeout_is_told_as_such():
+    stats = RetryStats()
+    with pytest.raises(TimeoutError, match="within 3 s, in attempt 1"):
+        await with_retry(anyio.sleep_forever, timeout=3.0, stats=stats)
+    assert (stats.attempts, stats.gave_up) == (1, "timeout")
+
+
+async def test_calls_share_one_budget_so_that_an_outage_costs_a_tenth_more_and_not_four_times_as_much(clock):
+    budget, calls = SharedRetryBudget(RetryBudget(tokens=10.0, min_per_second=0.0)), 0
+
+    async def down() -> None:
+        nonlocal calls
+        calls += 1
+        raise Transient("down")
+
+    for _ in range(1_000):
+        with pytest.raises(Transient):
+            await with_retry(down, budget=budget, sleep=clock.sleep, clock=clock)
+    assert 1_000 + 100 <= calls <= 1_000 + 10 + 100
+    assert repr(budget).startswith("<SharedRetryBudget 0.")
+
+
+async def test_even_a_quiet_client_has_its_floor_of_retries(clock):
+    budget = SharedRetryBudget(RetryBudget(tokens=0.0, min_per_second=0.5))
+    for passed, calls in ((0.0, 1), (2.0, 2), (0.0, 1)):
+        clock.now += passed
+        call = Script(clock, Transient("1"), "answer")
+        with contextlib.suppress(Transient):
+            await with_retry(call, budget=budget, policy=Retry(base=0.0), sleep=clock.sleep, clock=clock)
+        assert call.calls == calls
+
+
+async def test_a_retry_that_is_cancelled_while_it_waits_goes_back_to_the_budget():
+    budget = SharedRetryBudget(RetryBudget(tokens=5.0, ratio=0.0, min_per_second=0.0))
+
+    async def down() -> None:
+        raise Transient("down")
+
+    task = asyncio.create_task(with_retry(down, budget=budget, policy=Retry(jitter="none")))
+    await asyncio.sleep(2.0)
+    # The first retry was made, the second waits.
+    assert budget.budget.tokens == 3.0
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert budget.budget.tokens == 4.0
+
+
+async def test_a_report_that_fails_takes_no_retry_from_the_budget(clock):
+    budget = SharedRetryBudget(RetryBudget(tokens=5.0, ratio=0.0, min_per_second=0.0))
+
+    def broken(*_: object) -> None:
+        raise OSError("pipe closed")
+
+    with pytest.raises(OSError, match="pipe"):
+        await with_retry(Script(clock, Transient("1")), on_retry=broken, budget=budget, sleep=clock.sleep, clock=clock)
+    assert budget.budget.tokens == 5.0
 
 
 def test_ten_first_attempts_earn_one_retry():

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.provider import Provider
-from actors.selection import STRATEGIES, quality, rank, select_best
+from actors.selection import ADAPTIVE_STRATEGIES, STRATEGIES, Signals, quality, rank, select_best, two_choices
 
 
 def provider(name: str, **fields: object) -> Provider:
@@ -121,3 +121,93 @@ def test_a_difference_that_quality_rounds_away_still_decides():
     better = provider("b", success_rate=math.nextafter(0.1, 1), reputation=100)
     assert quality(worse) == quality(better)
     assert select_best([worse, better], "balanced") is better
+
+
+# The strategies that go by signals.
+
+signals = st.builds(
+    Signals,
+    loads=st.dictionaries(st.text(alphabet="abcdef", min_size=1, max_size=4), st.sampled_from([0.5, 1.0, 2.0])),
+    draws=st.none() | st.tuples(st.floats(0, 1, exclude_max=True), st.floats(0, 1, exclude_max=True)),
+    samples=st.dictionaries(st.text(alphabet="abcdef", min_size=1, max_size=4), st.floats(0, 1)),
+)
+every_strategy = st.sampled_from((*STRATEGIES, *ADAPTIVE_STRATEGIES))
+
+
+@given(markets, every_strategy, signals, st.randoms(use_true_random=False))
+def test_with_any_signals_nobody_is_lost_nothing_is_mutated_and_the_order_given_does_not_matter(
+    market, strategy, given_signals, rng
+):
+    before, shuffled = list(market), list(market)
+    ranked = rank(market, strategy, given_signals)
+    rng.shuffle(shuffled)
+    assert market == before
+    assert ranked is not market
+    assert sorted(one.name for one in ranked) == sorted(one.name for one in market)
+    assert rank(shuffled, strategy, given_signals) == ranked
+    assert select_best(market, strategy, given_signals) == ranked[0]
+
+
+@given(markets, every_strategy)
+def test_a_tuple_is_ranked_as_a_list_is(market, strategy):
+    assert rank(tuple(market), strategy) == rank(market, strategy)
+
+
+@pytest.mark.parametrize("strategy", [*STRATEGIES, *ADAPTIVE_STRATEGIES])
+def test_one_candidate_and_none_are_no_special_case(strategy):
+    draws = Signals(draws=(0.99, 0.99))
+    assert rank([GOOD], strategy, draws) == [GOOD]
+    assert rank([], strategy, draws) == []
+
+
+@given(st.integers(2, 9), st.floats(0, 1, exclude_max=True), st.floats(0, 1, exclude_max=True))
+def test_two_choices_are_two_different_ones_and_the_less_loaded_wins(count, first, second):
+    loads = [float(index * 7 % count) for index in range(count)]
+    chosen = two_choices(loads, first, second)
+    one = int(first * count)
+    assert loads[chosen] <= loads[one]
+    if chosen == one:
+        # The other one was not lighter, whichever it was; so the heaviest is never the one chosen.
+        assert two_choices([0.0 if index == one else 1.0 for index in range(count)], first, second) == one
+    assert two_choices([1.0 if index == one else 0.0 for index in range(count)], first, second) != one
+
+
+def test_the_most_loaded_of_all_is_never_chosen_by_two_choices():
+    steps = [step / 20 for step in range(20)]
+    loads = {one.name: load for one, load in zip(MARKET, (9.0, 1.0, 2.0, 3.0), strict=True)}
+    chosen = [
+        select_best(MARKET, "least_loaded", Signals(loads=loads, draws=(first, second))).name
+        for first in steps
+        for second in steps
+    ]
+    counts = {one.name: chosen.count(one.name) for one in MARKET}
+    assert counts["good"] == 0
+    assert counts["cheap"] > counts["fast"] > counts["solid"] > 0
+
+
+def test_without_draws_the_least_loaded_of_all_comes_first_and_the_others_by_load():
+    loads = {"good": 3.0, "cheap": 2.0, "fast": 4.0, "solid": 1.0}
+    assert rank(MARKET, "least_loaded", Signals(loads=loads)) == [SOLID, CHEAP, GOOD, FAST]
+    assert select_best(MARKET, "least_loaded") is FAST
+
+
+def test_behind_the_one_chosen_the_others_stand_by_load():
+    loads = {"good": 3.0, "cheap": 2.0, "fast": 4.0, "solid": 1.0}
+    ranked = rank(MARKET, "least_loaded", Signals(loads=loads, draws=(0.5, 0.99)))
+    assert ranked == [GOOD, SOLID, CHEAP, FAST]
+
+
+def test_a_bandit_pays_a_third_of_the_price_range_for_the_whole_of_the_quality():
+    dear, cheap = provider("dear", price=30), provider("cheap", price=10)
+    for gain, chosen in ((0.2, cheap), (0.34, dear), (1.0, dear)):
+        assert select_best([dear, cheap], "bandit", Signals(samples={"dear": gain, "cheap": 0.0})) is chosen
+
+
+def test_a_bandit_that_knows_no_sample_goes_by_what_is_declared():
+    better, worse = provider("b", reputation=90), provider("a", reputation=10)
+    assert rank([worse, better], "bandit") == [better, worse]
+
+
+def test_balanced_over_equal_values_goes_by_what_differs():
+    fast, slow = provider("b", response_time=1.0), provider("a", response_time=2.0)
+    assert rank([slow, fast], "balanced") == [fast, slow]

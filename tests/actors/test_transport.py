@@ -97,3 +97,23 @@ def test_a_call_that_could_never_succeed_is_refused(field, value):
     fields = {"service": "s", "input": 1, "request_id": "r", "idempotency_key": "k", "max_cost": 0, "timeout": 1.0}
     with pytest.raises(ValueError, match=field):
         ProviderCall(**(fields | {field: value}))
+
+
+async def test_what_an_sdk_retried_on_its_own_is_told_by_the_reply_and_by_the_error():
+    async def answers(_: ProviderCall) -> ProviderReply:
+        return ProviderReply(output="x", wire_calls=3)
+
+    async def fails(_: ProviderCall) -> ProviderReply:
+        raise Transient("down", provider="acme", wire_calls=4)
+
+    async def says_nothing(_: ProviderCall) -> str:
+        raise ConnectionResetError
+
+    doors = [FunctionTransport(one, paid=False, idempotent="nature") for one in (answers, fails, says_nothing)]
+    assert (await doors[0].call(a_call())).wire_calls == 3
+    for door, expected in zip(doors[1:], (4, 1), strict=True):
+        with pytest.raises(Transient) as caught:
+            await door.call(a_call())
+        assert caught.value.wire_calls == expected
+    with pytest.raises(ValueError, match="wire_calls must be >= 0"):
+        ProviderReply(output=None, wire_calls=-1)

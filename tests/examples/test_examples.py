@@ -12,6 +12,17 @@ from runtime.simulation import explore, find_scenario
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SAYS = {
+    "concurrent_requests.py": [
+        "18 done, ['text 7', 'text 17'] failed, in 4 s, 5 at once",
+        "one every 0.2 s",
+        "250 items",
+    ],
+    "provider_discovery.py": ["best: alder, cheapest: cedar, fastest: birch", "by cedar, for $0.05 in 2 attempts"],
+    "retry_logic.py": [
+        "Transient raised after 4 attempts",
+        "5 were made, 95 failed fast",
+        "1000 callers at once: 1 probe",
+    ],
     "failure_drills.py": [
         "200 of 200 answered",
         "0 of them too early, 0 breakers opened",

@@ -1,0 +1,132 @@
+"""The troubles that the cast must survive: tests put ours through them, the benchmark puts others through them too.
+
+A trouble is an async function of a simulation and a contender, which returns the figures of the run. What is drawn is
+drawn from the seed before the contender begins, so that one seed is the same trouble for everybody.
+"""
+
+from __future__ import annotations
+
+from benchmarks.troubles import crowds, health, inputs, later, limits
+from benchmarks.troubles.contenders import BY_HAND as BY_HAND
+from benchmarks.troubles.contenders import OURS as OURS
+from benchmarks.troubles.contenders import SEED as SEED
+from benchmarks.troubles.contenders import Contender as Contender
+from benchmarks.troubles.contenders import all_contenders as all_contenders
+from benchmarks.troubles.contenders import ours as ours
+from benchmarks.troubles.outcome import Outcome as Outcome  # noqa: TC001 - it is exported.
+from benchmarks.troubles.trouble import MUST, Trouble
+
+RETRY = "3 retries with backoff and jitter"
+BREAKER = "5 failures open the circuit for 30-60 s"
+FALLBACK = "primary fails: try alternative strategies"
+LIMITS = "respect rate limits"
+
+TROUBLES: dict[str, Trouble] = {
+    "outage": Trouble(promise=FALLBACK, scenario=health.outage),
+    "brown-out": Trouble(
+        promise=RETRY,
+        scenario=health.brown_out,
+        # A probe may succeed, so that it is called more than once in each wait.
+        must={"success": ">= 0.999", "amplification": "<= 1.05", "time_to_return": "<= 40", "paid_twice": "<= 0"},
+    ),
+    "correlated outage": Trouble(promise=FALLBACK, scenario=health.correlated_outage),
+    "flapping": Trouble(
+        promise=BREAKER,
+        scenario=health.flapping,
+        # Whoever comes back after each probe fails anew: it is no dead provider, and twice as much is lost on it.
+        must={"success": ">= 0.999", "amplification": "<= 1.07", "time_to_return": "<= 40", "paid_twice": "<= 0"},
+    ),
+    "slow loris": Trouble(promise=BREAKER, scenario=health.slow_loris),
+    "slow loris, paid": Trouble(
+        promise="none: no timeout, no idempotency key",
+        scenario=health.paid_slow_loris,
+        must={name: bound for name, bound in MUST.items() if name != "success"},
+    ),
+    "half-open stampede": Trouble(promise=BREAKER, scenario=health.half_open_stampede),
+    "fails fast": Trouble(
+        promise="filter and select strategy",
+        scenario=health.fails_fast,
+        must={"success": ">= 0.999", "amplification": "<= 1.05", "paid_twice": "<= 0"},
+    ),
+    "429, limit known": Trouble(
+        promise=LIMITS,
+        scenario=limits.known_limit,
+        must={"success": ">= 0.999", "amplification": "<= 1.05", "throttled": "<= 0", "paid_twice": "<= 0"},
+    ),
+    "429, limit unknown": Trouble(
+        promise=LIMITS,
+        scenario=limits.unknown_limit,
+        must={"success": ">= 0.999", "amplification": "<= 1.05", "paid_twice": "<= 0"},
+    ),
+    "429 storm": Trouble(
+        promise=LIMITS,
+        scenario=limits.throttle_storm,
+        must={"success": ">= 0.999", "amplification": "<= 1.05", "time_to_return": "<= 40", "paid_twice": "<= 0"},
+    ),
+    "quota exhausted": Trouble(
+        promise="non-retryable: insufficient funds",
+        scenario=limits.quota_exhausted,
+        must={"success": ">= 0.999", "amplification": "<= 1.05", "time_to_return": "<= 40", "paid_twice": "<= 0"},
+    ),
+    "herd at recovery": Trouble(promise="jitter prevents a thundering herd", scenario=crowds.herd),
+    "metastable overload": Trouble(
+        promise="limit concurrency based on capacity",
+        scenario=crowds.metastable,
+        # Nobody can serve while the only provider is too slow: what counts is that it ends with its cause.
+        must={"success_after": ">= 0.999", "time_to_return": "<= 40", "amplification": "<= 1.05"},
+    ),
+    "mass cancellation": Trouble(
+        promise="none",
+        scenario=crowds.mass_cancellation,
+        must={
+            "success": ">= 0.999",
+            "amplification": "<= 1.05",
+            "time_to_return": "<= 40",
+            "paid_twice": "<= 0",
+            "left": "<= 0",
+        },
+    ),
+    "poison, 400": Trouble(
+        promise="fail fast: invalid input",
+        scenario=inputs.poison_refused,
+        must={"success": ">= 0.999", "amplification": "<= 1.05", "paid_twice": "<= 0", "poison_reported": "<= 0"},
+    ),
+    "poison, crash": Trouble(
+        promise="none",
+        scenario=inputs.poison_crashes,
+        must={"success": ">= 0.999", "paid_twice": "<= 0", "poison_reported": "<= 0"},
+    ),
+    "registry down": Trouble(
+        promise="cache for 5-15 minutes",
+        scenario=inputs.registry_down,
+        must={"success": ">= 0.999", "amplification": "<= 1.05", "paid_twice": "<= 0"},
+    ),
+    "tokens and requests": Trouble(
+        promise=LIMITS,
+        scenario=later.tokens_and_requests,
+        must={"success": ">= 0.999", "amplification": "<= 1.05", "throttled": "<= 0", "paid_twice": "<= 0"},
+        skipped=later.NO_TOKENS,
+    ),
+    "bulk against interactive": Trouble(
+        promise="none",
+        scenario=later.bulk_against_interactive,
+        must={"success": ">= 0.999", "interactive_p99": "<= 2"},
+        skipped=later.NO_TENANTS,
+    ),
+    "global slowness": Trouble(promise="none", scenario=later.global_slowness, skipped=later.NO_HEDGE),
+    "silent quality drop": Trouble(
+        promise="none",
+        scenario=later.silent_quality_drop,
+        must={"success": ">= 0.8", "amplification": "<= 1.05"},
+        skipped=later.NO_BANDIT,
+    ),
+}
+"""Every trouble by its name."""
+
+
+def figure(outcome: Outcome, name: str) -> float | None:
+    """Return a figure of a run by its name, also one that its trouble alone counts; None where it means nothing."""
+    if name in outcome.more:
+        return outcome.more[name]
+    value: float | None = getattr(outcome, name)
+    return value
