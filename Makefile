@@ -4,6 +4,7 @@
 
 VENV ?= .venv
 PYTHON ?=
+PYTEST_ARGS ?=
 PIP = "$(VENV)/bin/python" -m pip --disable-pip-version-check
 CACHES = .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis build understudy.egg-info
 
@@ -21,7 +22,7 @@ demo: $(VENV)/.installed-cli ## Run a batch of requests over three providers tha
 	@"$(VENV)/bin/understudy" demo
 
 test: $(VENV)/.installed-dev ## Run every test, doctest and documentation block.
-	@"$(VENV)/bin/pytest"
+	@"$(VENV)/bin/pytest" $(PYTEST_ARGS)
 
 check: $(VENV)/.installed-dev ## Check format, lint, strict types and import contracts.
 	"$(VENV)/bin/ruff" format --check .

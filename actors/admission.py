@@ -32,6 +32,7 @@ from actors.errors import (
     CallFailed,
     DeadlineTooShort,
     NotAdmitted,
+    QuotaExhausted,
     RateLimited,
     Throttled,
 )
@@ -53,6 +54,12 @@ if TYPE_CHECKING:
     from actors.account import Account
     from actors.limit_headers import HeardLimit
     from actors.market import Listing
+
+
+PROBE_MARGIN = 1.5
+"""How many times the usual latency a probe must have, lest it fails for want of time and proves nothing."""
+UNPAID_FOR = 10.0
+"""Seconds to leave a provider alone whose quota is exhausted."""
 
 
 class TargetState(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,6 +141,10 @@ def admit(
     if isinstance(permission, Refused):
         return _refused_by_breaker(state.breaker, permission, name, now)
     next_breaker, permit = permission
+    needed = state.limit.usual_latency * (PROBE_MARGIN if permit.probe else 1.0)
+    if deadline - now < needed:
+        # It would be abandoned, worked on all the same, and say nothing of the provider.
+        return Never(DeadlineTooShort(needed=needed, left=deadline - now, provider=name))
     places = places_of(state, permit, now=now, breaker=breaker)
     if state.under_way >= places:
         full = BulkheadFull(name, max_concurrency=places)
@@ -205,23 +216,19 @@ def settle(
         after = after_cancellation(state.breaker, permit, now=now)
     limit, answers = state.limit, state.answers
     throttled = isinstance(error, Throttled)
-    if answered or throttled or (timed_out and timeout >= own_timeout):
+    had_its_time = timed_out and timeout >= own_timeout
+    if answered or throttled or had_its_time or (timed_out and limit.is_slow(latency)):
+        # Also one that was cut off, but late: calls that nobody waits for any more are what an overload lives on.
         limit = limit.after(latency, state.under_way, now, dropped=not answered)
-        answers = answers if throttled else answers.after(latency, timed_out=timed_out)
-    quota, learned, started = state.quota, state.learned, permit.admitted
-    if isinstance(error, NotAdmitted):
-        if admitted.grant is not None and quota is not None:
+    if answered or had_its_time:
+        answers = answers.after(latency, timed_out=timed_out)
+    quota = state.quota
+    if quota is not None and admitted.grant is not None:
+        if isinstance(error, NotAdmitted):
             quota = quota.refund(admitted.grant)
-        learned = after_no_run(learned, admitted.begun)
-    elif used and admitted.grant is not None and quota is not None:
-        quota = quota.correct(admitted.grant, used, now)
-    if throttled:
-        retry_after = error.retry_after if error is not None else None
-        learned = after_throttled(learned, now, retry_after, started=started, random=random)
-    elif answered:
-        learned = after_success(learned, now, started=started)
-    if heard:
-        learned = after_headers(learned, heard, now)
+        elif used:
+            quota = quota.correct(admitted.grant, used, now)
+    learned = what_was_learned(state.learned, admitted, error, answered=answered, heard=heard, now=now, random=random)
     return TargetState(
         breaker=after,
         quota=quota,
@@ -231,6 +238,30 @@ def settle(
         retries=state.retries,
         under_way=state.under_way - 1,
     )
+
+
+def what_was_learned(
+    learned: LearnedLimit,
+    admitted: Admitted,
+    error: CallFailed | None,
+    *,
+    answered: bool,
+    heard: Sequence[HeardLimit],
+    now: float,
+    random: float,
+) -> LearnedLimit:
+    """Return what the end of a call tells of limits that nobody stated."""
+    started = admitted.permit.admitted
+    if isinstance(error, NotAdmitted):
+        learned = after_no_run(learned, admitted.begun)
+    elif isinstance(error, Throttled):
+        learned = after_throttled(learned, now, error.retry_after, started=started, random=random)
+    elif isinstance(error, QuotaExhausted):
+        # Somebody has to pay first; until then it need not be asked by every request.
+        learned = after_throttled(learned, now, error.retry_after or UNPAID_FOR, started=started, random=random)
+    elif answered:
+        learned = after_success(learned, now, started=started)
+    return after_headers(learned, heard, now) if heard else learned
 
 
 def line_of(provider: str) -> Line:

@@ -25,6 +25,8 @@ AFTER_DROP = 0.9
 """What is left of the limit after a call that was throttled or ran into its timeout."""
 WARM_UP = 20
 """The calls after which it is known what is usual; the first answers to come are the fastest ones."""
+KNOWN_AFTER = 5
+"""The answers after which it is known about how long one takes."""
 USUAL_FALLS_WITHIN, USUAL_RISES_WITHIN = 60.0, 600.0
 """The seconds in which what is fast now, or slow now, comes to be usual."""
 MAX_SILENCE = 10.0
@@ -60,6 +62,15 @@ class ConcurrencyLimit(msgspec.Struct, frozen=True):
     def allowed(self) -> int:
         """The calls that may be under way at once."""
         return min(int(self.limit), self.max_concurrency)
+
+    @property
+    def usual_latency(self) -> float:
+        """The seconds that an answer usually takes; 0.0 as long as that is not known."""
+        return math.exp(self.usual) if self.samples >= KNOWN_AFTER else 0.0
+
+    def is_slow(self, latency: float) -> bool:
+        """Tell whether so many seconds are much longer than usual, as far as that is known."""
+        return self.samples >= WARM_UP and latency > SHORTEST and math.log(latency) - self.usual > TOLERANCE
 
     def after(self, latency: float, under_way: int, now: float, *, dropped: bool = False) -> ConcurrencyLimit:
         """Return the limit after a call that took `latency` seconds, `under_way` of them at once, itself included.

@@ -23,6 +23,8 @@ from runtime import Refusal
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from actors.limit_headers import HeardLimit
+
 Outcome: TypeAlias = Literal["not_started", "unknown", "done"]
 """What is known of the call: it never took effect, nobody knows, or the provider answered it."""
 Charged: TypeAlias = Literal["no", "held", "yes"]
@@ -33,13 +35,15 @@ class CallFailed(Refusal):
     """A call to a provider, or a request over several, that has no result; catch it to catch every family.
 
     `provider` is who was called, `retry_after` the seconds to wait at least before the next try, `status`
-    the HTTP status; each is None where there is none. `wire_calls` are the requests that went out for this one
-    attempt: more than 1 where what lies below retries on its own, or follows redirects.
+    the HTTP status; each is None where there is none. `limits` is what the provider said of its limits, and
+    `wire_calls` are the requests that went out for this one attempt: more than 1 where what lies below retries on its
+    own, or follows redirects.
     """
 
     outcome: Outcome = "unknown"
     charged: Charged = "no"
     wire_calls: int = 1
+    limits: tuple[HeardLimit, ...] = ()
 
     retryable: ClassVar[bool] = False
     """Whether the same call to the same provider may succeed if it is tried again, and is safe to try."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from actors.classification import classify
 from actors.errors import BulkheadFull, CallFailed
 from actors.transport import ProviderCall, ProviderReply
 from runtime import Actor, Request, handles
@@ -58,8 +59,8 @@ class ProviderGateway(Actor[Call | CheckHealth]):
     """Makes the calls to one provider, at most `max_concurrency` at the same time.
 
     It decides nothing: no retry, no breaker, no money. An error of a call that is not a `CallFailed` is a bug of the
-    transport and crashes the gateway; its supervisor starts another. A check that fails, however, only finds the
-    provider unhealthy, because the calls under way must not suffer for it.
+    transport. It is logged, and counts as a connection that broke; the other calls under way, which may be paid, must
+    not suffer for it. The breaker sees to it that a transport which does nothing else is replaced.
     """
 
     def __init__(self, listing: Listing) -> None:
@@ -86,6 +87,17 @@ class ProviderGateway(Actor[Call | CheckHealth]):
         message.sending.is_sent = True
         try:
             return await self.transport.call(message.call)
+        except CallFailed:
+            raise
+        except Exception as bug:
+            name = self.listing.provider.name
+            self.context.log.opt(exception=bug).error("a bug of the transport to {!r}: {!r}", name, bug)
+            raise classify(
+                ConnectionResetError(f"a bug of the transport: {type(bug).__name__}: {bug}"),
+                provider=name,
+                paid=message.call.max_cost > 0,
+                idempotent=self.transport.idempotent != "no",
+            ) from bug
         finally:
             self.under_way -= 1
 

@@ -20,6 +20,7 @@ import msgspec
 from actors.classification import classify, classify_status, parse_retry_after
 from actors.error_bodies import error_in_body
 from actors.errors import BulkheadFull, CallFailed, OutcomeUnknown, Permanent, Transient
+from actors.limit_headers import HeardLimit, parse_limits
 from actors.money import to_micros
 from actors.transport import Idempotent, ProviderCall, ProviderReply
 
@@ -71,6 +72,11 @@ class _Arrived(msgspec.Struct, frozen=True):
     @property
     def text(self) -> str:
         return self.body.decode(errors="replace")
+
+    @property
+    def limits(self) -> tuple[HeardLimit, ...]:
+        """What the headers say of the provider's limits."""
+        return parse_limits(self.headers, now=datetime.now(UTC))
 
     @property
     def retry_after(self) -> float | None:
@@ -222,7 +228,7 @@ class HttpTransport:
                 paid=paid,
                 idempotent=not paid or self.idempotent != "no",
             )
-            failure.wire_calls = arrived.wire_calls
+            failure.wire_calls, failure.limits = arrived.wire_calls, arrived.limits
             raise failure
         return arrived
 
@@ -277,7 +283,7 @@ class HttpTransport:
         if answer.output is msgspec.UNSET or answer.output is None:
             # An output that came is used, whatever else is said: it may have been paid.
             self._raise_error_in(answer, arrived)
-        return ProviderReply(output=answer.output, cost=cost, wire_calls=arrived.wire_calls)
+        return ProviderReply(output=answer.output, cost=cost, wire_calls=arrived.wire_calls, limits=arrived.limits)
 
     def _raise_error_in(self, answer: _Answer, arrived: _Arrived) -> None:
         failure = error_in_body(
@@ -289,7 +295,7 @@ class HttpTransport:
             idempotent=not self.paid or self.idempotent != "no",
         )
         if failure is not None:
-            failure.wire_calls = arrived.wire_calls
+            failure.wire_calls, failure.limits = arrived.wire_calls, arrived.limits
             raise failure
         if answer.output is msgspec.UNSET:
             raise self._malformed(f"neither output nor error: {arrived.text[:200]!r}", arrived)

@@ -17,7 +17,7 @@ import msgspec
 from actors.accounts import Accounts
 from actors.admission import Admission, Admitted, Later, TargetState, admit, line_for_money, line_of, settle
 from actors.bandit import Answers, Bandit, ScoreAnswer, after_score, samples
-from actors.breaker import BreakerState, Closed, HalfOpen, Open, isolate, release
+from actors.breaker import BreakerState, Closed, HalfOpen, Open, isolate, release, share
 from actors.discovery import Discover, Discovery, registry_of
 from actors.errors import Attempt, CallFailed, DeadlineTooShort, NoProvider, Permanent, RegistryDown
 from actors.events import BreakerClosed, BreakerHalfOpened, BreakerOpened, CallEnded, RequestEnded, Rerouted, Retried
@@ -209,11 +209,23 @@ class Supervisor(
             job.listings[name] = listing
         if not job.listings:
             raise NoProvider(message.service, offered=len(found.listings), dropped=dropped)
-        if found.standing_back:
-            # What breakers and limits say is seen here first hand, and no mark must outlast it.
-            job.standing_back = tuple(name for name, why in found.standing_back.items() if why == CHECK_FAILED)
+        # What breakers and limits say is seen here first hand, and no mark must outlast it.
+        job.standing_back = (
+            *(name for name, why in found.standing_back.items() if why == CHECK_FAILED),
+            *self._eased_in(job),
+        )
         if not ADAPTIVE.isdisjoint(message.strategies):
             job.signals = self._signals(job, found.observed)
+
+    def _eased_in(self, job: Job) -> Iterator[str]:
+        """Name the providers that have just come back, and get only a part of the requests, and not this one."""
+        now, config = self.context.now(), self.market.breaker
+        for name, target in job.candidates.items():
+            state = target.state.breaker
+            if isinstance(state, Closed) and state.since is not None:
+                part = share(state, now, config)
+                if part < 1 and self.context.random.random() >= part:
+                    yield name
 
     def _signals(self, job: Job, observed: Mapping[str, Observed]) -> Signals:
         """Return what the adaptive strategies go by, drawn once for each request."""
@@ -352,21 +364,20 @@ class Supervisor(
         finally:
             # Also where the caller was cancelled: then there is neither a reply nor an error.
             cost = job.settle(target, admitted, reply, error, sending)
-            now = self.context.now()
+            now, told = self.context.now(), reply if reply is not None else error
             after = settle(
                 target.state,
                 admitted,
                 error,
                 answered=reply is not None,
                 used=NO_WEIGHTS if reply is None else reply.weights,
-                heard=() if reply is None else reply.limits,
+                heard=() if told is None else told.limits,
                 timeout=call.timeout,
                 own_timeout=own_timeout,
                 now=now,
                 breaker=self.market.breaker,
                 random=self.context.random.random(),
             )
-            told = reply if reply is not None else error
             self._settle(
                 job,
                 target,

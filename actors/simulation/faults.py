@@ -76,7 +76,7 @@ class Flapping(ProviderFault, frozen=True, kw_only=True):
 
 
 class Bug(ProviderFault, frozen=True, kw_only=True):
-    """The transport itself is broken: it raises KeyError, which crashes its gateway, before anything is sent."""
+    """The transport itself is broken: it raises KeyError before anything is sent."""
 
 
 class Hanging(ProviderFault, frozen=True, kw_only=True):

@@ -296,7 +296,7 @@ async def test_throttling_an_exhausted_quota_and_cancelled_callers_never_trip():
     async with staged(offer("a", script, max_concurrency=100), retry=Retry(max_retries=0)) as stage:
         for _ in range(60):
             with pytest.raises(AllProvidersFailed):
-                await stage.request()
+                await stage.request(timeout=100)
         await asyncio.sleep(60)
         tasks = [asyncio.create_task(stage.request()) for _ in range(40)]
         await steps(10)
@@ -709,8 +709,8 @@ async def test_a_transport_that_crashes_takes_down_neither_the_supervisor_nor_th
         for _ in range(10):
             assert (await stage.request()).output == "b"
         assert len(stage.of(BreakerOpened)) == 1
-        crashed = [event for event in stage.of(ActorEnded) if event.exit.error is not None]
-        assert len(crashed) == Buggy.closed == 5
+        assert stage.of(ActorFailed) == []
+        assert Buggy.closed == 1  # With the gateway, when the breaker opened.
         stage.assert_at_rest()
 
 
