@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from actors.market import Listing
 
 
-PROBE_MARGIN = 1.5
+PROBE_MARGIN = 2.5
 """How many times the usual latency a probe must have, lest it fails for want of time and proves nothing."""
 UNPAID_FOR = 10.0
 """Seconds to leave a provider alone whose quota is exhausted."""
@@ -207,9 +207,10 @@ def settle(
     permit = admitted.permit
     latency = now - permit.admitted
     timed_out = error is not None and error.blames_provider and latency >= timeout
+    was_cut_off = timed_out and timeout < own_timeout / 2 and not state.limit.is_slow(latency)
     if answered:
         after = breaker_after_success(state.breaker, permit, now=now, config=breaker, random=random)
-    elif error is not None and error.blames_provider and not (timed_out and timeout < own_timeout / 2):
+    elif error is not None and error.blames_provider and not was_cut_off:
         after = after_failure(state.breaker, permit, now=now, config=breaker, random=random)
     else:
         # Also a call that its request's deadline cut off before it had its time.

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from actors.money import to_micros
+from actors.preflight import NO_REQUIREMENT, Requirement
 from actors.provider import ProviderFilter
 from actors.requests import SmartRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from actors.money import Amount
     from actors.requests import SmartResult
@@ -27,11 +28,14 @@ async def smart_request(
     input: Any,  # noqa: A002 - the seed's name.
     budget: Amount | None = None,
     where: ProviderFilter | None = None,
+    needs: Requirement = NO_REQUIREMENT,
     strategy: Strategy = "best",
     fallback_strategies: Sequence[Strategy] = (),
     health_check: bool = False,
     timeout: float = 30.0,  # noqa: ASYNC109 - it travels as a deadline.
     account: str | None = None,
+    weights: Mapping[str, int] | None = None,
+    tenant: str | None = None,
     request_id: str | None = None,
     idempotency_key: str | None = None,
 ) -> SmartResult:
@@ -40,7 +44,8 @@ async def smart_request(
     Providers that pass `where` are ranked by `strategy`; after each failure the next comes by the next of
     `fallback_strategies`, the last of which holds on until providers, money (`budget`: dollars as str, int or Decimal)
     or time (`timeout` seconds) run out. With `health_check` a provider is asked for its health first, unless that is
-    known. `account` names an account opened at the supervisor that this request draws on too.
+    known. `account` names an account opened at the supervisor that this request draws on too. `needs`, `weights` and
+    `tenant` are as in `SmartRequest`.
 
     Raises a member of `CallFailed`: `AllProvidersFailed` with every attempt, `OutcomeUnknown` where a call may have
     been paid for without an answer, `Permanent` for the caller's own mistake, or `NotAdmitted` where nobody was
@@ -52,9 +57,12 @@ async def smart_request(
         timeout=timeout,
         budget=None if budget is None else to_micros(budget),
         where=where or ProviderFilter(),
+        needs=needs,
         strategies=(strategy, *fallback_strategies),
         health_check=health_check,
         account=account,
+        weights=dict(weights or {}),
+        tenant=tenant,
         request_id=request_id,
         idempotency_key=idempotency_key,
     )

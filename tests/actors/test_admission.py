@@ -265,3 +265,30 @@ def test_what_is_admitted_keeps_every_limit(**facts: Any):
         assert decision.state.retries.tokens >= 0
     else:
         assert decision.refusal.outcome == "not_started"
+
+
+USED_TO_ONE_SECOND = ConcurrencyLimit(10, present=0.0, usual=0.0, samples=20)
+
+
+def test_a_call_that_cannot_end_in_time_is_not_begun():
+    state = TargetState(limit=USED_TO_ONE_SECOND)
+    late = decide(state, deadline=100.9)
+    assert isinstance(late, Never)
+    assert isinstance(late.refusal, DeadlineTooShort)
+    assert (late.refusal.needed, late.refusal.left) == (pytest.approx(1.0), pytest.approx(0.9))
+    assert isinstance(decide(state, deadline=101.1), Admitted)
+
+
+def test_a_probe_must_have_time_enough_to_prove_something():
+    waiting = TargetState(breaker=Open(epoch=1, until=100.0), limit=USED_TO_ONE_SECOND)
+    assert refusal(decide(waiting, deadline=102.0)) == "DeadlineTooShort"
+    assert decide(waiting, deadline=103.0).permit.probe
+
+
+def test_a_call_cut_off_after_much_longer_than_usual_counts_against_the_provider_and_takes_a_place():
+    admitted = decide(TargetState(limit=ConcurrencyLimit(10, present=0.0, usual=0.0, samples=20)))
+    cut = {"answered": False, "timeout": 3.0, "own_timeout": 10.0, "breaker": CONFIG, "random": 0.5}
+    after = settle(admitted.state, admitted, Transient("timed out"), now=103.0, **cut)  # type: ignore[arg-type]
+    assert isinstance(after.breaker, Closed)
+    assert (after.breaker.failures, after.limit.allowed) == (1, 9)
+    assert after.answers.samples == 0

@@ -12,11 +12,14 @@ from actors import (
     FunctionTransport,
     Listing,
     Market,
+    NoProvider,
     OpenAccount,
     Permanent,
     Provider,
     ProviderCall,
     ProviderFilter,
+    Requirement,
+    ScoreAnswer,
     SmartRequest,
     Supervisor,
     smart_request,
@@ -108,3 +111,49 @@ async def test_refusals_reach_the_caller_as_what_they_are():
             await smart_request(supervisor, service="translation", input=1)
     assert recorder.calls == []
     assert len(asyncio.all_tasks()) == 1
+
+
+async def test_whoever_cannot_take_the_input_is_not_called_and_the_reason_is_told():
+    called: list[str] = []
+
+    def listing(name: str, tokens: int) -> Listing:
+        async def answer(_: ProviderCall) -> str:
+            called.append(name)
+            return name
+
+        return Listing(
+            provider=Provider(name=name, services={"s"}, max_input_tokens=tokens),
+            transport=lambda: FunctionTransport(answer, paid=False, idempotent="nature"),
+        )
+
+    async with ActorSystem("needs") as system:
+        supervisor = system.spawn(lambda: Supervisor(Market(providers=[listing("small", 10), listing("large", 1000)])))
+        needs = Requirement(input_tokens=500)
+        assert (await smart_request(supervisor, service="s", input=1, needs=needs)).provider == "large"
+        with pytest.raises(NoProvider, match="input"):
+            await smart_request(supervisor, service="s", input=1, needs=Requirement(input_tokens=5000))
+    assert called == ["large"]
+
+
+async def test_scores_teach_the_bandit_who_answers_well():
+    def listing(name: str) -> Listing:
+        async def answer(_: ProviderCall) -> str:
+            return name
+
+        return Listing(
+            provider=Provider(name=name, services={"s"}),
+            transport=lambda: FunctionTransport(answer, paid=False, idempotent="nature"),
+        )
+
+    async with ActorSystem("scores", seed=1) as system:
+        supervisor = system.spawn(lambda: Supervisor(Market(providers=[listing("good"), listing("bad")])))
+        chosen: list[str] = []
+        for _ in range(150):
+            result = await smart_request(supervisor, service="s", input=1, strategy="bandit")
+            chosen.append(result.provider)
+            score = 0.95 if result.provider == "good" else 0.05
+            question = ScoreAnswer(service="s", score=score, request_id=result.request_id)
+            await supervisor.ask(question, timeout=1.0)
+        assert chosen[-50:].count("good") >= 45
+        with pytest.raises(Permanent, match="no answer to request"):
+            await supervisor.ask(ScoreAnswer(service="s", score=1.0, request_id="unheard of"), timeout=1.0)

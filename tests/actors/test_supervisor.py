@@ -1336,3 +1336,17 @@ async def test_leaving_the_system_ends_every_request_and_every_transport():
     assert closed == ["a"]
     assert script.under_way == 0
     assert len(asyncio.all_tasks()) == 1
+
+
+async def test_a_provider_that_is_eased_in_gets_only_a_part_of_the_requests():
+    script = Script(*[flaky("a")] * 5, "a")
+    config = BreakerConfig(open_for=5.0, jitter=0.0, slow_start=10.0)
+    async with staged(offer("a", script, price=1), offer("b", Script("b"), price=2), breaker=config) as stage:
+        for _ in range(6):
+            assert (await stage.request(strategy="cheapest")).output == "b"
+        await asyncio.sleep(6.0)
+        assert (await stage.request(strategy="cheapest")).output == "a"
+        outputs = [(await stage.request(strategy="cheapest")).output for _ in range(200)]
+        assert 5 <= outputs.count("a") <= 50
+        await asyncio.sleep(10.0)
+        assert (await stage.request(strategy="cheapest")).output == "a"
