@@ -70,7 +70,7 @@ class ConcurrencyLimit(msgspec.Struct, frozen=True):
 
     def is_slow(self, latency: float) -> bool:
         """Tell whether so many seconds are much longer than usual, as far as that is known."""
-        return self.samples >= WARM_UP and latency > SHORTEST and math.log(latency) - self.usual > TOLERANCE
+        return self.samples >= KNOWN_AFTER and latency > SHORTEST and math.log(latency) - self.usual > TOLERANCE
 
     def after(self, latency: float, under_way: int, now: float, *, dropped: bool = False) -> ConcurrencyLimit:
         """Return the limit after a call that took `latency` seconds, `under_way` of them at once, itself included.
