@@ -45,7 +45,7 @@ def test_every_example_is_run_by_the_test_below():
 @pytest.mark.slow
 @pytest.mark.parametrize("drill", DRILLS)
 def test_a_failure_drill_holds_whatever_the_seed(drill: str):
-    explore(find_scenario(f"{EXAMPLES / 'failure_drills.py'}::{drill}"), seeds=range(40))
+    explore(find_scenario(f"{EXAMPLES / 'failure_drills.py'}::{drill}"), seeds=range(30))
 
 
 @pytest.mark.slow
