@@ -60,6 +60,7 @@ from actors.events import BreakerClosed as BreakerClosed
 from actors.events import BreakerHalfOpened as BreakerHalfOpened
 from actors.events import BreakerOpened as BreakerOpened
 from actors.events import CallEnded as CallEnded
+from actors.events import HealthChecked as HealthChecked
 from actors.events import RequestEnded as RequestEnded
 from actors.events import Rerouted as Rerouted
 from actors.events import Retried as Retried
@@ -95,7 +96,6 @@ from actors.provider import ProviderFilter as ProviderFilter
 from actors.provider_subscribers import ProvidersChanged as ProvidersChanged
 from actors.provider_subscribers import SubscribeProviders as SubscribeProviders
 from actors.provider_subscribers import UnsubscribeProviders as UnsubscribeProviders
-from actors.provider_watch import HealthChecked as HealthChecked
 from actors.provider_watch import WatchConfig as WatchConfig
 from actors.quota import Quota as Quota
 from actors.quota import RateLimit as RateLimit

@@ -207,7 +207,8 @@ def settle(
     permit = admitted.permit
     latency = now - permit.admitted
     timed_out = error is not None and error.blames_provider and latency >= timeout
-    was_cut_off = timed_out and timeout < own_timeout / 2 and not state.limit.is_slow(latency)
+    is_late = timed_out and state.limit.is_slow(latency)
+    was_cut_off = timed_out and timeout < own_timeout / 2 and not is_late
     if answered:
         after = breaker_after_success(state.breaker, permit, now=now, config=breaker, random=random)
     elif error is not None and error.blames_provider and not was_cut_off:
@@ -218,7 +219,7 @@ def settle(
     limit, answers = state.limit, state.answers
     throttled = isinstance(error, Throttled)
     had_its_time = timed_out and timeout >= own_timeout
-    if answered or throttled or had_its_time or (timed_out and limit.is_slow(latency)):
+    if answered or throttled or had_its_time or is_late:
         # Also one that was cut off, but late: calls that nobody waits for any more are what an overload lives on.
         limit = limit.after(latency, state.under_way, now, dropped=not answered)
     if answered or had_its_time:

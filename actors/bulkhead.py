@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from actors.concurrency_limit import ConcurrencyLimit
 from actors.errors import BulkheadFull, Throttled
-from actors.waiting_room import WaitingRoom
-from runtime.deadline import current_deadline, earlier
+from actors.waiting_room import WaitingRoom, check_timeout, waits_until
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -18,17 +17,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 PLACE: Literal[True] = True
-
-
-def check_timeout(timeout: float | None) -> None:
-    """Raise ValueError for what is no time to wait."""
-    if timeout is not None and not timeout >= 0:
-        raise ValueError(f"timeout must be >= 0 seconds (0 never waits, None waits for ever), got {timeout}")
-
-
-def waits_until(timeout: float | None, now: float) -> float:
-    """Return the end of a wait that may take `timeout` seconds, within the deadline of the request that is served."""
-    return earlier(math.inf if timeout is None else now + timeout, current_deadline.get())
 
 
 class Bulkhead:

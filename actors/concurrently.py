@@ -135,31 +135,32 @@ class Concurrent(Generic[T, R]):
         return sorted(came, key=lambda outcome: outcome.index)
 
     async def _serve_one(self, index: int, item: T) -> Sequence[ItemOutcome[T, R]]:
-        """Do the work for one item when it is its turn, and keep its outcome until it is delivered."""
-        begun = False
-        try:
-            if self._limiter is not None:
-                await self._limiter.acquire()
-            begun = True
-            outcomes: Sequence[ItemOutcome[T, R]] = (ItemDone(index, item, await self._work(item)),)
-        except BaseException as error:
-            failed = self._without_result(error, index, (item,), begun=begun)
-            if failed is None:
-                raise
-            outcomes = failed
-        return self._kept(outcomes)
+        async def work() -> Sequence[R]:
+            return (await self._work(item),)
+
+        return await self._serve(index, (item,), work)
 
     async def _serve_batch(self, _: int, batch: tuple[int, Sequence[T]]) -> Sequence[ItemOutcome[T, R]]:
-        """Do the work for a batch when it is its turn."""
         start, items = batch
-        begun = False
-        try:
-            if self._limiter is not None:
-                await self._limiter.acquire()
-            begun = True
+
+        async def work() -> Collection[R]:
             results = await self._work(items)
             if not _has_length(results, len(items)):
                 raise WrongResultCount(results, expected=len(items))
+            return results
+
+        return await self._serve(start, items, work)
+
+    async def _serve(
+        self, start: int, items: Sequence[T], work: Callable[[], Awaitable[Collection[R]]]
+    ) -> Sequence[ItemOutcome[T, R]]:
+        """Do the work for items when it is their turn, and keep their outcomes until they are delivered."""
+        begun = False
+        try:
+            if self._limiter is not None:
+                await self._limiter.acquire()
+            begun = True
+            results = await work()
             outcomes: Sequence[ItemOutcome[T, R]] = [
                 ItemDone(index, item, result)
                 for index, (item, result) in enumerate(zip(items, results, strict=True), start)

@@ -72,3 +72,10 @@ class BreakerClosed(Event, frozen=True, kw_only=True):
     """A provider is back: its probe succeeded, or it was released by hand."""
 
     provider: str
+
+
+class HealthChecked(Event, frozen=True, kw_only=True):
+    """A provider was asked for its health; `problem` is None where it is well."""
+
+    provider: str
+    problem: str | None = None

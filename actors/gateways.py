@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from actors.breaker import Isolated, Open
 from actors.classification import classify
 from actors.errors import NotAdmitted, Unclassified
+from actors.events import HealthChecked
 from actors.gateway import GRACE, Call, CheckHealth, Health, ProviderGateway, Sending
-from actors.provider_watch import HealthChecked
 from runtime import ActorCrashed, AskTimeout, Restart, RuntimeFault
 
 if TYPE_CHECKING:
@@ -102,8 +102,7 @@ class Gateways:
                 if isinstance(target.state.breaker, Open | Isolated):
                     # It was opened for the check alone; the probe gets a fresh one.
                     self.close(target)
-            problem = target.health.problem if target.health is not None else None
-            self._context.events.publish(HealthChecked(provider=target.name, problem=problem))
+            self._context.events.publish(HealthChecked(provider=target.name, problem=target.health.problem))
         return target.health or Health(started)
 
     def _forget(self, target: Target, gateway: ActorRef[Call | CheckHealth] | None) -> None:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from actors.retry_budget import RetryBudget
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
@@ -48,23 +50,13 @@ class HedgeConfig(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"max_tokens must be finite and >= 1, the price of a second call, got {self.max_tokens}")
 
 
-class HedgeBudget(msgspec.Struct, frozen=True):
-    """The second calls that may still be made; an immutable value that starts empty. Each costs one whole token.
+def budget_of(config: HedgeConfig) -> RetryBudget:
+    """Return the budget of second calls: a retry budget that starts empty, and that calls alone fill.
 
-    >>> HedgeBudget().withdraw() is None, HedgeBudget(tokens=1.5).withdraw()
-    (True, HedgeBudget(tokens=0.5))
+    >>> budget_of(HedgeConfig()).withdraw(now=3_600.0) is None
+    True
     """
-
-    tokens: float = 0.0
-
-    def deposit(self, config: HedgeConfig) -> HedgeBudget:
-        """Return the budget after one more call."""
-        return HedgeBudget(min(config.max_tokens, self.tokens + config.ratio))
-
-    def withdraw(self) -> HedgeBudget | None:
-        """Return the budget after a second call, or None where it does not allow one."""
-        # Twenty deposits of 0.05 add up to a hair less than 1.
-        return HedgeBudget(max(0.0, self.tokens - 1)) if self.tokens >= 1 - 1e-9 else None
+    return RetryBudget(ratio=config.ratio, min_per_second=0.0, max_tokens=config.max_tokens, tokens=0.0)
 
 
 class LatencyQuantile(msgspec.Struct, frozen=True):
@@ -108,7 +100,7 @@ class Hedge:
         if not idempotent:
             raise ValueError("a call that is not idempotent cannot be hedged: it may take effect twice")
         self.config = config
-        self.budget = HedgeBudget()
+        self.budget = budget_of(config)
         self.estimate = LatencyQuantile()
         self.calls = self.hedged = self.won = 0
         """The calls made, those for which a second one was, and those that the second one answered."""
@@ -119,12 +111,12 @@ class Hedge:
         The other one is cancelled, and has ended when this returns. An error of one leaves the word to the other; if
         both fail, the later error is raised, from the earlier. An error before `call` is late is raised at once.
         """
-        self.calls += 1
-        self.budget = self.budget.deposit(self.config)
-        delay = hedge_delay(self.estimate, self.config)
         loop = asyncio.get_running_loop()
         began = loop.time()
-        if delay is None or self.budget.withdraw() is None:
+        self.calls += 1
+        self.budget = self.budget.deposit(began)
+        delay = hedge_delay(self.estimate, self.config)
+        if delay is None or self.budget.withdraw(began) is None:
             result = await call()
             self._learn(loop.time() - began)
             return result
@@ -132,7 +124,7 @@ class Hedge:
         try:
             await asyncio.wait(tasks, timeout=delay)
             # Others may have spent the budget meanwhile.
-            left = None if tasks[0].done() else self.budget.withdraw()
+            left = None if tasks[0].done() else self.budget.withdraw(loop.time())
             if left is not None:
                 self.budget = left
                 self.hedged += 1

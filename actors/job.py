@@ -87,8 +87,8 @@ class Job:
             self.held_at = None
         return booking.cost
 
-    def call_to(self, target: Target, *, now: float) -> ProviderCall:
-        """Return the call to make at `now`, for which some time must be left."""
+    def call_to(self, target: Target, *, timeout: float) -> ProviderCall:
+        """Return the call to make, which has `timeout` seconds (> 0)."""
         listing, message = self.listings[target.name], self.message
         return ProviderCall(
             service=message.service,
@@ -96,7 +96,7 @@ class Job:
             request_id=self.request_id,
             idempotency_key=message.idempotency_key or self.request_id,
             max_cost=listing.provider.price,
-            timeout=min(target.timeout(listing), self.deadline - now),
+            timeout=timeout,
         )
 
     def result(self, reply: ProviderReply, provider: str) -> SmartResult:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from actors.bulkhead import check_timeout, waits_until
 from actors.errors import RateLimited
 from actors.token_bucket import Grant, TokenBucket
-from actors.waiting_room import WaitingRoom
+from actors.waiting_room import WaitingRoom, check_timeout, waits_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,8 +89,7 @@ class Limiter:
         """Name what does not hold although no call is under way."""
         if self._waiting:
             yield f"{len(self._waiting)} were left waiting for quota {self.name!r}"
-        if self.bucket.spent < 0:
-            yield f"more tokens came back to quota {self.name!r} than were taken: {self.bucket}"
+        yield from self.bucket.broken_invariants(f"quota {self.name!r}")
 
     def __repr__(self) -> str:
         bucket = self.bucket

@@ -12,9 +12,8 @@ import msgspec
 
 from actors import ejection, observed
 from actors.ejection import EjectionConfig
-from actors.events import BreakerClosed, BreakerOpened, CallEnded
+from actors.events import BreakerClosed, BreakerOpened, CallEnded, HealthChecked
 from actors.observed import BLAMED_KINDS, NOTHING, ObservedConfig
-from runtime import Event
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,13 +25,6 @@ if TYPE_CHECKING:
 
 CHECK_FAILED = "health check failed"
 """Why a provider should stand back whose last health check it failed."""
-
-
-class HealthChecked(Event, frozen=True, kw_only=True):
-    """A provider was asked for its health; `problem` is None where it is well."""
-
-    provider: str
-    problem: str | None = None
 
 
 class WatchConfig(msgspec.Struct, frozen=True, kw_only=True):

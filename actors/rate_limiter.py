@@ -336,8 +336,7 @@ class RateLimiter(Actor[Acquire | Settle | ReportThrottled | Due]):
         if self._waiting:
             yield f"{len(self._waiting)} were left waiting for quota {self.name!r}"
         for bucket in self.buckets:
-            if bucket.spent < 0:
-                yield f"more tokens came back to quota {self.name!r} than were taken: {bucket}"
+            yield from bucket.broken_invariants(f"quota {self.name!r}")
 
     def __repr__(self) -> str:
         dimensions = () if self.quota is None else self.quota.dimensions

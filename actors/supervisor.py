@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from actors.accounts import Accounts
-from actors.admission import Admission, Admitted, Later, TargetState, admit, line_for_money, line_of, settle
+from actors.admission import Admission, Admitted, Later, admit, line_for_money, line_of, settle
 from actors.bandit import Answers, Bandit, ScoreAnswer, after_score, samples
 from actors.breaker import BreakerState, Closed, HalfOpen, Open, isolate, release, share
 from actors.discovery import Discover, Discovery, registry_of
@@ -218,14 +218,12 @@ class Supervisor(
             job.signals = self._signals(job, found.observed)
 
     def _eased_in(self, job: Job) -> Iterator[str]:
-        """Name the providers that have just come back, and get only a part of the requests, and not this one."""
+        """Name the providers that have just come back, and whose part of the requests this one is not of."""
         now, config = self.context.now(), self.market.breaker
         for name, target in job.candidates.items():
-            state = target.state.breaker
-            if isinstance(state, Closed) and state.since is not None:
-                part = share(state, now, config)
-                if part < 1 and self.context.random.random() >= part:
-                    yield name
+            part = share(target.state.breaker, now, config)
+            if part < 1 and self.context.random.random() >= part:
+                yield name
 
     def _signals(self, job: Job, observed: Mapping[str, Observed]) -> Signals:
         """Return what the adaptive strategies go by, drawn once for each request."""
@@ -319,8 +317,8 @@ class Supervisor(
             target.state,
             [purse.account for purse in job.purses],
             amount=0 if job.repeats(target) else listing.provider.price,
-            # A repetition under its key is owed: nobody else may be asked meanwhile.
             weights=job.message.weights,
+            # A repetition under its key is owed: nobody else may be asked meanwhile.
             is_retry=target.name in job.tried and not job.repeats(target),
             now=now,
             deadline=job.deadline,
@@ -353,7 +351,7 @@ class Supervisor(
         # The time of the admission, which found some left.
         started = admitted.permit.admitted
         own_timeout = target.timeout(job.listings[target.name])
-        call = job.call_to(target, now=started)
+        call = job.call_to(target, timeout=min(own_timeout, job.deadline - started))
         sending = Sending()
         reply: ProviderReply | None = None
         error: CallFailed | None = None
@@ -364,30 +362,7 @@ class Supervisor(
         finally:
             # Also where the caller was cancelled: then there is neither a reply nor an error.
             cost = job.settle(target, admitted, reply, error, sending)
-            now, told = self.context.now(), reply if reply is not None else error
-            after = settle(
-                target.state,
-                admitted,
-                error,
-                answered=reply is not None,
-                used=NO_WEIGHTS if reply is None else reply.weights,
-                heard=() if told is None else told.limits,
-                timeout=call.timeout,
-                own_timeout=own_timeout,
-                now=now,
-                breaker=self.market.breaker,
-                random=self.context.random.random(),
-            )
-            self._settle(
-                job,
-                target,
-                admitted,
-                after,
-                error,
-                cost=cost,
-                answered=reply is not None,
-                wire_calls=1 if told is None else told.wire_calls,
-            )
+            self._settle(job, target, admitted, reply, error, cost=cost, timeout=call.timeout, own_timeout=own_timeout)
         if error is None:
             return reply
         self._record_failure(job, target, error, started=started, cost=cost)
@@ -400,15 +375,28 @@ class Supervisor(
         job: Job,
         target: Target,
         admitted: Admitted,
-        after: TargetState,
+        reply: ProviderReply | None,
         error: CallFailed | None,
         *,
         cost: int,
-        answered: bool,
-        wire_calls: int,
+        timeout: float,
+        own_timeout: float,
     ) -> None:
         """Give back what the call took, and let those who wait for it look again."""
-        now = self.context.now()
+        now, told = self.context.now(), error if reply is None else reply
+        after = settle(
+            target.state,
+            admitted,
+            error,
+            answered=reply is not None,
+            used=NO_WEIGHTS if reply is None else reply.weights,
+            heard=() if told is None else told.limits,
+            timeout=timeout,
+            own_timeout=own_timeout,
+            now=now,
+            breaker=self.market.breaker,
+            random=self.context.random.random(),
+        )
         target.spent += cost
         target.failures += error is not None and error.blames_provider
         was_gated = target.state.learned.gated_until > now
@@ -422,10 +410,10 @@ class Supervisor(
                 attempt=job.calls,
                 latency=now - admitted.permit.admitted,
                 cost=cost,
-                error=None if answered else error.kind if error is not None else "Cancelled",
+                error="Cancelled" if told is None else None if error is None else error.kind,
                 detail=None if error is None else str(error),
                 account=job.message.account,
-                wire_calls=wire_calls,
+                wire_calls=1 if told is None else told.wire_calls,
             )
         )
         if after.learned.gated_until > now and not was_gated:

@@ -75,8 +75,7 @@ class Target:
         if not 0 <= state.retries.tokens <= state.retries.max_tokens:
             yield f"{self.name!r} has {state.retries.tokens} retry tokens, of at most {state.retries.max_tokens}"
         for bucket in () if state.quota is None else state.quota.buckets:
-            if bucket.spent < 0:
-                yield f"more tokens came back to the quota of {self.name!r} than were taken: {bucket}"
+            yield from bucket.broken_invariants(f"the quota of {self.name!r}")
 
     def __repr__(self) -> str:
         return f"<Target {self.name!r} {name_of_state(self.state.breaker)}, {self.state.under_way} calls under way>"

@@ -8,8 +8,12 @@ once the TAT is no more than `burst / rate` ahead of the clock.
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class Grant(msgspec.Struct, frozen=True):
@@ -85,6 +89,11 @@ class TokenBucket(msgspec.Struct, frozen=True, kw_only=True):
             first_serial=first_serial,
         )
         return bucket, Grant(at, weight, serial)
+
+    def broken_invariants(self, quota: str) -> Iterator[str]:
+        """Name what does not hold of the bucket of a quota, whatever is under way."""
+        if self.spent < 0:
+            yield f"more tokens came back to {quota} than were taken: {self}"
 
     def refund(self, grant: Grant, weight: int | None = None) -> TokenBucket:
         """Return the bucket after `weight` tokens of `grant` (default: all) come back unused. Once per grant.

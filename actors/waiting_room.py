@@ -6,6 +6,8 @@ import asyncio
 import math
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from runtime.deadline import current_deadline, earlier
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -103,3 +105,14 @@ class WaitingRoom(Generic[T]):
 
     def __repr__(self) -> str:
         return f"<WaitingRoom {len(self)} of {self.max_waiting} waiting>"
+
+
+def check_timeout(timeout: float | None) -> None:
+    """Raise ValueError for what is no time to wait."""
+    if timeout is not None and not timeout >= 0:
+        raise ValueError(f"timeout must be >= 0 seconds (0 never waits, None waits for ever), got {timeout}")
+
+
+def waits_until(timeout: float | None, now: float) -> float:
+    """Return the end of a wait that may take `timeout` seconds, within the deadline of the request that is served."""
+    return earlier(math.inf if timeout is None else now + timeout, current_deadline.get())

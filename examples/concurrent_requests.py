@@ -7,7 +7,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Sequence
 
-from actors.concurrently import ItemDone, ItemFailed, batch_process, concurrent
+from actors import ItemDone, ItemFailed, batch_process, concurrent
 from runtime.simulation import Simulation
 
 under_way = most = 0

@@ -77,7 +77,6 @@ class Ours:
         budget: Amount | None = None,
         tenant: str | None = None,
     ) -> Reply:
-        terms: dict[str, Any] = {"tenant": tenant, "weights": {"tokens": tokens_of(question)}}
         message = SmartRequest(
             service=SERVICE,
             input=question,
@@ -85,7 +84,8 @@ class Ours:
             timeout=timeout,
             budget=None if budget is None else to_micros(budget),
             request_id=f"request-{question}",
-            **{name: value for name, value in terms.items() if name in SmartRequest.__struct_fields__},
+            tenant=tenant,
+            weights={"tokens": tokens_of(question)},
         )
         return Reply((await self.supervisor.ask(message, timeout=timeout + ANSWER_GRACE)).output)
 

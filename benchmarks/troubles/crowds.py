@@ -33,7 +33,7 @@ async def herd(simulation: Simulation, contender: Contender) -> Outcome:
     dice = simulation.random
     providers = three(simulation, capacity=dice.randint(4, 10))
     span = draw_span(simulation, at=5.0, least=20.0, most=60.0)
-    simulation.inject(Outage(provider="*", at=span.at, lasts=span.until - span.at))
+    simulation.inject(Outage(provider="*", at=span.at, lasts=span.lasts))
     waiting = dice.randint(80, 150)
     rate = waiting / (span.until - span.at)
     outcome = await drill(
@@ -65,7 +65,7 @@ async def metastable(simulation: Simulation, contender: Contender) -> Outcome:
     )
     span = draw_span(simulation, at=5.0, least=20.0, most=40.0)
     slow = dice.uniform(8.0, 20.0)
-    simulation.inject(SlowLoris(provider="alder", at=span.at, lasts=span.until - span.at, latency=slow))
+    simulation.inject(SlowLoris(provider="alder", at=span.at, lasts=span.lasts, latency=slow))
     rate = 0.7 * capacity / latency
     served, outcome = await until_well(simulation, contender, provider, rate=rate, span=span)
     after = [one for one in served if one.begun >= span.until + 40.0]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 async def outage(simulation: Simulation, contender: Contender) -> Outcome:
     """The preferred provider refuses connections for 20 to 90 seconds."""
     providers, span = three(simulation), draw_span(simulation, least=20.0, most=90.0)
-    simulation.inject(Outage(provider="alder", at=span.at, lasts=span.until - span.at))
+    simulation.inject(Outage(provider="alder", at=span.at, lasts=span.lasts))
     return await drill(
         simulation,
         contender,
@@ -35,7 +35,7 @@ async def brown_out(simulation: Simulation, contender: Contender) -> Outcome:
     """The preferred provider answers 503 to 50 to 90 % of the calls, for 30 to 90 seconds."""
     providers, span = three(simulation), draw_span(simulation, least=30.0, most=90.0)
     rate = simulation.random.uniform(0.5, 0.9)
-    simulation.inject(BrownOut(provider="alder", at=span.at, lasts=span.until - span.at, rate=rate))
+    simulation.inject(BrownOut(provider="alder", at=span.at, lasts=span.lasts, rate=rate))
     return await drill(
         simulation,
         contender,
@@ -67,7 +67,7 @@ async def correlated_outage(simulation: Simulation, contender: Contender) -> Out
         )
     )
     span = draw_span(simulation, least=30.0, most=90.0)
-    simulation.inject(*(Outage(provider=one.name, at=span.at, lasts=span.until - span.at) for one in providers[:2]))
+    simulation.inject(*(Outage(provider=one.name, at=span.at, lasts=span.lasts) for one in providers[:2]))
     return await drill(simulation, contender, providers, rate=rate, span=span, failing=providers[0], min_requests=450)
 
 
@@ -76,7 +76,7 @@ async def flapping(simulation: Simulation, contender: Contender) -> Outcome:
     dice = simulation.random
     providers, span = three(simulation), draw_span(simulation, least=90.0, most=150.0)
     up, down = dice.uniform(5.0, 40.0), dice.uniform(5.0, 40.0)
-    simulation.inject(Flapping(provider="alder", at=span.at, lasts=span.until - span.at, up=up, down=down))
+    simulation.inject(Flapping(provider="alder", at=span.at, lasts=span.lasts, up=up, down=down))
     return await drill(
         simulation, contender, providers, rate=rate_of(simulation, 1.0, 1.5), span=span, failing=providers[0]
     )
@@ -87,7 +87,7 @@ async def slow_loris(simulation: Simulation, contender: Contender) -> Outcome:
     providers = three(simulation, price=0)
     span = draw_span(simulation, least=40.0, most=90.0, settling=25.0)
     latency = simulation.random.uniform(30.0, 60.0)
-    simulation.inject(SlowLoris(provider="alder", at=span.at, lasts=span.until - span.at, latency=latency))
+    simulation.inject(SlowLoris(provider="alder", at=span.at, lasts=span.lasts, latency=latency))
     return await drill(
         simulation,
         contender,
@@ -105,7 +105,7 @@ async def paid_slow_loris(simulation: Simulation, contender: Contender) -> Outco
     providers = three(simulation, idempotent=idempotent)
     span = draw_span(simulation, least=40.0, most=90.0, settling=25.0)
     latency = simulation.random.uniform(30.0, 60.0)
-    simulation.inject(SlowLoris(provider="alder", at=span.at, lasts=span.until - span.at, latency=latency))
+    simulation.inject(SlowLoris(provider="alder", at=span.at, lasts=span.lasts, latency=latency))
     return await drill(
         simulation, contender, providers, rate=rate_of(simulation, 1.5, 3.0), span=span, failing=providers[0]
     )
@@ -117,7 +117,7 @@ async def half_open_stampede(simulation: Simulation, contender: Contender) -> Ou
     for provider in providers[1:]:
         provider.listing(max_concurrency=100)
     span = draw_span(simulation, at=3.0, least=45.0, most=55.0, settling=25.0)
-    simulation.inject(Hanging(provider="alder", at=span.at, lasts=span.until - span.at))
+    simulation.inject(Hanging(provider="alder", at=span.at, lasts=span.lasts))
     return await drill(
         simulation,
         contender,

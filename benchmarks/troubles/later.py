@@ -1,4 +1,4 @@
-"""Troubles for parts of the cast that are optional: each is skipped, with its reason, where the part is not there."""
+"""Troubles for limits of several dimensions, for tenants, and for parts that the default configuration has not yet."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from actors import Listing, Market
 from actors.quota import RateLimit
-from actors.requests import SmartRequest
 from actors.simulation import SlowLoris, WrongAnswers
 from actors.token_bucket import TokenBucket
 from benchmarks.troubles.drill import Customers, drill
@@ -23,18 +21,7 @@ if TYPE_CHECKING:
 BULK = 200
 
 
-def missing(struct: type[msgspec.Struct], field: str, what: str) -> str | None:
-    """Say why a trouble is skipped; None where the part that it is for is there.
-
-    >>> missing(Listing, "provider", "a listing names its provider") is None
-    True
-    """
-    return None if field in struct.__struct_fields__ else f"{struct.__name__} has no `{field}`: {what}"
-
-
-NO_TOKENS = missing(Listing, "limits", "a market cannot say yet how many tokens a provider takes")
-NO_TENANTS = missing(SmartRequest, "tenant", "requests cannot be told apart by who makes them")
-NO_HEDGE = missing(Market, "hedge", "no request is hedged")
+NO_HEDGE = "Market has no `hedge`: no request is hedged"
 NO_BANDIT = "no strategy of the default configuration learns from answers that turn out to be wrong"
 
 
@@ -84,7 +71,7 @@ async def global_slowness(simulation: Simulation, contender: Contender) -> Outco
     providers = three(simulation)
     span = draw_span(simulation, least=30.0, most=60.0)
     slow = simulation.random.uniform(1.0, 4.0)
-    simulation.inject(SlowLoris(provider="*", at=span.at, lasts=span.until - span.at, latency=slow))
+    simulation.inject(SlowLoris(provider="*", at=span.at, lasts=span.lasts, latency=slow))
     return await drill(simulation, contender, providers, rate=rate_of(simulation, 1.5, 3.0), span=span, returns=False)
 
 
@@ -94,7 +81,7 @@ async def silent_quality_drop(simulation: Simulation, contender: Contender) -> O
     at = simulation.random.uniform(10.0, 20.0)
     span = Span(at, at + 90.0)
     rate = simulation.random.uniform(0.5, 1.0)
-    simulation.inject(WrongAnswers(provider="alder", at=span.at, lasts=span.until - span.at, rate=rate))
+    simulation.inject(WrongAnswers(provider="alder", at=span.at, lasts=span.lasts, rate=rate))
     return await drill(
         simulation,
         contender,

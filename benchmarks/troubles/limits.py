@@ -41,7 +41,7 @@ async def throttle_storm(simulation: Simulation, contender: Contender) -> Outcom
     dice = simulation.random
     providers, span = three(simulation), draw_span(simulation, least=20.0, most=60.0)
     retry_after = dice.choice([None, 5.0, 20.0])
-    simulation.inject(ThrottleStorm(provider="alder", at=span.at, lasts=span.until - span.at, retry_after=retry_after))
+    simulation.inject(ThrottleStorm(provider="alder", at=span.at, lasts=span.lasts, retry_after=retry_after))
     return await drill(
         simulation, contender, providers, rate=rate_of(simulation, 1.5, 3.0), span=span, failing=providers[0]
     )
@@ -51,7 +51,7 @@ async def quota_exhausted(simulation: Simulation, contender: Contender) -> Outco
     """The preferred provider's bill is not paid for 60 to 90 seconds; it says so in one of four dialects."""
     providers, span = three(simulation), draw_span(simulation, least=60.0, most=90.0)
     dialect = simulation.random.choice(DIALECTS)
-    simulation.inject(OutOfQuota(provider="alder", at=span.at, lasts=span.until - span.at, dialect=dialect))
+    simulation.inject(OutOfQuota(provider="alder", at=span.at, lasts=span.lasts, dialect=dialect))
     return await drill(
         simulation, contender, providers, rate=rate_of(simulation, 1.5, 2.5), span=span, failing=providers[0]
     )

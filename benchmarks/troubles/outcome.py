@@ -41,6 +41,11 @@ class Span(msgspec.Struct, frozen=True):
     until: float
     settling: float = 15.0
 
+    @property
+    def lasts(self) -> float:
+        """How long that is, in seconds."""
+        return self.until - self.at
+
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """The figures of one run; durations are seconds, None where a figure means nothing for the trouble."""

@@ -25,6 +25,11 @@ MUST: Mapping[str, str] = {
 """What ours must reach in every seed, where a provider can serve and the figure means something."""
 
 
+def without(*names: str) -> Mapping[str, str]:
+    """Return what ours must reach, but for figures that mean nothing for a trouble."""
+    return {name: bound for name, bound in MUST.items() if name not in names}
+
+
 class Trouble(msgspec.Struct, frozen=True, kw_only=True):
     """A trouble: what the seed's page promises for it, how it is made, and what ours must reach in it.
 

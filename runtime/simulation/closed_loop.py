@@ -6,7 +6,7 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from runtime.simulation.errors import NotSimulated
+from runtime.simulation.errors import USE_TRANSPORT, NotSimulated
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,7 +65,7 @@ class ClosedLoop(asyncio.BaseEventLoop):
         self._refuse("loop.add_signal_handler", "call what it would call")
 
     def _refuse_sockets(self, call: str) -> NoReturn:
-        self._refuse(f"loop.{call}", "give your code a transport, and in simulation one that answers by itself")
+        self._refuse(f"loop.{call}", USE_TRANSPORT)
 
     def _refuse_processes(self, call: str) -> NoReturn:
         self._refuse(f"loop.{call}", "give your code a function that starts the process, and simulate that")

@@ -20,6 +20,10 @@ class Livelock(SimulationError):
     """There is always something to do, and it leads nowhere."""
 
 
+USE_TRANSPORT = "give your code a transport, and in simulation one that answers by itself"
+"""What to use instead of a socket."""
+
+
 class NotSimulated(SimulationError):
     """Something was called that reaches out of the simulation: the network, a thread, a process, a real wait."""
 

@@ -103,7 +103,6 @@ class RecordedQueue(deque[Any]):
 
     def append(self, item: Any) -> None:
         message = told(item)
-        origin = None
         if self.admitted is not None and self.admitted[0] is message:
             origin = self.admitted[1]
         else:

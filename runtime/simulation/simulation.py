@@ -175,16 +175,14 @@ class Simulation:
                 report=self.refused,
             ):
                 result = self._run(scenario)
+            if self.problems:
+                raise InvariantBroken(self.problems)
         except BaseException as error:
             error.add_note(f"seed {self.seed}, after {self.loop.now:g} virtual seconds and {self.loop.steps:,} steps")
             raise
         finally:
             self.loop.close()
             (gc.enable if collects else gc.disable)()
-        if self.problems:
-            broken = InvariantBroken(self.problems)
-            broken.add_note(f"seed {self.seed}, after {self.loop.now:g} virtual seconds and {self.loop.steps:,} steps")
-            raise broken
         return Run(
             result=result,
             seed=self.seed,

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from anyio._backends._asyncio import CancelScope
 
 from runtime.log import log_lines
-from runtime.simulation.errors import NotSimulated, SimulationError
+from runtime.simulation.errors import USE_TRANSPORT, NotSimulated, SimulationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 EPOCH = 1_767_225_600.0
 """The date at which every run begins, in seconds since 1970: 2026-01-01, 00:00 UTC."""
 
-USE_TRANSPORT = "give your code a transport, and in simulation one that answers by itself"
 USE_FUNCTION = "give your code the function that does it, and simulate that function"
 USE_SLEEP = "await asyncio.sleep, which takes virtual time and no real one"
 USE_ACTOR = "an actor or a task runs beside the others without a thread"

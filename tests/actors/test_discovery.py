@@ -30,13 +30,14 @@ from actors import (
 from actors.discover import check_health, discover
 from actors.discovery import MAX_LOOK_UP, MAX_PAUSE, PAUSE, registry_of
 from actors.ejection import EjectionConfig
+from actors.events import HealthChecked
 from actors.market import DiscoveryConfig, Market
 from actors.provider_subscribers import (
     ProvidersChanged,
     SubscribeProviders,
     UnsubscribeProviders,
 )
-from actors.provider_watch import HealthChecked, WatchConfig
+from actors.provider_watch import WatchConfig
 from actors.simulation import RegistryOutage, SimulatedProvider, simulated_registry
 from runtime import Actor, ActorSystem, AskTimeout, Mailbox, Request, handles
 from runtime.simulation import Simulation, explore

@@ -1,12 +1,13 @@
 import asyncio
 import random
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.errors import Transient
-from actors.hedge import Hedge, HedgeBudget, HedgeConfig, LatencyQuantile, hedge_delay
+from actors.hedge import Hedge, HedgeConfig, LatencyQuantile, budget_of, hedge_delay
 from runtime.simulation import Simulation, explore
 
 CONFIG = HedgeConfig()
@@ -20,7 +21,7 @@ def seasoned(delay=1.0, tokens=10.0, **fields):
     """Return a hedge that makes its second call after `delay`, and may make some."""
     hedge = Hedge(HedgeConfig(**fields), idempotent=True, paid=False)
     hedge.estimate = LatencyQuantile(delay, 1000)
-    hedge.budget = HedgeBudget(tokens)
+    hedge.budget = msgspec.structs.replace(hedge.budget, tokens=tokens)
     return hedge
 
 
@@ -50,10 +51,10 @@ class Calls:
 @given(st.lists(st.booleans(), max_size=2000), st.floats(0.01, 1.0))
 def test_second_calls_are_never_more_than_their_part_of_all_calls(wants, ratio):
     config = HedgeConfig(ratio=ratio)
-    budget, hedged = HedgeBudget(), 0
+    budget, hedged = budget_of(config), 0
     for calls, wants_one in enumerate(wants, start=1):
-        budget = budget.deposit(config)
-        left = budget.withdraw() if wants_one else None
+        budget = budget.deposit(float(calls))
+        left = budget.withdraw(float(calls)) if wants_one else None
         if left is not None:
             budget = left
             hedged += 1
@@ -62,10 +63,10 @@ def test_second_calls_are_never_more_than_their_part_of_all_calls(wants, ratio):
 
 
 def test_one_call_in_twenty_can_be_hedged_and_no_more():
-    budget, hedged = HedgeBudget(), 0
-    for _ in range(2000):
-        budget = budget.deposit(CONFIG)
-        left = budget.withdraw()
+    budget, hedged = budget_of(CONFIG), 0
+    for now in range(2000):
+        budget = budget.deposit(now)
+        left = budget.withdraw(now)
         if left is not None:
             budget, hedged = left, hedged + 1
     assert hedged == 100

@@ -4,13 +4,14 @@ import pickle
 import random
 from collections import Counter
 
+import msgspec
 import pytest
 
 from actors.breaker import BreakerConfig, CircuitBreaker, Closed, HalfOpen, Open
 from actors.bulkhead import Bulkhead
 from actors.cut import CallTimedOut
 from actors.errors import BreakerOpen, BulkheadFull, ConnectionFailed, Permanent, RateLimited, Throttled, Transient
-from actors.hedge import Hedge, HedgeBudget, LatencyQuantile
+from actors.hedge import Hedge, LatencyQuantile
 from actors.limiter import Limiter
 from actors.policy import Policy
 from actors.retry import Retry, RetryBudget
@@ -299,7 +300,7 @@ async def test_an_attempt_whose_way_is_free_starts_no_timer_and_no_task(monkeypa
 async def test_a_late_call_is_hedged_with_a_place_and_a_token_of_its_own():
     def hedge():
         hedge = Hedge(idempotent=True, paid=False)
-        hedge.estimate, hedge.budget = LatencyQuantile(1.0, 1000), HedgeBudget(10.0)
+        hedge.estimate, hedge.budget = LatencyQuantile(1.0, 1000), msgspec.structs.replace(hedge.budget, tokens=10.0)
         return hedge
 
     async def call():
@@ -354,7 +355,8 @@ async def callers_are_cancelled_anywhere(simulation: Simulation) -> None:
         rng=random.Random(simulation.seed),
     )
     if policy.hedge is not None:
-        policy.hedge.estimate, policy.hedge.budget = LatencyQuantile(0.1, 100), HedgeBudget(10.0)
+        policy.hedge.estimate = LatencyQuantile(0.1, 100)
+        policy.hedge.budget = msgspec.structs.replace(policy.hedge.budget, tokens=10.0)
     running = probes = 0
 
     async def call() -> None:

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
-from pathlib import Path
 
 import pytest
-
-# The benchmarks are run from the root and not installed.
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks import resilience, seed_port
 

@@ -6,14 +6,10 @@ reach it yet, the test names the figure reached, so that nothing gets worse unno
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-
-# The benchmarks are run from the root and not installed.
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.harness import met
 from benchmarks.troubles import TROUBLES, figure, ours
@@ -123,7 +119,6 @@ async def test_a_bill_that_is_not_paid_costs_no_request(simulation):
     await survive(simulation, "quota exhausted", amplification="<= 1.06", time_to_return="<= 50")
 
 
-@needs("tokens and requests")
 @pytest.mark.simulate(seeds=SEEDS)
 async def test_limits_of_tokens_and_of_requests_are_kept_together(simulation):
     await survive(simulation, "tokens and requests")
@@ -150,7 +145,6 @@ async def test_a_crowd_that_is_cancelled_with_its_probe_leaves_nothing_behind(si
     assert outcome.more["cancelled"] > 0.5
 
 
-@needs("bulk against interactive")
 @pytest.mark.simulate(seeds=SEEDS)
 async def test_single_requests_do_not_stand_behind_another_tenants_hundreds(simulation):
     await survive(simulation, "bulk against interactive")
