@@ -84,7 +84,7 @@ class Supervisor(
         self.gateways = Gateways(self.context, self.market.health)
         self.discovery = self.context.spawn(lambda: Discovery(self.registry, self.market.discovery), name="discovery")
 
-    @handles(SmartRequest, concurrent=MAX_REQUESTS)
+    @handles(SmartRequest, concurrent=MAX_REQUESTS, borrows=True)
     async def serve(self, message: SmartRequest) -> SmartResult:
         """Serve one request from discovery to answer."""
         job = self._begin(message)

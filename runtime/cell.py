@@ -559,12 +559,15 @@ class Cell(Handling):
         if not work:
             return
         limit = self.options.stop_timeout
-        _, late = await asyncio.wait(work, timeout=limit)
+        await asyncio.wait(work, timeout=limit)
+        # In their order: a set of futures has none that could be repeated.
+        late = [future for future in work if not future.done()]
         if not late:
             return
         for future in late:
             future.cancel()
-        _, stuck = await asyncio.wait(late, timeout=limit)
+        await asyncio.wait(late, timeout=limit)
+        stuck = [future for future in late if not future.done()]
         for future in stuck:
             message = work[future]
             if isinstance(message, Ask):

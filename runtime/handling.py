@@ -16,9 +16,10 @@ from runtime.actor import Actor
 from runtime.deadline import current_deadline
 from runtime.engine import MESSAGES_PER_ACTIVATION
 from runtime.envelope import RUNNING, WAITING, Ask, Progress, Stashed, deadline_of, told
+from runtime.errand import Errand, errands_here, first_step, may_begin
 from runtime.errors import ActorCrashed, Refusal, Unhandled
 from runtime.events import ActorFailed, CancellationIgnored, DeadReason, Terminated
-from runtime.inbox import NOT_NOW, Inbox, Unclaimed
+from runtime.inbox import HERE, NOT_NOW, Inbox, Unclaimed
 from runtime.lanes import Lane
 from runtime.messages import Request, name_of
 
@@ -138,8 +139,10 @@ class Handling(Inbox):
 
     def answer_now(self, message: Any, deadline: float) -> Any:
         handler = self.actor.handlers[type(message)]
-        if handler is None or handler.is_async or self.queue:
+        if handler is None or self.queue:
             return NOT_NOW
+        if handler.is_async:
+            return HERE if handler.borrows and self._may_borrow(handler) else NOT_NOW
         self.busy = True
         self.idle = False
         self.until = deadline
@@ -156,8 +159,7 @@ class Handling(Inbox):
                 if self.current is not None:
                     self.current.cancel()  # It was stashed, but answered too: nobody waits for another answer.
                 return answer
-            ask = Ask(message, deadline)
-            ask.progress = RUNNING
+            ask = running(message, deadline)
             self._answer_later(ask, answer)  # pyright: ignore[reportUnknownArgumentType] - of the request's type.
             return ask  # noqa: TRY300
         except Refusal:
@@ -173,6 +175,93 @@ class Handling(Inbox):
             self.until = self.current = None
             self.busy = False
             self.rest()
+
+    def _may_borrow(self, handler: Handler) -> bool:
+        """Tell whether a request may begin before any other turn: nothing that came earlier is still to begin."""
+        for lane in (self.lanes or {}).values():
+            newest = next(reversed(lane.running), None)
+            if lane.waiting or (lane.is_full and lane.handler is handler) or has_not_begun(newest):
+                return False
+        return may_begin() and asyncio.current_task() is not None
+
+    async def answer_here(self, message: Any, deadline: float) -> Any:
+        handler = self.actor.handlers[type(message)]
+        assert handler is not None  # noqa: S101 - it was found a moment ago.
+        context = self.engine.context.copy()
+        work: Any = handler.function(self.actor, message)
+        ask: Ask | None = None
+        self.busy = True
+        self.idle = False
+        try:
+            waits_for = context.run(first_step, work, deadline, errands_here.get())
+            ask = running(message, deadline)
+            lane, errand = self._set_out(handler, ask)
+        except StopIteration as done:
+            answer: Any = done.value
+            if not isinstance(answer, asyncio.Future | CoroutineType | Stashed):
+                return answer
+            ask = running(message, deadline)
+            self._conclude(ask, answer)
+            return ask
+        except Refusal:
+            raise
+        except BaseException as error:  # noqa: BLE001 - see there.
+            ask = running(message, deadline)
+            self._lose(ask, error)
+            self.broken_off(error, ask, None)
+            return ask
+        finally:
+            self.busy = False
+            self.rest()
+        return await self._wait_here(lane, errand, ask, errand.run(work, context, waits_for))
+
+    def _set_out(self, handler: Handler, ask: Ask) -> tuple[Lane, Errand]:
+        """Take a place in the lane for a handler that waits in the running task."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - see `_may_borrow`.
+        lane = self._lane_of(handler)
+        errand = ask.handling = Errand(task)
+        lane.running[errand] = ask
+        return lane, errand
+
+    async def _wait_here(self, lane: Lane, errand: Errand, ask: Ask, work: Coroutine[Any, Any, Any]) -> Ask:
+        """See an errand to its end, and settle its request as a task of a lane does."""
+        deadlines = self.engine.deadlines
+        deadlines.add(ask)
+        cancelled: asyncio.CancelledError | None = None
+        try:
+            try:
+                answer = await work
+            finally:
+                deadlines.discard(ask)
+                cancelled = errand.asker_cancelled
+                if cancelled is not None:
+                    ask.cancel()
+            self._answer(ask, answer)
+        except asyncio.CancelledError:
+            if ask.progress is RUNNING:
+                ask.fail(self._crashed(ask.message, None))
+                if not errand.was_called_off and not self.goal and self._is_current(lane):
+                    self.cancelled(None, ask)
+        except Refusal as refusal:
+            ask.fail(refusal)
+        except BaseException as error:  # noqa: BLE001 - see there.
+            self._lose(ask, error)
+            if self._is_current(lane):
+                self.broken_off(error, ask, None)
+        finally:
+            self._leave_lane(lane, errand)
+        if cancelled is not None:
+            raise cancelled
+        return ask
+
+    def _conclude(self, ask: Ask, answer: Any) -> None:
+        """Take an answer that is not one yet, or none at all."""
+        try:
+            self._answer(ask, answer)
+        except TypeError as error:
+            self._lose(ask, error)
+            self.broken_off(error, ask, None)
 
     async def _handle_in_task(self) -> None:
         task, engine = self.task, self.engine
@@ -358,11 +447,7 @@ class Handling(Inbox):
         future.add_done_callback(settle, context=self.engine.context)
 
     def _start_in_lane(self, handler: Handler, item: Any) -> None:
-        if self.lanes is None:
-            self.lanes = {}
-        lane = self.lanes.get(handler)
-        if lane is None:
-            lane = self.lanes[handler] = Lane(handler)
+        lane = self._lane_of(handler)
         if lane.is_full:
             lane.waiting.append(item)
             self.make_room(-1)  # It still takes up a place of the mailbox.
@@ -376,6 +461,14 @@ class Handling(Inbox):
             item.handling = task
         # Not a `finally` of the task, whose body does not even begin where it is cancelled at once.
         task.add_done_callback(lambda _: self._leave_lane(lane, task), context=self.engine.context)
+
+    def _lane_of(self, handler: Handler) -> Lane:
+        if self.lanes is None:
+            self.lanes = {}
+        lane = self.lanes.get(handler)
+        if lane is None:
+            lane = self.lanes[handler] = Lane(handler)
+        return lane
 
     async def _handle_in_lane(self, lane: Lane, handler: Handler, item: Any) -> None:
         ask = item if isinstance(item, Ask) else None
@@ -405,7 +498,7 @@ class Handling(Inbox):
         """Tell whether a lane belongs to the present instance, and not to one whose handlers would not end."""
         return self.lanes is not None and self.lanes.get(lane.handler) is lane
 
-    def _leave_lane(self, lane: Lane, task: asyncio.Task[None]) -> None:
+    def _leave_lane(self, lane: Lane, task: asyncio.Future[None]) -> None:
         """See to the next message of the lane, and to a handler that ended by cancellation."""
         item = lane.running.pop(task, None)
         ask = item if isinstance(item, Ask) else None
@@ -424,8 +517,8 @@ class Handling(Inbox):
             if self.queue and self.idle:
                 self.schedule()
 
-    def lane_tasks(self) -> list[asyncio.Task[None]]:
-        """Return the tasks of concurrent handlers that run now."""
+    def lane_tasks(self) -> list[asyncio.Future[None]]:
+        """Return the tasks and errands of concurrent handlers that run now."""
         return [task for lane in (self.lanes or {}).values() for task in lane.running]
 
     def cancel_handlers(self) -> None:
@@ -488,9 +581,9 @@ class Handling(Inbox):
             if not isinstance(error, Exception):
                 raise error  # It ends the program; those who clean up must not find an actor that is stuck.
 
-    def cancelled(self, task: asyncio.Task[None] | None, message: Any) -> None:
+    def cancelled(self, task: asyncio.Future[None] | None, message: Any) -> None:
         """A handler ended by a cancellation that is not the runtime's."""
-        if task is not None and task.cancelling():
+        if isinstance(task, asyncio.Task) and task.cancelling():
             # Somebody cancels the tasks of this loop one by one, as `asyncio.run` does at its end.
             self.end(Goal.KILL)
         else:
@@ -519,8 +612,17 @@ class Handling(Inbox):
         return self.task is not None and self.task is asyncio.current_task()
 
 
-def has_not_begun(task: asyncio.Task[None]) -> bool:
+def running(message: Any, deadline: float) -> Ask:
+    """Make the envelope of a request whose handler has begun without one."""
+    ask = Ask(message, deadline)
+    ask.progress = RUNNING
+    return ask
+
+
+def has_not_begun(task: asyncio.Future[None] | None) -> bool:
     """Tell whether a task has not had its first turn, so that nothing of its work is done."""
+    if not isinstance(task, asyncio.Task):
+        return False
     work = task.get_coro()
     return iscoroutine(work) and getcoroutinestate(work) == CORO_CREATED
 

@@ -8,7 +8,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from runtime.deadline import current_deadline, earlier
-from runtime.envelope import SETTLED, WAITING, Ask, Told
+from runtime.envelope import RUNNING, SETTLED, WAITING, Ask, Told
 from runtime.errors import ActorStopped, AskTimeout, MailboxFull
 from runtime.events import DeadLetter, DeadReason, Terminated
 from runtime.mailbox import Mailbox, Overflow
@@ -27,6 +27,8 @@ NO_MAIL: deque[Any] = deque(maxlen=0)
 
 NOT_NOW: Any = object()
 """Says that a request has to take its way through the mailbox."""
+HERE: Any = object()
+"""Says that the handler of a request runs in the task of its asker."""
 
 
 class Unclaimed(Message, frozen=True):
@@ -106,7 +108,11 @@ class Inbox:
         raise NotImplementedError
 
     def answer_now(self, message: Any, deadline: float) -> Any:
-        """Answer a request at once, return the `Ask` to wait for, or `NOT_NOW`; called while the actor is at rest."""
+        """Answer a request at once, return the `Ask` to wait for, `NOT_NOW` or `HERE`; called while at rest."""
+        raise NotImplementedError
+
+    async def answer_here(self, message: Any, deadline: float) -> Any:
+        """Handle a request in the running task, which is its asker's; return its answer, or the `Ask` to wait for."""
         raise NotImplementedError
 
     def waits_for_itself(self) -> bool:
@@ -209,7 +215,11 @@ class Inbox:
             if deadline <= now:
                 raise AskTimeout(self.path, name_of(message), timeout=0.0)
         ask = self.answer_now(message, deadline) if self.idle and engine.may_answer_now() else NOT_NOW
-        if ask is NOT_NOW:
+        if ask is HERE:
+            ask = await self.answer_here(message, deadline)
+            if not isinstance(ask, Ask):
+                return ask
+        elif ask is NOT_NOW:
             ask = Ask(message, deadline)
             if not self._take(ask):
                 if self.closed:
@@ -218,7 +228,7 @@ class Inbox:
             engine.pump()
         elif not isinstance(ask, Ask):
             return ask
-        if ask.progress is not SETTLED:
+        if ask.progress is WAITING or ask.progress is RUNNING:
             if self.waits_for_itself():
                 ask.cancel()
                 raise asks_itself(self.path, message)
@@ -234,8 +244,8 @@ class Inbox:
                 engine.deadlines.discard(ask)
                 if self.senders:
                     self._leave_line(ask)
-            if ask.progress is not SETTLED:
-                raise AskTimeout(self.path, name_of(message), timeout=deadline - now)
+        if ask.progress is not SETTLED:
+            raise AskTimeout(self.path, name_of(message), timeout=deadline - now)
         if ask.error is not None:
             raise ask.error
         return ask.value

@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 
 class Lane:
-    """One concurrent handler of one actor: at most `handler.concurrent` tasks, the rest waits in order."""
+    """One concurrent handler of one actor: at most `handler.concurrent` tasks or errands, the rest waits in order."""
 
     __slots__ = ("handler", "running", "waiting")
 
     def __init__(self, handler: Handler) -> None:
         self.handler = handler
-        self.running: dict[asyncio.Task[None], Any] = {}
+        self.running: dict[asyncio.Future[None], Any] = {}
         self.waiting: deque[Any] = deque()
 
     @property

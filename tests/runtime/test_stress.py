@@ -12,6 +12,8 @@ from contextlib import suppress
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from runtime import (
     Actor,
     ActorCrashed,
@@ -84,7 +86,7 @@ class Books:
     def spawn(self, system: ActorSystem | Context) -> ActorRef[Any]:
         """Spawn an actor of any kind, with a mailbox that is often too small."""
         random_ = self.random
-        kind = random_.choice((SyncSubject, AsyncSubject, LaneSubject, MixedSubject))
+        kind = random_.choice((SyncSubject, AsyncSubject, LaneSubject, BorrowingSubject, MixedSubject))
         mailbox = Mailbox(capacity=random_.choice((1, 2, 5, 100)), overflow=random_.choice(list(Overflow)))
         restart = random_.choice(list(Restart))
         return system.spawn(lambda: kind(self), mailbox=mailbox, restart=restart, stop_timeout=1.0)
@@ -204,6 +206,17 @@ class LaneSubject(Subject):
 
     @handles(Asked, concurrent=3)
     async def asked(self, message: Asked) -> int:
+        await self.perform(message)
+        return self.give(message)
+
+
+class BorrowingSubject(LaneSubject):
+    """Works in the task of its asker, and therefore ends as soon as it is cancelled."""
+
+    @handles(Asked, concurrent=3, borrows=True)
+    async def asked(self, message: Asked) -> int:
+        if message.deed in {"linger", "deaf"}:
+            message = msgspec.structs.replace(message, deed="wait")
         await self.perform(message)
         return self.give(message)
 
