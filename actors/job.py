@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from actors.account import Account, Purse, booking_of_failure, booking_of_reply
+from actors.candidates import NO_CANDIDATES, Candidates
 from actors.errors import AllProvidersFailed, Attempt, CallFailed, DeadlineTooShort, NotAdmitted, OutcomeUnknown
 from actors.requests import SmartRequest, SmartResult
 from actors.selection import NO_SIGNALS, Signals
@@ -14,7 +15,6 @@ from actors.waiting import Place
 if TYPE_CHECKING:
     from actors.admission import Admitted
     from actors.gateway import Sending
-    from actors.market import Listing
     from actors.routing import Tried
     from actors.target import Target
 
@@ -30,9 +30,7 @@ class Job:
         self.purses: tuple[Purse, ...] = (Purse(Account(name="request", cap=message.budget)),)
         """What the request draws on: its own budget, and the account that it names, if any."""
         self.place = Place(message.tenant or message.account or "default")
-        self.candidates: dict[str, Target] = {}
-        self.listings: dict[str, Listing] = {}
-        """The candidates as discovery found them for this request; its prices hold for all of its calls."""
+        self.candidates: Candidates = NO_CANDIDATES
         self.standing_back: tuple[str, ...] = ()
         self.signals: Signals = NO_SIGNALS
         self.unhealthy: tuple[str, ...] = ()
@@ -89,7 +87,7 @@ class Job:
 
     def call_to(self, target: Target, *, timeout: float) -> ProviderCall:
         """Return the call to make, which has `timeout` seconds (> 0)."""
-        listing, message = self.listings[target.name], self.message
+        listing, message = self.candidates.listings[target.name], self.message
         return ProviderCall(
             service=message.service,
             input=message.input,

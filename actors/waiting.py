@@ -119,6 +119,9 @@ class WaitingLines:
         for (kind, name), standing in self._lines.items():
             yield f"{len(standing)} requests were left in the line for {kind} {name!r}"
 
+    def __bool__(self) -> bool:
+        return bool(self._lines)
+
     def __len__(self) -> int:
         return len({place for standing in self._lines.values() for place in standing})
 

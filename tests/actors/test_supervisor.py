@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import actors.supervisor as supervisor_module
+import actors.pipeline as pipeline_module
 from actors import (
     AllProvidersFailed,
     BreakerClosed,
@@ -965,13 +965,13 @@ async def test_a_provider_whose_limits_change_goes_by_the_new_ones():
 
 async def count_decisions(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> list[float]:
     decided: list[float] = []
-    true_admit = supervisor_module.admit
+    true_admit = pipeline_module.admit
 
     def counting(*args: Any, **kwargs: Any) -> Any:
         decided.append(kwargs["now"])
         return true_admit(*args, **kwargs)
 
-    monkeypatch.setattr(supervisor_module, "admit", counting)
+    monkeypatch.setattr(pipeline_module, "admit", counting)
     await stage.request()  # So that discovery knows.
     decided.clear()
     return decided

@@ -1,0 +1,70 @@
+"""Who may serve the requests that ask alike: made of what discovery found, once for as long as that stays the same."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from actors.errors import NoProvider
+from actors.found import NOBODY
+from actors.preflight import NO_REQUIREMENT, fits
+from actors.provider_watch import CHECK_FAILED
+from actors.selection import ADAPTIVE_STRATEGIES, rank
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from actors.found import Found
+    from actors.market import Listing
+    from actors.preflight import Requirement
+    from actors.selection import Strategy
+    from actors.target import Target
+
+MAX_REMEMBERED = 1_000
+"""The findings whose candidates are remembered: one for each filter that requests ask by."""
+
+
+class Candidates:
+    """Those who were found and fit, by name; `listings` are as found, and their prices hold for whoever has them."""
+
+    __slots__ = ("_ranked", "checked_ill", "found", "listings", "targets")
+
+    def __init__(self, found: Found, listings: Iterable[Listing], targets: Mapping[str, Target]) -> None:
+        self.found = found
+        self.listings = {listing.provider.name: listing for listing in listings}
+        self.targets = {name: targets[name] for name in self.listings}
+        # What breakers and limits say is seen first hand, and no mark must outlast it.
+        self.checked_ill = tuple(name for name, why in found.standing_back.items() if why == CHECK_FAILED)
+        self._ranked: dict[Strategy, tuple[str, ...]] = {}
+
+    def ranked(self, strategy: Strategy) -> tuple[str, ...] | None:
+        """Return all of them in the order of a strategy; None for one that goes by more than the providers."""
+        names = self._ranked.get(strategy)
+        if names is None and strategy not in ADAPTIVE_STRATEGIES:
+            # As declared: a provider that was ranked by what was observed last would never be asked again.
+            providers = [listing.provider for listing in self.listings.values()]
+            names = self._ranked[strategy] = tuple(provider.name for provider in rank(providers, strategy))
+        return names
+
+    def __repr__(self) -> str:
+        return f"<Candidates {', '.join(self.listings)}>"
+
+
+NO_CANDIDATES = Candidates(NOBODY, (), {})
+
+
+def fitting(found: Found, needs: Requirement, service: str) -> list[Listing]:
+    """Return the listings of those who can take the input; raise `NoProvider` where nobody can."""
+    if needs is NO_REQUIREMENT:
+        return list(found.listings)
+    fit: list[Listing] = []
+    dropped: Counter[str] = Counter()
+    for listing in found.listings:
+        why_not = fits(listing.provider, needs)
+        if why_not is None:
+            fit.append(listing)
+        else:
+            dropped[why_not] += 1
+    if not fit:
+        raise NoProvider(service, offered=len(found.listings), dropped=dropped)
+    return fit

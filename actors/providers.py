@@ -1,0 +1,122 @@
+"""The providers of a supervisor, and their breakers as supervision: who is isolated, and what starts, stops and is told.
+
+A provider whose breaker opens is isolated: its gateway is stopped. When its wait is over, a fresh one is started for
+exactly one probe.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from actors.admission import line_of
+from actors.breaker import Closed, HalfOpen, Open, share
+from actors.candidates import MAX_REMEMBERED, Candidates, fitting
+from actors.errors import Permanent
+from actors.events import BreakerClosed, BreakerOpened
+from actors.preflight import NO_REQUIREMENT
+from actors.target import Target
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from actors.breaker import BreakerConfig, BreakerState
+    from actors.found import Found
+    from actors.gateways import Gateways
+    from actors.market import Listing
+    from actors.preflight import Requirement
+    from actors.waiting import WaitingLines
+    from runtime import Context
+
+
+class Providers:
+    """Every provider that was ever listed, by name, and what becomes of it."""
+
+    def __init__(
+        self,
+        by_name: dict[str, Target],
+        breaker: BreakerConfig,
+        context: Context,
+        gateways: Gateways,
+        lines: WaitingLines,
+    ) -> None:
+        self.by_name = by_name
+        self._breaker = breaker
+        self._context = context
+        self._gateways = gateways
+        self._lines = lines
+        self._remembered: dict[int, Candidates] = {}
+        """By the identity of what was found, which each of them keeps alive."""
+
+    def named(self, name: str) -> Target:
+        """Return one provider; raise `Permanent` where there is none of that name."""
+        target = self.by_name.get(name)
+        if target is None:
+            raise Permanent(f"there is no provider {name!r}; there are {', '.join(sorted(self.by_name))}")
+        return target
+
+    def candidates(self, found: Found, needs: Requirement, service: str) -> Candidates:
+        """Return who may serve a request; raise `NoProvider` where nobody of those found can take its input."""
+        known = self._remembered.get(id(found))
+        if known is not None and needs is NO_REQUIREMENT:
+            return known
+        listings = fitting(found, needs, service)
+        for listing in found.listings:
+            self._list(listing)
+        made = Candidates(found, listings, self.by_name)
+        if needs is NO_REQUIREMENT:
+            if len(self._remembered) >= MAX_REMEMBERED:
+                self._remembered.clear()
+            self._remembered[id(found)] = made
+        return made
+
+    def eased_in(self, candidates: Candidates) -> Iterator[str]:
+        """Name the providers that have just come back, and whose part of the requests this one is not of."""
+        for name, target in candidates.targets.items():
+            state = target.state.breaker
+            if not isinstance(state, Closed) or state.since is None:
+                continue
+            part = share(state, self._context.now(), self._breaker)
+            if part < 1 and self._context.random.random() >= part:
+                yield name
+
+    def become(self, target: Target, breaker: BreakerState) -> None:
+        """Take on the next state of a breaker, and start or stop what goes with it."""
+        before = target.state.breaker
+        target.state = msgspec.structs.replace(target.state, breaker=breaker)
+        if type(breaker) is type(before):
+            return
+        events, now = self._context.events, self._context.now()
+        if isinstance(breaker, Closed):
+            events.publish(BreakerClosed(provider=target.name))
+            self._lines.wake(line_of(target.name))
+        elif not isinstance(breaker, HalfOpen):
+            # It finishes the calls under way; their results no longer move the breaker.
+            self._gateways.close(target)
+            wait = breaker.until - now if isinstance(breaker, Open) else math.inf
+            if wait > 0:  # A probe that was cancelled proved nothing, and is no trip.
+                target.trips += isinstance(breaker, Open)
+                events.publish(BreakerOpened(provider=target.name, wait=wait))
+                self._lines.wake_all(line_of(target.name))
+
+    def _list(self, listing: Listing) -> None:
+        """Take on a listing, which may be new or say something new."""
+        name = listing.provider.name
+        target = self.by_name.get(name)
+        if target is None:
+            self.by_name[name] = Target(listing)
+        elif listing is not target.listing:
+            if listing.max_concurrency != target.listing.max_concurrency:
+                self._gateways.close(target)  # It would go on to count by the old one.
+            target.relist(listing)
+            self._lines.wake(line_of(name))
+
+    def broken_invariants(self) -> Iterator[str]:
+        """Name what does not hold of a provider although no call is under way."""
+        for target in self.by_name.values():
+            yield from target.broken_invariants()
+
+    def __repr__(self) -> str:
+        return f"<Providers {', '.join(map(repr, self.by_name.values()))}>"
