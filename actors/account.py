@@ -73,7 +73,7 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
 
     def allows(self, amount: Micros) -> bool:
         """Tell whether `amount` can be reserved now."""
-        return self.available is None or amount <= self.available
+        return self.cap is None or amount <= max(0, self.cap - self.reserved - self.held - self.settled)
 
     def may_allow_later(self, amount: Micros) -> bool:
         """Tell whether `amount` could be reserved if calls under way gave back what is reserved for them."""

@@ -181,7 +181,10 @@ def places_of(state: TargetState, permit: Permit, *, now: float, breaker: Breake
     """
     if permit.probe:
         return state.limit.max_concurrency
-    return max(1, int(state.limit.allowed * share(state.breaker, now, breaker)))
+    allowed = state.limit.allowed
+    if isinstance(state.breaker, Closed) and state.breaker.since is None:
+        return allowed
+    return max(1, int(allowed * share(state.breaker, now, breaker)))
 
 
 def settle(

@@ -36,6 +36,10 @@ class Call(Request[ProviderReply], frozen=True):
     sending: Sending = msgspec.field(default_factory=Sending)
 
 
+class PromptCall(Call, frozen=True):
+    """Make one attempt by a transport that ends soon after it is cancelled, in the task of whoever asks."""
+
+
 class Health(msgspec.Struct, frozen=True):
     """What a health check found, at `checked_at` in loop time; `problem` is None for a healthy provider."""
 
@@ -55,7 +59,7 @@ class CheckHealth(Request[Health], frozen=True):
     timeout: float = 2.0
 
 
-class ProviderGateway(Actor[Call | CheckHealth]):
+class ProviderGateway(Actor[Call | PromptCall | CheckHealth]):
     """Makes the calls to one provider, at most `max_concurrency` at the same time.
 
     It decides nothing: no retry, no breaker, no money. An error of a call that is not a `CallFailed` is a bug of the
@@ -100,6 +104,11 @@ class ProviderGateway(Actor[Call | CheckHealth]):
             ) from bug
         finally:
             self.under_way -= 1
+
+    @handles(PromptCall, concurrent=MAX_CONCURRENCY, borrows=True)
+    async def make_promptly(self, message: PromptCall) -> ProviderReply:
+        """Make one call, as `make` does."""
+        return await self.make(message)
 
     @handles(CheckHealth)
     def check(self, message: CheckHealth) -> Health | asyncio.Future[Health]:

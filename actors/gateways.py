@@ -8,7 +8,7 @@ from actors.breaker import Isolated, Open
 from actors.classification import classify
 from actors.errors import NotAdmitted, Unclassified
 from actors.events import HealthChecked
-from actors.gateway import GRACE, Call, CheckHealth, Health, ProviderGateway, Sending
+from actors.gateway import GRACE, Call, CheckHealth, Health, PromptCall, ProviderGateway, Sending
 from runtime import ActorCrashed, AskTimeout, Restart, RuntimeFault
 
 if TYPE_CHECKING:
@@ -36,7 +36,9 @@ class Gateways:
 
             def make() -> ProviderGateway:
                 gateway = ProviderGateway(listing)
-                target.idempotent = gateway.transport.idempotent
+                transport = gateway.transport
+                target.idempotent = transport.idempotent
+                target.call = PromptCall if getattr(transport, "ends_when_cancelled", False) else Call
                 return gateway
 
             self._started += 1
@@ -67,7 +69,7 @@ class Gateways:
         gateway: ActorRef[Call | CheckHealth] | None = None
         try:
             gateway = self.open(target)
-            return await gateway.ask(Call(call, sending), timeout=call.timeout + GRACE)
+            return await gateway.ask(target.call(call, sending), timeout=call.timeout + GRACE)
         except (AskTimeout, ActorCrashed) as fault:
             cause: Exception = fault
             if isinstance(fault, ActorCrashed):

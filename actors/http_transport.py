@@ -145,6 +145,8 @@ class HttpTransport:
         self.provider = provider
         self.paid = paid
         self.idempotent: Idempotent = idempotent
+        self.ends_when_cancelled = wire is None
+        """As httpx does; of a wire that somebody brought, nobody knows."""
         self._url = _checked_url(url)
         self._health_url = self._url.join(health_path)
         self._pool_size = max_connections + 1

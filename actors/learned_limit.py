@@ -128,7 +128,9 @@ class LearnedLimit(msgspec.Struct, frozen=True, kw_only=True):
         What remains, but is not enough, is waited for `config.max_gate` after it was heard of at most: many providers
         refill all the time, and say only when all will be there again.
         """
-        at = max(self.gated_until, self.next_at)
+        at = max(self.next_at, self.gated_until)
+        if at <= now and not self.remaining:
+            return 0.0
         for left in self.remaining:
             if weight_in(weights, left.dimension) > left.amount:
                 at = max(

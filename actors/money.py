@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -30,6 +31,8 @@ def to_micros(amount: Amount) -> Micros:
     >>> to_micros("0.20"), to_micros(2), to_micros(Decimal("0.0015"))
     (200000, 2000000, 1500)
     """
+    if type(amount) is str:
+        return _micros_of_text(amount)
     if isinstance(amount, float):
         raise TypeError(
             f"amount {amount!r} is a float, which cannot hold most cents exactly; "
@@ -37,11 +40,21 @@ def to_micros(amount: Amount) -> Micros:
         )
     if type(amount) is bool or not isinstance(amount, AMOUNT_TYPES):
         raise TypeError(f"amount must be a str, int (whole dollars) or Decimal, got {amount!r}")
+    return _micros_of(amount)
+
+
+def _micros_of(amount: Amount) -> Micros:
     try:
         value = Decimal(amount)
     except InvalidOperation:
         raise ValueError(f'amount {amount!r} is not a decimal number; write it like "0.20"') from None
     return _exact_micros(value, amount)
+
+
+@functools.lru_cache(maxsize=1024)
+def _micros_of_text(amount: str) -> Micros:
+    """Read an amount once: most programs give every request the same budget."""
+    return _micros_of(amount)
 
 
 def _exact_micros(value: Decimal, amount: Amount) -> Micros:

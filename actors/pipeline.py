@@ -181,7 +181,7 @@ class Pipeline:
                 continue
             admission = self._admit(job, target, now)
             if isinstance(admission, Admitted):
-                if self._lines.is_first(job.place, line_of(name)):
+                if not self._lines or self._lines.is_first(job.place, line_of(name)):
                     self._consume(job, target, admission, waited=0.0 if tried is None else now - tried.failed_at)
                     return target, admission
                 # Somebody who came before has been woken, and will be next.

@@ -1,4 +1,4 @@
-"""The providers of a supervisor, and their breakers as supervision: who is isolated, and what starts, stops and is told.
+"""The providers of a supervisor, and their breakers as supervision: who is isolated, and what starts and stops.
 
 A provider whose breaker opens is isolated: its gateway is stopped. When its wait is over, a fresh one is started for
 exactly one probe.

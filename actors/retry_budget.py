@@ -65,10 +65,18 @@ class RetryBudget(msgspec.Struct, frozen=True, kw_only=True):
         return missing / self.min_per_second if self.min_per_second else math.inf
 
     def _at(self, now: float, *, gained: float) -> RetryBudget:
-        passed = 0.0 if self.updated is None else max(0.0, now - self.updated)
-        tokens = min(self.max_tokens, self.tokens + gained + passed * self.min_per_second)
-        updated = now if self.updated is None else max(now, self.updated)
-        return msgspec.structs.replace(self, tokens=tokens, updated=updated)
+        tokens, updated = self.tokens + gained, self.updated
+        if updated is None:
+            updated = now
+        elif now > updated:
+            tokens, updated = tokens + (now - updated) * self.min_per_second, now
+        return RetryBudget(
+            ratio=self.ratio,
+            min_per_second=self.min_per_second,
+            max_tokens=self.max_tokens,
+            tokens=min(self.max_tokens, tokens),
+            updated=updated,
+        )
 
 
 class SharedRetryBudget:

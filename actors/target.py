@@ -9,12 +9,13 @@ import msgspec
 from actors.admission import TargetState
 from actors.breaker import BreakerState, Closed, HalfOpen, Isolated, Open
 from actors.concurrency_limit import ConcurrencyLimit
+from actors.gateway import Call
 from actors.requests import TargetStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from actors.gateway import Call, CheckHealth, Health
+    from actors.gateway import CheckHealth, Health
     from actors.market import Listing
     from actors.transport import Idempotent
     from runtime import ActorRef
@@ -24,10 +25,13 @@ class Target:
     """One provider: the state that admissions look at, its gateway while it is not isolated, and its record."""
 
     def __init__(self, listing: Listing) -> None:
+        self.name = listing.provider.name
         self.listing = listing
         self.state = TargetState(quota=listing.quota(), limit=ConcurrencyLimit(listing.max_concurrency))
         self.gateway: ActorRef[Call | CheckHealth] | None = None
         self.idempotent: Idempotent = "no"
+        self.call: type[Call] = Call
+        """How its gateway is asked for one."""
         self.health: Health | None = None
         self.calls = self.failures = self.trips = self.spent = 0
 
@@ -45,11 +49,6 @@ class Target:
             # Cut off early, such a call may have been paid all the same, and then nobody knows.
             return listing.timeout
         return self.state.answers.seconds(configured=listing.timeout)
-
-    @property
-    def name(self) -> str:
-        """The provider's name."""
-        return self.listing.provider.name
 
     def status(self) -> TargetStatus:
         """Return the facts for a person."""

@@ -81,7 +81,12 @@ class Transport(Protocol):
         ...
 
     async def call(self, call: ProviderCall) -> ProviderReply:
-        """Make one attempt within `call.timeout` seconds. Raises members of `CallFailed` only; others are bugs."""
+        """Make one attempt within `call.timeout` seconds. Raises members of `CallFailed` only; others are bugs.
+
+        A transport that ends soon after it is cancelled, whatever it waits for, may say so by an attribute
+        `ends_when_cancelled = True`: its calls then need no task of their own, and whoever gives one up waits for its
+        end. By default a call that will not end is left behind.
+        """
         ...
 
     async def check(self, *, timeout: float) -> None:  # noqa: ASYNC109 - how long is the transport's own affair.
@@ -102,7 +107,8 @@ class FunctionTransport:
     where it knows better; those pass through. An SDK that retries on its own hides calls: state `wire_calls` in the
     reply and in the error where it tells them, or switch its retries off.
 
-    `check(timeout)` tells health, if given; without it the provider counts as healthy.
+    `check(timeout)` tells health, if given; without it the provider counts as healthy. Say `ends_when_cancelled` of a
+    function that does, as one does that awaits sockets, timers and the like, and no thread that has to finish.
 
     >>> async def greet(call: ProviderCall) -> str:
     ...     return f"Hello, {call.input}"
@@ -122,7 +128,9 @@ class FunctionTransport:
         idempotent: Idempotent,
         provider: str | None = None,
         check: Callable[[float], Awaitable[None]] | None = None,
+        ends_when_cancelled: bool = False,
     ) -> None:
+        self.ends_when_cancelled = ends_when_cancelled
         self.paid = paid
         self.idempotent: Idempotent = idempotent
         self.provider = provider or str(getattr(function, "__qualname__", repr(function)))

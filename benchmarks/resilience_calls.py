@@ -123,7 +123,9 @@ def no_op_market() -> Market:
                 reputation=reputation,
                 capabilities={"en", "de"},
             ),
-            transport=lambda: FunctionTransport(answer, paid=True, idempotent="key", provider=name),
+            transport=lambda: FunctionTransport(
+                answer, paid=True, idempotent="key", provider=name, ends_when_cancelled=True
+            ),
             max_concurrency=10_000,
             rate_limit=float(UNLIMITED),
             burst=UNLIMITED,

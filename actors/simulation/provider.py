@@ -205,6 +205,8 @@ class SimulatedProvider:
 class SimulatedTransport:
     """The way to a simulated provider; it classifies what it meets as `HttpTransport` does."""
 
+    ends_when_cancelled = True
+
     def __init__(self, provider: SimulatedProvider) -> None:
         self.provider = provider
         self.paid = provider.price > 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import math
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -53,6 +53,7 @@ from actors import (
     smart_request,
 )
 from actors.breaker import HalfOpen, Open
+from actors.gateway import GRACE
 from actors.retry import RetryBudget
 from runtime import ActorCrashed, ActorEnded, ActorFailed, ActorSystem, AskTimeout, Event
 
@@ -1350,3 +1351,42 @@ async def test_a_provider_that_is_eased_in_gets_only_a_part_of_the_requests():
         assert 5 <= outputs.count("a") <= 50
         await asyncio.sleep(10.0)
         assert (await stage.request(strategy="cheapest")).output == "a"
+
+
+# Whose task a call runs in.
+
+
+@pytest.mark.parametrize("is_prompt", [True, False])
+async def test_a_call_runs_in_the_task_of_its_request_only_where_it_ends_when_cancelled(is_prompt: bool):  # noqa: FBT001
+    tasks: list[Any] = []
+
+    async def answer(_call: ProviderCall) -> str:
+        tasks.append(asyncio.current_task())
+        await asyncio.sleep(1.0)
+        return "done"
+
+    def transport() -> FunctionTransport:
+        return FunctionTransport(answer, paid=False, idempotent="no", provider="a", ends_when_cancelled=is_prompt)
+
+    async with staged(Listing(provider=Provider(name="a", services={"s"}), transport=transport)) as stage:
+        await stage.request()  # Only now is it known of whom to ask how.
+        assert (await stage.request()).output == "done"
+        assert (tasks[-1] is asyncio.current_task()) is is_prompt
+
+
+async def test_a_call_that_will_not_end_holds_up_no_request_beyond_its_deadline():
+    async def deaf(_call: ProviderCall) -> str:
+        for _ in range(10):
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(3.0)
+        return "too late"
+
+    listing = Listing(
+        provider=Provider(name="a", services={"s"}),
+        transport=lambda: FunctionTransport(deaf, paid=False, idempotent="no", provider="a"),
+        timeout=1.0,
+    )
+    async with staged(listing, offer("b", Script("b"), price=2)) as stage:
+        assert (await stage.request(timeout=5.0)).output == "b"
+        assert now() == pytest.approx(1.0 + GRACE)
+        await asyncio.sleep(60.0)  # It does end, at last.
