@@ -496,24 +496,16 @@ class Book:
         return record
 
     def _post_settled(self, record: Record, entry: MoneySettled) -> None:
-        cost, released, overcharged = entry.cost, entry.released, entry.overcharged
+        cost = entry.cost
         if entry.is_late:
             self._revive(record)
-        for page in record.pages:
-            page.settled += cost
-            page.released += released
-            page.overcharged += overcharged
-            page.used += overcharged - released
-        self._end(record)
+        self._end(record, cost, entry.released, entry.overcharged)
         if cost:
             before = self._paid.pop(record.key, None)
             self.remember_paid(record.key, cost if before is None else cost + before[0], record.provider)
 
     def _post_released(self, record: Record, entry: MoneyReleased) -> None:
-        for page in record.pages:
-            page.released += entry.released
-            page.used -= entry.released
-        self._end(record)
+        self._end(record, 0, entry.released, 0)
         record.is_told = entry.is_told
         self._released[record.number] = record
         if len(self._released) > MAX_RELEASED:
@@ -542,8 +534,8 @@ class Book:
         if entry.is_told:
             record.was_held = 0
 
-    def _end(self, record: Record) -> None:
-        """Let a reservation be no more, its money having gone its way."""
+    def _end(self, record: Record, cost: Micros, released: Micros, overcharged: Micros) -> None:
+        """Let a reservation be no more, and its money go its way."""
         amount, is_held = record.amount, record.is_held
         del self._records[record.number]
         others = self._by_key[record.key]
@@ -560,6 +552,11 @@ class Book:
                 page.reserved -= amount
                 page.open -= 1
             page.unsettled -= 1
+            page.released += released
+            page.used += overcharged - released
+            if cost:
+                page.settled += cost
+                page.overcharged += overcharged
             if (page.used >= page.alert_at) is not page.is_alerted:
                 self._watch(page)
             if page.is_closed:
