@@ -79,3 +79,16 @@ class HealthChecked(Event, frozen=True, kw_only=True):
 
     provider: str
     problem: str | None = None
+
+
+class Overcharged(Event, frozen=True, kw_only=True):
+    """A call cost more than was reserved for it: `charged` instead of `quoted`, in micro-units, in each of `accounts`.
+
+    A charge that became known when the reservation had been released was quoted at 0.
+    """
+
+    provider: str
+    key: str
+    quoted: Micros
+    charged: Micros
+    accounts: tuple[str, ...]

@@ -1,0 +1,100 @@
+"""What happens to money, as facts: each is an event on the stream, an entry of the journal, and a step of the book.
+
+A reservation is made once, and its money goes one of three ways: settled, released, or held until it is known which.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from actors.money import Micros  # noqa: TC001 - msgspec resolves the annotations below.
+from runtime import Event
+
+
+class AccountOpened(Event, frozen=True, kw_only=True, tag=True):
+    """An account was opened; a `cap` of None allows anything. `at` is in seconds since 1970, as in all of these."""
+
+    account: str
+    cap: Micros | None
+    at: float
+
+
+class CapChanged(Event, frozen=True, kw_only=True, tag=True):
+    """An account has another cap from now on."""
+
+    account: str
+    cap: Micros | None
+    at: float
+
+
+class AccountClosed(Event, frozen=True, kw_only=True, tag=True):
+    """Nobody draws on an account any more; what is reserved in it or held goes its way all the same."""
+
+    account: str
+    at: float
+
+
+class MoneyReserved(Event, frozen=True, kw_only=True, tag=True):
+    """`amount` was promised to a call, in each of `accounts`, and with it what had been held for the same call before.
+
+    `from_held` is not 0 where the call repeats one under its idempotency key: both are one reservation.
+    """
+
+    reservation: int
+    key: str
+    provider: str
+    accounts: tuple[str, ...]
+    amount: Micros
+    from_held: Micros = 0
+    at: float
+
+
+class MoneySettled(Event, frozen=True, kw_only=True, tag=True):
+    """A call cost `cost`, of which `overcharged` was never reserved; `released` of what was reserved is free again.
+
+    It `is_late` where all of it had been released before, because nobody knew of the charge.
+    """
+
+    reservation: int
+    key: str
+    provider: str
+    accounts: tuple[str, ...]
+    cost: Micros
+    released: Micros = 0
+    overcharged: Micros = 0
+    is_late: bool = False
+    at: float
+
+
+class MoneyReleased(Event, frozen=True, kw_only=True, tag=True):
+    """A call cost nothing: what was reserved for it is free again. `is_told` as in `MoneyHeld`."""
+
+    reservation: int
+    key: str
+    provider: str
+    accounts: tuple[str, ...]
+    released: Micros
+    is_told: bool = True
+    at: float
+
+
+class MoneyHeld(Event, frozen=True, kw_only=True, tag=True):
+    """Nobody knows whether a call was paid: `held` is kept for it, and `released` is free again.
+
+    `is_told` where whoever made the call said so, and did not just end.
+    """
+
+    reservation: int
+    key: str
+    provider: str
+    accounts: tuple[str, ...]
+    held: Micros
+    released: Micros = 0
+    is_told: bool = True
+    at: float
+
+
+Booked: TypeAlias = MoneySettled | MoneyReleased | MoneyHeld
+"""What becomes of a reservation."""
+Entry: TypeAlias = AccountOpened | CapChanged | AccountClosed | MoneyReserved | Booked
+"""Every step of a book."""
