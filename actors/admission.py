@@ -27,7 +27,6 @@ from actors.breaker import after_success as breaker_after_success
 from actors.concurrency_limit import ConcurrencyLimit
 from actors.errors import (
     BreakerOpen,
-    BudgetExceeded,
     BulkheadFull,
     CallFailed,
     DeadlineTooShort,
@@ -51,7 +50,6 @@ from actors.waiting import Line  # noqa: TC001 - msgspec resolves this annotatio
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from actors.account import Account
     from actors.limit_headers import HeardLimit
     from actors.market import Listing
 
@@ -79,15 +77,12 @@ class TargetState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Admitted(msgspec.Struct, frozen=True, kw_only=True):
-    """Leave to make one call: what the target and the accounts become, and what has to be handed back."""
+    """Leave to make one call: what the target becomes, and what has to be handed back."""
 
     state: TargetState
-    accounts: tuple[Account, ...]
     permit: Permit
     grant: QuotaGrant | None
     begun: Begun | None
-    amount: int
-    """The micro-units reserved in each account."""
 
 
 class Later(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,27 +111,22 @@ Admission: TypeAlias = Admitted | Later | Never
 def admit(
     listing: Listing,
     state: TargetState,
-    accounts: Sequence[Account],
     *,
-    amount: int,
     weights: Mapping[str, int] = NO_WEIGHTS,
     is_retry: bool,
     now: float,
     deadline: float,
     breaker: BreakerConfig,
 ) -> Admission:
-    """Decide on one call at `now`: time left, money, breaker, throttling, concurrency, rate, retry budget.
+    """Decide on one call at `now`: time left, breaker, concurrency, throttling, rate, retry budget.
 
-    `amount` is what to reserve in each account; 0 for a repetition whose money is held already. `weights` is what the
-    call will use of each limit but "requests", as far as can be told before.
+    `weights` is what the call will use of each limit but "requests", as far as can be told before. Money is not decided
+    on here: it is the ledger's, and reserved before what this returns is taken.
     """
     name = listing.provider.name
     line = line_of(name)
     if deadline <= now:
         return Never(DeadlineTooShort(needed=listing.provider.response_time, left=0.0, provider=name))
-    refusal = _refused_by_money(accounts, amount, name)
-    if refusal is not None:
-        return refusal
     permission = admit_by_breaker(state.breaker, now=now, config=breaker)
     if isinstance(permission, Refused):
         return _refused_by_breaker(state.breaker, permission, name, now)
@@ -170,8 +160,7 @@ def admit(
         retries=retries,
         under_way=state.under_way + 1,
     )
-    reserved = tuple(account.reserve(amount) for account in accounts) if amount else tuple(accounts)
-    return Admitted(state=after, accounts=reserved, permit=permit, grant=grant, begun=begun, amount=amount)
+    return Admitted(state=after, permit=permit, grant=grant, begun=begun)
 
 
 def places_of(state: TargetState, permit: Permit, *, now: float, breaker: BreakerConfig) -> int:
@@ -272,22 +261,6 @@ def what_was_learned(
 def line_of(provider: str) -> Line:
     """Return the line of those who wait for a provider: for a place, for tokens, or for its breaker."""
     return ("provider", provider)
-
-
-def line_for_money(account: str) -> Line:
-    """Return the line of those who wait for money that is reserved in an account."""
-    return ("account", account)
-
-
-def _refused_by_money(accounts: Sequence[Account], amount: int, name: str) -> Later | Never | None:
-    later: Later | None = None
-    for account in accounts:
-        if not account.allows(amount):
-            refusal = BudgetExceeded(needed=amount, available=account.available or 0, cap=account.name, provider=name)
-            if not account.may_allow_later(amount):
-                return Never(refusal)
-            later = Later(refusal=refusal, line=line_for_money(account.name), is_sooner_possible=True)
-    return later
 
 
 def _refused_by_breaker(state: BreakerState, refused: Refused, name: str, now: float) -> Later | Never:

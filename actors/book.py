@@ -57,7 +57,11 @@ class Short(msgspec.Struct, frozen=True):
     def refusal(self) -> BudgetExceeded:
         """Return what the asker is told."""
         return BudgetExceeded(
-            needed=self.needed, available=self.available, cap=self.account or REQUEST, provider=self.provider
+            needed=self.needed,
+            available=self.available,
+            cap=self.account or REQUEST,
+            provider=self.provider,
+            may_come=self.may_come,
         )
 
 

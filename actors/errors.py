@@ -133,7 +133,9 @@ class BudgetExceeded(NotAdmitted):
 
     retryable: ClassVar[bool] = False
 
-    def __init__(self, *, needed: Micros, available: Micros, cap: str, provider: str | None = None) -> None:
+    def __init__(
+        self, *, needed: Micros, available: Micros, cap: str, provider: str | None = None, may_come: bool = False
+    ) -> None:
         super().__init__(
             f"the call needs ${usd(needed)} but ${usd(available)} of the {cap} budget is left; "
             "raise that budget, or lower max_price",
@@ -142,6 +144,31 @@ class BudgetExceeded(NotAdmitted):
         self.needed = needed
         self.available = available
         self.cap = cap
+        self.may_come = may_come
+        """Whether calls under way may give back enough of it."""
+
+
+class LedgerDown(NotAdmitted):
+    """Nobody can say whether there is money for the call: its ledger does not answer. Nothing was spent."""
+
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the ledger could not be asked for money: {reason}")
+        self.reason = reason
+
+
+class Overpriced(NotAdmitted):
+    """The provider has charged more than it had quoted, and is left until it lists another price."""
+
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, provider: str, *, quoted: Micros) -> None:
+        super().__init__(
+            f"{provider!r} has charged more than the ${usd(quoted)} it lists; have it list its true price",
+            provider=provider,
+        )
+        self.quoted = quoted
 
 
 class RegistryDown(NotAdmitted):

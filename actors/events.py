@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from actors.money import Micros  # noqa: TC001 - msgspec resolves the annotations below.
 from runtime import Event
 
@@ -79,6 +81,19 @@ class HealthChecked(Event, frozen=True, kw_only=True):
 
     provider: str
     problem: str | None = None
+
+
+class Reconciled(Event, frozen=True, kw_only=True):
+    """It was found out what became of a call that may have been paid: `found` is Answered, NeverRan or Lost.
+
+    `output` is an answer that came late; nobody may be left to take it but whoever hears this.
+    """
+
+    request_id: str
+    provider: str
+    found: str
+    cost: Micros
+    output: Any = None
 
 
 class Overcharged(Event, frozen=True, kw_only=True):

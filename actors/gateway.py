@@ -9,11 +9,12 @@ import msgspec
 
 from actors.classification import classify
 from actors.errors import BulkheadFull, CallFailed
+from actors.reconciliation import Cancels, Finding, LooksUp
 from actors.transport import ProviderCall, ProviderReply
 from runtime import Actor, Request, handles
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Iterator
 
     from actors.market import Listing
 
@@ -59,7 +60,21 @@ class CheckHealth(Request[Health], frozen=True):
     timeout: float = 2.0
 
 
-class ProviderGateway(Actor[Call | PromptCall | CheckHealth]):
+class LookUp(Request[Finding], frozen=True):
+    """Find out what became of a call, within `timeout` seconds; for transports that can (`LooksUp`)."""
+
+    call: ProviderCall
+    timeout: float
+
+
+class CallOff(Request[Finding], frozen=True):
+    """Call off a call, within `timeout` seconds; for transports that can (`Cancels`)."""
+
+    call: ProviderCall
+    timeout: float
+
+
+class ProviderGateway(Actor[Call | PromptCall | CheckHealth | LookUp | CallOff]):
     """Makes the calls to one provider, at most `max_concurrency` at the same time.
 
     It decides nothing: no retry, no breaker, no money. An error of a call that is not a `CallFailed` is a bug of the
@@ -109,6 +124,28 @@ class ProviderGateway(Actor[Call | PromptCall | CheckHealth]):
     async def make_promptly(self, message: PromptCall) -> ProviderReply:
         """Make one call, as `make` does."""
         return await self.make(message)
+
+    @handles(LookUp, concurrent=MAX_CONCURRENCY)
+    async def look_up(self, message: LookUp) -> Finding:
+        """Look a call up."""
+        assert isinstance(self.transport, LooksUp)  # noqa: S101 - nobody else is asked.
+        return await self._find(self.transport.look_up(message.call, timeout=message.timeout), message.timeout)
+
+    @handles(CallOff, concurrent=MAX_CONCURRENCY)
+    async def call_off(self, message: CallOff) -> Finding:
+        """Call a call off."""
+        assert isinstance(self.transport, Cancels)  # noqa: S101 - nobody else is asked.
+        return await self._find(self.transport.cancel(message.call, timeout=message.timeout), message.timeout)
+
+    async def _find(self, finding: Awaitable[Finding], timeout: float) -> Finding:  # noqa: ASYNC109 - as `check`.
+        try:
+            async with asyncio.timeout(timeout):
+                return await finding
+        except CallFailed:
+            raise
+        except Exception as error:
+            # Also a bug: that somebody cannot tell is no reason to crash the calls beside.
+            raise classify(error, provider=self.listing.provider.name) from error
 
     @handles(CheckHealth)
     def check(self, message: CheckHealth) -> Health | asyncio.Future[Health]:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from actors.breaker import Isolated, Open
 from actors.classification import classify
 from actors.errors import NotAdmitted, Unclassified
 from actors.events import HealthChecked
-from actors.gateway import GRACE, Call, CheckHealth, Health, PromptCall, ProviderGateway, Sending
+from actors.gateway import GRACE, CallOff, CheckHealth, Health, LookUp, ProviderGateway, Sending
 from runtime import ActorCrashed, AskTimeout, Restart, RuntimeFault
 
 if TYPE_CHECKING:
+    from actors.gateway import Call
     from actors.market import HealthConfig
+    from actors.reconciliation import Finding
     from actors.target import Target
     from actors.transport import ProviderCall, ProviderReply
     from runtime import ActorRef, Context
+
+
+FINDING_OUT = 5.0
+"""Seconds that a transport has to find out what became of a call."""
+
+GatewayRef: TypeAlias = "ActorRef[Call | CheckHealth | LookUp | CallOff]"
 
 
 class Gateways:
@@ -26,7 +34,7 @@ class Gateways:
         self._health = health
         self._started = 0
 
-    def open(self, target: Target) -> ActorRef[Call | CheckHealth]:
+    def open(self, target: Target) -> GatewayRef:
         """Return the running gateway of a provider, and start one where there is none.
 
         Raises `Unclassified` where its transport cannot be made.
@@ -36,9 +44,7 @@ class Gateways:
 
             def make() -> ProviderGateway:
                 gateway = ProviderGateway(listing)
-                transport = gateway.transport
-                target.idempotent = transport.idempotent
-                target.call = PromptCall if getattr(transport, "ends_when_cancelled", False) else Call
+                target.learn_of(gateway.transport)
                 return gateway
 
             self._started += 1
@@ -66,7 +72,7 @@ class Gateways:
 
     async def call(self, target: Target, call: ProviderCall, sending: Sending) -> ProviderReply:
         """Make one call; raises members of `CallFailed` only."""
-        gateway: ActorRef[Call | CheckHealth] | None = None
+        gateway: GatewayRef | None = None
         try:
             gateway = self.open(target)
             return await gateway.ask(target.call(call, sending), timeout=call.timeout + GRACE)
@@ -91,7 +97,7 @@ class Gateways:
         started = self._context.now()
         if not is_fresh(target, max_age=max_age, now=started):
             limit = self._health.timeout
-            gateway: ActorRef[Call | CheckHealth] | None = None
+            gateway: GatewayRef | None = None
             try:
                 gateway = self.open(target)
                 question = CheckHealth(max_age=max_age, timeout=limit)
@@ -101,13 +107,30 @@ class Gateways:
                 if not isinstance(error, AskTimeout):
                     self._forget(target, gateway)
             finally:
-                if isinstance(target.state.breaker, Open | Isolated):
-                    # It was opened for the check alone; the probe gets a fresh one.
-                    self.close(target)
+                self._close_if_isolated(target)
             self._context.events.publish(HealthChecked(provider=target.name, problem=target.health.problem))
         return target.health or Health(started)
 
-    def _forget(self, target: Target, gateway: ActorRef[Call | CheckHealth] | None) -> None:
+    async def look_up(self, target: Target, call: ProviderCall) -> Finding:
+        """Find out what became of a call; raises members of `CallFailed` and of `RuntimeFault` where that fails."""
+        try:
+            return await self.open(target).ask(LookUp(call, FINDING_OUT), timeout=FINDING_OUT + GRACE)
+        finally:
+            self._close_if_isolated(target)
+
+    async def cancel(self, target: Target, call: ProviderCall) -> Finding:
+        """Call off a call, and return what became of it; raises as `look_up` does."""
+        try:
+            return await self.open(target).ask(CallOff(call, FINDING_OUT), timeout=FINDING_OUT + GRACE)
+        finally:
+            self._close_if_isolated(target)
+
+    def _close_if_isolated(self, target: Target) -> None:
+        """Stop a gateway that was opened for a question alone: the probe gets a fresh one."""
+        if isinstance(target.state.breaker, Open | Isolated):
+            self.close(target)
+
+    def _forget(self, target: Target, gateway: GatewayRef | None) -> None:
         """Let the next call start another gateway, unless somebody has done so already."""
         if target.gateway is gateway:
             target.gateway = None

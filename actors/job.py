@@ -4,17 +4,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from actors.account import Account, Purse, booking_of_failure, booking_of_reply
 from actors.candidates import NO_CANDIDATES, Candidates
-from actors.errors import AllProvidersFailed, Attempt, CallFailed, DeadlineTooShort, NotAdmitted, OutcomeUnknown
+from actors.errors import (
+    AllProvidersFailed,
+    Attempt,
+    BudgetExceeded,
+    CallFailed,
+    Charged,
+    DeadlineTooShort,
+    NotAdmitted,
+    OutcomeUnknown,
+    Transient,
+    Unclassified,
+)
+from actors.reconciliation import Answered, Lost, NeverRan
 from actors.requests import SmartRequest, SmartResult
 from actors.selection import NO_SIGNALS, Signals
 from actors.transport import ProviderCall, ProviderReply
 from actors.waiting import Place
 
 if TYPE_CHECKING:
-    from actors.admission import Admitted
-    from actors.gateway import Sending
+    from actors.money import Micros
+    from actors.reconciler import HeldCall
     from actors.routing import Tried
     from actors.target import Target
 
@@ -27,8 +38,7 @@ class Job:
         self.request_id = request_id
         self.started = started
         self.deadline = deadline
-        self.purses: tuple[Purse, ...] = (Purse(Account(name="request", cap=message.budget)),)
-        """What the request draws on: its own budget, and the account that it names, if any."""
+        self.key = message.idempotency_key or request_id
         self.place = Place(message.tenant or message.account or "default")
         self.candidates: Candidates = NO_CANDIDATES
         self.standing_back: tuple[str, ...] = ()
@@ -36,54 +46,56 @@ class Job:
         self.unhealthy: tuple[str, ...] = ()
         self.tried: dict[str, Tried] = {}
         self.refused: dict[str, NotAdmitted] = {}
+        self.broke: dict[str, BudgetExceeded] = {}
+        """Those for whom there was no money when it was last asked for."""
         self.attempts: list[Attempt] = []
         self.calls = 0
-        self.last: str | None = None
-        self.held_at: str | None = None
-        """Who may have been paid already; until that is known, nobody else is."""
-
-    @property
-    def held(self) -> int:
-        """What that may have cost, in micro-units."""
-        return self.purses[0].account.held
-
-    @property
-    def cost(self) -> int:
+        self.last = ""
+        """Who was called last."""
+        self.cost = 0
         """What the request is known to have cost, in micro-units."""
-        return self.purses[0].account.settled
+        self.held: HeldCall | None = None
+        """The call that may have been paid already; until that is known, nobody else is."""
+        self.may_pay_again = False
+        """Whether what was paid before is no reason not to pay: a failure that was charged, or one left as unknown."""
+
+    @property
+    def held_at(self) -> str | None:
+        """Who may have been paid already."""
+        return None if self.held is None else self.held.target.name
 
     def repeats(self, target: Target) -> bool:
         """Tell whether a call to `target` repeats, under its idempotency key, one that may have been paid."""
-        return self.held_at == target.name and target.idempotent == "key"
+        return self.held is not None and self.held.target is target and target.idempotent == "key"
 
-    def reserve(self, admitted: Admitted) -> None:
-        """Take the money that an admission decided on."""
-        for purse, account in zip(self.purses, admitted.accounts, strict=True):
-            purse.account = account
+    def settle(self, call: HeldCall, charged: Charged, cost: Micros | None) -> int:
+        """Note what a call cost, and return that in micro-units; None is what was reserved."""
+        reserved = call.reservation.amount
+        if charged == "held" and reserved:
+            self.held = call
+        elif charged == "yes":
+            cost = reserved if cost is None else cost
+            self.cost += cost
+            self.held, self.may_pay_again = None, True
+            return cost
+        # What was not charged may repeat what was: then that is as unknown as before.
+        return 0
 
-    def settle(
-        self,
-        target: Target,
-        admitted: Admitted,
-        reply: ProviderReply | None,
-        error: CallFailed | None,
-        sending: Sending,
-    ) -> int:
-        """Book what a call cost in every account that it drew on, and return it in micro-units."""
-        repeats = self.held if self.repeats(target) else 0
-        if reply is not None:
-            booking = booking_of_reply(reply.cost, reserved=admitted.amount, repeats=repeats)
-        else:
-            # Of a call whose caller was cancelled nobody knows how far it came, once it was sent.
-            charged = error.charged if error is not None else "held" if sending.is_sent else "no"
-            booking = booking_of_failure(charged, reserved=admitted.amount, repeats=repeats)
-        for purse in self.purses:
-            purse.account = purse.account.book(booking)
-        if booking.held:
-            self.held_at = target.name
-        elif not self.held:
-            self.held_at = None
-        return booking.cost
+    def found(self, finding: Answered | NeverRan | Lost) -> CallFailed | ProviderReply:
+        """Note what became of the call that may have been paid, and return its answer, or what it failed with."""
+        held, self.held = self.held, None
+        assert held is not None  # noqa: S101 - there is nothing to find out about otherwise.
+        name = held.target.name
+        match finding:
+            case Answered(reply):
+                self.cost += held.reservation.amount if reply.cost is None else reply.cost
+                return reply
+            case NeverRan():
+                return Transient(f"{name!r} never ran the call, or called it off", provider=name, outcome="not_started")
+            case Lost(cost):
+                self.cost += held.reservation.amount if cost is None else cost
+                self.may_pay_again = True
+                return Unclassified(f"{name!r} was paid, and its answer is lost", provider=name, charged="yes")
 
     def call_to(self, target: Target, *, timeout: float) -> ProviderCall:
         """Return the call to make, which has `timeout` seconds (> 0)."""
@@ -92,16 +104,16 @@ class Job:
             service=message.service,
             input=message.input,
             request_id=self.request_id,
-            idempotency_key=message.idempotency_key or self.request_id,
+            idempotency_key=self.key,
             max_cost=listing.provider.price,
             timeout=timeout,
         )
 
-    def result(self, reply: ProviderReply, provider: str) -> SmartResult:
+    def result(self, reply: ProviderReply) -> SmartResult:
         """Return the answer to the request."""
         return SmartResult(
             output=reply.output,
-            provider=provider,
+            provider=self.last,
             cost=self.cost,
             attempts=self.calls,
             request_id=self.request_id,

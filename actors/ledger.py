@@ -26,6 +26,7 @@ from actors.ledger_requests import (
     BookCall,
     GetHeld,
     GetStatement,
+    HolderRestarted,
     MarkSent,
     Reservation,
     Reserve,
@@ -100,6 +101,7 @@ class Ledger(
         Reserve
         | BookCall
         | MarkSent
+        | HolderRestarted
         | Resolve
         | OpenAccount
         | CloseAccount
@@ -220,7 +222,15 @@ class Ledger(
     def holder_ended(self, message: Terminated) -> None:
         """Book what an actor that has ended has left open."""
         self.watched.discard(message.ref)
-        for entry in self.book.holder_ended(message.ref, at=time.time()):
+        self._answer_for(message.ref)
+
+    @handles(HolderRestarted)
+    def holder_restarted(self, message: HolderRestarted) -> None:
+        """Book what the instance of an actor before its restart has left open."""
+        self._answer_for(message.holder)
+
+    def _answer_for(self, holder: Any) -> None:
+        for entry in self.book.holder_ended(holder, at=time.time()):
             self._booked(entry)
 
     def unclaimed(self, request: Request[Any], answer: Any) -> None:
@@ -385,7 +395,9 @@ class Ledger(
         """Stand behind those who wait for an account already: what it has, or gets, is theirs first."""
         self.book.refuse_repetition(wish)
         if len(self.lines) >= self.config.max_waiting or not (wish.wait or account in self.questions):
-            raise BudgetExceeded(needed=wish.amount, available=0, cap=account, provider=wish.provider)
+            raise BudgetExceeded(
+                needed=wish.amount, available=0, cap=account, provider=wish.provider, may_come=True
+            )
         return self._line_up(self.lines.new_waiter(wish), account)
 
     def _line_up(self, waiter: Waiter, account: str) -> Waiter:

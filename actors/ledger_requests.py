@@ -66,6 +66,15 @@ class MarkSent(Message, frozen=True):
     reservation: Reservation
 
 
+class HolderRestarted(Message, frozen=True):
+    """Tell that the instance of an actor that answered for calls is gone, and that its restart knows nothing of them.
+
+    What becomes of their money is as if the actor had ended.
+    """
+
+    holder: ActorRef
+
+
 class BookCall(Message, frozen=True):
     """Tell what became of a call: paid ("yes"), not paid ("no"), or nobody knows ("held").
 

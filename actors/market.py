@@ -13,7 +13,7 @@ import msgspec
 from actors.breaker import BreakerConfig
 from actors.market_reader import MarketError as MarketError
 from actors.market_reader import Table, TableReader, toml_type
-from actors.money import to_micros
+from actors.money import Amount, to_micros, usd
 from actors.provider import Provider
 from actors.quota import REQUESTS, Quota, RateLimit, check_dimensions, quota_of
 from actors.retry import Retry
@@ -60,7 +60,8 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
     `transport` makes a new `Transport`, and is called again when the provider's gateway restarts. `timeout` is
     for one attempt, in seconds; `max_concurrency` bounds the calls under way; `rate_limit` is in requests a
     second (None: not known), of which `burst` may come at once, and `limits` holds further ones, such as
-    `per_minute("tokens", 90_000)`. The provider is called at `headroom` of its limits.
+    `per_minute("tokens", 90_000)`. The provider is called at `headroom` of its limits. `budget` caps what it is paid in
+    all, in dollars as str, int or Decimal (None: no cap).
 
     >>> from actors.transport import FunctionTransport
     >>> async def shout(call):
@@ -82,9 +83,11 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
     burst: int = 1
     limits: tuple[RateLimit, ...] = ()
     headroom: float = 0.8
+    budget: Amount | None = None
 
     def __post_init__(self) -> None:
         _check_limits(self)
+        _canonical_budget(self)
 
     def all_limits(self) -> tuple[RateLimit, ...]:
         """Return every limit that is known."""
@@ -105,7 +108,8 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
 class Market(msgspec.Struct, frozen=True, kw_only=True):
     """Every provider that may be called, and the policies for calling them.
 
-    Raises ValueError when there is no provider, or when two have the same name.
+    `budget` caps what is spent on all requests together, in dollars as str, int or Decimal (None: no cap). Raises
+    ValueError when there is no provider, or when two have the same name.
     """
 
     providers: Sequence[Listing]
@@ -113,8 +117,10 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
     breaker: BreakerConfig = BreakerConfig()
     discovery: DiscoveryConfig = DiscoveryConfig()
     health: HealthConfig = HealthConfig()
+    budget: Amount | None = None
 
     def __post_init__(self) -> None:
+        _canonical_budget(self)
         msgspec.structs.force_setattr(self, "providers", tuple(self.providers))
         if not self.providers:
             raise ValueError("a market needs at least one provider")
@@ -123,6 +129,11 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
             if listing.provider.name in names:
                 raise ValueError(f"two providers are named {listing.provider.name!r}; names must differ")
             names.add(listing.provider.name)
+
+
+def _canonical_budget(capped: Market | Listing) -> None:
+    if capped.budget is not None:
+        msgspec.structs.force_setattr(capped, "budget", usd(to_micros(capped.budget)))
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -198,6 +209,7 @@ def parse_market(text: str, *, path: str = "market") -> Market:
         breaker=_section(reader, document, "breaker", BreakerConfig),
         discovery=_section(reader, document, "discovery", DiscoveryConfig),
         health=_section(reader, document, "health", HealthConfig),
+        budget=_budget(reader, document, "budget"),
     )
 
 
@@ -237,10 +249,11 @@ def _section(reader: TableReader, document: Table, name: str, struct: type[S]) -
 def _listing(reader: TableReader, entry: Table, key: str) -> Listing:
     # The file's `url` becomes the provider's address.
     offer = tuple(name for name in Provider.__struct_fields__ if name != "address")
-    reader.refuse_unknown(entry, key, (*offer, *Endpoint.__struct_fields__))
+    reader.refuse_unknown(entry, key, (*offer, *Endpoint.__struct_fields__, "budget"))
     offered = {name: value for name, value in entry.items() if name in offer}
     offered["price"] = _price(reader, entry.get("price", "0"), f"{key}.price")
-    endpoint = reader.convert({k: v for k, v in entry.items() if k not in offer}, key, Endpoint)
+    reached = {name: value for name, value in entry.items() if name in Endpoint.__struct_fields__}
+    endpoint = reader.convert(reached, key, Endpoint)
     provider = reader.convert(offered | {"address": endpoint.url}, key, Provider)
     if not provider.services:
         raise reader.error(f"{key}.services", "expected at least one service")
@@ -253,7 +266,12 @@ def _listing(reader: TableReader, entry: Table, key: str) -> Listing:
         burst=endpoint.burst,
         limits=endpoint.limits,
         headroom=endpoint.headroom,
+        budget=_budget(reader, entry, f"{key}.budget"),
     )
+
+
+def _budget(reader: TableReader, table: Table, key: str) -> str | None:
+    return usd(_price(reader, table["budget"], key)) if "budget" in table else None
 
 
 def _price(reader: TableReader, price: Any, key: str) -> int:

@@ -7,21 +7,30 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from actors.admission import Admission, Admitted, Later, admit, line_for_money, line_of, settle
+from actors.admission import Admission, Admitted, Later, Never, admit, line_of, settle
 from actors.bandit import Answers, Bandit, samples
 from actors.breaker import Closed
 from actors.discovery import Discover
-from actors.errors import Attempt, CallFailed, DeadlineTooShort, RegistryDown
+from actors.errors import (
+    Attempt,
+    BudgetExceeded,
+    CallFailed,
+    DeadlineTooShort,
+    OutcomeUnknown,
+    Overpriced,
+    RegistryDown,
+)
 from actors.events import BreakerHalfOpened, CallEnded, Rerouted, Retried
 from actors.gateway import Sending
 from actors.gateways import is_fresh
 from actors.observed import NOTHING as NOTHING_OBSERVED
 from actors.observed import load
 from actors.quota import NO_WEIGHTS
+from actors.reconciler import HeldCall
 from actors.routing import after_failure, ends_request, in_order
 from actors.selection import ADAPTIVE_STRATEGIES, Signals
 from actors.waiting import Line, Wait, WaitingLines
@@ -30,18 +39,36 @@ from runtime import RuntimeFault
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from actors.errors import Charged
     from actors.gateways import Gateways
     from actors.job import Job
+    from actors.ledger_requests import Reservation
     from actors.market import Market
     from actors.observed import Observed
     from actors.providers import Providers
+    from actors.reconciler import Reconciler
     from actors.requests import SmartResult
+    from actors.spending import Spending
     from actors.target import Target
     from actors.transport import ProviderReply
     from runtime import ActorRef, Context
 
 ADAPTIVE = frozenset(ADAPTIVE_STRATEGIES)
 NEW_BANDIT = Bandit()
+STILL = 0.01
+"""Seconds after which an admission is made anew, because money took its time."""
+MONEY_LOOK = 1.0
+"""Seconds after which a request that waits for something else looks again whether money has come back."""
+
+
+class Choice(NamedTuple):
+    """Whom to call, and what it would become; without an admission, who could be called if there were money."""
+
+    target: Target
+    at: float
+    admitted: Admitted | None = None
+    before: object = None
+    """What the admission was made of."""
 
 
 class Pipeline:
@@ -55,6 +82,8 @@ class Pipeline:
         providers: Providers,
         gateways: Gateways,
         lines: WaitingLines,
+        spending: Spending,
+        reconciler: Reconciler,
     ) -> None:
         self.market = market
         self.bandits: dict[str, Bandit] = {}
@@ -67,9 +96,13 @@ class Pipeline:
         self._providers = providers
         self._gateways = gateways
         self._lines = lines
+        self._spending = spending
+        self._reconciler = reconciler
 
     async def serve(self, job: Job) -> SmartResult:
         """Return the answer to a request; raises a member of `CallFailed`."""
+        if job.message.account is not None:
+            await self._spending.ensure(job.message.account)
         await self._find_candidates(job)
         while True:
             names = self._names(job)
@@ -77,15 +110,20 @@ class Pipeline:
                 await self._find_unhealthy(job, names)
                 names = self._names(job)
             choice = self._choose(job, names)
-            if isinstance(choice, Wait):
+            if job.broke:
+                choice = self._or_for_money(job, names, choice)
+            if choice is None:
+                reply = await self._last_resort(job)
+            elif isinstance(choice, Wait):
                 await self._lines.wait(job.place, choice)
+                job.broke.clear()
                 continue
-            target, admitted = choice
-            reply = await self._attempt(job, target, admitted)
+            else:
+                reply = await self._pay_and_attempt(job, choice)
             if reply is not None:
                 if "bandit" in job.message.strategies:
-                    self.answers.note(job.message.service, job.request_id, target.name)
-                return job.result(reply, target.name)
+                    self.answers.note(job.message.service, job.request_id, job.last)
+                return job.result(reply)
 
     # Found.
 
@@ -170,20 +208,22 @@ class Pipeline:
                         break
                     job.unhealthy = (*job.unhealthy, name)
 
-    def _choose(self, job: Job, names: Sequence[str]) -> tuple[Target, Admitted] | Wait:
-        """Admit the first who may be called now, or tell what to wait for; raise if there is no hope."""
+    def _choose(self, job: Job, names: Sequence[str]) -> Choice | Wait | None:
+        """Choose the first who may be called now, or tell what to wait for; None if there is no hope."""
         now = self._now()
         until, lines, is_hopeful = job.deadline, dict[Line, None](), False
         for name in names:
+            if name in job.broke:
+                continue
             target, tried = job.candidates.targets[name], job.tried.get(name)
             if tried is not None and tried.ready_at > now:
                 until, is_hopeful = min(until, tried.ready_at), True
                 continue
+            before = target.state
             admission = self._admit(job, target, now)
             if isinstance(admission, Admitted):
                 if not self._lines or self._lines.is_first(job.place, line_of(name)):
-                    self._consume(job, target, admission, waited=0.0 if tried is None else now - tried.failed_at)
-                    return target, admission
+                    return Choice(target, now, admission, before)
                 # Somebody who came before has been woken, and will be next.
                 lines[line_of(name)] = None
                 continue
@@ -195,38 +235,75 @@ class Pipeline:
                     until = min(until, admission.at)
         if (is_hopeful or lines) and now < job.deadline:
             return Wait(tuple(lines), until)
-        raise job.failure()
+        return None
+
+    def _or_for_money(self, job: Job, names: Sequence[str], choice: Choice | Wait | None) -> Choice | Wait | None:
+        """Reckon with money that may come back: wait for it where there is nothing else, or look for it meanwhile."""
+        now = self._now()
+        first = next((name for name in names if name in job.broke and job.broke[name].may_come), None)
+        if first is None or now >= job.deadline:
+            return choice
+        if isinstance(choice, Wait):
+            return Wait(choice.lines, min(choice.until, now + MONEY_LOOK))
+        return choice or Choice(job.candidates.targets[first], now)
 
     # Admitted.
 
+    async def _pay_and_attempt(self, job: Job, choice: Choice) -> ProviderReply | None:
+        """Reserve the money for a call, take what else it consumes, and make it; None for another choice."""
+        target, waits = choice.target, choice.admitted is None
+        reservation = await self._spending.reserve(job, target, wait=waits)
+        if isinstance(reservation, BudgetExceeded):
+            reservation.may_come = reservation.may_come and not waits
+            job.refused[target.name] = job.broke[target.name] = reservation
+            return None
+        admitted = self._still_admitted(job, choice)
+        if admitted is None:
+            self._spending.book(reservation, "no")
+            return None
+        return await self._attempt(job, target, admitted, reservation)
+
     def _admit(self, job: Job, target: Target, now: float) -> Admission:
         listing = job.candidates.listings[target.name]
-        repeats = job.repeats(target)
+        if target.overpriced == listing.provider.price:
+            return Never(Overpriced(target.name, quoted=listing.provider.price))
         return admit(
             listing,
             target.state,
-            [purse.account for purse in job.purses],
-            amount=0 if repeats else listing.provider.price,
             weights=job.message.weights,
             # A repetition under its key is owed: nobody else may be asked meanwhile.
-            is_retry=target.name in job.tried and not repeats,
+            is_retry=target.name in job.tried and not job.repeats(target),
             now=now,
             deadline=job.deadline,
             breaker=self.market.breaker,
         )
 
+    def _still_admitted(self, job: Job, choice: Choice) -> Admitted | None:
+        """Take what the call consumes, now that there is money for it; None where that is no longer to be had."""
+        target, now = choice.target, self._now()
+        admitted = choice.admitted
+        if admitted is None or target.state is not choice.before or now > choice.at + STILL:
+            # The ledger took its time, and others have had theirs.
+            job.broke.clear()
+            admission = self._admit(job, target, now)
+            if not isinstance(admission, Admitted):
+                return None
+            admitted = admission
+        tried = job.tried.get(target.name)
+        self._consume(job, target, admitted, waited=0.0 if tried is None else now - tried.failed_at)
+        return admitted
+
     def _consume(self, job: Job, target: Target, admitted: Admitted, *, waited: float) -> None:
         """Take what the admission decided on, all of it at once, and leave the lines."""
         name, events = target.name, self._events
         target.state = admitted.state
-        job.reserve(admitted)
         self._lines.leave(job.place, served=line_of(name))
         job.refused.pop(name, None)
         if admitted.permit.probe:
             events.publish(BreakerHalfOpened(provider=name))
         if name in job.tried:
             events.publish(Retried(request_id=job.request_id, provider=name, waited=waited, attempt=job.calls + 1))
-        elif job.last is not None:
+        elif job.last:
             events.publish(
                 Rerouted(request_id=job.request_id, provider=name, away_from=job.last, attempt=job.calls + 1)
             )
@@ -236,7 +313,9 @@ class Pipeline:
 
     # Called.
 
-    async def _attempt(self, job: Job, target: Target, admitted: Admitted) -> ProviderReply | None:
+    async def _attempt(
+        self, job: Job, target: Target, admitted: Admitted, reservation: Reservation
+    ) -> ProviderReply | None:
         """Make one call and settle it, whatever becomes of it; None where the request may go on elsewhere."""
         # The time of the admission, which found some left.
         started = admitted.permit.admitted
@@ -251,13 +330,74 @@ class Pipeline:
             error = failure
         finally:
             # Also where the caller was cancelled: then there is neither a reply nor an error.
-            cost = job.settle(target, admitted, reply, error, sending)
+            cost = self._pay(job, HeldCall(target, call, reservation), reply, error, sending)
             self._settle(job, target, admitted, reply, error, cost=cost, timeout=call.timeout, own_timeout=own_timeout)
         if error is None:
             return reply
+        if isinstance(error, OutcomeUnknown) and job.held is not None:
+            known = job.cost
+            found = await self._find_out(job, error)
+            if not isinstance(found, CallFailed):
+                return found
+            error, cost = found, cost + job.cost - known
         self._record_failure(job, target, error, started=started, cost=cost)
-        if ends_request(error):
+        if ends_request(error) and not (isinstance(error, OutcomeUnknown) and job.message.on_unknown == "pay_again"):
             raise error
+        return None
+
+    def _pay(
+        self,
+        job: Job,
+        held: HeldCall,
+        reply: ProviderReply | None,
+        error: CallFailed | None,
+        sending: Sending,
+    ) -> int:
+        """Book what a call cost with the ledger, and return it in micro-units."""
+        reservation, cost = held.reservation, None if reply is None else reply.cost
+        charged: Charged = "yes"
+        if reply is None:
+            # Of a call whose caller was cancelled nobody knows how far it came, once it was sent.
+            charged = error.charged if error is not None else "held" if sending.is_sent else "no"
+            if charged == "held" and not reservation.amount:
+                charged = "no"  # There is nothing to hold.
+        elif cost is not None and cost > reservation.amount:
+            held.target.overpriced = job.candidates.listings[held.target.name].provider.price
+        self._spending.book(reservation, charged, cost)
+        if job.held is not None and job.held.reservation.number != reservation.number:
+            self._reconciler.keep(job.held)  # It was paid again, and what became of the first is still not known.
+        return job.settle(held, charged, cost)
+
+    # Found out.
+
+    async def _find_out(self, job: Job, error: CallFailed) -> ProviderReply | CallFailed:
+        """Find out whether the call that may have been paid was, before anybody else is; return its answer or failure.
+
+        Where that cannot be found out, it is `error` still, unless the request says that others may be paid besides.
+        """
+        held = job.held
+        assert held is not None  # noqa: S101 - the caller has looked.
+        pays_again = job.message.on_unknown == "pay_again"
+        finding = None
+        if self._now() < job.deadline:
+            finding = await self._reconciler.find_out(held, until=self._now() if pays_again else job.deadline)
+        if finding is not None:
+            return job.found(finding)
+        if pays_again:
+            self._reconciler.keep(held)
+            job.held, job.may_pay_again = None, True
+        return error
+
+    async def _last_resort(self, job: Job) -> ProviderReply | None:
+        """Find out what became of a call that could not be repeated; raise where nothing more can be done."""
+        failure = job.failure()
+        if job.held is None:
+            raise failure
+        found = await self._find_out(job, failure)
+        if not isinstance(found, CallFailed):
+            return found
+        if job.held is not None:
+            raise failure
         return None
 
     # Settled.
@@ -316,8 +456,6 @@ class Pipeline:
         if after.learned.gated_until > now >= before.learned.gated_until:
             self._lines.wake_all(line_of(target.name))
         self._lines.wake(line_of(target.name))
-        if job.message.account is not None:
-            self._lines.wake(line_for_money(job.message.account))
 
     # Decided.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
@@ -16,6 +16,8 @@ from actors.rate_limiter import Acquire
 from actors.selection import ADAPTIVE_STRATEGIES, STRATEGIES, Strategy
 from runtime import ActorRef, Request
 
+OnUnknown: TypeAlias = Literal["hold", "pay_again"]
+"""What a request does where a call to somebody may have been paid, and nobody can say."""
 ALL_STRATEGIES: tuple[Strategy, ...] = (*STRATEGIES, *ADAPTIVE_STRATEGIES)
 
 
@@ -39,7 +41,9 @@ class SmartRequest(Request[SmartResult], frozen=True, kw_only=True):
     `needs` says what a provider must be able to take, such as the size of the input: whoever cannot is not called.
     `budget` caps this request, in micro-units; `account` names an open account that it draws on as well. `timeout`
     is in seconds. `weights` estimates what it uses of a provider's limits, such as `{"tokens": 900}`; `tenant` is who
-    takes turns with others where something is short, by default the account. An `idempotency_key` is kept over all
+    takes turns with others where something is short, by default the account. Where it cannot be found out whether a
+    call was paid, the request fails with `OutcomeUnknown` and its money is held; with `on_unknown="pay_again"` others
+    may be paid besides, within its budget. An `idempotency_key` is kept over all
     attempts; by default it is the `request_id`, and that is made up.
     """
 
@@ -56,8 +60,11 @@ class SmartRequest(Request[SmartResult], frozen=True, kw_only=True):
     tenant: str | None = None
     request_id: str | None = None
     idempotency_key: str | None = None
+    on_unknown: OnUnknown = "hold"
 
     def __post_init__(self) -> None:
+        if self.on_unknown not in {"hold", "pay_again"}:
+            raise ValueError(f'on_unknown must be "hold" or "pay_again", got {self.on_unknown!r}')
         if not self.timeout > 0:
             raise ValueError(f"timeout must be > 0 seconds, got {self.timeout}")
         for dimension, weight in self.weights.items():
@@ -80,7 +87,7 @@ class OpenAccount(Request[str], frozen=True, kw_only=True):
 class CloseAccount(Request[Account], frozen=True, kw_only=True):
     """Close an account, and learn what became of its money.
 
-    Nobody can draw on it from then on; the answer comes when those that do already have ended.
+    No call can draw on it from then on; the answer comes when those that do already have ended.
     """
 
     name: str

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING, Any
 
+from actors.found import EVERYONE
 from actors.money import to_micros
 from actors.preflight import NO_REQUIREMENT, Requirement
-from actors.provider import ProviderFilter
 from actors.requests import SmartRequest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from actors.money import Amount
-    from actors.requests import SmartResult
+    from actors.provider import ProviderFilter
+    from actors.requests import OnUnknown, SmartResult
     from actors.selection import Strategy
     from runtime import ActorRef
 
@@ -38,14 +40,15 @@ async def smart_request(
     tenant: str | None = None,
     request_id: str | None = None,
     idempotency_key: str | None = None,
+    on_unknown: OnUnknown = "hold",
 ) -> SmartResult:
     """Have `service` rendered on `input` by whichever provider can, and return the answer.
 
     Providers that pass `where` are ranked by `strategy`; after each failure the next comes by the next of
     `fallback_strategies`, the last of which holds on until providers, money (`budget`: dollars as str, int or Decimal)
     or time (`timeout` seconds) run out. With `health_check` a provider is asked for its health first, unless that is
-    known. `account` names an account opened at the supervisor that this request draws on too. `needs`, `weights` and
-    `tenant` are as in `SmartRequest`.
+    known. `account` names an account opened at the supervisor that this request draws on too. `needs`, `weights`,
+    `tenant` and `on_unknown` are as in `SmartRequest`.
 
     Raises a member of `CallFailed`: `AllProvidersFailed` with every attempt, `OutcomeUnknown` where a call may have
     been paid for without an answer, `Permanent` for the caller's own mistake, or `NotAdmitted` where nobody was
@@ -56,14 +59,16 @@ async def smart_request(
         input=input,
         timeout=timeout,
         budget=None if budget is None else to_micros(budget),
-        where=where or ProviderFilter(),
+        where=where or EVERYONE,
         needs=needs,
         strategies=(strategy, *fallback_strategies),
         health_check=health_check,
         account=account,
         weights=dict(weights or {}),
         tenant=tenant,
-        request_id=request_id,
+        # Made here, so that a message that arrives twice is one request.
+        request_id=request_id or f"{random.getrandbits(128):032x}",
         idempotency_key=idempotency_key,
+        on_unknown=on_unknown,
     )
     return await supervisor.ask(message, timeout=timeout + ANSWER_GRACE)

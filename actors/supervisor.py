@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from actors.accounts import Accounts
 from actors.bandit import ScoreAnswer, after_score
 from actors.breaker import isolate, release
 from actors.discovery import Discovery, registry_of
@@ -15,9 +15,12 @@ from actors.errors import CallFailed, Permanent
 from actors.events import RequestEnded
 from actors.gateways import Gateways
 from actors.job import Job
+from actors.ledger import Ledger
+from actors.ledger_requests import GetHeld, GetStatement, Unsettled
 from actors.pipeline import NEW_BANDIT, Pipeline
 from actors.providers import Providers
 from actors.rate_limiter import Acquire, RateLimiter
+from actors.reconciler import Reconciler
 from actors.requests import (
     CloseAccount,
     GetStatus,
@@ -29,9 +32,10 @@ from actors.requests import (
     SmartResult,
     TargetStatus,
 )
+from actors.spending import HOUSEKEEPING, Spending
 from actors.target import Target
 from actors.waiting import WaitingLines
-from runtime import Actor, ActorRef, Request, handles
+from runtime import Actor, ActorRef, ActorStopped, Mailbox, Message, Request, handles
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,32 +43,74 @@ if TYPE_CHECKING:
     from actors.account import Account
     from actors.discovery import Registry
     from actors.market import Market
+    from actors.page import Statement
+    from runtime import Timer
 
 MAX_REQUESTS = 100_000
 """The requests that can be under way at the same time."""
 
 
-class Supervisor(
-    Actor[SmartRequest | OpenAccount | CloseAccount | OpenQuota | ScoreAnswer | Isolate | Release | GetStatus]
-):
-    """Serves `SmartRequest`s over the providers of a market; see the module's text for how."""
+MAX_CLOSING = 86_400.0
+"""Seconds that the calls which draw on an account have to end, once it is closed."""
+LEDGER_MAILBOX = Mailbox(capacity=1_000_000)
 
-    def __init__(self, market: Market, *, registry: Registry | None = None) -> None:
+
+class FindOutDue(Message, frozen=True):
+    """The supervisor reminds itself of calls that may have been paid."""
+
+
+class Supervisor(
+    Actor[
+        SmartRequest
+        | OpenAccount
+        | CloseAccount
+        | GetStatement
+        | GetHeld
+        | OpenQuota
+        | ScoreAnswer
+        | Isolate
+        | Release
+        | GetStatus
+        | FindOutDue
+    ]
+):
+    """Serves `SmartRequest`s over the providers of a market; see the module's text for how.
+
+    Its money is kept by a `Ledger` of its own, which ends with it; or by `ledger`, the ref of one that outlives it, is
+    shared with others, or has a journal.
+    """
+
+    def __init__(
+        self, market: Market, *, registry: Registry | None = None, ledger: ActorRef[Any] | None = None
+    ) -> None:
         self.market = market
         self.registry = registry or registry_of(market)
         self.targets: dict[str, Target] = {one.provider.name: Target(one) for one in market.providers}
-        self.accounts = Accounts()
+        self.ledger = ledger
         self.quotas = self.begun = 0
         self.ended: Counter[str] = Counter()
         """The requests that were begun, and those that have ended: done, failed or unknown."""
         self.lines = WaitingLines()
+        self.reminder: Timer | None = None
 
     def started(self) -> None:
         context, market = self.context, self.market
+        if self.ledger is None:
+            self.books: ActorRef[Any] = context.spawn(Ledger, name="ledger", mailbox=LEDGER_MAILBOX)
+        else:
+            self.books = self.ledger
+        self.spending = Spending(self.books, context, market)
+        self.spending.begin()
         self.gateways = Gateways(context, market.health)
+        self.reconciler = Reconciler(self.gateways, self.spending, context)
         self.providers = Providers(self.targets, market.breaker, context, self.gateways, self.lines)
         discovery = context.spawn(lambda: Discovery(self.registry, market.discovery), name="discovery")
-        self.pipeline = Pipeline(market, context, discovery, self.providers, self.gateways, self.lines)
+        self.pipeline = Pipeline(
+            market, context, discovery, self.providers, self.gateways, self.lines, self.spending, self.reconciler
+        )
+
+    async def stopped(self) -> None:
+        await self.spending.close()
 
     @handles(SmartRequest, concurrent=MAX_REQUESTS, borrows=True)
     async def serve(self, message: SmartRequest) -> SmartResult:
@@ -74,8 +120,6 @@ class Supervisor(
         detail: str | None = None
         provider: str | None = None
         try:
-            if message.account is not None:
-                job.purses = (*job.purses, self.accounts.draw_on(message.account))
             result = await self.pipeline.serve(job)
             error, provider = None, result.provider
         except CallFailed as failure:
@@ -100,15 +144,32 @@ class Supervisor(
                     )
                 )
 
-    @handles(OpenAccount)
-    def open_account(self, message: OpenAccount) -> str:
-        """Open an account, and return its name."""
-        return self.accounts.open(message.name, cap=message.cap)
+    @handles(OpenAccount, concurrent=MAX_REQUESTS, borrows=True)
+    async def open_account(self, message: OpenAccount) -> str:
+        """Open an account with the ledger, and return its name."""
+        return await self.books.ask(message, timeout=HOUSEKEEPING)
 
-    @handles(CloseAccount)
-    def close_account(self, message: CloseAccount) -> Account | asyncio.Future[Account]:
-        """Close an account at once, and answer when the last request that draws on it has ended."""
-        return self.accounts.close(message.name)
+    @handles(CloseAccount, concurrent=MAX_REQUESTS, borrows=True)
+    async def close_account(self, message: CloseAccount) -> Account:
+        """Close an account at once, and answer when the last call that draws on it has ended."""
+        self.spending.forget(message.name)
+        return await self.books.ask(message, timeout=MAX_CLOSING)
+
+    @handles(GetStatement, concurrent=MAX_REQUESTS, borrows=True)
+    async def state(self, message: GetStatement) -> Statement:
+        """Tell the figures of an account, as the ledger has them."""
+        return await self.books.ask(message, timeout=HOUSEKEEPING)
+
+    @handles(GetHeld, concurrent=MAX_REQUESTS, borrows=True)
+    async def list_held(self, message: GetHeld) -> tuple[Unsettled, ...]:
+        """Tell which calls may have been paid, as the ledger has them."""
+        return await self.books.ask(message, timeout=HOUSEKEEPING)
+
+    @handles(FindOutDue, concurrent=2)
+    async def find_out(self, message: FindOutDue) -> None:
+        """Find out about the calls that are due, and be reminded of the others."""
+        await self.reconciler.find_due()
+        self._be_reminded()
 
     @handles(OpenQuota)
     def open_quota(self, message: OpenQuota) -> ActorRef[Acquire]:
@@ -150,7 +211,7 @@ class Supervisor(
     def unclaimed(self, request: Request[Any], answer: Any) -> None:
         """Undo what was opened for somebody who had gone before the answer came."""
         if isinstance(request, OpenAccount):
-            self.accounts.close(answer)
+            self.spending.close_account(answer)
         elif isinstance(request, OpenQuota):
             answer.stop()
 
@@ -168,14 +229,25 @@ class Supervisor(
     def _end(self, job: Job, *, is_done: bool) -> None:
         """Leave nothing behind, whatever became of the request."""
         self.lines.leave(job.place)
-        for purse in job.purses[1:]:
-            self.accounts.leave(purse)
-        self.ended["done" if is_done else "failed" if job.held_at is None else "unknown"] += 1
+        self.ended["done" if is_done else "failed" if job.held is None else "unknown"] += 1
+        if job.held is not None:
+            self.reconciler.keep(job.held)
+        if self.reconciler.has_news:
+            self._be_reminded()
+
+    def _be_reminded(self) -> None:
+        """Have a timer for the next call to find out about."""
+        if self.reminder is not None:
+            self.reminder.cancel()
+            self.reminder = None
+        self.reconciler.has_news, due = False, self.reconciler.next_due
+        if due < math.inf:
+            with suppress(ActorStopped):  # Then it is left to whoever reads the ledger.
+                self.reminder = self.context.timers.once(max(0.0, due - self.context.now()), FindOutDue())
 
     def broken_invariants(self) -> Iterator[str]:
         yield from self.providers.broken_invariants()
         yield from self.lines.broken_invariants()
-        yield from self.accounts.broken_invariants()
         if self.begun != self.ended.total():
             yield f"{self.begun} requests were begun, and {self.ended.total()} ended: {dict(self.ended)}"
 

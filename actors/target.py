@@ -9,15 +9,16 @@ import msgspec
 from actors.admission import TargetState
 from actors.breaker import BreakerState, Closed, HalfOpen, Isolated, Open
 from actors.concurrency_limit import ConcurrencyLimit
-from actors.gateway import Call
+from actors.gateway import Call, PromptCall
+from actors.reconciliation import Cancels, LooksUp
 from actors.requests import TargetStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from actors.gateway import CheckHealth, Health
+    from actors.gateway import CallOff, CheckHealth, Health, LookUp
     from actors.market import Listing
-    from actors.transport import Idempotent
+    from actors.transport import Idempotent, Transport
     from runtime import ActorRef
 
 
@@ -28,12 +29,28 @@ class Target:
         self.name = listing.provider.name
         self.listing = listing
         self.state = TargetState(quota=listing.quota(), limit=ConcurrencyLimit(listing.max_concurrency))
-        self.gateway: ActorRef[Call | CheckHealth] | None = None
+        self.gateway: ActorRef[Call | CheckHealth | LookUp | CallOff] | None = None
         self.idempotent: Idempotent = "no"
         self.call: type[Call] = Call
         """How its gateway is asked for one."""
+        self.can_look_up = self.can_cancel = False
+        """What its transport can do about a call whose outcome is unknown."""
+        self.overpriced: int | None = None
+        """The price it listed when it charged more; until it lists another, it is left."""
         self.health: Health | None = None
         self.calls = self.failures = self.trips = self.spent = 0
+
+    @property
+    def can_tell(self) -> bool:
+        """Whether its transport may find out what became of a call."""
+        return self.can_look_up or self.can_cancel
+
+    def learn_of(self, transport: Transport) -> None:
+        """Take note of what a transport says of itself."""
+        self.idempotent = transport.idempotent
+        self.call = PromptCall if getattr(transport, "ends_when_cancelled", False) else Call
+        self.can_look_up = isinstance(transport, LooksUp)
+        self.can_cancel = isinstance(transport, Cancels)
 
     def relist(self, listing: Listing) -> None:
         """Take on what the registry says now; a quota that stays as it was goes on as it is."""

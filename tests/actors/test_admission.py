@@ -11,10 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors import (
-    Account,
     BreakerConfig,
     BreakerOpen,
-    BudgetExceeded,
     BulkheadFull,
     ConnectionFailed,
     DeadlineTooShort,
@@ -49,9 +47,9 @@ LISTING = Listing(
 )
 
 
-def decide(state: TargetState, *accounts: Account, **facts: Any) -> Any:
-    defaults = {"amount": 10, "is_retry": False, "now": 100.0, "deadline": 200.0, "breaker": CONFIG}
-    return admit(LISTING, state, accounts, **defaults | facts)
+def decide(state: TargetState, **facts: Any) -> Any:
+    defaults = {"is_retry": False, "now": 100.0, "deadline": 200.0, "breaker": CONFIG}
+    return admit(LISTING, state, **defaults | facts)
 
 
 def refusal(decision: Any) -> str:
@@ -61,56 +59,49 @@ def refusal(decision: Any) -> str:
 
 def test_an_admission_takes_everything_at_once_and_leaves_its_inputs_as_they_are():
     quota = quota_of(RateLimit(rate=1.0))
-    state, account = TargetState(quota=quota), Account(name="batch", cap=15)
-    decision = decide(state, account)
+    state = TargetState(quota=quota)
+    decision = decide(state)
     assert isinstance(decision, Admitted)
-    assert (decision.state.under_way, decision.accounts[0].reserved, decision.amount) == (1, 10, 10)
+    assert decision.state.under_way == 1
     assert decision.state.quota is not None
     assert not isinstance(decision.state.quota.take(100.0), tuple)
-    assert (state, account) == (TargetState(quota=quota), Account(name="batch", cap=15))
+    assert state == TargetState(quota=quota)
 
 
 TWO = ConcurrencyLimit(2)
-BUSY = Account(name="batch", cap=15, reserved=10)
-POOR = Account(name="batch", cap=9)
 EMPTY = quota_of(RateLimit(rate=0.5)).take(100.0)[0]  # type: ignore[index]
 TOKENS = quota_of(RateLimit(rate=10.0, burst=1), RateLimit(dimension="tokens", rate=5.0, burst=100))
 TIRED = RetryBudget(tokens=0.5, min_per_second=0.25, updated=100.0)
 
 
 @pytest.mark.parametrize(
-    ("state", "accounts", "facts", "kind", "error", "at", "is_sooner_possible"),
+    ("state", "facts", "kind", "error", "at", "is_sooner_possible"),
     [
-        (TargetState(), (), {"deadline": 100.0}, Never, DeadlineTooShort, None, None),
-        (TargetState(), (POOR,), {}, Never, BudgetExceeded, None, None),
-        (TargetState(), (BUSY, POOR), {}, Never, BudgetExceeded, None, None),
-        (TargetState(), (BUSY,), {}, Later, BudgetExceeded, math.inf, True),
-        (TargetState(learned=LearnedLimit(gated_until=107.0)), (), {}, Later, RateLimited, 107.0, False),
-        (TargetState(limit=TWO, under_way=2), (), {}, Later, BulkheadFull, math.inf, True),
-        (TargetState(quota=EMPTY), (), {}, Later, RateLimited, 102.0, False),
-        (TargetState(quota=TOKENS), (), {"weights": {"tokens": 101}}, Never, RateLimited, None, None),
-        (TargetState(retries=TIRED), (), {"is_retry": True}, Later, RateLimited, 102.0, False),
+        (TargetState(), {"deadline": 100.0}, Never, DeadlineTooShort, None, None),
+        (TargetState(learned=LearnedLimit(gated_until=107.0)), {}, Later, RateLimited, 107.0, False),
+        (TargetState(limit=TWO, under_way=2), {}, Later, BulkheadFull, math.inf, True),
+        (TargetState(quota=EMPTY), {}, Later, RateLimited, 102.0, False),
+        (TargetState(quota=TOKENS), {"weights": {"tokens": 101}}, Never, RateLimited, None, None),
+        (TargetState(retries=TIRED), {"is_retry": True}, Later, RateLimited, 102.0, False),
         (
             TargetState(retries=RetryBudget(tokens=0.5, min_per_second=0.0)),
-            (),
             {"is_retry": True},
             Never,
             RateLimited,
             None,
             None,
         ),
-        (TargetState(breaker=Open(epoch=1, until=130.0)), (), {}, Later, BreakerOpen, 130.0, False),
-        (TargetState(breaker=HalfOpen(epoch=1, lease_ends=120.0)), (), {}, Later, BreakerOpen, 120.0, True),
-        (TargetState(breaker=Isolated(epoch=1)), (), {}, Never, BreakerOpen, None, None),
+        (TargetState(breaker=Open(epoch=1, until=130.0)), {}, Later, BreakerOpen, 130.0, False),
+        (TargetState(breaker=HalfOpen(epoch=1, lease_ends=120.0)), {}, Later, BreakerOpen, 120.0, True),
+        (TargetState(breaker=Isolated(epoch=1)), {}, Never, BreakerOpen, None, None),
         # What cannot change is told before what may: nobody waits for a place at an isolated provider.
-        (TargetState(breaker=Isolated(epoch=1), under_way=2), (), {}, Never, BreakerOpen, None, None),
-        (TargetState(limit=TWO, under_way=2), (POOR,), {}, Never, BudgetExceeded, None, None),
+        (TargetState(breaker=Isolated(epoch=1), under_way=2), {}, Never, BreakerOpen, None, None),
     ],
 )
 def test_each_refusal_says_whether_and_when_to_come_back(
-    state: TargetState, accounts: Any, facts: Any, kind: Any, error: Any, at: Any, is_sooner_possible: Any
+    state: TargetState, facts: Any, kind: Any, error: Any, at: Any, is_sooner_possible: Any
 ):
-    decision = decide(state, *accounts, **facts)
+    decision = decide(state, **facts)
     assert isinstance(decision, kind)
     assert isinstance(decision.refusal, error)
     if isinstance(decision, Later):
@@ -126,13 +117,6 @@ def test_who_may_be_admitted_in_time_is_told_by_the_clock_or_by_a_call_under_way
 def test_a_retry_takes_a_retry_token_and_a_first_attempt_adds_to_them():
     assert decide(TargetState(), is_retry=True).state.retries.tokens == RetryBudget().tokens - 1
     assert decide(TargetState()).state.retries.tokens == RetryBudget().tokens + 0.1
-
-
-def test_a_repetition_of_what_is_held_already_reserves_nothing():
-    full = Account(name="batch", cap=10, held=10)
-    decision = decide(TargetState(), full, amount=0)
-    assert isinstance(decision, Admitted)
-    assert decision.accounts == (full,)
 
 
 TERMS: dict[str, Any] = {"timeout": 10.0, "own_timeout": 10.0, "breaker": CONFIG, "random": 0.5}
@@ -240,14 +224,11 @@ def test_a_probe_closes_opens_or_gives_its_place_back():
 @given(
     under_way=st.integers(0, 3),
     gated=st.floats(90, 110),
-    cap=st.integers(0, 30),
-    reserved=st.integers(0, 30),
     is_retry=st.booleans(),
     tokens=st.floats(0, 3),
     breaker=st.sampled_from([Closed(), Open(1, 90.0), Open(1, 110.0), HalfOpen(1, 90.0), HalfOpen(1, 110.0)]),
 )
 def test_what_is_admitted_keeps_every_limit(**facts: Any):
-    account = Account(name="batch", cap=facts["cap"], reserved=min(facts["reserved"], facts["cap"]))
     state = TargetState(
         breaker=facts["breaker"],
         quota=EMPTY if facts["under_way"] == 1 else None,
@@ -256,10 +237,9 @@ def test_what_is_admitted_keeps_every_limit(**facts: Any):
         retries=RetryBudget(tokens=facts["tokens"], updated=100.0),
         under_way=facts["under_way"],
     )
-    decision = decide(state, account, is_retry=facts["is_retry"])
+    decision = decide(state, is_retry=facts["is_retry"])
     if isinstance(decision, Admitted):
         assert decision.state.under_way <= LISTING.max_concurrency
-        assert decision.accounts[0].reserved + decision.accounts[0].settled <= facts["cap"]
         assert facts["gated"] <= 100.0
         assert decision.permit.probe == (not isinstance(facts["breaker"], Closed))
         assert decision.state.retries.tokens >= 0

@@ -70,7 +70,8 @@ class Stage:
         return sum(target.spent for target in self.actor.targets.values())
 
     def assert_at_rest(self) -> None:
-        assert len(self.actor.accounts) == 0
+        ledger: Any = self.actor.books.recipient
+        assert ledger.actor.book.open_accounts() == []
         assert len(self.actor.lines) == 0
         assert [target.state.under_way for target in self.actor.targets.values() if target.state.under_way] == []
         quotas = [name for name in self.actor.context.children if name.startswith("quota")]

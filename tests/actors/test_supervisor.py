@@ -26,6 +26,7 @@ from actors import (
     FunctionTransport,
     GetStatus,
     Isolate,
+    Ledger,
     Listing,
     Market,
     NoProvider,
@@ -54,13 +55,15 @@ from actors import (
 )
 from actors.breaker import HalfOpen, Open
 from actors.gateway import GRACE
+from actors.ledger_requests import GetStatement
 from actors.retry import RetryBudget
 from runtime import ActorCrashed, ActorEnded, ActorFailed, ActorSystem, AskTimeout, Event
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from actors import Account
+    from actors.page import Statement
+
 
 STEADY = Retry(base=0.0, cap=0.0)
 """Retries at once, so that a test counts calls and not seconds."""
@@ -118,17 +121,22 @@ class Stage:
     async def request(self, **options: Any) -> Any:
         return await smart_request(self.ref, **{"service": "s", "input": "x", "strategy": "cheapest"} | options)
 
-    async def account(self, name: str) -> Account:
-        return self.actor.accounts[name]
+    async def account(self, name: str) -> Statement:
+        return await self.ref.ask(GetStatement(name), timeout=1)
 
-    def assert_at_rest(self) -> None:
+    @property
+    def ledger(self) -> Ledger:
+        ledger: Any = self.actor.books.recipient
+        return ledger.actor
+
+    async def assert_at_rest(self) -> None:
+        await steps(2)  # The ledger is told, and has its turn.
         for target in self.actor.targets.values():
             assert target.state.under_way == 0, target
             assert not isinstance(target.state.breaker, HalfOpen), target
         assert len(self.actor.lines) == 0
-        for purse in self.actor.accounts._open.values():
-            assert purse.requests == 0
-            assert purse.account.reserved == 0, purse
+        assert list(self.ledger.book.broken_invariants()) == []
+        assert self.ledger.book.unsettled(is_held=False) == ()
 
 
 def offer(
@@ -181,7 +189,7 @@ async def test_untried_providers_come_before_retries_and_each_failure_is_told():
         assert [attempt.provider for attempt in result.failures] == ["a", "b", "c"]
         assert [event.provider for event in stage.of(Rerouted)] == ["b", "c"]
         assert [event.provider for event in stage.of(Retried)] == ["a"]
-        stage.assert_at_rest()
+        await stage.assert_at_rest()
 
 
 async def test_each_failure_moves_on_to_the_next_fallback_strategy_and_the_last_holds_on():
@@ -252,7 +260,7 @@ async def test_retry_after_is_honoured_and_gates_every_caller_of_that_provider()
         # Nobody comes before the gate opens, and behind it they do not come together.
         assert script.at[0] == 0.0
         assert 7.0 <= script.at[1] < script.at[2] <= 13.0
-        stage.assert_at_rest()
+        await stage.assert_at_rest()
 
 
 async def test_a_retry_after_beyond_the_deadline_reroutes_at_once():
@@ -284,7 +292,7 @@ async def test_the_callers_own_mistake_ends_the_request_at_once_and_never_trips(
                 await stage.request()
         assert (len(a.calls), len(b.calls)) == (20, 0)
         assert stage.of(BreakerOpened) == []
-        stage.assert_at_rest()
+        await stage.assert_at_rest()
 
 
 async def test_throttling_an_exhausted_quota_and_cancelled_callers_never_trip():
@@ -308,7 +316,7 @@ async def test_throttling_an_exhausted_quota_and_cancelled_callers_never_trip():
         await steps(5)
         assert stage.of(BreakerOpened) == []
         assert script.under_way == 0
-        stage.assert_at_rest()
+        await stage.assert_at_rest()
         assert (await stage.request()).output == "done"
 
 
@@ -326,7 +334,7 @@ async def test_retries_of_one_target_draw_on_one_budget():
         assert all(isinstance(task.exception(), AllProvidersFailed) for task in first)
         refusals = [one for task in first for one in task.exception().refused]  # type: ignore[union-attr]
         assert any("retries of a" in str(refusal) for refusal in refusals)
-        stage.assert_at_rest()
+        await stage.assert_at_rest()
 
 
 async def test_a_repetition_that_is_owed_draws_on_no_retry_budget():
@@ -358,7 +366,7 @@ async def test_no_call_outlives_the_deadline_and_the_failure_names_every_attempt
         assert [call.timeout for call in (*slow.calls, *slower.calls)] == [3.0, pytest.approx(2.0)]
         assert [attempt.kind for attempt in failed.value.attempts] == ["Transient", "Transient"]
         assert now() == pytest.approx(5.0, abs=0.3)
-        stage.assert_at_rest()
+        await stage.assert_at_rest()
 
 
 async def test_whoever_asks_with_less_time_than_the_request_allows_gets_an_answer_in_that_time():
@@ -483,7 +491,7 @@ async def test_checks_that_hang_leave_half_of_the_time_for_the_call():
         # Until 2.25 s the check of the first still runs, and then that of the second begins.
         assert (await stage.request(health_check=True, timeout=3.0)).provider == "b"
         assert now() == 3.0
-        stage.assert_at_rest()
+        await stage.assert_at_rest()
 
 
 async def test_asking_for_the_health_of_an_isolated_provider_does_not_leave_a_gateway_behind():
@@ -561,7 +569,7 @@ async def test_half_open_starts_one_fresh_gateway_for_one_probe_among_a_thousand
         assert len(results) == 1000
         assert len(stage.of(BreakerClosed)) == 1
         assert stage.actor.gateways._started == started + 1
-        stage.assert_at_rest()
+        await stage.assert_at_rest()
 
 
 async def test_the_waits_grow_with_each_probe_that_fails():
@@ -597,7 +605,7 @@ async def test_a_probe_that_is_cancelled_gives_its_place_to_the_next_who_waits()
         assert {result.output for result in await asyncio.gather(*others)} == {"done"}
         assert len(stage.of(BreakerOpened)) == 1  # A cancelled probe is no trip.
         assert len(stage.of(BreakerClosed)) == 1
-        stage.assert_at_rest()
+        await stage.assert_at_rest()
 
 
 async def test_those_who_wait_for_a_probe_that_never_reports_probe_again_when_its_lease_ends():
@@ -627,7 +635,7 @@ async def test_those_who_wait_for_a_probe_that_never_reports_probe_again_when_it
         with pytest.raises(AllProvidersFailed):
             await lost
         assert len(stage.of(BreakerOpened)) == 0  # The result of the lost probe is stale.
-        stage.assert_at_rest()
+        await stage.assert_at_rest()
 
 
 async def test_calls_in_flight_when_a_provider_is_isolated_finish_and_move_nothing():
@@ -648,7 +656,7 @@ async def test_calls_in_flight_when_a_provider_is_isolated_finish_and_move_nothi
         assert (status.breaker, status.trips) == ("isolated", 0)
         await stage.ref.ask(Release(provider="a"), timeout=1)
         assert (await stage.request()).output == "done"
-        stage.assert_at_rest()
+        await stage.assert_at_rest()
 
 
 async def test_a_failure_of_a_call_admitted_before_the_breaker_opened_is_ignored():
@@ -682,7 +690,7 @@ async def test_isolating_fails_those_who_have_nobody_else_at_once():
         assert now() == 0.0
         assert all(isinstance(task.exception(), BreakerOpen) for task in waiting)
         await busy
-        stage.assert_at_rest()
+        await stage.assert_at_rest()
 
 
 # Bugs of others.
@@ -712,7 +720,7 @@ async def test_a_transport_that_crashes_takes_down_neither_the_supervisor_nor_th
         assert len(stage.of(BreakerOpened)) == 1
         assert stage.of(ActorFailed) == []
         assert Buggy.closed == 1  # With the gateway, when the breaker opened.
-        stage.assert_at_rest()
+        await stage.assert_at_rest()
 
 
 async def test_a_provider_whose_transport_cannot_be_made_is_that_providers_failure():
@@ -735,7 +743,7 @@ async def test_a_provider_whose_transport_cannot_be_made_is_that_providers_failu
         with pytest.raises(AllProvidersFailed) as failed:
             await stage.request(where=ProviderFilter(max_price="0"))
         assert failed.value.attempts[0].kind == Unclassified.__name__
-        stage.assert_at_rest()
+        await stage.assert_at_rest()
 
 
 async def test_a_gateway_killed_from_outside_is_replaced():
@@ -755,7 +763,7 @@ async def test_a_gateway_killed_from_outside_is_replaced():
         second.kill()
         result = await call
         assert (result.output, result.attempts, result.cost) == ("done", 2, 5)
-        stage.assert_at_rest()
+        await stage.assert_at_rest()
 
 
 async def test_names_that_look_alike_do_not_collide():
@@ -868,11 +876,11 @@ async def test_a_request_waits_for_money_that_a_call_under_way_gives_back():
             await stage.request(account="acc")
         assert (refused.value.cap, refused.value.available) == ("acc", 9)
         assert now() == 4.0
-        stage.assert_at_rest()
+        await stage.assert_at_rest()
 
 
-async def test_a_closed_account_still_caps_those_who_draw_on_it_and_a_new_one_of_its_name_is_another():
-    script = Script(flaky("a"), "done", lasts=1.0)
+async def test_an_account_is_closed_when_its_last_call_has_ended_and_a_new_one_of_its_name_is_another():
+    script = Script("done", lasts=1.0)
     async with staged(offer("a", script, price=10)) as stage:
         await stage.ref.ask(OpenAccount(name="acc", cap=10), timeout=1)
         request = asyncio.create_task(stage.request(account="acc"))
@@ -882,13 +890,25 @@ async def test_a_closed_account_still_caps_those_who_draw_on_it_and_a_new_one_of
         assert not closing.done()
         with pytest.raises(Permanent, match="no open account"):
             await stage.request(account="acc")
-        await stage.ref.ask(OpenAccount(name="acc", cap=10), timeout=1)
         assert (await request).cost == 10
         assert (await closing).settled == 10
+        await stage.ref.ask(OpenAccount(name="acc", cap=10), timeout=1)
         fresh = await stage.account("acc")
         assert (fresh.reserved, fresh.settled, fresh.available) == (0, 0, 10)
         with pytest.raises(Permanent, match="open already"):
             await stage.ref.ask(OpenAccount(name="acc"), timeout=1)
+
+
+async def test_a_request_whose_account_is_closed_makes_no_further_call():
+    script = Script(flaky("a"), "done", lasts=1.0)
+    async with staged(offer("a", script, price=10)) as stage:
+        await stage.ref.ask(OpenAccount(name="acc", cap=10), timeout=1)
+        request = asyncio.create_task(stage.request(account="acc"))
+        await steps(10)
+        assert (await stage.ref.ask(CloseAccount(name="acc"), timeout=9)).settled == 0
+        with pytest.raises(Permanent, match="no open account"):
+            await request
+        assert len(script.calls) == 1
 
 
 async def test_made_up_account_names_avoid_those_in_use():
@@ -910,15 +930,17 @@ async def test_what_was_opened_for_somebody_who_had_gone_is_closed_again():
                 asking.cancel()
             await asyncio.wait([*accounts, *quotas])
             await steps(10)
-            assert len(stage.actor.accounts) == sum(not asking.cancelled() for asking in accounts)
+            opened = len(stage.ledger.book.open_accounts())
+            assert opened == sum(not asking.cancelled() for asking in accounts)
             limiters = [name for name in stage.actor.context.children if name.startswith("quota")]
             assert len(limiters) == sum(not asking.cancelled() for asking in quotas)
-            kept += len(stage.actor.accounts)
+            kept += opened
     assert kept > 0
     async with staged(offer("a", Script())) as stage:
         await steps(1)
-        stage.actor.unclaimed(OpenAccount(), stage.actor.accounts.open(None, cap=1))
-        assert len(stage.actor.accounts) == 0
+        stage.actor.unclaimed(OpenAccount(), await stage.ref.ask(OpenAccount(), timeout=1))
+        await steps(2)
+        assert stage.ledger.book.open_accounts() == []
 
 
 async def test_prices_that_change_between_requests_are_paid_as_they_were_admitted():
@@ -939,7 +961,7 @@ async def test_prices_that_change_between_requests_are_paid_as_they_were_admitte
         second = asyncio.create_task(stage.request())
         await steps(20)
         assert [(await first).cost, (await second).cost] == [10, 30]
-        stage.assert_at_rest()
+        await stage.assert_at_rest()
 
 
 async def test_a_provider_whose_limits_change_goes_by_the_new_ones():
@@ -958,7 +980,7 @@ async def test_a_provider_whose_limits_change_goes_by_the_new_ones():
         script.most_under_way = 0
         await asyncio.gather(*(stage.request() for _ in range(50)))
         assert script.most_under_way > 1
-        stage.assert_at_rest()
+        await stage.assert_at_rest()
 
 
 # Waiting.
@@ -999,7 +1021,7 @@ async def test_a_thousand_who_wait_for_a_place_are_served_in_order_with_two_look
         assert now() == pytest.approx(101.0)
         assert script.most_under_way == 10
         assert len(decided) <= 1000 + 2 * 1000
-        stage.assert_at_rest()
+        await stage.assert_at_rest()
 
 
 async def test_a_thousand_who_wait_for_tokens_are_served_in_order_and_at_the_rate(monkeypatch: pytest.MonkeyPatch):
@@ -1013,7 +1035,7 @@ async def test_a_thousand_who_wait_for_tokens_are_served_in_order_and_at_the_rat
         assert 1000 / (now() - started) >= 99.5
         # One look on arrival, one at its time, one as the new first in line; and a call that ends looks too.
         assert len(decided) <= 4 * 1000
-        stage.assert_at_rest()
+        await stage.assert_at_rest()
 
 
 async def test_a_thousand_who_wait_for_money_take_two_looks_a_release(monkeypatch: pytest.MonkeyPatch):
@@ -1024,7 +1046,7 @@ async def test_a_thousand_who_wait_for_money_take_two_looks_a_release(monkeypatc
         results = await asyncio.gather(*(stage.request(account="acc", timeout=1000) for _ in range(1000)))
         assert sum(result.cost for result in results) == 1000
         assert len(decided) <= 4 * 1000
-        stage.assert_at_rest()
+        await stage.assert_at_rest()
 
 
 async def test_those_who_wait_while_another_market_is_busy_are_left_alone(monkeypatch: pytest.MonkeyPatch):
@@ -1059,7 +1081,7 @@ async def test_one_who_is_cancelled_right_when_it_is_woken_passes_its_turn_on():
             assert third.result().output == "done"
             assert now() - began <= 3.0
             await steps(5)
-            stage.assert_at_rest()
+            await stage.assert_at_rest()
 
 
 async def test_who_takes_another_provider_leaves_the_front_of_the_line_to_the_next():
@@ -1077,7 +1099,7 @@ async def test_who_takes_another_provider_leaves_the_front_of_the_line_to_the_ne
         assert [call.input for call in a.calls] == [0, 3]
         assert [call.input for call in b.calls] == [1, 2]
         assert a.at == [0.0, 10.0]
-        stage.assert_at_rest()
+        await stage.assert_at_rest()
 
 
 async def test_a_newcomer_does_not_overtake_those_who_wait():
@@ -1113,7 +1135,7 @@ async def test_who_waits_in_vain_ends_in_time_and_learns_for_what(limits: dict[s
         assert type(failed.value).__name__ == getattr(reason, "__name__", reason)
         assert now() <= 3.0
         await busy
-        stage.assert_at_rest()
+        await stage.assert_at_rest()
 
 
 async def test_who_waits_for_an_open_breaker_in_vain_fails_at_once_and_in_time_gets_through():
@@ -1195,7 +1217,7 @@ async def test_a_request_cancelled_at_any_step_leaves_nothing_behind(scene: Any)
             await asyncio.wait([request])
             finished += not request.cancelled()
             await steps(5)
-            stage.assert_at_rest()
+            await stage.assert_at_rest()
             account = await stage.account("acc")
             sent = [call for script in scripts for call in script.calls]
             if not sent:
@@ -1235,7 +1257,7 @@ async def test_one_who_waits_and_is_cancelled_leaves_nothing_behind(what: str):
                 task.cancel()
             await asyncio.wait([first, *waiting])
             await steps(5)
-            stage.assert_at_rest()
+            await stage.assert_at_rest()
             assert script.under_way == 0
 
 
@@ -1258,7 +1280,7 @@ async def test_a_cancelled_call_holds_money_only_if_the_gateway_had_sent_it(
         await steps(5)
         account = await stage.account("acc")
         assert (account.held, account.reserved) == (10 if is_sent else 0, 0)
-        stage.assert_at_rest()
+        await stage.assert_at_rest()
 
 
 async def test_of_many_calls_cancelled_at_any_step_just_those_that_were_sent_hold_money():
@@ -1279,7 +1301,7 @@ async def test_of_many_calls_cancelled_at_any_step_just_those_that_were_sent_hol
             assert (account.held, account.reserved) == (10 * len(script.calls), 0)
             admitted += stage.actor.targets["a"].calls - 1
             sent += len(script.calls)
-            stage.assert_at_rest()
+            await stage.assert_at_rest()
     assert 0 < sent <= admitted
 
 
@@ -1309,7 +1331,7 @@ async def test_a_request_whose_time_ends_at_the_very_moment_its_turn_comes_is_no
             assert late.exception() is None or isinstance(
                 late.exception(), BulkheadFull | DeadlineTooShort | AllProvidersFailed
             )
-        stage.assert_at_rest()
+        await stage.assert_at_rest()
         assert stage.of(ActorFailed) == []
 
 

@@ -13,13 +13,16 @@ from actors import (
     AllProvidersFailed,
     BreakerConfig,
     BudgetExceeded,
-    CallEnded,
     CallFailed,
     FunctionTransport,
+    GetStatement,
     GetStatus,
     Isolate,
     Listing,
     Market,
+    MoneyHeld,
+    MoneyReserved,
+    MoneySettled,
     NotAdmitted,
     OpenAccount,
     OutcomeUnknown,
@@ -290,9 +293,9 @@ async def run(world: World) -> tuple[dict[str, Any], list[Event], Any]:
             assert not isinstance(target.state.breaker, HalfOpen), target
         assert len(actor.lines) == 0, actor.lines
         assert world.under_way.total() == 0
-        purse = actor.accounts._open["acc"]
-        assert (purse.requests, purse.account.reserved) == (0, 0)
-    return customer.outcomes, events, purse.account
+        account = await supervisor.ask(GetStatement("acc"), timeout=1)
+        assert account.reserved == 0
+    return customer.outcomes, events, account
 
 
 def check_money(world: World, outcomes: dict[str, Any], account: Any) -> None:
@@ -391,7 +394,8 @@ class Race:
 
     @property
     def account(self) -> Account:
-        return self.supervisors[0].accounts["acc"]
+        ledger: Any = self.supervisors[0].books.recipient
+        return ledger.actor.book.statement("acc")  # type: ignore[no-any-return]
 
     def look(self, _: Event) -> None:
         self.booked.append(self.account.settled + self.account.held + self.account.reserved)
@@ -415,7 +419,11 @@ async def a_race_for_one_budget(simulation: Simulation) -> None:
     async with ActorSystem("race") as system:
         supervisor = system.spawn(race.make_supervisor)
         await supervisor.ask(OpenAccount(name="acc", cap=race.cap), timeout=1)
-        with system.events.subscribe(CallEnded, race.look):
+        with (
+            system.events.subscribe(MoneyReserved, race.look),
+            system.events.subscribe(MoneyHeld, race.look),
+            system.events.subscribe(MoneySettled, race.look),
+        ):
             tasks = {name: asyncio.create_task(race.run(supervisor, name)) for name in race.budgets}
             for name in race.dice.sample(list(tasks), 40):
                 await asyncio.sleep(race.dice.choice([0.0, 0.01, 0.2]))

@@ -1,0 +1,157 @@
+"""The money of a supervisor's requests: reserved with the ledger before each call, and booked there after it.
+
+What a call draws on is decided here, and whether it may is the ledger's to say: one question over every cap.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from actors.errors import BudgetExceeded, LedgerDown, Permanent
+from actors.ledger_requests import BookCall, GetStatement, HolderRestarted, Reservation, Reserve, Resolve
+from actors.money import to_micros
+from actors.requests import CloseAccount, OpenAccount
+from runtime import AskTimeout, MailboxFull, RuntimeFault
+
+if TYPE_CHECKING:
+    from actors.errors import Charged
+    from actors.job import Job
+    from actors.market import Listing, Market
+    from actors.money import Amount, Micros
+    from actors.target import Target
+    from runtime import ActorRef, Context
+
+    LedgerRef = ActorRef[Reserve | BookCall | Resolve | HolderRestarted | GetStatement | OpenAccount | CloseAccount]
+
+RUN = "run"
+"""The account of all that a supervisor spends, where its market has a budget."""
+HOUSEKEEPING = 5.0
+"""Seconds that the ledger has to open an account, or to tell its figures."""
+
+
+def account_of(provider: str) -> str:
+    """Name the account of all that one provider is paid."""
+    return f"provider {provider}"
+
+
+class Spending:
+    """One supervisor's dealings with its ledger."""
+
+    def __init__(self, ledger: LedgerRef, context: Context, market: Market) -> None:
+        self._ledger = ledger
+        self._context = context
+        self._market = market
+        self._known: set[str] = set()
+        """The accounts that are open, as far as this supervisor has found out."""
+        self._late: set[asyncio.Future[None]] = set()
+
+    def begin(self) -> None:
+        """Let what an instance before this one left open be held: nobody knows how far those calls came."""
+        self._tell(HolderRestarted(self._context.ref))
+
+    async def ensure(self, account: str) -> None:
+        """Raise `Permanent` for an account that is not open, before anything is done for a request that names it."""
+        if account not in self._known:
+            try:
+                statement = await self._ledger.ask(GetStatement(account), timeout=HOUSEKEEPING)
+            except Permanent as unknown:
+                raise Permanent(f"there is no open account {account!r}; ask OpenAccount first") from unknown
+            except RuntimeFault as fault:
+                raise LedgerDown(str(fault)) from fault
+            if statement.is_closed:
+                raise Permanent(f"there is no open account {account!r}: it was closed; open another")
+            self._known.add(account)
+
+    def close_account(self, account: str) -> None:
+        """Close an account that was opened for somebody who had gone."""
+        self.forget(account)
+        self._tell(CloseAccount(name=account))
+
+    def forget(self, account: str) -> None:
+        """Look an account up again before it is next drawn on, because it is being closed."""
+        self._known.discard(account)
+
+    async def reserve(self, job: Job, target: Target, *, wait: bool) -> Reservation | BudgetExceeded:
+        """Reserve the price of one call in all that it draws on, or return why not.
+
+        With `wait`, wait for what calls under way may give back, until the request's deadline. Raises a member of
+        `CallFailed` where no other provider would fare better: the ledger cannot be reached, or the request was
+        paid already.
+        """
+        listing = job.candidates.listings[target.name]
+        wish = Reserve(
+            key=job.key,
+            provider=target.name,
+            amount=listing.provider.price,
+            accounts=await self._accounts(job, listing),
+            budget=job.message.budget,
+            # Whoever is idempotent by nature may be asked, and paid, again while it is not known whether it was.
+            intent="repeat" if job.repeats(target) else "again" if job.may_pay_again or job.held else "first",
+            wait=wait,
+            holder=self._context.ref,
+        )
+        left = job.deadline - self._context.now()
+        try:
+            return await self._ledger.ask(wish, timeout=max(left, 0.001))
+        except BudgetExceeded as refusal:
+            return refusal
+        except AskTimeout as late:
+            refused = job.broke.get(target.name)
+            if refused is None:
+                raise LedgerDown(str(late)) from late
+            return BudgetExceeded(
+                needed=refused.needed, available=refused.available, cap=refused.cap, provider=target.name
+            )
+        except RuntimeFault as fault:
+            raise LedgerDown(str(fault)) from fault
+
+    def book(self, reservation: Reservation, charged: Charged, cost: Micros | None = None) -> None:
+        """Tell the ledger what became of a call."""
+        self._tell(BookCall(reservation, charged, cost))
+
+    async def resolve(self, reservation: Reservation, *, is_paid: bool, cost: Micros | None) -> None:
+        """Tell the ledger what was found out of a call whose money is held; one that it knows of is no news."""
+        with suppress(Permanent, RuntimeFault):
+            await self._ledger.ask(
+                Resolve(reservation.number, "yes" if is_paid else "no", cost if is_paid else None),
+                timeout=HOUSEKEEPING,
+            )
+
+    async def close(self) -> None:
+        """Stop telling what a ledger that is too busy has not taken yet: it holds that money when its holder ends."""
+        for sending in tuple(self._late):
+            sending.cancel()
+        await asyncio.gather(*self._late, return_exceptions=True)
+
+    async def _accounts(self, job: Job, listing: Listing) -> tuple[str, ...]:
+        account, market = job.message.account, self._market
+        if market.budget is None is listing.budget:
+            return () if account is None else (account,)
+        names = [] if account is None else [account]
+        for name, cap in ((RUN, market.budget), (account_of(listing.provider.name), listing.budget)):
+            if cap is not None:
+                names.append(name)
+                await self._open(name, cap)
+        return tuple(names)
+
+    async def _open(self, name: str, cap: Amount) -> None:
+        """Open an account for a cap of the market; one that is open at the ledger keeps the cap it has there."""
+        if name in self._known:
+            return
+        try:
+            with suppress(Permanent):
+                await self._ledger.ask(OpenAccount(name=name, cap=to_micros(cap)), timeout=HOUSEKEEPING)
+        except RuntimeFault as fault:
+            raise LedgerDown(str(fault)) from fault
+        self._known.add(name)
+
+    def _tell(self, message: BookCall | HolderRestarted | CloseAccount) -> None:
+        try:
+            self._ledger.tell(message)
+        except MailboxFull:
+            # It is busy, and will have room; what it has to know must not be lost for that.
+            sending = asyncio.ensure_future(self._ledger.send(message))
+            self._late.add(sending)
+            sending.add_done_callback(self._late.discard)
