@@ -202,6 +202,8 @@ class Ledger(
     @handles(BookCall)
     def book_call(self, message: BookCall) -> None:
         """Enter what became of a call; a message that came twice does nothing."""
+        if self.book.has_forgotten_keys:
+            self._recall(message.reservation.key)  # What was paid under it before is part of the sum.
         self._booked(self.book.book(message.reservation, message.charged, message.cost, at=time.time()))
 
     @handles(MarkSent)
