@@ -37,7 +37,7 @@ from actors.ledger_requests import (
 from actors.money import to_micros
 from actors.movements import MoneyReleased, MoneyReserved, MoneySettled
 from actors.requests import CloseAccount, OpenAccount
-from runtime import Actor, MailboxFull, Message, Request, Terminated, handles
+from runtime import Actor, ActorRef, ActorRestarted, MailboxFull, Message, Request, Terminated, handles
 
 if TYPE_CHECKING:
     import os
@@ -82,6 +82,12 @@ class LedgerConfig(msgspec.Struct, frozen=True, kw_only=True):
 DEFAULT_CONFIG = LedgerConfig()
 
 
+class HolderRestarted(Message, frozen=True):
+    """The ledger tells itself that an actor which answers for calls has begun anew, behind what that one told it."""
+
+    ref: ActorRef
+
+
 class JournalBroke(Message, frozen=True):
     """The ledger tells itself that it must begin anew, with what has been written."""
 
@@ -107,6 +113,7 @@ class Ledger(
         | GetStatement
         | GetHeld
         | Terminated
+        | HolderRestarted
         | JournalBroke
     ]
 ):
@@ -170,8 +177,10 @@ class Ledger(
         except BaseException:
             self._close_journal()  # An instance that could not start is not stopped either.
             raise
+        self.subscription = self.context.events.subscribe(ActorRestarted, self._heard_of_restart)
 
     async def stopped(self) -> None:
+        self.subscription.cancel()
         tasks = [question.task for question in self.questions.values()]
         self.questions.clear()  # What they answer now is of no use.
         for task in tasks:
@@ -222,8 +231,12 @@ class Ledger(
     def holder_ended(self, message: Terminated) -> None:
         """Book what an actor that has ended has left open."""
         self.watched.discard(message.ref)
-        for entry in self.book.holder_ended(message.ref, at=time.time()):
-            self._booked(entry)
+        self._left_by(message.ref)
+
+    @handles(HolderRestarted)
+    def holder_restarted(self, message: HolderRestarted) -> None:
+        """Book what an instance that is no more has left open; to those who watch, a restart is no end."""
+        self._left_by(message.ref)
 
     def unclaimed(self, request: Request[Any], answer: Any) -> None:
         """Undo what was done for somebody who had gone before the answer came."""
@@ -380,6 +393,17 @@ class Ledger(
     def _watch(self, holder: Any) -> None:
         self.watched.add(holder)
         self.context.watch(holder)
+
+    def _heard_of_restart(self, event: ActorRestarted) -> None:
+        if self.book.holders.get(event.ref):
+            try:
+                self.context.ref.tell(HolderRestarted(event.ref))
+            except MailboxFull:
+                self._left_by(event.ref)  # What it told may come after; it is booked all the same.
+
+    def _left_by(self, holder: ActorRef) -> None:
+        for entry in self.book.holder_ended(holder, at=time.time()):
+            self._booked(entry)
 
     # Waiting.
 

@@ -39,8 +39,8 @@ class Reserve(Request[Reservation], frozen=True, kw_only=True):
     paid besides what was.
 
     With `wait`, an asker waits for money that calls under way may give back, in order, until the deadline. `holder` is
-    the actor that answers for the call: if it ends without a word, the money is held; or released, where the
-    reservation was not made as `is_sent` and no `MarkSent` came.
+    the actor that answers for the call: if it ends or is restarted without a word, the money is held; or released,
+    where the reservation was not made as `is_sent` and no `MarkSent` came.
     """
 
     key: str

@@ -514,6 +514,24 @@ async def test_a_holder_that_ends_leaves_held_what_counts_as_sent_and_frees_the_
         assert bank.instances[0].watched == set()
 
 
+async def test_a_holder_that_is_restarted_leaves_held_what_its_last_instance_did_not_book():
+    async with ActorSystem("bank") as system:
+        bank = Money(system)
+        holder = system.spawn(Holder, name="holder")
+        await bank.reserve("k", 3, holder=holder)
+        booked = await bank.reserve("booked", 3, holder=holder)
+        cell: Any = holder.recipient
+        bank.tell(booked, "no")
+        cell.failed(RuntimeError("made to crash"), None)
+        await asyncio.sleep(10)
+        assert await bank.figures() == (0, 3, 0)
+        await bank.reserve("of the next instance", 4, holder=holder)
+        assert await bank.figures() == (4, 3, 0)
+        holder.stop()
+        await settle()
+        assert await bank.figures() == (0, 7, 0)
+
+
 async def test_a_holder_that_has_ended_before_it_reserves_holds_nothing_back():
     async with money() as bank:
         holder = bank.system.spawn(Holder)
