@@ -172,8 +172,10 @@ class Ledger(
             self._watch(holder)
         try:
             for name, cap in self.caps.items():
-                self.recovered.discard(name)
-                self._open(name, cap)
+                # What a book says of its caps is newer than what the factory was given.
+                if not (self.is_shared and self.book.is_open(name)):
+                    self.recovered.discard(name)
+                    self._open(name, cap)
         except BaseException:
             self._close_journal()  # An instance that could not start is not stopped either.
             raise
@@ -243,7 +245,10 @@ class Ledger(
         if isinstance(answer, Reservation):
             self._booked(self.book.take_back(answer, at=time.time()))
         elif isinstance(request, OpenAccount) and self.book.is_open(answer):
-            self._close(answer)
+            if self.book.statement(answer).reserved_ever:
+                self.recovered.add(answer)  # It was taken on, and is still there to be.
+            else:
+                self._close(answer)
 
     # Accounts.
 
@@ -252,8 +257,9 @@ class Ledger(
         """Open an account, or take one on from an earlier run, and return its name."""
         try:
             check_cap(message.cap)
+            str(message.name or "").encode()
         except ValueError as error:
-            raise Permanent(str(error)) from None
+            raise Permanent(f"account {message.name!r} cannot be opened: {error}") from None
         name = message.name
         while name is None:
             self.named += 1
@@ -558,7 +564,7 @@ class Ledger(
         self.unanswered = []
         try:
             journal.commit()
-        except sqlite3.Error as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, nobody may go on as if it were written.
             for future, _ in unanswered:
                 if not future.done():
                     future.set_exception(JournalFailed(journal.path, str(error)))

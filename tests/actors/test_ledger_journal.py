@@ -107,6 +107,21 @@ async def test_a_cap_that_is_changed_between_two_runs_holds_from_then_on(tmp_pat
     assert [one.cap for one in entries_of(path) if isinstance(one, CapChanged)] == [2000]
 
 
+async def test_an_account_that_was_taken_on_for_somebody_who_had_gone_can_still_be_taken_on(tmp_path):
+    path = tmp_path / "ledger.db"
+    async with ActorSystem("first") as system:
+        ledger, _ = spawn(system, path)
+        await ledger.ask(OpenAccount(name="mine", cap=500), timeout=1)
+        ledger.tell(BookCall(await reserve(ledger, "k", accounts=("mine",))))
+        await figures(ledger)
+    async with ActorSystem("second") as system:
+        ledger, _ = spawn(system, path)
+        ledger.tell(OpenAccount(name="mine", cap=500))
+        await asyncio.sleep(0.1)
+        assert await ledger.ask(OpenAccount(name="mine", cap=500), timeout=1) == "mine"
+        assert await figures(ledger, "mine") == (0, 0, 100)
+
+
 async def test_an_account_that_was_closed_is_gone_in_the_next_run_and_one_with_held_money_is_not(tmp_path):
     path = tmp_path / "ledger.db"
     async with ActorSystem("first") as system:
