@@ -16,13 +16,15 @@ from actors.errors import BudgetExceeded, CallFailed
 from actors.events import Overcharged
 from actors.ledger import Ledger
 from actors.ledger_requests import BookCall, GetHeld, GetStatement, MarkSent, Reservation, Reserve, Resolve
+from actors.money import usd
 from actors.movements import MoneyReserved
-from actors.requests import CloseAccount, OpenAccount
-from runtime import Actor, ActorSystem, Request, RuntimeFault, handles
-from runtime.simulation import Crash
+from actors.requests import CloseAccount
+from runtime import Actor, ActorSystem, Request, RestartIntensity, RuntimeFault, Supervision, handles
+from runtime.simulation import Crash, random_faults
 
 if TYPE_CHECKING:
     import random
+    from pathlib import Path
 
     from runtime import ActorRef
     from runtime.simulation import Simulation
@@ -45,8 +47,9 @@ class NotCharged(Exception):
 class World:
     """What is true: the prices, and who was charged how much for what."""
 
-    def __init__(self, dice: random.Random) -> None:
+    def __init__(self, dice: random.Random, *, is_sent: bool) -> None:
         self.dice = dice
+        self.is_sent = is_sent
         self.prices = dict(PRICES)
         # Of prices that rise between the quote and the call, no ledger can know; each such charge is told of.
         self.may_rise = dice.random() < 0.3
@@ -137,7 +140,7 @@ class Worker(Actor[Work]):
             intent="repeat" if held_at else "first",
             wait=dice.random() < 0.7,
             holder=self.context.ref,
-            is_sent=False,
+            is_sent=world.is_sent,
         )
         try:
             return await self.ledger.ask(wish, timeout=dice.choice([0.3, 3.0]))
@@ -149,7 +152,8 @@ class Worker(Actor[Work]):
         try:
             if dice.random() < 0.2:
                 await asyncio.sleep(dice.uniform(0.0, 0.1))
-            self.ledger.tell(MarkSent(reservation))
+            if not self.world.is_sent:
+                self.ledger.tell(MarkSent(reservation))
             sent = True
             return "yes", await self.world.call(reservation)
         except Timeout:
@@ -176,18 +180,32 @@ class Worker(Actor[Work]):
 class Race:
     """The ledger, its workers, and what is checked at every step."""
 
-    def __init__(self, simulation: Simulation, system: ActorSystem) -> None:
-        self.world = world = World(simulation.random)
-        self.book = Book()
+    def __init__(
+        self, simulation: Simulation, system: ActorSystem, *, is_sent: bool = False, journal: Path | None = None
+    ) -> None:
+        self.world = world = World(simulation.random, is_sent=is_sent)
+        self.kept = Book()
+        self.journal = journal
+        self.ledgers: list[Ledger] = []
         self.accounts: dict[int, tuple[str, ...]] = {}
         self.over: list[str] = []
         self.overcharges: Counter[str] = Counter()
-        self.ledger: ActorRef[Any] = system.spawn(lambda: Ledger(book=self.book), name="ledger")
+        self.ledger: ActorRef[Any] = system.spawn(self.make_ledger, name="ledger")
         self.workers = [
             system.spawn(lambda: Worker(world, self.ledger), name=f"worker-{number}") for number in range(HOLDERS)
         ]
         system.events.subscribe(MoneyReserved, self.look)
         system.events.subscribe(Overcharged, self.note)
+
+    def make_ledger(self) -> Ledger:
+        caps = {name: usd(cap) for name, cap in self.world.caps.items()}
+        book = self.kept if self.journal is None else None
+        self.ledgers.append(Ledger(accounts=caps, book=book, journal=self.journal))
+        return self.ledgers[-1]
+
+    @property
+    def book(self) -> Book:
+        return self.ledgers[-1].book
 
     def look(self, entry: MoneyReserved) -> None:
         self.accounts[entry.reservation] = entry.accounts
@@ -199,10 +217,6 @@ class Race:
     def note(self, event: Overcharged) -> None:
         for name in event.accounts:
             self.overcharges[name] += event.charged - event.quoted
-
-    async def open_accounts(self) -> None:
-        for name, cap in self.world.caps.items():
-            await self.ledger.ask(OpenAccount(name=name, cap=cap), timeout=1)
 
     async def serve(self, number: int) -> int | None:
         dice = self.world.dice
@@ -259,7 +273,6 @@ async def test_a_hundred_workers_never_exceed_leak_or_pay_twice_from_one_budget(
     async with ActorSystem("race") as system:
         race = Race(simulation, system)
         world = race.world
-        await race.open_accounts()
         prices = asyncio.create_task(world.change_prices())
         await race.everybody()
         prices.cancel()
@@ -292,3 +305,39 @@ async def test_a_hundred_workers_never_exceed_leak_or_pay_twice_from_one_budget(
     total = race.book.statement()
     last = sum(1 for key in race.book._paid if key.startswith("last"))
     assert total.settled == sum(world.by_reservation.values()) + last * PRICES["alder"]
+
+
+@pytest.mark.simulate(seeds=200)
+async def test_nor_does_it_happen_where_the_ledger_crashes_and_its_mail_is_lost_late_doubled_or_out_of_order(
+    simulation, tmp_path
+):
+    dice = simulation.random
+    simulation.inject(*random_faults(dice, actors=["race/ledger", "race/worker-*"], within=2.0))
+    path = tmp_path / f"{simulation.seed}.db" if simulation.seed % 2 else None
+    tolerant = Supervision(intensity=RestartIntensity(max_restarts=100))
+    async with ActorSystem("race", supervision=tolerant) as system:
+        race = Race(simulation, system, is_sent=True, journal=path)
+        world = race.world
+        prices = asyncio.create_task(world.change_prices())
+        await race.everybody()
+        prices.cancel()
+        # What was told of a call may have been lost, and then its holder has to go before anybody knows.
+        for worker in race.workers:
+            worker.stop()
+            await worker.terminated()
+        await asyncio.sleep(1.0)
+        for name in world.caps:
+            assert (await race.statement(name)).reserved == 0
+        await race.resolve(1.0)
+        for name in world.caps:
+            statement = await race.statement(name)
+            assert (statement.held, statement.settled) == (0, race.charged(name))
+        await race.spend_the_rest()
+        run = await race.statement("run")
+        assert race.over == []
+        assert run.settled <= world.caps["run"] + race.overcharges["run"]
+        assert run.cap - run.settled < PRICES["alder"]
+    for key, charges in world.charges.items():
+        assert len(charges) == 1, f"{key} was paid {charges}"
+    for file in tmp_path.glob(f"{simulation.seed}.db*"):
+        file.unlink()
