@@ -201,6 +201,26 @@ async def test_one_who_is_cancelled_before_the_entry_is_written_leaves_nothing_r
     )
 
 
+async def askers_who_are_cancelled_at_any_step(simulation: Simulation) -> None:
+    dice, taken = simulation.random, 0
+    async with ActorSystem("bank") as system:
+        ledger = system.spawn(lambda: Ledger(accounts={"run": None, "batch": None}, journal=":memory:"))
+        await figures(ledger)
+        tasks = [asyncio.create_task(reserve(ledger, f"k{number}", 1)) for number in range(20)]
+        for task in tasks:
+            for _ in range(dice.randint(0, 2)):
+                await asyncio.sleep(0)
+            task.cancel()
+        for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+            taken += isinstance(outcome, Reservation)
+        await asyncio.sleep(1)
+        assert await figures(ledger) == (taken, 0, 0)
+
+
+def test_an_asker_that_is_cancelled_while_its_entry_is_written_has_either_got_it_or_not():
+    assert explore(askers_who_are_cancelled_at_any_step, seeds=range(100)).runs == 100
+
+
 async def test_one_who_waits_for_money_is_answered_after_its_entry_is_written_too(tmp_path):
     async with ActorSystem("bank") as system:
         ledger, _ = spawn(system, tmp_path / "l.db")
