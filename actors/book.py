@@ -258,6 +258,8 @@ class Book:
             if not self.first <= number < self.next:
                 raise Permanent(f"there is no reservation {number}; was it made by another ledger?")
             return None
+        if record.key != reservation.key:
+            raise Permanent(f"reservation {number} is not of key {reservation.key!r}; was it made by another ledger?")
         if charged == "yes":
             return self._settle(record, cost, at)
         if record.is_told or record.attempt != reservation.attempt:

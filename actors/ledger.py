@@ -26,7 +26,6 @@ from actors.ledger_requests import (
     BookCall,
     GetHeld,
     GetStatement,
-    HolderRestarted,
     MarkSent,
     Reservation,
     Reserve,
@@ -38,7 +37,7 @@ from actors.ledger_requests import (
 from actors.money import to_micros
 from actors.movements import MoneyReleased, MoneyReserved, MoneySettled
 from actors.requests import CloseAccount, OpenAccount
-from runtime import Actor, MailboxFull, Message, Request, Terminated, handles
+from runtime import Actor, ActorRef, ActorRestarted, MailboxFull, Message, Request, Terminated, handles
 
 if TYPE_CHECKING:
     import os
@@ -83,6 +82,12 @@ class LedgerConfig(msgspec.Struct, frozen=True, kw_only=True):
 DEFAULT_CONFIG = LedgerConfig()
 
 
+class HolderRestarted(Message, frozen=True):
+    """The ledger tells itself that an actor which answers for calls has begun anew, behind what that one told it."""
+
+    ref: ActorRef
+
+
 class JournalBroke(Message, frozen=True):
     """The ledger tells itself that it must begin anew, with what has been written."""
 
@@ -101,7 +106,6 @@ class Ledger(
         Reserve
         | BookCall
         | MarkSent
-        | HolderRestarted
         | Resolve
         | OpenAccount
         | CloseAccount
@@ -109,6 +113,7 @@ class Ledger(
         | GetStatement
         | GetHeld
         | Terminated
+        | HolderRestarted
         | JournalBroke
     ]
 ):
@@ -167,13 +172,17 @@ class Ledger(
             self._watch(holder)
         try:
             for name, cap in self.caps.items():
-                self.recovered.discard(name)
-                self._open(name, cap)
+                # What a book says of its caps is newer than what the factory was given.
+                if not (self.is_shared and self.book.is_open(name)):
+                    self.recovered.discard(name)
+                    self._open(name, cap)
         except BaseException:
             self._close_journal()  # An instance that could not start is not stopped either.
             raise
+        self.subscription = self.context.events.subscribe(ActorRestarted, self._heard_of_restart)
 
     async def stopped(self) -> None:
+        self.subscription.cancel()
         tasks = [question.task for question in self.questions.values()]
         self.questions.clear()  # What they answer now is of no use.
         for task in tasks:
@@ -204,6 +213,8 @@ class Ledger(
     @handles(BookCall)
     def book_call(self, message: BookCall) -> None:
         """Enter what became of a call; a message that came twice does nothing."""
+        if self.book.has_forgotten_keys:
+            self._recall(message.reservation.key)  # What was paid under it before is part of the sum.
         self._booked(self.book.book(message.reservation, message.charged, message.cost, at=time.time()))
 
     @handles(MarkSent)
@@ -222,23 +233,22 @@ class Ledger(
     def holder_ended(self, message: Terminated) -> None:
         """Book what an actor that has ended has left open."""
         self.watched.discard(message.ref)
-        self._answer_for(message.ref)
+        self._left_by(message.ref)
 
     @handles(HolderRestarted)
     def holder_restarted(self, message: HolderRestarted) -> None:
-        """Book what the instance of an actor before its restart has left open."""
-        self._answer_for(message.holder)
-
-    def _answer_for(self, holder: Any) -> None:
-        for entry in self.book.holder_ended(holder, at=time.time()):
-            self._booked(entry)
+        """Book what an instance that is no more has left open; to those who watch, a restart is no end."""
+        self._left_by(message.ref)
 
     def unclaimed(self, request: Request[Any], answer: Any) -> None:
         """Undo what was done for somebody who had gone before the answer came."""
         if isinstance(answer, Reservation):
             self._booked(self.book.take_back(answer, at=time.time()))
         elif isinstance(request, OpenAccount) and self.book.is_open(answer):
-            self._close(answer)
+            if self.book.statement(answer).reserved_ever:
+                self.recovered.add(answer)  # It was taken on, and is still there to be.
+            else:
+                self._close(answer)
 
     # Accounts.
 
@@ -247,8 +257,9 @@ class Ledger(
         """Open an account, or take one on from an earlier run, and return its name."""
         try:
             check_cap(message.cap)
+            str(message.name or "").encode()
         except ValueError as error:
-            raise Permanent(str(error)) from None
+            raise Permanent(f"account {message.name!r} cannot be opened: {error}") from None
         name = message.name
         while name is None:
             self.named += 1
@@ -389,15 +400,24 @@ class Ledger(
         self.watched.add(holder)
         self.context.watch(holder)
 
+    def _heard_of_restart(self, event: ActorRestarted) -> None:
+        if self.book.holders.get(event.ref):
+            try:
+                self.context.ref.tell(HolderRestarted(event.ref))
+            except MailboxFull:
+                self._left_by(event.ref)  # What it told may come after; it is booked all the same.
+
+    def _left_by(self, holder: ActorRef) -> None:
+        for entry in self.book.holder_ended(holder, at=time.time()):
+            self._booked(entry)
+
     # Waiting.
 
     def _join(self, wish: Reserve, account: str) -> asyncio.Future[Reservation]:
         """Stand behind those who wait for an account already: what it has, or gets, is theirs first."""
         self.book.refuse_repetition(wish)
         if len(self.lines) >= self.config.max_waiting or not (wish.wait or account in self.questions):
-            raise BudgetExceeded(
-                needed=wish.amount, available=0, cap=account, provider=wish.provider, may_come=True
-            )
+            raise BudgetExceeded(needed=wish.amount, available=0, cap=account, provider=wish.provider, may_come=True)
         return self._line_up(self.lines.new_waiter(wish), account)
 
     def _line_up(self, waiter: Waiter, account: str) -> Waiter:
@@ -544,7 +564,7 @@ class Ledger(
         self.unanswered = []
         try:
             journal.commit()
-        except sqlite3.Error as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, nobody may go on as if it were written.
             for future, _ in unanswered:
                 if not future.done():
                     future.set_exception(JournalFailed(journal.path, str(error)))

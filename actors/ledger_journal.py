@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -128,25 +129,28 @@ class Journal:
         return bool(self._buffer)
 
     def commit(self) -> None:
-        """Write what was appended, all of it or nothing; raises `sqlite3.Error`, and then writes nothing any more."""
-        if not self._buffer:
+        """Write what was appended, all of it or nothing; raises `sqlite3.Error`, and then never writes again."""
+        if not self._buffer or self._is_broken:
             return
         try:
             self._file.execute("BEGIN")
             self._file.executemany("INSERT INTO entries VALUES (?, ?, ?, ?, ?)", self._buffer)
             self._file.execute("COMMIT")
-        except sqlite3.Error:
-            # What was not written must not be followed by anything that was.
+        except BaseException:
+            # What was not written must not be followed by anything that is.
             self._is_broken = True
+            with suppress(sqlite3.Error):
+                self._file.execute("ROLLBACK")
             raise
         self._buffer.clear()
         self.commits += 1
 
     def paid(self, key: str) -> tuple[Micros, str] | None:
-        """Return what was paid under a key in all, and to whom last; None where nothing was, or it is unwritten."""
+        """Return what was paid under a key in all, and to whom last; None where nothing was."""
         rows: list[Any] = self._file.execute(
             "SELECT paid, entry FROM entries WHERE key = ? ORDER BY number", (key,)
         ).fetchall()
+        rows += [(paid, entry) for _, unwritten, paid, entry, _ in self._buffer if unwritten == key]
         if not rows:
             return None
         last = self._decoder.decode(rows[-1][1])

@@ -1,4 +1,8 @@
-"""Who waits for money of which account: one line for each, in the order of arrival, over all the accounts they need."""
+"""Who waits for money of which account: a line for each, in the order in which they came to the ledger.
+
+Somebody who needs several accounts stands in the line of one that is short, behind all who came before and wait there;
+at the others it holds back nobody.
+"""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from actors.errors import Charged  # noqa: TC001 - msgspec resolves the annotations below.
-from actors.money import Micros  # noqa: TC001
+from actors.money import MAX_MICROS, Micros
 from actors.movements import MoneyReleased, MoneySettled
 from actors.page import Statement
 from runtime import ActorRef, Message, Request
@@ -39,8 +39,8 @@ class Reserve(Request[Reservation], frozen=True, kw_only=True):
     paid besides what was.
 
     With `wait`, an asker waits for money that calls under way may give back, in order, until the deadline. `holder` is
-    the actor that answers for the call: if it ends without a word, the money is held; or released, where the
-    reservation was not made as `is_sent` and no `MarkSent` came.
+    the actor that answers for the call: if it ends or is restarted without a word, the money is held; or released,
+    where the reservation was not made as `is_sent` and no `MarkSent` came.
     """
 
     key: str
@@ -54,25 +54,18 @@ class Reserve(Request[Reservation], frozen=True, kw_only=True):
     is_sent: bool = True
 
     def __post_init__(self) -> None:
-        if type(self.amount) is not int or self.amount < 0:
-            raise ValueError(f"amount must be a whole number of micro-units >= 0, got {self.amount!r}")
+        if type(self.amount) is not int or not 0 <= self.amount <= MAX_MICROS:
+            raise ValueError(f"amount must be a whole number of micro-units, from 0 to 2^63 - 1, got {self.amount!r}")
         if type(self.accounts) is not tuple:
             raise TypeError(f"accounts must be a tuple of names, got {self.accounts!r}")
+        if not (self.key.isascii() and self.provider.isascii()):
+            (self.key + self.provider).encode()  # Half a character cannot be written down.
 
 
 class MarkSent(Message, frozen=True):
     """Tell that a call is about to be sent, so that its money is held should its holder end."""
 
     reservation: Reservation
-
-
-class HolderRestarted(Message, frozen=True):
-    """Tell that the instance of an actor that answered for calls is gone, and that its restart knows nothing of them.
-
-    What becomes of their money is as if the actor had ended.
-    """
-
-    holder: ActorRef
 
 
 class BookCall(Message, frozen=True):
@@ -142,8 +135,8 @@ class GetHeld(Request[tuple[Unsettled, ...]], frozen=True):
 
 def check_cost(charged: Charged, cost: Micros) -> None:
     """Raise `ValueError` for what a call cannot have cost."""
-    if type(cost) is not int or cost < 0:
-        raise ValueError(f"cost must be a whole number of micro-units >= 0, got {cost!r}")
+    if type(cost) is not int or not 0 <= cost <= MAX_MICROS:
+        raise ValueError(f"cost must be a whole number of micro-units, from 0 to 2^63 - 1, got {cost!r}")
     if charged != "yes":
         raise ValueError(f'a call that is charged {charged!r} has no cost, got {cost}; say charged "yes"')
 

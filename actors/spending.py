@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from actors.errors import BudgetExceeded, LedgerDown, Permanent
-from actors.ledger_requests import BookCall, GetStatement, HolderRestarted, Reservation, Reserve, Resolve
+from actors.ledger_requests import BookCall, GetStatement, Reservation, Reserve, Resolve
 from actors.money import to_micros
 from actors.requests import CloseAccount, OpenAccount
 from runtime import AskTimeout, MailboxFull, RuntimeFault
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from actors.target import Target
     from runtime import ActorRef, Context
 
-    LedgerRef = ActorRef[Reserve | BookCall | Resolve | HolderRestarted | GetStatement | OpenAccount | CloseAccount]
+    LedgerRef = ActorRef[Reserve | BookCall | Resolve | GetStatement | OpenAccount | CloseAccount]
 
 RUN = "run"
 """The account of all that a supervisor spends, where its market has a budget."""
@@ -46,10 +46,6 @@ class Spending:
         self._known: set[str] = set()
         """The accounts that are open, as far as this supervisor has found out."""
         self._late: set[asyncio.Future[None]] = set()
-
-    def begin(self) -> None:
-        """Let what an instance before this one left open be held: nobody knows how far those calls came."""
-        self._tell(HolderRestarted(self._context.ref))
 
     async def ensure(self, account: str) -> None:
         """Raise `Permanent` for an account that is not open, before anything is done for a request that names it."""
@@ -147,7 +143,7 @@ class Spending:
             raise LedgerDown(str(fault)) from fault
         self._known.add(name)
 
-    def _tell(self, message: BookCall | HolderRestarted | CloseAccount) -> None:
+    def _tell(self, message: BookCall | CloseAccount) -> None:
         try:
             self._ledger.tell(message)
         except MailboxFull:

