@@ -34,8 +34,9 @@ class BreakerConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     It opens on `failure_threshold` failures in a row, or when of at least `min_calls` calls within `window`
     the part `failure_rate` failed, or the part `slow_rate` took `slow_call` or longer (None: never slow).
-    It stays open for `open_for`, doubled for each probe that fails, up to `max_open_for` (None: five times `open_for`),
-    each wait spread by `jitter` to both sides. A probe that has not reported after `probe_lease` is given up for lost.
+    It stays open for `open_for`, doubled for each probe that fails, up to `max_open_for` (None: five times
+    `open_for`), each wait spread by `jitter` to both sides. A probe that has not reported after `probe_lease` is given
+    up for lost.
 
     For `slow_start` after a probe closed it, the provider is eased in (0: not): see `share`. For `relapse_within` it
     is on probation: `failure_threshold` and `min_calls` grow back to what they are from a tenth, though they are not
@@ -183,6 +184,15 @@ def share(state: BreakerState, now: float, config: BreakerConfig) -> float:
     return _grown(state, now, config.slow_start)
 
 
+def is_on_probation(state: BreakerState, now: float, config: BreakerConfig) -> bool:
+    """Tell whether a provider has come back so lately that it may relapse.
+
+    >>> is_on_probation(Closed(since=0.0), 59.0, BreakerConfig()), is_on_probation(Closed(), 0.0, BreakerConfig())
+    (True, False)
+    """
+    return _grown(state, now, config.relapse_within) < 1
+
+
 def _grown(state: BreakerState, now: float, length: float) -> float:
     """Return what has grown evenly from a tenth to 1 in the seconds since a probe closed the breaker."""
     if not isinstance(state, Closed) or state.since is None or now >= state.since + length:
@@ -251,10 +261,23 @@ def release(state: BreakerState) -> BreakerState:
     return Closed(state.epoch + 1) if isinstance(state, Isolated) else state
 
 
+def failures_left(state: Closed, now: float, config: BreakerConfig) -> int:
+    """Return how many failures in a row more open the breaker, at least 1; fewer while a provider is on probation.
+
+    >>> failures_left(Closed(failures=2), 0.0, BreakerConfig())
+    3
+    """
+    return max(1, _threshold(state, now, config) - state.failures)
+
+
+def _threshold(state: Closed, now: float, config: BreakerConfig) -> int:
+    return _lowered(config.failure_threshold, _grown(state, now, config.relapse_within), EASED_FAILURES)
+
+
 def _trips(state: Closed, now: float, config: BreakerConfig) -> bool:
     """Tell whether a closed breaker has seen enough; while a provider is on probation, less is enough."""
     eased = _grown(state, now, config.relapse_within)
-    if state.failures >= _lowered(config.failure_threshold, eased, EASED_FAILURES):
+    if state.failures >= _threshold(state, now, config):
         return True
     calls, failures, slow = state.window.totals()
     if calls < _lowered(config.min_calls, eased, EASED_CALLS):

@@ -322,6 +322,7 @@ class Supervisor(
             is_retry=target.name in job.tried and not job.repeats(target),
             now=now,
             deadline=job.deadline,
+            patience=job.deadline - job.started,
             breaker=self.market.breaker,
         )
 

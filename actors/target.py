@@ -25,7 +25,7 @@ class Target:
 
     def __init__(self, listing: Listing) -> None:
         self.listing = listing
-        self.state = TargetState(quota=listing.quota(), limit=ConcurrencyLimit(listing.max_concurrency))
+        self.state = TargetState(quota=listing.quota(), limit=limit_of(listing))
         self.gateway: ActorRef[Call | CheckHealth] | None = None
         self.idempotent: Idempotent = "no"
         self.health: Health | None = None
@@ -35,7 +35,7 @@ class Target:
         """Take on what the registry says now; a quota that stays as it was goes on as it is."""
         before, self.listing = self.listing, listing
         if listing.max_concurrency != before.max_concurrency:
-            self.state = msgspec.structs.replace(self.state, limit=ConcurrencyLimit(listing.max_concurrency))
+            self.state = msgspec.structs.replace(self.state, limit=limit_of(listing))
         if listing.all_limits() != before.all_limits() or listing.headroom != before.headroom:
             self.state = msgspec.structs.replace(self.state, quota=listing.quota(after=self.state.quota))
 
@@ -79,6 +79,11 @@ class Target:
 
     def __repr__(self) -> str:
         return f"<Target {self.name!r} {name_of_state(self.state.breaker)}, {self.state.under_way} calls under way>"
+
+
+def limit_of(listing: Listing) -> ConcurrencyLimit:
+    """Return the limit of a provider that nothing is known of but what it says."""
+    return ConcurrencyLimit(listing.max_concurrency, declared=listing.provider.response_time)
 
 
 def name_of_state(state: BreakerState) -> str:
