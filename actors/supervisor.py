@@ -19,7 +19,7 @@ from actors.admission import Admission, Admitted, Later, admit, line_for_money, 
 from actors.bandit import Answers, Bandit, ScoreAnswer, after_score, samples
 from actors.breaker import BreakerState, Closed, HalfOpen, Open, isolate, release, share
 from actors.discovery import Discover, Discovery, registry_of
-from actors.errors import Attempt, CallFailed, DeadlineTooShort, NoProvider, Permanent, RegistryDown
+from actors.errors import Attempt, CallFailed, ConnectionFailed, DeadlineTooShort, NoProvider, Permanent, RegistryDown
 from actors.events import BreakerClosed, BreakerHalfOpened, BreakerOpened, CallEnded, RequestEnded, Rerouted, Retried
 from actors.gateway import Sending
 from actors.gateways import Gateways, is_fresh
@@ -209,9 +209,14 @@ class Supervisor(
             job.listings[name] = listing
         if not job.listings:
             raise NoProvider(message.service, offered=len(found.listings), dropped=dropped)
-        # What breakers and limits say is seen here first hand, and no mark must outlast it.
+        # What breakers and limits say is seen here first hand, and no mark must outlast it. Of who is not in use now a
+        # check says nothing that its breaker does not decide.
         job.standing_back = (
-            *(name for name, why in found.standing_back.items() if why == CHECK_FAILED),
+            *(
+                name
+                for name, why in found.standing_back.items()
+                if why == CHECK_FAILED and isinstance(self.targets[name].state.breaker, Closed)
+            ),
             *self._eased_in(job),
         )
         if not ADAPTIVE.isdisjoint(message.strategies):
@@ -268,6 +273,8 @@ class Supervisor(
                 await self.lines.wait(job.place, choice)
                 continue
             target, admitted = choice
+            if admitted.permit.probe and (admitted := await self._check_first(job, target, admitted)) is None:
+                continue
             reply = await self._attempt(job, target, admitted)
             if reply is not None:
                 if "bandit" in job.message.strategies:
@@ -347,6 +354,24 @@ class Supervisor(
         job.calls += 1
         target.calls += 1
 
+    async def _check_first(self, job: Job, target: Target, admitted: Admitted) -> Admitted | None:
+        """Check a provider that is due for its probe; None where none is made, and its breaker is open again."""
+        is_well = False
+        error: CallFailed | None = None
+        try:
+            is_well = await self.gateways.is_worth_a_probe(target, within=(job.deadline - self.context.now()) / 2)
+            if not is_well:
+                error = ConnectionFailed(target.name, "its health check failed")
+        finally:
+            if not is_well:  # Also where the caller was cancelled.
+                job.calls -= 1
+                target.calls -= 1
+                job.settle(target, admitted, None, error, Sending())
+                self._give_back(job, target, admitted, error)
+        # The probe begins only now.
+        permit = msgspec.structs.replace(admitted.permit, admitted=self.context.now())
+        return msgspec.structs.replace(admitted, permit=permit) if is_well else None
+
     async def _attempt(self, job: Job, target: Target, admitted: Admitted) -> ProviderReply | None:
         """Make one call and settle it, whatever becomes of it; None where the request may go on elsewhere."""
         # The time of the admission, which found some left.
@@ -364,6 +389,8 @@ class Supervisor(
             # Also where the caller was cancelled: then there is neither a reply nor an error.
             cost = job.settle(target, admitted, reply, error, sending)
             self._settle(job, target, admitted, reply, error, cost=cost, timeout=call.timeout, own_timeout=own_timeout)
+            if admitted.permit.probe:
+                target.probed(is_answered=reply is not None)
         if error is None:
             return reply
         self._record_failure(job, target, error, started=started, cost=cost)
@@ -383,26 +410,11 @@ class Supervisor(
         timeout: float,
         own_timeout: float,
     ) -> None:
-        """Give back what the call took, and let those who wait for it look again."""
+        """Give back what the call took, and tell how it ended."""
         now, told = self.context.now(), error if reply is None else reply
-        after = settle(
-            target.state,
-            admitted,
-            error,
-            answered=reply is not None,
-            used=NO_WEIGHTS if reply is None else reply.weights,
-            heard=() if told is None else told.limits,
-            timeout=timeout,
-            own_timeout=own_timeout,
-            now=now,
-            breaker=self.market.breaker,
-            random=self.context.random.random(),
-        )
         target.spent += cost
         target.failures += error is not None and error.blames_provider
-        was_gated = target.state.learned.gated_until > now
-        target.state = msgspec.structs.replace(after, breaker=target.state.breaker)
-        self._become(target, after.breaker)
+        self._give_back(job, target, admitted, error, reply, timeout=timeout, own_timeout=own_timeout)
         self.context.events.publish(
             CallEnded(
                 request_id=job.request_id,
@@ -417,6 +429,36 @@ class Supervisor(
                 wire_calls=1 if told is None else told.wire_calls,
             )
         )
+
+    def _give_back(
+        self,
+        job: Job,
+        target: Target,
+        admitted: Admitted,
+        error: CallFailed | None,
+        reply: ProviderReply | None = None,
+        *,
+        timeout: float = math.inf,
+        own_timeout: float = math.inf,
+    ) -> None:
+        """Give back what an admission took, and let those who wait for it look again."""
+        now, told = self.context.now(), error if reply is None else reply
+        after = settle(
+            target.state,
+            admitted,
+            error,
+            answered=reply is not None,
+            used=NO_WEIGHTS if reply is None else reply.weights,
+            heard=() if told is None else told.limits,
+            timeout=timeout,
+            own_timeout=own_timeout,
+            now=now,
+            breaker=self.market.breaker,
+            random=self.context.random.random(),
+        )
+        was_gated = target.state.learned.gated_until > now
+        target.state = msgspec.structs.replace(after, breaker=target.state.breaker)
+        self._become(target, after.breaker)
         if after.learned.gated_until > now and not was_gated:
             self.lines.wake_all(line_of(target.name))
         self.lines.wake(line_of(target.name))

@@ -9,6 +9,7 @@ import msgspec
 from actors.admission import TargetState
 from actors.breaker import BreakerState, Closed, HalfOpen, Isolated, Open
 from actors.concurrency_limit import ConcurrencyLimit
+from actors.probe_check import ProbeCheck
 from actors.requests import TargetStatus
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ class Target:
         self.gateway: ActorRef[Call | CheckHealth] | None = None
         self.idempotent: Idempotent = "no"
         self.health: Health | None = None
+        self.probe_check = ProbeCheck()
+        self.is_unwell = False
+        """Whether the check before the last probe failed."""
         self.calls = self.failures = self.trips = self.spent = 0
 
     def relist(self, listing: Listing) -> None:
@@ -45,6 +49,10 @@ class Target:
             # Cut off early, such a call may have been paid all the same, and then nobody knows.
             return listing.timeout
         return self.state.answers.seconds(configured=listing.timeout)
+
+    def probed(self, *, is_answered: bool) -> None:
+        """Take note of how a probe ended."""
+        self.probe_check = self.probe_check.after_probe(check_failed=self.is_unwell, is_answered=is_answered)
 
     @property
     def name(self) -> str:
