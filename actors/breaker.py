@@ -34,7 +34,7 @@ class BreakerConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     It opens on `failure_threshold` failures in a row, or when of at least `min_calls` calls within `window`
     the part `failure_rate` failed, or the part `slow_rate` took `slow_call` or longer (None: never slow).
-    It stays open for `open_for`, doubled for each probe that fails, up to `max_open_for` (None: five times
+    It stays open for `open_for`, doubled for each probe that fails, up to `max_open_for` (None: three times
     `open_for`), each wait spread by `jitter` to both sides. A probe that has not reported after `probe_lease` is given
     up for lost.
 
@@ -88,7 +88,7 @@ class BreakerConfig(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def longest_wait(self) -> float:
         """The seconds that it stays open at most, however many probes have failed."""
-        return 5 * self.open_for if self.max_open_for is None else self.max_open_for
+        return 3 * self.open_for if self.max_open_for is None else self.max_open_for
 
 
 class Closed(msgspec.Struct, frozen=True, tag=True):
