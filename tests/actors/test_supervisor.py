@@ -625,7 +625,7 @@ async def test_a_check_that_fails_while_calls_would_succeed_is_found_out_and_no_
     script, check = Script(*[flaky("a")] * 5, "done"), Checkup(flaky("check"))
     async with staged(offer("a", script, check=check), retry=Retry(max_retries=0), breaker=FRAGILE) as stage:
         await trip(stage, script)
-        for _ in range(3):
+        for _ in range(4):
             await wait_is_over(stage)
             with pytest.raises(BreakerOpen):
                 await stage.request(timeout=1)
