@@ -146,8 +146,9 @@ def admit(
 ) -> Admission:
     """Decide on one call at `now`: time left, money, breaker, throttling, concurrency, rate, retry budget.
 
-    `patience` is all the time that the request had, of which it has some left until `deadline`. `amount` is what to reserve in each account; 0 for a repetition whose money is held already. `weights` is what the
-    call will use of each limit but "requests", as far as can be told before.
+    `patience` is all the time that the request had, of which it has some left until `deadline`. `amount` is what to
+    reserve in each account; 0 for a repetition whose money is held already. `weights` is what the call will use of each
+    limit but "requests", as far as can be told before.
     """
     name = listing.provider.name
     line = line_of(name)
