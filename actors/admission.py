@@ -45,6 +45,7 @@ from actors.learned_limit import (
     after_no_run,
     after_success,
     after_throttled,
+    after_unpaid,
 )
 from actors.quota import NO_WEIGHTS, Quota, QuotaGrant, QuotaRefusal
 from actors.retry import RetryBudget
@@ -308,7 +309,7 @@ def what_was_learned(
         learned = after_throttled(learned, now, error.retry_after, started=started, random=random)
     elif isinstance(error, QuotaExhausted):
         # Somebody has to pay first; until then it need not be asked by every request.
-        learned = after_throttled(learned, now, error.retry_after or UNPAID_FOR, started=started, random=random)
+        learned = after_unpaid(learned, now, error.retry_after or UNPAID_FOR, started=started, random=random)
     elif answered:
         learned = after_success(learned, now, started=started)
     return after_headers(learned, heard, now) if heard else learned
