@@ -20,6 +20,8 @@ from actors.breaker import (
     Refused,
     after_cancellation,
     after_failure,
+    failures_left,
+    is_on_probation,
     share,
 )
 from actors.breaker import admit as admit_by_breaker
@@ -42,6 +44,7 @@ from actors.learned_limit import (
     after_no_run,
     after_success,
     after_throttled,
+    after_unpaid,
 )
 from actors.quota import NO_WEIGHTS, Quota, QuotaGrant, QuotaRefusal
 from actors.retry import RetryBudget
@@ -54,8 +57,14 @@ if TYPE_CHECKING:
     from actors.market import Listing
 
 
-PROBE_MARGIN = 2.5
-"""How many times the usual latency a probe must have, lest it fails for want of time and proves nothing."""
+PROOF_MARGIN = 2.5
+"""How many times the usual latency a call must have that is to prove something, lest it fails for want of time."""
+CHECK_TIME = 2.0
+"""Seconds for the health check before a probe."""
+DOUBTED = 2
+"""The failures in a row that are one too: a single one is nothing to wonder at."""
+CLOCK_ERROR = 1e-3
+"""Seconds by which a timer may be early, and sums of times be off."""
 UNPAID_FOR = 10.0
 """Seconds to leave a provider alone whose quota is exhausted."""
 
@@ -74,6 +83,16 @@ class TargetState(msgspec.Struct, frozen=True, kw_only=True):
     """How long its answers take, and so how long to wait for one."""
     retries: RetryBudget = RetryBudget()
     under_way: int = 0
+    quiet_since: float = math.inf
+    """Since when nothing has been answered of what is under way, in loop time."""
+
+    def is_stalled(self, now: float) -> bool:
+        """Tell whether of what is under way nothing has come back for as long as an answer should take.
+
+        Of few calls that is often so, and means little; but then few more are all that can be wanted.
+        """
+        expected = self.limit.expected_latency
+        return self.under_way > 0 < expected and now - self.quiet_since > expected
 
 
 class Admitted(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,12 +135,14 @@ def admit(
     is_retry: bool,
     now: float,
     deadline: float,
+    patience: float = math.inf,
     breaker: BreakerConfig,
 ) -> Admission:
     """Decide on one call at `now`: time left, breaker, concurrency, throttling, rate, retry budget.
 
-    `weights` is what the call will use of each limit but "requests", as far as can be told before. Money is not decided
-    on here: it is the ledger's, and reserved before what this returns is taken.
+    `patience` is all the time that the request had, of which it has some left until `deadline`. `weights` is what the
+    call will use of each limit but "requests", as far as can be told before. Money is not decided on here: it is the
+    ledger's, and reserved before what this returns is taken.
     """
     name = listing.provider.name
     line = line_of(name)
@@ -131,7 +152,7 @@ def admit(
     if isinstance(permission, Refused):
         return _refused_by_breaker(state.breaker, permission, name, now)
     next_breaker, permit = permission
-    needed = state.limit.usual_latency * (PROBE_MARGIN if permit.probe else 1.0)
+    needed = time_needed(state, permit, now=now, patience=patience, breaker=breaker)
     if deadline - now < needed:
         # It would be abandoned, worked on all the same, and say nothing of the provider.
         return Never(DeadlineTooShort(needed=needed, left=deadline - now, provider=name))
@@ -159,21 +180,43 @@ def admit(
         answers=state.answers,
         retries=retries,
         under_way=state.under_way + 1,
+        quiet_since=state.quiet_since if state.under_way else now,
     )
     return Admitted(state=after, permit=permit, grant=grant, begun=begun)
+
+
+def time_needed(state: TargetState, permit: Permit, *, now: float, patience: float, breaker: BreakerConfig) -> float:
+    """Return the seconds that must be left of a request's `patience` for a call to be made; 0.0 while nothing is known.
+
+    That is what an answer takes usually, or at present while there may be a queue; and more from who has just come back
+    or is to be probed, because a call that is cut off proves nothing, and loads it all the same. But half of its time
+    is enough for any request, unless an answer usually takes longer: where nobody has more, nobody would find out.
+    """
+    usual = needed = state.limit.usual_latency
+    if state.under_way:
+        needed = max(needed, state.limit.present_latency)
+    if permit.probe:
+        needed = PROOF_MARGIN * needed + CHECK_TIME
+    elif is_on_probation(state.breaker, now, breaker):
+        needed *= PROOF_MARGIN
+    return min(needed, max(usual, patience / 2))
 
 
 def places_of(state: TargetState, permit: Permit, *, now: float, breaker: BreakerConfig) -> int:
     """Return how many calls a provider may have under way: few while it is slow, or has just come back.
 
-    A probe has a place in any case; calls from before the breaker opened may take up the others.
+    While it fails or does not answer, no more are sent than it takes to open the breaker: they would only be lost, or
+    be worked on when nobody waits for them any more. A probe has a place in any case; calls from before the breaker
+    opened may take up the others.
     """
-    if permit.probe:
+    if permit.probe or not isinstance(state.breaker, Closed):
         return state.limit.max_concurrency
-    allowed = state.limit.allowed
-    if isinstance(state.breaker, Closed) and state.breaker.since is None:
-        return allowed
-    return max(1, int(allowed * share(state.breaker, now, breaker)))
+    places = state.limit.allowed
+    if state.breaker.since is not None:
+        places = max(1, int(places * share(state.breaker, now, breaker)))
+    if state.breaker.failures >= DOUBTED or state.is_stalled(now):
+        return min(places, failures_left(state.breaker, now, breaker))
+    return places
 
 
 def settle(
@@ -198,9 +241,12 @@ def settle(
     """
     permit = admitted.permit
     latency = now - permit.admitted
-    timed_out = error is not None and error.blames_provider and latency >= timeout
+    timed_out = error is not None and error.blames_provider and latency >= timeout - CLOCK_ERROR
     is_late = timed_out and state.limit.is_slow(latency)
-    was_cut_off = timed_out and timeout < own_timeout / 2 and not is_late
+    had_its_time = timed_out and timeout >= own_timeout - CLOCK_ERROR
+    # Where others are answered all the time, such a call had too little time to stand in the queue.
+    is_at_work = state.quiet_since > permit.admitted and not state.is_stalled(now)
+    was_cut_off = timed_out and not had_its_time and (is_at_work or (timeout < own_timeout / 2 and not is_late))
     if answered:
         after = breaker_after_success(state.breaker, permit, now=now, config=breaker, random=random)
     elif error is not None and error.blames_provider and not was_cut_off:
@@ -210,7 +256,6 @@ def settle(
         after = after_cancellation(state.breaker, permit, now=now)
     limit, answers = state.limit, state.answers
     throttled = isinstance(error, Throttled)
-    had_its_time = timed_out and timeout >= own_timeout
     if answered or throttled or had_its_time or is_late:
         # Also one that was cut off, but late: calls that nobody waits for any more are what an overload lives on.
         limit = limit.after(latency, state.under_way, now, dropped=not answered)
@@ -223,6 +268,8 @@ def settle(
         elif used:
             quota = quota.correct(admitted.grant, used, now)
     learned = what_was_learned(state.learned, admitted, error, answered=answered, heard=heard, now=now, random=random)
+    # A timeout or a caller who gives up is no sign of life.
+    is_heard = answered or (error is not None and not timed_out)
     return TargetState(
         breaker=after,
         quota=quota,
@@ -231,6 +278,7 @@ def settle(
         answers=answers,
         retries=state.retries,
         under_way=state.under_way - 1,
+        quiet_since=now if is_heard else state.quiet_since,
     )
 
 
@@ -252,7 +300,7 @@ def what_was_learned(
         learned = after_throttled(learned, now, error.retry_after, started=started, random=random)
     elif isinstance(error, QuotaExhausted):
         # Somebody has to pay first; until then it need not be asked by every request.
-        learned = after_throttled(learned, now, error.retry_after or UNPAID_FOR, started=started, random=random)
+        learned = after_unpaid(learned, now, error.retry_after or UNPAID_FOR, started=started, random=random)
     elif answered:
         learned = after_success(learned, now, started=started)
     return after_headers(learned, heard, now) if heard else learned

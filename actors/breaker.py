@@ -25,21 +25,24 @@ T = TypeVar("T")
 
 FIRST_SHARE = 0.1
 """The part of its load that a provider gets when it has just come back."""
-EASED_FAILURES, EASED_CALLS = 2, 5
-"""What `failure_threshold` and `min_calls` are never lowered below while a provider is eased in."""
+EASED_FAILURES, EASED_RATE = 2, 0.5
+"""What `failure_threshold` is never lowered below on probation, and what is left of `failure_rate` at least."""
 
 
 class BreakerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """When a breaker opens, and for how long; durations are seconds.
 
-    It opens on `failure_threshold` failures in a row, or when of at least `min_calls` calls within `window`
-    the part `failure_rate` failed, or the part `slow_rate` took `slow_call` or longer (None: never slow).
-    It stays open for `open_for`, doubled for each probe that fails, up to `max_open_for` (None: five times `open_for`),
-    each wait spread by `jitter` to both sides. A probe that has not reported after `probe_lease` is given up for lost.
+    It opens on `failure_threshold` failures in a row, or when of the last calls within `window`, of `min_calls` at
+    least, the part `failure_rate` failed, or the part `slow_rate` took `slow_call` or longer (None: never slow).
+    It stays open for `open_for`, doubled for each probe that fails, up to `max_open_for` (None: three times
+    `open_for`, and five times after a relapse, which costs more than a probe), each wait spread by `jitter` to both
+    sides. A probe that has not reported after `probe_lease` is given up for lost.
 
     For `slow_start` after a probe closed it, the provider is eased in (0: not): see `share`. For `relapse_within` it
-    is on probation: `failure_threshold` and `min_calls` grow back to what they are from a tenth, though they are not
-    below 2 failures and 5 calls, and a breaker that opens again waits as if its probe had failed.
+    is on probation: `failure_threshold` and `min_calls` grow back to what they are from a tenth, though the first is
+    not below 2, and `failure_rate` grows back from a half of it, so that one failure among the first few calls is
+    enough. A
+    breaker that opens again on probation waits as if its probe had failed.
     """
 
     failure_threshold: int = 5
@@ -86,8 +89,13 @@ class BreakerConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def longest_wait(self) -> float:
-        """The seconds that it stays open at most, however many probes have failed."""
+        """The seconds that it stays open at most, however often a provider has relapsed."""
         return 5 * self.open_for if self.max_open_for is None else self.max_open_for
+
+    @property
+    def longest_wait_for_probe(self) -> float:
+        """The seconds that it stays open at most, however many probes have failed."""
+        return 3 * self.open_for if self.max_open_for is None else self.max_open_for
 
 
 class Closed(msgspec.Struct, frozen=True, tag=True):
@@ -183,6 +191,15 @@ def share(state: BreakerState, now: float, config: BreakerConfig) -> float:
     return _grown(state, now, config.slow_start)
 
 
+def is_on_probation(state: BreakerState, now: float, config: BreakerConfig) -> bool:
+    """Tell whether a provider has come back so lately that it may relapse.
+
+    >>> is_on_probation(Closed(since=0.0), 59.0, BreakerConfig()), is_on_probation(Closed(), 0.0, BreakerConfig())
+    (True, False)
+    """
+    return _grown(state, now, config.relapse_within) < 1
+
+
 def _grown(state: BreakerState, now: float, length: float) -> float:
     """Return what has grown evenly from a tenth to 1 in the seconds since a probe closed the breaker."""
     if not isinstance(state, Closed) or state.since is None or now >= state.since + length:
@@ -251,16 +268,36 @@ def release(state: BreakerState) -> BreakerState:
     return Closed(state.epoch + 1) if isinstance(state, Isolated) else state
 
 
+def failures_left(state: Closed, now: float, config: BreakerConfig) -> int:
+    """Return how many failures in a row more open the breaker, at least 1; fewer while a provider is on probation.
+
+    >>> failures_left(Closed(failures=2), 0.0, BreakerConfig())
+    3
+    """
+    return max(1, _threshold(state, now, config) - state.failures)
+
+
+def _threshold(state: Closed, now: float, config: BreakerConfig) -> int:
+    return _lowered(config.failure_threshold, _grown(state, now, config.relapse_within), EASED_FAILURES)
+
+
 def _trips(state: Closed, now: float, config: BreakerConfig) -> bool:
     """Tell whether a closed breaker has seen enough; while a provider is on probation, less is enough."""
     eased = _grown(state, now, config.relapse_within)
-    if state.failures >= _lowered(config.failure_threshold, eased, EASED_FAILURES):
+    if state.failures >= _threshold(state, now, config):
         return True
-    calls, failures, slow = state.window.totals()
-    if calls < _lowered(config.min_calls, eased, EASED_CALLS):
-        return False
-    return failures >= config.failure_rate * calls or (
-        config.slow_call is not None and slow >= config.slow_rate * calls
+    min_calls = _lowered(config.min_calls, eased, 1)
+    rate = config.failure_rate * max(EASED_RATE, eased)
+    # On probation the probe is one of the calls.
+    before = 1 if eased < 1 else 0
+    # What went well before it fell ill must not hide it for as long as the window lasts.
+    return any(
+        before + calls >= min_calls
+        and (
+            failures >= rate * (before + calls)
+            or (config.slow_call is not None and slow >= config.slow_rate * (before + calls))
+        )
+        for calls, failures, slow in state.window.latest()
     )
 
 
@@ -270,12 +307,12 @@ def _lowered(count: int, eased: float, least: int) -> int:
 
 def _opened(state: Closed | HalfOpen, now: float, config: BreakerConfig, random: float) -> Open:
     # Until it has proved that it can bear its load, a provider that came back has not recovered.
-    is_again = isinstance(state, HalfOpen) or _grown(state, now, config.relapse_within) < 1
-    reopened = state.reopened + 1 if is_again else 0
+    is_relapse = is_on_probation(state, now, config)
+    reopened = state.reopened + 1 if is_relapse or isinstance(state, HalfOpen) else 0
+    longest = config.longest_wait if is_relapse else config.longest_wait_for_probe
     grown = config.open_for * 2.0 ** min(reopened, 1000)
     spread = 1 + config.jitter * (2 * random - 1)
-    wait = min(config.longest_wait, min(config.longest_wait, grown) * spread)
-    return Open(state.epoch + 1, until=now + wait, reopened=reopened)
+    return Open(state.epoch + 1, until=now + min(longest, min(longest, grown) * spread), reopened=reopened)
 
 
 def counts_against_provider(error: Exception) -> bool:

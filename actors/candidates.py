@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from actors.breaker import Closed
 from actors.errors import NoProvider
 from actors.found import NOBODY
 from actors.preflight import NO_REQUIREMENT, fits
@@ -27,15 +28,26 @@ MAX_REMEMBERED = 1_000
 class Candidates:
     """Those who were found and fit, by name; `listings` are as found, and their prices hold for whoever has them."""
 
-    __slots__ = ("_ranked", "checked_ill", "found", "listings", "targets")
+    __slots__ = ("_checked_ill", "_ranked", "found", "listings", "targets")
 
     def __init__(self, found: Found, listings: Iterable[Listing], targets: Mapping[str, Target]) -> None:
         self.found = found
         self.listings = {listing.provider.name: listing for listing in listings}
         self.targets = {name: targets[name] for name in self.listings}
-        # What breakers and limits say is seen first hand, and no mark must outlast it.
-        self.checked_ill = tuple(name for name, why in found.standing_back.items() if why == CHECK_FAILED)
+        self._checked_ill = [
+            name for name, why in found.standing_back.items() if why == CHECK_FAILED and name in self.targets
+        ]
         self._ranked: dict[Strategy, tuple[str, ...]] = {}
+
+    def standing_back(self) -> list[str]:
+        """Name those who are to be asked after the others.
+
+        What breakers and limits say is seen first hand, and no mark must outlast it. Of who is not in use now a check
+        says nothing that its breaker does not decide.
+        """
+        if not self._checked_ill:
+            return self._checked_ill
+        return [name for name in self._checked_ill if isinstance(self.targets[name].state.breaker, Closed)]
 
     def ranked(self, strategy: Strategy) -> tuple[str, ...] | None:
         """Return all of them in the order of a strategy; None for one that goes by more than the providers."""

@@ -15,8 +15,9 @@ import msgspec
 
 INITIAL_LIMIT = 10.0
 """The calls under way at once while nothing is known yet."""
-TOLERANCE = math.log(2.0)
-"""A provider is slow when it takes this much longer than usual: twice as long."""
+SLOW = 2.0
+"""A provider is slow when it takes this many times as long as usual."""
+TOLERANCE = math.log(SLOW)
 MIN_SAMPLES, MAX_SAMPLES = 4.0, 20.0
 """The present latency is averaged over one round of calls, of which MAX_SAMPLES count, and MIN_SAMPLES more."""
 STEEPEST = 0.5
@@ -51,6 +52,8 @@ class ConcurrencyLimit(msgspec.Struct, frozen=True):
     usual: float = 0.0
     updated: float = -math.inf
     samples: int = 0
+    declared: float = 0.0
+    """The seconds that the provider says an answer takes; 0.0 where it says nothing."""
 
     def __post_init__(self) -> None:
         if not self.max_concurrency >= 1 <= self.limit:
@@ -68,9 +71,20 @@ class ConcurrencyLimit(msgspec.Struct, frozen=True):
         """The seconds that an answer usually takes; 0.0 as long as that is not known."""
         return math.exp(self.usual) if self.samples >= KNOWN_AFTER else 0.0
 
+    @property
+    def present_latency(self) -> float:
+        """The seconds that answers took lately; 0.0 as long as that is not known."""
+        return math.exp(self.present) if self.samples >= KNOWN_AFTER else 0.0
+
+    @property
+    def expected_latency(self) -> float:
+        """The seconds that an answer usually takes, or is said to take as long as that is not known."""
+        return math.exp(self.usual) if self.samples >= KNOWN_AFTER else self.declared
+
     def is_slow(self, latency: float) -> bool:
-        """Tell whether so many seconds are much longer than usual, as far as that is known."""
-        return self.samples >= KNOWN_AFTER and latency > SHORTEST and math.log(latency) - self.usual > TOLERANCE
+        """Tell whether so many seconds are much longer than expected, as far as anything is."""
+        expected = self.expected_latency
+        return expected > 0 and latency > max(SHORTEST, SLOW * expected)
 
     def after(self, latency: float, under_way: int, now: float, *, dropped: bool = False) -> ConcurrencyLimit:
         """Return the limit after a call that took `latency` seconds, `under_way` of them at once, itself included.
@@ -111,6 +125,7 @@ class ConcurrencyLimit(msgspec.Struct, frozen=True):
             usual,
             updated,
             samples,
+            self.declared,
         )
 
 

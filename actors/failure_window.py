@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SUB_BUCKETS = 10
 
@@ -38,14 +41,15 @@ class FailureWindow(msgspec.Struct, frozen=True):
         kept = (bucket for bucket in buckets if bucket.number > number - SUB_BUCKETS)
         return FailureWindow((*kept, Counts(number, 1, int(failed), int(slow))))
 
-    def totals(self) -> tuple[int, int, int]:
-        """Return calls, failures and slow calls, as of the last one recorded.
+    def latest(self) -> Iterator[tuple[int, int, int]]:
+        """Return calls, failures and slow calls of the last sub-bucket, of the last two, and so on to all of them.
 
-        >>> FailureWindow().record(0.0, length=30.0).record(1.0, length=30.0, failed=True).totals()
-        (2, 1, 0)
+        >>> list(FailureWindow().record(0.0, length=30.0).record(3.0, length=30.0, failed=True).latest())
+        [(1, 1, 0), (2, 1, 0)]
         """
-        return (
-            sum(bucket.calls for bucket in self.buckets),
-            sum(bucket.failures for bucket in self.buckets),
-            sum(bucket.slow for bucket in self.buckets),
-        )
+        calls = failures = slow = 0
+        for bucket in reversed(self.buckets):
+            calls += bucket.calls
+            failures += bucket.failures
+            slow += bucket.slow
+            yield calls, failures, slow

@@ -42,15 +42,24 @@ class PromptCall(Call, frozen=True):
 
 
 class Health(msgspec.Struct, frozen=True):
-    """What a health check found, at `checked_at` in loop time; `problem` is None for a healthy provider."""
+    """What a health check found, at `checked_at` in loop time; `problem` is None for a healthy provider.
+
+    `is_its_own` is False where the problem is not the provider's: who answers 404 to a check may just have none.
+    """
 
     checked_at: float
     problem: str | None = None
+    is_its_own: bool = True
 
     @property
     def is_healthy(self) -> bool:
         """True where the provider answered its check."""
         return self.problem is None
+
+    @property
+    def is_unwell(self) -> bool:
+        """True where it did not, by its own fault."""
+        return self.problem is not None and self.is_its_own
 
 
 class CheckHealth(Request[Health], frozen=True):
@@ -159,14 +168,15 @@ class ProviderGateway(Actor[Call | PromptCall | CheckHealth | LookUp | CallOff])
 
     async def _check_now(self, timeout: float) -> Health:  # noqa: ASYNC109 - bounds what does not bound itself.
         problem: str | None = None
+        is_its_own = True
         try:
             async with asyncio.timeout(timeout + GRACE):
                 await self.transport.check(timeout=timeout)
         except CallFailed as error:
-            problem = str(error)
+            problem, is_its_own = str(error), error.blames_provider
         except Exception as error:  # noqa: BLE001 - whatever it is, the provider could not be found healthy.
             problem = f"its check failed: {type(error).__name__}: {error}"
-        self.health = Health(self.context.now(), problem=problem)
+        self.health = Health(self.context.now(), problem=problem, is_its_own=is_its_own)
         return self.health
 
     def broken_invariants(self) -> Iterator[str]:

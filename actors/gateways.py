@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, TypeAlias
 
 from actors.breaker import Isolated, Open
@@ -92,11 +93,19 @@ class Gateways:
             self._forget(target, gateway)
             raise NotAdmitted(f"{target.name!r}: {fault}", provider=target.name) from fault
 
-    async def check(self, target: Target, *, max_age: float) -> Health:
+    async def is_worth_a_probe(self, target: Target, *, within: float) -> bool:
+        """Check a provider that is due for its probe, for `within` seconds at most; tell whether to make it."""
+        target.is_unwell = (await self.check(target, max_age=0.0, within=within)).is_unwell
+        if not (target.is_unwell and target.probe_check.is_believed):
+            return True
+        target.probe_check = target.probe_check.after_spared()
+        return False
+
+    async def check(self, target: Target, *, max_age: float, within: float = math.inf) -> Health:
         """Return the provider's health, less than `max_age` seconds old; one that does not answer is unhealthy."""
         started = self._context.now()
         if not is_fresh(target, max_age=max_age, now=started):
-            limit = self._health.timeout
+            limit = min(self._health.timeout, within)
             gateway: GatewayRef | None = None
             try:
                 gateway = self.open(target)

@@ -2,7 +2,9 @@
 
 After a 429 all callers wait at one gate until `Retry-After` has passed. Behind it they are paced, one by one, at a rate
 that grows as CUBIC's window does: from a share of the rate observed before, steeply at first, flat around
-that rate, where the limit must be, and steeply again beyond it, because it may have been raised.
+that rate, where the limit must be, and steeply again beyond it, because it may have been raised. A pace that was not
+used for a moment is made up for, as by a bucket of tokens: callers do not come at equal intervals. Who asks to be paid
+shuts the same gate, but says nothing of a pace: with the first success behind it all is as it was before.
 
 Source: S. Ha, I. Rhee, L. Xu, "CUBIC: A New TCP-Friendly High-Speed TCP Variant", 2008, and RFC 9438; here scaled so
 that the return to the earlier rate takes `ramp` seconds, whatever that rate is. The decrease is
@@ -32,19 +34,24 @@ class LearningConfig(msgspec.Struct, frozen=True, kw_only=True):
     """How a limit is learned; durations are seconds.
 
     Without a `Retry-After` a gate stays shut for `first_gate`, and twice as long each time when no call has succeeded
-    since the last, up to `max_gate`. Behind it calls begin at `share` of the rate before (`first_rate` where none had
-    succeeded), but at no less than
-    `min_rate` a second, and are back at that rate after `ramp`. `headroom` is the part of a stated limit that is used.
+    since the last, up to `max_gate`, or for the `Retry-After` if that is longer; after `window` without a 429 it is a
+    first one again. Behind it calls begin at `share` of the rate before (`first_rate` where none had succeeded), but at
+    no less than `min_rate` a second, and are back at that rate after `ramp`. Another `ramp` later what was not used of
+    it in the last `catch_up` may be used at once. `headroom` is the part of a stated limit that is used. What remains,
+    but is not enough, is waited for `window` after it was heard of at most: many providers refill all the time, and say
+    only when all will be there again.
     """
 
     first_gate: float = 1.0
-    max_gate: float = 60.0
+    max_gate: float = 20.0
+    window: float = 60.0
     share: float = 0.5
     ramp: float = 10.0
     min_rate: float = 0.1
     first_rate: float = 1.0
     headroom: float = 0.8
     observed_for: float = 10.0
+    catch_up: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0 < self.first_gate <= self.max_gate < math.inf:
@@ -60,9 +67,12 @@ class LearningConfig(msgspec.Struct, frozen=True, kw_only=True):
             ("min_rate", "calls a second"),
             ("first_rate", "calls a second"),
             ("observed_for", "seconds"),
+            ("window", "seconds"),
         ):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be > 0 {unit} and finite, got {getattr(self, name)}")
+        if not 0 <= self.catch_up < math.inf:
+            raise ValueError(f"catch_up must be >= 0 seconds (0: none) and finite, got {self.catch_up}")
 
 
 DEFAULT_LEARNING = LearningConfig()
@@ -90,7 +100,7 @@ class LearnedLimit(msgspec.Struct, frozen=True, kw_only=True):
     `before` is the rate, in calls a second, at which the last 429 came (at `throttled_at`): infinity if none did.
     `repeated` counts the gates since a call last succeeded, `next_at` is when the pace lets the next call begin,
     `ceiling` the rate that headers allow. `count` calls have succeeded since `counted_since`, and `earlier` is the rate
-    at which they did before that.
+    at which they did before that. `is_unpaid` says that the gate is shut for want of money.
     """
 
     gated_until: float = -math.inf
@@ -103,6 +113,7 @@ class LearnedLimit(msgspec.Struct, frozen=True, kw_only=True):
     count: int = 0
     counted_since: float = -math.inf
     earlier: float = 0.0
+    is_unpaid: bool = False
 
     def rate(self, now: float, *, config: LearningConfig = DEFAULT_LEARNING) -> float:
         """Return the calls a second that are let through at `now`; infinity where nothing is known.
@@ -123,19 +134,13 @@ class LearnedLimit(msgspec.Struct, frozen=True, kw_only=True):
     def wait(
         self, now: float, weights: Mapping[str, int] = NO_WEIGHTS, *, config: LearningConfig = DEFAULT_LEARNING
     ) -> float:
-        """Return the seconds until a call of these weights may begin, as far as is known now; 0.0 where it may.
-
-        What remains, but is not enough, is waited for `config.max_gate` after it was heard of at most: many providers
-        refill all the time, and say only when all will be there again.
-        """
-        at = max(self.next_at, self.gated_until)
+        """Return the seconds until a call of these weights may begin, as far as is known now; 0.0 where it may."""
+        at = max(self.gated_until, self.next_at)
         if at <= now and not self.remaining:
             return 0.0
         for left in self.remaining:
             if weight_in(weights, left.dimension) > left.amount:
-                at = max(
-                    at, left.resets_at if left.amount < 1 else min(left.resets_at, left.heard_at + config.max_gate)
-                )
+                at = max(at, left.resets_at if left.amount < 1 else min(left.resets_at, left.heard_at + config.window))
         return max(0.0, at - now)
 
     def take(
@@ -151,7 +156,10 @@ class LearnedLimit(msgspec.Struct, frozen=True, kw_only=True):
             if one.resets_at > now:
                 left.append(msgspec.structs.replace(one, amount=one.amount - weight))
                 took.append(msgspec.structs.replace(one, amount=weight))
-        next_at = now + 1 / self.rate(now, config=config)
+        # At the end of a gate nothing has been left unused, however long it was shut.
+        ramps = min(2.0, max(1.0, (now - self.gated_until) / config.ramp))
+        since = max(self.next_at, self.gated_until, now - config.catch_up * (ramps - 1.0))
+        next_at = min(now, since) + 1 / self.rate(now, config=config)
         return msgspec.structs.replace(self, next_at=next_at, remaining=tuple(left)), Begun(next_at, tuple(took))
 
     def observed(self, now: float) -> float:
@@ -180,8 +188,11 @@ def after_throttled(
         gated_until = state.gated_until if stated is None else max(state.gated_until, now + stated)
         return msgspec.structs.replace(state, gated_until=gated_until)
     # After a long calm a new gate is no repetition, though nobody has told of a success.
-    repeated = 1 if now >= state.gated_until + config.max_gate else state.repeated + 1
-    length = min(config.max_gate, config.first_gate * 2.0 ** min(repeated - 1, 60)) if stated is None else stated
+    repeated = 1 if now >= state.gated_until + config.window else state.repeated + 1
+    length = min(config.max_gate, config.first_gate * 2.0 ** min(repeated - 1, 60))
+    if stated is not None:
+        # Where that was too soon, it is believed to be the least.
+        length = stated if repeated == 1 else max(stated, length)
     allowed = state.rate(now, config=config)
     is_fresh = state.before < math.inf and now < state.gated_until + config.observed_for
     observed = state.observed(now) or config.first_rate
@@ -200,6 +211,7 @@ def after_throttled(
         count=0,
         counted_since=gated_until,
         earlier=0.0,
+        is_unpaid=False,
     )
     next_at = gated_until + random / throttled.rate(gated_until, config=config)
     return msgspec.structs.replace(throttled, next_at=next_at)
@@ -213,7 +225,26 @@ def after_success(
     is_behind_gate = now >= state.gated_until and (started is None or started > state.throttled_at)
     if not (counted.repeated and is_behind_gate):
         return counted
-    return msgspec.structs.replace(counted, repeated=0)
+    before = math.inf if counted.is_unpaid else counted.before
+    return msgspec.structs.replace(counted, repeated=0, before=before, is_unpaid=False)
+
+
+def after_unpaid(
+    state: LearnedLimit,
+    now: float,
+    wait: float,
+    *,
+    started: float | None = None,
+    random: float = 0.0,
+    config: LearningConfig = DEFAULT_LEARNING,
+) -> LearnedLimit:
+    """Return what is known after a provider asked to be paid at `now`: a gate for `wait` seconds, and no pace.
+
+    Behind it calls go one by one until one has succeeded, as after a 429; what was known of a pace before, stays.
+    """
+    knew_nothing = state.before == math.inf or state.is_unpaid
+    after = after_throttled(state, now, wait, started=started, random=random, config=config)
+    return msgspec.structs.replace(after, before=after.before if knew_nothing else state.before, is_unpaid=knew_nothing)
 
 
 def after_grant(state: LearnedLimit, now: float, *, config: LearningConfig = DEFAULT_LEARNING) -> LearnedLimit:

@@ -6,6 +6,7 @@ It is fixed, so that nobody can compose it wrongly. What it decides by is elsewh
 from __future__ import annotations
 
 import asyncio
+import math
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,6 +20,7 @@ from actors.errors import (
     Attempt,
     BudgetExceeded,
     CallFailed,
+    ConnectionFailed,
     DeadlineTooShort,
     OutcomeUnknown,
     Overpriced,
@@ -135,7 +137,7 @@ class Pipeline:
         except RuntimeFault as error:
             raise RegistryDown(message.service, str(error)) from error
         job.candidates = candidates = self._providers.candidates(found, message.needs, message.service)
-        job.standing_back = (*candidates.checked_ill, *self._providers.eased_in(candidates))
+        job.standing_back = (*candidates.standing_back(), *self._providers.eased_in(candidates))
         if not ADAPTIVE.isdisjoint(message.strategies):
             job.signals = self._signals(job, found.observed)
 
@@ -261,6 +263,8 @@ class Pipeline:
         if admitted is None:
             self._spending.book(reservation, "no")
             return None
+        if admitted.permit.probe and (admitted := await self._check_first(job, target, admitted, reservation)) is None:
+            return None
         return await self._attempt(job, target, admitted, reservation)
 
     def _admit(self, job: Job, target: Target, now: float) -> Admission:
@@ -275,6 +279,7 @@ class Pipeline:
             is_retry=target.name in job.tried and not job.repeats(target),
             now=now,
             deadline=job.deadline,
+            patience=job.deadline - job.started,
             breaker=self.market.breaker,
         )
 
@@ -313,6 +318,26 @@ class Pipeline:
 
     # Called.
 
+    async def _check_first(
+        self, job: Job, target: Target, admitted: Admitted, reservation: Reservation
+    ) -> Admitted | None:
+        """Check a provider that is due for its probe; None where none is made, and its breaker is open again."""
+        is_well = False
+        error: CallFailed | None = None
+        try:
+            is_well = await self._gateways.is_worth_a_probe(target, within=(job.deadline - self._now()) / 2)
+            if not is_well:
+                error = ConnectionFailed(target.name, "its health check failed")
+        finally:
+            if not is_well:  # Also where the caller was cancelled.
+                job.calls -= 1
+                target.calls -= 1
+                self._spending.book(reservation, "no")
+                self._give_back(target, admitted, error)
+        # The probe begins only now.
+        permit = msgspec.structs.replace(admitted.permit, admitted=self._now())
+        return msgspec.structs.replace(admitted, permit=permit) if is_well else None
+
     async def _attempt(
         self, job: Job, target: Target, admitted: Admitted, reservation: Reservation
     ) -> ProviderReply | None:
@@ -332,6 +357,8 @@ class Pipeline:
             # Also where the caller was cancelled: then there is neither a reply nor an error.
             cost = self._pay(job, HeldCall(target, call, reservation), reply, error, sending)
             self._settle(job, target, admitted, reply, error, cost=cost, timeout=call.timeout, own_timeout=own_timeout)
+            if admitted.permit.probe:
+                target.probed(is_answered=reply is not None)
         if error is None:
             return reply
         if isinstance(error, OutcomeUnknown) and job.held is not None:
@@ -414,7 +441,37 @@ class Pipeline:
         timeout: float,
         own_timeout: float,
     ) -> None:
-        """Give back what the call took, and let those who wait for it look again."""
+        """Give back what the call took, and tell how it ended."""
+        now, told = self._now(), error if reply is None else reply
+        target.spent += cost
+        target.failures += error is not None and error.blames_provider
+        self._give_back(target, admitted, error, reply, timeout=timeout, own_timeout=own_timeout)
+        self._events.publish(
+            CallEnded(
+                request_id=job.request_id,
+                provider=target.name,
+                service=job.message.service,
+                attempt=job.calls,
+                latency=now - admitted.permit.admitted,
+                cost=cost,
+                error="Cancelled" if told is None else None if error is None else error.kind,
+                detail=None if error is None else str(error),
+                account=job.message.account,
+                wire_calls=1 if told is None else told.wire_calls,
+            )
+        )
+
+    def _give_back(
+        self,
+        target: Target,
+        admitted: Admitted,
+        error: CallFailed | None,
+        reply: ProviderReply | None = None,
+        *,
+        timeout: float = math.inf,
+        own_timeout: float = math.inf,
+    ) -> None:
+        """Give back what an admission took, and let those who wait for it look again."""
         now, told = self._now(), error if reply is None else reply
         before = target.state
         after = settle(
@@ -430,27 +487,11 @@ class Pipeline:
             breaker=self.market.breaker,
             random=self._context.random.random(),
         )
-        target.spent += cost
-        target.failures += error is not None and error.blames_provider
         if type(after.breaker) is type(before.breaker):
             target.state = after
         else:
             target.state = msgspec.structs.replace(after, breaker=before.breaker)
             self._providers.become(target, after.breaker)
-        self._events.publish(
-            CallEnded(
-                request_id=job.request_id,
-                provider=target.name,
-                service=job.message.service,
-                attempt=job.calls,
-                latency=now - admitted.permit.admitted,
-                cost=cost,
-                error="Cancelled" if told is None else None if error is None else error.kind,
-                detail=None if error is None else str(error),
-                account=job.message.account,
-                wire_calls=1 if told is None else told.wire_calls,
-            )
-        )
         if not self._lines:
             return
         if after.learned.gated_until > now >= before.learned.gated_until:

@@ -10,6 +10,7 @@ from actors.admission import TargetState
 from actors.breaker import BreakerState, Closed, HalfOpen, Isolated, Open
 from actors.concurrency_limit import ConcurrencyLimit
 from actors.gateway import Call, PromptCall
+from actors.probe_check import ProbeCheck
 from actors.reconciliation import Cancels, LooksUp
 from actors.requests import TargetStatus
 
@@ -28,7 +29,7 @@ class Target:
     def __init__(self, listing: Listing) -> None:
         self.name = listing.provider.name
         self.listing = listing
-        self.state = TargetState(quota=listing.quota(), limit=ConcurrencyLimit(listing.max_concurrency))
+        self.state = TargetState(quota=listing.quota(), limit=limit_of(listing))
         self.gateway: ActorRef[Call | CheckHealth | LookUp | CallOff] | None = None
         self.idempotent: Idempotent = "no"
         self.call: type[Call] = Call
@@ -38,6 +39,9 @@ class Target:
         self.overpriced: int | None = None
         """The price it listed when it charged more; until it lists another, it is left."""
         self.health: Health | None = None
+        self.probe_check = ProbeCheck()
+        self.is_unwell = False
+        """Whether the check before the last probe failed."""
         self.calls = self.failures = self.trips = self.spent = 0
 
     @property
@@ -56,7 +60,7 @@ class Target:
         """Take on what the registry says now; a quota that stays as it was goes on as it is."""
         before, self.listing = self.listing, listing
         if listing.max_concurrency != before.max_concurrency:
-            self.state = msgspec.structs.replace(self.state, limit=ConcurrencyLimit(listing.max_concurrency))
+            self.state = msgspec.structs.replace(self.state, limit=limit_of(listing))
         if listing.all_limits() != before.all_limits() or listing.headroom != before.headroom:
             self.state = msgspec.structs.replace(self.state, quota=listing.quota(after=self.state.quota))
 
@@ -66,6 +70,10 @@ class Target:
             # Cut off early, such a call may have been paid all the same, and then nobody knows.
             return listing.timeout
         return self.state.answers.seconds(configured=listing.timeout)
+
+    def probed(self, *, is_answered: bool) -> None:
+        """Take note of how a probe ended."""
+        self.probe_check = self.probe_check.after_probe(check_failed=self.is_unwell, is_answered=is_answered)
 
     def status(self) -> TargetStatus:
         """Return the facts for a person."""
@@ -95,6 +103,11 @@ class Target:
 
     def __repr__(self) -> str:
         return f"<Target {self.name!r} {name_of_state(self.state.breaker)}, {self.state.under_way} calls under way>"
+
+
+def limit_of(listing: Listing) -> ConcurrencyLimit:
+    """Return the limit of a provider that nothing is known of but what it says."""
+    return ConcurrencyLimit(listing.max_concurrency, declared=listing.provider.response_time)
 
 
 def name_of_state(state: BreakerState) -> str:

@@ -26,8 +26,8 @@ from actors import (
     Throttled,
     Transient,
 )
-from actors.admission import Admitted, Later, Never, TargetState, admit, settle
-from actors.breaker import Closed, HalfOpen, Isolated, Open
+from actors.admission import Admitted, Later, Never, TargetState, admit, settle, time_needed
+from actors.breaker import Closed, HalfOpen, Isolated, Open, Permit
 from actors.concurrency_limit import ConcurrencyLimit
 from actors.learned_limit import LearnedLimit
 from actors.limit_headers import HeardLimit
@@ -261,8 +261,99 @@ def test_a_call_that_cannot_end_in_time_is_not_begun():
 
 def test_a_probe_must_have_time_enough_to_prove_something():
     waiting = TargetState(breaker=Open(epoch=1, until=100.0), limit=USED_TO_ONE_SECOND)
-    assert refusal(decide(waiting, deadline=102.0)) == "DeadlineTooShort"
-    assert decide(waiting, deadline=103.0).permit.probe
+    assert refusal(decide(waiting, deadline=104.4)) == "DeadlineTooShort"
+    assert decide(waiting, deadline=104.6).permit.probe
+    # Where nobody has as much, half of its time is enough.
+    assert decide(waiting, deadline=102.1, patience=4.0).permit.probe
+
+
+def test_a_provider_on_probation_must_have_as_much_time():
+    back = TargetState(breaker=Closed(3, since=90.0), limit=USED_TO_ONE_SECOND)
+    assert refusal(decide(back, deadline=102.4)) == "DeadlineTooShort"
+    assert isinstance(decide(back, deadline=102.6), Admitted)
+    assert isinstance(decide(back, now=160.0, deadline=161.1), Admitted)
+
+
+def test_while_there_may_be_a_queue_the_time_that_answers_take_at_present_must_be_left():
+    slow = ConcurrencyLimit(10, present=math.log(4.0), usual=0.0, samples=20)
+    assert refusal(decide(TargetState(limit=slow, under_way=1), deadline=103.9)) == "DeadlineTooShort"
+    assert isinstance(decide(TargetState(limit=slow, under_way=1), deadline=104.1), Admitted)
+    assert isinstance(decide(TargetState(limit=slow), deadline=101.1), Admitted)
+
+
+@given(
+    present=st.floats(-3, 3),
+    usual=st.floats(-3, 3),
+    under_way=st.integers(0, 3),
+    patience=st.floats(0.01, 100),
+    breaker=st.sampled_from([Closed(), Closed(2, since=90.0), Open(1, 90.0)]),
+)
+def test_a_request_that_has_just_come_always_has_time_enough_for_what_an_answer_usually_takes(
+    present: float, usual: float, under_way: int, patience: float, breaker: Any
+):
+    limit = ConcurrencyLimit(10, present=present, usual=usual, samples=20)
+    state = TargetState(limit=limit, under_way=under_way, breaker=breaker)
+    permit = Permit(0, probe=isinstance(breaker, Open), admitted=100.0)
+    needed = time_needed(state, permit, now=100.0, patience=patience, breaker=CONFIG)
+    assert limit.usual_latency <= needed or needed == patience / 2
+    assert needed <= max(limit.usual_latency, patience / 2)
+
+
+FIVE = BreakerConfig(failure_threshold=5)
+
+
+def test_while_nothing_is_answered_no_more_calls_are_sent_than_open_the_breaker():
+    quiet = TargetState(limit=USED_TO_ONE_SECOND, under_way=4, quiet_since=98.9)
+    assert isinstance(decide(quiet, breaker=FIVE), Admitted)
+    more = msgspec.structs.replace(quiet, under_way=5)
+    assert refusal(decide(more, breaker=FIVE)) == "BulkheadFull"
+    assert isinstance(decide(msgspec.structs.replace(more, quiet_since=99.1), breaker=FIVE), Admitted)
+
+
+def test_what_a_provider_declares_tells_how_soon_it_should_answer_as_long_as_nothing_is_known():
+    said = TargetState(limit=ConcurrencyLimit(10, declared=2.0), under_way=5, quiet_since=97.9)
+    assert refusal(decide(said, breaker=FIVE)) == "BulkheadFull"
+    assert isinstance(decide(msgspec.structs.replace(said, limit=ConcurrencyLimit(10)), breaker=FIVE), Admitted)
+
+
+@pytest.mark.parametrize(("failures", "places"), [(0, 10), (1, 10), (2, 3), (4, 1)])
+def test_while_a_provider_fails_no_more_calls_are_sent_than_open_its_breaker(failures: int, places: int):
+    failing = TargetState(breaker=Closed(failures=failures), limit=ConcurrencyLimit(10), under_way=places - 1)
+    assert isinstance(decide(failing, breaker=FIVE), Admitted)
+    full = msgspec.structs.replace(failing, under_way=places)
+    assert refusal(decide(full, breaker=FIVE)) == "BulkheadFull"
+
+
+@pytest.mark.parametrize(
+    ("error", "answered", "now", "quiet_since"),
+    [
+        (None, True, 102.0, 102.0),
+        (ConnectionFailed("a", "refused"), False, 102.0, 102.0),
+        (Transient("timed out"), False, 110.0, 100.0),
+        (None, False, 102.0, 100.0),
+    ],
+    ids=["answer", "refusal", "timeout", "cancellation"],
+)
+def test_neither_a_timeout_nor_a_cancellation_is_a_sign_of_life(error: Any, answered: Any, now: Any, quiet_since: Any):
+    assert end(decide(TargetState()), error, answered=answered, now=now).quiet_since == quiet_since
+
+
+def test_a_timer_that_is_early_by_a_hair_has_expired_all_the_same():
+    after = end(decide(TargetState(limit=USED_TO_ONE_SECOND)), Transient("timed out"), now=110.0 - 1e-9)
+    assert (after.answers.samples, after.limit.allowed) == (1, 9)
+
+
+def test_a_call_cut_off_while_others_are_answered_takes_a_place_and_does_not_count_against_the_provider():
+    admitted = decide(TargetState(limit=USED_TO_ONE_SECOND))
+    cut = {"answered": False, "timeout": 6.0, "own_timeout": 10.0, "breaker": CONFIG, "random": 0.5}
+    at_work = msgspec.structs.replace(admitted.state, under_way=3, quiet_since=105.5)
+    after = settle(at_work, admitted, Transient("timed out"), now=106.0, **cut)  # type: ignore[arg-type]
+    assert isinstance(after.breaker, Closed)
+    assert (after.breaker.failures, after.limit.allowed) == (0, 9)
+    stalled = msgspec.structs.replace(at_work, quiet_since=104.5)
+    after = settle(stalled, admitted, Transient("timed out"), now=106.0, **cut)  # type: ignore[arg-type]
+    assert isinstance(after.breaker, Closed)
+    assert (after.breaker.failures, after.limit.allowed) == (1, 9)
 
 
 def test_a_call_cut_off_after_much_longer_than_usual_counts_against_the_provider_and_takes_a_place():

@@ -219,24 +219,41 @@ def test_the_share_never_falls_while_time_passes(slow_start, now, passed):
 
 
 @pytest.mark.parametrize(
-    ("at", "failures"), [(0.0, 2), (10.0, 2), (15.0, 3), (20.0, 4), (29.9, 5), (30.0, 5), (1000.0, 5)]
+    ("at", "failures"), [(5.0, 2), (10.0, 2), (15.0, 3), (20.0, 4), (29.9, 5), (30.0, 5), (1000.0, 5)]
 )
 def test_fewer_failures_in_a_row_open_a_breaker_that_eases_in(at, failures):
     assert isinstance(go_on(came_back(), "f" * (failures - 1), at), Closed)
     assert isinstance(go_on(came_back(), "f" * failures, at), Open)
 
 
-@pytest.mark.parametrize(("at", "calls"), [(0.0, 5), (10.0, 8), (20.0, 14), (30.0, 20)])
-def test_the_failure_rate_of_fewer_calls_opens_a_breaker_that_eases_in(at, calls):
+@pytest.mark.parametrize(("at", "calls", "failures"), [(0.0, 4, 1), (10.0, 8, 2), (20.0, 14, 5), (30.0, 20, 10)])
+def test_a_lower_failure_rate_of_fewer_calls_opens_a_breaker_that_eases_in(at, calls, failures):
     config = BreakerConfig(failure_threshold=100, relapse_within=30.0)
-    # Half of them fail, or one more where they are odd; the last but one is too early to tell.
-    results = ("fs" * calls)[: calls - 1]
-    assert isinstance(go_on(came_back(config), results, at, config), Closed)
-    assert isinstance(go_on(came_back(config), results + "f", at, config), Open)
+    # From a quarter to a half of the calls, of which its probe is one while it is on probation.
+    successes = "s" * (calls - failures - (at < 30.0))
+    assert isinstance(go_on(came_back(config), successes + "f" * failures, at, config), Open)
+    assert isinstance(go_on(came_back(config), successes + "s" + "f" * failures, at, config), Closed)
 
 
-def test_one_failure_does_not_open_a_breaker_that_eases_in():
-    assert isinstance(go_on(came_back(), "f" + "s" * 20, 0.0), Closed)
+def test_one_failure_after_a_few_successes_does_not_open_a_breaker_that_eases_in():
+    assert isinstance(go_on(came_back(), "f", 0.0), Open)
+    assert isinstance(go_on(came_back(), "ssf", 0.0), Open)
+    assert isinstance(go_on(came_back(), "sssf" + "s" * 20, 0.0), Closed)
+
+
+def test_successes_from_before_it_fell_ill_do_not_hide_that_half_of_the_calls_fail():
+    state: BreakerState = go_on(Closed(), "s" * 100, 0.0)
+    state = go_on(state, "fs" * 9 + "f", 10.0)
+    assert isinstance(state, Closed)
+    assert isinstance(go_on(state, "sf", 10.0), Open)
+
+
+def test_a_relapse_is_waited_for_longer_than_a_probe():
+    config = BreakerConfig(jitter=0.0)
+    state: BreakerState = Open(1, until=0.0, reopened=9)
+    probing, permit = admitted(state, 0.0, config)
+    assert fail(probing, permit, 0.0, config) == Open(3, until=15.0, reopened=10)
+    assert go_on(came_back(config, reopened=9), "f", 0.0, config) == Open(4, until=25.0, reopened=10)
 
 
 def test_a_breaker_with_a_threshold_of_one_keeps_it_while_it_eases_in():

@@ -19,6 +19,7 @@ from actors.learned_limit import (
     after_no_run,
     after_success,
     after_throttled,
+    after_unpaid,
 )
 from actors.limit_headers import HeardLimit, parse_limits, parse_reset
 
@@ -63,13 +64,22 @@ def test_all_wait_at_the_gate_until_retry_after_has_passed():
     assert state.wait(17.0) == 0.0
 
 
-def test_without_retry_after_the_gate_stays_shut_longer_each_time_up_to_a_minute():
+def test_without_retry_after_the_gate_stays_shut_longer_each_time_up_to_twenty_seconds():
     state, now, waits = NEW, 100.0, []
     for _ in range(9):
         state = after_throttled(state, now)
         waits.append(state.gated_until - now)
         now = state.gated_until
-    assert waits == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0]
+    assert waits == [1.0, 2.0, 4.0, 8.0, 16.0, 20.0, 20.0, 20.0, 20.0]
+
+
+def test_a_retry_after_that_proved_too_soon_is_believed_to_be_the_least():
+    state, now, waits = NEW, 100.0, []
+    for stated in (5.0, 5.0, 5.0, 5.0, 5.0, 30.0):
+        state = after_throttled(state, now, stated)
+        waits.append(state.gated_until - now)
+        now = state.gated_until
+    assert waits == [5.0, 5.0, 5.0, 8.0, 16.0, 30.0]
 
 
 def test_a_success_behind_the_gate_or_a_long_calm_makes_the_next_gate_a_first_one():
@@ -116,6 +126,35 @@ def test_another_429_soon_behind_the_gate_lowers_the_rate_that_was_allowed_then(
 def test_a_429_with_nothing_served_since_the_last_says_nothing_of_the_pace():
     first = after_throttled(served(NEW, 0.0, rate=10.0, lasts=20.0), 20.0, 5.0)
     assert after_throttled(first, 26.0, 5.0, started=25.5).before == first.before
+
+
+def test_who_asks_to_be_paid_shuts_the_gate_and_says_nothing_of_a_pace():
+    state = after_unpaid(served(NEW, 0.0, rate=10.0, lasts=20.0), 20.0, 10.0)
+    assert state.wait(20.0) == 10.0
+    first, _ = state.take(30.0)
+    assert first.wait(30.0) > 0.0
+    again = after_unpaid(first, 30.1, 10.0, started=30.0)
+    assert again.wait(30.1) == 10.0
+    second, _ = again.take(40.2)
+    paid = after_success(second, 40.3, started=40.2)
+    assert paid.rate(40.3) == math.inf
+    throttled = after_throttled(again, 41.0, started=40.9)
+    assert after_success(throttled, 45.0, started=44.0).rate(45.0) < math.inf
+
+
+def test_a_pace_that_was_known_outlives_a_bill_that_was_not_paid():
+    paced = after_throttled(served(NEW, 0.0, rate=10.0, lasts=20.0), 20.0, 5.0)
+    paced = after_success(paced, 26.0, started=25.5)
+    unpaid = after_unpaid(paced, 27.0, 10.0)
+    assert after_success(unpaid, 38.0, started=37.5).before == paced.before == unpaid.before
+
+
+def test_what_was_not_used_of_a_pace_is_caught_up_with_once_the_pace_has_held():
+    state = after_throttled(served(NEW, 0.0, rate=10.0, lasts=20.0), 20.0, 5.0)
+    for quiet_until, most in ((30.0, 1), (40.0, 6), (50.0, 31)):
+        _, times = begun_in(state, quiet_until, until=quiet_until + 1e-6)
+        assert len(times) <= most
+        assert len(times) >= most / 2
 
 
 def test_who_uses_less_than_is_allowed_begins_at_a_share_of_what_it_used():
@@ -207,7 +246,8 @@ def test_a_stated_limit_for_a_short_window_is_a_ceiling_with_headroom():
     state = after_headers(NEW, [HeardLimit(limit=600, window=60.0)], 0.0)
     assert state.rate(0.0) == pytest.approx(8.0)
     _, times = begun_in(state, 0.0, until=60.0 - 1e-6)
-    assert len(times) in {480, 481}
+    # Eight a second, and those of one second more that was not used before the first.
+    assert len(times) in {488, 489}
     assert after_headers(NEW, [HeardLimit(limit=5_000, window=86_400.0)], 0.0) == NEW
     assert after_headers(NEW, [HeardLimit(dimension="tokens", limit=5_000, window=60.0)], 0.0) == NEW
 
@@ -251,6 +291,8 @@ def test_what_was_learned_survives_the_way_over_the_wire():
         {"min_rate": 0.0},
         {"headroom": 2.0},
         {"observed_for": math.inf},
+        {"window": 0.0},
+        {"catch_up": -1.0},
     ],
     ids=str,
 )

@@ -588,6 +588,91 @@ async def test_the_waits_grow_with_each_probe_that_fails():
             assert 0.9 * ceiling <= wait <= min(300.0, 1.1 * ceiling)
 
 
+class Checkup:
+    """A health check that plays its problems in turn, the last one for good; None is health."""
+
+    def __init__(self, *problems: Exception | None, lasts: float = 0.0) -> None:
+        self.problems, self.lasts, self.count = list(problems), lasts, 0
+
+    async def __call__(self, _timeout: float) -> None:
+        self.count += 1
+        await asyncio.sleep(self.lasts)
+        problem = self.problems.pop(0) if len(self.problems) > 1 else self.problems[0]
+        if problem is not None:
+            raise problem
+
+
+async def wait_is_over(stage: Stage) -> None:
+    await asyncio.sleep(stage.of(BreakerOpened)[-1].wait)
+
+
+async def test_who_fails_its_own_check_is_not_probed_and_costs_no_request_anything():
+    a, b = Script(*[flaky("a")] * 5, "a"), Script("b")
+    check = Checkup(flaky("a"), flaky("a"), None, lasts=0.5)
+    async with staged(
+        offer("a", a, price=1, check=check), offer("b", b, price=2), retry=Retry(max_retries=0), breaker=FRAGILE
+    ) as stage:
+        for _ in range(5):
+            await stage.request()
+        a.calls.clear()
+        ended = len(stage.of(CallEnded))
+        for _ in range(2):
+            await wait_is_over(stage)
+            result = await stage.request()
+            assert (result.output, result.attempts, result.failures, result.cost) == ("b", 1, (), 2)
+        assert (a.calls, check.count) == ([], 2)
+        assert len(stage.of(CallEnded)) == ended + 2  # Those of the other provider.
+        waits = [event.wait for event in stage.of(BreakerOpened)]
+        assert waits[2] > waits[1] > waits[0]
+        await wait_is_over(stage)
+        assert (await stage.request()).output == "a"
+        assert check.count == 3
+        await stage.assert_at_rest()
+
+
+async def test_a_check_that_fails_while_calls_would_succeed_is_found_out_and_no_longer_asked_for_advice():
+    script, check = Script(*[flaky("a")] * 5, "done"), Checkup(flaky("check"))
+    async with staged(offer("a", script, check=check), retry=Retry(max_retries=0), breaker=FRAGILE) as stage:
+        await trip(stage, script)
+        for _ in range(4):
+            await wait_is_over(stage)
+            with pytest.raises(BreakerOpen):
+                await stage.request(timeout=1)
+        await wait_is_over(stage)
+        assert (await stage.request(timeout=1)).output == "done"
+        script.outcomes[:] = [*[flaky("a")] * 5, "done"]
+        await trip(stage, script)
+        await wait_is_over(stage)
+        assert (await stage.request(timeout=1)).output == "done"
+
+
+async def test_who_has_no_check_to_answer_is_probed():
+    script = Script(*[flaky("a")] * 5, "done")
+    check = Checkup(Permanent("404 Not Found", provider="a", status=404))
+    async with staged(offer("a", script, check=check), retry=Retry(max_retries=0), breaker=FRAGILE) as stage:
+        await trip(stage, script)
+        await wait_is_over(stage)
+        assert (await stage.request(timeout=1)).output == "done"
+        # What its check said is no mark against it.
+        assert (await stage.request(timeout=1)).output == "done"
+
+
+async def test_who_is_cancelled_during_the_check_before_its_probe_leaves_both_to_the_next():
+    script, check = Script(*[flaky("a")] * 5, "done"), Checkup(None, lasts=1.0)
+    async with staged(offer("a", script, price=5, check=check), retry=Retry(max_retries=0), breaker=FRAGILE) as stage:
+        await trip(stage, script)
+        await wait_is_over(stage)
+        probe = asyncio.create_task(stage.request())
+        await asyncio.sleep(0.5)
+        others = [asyncio.create_task(stage.request()) for _ in range(5)]
+        await steps(10)
+        probe.cancel()
+        await asyncio.wait([probe])
+        assert {(await one).output for one in others} == {"done"}
+        assert len(script.calls) == 5
+        await stage.assert_at_rest()
+
+
 async def test_a_probe_that_is_cancelled_gives_its_place_to_the_next_who_waits():
     script = Script(*[flaky("a")] * 5, "done", lasts=2.0)
     async with staged(offer("a", script), retry=Retry(max_retries=0), breaker=FRAGILE) as stage:
