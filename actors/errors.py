@@ -278,13 +278,21 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
 class AllProvidersFailed(CallFailed):
     """Every provider that could be tried has failed.
 
-    `attempts` holds each call in order, `refused` why those who were not called, or not again, were not.
+    `attempts` holds each call in order, `refused` why those who were not called, or not again, were not; `left_unknown`
+    tells that a call may have been paid and was left so.
     """
 
-    def __init__(self, service: str, *, attempts: Sequence[Attempt], refused: Sequence[CallFailed] = ()) -> None:
+    def __init__(
+        self,
+        service: str,
+        *,
+        attempts: Sequence[Attempt],
+        refused: Sequence[CallFailed] = (),
+        left_unknown: bool = False,
+    ) -> None:
         listed = "".join(f"\n  {number}. {attempt}" for number, attempt in enumerate(attempts, 1))
         listed += "".join(f"\n  not called: {refusal}" for refusal in refused)
-        unknown = any(attempt.kind == OutcomeUnknown.__name__ for attempt in attempts)
+        unknown = left_unknown or any(attempt.kind == OutcomeUnknown.__name__ for attempt in attempts)
         paid = any(attempt.cost for attempt in attempts)
         super().__init__(
             f"all providers of {service!r} failed, {len(attempts)} attempts:{listed}",

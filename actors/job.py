@@ -56,6 +56,8 @@ class Job:
         """What the request is known to have cost, in micro-units."""
         self.held: HeldCall | None = None
         """The call that may have been paid already; until that is known, nobody else is."""
+        self.left_unknown = False
+        """Whether a call may have been paid, and others are paid besides."""
         self.may_pay_again = False
         """Whether what was paid before is no reason not to pay: a failure that was charged, or one left as unknown."""
 
@@ -129,7 +131,9 @@ class Job:
                 f"{self.held_at!r} may have been paid, and it could not be found out: {why}", provider=self.held_at
             )
         if self.attempts:
-            return AllProvidersFailed(self.message.service, attempts=self.attempts, refused=refused)
+            return AllProvidersFailed(
+                self.message.service, attempts=self.attempts, refused=refused, left_unknown=self.left_unknown
+            )
         if refused:
             return refused[0]
         return DeadlineTooShort(needed=0.0, left=0.0)

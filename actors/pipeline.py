@@ -412,7 +412,7 @@ class Pipeline:
             return job.found(finding)
         if pays_again:
             self._reconciler.keep(held)
-            job.held, job.may_pay_again = None, True
+            job.held, job.may_pay_again, job.left_unknown = None, True, True
         return error
 
     async def _last_resort(self, job: Job) -> ProviderReply | None:

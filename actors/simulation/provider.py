@@ -18,6 +18,7 @@ import msgspec
 from actors.classification import classify, classify_status
 from actors.market import Listing
 from actors.provider import Provider
+from actors.reconciliation import Answered, Finding, NeverRan, UnderWay
 from actors.simulation.fate import (
     Breaks,
     Dice,
@@ -62,7 +63,8 @@ class SimulatedProvider:
     at once, and `capacity`, the calls it works on at the same time, are limits of its own: beyond the first it answers
     429 with `Retry-After`, beyond the other calls queue with it. What it has accepted it does and charges, also when
     the client has gone. With `idempotent="key"` a key is charged once; it gets the same answer again, and 409 before
-    that is ready. `terms` are further fields of `Provider`, such as `reputation`.
+    that is ready. With `looks_up` it can be asked what became of a call, and with `cancels` to call one off, which
+    costs nothing then. `terms` are further fields of `Provider`, such as `reputation`.
 
     The faults that strike it are those of the simulation whose `provider` matches its name. Make it in the scenario.
     """
@@ -80,6 +82,8 @@ class SimulatedProvider:
         rate_limit: float | None = None,
         burst: int = 1,
         capacity: int | None = None,
+        looks_up: bool = False,
+        cancels: bool = False,
         **terms: Any,
     ) -> None:
         if not 0 <= latency[0] <= latency[1] < math.inf:
@@ -91,6 +95,8 @@ class SimulatedProvider:
         self.latency = latency
         self.answer = answer
         self.idempotent: Idempotent = idempotent
+        self.looks_up = looks_up
+        self.cancels = cancels
         self.called_at: list[float] = []
         """When each call reached it, in seconds since the run began: not those whose connection was refused."""
         self.charged: dict[str, list[int]] = {}
@@ -106,6 +112,12 @@ class SimulatedProvider:
         self._bucket = None if rate_limit is None else TokenBucket(rate=rate_limit, burst=burst)
         self._free_at = None if capacity is None else [0.0] * capacity
         self._by_key: dict[str, Work] = {}
+        self._accepted: dict[str, Work] = {}
+        self._transport = (
+            (AnsweringTransport if looks_up else SimulatedTransport)
+            if not cancels
+            else (ReconcilingTransport if looks_up else CancellingTransport)
+        )
 
     @property
     def name(self) -> str:
@@ -125,7 +137,7 @@ class SimulatedProvider:
 
     def transport(self) -> SimulatedTransport:
         """Return a new transport to it."""
-        return SimulatedTransport(self)
+        return self._transport(self)
 
     def listing(self, **terms: Any) -> Listing:
         """Return what a market lists of it now; `terms` are fields of `Listing` that it is listed with from now on.
@@ -196,7 +208,28 @@ class SimulatedProvider:
             self.charged.setdefault(call.idempotency_key, []).append(work.cost)
         if self.idempotent == "key":
             self._by_key[call.idempotency_key] = work
+        self._accepted[call.idempotency_key] = work
         return work
+
+    def find(self, call: ProviderCall) -> Finding:
+        """Tell what became of a call."""
+        work = self._accepted.get(call.idempotency_key)
+        if work is None:
+            return NeverRan()
+        if work.done_at > self.simulation.now():
+            return UnderWay(until=work.done_at)
+        return Answered(ProviderReply(output=work.output, cost=work.cost))
+
+    def call_off(self, call: ProviderCall) -> Finding:
+        """Charge nothing for a call that is at work still, and tell what became of any other."""
+        finding = self.find(call)
+        if not isinstance(finding, UnderWay):
+            return finding
+        work = self._accepted.pop(call.idempotency_key)
+        self._by_key.pop(call.idempotency_key, None)
+        if work.cost:
+            self.charged[call.idempotency_key].remove(work.cost)
+        return NeverRan()
 
     def __repr__(self) -> str:
         return f"<SimulatedProvider {self.name!r} {self.calls} calls, {self.under_way} under way>"
@@ -245,6 +278,10 @@ class SimulatedTransport:
                 await asyncio.sleep(provider.latency[0] + fate.extra)
         except OSError as error:
             raise self._classified(error, paid=False) from error
+
+    async def _reach(self, timeout: float) -> None:  # noqa: ASYNC109 - as `check`.
+        """Come through to the provider for a question, or fail as a check would."""
+        await self.check(timeout=timeout)
 
     async def aclose(self) -> None:
         """Close it; a call after this raises RuntimeError."""
@@ -299,6 +336,28 @@ class SimulatedTransport:
 
     def __repr__(self) -> str:
         return f"<SimulatedTransport to {self.provider!r}{', closed' if self._is_closed else ''}>"
+
+
+class AnsweringTransport(SimulatedTransport):
+    """The way to one that can be asked what became of a call."""
+
+    async def look_up(self, call: ProviderCall, *, timeout: float) -> Finding:  # noqa: ASYNC109 - of `LooksUp`.
+        """Return what became of a call."""
+        await self._reach(timeout)
+        return self.provider.find(call)
+
+
+class CancellingTransport(SimulatedTransport):
+    """The way to one that can be asked to call off a call."""
+
+    async def cancel(self, call: ProviderCall, *, timeout: float) -> Finding:  # noqa: ASYNC109 - of `Cancels`.
+        """Call off a call, and return what became of it."""
+        await self._reach(timeout)
+        return self.provider.call_off(call)
+
+
+class ReconcilingTransport(AnsweringTransport, CancellingTransport):
+    """The way to one that can be asked both."""
 
 
 def paid_more_than_once(providers: Iterable[SimulatedProvider]) -> dict[str, dict[str, list[int]]]:

@@ -1,0 +1,288 @@
+"""Calls that may have been paid are found out about before anybody else is paid; in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from actors import (
+    AllProvidersFailed,
+    Answered,
+    BudgetExceeded,
+    FunctionTransport,
+    GetHeld,
+    GetStatement,
+    Listing,
+    Lost,
+    Market,
+    NeverRan,
+    OpenAccount,
+    OutcomeUnknown,
+    Overcharged,
+    Overpriced,
+    Provider,
+    ProviderCall,
+    ProviderReply,
+    Reconciled,
+    Retry,
+    Supervisor,
+    Transient,
+    UnderWay,
+    smart_request,
+)
+from actors.spending import account_of
+from runtime import ActorSystem, Event
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from runtime import ActorRef
+
+LATE = ProviderReply(output="late", cost=8)
+
+
+class Door(FunctionTransport):
+    """Breaks off its first calls; what became of them is in `findings`, the last of which goes on for ever."""
+
+    def __init__(self, name: str, *, breaks: int = 1, idempotent: Any = "no", cost: int | None = None) -> None:
+        super().__init__(self.answer, paid=True, idempotent=idempotent, provider=name)
+        self.name = name
+        self.breaks = breaks
+        self.cost = cost
+        self.calls: list[ProviderCall] = []
+
+    async def answer(self, call: ProviderCall) -> Any:
+        self.calls.append(call)
+        await asyncio.sleep(0.5)
+        if len(self.calls) <= self.breaks:
+            raise ConnectionResetError("gone")
+        return ProviderReply(output=self.name, cost=self.cost)
+
+    def listing(self, price: int = 10, **terms: Any) -> Listing:
+        return Listing(provider=Provider(name=self.name, services={"s"}, price=price), transport=lambda: self, **terms)
+
+
+class Telling(Door):
+    """One that can be asked, and knows what it is told to say."""
+
+    def __init__(self, name: str, *findings: Any, **terms: Any) -> None:
+        super().__init__(name, **terms)
+        self.findings = list(findings)
+        self.asked_at: list[float] = []
+
+    async def look_up(self, call: ProviderCall, *, timeout: float) -> Any:  # noqa: ASYNC109 - of `LooksUp`.
+        assert call.idempotency_key == self.calls[0].idempotency_key
+        self.asked_at.append(asyncio.get_running_loop().time())
+        finding = self.findings.pop(0) if len(self.findings) > 1 else self.findings[0]
+        if isinstance(finding, Exception):
+            raise finding
+        return finding
+
+
+class Stoppable(Door):
+    """One that can be told to call off a call."""
+
+    async def cancel(self, call: ProviderCall, *, timeout: float) -> Any:  # noqa: ASYNC109 - of `Cancels`.
+        return NeverRan()
+
+
+class Desk:
+    """A supervisor, and what it published."""
+
+    def __init__(self, system: ActorSystem, market: Market) -> None:
+        self.supervisor: ActorRef[Any] = system.spawn(lambda: Supervisor(market))
+        self.events: list[Any] = []
+        system.events.subscribe(Event, self.events.append)
+
+    async def request(self, **terms: Any) -> Any:
+        return await smart_request(self.supervisor, **{"service": "s", "input": "x", "strategy": "cheapest"} | terms)
+
+    async def held(self) -> list[int]:
+        return [one.amount for one in await self.supervisor.ask(GetHeld(), timeout=1.0)]
+
+    async def settled(self, account: str | None = None) -> int:
+        statement = await self.supervisor.ask(GetStatement(account), timeout=1.0)
+        assert statement.reserved == 0
+        return statement.settled
+
+    def of(self, kind: type[Event]) -> list[Any]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+
+@asynccontextmanager
+async def desk(*listings: Listing, **terms: Any) -> AsyncIterator[Desk]:
+    async with ActorSystem("desk", seed=1) as system:
+        yield Desk(system, Market(providers=listings, **{"retry": Retry(base=0.1, cap=0.2)} | terms))
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_an_answer_that_was_lost_on_its_way_is_fetched_and_paid_once():
+    alder, birch = Telling("alder", Answered(LATE)), Door("birch", breaks=0)
+    async with desk(alder.listing(), birch.listing(price=20)) as one:
+        result = await one.request()
+        assert (result.output, result.provider, result.cost, result.attempts) == ("late", "alder", 8, 1)
+        assert birch.calls == []
+        assert (await one.settled(), await one.held()) == (8, [])
+        assert [event.found for event in one.of(Reconciled)] == ["Answered"]
+
+
+async def test_a_call_that_never_ran_is_made_elsewhere():
+    alder, birch = Telling("alder", NeverRan()), Door("birch", breaks=0)
+    async with desk(alder.listing(), birch.listing(price=20)) as one:
+        result = await one.request()
+        assert (result.output, result.cost, result.attempts) == ("birch", 20, 2)
+        assert (await one.settled(), await one.held()) == (20, [])
+
+
+async def test_a_call_that_can_be_called_off_is_and_made_elsewhere():
+    alder, birch = Stoppable("alder"), Door("birch", breaks=0)
+    async with desk(alder.listing(), birch.listing(price=20)) as one:
+        assert (await one.request()).output == "birch"
+        assert (await one.settled(), await one.held()) == (20, [])
+
+
+async def test_a_request_waits_for_a_call_that_is_under_way_still_and_asks_again_when_it_is_worth_it():
+    alder = Telling("alder", UnderWay(until=5.0), UnderWay(), Answered(LATE))
+    async with desk(alder.listing()) as one:
+        assert (await one.request(timeout=30.0)).output == "late"
+        assert alder.asked_at[:2] == [0.5, 5.0]
+        assert len(alder.asked_at) == 3
+
+
+async def test_what_cannot_be_found_out_in_time_is_held_and_found_out_later():
+    alder, birch = Telling("alder", UnderWay(), OSError("not now"), UnderWay(), Answered(LATE)), Door("birch")
+    async with desk(alder.listing(), birch.listing(price=20)) as one:
+        with pytest.raises(OutcomeUnknown, match="alder"):
+            await one.request(timeout=0.7)
+        assert birch.calls == []
+        assert await one.held() == [10]
+        await asyncio.sleep(100.0)
+        assert (await one.settled(), await one.held()) == (8, [])
+        (event,) = one.of(Reconciled)
+        assert (event.provider, event.found, event.cost, event.output) == ("alder", "Answered", 8, "late")
+
+
+async def test_nobody_else_is_paid_where_nobody_can_tell():
+    alder, birch = Door("alder"), Door("birch", breaks=0)
+    async with desk(alder.listing(), birch.listing(price=20)) as one:
+        with pytest.raises(OutcomeUnknown):
+            await one.request()
+        assert birch.calls == []
+        await asyncio.sleep(1000.0)
+        assert await one.held() == [10]
+
+
+async def test_others_may_be_paid_besides_where_the_request_says_so_within_its_budget():
+    alder, birch = Telling("alder", UnderWay(), UnderWay(), NeverRan()), Door("birch", breaks=0)
+    async with desk(alder.listing(), birch.listing(price=20)) as one:
+        result = await one.request(on_unknown="pay_again", budget="0.00003")
+        assert (result.output, result.cost) == ("birch", 20)
+        assert await one.held() == [10]
+        await asyncio.sleep(100.0)
+        assert (await one.settled(), await one.held()) == (20, [])
+    alder, birch = Door("alder"), Door("birch", breaks=0)
+    async with desk(alder.listing(), birch.listing(price=20)) as one:
+        with pytest.raises(AllProvidersFailed) as failed:
+            await one.request(on_unknown="pay_again", budget="0.000029")
+        assert (failed.value.charged, failed.value.outcome) == ("held", "unknown")
+        assert isinstance(failed.value.refused[0], BudgetExceeded)
+
+
+async def test_an_answer_that_was_paid_and_is_lost_counts_as_a_failure_that_was_charged():
+    alder, birch = Telling("alder", Lost(cost=7)), Door("birch", breaks=0)
+    async with desk(alder.listing(), birch.listing(price=20)) as one:
+        result = await one.request()
+        assert (result.output, result.cost, result.failures[0].cost) == ("birch", 27, 7)
+        assert (await one.settled(), await one.held()) == (27, [])
+
+
+async def test_a_call_that_can_be_repeated_under_its_key_is_and_looked_up_where_that_fails():
+    alder = Telling("alder", Answered(LATE), breaks=99, idempotent="key")
+    birch = Door("birch", breaks=0)
+    async with desk(alder.listing(), birch.listing(price=20)) as one:
+        result = await one.request()
+        assert (result.output, result.provider, result.cost) == ("late", "alder", 8)
+        assert len({call.idempotency_key for call in alder.calls}) == 1
+        assert len(alder.calls) > 1
+        assert birch.calls == []
+        assert (await one.settled(), await one.held()) == (8, [])
+
+
+@pytest.mark.parametrize("tells", [True, False])
+async def test_a_request_that_is_cancelled_leaves_its_money_to_be_found_out_about(tells: bool):  # noqa: FBT001
+    alder: Any = Telling("alder", UnderWay(), Answered(LATE)) if tells else Door("alder")
+    async with desk(alder.listing()) as one:
+        asking = asyncio.create_task(one.request())
+        await asyncio.sleep(0.2)
+        asking.cancel()
+        await asyncio.wait([asking])
+        assert await one.held() == [10]
+        await asyncio.sleep(100.0)
+        assert (await one.settled(), await one.held()) == ((8, []) if tells else (0, [10]))
+
+
+async def test_a_provider_that_charges_more_than_it_lists_is_paid_flagged_and_left_until_it_lists_another_price():
+    alder, birch = Door("alder", breaks=0, cost=15), Door("birch", breaks=0)
+    offered = [alder.listing(), birch.listing(price=20)]
+    async with desk(*offered) as one:
+        assert (await one.request()).cost == 15
+        (event,) = one.of(Overcharged)
+        assert (event.provider, event.quoted, event.charged) == ("alder", 10, 15)
+        assert (await one.request()).provider == "birch"
+    async with desk(alder.listing()) as one:
+        await one.request()
+        with pytest.raises(Overpriced, match=r"has charged more than the \$0.00001 it lists"):
+            await one.request()
+
+
+async def test_a_provider_that_lists_nothing_and_charges_is_left_too():
+    alder = Door("alder", breaks=0, cost=3)
+    async with desk(alder.listing(price=0)) as one:
+        assert (await one.request()).cost == 3
+        assert await one.settled() == 3
+        with pytest.raises(Overpriced):
+            await one.request()
+
+
+async def test_the_caps_of_the_run_and_of_a_provider_are_checked_in_one_step_with_the_others():
+    alder, birch = Door("alder", breaks=0), Door("birch", breaks=0)
+    listings = alder.listing(budget="0.00003"), birch.listing(price=20)
+    async with desk(*listings, budget="0.000075") as one:
+        await one.supervisor.ask(OpenAccount(name="mine", cap=60), timeout=1.0)
+        by = [(await one.request(account="mine")).provider for _ in range(4)]
+        assert by == ["alder", "alder", "alder", "birch"]
+        with pytest.raises(BudgetExceeded) as refused:
+            await one.request(account="mine")
+        assert refused.value.cap in {"mine", account_of("alder")}
+        assert (await one.request()).provider == "birch"
+        with pytest.raises(BudgetExceeded):
+            await one.request()
+        assert [await one.settled(name) for name in ("run", "mine", account_of("alder"))] == [70, 50, 30]
+        assert (len(alder.calls), len(birch.calls)) == (3, 2)
+
+
+async def test_a_key_that_was_paid_is_not_paid_again_by_another_request():
+    alder = Door("alder", breaks=0)
+    async with desk(alder.listing()) as one:
+        await one.request(idempotency_key="order 17")
+        with pytest.raises(Exception, match="key 'order 17' was paid already"):
+            await one.request(idempotency_key="order 17")
+        assert len(alder.calls) == 1
+
+
+async def test_a_failure_that_cost_nothing_leaves_its_key_free():
+    async def fail(_call: ProviderCall) -> Any:
+        raise Transient("down", provider="alder", outcome="not_started")
+
+    listing = Listing(
+        provider=Provider(name="alder", services={"s"}, price=10),
+        transport=lambda: FunctionTransport(fail, paid=True, idempotent="no", provider="alder"),
+    )
+    async with desk(listing, retry=Retry(max_retries=0)) as one:
+        for _ in range(2):
+            with pytest.raises(AllProvidersFailed):
+                await one.request(idempotency_key="order 17")
+        assert (await one.settled(), await one.held()) == (0, [])

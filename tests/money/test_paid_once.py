@@ -1,0 +1,215 @@
+"""A hundred workers race for one budget through the whole pipeline: nobody is paid twice, and no cap is exceeded.
+
+Replies are lost, providers hang and fail, callers give up, gateways crash, prices fall, and the supervisor is killed in
+the middle of it. What was charged is what the providers' own books say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from actors import (
+    Book,
+    BreakerConfig,
+    BudgetExceeded,
+    CallFailed,
+    CloseAccount,
+    GetHeld,
+    GetStatement,
+    Ledger,
+    Market,
+    MoneyHeld,
+    OpenAccount,
+    OutcomeUnknown,
+    Reconciled,
+    Retry,
+    Supervisor,
+    smart_request,
+    usd,
+)
+from actors.simulation import (
+    BrownOut,
+    Hanging,
+    LostReplies,
+    Outage,
+    PriceChange,
+    SimulatedProvider,
+    paid_more_than_once,
+)
+from actors.spending import account_of
+from runtime import ActorSystem, RestartIntensity, RuntimeFault, Supervision
+from runtime.simulation import Crash, Simulation
+
+if TYPE_CHECKING:
+    from runtime import ActorRef
+    from runtime.simulation import Fault
+
+WORKERS = 100
+PRICES = {"alder": 70, "birch": 110, "cedar": 50}
+RESTARTING = Supervision(intensity=RestartIntensity(max_restarts=1_000))
+
+
+class Race:
+    """One market, one ledger, and all who draw on it."""
+
+    def __init__(self, simulation: Simulation) -> None:
+        self.simulation = simulation
+        self.dice = dice = simulation.random
+        self.cap = dice.choice([2_000, 4_000, 20_000])
+        self.cap_of_cedar = dice.choice([500, 20_000])
+        self.cap_of_batch = dice.choice([1_000, 20_000])
+        self.providers = {
+            name: SimulatedProvider(
+                simulation,
+                name,
+                services={"s"},
+                price=price,
+                latency=(0.1, 2.0),
+                idempotent=dice.choice(["no", "no", "key"]),
+                looks_up=dice.random() < 0.5,
+                cancels=dice.random() < 0.5,
+                capacity=dice.choice([None, 20]),
+            )
+            for name, price in PRICES.items()
+        }
+        faults = self.faults()
+        simulation.inject(*faults)
+        self.has_crashed = any(isinstance(fault, Crash) for fault in faults)
+        """Whether somebody who would have found out has forgotten it."""
+        self.book = Book()
+        self.outcomes: dict[str, Any] = {}
+
+    def faults(self) -> list[Fault]:
+        dice = self.dice
+
+        def some(*kinds: Any) -> list[Fault]:
+            return [
+                kind(provider=name, at=dice.uniform(0.0, 10.0), lasts=dice.uniform(1.0, 10.0), **terms)
+                for name in PRICES
+                for kind, terms in kinds
+                if dice.random() < 0.4
+            ]
+
+        faults = some(
+            (LostReplies, {"rate": 0.5}),
+            (Hanging, {}),
+            (Outage, {}),
+            (BrownOut, {"rate": 0.5}),
+            (LostReplies, {"rate": 1.0}),
+        )
+        if dice.random() < 0.5:
+            faults.append(PriceChange(provider="birch", at=dice.uniform(0.0, 10.0), price=40))
+        if dice.random() < 0.3:
+            faults.append(Crash(actor="*gateway*", at=dice.uniform(0.0, 10.0)))
+        if dice.random() < 0.3:
+            faults.append(Crash(actor="*/supervisor", at=dice.uniform(1.0, 10.0)))
+        if dice.random() < 0.3:
+            faults.append(Crash(actor="*/ledger", at=dice.uniform(1.0, 10.0)))
+        return faults
+
+    def market(self) -> Market:
+        cedar = self.providers["cedar"].listing(timeout=3.0, max_concurrency=50, budget=usd(self.cap_of_cedar))
+        others = [self.providers[name].listing(timeout=3.0, max_concurrency=50) for name in ("alder", "birch")]
+        return Market(
+            providers=[cedar, *others],
+            budget=usd(self.cap),
+            retry=Retry(base=0.1, cap=1.0),
+            breaker=BreakerConfig(open_for=1.0),
+        )
+
+    async def work(self, supervisor: ActorRef[Any], number: int) -> None:
+        dice, key = self.dice, f"request {number}"
+        await asyncio.sleep(dice.uniform(0.0, 12.0))
+        try:
+            self.outcomes[key] = await smart_request(
+                supervisor,
+                service="s",
+                input=number,
+                request_id=key,
+                account="batch" if number % 2 else None,
+                budget=usd(dice.choice([60, 120, 500])),
+                strategy=dice.choice(["cheapest", "balanced", "best"]),
+                timeout=dice.choice([4.0, 15.0]),
+            )
+        except (CallFailed, RuntimeFault) as error:
+            self.outcomes[key] = error
+
+    @property
+    def income(self) -> int:
+        return sum(provider.income for provider in self.providers.values())
+
+    async def run(self, kinds: Counter[str] | None = None) -> None:
+        async with ActorSystem("race", supervision=RESTARTING) as system:
+            if kinds is not None:
+                system.events.subscribe(Reconciled, lambda event: kinds.update([event.found]))
+                system.events.subscribe(MoneyHeld, lambda _: kinds.update(["MoneyHeld"]))
+            ledger = system.spawn(lambda: Ledger(book=self.book), name="ledger")
+            market = self.market()
+            supervisor = system.spawn(lambda: Supervisor(market, ledger=ledger), name="supervisor")
+            await supervisor.ask(OpenAccount(name="batch", cap=self.cap_of_batch), timeout=5.0)
+            tasks = [asyncio.create_task(self.work(supervisor, number)) for number in range(WORKERS)]
+            for task in self.dice.sample(tasks, 20):
+                asyncio.get_running_loop().call_later(self.dice.uniform(0.0, 15.0), task.cancel)
+            await asyncio.wait(tasks)
+            # Those that may have been paid are found out about, where their providers can tell.
+            await asyncio.sleep(900.0)
+            await self.check(supervisor, ledger)
+
+    async def check(self, supervisor: ActorRef[Any], ledger: ActorRef[Any]) -> None:
+        run, cedar, batch = [
+            await ledger.ask(GetStatement(name), timeout=5.0) for name in ("run", account_of("cedar"), "batch")
+        ]
+        for statement, cap in ((run, self.cap), (cedar, self.cap_of_cedar), (batch, self.cap_of_batch)):
+            assert statement.used <= cap
+            assert statement.reserved == 0, "a reservation leaked"
+        assert self.income <= run.settled + run.held
+        assert self.providers["cedar"].income <= cedar.settled + cedar.held
+        assert paid_more_than_once(self.providers.values()) == {}
+        for one in await ledger.ask(GetHeld(), timeout=5.0):
+            provider = self.providers[one.provider]
+            assert not provider.looks_up or self.has_crashed, f"{one} could have been looked up"
+        for key, outcome in self.outcomes.items():
+            charged = sum(sum(provider.charged.get(key, ())) for provider in self.providers.values())
+            if not isinstance(outcome, Exception):
+                assert outcome.cost == charged or self.has_crashed
+            elif isinstance(outcome, CallFailed) and not isinstance(outcome, OutcomeUnknown):
+                assert outcome.charged != "no" or charged == 0 or self.has_crashed
+        await self.spend_the_rest(supervisor, run.available or 0)
+        await supervisor.ask(CloseAccount(name="batch"), timeout=5.0)
+
+    async def spend_the_rest(self, supervisor: ActorRef[Any], rest: int) -> None:
+        """What is left can be spent, down to less than the cheapest price that the caps allow."""
+        before = self.income
+        refused = None
+        for number in range(1_000):
+            try:
+                await smart_request(supervisor, service="s", input="rest", request_id=f"rest {number}", timeout=60.0)
+            except BudgetExceeded as error:
+                refused = error
+                break
+        assert refused is not None
+        assert rest - (self.income - before) < max(PRICES.values())
+
+
+@pytest.mark.simulate(seeds=100)
+async def test_a_hundred_workers_pay_nobody_twice_and_exceed_no_cap(simulation):
+    await Race(simulation).run()
+
+
+def test_the_races_are_eventful_enough_to_prove_something():
+    kinds: Counter[str] = Counter()
+
+    async def race(simulation: Simulation) -> None:
+        one = Race(simulation)
+        await one.run(kinds)
+        kinds.update(type(outcome).__name__ for outcome in one.outcomes.values())
+
+    for seed in range(25):
+        Simulation(seed, logs=False).run(race)
+    assert {"SmartResult", "OutcomeUnknown", "BudgetExceeded", "AllProvidersFailed"} <= {*kinds}
+    assert {"Answered", "NeverRan", "MoneyHeld"} <= {*kinds}, kinds
+    assert kinds["OutcomeUnknown"] < kinds["SmartResult"]
