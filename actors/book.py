@@ -61,41 +61,24 @@ class Short(msgspec.Struct, frozen=True):
         )
 
 
-class Record:
+class Record(msgspec.Struct, eq=False, gc=False):
     """One reservation, as long as it may still be booked."""
 
-    __slots__ = (
-        "accounts",
-        "amount",
-        "attempt",
-        "holder",
-        "is_held",
-        "is_sent",
-        "is_told",
-        "key",
-        "number",
-        "pages",
-        "provider",
-        "since",
-        "was_held",
-    )
-
-    def __init__(self, entry: MoneyReserved, pages: tuple[Page, ...]) -> None:
-        self.number = entry.reservation
-        self.key = entry.key
-        self.provider = entry.provider
-        self.amount = entry.amount
-        self.accounts = entry.accounts
-        self.pages = pages
-        self.since = entry.at
-        self.attempt = 1
-        self.is_held = False
-        self.is_told = False
-        """Whether whoever made the last call has said what became of it."""
-        self.was_held = 0
-        """What goes back to being held if a repetition tells nothing new of the call before it."""
-        self.is_sent = True
-        self.holder: Any = None
+    number: int
+    key: str
+    provider: str
+    amount: Micros
+    accounts: tuple[str, ...]
+    pages: tuple[Page, ...]
+    since: float
+    attempt: int = 1
+    is_held: bool = False
+    is_told: bool = False
+    """Whether whoever made the last call has said what became of it."""
+    was_held: Micros = 0
+    """What goes back to being held if a repetition tells nothing new of the call before it."""
+    is_sent: bool = True
+    holder: Any = None
 
     def reservation(self) -> Reservation:
         """Return what its asker gets."""
@@ -345,9 +328,11 @@ class Book:
             reserved = sum(one.amount for one in records if not one.is_held)
             if (page.reserved, page.held) != (reserved, held):
                 yield f"the calls that draw on {page.name!r} have {reserved} reserved and {held} held: {page}"
-            is_open = sum(1 for one in records if not one.is_held)
-            if (page.open, page.unsettled, page.used) != (is_open, len(records), reserved + held + page.settled):
-                yield f"{page.open} calls draw on {page.name!r}, and {page.unsettled} are unsettled; {is_open} do"
+            on_hold = sum(1 for one in records if one.is_held)
+            if (page.open, page.on_hold) != (len(records) - on_hold, on_hold):
+                yield f"{page.name!r} counts {page.open} open and {page.on_hold} held; {on_hold} of {len(records)} are"
+            if page.used != page.reserved + page.held + page.settled:
+                yield f"{page.used} is not what is used of {page.name!r}: {page}"
         if sorted(one.number for them in self._by_key.values() for one in them) != sorted(self._records):
             yield "not every reservation is known by its key"
 
@@ -477,7 +462,9 @@ class Book:
             record.was_held = from_held
             record.since = entry.at
         else:
-            record = self._records[number] = Record(entry, pages)
+            record = self._records[number] = Record(
+                number, entry.key, entry.provider, amount, entry.accounts, pages, entry.at
+            )
             others = self._by_key.get(entry.key)
             if others is None:
                 self._by_key[entry.key] = [record]
@@ -491,8 +478,7 @@ class Book:
             page.open += 1
             if from_held:
                 page.held -= from_held
-            else:
-                page.unsettled += 1
+                page.on_hold -= 1
             if page.used >= page.alert_at and not page.is_alerted:
                 self._watch(page)
         return record
@@ -522,6 +508,7 @@ class Book:
         for page in record.pages:
             if was_open:
                 page.open -= 1
+                page.on_hold += 1
                 page.reserved -= kept + released
                 page.held += kept
             else:
@@ -538,7 +525,7 @@ class Book:
 
     def _end(self, record: Record, cost: Micros, released: Micros, overcharged: Micros) -> None:
         """Let a reservation be no more, and its money go its way."""
-        amount, is_held = record.amount, record.is_held
+        amount, is_held, beyond = record.amount, record.is_held, overcharged - released
         del self._records[record.number]
         others = self._by_key[record.key]
         if len(others) == 1:
@@ -550,12 +537,13 @@ class Book:
         for page in record.pages:
             if is_held:
                 page.held -= amount
+                page.on_hold -= 1
             else:
                 page.reserved -= amount
                 page.open -= 1
-            page.unsettled -= 1
-            page.released += released
-            page.used += overcharged - released
+            if beyond:
+                page.released += released
+                page.used += beyond
             if cost:
                 page.settled += cost
                 page.overcharged += overcharged
@@ -577,7 +565,6 @@ class Book:
             page.used += record.amount
             page.beyond += record.amount
             page.open += 1
-            page.unsettled += 1
 
     def _answer_for(self, record: Record, holder: Any) -> None:
         self._leave_holder(record)
@@ -601,7 +588,7 @@ class Book:
 
     def _forget(self, page: Page) -> None:
         """Forget a closed account once no money is left in it."""
-        if page.unsettled == 0 and self._pages.get(page.name) is page:
+        if page.open == page.on_hold == 0 and self._pages.get(page.name) is page:
             del self._pages[page.name]
 
     # Looking up.

@@ -163,6 +163,7 @@ class Ledger(
         self.named = 0
 
     def started(self) -> None:
+        self.publish = self.context.events.publish  # Looked up once: every movement is published.
         if self.journal_path is not None:
             self._recover(self.journal_path)
         elif not self.is_shared:
@@ -325,7 +326,7 @@ class Ledger(
             return
         self._enter(entry)
         if isinstance(entry, MoneySettled) and (entry.overcharged or entry.is_late):
-            self.context.events.publish(
+            self.publish(
                 Overcharged(
                     provider=entry.provider,
                     key=entry.key,
@@ -346,25 +347,24 @@ class Ledger(
             self.journal.append(entry)
             if self.commit_due is None:
                 self.commit_due = asyncio.get_running_loop().call_soon(self._commit)
-        self.context.events.publish(entry)
+        self.publish(entry)
         if self.book.crossed:
             self._alert()
 
     def _alert(self) -> None:
         """Tell of the accounts of which so much is used as calls for an alert, or no longer."""
-        events, now = self.context.events, self.context.now()
-        crossed = self.book.take_crossed()
-        for page in crossed:
+        now = self.context.now()
+        for page in self.book.take_crossed():
             value = page.used / page.cap if page.cap else None
             since = self.alerted_at.pop(page.name, now)
             if page.is_alerted:
                 self.alerted_at[page.name] = now
                 threshold = self.book.alert_percent / 100
-                events.publish(
+                self.publish(
                     AlertRaised(rule=ALERT, subject=page.name, value=value or 0.0, threshold=threshold, at=now)
                 )
             else:
-                events.publish(AlertCleared(rule=ALERT, subject=page.name, value=value, lasted=now - since))
+                self.publish(AlertCleared(rule=ALERT, subject=page.name, value=value, lasted=now - since))
 
     def _open(self, name: str, cap: Micros | None) -> None:
         """Open an account, or give one that is open this cap."""
