@@ -159,6 +159,10 @@ class Book:
         crossed, self.crossed = self.crossed, []
         return crossed
 
+    def forget_crossings(self) -> None:
+        """Keep, of what has crossed its alert during a replay, only what is beyond it now, once each."""
+        self.crossed = [page for page in self._pages.values() if page.is_alerted and not page.is_closed]
+
     def statement(self, name: str | None = None) -> Statement:
         """Return the figures of an account, open or closed with money in it; of all together for None."""
         page = self.total if name is None else self._pages.get(name)

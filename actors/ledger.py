@@ -540,7 +540,8 @@ class Ledger(
             raise
         self.journal = journal
         self.recovered = set(self.book.open_accounts())
-        self.book.take_crossed()
+        self.book.forget_crossings()
+        self._alert()
 
     def _recall(self, key: str) -> None:
         """Look a key up that was paid long ago."""
@@ -585,10 +586,11 @@ class Ledger(
         if self.commit_due is not None:
             self.commit_due.cancel()
         for future, answer in self.unanswered:
-            if future.done() and isinstance(answer, Reservation):
-                entry = self.book.take_back(answer, at=time.time())
-                if entry is not None:
-                    journal.append(entry)
+            future.cancel()  # It has not been answered, and so no call was made.
+            entry = self.book.take_back(answer, at=time.time()) if isinstance(answer, Reservation) else None
+            if entry is not None and not journal.is_broken:
+                journal.append(entry)
+                self.publish(entry)
         try:
             journal.commit()
         except sqlite3.Error as error:
