@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from actors.alerts import AlertCleared, AlertRaised
 from actors.errors import BudgetExceeded
-from actors.ledger import Ledger, LedgerConfig
+from actors.ledger import Ledger
+from actors.ledger_config import LedgerConfig
 from actors.ledger_errors import AlreadyPaid, JournalError, JournalFailed, StillUnsettled
 from actors.ledger_journal import Journal
 from actors.ledger_requests import BookCall, GetHeld, GetStatement, Reservation, Reserve, Resolve
@@ -197,7 +198,7 @@ async def test_an_answer_comes_after_its_entry_is_on_disk_and_many_share_one_com
         ledger, made = spawn(system, tmp_path / "l.db")
         await figures(ledger)
         await asyncio.sleep(0)
-        journal: Any = made[0].journal
+        journal: Any = made[0].writer.journal
         before = journal.commits
         tasks = [asyncio.create_task(reserve(ledger, f"k{number}", 10)) for number in range(50)]
         commit, seen = journal.commit, []
@@ -311,7 +312,7 @@ async def test_what_cannot_be_written_is_not_allowed_and_the_ledger_begins_anew_
         system.events.subscribe(ActorFailed, failures.append)
         ledger, made = spawn(system, tmp_path / "l.db")
         first = await reserve(ledger, "a")
-        journal: Any = made[0].journal
+        journal: Any = made[0].writer.journal
         journal._file = FullDisk(journal._file)
         outcomes = await asyncio.gather(*(reserve(ledger, key) for key in "bc"), return_exceptions=True)
         assert [type(one) for one in outcomes] == [JournalFailed] * 2
@@ -327,7 +328,7 @@ async def test_a_booking_that_cannot_be_written_makes_the_ledger_begin_anew_and_
     async with ActorSystem("bank") as system:
         ledger, made = spawn(system, tmp_path / "l.db")
         first = await reserve(ledger, "a")
-        journal: Any = made[0].journal
+        journal: Any = made[0].writer.journal
         journal._file = FullDisk(journal._file)
         ledger.tell(BookCall(first))
         await asyncio.sleep(10)
