@@ -141,6 +141,7 @@ async def test_caps_are_given_as_people_write_them_and_never_as_floats():
         {"accounts": "run"},
         {"accounts": ["run"]},
         {"amount": 2**63},
+        {"budget": 0.5},
         {"key": "\ud800"},
         {"key": 7},
         {"provider": None},
