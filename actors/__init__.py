@@ -77,7 +77,7 @@ from actors.hedge import Hedge as Hedge
 from actors.hedge import HedgeConfig as HedgeConfig
 from actors.learned_limit import LearningConfig as LearningConfig
 from actors.ledger import Ledger as Ledger
-from actors.ledger import LedgerConfig as LedgerConfig
+from actors.ledger_config import LedgerConfig as LedgerConfig
 from actors.ledger_errors import AlreadyPaid as AlreadyPaid
 from actors.ledger_errors import JournalError as JournalError
 from actors.ledger_errors import JournalFailed as JournalFailed

@@ -122,11 +122,11 @@ class Job:
             failures=tuple(self.attempts),
         )
 
-    def failure(self) -> CallFailed:
-        """Return the error of a request for which nothing more can be done."""
-        refused = tuple(self.refused.values())
+    def failure(self, because: CallFailed | None = None) -> CallFailed:
+        """Return the error of a request for which nothing more can be done, `because` no call may be made any more."""
+        refused = (*self.refused.values(), *(() if because is None else (because,)))
         if self.held_at is not None:
-            why = self.attempts[-1].error if self.attempts else "it was refused"
+            why = because or (self.attempts[-1].error if self.attempts else "it was refused")
             return OutcomeUnknown(
                 f"{self.held_at!r} may have been paid, and it could not be found out: {why}", provider=self.held_at
             )
@@ -134,6 +134,8 @@ class Job:
             return AllProvidersFailed(
                 self.message.service, attempts=self.attempts, refused=refused, left_unknown=self.left_unknown
             )
+        if because is not None:
+            return because
         if refused:
             return refused[0]
         return DeadlineTooShort(needed=0.0, left=0.0)

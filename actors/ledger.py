@@ -10,18 +10,16 @@ import asyncio
 import sqlite3
 import time
 from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any
-
-import msgspec
 
 from actors.alerts import AlertCleared, AlertRaised
 from actors.book import Book, Short
 from actors.errors import BudgetExceeded, CallFailed, Permanent
 from actors.events import Overcharged
-from actors.ledger_errors import JournalError, JournalFailed
-from actors.ledger_journal import Journal, Safety
+from actors.ledger_config import DEFAULT_CONFIG, LedgerConfig
+from actors.ledger_errors import JournalError  # noqa: TC001
 from actors.ledger_lines import LedgerLines, Waiter
+from actors.ledger_questions import Questions
 from actors.ledger_requests import (
     BookCall,
     GetHeld,
@@ -34,6 +32,7 @@ from actors.ledger_requests import (
     Unsettled,
     check_cap,
 )
+from actors.ledger_writer import Writer, recover
 from actors.money import to_micros
 from actors.movements import MoneyReleased, MoneyReserved, MoneySettled
 from actors.requests import CloseAccount, OpenAccount
@@ -41,45 +40,16 @@ from runtime import Actor, ActorRef, ActorRestarted, MailboxFull, Message, Reque
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Awaitable, Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from actors.account import Account
+    from actors.ledger_questions import OnExhausted
     from actors.money import Amount, Micros
     from actors.movements import Booked, Entry
     from actors.page import Page, Statement
 
 ALERT = "cap"
 """What the alerts of a ledger give as their rule."""
-TIME_TO_END = 1.0
-"""Seconds that a question has to end when the ledger does."""
-
-
-class LedgerConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """How a ledger keeps its book.
-
-    An alert is raised where `alert_percent` of a cap is used. `max_paid_keys` are remembered after they were paid; a
-    journal knows the others too. `max_waiting` may wait for money, and a question may take `question_timeout` seconds.
-    `safety` says what a journal outlives: the process ("normal"), or a power cut too ("full").
-    """
-
-    alert_percent: int = 80
-    max_paid_keys: int = 100_000
-    max_waiting: int = 100_000
-    question_timeout: float = 600.0
-    safety: Safety = "normal"
-
-    def __post_init__(self) -> None:
-        if not 0 < self.alert_percent <= 100:
-            raise ValueError(f"alert_percent must be > 0 and at most 100, got {self.alert_percent}")
-        if self.max_paid_keys < 1:
-            raise ValueError(f"max_paid_keys must be >= 1, got {self.max_paid_keys}")
-        if self.max_waiting < 0:
-            raise ValueError(f"max_waiting must be >= 0, got {self.max_waiting}")
-        if not self.question_timeout > 0:
-            raise ValueError(f"question_timeout must be > 0 seconds, got {self.question_timeout}")
-
-
-DEFAULT_CONFIG = LedgerConfig()
 
 
 class HolderRestarted(Message, frozen=True):
@@ -92,13 +62,6 @@ class JournalBroke(Message, frozen=True):
     """The ledger tells itself that it must begin anew, with what has been written."""
 
     error: JournalError
-
-
-class Question(msgspec.Struct):
-    """Somebody is being asked for more money; for whose sake, and the task that does it."""
-
-    waiter: Waiter
-    task: asyncio.Task[Amount | None]
 
 
 class Ledger(
@@ -137,32 +100,29 @@ class Ledger(
         accounts: Mapping[str, Amount | None] | None = None,
         journal: str | os.PathLike[str] | None = None,
         book: Book | None = None,
-        on_exhausted: Callable[[Statement, Micros], Awaitable[Amount | None]] | None = None,
+        on_exhausted: OnExhausted | None = None,
     ) -> None:
         if journal is not None and book is not None:
             raise ValueError("a ledger with a journal reads its book from there; give it one of the two")
         self.config = config
         self.caps = {name: None if cap is None else to_micros(cap) for name, cap in (accounts or {}).items()}
         self.journal_path = journal
-        self.journal: Journal | None = None
-        self.on_exhausted = on_exhausted
+        self.writer: Writer | None = None
         self.book = book or Book(alert_percent=config.alert_percent, max_paid_keys=config.max_paid_keys)
         self.is_shared = book is not None
         self.lines = LedgerLines()
-        self.questions: dict[str, Question] = {}
-        self.said_no: set[str] = set()
-        """The accounts that will not get more, unless somebody changes their cap."""
+        self.questions = Questions(
+            on_exhausted, timeout=config.question_timeout, answered=self._answered, failed=self._not_answered
+        )
         self.recovered: set[str] = set()
         """The accounts of an earlier run that nobody has opened in this one."""
         self.closing: dict[Page, asyncio.Future[Account]] = {}
         self.alerted_at: dict[str, float] = {}
-        self.unanswered: list[tuple[asyncio.Future[Any], Any]] = []
-        """Answers that may be given once the journal is written."""
-        self.commit_due: asyncio.Handle | None = None
         self.watched: set[Any] = set()
         self.named = 0
 
     def started(self) -> None:
+        self.publish = self.context.events.publish  # Looked up once: every movement is published.
         if self.journal_path is not None:
             self._recover(self.journal_path)
         elif not self.is_shared:
@@ -183,13 +143,8 @@ class Ledger(
 
     async def stopped(self) -> None:
         self.subscription.cancel()
-        tasks = [question.task for question in self.questions.values()]
-        self.questions.clear()  # What they answer now is of no use.
-        for task in tasks:
-            task.cancel()
         try:
-            if tasks:
-                await asyncio.wait(tasks, timeout=TIME_TO_END)
+            await self.questions.stop()
         finally:
             self._close_journal()
 
@@ -227,7 +182,7 @@ class Ledger(
         """Enter what was found out of a call whose money is held."""
         entry = self.book.resolve(message.reservation, message.charged, message.cost, at=time.time())
         self._booked(entry)
-        return entry if self.journal is None else self._once_written(entry)
+        return entry if self.writer is None else self.writer.once_written(entry)
 
     @handles(Terminated)
     def holder_ended(self, message: Terminated) -> None:
@@ -243,7 +198,7 @@ class Ledger(
     def unclaimed(self, request: Request[Any], answer: Any) -> None:
         """Undo what was done for somebody who had gone before the answer came."""
         if isinstance(answer, Reservation):
-            self._booked(self.book.take_back(answer, at=time.time()))
+            self._take_back(answer)
         elif isinstance(request, OpenAccount) and self.book.is_open(answer):
             if self.book.statement(answer).reserved_ever:
                 self.recovered.add(answer)  # It was taken on, and is still there to be.
@@ -313,8 +268,8 @@ class Ledger(
             reservation = self.book.given(entry.reservation)
         else:
             reservation = Reservation(entry.reservation, wish.key, wish.provider, wish.amount)
-        if self.journal is not None:
-            return self._once_written(reservation, waiter)
+        if self.writer is not None:
+            return self.writer.once_written(reservation, waiter)
         if waiter is not None:
             waiter.set_result(reservation)
         return reservation
@@ -325,7 +280,7 @@ class Ledger(
             return
         self._enter(entry)
         if isinstance(entry, MoneySettled) and (entry.overcharged or entry.is_late):
-            self.context.events.publish(
+            self.publish(
                 Overcharged(
                     provider=entry.provider,
                     key=entry.key,
@@ -342,29 +297,26 @@ class Ledger(
 
     def _enter(self, entry: Entry) -> None:
         """Write an entry down, and tell everybody."""
-        if self.journal is not None:
-            self.journal.append(entry)
-            if self.commit_due is None:
-                self.commit_due = asyncio.get_running_loop().call_soon(self._commit)
-        self.context.events.publish(entry)
+        if self.writer is not None:
+            self.writer.append(entry)
+        self.publish(entry)
         if self.book.crossed:
             self._alert()
 
     def _alert(self) -> None:
         """Tell of the accounts of which so much is used as calls for an alert, or no longer."""
-        events, now = self.context.events, self.context.now()
-        crossed = self.book.take_crossed()
-        for page in crossed:
+        now = self.context.now()
+        for page in self.book.take_crossed():
             value = page.used / page.cap if page.cap else None
             since = self.alerted_at.pop(page.name, now)
             if page.is_alerted:
                 self.alerted_at[page.name] = now
                 threshold = self.book.alert_percent / 100
-                events.publish(
+                self.publish(
                     AlertRaised(rule=ALERT, subject=page.name, value=value or 0.0, threshold=threshold, at=now)
                 )
             else:
-                events.publish(AlertCleared(rule=ALERT, subject=page.name, value=value, lasted=now - since))
+                self.publish(AlertCleared(rule=ALERT, subject=page.name, value=value, lasted=now - since))
 
     def _open(self, name: str, cap: Micros | None) -> None:
         """Open an account, or give one that is open this cap."""
@@ -375,18 +327,15 @@ class Ledger(
 
     def _set_cap(self, name: str, cap: Micros | None) -> None:
         self._enter(self.book.set_cap(name, cap, at=time.time()))
-        self.said_no.discard(name)
+        self.questions.forget_no(name)
         self._serve(name)
 
     def _close(self, name: str) -> Page:
         page, entry = self.book.close(name, at=time.time())
         self._enter(entry)
         self.recovered.discard(name)
-        self.said_no.discard(name)
+        self.questions.withdraw(name)
         self.alerted_at.pop(name, None)
-        question = self.questions.pop(name, None)
-        if question is not None:
-            question.task.cancel()
         self._serve(name)  # Which refuses everybody.
         return page
 
@@ -416,7 +365,7 @@ class Ledger(
     def _join(self, wish: Reserve, account: str) -> asyncio.Future[Reservation]:
         """Stand behind those who wait for an account already: what it has, or gets, is theirs first."""
         self.book.refuse_repetition(wish)
-        if len(self.lines) >= self.config.max_waiting or not (wish.wait or account in self.questions):
+        if len(self.lines) >= self.config.max_waiting or not (wish.wait or self.questions.is_pending(account)):
             raise BudgetExceeded(needed=wish.amount, available=0, cap=account, provider=wish.provider, may_come=True)
         return self._line_up(self.lines.new_waiter(wish), account)
 
@@ -464,133 +413,66 @@ class Ledger(
             return False
         if short.may_come and waiter.wish.wait:
             return True
-        if self.on_exhausted is None or account in self.said_no or account in waiter.asked:
-            return False
-        if account not in self.questions:
-            task = asyncio.create_task(
-                self._ask_for_more(self.on_exhausted, account, short.needed), name=f"more for {account}"
-            )
-            self.questions[account] = Question(waiter, task)
-            task.add_done_callback(partial(self._answered, account))
-        return True
+        return self.questions.may_answer(waiter, self.book.statement(account), short.needed)
 
-    async def _ask_for_more(
-        self, ask: Callable[[Statement, Micros], Awaitable[Amount | None]], account: str, needed: Micros
-    ) -> Amount | None:
-        async with asyncio.timeout(self.config.question_timeout):
-            return await ask(self.book.statement(account), needed)
-
-    def _answered(self, account: str, task: asyncio.Task[Amount | None]) -> None:
+    def _answered(self, account: str, cap: Micros | None, asker: Waiter) -> None:
         """Raise the cap, or refuse those who have only waited to be told."""
-        question = self.questions.get(account)
-        if question is None or question.task is not task:
-            if not task.cancelled():
-                task.exception()  # The account was closed, or the ledger has ended: it is nobody's business any more.
-            return
-        del self.questions[account]
-        cap = self._cap_of(account, task)
-        question.waiter.asked += (account,)
-        present = self.book.statement(account).cap
-        if cap is not None and present is not None and cap > present:
+        asker.asked += (account,)
+        statement = self.book.statement(account)
+        if cap is not None and statement.cap is not None and cap > statement.cap:
             self._set_cap(account, cap)
             return
         for waiter in self.lines.waiting_for(account):
             waiter.asked += (account,)
-            if not waiter.wish.wait and not waiter.done():
-                short = self.book.statement(account).available or 0
+            wish = waiter.wish
+            if not wish.wait and not waiter.done():
+                left = statement.available or 0
                 self._refuse(
-                    waiter,
-                    BudgetExceeded(
-                        needed=waiter.wish.amount, available=short, cap=account, provider=waiter.wish.provider
-                    ),
+                    waiter, BudgetExceeded(needed=wish.amount, available=left, cap=account, provider=wish.provider)
                 )
         self._serve(account)
 
-    def _cap_of(self, account: str, task: asyncio.Task[Amount | None]) -> Micros | None:
-        """Return the cap that was answered; None where there will be no more."""
-        try:
-            answer = task.result()
-            if answer is not None:
-                return to_micros(answer)
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - logged; it harms those who wait, and no other.
-            self.context.log.opt(exception=error).error("on_exhausted raised for account {!r}", account)
-            return None
-        self.said_no.add(account)
-        return None
+    def _not_answered(self, account: str, error: BaseException) -> None:
+        self.context.log.opt(exception=error).error("on_exhausted raised for account {!r}", account)
 
     # The journal.
 
     def _recover(self, path: str | os.PathLike[str]) -> None:
-        """Go on where the journal ends; what was open then is held."""
-        journal = Journal(path, safety=self.config.safety)
-        try:
-            for entry in journal.read():
-                self.book.apply(entry)
-            for entry in self.book.hold_all(at=time.time()):
-                journal.append(entry)
-            journal.commit()
-        except ValueError as error:
-            journal.close()
-            raise JournalError(journal.path, f"does not add up: {error}", "restore a copy") from error
-        except sqlite3.Error as error:
-            journal.close()
-            raise JournalError(journal.path, f"cannot be written: {error}", "make room for it") from error
-        except BaseException:
-            journal.close()
-            raise
-        self.journal = journal
+        """Go on where the journal ends."""
+        journal = recover(path, self.book, safety=self.config.safety, at=time.time())
+        self.writer = Writer(journal, gone=self._take_back, broke=self._journal_broke)
         self.recovered = set(self.book.open_accounts())
-        self.book.take_crossed()
+        self.book.forget_crossings()
+        self._alert()
 
     def _recall(self, key: str) -> None:
         """Look a key up that was paid long ago."""
-        if self.journal is not None and self.book.paid(key) is None:
-            paid = self.journal.paid(key)
+        if self.writer is not None and self.book.paid(key) is None:
+            paid = self.writer.paid(key)
             if paid is not None:
                 self.book.remember_paid(key, *paid)
 
-    def _once_written(self, answer: Any, waiter: asyncio.Future[Any] | None = None) -> asyncio.Future[Any]:
-        """Return the future of an answer that must not be given before the journal is written."""
-        future = waiter if waiter is not None else asyncio.get_running_loop().create_future()
-        self.unanswered.append((future, answer))
-        return future
+    def _take_back(self, answer: Any) -> None:
+        if isinstance(answer, Reservation):
+            self._booked(self.book.take_back(answer, at=time.time()))
 
-    def _commit(self) -> None:
-        """Write everything that this turn of the loop has brought, and give the answers that waited for it."""
-        self.commit_due = None
-        journal, unanswered = self.journal, self.unanswered
-        if journal is None:
-            return
-        self.unanswered = []
-        try:
-            journal.commit()
-        except Exception as error:  # noqa: BLE001 - whatever it is, nobody may go on as if it were written.
-            for future, _ in unanswered:
-                if not future.done():
-                    future.set_exception(JournalFailed(journal.path, str(error)))
-            broke = JournalError(journal.path, f"cannot be written: {error}", "make room for it")
-            with suppress(MailboxFull):  # Whatever is in there will fail, and so have the same effect.
-                self.context.ref.tell(JournalBroke(broke))
-            return
-        for future, answer in unanswered:
-            if not future.done():
-                future.set_result(answer)
-            elif isinstance(answer, Reservation):
-                self._booked(self.book.take_back(answer, at=time.time()))
+    def _journal_broke(self, error: JournalError) -> None:
+        with suppress(MailboxFull):  # Whatever is in there will fail, and so have the same effect.
+            self.context.ref.tell(JournalBroke(error))
 
     def _close_journal(self) -> None:
-        journal, self.journal = self.journal, None
-        if journal is None:
+        """Write what is left, and undo what was reserved for those who have had no answer: no call was made."""
+        writer, self.writer = self.writer, None
+        if writer is None:
             return
-        if self.commit_due is not None:
-            self.commit_due.cancel()
-        for future, answer in self.unanswered:
-            if future.done() and isinstance(answer, Reservation):
-                entry = self.book.take_back(answer, at=time.time())
-                if entry is not None:
-                    journal.append(entry)
+        journal, unanswered = writer.journal, writer.abandon()
         try:
-            journal.commit()
+            if not journal.is_broken:
+                for answer in unanswered:
+                    if isinstance(answer, Reservation) and (entry := self.book.take_back(answer, at=time.time())):
+                        journal.append(entry)
+                        self.publish(entry)
+                journal.commit()
         except sqlite3.Error as error:
             self.context.log.opt(exception=error).error("journal {!r} cannot be written", journal.path)
         finally:

@@ -50,7 +50,8 @@ class Journal:
         self._decoder = msgspec.json.Decoder(Entry)
         self._encoder = msgspec.json.Encoder()
         self._number = self._checksum = 0
-        self._is_broken = False
+        self.is_broken = False
+        """Whether a commit has failed, after which nothing is written any more."""
         self._refuse_beheaded()
         try:
             # Without a wait: another ledger that has it will not be gone in a moment.
@@ -115,7 +116,7 @@ class Journal:
 
     def append(self, entry: Entry) -> None:
         """Note an entry, to be written by the next `commit`; raises `JournalError` once one has failed."""
-        if self._is_broken:
+        if self.is_broken:
             raise JournalError(self.path, "could not be written before", "open it again")
         content = self._encoder.encode(entry)
         self._checksum = zlib.crc32(content, self._checksum)
@@ -130,7 +131,7 @@ class Journal:
 
     def commit(self) -> None:
         """Write what was appended, all of it or nothing; raises `sqlite3.Error`, and then never writes again."""
-        if not self._buffer or self._is_broken:
+        if not self._buffer or self.is_broken:
             return
         try:
             self._file.execute("BEGIN")
@@ -138,7 +139,7 @@ class Journal:
             self._file.execute("COMMIT")
         except BaseException:
             # What was not written must not be followed by anything that is.
-            self._is_broken = True
+            self.is_broken = True
             with suppress(sqlite3.Error):
                 self._file.execute("ROLLBACK")
             raise

@@ -56,6 +56,8 @@ class Reserve(Request[Reservation], frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if type(self.amount) is not int or not 0 <= self.amount <= MAX_MICROS:
             raise ValueError(f"amount must be a whole number of micro-units, from 0 to 2^63 - 1, got {self.amount!r}")
+        if self.budget is not None and type(self.budget) is not int:
+            raise TypeError(f"budget must be a whole number of micro-units, got {self.budget!r}; see to_micros")
         if type(self.accounts) is not tuple:
             raise TypeError(f"accounts must be a tuple of names, got {self.accounts!r}")
         if not (self.key.isascii() and self.provider.isascii()):

@@ -55,13 +55,13 @@ class Page:
         "is_closed",
         "limit",
         "name",
+        "on_hold",
         "open",
         "overcharged",
         "released",
         "reserved",
         "reserved_ever",
         "settled",
-        "unsettled",
         "used",
     )
 
@@ -69,8 +69,8 @@ class Page:
         self.name = name
         self.reserved = self.held = self.settled = self.used = 0
         self.reserved_ever = self.released = self.overcharged = 0
-        self.open = self.unsettled = 0
-        """The reservations of calls under way, and those that are not settled or released: these, and the held ones."""
+        self.open = self.on_hold = 0
+        """How many reservations belong to calls under way, and how many are held."""
         self.beyond = 0
         """How far it may be over its cap beside what was overcharged: the cap was lowered, or a call charged late."""
         self.is_alerted = self.is_closed = False

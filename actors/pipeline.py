@@ -254,7 +254,11 @@ class Pipeline:
     async def _pay_and_attempt(self, job: Job, choice: Choice) -> ProviderReply | None:
         """Reserve the money for a call, take what else it consumes, and make it; None for another choice."""
         target, waits = choice.target, choice.admitted is None
-        reservation = await self._spending.reserve(job, target, wait=waits)
+        try:
+            reservation = await self._spending.reserve(job, target, wait=waits)
+        except CallFailed as refusal:
+            # Nobody else may be paid either; what was paid before must be told all the same.
+            raise job.failure(refusal) from refusal
         if isinstance(reservation, BudgetExceeded):
             reservation.may_come = reservation.may_come and not waits
             job.refused[target.name] = job.broke[target.name] = reservation

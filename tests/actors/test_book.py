@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.book import MAX_RELEASED, Book, Short
+from actors.book import Book, Short
 from actors.errors import BudgetExceeded, Permanent
 from actors.ledger_errors import AlreadyPaid, StillUnsettled
 from actors.ledger_requests import Intent, Reservation, Reserve
 from actors.movements import Entry, MoneyHeld, MoneyReleased, MoneyReserved, MoneySettled
+from actors.postings import MAX_RELEASED
 
 NAMES = ("run", "batch", "alder", "birch")
 

@@ -15,8 +15,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from actors.alerts import AlertCleared, AlertRaised
 from actors.errors import BudgetExceeded
-from actors.ledger import Ledger, LedgerConfig
+from actors.ledger import Ledger
+from actors.ledger_config import LedgerConfig
 from actors.ledger_errors import AlreadyPaid, JournalError, JournalFailed, StillUnsettled
 from actors.ledger_journal import Journal
 from actors.ledger_requests import BookCall, GetHeld, GetStatement, Reservation, Reserve, Resolve
@@ -107,6 +109,38 @@ async def test_a_cap_that_is_changed_between_two_runs_holds_from_then_on(tmp_pat
     assert [one.cap for one in entries_of(path) if isinstance(one, CapChanged)] == [2000]
 
 
+async def test_an_account_beyond_its_alert_is_told_of_again_in_the_next_run(tmp_path):
+    path, alerts = tmp_path / "ledger.db", list[AlertRaised | AlertCleared]()
+    async with ActorSystem("first") as system:
+        ledger, _ = spawn(system, path)
+        for number in range(3):
+            ledger.tell(BookCall(await reserve(ledger, f"{number}", 800), "no"))
+        ledger.tell(BookCall(await reserve(ledger, "k", 800)))
+        await figures(ledger)
+    async with ActorSystem("second") as system:
+        for kind in (AlertRaised, AlertCleared):
+            system.events.subscribe(kind, alerts.append)
+        ledger, _ = spawn(system, path)
+        await figures(ledger)
+    assert [(type(one), one.subject) for one in alerts] == [(AlertRaised, "run")]
+
+
+async def test_a_ledger_that_is_stopped_before_it_has_answered_leaves_nothing_reserved(tmp_path):
+    path = tmp_path / "ledger.db"
+    async with ActorSystem("first") as system:
+        ledger, _ = spawn(system, path)
+        await figures(ledger)
+        asking = asyncio.create_task(reserve(ledger, "k"))
+        asyncio.get_running_loop().call_soon(ledger.stop)
+        outcome = (await asyncio.gather(asking, return_exceptions=True))[0]
+        await ledger.terminated()
+    async with ActorSystem("second") as system:
+        ledger, _ = spawn(system, path)
+        is_answered = isinstance(outcome, Reservation)
+        assert await figures(ledger) == (0, 100 if is_answered else 0, 0)
+        assert not is_answered
+
+
 async def test_an_account_that_was_taken_on_for_somebody_who_had_gone_can_still_be_taken_on(tmp_path):
     path = tmp_path / "ledger.db"
     async with ActorSystem("first") as system:
@@ -164,7 +198,7 @@ async def test_an_answer_comes_after_its_entry_is_on_disk_and_many_share_one_com
         ledger, made = spawn(system, tmp_path / "l.db")
         await figures(ledger)
         await asyncio.sleep(0)
-        journal: Any = made[0].journal
+        journal: Any = made[0].writer.journal
         before = journal.commits
         tasks = [asyncio.create_task(reserve(ledger, f"k{number}", 10)) for number in range(50)]
         commit, seen = journal.commit, []
@@ -278,7 +312,7 @@ async def test_what_cannot_be_written_is_not_allowed_and_the_ledger_begins_anew_
         system.events.subscribe(ActorFailed, failures.append)
         ledger, made = spawn(system, tmp_path / "l.db")
         first = await reserve(ledger, "a")
-        journal: Any = made[0].journal
+        journal: Any = made[0].writer.journal
         journal._file = FullDisk(journal._file)
         outcomes = await asyncio.gather(*(reserve(ledger, key) for key in "bc"), return_exceptions=True)
         assert [type(one) for one in outcomes] == [JournalFailed] * 2
@@ -294,7 +328,7 @@ async def test_a_booking_that_cannot_be_written_makes_the_ledger_begin_anew_and_
     async with ActorSystem("bank") as system:
         ledger, made = spawn(system, tmp_path / "l.db")
         first = await reserve(ledger, "a")
-        journal: Any = made[0].journal
+        journal: Any = made[0].writer.journal
         journal._file = FullDisk(journal._file)
         ledger.tell(BookCall(first))
         await asyncio.sleep(10)

@@ -1,0 +1,35 @@
+"""How a ledger keeps its book."""
+
+from __future__ import annotations
+
+import msgspec
+
+from actors.ledger_journal import Safety  # noqa: TC001 - msgspec resolves the annotations below.
+
+
+class LedgerConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """How a ledger keeps its book.
+
+    An alert is raised where `alert_percent` of a cap is used. `max_paid_keys` are remembered after they were paid; a
+    journal knows the others too. `max_waiting` may wait for money, and a question may take `question_timeout` seconds.
+    `safety` says what a journal outlives: the process ("normal"), or a power cut too ("full").
+    """
+
+    alert_percent: int = 80
+    max_paid_keys: int = 100_000
+    max_waiting: int = 100_000
+    question_timeout: float = 600.0
+    safety: Safety = "normal"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.alert_percent <= 100:
+            raise ValueError(f"alert_percent must be > 0 and at most 100, got {self.alert_percent}")
+        if self.max_paid_keys < 1:
+            raise ValueError(f"max_paid_keys must be >= 1, got {self.max_paid_keys}")
+        if self.max_waiting < 0:
+            raise ValueError(f"max_waiting must be >= 0, got {self.max_waiting}")
+        if not self.question_timeout > 0:
+            raise ValueError(f"question_timeout must be > 0 seconds, got {self.question_timeout}")
+
+
+DEFAULT_CONFIG = LedgerConfig()
