@@ -1,6 +1,7 @@
 """The cast: actors that make calls to unreliable, rate-limited, paid providers just work."""
 
 from actors.account import Account as Account
+from actors.agirails_discovery import AgirailsRegistry as AgirailsRegistry
 from actors.agirails_network import AgirailsNetwork as AgirailsNetwork
 from actors.agirails_network import Locked as Locked
 from actors.alerts import DEFAULT_RULES as DEFAULT_RULES
