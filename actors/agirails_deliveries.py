@@ -19,8 +19,12 @@ if TYPE_CHECKING:
     from actors.agirails_sdk import Books
 
 
+PAUSE = 4.0
+"""How many times as long as a reading took nothing is read after it."""
+
+
 class Deliveries:
-    """Tells those who wait that a transaction is delivered or over, at most `every` seconds late."""
+    """Tells those who wait that a transaction is delivered or over, about `every` seconds late."""
 
     def __init__(self, read: Callable[[], Awaitable[Books]], *, every: float) -> None:
         self._read = read
@@ -54,7 +58,7 @@ class Deliveries:
             except Exception as error:  # noqa: BLE001 - those who wait have their own deadlines; the next may succeed.
                 logger_for("agirails").warning("the books of AGIRAILS could not be read: {!r}", error)
             # Reading takes longer the more there is to read, and others want the processor too.
-            await asyncio.sleep(max(self._every, loop.time() - began))
+            await asyncio.sleep(max(self._every, PAUSE * (loop.time() - began)))
 
     def _tell(self, books: Books) -> None:
         for transaction_id, waiting in self._waiting.items():

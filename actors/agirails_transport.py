@@ -46,17 +46,18 @@ PROOF_WITHIN = 10.0
 class AgirailsTransport:
     """The door to one provider of an `AgirailsNetwork`, made by its method `transport`.
 
-    It is idempotent by key: whoever repeats a call goes on with the transaction that bears its key, whatever became of
-    the first caller, also in another process and after a restart, and so it is paid once. A provider may still run its
-    handler twice for one transaction, for the SDK does so where its own writings fail; one that must not has to look
-    at the transaction's id.
+    Whoever repeats a call goes on with the transaction that bears its key, whatever became of the first caller, also in
+    another process and after a restart, and so it is paid once. It is not declared idempotent all the same. A call that
+    may be repeated is cut off as soon as it is slow, and repeated; here an early cut would only leave money locked, and
+    a repetition wait for the same delivery. So a call has all of its time, and what is unknown then is looked up.
 
-    Of a call that ends in `OutcomeUnknown` the money stays locked. Closing the transport ends the waiting of the calls
-    under way in that manner, and returns once everything begun is written.
+    A provider may run its handler twice for one transaction, for the SDK does so where its own writings fail; one that
+    must not has to look at the transaction's id. Closing the transport ends the waiting of the calls under way, whose
+    money stays locked, and returns once everything begun is written.
     """
 
     paid = True
-    idempotent: Idempotent = "key"
+    idempotent: Idempotent = "no"
 
     def __init__(self, purchases: Purchases, *, name: str, address: str) -> None:
         self.provider = name
@@ -130,7 +131,7 @@ class AgirailsTransport:
             raise self._not_found_out(error) from error
 
     async def aclose(self) -> None:
-        """End the waiting of the calls under way, whose money stays locked. A call after this raises RuntimeError."""
+        """End the waiting of the calls under way. A call after this raises RuntimeError."""
         self._is_closed = True
         for progress in self._progress:
             progress.is_given_up = True

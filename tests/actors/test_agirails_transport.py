@@ -573,7 +573,7 @@ async def test_what_can_be_reconciled_says_so(town: Town):
 
     assert isinstance(door, LooksUp)
     assert isinstance(door, Cancels)
-    assert (door.paid, door.idempotent) == (True, "key")
+    assert (door.paid, door.idempotent) == (True, "no")
     assert await look_up(door) == NeverRan()
     listing = town.network.listing(town.provider("alder"), timeout=7.0)
     assert (listing.timeout, listing.transport().paid) == (7.0, True)
