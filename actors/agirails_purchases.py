@@ -109,10 +109,8 @@ class Purchases:
             work.close()  # It has ended, or never began.
 
     async def _buy(self, order: Order, progress: Progress) -> Transaction:
-        if progress.is_given_up:
-            raise self._given_up(order)
         try:
-            transaction = await self._opened(order)
+            transaction = await self._opened(order, progress)
         except Exception as error:
             raise classify_agirails(error, provider=order.name, stage="creating") from error
         if transaction.state not in UNPAID:
@@ -135,7 +133,7 @@ class Purchases:
     def _given_up(self, order: Order) -> NotAdmitted:
         return NotAdmitted(f"{order.name!r}: given up before anything was paid", provider=order.name)
 
-    async def _opened(self, order: Order) -> Transaction:
+    async def _opened(self, order: Order, progress: Progress) -> Transaction:
         """Return the transaction of an order, written down now if there was none."""
         books = await self._sdk.read()
         found = self._in(books, order)
@@ -144,6 +142,8 @@ class Purchases:
             await self._sdk.cancel(found)
             found = None
         if found is None:
+            if progress.is_given_up:
+                raise self._given_up(order)
             created = await self._sdk.create(
                 provider=order.provider,
                 requester=self.requester,
@@ -190,11 +190,15 @@ class Purchases:
         books = await self._sdk.read()
         transaction = self._in(books, order)
         if transaction is not None and self._may_be_called_off(transaction, books):
+            before, failed = transaction, None
             try:
                 await self._sdk.cancel(transaction)
-            finally:
-                books = await self._sdk.read()
+            except Exception as error:  # noqa: BLE001 - its provider may have been as quick; the books know.
+                failed = error
+            books = await self._sdk.read()
             transaction = self._in(books, order)
+            if failed is not None and transaction == before:
+                raise failed
         return transaction, books
 
     def _may_be_called_off(self, transaction: Transaction, books: Books) -> bool:

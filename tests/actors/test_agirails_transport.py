@@ -72,6 +72,28 @@ def fail_at(town: Town, monkeypatch: pytest.MonkeyPatch, step: str, times: int =
     monkeypatch.setattr(sdk, step, locked)
 
 
+class Gate:
+    """Holds up the first taking of a step before or after it has its effect, until it is opened."""
+
+    def __init__(self, town: Town, monkeypatch: pytest.MonkeyPatch, step: str, *, after: bool) -> None:
+        self.reached, self.opened = asyncio.Event(), asyncio.Event()
+        sdk = town.network._purchases._sdk
+        original = getattr(sdk, step)
+
+        async def held_up(*args: Any, **kwargs: Any) -> Any:
+            if self.reached.is_set():
+                return await original(*args, **kwargs)
+            self.reached.set()
+            if after:
+                result = await original(*args, **kwargs)
+                await self.opened.wait()
+                return result
+            await self.opened.wait()
+            return await original(*args, **kwargs)
+
+        monkeypatch.setattr(sdk, step, held_up)
+
+
 async def failure(door: AgirailsTransport, **changes: Any) -> CallFailed:
     with pytest.raises(CallFailed) as caught:
         await door.call(a_call(**changes))
@@ -379,13 +401,15 @@ async def test_a_writing_that_broke_after_it_was_done_is_known_by_its_effect(
         assert len(await town.network.locked()) == 1
     elif step == "release":
         await town.open_shop("alder", shout)
-        assert await door.call(a_call()) == HELLO
+        with monkeypatch.context() as patch:
+            patch.setattr(sdk, "release", original)
+            fail_at(town, patch, "release")
+            assert await door.call(a_call()) == HELLO
+        assert await town.network.settle() == PRICE
         assert await town.network.locked() == []
     else:
         await failure(door, timeout=0.3)
-        with pytest.raises(Transient):
-            await cancel(door)
-        assert await look_up(door) == NeverRan()
+        assert await cancel(door) == NeverRan()
 
 
 async def test_an_answer_that_is_no_json_is_lost_and_paid(town: Town):
@@ -426,6 +450,30 @@ async def test_a_dispute_keeps_the_money_held(town: Town):
     assert "is disputed" in str(await failure(door))
     assert await look_up(door) == UnderWay()
     assert [one.state for one in await town.network.locked()] == ["DISPUTED"]
+
+
+async def test_who_is_too_late_to_call_off_is_told_what_there_is_instead(town: Town, monkeypatch: pytest.MonkeyPatch):
+    door, runtime = town.door("alder"), await town.network._purchases._sdk._runtime()
+    await failure(door, timeout=0.3)
+    (held,) = await town.network.locked()
+    gate = Gate(town, monkeypatch, "cancel", after=False)
+    cancelling = asyncio.create_task(cancel(door))
+    await gate.reached.wait()
+    for state in ("IN_PROGRESS", "DELIVERED"):
+        await runtime.transition_state(held.transaction, state, '{"result":"HELLO"}')
+    gate.opened.set()
+
+    assert await cancelling == Answered(HELLO)
+
+
+async def test_what_cannot_be_called_off_now_is_still_held(town: Town, monkeypatch: pytest.MonkeyPatch):
+    door = town.door("alder")
+    await failure(door, timeout=0.3)
+    fail_at(town, monkeypatch, "cancel")
+
+    with pytest.raises(Transient, match="MockStateLockError"):
+        await cancel(door)
+    assert [one.state for one in await town.network.locked()] == ["COMMITTED"]
 
 
 async def test_a_call_that_is_called_off_while_it_waits_never_ran(town: Town):
@@ -522,6 +570,103 @@ async def test_time_may_run_out_at_any_point_of_a_call_and_what_is_said_of_the_m
         assert (error.charged, isinstance(error, OutcomeUnknown)) == (("held", True) if held else ("no", False))
         assert isinstance(await look_up(door, idempotency_key=key), UnderWay if held else NeverRan)
         assert await town.is_even()
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize(
+    ("step", "became", "found"),
+    [
+        ("read", "never made", NeverRan()),
+        ("create", "cancelled", NeverRan()),
+        ("lock", "listed", UnderWay()),
+        ("release", "settled", Answered(HELLO)),
+    ],
+)
+async def test_a_caller_who_goes_in_the_middle_of_a_step_is_gone_once_its_end_is_known(
+    town: Town, monkeypatch: pytest.MonkeyPatch, step: str, became: str, found: Finding, moment: str
+):
+    if step == "release":
+        await town.open_shop("alder", shout)
+    door, gate = town.door("alder"), Gate(town, monkeypatch, step, after=moment == "after")
+    call = asyncio.create_task(door.call(a_call()))
+    await gate.reached.wait()
+
+    for _ in range(3):  # However often it is told to.
+        call.cancel()
+        await asyncio.sleep(0)
+    looking = asyncio.create_task(look_up(door))
+    await asyncio.sleep(0)
+    assert not call.done()
+    gate.opened.set()
+
+    await asyncio.wait([call])
+    assert call.cancelled()
+    # Whoever looks meanwhile is told what it became, and not what it was in the middle.
+    assert await looking == found
+    assert await accounted_for(town, "key-1") == became
+    assert await town.is_even()
+
+
+async def test_time_that_runs_out_in_the_middle_of_a_step_is_told_by_what_it_led_to(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+):
+    door, ends = town.door("alder"), {"create": NotAdmitted, "lock": OutcomeUnknown}
+    for step, family in ends.items():
+        gate = Gate(town, monkeypatch, step, after=True)
+        asyncio.get_running_loop().call_later(0.3, gate.opened.set)
+        assert type(await failure(door, idempotency_key=step, timeout=0.1)) is family
+    assert await town.states() == ["CANCELLED", "COMMITTED"]
+
+
+async def test_an_answer_that_came_in_time_is_given_although_paying_for_it_took_longer(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+):
+    await town.open_shop("alder", shout)
+    gate = Gate(town, monkeypatch, "release", after=False)
+    call = asyncio.create_task(town.door("alder").call(a_call(timeout=1.0)))
+    await gate.reached.wait()
+    asyncio.get_running_loop().call_later(1.1, gate.opened.set)
+
+    assert await call == HELLO
+    assert await town.network.locked() == []
+
+
+async def test_writings_take_turns_among_all_doors_of_a_network(town: Town, monkeypatch: pytest.MonkeyPatch):
+    for name in ("alder", "birch"):
+        await town.open_shop(name, shout)
+    sdk, writing, most = town.network._purchases._sdk, [0], [0]
+    for step in ("create", "lock", "release", "cancel"):
+        original = getattr(sdk, step)
+
+        async def counted(*args: Any, original: Any = original, **kwargs: Any) -> Any:
+            writing[0] += 1
+            most[0] = max(most[0], writing[0])
+            try:
+                return await original(*args, **kwargs)
+            finally:
+                writing[0] -= 1
+
+        monkeypatch.setattr(sdk, step, counted)
+
+    doors = [town.door("alder"), town.door("birch")]
+    await asyncio.gather(*(doors[n % 2].call(a_call(idempotency_key=f"key-{n}")) for n in range(10)))
+
+    assert most == [1]
+
+
+async def test_a_door_that_closes_buys_nothing_more(town: Town, monkeypatch: pytest.MonkeyPatch):
+    door, gate = town.door("alder"), Gate(town, monkeypatch, "create", after=True)
+    calls = [asyncio.create_task(door.call(a_call(idempotency_key=f"key-{n}"))) for n in range(3)]
+    await gate.reached.wait()
+
+    closing = asyncio.create_task(door.aclose())
+    await asyncio.sleep(0)
+    assert not closing.done()
+    gate.opened.set()
+    await closing
+
+    assert all(call.done() and type(call.exception()) is NotAdmitted for call in calls)
+    assert await town.states() == ["CANCELLED"]
 
 
 async def test_many_callers_that_go_at_once_leave_nothing_behind(town: Town):
