@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _ADDRESS = re.compile("0x[0-9a-fA-F]{40}")
 
 
-class Locked(msgspec.Struct, frozen=True, kw_only=True):
+class LockedEscrow(msgspec.Struct, frozen=True, kw_only=True):
     """Money of ours in the escrow of a transaction: whose delivery it awaits, under which key, and in which state.
 
     COMMITTED and IN_PROGRESS await the provider; DELIVERED awaits `AgirailsNetwork.settle`. `deadline` is in seconds
@@ -103,10 +103,10 @@ class AgirailsNetwork:
         """Return what everybody on the network has, by address, in micro-units; what is in escrow is nobody's."""
         return (await self._purchases.read()).balances
 
-    async def locked(self) -> list[Locked]:
+    async def locked(self) -> list[LockedEscrow]:
         """Return all of our money that is in escrow, the oldest first."""
         return [
-            Locked(
+            LockedEscrow(
                 transaction=one.id,
                 provider=one.provider,
                 key=key_in(one.description) or "",

@@ -41,7 +41,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Progress:
-    """How far a purchase is: whether its money is locked, or may be, and whether anybody still wants it."""
+    """How far a purchase is: whether its money is locked, or gone, or may be; and whether anybody still wants it."""
 
     def __init__(self) -> None:
         self.is_locked = False
@@ -114,7 +114,7 @@ class Purchases:
         except Exception as error:
             raise classify_agirails(error, provider=order.name, stage="creating") from error
         if transaction.state not in UNPAID:
-            progress.is_locked = transaction.locked > 0
+            progress.is_locked = True
             return transaction
         if progress.is_given_up:
             await self._abandon(transaction)

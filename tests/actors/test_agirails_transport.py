@@ -257,6 +257,18 @@ async def test_a_repeated_call_is_answered_from_the_books_and_not_paid_again(tow
     assert await town.states() == ["SETTLED"]
 
 
+async def test_a_repeated_call_without_time_to_read_the_answer_does_not_say_that_nothing_was_paid(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+):
+    await town.open_shop("alder", shout)
+    door = town.door("alder")
+    await door.call(a_call())
+    monkeypatch.setattr(town.network._purchases._deliveries, "_read", lambda: forever(None))
+
+    assert isinstance(await failure(door, timeout=0.3), OutcomeUnknown)
+    assert await look_up(door) == Answered(HELLO)
+
+
 async def test_a_repeated_call_goes_on_waiting_for_what_the_first_has_paid(town: Town):
     door = town.door("alder")
     assert isinstance(await failure(door, timeout=0.3), OutcomeUnknown)
