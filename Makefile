@@ -24,12 +24,12 @@ demo: $(VENV)/.installed-cli ## Run a batch of requests over three providers tha
 test: $(VENV)/.installed-dev ## Run every test, doctest and documentation block.
 	@"$(VENV)/bin/pytest" $(PYTEST_ARGS)
 
-check: $(VENV)/.installed-dev ## Check format, lint, strict types and import contracts.
+check: $(VENV)/.installed-dev $(VENV)/linter/.installed ## Check format, lint, strict types and import contracts.
 	"$(VENV)/bin/ruff" format --check .
 	"$(VENV)/bin/ruff" check .
 	"$(VENV)/bin/basedpyright" --pythonpath "$(VENV)/bin/python"
 # Its cache would not notice that a module which others import has been added since.
-	"$(VENV)/bin/lint-imports" --no-cache
+	"$(VENV)/linter/bin/lint-imports" --no-cache
 
 format: $(VENV)/.installed-dev ## Format the code and apply the safe fixes of the linter.
 	"$(VENV)/bin/ruff" format .
@@ -47,6 +47,12 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/pip
 	@echo "Installing understudy and its development tools into $(VENV) (once) ..."
 	@$(PIP) install --quiet --editable '.[dev]' --constraint constraints.txt
 	@touch "$(VENV)/.installed-cli" "$@"
+
+# It reads the packages as text, so it needs none of what they import; what it needs itself does not go with that.
+$(VENV)/linter/.installed: .ci/import-linter.txt | $(VENV)/bin/pip
+	@"$(VENV)/bin/python" -m venv "$(VENV)/linter"
+	@"$(VENV)/linter/bin/python" -m pip --disable-pip-version-check install --quiet --requirement .ci/import-linter.txt
+	@touch "$@"
 
 # pip is the last thing that venv writes: where it exists, the environment is whole.
 $(VENV)/bin/pip:
@@ -68,7 +74,7 @@ $(VENV)/bin/pip:
 constraints: ## Refresh constraints.txt with the newest versions that pyproject.toml allows.
 	@rm -rf "$(VENV)-constraints"
 	@$(MAKE) --no-print-directory VENV="$(VENV)-constraints" "$(VENV)-constraints/bin/pip"
-	@"$(VENV)-constraints/bin/python" -m pip --disable-pip-version-check install --quiet --editable '.[cli,dev,http,test,uvloop]'
+	@"$(VENV)-constraints/bin/python" -m pip --disable-pip-version-check install --quiet --editable '.[agirails,cli,dev,http,test,uvloop]'
 	@sed -n '/^[^#]/q;p' constraints.txt > "$(VENV)-constraints/constraints.txt"
 	@"$(VENV)-constraints/bin/python" -m pip --disable-pip-version-check list --format=freeze --exclude-editable \
 		--exclude pip --exclude setuptools >> "$(VENV)-constraints/constraints.txt"

@@ -1,6 +1,9 @@
 """The cast: actors that make calls to unreliable, rate-limited, paid providers just work."""
 
 from actors.account import Account as Account
+from actors.agirails_discovery import AgirailsRegistry as AgirailsRegistry
+from actors.agirails_network import AgirailsNetwork as AgirailsNetwork
+from actors.agirails_network import LockedEscrow as LockedEscrow
 from actors.alerts import DEFAULT_RULES as DEFAULT_RULES
 from actors.alerts import AlertCleared as AlertCleared
 from actors.alerts import AlertRaised as AlertRaised

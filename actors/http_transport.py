@@ -2,7 +2,7 @@
 
 A call is `POST url` with `{"service": ..., "input": ...}` and the headers `Idempotency-Key` and `X-Request-Id`; the
 answer is `{"output": ..., "cost": "0.002"}`, the cost in US dollars as a string, and optional; or, with whatever
-status, `{"error": {"code": ..., "message": ...}}`. Health is a GET.
+status, `{"error": {"code": ..., "message": ...}}`. Health is a GET, and so is a document, such as a registry's list.
 """
 
 from __future__ import annotations
@@ -188,6 +188,16 @@ class HttpTransport:
         """Return if GET on the health path answers 2xx within `timeout` seconds; raises `CallFailed` if not."""
         request = self._open_client().build_request("GET", self._health_url)
         await self._exchange(request, within=timeout, paid=False)
+
+    async def fetch(self, *, timeout: float) -> bytes:  # noqa: ASYNC109 - as above.
+        """Return what a GET of the URL answers, which is paid for by nobody. Raises a member of `CallFailed`.
+
+        A refusal keeps the `Retry-After` that came with it.
+        """
+        arrived = await self._exchange(self._open_client().build_request("GET", self._url), within=timeout, paid=False)
+        if len(arrived.body) > self._max_reply_bytes:
+            raise Transient(f"{self.provider!r} sent more than {self._max_reply_bytes} bytes", provider=self.provider)
+        return arrived.body
 
     async def aclose(self) -> None:
         """Close all connections. A call after this raises `RuntimeError`."""

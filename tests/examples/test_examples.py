@@ -12,6 +12,11 @@ from runtime.simulation import explore, find_scenario
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SAYS = {
+    "agirails_market.py": [
+        "100 of 100 requests answered, by {'cedar': 100}",
+        "all that is under way is listed as held: True",
+        "balances + unreleased escrow == minted: True",
+    ],
     "concurrent_requests.py": [
         "18 done, ['text 7', 'text 17'] failed, in 4 s, 5 at once",
         "one every 0.2 s",

@@ -1,0 +1,146 @@
+"""The books of an AGIRAILS network, as its SDK keeps them: the only module that imports the SDK.
+
+That is put off until a network is first used, and then done in a thread: it takes a second and 80 MB. Nothing here
+waits, retries or decides, and nothing of the SDK's own types goes further; its errors do, as they are.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
+
+from actors.money import Micros  # noqa: TC001 - msgspec resolves this annotation
+from runtime import run_in_thread
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+UNPAID = frozenset({"INITIATED", "QUOTED"})
+"""The states of a transaction whose money has not left its requester."""
+UNDER_WAY = frozenset({"COMMITTED", "IN_PROGRESS"})
+"""The states in which a provider has yet to deliver, and the money is locked."""
+DELIVERED, DISPUTED, SETTLED, CANCELLED = "DELIVERED", "DISPUTED", "SETTLED", "CANCELLED"
+
+
+class Transaction(msgspec.Struct, frozen=True, kw_only=True):
+    """One transaction; `amount` is what was agreed, `locked` what its escrow still holds, in micro-units.
+
+    `deadline` is in seconds of the network's clock. `proof` is what the provider left on delivery, or "".
+    """
+
+    id: str
+    requester: str
+    provider: str
+    state: str
+    amount: Micros
+    locked: Micros
+    deadline: int
+    description: str
+    proof: str
+
+
+class Books:
+    """What the books said at one moment; `now` is in seconds of the network's clock, `balances` are by address."""
+
+    def __init__(self, state: Any) -> None:
+        self._state = state
+        self.now = int(state.blockchain.timestamp)
+        self.balances: dict[str, Micros] = {address: int(units) for address, units in state.balances.items()}
+
+    def transaction(self, transaction_id: str) -> Transaction | None:
+        """Return one transaction, or None where the books do not know it."""
+        found = self._state.transactions.get(transaction_id)
+        return None if found is None else self._typed(found)
+
+    def of(self, requester: str) -> Iterator[Transaction]:
+        """Yield the transactions of a requester, the first to be created first."""
+        for transaction in self._state.transactions.values():
+            if transaction.requester == requester.lower():
+                yield self._typed(transaction)
+
+    def _typed(self, transaction: Any) -> Transaction:
+        escrow = self._state.escrows.get(transaction.escrow_id)
+        return Transaction(
+            id=transaction.id,
+            requester=transaction.requester,
+            provider=transaction.provider,
+            state=transaction.state.value,
+            amount=int(transaction.amount),
+            locked=0 if escrow is None or escrow.released else int(escrow.amount),
+            deadline=transaction.deadline,
+            description=transaction.service_description or "",
+            proof=transaction.delivery_proof or "",
+        )
+
+
+class Sdk:
+    """What is read from and written to the books of the mock network in one directory.
+
+    Each writing rewrites one file under a lock, which is awaited for 5 seconds; whoever cancels one does not know
+    whether it took place. Raises ImportError where the SDK is not installed.
+    """
+
+    def __init__(self, state_directory: Path) -> None:
+        if importlib.util.find_spec("agirails") is None:
+            raise ImportError('AgirailsNetwork needs the SDK of AGIRAILS; write: pip install "understudy[agirails]"')
+        self._state_directory = state_directory
+        self._opened: Any = None
+
+    async def read(self) -> Books:
+        """Read the books as they are now, all of them: the SDK knows no smaller portion."""
+        return Books(await (await self._runtime()).get_state())
+
+    async def create(self, *, provider: str, requester: str, amount: Micros, deadline: int, description: str) -> str:
+        """Write down a transaction, which costs nothing yet, and return its id."""
+        runtime = await self._runtime()
+        created = await runtime.create_transaction(
+            _parameters(
+                provider=provider,
+                requester=requester,
+                amount=str(amount),
+                deadline=deadline,
+                # The mock's clock stands still, so a window for disputes would never end.
+                dispute_window=0,
+                service_description=description,
+            )
+        )
+        return cast("str", created)
+
+    async def lock(self, transaction: Transaction) -> None:
+        """Move the money of a transaction into its escrow: from now on its provider may work."""
+        await (await self._runtime()).link_escrow(transaction.id, str(transaction.amount))
+
+    async def release(self, transaction: Transaction) -> None:
+        """Pay the provider of a delivered transaction from its escrow."""
+        # The escrow of a transaction has its id. A change of state alone would leave the money where it is.
+        await (await self._runtime()).release_escrow(transaction.id)
+
+    async def cancel(self, transaction: Transaction) -> None:
+        """Call a transaction off, and have back what its escrow holds."""
+        await (await self._runtime()).transition_state(transaction.id, CANCELLED)
+
+    async def mint(self, address: str, amount: Micros) -> None:
+        """Make money out of nothing, as the mock network can."""
+        await (await self._runtime()).mint_tokens(address, str(amount))
+
+    async def _runtime(self) -> Any:
+        if self._opened is None:
+            opened = await run_in_thread(_open, self._state_directory)
+            # Somebody else may have been as quick.
+            self._opened = self._opened or opened
+        return self._opened
+
+
+def _open(state_directory: Path) -> Any:
+    from agirails.runtime.mock_runtime import MockRuntime  # noqa: PLC0415 - the import is what is put off.
+
+    return MockRuntime(state_directory)
+
+
+def _parameters(**fields: Any) -> Any:
+    from agirails.runtime.base import CreateTransactionParams  # noqa: PLC0415 - as above.
+
+    return CreateTransactionParams(**fields)
