@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from actors.bandit import ScoreAnswer, after_score
+from actors.book import Book
 from actors.breaker import isolate, release
 from actors.discovery import Discovery, registry_of
 from actors.errors import CallFailed, Permanent
@@ -96,7 +97,8 @@ class Supervisor(
     def started(self) -> None:
         context, market = self.context, self.market
         if self.ledger is None:
-            self.books: ActorRef[Any] = context.spawn(Ledger, name="ledger", mailbox=LEDGER_MAILBOX)
+            book = Book()  # Out here, where a restart of the ledger forgets nothing.
+            self.books: ActorRef[Any] = context.spawn(lambda: Ledger(book=book), name="ledger", mailbox=LEDGER_MAILBOX)
         else:
             self.books = self.ledger
         self.spending = Spending(self.books, context, market)
