@@ -118,7 +118,10 @@ class Reconciler:
         if finding is None or isinstance(finding, UnderWay):
             with suppress(CallFailed, RuntimeFault):
                 if target.can_cancel:
-                    finding = await self._gateways.cancel(target, held.call)
+                    called_off = await self._gateways.cancel(target, held.call)
+                    # That it cannot be called off before some time is no reason not to look it up before.
+                    if finding is None or not isinstance(called_off, UnderWay):
+                        finding = called_off
         return finding
 
     async def _book(self, held: HeldCall, finding: Known) -> None:

@@ -1,8 +1,8 @@
 """Paid agents on AGIRAILS, of which only one works: every request is answered, and every micro-unit accounted for.
 
 The real SDK, in its mock network. One agent crashes at every job, one hangs for ever, and neither says so: the money of
-what they have begun stays in escrow, where nobody can call it off. So a request that was paid for without an answer is
-paid for once more, to somebody else, and what the others hold is listed at the end. Needs the extra `agirails`.
+what they have begun stays in escrow, where nobody can call it off. So each request says that somebody else may be paid
+besides (`on_unknown="pay_again"`), and what the others hold is listed at the end. Needs the extra `agirails`.
 """
 
 import asyncio
@@ -16,7 +16,18 @@ from typing import Any
 from agirails import Agent, AgentConfig
 from agirails.runtime.mock_runtime import MockRuntime
 
-from actors import AgirailsNetwork, BreakerConfig, Done, Market, Provider, SmartRequest, Supervisor, robust_batch, usd
+from actors import (
+    AgirailsNetwork,
+    BreakerConfig,
+    Done,
+    GetHeld,
+    Market,
+    Provider,
+    SmartRequest,
+    Supervisor,
+    robust_batch,
+    usd,
+)
 from actors import to_micros as micros
 from runtime import ActorSystem
 
@@ -46,20 +57,17 @@ async def open_shop(name: str, directory: Path, handler: Callable[[Any, Any], Aw
     return agent
 
 
-async def serve(market: Market, left: list[SmartRequest]) -> Counter[str]:
+async def serve(market: Market, requests: list[SmartRequest]) -> Counter[str]:
     """Have every request answered, and count by whom."""
     answered_by: Counter[str] = Counter()
     async with ActorSystem("market", log=False) as system:
         supervisor = system.spawn(lambda: Supervisor(market), name="supervisor")
-        for _ in range(5):
-            unanswered: list[SmartRequest] = []
-            async with robust_batch(supervisor, left, max_concurrency=10, budget="10") as outcomes:
-                async for outcome in outcomes:
-                    if isinstance(outcome, Done) and outcome.result.output == outcome.item.input.upper():
-                        answered_by[outcome.result.provider] += 1
-                    else:
-                        unanswered.append(outcome.item)
-            left = unanswered  # Asked again as new requests, and so paid once more: this is where that is decided.
+        async with robust_batch(supervisor, requests, max_concurrency=10, budget="10") as outcomes:
+            async for outcome in outcomes:
+                if isinstance(outcome, Done) and outcome.result.output == outcome.item.input.upper():
+                    answered_by[outcome.result.provider] += 1
+        held = await supervisor.ask(GetHeld(), timeout=1.0)
+        print(f"{len(held)} calls may have been paid, and the ledger keeps ${usd(sum(one.amount for one in held))}")
     return answered_by
 
 
@@ -90,7 +98,10 @@ async def main(directory: Path) -> None:
         )
         for name, (address, reputation) in AGENTS.items()
     ]
-    requests = [SmartRequest(service="shout", input=f"text {number}", timeout=20.0) for number in range(100)]
+    requests = [
+        SmartRequest(service="shout", input=f"text {number}", timeout=20.0, on_unknown="pay_again")
+        for number in range(100)
+    ]
     answered_by = await serve(Market(providers=listings, breaker=BreakerConfig(open_for=30.0)), requests)
     print(f"{answered_by.total()} of {len(requests)} requests answered, by", dict(answered_by))
     closing.set()
