@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from actors.admission import Admitted
     from actors.gateway import Sending
     from actors.market import Listing
+    from actors.provider import Provider
     from actors.routing import Tried
     from actors.target import Target
 
@@ -34,6 +35,8 @@ class Job:
         self.listings: dict[str, Listing] = {}
         """The candidates as discovery found them for this request; its prices hold for all of its calls."""
         self.standing_back: tuple[str, ...] = ()
+        self.rated: dict[str, Provider] = {}
+        """Those of them whose answers were scored, as good as that has shown them to be."""
         self.signals: Signals = NO_SIGNALS
         self.unhealthy: tuple[str, ...] = ()
         self.tried: dict[str, Tried] = {}

@@ -16,7 +16,7 @@ import msgspec
 
 from actors.accounts import Accounts
 from actors.admission import Admission, Admitted, Later, admit, line_for_money, line_of, settle
-from actors.bandit import Answers, Bandit, ScoreAnswer, after_score, samples
+from actors.bandit import Answers, Bandit, ScoreAnswer, after_score, fallen, rated, samples
 from actors.breaker import BreakerState, Closed, HalfOpen, Open, isolate, release, share
 from actors.discovery import Discover, Discovery, registry_of
 from actors.errors import Attempt, CallFailed, ConnectionFailed, DeadlineTooShort, NoProvider, Permanent, RegistryDown
@@ -142,7 +142,7 @@ class Supervisor(
         if provider is None:
             raise Permanent(f"no answer to request {message.request_id!r} is remembered; name its provider")
         bandit = self.bandits.get(message.service, NEW_BANDIT)
-        self.bandits[message.service] = after_score(bandit, provider, message.score)
+        self.bandits[message.service] = after_score(bandit, provider, message.score, now=self.context.now())
 
     @handles(Isolate)
     def isolate(self, message: Isolate) -> None:
@@ -219,6 +219,12 @@ class Supervisor(
             ),
             *self._eased_in(job),
         )
+        bandit = self.bandits.get(message.service)
+        if bandit is not None:
+            providers = [listing.provider for listing in job.listings.values()]
+            job.rated = rated(bandit, providers, self.context.now())
+            if "bandit" not in message.strategies:  # It tries those again that fell, now and then.
+                job.standing_back += tuple(fallen(job.rated, providers))
         if not ADAPTIVE.isdisjoint(message.strategies):
             job.signals = self._signals(job, found.observed)
 
@@ -277,8 +283,7 @@ class Supervisor(
                 continue
             reply = await self._attempt(job, target, admitted)
             if reply is not None:
-                if "bandit" in job.message.strategies:
-                    self.answers.note(job.message.service, job.request_id, target.name)
+                self.answers.note(job.message.service, job.request_id, target.name)
                 return job.result(reply, target.name)
 
     def _choose(self, job: Job) -> tuple[Target, Admitted] | Wait:
@@ -311,7 +316,7 @@ class Supervisor(
     def _names(self, job: Job) -> list[str]:
         names = job.listings if job.held_at is None else (job.held_at,)
         # As declared: a provider that was ranked by what was observed last would never be asked again.
-        candidates = [job.listings[name].provider for name in names]
+        candidates = [job.rated.get(name) or job.listings[name].provider for name in names]
         unhealthy = (*job.unhealthy, *job.standing_back) if job.standing_back else job.unhealthy
         return in_order(
             candidates, tried=job.tried, strategies=job.message.strategies, unhealthy=unhealthy, signals=job.signals
