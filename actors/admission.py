@@ -20,6 +20,7 @@ from actors.breaker import (
     Refused,
     after_cancellation,
     after_failure,
+    after_inconclusive,
     failures_left,
     is_on_probation,
     share,
@@ -65,6 +66,8 @@ DOUBTED = 2
 """The failures in a row that are one too: a single one is nothing to wonder at."""
 CLOCK_ERROR = 1e-3
 """Seconds by which a timer may be early, and sums of times be off."""
+STILL_AT_WORK = 409
+"""The status of an answer to a call whose idempotency key is still at work."""
 UNPAID_FOR = 10.0
 """Seconds to leave a provider alone whose quota is exhausted."""
 
@@ -249,6 +252,9 @@ def settle(
     was_cut_off = timed_out and not had_its_time and (is_at_work or (timeout < own_timeout / 2 and not is_late))
     if answered:
         after = breaker_after_success(state.breaker, permit, now=now, config=breaker, random=random)
+    elif error is not None and error.status == STILL_AT_WORK and permit.probe:
+        # It works on what it was sent under this key before it was isolated; that tells nothing of what is sent now.
+        after = after_inconclusive(state.breaker, permit, now=now, config=breaker)
     elif error is not None and error.blames_provider and not was_cut_off:
         after = after_failure(state.breaker, permit, now=now, config=breaker, random=random)
     else:

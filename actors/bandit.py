@@ -1,5 +1,8 @@
 """Learns from its callers' scores whose answers are good, and forgets, so that a silent drop in quality shows.
 
+The strategy "bandit" draws from what is known, and so tries out those of whom little is. For all other strategies the
+scores correct what providers declare of their quality, and whoever fell far below the others stands back.
+
 Discounted Thompson sampling: a Beta posterior for each provider, of which all fade by a factor with each score, so that
 whoever was not tried lately becomes uncertain, and is tried again. Source: Raj and Kalyani, "Taming non-stationary
 bandits: a Bayesian approach" (arXiv:1707.09727, 2017); scores between 0 and 1 count in parts, and the prior is not
@@ -8,7 +11,9 @@ uniform but has the mean of what the provider declares, with the same weight.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping  # noqa: TC003 - msgspec resolves this annotation
+from statistics import median
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -27,6 +32,8 @@ PRIOR_CALLS = 2.0
 MIN_SHAPE = 0.05
 """The least parameter of a Beta distribution: below it, samples are 0 or 1 and nothing between."""
 MAX_ANSWERS = 10_000
+FALLEN = 0.3
+"""How far below the others the quality of a provider must be, for it to stand back: as for its ejection."""
 
 
 class ScoreAnswer(Request[None], frozen=True, kw_only=True):
@@ -50,25 +57,37 @@ class ScoreAnswer(Request[None], frozen=True, kw_only=True):
 class BanditConfig(msgspec.Struct, frozen=True, kw_only=True):
     """How long scores count: with each new one, all before it are multiplied by `discount`.
 
-    0.97 remembers about 1 / (1 - 0.97) = 33 scores of a service, over all of its providers.
+    0.97 remembers about 1 / (1 - 0.97) = 33 scores of a service, over all of its providers. Where scores correct what
+    is declared, which weighs as much as `prior_scores` scores just given, they also lose half of their weight in
+    `half_life` seconds: a single complaint, with no other score after it, must not be held against anybody for good.
     """
 
     discount: float = 0.97
+    prior_scores: float = 10.0
+    half_life: float = 300.0
 
     def __post_init__(self) -> None:
         if not 0 < self.discount <= 1:
             raise ValueError(f"discount must be above 0 and at most 1, got {self.discount}")
+        if not 0 < self.prior_scores < math.inf:
+            raise ValueError(f"prior_scores must be > 0 scores and finite, got {self.prior_scores}")
+        if not 0 < self.half_life < math.inf:
+            raise ValueError(f"half_life must be > 0 seconds and finite, got {self.half_life}")
 
 
 DEFAULT_BANDIT = BanditConfig()
 
 
 class Arm(msgspec.Struct, frozen=True):
-    """The scores of one provider, good and bad parts apart, as they counted at score number `step` of the service."""
+    """The scores of one provider, good and bad parts apart, as they counted at score number `step` of the service.
+
+    That was at `at`, in loop time.
+    """
 
     good: float = 0.0
     bad: float = 0.0
     step: int = 0
+    at: float = 0.0
 
 
 NO_SCORES = Arm()
@@ -81,18 +100,20 @@ class Bandit(msgspec.Struct, frozen=True):
     steps: int = 0
 
 
-def after_score(bandit: Bandit, provider: str, score: float, config: BanditConfig = DEFAULT_BANDIT) -> Bandit:
-    """Return what is known after an answer of `provider` was scored, from 0 to 1.
+def after_score(
+    bandit: Bandit, provider: str, score: float, config: BanditConfig = DEFAULT_BANDIT, *, now: float = 0.0
+) -> Bandit:
+    """Return what is known after an answer of `provider` was scored at `now`, from 0 to 1.
 
     >>> after_score(after_score(Bandit(), "a", 1.0), "a", 0.0).arms["a"]
-    Arm(good=0.97, bad=1.0, step=2)
+    Arm(good=0.97, bad=1.0, step=2, at=0.0)
     """
     if not 0 <= score <= 1:
         raise ValueError(f"score must be from 0 to 1, got {score}")
     arm, steps = bandit.arms.get(provider, NO_SCORES), bandit.steps + 1
     # The others fade as well, but only when they are looked at.
     kept = config.discount ** (steps - arm.step)
-    scored = Arm(arm.good * kept + score, arm.bad * kept + 1.0 - score, steps)
+    scored = Arm(arm.good * kept + score, arm.bad * kept + 1.0 - score, steps, now)
     return Bandit({**bandit.arms, provider: scored}, steps)
 
 
@@ -118,6 +139,43 @@ def samples(
         good, bad = posterior(bandit, provider, config)
         drawn[provider.name] = rng.betavariate(good, bad)
     return drawn
+
+
+def scored_quality(bandit: Bandit, provider: Provider, now: float, config: BanditConfig = DEFAULT_BANDIT) -> float:
+    """Return from 0 to 1 how good a provider is at `now`, by what it declares and by its scores; see `BanditConfig`.
+
+    >>> from actors.provider import Provider
+    >>> alder = Provider(name="alder", services={"s"}, reputation=90, success_rate=0.9)
+    >>> scored_quality(after_score(Bandit(), "alder", 0.0), alder, now=0.0)
+    0.8181818181818182
+    """
+    arm = bandit.arms.get(provider.name, NO_SCORES)
+    kept = config.discount ** (bandit.steps - arm.step) * math.exp2(-max(0.0, now - arm.at) / config.half_life)
+    declared = config.prior_scores * quality(provider)
+    return min(1.0, (declared + arm.good * kept) / (config.prior_scores + (arm.good + arm.bad) * kept))
+
+
+def rated(
+    bandit: Bandit, providers: Iterable[Provider], now: float, config: BanditConfig = DEFAULT_BANDIT
+) -> dict[str, Provider]:
+    """Return those providers that were scored, by name, with a `quality` that is what their scores have made of it."""
+    found: dict[str, Provider] = {}
+    for provider in providers:
+        if provider.name in bandit.arms:
+            scored = scored_quality(bandit, provider, now, config)
+            found[provider.name] = msgspec.structs.replace(provider, reputation=100 * scored, success_rate=scored)
+    return found
+
+
+def fallen(rated: Mapping[str, Provider], providers: Iterable[Provider]) -> list[str]:
+    """Name the providers that should stand back: `rated` far below what the others are in the middle (median)."""
+    qualities = {one.name: quality(rated.get(one.name, one)) for one in providers}
+    return [
+        name
+        for name in rated
+        if (others := [good for other, good in qualities.items() if other != name])
+        and median(others) - qualities[name] > FALLEN
+    ]
 
 
 def without(bandit: Bandit, keep: Iterable[str]) -> Bandit:

@@ -258,6 +258,19 @@ def after_cancellation(state: BreakerState, permit: Permit, *, now: float) -> Br
     return state
 
 
+def after_inconclusive(state: BreakerState, permit: Permit, *, now: float, config: BreakerConfig) -> BreakerState:
+    """Return the state after a call that found the provider alive, and does not tell whether it is well.
+
+    A breaker that is half-open makes its next probe after its first wait, however long the last one was.
+
+    >>> after_inconclusive(HalfOpen(3, 30.0, 4), Permit(3, probe=True, admitted=0.0), now=1.0, config=BreakerConfig())
+    Open(epoch=4, until=6.0, reopened=4)
+    """
+    if isinstance(state, HalfOpen) and permit.epoch == state.epoch:
+        return Open(state.epoch + 1, until=now + config.open_for, reopened=state.reopened)
+    return state
+
+
 def isolate(state: BreakerState) -> Isolated:
     """Return the state in which every call is refused until `release`."""
     return state if isinstance(state, Isolated) else Isolated(state.epoch + 1)

@@ -72,8 +72,11 @@ class FairQueue(Generic[T]):
         self._arrivals = 0
         self._swept_above = MIN_SWEPT
 
-    def join(self, item: T, tenant: str = "default", *, cost: float = 1.0) -> None:
-        """Put an item, which must not be there yet, at the end of its tenant's line; serving it costs `cost` (>= 0)."""
+    def join(self, item: T, tenant: str = "default", *, cost: float = 1.0, returns: bool = False) -> None:
+        """Put an item, which must not be there yet, at the end of its tenant's line; serving it costs `cost` (>= 0).
+
+        One that `returns`, because it left the line for something that came to nothing, stands in front of it.
+        """
         if item in self._tenant_of:
             raise ValueError(f"{item!r} is in the queue already")
         if not 0 <= cost < math.inf:
@@ -88,6 +91,9 @@ class FairQueue(Generic[T]):
             owner.served_to = max(owner.served_to, self.virtual_time)
             self._waiting_weight += owner.weight
             self._waiting_tenants += 1
+            self._enter(owner)
+        elif returns:
+            owner.line.move_to_end(item, last=False)
             self._enter(owner)
 
     def first(self) -> Turn[T] | None:

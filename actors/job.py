@@ -25,6 +25,7 @@ from actors.waiting import Place
 
 if TYPE_CHECKING:
     from actors.money import Micros
+    from actors.provider import Provider
     from actors.reconciler import HeldCall
     from actors.routing import Tried
     from actors.target import Target
@@ -42,6 +43,8 @@ class Job:
         self.place = Place(message.tenant or message.account or "default")
         self.candidates: Candidates = NO_CANDIDATES
         self.standing_back: tuple[str, ...] = ()
+        self.rated: dict[str, Provider] = {}
+        """Those of them whose answers were scored, as good as that has shown them to be."""
         self.signals: Signals = NO_SIGNALS
         self.unhealthy: tuple[str, ...] = ()
         self.tried: dict[str, Tried] = {}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from actors.admission import Admission, Admitted, Later, Never, admit, line_of, settle
-from actors.bandit import Answers, Bandit, samples
+from actors.bandit import Answers, Bandit, fallen, rated, samples
 from actors.breaker import Closed
 from actors.discovery import Discover
 from actors.errors import (
@@ -123,8 +123,7 @@ class Pipeline:
             else:
                 reply = await self._pay_and_attempt(job, choice)
             if reply is not None:
-                if "bandit" in job.message.strategies:
-                    self.answers.note(job.message.service, job.request_id, job.last)
+                self.answers.note(job.message.service, job.request_id, job.last)
                 return job.result(reply)
 
     # Found.
@@ -138,8 +137,18 @@ class Pipeline:
             raise RegistryDown(message.service, str(error)) from error
         job.candidates = candidates = self._providers.candidates(found, message.needs, message.service)
         job.standing_back = (*candidates.standing_back(), *self._providers.eased_in(candidates))
+        bandit = self.bandits.get(message.service)
+        if bandit is not None:
+            self._rate(job, bandit)
         if not ADAPTIVE.isdisjoint(message.strategies):
             job.signals = self._signals(job, found.observed)
+
+    def _rate(self, job: Job, bandit: Bandit) -> None:
+        """Let scores correct what is declared, and let whoever fell far below the others stand back."""
+        providers = [listing.provider for listing in job.candidates.listings.values()]
+        job.rated = rated(bandit, providers, self._now())
+        if "bandit" not in job.message.strategies:  # It tries those again that fell, now and then.
+            job.standing_back += tuple(fallen(job.rated, providers))
 
     def _signals(self, job: Job, observed: Mapping[str, Observed]) -> Signals:
         """Return what the adaptive strategies go by, drawn once for each request."""
@@ -167,13 +176,13 @@ class Pipeline:
     def _names(self, job: Job) -> Sequence[str]:
         """Return those who may be called, the one to call first in front."""
         strategies, tried, held_at = job.message.strategies, job.tried, job.held_at
-        if not (tried or held_at or job.unhealthy or job.standing_back):
+        if not (tried or held_at or job.unhealthy or job.standing_back or job.rated):
             ranked = job.candidates.ranked(strategies[0])
             if ranked is not None:
                 return ranked
         listings = job.candidates.listings
         return in_order(
-            [listings[name].provider for name in (listings if held_at is None else (held_at,))],
+            [job.rated.get(name) or listings[name].provider for name in (listings if held_at is None else (held_at,))],
             tried=tried,
             strategies=strategies,
             unhealthy=(*job.unhealthy, *job.standing_back),

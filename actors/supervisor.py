@@ -187,7 +187,9 @@ class Supervisor(
         if provider is None:
             raise Permanent(f"no answer to request {message.request_id!r} is remembered; name its provider")
         bandits = self.pipeline.bandits
-        bandits[message.service] = after_score(bandits.get(message.service, NEW_BANDIT), provider, message.score)
+        bandits[message.service] = after_score(
+            bandits.get(message.service, NEW_BANDIT), provider, message.score, now=self.context.now()
+        )
 
     @handles(Isolate)
     def isolate(self, message: Isolate) -> None:

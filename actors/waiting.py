@@ -29,14 +29,19 @@ class Wait(msgspec.Struct, frozen=True):
 
 
 class Place:
-    """One request in the lines; it keeps its place in each for as long as it waits there."""
+    """One request in the lines; it keeps its place in each for as long as it waits there.
 
-    __slots__ = ("lines", "tenant", "waiter")
+    Where it left a line to be served elsewhere, and comes back because nothing came of it, it stands in front.
+    """
+
+    __slots__ = ("left", "lines", "tenant", "waiter")
 
     def __init__(self, tenant: str = "default") -> None:
         self.tenant = tenant
         # No set: the order in which lines are left decides who is woken first.
         self.lines: tuple[Line, ...] = ()
+        self.left: tuple[Line, ...] = ()
+        """The lines that it has left unserved, and may come back to."""
         self.waiter: asyncio.Future[None] | None = None
 
     def wake(self) -> None:
@@ -57,7 +62,7 @@ class WaitingLines:
         if standing is None:
             return True
         if place not in standing:
-            standing.join(place, place.tenant)
+            self._join(standing, place, line)
             place.lines = (*place.lines, line)
         return front_of(standing) is place
 
@@ -76,6 +81,7 @@ class WaitingLines:
     def leave(self, place: Place, *, served: Line | None = None) -> None:
         """Leave every line: the request has ended, or goes on with what it waited for in the line `served`."""
         if place.lines:
+            place.left = tuple(line for line in place.lines if line != served)
             self._stand(place, (), served=served)
 
     def wake(self, line: Line) -> None:
@@ -96,10 +102,16 @@ class WaitingLines:
                 standing = self._lines.get(line)
                 if standing is None:
                     standing = self._lines[line] = FairQueue()
-                standing.join(place, place.tenant)
+                self._join(standing, place, line)
         for line in before:
             if line not in lines:
                 self._go(place, line, is_served=line == served)
+
+    def _join(self, standing: FairQueue[Place], place: Place, line: Line) -> None:
+        returns = line in place.left
+        if returns:
+            place.left = tuple(one for one in place.left if one != line)
+        standing.join(place, place.tenant, returns=returns)
 
     def _go(self, place: Place, line: Line, *, is_served: bool) -> None:
         standing = self._lines[line]

@@ -105,12 +105,12 @@ TROUBLES: dict[str, Trouble] = {
         scenario=later.bulk_against_interactive,
         must={"success": ">= 0.999", "interactive_p99": "<= 2"},
     ),
-    "global slowness": Trouble(promise="none", scenario=later.global_slowness, skipped=later.NO_HEDGE),
+    "global slowness": Trouble(promise="none", scenario=later.global_slowness, must=without("calls_per_reopen")),
     "silent quality drop": Trouble(
         promise="none",
         scenario=later.silent_quality_drop,
+        # Nobody can know of a wrong answer before it was given.
         must={"success": ">= 0.8", "amplification": "<= 1.05"},
-        skipped=later.NO_BANDIT,
     ),
 }
 """Every trouble by its name."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import msgspec
 
-from actors import BreakerConfig, Market, Supervisor, rank, to_micros
+from actors import BreakerConfig, Market, ScoreAnswer, Supervisor, rank, to_micros
 from actors.requests import SmartRequest
 from actors.simulation import simulated_registry
 from actors.smart_request import ANSWER_GRACE
@@ -43,6 +43,8 @@ class Reply(msgspec.Struct, frozen=True):
 
     output: Any
     is_success: bool = True
+    by: str | None = None
+    """Who gave the answer, where the contender says so."""
 
 
 class Client(Protocol):
@@ -57,6 +59,10 @@ class Client(Protocol):
         tenant: str | None = None,
     ) -> Reply:
         """Have one input worked on; raises where the contender admits that it failed."""
+        ...
+
+    def judge(self, reply: Reply, *, is_right: bool) -> None:
+        """Say whether an answer was right, for those who learn from that."""
         ...
 
 
@@ -87,7 +93,12 @@ class Ours:
             tenant=tenant,
             weights={"tokens": tokens_of(question)},
         )
-        return Reply((await self.supervisor.ask(message, timeout=timeout + ANSWER_GRACE)).output)
+        result = await self.supervisor.ask(message, timeout=timeout + ANSWER_GRACE)
+        return Reply(result.output, by=result.provider)
+
+    def judge(self, reply: Reply, *, is_right: bool) -> None:
+        """Score the answer."""
+        self.supervisor.tell(ScoreAnswer(service=SERVICE, provider=reply.by, score=float(is_right)))
 
 
 @asynccontextmanager
@@ -99,7 +110,14 @@ async def ours(simulation: Simulation, providers: Sequence[TroubledProvider]) ->
         yield Ours(system.spawn(lambda: Supervisor(market, registry=registry), name="supervisor"))
 
 
-class TheSeed:
+class Deaf:
+    """Who has no use for what customers say of their answers."""
+
+    def judge(self, reply: Reply, *, is_right: bool) -> None:
+        """Do nothing."""
+
+
+class TheSeed(Deaf):
     """The page's "High-Reliability Production Setup", request by request, without its rate limit of 5 a second."""
 
     def __init__(self, providers: Sequence[seed_port.SeedProvider]) -> None:
@@ -160,7 +178,7 @@ async def the_seed(_simulation: Simulation, providers: Sequence[TroubledProvider
         yield TheSeed([offer(provider) for provider in providers])
 
 
-class ByHand:
+class ByHand(Deaf):
     """The stack composed by hand, with the same thresholds, waits and timeouts as ours."""
 
     def __init__(self, stack: HandStack) -> None:

@@ -28,15 +28,22 @@ MAX_WAIT = 150.0
 
 
 class Customers:
-    """All who make requests in one run."""
+    """All who make requests in one run; those who `judge` tell the contender whether its answers are right."""
 
     def __init__(
-        self, simulation: Simulation, client: Client, names: Collection[str], *, tenant: str | None = None
+        self,
+        simulation: Simulation,
+        client: Client,
+        names: Collection[str],
+        *,
+        tenant: str | None = None,
+        judge: bool = False,
     ) -> None:
         self.simulation = simulation
         self.client = client
         self.names = names
         self.tenant = tenant
+        self.judge = judge
         self.served: list[Served] = []
         self.dice = random.Random(f"{simulation.seed}/customers")
 
@@ -48,6 +55,8 @@ class Customers:
                 reply = await self.client.request(question, timeout=timeout, tenant=self.tenant)
             is_reported = reply.is_success
             by = next((name for name in self.names if reply.output == right_answer(name, question)), None)
+            if self.judge:
+                self.client.judge(reply, is_right=by is not None)
         except Exception as failure:  # noqa: BLE001 - contenders raise what they like.
             error = type(failure).__name__
         self.served.append(
@@ -77,13 +86,14 @@ async def drill(
     timeout: float = TIMEOUT,  # noqa: ASYNC109 - it is passed on.
     min_requests: int = MIN_REQUESTS,
     returns: bool = True,
+    judge: bool = False,
 ) -> Outcome:
     """Let `rate` customers a second come before, during and after a trouble; return the figures.
 
     They come until `min_requests` have been made and the failing provider is in full use again (if it `returns`).
     """
     async with contender(simulation, providers) as client, asyncio.TaskGroup() as group:
-        customers = Customers(simulation, client, [provider.name for provider in providers])
+        customers = Customers(simulation, client, [provider.name for provider in providers], judge=judge)
         watched = failing.name if failing is not None and returns else None
         number = 0
         while not is_over(customers, span, watched, number, min_requests):

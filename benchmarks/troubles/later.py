@@ -1,4 +1,4 @@
-"""Troubles for limits of several dimensions, for tenants, and for parts that the default configuration has not yet."""
+"""Troubles for limits of several dimensions, for tenants, and those that nobody but a customer sees."""
 
 from __future__ import annotations
 
@@ -19,10 +19,6 @@ if TYPE_CHECKING:
     from runtime.simulation import Simulation
 
 BULK = 200
-
-
-NO_HEDGE = "Market has no `hedge`: no request is hedged"
-NO_BANDIT = "no strategy of the default configuration learns from answers that turn out to be wrong"
 
 
 async def tokens_and_requests(simulation: Simulation, contender: Contender) -> Outcome:
@@ -76,7 +72,7 @@ async def global_slowness(simulation: Simulation, contender: Contender) -> Outco
 
 
 async def silent_quality_drop(simulation: Simulation, contender: Contender) -> Outcome:
-    """The preferred provider's answers are wrong from some time on, and look like any others."""
+    """The preferred provider's answers are wrong from some time on, and look like any others; customers say so."""
     providers = three(simulation)
     at = simulation.random.uniform(10.0, 20.0)
     span = Span(at, at + 90.0)
@@ -90,4 +86,5 @@ async def silent_quality_drop(simulation: Simulation, contender: Contender) -> O
         span=span,
         failing=providers[0],
         returns=False,
+        judge=True,
     )

@@ -31,12 +31,8 @@ def without(*names: str) -> Mapping[str, str]:
 
 
 class Trouble(msgspec.Struct, frozen=True, kw_only=True):
-    """A trouble: what the seed's page promises for it, how it is made, and what ours must reach in it.
-
-    `skipped` says why it cannot be run yet.
-    """
+    """A trouble: what the seed's page promises for it, how it is made, and what ours must reach in it."""
 
     promise: str
     scenario: Scenario
     must: Mapping[str, str] = msgspec.field(default_factory=lambda: dict(MUST))
-    skipped: str | None = None

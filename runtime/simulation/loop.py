@@ -114,15 +114,23 @@ class VirtualTimeLoop(ClosedLoop):
         """Tell whether anything has become ready in this turn."""
         return bool(self._ready)
 
-    def took_a_step(self, who: Any) -> None:
-        """Hear that a task, or None for a plain callback, has its turn; a simulation keeps a record of it."""
+    def took_a_step(self, number: float) -> None:
+        """Hear who has its turn: a task, by its number, or a plain callback, 0.0; a simulation keeps a record of it."""
 
     def _run_once(self) -> None:
         """Let everything run that is ready now, and first, where there is nothing, let time pass."""
         ready = self._ready
         if not ready:
             self._await_next_timer()
-        self._collect_due_timers()
+        if self._scheduled and self._scheduled[0]._when <= self.now:  # noqa: SLF001
+            self._collect_due_timers()
+        if len(ready) == 1:
+            # As in most turns.
+            self.unbegun.clear()
+            handle = ready.popleft()
+            if not handle._cancelled:  # noqa: SLF001
+                self._step(handle)
+            return
         batch = list(ready)
         ready.clear()
         if len(batch) > 1 and self.dice is not None:
@@ -167,18 +175,18 @@ class VirtualTimeLoop(ClosedLoop):
                 self._push_back(handle, self.held[task])
                 return
             del self.held[task]
-        self.took_a_step(task)
+        self.took_a_step(0.0 if task is None else getattr(task, "number", -1.0))
         self.steps += 1
         if self.step_cost:
             self.now += self.step_cost
             self._stands_since = self.steps
         handle._run()  # noqa: SLF001
         # Afterwards, so that no step is lost to those who clean up.
-        stood = self.steps - self._stands_since
-        if stood > self.max_steps_at_one_time - LOOKED_AT:
-            self._suspect(task, stood, self.max_steps_at_one_time, "at one and the same time")
-        if self.max_steps and self.steps > self.max_steps - LOOKED_AT:
-            self._suspect(task, self.steps, self.max_steps, "in the run")
+        steps = self.steps
+        if steps - self._stands_since > self.max_steps_at_one_time - LOOKED_AT:
+            self._suspect(task, steps - self._stands_since, self.max_steps_at_one_time, "at one and the same time")
+        if steps > self.max_steps - LOOKED_AT and self.max_steps:
+            self._suspect(task, steps, self.max_steps, "in the run")
 
     def _suspect(self, task: asyncio.Task[Any] | None, steps: int, limit: int, where: str) -> None:
         """Count who has the last steps before a limit, and raise at the limit."""

@@ -68,8 +68,8 @@ class SimulatedLoop(VirtualTimeLoop):
     def refused(self, error: NotSimulated) -> None:
         self._report(error)
 
-    def took_a_step(self, who: Any) -> None:
-        self._step_down(0.0 if who is None else getattr(who, "number", -1.0))
+    def took_a_step(self, number: float) -> None:
+        self._step_down(number)
         if self.steps % COLLECTED_EVERY == COLLECTED_EVERY - 1:
             gc.collect()
 

@@ -1,3 +1,4 @@
+import math
 import random
 from statistics import mean
 
@@ -11,12 +12,15 @@ from actors.bandit import (
     BanditConfig,
     ScoreAnswer,
     after_score,
+    fallen,
     posterior,
+    rated,
     samples,
+    scored_quality,
     without,
 )
 from actors.provider import Provider
-from actors.selection import Signals, select_best
+from actors.selection import Signals, quality, select_best
 
 
 def provider(name, **facts):
@@ -113,6 +117,60 @@ def test_a_score_leaves_the_state_before_it_alone():
     assert set(without(after_score(before, "b", 1.0), ["b"]).arms) == {"b"}
 
 
+def scored(scores, *, now=0.0):
+    bandit = Bandit()
+    for name, score in scores:
+        bandit = after_score(bandit, name, score, now=now)
+    return bandit
+
+
+def test_a_single_complaint_weighs_little_and_is_forgotten_with_time_and_ten_are_enough():
+    alder = provider("alder", reputation=90, success_rate=0.9)
+    once, often = scored([("alder", 0.0)]), scored([("alder", 0.0)] * 10)
+    assert scored_quality(Bandit(), alder, 0.0) == pytest.approx(0.9)
+    assert scored_quality(once, alder, 0.0) == pytest.approx(0.9 * 10 / 11)
+    assert scored_quality(once, alder, 300.0) == pytest.approx(0.9 * 10 / 10.5)
+    assert scored_quality(often, alder, 0.0) < 0.5
+    assert scored_quality(often, alder, 3600.0) > 0.89
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 1)), max_size=50),
+    st.floats(0, 100),
+    st.floats(0, 1),
+    st.floats(0, 1e6),
+)
+def test_what_scores_make_of_a_quality_lies_between_what_is_declared_and_what_was_scored(
+    scores, reputation, success_rate, now
+):
+    one, bandit = provider("a", reputation=reputation, success_rate=success_rate), scored(scores)
+    known = [quality(one), *(score for name, score in scores if name == "a")]
+    assert min(known) - 1e-9 <= scored_quality(bandit, one, now) <= max(known) + 1e-9
+    found = rated(bandit, [one], now)
+    assert set(found) == ({"a"} if len(known) > 1 else set())
+    if found:
+        assert quality(found["a"]) == pytest.approx(scored_quality(bandit, one, now))
+
+
+def test_the_strategies_that_look_at_quality_go_by_the_scores():
+    alder = provider("alder", reputation=90, success_rate=0.9, price=10)
+    birch = provider("birch", reputation=80, success_rate=0.8, price=11)
+    known = rated(scored([("alder", 1.0)] * 20 + [("alder", 0.0)] * 10), [alder, birch], 0.0)
+    assert select_best([alder, birch], "best").name == "alder"
+    assert select_best([known.get(one.name, one) for one in (alder, birch)], "best").name == "birch"
+
+
+def test_who_fell_far_below_the_others_stands_back_and_never_those_who_were_not_scored_or_are_alone():
+    alder, birch, cedar = (provider(name, reputation=80, success_rate=0.8) for name in ("alder", "birch", "cedar"))
+    bandit = scored([("alder", 0.0)] * 10)
+    known = rated(bandit, [alder, birch, cedar], 0.0)
+    assert fallen(known, [alder, birch, cedar]) == ["alder"]
+    assert fallen(known, [alder]) == []
+    assert fallen(rated(scored([("alder", 0.0)] * 2), [alder], 0.0), [alder, birch, cedar]) == []
+    worse = [provider(name, reputation=30, success_rate=0.3) for name in ("birch", "cedar")]
+    assert fallen(known, [alder, *worse]) == []
+
+
 @pytest.mark.parametrize("score", [-0.1, 1.1, float("nan")])
 def test_a_score_beyond_0_to_1_is_refused(score):
     with pytest.raises(ValueError, match="score must be from 0 to 1"):
@@ -127,10 +185,12 @@ def test_a_scored_answer_is_named_in_one_way():
             ScoreAnswer(service="s", score=1.0, **names)
 
 
-@pytest.mark.parametrize("discount", [0.0, 1.1])
-def test_an_impossible_discount_is_refused(discount):
-    with pytest.raises(ValueError, match="discount must be above 0"):
-        BanditConfig(discount=discount)
+@pytest.mark.parametrize(
+    "setting", [{"discount": 0.0}, {"discount": 1.1}, {"prior_scores": 0.0}, {"half_life": math.inf}], ids=str
+)
+def test_an_impossible_setting_is_refused_by_name(setting):
+    with pytest.raises(ValueError, match=next(iter(setting))):
+        BanditConfig(**setting)
 
 
 def test_the_latest_answers_are_remembered_each_for_one_score():

@@ -247,3 +247,35 @@ def test_what_cannot_be_is_refused():
         FairQueue({"x": 0.0})
     assert repr(queue) == "<FairQueue default 1>"
     assert "a" in queue
+
+
+def test_who_returns_stands_in_front_of_its_own_tenants_line_and_of_no_others():
+    queue: FairQueue[str] = FairQueue()
+    for item in ("a1", "a2", "a3"):
+        queue.join(item, "a")
+    queue.join("b1", "b")
+    assert queue.leave("a2")
+    assert queue.serve().item == "a1"
+    queue.join("a2", "a", returns=True)
+    assert [queue.serve().item for _ in range(3)] == ["b1", "a2", "a3"]
+    queue.join("a1", "a", returns=True)
+    assert queue.serve().item == "a1"
+
+
+@given(st.lists(st.tuples(st.sampled_from(["join", "return", "serve", "leave"]), st.sampled_from("ab")), max_size=60))
+def test_whoever_returns_is_the_next_of_its_tenant(steps):
+    queue: FairQueue[int] = FairQueue()
+    lines: dict[str, list[int]] = {"a": [], "b": []}
+    for number, (step, tenant) in enumerate(steps):
+        if step == "join":
+            queue.join(number, tenant)
+            lines[tenant].append(number)
+        elif step == "return":
+            queue.join(number, tenant, returns=True)
+            lines[tenant].insert(0, number)
+        elif step == "serve" and len(queue):
+            turn = queue.serve()
+            assert lines[turn.tenant].pop(0) == turn.item
+        elif step == "leave" and lines[tenant]:
+            assert queue.leave(lines[tenant].pop())
+    assert len(queue) == len(lines["a"]) + len(lines["b"])

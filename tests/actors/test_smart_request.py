@@ -157,3 +157,28 @@ async def test_scores_teach_the_bandit_who_answers_well():
         assert chosen[-50:].count("good") >= 45
         with pytest.raises(Permanent, match="no answer to request"):
             await supervisor.ask(ScoreAnswer(service="s", score=1.0, request_id="unheard of"), timeout=1.0)
+
+
+async def test_whose_answers_are_scored_badly_is_left_by_every_strategy_and_tried_again_later():
+    def listing(name: str, price: int) -> Listing:
+        async def answer(_: ProviderCall) -> str:
+            return name
+
+        return Listing(
+            provider=Provider(name=name, services={"s"}, price=price, response_time=price / 100),
+            transport=lambda: FunctionTransport(answer, paid=True, idempotent="no"),
+        )
+
+    async with ActorSystem("scores", seed=1) as system:
+        supervisor = system.spawn(lambda: Supervisor(Market(providers=[listing("first", 10), listing("second", 20)])))
+        strategies = ("best", "cheapest", "fastest", "balanced", "least_loaded")
+        for strategy in strategies[:4]:
+            assert (await smart_request(supervisor, service="s", input=1, strategy=strategy)).provider == "first"
+        for _ in range(20):
+            result = await smart_request(supervisor, service="s", input=1, strategy="cheapest")
+            score = 0.0 if result.provider == "first" else 1.0
+            await supervisor.ask(ScoreAnswer(service="s", score=score, request_id=result.request_id), timeout=1.0)
+        for strategy in strategies:
+            assert (await smart_request(supervisor, service="s", input=1, strategy=strategy)).provider == "second"
+        await asyncio.sleep(3_600.0)
+        assert (await smart_request(supervisor, service="s", input=1, strategy="cheapest")).provider == "first"

@@ -630,6 +630,27 @@ async def test_who_fails_its_own_check_is_not_probed_and_costs_no_request_anythi
         await stage.assert_at_rest()
 
 
+async def test_who_was_a_probe_in_vain_is_served_in_its_turn_all_the_same():
+    a, b = Script(flaky("a"), lasts=0.1), Script("b", lasts=1.0)
+    config = BreakerConfig(open_for=2.5, jitter=0.0)
+    async with staged(
+        offer("a", a, price=1), offer("b", b, price=2, max_concurrency=1), retry=Retry(max_retries=0), breaker=config
+    ) as stage:
+        await asyncio.gather(*(stage.request(input="before") for _ in range(5)))
+        await asyncio.sleep(2.0)
+        stage.actor.providers.become(stage.actor.targets["a"], Open(7, until=now() + 2.5))
+        a.calls.clear()
+        b.calls.clear()
+        requests = []
+        for number in range(6):
+            requests.append(asyncio.create_task(stage.request(input=number)))
+            await steps(20)
+        await asyncio.gather(*requests)
+        assert [call.input for call in a.calls] == [3]
+        assert [call.input for call in b.calls] == [0, 1, 2, 3, 4, 5]
+        stage.assert_at_rest()
+
+
 async def test_a_check_that_fails_while_calls_would_succeed_is_found_out_and_no_longer_asked_for_advice():
     script, check = Script(*[flaky("a")] * 5, "done"), Checkup(flaky("check"))
     async with staged(offer("a", script, check=check), retry=Retry(max_retries=0), breaker=FRAGILE) as stage:
@@ -991,7 +1012,7 @@ async def test_a_request_whose_account_is_closed_makes_no_further_call():
         request = asyncio.create_task(stage.request(account="acc"))
         await steps(10)
         assert (await stage.ref.ask(CloseAccount(name="acc"), timeout=9)).settled == 0
-        with pytest.raises(Permanent, match="no open account"):
+        with pytest.raises(AllProvidersFailed, match="no open account"):
             await request
         assert len(script.calls) == 1
 
