@@ -67,6 +67,7 @@ from actors.events import BreakerHalfOpened as BreakerHalfOpened
 from actors.events import BreakerOpened as BreakerOpened
 from actors.events import CallEnded as CallEnded
 from actors.events import HealthChecked as HealthChecked
+from actors.events import Hedged as Hedged
 from actors.events import Overcharged as Overcharged
 from actors.events import Reconciled as Reconciled
 from actors.events import RequestEnded as RequestEnded

@@ -44,6 +44,15 @@ class Rerouted(Event, frozen=True, kw_only=True):
     attempt: int = 0
 
 
+class Hedged(Event, frozen=True, kw_only=True):
+    """A request that costs nothing is also sent to another provider, because the first takes unusually long."""
+
+    request_id: str
+    provider: str
+    beside: str
+    attempt: int = 0
+
+
 class RequestEnded(Event, frozen=True, kw_only=True):
     """A logical request has ended: by the answer of `provider`, or with `error`, the kind of failure."""
 

@@ -131,7 +131,7 @@ class Hedge:
                 tasks.append(loop.create_task(_awaited(second or call)))
             winner = await _first_to_succeed(tasks)
         finally:
-            await _end(tasks)
+            await see_ended(tasks)
         self.won += winner is not tasks[0]
         # The first one took at least that long, if it is not the winner, and was late.
         self._learn(loop.time() - began)
@@ -170,7 +170,7 @@ async def _first_to_succeed(tasks: list[asyncio.Task[T]]) -> asyncio.Task[T]:
     raise failure
 
 
-async def _end(tasks: list[asyncio.Task[Any]]) -> None:
+async def see_ended(tasks: list[asyncio.Task[Any]]) -> None:
     """Cancel what still runs, and see it end, also if that is cancelled meanwhile."""
     cancelled: asyncio.CancelledError | None = None
     while running := [task for task in tasks if not task.done()]:

@@ -52,7 +52,7 @@ class Job:
         self.broke: dict[str, BudgetExceeded] = {}
         """Those for whom there was no money when it was last asked for."""
         self.attempts: list[Attempt] = []
-        self.calls = 0
+        self.calls = self.under_way = 0
         self.last = ""
         """Who was called last."""
         self.cost = 0

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import msgspec
 
 from actors.breaker import BreakerConfig
+from actors.hedge import HedgeConfig
 from actors.market_reader import MarketError as MarketError
 from actors.market_reader import Table, TableReader, toml_type
 from actors.money import Amount, to_micros, usd
@@ -108,8 +109,10 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
 class Market(msgspec.Struct, frozen=True, kw_only=True):
     """Every provider that may be called, and the policies for calling them.
 
-    `budget` caps what is spent on all requests together, in dollars as str, int or Decimal (None: no cap). Raises
-    ValueError when there is no provider, or when two have the same name.
+    `budget` caps what is spent on all requests together, in dollars as str, int or Decimal (None: no cap). Calls that
+    cost nothing and may be repeated are hedged by `hedge` (None: never).
+
+    Raises ValueError when there is no provider, or when two have the same name.
     """
 
     providers: Sequence[Listing]
@@ -118,6 +121,7 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
     discovery: DiscoveryConfig = DiscoveryConfig()
     health: HealthConfig = HealthConfig()
     budget: Amount | None = None
+    hedge: HedgeConfig | None = HedgeConfig()
 
     def __post_init__(self) -> None:
         _canonical_budget(self)
@@ -210,6 +214,7 @@ def parse_market(text: str, *, path: str = "market") -> Market:
         discovery=_section(reader, document, "discovery", DiscoveryConfig),
         health=_section(reader, document, "health", HealthConfig),
         budget=_budget(reader, document, "budget"),
+        hedge=None if document.get("hedge") is False else _section(reader, document, "hedge", HedgeConfig),
     )
 
 

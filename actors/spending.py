@@ -84,7 +84,11 @@ class Spending:
             accounts=await self._accounts(job, listing),
             budget=job.message.budget,
             # Whoever is idempotent by nature may be asked, and paid, again while it is not known whether it was.
-            intent="repeat" if job.repeats(target) else "again" if job.may_pay_again or job.held else "first",
+            intent="repeat"
+            if job.repeats(target)
+            else "again"
+            if job.may_pay_again or job.held or job.under_way
+            else "first",
             wait=wait,
             holder=self._context.ref,
         )

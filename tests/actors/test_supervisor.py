@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import actors.pipeline as pipeline_module
+import actors.choosing as choosing_module
 from actors import (
     AllProvidersFailed,
     BreakerClosed,
@@ -648,7 +648,7 @@ async def test_who_was_a_probe_in_vain_is_served_in_its_turn_all_the_same():
         await asyncio.gather(*requests)
         assert [call.input for call in a.calls] == [3]
         assert [call.input for call in b.calls] == [0, 1, 2, 3, 4, 5]
-        stage.assert_at_rest()
+        await stage.assert_at_rest()
 
 
 async def test_a_check_that_fails_while_calls_would_succeed_is_found_out_and_no_longer_asked_for_advice():
@@ -1094,13 +1094,13 @@ async def test_a_provider_whose_limits_change_goes_by_the_new_ones():
 
 async def count_decisions(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> list[float]:
     decided: list[float] = []
-    true_admit = pipeline_module.admit
+    true_admit = choosing_module.admit
 
     def counting(*args: Any, **kwargs: Any) -> Any:
         decided.append(kwargs["now"])
         return true_admit(*args, **kwargs)
 
-    monkeypatch.setattr(pipeline_module, "admit", counting)
+    monkeypatch.setattr(choosing_module, "admit", counting)
     await stage.request()  # So that discovery knows.
     decided.clear()
     return decided
