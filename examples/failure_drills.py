@@ -242,9 +242,10 @@ async def cancellation_storm(simulation: Simulation) -> None:
         await asyncio.gather(*(ask(one, timeout=61.0) for one in requests[201:]))  # They open the breaker of alder.
         await asyncio.sleep(60.0 - simulation.now())  # Its wait is over: the next call is its probe.
         tasks = [asyncio.create_task(ask(one, timeout=61.0)) for one in requests[:200]]
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(1.5)  # A second of which its health check takes.
         (probe,) = map(int, alder.charged)  # The only call that has ever reached it.
-        others = simulation.random.sample([number for number in range(200) if number != probe], 179)
+        waiting = [number for number, task in enumerate(tasks) if number != probe and not task.done()]
+        others = simulation.random.sample(waiting, 179)
         say(f"{sum(tasks[number].cancel() for number in (probe, *others))} of 200 cancelled, with the probe, {probe}")
         ends = Counter(type(end).__name__ for end in await asyncio.gather(*tasks, return_exceptions=True))
         await ask(requests[200], timeout=61.0)  # If nobody has waited for alder, this is its next probe.
