@@ -45,11 +45,14 @@ class Customers:
         self.tenant = tenant
         self.judge = judge
         self.served: list[Served] = []
+        self.waiting: dict[Any, float] = {}
+        """When those who still wait came, the first in front."""
         self.dice = random.Random(f"{simulation.seed}/customers")
 
     async def request(self, question: Any, *, timeout: float = TIMEOUT) -> None:  # noqa: ASYNC109 - it is passed on.
         """Make one request, and note what came of it; one that is cancelled is not noted."""
         begun, error, by, is_reported = self.simulation.now(), None, None, False
+        self.waiting[question] = begun
         try:
             async with asyncio.timeout(timeout + PATIENCE):
                 reply = await self.client.request(question, timeout=timeout, tenant=self.tenant)
@@ -59,6 +62,8 @@ class Customers:
                 self.client.judge(reply, is_right=by is not None)
         except Exception as failure:  # noqa: BLE001 - contenders raise what they like.
             error = type(failure).__name__
+        finally:
+            del self.waiting[question]
         self.served.append(
             Served(
                 question=question,
@@ -69,6 +74,11 @@ class Customers:
                 error=error,
             )
         )
+
+    def served_in_turn(self) -> list[Served]:
+        """Return the requests before which nobody waits any more."""
+        first = next(iter(self.waiting.values()), math.inf)
+        return [one for one in self.served if one.begun < first]
 
     def wait(self, rate: float) -> float:
         """Return the seconds to the next who comes, of `rate` a second."""
@@ -110,4 +120,5 @@ def is_over(customers: Customers, span: Span, watched: str | None, number: int, 
         return False
     if watched is None or now >= span.until + MAX_WAIT:
         return True
-    return time_to_return(customers.served, watched, span) < math.inf
+    # One who still waits might break the row that tells of the return.
+    return time_to_return(customers.served_in_turn(), watched, span) < math.inf

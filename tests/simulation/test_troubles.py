@@ -13,10 +13,10 @@ import pytest
 
 from benchmarks.harness import met
 from benchmarks.troubles import TROUBLES, figure, ours
+from runtime.simulation import Simulation
 
 if TYPE_CHECKING:
     from benchmarks.troubles import Outcome
-    from runtime.simulation import Simulation
 
 SEEDS = 100
 
@@ -49,32 +49,32 @@ async def test_an_outage_costs_no_request_and_few_calls(simulation):
 
 @pytest.mark.simulate(seeds=SEEDS)
 async def test_a_brown_out_costs_no_request(simulation):
-    # Reached: 1.057 on average, 1.133 at worst. A probe that succeeds by luck brings back the whole load, not a part.
-    await survive(simulation, "brown-out", amplification="<= 1.18")
+    # Reached: 1.034 on average, 1.05 in 19 of 20 seeds, 1.11 at worst. Who fails half of its calls is found by ten
+    # failures of twenty calls at best, and is as likely as not to stay below the half for some twenty more; of 300
+    # requests ten are 1.033.
+    await survive(simulation, "brown-out", amplification="<= 1.14")
 
 
 @pytest.mark.simulate(seeds=SEEDS)
 async def test_a_small_provider_carries_all_while_the_others_are_down(simulation):
-    # Reached: 1.056 at worst, 25 calls on 450 requests: two breakers, each with its 5 failures and its probes.
-    await survive(simulation, "correlated outage", amplification="<= 1.07")
+    await survive(simulation, "correlated outage")
 
 
 @pytest.mark.simulate(seeds=SEEDS)
 async def test_a_flapping_provider_costs_no_request(simulation):
-    # Reached: 1.077 on average, 1.167 at worst, for the same reason, in each cycle of as little as 10 seconds.
-    await survive(simulation, "flapping", amplification="<= 1.2")
+    # Reached: 1.043 on average, 1.067 at worst: 5 failures, and two for each of four relapses, are 13 on 180 requests.
+    await survive(simulation, "flapping", amplification="<= 1.08")
 
 
 @pytest.mark.simulate(seeds=SEEDS)
 async def test_answers_that_come_too_late_are_not_waited_for_again_and_again(simulation):
-    # Reached: 20 seconds on average, 42 at worst: the last probe hangs for 10 before its wait of 25 begins.
-    await survive(simulation, "slow loris", amplification="<= 1.055", time_to_return="<= 55")
+    await survive(simulation, "slow loris")
 
 
 @pytest.mark.simulate(seeds=SEEDS)
 async def test_what_was_paid_too_late_is_not_paid_again(simulation):
-    # Reached: 24 seconds on average, 49 at worst, as above.
-    outcome = await survive(simulation, "slow loris, paid", time_to_return="<= 55")
+    # Reached: 17 seconds on average, 38 at worst: a probe that hangs for 10, the wait of 15 after it, the slow start.
+    outcome = await survive(simulation, "slow loris, paid", time_to_return="<= 45")
     # Whoever may have paid is told so; nobody else is refused.
     assert outcome.unknown == round(outcome.requests * (1 - outcome.success))
     assert outcome.success >= 0.9
@@ -82,15 +82,15 @@ async def test_what_was_paid_too_late_is_not_paid_again(simulation):
 
 @pytest.mark.simulate(seeds=SEEDS)
 async def test_one_call_at_a_time_finds_out_that_a_provider_still_hangs(simulation):
-    # Reached: 1.052 at worst, 17 calls on 330 requests, of which 10 were under way when it began to hang.
-    await survive(simulation, "half-open stampede", amplification="<= 1.065")
+    await survive(simulation, "half-open stampede")
 
 
 @pytest.mark.simulate(seeds=SEEDS)
 async def test_the_cheapest_provider_attracts_no_load_by_failing_fast(simulation):
-    # Reached: 1.044 on average, 1.08 at worst: it is closed again by what of its probes succeed, up to 30 %.
-    outcome = await survive(simulation, "fails fast", amplification="<= 1.11")
-    assert outcome.calls_in_trouble <= 0.15 * outcome.requests
+    # Reached: 1.030 on average, 1.061 at worst. Of its first calls up to 3 of 10 succeed, so that it takes 14 failures
+    # of 20 calls where there are no 5 in a row; a relapse costs one or two more.
+    outcome = await survive(simulation, "fails fast", amplification="<= 1.08")
+    assert outcome.calls_in_trouble <= 0.12 * outcome.requests
 
 
 # Limits.
@@ -108,14 +108,13 @@ async def test_a_limit_that_is_not_known_is_learned(simulation):
 
 @pytest.mark.simulate(seeds=SEEDS)
 async def test_a_storm_of_429s_costs_no_request(simulation):
-    # Reached: back after 29 seconds on average, 58 at worst; 1.056 calls each at worst, 12 on 180 requests.
-    await survive(simulation, "429 storm", amplification="<= 1.07", time_to_return="<= 75")
+    # Reached: 23 seconds on average, 37 at worst: a gate of 20, and the way back to the former pace.
+    await survive(simulation, "429 storm", time_to_return="<= 45")
 
 
 @pytest.mark.simulate(seeds=SEEDS)
 async def test_a_bill_that_is_not_paid_costs_no_request(simulation):
-    # Reached: 27 s on average, 39 s at worst of 25: the last gate was shut just before the bill was paid.
-    await survive(simulation, "quota exhausted", amplification="<= 1.06", time_to_return="<= 50")
+    await survive(simulation, "quota exhausted")
 
 
 @pytest.mark.simulate(seeds=SEEDS)
@@ -128,14 +127,30 @@ async def test_limits_of_tokens_and_of_requests_are_kept_together(simulation):
 
 @pytest.mark.simulate(seeds=SEEDS)
 async def test_a_herd_that_waits_for_recovery_is_served(simulation):
-    # Reached: 1.082 on average, 1.103 at worst: three breakers learn it each for itself, on 300 requests.
-    await survive(simulation, "herd at recovery", amplification="<= 1.13")
+    # Reached: 1.050 on average, 1.06 at worst. Three breakers with 5 failures each are 15 on 300 requests, and an
+    # answer that was on its way when all went down begins the row of one of them anew.
+    await survive(simulation, "herd at recovery", amplification="<= 1.08")
 
 
 @pytest.mark.simulate(seeds=SEEDS)
-async def test_overload_ends_with_its_cause(simulation):
-    # Reached: in most seeds after 15 to 60 s, in some not within 70 s: what was given up is worked on first.
+async def test_overload_adds_no_calls(simulation):
     await survive(simulation, "metastable overload", success_after=">= 0", time_to_return="<= inf")
+
+
+def test_overload_ends_with_its_cause_in_nearly_every_seed():
+    # Reached: back after 10 seconds on average, and within 40 with no failure after that in 98 of 100 seeds. In most of
+    # the others it cannot be: ten calls sent before the first was overdue, of 20 seconds each for two at a time, are
+    # 100 seconds of work that nobody waits for any more, and the spell is over after 20.
+    missed = []
+    for seed in range(100):
+        outcome = Simulation(seed, logs=False).run(overload).result
+        if outcome.time_to_return > 40 or outcome.more["success_after"] < 0.999:
+            missed.append((seed, outcome.time_to_return, outcome.more))
+    assert len(missed) <= 4, missed
+
+
+async def overload(simulation: Simulation) -> Outcome:
+    return await TROUBLES["metastable overload"].scenario(simulation, ours)
 
 
 @pytest.mark.simulate(seeds=SEEDS)
@@ -175,6 +190,8 @@ async def test_slowness_of_everybody_adds_no_calls(simulation):
 
 @pytest.mark.simulate(seeds=SEEDS)
 async def test_a_provider_whose_answers_turned_wrong_is_left(simulation):
+    # Reached: 90 % right on average, 87 % at worst, where customers say of each answer whether it was; it takes some
+    # ten wrong ones, and one in twenty after that, which find out whether it is well again.
     outcome = await survive(simulation, "silent quality drop", knows=False)
     assert outcome.calls_in_trouble <= 0.4 * outcome.requests
 
