@@ -63,8 +63,11 @@ async def bulk_against_interactive(simulation: Simulation, contender: Contender)
 
 
 async def global_slowness(simulation: Simulation, contender: Contender) -> Outcome:
-    """Everybody becomes slow at once: a second call to somebody else would only add to it."""
-    providers = three(simulation)
+    """Everybody becomes slow at once: a second call to somebody else would only add to it.
+
+    Calls cost nothing and may be repeated, so that they would be hedged.
+    """
+    providers = three(simulation, price=0, idempotent="nature")
     span = draw_span(simulation, least=30.0, most=60.0)
     slow = simulation.random.uniform(1.0, 4.0)
     simulation.inject(SlowLoris(provider="*", at=span.at, lasts=span.lasts, latency=slow))

@@ -103,7 +103,9 @@ async def test_a_limit_that_is_known_is_never_run_into(simulation):
 
 @pytest.mark.simulate(seeds=SEEDS)
 async def test_a_limit_that_is_not_known_is_learned(simulation):
-    await survive(simulation, "429, limit unknown")
+    # Reached: 1.028 on average, 1.044 in 19 of 20 seeds, 1.056 at worst: each look for a higher rate costs a 429, and
+    # ten of them are 1.056 on 180 requests.
+    await survive(simulation, "429, limit unknown", amplification="<= 1.07")
 
 
 @pytest.mark.simulate(seeds=SEEDS)
