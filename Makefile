@@ -22,7 +22,7 @@ demo: $(VENV)/.installed-cli ## Run a batch of requests over three providers tha
 	@"$(VENV)/bin/understudy" demo
 
 test: $(VENV)/.installed-dev ## Run every test, doctest and documentation block.
-	@"$(VENV)/bin/pytest" $(PYTEST_ARGS)
+	@"$(VENV)/bin/pytest" --numprocesses auto --dist worksteal $(PYTEST_ARGS)
 
 check: $(VENV)/.installed-dev $(VENV)/linter/.installed ## Check format, lint, strict types and import contracts.
 	"$(VENV)/bin/ruff" format --check .
