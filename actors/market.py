@@ -11,13 +11,17 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import msgspec
 
 from actors.breaker import BreakerConfig
+from actors.ejection import EjectionConfig
 from actors.hedge import HedgeConfig
 from actors.market_reader import MarketError as MarketError
 from actors.market_reader import Table, TableReader, toml_type
 from actors.money import Amount, to_micros, usd
+from actors.observed import ObservedConfig
 from actors.provider import Provider
+from actors.provider_watch import WatchConfig
 from actors.quota import REQUESTS, Quota, RateLimit, check_dimensions, quota_of
 from actors.retry import Retry
+from actors.retry_budget import RetryBudget
 from actors.transport import Idempotent  # noqa: TC001 - msgspec resolves this annotation when it decodes
 
 if TYPE_CHECKING:
@@ -26,6 +30,9 @@ if TYPE_CHECKING:
     from actors.transport import Transport
 
 S = TypeVar("S", bound=msgspec.Struct)
+
+
+RETRY_BUDGET_KEYS = ("ratio", "min_per_second", "max_tokens")
 
 
 def _check_positive(field: str, value: float, unit: str) -> None:
@@ -110,7 +117,8 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
     """Every provider that may be called, and the policies for calling them.
 
     `budget` caps what is spent on all requests together, in dollars as str, int or Decimal (None: no cap). Calls that
-    cost nothing and may be repeated are hedged by `hedge` (None: never).
+    cost nothing and may be repeated are hedged by `hedge` (None: never). Each provider has a `retry_budget` of its own,
+    and `watch` is what discovery makes of observations.
 
     Raises ValueError when there is no provider, or when two have the same name.
     """
@@ -122,6 +130,8 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
     health: HealthConfig = HealthConfig()
     budget: Amount | None = None
     hedge: HedgeConfig | None = HedgeConfig()
+    retry_budget: RetryBudget = RetryBudget()
+    watch: WatchConfig = WatchConfig()
 
     def __post_init__(self) -> None:
         _canonical_budget(self)
@@ -214,6 +224,8 @@ def parse_market(text: str, *, path: str = "market") -> Market:
         discovery=_section(reader, document, "discovery", DiscoveryConfig),
         health=_section(reader, document, "health", HealthConfig),
         budget=_budget(reader, document, "budget"),
+        retry_budget=_retry_budget(reader, document),
+        watch=_watch(reader, document),
         hedge=None if document.get("hedge") is False else _section(reader, document, "hedge", HedgeConfig),
     )
 
@@ -249,6 +261,24 @@ def _section(reader: TableReader, document: Table, name: str, struct: type[S]) -
     table = reader.table(document.get(name, {}), name, f"[{name}]")
     reader.refuse_unknown(table, name, struct.__struct_fields__)
     return reader.convert(table, name, struct)
+
+
+def _retry_budget(reader: TableReader, document: Table) -> RetryBudget:
+    name = "retry_budget"
+    table = reader.table(document.get(name, {}), name, f"[{name}]")
+    reader.refuse_unknown(table, name, RETRY_BUDGET_KEYS)
+    # It begins with what it usually begins with, or full where that is less.
+    most = table.get("max_tokens")
+    begin = {"tokens": most} if isinstance(most, int | float) and 1 <= most < RetryBudget().tokens else {}
+    return reader.convert(table | begin, name, RetryBudget)
+
+
+def _watch(reader: TableReader, document: Table) -> WatchConfig:
+    table = reader.table(document.get("watch", {}), "watch", "[watch]")
+    for name, struct in (("observed", ObservedConfig), ("ejection", EjectionConfig)):
+        inner = reader.table(table.get(name, {}), f"watch.{name}", f"[watch.{name}]")
+        reader.refuse_unknown(inner, f"watch.{name}", struct.__struct_fields__)
+    return _section(reader, document, "watch", WatchConfig)
 
 
 def _listing(reader: TableReader, entry: Table, key: str) -> Listing:

@@ -22,10 +22,10 @@ from actors.target import Target
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from actors.breaker import BreakerConfig, BreakerState
+    from actors.breaker import BreakerState
     from actors.found import Found
     from actors.gateways import Gateways
-    from actors.market import Listing
+    from actors.market import Listing, Market
     from actors.preflight import Requirement
     from actors.waiting import WaitingLines
     from runtime import Context
@@ -37,13 +37,14 @@ class Providers:
     def __init__(
         self,
         by_name: dict[str, Target],
-        breaker: BreakerConfig,
+        market: Market,
         context: Context,
         gateways: Gateways,
         lines: WaitingLines,
     ) -> None:
         self.by_name = by_name
-        self._breaker = breaker
+        self._breaker = market.breaker
+        self._retries = market.retry_budget
         self._context = context
         self._gateways = gateways
         self._lines = lines
@@ -106,7 +107,7 @@ class Providers:
         name = listing.provider.name
         target = self.by_name.get(name)
         if target is None:
-            self.by_name[name] = Target(listing)
+            self.by_name[name] = Target(listing, retries=self._retries)
         elif listing is not target.listing:
             if listing.max_concurrency != target.listing.max_concurrency:
                 self._gateways.close(target)  # It would go on to count by the old one.

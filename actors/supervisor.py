@@ -86,7 +86,9 @@ class Supervisor(
     ) -> None:
         self.market = market
         self.registry = registry or registry_of(market)
-        self.targets: dict[str, Target] = {one.provider.name: Target(one) for one in market.providers}
+        self.targets: dict[str, Target] = {
+            one.provider.name: Target(one, retries=market.retry_budget) for one in market.providers
+        }
         self.ledger = ledger
         self.quotas = self.begun = 0
         self.ended: Counter[str] = Counter()
@@ -104,8 +106,10 @@ class Supervisor(
         self.spending = Spending(self.books, context, market)
         self.gateways = Gateways(context, market.health)
         self.reconciler = Reconciler(self.gateways, self.spending, context)
-        self.providers = Providers(self.targets, market.breaker, context, self.gateways, self.lines)
-        discovery = context.spawn(lambda: Discovery(self.registry, market.discovery), name="discovery")
+        self.providers = Providers(self.targets, market, context, self.gateways, self.lines)
+        discovery = context.spawn(
+            lambda: Discovery(self.registry, market.discovery, watch=market.watch), name="discovery"
+        )
         self.pipeline = Pipeline(
             market, context, discovery, self.providers, self.gateways, self.lines, self.spending, self.reconciler
         )

@@ -13,6 +13,7 @@ from actors.gateway import Call, PromptCall
 from actors.probe_check import ProbeCheck
 from actors.reconciliation import Cancels, LooksUp
 from actors.requests import TargetStatus
+from actors.retry_budget import RetryBudget
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,13 +24,16 @@ if TYPE_CHECKING:
     from runtime import ActorRef
 
 
+DEFAULT_RETRIES = RetryBudget()
+
+
 class Target:
     """One provider: the state that admissions look at, its gateway while it is not isolated, and its record."""
 
-    def __init__(self, listing: Listing) -> None:
+    def __init__(self, listing: Listing, *, retries: RetryBudget = DEFAULT_RETRIES) -> None:
         self.name = listing.provider.name
         self.listing = listing
-        self.state = TargetState(quota=listing.quota(), limit=limit_of(listing))
+        self.state = TargetState(quota=listing.quota(), limit=limit_of(listing), retries=retries)
         self.gateway: ActorRef[Call | CheckHealth | LookUp | CallOff] | None = None
         self.idempotent: Idempotent = "no"
         self.call: type[Call] = Call

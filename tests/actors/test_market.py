@@ -301,3 +301,43 @@ def test_the_path_may_be_a_path_or_a_string(tmp_path):
     file.write_text(ALDER, encoding="utf-8")
     names = [load_market(path).providers[0].provider.name for path in (file, str(file))]
     assert names == ["alder", "alder"]
+
+
+def test_a_file_may_set_caps_retry_budgets_hedging_and_what_is_made_of_observations():
+    text = (
+        'budget = "25"\n' + ALDER + "\nbudget = '3.5'\n[retry_budget]\nratio = 0.2\nmax_tokens = 5\n"
+        "[watch]\nrenew_after = 2.0\n[watch.ejection]\nfailure_threshold = 9\n[hedge]\nratio = 0.01\n"
+    )
+    market = parse_market(text)
+    assert (market.budget, market.providers[0].budget) == ("25.00", "3.50")
+    assert (market.retry_budget.ratio, market.retry_budget.max_tokens, market.retry_budget.tokens) == (0.2, 5.0, 5.0)
+    assert (market.watch.renew_after, market.watch.ejection.failure_threshold) == (2.0, 9)
+    assert market.hedge is not None
+    assert market.hedge.ratio == 0.01
+    assert parse_market("hedge = false\n" + ALDER).hedge is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("budget = 2.5\n" + ALDER, 'budget: expected a string such as "0.002", got float (a float cannot hold'),
+        (ALDER + "\nbudget = 3\n", 'providers[0].budget: expected a string such as "0.002", got integer'),
+        (ALDER + "\n[retry_budget]\ntokens = 3.0", "retry_budget.tokens: unknown key; known are max_tokens, "),
+        (ALDER + "\n[retry_budget]\nmax_tokens = 0.5", "retry_budget: max_tokens must be finite and >= 1"),
+        (ALDER + "\n[watch.ejection]\nratio = 1", "watch.ejection.ratio: unknown key; known are eject_for, "),
+        (ALDER + "\n[hedge]\nratio = 2.0", "hedge: ratio must be above 0 and at most 1"),
+        (ALDER + "\n[[watch]]\n", "watch: expected a table under [watch]"),
+    ],
+)
+def test_what_is_wrong_in_these_is_named(text, message):
+    assert problem_of(text).startswith(message)
+
+
+def test_a_cap_written_as_a_float_is_refused_in_python_too():
+    listing = parse_market(ALDER).providers[0]
+    for make in (
+        lambda: Market(providers=[listing], budget=2.5),  # type: ignore[arg-type]
+        lambda: Listing(provider=listing.provider, transport=listing.transport, budget=2.5),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(TypeError, match="is a float, which cannot hold most cents exactly"):
+            make()
