@@ -24,7 +24,17 @@ from actors.alerts import (
     Rule,
     judge,
 )
-from actors.events import BreakerClosed, BreakerHalfOpened, BreakerOpened, CallEnded, RequestEnded, Rerouted, Retried
+from actors.events import (
+    BreakerClosed,
+    BreakerHalfOpened,
+    BreakerOpened,
+    CallEnded,
+    Hedged,
+    Reconciled,
+    RequestEnded,
+    Rerouted,
+    Retried,
+)
 from actors.metrics import Metrics
 from actors.readings import book_of, readings_of
 from actors.request_log import line_of
@@ -36,7 +46,17 @@ if TYPE_CHECKING:
     from actors.tallies import Book
     from runtime import Event, Subscription
 
-OBSERVED = (CallEnded, RequestEnded, Retried, Rerouted, BreakerOpened, BreakerHalfOpened, BreakerClosed)
+OBSERVED = (
+    CallEnded,
+    RequestEnded,
+    Retried,
+    Rerouted,
+    Hedged,
+    Reconciled,
+    BreakerOpened,
+    BreakerHalfOpened,
+    BreakerClosed,
+)
 
 MIN_COUNTED = 250
 """So many events, where they are pending, are counted in one turn of the loop: about a millisecond."""
@@ -100,7 +120,7 @@ class Monitor(Actor[GetMetrics | CheckRules]):
 
     Alerts are events, `AlertRaised` and `AlertCleared`, and log lines; `on_alert` is called with the events too, and
     should return soon. What it raises is logged and counted, and harms nobody. With `log_requests`, each call that
-    fails, each retry and reroute, and each request that fails is a log line as well.
+    fails, each retry, reroute and second call, what was found out later, and each request that fails is a log line too.
 
     It sees what is published once it has started: spawn it before the supervisor.
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from actors.events import CallEnded, RequestEnded, Rerouted, Retried
+from actors.events import CallEnded, Hedged, Reconciled, RequestEnded, Rerouted, Retried
+from actors.money import usd
 from actors.tallies import CANCELLED
 
 if TYPE_CHECKING:
@@ -50,6 +51,17 @@ def line_of(event: Event) -> LogLine | None:
             return _line(
                 event, "INFO", f"request {event.request_id} goes on to {event.provider}, away from {event.away_from}"
             )
+        case Hedged():
+            return _line(
+                event, "INFO", f"request {event.request_id} is also sent to {event.provider}: {event.beside} is late"
+            )
+        case Reconciled():
+            return _line(
+                event,
+                "INFO",
+                f"what became of request {event.request_id} at {event.provider} is known now: {event.found}, "
+                f"${usd(event.cost)}",
+            )
         case RequestEnded(error=str()) if event.error != CANCELLED:
             return _line(
                 event,
@@ -66,9 +78,11 @@ def reason_of(event: CallEnded | RequestEnded) -> str:
     return f"{event.error}: {event.detail}" if event.detail else str(event.error)
 
 
-def _line(event: CallEnded | RequestEnded | Retried | Rerouted, level: Level, text: str) -> LogLine:
+def _line(
+    event: CallEnded | RequestEnded | Retried | Rerouted | Hedged | Reconciled, level: Level, text: str
+) -> LogLine:
     # An event that ends nothing has no error, and no latency.
-    attempt = event.attempts if isinstance(event, RequestEnded) else event.attempt
+    attempt = event.attempts if isinstance(event, RequestEnded) else getattr(event, "attempt", None)
     error = reason_of(event) if isinstance(event, CallEnded | RequestEnded) else None
     return LogLine(
         level=level,

@@ -18,6 +18,7 @@ from actors import (
     CallEnded,
     CallFailed,
     FunctionTransport,
+    Hedged,
     Isolate,
     Listing,
     Market,
@@ -25,6 +26,7 @@ from actors import (
     Provider,
     ProviderCall,
     ProviderReply,
+    Reconciled,
     Release,
     RequestEnded,
     Retry,
@@ -42,7 +44,7 @@ from actors.alerts import (
     SuccessRateRule,
 )
 from actors.metrics import AmplificationSeen, Metrics
-from actors.monitor import GetMetrics, Memory, Monitor, MonitorConfig
+from actors.monitor import OBSERVED, GetMetrics, Memory, Monitor, MonitorConfig
 from actors.request_log import line_of
 from runtime import ActorFailed, ActorRestarted, ActorSystem, DeadLetter, Event, Message, handles
 
@@ -415,7 +417,7 @@ async def test_a_monitor_that_has_ended_is_subscribed_no_more(ending: str):
         subscribed = len(stage.system.events._subscriptions)
         getattr(stage.monitor, ending)()
         await asyncio.sleep(1)
-        assert len(stage.system.events._subscriptions) == subscribed - 7
+        assert len(stage.system.events._subscriptions) == subscribed - len(OBSERVED)
         assert await stage.request(3) == 3
     assert stage.of(DeadLetter, ActorFailed) == []
 
@@ -510,3 +512,13 @@ async def test_failures_that_are_the_callers_own_count_as_failures_of_the_reques
         metrics = await stage.metrics()
     assert metrics.services["s"].errors == {"Permanent": 2}
     assert stage.alerts == [("Raised", "success_rate", "s")]
+
+
+def test_a_second_call_and_what_is_found_out_later_have_a_line_each():
+    hedged = line_of(Hedged(request_id="r1", provider="birch", beside="alder", attempt=2))
+    found = line_of(Reconciled(request_id="r1", provider="alder", found="Answered", cost=8_000, output="late"))
+    assert hedged is not None
+    assert found is not None
+    assert hedged.text == "request r1 is also sent to birch: alder is late"
+    assert found.text == "what became of request r1 at alder is known now: Answered, $0.008"
+    assert (found.fields["request_id"], found.fields["provider"], found.fields["attempt"]) == ("r1", "alder", None)
