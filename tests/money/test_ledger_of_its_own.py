@@ -1,0 +1,159 @@
+"""A supervisor whose ledger outlives it: with a journal, with somebody to ask for more, and shared with another."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from actors import (
+    AlreadyPaid,
+    BudgetExceeded,
+    Done,
+    FunctionTransport,
+    GetHeld,
+    GetStatement,
+    Ledger,
+    Listing,
+    Market,
+    OutcomeUnknown,
+    Provider,
+    Retry,
+    SmartRequest,
+    StillUnsettled,
+    Supervisor,
+    robust_batch,
+    smart_request,
+    usd,
+)
+from runtime import ActorSystem
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from actors import ProviderCall, Statement
+
+
+class Shop:
+    """One provider, which charges 10 micro-units a call and breaks off those whose input is "break"."""
+
+    def __init__(self) -> None:
+        self.charged: list[str] = []
+
+    async def answer(self, call: ProviderCall) -> Any:
+        self.charged.append(call.idempotency_key)
+        await asyncio.sleep(0.1)
+        if call.input == "break":
+            raise ConnectionResetError("gone")
+        return call.input
+
+    def market(self, **terms: Any) -> Market:
+        listing = Listing(
+            provider=Provider(name="alder", services={"s"}, price=10),
+            transport=lambda: FunctionTransport(self.answer, paid=True, idempotent="no", provider="alder"),
+        )
+        return Market(providers=[listing], **{"retry": Retry(max_retries=0)} | terms)
+
+
+async def test_a_program_that_starts_again_pays_for_no_request_twice(tmp_path: Path):
+    journal, shop = tmp_path / "run.db", Shop()
+    async with ActorSystem("first") as system:
+        ledger = system.spawn(lambda: Ledger(journal=journal))
+        supervisor = system.spawn(lambda: Supervisor(shop.market(budget="0.001"), ledger=ledger))
+        for number in range(3):
+            await smart_request(supervisor, service="s", input="x", idempotency_key=f"order {number}")
+        with pytest.raises(OutcomeUnknown):
+            await smart_request(supervisor, service="s", input="break", idempotency_key="order 3")
+    async with ActorSystem("second") as system:
+        ledger = system.spawn(lambda: Ledger(journal=journal))
+        supervisor = system.spawn(lambda: Supervisor(shop.market(budget="0.001"), ledger=ledger))
+        for number in range(3):
+            with pytest.raises(AlreadyPaid):
+                await smart_request(supervisor, service="s", input="x", idempotency_key=f"order {number}")
+        with pytest.raises(StillUnsettled):
+            await smart_request(supervisor, service="s", input="break", idempotency_key="order 3")
+        assert (await smart_request(supervisor, service="s", input="y", idempotency_key="order 4")).output == "y"
+        run = await ledger.ask(GetStatement("run"), timeout=1.0)
+        assert (run.settled, run.held, run.reserved) == (40, 10, 0)
+        assert [one.key for one in await ledger.ask(GetHeld(), timeout=1.0)] == ["order 3"]
+    assert shop.charged == [f"order {number}" for number in range(5)]
+
+
+async def test_a_batch_goes_on_where_it_was_left_when_its_items_have_keys(tmp_path: Path):
+    journal, shop = tmp_path / "run.db", Shop()
+    items = [
+        SmartRequest(service="s", input=number, timeout=9.0, idempotency_key=f"item {number}") for number in range(20)
+    ]
+    done: list[int] = []
+
+    async def run(stop_after: int) -> None:
+        async with ActorSystem("run") as system:
+            ledger = system.spawn(lambda: Ledger(journal=journal))
+            supervisor = system.spawn(lambda: Supervisor(shop.market(), ledger=ledger))
+            async with robust_batch(supervisor, items, max_concurrency=1, account="batch", budget="1") as outcomes:
+                async for outcome in outcomes:
+                    if isinstance(outcome, Done):
+                        done.append(outcome.index)
+                        if len(done) == stop_after:
+                            break
+
+    await run(stop_after=7)
+    await run(stop_after=100)
+    assert done == list(range(20))
+    assert len(shop.charged) == len({*shop.charged}) == 20
+
+
+async def test_a_request_waits_while_somebody_is_asked_for_more_money():
+    asked: list[tuple[str, int]] = []
+
+    async def ask(statement: Statement, needed: int) -> str | None:
+        asked.append((statement.name, needed))
+        await asyncio.sleep(5.0)
+        return usd(25) if len(asked) == 1 else None
+
+    shop = Shop()
+    async with ActorSystem("asking") as system:
+        ledger = system.spawn(lambda: Ledger(on_exhausted=ask))
+        supervisor = system.spawn(lambda: Supervisor(shop.market(budget=usd(10)), ledger=ledger))
+        loop = asyncio.get_running_loop()
+        await smart_request(supervisor, service="s", input=1)
+        began = loop.time()
+        assert (await smart_request(supervisor, service="s", input=2)).output == 2
+        assert loop.time() - began == pytest.approx(5.1)
+        with pytest.raises(BudgetExceeded) as refused:
+            await smart_request(supervisor, service="s", input=3)
+        assert (refused.value.cap, refused.value.available) == ("run", 5)
+        with pytest.raises(BudgetExceeded):
+            await smart_request(supervisor, service="s", input=4)
+        assert asked == [("run", 10), ("run", 10)]
+
+
+async def test_nobody_is_called_while_somebody_is_being_asked_beyond_the_deadline():
+    async def never(_statement: Statement, _needed: int) -> str | None:
+        await asyncio.get_running_loop().create_future()
+        return None
+
+    shop = Shop()
+    async with ActorSystem("asking") as system:
+        ledger = system.spawn(lambda: Ledger(on_exhausted=never))
+        supervisor = system.spawn(lambda: Supervisor(shop.market(budget=usd(10)), ledger=ledger))
+        await smart_request(supervisor, service="s", input=1)
+        with pytest.raises(Exception, match="asked for money") as failed:
+            await smart_request(supervisor, service="s", input=2, timeout=3.0)
+        assert getattr(failed.value, "charged", None) == "no"
+        assert len(shop.charged) == 1
+        assert (await ledger.ask(GetStatement("run"), timeout=1.0)).reserved == 0
+
+
+async def test_two_supervisors_share_one_budget_to_the_last_micro_unit():
+    shop = Shop()
+    async with ActorSystem("shared") as system:
+        ledger = system.spawn(lambda: Ledger(accounts={"run": usd(95)}))
+        supervisors = [
+            system.spawn(lambda: Supervisor(shop.market(budget="1"), ledger=ledger), name=name) for name in "ab"
+        ]
+        requests = [smart_request(supervisors[number % 2], service="s", input=number) for number in range(20)]
+        outcomes = await asyncio.gather(*requests, return_exceptions=True)
+        assert sum(isinstance(one, BudgetExceeded) for one in outcomes) == 11
+        assert (await ledger.ask(GetStatement("run"), timeout=1.0)).settled == 10 * len(shop.charged) == 90
