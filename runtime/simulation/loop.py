@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import sys
 from collections import Counter
 from itertools import count
 from math import inf
@@ -58,6 +59,9 @@ class VirtualTimeLoop(ClosedLoop):
         self.max_steps = 0
         """The steps of the whole run; 0 for no limit."""
         self.max_steps_at_one_time = MAX_STEPS_AT_ONE_TIME
+        self.took_a_step: Callable[[float], object] = float
+        """Hears who has its turn, a task by its number or a plain callback, 0.0: a simulation keeps a record of it."""
+        self.pause_at = sys.maxsize
         self.held: dict[asyncio.Task[Any], float] = {}
         """Tasks that do not get a turn before a certain time."""
         self.unbegun: set[asyncio.Task[Any]] = set()
@@ -114,8 +118,8 @@ class VirtualTimeLoop(ClosedLoop):
         """Tell whether anything has become ready in this turn."""
         return bool(self._ready)
 
-    def took_a_step(self, number: float) -> None:
-        """Hear who has its turn: a task, by its number, or a plain callback, 0.0; a simulation keeps a record of it."""
+    def pause(self) -> None:
+        """Do what is to be done once in many steps; called when `pause_at` steps have been taken."""
 
     def _run_once(self) -> None:
         """Let everything run that is ready now, and first, where there is nothing, let time pass."""
@@ -183,6 +187,8 @@ class VirtualTimeLoop(ClosedLoop):
         handle._run()  # noqa: SLF001
         # Afterwards, so that no step is lost to those who clean up.
         steps = self.steps
+        if steps >= self.pause_at:
+            self.pause()
         if steps - self._stands_since > self.max_steps_at_one_time - LOOKED_AT:
             self._suspect(task, steps - self._stands_since, self.max_steps_at_one_time, "at one and the same time")
         if steps > self.max_steps - LOOKED_AT and self.max_steps:

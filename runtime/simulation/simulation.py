@@ -62,16 +62,18 @@ class SimulatedLoop(VirtualTimeLoop):
     def __init__(self, simulation: Simulation, dice: random.Random | None) -> None:
         super().__init__(dice)
         self.actor_engine = partial(SimulatedEngine, simulation)
-        self._step_down = simulation.trace.step
+        self._trace = simulation.trace
+        self.took_a_step = simulation.trace.step
+        self.pause_at = COLLECTED_EVERY
         self._report = simulation.refused
 
     def refused(self, error: NotSimulated) -> None:
         self._report(error)
 
-    def took_a_step(self, number: float) -> None:
-        self._step_down(number)
-        if self.steps % COLLECTED_EVERY == COLLECTED_EVERY - 1:
-            gc.collect()
+    def pause(self) -> None:
+        self.pause_at += COLLECTED_EVERY
+        self._trace.flush()
+        gc.collect()
 
 
 class Simulation:

@@ -47,20 +47,18 @@ class Trace:
         self._hash = hashlib.blake2b(digest_size=16)
         # One number for each step; floats hold them, and times, exactly.
         self._tape = array("d")
+        self.step = self._tape.append
+        """Takes down that something had its turn, by the number it was born with; nobody reads of it one by one."""
         self._encode = msgspec.msgpack.Encoder(enc_hook=stand_in, order="deterministic").encode
-
-    def step(self, number: float) -> None:
-        """Take down that something had its turn, by the number it was born with; nobody reads of it one by one."""
-        self._tape.append(number)
-        if len(self._tape) >= CHUNK:
-            self._flush()
 
     def add(self, what: str, subject: Any, detail: Any = None) -> None:
         """Take down what happened to whom."""
         now = self._now()
         self._entries.append(Entry(now, what, subject, detail))
-        self._tape.append(now)
+        self.step(now)
         self.step(-1.0 - zlib.crc32(self.encoded((what, subject, detail))))
+        if len(self._tape) >= CHUNK:
+            self.flush()
 
     def encoded(self, value: Any) -> bytes:
         """Return a value as bytes that are the same in every process."""
@@ -72,14 +70,15 @@ class Trace:
     @property
     def digest(self) -> str:
         """Tell two runs apart: 32 hexadecimal digits over everything that had its turn, in its order."""
-        self._flush()
+        self.flush()
         return self._hash.hexdigest()
 
     def tail(self, count: int) -> list[str]:
         """Return the last entries as lines."""
         return [str(entry) for entry in list(self._entries)[max(0, len(self._entries) - count) :]]
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Turn what was taken down so far into the digest, so that it takes no more memory."""
         self._hash.update(self._tape.tobytes())
         del self._tape[:]
 

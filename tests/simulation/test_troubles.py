@@ -103,9 +103,9 @@ async def test_a_limit_that_is_known_is_never_run_into(simulation):
 
 @pytest.mark.simulate(seeds=SEEDS)
 async def test_a_limit_that_is_not_known_is_learned(simulation):
-    # Reached: 1.028 on average, 1.044 in 19 of 20 seeds, 1.056 at worst: each look for a higher rate costs a 429, and
-    # ten of them are 1.056 on 180 requests.
-    await survive(simulation, "429, limit unknown", amplification="<= 1.07")
+    # Reached: 1.027 on average, within 1.05 in 99 of 100 seeds, 1.067 at worst. What is not stated is found by running
+    # into it, once in ten seconds: its pace grows for so long before it is tried whether the limit has been raised.
+    await survive(simulation, "429, limit unknown", amplification="<= 1.08")
 
 
 @pytest.mark.simulate(seeds=SEEDS)
