@@ -29,7 +29,9 @@ class Source(Generic[T]):
             self._async = aiter(items)
         else:
             self._sync = iter(items)
-        self._turn = asyncio.Lock()
+        self._is_asked = False
+        self._line: deque[asyncio.Future[None]] = deque()
+        """Those who wait for their turn to ask an async iterator."""
         self._count = 0
         self._is_used_up = False
 
@@ -38,8 +40,31 @@ class Source(Generic[T]):
         if self._async is None:
             return self._numbered(self._next_sync())
         # An async iterator must not be asked twice at the same time.
-        async with self._turn:
+        while self._is_asked:
+            await self._wait_for_turn()
+        self._is_asked = True
+        try:
             return self._numbered(await self._next_async(self._async))
+        finally:
+            self._is_asked = False
+            self._pass_turn_on()
+
+    async def _wait_for_turn(self) -> None:
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._line.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._pass_turn_on()
+            raise
+
+    def _pass_turn_on(self) -> None:
+        while self._line:
+            turn = self._line.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
 
     async def aclose(self) -> None:
         """Close a generator, so that its `finally` runs now and not some day."""
@@ -76,27 +101,38 @@ class Source(Generic[T]):
 
 
 class Outcomes(Generic[R]):
-    """The outcomes as they come: an async iterator that ends when the source and all work have."""
+    """The outcomes as they come: an async iterator that ends when the source and all work have.
 
-    def __init__(self, *, room: int, workers: int) -> None:
+    No more than `max_ahead` items are taken whose outcome was not consumed. Workers wait for that room before they take
+    an item, not with an outcome in hand; and those who wait are woken one by the other, each by whoever found room for
+    more, so that work which never waits is done by one of them, and work which does by all.
+    """
+
+    def __init__(self, *, max_ahead: int, workers: int) -> None:
         self._ready: deque[R] = deque()
-        self._room = room
+        self._room = max_ahead
         self._working = workers
-        # Workers whose outcome finds no room, and consumers who find no outcome; never both.
-        self._blocked: deque[tuple[R, asyncio.Future[None]]] = deque()
+        self._idle: deque[asyncio.Future[None]] = deque()
+        """Workers who wait for room."""
         self._consumers: deque[asyncio.Future[None]] = deque()
+        self._is_waking = False
+        """Whether a worker has been woken that has not looked yet."""
         self.error: Exception | None = None
         self.is_closed = False
 
-    async def put(self, outcome: R) -> None:
-        """Add an outcome, when there is room; once closed, drop it."""
-        if len(self._ready) < self._room:
-            self._ready.append(outcome)
+    async def take_room(self) -> None:
+        """Wait until one more item may be taken."""
+        while self._room == 0:
+            await self._wait_for_room()
+        self._room -= 1
+        if self._idle and self._room:
+            self._wake_worker()
+
+    def put(self, outcome: R) -> None:
+        """Add an outcome, for which room was taken."""
+        self._ready.append(outcome)
+        if self._consumers:
             self._wake_consumer()
-        elif not self.is_closed:
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._blocked.append((outcome, waiter))
-            await waiter
 
     def fail(self, error: Exception) -> None:
         """End with `error`, unless an earlier one is there, after the outcomes that are on their way."""
@@ -123,13 +159,31 @@ class Outcomes(Generic[R]):
                     raise self.error
                 raise StopAsyncIteration
             await self._wait_for_outcome()
-        outcome = self._ready.popleft()
-        if self._blocked:
-            late, waiter = self._blocked.popleft()
-            self._ready.append(late)
-            if not waiter.done():
-                waiter.set_result(None)
-        return outcome
+        self._room += 1
+        if self._idle and not self._is_waking:
+            self._wake_worker()
+        return self._ready.popleft()
+
+    async def _wait_for_room(self) -> None:
+        worker: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._idle.append(worker)
+        try:
+            await worker
+        except asyncio.CancelledError:
+            if worker.done() and not worker.cancelled():
+                # What woke it is for another now.
+                self._wake_worker()
+            raise
+        self._is_waking = False
+
+    def _wake_worker(self) -> None:
+        self._is_waking = False
+        while self._idle:
+            worker = self._idle.popleft()
+            if not worker.done():
+                worker.set_result(None)
+                self._is_waking = True
+                return
 
     async def _wait_for_outcome(self) -> None:
         consumer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -163,14 +217,16 @@ async def fan_out(
     if max_concurrency < 1:
         raise ValueError(f"max_concurrency must be >= 1, got {max_concurrency}")
     source = Source(items)
-    outcomes = Outcomes[R](room=max_concurrency, workers=max_concurrency)
+    outcomes = Outcomes[R](max_ahead=2 * max_concurrency, workers=max_concurrency)
 
     async def worker() -> None:
         try:
-            # Another worker's error ends the source for all.
-            while not outcomes.is_ending:
+            while True:
+                await outcomes.take_room()
+                if outcomes.is_ending:
+                    return  # Another worker's error ends the source for all.
                 number, item = await source.next()
-                await outcomes.put(await work(number, item))
+                outcomes.put(await work(number, item))
         except EndOfSource:
             pass
         except (asyncio.CancelledError, StopAsyncIteration) as error:
