@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -84,7 +85,11 @@ class Market:
             [*COMMAND, *arguments], cwd=self.folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
         assert process.stdout is not None
-        self.first = process.stdout.readline()
+        # Byte by byte: what a buffer reads beyond the line, `communicate` would not see any more.
+        line = b""
+        while not line.endswith(b"\n") and (byte := os.read(process.stdout.fileno(), 1)):
+            line += byte
+        self.first = line.decode()
         return process
 
 
