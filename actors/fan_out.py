@@ -19,6 +19,41 @@ class EndOfSource(Exception):
     """There are no more items. An exception of its own, because `work` may let any other escape."""
 
 
+class Waiters:
+    """Those who wait for the same thing, first come, first served; one who is cancelled then wakes the next instead."""
+
+    def __init__(self) -> None:
+        self._line: deque[asyncio.Future[None]] = deque()
+        self.is_waking = False
+        """Whether somebody has been woken who has not had a turn since."""
+
+    def __bool__(self) -> bool:
+        return bool(self._line)
+
+    async def wait(self) -> None:
+        """Wait to be woken."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._line.append(waiter)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled():
+                # What woke it is for another now.
+                self.wake()
+            raise
+        self.is_waking = False
+
+    def wake(self) -> None:
+        """Wake the first, if there is one."""
+        self.is_waking = False
+        while self._line:
+            waiter = self._line.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                self.is_waking = True
+                return
+
+
 class Source(Generic[T]):
     """The items to come, numbered from 0, for any number of workers; from an iterable or an async iterable."""
 
@@ -30,7 +65,7 @@ class Source(Generic[T]):
         else:
             self._sync = iter(items)
         self._is_asked = False
-        self._line: deque[asyncio.Future[None]] = deque()
+        self._line = Waiters()
         """Those who wait for their turn to ask an async iterator."""
         self._count = 0
         self._is_used_up = False
@@ -41,30 +76,13 @@ class Source(Generic[T]):
             return self._numbered(self._next_sync())
         # An async iterator must not be asked twice at the same time.
         while self._is_asked:
-            await self._wait_for_turn()
+            await self._line.wait()
         self._is_asked = True
         try:
             return self._numbered(await self._next_async(self._async))
         finally:
             self._is_asked = False
-            self._pass_turn_on()
-
-    async def _wait_for_turn(self) -> None:
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._line.append(turn)
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self._pass_turn_on()
-            raise
-
-    def _pass_turn_on(self) -> None:
-        while self._line:
-            turn = self._line.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
+            self._line.wake()
 
     async def aclose(self) -> None:
         """Close a generator, so that its `finally` runs now and not some day."""
@@ -112,27 +130,25 @@ class Outcomes(Generic[R]):
         self._ready: deque[R] = deque()
         self._room = max_ahead
         self._working = workers
-        self._idle: deque[asyncio.Future[None]] = deque()
+        self._idle = Waiters()
         """Workers who wait for room."""
-        self._consumers: deque[asyncio.Future[None]] = deque()
-        self._is_waking = False
-        """Whether a worker has been woken that has not looked yet."""
+        self._consumers = Waiters()
         self.error: Exception | None = None
         self.is_closed = False
 
     async def take_room(self) -> None:
         """Wait until one more item may be taken."""
         while self._room == 0:
-            await self._wait_for_room()
+            await self._idle.wait()
         self._room -= 1
         if self._idle and self._room:
-            self._wake_worker()
+            self._idle.wake()
 
     def put(self, outcome: R) -> None:
         """Add an outcome, for which room was taken."""
         self._ready.append(outcome)
         if self._consumers:
-            self._wake_consumer()
+            self._consumers.wake()
 
     def fail(self, error: Exception) -> None:
         """End with `error`, unless an earlier one is there, after the outcomes that are on their way."""
@@ -142,7 +158,7 @@ class Outcomes(Generic[R]):
         """Count one worker less; after the last, no more outcomes come."""
         self._working -= 1
         while self._working == 0 and self._consumers:
-            self._wake_consumer()
+            self._consumers.wake()
 
     @property
     def is_ending(self) -> bool:
@@ -158,50 +174,11 @@ class Outcomes(Generic[R]):
                 if self.error is not None:
                     raise self.error
                 raise StopAsyncIteration
-            await self._wait_for_outcome()
+            await self._consumers.wait()
         self._room += 1
-        if self._idle and not self._is_waking:
-            self._wake_worker()
+        if self._idle and not self._idle.is_waking:
+            self._idle.wake()
         return self._ready.popleft()
-
-    async def _wait_for_room(self) -> None:
-        worker: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._idle.append(worker)
-        try:
-            await worker
-        except asyncio.CancelledError:
-            if worker.done() and not worker.cancelled():
-                # What woke it is for another now.
-                self._wake_worker()
-            raise
-        self._is_waking = False
-
-    def _wake_worker(self) -> None:
-        self._is_waking = False
-        while self._idle:
-            worker = self._idle.popleft()
-            if not worker.done():
-                worker.set_result(None)
-                self._is_waking = True
-                return
-
-    async def _wait_for_outcome(self) -> None:
-        consumer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._consumers.append(consumer)
-        try:
-            await consumer
-        except asyncio.CancelledError:
-            if consumer.done() and not consumer.cancelled():
-                # What woke it is for another now.
-                self._wake_consumer()
-            raise
-
-    def _wake_consumer(self) -> None:
-        while self._consumers:
-            consumer = self._consumers.popleft()
-            if not consumer.done():
-                consumer.set_result(None)
-                return
 
 
 @asynccontextmanager
