@@ -6,6 +6,7 @@ What a call draws on is decided here, and whether it may is the ledger's to say:
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -152,6 +153,7 @@ class Spending:
             self._ledger.tell(message)
         except MailboxFull:
             # It is busy, and will have room; what it has to know must not be lost for that.
-            sending = asyncio.ensure_future(self._ledger.send(message))
+            # Nor for the deadline of the request, which would travel with it.
+            sending = asyncio.create_task(self._ledger.send(message), context=contextvars.Context())
             self._late.add(sending)
             sending.add_done_callback(self._late.discard)
