@@ -19,6 +19,7 @@ from actors.hedging import Hedging
 from actors.quota import NO_WEIGHTS
 from actors.reconciler import HeldCall
 from actors.routing import after_failure, ends_request
+from runtime import RuntimeFault
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -235,9 +236,18 @@ class Attempts:
         """Make a call to somebody else; one that answers ends the first call, and one that fails leaves it the word."""
         if not self._hedging.take(self._now()):
             return None
-        others = [name for name in self._choosing.names(job) if name != first.name and name not in job.tried]
+        others = [
+            name
+            for name in self._choosing.names(job)
+            if name != first.name and name not in job.tried and not job.candidates.listings[name].provider.price
+        ]
         choice = self._choosing.choose(job, others)
-        if not isinstance(choice, Choice) or choice.admitted is None or choice.admitted.permit.probe:
+        if (
+            not isinstance(choice, Choice)
+            or choice.admitted is None
+            or choice.admitted.permit.probe
+            or not self._may_run_twice(choice.target)
+        ):
             self._lines.leave(job.place)
             self._hedging.give_back()
             return None
@@ -250,6 +260,12 @@ class Attempts:
             job.last = choice.target.name
             end_first()
         return reply
+
+    def _may_run_twice(self, target: Target) -> bool:
+        """Tell whether a call may be one of two; what its transport says of that is known once it is open."""
+        with suppress(CallFailed, RuntimeFault):
+            self._gateways.open(target)
+        return target.idempotent != "no"
 
     def _pay(
         self,

@@ -9,7 +9,7 @@ import msgspec
 
 from actors.classification import classify
 from actors.errors import BulkheadFull, CallFailed
-from actors.reconciliation import Cancels, Finding, LooksUp
+from actors.reconciliation import Cancels, Finding, LooksUp, is_finding, is_reply
 from actors.transport import ProviderCall, ProviderReply
 from runtime import Actor, Request, handles
 
@@ -114,7 +114,10 @@ class ProviderGateway(Actor[Call | PromptCall | CheckHealth | LookUp | CallOff])
         self.under_way += 1
         message.sending.is_sent = True
         try:
-            return await self.transport.call(message.call)
+            reply = await self.transport.call(message.call)
+            if not is_reply(reply):
+                raise TypeError(f"it returned {reply!r:.200}, which is no ProviderReply with a cost in micro-units")
+            return reply  # noqa: TRY300
         except CallFailed:
             raise
         except Exception as bug:
@@ -149,7 +152,10 @@ class ProviderGateway(Actor[Call | PromptCall | CheckHealth | LookUp | CallOff])
     async def _find(self, finding: Awaitable[Finding], timeout: float) -> Finding:  # noqa: ASYNC109 - as `check`.
         try:
             async with asyncio.timeout(timeout):
-                return await finding
+                found = await finding
+            if not is_finding(found):
+                raise TypeError(f"it found {found!r:.200}, which is no Finding")
+            return found  # noqa: TRY300
         except CallFailed:
             raise
         except Exception as error:

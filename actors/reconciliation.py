@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 
-from actors.transport import ProviderReply  # noqa: TC001 - msgspec resolves this annotation when it decodes
+from actors.money import MAX_MICROS
+from actors.transport import ProviderReply
 
 if TYPE_CHECKING:
     from actors.transport import ProviderCall
@@ -40,6 +41,28 @@ class UnderWay(msgspec.Struct, frozen=True, tag=True):
 
 Finding: TypeAlias = Answered | NeverRan | Lost | UnderWay
 """What is found of a call; a transport that cannot find out raises a member of `CallFailed`."""
+
+
+def is_reply(answer: object) -> bool:
+    """Tell whether what a transport returned is a reply that can be booked; one with a bug may return anything."""
+    return isinstance(answer, ProviderReply) and _is_cost(answer.cost)
+
+
+def is_finding(found: object) -> bool:
+    """Tell the same of what a transport found."""
+    match found:
+        case Answered(reply):
+            return is_reply(reply)
+        case Lost(cost):
+            return _is_cost(cost)
+        case UnderWay(until):
+            return until is None or isinstance(until, float | int)
+        case _:
+            return isinstance(found, NeverRan)
+
+
+def _is_cost(cost: object) -> bool:
+    return cost is None or (type(cost) is int and 0 <= cost <= MAX_MICROS)
 
 
 @runtime_checkable

@@ -6,6 +6,7 @@ What a call draws on is decided here, and whether it may is the ledger's to say:
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -45,6 +46,7 @@ class Spending:
         self._market = market
         self._known: set[str] = set()
         """The accounts that are open, as far as this supervisor has found out."""
+        self._opening: dict[str, asyncio.Task[None]] = {}
         self._late: set[asyncio.Future[None]] = set()
 
     async def ensure(self, account: str) -> None:
@@ -123,7 +125,7 @@ class Spending:
         """Stop telling what a ledger that is too busy has not taken yet: it holds that money when its holder ends."""
         for sending in tuple(self._late):
             sending.cancel()
-        await asyncio.gather(*self._late, return_exceptions=True)
+        await asyncio.gather(*self._late, *self._opening.values(), return_exceptions=True)
 
     async def _accounts(self, job: Job, listing: Listing) -> tuple[str, ...]:
         account, market = job.message.account, self._market
@@ -137,14 +139,26 @@ class Spending:
         return tuple(names)
 
     async def _open(self, name: str, cap: Amount) -> None:
-        """Open an account for a cap of the market; one that is open at the ledger keeps the cap it has there."""
+        """Open an account for a cap of the market; one that is open at the ledger keeps the cap it has there.
+
+        It is for all requests, and so no request's to call off: the ledger closes what was opened for somebody who has
+        gone, whoever else has found it open meanwhile.
+        """
         if name in self._known:
             return
+        opening = self._opening.get(name)
+        if opening is None:
+            opening = asyncio.create_task(self._ask_to_open(name, cap), context=contextvars.Context())
+            self._opening[name] = opening
+            opening.add_done_callback(lambda _: self._opening.pop(name, None))
         try:
-            with suppress(Permanent):
-                await self._ledger.ask(OpenAccount(name=name, cap=to_micros(cap)), timeout=HOUSEKEEPING)
+            await asyncio.shield(opening)
         except RuntimeFault as fault:
             raise LedgerDown(str(fault)) from fault
+
+    async def _ask_to_open(self, name: str, cap: Amount) -> None:
+        with suppress(Permanent):
+            await self._ledger.ask(OpenAccount(name=name, cap=to_micros(cap)), timeout=HOUSEKEEPING)
         self._known.add(name)
 
     def _tell(self, message: BookCall | CloseAccount) -> None:
@@ -152,6 +166,7 @@ class Spending:
             self._ledger.tell(message)
         except MailboxFull:
             # It is busy, and will have room; what it has to know must not be lost for that.
-            sending = asyncio.ensure_future(self._ledger.send(message))
+            # Nor for the deadline of the request, which would travel with it.
+            sending = asyncio.create_task(self._ledger.send(message), context=contextvars.Context())
             self._late.add(sending)
             sending.add_done_callback(self._late.discard)

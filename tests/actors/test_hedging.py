@@ -176,3 +176,17 @@ async def test_a_hedged_request_cancelled_at_any_step_leaves_nothing_behind():
             await stage.assert_at_rest()
             assert (slow.under_way, other.under_way) == (0, 0)
             assert stage.count(CallEnded) == slow.calls + other.calls
+
+
+@pytest.mark.parametrize("terms", [{"price": 10}, {"idempotent": "no"}])
+async def test_a_free_call_that_is_late_gets_no_second_at_somebody_who_is_paid_or_may_not_run_twice(
+    terms: dict[str, Any],
+):
+    alder, birch = Door("alder"), Door("birch")
+    listings = alder.listing(response_time=0.1), birch.listing(**terms)
+    async with ActorSystem("stage", seed=1) as system:
+        stage = Stage(system, Market(providers=listings, hedge=EAGER))
+        await stage.settle_in()
+        alder.lasts = [2.0]
+        assert (await stage.request()).output == "alder"
+        assert birch.calls == 0

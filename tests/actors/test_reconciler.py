@@ -286,3 +286,63 @@ async def test_a_failure_that_cost_nothing_leaves_its_key_free():
             with pytest.raises(AllProvidersFailed):
                 await one.request(idempotency_key="order 17")
         assert (await one.settled(), await one.held()) == (0, [])
+
+
+# Transports with bugs.
+
+
+def also_for_t(door: Door) -> Listing:
+    return Listing(provider=Provider(name=door.name, services={"s", "t"}, price=20), transport=lambda: door)
+
+
+class Muddled(Door):
+    """Returns what no transport may."""
+
+    def __init__(self, name: str, reply: Any) -> None:
+        super().__init__(name)
+        self.reply = reply
+
+    async def call(self, call: ProviderCall) -> Any:
+        self.calls.append(call)
+        await asyncio.sleep(0.5)
+        return self.reply
+
+
+@pytest.mark.parametrize("reply", [None, "no reply"])
+async def test_a_transport_that_returns_no_reply_is_paid_once_and_harms_no_other_request(reply: Any):
+    alder, birch = Muddled("alder", reply), Door("birch", breaks=0)
+    async with desk(alder.listing(), also_for_t(birch)) as one:
+        other = asyncio.create_task(one.request(service="t"))
+        await asyncio.sleep(0.25)
+        with pytest.raises(OutcomeUnknown, match="a bug of the transport"):
+            await one.request()
+        assert (await other).output == "birch"
+        assert len(alder.calls) == 1
+        assert (await one.settled(), await one.held()) == (20, [10])
+
+
+@pytest.mark.parametrize("cost", [0.5, -1, True, "3", 2**63])
+async def test_a_reply_whose_cost_is_none_leaves_the_call_held_and_harms_no_other_request(cost: Any):
+    alder, birch = Door("alder", breaks=0, cost=cost), Door("birch", breaks=0)
+    async with desk(alder.listing(), also_for_t(birch)) as one:
+        other = asyncio.create_task(one.request(service="t"))
+        await asyncio.sleep(0.25)
+        with pytest.raises(OutcomeUnknown, match="with a cost in micro-units"):
+            await one.request()
+        assert (await other).output == "birch"
+        assert (await one.settled(), await one.held()) == (20, [10])
+
+
+@pytest.mark.parametrize(
+    "found",
+    [None, "paid", Lost(-1), Answered(ProviderReply(output="x", cost=-1)), UnderWay("soon")],  # pyright: ignore[reportArgumentType]
+)
+async def test_a_transport_that_finds_what_is_no_finding_leaves_the_call_held(found: Any):
+    alder, birch = Telling("alder", found), Door("birch", breaks=0)
+    async with desk(alder.listing(), also_for_t(birch)) as one:
+        other = asyncio.create_task(one.request(service="t"))
+        await asyncio.sleep(0.25)
+        with pytest.raises(OutcomeUnknown):
+            await one.request(timeout=3.0)
+        assert (await other).output == "birch"
+        assert (await one.settled(), await one.held()) == (20, [10])

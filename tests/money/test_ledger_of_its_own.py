@@ -27,7 +27,11 @@ from actors import (
     smart_request,
     usd,
 )
-from runtime import ActorSystem
+from actors.book import Book
+from actors.ledger import JournalBroke
+from actors.ledger_errors import JournalError
+from actors.ledger_requests import MarkSent, Reservation
+from runtime import ActorSystem, Backoff, Mailbox, Supervision
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -157,3 +161,43 @@ async def test_two_supervisors_share_one_budget_to_the_last_micro_unit():
         outcomes = await asyncio.gather(*requests, return_exceptions=True)
         assert sum(isinstance(one, BudgetExceeded) for one in outcomes) == 11
         assert (await ledger.ask(GetStatement("run"), timeout=1.0)).settled == 10 * len(shop.charged) == 90
+
+
+async def test_what_a_busy_ledger_must_know_reaches_it_after_the_deadline_of_the_request():
+    shop, fault = Shop(), JournalError("run.db", "is gone", "find it")
+    async with ActorSystem("busy", supervision=Supervision(backoff=Backoff(initial=9.0, jitter=0.0))) as system:
+        book = Book()
+        ledger = system.spawn(lambda: Ledger(book=book), mailbox=Mailbox(capacity=1))
+        supervisor = system.spawn(lambda: Supervisor(shop.market(budget=1), ledger=ledger))
+        request = asyncio.create_task(smart_request(supervisor, service="s", input=1, timeout=1.0))
+        await asyncio.sleep(0.05)
+        ledger.tell(JournalBroke(fault))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0.01)
+        ledger.tell(MarkSent(Reservation(1, "another", "alder", 1)))  # Which fills its mailbox until it begins anew.
+        assert (await request).output == 1
+        await asyncio.sleep(20.0)
+        run = await ledger.ask(GetStatement("run"), timeout=1.0)
+        assert (run.settled, run.reserved) == (10, 0)
+
+
+async def test_a_request_that_is_cancelled_as_it_opens_the_account_of_all_closes_it_for_nobody():
+    class Opening(Book):
+        def open(self, name: str, **terms: Any) -> Any:
+            asyncio.get_running_loop().call_soon(first.cancel)
+            return super().open(name, **terms)
+
+    shop, book = Shop(), Opening()
+    async with ActorSystem("opening", supervision=Supervision(backoff=Backoff(initial=0.1, jitter=0.0))) as system:
+        ledger = system.spawn(lambda: Ledger(book=book))
+        supervisor = system.spawn(lambda: Supervisor(shop.market(budget=1), ledger=ledger))
+        # It begins anew, and answers all who have asked meanwhile in one turn.
+        ledger.tell(JournalBroke(JournalError("run.db", "is gone", "find it")))
+        await asyncio.sleep(0.05)
+        first, other = (
+            asyncio.create_task(smart_request(supervisor, service="s", input=number)) for number in range(2)
+        )
+        assert (await other).output == 1
+        assert first.cancelled()
+        assert (await smart_request(supervisor, service="s", input=2)).output == 2
+        assert len(shop.charged) == 2
