@@ -11,7 +11,7 @@ import math
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from actors.errors import CallFailed
+from actors.errors import CallFailed, LedgerDown
 from actors.events import Reconciled
 from actors.reconciliation import Answered, Finding, Lost, NeverRan, UnderWay
 from runtime import Backoff, RuntimeFault
@@ -65,6 +65,7 @@ class Reconciler:
         self._context = context
         self._kept: dict[int, Kept] = {}
         """By the number of the reservation."""
+        self._is_finding = False
         self.has_news = False
         """Whether somebody was kept since this was last set to False."""
 
@@ -74,7 +75,10 @@ class Reconciler:
         while True:
             finding = await self._ask(held)
             if finding is not None and not isinstance(finding, UnderWay):
-                await self._book(held, finding)
+                try:
+                    await self._book(held, finding)
+                except LedgerDown:
+                    self.keep(held)  # It is known, but not entered yet.
                 return finding
             tries += 1
             now = self._context.now()
@@ -95,19 +99,31 @@ class Reconciler:
         """When there is something to find out, in loop time; infinity for never."""
         return min((kept.due for kept in self._kept.values()), default=math.inf)
 
-    async def find_due(self) -> None:
-        """Find out about those that are due, one after the other."""
-        for number, kept in tuple(self._kept.items()):
-            if kept.due > self._context.now():
-                continue
-            finding = await self._ask(kept.held)
-            if finding is None or isinstance(finding, UnderWay):
-                kept.tries += 1
-                now = self._context.now()
-                pause = LATER.delay(kept.tries, random=self._context.random.random())
-                kept.due = max(now + pause, (finding.until or 0.0) if finding is not None else 0.0)
-            elif self._kept.pop(number, None) is not None:
+    async def find_due(self) -> bool:
+        """Find out about those that are due, one after the other; False where that is being done already."""
+        if self._is_finding:
+            return False
+        self._is_finding = True
+        try:
+            for number, kept in tuple(self._kept.items()):
+                if kept.due <= self._context.now() and await self._is_settled(kept):
+                    self._kept.pop(number, None)
+        finally:
+            self._is_finding = False
+        return True
+
+    async def _is_settled(self, kept: Kept) -> bool:
+        """Find out about one call, and enter it; False where that has to wait."""
+        finding = await self._ask(kept.held)
+        if finding is not None and not isinstance(finding, UnderWay):
+            with suppress(LedgerDown):
                 await self._book(kept.held, finding)
+                return True
+        kept.tries += 1
+        now = self._context.now()
+        pause = LATER.delay(kept.tries, random=self._context.random.random())
+        kept.due = max(now + pause, (finding.until or 0.0) if isinstance(finding, UnderWay) else 0.0)
+        return False
 
     async def _ask(self, held: HeldCall) -> Finding | None:
         """Look a call up, and call it off if it may still run; None where nobody can say."""

@@ -114,12 +114,16 @@ class Spending:
         self._tell(BookCall(reservation, charged, cost))
 
     async def resolve(self, reservation: Reservation, *, is_paid: bool, cost: Micros | None) -> None:
-        """Tell the ledger what was found out of a call whose money is held; one that it knows of is no news."""
-        with suppress(Permanent, RuntimeFault):
-            await self._ledger.ask(
-                Resolve(reservation.number, "yes" if is_paid else "no", cost if is_paid else None),
-                timeout=HOUSEKEEPING,
-            )
+        """Tell the ledger what was found out of a call whose money is held; one that it knows of is no news.
+
+        Raises `LedgerDown` where it cannot be told now.
+        """
+        found = Resolve(reservation.number, "yes" if is_paid else "no", cost if is_paid else None)
+        try:
+            with suppress(Permanent):
+                await self._ledger.ask(found, timeout=HOUSEKEEPING)
+        except RuntimeFault as fault:
+            raise LedgerDown(str(fault)) from fault
 
     async def close(self) -> None:
         """Stop telling what a ledger that is too busy has not taken yet: it holds that money when its holder ends."""
@@ -169,4 +173,9 @@ class Spending:
             # Nor for the deadline of the request, which would travel with it.
             sending = asyncio.create_task(self._ledger.send(message), context=contextvars.Context())
             self._late.add(sending)
-            sending.add_done_callback(self._late.discard)
+            sending.add_done_callback(self._sent)
+
+    def _sent(self, sending: asyncio.Task[None]) -> None:
+        self._late.discard(sending)
+        if not sending.cancelled() and (error := sending.exception()) is not None:
+            self._context.log.warning("the ledger could not be told any more: {}", error)

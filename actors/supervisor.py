@@ -173,8 +173,8 @@ class Supervisor(
     @handles(FindOutDue, concurrent=2)
     async def find_out(self, message: FindOutDue) -> None:
         """Find out about the calls that are due, and be reminded of the others."""
-        await self.reconciler.find_due()
-        self._be_reminded()
+        if await self.reconciler.find_due():
+            self._be_reminded()
 
     @handles(OpenQuota)
     def open_quota(self, message: OpenQuota) -> ActorRef[Acquire]:

@@ -246,6 +246,8 @@ class Handling(Inbox):
                     self.cancelled(None, ask)
         except Refusal as refusal:
             ask.fail(refusal)
+        except GeneratorExit:
+            raise  # The loop is closed, and nobody is left to be told.
         except BaseException as error:  # noqa: BLE001 - see there.
             self._lose(ask, error)
             if self._is_current(lane):

@@ -11,10 +11,12 @@ import pytest
 from actors import (
     AllProvidersFailed,
     Answered,
+    Book,
     BudgetExceeded,
     FunctionTransport,
     GetHeld,
     GetStatement,
+    Ledger,
     Listing,
     Lost,
     Market,
@@ -27,6 +29,7 @@ from actors import (
     ProviderCall,
     ProviderReply,
     Reconciled,
+    Resolve,
     Retry,
     Supervisor,
     Transient,
@@ -34,7 +37,7 @@ from actors import (
     smart_request,
 )
 from actors.spending import account_of
-from runtime import ActorSystem, Event
+from runtime import ActorSystem, Event, handles
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -346,3 +349,24 @@ async def test_a_transport_that_finds_what_is_no_finding_leaves_the_call_held(fo
             await one.request(timeout=3.0)
         assert (await other).output == "birch"
         assert (await one.settled(), await one.held()) == (20, [10])
+
+
+async def test_what_was_found_while_the_ledger_was_away_is_entered_when_it_is_back():
+    class Sulking(Ledger):
+        """Does not enter what was found out, for a while."""
+
+        @handles(Resolve)
+        def resolve(self, message: Resolve) -> Any:
+            if asyncio.get_running_loop().time() < 60.0:
+                return asyncio.get_running_loop().create_future()
+            return super().resolve(message)
+
+    alder = Telling("alder", Answered(LATE))
+    async with ActorSystem("desk", seed=1) as system:
+        book = Book()
+        ledger = system.spawn(lambda: Sulking(book=book))
+        supervisor = system.spawn(lambda: Supervisor(Market(providers=[alder.listing()]), ledger=ledger))
+        assert (await smart_request(supervisor, service="s", input="x", timeout=30.0)).output == "late"
+        assert book.statement().held == 10
+        await asyncio.sleep(200.0)
+        assert (book.statement().held, book.statement().settled) == (0, 8)
