@@ -21,7 +21,7 @@ Line: TypeAlias = tuple[str, str]
 """What is short: a kind and a name."""
 
 
-class Wait(msgspec.Struct, frozen=True):
+class Wait(msgspec.Struct, frozen=True, gc=False):
     """Stand in these lines, each named once, and look again at loop time `until` at the latest."""
 
     lines: tuple[Line, ...]
@@ -58,13 +58,12 @@ class WaitingLines:
 
     def is_first(self, place: Place, line: Line) -> bool:
         """Tell whether it is the turn of `place`; where others wait, it joins them to find out."""
-        standing = self._lines.get(line)
-        if standing is None:
-            return True
-        if place not in standing:
-            self._join(standing, place, line)
-            place.lines = (*place.lines, line)
-        return front_of(standing) is place
+        standing = self._joined(place, line)
+        return standing is None or front_of(standing) is place
+
+    def join(self, place: Place, line: Line) -> None:
+        """Stand in `line` where others wait there, whose turn comes first."""
+        self._joined(place, line)
 
     async def wait(self, place: Place, wait: Wait) -> None:
         """Stand in the lines of `wait`, and no others, until woken or until its time."""
@@ -106,6 +105,14 @@ class WaitingLines:
         for line in before:
             if line not in lines:
                 self._go(place, line, is_served=line == served)
+
+    def _joined(self, place: Place, line: Line) -> FairQueue[Place] | None:
+        """Return the line in which `place` stands now; None where nobody waits."""
+        standing = self._lines.get(line)
+        if standing is not None and place not in standing:
+            self._join(standing, place, line)
+            place.lines = (*place.lines, line)
+        return standing
 
     def _join(self, standing: FairQueue[Place], place: Place, line: Line) -> None:
         returns = line in place.left
