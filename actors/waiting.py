@@ -122,10 +122,9 @@ class WaitingLines:
 
     def _go(self, place: Place, line: Line, *, is_served: bool) -> None:
         standing = self._lines[line]
-        turn = standing.first()
-        was_first = turn is not None and turn.item is place
+        was_first = standing.front() is place
         if was_first and is_served:
-            standing.serve(turn)  # Its tenant has had this turn.
+            standing.serve()  # Its tenant has had this turn.
         else:
             standing.leave(place)
         if not standing:
@@ -150,6 +149,6 @@ class WaitingLines:
 
 def front_of(standing: FairQueue[Place]) -> Place:
     """Return whose turn it is in a line where somebody stands."""
-    turn = standing.first()
-    assert turn is not None  # noqa: S101 - a line that nobody stands in is taken away.
-    return turn.item
+    place = standing.front()
+    assert place is not None  # noqa: S101 - a line that nobody stands in is taken away.
+    return place
