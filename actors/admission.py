@@ -72,7 +72,7 @@ UNPAID_FOR = 10.0
 """Seconds to leave a provider alone whose quota is exhausted."""
 
 
-class TargetState(msgspec.Struct, frozen=True, kw_only=True):
+class TargetState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Everything about one provider that an admission looks at and may change."""
 
     breaker: BreakerState = Closed()
@@ -98,7 +98,7 @@ class TargetState(msgspec.Struct, frozen=True, kw_only=True):
         return self.under_way > 0 < expected and now - self.quiet_since > expected
 
 
-class Admitted(msgspec.Struct, frozen=True, kw_only=True):
+class Admitted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Leave to make one call: what the target becomes, and what has to be handed back."""
 
     state: TargetState
@@ -121,13 +121,28 @@ class Later(msgspec.Struct, frozen=True, kw_only=True):
         return self.is_sooner_possible or self.at < deadline
 
 
+class Full(msgspec.Struct, frozen=True, gc=False):
+    """Not now, for all of the provider's places are taken: whenever one of the calls there ends.
+
+    Of those who wait for a place everybody is told this at each look, and hardly anybody has to tell it.
+    """
+
+    provider: str
+    places: int
+
+    @property
+    def refusal(self) -> BulkheadFull:
+        """What a request is told that has waited in vain."""
+        return BulkheadFull(self.provider, max_concurrency=self.places)
+
+
 class Never(msgspec.Struct, frozen=True):
     """Not for this request."""
 
     refusal: NotAdmitted
 
 
-Admission: TypeAlias = Admitted | Later | Never
+Admission: TypeAlias = Admitted | Later | Full | Never
 
 
 def admit(
@@ -148,7 +163,6 @@ def admit(
     ledger's, and reserved before what this returns is taken.
     """
     name = listing.provider.name
-    line = line_of(name)
     if deadline <= now:
         return Never(DeadlineTooShort(needed=listing.provider.response_time, left=0.0, provider=name))
     permission = admit_by_breaker(state.breaker, now=now, config=breaker)
@@ -161,15 +175,14 @@ def admit(
         return Never(DeadlineTooShort(needed=needed, left=deadline - now, provider=name))
     places = places_of(state, permit, now=now, breaker=breaker)
     if state.under_way >= places:
-        full = BulkheadFull(name, max_concurrency=places)
-        return Later(refusal=full, line=line, is_sooner_possible=True)
+        return Full(name, places)
     wait = state.learned.wait(now, weights)
     if wait > 0:
-        return Later(refusal=RateLimited(name, retry_after=wait, provider=name), line=line, at=now + wait)
+        return Later(refusal=RateLimited(name, retry_after=wait, provider=name), line=line_of(name), at=now + wait)
     taken = state.quota.take(now, weights) if state.quota is not None else (None, None)
     if isinstance(taken, QuotaRefusal):
         short = RateLimited(f"{taken.dimension} of {name}", retry_after=taken.wait, provider=name)
-        return Never(short) if taken.never else Later(refusal=short, line=line, at=now + taken.wait)
+        return Never(short) if taken.never else Later(refusal=short, line=line_of(name), at=now + taken.wait)
     retries = state.retries.withdraw(now) if is_retry else state.retries.deposit(now)
     if retries is None:
         return _refused_by_retry_budget(state.retries, name, now)

@@ -20,7 +20,7 @@ DEVIATION_FALLS = 1 / 32
 MAX_BACKOFF = 64.0
 
 
-class AttemptTimeout(msgspec.Struct, frozen=True, kw_only=True):
+class AttemptTimeout(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The timeout of one attempt at one provider; an immutable value, in seconds.
 
     It is never below `floor`, and what was configured before `min_samples` answers have been seen. The fields after

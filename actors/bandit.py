@@ -12,6 +12,7 @@ uniform but has the mean of what the provider declares, with the same weight.
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Mapping  # noqa: TC003 - msgspec resolves this annotation
 from statistics import median
 from typing import TYPE_CHECKING
@@ -191,14 +192,15 @@ class Answers:
         if max_answers < 1:
             raise ValueError(f"max_answers must be >= 1 answer, got {max_answers}")
         self.max_answers = max_answers
-        self._providers: dict[tuple[str, str], str] = {}
+        # No plain dict: to find its first after many have left from the front takes time for each of them.
+        self._providers: OrderedDict[tuple[str, str], str] = OrderedDict()
 
     def note(self, service: str, request_id: str, provider: str) -> None:
         """Remember who answered a request."""
         self._providers.pop((service, request_id), None)
         self._providers[service, request_id] = provider
         if len(self._providers) > self.max_answers:
-            del self._providers[next(iter(self._providers))]
+            self._providers.popitem(last=False)
 
     def scored(self, message: ScoreAnswer) -> str | None:
         """Return whose answer is scored, and forget it, as it is scored once; None where nobody remembers."""

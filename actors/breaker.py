@@ -98,7 +98,7 @@ class BreakerConfig(msgspec.Struct, frozen=True, kw_only=True):
         return 3 * self.open_for if self.max_open_for is None else self.max_open_for
 
 
-class Closed(msgspec.Struct, frozen=True, tag=True):
+class Closed(msgspec.Struct, frozen=True, tag=True, gc=False):
     """Calls pass. `failures` counts those in a row.
 
     Where a probe closed it, `since` is when, and `reopened` the probes that had failed before.
@@ -111,7 +111,7 @@ class Closed(msgspec.Struct, frozen=True, tag=True):
     reopened: int = 0
 
 
-class Open(msgspec.Struct, frozen=True, tag=True):
+class Open(msgspec.Struct, frozen=True, tag=True, gc=False):
     """Calls are refused until `until`; `reopened` probes have failed since the breaker was last closed."""
 
     epoch: int
@@ -119,7 +119,7 @@ class Open(msgspec.Struct, frozen=True, tag=True):
     reopened: int = 0
 
 
-class HalfOpen(msgspec.Struct, frozen=True, tag=True):
+class HalfOpen(msgspec.Struct, frozen=True, tag=True, gc=False):
     """One probe is out, with the permit of this epoch; it is given up for lost at `lease_ends`."""
 
     epoch: int
@@ -127,7 +127,7 @@ class HalfOpen(msgspec.Struct, frozen=True, tag=True):
     reopened: int = 0
 
 
-class Isolated(msgspec.Struct, frozen=True, tag=True):
+class Isolated(msgspec.Struct, frozen=True, tag=True, gc=False):
     """Calls are refused until somebody releases the breaker by hand."""
 
     epoch: int
@@ -136,7 +136,7 @@ class Isolated(msgspec.Struct, frozen=True, tag=True):
 BreakerState: TypeAlias = Closed | Open | HalfOpen | Isolated
 
 
-class Permit(msgspec.Struct, frozen=True):
+class Permit(msgspec.Struct, frozen=True, gc=False):
     """Leave to make one call; hand it back with the result. `admitted` is the time it was given."""
 
     epoch: int
@@ -144,7 +144,7 @@ class Permit(msgspec.Struct, frozen=True):
     admitted: float
 
 
-class Refused(msgspec.Struct, frozen=True):
+class Refused(msgspec.Struct, frozen=True, gc=False):
     """No leave: nothing changes within `retry_after` seconds unless a probe reports earlier. None: isolated by hand."""
 
     retry_after: float | None

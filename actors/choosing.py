@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
-from actors.admission import Admission, Admitted, Later, Never, admit, line_of
+from actors.admission import Admission, Admitted, Full, Later, Never, admit, line_of
 from actors.errors import DeadlineTooShort, Overpriced
 from actors.routing import in_order
 from actors.waiting import Line, Wait, WaitingLines
@@ -74,12 +75,7 @@ class Choosing:
                 # Somebody who came before has been woken, and will be next.
                 lines[line_of(name)] = None
                 continue
-            if not isinstance(admission.refusal, DeadlineTooShort) or not job.refused:
-                job.refused[name] = admission.refusal
-            if isinstance(admission, Later) and admission.is_in_time(job.deadline):
-                lines[admission.line] = None
-                if self._lines.is_first(job.place, admission.line):
-                    until = min(until, admission.at)
+            until = min(until, self._refused(job, name, admission, lines))
         if (is_hopeful or lines) and now < job.deadline:
             return Wait(tuple(lines), until)
         return None
@@ -93,6 +89,22 @@ class Choosing:
         if isinstance(choice, Wait):
             return Wait(choice.lines, min(choice.until, now + MONEY_LOOK))
         return choice or Choice(job.candidates.targets[first], now)
+
+    def _refused(self, job: Job, name: str, admission: Full | Later | Never, lines: dict[Line, None]) -> float:
+        """Note a refusal, and in `lines` where to wait; return when to look again if nothing happens before."""
+        if isinstance(admission, Full):
+            job.refused[name] = admission
+            line = line_of(name)
+            lines[line] = None
+            self._lines.join(job.place, line)
+            return math.inf
+        if not isinstance(admission.refusal, DeadlineTooShort) or not job.refused:
+            job.refused[name] = admission.refusal
+        if isinstance(admission, Later) and admission.is_in_time(job.deadline):
+            lines[admission.line] = None
+            if self._lines.is_first(job.place, admission.line):
+                return admission.at
+        return math.inf
 
     def admit(self, job: Job, target: Target, now: float) -> Admission:
         listing = job.candidates.listings[target.name]

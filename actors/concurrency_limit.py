@@ -36,7 +36,7 @@ SHORTEST = 0.01
 """Seconds; below that, what a call takes says more of this program than of its provider."""
 
 
-class ConcurrencyLimit(msgspec.Struct, frozen=True):
+class ConcurrencyLimit(msgspec.Struct, frozen=True, gc=False):
     """The calls that may be under way at once, `allowed`, from 1 to `max_concurrency`; an immutable value.
 
     It starts with 10 calls, or with all where those are fewer. `present` and `usual` are the logarithms of the

@@ -55,7 +55,7 @@ class EjectionConfig(msgspec.Struct, frozen=True, kw_only=True):
 DEFAULT_EJECTION = EjectionConfig()
 
 
-class Record(msgspec.Struct, frozen=True):
+class Record(msgspec.Struct, frozen=True, gc=False):
     """The calls of one provider since its last ejection, and what became of it.
 
     `streak` counts the failures in a row, `calls` and `failures` the recent ones. It has been ejected `times` times,

@@ -8,7 +8,7 @@ from actors.money import Micros  # noqa: TC001 - msgspec resolves the annotation
 from runtime import Event
 
 
-class CallEnded(Event, frozen=True, kw_only=True):
+class CallEnded(Event, frozen=True, kw_only=True, gc=False):
     """One call to one provider has ended; `error` is the kind of failure, or None, and `detail` its text.
 
     `wire_calls` are the requests that went out for it: more than 1 where something below retries on its own.

@@ -21,7 +21,7 @@ class Counts(NamedTuple):
     slow: int
 
 
-class FailureWindow(msgspec.Struct, frozen=True):
+class FailureWindow(msgspec.Struct, frozen=True, gc=False):
     """The counts of the last `SUB_BUCKETS` sub-buckets; an immutable value.
 
     The oldest sub-bucket leaves as a whole, so the window is between 9/10 and all of its length.

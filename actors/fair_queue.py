@@ -98,14 +98,16 @@ class FairQueue(Generic[T]):
 
     def first(self) -> Turn[T] | None:
         """Return who is next, and leave it where it is; None if nobody waits."""
-        heap = self._heap
-        while heap:
-            owner = heap[0][2]
-            if owner.entry is heap[0]:
-                item = next(iter(owner.line))
-                return Turn(item, owner.name, owner.line[item][1], self.period)
-            heapq.heappop(heap)
-        return None
+        owner = self._next_tenant()
+        if owner is None:
+            return None
+        item = next(iter(owner.line))
+        return Turn(item, owner.name, owner.line[item][1], self.period)
+
+    def front(self) -> T | None:
+        """Return the item that is next, and no more about it; None if nobody waits."""
+        owner = self._next_tenant()
+        return None if owner is None else next(iter(owner.line))
 
     def serve(self, turn: Turn[T] | None = None) -> Turn[T]:
         """Take out who is next, and charge its tenant for it; `turn`, if given, is what `first` has just returned.
@@ -139,6 +141,15 @@ class FairQueue(Generic[T]):
             owner.served_to -= cost / owner.weight
             if owner.line:
                 self._enter(owner)
+
+    def _next_tenant(self) -> _Tenant[T] | None:
+        heap = self._heap
+        while heap:
+            owner = heap[0][2]
+            if owner.entry is heap[0]:
+                return owner
+            heapq.heappop(heap)
+        return None
 
     def _remove(self, item: T, owner: _Tenant[T]) -> None:
         was_first = next(iter(owner.line)) == item

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from actors.admission import Full
 from actors.candidates import NO_CANDIDATES, Candidates
 from actors.errors import (
     AllProvidersFailed,
@@ -48,7 +49,7 @@ class Job:
         self.signals: Signals = NO_SIGNALS
         self.unhealthy: tuple[str, ...] = ()
         self.tried: dict[str, Tried] = {}
-        self.refused: dict[str, NotAdmitted] = {}
+        self.refused: dict[str, NotAdmitted | Full] = {}
         self.broke: dict[str, BudgetExceeded] = {}
         """Those for whom there was no money when it was last asked for."""
         self.attempts: list[Attempt] = []
@@ -127,7 +128,8 @@ class Job:
 
     def failure(self, because: CallFailed | None = None) -> CallFailed:
         """Return the error of a request for which nothing more can be done, `because` no call may be made any more."""
-        refused = (*self.refused.values(), *(() if because is None else (because,)))
+        because_of_all = () if because is None else (because,)
+        refused = (*(one.refusal if isinstance(one, Full) else one for one in self.refused.values()), *because_of_all)
         if self.held_at is not None:
             why = because or (self.attempts[-1].error if self.attempts else "it was refused")
             return OutcomeUnknown(

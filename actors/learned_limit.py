@@ -78,7 +78,7 @@ class LearningConfig(msgspec.Struct, frozen=True, kw_only=True):
 DEFAULT_LEARNING = LearningConfig()
 
 
-class Remaining(msgspec.Struct, frozen=True):
+class Remaining(msgspec.Struct, frozen=True, gc=False):
     """What is left of one dimension until `resets_at`, less what was begun since the provider said so."""
 
     dimension: str
@@ -94,7 +94,7 @@ class Begun(msgspec.Struct, frozen=True, gc=False):
     took: tuple[Remaining, ...]
 
 
-class LearnedLimit(msgspec.Struct, frozen=True, kw_only=True):
+class LearnedLimit(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What is known of a provider's limit; a new one knows nothing, and holds nobody back.
 
     `before` is the rate, in calls a second, at which the last 429 came (at `throttled_at`): infinity if none did.

@@ -70,7 +70,7 @@ class MarkSent(Message, frozen=True):
     reservation: Reservation
 
 
-class BookCall(Message, frozen=True):
+class BookCall(Message, frozen=True, gc=False):
     """Tell what became of a call: paid ("yes"), not paid ("no"), or nobody knows ("held").
 
     `cost` is what it cost, if it was paid; None where the provider does not say, and what was reserved is taken for it.

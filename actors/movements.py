@@ -34,7 +34,7 @@ class AccountClosed(Event, frozen=True, kw_only=True, tag=True):
     at: float
 
 
-class MoneyReserved(Event, frozen=True, kw_only=True, tag=True):
+class MoneyReserved(Event, frozen=True, kw_only=True, tag=True, gc=False):
     """`amount` was promised to a call, in each of `accounts`, and with it what had been held for the same call before.
 
     `from_held` is not 0 where the call repeats one under its idempotency key: both are one reservation.
@@ -49,7 +49,7 @@ class MoneyReserved(Event, frozen=True, kw_only=True, tag=True):
     at: float
 
 
-class MoneySettled(Event, frozen=True, kw_only=True, tag=True):
+class MoneySettled(Event, frozen=True, kw_only=True, tag=True, gc=False):
     """A call cost `cost`, of which `overcharged` was never reserved; `released` of what was reserved is free again.
 
     It `is_late` where all of it had been released before, because nobody knew of the charge.
@@ -66,7 +66,7 @@ class MoneySettled(Event, frozen=True, kw_only=True, tag=True):
     at: float
 
 
-class MoneyReleased(Event, frozen=True, kw_only=True, tag=True):
+class MoneyReleased(Event, frozen=True, kw_only=True, tag=True, gc=False):
     """A call cost nothing: what was reserved for it is free again. `is_told` as in `MoneyHeld`."""
 
     reservation: int
@@ -78,7 +78,7 @@ class MoneyReleased(Event, frozen=True, kw_only=True, tag=True):
     at: float
 
 
-class MoneyHeld(Event, frozen=True, kw_only=True, tag=True):
+class MoneyHeld(Event, frozen=True, kw_only=True, tag=True, gc=False):
     """Nobody knows whether a call was paid: `held` is kept for it, and `released` is free again.
 
     `is_told` where whoever made the call said so, and did not just end.

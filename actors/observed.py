@@ -53,7 +53,7 @@ class ObservedConfig(msgspec.Struct, frozen=True, kw_only=True):
 DEFAULT_OBSERVED = ObservedConfig()
 
 
-class Observed(msgspec.Struct, frozen=True):
+class Observed(msgspec.Struct, frozen=True, gc=False):
     """What the calls to a provider have shown until `at`, in loop time; the numbers are as of then.
 
     `successes`, `failures` and `unreached`, those of the failures where nobody was there, are counts that fade;

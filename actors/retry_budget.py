@@ -7,7 +7,7 @@ import math
 import msgspec
 
 
-class RetryBudget(msgspec.Struct, frozen=True, kw_only=True):
+class RetryBudget(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The retries one target may still get, so that retries never multiply the load of an outage.
 
     Each first attempt deposits `ratio` tokens, and `min_per_second` tokens come with time, so that a quiet

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-class Grant(msgspec.Struct, frozen=True):
+class Grant(msgspec.Struct, frozen=True, gc=False):
     """`weight` tokens that are the holder's at time `at`; give back what is not used with `refund`."""
 
     at: float
@@ -24,7 +24,7 @@ class Grant(msgspec.Struct, frozen=True):
     serial: int
 
 
-class TokenBucket(msgspec.Struct, frozen=True, kw_only=True):
+class TokenBucket(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """`rate` tokens per second, at most `burst` at once; an immutable value that starts full.
 
     In any span of t seconds at most `burst + rate * t` tokens fall due. `now` is seconds of any one clock.

@@ -21,7 +21,7 @@ Line: TypeAlias = tuple[str, str]
 """What is short: a kind and a name."""
 
 
-class Wait(msgspec.Struct, frozen=True):
+class Wait(msgspec.Struct, frozen=True, gc=False):
     """Stand in these lines, each named once, and look again at loop time `until` at the latest."""
 
     lines: tuple[Line, ...]
@@ -58,13 +58,12 @@ class WaitingLines:
 
     def is_first(self, place: Place, line: Line) -> bool:
         """Tell whether it is the turn of `place`; where others wait, it joins them to find out."""
-        standing = self._lines.get(line)
-        if standing is None:
-            return True
-        if place not in standing:
-            self._join(standing, place, line)
-            place.lines = (*place.lines, line)
-        return front_of(standing) is place
+        standing = self._joined(place, line)
+        return standing is None or front_of(standing) is place
+
+    def join(self, place: Place, line: Line) -> None:
+        """Stand in `line` where others wait there, whose turn comes first."""
+        self._joined(place, line)
 
     async def wait(self, place: Place, wait: Wait) -> None:
         """Stand in the lines of `wait`, and no others, until woken or until its time."""
@@ -107,6 +106,14 @@ class WaitingLines:
             if line not in lines:
                 self._go(place, line, is_served=line == served)
 
+    def _joined(self, place: Place, line: Line) -> FairQueue[Place] | None:
+        """Return the line in which `place` stands now; None where nobody waits."""
+        standing = self._lines.get(line)
+        if standing is not None and place not in standing:
+            self._join(standing, place, line)
+            place.lines = (*place.lines, line)
+        return standing
+
     def _join(self, standing: FairQueue[Place], place: Place, line: Line) -> None:
         returns = line in place.left
         if returns:
@@ -115,10 +122,9 @@ class WaitingLines:
 
     def _go(self, place: Place, line: Line, *, is_served: bool) -> None:
         standing = self._lines[line]
-        turn = standing.first()
-        was_first = turn is not None and turn.item is place
+        was_first = standing.front() is place
         if was_first and is_served:
-            standing.serve(turn)  # Its tenant has had this turn.
+            standing.serve()  # Its tenant has had this turn.
         else:
             standing.leave(place)
         if not standing:
@@ -143,6 +149,6 @@ class WaitingLines:
 
 def front_of(standing: FairQueue[Place]) -> Place:
     """Return whose turn it is in a line where somebody stands."""
-    turn = standing.first()
-    assert turn is not None  # noqa: S101 - a line that nobody stands in is taken away.
-    return turn.item
+    place = standing.front()
+    assert place is not None  # noqa: S101 - a line that nobody stands in is taken away.
+    return place

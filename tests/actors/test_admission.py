@@ -26,7 +26,7 @@ from actors import (
     Throttled,
     Transient,
 )
-from actors.admission import Admitted, Later, Never, TargetState, admit, settle, time_needed
+from actors.admission import Admitted, Full, Later, Never, TargetState, admit, settle, time_needed
 from actors.breaker import Closed, HalfOpen, Isolated, Open, Permit
 from actors.concurrency_limit import ConcurrencyLimit
 from actors.learned_limit import LearnedLimit
@@ -53,7 +53,7 @@ def decide(state: TargetState, **facts: Any) -> Any:
 
 
 def refusal(decision: Any) -> str:
-    assert isinstance(decision, Later | Never)
+    assert isinstance(decision, Later | Full | Never)
     return type(decision.refusal).__name__
 
 
@@ -79,7 +79,7 @@ TIRED = RetryBudget(tokens=0.5, min_per_second=0.25, updated=100.0)
     [
         (TargetState(), {"deadline": 100.0}, Never, DeadlineTooShort, None, None),
         (TargetState(learned=LearnedLimit(gated_until=107.0)), {}, Later, RateLimited, 107.0, False),
-        (TargetState(limit=TWO, under_way=2), {}, Later, BulkheadFull, math.inf, True),
+        (TargetState(limit=TWO, under_way=2), {}, Full, BulkheadFull, None, None),
         (TargetState(quota=EMPTY), {}, Later, RateLimited, 102.0, False),
         (TargetState(quota=TOKENS), {"weights": {"tokens": 101}}, Never, RateLimited, None, None),
         (TargetState(retries=TIRED), {"is_retry": True}, Later, RateLimited, 102.0, False),

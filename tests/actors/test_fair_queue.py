@@ -95,6 +95,7 @@ def test_it_does_what_its_rules_say_with_heap_and_sweeping_too(seed, tenants, st
                 pass
         expected = plain.first()
         first = queue.first()
+        assert queue.front() == (None if first is None else first.item)
         assert (first and (first.item, first.tenant, first.cost)) == expected
         assert queue.virtual_time == pytest.approx(plain.time)
         assert set(queue) == inside
@@ -237,6 +238,7 @@ def test_what_cannot_be_is_refused():
     with pytest.raises(LookupError, match="nobody waits"):
         queue.serve()
     assert queue.first() is None
+    assert queue.front() is None
     queue.join("a")
     with pytest.raises(ValueError, match="already"):
         queue.join("a", "another")
