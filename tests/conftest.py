@@ -26,6 +26,12 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    # A process of pytest-xdist has a second thread, and so does not fork; one test there starts these elsewhere.
+    if hasattr(config, "workerinput"):
+        items[:] = [item for item in items if item.get_closest_marker("forks") is None]
+
+
 def pytest_asyncio_loop_factories(
     config: pytest.Config,  # noqa: ARG001 - the hook's signature.
     item: pytest.Item,

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import threading
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from runtime.simulation.errors import SimulationError
 from runtime.simulation.replay import replay_command
-from runtime.simulation.search import NONE_FAILED, Attempt, Search, look, look_in_processes, never
+from runtime.simulation.search import NONE_FAILED, Attempt, Search, can_fork, look, look_in_processes, never
 from runtime.simulation.simulation import MAX_STEPS
 
 if TYPE_CHECKING:
@@ -74,15 +72,15 @@ def explore(
     """Run a scenario with every seed, and raise `ScenarioFailed` for the smallest that fails.
 
     It raises no earlier than all smaller seeds have passed. The faults that the scenario injects are reduced to those
-    without which it does not fail. `processes` share the work, where the machine can fork; log lines are not written.
+    without which it does not fail. `processes` share the work, where the machine can fork and this process has no other
+    thread; log lines are not written.
     `command` words how a failure is repeated, given its seed and the numbers of the faults it takes, None for all.
     """
     if processes < 1:
         raise ValueError(f"processes must be >= 1, got {processes}")
     search = Search(scenario, order, max_steps)
     ordered = seeds if isinstance(seeds, range) and seeds.step > 0 else sorted(seeds)
-    can_fork = "fork" in multiprocessing.get_all_start_methods() and threading.active_count() == 1
-    if processes == 1 or not can_fork or len(ordered) < 2 * processes:
+    if processes == 1 or len(ordered) < 2 * processes or not can_fork():
         parts = [look(search, ordered, never)]
     else:
         parts = look_in_processes(search, ordered, processes)

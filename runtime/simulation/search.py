@@ -5,8 +5,10 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 from contextlib import suppress
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -79,10 +81,23 @@ def look(search: Search, seeds: Iterable[int], is_too_late: Callable[[int], bool
     return part
 
 
+def can_fork() -> bool:
+    """Tell whether this process may be forked: with one thread only, or a lock of another may stay locked in the child.
+
+    The threads are those of the system, where it tells: Python counts none that a library began in its own way.
+    """
+    try:
+        threads = len(list(Path("/proc/self/task").iterdir()))
+    except OSError:
+        threads = threading.active_count()
+    return threads == 1 and "fork" in multiprocessing.get_all_start_methods()
+
+
 def look_in_processes(search: Search, seeds: Sequence[int], processes: int) -> list[Part]:
     """Deal the seeds out to processes, which tell each other of the smallest that fails."""
     fork = multiprocessing.get_context("fork")
-    smallest, at_work, parent = fork.Value("q", NONE_FAILED), fork.RawArray("q", processes), os.getpid()
+    # Each has a place of its own, so that nobody waits for a lock of one who was killed.
+    failed, at_work, parent = fork.RawArray("q", [NONE_FAILED] * processes), fork.RawArray("q", processes), os.getpid()
 
     def work(number: int, report: Connection) -> None:
         # An interrupt reaches every process of a terminal; the parent ends the others.
@@ -91,11 +106,10 @@ def look_in_processes(search: Search, seeds: Sequence[int], processes: int) -> l
 
         def is_too_late(seed: int) -> bool:
             at_work[number] = seed
-            return seed > smallest.value or os.getppid() != parent
+            return seed > min(failed) or os.getppid() != parent
 
         part = look(search, islice(seeds, number, None, processes), is_too_late)
-        with smallest.get_lock():
-            smallest.value = min(smallest.value, part.failed)
+        failed[number] = part.failed
         report.send_bytes(msgspec.msgpack.encode(part))
         # Without the exit handlers, which are the parent's.
         os._exit(0)

@@ -3,11 +3,12 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import re
 import shlex
 import signal
 import subprocess
 import sys
-import time
+import threading
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ def failing_from(smallest: int) -> Any:
     return scenario
 
 
+@pytest.mark.forks
 @pytest.mark.parametrize("processes", [1, 2, 3])
 @pytest.mark.parametrize("seeds", [range(200), [190, 3, 44, 41, 150, 38, *range(60, 100)], range(199, -1, -1)])
 def test_the_smallest_failing_seed_is_found_in_whatever_order_the_seeds_come(processes: int, seeds: Any) -> None:
@@ -48,6 +50,7 @@ def test_the_smallest_failing_seed_is_found_in_whatever_order_the_seeds_come(pro
     assert isinstance(caught.value.__cause__, ValueError)
 
 
+@pytest.mark.forks
 @pytest.mark.parametrize("processes", [1, 2])
 def test_an_exploration_that_ends_well_counts_its_runs(processes: int) -> None:
     found = explore(failing_from(1000), seeds=(seed for seed in range(50)), processes=processes)
@@ -144,6 +147,7 @@ def test_a_scenario_that_no_seed_decides_is_called_out() -> None:
         explore(scenario, seeds=[1], processes=1)
 
 
+@pytest.mark.forks
 @pytest.mark.parametrize(
     "error", [SystemExit(3), asyncio.CancelledError(), GeneratorExit(), pytest.fail.Exception("f")]
 )
@@ -159,6 +163,7 @@ def test_what_is_no_plain_exception_fails_the_seed_too(error: BaseException, pro
     assert type(failure.__cause__) is type(error)
 
 
+@pytest.mark.forks
 def test_a_process_that_dies_is_an_error_that_names_the_seed() -> None:
     async def scenario(simulation: Simulation) -> None:
         if simulation.seed == 13:
@@ -213,10 +218,42 @@ def test_fewer_processes_than_one_are_refused() -> None:
         explore(failing_from(1), processes=0)
 
 
-def test_ten_thousand_seeds_of_a_small_scenario_take_seconds() -> None:
-    begin = time.perf_counter()
-    explore(failing_from(10_000), seeds=range(1_000))
-    assert time.perf_counter() - begin < 5
+@pytest.mark.slow
+@pytest.mark.real_time
+def test_those_that_fork_pass_in_a_process_that_may(request: pytest.FixtureRequest) -> None:
+    if not hasattr(request.config, "workerinput"):
+        pytest.skip("they are run beside this one")
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:xdist",
+        "-p",
+        "no:cacheprovider",
+        "-m",
+        "forks",
+        __file__,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"\b20 passed", done.stdout), done.stdout
+
+
+def test_where_there_is_another_thread_nothing_is_forked() -> None:
+    async def scenario() -> None:
+        seen.add(os.getpid())
+
+    seen, ends = set[int](), threading.Event()
+    other = threading.Thread(target=ends.wait)
+    other.start()
+    try:
+        assert explore(scenario, seeds=range(50), processes=2).runs == 50
+    finally:
+        ends.set()
+        other.join()
+    assert seen == {os.getpid()}
 
 
 def test_a_replay_command_leads_back_to_the_scenario() -> None:
