@@ -7,7 +7,7 @@ import re
 import zlib
 from array import array
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -85,7 +85,7 @@ class Trace:
         """
         if not isinstance(value, ActorRef):
             return type(value).__qualname__
-        ref: ActorRef[Any] = value
+        ref = cast("ActorRef[Any]", value)
         path = self._paths.get(ref)
         if path is None:
             path = self._paths[ref] = ref.path
