@@ -107,18 +107,32 @@ class Admitted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     begun: Begun | None
 
 
-class Later(msgspec.Struct, frozen=True, kw_only=True):
-    """Not now, but maybe at loop time `at`, or whenever somebody before in `line` gives back what is short."""
+class Later(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Not now, but maybe at loop time `at`, or whenever somebody before in `line` gives back what is short.
 
-    refusal: NotAdmitted
+    Everybody who looks at a provider that is not in use is told this, and hardly anybody has to tell it.
+    """
+
+    provider: str
     line: Line
-    at: float = math.inf
+    at: float
+    wait: float
+    """The seconds until then."""
+    short: str | None = None
+    """The limit that leaves nothing for now; None where it is the breaker."""
     is_sooner_possible: bool = False
     """Whether a call under way may decide it before `at`."""
 
     def is_in_time(self, deadline: float) -> bool:
         """Tell whether it may become possible before `deadline`."""
         return self.is_sooner_possible or self.at < deadline
+
+    @property
+    def refusal(self) -> NotAdmitted:
+        """What a request is told that cannot wait for it."""
+        if self.short is None:
+            return BreakerOpen(self.provider, retry_after=self.wait)
+        return RateLimited(self.short, retry_after=self.wait, provider=self.provider)
 
 
 class Full(msgspec.Struct, frozen=True, gc=False):
@@ -178,11 +192,10 @@ def admit(
         return Full(name, places)
     wait = state.learned.wait(now, weights)
     if wait > 0:
-        return Later(refusal=RateLimited(name, retry_after=wait, provider=name), line=line_of(name), at=now + wait)
+        return Later(provider=name, short=name, line=line_of(name), at=now + wait, wait=wait)
     taken = state.quota.take(now, weights) if state.quota is not None else (None, None)
     if isinstance(taken, QuotaRefusal):
-        short = RateLimited(f"{taken.dimension} of {name}", retry_after=taken.wait, provider=name)
-        return Never(short) if taken.never else Later(refusal=short, line=line_of(name), at=now + taken.wait)
+        return _refused_by_rate(taken, name, now)
     retries = state.retries.withdraw(now) if is_retry else state.retries.deposit(now)
     if retries is None:
         return _refused_by_retry_budget(state.retries, name, now)
@@ -330,20 +343,24 @@ def line_of(provider: str) -> Line:
     return ("provider", provider)
 
 
+def _refused_by_rate(refused: QuotaRefusal, name: str, now: float) -> Later | Never:
+    short = f"{refused.dimension} of {name}"
+    if refused.never:
+        return Never(RateLimited(short, retry_after=refused.wait, provider=name))
+    return Later(provider=name, short=short, line=line_of(name), at=now + refused.wait, wait=refused.wait)
+
+
 def _refused_by_breaker(state: BreakerState, refused: Refused, name: str, now: float) -> Later | Never:
-    refusal = BreakerOpen(name, retry_after=refused.retry_after)
-    if refused.retry_after is None:
-        return Never(refusal)
+    wait = refused.retry_after
+    if wait is None:
+        return Never(BreakerOpen(name, retry_after=None))
     # A half-open breaker is decided by its probe, which may end at any time.
-    return Later(
-        refusal=refusal,
-        line=line_of(name),
-        at=now + refused.retry_after,
-        is_sooner_possible=isinstance(state, HalfOpen),
-    )
+    is_sooner_possible = isinstance(state, HalfOpen)
+    return Later(provider=name, line=line_of(name), at=now + wait, wait=wait, is_sooner_possible=is_sooner_possible)
 
 
 def _refused_by_retry_budget(retries: RetryBudget, name: str, now: float) -> Later | Never:
-    wait = retries.wait(now)
-    refusal = RateLimited(f"retries of {name}", retry_after=wait, provider=name)
-    return Never(refusal) if wait == math.inf else Later(refusal=refusal, line=("retries", name), at=now + wait)
+    wait, short = retries.wait(now), f"retries of {name}"
+    if wait == math.inf:
+        return Never(RateLimited(short, retry_after=wait, provider=name))
+    return Later(provider=name, short=short, line=("retries", name), at=now + wait, wait=wait)

@@ -59,7 +59,8 @@ class Choosing:
     def choose(self, job: Job, names: Sequence[str]) -> Choice | Wait | None:
         """Choose the first who may be called now, or tell what to wait for; None if there is no hope."""
         now = self._now()
-        until, lines, is_hopeful = job.deadline, dict[Line, None](), False
+        until, is_hopeful = job.deadline, False
+        lines: dict[Line, None] = {}
         for name in names:
             if name in job.broke:
                 continue
@@ -92,15 +93,16 @@ class Choosing:
 
     def _refused(self, job: Job, name: str, admission: Full | Later | Never, lines: dict[Line, None]) -> float:
         """Note a refusal, and in `lines` where to wait; return when to look again if nothing happens before."""
+        if isinstance(admission, Never):
+            if not job.refused or not isinstance(admission.refusal, DeadlineTooShort):
+                job.refused[name] = admission
+            return math.inf
+        job.refused[name] = admission
         if isinstance(admission, Full):
-            job.refused[name] = admission
             line = line_of(name)
             lines[line] = None
             self._lines.join(job.place, line)
-            return math.inf
-        if not isinstance(admission.refusal, DeadlineTooShort) or not job.refused:
-            job.refused[name] = admission.refusal
-        if isinstance(admission, Later) and admission.is_in_time(job.deadline):
+        elif admission.is_in_time(job.deadline):
             lines[admission.line] = None
             if self._lines.is_first(job.place, admission.line):
                 return admission.at

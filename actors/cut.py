@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from runtime.deadline import DeadlineWatch
+
 if TYPE_CHECKING:
-    from runtime.deadline import DeadlineWatch
+    from collections.abc import Iterator
 
 
 class CallTimedOut(TimeoutError):
@@ -48,3 +50,27 @@ class Cut:
         """Stop watching; tell whether the task was cancelled by this cut, and not from outside as well."""
         self._watch.discard(self)
         return self._struck and self._task.uncancel() <= self._cancelling
+
+
+class Cuts:
+    """Makes the timeouts of many calls, which one timer of their loop watches."""
+
+    def __init__(self) -> None:
+        self._watch: DeadlineWatch | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def at(self, deadline: float, loop: asyncio.AbstractEventLoop) -> Cut:
+        """Cut the running task off at `deadline`, in the time of `loop`, which runs."""
+        if self._watch is None or self._loop is not loop:
+            self._watch, self._loop = DeadlineWatch(loop), loop
+        return Cut(self._watch, loop, deadline)
+
+    def close(self) -> None:
+        """Drop the timer, which otherwise goes off once more after the last call; nobody is cut off any more."""
+        if self._watch is not None:
+            self._watch.close()
+
+    def broken_invariants(self) -> Iterator[str]:
+        """Name what does not hold although no call is under way."""
+        if self._watch is not None and len(self._watch):
+            yield f"{len(self._watch)} timeouts are still watched"

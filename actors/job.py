@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from actors.admission import Full
 from actors.candidates import NO_CANDIDATES, Candidates
 from actors.errors import (
     AllProvidersFailed,
@@ -25,6 +24,7 @@ from actors.transport import ProviderCall, ProviderReply
 from actors.waiting import Place
 
 if TYPE_CHECKING:
+    from actors.admission import Full, Later, Never
     from actors.money import Micros
     from actors.provider import Provider
     from actors.reconciler import HeldCall
@@ -49,7 +49,7 @@ class Job:
         self.signals: Signals = NO_SIGNALS
         self.unhealthy: tuple[str, ...] = ()
         self.tried: dict[str, Tried] = {}
-        self.refused: dict[str, NotAdmitted | Full] = {}
+        self.refused: dict[str, NotAdmitted | Full | Later | Never] = {}
         self.broke: dict[str, BudgetExceeded] = {}
         """Those for whom there was no money when it was last asked for."""
         self.attempts: list[Attempt] = []
@@ -129,7 +129,8 @@ class Job:
     def failure(self, because: CallFailed | None = None) -> CallFailed:
         """Return the error of a request for which nothing more can be done, `because` no call may be made any more."""
         because_of_all = () if because is None else (because,)
-        refused = (*(one.refusal if isinstance(one, Full) else one for one in self.refused.values()), *because_of_all)
+        refusals = (one if isinstance(one, NotAdmitted) else one.refusal for one in self.refused.values())
+        refused = (*refusals, *because_of_all)
         if self.held_at is not None:
             why = because or (self.attempts[-1].error if self.attempts else "it was refused")
             return OutcomeUnknown(

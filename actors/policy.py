@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from actors.classification import is_retryable_error
-from actors.cut import CallTimedOut, Cut
+from actors.cut import CallTimedOut, Cuts
 from actors.errors import BulkheadFull, CallFailed, NotAdmitted, RateLimited, Throttled
 from actors.retry import Retry, RetryBudget
-from runtime.deadline import DeadlineWatch, current_deadline, earlier
+from runtime.deadline import current_deadline, earlier
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -68,8 +68,7 @@ class Policy:
         self._deposited = 0
         self._is_retryable = is_retryable
         self._rng = rng or random.Random()
-        self._watch: DeadlineWatch | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._cuts = Cuts()
         if bulkhead is not None and breaker is not None:
             bulkhead.ease_by(breaker.share)
 
@@ -110,8 +109,7 @@ class Policy:
 
         Calls still under way are then cut off by nobody.
         """
-        if self._watch is not None:
-            self._watch.close()
+        self._cuts.close()
 
     # All that an attempt needs, or nothing.
 
@@ -170,7 +168,7 @@ class Policy:
         """Make one call within its time, and settle it whatever becomes of it."""
         grant, permit = admitted
         deadline = min(ends, began + self.attempt_timeout)
-        cut = None if deadline == math.inf else self._cut_at(deadline, loop)
+        cut = None if deadline == math.inf else self._cuts.at(deadline, loop)
         # Until it is known, a call has proved nothing: also if it is cancelled.
         failed: bool | None = None
         dropped = is_ended = False
@@ -202,11 +200,6 @@ class Policy:
             if self.bulkhead is not None:
                 latency = now - began if failed is False or dropped else None
                 self.bulkhead.leave(latency, now=now, dropped=dropped)
-
-    def _cut_at(self, deadline: float, loop: asyncio.AbstractEventLoop) -> Cut:
-        if self._watch is None or self._loop is not loop:
-            self._watch, self._loop = DeadlineWatch(loop), loop
-        return Cut(self._watch, loop, deadline)
 
     def _second(self, call: Callable[[], Awaitable[T]]) -> Callable[[], Awaitable[T]]:
         """Return the call that a hedge may make besides; it needs a place and a token too, and waits for neither."""
@@ -245,8 +238,7 @@ class Policy:
 
     def broken_invariants(self) -> Iterator[str]:
         """Name what does not hold although no call is under way."""
-        if self._watch is not None and len(self._watch):
-            yield f"{len(self._watch)} timeouts are still watched"
+        yield from self._cuts.broken_invariants()
         for part in (self.bulkhead, self.limiter):
             if part is not None:
                 yield from part.broken_invariants()

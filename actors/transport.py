@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import msgspec
 
 from actors.classification import classify
+from actors.cut import CallTimedOut, Cuts
 from actors.errors import CallFailed
 from actors.limit_headers import HeardLimit  # noqa: TC001 - msgspec resolves this annotation when it decodes
 
@@ -136,21 +137,35 @@ class FunctionTransport:
         self.provider = provider or str(getattr(function, "__qualname__", repr(function)))
         self._function = function
         self._check = check
+        self._cuts = Cuts()
 
     def __repr__(self) -> str:
         return f"FunctionTransport({self.provider}, paid={self.paid}, idempotent={self.idempotent!r})"
 
     async def call(self, call: ProviderCall) -> ProviderReply:
         """Await the function for at most `call.timeout` seconds; raises members of `CallFailed` only."""
+        loop = asyncio.get_running_loop()
+        cut = self._cuts.at(loop.time() + call.timeout, loop)
+        is_ended = False
         try:
-            async with asyncio.timeout(call.timeout):
-                answer = await self._function(call)
+            answer = await self._function(call)
+        except asyncio.CancelledError:
+            is_ended = True
+            if not cut.end():
+                raise
+            raise self._failure(CallTimedOut(call.timeout)) from None
         except CallFailed:
             raise
         except Exception as error:
-            repeatable = self.idempotent != "no"
-            raise classify(error, provider=self.provider, sent=True, paid=self.paid, idempotent=repeatable) from error
+            raise self._failure(error) from error
+        finally:
+            if not is_ended:
+                cut.end()
         return answer if isinstance(answer, ProviderReply) else ProviderReply(output=answer)
+
+    def _failure(self, error: Exception) -> CallFailed:
+        repeatable = self.idempotent != "no"
+        return classify(error, provider=self.provider, sent=True, paid=self.paid, idempotent=repeatable)
 
     async def check(self, *, timeout: float) -> None:  # noqa: ASYNC109 - how long is the transport's own affair.
         """Await the given check for at most `timeout` seconds; without one, return."""
@@ -165,4 +180,5 @@ class FunctionTransport:
             raise classify(error, provider=self.provider, sent=True) from error
 
     async def aclose(self) -> None:
-        """Do nothing: whoever made the function closes what it uses."""
+        """Leave the function alone: whoever made it closes what it uses."""
+        self._cuts.close()

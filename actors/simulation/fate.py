@@ -80,6 +80,8 @@ class Works(msgspec.Struct, frozen=True):
 
 Fate: TypeAlias = Breaks | Unreachable | Hangs | Refuses | Works
 
+WORKS = Works()
+
 
 def fate_of_call(faults: Sequence[ProviderFault], *, now: float, dice: Dice) -> Fate:
     """Return what happens to a call at `now`; what strikes it first on its way decides.
@@ -87,6 +89,8 @@ def fate_of_call(faults: Sequence[ProviderFault], *, now: float, dice: Dice) -> 
     >>> fate_of_call([Hanging(provider="a"), Outage(provider="a")], now=0.0, dice=Dice(0.5, 0.5, 0.5, 0.5))
     Unreachable()
     """
+    if not faults:
+        return WORKS
     before = fate_on_the_way(faults, now=now)
     if before is not None:
         return before

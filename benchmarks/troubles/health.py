@@ -68,7 +68,7 @@ async def correlated_outage(simulation: Simulation, contender: Contender) -> Out
     )
     span = draw_span(simulation, least=30.0, most=90.0)
     simulation.inject(*(Outage(provider=one.name, at=span.at, lasts=span.lasts) for one in providers[:2]))
-    return await drill(simulation, contender, providers, rate=rate, span=span, failing=providers[0], min_requests=450)
+    return await drill(simulation, contender, providers, rate=rate, span=span, failing=providers[0], min_requests=350)
 
 
 async def flapping(simulation: Simulation, contender: Contender) -> Outcome:
@@ -122,7 +122,7 @@ async def half_open_stampede(simulation: Simulation, contender: Contender) -> Ou
         simulation,
         contender,
         providers,
-        rate=rate_of(simulation, 5.0, 6.0),
+        rate=rate_of(simulation, 4.0, 5.0),
         span=span,
         failing=providers[0],
         returns=False,

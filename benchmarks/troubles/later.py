@@ -38,7 +38,7 @@ async def tokens_and_requests(simulation: Simulation, contender: Contender) -> O
         contender,
         providers,
         rate=requests * 1.5,
-        span=draw_span(simulation, least=30.0, most=60.0),
+        span=draw_span(simulation, least=20.0, most=40.0),
         failing=providers[0],
         returns=False,
     )
@@ -78,7 +78,7 @@ async def silent_quality_drop(simulation: Simulation, contender: Contender) -> O
     """The preferred provider's answers are wrong from some time on, and look like any others; customers say so."""
     providers = three(simulation)
     at = simulation.random.uniform(10.0, 20.0)
-    span = Span(at, at + 90.0)
+    span = Span(at, at + 70.0)
     rate = simulation.random.uniform(0.5, 1.0)
     simulation.inject(WrongAnswers(provider="alder", at=span.at, lasts=span.lasts, rate=rate))
     return await drill(

@@ -17,8 +17,8 @@ from runtime.simulation.tasks import (
     NumberedFuture,
     NumberedTask,
     NumberedTimer,
+    Step,
     describe_callback,
-    task_of,
     where,
 )
 
@@ -46,7 +46,8 @@ class VirtualTimeLoop(ClosedLoop):
 
     # Of BaseEventLoop, which does not declare them.
     _ready: Any
-    _scheduled: list[Any]
+    _scheduled: list[tuple[float, int, Any]]
+    _closed: bool
     _stopping: bool
 
     def __init__(self, dice: random.Random | None = None) -> None:
@@ -83,10 +84,23 @@ class VirtualTimeLoop(ClosedLoop):
     ) -> asyncio.TimerHandle:
         self._check_closed()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
         timer = NumberedTimer(when, callback, args, self, context)
-        timer.number = next(self._numbers)
-        heapq.heappush(self._scheduled, timer)
+        heapq.heappush(self._scheduled, (when, next(self._numbers), timer))
         setattr(timer, "_scheduled", True)  # noqa: B010 - of a class that does not declare it.
         return timer
+
+    def call_soon(  # type: ignore[override]
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
+        if self._closed:
+            self._check_closed()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+        step = Step(callback, args, self, context)
+        self._ready.append(step)
+        return step
+
+    def _call_soon(self, callback: Callable[..., object], args: tuple[Any, ...], context: Context | None) -> Step:
+        step = Step(callback, args, self, context)
+        self._ready.append(step)
+        return step
 
     def create_future(self) -> asyncio.Future[Any]:
         return NumberedFuture(loop=self, number=next(self._numbers))
@@ -126,7 +140,7 @@ class VirtualTimeLoop(ClosedLoop):
         ready = self._ready
         if not ready:
             self._await_next_timer()
-        if self._scheduled and self._scheduled[0]._when <= self.now:  # noqa: SLF001
+        if self._scheduled and self._scheduled[0][0] <= self.now:
             self._collect_due_timers()
         if len(ready) == 1:
             # As in most turns.
@@ -155,25 +169,25 @@ class VirtualTimeLoop(ClosedLoop):
     def _await_next_timer(self) -> None:
         """Let time pass until the next timer is due, in no time."""
         scheduled = self._scheduled
-        while scheduled and scheduled[0]._cancelled:  # noqa: SLF001
+        while scheduled and scheduled[0][2]._cancelled:  # noqa: SLF001
             heapq.heappop(scheduled)
-        if scheduled and scheduled[0]._when < inf:  # noqa: SLF001
-            if scheduled[0]._when > self.now:  # noqa: SLF001
-                self.now = scheduled[0]._when  # noqa: SLF001
+        if scheduled and scheduled[0][0] < inf:
+            if scheduled[0][0] > self.now:
+                self.now = scheduled[0][0]
                 self._stands_since = self.steps
         elif not self._stopping:
             raise Deadlock(f"every task waits and no timer is set:\n{describe_tasks(self)}")
 
     def _collect_due_timers(self) -> None:
         ready, scheduled = self._ready, self._scheduled
-        while scheduled and scheduled[0]._when <= self.now:  # noqa: SLF001
-            handle = heapq.heappop(scheduled)
+        while scheduled and scheduled[0][0] <= self.now:
+            _, _, handle = heapq.heappop(scheduled)
             handle._scheduled = False  # noqa: SLF001
             if not handle._cancelled:  # noqa: SLF001
                 ready.append(handle)
 
-    def _step(self, handle: asyncio.Handle) -> None:
-        task = task_of(handle)
+    def _step(self, handle: Step | NumberedTimer) -> None:
+        task = handle.task
         if self.held and task in self.held:
             if self.held[task] > self.now:
                 self._push_back(handle, self.held[task])
@@ -222,28 +236,28 @@ class VirtualTimeLoop(ClosedLoop):
 
     def _shuffle_steps(self, batch: list[Any], dice: random.Random) -> None:
         """Permute the steps of tasks among their places; plain callbacks stay where they are."""
-        places = [place for place, handle in enumerate(batch) if task_of(handle) is not None]
+        places = [place for place, handle in enumerate(batch) if handle.task is not None]
         if len(places) > 1:
             steps = [batch[place] for place in places]
             dice.shuffle(steps)
             for place, handle in zip(places, steps, strict=True):
                 batch[place] = handle
             if self.unbegun:
-                places = [place for place in places if task_of(batch[place]) in self.unbegun]
-                births = sorted((batch[place] for place in places), key=lambda handle: hash(task_of(handle)))
+                places = [place for place in places if batch[place].task in self.unbegun]
+                births = sorted((batch[place] for place in places), key=lambda handle: hash(handle.task))
                 for place, handle in zip(places, births, strict=True):
                     batch[place] = handle
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
         self._cancelled_timers += 1
         if self._cancelled_timers > TIDY_AT and 2 * self._cancelled_timers > len(self._scheduled):
-            self._scheduled[:] = [timer for timer in self._scheduled if not timer._cancelled]  # noqa: SLF001
+            self._scheduled[:] = [entry for entry in self._scheduled if not entry[2]._cancelled]  # noqa: SLF001
             heapq.heapify(self._scheduled)
             self._cancelled_timers = 0
 
     def pending_timers(self) -> list[str]:
         """Describe the timers that are still to fire."""
-        return [describe_callback(timer) for timer in sorted(self._scheduled) if not timer._cancelled]  # noqa: SLF001
+        return [describe_callback(timer) for _, _, timer in sorted(self._scheduled) if not timer._cancelled]  # noqa: SLF001
 
     def _write_to_self(self) -> None:
         """Do nothing: whoever calls from this thread needs not wake the loop, and other threads do not exist."""

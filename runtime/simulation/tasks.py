@@ -44,16 +44,49 @@ class NumberedFuture(asyncio.Future[T]):
         return self.number
 
 
+class Step(asyncio.Handle):
+    """What is ready to have its turn: the step of a `task`, or a plain callback.
+
+    It is made many times for each thing that happens, and does without the calls that asyncio makes it by.
+    """
+
+    __slots__ = ("task",)
+
+    def __init__(
+        self, callback: Any, args: tuple[Any, ...], loop: asyncio.AbstractEventLoop, context: Context | None
+    ) -> None:
+        if context is None or loop.get_debug():
+            super().__init__(callback, args, loop, context)
+        else:
+            self._context = context
+            self._loop = loop
+            self._callback = callback
+            self._args = args
+            self._cancelled = False
+            self._repr = self._source_traceback = None
+        owner = getattr(callback, "__self__", None)
+        self.task: asyncio.Task[Any] | None = owner if isinstance(owner, asyncio.Task) else None  # pyright: ignore[reportUnknownMemberType]
+
+
 class NumberedTimer(asyncio.TimerHandle):
-    """A timer of many that are due at the same time, as they often are in virtual time: the first made fires first."""
+    """A timer of many that are due at the same time, as they often are in virtual time: the first made fires first.
 
-    __slots__ = ("number",)
+    In the heap it stands as a tuple of its time, its number and itself, which compares without calling anybody.
+    """
 
-    _when: float
+    __slots__ = ("task",)
 
-    def __lt__(self, other: Any) -> bool:
-        when, others = self._when, other._when
-        return bool(when < others or (when == others and self.number < other.number))
+    def __init__(
+        self,
+        when: float,
+        callback: Any,
+        args: tuple[Any, ...],
+        loop: asyncio.AbstractEventLoop,
+        context: Context | None,
+    ) -> None:
+        super().__init__(when, callback, args, loop, context)
+        owner = getattr(callback, "__self__", None)
+        self.task: asyncio.Task[Any] | None = owner if isinstance(owner, asyncio.Task) else None  # pyright: ignore[reportUnknownMemberType]
 
 
 class Generators(WeakKeyDictionary[Any, None]):
@@ -64,12 +97,6 @@ class Generators(WeakKeyDictionary[Any, None]):
 
     def discard(self, generator: Any) -> None:
         self.pop(generator, None)
-
-
-def task_of(handle: Any) -> asyncio.Task[Any] | None:
-    """Return the task whose step a handle is; None for a plain callback."""
-    owner = getattr(handle._callback, "__self__", None)  # noqa: SLF001 - a handle does not tell otherwise.
-    return owner if isinstance(owner, asyncio.Task) else None  # pyright: ignore[reportUnknownVariableType]
 
 
 def where(task: asyncio.Task[Any]) -> str:

@@ -7,7 +7,7 @@ import re
 import zlib
 from array import array
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -49,7 +49,8 @@ class Trace:
         self._tape = array("d")
         self.step = self._tape.append
         """Takes down that something had its turn, by the number it was born with; nobody reads of it one by one."""
-        self._encode = msgspec.msgpack.Encoder(enc_hook=stand_in, order="deterministic").encode
+        self._encode = msgspec.msgpack.Encoder(enc_hook=self._stand_in, order="deterministic").encode
+        self._paths: dict[ActorRef[Any], str] = {}
 
     def add(self, what: str, subject: Any, detail: Any = None) -> None:
         """Take down what happened to whom."""
@@ -77,10 +78,24 @@ class Trace:
         """Return the last entries as lines."""
         return [str(entry) for entry in list(self._entries)[max(0, len(self._entries) - count) :]]
 
+    def _stand_in(self, value: Any) -> str:
+        """Return what a digest knows of a value that cannot be encoded: nothing that depends on where it is in memory.
+
+        Nearly all are refs, and the same again and again; their paths are long to make.
+        """
+        if not isinstance(value, ActorRef):
+            return type(value).__qualname__
+        ref = cast("ActorRef[Any]", value)
+        path = self._paths.get(ref)
+        if path is None:
+            path = self._paths[ref] = ref.path
+        return path
+
     def flush(self) -> None:
         """Turn what was taken down so far into the digest, so that it takes no more memory."""
         self._hash.update(self._tape.tobytes())
         del self._tape[:]
+        self._paths.clear()  # Or it would keep alive whoever has ended.
 
     def __iter__(self) -> Any:
         return iter(self._entries)
@@ -98,10 +113,3 @@ def shown(value: Any) -> str:
         return repr(value)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is a mistake of the value's class.
         return f"<{type(value).__qualname__}, whose repr raises {type(error).__name__}>"
-
-
-def stand_in(value: Any) -> str:
-    """Return what a digest knows of a value that cannot be encoded: nothing that depends on where it is in memory."""
-    if isinstance(value, ActorRef):
-        return value.path
-    return type(value).__qualname__

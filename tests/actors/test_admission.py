@@ -109,7 +109,7 @@ def test_each_refusal_says_whether_and_when_to_come_back(
 
 
 def test_who_may_be_admitted_in_time_is_told_by_the_clock_or_by_a_call_under_way():
-    later = Later(refusal=BulkheadFull("a", max_concurrency=1), line=("provider", "a"), at=50.0)
+    later = Later(provider="a", line=("provider", "a"), at=50.0, wait=10.0)
     assert (later.is_in_time(50.1), later.is_in_time(50.0)) == (True, False)
     assert msgspec.structs.replace(later, is_sooner_possible=True).is_in_time(1.0)
 

@@ -93,6 +93,10 @@ class Gate:
 
         monkeypatch.setattr(sdk, step, held_up)
 
+    async def until_reached(self) -> None:
+        async with asyncio.timeout(30):
+            await self.reached.wait()
+
 
 async def failure(door: AgirailsTransport, **changes: Any) -> CallFailed:
     with pytest.raises(CallFailed) as caught:
@@ -181,7 +185,7 @@ async def test_a_handler_that_crashes_leaves_the_money_held_and_listed(town: Tow
 async def test_what_nobody_has_begun_can_be_called_off(town: Town):
     door = town.door("alder")
 
-    assert isinstance(await failure(door, timeout=0.5), OutcomeUnknown)
+    assert isinstance(await failure(door, timeout=1.0), OutcomeUnknown)
     assert [one.state for one in await town.network.locked()] == ["COMMITTED"]
     assert await look_up(door) == UnderWay()
     assert await cancel(door) == NeverRan()
@@ -194,7 +198,7 @@ async def test_what_nobody_has_begun_can_be_called_off(town: Town):
 async def test_by_the_rules_of_the_chain_nothing_is_called_off_before_its_deadline(town: Town):
     network = town.another_network(chain_rules=True, delivery_within=3600)
     door = network.transport(town.provider("alder"))
-    await failure(door, timeout=0.5)
+    await failure(door, timeout=1.0)
 
     refused = await cancel(door)
     assert isinstance(refused, UnderWay)
@@ -214,7 +218,7 @@ async def test_an_answer_that_comes_too_late_is_found_and_paid_once(town: Town):
 
     await town.open_shop("alder", slow)
     door = town.door("alder")
-    assert isinstance(await failure(door, timeout=0.5), OutcomeUnknown)
+    assert isinstance(await failure(door, timeout=1.0), OutcomeUnknown)
     may_answer.set()
     await until_state(town, "DELIVERED")
 
@@ -236,7 +240,7 @@ async def test_late_answers_that_nobody_looks_up_are_paid_when_the_network_settl
         return text.upper()
 
     await town.open_shop("alder", slow)
-    await failure(town.door("alder"), timeout=0.5)
+    await failure(town.door("alder"), timeout=1.0)
     assert await town.network.settle() == 0
     may_answer.set()
     await until_state(town, "DELIVERED")
@@ -265,13 +269,13 @@ async def test_a_repeated_call_without_time_to_read_the_answer_does_not_say_that
     await door.call(a_call())
     monkeypatch.setattr(town.network._purchases._deliveries, "_read", lambda: forever(None))
 
-    assert isinstance(await failure(door, timeout=0.3), OutcomeUnknown)
+    assert isinstance(await failure(door, timeout=1.0), OutcomeUnknown)
     assert await look_up(door) == Answered(HELLO)
 
 
 async def test_a_repeated_call_goes_on_waiting_for_what_the_first_has_paid(town: Town):
     door = town.door("alder")
-    assert isinstance(await failure(door, timeout=0.3), OutcomeUnknown)
+    assert isinstance(await failure(door, timeout=1.0), OutcomeUnknown)
     await town.open_shop("alder", shout)
 
     assert await door.call(a_call()) == HELLO
@@ -307,7 +311,7 @@ async def test_another_provider_is_another_purchase_under_the_same_key(town: Tow
 
 async def test_a_key_that_belongs_to_another_request_is_refused(town: Town):
     door = town.door("alder")
-    await failure(door, timeout=0.3)
+    await failure(door, timeout=1.0)
 
     error = await failure(door, input="something else")
 
@@ -317,7 +321,7 @@ async def test_a_key_that_belongs_to_another_request_is_refused(town: Town):
 
 async def test_what_was_called_off_is_bought_anew_under_its_key(town: Town):
     door = town.door("alder")
-    await failure(door, timeout=0.3)
+    await failure(door, timeout=1.0)
     await cancel(door)
     await town.open_shop("alder", shout)
 
@@ -420,7 +424,7 @@ async def test_a_writing_that_broke_after_it_was_done_is_known_by_its_effect(
         assert await town.network.settle() == PRICE
         assert await town.network.locked() == []
     else:
-        await failure(door, timeout=0.3)
+        await failure(door, timeout=1.0)
         assert await cancel(door) == NeverRan()
 
 
@@ -438,13 +442,13 @@ async def test_an_answer_that_is_no_json_is_lost_and_paid(town: Town):
 
 async def test_a_delivery_without_its_answer_is_waited_for_and_then_lost(town: Town, monkeypatch: pytest.MonkeyPatch):
     door = town.door("alder")
-    await failure(door, timeout=0.3)
+    await failure(door, timeout=1.0)
     runtime = await town.network._purchases._sdk._runtime()
     (held,) = await town.network.locked()
     for state in ("IN_PROGRESS", "DELIVERED"):
         await runtime.transition_state(held.transaction, state, "0x00")
 
-    assert isinstance(await failure(door, timeout=0.3), OutcomeUnknown)
+    assert isinstance(await failure(door, timeout=1.0), OutcomeUnknown)
     assert await look_up(door) == UnderWay()
     monkeypatch.setattr(transport_module, "PROOF_WITHIN", 0.0)
     assert await look_up(door) == Lost(PRICE)
@@ -453,7 +457,7 @@ async def test_a_delivery_without_its_answer_is_waited_for_and_then_lost(town: T
 
 async def test_a_dispute_keeps_the_money_held(town: Town):
     door = town.door("alder")
-    await failure(door, timeout=0.3)
+    await failure(door, timeout=1.0)
     runtime = await town.network._purchases._sdk._runtime()
     (held,) = await town.network.locked()
     for state in ("IN_PROGRESS", "DELIVERED", "DISPUTED"):
@@ -466,11 +470,11 @@ async def test_a_dispute_keeps_the_money_held(town: Town):
 
 async def test_who_is_too_late_to_call_off_is_told_what_there_is_instead(town: Town, monkeypatch: pytest.MonkeyPatch):
     door, runtime = town.door("alder"), await town.network._purchases._sdk._runtime()
-    await failure(door, timeout=0.3)
+    await failure(door, timeout=1.0)
     (held,) = await town.network.locked()
     gate = Gate(town, monkeypatch, "cancel", after=False)
     cancelling = asyncio.create_task(cancel(door))
-    await gate.reached.wait()
+    await gate.until_reached()
     for state in ("IN_PROGRESS", "DELIVERED"):
         await runtime.transition_state(held.transaction, state, '{"result":"HELLO"}')
     gate.opened.set()
@@ -480,7 +484,7 @@ async def test_who_is_too_late_to_call_off_is_told_what_there_is_instead(town: T
 
 async def test_what_cannot_be_called_off_now_is_still_held(town: Town, monkeypatch: pytest.MonkeyPatch):
     door = town.door("alder")
-    await failure(door, timeout=0.3)
+    await failure(door, timeout=1.0)
     fail_at(town, monkeypatch, "cancel")
 
     with pytest.raises(Transient, match="MockStateLockError"):
@@ -601,7 +605,7 @@ async def test_a_caller_who_goes_in_the_middle_of_a_step_is_gone_once_its_end_is
         await town.open_shop("alder", shout)
     door, gate = town.door("alder"), Gate(town, monkeypatch, step, after=moment == "after")
     call = asyncio.create_task(door.call(a_call()))
-    await gate.reached.wait()
+    await gate.until_reached()
 
     for _ in range(3):  # However often it is told to.
         call.cancel()
@@ -635,9 +639,9 @@ async def test_an_answer_that_came_in_time_is_given_although_paying_for_it_took_
 ):
     await town.open_shop("alder", shout)
     gate = Gate(town, monkeypatch, "release", after=False)
-    call = asyncio.create_task(town.door("alder").call(a_call(timeout=1.0)))
-    await gate.reached.wait()
-    asyncio.get_running_loop().call_later(1.1, gate.opened.set)
+    call = asyncio.create_task(town.door("alder").call(a_call(timeout=3.0)))
+    await gate.until_reached()
+    asyncio.get_running_loop().call_later(3.1, gate.opened.set)
 
     assert await call == HELLO
     assert await town.network.locked() == []
@@ -669,7 +673,7 @@ async def test_writings_take_turns_among_all_doors_of_a_network(town: Town, monk
 async def test_a_door_that_closes_buys_nothing_more(town: Town, monkeypatch: pytest.MonkeyPatch):
     door, gate = town.door("alder"), Gate(town, monkeypatch, "create", after=True)
     calls = [asyncio.create_task(door.call(a_call(idempotency_key=f"key-{n}"))) for n in range(3)]
-    await gate.reached.wait()
+    await gate.until_reached()
 
     closing = asyncio.create_task(door.aclose())
     await asyncio.sleep(0)

@@ -124,8 +124,8 @@ async def test_one_timer_watches_the_timeouts_of_all_calls():
     policy = Policy(timeout=5.0)
     tasks = [asyncio.ensure_future(policy.execute(hang)) for _ in range(100)]
     await asyncio.sleep(0)
-    assert policy._watch is not None
-    assert len(policy._watch) == 100
+    assert policy._cuts._watch is not None
+    assert len(policy._cuts._watch) == 100
     await asyncio.wait(tasks)
     assert [type(task.exception()) for task in tasks] == [CallTimedOut] * 100
     assert list(policy.broken_invariants()) == []
@@ -135,8 +135,8 @@ async def test_who_is_cancelled_when_the_timeout_strikes_stays_cancelled():
     policy = Policy(timeout=5.0)
     task = asyncio.ensure_future(policy.execute(hang))
     await asyncio.sleep(0)
-    assert policy._watch is not None
-    [cut] = next(iter(policy._watch._waiting.values()))
+    assert policy._cuts._watch is not None
+    [cut] = next(iter(policy._cuts._watch._waiting.values()))
     cut.expire()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -78,7 +78,7 @@ async def test_what_an_agent_that_hangs_has_been_given_is_held_by_both_books_and
     async with agirails_town.town_in(tmp_path) as town, ActorSystem("town") as system:
         await town.open_shop("alder", hang)
         await town.open_shop("birch", agirails_town.shout)
-        listings = [town.network.listing(town.provider(name), timeout=1.0) for name in ("alder", "birch")]
+        listings = [town.network.listing(town.provider(name), timeout=3.0) for name in ("alder", "birch")]
         market = Market(providers=listings, budget=usd(BUDGET))
         supervisor = system.spawn(lambda: Supervisor(market))
         result = await request(supervisor, "order", on_unknown="pay_again", timeout=20.0)

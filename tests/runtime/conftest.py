@@ -34,6 +34,6 @@ def leftovers() -> Callable[[], list[str]]:
     def find() -> list[str]:
         loop: Any = asyncio.get_running_loop()
         tasks = [repr(task) for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        return tasks + [repr(handle) for handle in loop._scheduled if not handle.cancelled()]
+        return tasks + [repr(timer) for _, _, timer in loop._scheduled if not timer.cancelled()]
 
     return find
