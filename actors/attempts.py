@@ -16,6 +16,8 @@ from actors.events import BreakerHalfOpened, CallEnded, Hedged, Rerouted, Retrie
 from actors.gateway import Sending
 from actors.hedge import see_ended
 from actors.hedging import Hedging
+from actors.ledger_errors import StillUnsettled
+from actors.ledger_requests import Reservation
 from actors.quota import NO_WEIGHTS
 from actors.reconciler import HeldCall
 from actors.routing import after_failure, ends_request
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     from actors.errors import Charged
     from actors.gateways import Gateways
     from actors.job import Job
-    from actors.ledger_requests import Reservation
     from actors.market import Market
     from actors.providers import Providers
     from actors.reconciler import Reconciler
@@ -72,6 +73,8 @@ class Attempts:
         target, waits = choice.target, choice.admitted is None
         try:
             reservation = await self._spending.reserve(job, target, wait=waits)
+        except StillUnsettled as unsettled:
+            return await self._take_on(job, unsettled)
         except CallFailed as refusal:
             # Nobody else may be paid either; what was paid before must be told all the same.
             raise job.failure(refusal) from refusal
@@ -91,6 +94,29 @@ class Attempts:
         if delay is not None:
             return await self._attempt_with_second(job, target, admitted, reservation, delay)
         return await self._attempt(job, target, admitted, reservation)
+
+    async def _take_on(self, job: Job, unsettled: StillUnsettled) -> ProviderReply | None:
+        """Go on with a call of an earlier run, or of an instance that crashed, which was held under this key.
+
+        It is looked up, or repeated under the key, as one of this request's own; where neither can be, and others may
+        not be paid besides, the request ends here.
+        """
+        target = job.candidates.targets.get(unsettled.at_provider)
+        if unsettled.is_held and target is not None:
+            with suppress(CallFailed, RuntimeFault):
+                self._gateways.open(target)  # Then it is known what its transport can do.
+            call = job.call_to(target, timeout=max(job.deadline - self._now(), STILL))
+            number, amount = unsettled.reservation, unsettled.amount
+            job.held = HeldCall(target, call, Reservation(number, job.key, target.name, amount))
+            if target.can_tell or job.message.on_unknown == "pay_again":
+                found = await self._find_out(job, unsettled)
+                if not isinstance(found, CallFailed):
+                    job.last = target.name
+                    return found
+            if job.held is None or job.repeats(target):
+                return None
+            job.held = None
+        raise job.failure(unsettled) from unsettled
 
     async def last_resort(self, job: Job) -> ProviderReply | None:
         """Find out what became of a call that could not be repeated; raise where nothing more can be done."""
@@ -191,6 +217,10 @@ class Attempts:
                 return found
             error, cost = found, cost + job.cost - known
         self._record_failure(job, target, error, started=started, cost=cost)
+        if job.held is not None and ends_request(error) and not isinstance(error, OutcomeUnknown):
+            # Whatever it failed with, it may have been paid, and that is what its caller has to know first.
+            held = f"{target.name!r} may have been paid for a call that failed: {error}"
+            raise OutcomeUnknown(held, provider=target.name, status=error.status) from error
         if ends_request(error) and not (isinstance(error, OutcomeUnknown) and job.message.on_unknown == "pay_again"):
             raise error
         return None

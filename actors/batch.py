@@ -90,6 +90,10 @@ async def robust_batch(
 
     Leaving the block early cancels what is under way and closes the source. What that raises is raised to the consumer.
     """
+    if isinstance(items, str | bytes):
+        raise TypeError(f"items must be many inputs, got one text, {items!r:.100}; put it in a list")
+    if isinstance(fallback_strategies, str):
+        raise TypeError(f"fallback_strategies must be several strategies, got the text {fallback_strategies!r}")
     terms = Terms(
         service=service,
         timeout=timeout,

@@ -71,7 +71,7 @@ def classify(
         return _ambiguous(f"{provider!r}: {text}", provider, paid=paid, idempotent=idempotent)
     if isinstance(error, LOCAL_MISTAKES + CALLERS_MISTAKES):
         # A mistake found after sending, such as an answer that does not parse, does not take the money back.
-        return Permanent(text, provider=provider, charged="held" if sent and paid else "no")
+        return Permanent(f"{provider!r}: {text}", provider=provider, charged="held" if sent and paid else "no")
     return _by_text(text, provider, sent=sent, paid=paid, idempotent=idempotent)
 
 

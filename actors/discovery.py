@@ -14,7 +14,7 @@ from actors.found import EVERYONE as EVERYONE
 from actors.found import Found as Found
 from actors.found import Known
 from actors.market import DiscoveryConfig, Listing, Market
-from actors.provider import ProviderFilter  # noqa: TC001 - msgspec resolves the annotations below.
+from actors.provider import ProviderFilter
 from actors.provider_subscribers import ProviderSubscribers, SubscribeProviders, UnsubscribeProviders
 from actors.provider_watch import ProviderWatch, WatchConfig
 from runtime import Actor, Backoff, Message, Request, Terminated, handles
@@ -56,6 +56,12 @@ class Discover(Request[Found], frozen=True, kw_only=True):
     service: str
     where: ProviderFilter = EVERYONE
     healthy_only: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.service, str):
+            raise TypeError(f"service must be a str, got {self.service!r:.100}")
+        if not isinstance(self.where, ProviderFilter):
+            raise TypeError(f"where must be a ProviderFilter, got {self.where!r:.100}")
 
 
 class RefreshDue(Message, frozen=True):

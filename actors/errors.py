@@ -37,9 +37,10 @@ class CallFailed(Refusal):
     `provider` is who was called, `retry_after` the seconds to wait at least before the next try, `status`
     the HTTP status; each is None where there is none. `limits` is what the provider said of its limits, and
     `wire_calls` are the requests that went out for this one attempt: more than 1 where what lies below retries on its
-    own, or follows redirects.
+    own, or follows redirects. `key` is the idempotency key of a request that failed: by it the ledger knows its money.
     """
 
+    key: str | None = None
     outcome: Outcome = "unknown"
     charged: Charged = "no"
     wire_calls: int = 1

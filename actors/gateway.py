@@ -24,6 +24,10 @@ GRACE = 0.25
 """Seconds beyond its own timeout that a transport has to say how a call or a check ended."""
 
 
+class TransportBug(ConnectionResetError):
+    """A transport raised what it must not; to whoever called it is as if the connection had broken."""
+
+
 class Sending(msgspec.Struct):
     """Whether a call has been handed to its transport: marked by the gateway, read where its answer never came."""
 
@@ -124,7 +128,7 @@ class ProviderGateway(Actor[Call | PromptCall | CheckHealth | LookUp | CallOff])
             name = self.listing.provider.name
             self.context.log.opt(exception=bug).error("a bug of the transport to {!r}: {!r}", name, bug)
             raise classify(
-                ConnectionResetError(f"a bug of the transport: {type(bug).__name__}: {bug}"),
+                TransportBug(f"{type(bug).__name__}: {bug}"),
                 provider=name,
                 paid=message.call.max_cost > 0,
                 idempotent=self.transport.idempotent != "no",

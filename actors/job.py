@@ -113,6 +113,7 @@ class Job:
             idempotency_key=self.key,
             max_cost=listing.provider.price,
             timeout=timeout,
+            provider=target.name,
         )
 
     def result(self, reply: ProviderReply) -> SmartResult:

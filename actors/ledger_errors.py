@@ -13,8 +13,8 @@ class AlreadyPaid(Permanent):
 
     def __init__(self, key: str, *, paid: Micros, paid_to: str) -> None:
         super().__init__(
-            f"key {key!r} was paid already, ${usd(paid)}, last to {paid_to!r}; take its result from there, or reserve "
-            'with intent="again" if it is to be paid once more'
+            f"key {key!r} was paid already, ${usd(paid)}, last to {paid_to!r}; take its result from there; "
+            'to pay once more, take another idempotency key, or reserve with intent="again"'
         )
         self.key = key
         self.paid = paid
@@ -34,7 +34,8 @@ class StillUnsettled(Permanent):
         what = "may have been paid by" if is_held else "is under way with"
         super().__init__(
             f"key {key!r} {what} a call to {at_provider!r}, reservation {reservation} of ${usd(amount)}; find out what "
-            'became of it and resolve it, or reserve with intent="again" if both may be paid'
+            f'became of it, and ask Resolve({reservation}, "yes") or "no"; if both may be paid, take another '
+            'idempotency key, or reserve with intent="again"'
         )
         self.key = key
         self.reservation = reservation

@@ -82,6 +82,8 @@ class BookCall(Message, frozen=True, gc=False):
     cost: Micros | None = None
 
     def __post_init__(self) -> None:
+        if self.charged not in {"yes", "no", "held"}:
+            raise ValueError(f'charged must be "yes", "no" or "held", got {self.charged!r}')
         if self.cost is not None:
             check_cost(self.charged, self.cost)
 
@@ -97,6 +99,8 @@ class Resolve(Request[MoneySettled | MoneyReleased], frozen=True):
     cost: Micros | None = None
 
     def __post_init__(self) -> None:
+        if self.charged not in {"yes", "no"}:
+            raise ValueError(f'charged must be "yes" or "no", got {self.charged!r}')
         if self.cost is not None:
             check_cost(self.charged, self.cost)
 

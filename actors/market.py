@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import math
 import tomllib
+from collections.abc import Callable, Sequence  # noqa: TC003 - whoever asks for a signature evaluates it.
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import msgspec
 
@@ -22,12 +23,7 @@ from actors.provider_watch import WatchConfig
 from actors.quota import REQUESTS, Quota, RateLimit, check_dimensions, quota_of
 from actors.retry import Retry
 from actors.retry_budget import RetryBudget
-from actors.transport import Idempotent  # noqa: TC001 - msgspec resolves this annotation when it decodes
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from actors.transport import Transport
+from actors.transport import Idempotent, Transport  # noqa: TC001 - likewise, and msgspec when it decodes.
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -36,6 +32,8 @@ RETRY_BUDGET_KEYS = ("ratio", "min_per_second", "max_tokens")
 
 
 def _check_positive(field: str, value: float, unit: str) -> None:
+    if not isinstance(value, int | float):
+        raise TypeError(f"{field} must be a number of {unit}, got {value!r:.100}")
     if not 0 < value < math.inf:
         raise ValueError(f"{field} must be > 0 {unit} and finite, got {value}")
 
@@ -94,6 +92,13 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
     budget: Amount | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.provider, Provider):
+            raise TypeError(f"provider must be a Provider, got {self.provider!r:.100}")
+        if not callable(self.transport):
+            raise TypeError(
+                f"transport must be a function that makes one, such as lambda: FunctionTransport(...), "
+                f"got {self.transport!r:.100}"
+            )
         _check_limits(self)
         _canonical_budget(self)
 
@@ -140,6 +145,8 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError("a market needs at least one provider")
         names: set[str] = set()
         for listing in self.providers:
+            if not isinstance(listing, Listing):
+                raise TypeError(f"a market is made of Listings, got {listing!r:.100}")
             if listing.provider.name in names:
                 raise ValueError(f"two providers are named {listing.provider.name!r}; names must differ")
             names.add(listing.provider.name)

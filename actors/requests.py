@@ -63,18 +63,66 @@ class SmartRequest(Request[SmartResult], frozen=True, kw_only=True):
     on_unknown: OnUnknown = "hold"
 
     def __post_init__(self) -> None:
+        # What one caller gets wrong must not come out where the requests of all are served.
+        if not (
+            isinstance(self.service, str)
+            and isinstance(self.timeout, int | float)
+            and isinstance(self.where, ProviderFilter)
+            and isinstance(self.needs, Requirement)
+            and isinstance(self.strategies, tuple)
+            and (self.budget is None or type(self.budget) is int)
+            and (self.request_id is None or isinstance(self.request_id, str))
+            and (self.idempotency_key is None or isinstance(self.idempotency_key, str))
+            and (self.account is None or isinstance(self.account, str))
+            and (self.tenant is None or isinstance(self.tenant, str))
+        ):
+            raise wrong_type(self)
         if self.on_unknown not in {"hold", "pay_again"}:
             raise ValueError(f'on_unknown must be "hold" or "pay_again", got {self.on_unknown!r}')
         if not self.timeout > 0:
             raise ValueError(f"timeout must be > 0 seconds, got {self.timeout}")
         for dimension, weight in self.weights.items():
-            if weight < 0:
-                raise ValueError(f"weight of {dimension} must be >= 0, got {weight}")
+            if type(weight) is not int or weight < 0:
+                raise ValueError(f"weight of {dimension} must be a whole number >= 0, got {weight!r}")
+        key = self.idempotency_key or self.request_id or ""
+        if not key.isascii():
+            check_text("idempotency_key or request_id", key)
         if not self.strategies:
             raise ValueError(f"strategies must name at least one of {', '.join(ALL_STRATEGIES)}")
         for strategy in self.strategies:
             if strategy not in ALL_STRATEGIES:
                 raise ValueError(f"strategy must be one of {', '.join(ALL_STRATEGIES)}, got {strategy!r}")
+
+
+WHAT_IT_IS: dict[str, tuple[Any, str]] = {
+    "service": (str, "a str"),
+    "timeout": (int | float, "a number of seconds"),
+    "where": (ProviderFilter, "a ProviderFilter"),
+    "needs": (Requirement, "a Requirement"),
+    "strategies": (tuple, "a tuple of strategies"),
+    "budget": (int | None, "a whole number of micro-units or None; see to_micros"),
+    "request_id": (str | None, "a str or None"),
+    "idempotency_key": (str | None, "a str or None"),
+    "account": (str | None, "a str or None"),
+    "tenant": (str | None, "a str or None"),
+}
+
+
+def wrong_type(request: SmartRequest) -> TypeError:
+    """Make the error for the first field of a request that is not what it must be."""
+    for name, (kind, what) in WHAT_IT_IS.items():
+        value: object = getattr(request, name)
+        if not isinstance(value, kind) or (name == "budget" and isinstance(value, bool)):
+            return TypeError(f"{name} must be {what}, got {value!r:.100}")
+    raise AssertionError(f"every field of {request} is what it must be")
+
+
+def check_text(what: str, text: str) -> None:
+    """Raise `ValueError` for a text that cannot be written down, because it has half a character in it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{what} {text!r} cannot be written down: {error.reason}") from None
 
 
 class OpenAccount(Request[str], frozen=True, kw_only=True):

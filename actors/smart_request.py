@@ -9,6 +9,7 @@ from actors.found import EVERYONE
 from actors.money import to_micros
 from actors.preflight import NO_REQUIREMENT, Requirement
 from actors.requests import SmartRequest
+from runtime import ActorRef
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from actors.provider import ProviderFilter
     from actors.requests import OnUnknown, SmartResult
     from actors.selection import Strategy
-    from runtime import ActorRef
 
 ANSWER_GRACE = 1.0
 """Seconds beyond the deadline in which the supervisor can say what had been tried."""
@@ -54,6 +54,10 @@ async def smart_request(
     been paid for without an answer, `Permanent` for the caller's own mistake, or `NotAdmitted` where nobody was
     called; and `AskTimeout` where the supervisor itself does not answer.
     """
+    if not isinstance(supervisor, ActorRef):
+        raise TypeError(f"supervisor must be the ref of a Supervisor that was spawned, got {supervisor!r:.100}")
+    if isinstance(fallback_strategies, str):
+        raise TypeError(f"fallback_strategies must be several strategies, got the text {fallback_strategies!r}")
     message = SmartRequest(
         service=service,
         input=input,

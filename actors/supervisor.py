@@ -12,12 +12,13 @@ from actors.bandit import ScoreAnswer, after_score
 from actors.book import Book
 from actors.breaker import isolate, release
 from actors.discovery import Discovery, registry_of
-from actors.errors import CallFailed, Permanent
+from actors.errors import CallFailed, Permanent, Unclassified
 from actors.events import RequestEnded
 from actors.gateways import Gateways
 from actors.job import Job
-from actors.ledger import Ledger
-from actors.ledger_requests import GetHeld, GetStatement, Unsettled
+from actors.ledger import HolderRestarted, Ledger
+from actors.ledger_requests import GetHeld, GetStatement, Resolve, SetCap, Unsettled
+from actors.market import Market
 from actors.pipeline import NEW_BANDIT, Pipeline
 from actors.providers import Providers
 from actors.rate_limiter import Acquire, RateLimiter
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 
     from actors.account import Account
     from actors.discovery import Registry
-    from actors.market import Market
+    from actors.movements import MoneyReleased, MoneySettled
     from actors.page import Statement
     from runtime import Timer
 
@@ -67,6 +68,8 @@ class Supervisor(
         | CloseAccount
         | GetStatement
         | GetHeld
+        | Resolve
+        | SetCap
         | OpenQuota
         | ScoreAnswer
         | Isolate
@@ -77,13 +80,15 @@ class Supervisor(
 ):
     """Serves `SmartRequest`s over the providers of a market; see the module's text for how.
 
-    Its money is kept by a `Ledger` of its own, which ends with it; or by `ledger`, the ref of one that outlives it, is
-    shared with others, or has a journal.
+    Its money is kept by a `Ledger` of its own, which outlives its restarts and ends with it; or by `ledger`, the ref of
+    one that outlives it, is shared with others, or has a journal.
     """
 
     def __init__(
         self, market: Market, *, registry: Registry | None = None, ledger: ActorRef[Any] | None = None
     ) -> None:
+        if not isinstance(market, Market):
+            raise TypeError(f"a Supervisor needs a Market, got {market!r:.100}")
         self.market = market
         self.registry = registry or registry_of(market)
         self.targets: dict[str, Target] = {
@@ -98,11 +103,7 @@ class Supervisor(
 
     def started(self) -> None:
         context, market = self.context, self.market
-        if self.ledger is None:
-            book = Book()  # Out here, where a restart of the ledger forgets nothing.
-            self.books: ActorRef[Any] = context.spawn(lambda: Ledger(book=book), name="ledger", mailbox=LEDGER_MAILBOX)
-        else:
-            self.books = self.ledger
+        self.books: ActorRef[Any] = self._own_ledger() if self.ledger is None else self.ledger
         self.spending = Spending(self.books, context, market)
         self.gateways = Gateways(context, market.health)
         self.reconciler = Reconciler(self.gateways, self.spending, context)
@@ -117,6 +118,16 @@ class Supervisor(
     async def stopped(self) -> None:
         await self.spending.close()
 
+    def _own_ledger(self) -> ActorRef[Any]:
+        """Start a ledger whose book outlives restarts: of the ledger, and of the supervisor too."""
+        kept, ref = self.context.kept, self.context.ref
+        begins_anew = "book" in kept
+        book: Book = kept.setdefault("book", Book())
+        books = self.context.spawn(lambda: Ledger(book=book), name="ledger", mailbox=LEDGER_MAILBOX)
+        if begins_anew:
+            books.tell(HolderRestarted(ref))  # What the instance before left open, it may have paid.
+        return books
+
     @handles(SmartRequest, concurrent=MAX_REQUESTS, borrows=True)
     async def serve(self, message: SmartRequest) -> SmartResult:
         """Serve one request from discovery to answer."""
@@ -129,7 +140,14 @@ class Supervisor(
             error, provider = None, result.provider
         except CallFailed as failure:
             error, detail = failure.kind, str(failure)
+            failure.key = job.key
             raise
+        except Exception as bug:
+            # The requests beside it, whose calls may be paid, must not suffer for it, as they would of a crash.
+            error, detail = Unclassified.__name__, f"a bug while it was served: {type(bug).__name__}: {bug}"
+            self.context.log.opt(exception=bug).error("request {}: {}", job.request_id, detail)
+            charged = "held" if job.held is not None else "yes" if job.cost else "no"
+            raise Unclassified(detail, charged=charged) from bug
         else:
             return result
         finally:
@@ -168,6 +186,16 @@ class Supervisor(
     @handles(GetHeld, concurrent=MAX_REQUESTS, borrows=True)
     async def list_held(self, message: GetHeld) -> tuple[Unsettled, ...]:
         """Tell which calls may have been paid, as the ledger has them."""
+        return await self.books.ask(message, timeout=HOUSEKEEPING)
+
+    @handles(Resolve, concurrent=MAX_REQUESTS, borrows=True)
+    async def resolve(self, message: Resolve) -> MoneySettled | MoneyReleased:
+        """Have the ledger enter what was found out of a call whose money is held."""
+        return await self.books.ask(message, timeout=HOUSEKEEPING)
+
+    @handles(SetCap, concurrent=MAX_REQUESTS, borrows=True)
+    async def set_cap(self, message: SetCap) -> Statement:
+        """Have the ledger change a cap."""
         return await self.books.ask(message, timeout=HOUSEKEEPING)
 
     @handles(FindOutDue, concurrent=2)

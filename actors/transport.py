@@ -7,6 +7,7 @@ decides those, from what the transport declares about itself and from the error 
 from __future__ import annotations
 
 import asyncio
+import inspect
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import msgspec
@@ -31,7 +32,8 @@ class ProviderCall(msgspec.Struct, frozen=True, kw_only=True):
     """One attempt at one logical request.
 
     `request_id` and `idempotency_key` stay the same over all attempts at a request; `max_cost` is what is reserved
-    for this attempt, in micro-units; `timeout` is for the whole attempt, in seconds.
+    for this attempt, in micro-units; `timeout` is for the whole attempt, in seconds. `provider` is the name by which
+    whoever is called is listed.
     """
 
     service: str
@@ -40,6 +42,7 @@ class ProviderCall(msgspec.Struct, frozen=True, kw_only=True):
     idempotency_key: str
     max_cost: int
     timeout: float
+    provider: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse a call that could never succeed."""
@@ -64,8 +67,40 @@ class ProviderReply(msgspec.Struct, frozen=True, kw_only=True):
     limits: tuple[HeardLimit, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.cost is not None and type(self.cost) is not int:
+            raise TypeError(f"cost must be a whole number of micro-units or None, got {self.cost!r}; see to_micros")
         if self.wire_calls < 0:
             raise ValueError(f"wire_calls must be >= 0 requests, got {self.wire_calls}")
+
+
+def check_declared(paid: object, idempotent: object) -> None:
+    """Raise for what a transport cannot declare of itself: on it depends whether somebody is paid twice."""
+    if not isinstance(paid, bool):
+        raise TypeError(f"paid must be True or False, got {paid!r}")
+    if idempotent not in {"key", "nature", "no"}:
+        raise ValueError(f'idempotent must be "key", "nature" or "no", got {idempotent!r}')
+
+
+def check_function(function: object) -> None:
+    """Raise `TypeError` for what cannot be called with one call, as far as can be told before."""
+    if not callable(function):
+        raise TypeError(f"a FunctionTransport needs an async function of one ProviderCall, got {function!r}")
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return  # Of some callables nobody can tell.
+    try:
+        signature.bind(None)
+    except TypeError as error:
+        name = getattr(function, "__qualname__", repr(function))
+        raise TypeError(f"a FunctionTransport calls its function with one ProviderCall: {name}: {error}") from None
+
+
+def awaitable(outcome: Any) -> Awaitable[Any]:
+    """Return what a function has returned; raise `TypeError` where it is a result, and not on its way to one."""
+    if not inspect.isawaitable(outcome):
+        raise TypeError(f"its function returned {outcome!r:.100} at once; it must be an async function")
+    return outcome
 
 
 class Transport(Protocol):
@@ -108,6 +143,8 @@ class FunctionTransport:
     where it knows better; those pass through. An SDK that retries on its own hides calls: state `wire_calls` in the
     reply and in the error where it tells them, or switch its retries off.
 
+    Its errors name the provider as it is listed, or as given here.
+
     `check(timeout)` tells health, if given; without it the provider counts as healthy. Say `ends_when_cancelled` of a
     function that does, as one does that awaits sockets, timers and the like, and no thread that has to finish.
 
@@ -131,16 +168,19 @@ class FunctionTransport:
         check: Callable[[float], Awaitable[None]] | None = None,
         ends_when_cancelled: bool = False,
     ) -> None:
+        check_declared(paid, idempotent)
+        check_function(function)
         self.ends_when_cancelled = ends_when_cancelled
         self.paid = paid
         self.idempotent: Idempotent = idempotent
-        self.provider = provider or str(getattr(function, "__qualname__", repr(function)))
+        self.provider = provider
+        self._name = str(getattr(function, "__qualname__", repr(function)))
         self._function = function
         self._check = check
         self._cuts = Cuts()
 
     def __repr__(self) -> str:
-        return f"FunctionTransport({self.provider}, paid={self.paid}, idempotent={self.idempotent!r})"
+        return f"FunctionTransport({self.provider or self._name}, paid={self.paid}, idempotent={self.idempotent!r})"
 
     async def call(self, call: ProviderCall) -> ProviderReply:
         """Await the function for at most `call.timeout` seconds; raises members of `CallFailed` only."""
@@ -148,24 +188,24 @@ class FunctionTransport:
         cut = self._cuts.at(loop.time() + call.timeout, loop)
         is_ended = False
         try:
-            answer = await self._function(call)
+            answer = await awaitable(self._function(call))
         except asyncio.CancelledError:
             is_ended = True
             if not cut.end():
                 raise
-            raise self._failure(CallTimedOut(call.timeout)) from None
+            raise self._failure(CallTimedOut(call.timeout), call) from None
         except CallFailed:
             raise
         except Exception as error:
-            raise self._failure(error) from error
+            raise self._failure(error, call) from error
         finally:
             if not is_ended:
                 cut.end()
         return answer if isinstance(answer, ProviderReply) else ProviderReply(output=answer)
 
-    def _failure(self, error: Exception) -> CallFailed:
-        repeatable = self.idempotent != "no"
-        return classify(error, provider=self.provider, sent=True, paid=self.paid, idempotent=repeatable)
+    def _failure(self, error: Exception, call: ProviderCall) -> CallFailed:
+        name = self.provider or call.provider or self._name
+        return classify(error, provider=name, sent=True, paid=self.paid, idempotent=self.idempotent != "no")
 
     async def check(self, *, timeout: float) -> None:  # noqa: ASYNC109 - how long is the transport's own affair.
         """Await the given check for at most `timeout` seconds; without one, return."""
@@ -177,7 +217,7 @@ class FunctionTransport:
         except CallFailed:
             raise
         except Exception as error:
-            raise classify(error, provider=self.provider, sent=True) from error
+            raise classify(error, provider=self.provider or self._name, sent=True) from error
 
     async def aclose(self) -> None:
         """Leave the function alone: whoever made it closes what it uses."""

@@ -76,6 +76,7 @@ class Cell(Handling):
     watchers: dict[Cell, None] | None = None
     watching: dict[Cell, None] | None = None
     _timers: Timers | None = None
+    _kept: dict[str, Any] | None = None
 
     def __init__(
         self,
@@ -158,6 +159,12 @@ class Cell(Handling):
     @property
     def events(self) -> EventStream:
         return self.engine.events
+
+    @property
+    def kept(self) -> dict[str, Any]:
+        if self._kept is None:
+            self._kept = {}
+        return self._kept
 
     @property
     def registry(self) -> Registry:
@@ -612,6 +619,8 @@ class Cell(Handling):
             return
         self.phase = ENDED
         self.exit = exit
+        if self._kept is not None:
+            self._kept = None
         self.close()
         self.bury_all()
         if self.owner is not None and self.owner._children is not None:  # noqa: SLF001 - of its own class.

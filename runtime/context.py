@@ -96,6 +96,14 @@ class Context(Protocol):
         ...
 
     @property
+    def kept(self) -> dict[str, Any]:
+        """What this actor keeps over its restarts, by names of its own, and nobody else sees; gone when it ends.
+
+        Everything else of an instance that crashed is given up, as what it crashed with. Keep what must not be lost.
+        """
+        ...
+
+    @property
     def registry(self) -> Registry:
         """Who renders which service in this system: actors by key."""
         ...

@@ -133,7 +133,7 @@ async def test_a_bug_of_the_transport_ends_its_own_call_and_no_other():
         others = [asyncio.create_task(ref.ask(call(), timeout=9)) for _ in range(3)]
         await settle()
         door.error = KeyError("bug")
-        with pytest.raises(CallFailed, match="a bug of the transport: KeyError: 'bug'") as failed:
+        with pytest.raises(CallFailed, match="TransportBug: KeyError: 'bug'") as failed:
             await ref.ask(call(), timeout=9)
         assert failed.value.blames_provider
         assert isinstance(failed.value.__cause__, KeyError)

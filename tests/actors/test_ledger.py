@@ -156,11 +156,13 @@ def test_a_booking_that_makes_no_sense_is_refused_where_it_is_made():
     reservation = Reservation(1, "k", "p", 1)
     for message in (
         lambda: BookCall(reservation, "no", 5),
+        lambda: BookCall(reservation, "paid"),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        lambda: Resolve(1, "held"),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         lambda: BookCall(reservation, "yes", -5),
         lambda: Resolve(1, "no", 5),
         lambda: SetCap("run", -1),
     ):
-        with pytest.raises(ValueError, match=r"cost|cap"):
+        with pytest.raises(ValueError, match=r"cost|cap|charged"):
             message()
 
 

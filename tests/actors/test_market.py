@@ -20,6 +20,7 @@ from actors.market import (
 )
 from actors.provider import Provider
 from actors.retry import Retry
+from actors.supervisor import Supervisor
 from actors.transport import FunctionTransport, ProviderCall
 
 FULL = """
@@ -290,6 +291,18 @@ async def test_a_market_made_in_python_carries_ready_transports():
 def test_a_market_made_in_python_is_checked_too():
     with pytest.raises(ValueError, match="at least one provider"):
         Market(providers=[])
+    provider = Provider(name="alder", services={"s"})
+    for wrong, message in (
+        ({"provider": "alder"}, "provider must be a Provider"),
+        ({"transport": "http://127.0.0.1/"}, "transport must be a function that makes one"),
+        ({"timeout": "1"}, "timeout must be a number of seconds"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            Listing(**{"provider": provider, "transport": list} | wrong)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match="a market is made of Listings, got Provider"):
+        Market(providers=[provider])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match="a Supervisor needs a Market, got \\[\\]"):
+        Supervisor([])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="two providers are named 'alder'"):
         Market(providers=[listing(), listing()])
     with pytest.raises(ValueError, match="max_concurrency must be >= 1"):

@@ -83,18 +83,40 @@ async def test_a_request_without_names_gets_one_for_itself_and_its_key():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"timeout": 0.0}, {"timeout": -1.0}, {"strategy": "luckiest"}, {"budget": 0.1}, {"budget": "-1"}],
-    ids=repr,
+    [
+        {"timeout": 0.0},
+        {"timeout": -1.0},
+        {"timeout": "5"},
+        {"strategy": "luckiest"},
+        {"fallback_strategies": "cheapest"},
+        {"budget": 0.1},
+        {"budget": "-1"},
+        {"service": ["translation"]},
+        {"where": {"max_price": 1}},
+        {"needs": {"context": 1}},
+        {"idempotency_key": 5},
+        {"idempotency_key": "half a \ud800"},
+        {"request_id": 17},
+        {"account": 1},
+        {"tenant": 1},
+        {"weights": {"tokens": "x"}},
+        {"weights": {"tokens": -1}},
+    ],
+    ids=ascii,
 )
 async def test_what_makes_no_sense_is_refused_before_anybody_is_asked(wrong: dict[str, Any]):
     recorder = Recorder()
     async with ActorSystem("requests") as system:
         supervisor = system.spawn(lambda: Supervisor(market(recorder)))
-        with pytest.raises((ValueError, TypeError)):
+        with pytest.raises((ValueError, TypeError), match=f"{next(iter(wrong))}|weight of tokens|amount"):
             await smart_request(supervisor, **{"service": "translation", "input": 1} | wrong)
         assert recorder.calls == []
+        with pytest.raises(TypeError, match="supervisor must be the ref of a Supervisor"):
+            await smart_request(Supervisor(market(recorder)), service="s", input=1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="strategies"):
         SmartRequest(service="s", input=1, timeout=1.0, strategies=())
+    with pytest.raises(TypeError, match="budget must be a whole number of micro-units or None"):
+        SmartRequest(service="s", input=1, timeout=1.0, budget="0.10")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 async def test_refusals_reach_the_caller_as_what_they_are():

@@ -1518,3 +1518,31 @@ async def test_a_call_that_will_not_end_holds_up_no_request_beyond_its_deadline(
         assert (await stage.request(timeout=5.0)).output == "b"
         assert now() == pytest.approx(1.0 + GRACE)
         await asyncio.sleep(60.0)  # It does end, at last.
+
+
+async def test_a_bug_met_by_one_request_harms_no_other_and_nothing_that_is_known(monkeypatch: pytest.MonkeyPatch):
+    a = Script(lasts=1.0)
+    async with staged(offer("a", a, price=1)) as stage:
+        others = [asyncio.create_task(stage.request(idempotency_key=f"k{number}")) for number in range(3)]
+        await asyncio.sleep(0.5)
+        with monkeypatch.context() as patch:
+            patch.setattr(choosing_module, "admit", lambda *_args, **_terms: 1 / 0)
+            with pytest.raises(Unclassified, match="a bug while it was served: ZeroDivisionError") as failed:
+                await stage.request()
+        assert (failed.value.charged, type(failed.value.__cause__)) == ("no", ZeroDivisionError)
+        assert [(await one).output for one in others] == ["done"] * 3
+        assert len(stage.instances) == 1
+        await stage.assert_at_rest()
+
+
+@pytest.mark.parametrize("idempotent", ["no", "key", "nature"])
+async def test_a_mistake_found_after_a_paid_call_was_sent_does_not_take_the_money_back(idempotent: str):
+    a, b = Script(KeyError("choice")), Script("b")
+    async with staged(offer("a", a, price=1, idempotent=idempotent), offer("b", b, price=2)) as stage:
+        with pytest.raises(
+            OutcomeUnknown, match="'a' may have been paid for a call that failed: 'a': KeyError"
+        ) as failed:
+            await stage.request()
+        assert isinstance(failed.value.__cause__, Permanent)
+        assert failed.value.key is not None
+        assert (len(a.calls), len(b.calls)) == (1, 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 
 from actors.errors import CallFailed, OutcomeUnknown, Permanent, Throttled, Transient
@@ -117,3 +118,38 @@ async def test_what_an_sdk_retried_on_its_own_is_told_by_the_reply_and_by_the_er
         assert caught.value.wire_calls == expected
     with pytest.raises(ValueError, match="wire_calls must be >= 0"):
         ProviderReply(output=None, wire_calls=-1)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        ({"paid": "yes"}, TypeError),
+        ({"idempotent": "yes"}, ValueError),
+        ({"function": 5}, TypeError),
+        ({"function": lambda: None}, TypeError),
+    ],
+)
+def test_what_cannot_be_a_transport_is_refused_when_it_is_made(wrong: dict[str, Any], error: type[Exception]):
+    async def function(_call: ProviderCall) -> None: ...
+
+    with pytest.raises(error, match=next(iter(wrong))):
+        FunctionTransport(**{"function": function, "paid": True, "idempotent": "no"} | wrong)
+
+
+async def test_a_function_that_is_not_async_is_named_and_its_money_held():
+    transport = FunctionTransport(lambda _call: "Hi", paid=True, idempotent="no")  # type: ignore[arg-type, return-value]  # pyright: ignore[reportArgumentType, reportReturnType]
+    with pytest.raises(Permanent, match="returned 'Hi' at once; it must be an async function") as caught:
+        await transport.call(a_call())
+    assert caught.value.charged == "held"
+
+
+async def test_errors_name_the_provider_as_it_is_listed_or_as_was_said():
+    for said, listed, named in ((None, None, "fail"), (None, "birch", "birch"), ("alder", "birch", "alder")):
+        with pytest.raises(OutcomeUnknown) as caught:
+            await raising(OSError("x"), provider=said).call(msgspec.structs.replace(a_call(), provider=listed))
+        assert str(caught.value.provider).endswith(named)
+
+
+def test_a_cost_that_is_no_whole_number_is_refused_at_once():
+    with pytest.raises(TypeError, match="cost must be a whole number of micro-units"):
+        ProviderReply(output="x", cost=0.001)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,9 +18,12 @@ from actors import (
     Ledger,
     Listing,
     Market,
+    OpenQuota,
     OutcomeUnknown,
     Provider,
+    Resolve,
     Retry,
+    SetCap,
     SmartRequest,
     StillUnsettled,
     Supervisor,
@@ -31,12 +35,13 @@ from actors.book import Book
 from actors.ledger import JournalBroke
 from actors.ledger_errors import JournalError
 from actors.ledger_requests import MarkSent, Reservation
-from runtime import ActorSystem, Backoff, Mailbox, Supervision
+from runtime import ActorCrashed, ActorSystem, Backoff, Mailbox, Supervision, handles
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from actors import ProviderCall, Statement
+    from actors.transport import Idempotent
 
 
 class Shop:
@@ -44,6 +49,7 @@ class Shop:
 
     def __init__(self) -> None:
         self.charged: list[str] = []
+        self.idempotent: Idempotent = "no"
 
     async def answer(self, call: ProviderCall) -> Any:
         self.charged.append(call.idempotency_key)
@@ -55,7 +61,7 @@ class Shop:
     def market(self, **terms: Any) -> Market:
         listing = Listing(
             provider=Provider(name="alder", services={"s"}, price=10),
-            transport=lambda: FunctionTransport(self.answer, paid=True, idempotent="no", provider="alder"),
+            transport=lambda: FunctionTransport(self.answer, paid=True, idempotent=self.idempotent),
         )
         return Market(providers=[listing], **{"retry": Retry(max_retries=0)} | terms)
 
@@ -201,3 +207,89 @@ async def test_a_request_that_is_cancelled_as_it_opens_the_account_of_all_closes
         assert first.cancelled()
         assert (await smart_request(supervisor, service="s", input=2)).output == 2
         assert len(shop.charged) == 2
+
+
+# What an earlier run, or an instance that crashed, left held.
+
+
+async def test_what_an_earlier_run_left_held_is_repeated_under_its_key_and_charged_once(tmp_path: Path):
+    journal, shop = tmp_path / "run.db", Shop()
+    async with ActorSystem("first") as system:
+        ledger = system.spawn(lambda: Ledger(journal=journal))
+        supervisor = system.spawn(lambda: Supervisor(shop.market(budget="1"), ledger=ledger))
+        asking = asyncio.create_task(smart_request(supervisor, service="s", input="x", idempotency_key="order 1"))
+        await asyncio.sleep(0.05)
+        asking.cancel()
+        await asyncio.wait([asking])
+        assert [one.key for one in await ledger.ask(GetHeld(), timeout=1.0)] == ["order 1"]
+    shop.idempotent = "key"
+    async with ActorSystem("second") as system:
+        ledger = system.spawn(lambda: Ledger(journal=journal))
+        supervisor = system.spawn(lambda: Supervisor(shop.market(budget="1"), ledger=ledger))
+        assert (await smart_request(supervisor, service="s", input="x", idempotency_key="order 1")).output == "x"
+        run = await ledger.ask(GetStatement("run"), timeout=1.0)
+        assert (run.settled, run.held, run.reserved) == (10, 0, 0)
+    assert shop.charged == ["order 1", "order 1"]
+
+
+@pytest.mark.parametrize(("policy", "paid", "held"), [("hold", 10, 10), ("pay_again", 20, 10)])
+async def test_nobody_else_is_paid_for_what_an_earlier_run_left_held_unless_the_request_says_so(
+    tmp_path: Path, policy: Any, paid: int, held: int
+):
+    journal, shop = tmp_path / "run.db", Shop()
+    async with ActorSystem("first") as system:
+        ledger = system.spawn(lambda: Ledger(journal=journal))
+        supervisor = system.spawn(lambda: Supervisor(shop.market(), ledger=ledger))
+        await smart_request(supervisor, service="s", input="x")
+        with pytest.raises(OutcomeUnknown) as unknown:
+            await smart_request(supervisor, service="s", input="break", idempotency_key="order 1")
+        assert unknown.value.key == "order 1"
+    async with ActorSystem("second") as system:
+        ledger = system.spawn(lambda: Ledger(journal=journal))
+        supervisor = system.spawn(lambda: Supervisor(shop.market(), ledger=ledger))
+        with suppress(StillUnsettled):
+            await smart_request(supervisor, service="s", input="x", idempotency_key="order 1", on_unknown=policy)
+        total = await ledger.ask(GetStatement(), timeout=1.0)
+        assert (total.settled, total.held) == (paid, held)
+
+
+class Quitting(Supervisor):
+    """Crashes when it is told to open a quota."""
+
+    @handles(OpenQuota)
+    def open_quota(self, message: OpenQuota) -> Any:
+        raise RuntimeError("a bug")
+
+
+async def test_a_supervisor_that_crashes_forgets_no_payment_no_cap_and_no_money_that_may_be_spent():
+    shop = Shop()
+    async with ActorSystem("shop", seed=1) as system:
+        supervisor = system.spawn(lambda: Quitting(shop.market(budget="0.000035")))
+        await smart_request(supervisor, service="s", input="x", idempotency_key="order 1")
+        asking = asyncio.create_task(smart_request(supervisor, service="s", input="x", idempotency_key="order 2"))
+        await asyncio.sleep(0.05)
+        with pytest.raises(ActorCrashed):
+            await supervisor.ask(OpenQuota(name="q", rate=1.0), timeout=1.0)
+        await asyncio.wait([asking])
+        with pytest.raises(AlreadyPaid):
+            await smart_request(supervisor, service="s", input="x", idempotency_key="order 1")
+        with pytest.raises(StillUnsettled):
+            await smart_request(supervisor, service="s", input="x", idempotency_key="order 2")
+        run = await supervisor.ask(GetStatement("run"), timeout=1.0)
+        assert (run.settled, run.held, run.reserved, run.cap) == (10, 10, 0, 35)
+        await smart_request(supervisor, service="s", input="x")
+        with pytest.raises(BudgetExceeded):
+            await smart_request(supervisor, service="s", input="x")
+    assert len(shop.charged) == 3
+
+
+async def test_what_is_held_may_be_resolved_and_a_cap_changed_through_the_supervisor():
+    shop = Shop()
+    async with ActorSystem("shop") as system:
+        supervisor = system.spawn(lambda: Supervisor(shop.market(budget="0.00001")))
+        with pytest.raises(OutcomeUnknown):
+            await smart_request(supervisor, service="s", input="break")
+        [held] = await supervisor.ask(GetHeld(), timeout=1.0)
+        await supervisor.ask(Resolve(held.reservation, "yes"), timeout=1.0)
+        assert (await supervisor.ask(SetCap("run", 20), timeout=1.0)).available == 10
+        assert (await smart_request(supervisor, service="s", input="x")).cost == 10

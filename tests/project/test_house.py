@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import inspect
+import pydoc
 import re
 from itertools import chain
 from pathlib import Path
@@ -10,8 +12,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import actors
+import runtime
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import ModuleType
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("runtime", "actors")
@@ -199,3 +205,17 @@ def test_what_the_readme_tells_people_to_run_is_a_target_and_runs_in_ci() -> Non
     assert {"demo", "test"} <= told
     assert told <= targets
     assert told - {"clean", "constraints", "format", "help", "setup"} <= in_ci
+
+
+@pytest.mark.parametrize("package", [actors, runtime], ids=["actors", "runtime"])
+def test_everything_public_can_say_what_it_is(package: ModuleType) -> None:
+    public = {
+        name: value
+        for name, value in vars(package).items()
+        if not name.startswith("_") and (inspect.isfunction(value) or isinstance(value, type))
+    }
+    assert len(public) > 50
+    for name, value in public.items():
+        assert name in pydoc.render_doc(value)
+        if not (isinstance(value, type) and issubclass(value, Exception)):
+            assert inspect.signature(value)
