@@ -34,11 +34,12 @@ class Errand(asyncio.Future[None]):
         super().__init__(loop=task.get_loop())
         self._task = task
         self._times_called_off = 0
+        self._is_over = False
         self._thrown: asyncio.CancelledError | None = None
 
     def cancel(self, msg: Any | None = None) -> bool:
         """Cancel the handler, also one that has been cancelled before and went on."""
-        if self.done():
+        if self._is_over:
             return False
         self._times_called_off += 1
         self._task.cancel(msg)
@@ -59,6 +60,7 @@ class Errand(asyncio.Future[None]):
         try:
             return await self._drive(work, context, waits_for)
         finally:
+            self._is_over = True
             if self._task.cancelling():
                 await self._take_late_cancellation()
             for _ in range(self._times_called_off):

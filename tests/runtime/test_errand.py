@@ -363,6 +363,23 @@ async def test_a_cancellation_in_the_last_step_of_a_handler_meets_its_asker_once
         assert host.back == ["done"]
 
 
+async def test_an_actor_that_is_killed_as_its_handler_ends_does_not_hide_whose_cancellation_it_was():
+    """An anyio scope knows its own by what it says."""
+
+    async def end(host: Host, message: Get) -> str:
+        try:
+            return await wait(host, message)
+        finally:
+            asyncio.get_running_loop().call_soon(host.context.ref.kill)
+
+    async with ActorSystem() as system:
+        _, ref = spawn(system, end)
+        with anyio.move_on_after(1.0) as scope:
+            await ref.ask(Get("a", 5.0), timeout=9.0)
+        assert scope.cancelled_caught
+        await settled()
+
+
 # How it ends.
 
 
