@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import TYPE_CHECKING, Any
 
 from runtime.deadline import DeadlineWatch
@@ -57,18 +58,21 @@ class Cuts:
 
     def __init__(self) -> None:
         self._watch: DeadlineWatch | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
 
-    def at(self, deadline: float, loop: asyncio.AbstractEventLoop) -> Cut:
-        """Cut the running task off at `deadline`, in the time of `loop`, which runs."""
-        if self._watch is None or self._loop is not loop:
-            self._watch, self._loop = DeadlineWatch(loop), loop
-        return Cut(self._watch, loop, deadline)
+    def at(self, deadline: float, loop: asyncio.AbstractEventLoop) -> Cut | None:
+        """Cut the running task off at `deadline`, in the time of `loop`, which runs; None for one that never comes."""
+        if deadline == math.inf:
+            return None
+        watch = self._watch
+        if watch is None or watch.loop is not loop:
+            watch = self._watch = DeadlineWatch(loop)
+        return Cut(watch, loop, deadline)
 
     def close(self) -> None:
-        """Drop the timer, which otherwise goes off once more after the last call; nobody is cut off any more."""
-        if self._watch is not None:
-            self._watch.close()
+        """Drop the timer, which otherwise goes off once more after the last call; calls under way keep theirs."""
+        watch, self._watch = self._watch, None
+        if watch is not None and not len(watch):
+            watch.close()
 
     def broken_invariants(self) -> Iterator[str]:
         """Name what does not hold although no call is under way."""

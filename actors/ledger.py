@@ -153,7 +153,7 @@ class Ledger(
     @handles(Reserve)
     def reserve(self, message: Reserve) -> Reservation | asyncio.Future[Reservation]:
         """Reserve at once where every account has enough; otherwise wait, ask for more, or refuse."""
-        if self.book.has_forgotten_keys:
+        if self.book.has_forgotten_keys and self.book.paid(message.key) is None:
             self._recall(message.key)
         if self.lines and (account := self.lines.before(message.accounts)) is not None:
             return self._join(message, account)
@@ -168,8 +168,6 @@ class Ledger(
     @handles(BookCall)
     def book_call(self, message: BookCall) -> None:
         """Enter what became of a call; a message that came twice does nothing."""
-        if self.book.has_forgotten_keys:
-            self._recall(message.reservation.key)  # What was paid under it before is part of the sum.
         self._booked(self.book.book(message.reservation, message.charged, message.cost, at=time.time()))
 
     @handles(MarkSent)
@@ -279,6 +277,8 @@ class Ledger(
         if entry is None:
             return
         self._enter(entry)
+        if isinstance(entry, MoneySettled) and self.book.has_forgotten_keys:
+            self._recall(entry.key)  # What was paid under it before is part of the sum.
         if isinstance(entry, MoneySettled) and (entry.overcharged or entry.is_late):
             self.publish(
                 Overcharged(
@@ -387,6 +387,8 @@ class Ledger(
             if earlier is not None:
                 lines.stand(waiter, earlier)
                 continue
+            if self.book.has_forgotten_keys and self.book.paid(waiter.wish.key) is None:
+                self._recall(waiter.wish.key)  # It may have been paid, and forgotten, since it was asked for.
             try:
                 made = self.book.reserve(waiter.wish, at=time.time())
             except CallFailed as refusal:
@@ -446,8 +448,8 @@ class Ledger(
         self._alert()
 
     def _recall(self, key: str) -> None:
-        """Look a key up that was paid long ago."""
-        if self.writer is not None and self.book.paid(key) is None:
+        """Look up what was paid under a key in all, and may have been forgotten, or a part of it."""
+        if self.writer is not None:
             paid = self.writer.paid(key)
             if paid is not None:
                 self.book.remember_paid(key, *paid)

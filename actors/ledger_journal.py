@@ -158,6 +158,11 @@ class Journal:
         assert isinstance(last, MoneySettled)  # noqa: S101 - no other entry has a key in that column.
         return sum(paid for paid, _ in rows), last.provider
 
+    def paid_repeatedly(self) -> list[str]:
+        """Return the keys, of what is written, under which more than one payment was made."""
+        rows = self._file.execute("SELECT key FROM entries WHERE key IS NOT NULL GROUP BY key HAVING COUNT(*) > 1")
+        return [key for (key,) in rows]
+
     def close(self) -> None:
         """Let go of the file; what was appended and not committed is lost."""
         self._file.close()

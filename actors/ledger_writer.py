@@ -28,6 +28,11 @@ def recover(path: str | os.PathLike[str], book: Book, *, safety: Safety, at: flo
     try:
         for entry in journal.read():
             book.apply(entry)
+        if book.has_forgotten_keys:
+            for key in journal.paid_repeatedly():
+                # Where the first payment was forgotten before the second, the book knows a part of the sum.
+                if book.paid(key) is not None and (paid := journal.paid(key)) is not None:
+                    book.remember_paid(key, *paid)
         for entry in book.hold_all(at=at):
             journal.append(entry)
         journal.commit()

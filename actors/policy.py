@@ -105,10 +105,7 @@ class Policy:
             now = loop.time()
 
     def close(self) -> None:
-        """Drop the timer that watches the timeouts, which otherwise goes off once more after the last call.
-
-        Calls still under way are then cut off by nobody.
-        """
+        """Drop the timer that watches the timeouts, which otherwise goes off once more after the last call."""
         self._cuts.close()
 
     # All that an attempt needs, or nothing.
@@ -168,7 +165,7 @@ class Policy:
         """Make one call within its time, and settle it whatever becomes of it."""
         grant, permit = admitted
         deadline = min(ends, began + self.attempt_timeout)
-        cut = None if deadline == math.inf else self._cuts.at(deadline, loop)
+        cut = self._cuts.at(deadline, loop)
         # Until it is known, a call has proved nothing: also if it is cancelled.
         failed: bool | None = None
         dropped = is_ended = False

@@ -94,6 +94,7 @@ class Spending:
             wait=wait,
             holder=self._context.ref,
         )
+        await self._wait_for_late(until=job.deadline)
         left = job.deadline - self._context.now()
         try:
             return await self._ledger.ask(wish, timeout=max(left, 0.001))
@@ -119,6 +120,7 @@ class Spending:
         Raises `LedgerDown` where it cannot be told now.
         """
         found = Resolve(reservation.number, "yes" if is_paid else "no", cost if is_paid else None)
+        await self._wait_for_late(until=self._context.now() + HOUSEKEEPING)
         try:
             with suppress(Permanent):
                 await self._ledger.ask(found, timeout=HOUSEKEEPING)
@@ -174,6 +176,11 @@ class Spending:
             sending = asyncio.create_task(self._ledger.send(message), context=contextvars.Context())
             self._late.add(sending)
             sending.add_done_callback(self._sent)
+
+    async def _wait_for_late(self, *, until: float) -> None:
+        """Let the ledger take first what it has had no room for: a question must not overtake what it turns on."""
+        if self._late:
+            await asyncio.wait(self._late, timeout=max(until - self._context.now(), 0.0))
 
     def _sent(self, sending: asyncio.Task[None]) -> None:
         self._late.discard(sending)

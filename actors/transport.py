@@ -48,7 +48,7 @@ class ProviderCall(msgspec.Struct, frozen=True, kw_only=True):
         """Refuse a call that could never succeed."""
         if self.max_cost < 0:
             raise ValueError(f"max_cost must be >= 0 micro-units, got {self.max_cost}")
-        if self.timeout <= 0:
+        if not self.timeout > 0:
             raise ValueError(f"timeout must be > 0 seconds, got {self.timeout}")
 
 
@@ -191,7 +191,7 @@ class FunctionTransport:
             answer = await awaitable(self._function(call))
         except asyncio.CancelledError:
             is_ended = True
-            if not cut.end():
+            if cut is None or not cut.end():
                 raise
             raise self._failure(CallTimedOut(call.timeout), call) from None
         except CallFailed:
@@ -199,7 +199,7 @@ class FunctionTransport:
         except Exception as error:
             raise self._failure(error, call) from error
         finally:
-            if not is_ended:
+            if cut is not None and not is_ended:
                 cut.end()
         return answer if isinstance(answer, ProviderReply) else ProviderReply(output=answer)
 

@@ -43,10 +43,10 @@ class DeadlineWatch:
     which comes next. Most requests are answered long before their deadline and never touch the timer.
     """
 
-    __slots__ = ("_loop", "_size", "_ticks", "_timer", "_waiting")
+    __slots__ = ("_size", "_ticks", "_timer", "_waiting", "loop")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+        self.loop = loop
         self._waiting: dict[int, dict[Expiring, bool]] = {}
         self._ticks: list[int] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -94,12 +94,12 @@ class DeadlineWatch:
     def _arm(self, tick: int) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_at(tick / TICKS_PER_SECOND, self._fire)
+        self._timer = self.loop.call_at(tick / TICKS_PER_SECOND, self._fire)
 
     def _fire(self) -> None:
         self._timer = None
         # Loops wake a timer up to their clock's resolution early; that tick is due too.
-        due = int(self._loop.time() * TICKS_PER_SECOND + 0.5)
+        due = int(self.loop.time() * TICKS_PER_SECOND + 0.5)
         expired: list[Expiring] = []
         while self._ticks and (self._ticks[0] <= due or not self._waiting[self._ticks[0]]):
             expired.extend(self._waiting.pop(heapq.heappop(self._ticks)))

@@ -25,45 +25,45 @@ errands_here: ContextVar[int] = ContextVar("understudy_errands", default=0)
 
 
 class Errand(asyncio.Future[None]):
-    """A handler that waits in its asker's task; done when it has ended. To cancel it leaves the asker alone."""
+    """A handler that waits in its asker's task; done when it has ended. To cancel it leaves the asker alone.
+
+    When it began the task was not being cancelled (`may_borrow`): all that its count shows since came meanwhile.
+    """
 
     def __init__(self, task: asyncio.Task[Any]) -> None:
         super().__init__(loop=task.get_loop())
         self._task = task
-        self._cancelled_before = task.cancelling()
-        self._was_called_off = False
-        self._is_due = False
-        """Whether a cancellation has been asked for and has not reached the handler yet."""
+        self._times_called_off = 0
+        self._is_over = False
         self._thrown: asyncio.CancelledError | None = None
 
     def cancel(self, msg: Any | None = None) -> bool:
-        """Cancel the handler, once."""
-        if self.done() or self._was_called_off:
+        """Cancel the handler, also one that has been cancelled before and went on."""
+        if self._is_over:
             return False
-        self._was_called_off = self._is_due = True
+        self._times_called_off += 1
         self._task.cancel(msg)
         return True
 
     @property
     def was_called_off(self) -> bool:
         """True where the handler was cancelled, by its actor or its deadline, and not by what happened to the asker."""
-        return self._was_called_off
+        return self._times_called_off > 0
 
     @property
     def asker_cancelled(self) -> asyncio.CancelledError | None:
         """What to raise where the asker itself was cancelled meanwhile, whatever the handler made of it."""
-        if self._task.cancelling() <= self._cancelled_before:
-            return None
-        return self._thrown or asyncio.CancelledError()
+        return (self._thrown or asyncio.CancelledError()) if self._task.cancelling() else None
 
     async def run(self, work: Coroutine[Any, Any, Any], context: Context, waits_for: Any) -> Any:
         """Go on with a handler that waits for the first time; return or raise what it does, in its own context."""
         try:
             return await self._drive(work, context, waits_for)
         finally:
-            if self._is_due:
+            self._is_over = True
+            if self._task.cancelling():
                 await self._take_late_cancellation()
-            if self._was_called_off:
+            for _ in range(self._times_called_off):
                 self._task.uncancel()
             self.set_result(None)
 
@@ -74,7 +74,7 @@ class Errand(asyncio.Future[None]):
                 yield waits_for
             except BaseException as error:  # noqa: BLE001 - it is thrown on; a GeneratorExit, too, is the handler's.
                 if isinstance(error, asyncio.CancelledError):
-                    self._thrown, self._is_due = error, False
+                    self._thrown = error
                 step, value = work.throw, error
             else:
                 step, value = work.send, None
@@ -85,16 +85,17 @@ class Errand(asyncio.Future[None]):
 
     @coroutine
     def _take_late_cancellation(self) -> Generator[None, None, None]:
-        """Take the cancellation that the task would else meet at its next await, which is the asker's."""
+        """Take the cancellation of the handler's last step, which the task would else meet where its asker awaits."""
         try:
             yield
         except asyncio.CancelledError as error:
             self._thrown = error
 
 
-def may_begin() -> bool:
-    """Tell whether one more may stand on what runs here."""
-    return errands_here.get() < MAX_ERRANDS
+def may_borrow() -> bool:
+    """Tell whether the running task can be lent: not where a cancellation waits for its next await, or it cleans up."""
+    task = asyncio.current_task()
+    return task is not None and not task.cancelling() and errands_here.get() < MAX_ERRANDS
 
 
 def first_step(work: Coroutine[Any, Any, Any], deadline: float, standing_on: int) -> Any:

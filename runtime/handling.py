@@ -16,7 +16,7 @@ from runtime.actor import Actor
 from runtime.deadline import current_deadline
 from runtime.engine import MESSAGES_PER_ACTIVATION
 from runtime.envelope import RUNNING, WAITING, Ask, Progress, Stashed, deadline_of, told
-from runtime.errand import Errand, errands_here, first_step, may_begin
+from runtime.errand import Errand, errands_here, first_step, may_borrow
 from runtime.errors import ActorCrashed, Refusal, Unhandled
 from runtime.events import ActorFailed, CancellationIgnored, DeadReason, Terminated
 from runtime.inbox import HERE, NOT_NOW, Inbox, Unclaimed
@@ -183,7 +183,7 @@ class Handling(Inbox):
                 newest = next(reversed(lane.running), None)
                 if lane.waiting or (lane.is_full and lane.handler is handler) or has_not_begun(newest):
                     return False
-        return may_begin()
+        return may_borrow()
 
     async def answer_here(self, message: Any, deadline: float) -> Any:
         handler = self.actor.handlers[type(message)]

@@ -190,6 +190,37 @@ async def test_a_key_that_memory_has_forgotten_is_known_to_the_journal(tmp_path)
         assert len(made[0].book._paid) == 2
 
 
+async def test_a_key_that_was_paid_and_forgotten_while_somebody_waited_is_not_paid_again(tmp_path):
+    async with ActorSystem("bank") as system:
+        ledger, _ = spawn(system, tmp_path / "l.db", config=LedgerConfig(max_paid_keys=1))
+        everything = await reserve(ledger, "all", 1_000)
+        waiting = asyncio.create_task(reserve(ledger, "k", wait=True))
+        await asyncio.sleep(0)
+        for key in ("k", "another"):
+            ledger.tell(BookCall(await reserve(ledger, key, accounts=("batch",)), "yes"))
+        ledger.tell(BookCall(everything, "no"))
+        with pytest.raises(AlreadyPaid):
+            await waiting
+
+
+async def test_what_was_paid_before_a_key_was_forgotten_counts_against_the_budget_of_its_request(tmp_path):
+    """Also where the second payment is found out later, and where the journal is read back."""
+    path, config = tmp_path / "l.db", LedgerConfig(max_paid_keys=1)
+    async with ActorSystem("first") as system:
+        ledger, _ = spawn(system, path, config=config)
+        ledger.tell(BookCall(await reserve(ledger, "k"), "yes"))
+        held = await reserve(ledger, "k", intent="again")
+        ledger.tell(BookCall(held, "held"))
+        ledger.tell(BookCall(await reserve(ledger, "another"), "yes"))
+        await ledger.ask(Resolve(held.number, "yes"), timeout=1)
+        with pytest.raises(BudgetExceeded):
+            await reserve(ledger, "k", intent="again", budget=250)
+    async with ActorSystem("second") as system:
+        ledger, _ = spawn(system, path, config=config)
+        with pytest.raises(BudgetExceeded):
+            await reserve(ledger, "k", intent="again", budget=250)
+
+
 # Written before it is answered.
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import Any
 
 import msgspec
@@ -67,6 +68,30 @@ async def test_a_function_that_takes_too_long_is_cancelled_and_its_outcome_unkno
     assert ended.is_set()
 
 
+async def test_a_call_may_have_all_the_time_there_is():
+    async def greet(_call: ProviderCall) -> str:
+        await asyncio.sleep(1e6)
+        return "hi"
+
+    transport = FunctionTransport(greet, paid=False, idempotent="no")
+    assert (await transport.call(a_call(timeout=math.inf))).output == "hi"
+
+
+async def test_a_call_under_way_ends_in_time_although_its_transport_is_closed():
+    """As where a gateway ends whose listing gives each of them the same transport."""
+
+    async def hang(_call: ProviderCall) -> None:
+        await asyncio.sleep(1e6)
+
+    transport = FunctionTransport(hang, paid=False, idempotent="no")
+    calling = asyncio.create_task(transport.call(a_call(timeout=5.0)))
+    await asyncio.sleep(1.0)
+    await transport.aclose()
+    with pytest.raises(CallFailed, match="no answer within 5 s"):
+        await calling
+    assert asyncio.get_running_loop().time() == 5.0
+
+
 async def test_a_cancellation_is_not_classified():
     with pytest.raises(asyncio.CancelledError):
         await raising(asyncio.CancelledError()).call(a_call())
@@ -93,7 +118,7 @@ async def test_health_is_what_the_check_says_and_good_without_one():
     assert "function, paid=True, idempotent='no'" in repr(transport)
 
 
-@pytest.mark.parametrize(("field", "value"), [("max_cost", -1), ("timeout", 0.0)])
+@pytest.mark.parametrize(("field", "value"), [("max_cost", -1), ("timeout", 0.0), ("timeout", math.nan)])
 def test_a_call_that_could_never_succeed_is_refused(field, value):
     fields = {"service": "s", "input": 1, "request_id": "r", "idempotency_key": "k", "max_cost": 0, "timeout": 1.0}
     with pytest.raises(ValueError, match=field):

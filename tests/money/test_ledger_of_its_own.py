@@ -27,6 +27,7 @@ from actors import (
     SmartRequest,
     StillUnsettled,
     Supervisor,
+    Transient,
     robust_batch,
     smart_request,
     usd,
@@ -185,6 +186,30 @@ async def test_what_a_busy_ledger_must_know_reaches_it_after_the_deadline_of_the
         await asyncio.sleep(20.0)
         run = await ledger.ask(GetStatement("run"), timeout=1.0)
         assert (run.settled, run.reserved) == (10, 0)
+
+
+async def test_a_request_goes_on_elsewhere_after_a_call_that_a_busy_ledger_has_not_heard_the_end_of():
+    """What it is told must not be overtaken by what it is asked next, under the same key."""
+
+    async def fail(_call: ProviderCall) -> None:
+        ledger.tell(MarkSent(Reservation(1, "another", "alder", 1)))  # Which fills its mailbox for this turn.
+        raise Transient("down", provider="alder", outcome="not_started")
+
+    async def answer(call: ProviderCall) -> Any:
+        return call.input
+
+    def listing(name: str, price: int, function: Any) -> Listing:
+        return Listing(
+            provider=Provider(name=name, services={"s"}, price=price),
+            transport=lambda: FunctionTransport(function, paid=True, idempotent="no", ends_when_cancelled=True),
+        )
+
+    market = Market(providers=[listing("alder", 10, fail), listing("birch", 20, answer)], budget=1)
+    async with ActorSystem("busy") as system:
+        ledger = system.spawn(Ledger, mailbox=Mailbox(capacity=1))
+        supervisor = system.spawn(lambda: Supervisor(market, ledger=ledger))
+        result = await smart_request(supervisor, service="s", input=1, strategy="cheapest", timeout=5.0)
+        assert (result.provider, result.cost) == ("birch", 20)
 
 
 async def test_a_request_that_is_cancelled_as_it_opens_the_account_of_all_closes_it_for_nobody():

@@ -14,6 +14,7 @@ from runtime import (
     IMMEDIATELY,
     Actor,
     ActorCrashed,
+    ActorFailed,
     ActorRef,
     ActorSystem,
     AskTimeout,
@@ -287,7 +288,117 @@ async def test_whatever_a_cancelled_handler_makes_of_it_its_asker_is_cancelled(o
         assert asking.cancelled()
 
 
+async def test_an_asker_that_is_being_cancelled_as_it_asks_is_cancelled_and_nobody_else_harmed():
+    """G5: by itself before it asks, or by the handler's first step."""
+
+    async def cancel_and_ask(ref: ActorRef[Any]) -> None:
+        asker.cancel()
+        await ref.ask(Get("a", 1.0), timeout=9.0)
+
+    async def cancel_asker(host: Host, message: Get) -> str:
+        asker.cancel()
+        return await wait(host, message)
+
+    crashes: list[ActorFailed] = []
+    async with ActorSystem() as system:
+        system.events.subscribe(ActorFailed, crashes.append)
+        _, ref = spawn(system, wait)
+        asker = asyncio.create_task(cancel_and_ask(ref))
+        await asyncio.wait([asker])
+        assert asker.cancelled()
+        host, other = spawn(system, cancel_asker)
+        asker = asyncio.create_task(other.ask(Get("b", 1.0), timeout=9.0))
+        await asyncio.wait([asker])
+        assert asker.cancelled()
+        assert host.log == ["cancelled b"]
+        assert crashes == []
+
+
+async def test_a_handler_that_ends_its_asker_is_cancelled_and_its_own_actor_lives_on():
+    """G5: where the asker is a handler that borrowed the same task."""
+
+    async def end_asker(host: Host, message: Get) -> str:
+        asker.kill()
+        return await wait(host, message)
+
+    async def pass_on(_host: Host, _message: Get) -> str:
+        await asyncio.sleep(1.0)
+        return await ref.ask(Get("a", 5.0), timeout=9.0)
+
+    crashes: list[ActorFailed] = []
+    async with ActorSystem() as system:
+        system.events.subscribe(ActorFailed, crashes.append)
+        host, ref = spawn(system, end_asker)
+        _, asker = spawn(system, pass_on)
+        with pytest.raises(ActorCrashed, match="its handler was cancelled"):
+            await asker.ask(Get(), timeout=9.0)
+        assert host.log == ["cancelled a"]
+        assert crashes == []
+        await settled()
+
+
+async def test_a_cancellation_in_the_last_step_of_a_handler_meets_its_asker_once():
+    """G5: the asker cleans up in peace."""
+    log: list[str] = []
+
+    async def cancel_asker(_host: Host, _message: Get) -> str:
+        await asyncio.sleep(1.0)
+        asking.cancel()
+        return "done"
+
+    async def ask_and_clean_up(ref: ActorRef[Any]) -> None:
+        try:
+            await ref.ask(Get(), timeout=9.0)
+        finally:
+            await asyncio.sleep(1.0)
+            log.append("cleaned up")
+
+    async with ActorSystem() as system:
+        host, ref = spawn(system, cancel_asker)
+        asking = asyncio.create_task(ask_and_clean_up(ref))
+        await asyncio.wait([asking])
+        assert asking.cancelled()
+        assert log == ["cleaned up"]
+        await asyncio.sleep(0)
+        assert host.back == ["done"]
+
+
+async def test_an_actor_that_is_killed_as_its_handler_ends_does_not_hide_whose_cancellation_it_was():
+    """An anyio scope knows its own by what it says."""
+
+    async def end(host: Host, message: Get) -> str:
+        try:
+            return await wait(host, message)
+        finally:
+            asyncio.get_running_loop().call_soon(host.context.ref.kill)
+
+    async with ActorSystem() as system:
+        _, ref = spawn(system, end)
+        with anyio.move_on_after(1.0) as scope:
+            await ref.ask(Get("a", 5.0), timeout=9.0)
+        assert scope.cancelled_caught
+        await settled()
+
+
 # How it ends.
+
+
+async def test_a_handler_that_went_on_after_its_deadline_is_cancelled_once_more_by_a_kill():
+    """G8."""
+
+    async def go_on(host: Host, message: Get) -> str:
+        with suppress(asyncio.CancelledError):
+            await wait(host, message)
+        return await wait(host, message)
+
+    async with ActorSystem() as system:
+        host, ref = spawn(system, go_on)
+        asyncio.get_running_loop().call_later(2.0, ref.kill)
+        with pytest.raises(AskTimeout):
+            await ref.ask(Get("a", 5.0), timeout=1.0)
+        assert asyncio.get_running_loop().time() == 2.0
+        assert host.log == ["cancelled a"] * 2
+        await settled()
 
 
 async def test_a_killed_actor_takes_its_handlers_along_and_leaves_their_askers():
