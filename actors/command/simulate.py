@@ -168,6 +168,9 @@ def run_one(scenario: Scenario[Any], rehearsal: Rehearsal, seed: int, kept: tupl
     parts = ["the last events:\n" + "\n".join(lines)] if lines else []
     if failure is not None:
         parts.append(traceback_of(failure))
+    planned = len(simulation.faults)
+    if missing := [str(number) for number in kept or () if number >= planned]:
+        parts.append(f"note: --keep names {', '.join(missing)}, but the run had {planned} faults, numbered from 0")
     verdict = "passed" if failure is None else "failed"
     parts.append(
         f"seed {seed} {verdict}: {simulation.loop.steps:,} steps, {simulation.now():,.6g} virtual seconds, "

@@ -351,6 +351,31 @@ async def test_a_stopped_hook_that_ignores_cancellation_does_not_hold_the_system
 # Restart: G7.
 
 
+class Remembering(Life):
+    """Counts its instances in what it keeps."""
+
+    def started(self) -> None:
+        self.context.kept["instances"] = self.context.kept.get("instances", 0) + 1
+        self.log.append(f"instance {self.context.kept['instances']}")
+
+
+async def test_what_an_actor_keeps_goes_over_to_its_next_instance_and_to_nobody_else():
+    """G7."""
+    log: list[str] = []
+
+    def make() -> Remembering:
+        remembering = Remembering()
+        remembering.log = log
+        return remembering
+
+    async with ActorSystem(supervision=AT_ONCE) as system:
+        ref, other = system.spawn(make), system.spawn(make)
+        ref.tell(Do("crash"))
+        assert await ref.ask(Ping(), timeout=1.0) == "pong"
+        assert await other.ask(Ping(), timeout=1.0) == "pong"
+        assert sorted(log) == ["crash", "instance 1", "instance 1", "instance 2"]
+
+
 @pytest.mark.parametrize("kind", [Life, AsyncLife])
 async def test_a_restart_is_a_fresh_instance_under_the_same_ref_with_the_same_mail(kind: type[Life], recorded):
     """G7."""

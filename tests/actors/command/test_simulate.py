@@ -197,6 +197,7 @@ def test_keep_leaves_out_the_other_faults(simulate):
     assert simulate("fails_at_5", "--seed", "5")[0] == 1
     assert simulate("fails_at_5", "--seed", "5", "--keep", "0,2")[0] == 0
     assert simulate("fails_at_5", "--seed", "5", "--keep", "none")[0] == 0
+    assert "note: --keep names 9, but the run had 3 faults" in simulate("fails_at_5", "--seed", "5", "--keep", "0,9")[1]
 
 
 def test_a_deadlock_is_told_without_the_lines_that_found_it(simulate):
