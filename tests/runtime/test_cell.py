@@ -373,7 +373,7 @@ async def test_what_an_actor_keeps_goes_over_to_its_next_instance_and_to_nobody_
         ref.tell(Do("crash"))
         assert await ref.ask(Ping(), timeout=1.0) == "pong"
         assert await other.ask(Ping(), timeout=1.0) == "pong"
-        assert sorted(log) == ["crash", "instance 1", "instance 1", "instance 2"]
+        assert [one for one in log if one.startswith("instance")] == ["instance 1", "instance 1", "instance 2"]
 
 
 @pytest.mark.parametrize("kind", [Life, AsyncLife])
