@@ -92,9 +92,9 @@ class Errand(asyncio.Future[None]):
             self._thrown = error
 
 
-def may_borrow() -> bool:
+def may_borrow(loop: asyncio.AbstractEventLoop) -> bool:
     """Tell whether the running task can be lent: not where a cancellation waits for its next await, or it cleans up."""
-    task = asyncio.current_task()
+    task = asyncio.current_task(loop)
     return task is not None and not task.cancelling() and errands_here.get() < MAX_ERRANDS
 
 

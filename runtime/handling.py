@@ -183,7 +183,7 @@ class Handling(Inbox):
                 newest = next(reversed(lane.running), None)
                 if lane.waiting or (lane.is_full and lane.handler is handler) or has_not_begun(newest):
                     return False
-        return may_borrow()
+        return may_borrow(self.engine.loop)
 
     async def answer_here(self, message: Any, deadline: float) -> Any:
         handler = self.actor.handlers[type(message)]
@@ -218,7 +218,7 @@ class Handling(Inbox):
 
     def _set_out(self, handler: Handler, ask: Ask) -> tuple[Lane, Errand]:
         """Take a place in the lane for a handler that waits in the running task."""
-        task = asyncio.current_task()
+        task = asyncio.current_task(self.engine.loop)
         assert task is not None  # noqa: S101 - asyncio steps a coroutine nowhere else.
         lane = self._lane_of(handler)
         errand = ask.handling = Errand(task)
