@@ -57,8 +57,8 @@ class TokenBucket(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         >>> bucket.take(now=0.0)
         0.2
         """
-        wait = self._due(now, weight) - now
-        return wait if wait > 0 else self.reserve(now, weight)
+        at = self._due(now, weight)
+        return at - now if at > now else self._granted(at, now, weight)
 
     def reserve(self, now: float, weight: int = 1) -> tuple[TokenBucket, Grant]:
         """Take `weight` tokens for the first time they are there, `grant.at`, behind all earlier grants.
@@ -70,7 +70,10 @@ class TokenBucket(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         >>> first.at, second.at
         (0.0, 0.2)
         """
-        at = self._due(now, weight)
+        return self._granted(self._due(now, weight), now, weight)
+
+    def _granted(self, at: float, now: float, weight: int) -> tuple[TokenBucket, Grant]:
+        """Return the bucket after `weight` tokens were promised at `now` for the time at which they are there."""
         serial = self.serial + 1
         tat = self.busy_since + self.spent / self.rate
         # Only a bucket that was really full begins anew: to do so at each grant would add up rounding.

@@ -68,7 +68,8 @@ class EventStream:
 
     def publish(self, event: Event) -> None:
         """Hand `event` to every subscriber of its type."""
-        for subscription in self._interested(type(event)):
+        found = self._by_type.get(type(event))
+        for subscription in found if found is not None else self._interested(type(event)):
             try:
                 subscription.receive(event)
             except Exception as error:  # noqa: BLE001 - reported below; a publisher does not answer for its readers.
@@ -77,10 +78,9 @@ class EventStream:
                 )
 
     def _interested(self, event_type: type[Event]) -> tuple[Subscription, ...]:
-        found = self._by_type.get(event_type)
-        if found is None:
-            found = tuple(one for one in self._subscriptions if issubclass(event_type, one.event_type))
-            self._by_type[event_type] = found
+        """Find out who receives a type of event, once for as long as nobody comes or goes."""
+        found = tuple(one for one in self._subscriptions if issubclass(event_type, one.event_type))
+        self._by_type[event_type] = found
         return found
 
     def __repr__(self) -> str:
