@@ -72,6 +72,8 @@ class Book(Postings):
         if page is not None:
             what = (
                 f"was closed and still holds {page.held} micro-units of calls whose outcome is unknown; resolve them"
+                if page.is_closed and page.held
+                else "was closed, and calls under way still draw on it; wait for them"
                 if page.is_closed
                 else "is open already; close it"
             )
@@ -166,7 +168,7 @@ class Book(Postings):
         if record.is_told or record.attempt != reservation.attempt:
             # It came twice, or late: whoever repeated the call meanwhile knows better.
             return None
-        if charged == "held":
+        if charged == "held" and record.amount:  # Of a call that costs nothing there is nothing to hold.
             return self._hold(record, at)
         if number in self._released:
             return None

@@ -47,6 +47,18 @@ def registry_of(market: Market) -> Registry:
     return look_up
 
 
+def checked(found: Sequence[Listing]) -> tuple[Listing, ...]:
+    """Return what a registry answered; raise for what it cannot have meant."""
+    names: set[str] = set()
+    for one in found:
+        if not isinstance(one, Listing):
+            raise TypeError(f"a registry answers with Listings, got {one!r:.100}")
+        if one.provider.name in names:
+            raise ValueError(f"the registry lists {one.provider.name!r} twice; names must differ")
+        names.add(one.provider.name)
+    return tuple(found)
+
+
 class Discover(Request[Found], frozen=True, kw_only=True):
     """Ask who offers a service; refused with `NoProvider` where nobody who passes the filter does.
 
@@ -211,7 +223,7 @@ class Discovery(Actor[Discover | SubscribeProviders | UnsubscribeProviders | Ref
 
     async def _look_up(self, service: str) -> tuple[Listing, ...]:
         async with asyncio.timeout(MAX_LOOK_UP):
-            return tuple(await self.registry(service))
+            return checked(await self.registry(service))
 
     def _refreshed(self, service: str, task: asyncio.Task[tuple[Listing, ...]]) -> None:
         self._refreshing.pop(service, None)

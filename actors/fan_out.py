@@ -209,6 +209,9 @@ async def fan_out(
         except (asyncio.CancelledError, StopAsyncIteration) as error:
             task = asyncio.current_task()
             if task is None or task.cancelling():
+                if not outcomes.is_closed:
+                    # Its item has no outcome, which must not look as if there had been none.
+                    outcomes.fail(RuntimeError("a task that worked on an item was cancelled from outside"))
                 raise
             # To the consumer it would mean that it was cancelled itself, or that there are no more outcomes.
             stray = RuntimeError(f"the source or the work let a {type(error).__name__} escape")

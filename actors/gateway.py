@@ -124,7 +124,11 @@ class ProviderGateway(Actor[Call | PromptCall | CheckHealth | LookUp | CallOff])
             return reply  # noqa: TRY300
         except CallFailed:
             raise
-        except Exception as bug:
+        except (Exception, asyncio.CancelledError) as bug:
+            task = asyncio.current_task()
+            if isinstance(bug, asyncio.CancelledError) and (task is None or task.cancelling()):
+                raise
+            # Otherwise something that the call awaited was cancelled, and not the call.
             name = self.listing.provider.name
             self.context.log.opt(exception=bug).error("a bug of the transport to {!r}: {!r}", name, bug)
             raise classify(

@@ -143,6 +143,7 @@ class Ledger(
 
     async def stopped(self) -> None:
         self.subscription.cancel()
+        self.closing.clear()  # Those who wait for these are told by whoever ends the instance.
         try:
             await self.questions.stop()
         finally:

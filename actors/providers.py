@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from actors.admission import line_of
-from actors.breaker import Closed, HalfOpen, Open, share
+from actors.breaker import Closed, HalfOpen, Open, isolate, share
 from actors.candidates import MAX_REMEMBERED, Candidates, fitting
 from actors.errors import Permanent
 from actors.events import BreakerClosed, BreakerOpened
@@ -20,7 +20,7 @@ from actors.preflight import NO_REQUIREMENT
 from actors.target import Target
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from actors.breaker import BreakerState
     from actors.found import Found
@@ -41,8 +41,14 @@ class Providers:
         context: Context,
         gateways: Gateways,
         lines: WaitingLines,
+        *,
+        isolated: Collection[str] = (),
     ) -> None:
         self.by_name = by_name
+        self._isolated = isolated
+        """Those whom somebody has isolated by hand, whatever has become of their breakers since."""
+        for target in by_name.values():
+            self._isolate_again(target)
         self._breaker = market.breaker
         self._retries = market.retry_budget
         self._context = context
@@ -107,12 +113,17 @@ class Providers:
         name = listing.provider.name
         target = self.by_name.get(name)
         if target is None:
-            self.by_name[name] = Target(listing, retries=self._retries)
+            target = self.by_name[name] = Target(listing, retries=self._retries)
+            self._isolate_again(target)
         elif listing is not target.listing:
             if listing.max_concurrency != target.listing.max_concurrency:
                 self._gateways.close(target)  # It would go on to count by the old one.
             target.relist(listing)
             self._lines.wake(line_of(name))
+
+    def _isolate_again(self, target: Target) -> None:
+        if target.name in self._isolated:
+            target.state = msgspec.structs.replace(target.state, breaker=isolate(target.state.breaker))
 
     def broken_invariants(self) -> Iterator[str]:
         """Name what does not hold of a provider although no call is under way."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from actors.errors import BudgetExceeded, LedgerDown, Permanent
 from actors.ledger_requests import BookCall, GetStatement, Reservation, Reserve, Resolve
@@ -22,14 +22,16 @@ if TYPE_CHECKING:
     from actors.market import Listing, Market
     from actors.money import Amount, Micros
     from actors.target import Target
-    from runtime import ActorRef, Context
+    from runtime import ActorRef, Context, Request
 
     LedgerRef = ActorRef[Reserve | BookCall | Resolve | GetStatement | OpenAccount | CloseAccount]
 
 RUN = "run"
 """The account of all that a supervisor spends, where its market has a budget."""
 HOUSEKEEPING = 5.0
-"""Seconds that the ledger has to open an account, or to tell its figures."""
+"""Seconds that the ledger has to open an account, or to tell its figures, for a request."""
+MAX_PATIENCE = 86_400.0
+"""Seconds that somebody may wait who asks the ledger himself, such as for the last call that draws on an account."""
 
 
 def account_of(provider: str) -> str:
@@ -46,6 +48,10 @@ class Spending:
         self._market = market
         self._known: set[str] = set()
         """The accounts that are open, as far as this supervisor has found out."""
+        self._of_market = {
+            *([] if market.budget is None else [RUN]),
+            *(account_of(one.provider.name) for one in market.providers if one.budget is not None),
+        }
         self._opening: dict[str, asyncio.Task[None]] = {}
         self._late: set[asyncio.Future[None]] = set()
 
@@ -61,6 +67,18 @@ class Spending:
             if statement.is_closed:
                 raise Permanent(f"there is no open account {account!r}: it was closed; open another")
             self._known.add(account)
+
+    async def pass_on(self, message: Request[Any]) -> Any:
+        """Ask the ledger what somebody else wants to know, until his deadline; raises `LedgerDown` where that fails."""
+        ledger: ActorRef[Any] = self._ledger
+        try:
+            return await ledger.ask(message, timeout=MAX_PATIENCE)
+        except RuntimeFault as fault:
+            raise LedgerDown(str(fault)) from fault
+
+    def is_of_market(self, account: str) -> bool:
+        """Tell whether an account holds a cap of the market, which no caller may close."""
+        return account in self._of_market
 
     def close_account(self, account: str) -> None:
         """Close an account that was opened for somebody who had gone."""
@@ -141,6 +159,7 @@ class Spending:
         for name, cap in ((RUN, market.budget), (account_of(listing.provider.name), listing.budget)):
             if cap is not None:
                 names.append(name)
+                self._of_market.add(name)
                 await self._open(name, cap)
         return tuple(names)
 
@@ -156,11 +175,16 @@ class Spending:
         if opening is None:
             opening = asyncio.create_task(self._ask_to_open(name, cap), context=contextvars.Context())
             self._opening[name] = opening
-            opening.add_done_callback(lambda _: self._opening.pop(name, None))
+            opening.add_done_callback(lambda opened: self._opened(name, opened))
         try:
             await asyncio.shield(opening)
         except RuntimeFault as fault:
             raise LedgerDown(str(fault)) from fault
+
+    def _opened(self, name: str, opening: asyncio.Task[None]) -> None:
+        self._opening.pop(name, None)
+        if not opening.cancelled():
+            opening.exception()  # Whoever waited has been told; it may be that nobody did any more.
 
     async def _ask_to_open(self, name: str, cap: Amount) -> None:
         with suppress(Permanent):

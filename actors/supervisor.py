@@ -34,7 +34,7 @@ from actors.requests import (
     SmartResult,
     TargetStatus,
 )
-from actors.spending import HOUSEKEEPING, Spending
+from actors.spending import Spending
 from actors.target import Target
 from actors.waiting import WaitingLines
 from runtime import Actor, ActorRef, ActorStopped, Mailbox, Message, Request, handles
@@ -50,10 +50,6 @@ if TYPE_CHECKING:
 
 MAX_REQUESTS = 100_000
 """The requests that can be under way at the same time."""
-
-
-MAX_CLOSING = 86_400.0
-"""Seconds that the calls which draw on an account have to end, once it is closed."""
 LEDGER_MAILBOX = Mailbox(capacity=1_000_000)
 
 
@@ -107,7 +103,7 @@ class Supervisor(
         self.spending = Spending(self.books, context, market)
         self.gateways = Gateways(context, market.health)
         self.reconciler = Reconciler(self.gateways, self.spending, context)
-        self.providers = Providers(self.targets, market, context, self.gateways, self.lines)
+        self.providers = Providers(self.targets, market, context, self.gateways, self.lines, isolated=self._isolated)
         discovery = context.spawn(
             lambda: Discovery(self.registry, market.discovery, watch=market.watch), name="discovery"
         )
@@ -117,6 +113,12 @@ class Supervisor(
 
     async def stopped(self) -> None:
         await self.spending.close()
+
+    @property
+    def _isolated(self) -> set[str]:
+        """The providers that were isolated by hand, also before a restart."""
+        isolated: set[str] = self.context.kept.setdefault("isolated", set[str]())
+        return isolated
 
     def _own_ledger(self) -> ActorRef[Any]:
         """Start a ledger whose book outlives restarts: of the ledger, and of the supervisor too."""
@@ -170,33 +172,35 @@ class Supervisor(
     @handles(OpenAccount, concurrent=MAX_REQUESTS, borrows=True)
     async def open_account(self, message: OpenAccount) -> str:
         """Open an account with the ledger, and return its name."""
-        return await self.books.ask(message, timeout=HOUSEKEEPING)
+        return await self.spending.pass_on(message)
 
     @handles(CloseAccount, concurrent=MAX_REQUESTS, borrows=True)
     async def close_account(self, message: CloseAccount) -> Account:
         """Close an account at once, and answer when the last call that draws on it has ended."""
+        if self.spending.is_of_market(message.name):
+            raise Permanent(f"account {message.name!r} is of the market, and stays open; SetCap changes what it allows")
         self.spending.forget(message.name)
-        return await self.books.ask(message, timeout=MAX_CLOSING)
+        return await self.spending.pass_on(message)
 
     @handles(GetStatement, concurrent=MAX_REQUESTS, borrows=True)
     async def state(self, message: GetStatement) -> Statement:
         """Tell the figures of an account, as the ledger has them."""
-        return await self.books.ask(message, timeout=HOUSEKEEPING)
+        return await self.spending.pass_on(message)
 
     @handles(GetHeld, concurrent=MAX_REQUESTS, borrows=True)
     async def list_held(self, message: GetHeld) -> tuple[Unsettled, ...]:
         """Tell which calls may have been paid, as the ledger has them."""
-        return await self.books.ask(message, timeout=HOUSEKEEPING)
+        return await self.spending.pass_on(message)
 
     @handles(Resolve, concurrent=MAX_REQUESTS, borrows=True)
     async def resolve(self, message: Resolve) -> MoneySettled | MoneyReleased:
         """Have the ledger enter what was found out of a call whose money is held."""
-        return await self.books.ask(message, timeout=HOUSEKEEPING)
+        return await self.spending.pass_on(message)
 
     @handles(SetCap, concurrent=MAX_REQUESTS, borrows=True)
     async def set_cap(self, message: SetCap) -> Statement:
         """Have the ledger change a cap."""
-        return await self.books.ask(message, timeout=HOUSEKEEPING)
+        return await self.spending.pass_on(message)
 
     @handles(FindOutDue, concurrent=2)
     async def find_out(self, message: FindOutDue) -> None:
@@ -227,12 +231,14 @@ class Supervisor(
     def isolate(self, message: Isolate) -> None:
         """Isolate a provider by hand."""
         target = self.providers.named(message.provider)
+        self._isolated.add(target.name)
         self.providers.become(target, isolate(target.state.breaker))
 
     @handles(Release)
     def release(self, message: Release) -> None:
         """Release a provider by hand."""
         target = self.providers.named(message.provider)
+        self._isolated.discard(target.name)
         self.providers.become(target, release(target.state.breaker))
 
     @handles(GetStatus, concurrent=100)

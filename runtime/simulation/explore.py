@@ -12,7 +12,7 @@ from runtime.simulation.search import NONE_FAILED, Attempt, Search, can_fork, lo
 from runtime.simulation.simulation import MAX_STEPS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from runtime.simulation.faults import Fault
     from runtime.simulation.simulation import Scenario
@@ -46,7 +46,7 @@ class ScenarioFailed(SimulationError, AssertionError):
         replay: str | None = None,
         digest: str = "",
     ) -> None:
-        lines = [f"seed {seed} fails: {type(cause).__name__}: {cause}"]
+        lines = [f"seed {seed} fails: {type(cause).__name__}: {cause}", *(f"  {one}" for one in parts_of(cause))]
         if faults:
             lines += ["", "it takes these faults:", *(f"  {fault!r}" for fault in faults)]
         if events:
@@ -58,6 +58,15 @@ class ScenarioFailed(SimulationError, AssertionError):
         self.events = tuple(events)
         self.replay = replay
         self.digest = digest
+
+
+def parts_of(cause: BaseException) -> Iterator[str]:
+    """Tell what a group of exceptions is made of, such as one that a task group raises."""
+    parts: Sequence[BaseException] = getattr(cause, "exceptions", ())
+    for one in parts:
+        if not hasattr(one, "exceptions"):
+            yield f"{type(one).__name__}: {one}"
+        yield from parts_of(one)
 
 
 def explore(

@@ -353,7 +353,7 @@ def test_money_in_a_closed_account_goes_its_way_and_then_it_is_forgotten():
     page, _ = book.close("batch", at=2.0)
     with pytest.raises(Permanent):
         reserved(book, "other", accounts=("batch",))
-    with pytest.raises(Permanent, match="resolve them first"):
+    with pytest.raises(Permanent, match="calls under way still draw on it; wait for them first"):
         book.open("batch", cap=None, at=2.0)
     book.book(reservation, "held", at=3.0)
     assert book.statement("batch").is_closed
@@ -382,6 +382,15 @@ def test_an_account_crosses_its_alert_at_the_first_micro_unit_of_80_percent_and_
     assert book.take_crossed() == []
     book.set_cap("run", 100, at=3.0)
     assert [(page.name, page.is_alerted) for page in book.take_crossed()] == [("run", False)]
+
+
+def test_a_free_call_that_its_holder_left_is_over_whatever_is_told_of_it_later():
+    book = book_with(run=100)
+    free = reserved(book, amount=0, holder="h")
+    [released] = book.holder_ended("h", at=2.0)
+    assert isinstance(released, MoneyReleased)
+    assert book.book(free, "held", at=3.0) is None
+    assert list(book.broken_invariants()) == []
 
 
 # Anything, in any order.

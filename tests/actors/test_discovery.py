@@ -795,3 +795,16 @@ def test_an_impossible_configuration_is_refused_by_name(config: Any, setting: di
 def test_a_jitter_of_all_or_more_is_refused():
     with pytest.raises(ValueError, match="jitter must be from 0 to below 1"):
         Discovery(Registry(), jitter=1.0)
+
+
+@pytest.mark.parametrize(
+    ("found", "problem"), [([5], "a registry answers with Listings, got 5"), (["twice"], "lists 'a' twice")]
+)
+async def test_a_registry_that_answers_nonsense_is_down_and_says_why(found: Any, problem: str):
+    async def registry(_service: str) -> Any:
+        return [listed("a"), listed("a")] if found == ["twice"] else found
+
+    async with ActorSystem() as system:
+        discovery = system.spawn(lambda: Discovery(registry))
+        with pytest.raises(RegistryDown, match=problem):
+            await discovery.ask(Discover(service="s"), timeout=1.0)

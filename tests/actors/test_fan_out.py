@@ -360,3 +360,24 @@ async def test_a_second_cancellation_while_waiting_for_the_cancelled_is_raised_a
     assert waiting.cancelled()
     assert all(task.done() for task in tasks)
     assert asyncio.get_running_loop().time() == clean_up
+
+
+async def test_a_worker_that_is_cancelled_from_outside_is_an_error_and_no_early_end():
+    async def work(number: int, _item: int) -> int:
+        if number == 3:
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+        await asyncio.sleep(0)
+        return number
+
+    came: list[int] = []
+
+    async def consume() -> None:
+        async with fan_out(range(12), work, max_concurrency=3) as outcomes:
+            async for outcome in outcomes:
+                came.append(outcome)  # noqa: PERF401 - what came before the error is looked at.
+
+    with pytest.raises(RuntimeError, match="a task that worked on an item was cancelled from outside"):
+        await consume()
+    assert 3 not in came

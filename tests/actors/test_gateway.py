@@ -20,7 +20,7 @@ from actors import (
     ProviderGateway,
     Transient,
 )
-from actors.gateway import GRACE
+from actors.gateway import GRACE, PromptCall
 from runtime import ActorCrashed, ActorSystem, AskTimeout, Restart
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Door(FunctionTransport):
         self.under_way = self.most_under_way = self.checks = self.closed = self.cancelled = 0
 
     async def call(self, call: ProviderCall) -> Any:
-        if isinstance(self.error, KeyError):
+        if isinstance(self.error, KeyError | asyncio.CancelledError):
             raise self.error
         return await super().call(call)
 
@@ -211,3 +211,18 @@ async def test_a_gateway_that_ends_during_a_check_leaves_no_task():
             with pytest.raises(ActorCrashed):
                 await asking
             assert len(asyncio.all_tasks()) <= 2
+
+
+@pytest.mark.parametrize("is_prompt", [False, True])
+async def test_a_cancellation_that_escapes_from_a_call_ends_that_call_and_no_other(is_prompt: bool):  # noqa: FBT001
+    door = Door()
+    kind = PromptCall if is_prompt else Call
+    async with gateway(door) as ref:
+        others = [asyncio.create_task(ref.ask(kind(call().call), timeout=9)) for _ in range(3)]
+        await settle()
+        door.error = asyncio.CancelledError()
+        with pytest.raises(CallFailed, match="TransportBug: CancelledError") as failed:
+            await ref.ask(kind(call().call), timeout=9)
+        assert failed.value.blames_provider
+        door.error = None
+        assert [(await one).output for one in others] == ["x"] * 3

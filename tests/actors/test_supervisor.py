@@ -57,7 +57,7 @@ from actors.breaker import HalfOpen, Open
 from actors.gateway import GRACE
 from actors.ledger_requests import GetStatement
 from actors.retry import RetryBudget
-from runtime import ActorCrashed, ActorEnded, ActorFailed, ActorSystem, AskTimeout, Event
+from runtime import ActorCrashed, ActorEnded, ActorFailed, ActorSystem, AskTimeout, Event, handles
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -1546,3 +1546,23 @@ async def test_a_mistake_found_after_a_paid_call_was_sent_does_not_take_the_mone
         assert isinstance(failed.value.__cause__, Permanent)
         assert failed.value.key is not None
         assert (len(a.calls), len(b.calls)) == (1, 0)
+
+
+class Quitting(Supervisor):
+    """Crashes when it is told to open a quota."""
+
+    @handles(OpenQuota)
+    def open_quota(self, message: OpenQuota) -> Any:
+        raise RuntimeError("a bug")
+
+
+async def test_who_was_isolated_by_hand_stays_so_when_the_supervisor_restarts():
+    market = Market(providers=[offer("a", Script("a")), offer("b", Script("b"), price=2)])
+    async with ActorSystem("stage", seed=1) as system:
+        supervisor = system.spawn(lambda: Quitting(market))
+        await supervisor.ask(Isolate(provider="a"), timeout=1.0)
+        with pytest.raises(ActorCrashed):
+            await supervisor.ask(OpenQuota(name="q", rate=1.0), timeout=1.0)
+        assert (await smart_request(supervisor, service="s", input="x")).output == "b"
+        await supervisor.ask(Release(provider="a"), timeout=1.0)
+        assert (await smart_request(supervisor, service="s", input="x", strategy="cheapest")).output == "a"

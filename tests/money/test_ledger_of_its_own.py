@@ -11,15 +11,19 @@ import pytest
 from actors import (
     AlreadyPaid,
     BudgetExceeded,
+    CloseAccount,
     Done,
     FunctionTransport,
     GetHeld,
     GetStatement,
     Ledger,
+    LedgerDown,
     Listing,
     Market,
+    OpenAccount,
     OpenQuota,
     OutcomeUnknown,
+    Permanent,
     Provider,
     Resolve,
     Retry,
@@ -318,3 +322,32 @@ async def test_what_is_held_may_be_resolved_and_a_cap_changed_through_the_superv
         await supervisor.ask(Resolve(held.reservation, "yes"), timeout=1.0)
         assert (await supervisor.ask(SetCap("run", 20), timeout=1.0)).available == 10
         assert (await smart_request(supervisor, service="s", input="x")).cost == 10
+
+
+# Questions that are passed on.
+
+
+async def test_a_ledger_that_is_gone_is_told_of_and_harms_no_request_under_way():
+    shop = Shop()
+    async with ActorSystem("shop") as system:
+        ledger = system.spawn(Ledger)
+        supervisor = system.spawn(lambda: Supervisor(shop.market(), ledger=ledger))
+        asking = asyncio.create_task(smart_request(supervisor, service="s", input="x"))
+        await asyncio.sleep(0.05)
+        ledger.stop()
+        await ledger.terminated()
+        for question in (GetStatement(), GetHeld(), OpenAccount(cap=1), CloseAccount(name="x"), SetCap("x", 1)):
+            with pytest.raises(LedgerDown, match="stopped"):
+                await supervisor.ask(question, timeout=1.0)
+        assert (await asking).output == "x"
+
+
+async def test_what_the_market_caps_cannot_be_closed():
+    shop = Shop()
+    async with ActorSystem("shop") as system:
+        supervisor = system.spawn(lambda: Supervisor(shop.market(budget="0.00001")))
+        await smart_request(supervisor, service="s", input="x")
+        with pytest.raises(Permanent, match="account 'run' is of the market"):
+            await supervisor.ask(CloseAccount(name="run"), timeout=1.0)
+        with pytest.raises(BudgetExceeded):
+            await smart_request(supervisor, service="s", input="y")

@@ -277,3 +277,16 @@ def test_a_replay_command_leads_back_to_the_scenario() -> None:
 def test_a_name_that_leads_nowhere_says_why(name: str, said: str) -> None:
     with pytest.raises(NoScenario, match=said):
         find_scenario(name)
+
+
+def test_what_a_group_of_exceptions_is_made_of_is_told() -> None:
+    async def scenario() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fails())
+
+    async def fails() -> None:
+        raise ValueError("the sum is wrong")
+
+    assert "ExceptionGroup: unhandled errors in a TaskGroup (1 sub-exception)\n  ValueError: the sum is wrong" in str(
+        explored(scenario)
+    )
