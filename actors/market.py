@@ -143,6 +143,10 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
         msgspec.structs.force_setattr(self, "providers", tuple(self.providers))
         if not self.providers:
             raise ValueError("a market needs at least one provider")
+        for name, kind in POLICIES.items():
+            policy: object = getattr(self, name)
+            if not isinstance(policy, kind) and not (name == "hedge" and policy is None):
+                raise TypeError(f"{name} must be a {kind.__name__}, got {policy!r:.100}")
         names: set[str] = set()
         for listing in self.providers:
             if not isinstance(listing, Listing):
@@ -150,6 +154,17 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
             if listing.provider.name in names:
                 raise ValueError(f"two providers are named {listing.provider.name!r}; names must differ")
             names.add(listing.provider.name)
+
+
+POLICIES: dict[str, type] = {
+    "retry": Retry,
+    "breaker": BreakerConfig,
+    "discovery": DiscoveryConfig,
+    "health": HealthConfig,
+    "hedge": HedgeConfig,
+    "retry_budget": RetryBudget,
+    "watch": WatchConfig,
+}
 
 
 def _canonical_budget(capped: Market | Listing) -> None:

@@ -15,19 +15,20 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
+from actors.breaker import CircuitBreaker
+from actors.bulkhead import Bulkhead
 from actors.classification import is_retryable_error
 from actors.cut import CallTimedOut, Cuts
 from actors.errors import BulkheadFull, CallFailed, NotAdmitted, RateLimited, Throttled
+from actors.hedge import Hedge
+from actors.limiter import Limiter
 from actors.retry import Retry, RetryBudget
 from runtime.deadline import current_deadline, earlier
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
-    from actors.breaker import CircuitBreaker, Permit
-    from actors.bulkhead import Bulkhead
-    from actors.hedge import Hedge
-    from actors.limiter import Limiter
+    from actors.breaker import Permit
     from actors.token_bucket import Grant
 
 T = TypeVar("T")
@@ -57,6 +58,17 @@ class Policy:
         is_retryable: Callable[[Exception], bool] = is_retryable_error,
         rng: random.Random | None = None,
     ) -> None:
+        parts: tuple[tuple[str, object, type], ...] = (
+            ("retry", retry, Retry),
+            ("breaker", breaker, CircuitBreaker),
+            ("limiter", limiter, Limiter),
+            ("bulkhead", bulkhead, Bulkhead),
+            ("hedge", hedge, Hedge),
+            ("budget", budget, RetryBudget),
+        )
+        for name, part, kind in parts:
+            if part is not None and not isinstance(part, kind):
+                raise TypeError(f"{name} must be a {kind.__name__}, got {part!r:.100}")
         for name, seconds in (("timeout", timeout), ("attempt_timeout", attempt_timeout)):
             if seconds is not None and not 0 < seconds < math.inf:
                 raise ValueError(f"{name} must be > 0 seconds and finite (None: no limit), got {seconds}")

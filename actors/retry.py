@@ -13,7 +13,7 @@ import msgspec
 from actors.classification import is_retryable_error
 from actors.errors import CallFailed, Transient
 from actors.retry_budget import RetryBudget as RetryBudget
-from actors.retry_budget import SharedRetryBudget as SharedRetryBudget  # noqa: TC001 - offered here, too.
+from actors.retry_budget import SharedRetryBudget as SharedRetryBudget
 from runtime.deadline import current_deadline, earlier
 
 if TYPE_CHECKING:
@@ -146,6 +146,8 @@ async def with_retry(
     """
     # Without a limit, neither the clock nor a cancel scope is paid for.
     ends = earlier(math.inf if timeout is None else clock() + timeout, current_deadline.get())
+    if budget is not None and not isinstance(budget, SharedRetryBudget):
+        raise TypeError(f"budget must be a SharedRetryBudget, which calls to one target share, got {budget!r:.100}")
     course = _Course(policy, is_retryable, budget, stats or RetryStats(), rng, ends, clock)
     with UNLIMITED if timeout is None else anyio.move_on_after(timeout):
         while True:

@@ -301,6 +301,9 @@ def test_a_market_made_in_python_is_checked_too():
             Listing(**{"provider": provider, "transport": list} | wrong)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     with pytest.raises(TypeError, match="a market is made of Listings, got Provider"):
         Market(providers=[provider])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+    for policy in ("retry", "breaker", "discovery", "health", "hedge", "retry_budget", "watch"):
+        with pytest.raises(TypeError, match=f"{policy} must be a "):
+            Market(providers=[listing()], **{policy: 3})  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     with pytest.raises(TypeError, match="a Supervisor needs a Market, got \\[\\]"):
         Supervisor([])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="two providers are named 'alder'"):

@@ -318,6 +318,12 @@ async def test_a_late_call_is_hedged_with_a_place_and_a_token_of_its_own():
     assert (now(), bulkhead.under_way) == (11.5, 0)
 
 
+@pytest.mark.parametrize("part", ["retry", "breaker", "limiter", "bulkhead", "hedge", "budget"])
+def test_a_part_of_the_wrong_kind_is_refused_by_name(part: str):
+    with pytest.raises(TypeError, match=f"{part} must be a "):
+        Policy(**{part: 3})  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
 def test_an_impossible_timeout_is_refused_by_name():
     for setting in ({"timeout": 0.0}, {"attempt_timeout": math.inf}):
         with pytest.raises(ValueError, match=next(iter(setting))):
