@@ -229,11 +229,14 @@ class Ledger(
     @handles(CloseAccount)
     def close_account(self, message: CloseAccount) -> Account | asyncio.Future[Account]:
         """Close an account at once, and answer with its statement when the last call that draws on it has ended."""
-        page = self._close(message.name)
+        page = self.book.draining(message.name) or self._close(message.name)
         if page.open == 0:
             return page.statement()
-        closing = self.closing[page] = asyncio.get_running_loop().create_future()
-        return closing
+        closing = self.closing.get(page)
+        if closing is None:
+            closing = self.closing[page] = asyncio.get_running_loop().create_future()
+        # Shielded, because an asker that gives up must not take the answer from one who asks again.
+        return asyncio.shield(closing)
 
     @handles(SetCap)
     def set_cap(self, message: SetCap) -> Statement:

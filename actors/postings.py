@@ -93,6 +93,11 @@ class Postings:
         """Tell whether a name is in use: by an open account, or a closed one in which money is left."""
         return name in self._pages
 
+    def draining(self, name: str) -> Page | None:
+        """Return the page of an account that was closed while calls draw on it, and still do."""
+        page = self._pages.get(name)
+        return page if page is not None and page.is_closed and page.open else None
+
     def open_accounts(self) -> list[str]:
         """Return the names of the open accounts."""
         return [name for name, page in self._pages.items() if not page.is_closed]

@@ -40,7 +40,7 @@ from actors.book import Book
 from actors.ledger import JournalBroke
 from actors.ledger_errors import JournalError
 from actors.ledger_requests import MarkSent, Reservation
-from runtime import ActorCrashed, ActorSystem, Backoff, Mailbox, Supervision, handles
+from runtime import ActorCrashed, ActorSystem, AskTimeout, Backoff, Mailbox, Supervision, handles
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -351,3 +351,16 @@ async def test_what_the_market_caps_cannot_be_closed():
             await supervisor.ask(CloseAccount(name="run"), timeout=1.0)
         with pytest.raises(BudgetExceeded):
             await smart_request(supervisor, service="s", input="y")
+
+
+async def test_who_did_not_wait_for_the_last_call_may_ask_again_for_the_statement():
+    shop = Shop()
+    async with ActorSystem("shop") as system:
+        supervisor = system.spawn(lambda: Supervisor(shop.market()))
+        await supervisor.ask(OpenAccount(name="batch", cap=100), timeout=1.0)
+        asking = asyncio.create_task(smart_request(supervisor, service="s", input="x", account="batch"))
+        await asyncio.sleep(0.05)
+        with pytest.raises(AskTimeout):
+            await supervisor.ask(CloseAccount(name="batch"), timeout=0.01)
+        assert (await supervisor.ask(CloseAccount(name="batch"), timeout=1.0)).settled == 10
+        assert (await asking).output == "x"
