@@ -68,7 +68,7 @@ async def correlated_outage(simulation: Simulation, contender: Contender) -> Out
     )
     span = draw_span(simulation, least=30.0, most=90.0)
     simulation.inject(*(Outage(provider=one.name, at=span.at, lasts=span.lasts) for one in providers[:2]))
-    return await drill(simulation, contender, providers, rate=rate, span=span, failing=providers[0], min_requests=350)
+    return await drill(simulation, contender, providers, rate=rate, span=span, failing=providers[0], min_requests=300)
 
 
 async def flapping(simulation: Simulation, contender: Contender) -> Outcome:
@@ -95,7 +95,7 @@ async def slow_loris(simulation: Simulation, contender: Contender) -> Outcome:
         rate=rate_of(simulation, 1.5, 3.0),
         span=span,
         failing=providers[0],
-        min_requests=350,
+        min_requests=240,
     )
 
 

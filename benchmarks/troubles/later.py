@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from benchmarks.troubles.contenders import Contender
     from runtime.simulation import Simulation
 
-BULK = 200
+BULK = 150
 
 
 async def tokens_and_requests(simulation: Simulation, contender: Contender) -> Outcome:
@@ -45,7 +45,7 @@ async def tokens_and_requests(simulation: Simulation, contender: Contender) -> O
 
 
 async def bulk_against_interactive(simulation: Simulation, contender: Contender) -> Outcome:
-    """While one tenant has hundreds of requests in line, another makes single ones, which must not stand behind."""
+    """While one tenant has 150 requests in line, another makes single ones, which must not stand behind."""
     providers = three(simulation)
     for provider in providers:
         provider.latency = (0.5, 1.0)

@@ -446,4 +446,4 @@ async def a_race_for_one_budget(simulation: Simulation) -> None:
 
 
 def test_two_hundred_workers_racing_for_one_budget_never_exceed_it_by_a_micro_unit():
-    assert explore(a_race_for_one_budget, seeds=range(100)).runs == 100
+    assert explore(a_race_for_one_budget, seeds=range(60)).runs == 60
