@@ -192,13 +192,13 @@ def admit(
         return Full(name, places)
     wait = state.learned.wait(now, weights)
     if wait > 0:
-        return Later(provider=name, short=name, line=line_of(name), at=now + wait, wait=wait)
+        return _refused_until(now, wait, name, short=name, line=line_of(name))
     taken = state.quota.take(now, weights) if state.quota is not None else (None, None)
     if isinstance(taken, QuotaRefusal):
-        return _refused_by_rate(taken, name, now)
+        return _refused_until(now, taken.wait, name, short=f"{taken.dimension} of {name}", line=line_of(name))
     retries = state.retries.withdraw(now) if is_retry else state.retries.deposit(now)
     if retries is None:
-        return _refused_by_retry_budget(state.retries, name, now)
+        return _refused_until(now, state.retries.wait(now), name, short=f"retries of {name}", line=("retries", name))
     quota, grant = taken
     learned, begun = state.learned.take(now, weights)
     after = TargetState(
@@ -343,13 +343,6 @@ def line_of(provider: str) -> Line:
     return ("provider", provider)
 
 
-def _refused_by_rate(refused: QuotaRefusal, name: str, now: float) -> Later | Never:
-    short = f"{refused.dimension} of {name}"
-    if refused.never:
-        return Never(RateLimited(short, retry_after=refused.wait, provider=name))
-    return Later(provider=name, short=short, line=line_of(name), at=now + refused.wait, wait=refused.wait)
-
-
 def _refused_by_breaker(state: BreakerState, refused: Refused, name: str, now: float) -> Later | Never:
     wait = refused.retry_after
     if wait is None:
@@ -359,8 +352,8 @@ def _refused_by_breaker(state: BreakerState, refused: Refused, name: str, now: f
     return Later(provider=name, line=line_of(name), at=now + wait, wait=wait, is_sooner_possible=is_sooner_possible)
 
 
-def _refused_by_retry_budget(retries: RetryBudget, name: str, now: float) -> Later | Never:
-    wait, short = retries.wait(now), f"retries of {name}"
+def _refused_until(now: float, wait: float, name: str, *, short: str, line: Line) -> Later | Never:
+    """Refuse for want of what is `short`, for `wait` seconds; for good where that is infinity."""
     if wait == math.inf:
         return Never(RateLimited(short, retry_after=wait, provider=name))
-    return Later(provider=name, short=short, line=("retries", name), at=now + wait, wait=wait)
+    return Later(provider=name, short=short, line=line, at=now + wait, wait=wait)

@@ -14,7 +14,7 @@ from actors.money import to_micros
 from actors.provider import ProviderFilter
 from actors.rate_limiter import Acquire
 from actors.requests import CloseAccount, OpenAccount, OpenQuota, SmartRequest, SmartResult
-from actors.smart_request import ANSWER_GRACE
+from actors.smart_request import ANSWER_GRACE, in_turn
 from runtime import ActorCrashed, AskTimeout, RuntimeFault
 
 if TYPE_CHECKING:
@@ -92,14 +92,12 @@ async def robust_batch(
     """
     if isinstance(items, str | bytes):
         raise TypeError(f"items must be many inputs, got one text, {items!r:.100}; put it in a list")
-    if isinstance(fallback_strategies, str):
-        raise TypeError(f"fallback_strategies must be several strategies, got the text {fallback_strategies!r}")
     terms = Terms(
         service=service,
         timeout=timeout,
         budget=cap_of(item_budget),
         where=where or ProviderFilter(),
-        strategies=(strategy, *fallback_strategies),
+        strategies=in_turn(strategy, fallback_strategies),
         health_check=health_check,
     )
     limiter: ActorRef[Acquire] | None = None

@@ -56,8 +56,6 @@ async def smart_request(
     """
     if not isinstance(supervisor, ActorRef):
         raise TypeError(f"supervisor must be the ref of a Supervisor that was spawned, got {supervisor!r:.100}")
-    if isinstance(fallback_strategies, str):
-        raise TypeError(f"fallback_strategies must be several strategies, got the text {fallback_strategies!r}")
     message = SmartRequest(
         service=service,
         input=input,
@@ -65,7 +63,7 @@ async def smart_request(
         budget=None if budget is None else to_micros(budget),
         where=where or EVERYONE,
         needs=needs,
-        strategies=(strategy, *fallback_strategies),
+        strategies=in_turn(strategy, fallback_strategies),
         health_check=health_check,
         account=account,
         weights=dict(weights or {}),
@@ -76,3 +74,10 @@ async def smart_request(
         on_unknown=on_unknown,
     )
     return await supervisor.ask(message, timeout=timeout + ANSWER_GRACE)
+
+
+def in_turn(strategy: Strategy, fallback_strategies: Sequence[Strategy]) -> tuple[Strategy, ...]:
+    """Return the strategies of a request, the first in front; raise `TypeError` where one is given for several."""
+    if isinstance(fallback_strategies, str):
+        raise TypeError(f"fallback_strategies must be several strategies, got the text {fallback_strategies!r}")
+    return (strategy, *fallback_strategies)

@@ -93,9 +93,7 @@ class VirtualTimeLoop(ClosedLoop):
     ) -> asyncio.Handle:
         if self._closed:
             self._check_closed()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
-        step = Step(callback, args, self, context)
-        self._ready.append(step)
-        return step
+        return self._call_soon(callback, args, context)
 
     def _call_soon(self, callback: Callable[..., object], args: tuple[Any, ...], context: Context | None) -> Step:
         step = Step(callback, args, self, context)

@@ -64,8 +64,7 @@ class Step(asyncio.Handle):
             self._args = args
             self._cancelled = False
             self._repr = self._source_traceback = None
-        owner = getattr(callback, "__self__", None)
-        self.task: asyncio.Task[Any] | None = owner if isinstance(owner, asyncio.Task) else None  # pyright: ignore[reportUnknownMemberType]
+        self.task = task_behind(callback)
 
 
 class NumberedTimer(asyncio.TimerHandle):
@@ -85,8 +84,7 @@ class NumberedTimer(asyncio.TimerHandle):
         context: Context | None,
     ) -> None:
         super().__init__(when, callback, args, loop, context)
-        owner = getattr(callback, "__self__", None)
-        self.task: asyncio.Task[Any] | None = owner if isinstance(owner, asyncio.Task) else None  # pyright: ignore[reportUnknownMemberType]
+        self.task = task_behind(callback)
 
 
 class Generators(WeakKeyDictionary[Any, None]):
@@ -97,6 +95,12 @@ class Generators(WeakKeyDictionary[Any, None]):
 
     def discard(self, generator: Any) -> None:
         self.pop(generator, None)
+
+
+def task_behind(callback: Any) -> asyncio.Task[Any] | None:
+    """Return the task whose step a callback is; None for a plain one."""
+    owner = getattr(callback, "__self__", None)
+    return owner if isinstance(owner, asyncio.Task) else None  # pyright: ignore[reportUnknownVariableType]
 
 
 def where(task: asyncio.Task[Any]) -> str:
