@@ -25,6 +25,7 @@ from actors.agirails_deliveries import answer_in
 from actors.agirails_errors import classify_agirails
 from actors.agirails_purchases import Order, Progress, describe
 from actors.agirails_sdk import CANCELLED, DELIVERED, DISPUTED, SETTLED, UNPAID, Transaction
+from actors.cancelled import is_being_cancelled
 from actors.errors import BudgetExceeded, CallFailed, NotAdmitted, OutcomeUnknown, Permanent, Transient
 from actors.reconciliation import Answered, Finding, Lost, NeverRan, UnderWay
 from actors.transport import ProviderReply
@@ -178,8 +179,7 @@ class AgirailsTransport:
             try:
                 delivered = await wait
             except asyncio.CancelledError:
-                task = asyncio.current_task()
-                if not self._is_closed or task is None or task.cancelling():
+                if not self._is_closed or is_being_cancelled():
                     raise
             finally:
                 self._waits.discard(wait)

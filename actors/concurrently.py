@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable, Sequence, Sized
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
+from actors.cancelled import is_being_cancelled
 from actors.fan_out import fan_out
 from actors.in_batches import InBatches
 from actors.item_outcomes import ItemDone as ItemDone
@@ -273,9 +274,7 @@ def _failure_of(error: BaseException) -> Exception | None:
     """Return the failure of an item, or None where it is the worker that is to end."""
     if isinstance(error, Exception):
         return error
-    task = asyncio.current_task()
-    if isinstance(error, asyncio.CancelledError) and task is not None and not task.cancelling():
-        # Something that the work awaited was cancelled, and not the work.
+    if isinstance(error, asyncio.CancelledError) and not is_being_cancelled():
         stray = RuntimeError("the work let a CancelledError escape")
         stray.__cause__ = error
         return stray

@@ -8,6 +8,8 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Genera
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from actors.cancelled import is_being_cancelled
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
@@ -207,8 +209,7 @@ async def fan_out(
         except EndOfSource:
             pass
         except (asyncio.CancelledError, StopAsyncIteration) as error:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
+            if is_being_cancelled():
                 if not outcomes.is_closed:
                     # Its item has no outcome, which must not look as if there had been none.
                     outcomes.fail(RuntimeError("a task that worked on an item was cancelled from outside"))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from actors.cancelled import is_being_cancelled
 from actors.classification import classify
 from actors.errors import BulkheadFull, CallFailed
 from actors.reconciliation import Cancels, Finding, LooksUp, is_finding, is_reply
@@ -125,10 +126,8 @@ class ProviderGateway(Actor[Call | PromptCall | CheckHealth | LookUp | CallOff])
         except CallFailed:
             raise
         except (Exception, asyncio.CancelledError) as bug:
-            task = asyncio.current_task()
-            if isinstance(bug, asyncio.CancelledError) and (task is None or task.cancelling()):
+            if isinstance(bug, asyncio.CancelledError) and is_being_cancelled():
                 raise
-            # Otherwise something that the call awaited was cancelled, and not the call.
             name = self.listing.provider.name
             self.context.log.opt(exception=bug).error("a bug of the transport to {!r}: {!r}", name, bug)
             raise classify(
