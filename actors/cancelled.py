@@ -1,4 +1,4 @@
-"""Whose a cancellation is: a `CancelledError` may also escape from something that a task awaited, and not be its own."""
+"""Whose a cancellation is: a `CancelledError` may also escape from something a task awaited, and not be its own."""
 
 from __future__ import annotations
 
