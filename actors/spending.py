@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors.errors import BudgetExceeded, LedgerDown, Permanent
 from actors.ledger_requests import BookCall, GetStatement, Reservation, Reserve, Resolve
-from actors.money import to_micros
+from actors.money import to_micros, usd
 from actors.requests import CloseAccount, OpenAccount
 from runtime import AskTimeout, MailboxFull, RuntimeFault
 
@@ -187,8 +187,19 @@ class Spending:
             opening.exception()  # Whoever waited has been told; it may be that nobody did any more.
 
     async def _ask_to_open(self, name: str, cap: Amount) -> None:
-        with suppress(Permanent):
-            await self._ledger.ask(OpenAccount(name=name, cap=to_micros(cap)), timeout=HOUSEKEEPING)
+        wanted = to_micros(cap)
+        try:
+            await self._ledger.ask(OpenAccount(name=name, cap=wanted), timeout=HOUSEKEEPING)
+        except Permanent:
+            statement = await self._ledger.ask(GetStatement(name), timeout=HOUSEKEEPING)
+            if statement.cap != wanted:
+                self._context.log.warning(
+                    "account {!r} is open at the ledger with {}, which holds, and not the ${} of this market; "
+                    "SetCap changes it",
+                    name,
+                    "no cap" if statement.cap is None else f"a cap of ${usd(statement.cap)}",
+                    usd(wanted),
+                )
         self._known.add(name)
 
     def _tell(self, message: BookCall | CloseAccount) -> None:

@@ -192,11 +192,15 @@ class Cell(Handling):
             self._children = Children(self)
         children = self._children
         if name is not None:
-            if not name or "/" in name:
-                raise ValueError(f"an actor's name must not be empty or contain '/', got {name!r}")
+            check_name(name, "an actor's")
             if name in children.by_name:
                 raise NameTaken(f"{self.path}/{name}")
-        actor = factory()
+        try:
+            actor = factory()
+        except TypeError:
+            if callable(factory):
+                raise
+            raise TypeError(f"spawn takes an Actor class or a function that makes one, got {factory!r}") from None
         if not isinstance(actor, Actor) or actor.bound_to is not None:
             raise no_new_actor(factory, actor)
         if name is None:
@@ -669,6 +673,14 @@ class Cell(Handling):
 def never_again() -> Actor[Any]:
     """Stand in for the factory of a temporary actor."""
     raise RuntimeError("a temporary actor is not restarted")
+
+
+def check_name(name: str, whose: str) -> None:
+    """Raise for what cannot be a part of a path."""
+    if not isinstance(name, str):
+        raise TypeError(f"{whose} name must be a str, got {name!r}")
+    if not name or "/" in name:
+        raise ValueError(f"{whose} name must not be empty or contain '/', got {name!r}")
 
 
 def no_new_actor(factory: Callable[[], Any], made: object) -> TypeError:

@@ -32,6 +32,10 @@ class SpawnOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds for the current message, and again for the `stopped` hook, before it is cancelled."""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.mailbox, Mailbox):
+            raise TypeError(f"mailbox must be a Mailbox, such as Mailbox(capacity=100), got {self.mailbox!r}")
+        if not isinstance(self.restart, Restart):
+            raise TypeError(f"restart must be a Restart, got {self.restart!r}")
         if not self.stop_timeout > 0:
             raise ValueError(f"stop_timeout must be > 0 seconds, got {self.stop_timeout}")
 

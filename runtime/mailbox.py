@@ -25,8 +25,10 @@ class Mailbox(msgspec.Struct, frozen=True, kw_only=True):
     overflow: Overflow = Overflow.REJECT
 
     def __post_init__(self) -> None:
-        if self.capacity < 1:
-            raise ValueError(f"capacity must be >= 1 message, got {self.capacity}")
+        if type(self.capacity) is not int or self.capacity < 1:
+            raise ValueError(f"capacity must be a whole number of messages >= 1, got {self.capacity!r}")
+        if not isinstance(self.overflow, Overflow):
+            raise TypeError(f"overflow must be an Overflow, got {self.overflow!r}")
 
 
 DEFAULT_MAILBOX = Mailbox()

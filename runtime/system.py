@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 import anyio
 
 from runtime.actor import Actor
-from runtime.cell import Cell
+from runtime.cell import Cell, check_name
 from runtime.context import DEFAULT_OPTIONS
 from runtime.engine import Engine
 from runtime.errors import SystemClosed
@@ -81,8 +81,7 @@ class ActorSystem:
         log: bool = True,
         interceptors: Sequence[Interceptor] = (),
     ) -> None:
-        if not name or "/" in name:
-            raise ValueError(f"a system's name must not be empty or contain '/', got {name!r}")
+        check_name(name, "a system's")
         if not isinstance(supervision, Supervision):
             raise TypeError(f"supervision must be a Supervision, got {supervision!r}")
         self._log = log

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from loguru import logger
 
 from actors import (
     AlreadyPaid,
@@ -172,6 +173,25 @@ async def test_two_supervisors_share_one_budget_to_the_last_micro_unit():
         outcomes = await asyncio.gather(*requests, return_exceptions=True)
         assert sum(isinstance(one, BudgetExceeded) for one in outcomes) == 11
         assert (await ledger.ask(GetStatement("run"), timeout=1.0)).settled == 10 * len(shop.charged) == 90
+
+
+@pytest.mark.parametrize(("cap", "told"), [("2", ["a cap of $2.00"]), (None, ["no cap"]), ("1", [])])
+async def test_a_budget_that_is_not_the_cap_at_the_ledger_is_told_once(cap: str | None, told: list[str]):
+    shop, warnings = Shop(), list[str]()
+    sink = logger.add(warnings.append, level="WARNING", format="{message}")
+    try:
+        async with ActorSystem("shared") as system:
+            ledger = system.spawn(lambda: Ledger(accounts={"run": cap}))
+            supervisor = system.spawn(lambda: Supervisor(shop.market(budget="1"), ledger=ledger))
+            for number in range(2):
+                await smart_request(supervisor, service="s", input=number)
+    finally:
+        logger.remove(sink)
+    assert [line.strip() for line in warnings] == [
+        f"account 'run' is open at the ledger with {what}, which holds, and not the $1.00 of this market; "
+        "SetCap changes it"
+        for what in told
+    ]
 
 
 async def test_what_a_busy_ledger_must_know_reaches_it_after_the_deadline_of_the_request():

@@ -753,6 +753,15 @@ async def test_what_spawn_cannot_use_is_refused_to_the_caller():
             system.spawn(lambda: 1 / 0)  # type: ignore[arg-type, return-value]
         with pytest.raises(ValueError, match=r"stop_timeout must be > 0 seconds, got 0"):
             system.spawn(Actor, stop_timeout=0)
+        with pytest.raises(TypeError, match=r"a function that makes one, got <.*Actor"):
+            system.spawn(Actor())  # type: ignore[arg-type]
+        for options, refusal in (
+            ({"name": 3}, "an actor's name must be a str, got 3"),
+            ({"mailbox": 3}, r"mailbox must be a Mailbox, such as Mailbox\(capacity=100\), got 3"),
+            ({"restart": "always"}, "restart must be a Restart, got 'always'"),
+        ):
+            with pytest.raises(TypeError, match=refusal):
+                system.spawn(Actor, **options)
         assert system.children == {}
 
 

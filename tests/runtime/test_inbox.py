@@ -288,8 +288,11 @@ async def test_an_ask_needs_an_end():
 
 def test_a_mailbox_holds_at_least_one_message():
     """G4."""
-    with pytest.raises(ValueError, match=r"capacity must be >= 1 message, got 0"):
-        Mailbox(capacity=0)
+    for capacity in (0, 1.5, True, "3"):
+        with pytest.raises(ValueError, match=f"capacity must be a whole number of messages >= 1, got {capacity!r}"):
+            Mailbox(capacity=capacity)
+    with pytest.raises(TypeError, match="overflow must be an Overflow, got 'drop'"):
+        Mailbox(overflow="drop")
 
 
 # What becomes of mail that is not handled: G3.

@@ -322,6 +322,11 @@ def test_a_system_has_a_name_that_is_usable_in_a_path(name: str):
         ActorSystem(name)
 
 
+def test_a_name_is_a_str():
+    with pytest.raises(TypeError, match="a system's name must be a str, got 3"):
+        ActorSystem(3)  # type: ignore[arg-type]
+
+
 # Many, anywhere: G10, G11.
 
 
