@@ -121,10 +121,10 @@ class Ledger(
         self.watched: set[Any] = set()
         self.named = 0
 
-    def started(self) -> None:
+    async def started(self) -> None:
         self.publish = self.context.events.publish  # Looked up once: every movement is published.
         if self.journal_path is not None:
-            self._recover(self.journal_path)
+            await self._recover(self.journal_path)
         elif not self.is_shared:
             # Reservations of an instance before a restart are none of this one's.
             self.book.number_from(int(self.context.random.random() * 2**52))
@@ -443,9 +443,9 @@ class Ledger(
 
     # The journal.
 
-    def _recover(self, path: str | os.PathLike[str]) -> None:
+    async def _recover(self, path: str | os.PathLike[str]) -> None:
         """Go on where the journal ends."""
-        journal = recover(path, self.book, safety=self.config.safety, at=time.time())
+        journal = await recover(path, self.book, safety=self.config.safety, at=time.time())
         self.writer = Writer(journal, gone=self._take_back, broke=self._journal_broke)
         self.recovered = set(self.book.open_accounts())
         self.book.forget_crossings()

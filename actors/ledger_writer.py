@@ -19,15 +19,22 @@ if TYPE_CHECKING:
     from actors.movements import Entry
 
 
-def recover(path: str | os.PathLike[str], book: Book, *, safety: Safety, at: float) -> Journal:
+SLICE = 200
+"""The entries that are read between two turns of the loop, some half a millisecond's work."""
+
+
+async def recover(path: str | os.PathLike[str], book: Book, *, safety: Safety, at: float) -> Journal:
     """Open a journal, and bring a new book to where it ends; what was open then is held.
 
-    Raises `JournalError` for one that cannot be relied on, or written to.
+    A long one takes its time, in which others have theirs. Raises `JournalError` for one that cannot be relied on, or
+    written to.
     """
     journal = Journal(path, safety=safety)
     try:
-        for entry in journal.read():
+        for number, entry in enumerate(journal.read(), 1):
             book.apply(entry)
+            if number % SLICE == 0:
+                await asyncio.sleep(0)
         if book.has_forgotten_keys:
             for key in journal.paid_repeatedly():
                 # Where the first payment was forgotten before the second, the book knows a part of the sum.

@@ -22,6 +22,7 @@ from actors.ledger_config import LedgerConfig
 from actors.ledger_errors import AlreadyPaid, JournalError, JournalFailed, StillUnsettled
 from actors.ledger_journal import Journal
 from actors.ledger_requests import BookCall, GetHeld, GetStatement, Reservation, Reserve, Resolve
+from actors.ledger_writer import SLICE
 from actors.movements import AccountOpened, CapChanged, Entry
 from actors.requests import CloseAccount, OpenAccount
 from runtime import ActorFailed, ActorSystem
@@ -390,7 +391,6 @@ def filled(path: Path, count: int = 60) -> list[Entry]:
 def test_what_is_written_is_read_back(tmp_path):
     made = filled(tmp_path / "l.db")
     assert entries_of(tmp_path / "l.db") == made
-    assert oct((tmp_path / "l.db").stat().st_mode & 0o777) is not None
 
 
 def test_what_was_not_committed_was_never_written(tmp_path):
@@ -451,6 +451,38 @@ def test_a_journal_that_lost_its_beginning_is_refused_and_an_empty_file_is_a_new
     path.with_name("l.db-wal").write_bytes(b"x" * 100)
     with pytest.raises(JournalError, match="is empty, though entries were written"):
         Journal(path)
+
+
+async def test_others_have_their_turns_while_a_long_journal_is_read(tmp_path):
+    filled(tmp_path / "l.db", 20 * SLICE)
+    turns = 0
+
+    async def neighbour() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with ActorSystem("bank") as system:
+        other = asyncio.create_task(neighbour())
+        ledger, _ = spawn(system, tmp_path / "l.db")
+        assert (await ledger.ask(GetStatement(f"account {20 * SLICE - 1}"), timeout=1.0)).cap == 20 * SLICE - 1
+        assert turns >= 20
+        other.cancel()
+
+
+@pytest.mark.parametrize("ending", ["stop", "kill"])
+async def test_a_ledger_that_ends_while_it_reads_its_journal_lets_go_of_it(tmp_path, ending: str):
+    made = filled(tmp_path / "l.db", 20 * SLICE)
+    async with ActorSystem("bank") as system:
+        ledger, _ = spawn(system, tmp_path / "l.db")
+        for _ in range(5):
+            await asyncio.sleep(0)
+        with pytest.raises(JournalError, match="in use by another ledger"):
+            Journal(tmp_path / "l.db")
+        getattr(ledger, ending)()
+        await asyncio.sleep(1)
+        assert entries_of(tmp_path / "l.db")[: len(made)] == made
 
 
 async def test_a_journal_that_does_not_add_up_ends_the_system_with_an_error_that_says_so(tmp_path):

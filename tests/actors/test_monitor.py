@@ -414,6 +414,7 @@ async def test_a_publisher_gets_on_with_its_work_before_anything_is_counted():
 async def test_a_monitor_that_has_ended_is_subscribed_no_more(ending: str):
     async with staged(Provided("alder")) as stage:
         await stage.metrics()
+        assert await stage.request(2) == 2  # By then all others have subscribed.
         subscribed = len(stage.system.events._subscriptions)
         getattr(stage.monitor, ending)()
         await asyncio.sleep(1)
