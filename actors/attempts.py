@@ -11,7 +11,7 @@ import msgspec
 
 from actors.admission import Admitted, line_of, settle
 from actors.choosing import Choice, Choosing
-from actors.errors import Attempt, BudgetExceeded, CallFailed, ConnectionFailed, OutcomeUnknown
+from actors.errors import Attempt, BudgetExceeded, CallFailed, ConnectionFailed, OutcomeUnknown, Permanent
 from actors.events import BreakerHalfOpened, CallEnded, Hedged, Rerouted, Retried
 from actors.gateway import Sending
 from actors.hedge import see_ended
@@ -115,6 +115,7 @@ class Attempts:
                     return found
             if job.held is None or job.repeats(target):
                 return None
+            self._reconciler.keep(job.held)
             job.held = None
         raise job.failure(unsettled) from unsettled
 
@@ -169,21 +170,22 @@ class Attempts:
         self, job: Job, target: Target, admitted: Admitted, reservation: Reservation
     ) -> Admitted | None:
         """Check a provider that is due for its probe; None where none is made, and its breaker is open again."""
-        is_well = False
+        goes_on = False
         error: CallFailed | None = None
         try:
             is_well = await self._gateways.is_worth_a_probe(target, within=(job.deadline - self._now()) / 2)
+            goes_on = is_well and self._now() < job.deadline
             if not is_well:
                 error = ConnectionFailed(target.name, "its health check failed")
         finally:
-            if not is_well:  # Also where the caller was cancelled.
+            if not goes_on:  # Also where the caller was cancelled, or the check took all of its time.
                 job.calls -= 1
                 target.calls -= 1
                 self._spending.book(reservation, "no")
                 self._give_back(target, admitted, error)
         # The probe begins only now.
         permit = msgspec.structs.replace(admitted.permit, admitted=self._now())
-        return msgspec.structs.replace(admitted, permit=permit) if is_well else None
+        return msgspec.structs.replace(admitted, permit=permit) if goes_on else None
 
     async def _attempt(
         self, job: Job, target: Target, admitted: Admitted, reservation: Reservation
@@ -210,6 +212,8 @@ class Attempts:
                 target.probed(is_answered=reply is not None)
         if error is None:
             return reply
+        if job.held_at == target.name and target.idempotent == "no" and not isinstance(error, OutcomeUnknown):
+            error = _unknown(target.name, error)  # Whatever else it says, it must not be made again.
         if isinstance(error, OutcomeUnknown) and job.held is not None:
             known = job.cost
             found = await self._find_out(job, error)
@@ -217,10 +221,8 @@ class Attempts:
                 return found
             error, cost = found, cost + job.cost - known
         self._record_failure(job, target, error, started=started, cost=cost)
-        if job.held is not None and ends_request(error) and not isinstance(error, OutcomeUnknown):
-            # Whatever it failed with, it may have been paid, and that is what its caller has to know first.
-            held = f"{target.name!r} may have been paid for a call that failed: {error}"
-            raise OutcomeUnknown(held, provider=target.name, status=error.status) from error
+        if job.held is not None and isinstance(error, Permanent):
+            raise _unknown(target.name, error)
         if ends_request(error) and not (isinstance(error, OutcomeUnknown) and job.message.on_unknown == "pay_again"):
             raise error
         return None
@@ -295,7 +297,7 @@ class Attempts:
         """Tell whether a call may be one of two; what its transport says of that is known once it is open."""
         with suppress(CallFailed, RuntimeFault):
             self._gateways.open(target)
-        return target.idempotent != "no"
+        return target.idempotent != "no" and not target.paid
 
     def _pay(
         self,
@@ -311,7 +313,7 @@ class Attempts:
         if reply is None:
             # Of a call whose caller was cancelled nobody knows how far it came, once it was sent.
             charged = error.charged if error is not None else "held" if sending.is_sent else "no"
-            if charged == "held" and not reservation.amount:
+            if charged == "held" and not (reservation.amount or held.target.paid):
                 charged = "no"  # There is nothing to hold.
         elif cost is not None and cost > reservation.amount:
             held.target.overpriced = job.candidates.listings[held.target.name].provider.price
@@ -430,3 +432,12 @@ class Attempts:
             policy=self._market.retry,
             random=self._context.random.random(),
         )
+
+
+def _unknown(name: str, error: CallFailed) -> OutcomeUnknown:
+    """Say first of a failed call what its caller has to know first: that it may have been paid."""
+    unknown = OutcomeUnknown(
+        f"{name!r} may have been paid for a call that failed: {error}", provider=name, status=error.status
+    )
+    unknown.limits, unknown.wire_calls, unknown.__cause__ = error.limits, error.wire_calls, error
+    return unknown

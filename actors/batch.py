@@ -39,7 +39,7 @@ class Done(msgspec.Struct, frozen=True):
 
 
 class Failed(msgspec.Struct, frozen=True):
-    """An item that was not answered and, as far as is known, cost nothing beyond the attempts in `error`."""
+    """An item that was not answered, and cost nothing beyond the attempts in `error`."""
 
     index: int
     item: Any
@@ -47,11 +47,14 @@ class Failed(msgspec.Struct, frozen=True):
 
 
 class Unknown(msgspec.Struct, frozen=True):
-    """An item whose call may have been made and paid, although no answer came; look it up before asking again."""
+    """An item whose call may have been made and paid, although no answer came; look it up before asking again.
+
+    `error` is an `OutcomeUnknown`, or another that says by its `charged` that money is held.
+    """
 
     index: int
     item: Any
-    error: OutcomeUnknown
+    error: CallFailed
 
 
 Outcome: TypeAlias = Done | Failed | Unknown
@@ -165,12 +168,12 @@ async def serve(
         return Failed(index, item, error)
     try:
         return Done(index, item, await supervisor.ask(request, timeout=request.timeout + ANSWER_GRACE))
-    except OutcomeUnknown as error:
-        return Unknown(index, item, error)
     except (AskTimeout, ActorCrashed) as error:
         # The supervisor took the request, and nobody can say how far it came.
         unknown = OutcomeUnknown(f"the supervisor did not say what became of it: {error}")
         unknown.__cause__ = error
         return Unknown(index, item, unknown)
-    except (CallFailed, RuntimeFault) as error:
+    except CallFailed as error:
+        return Unknown(index, item, error) if error.charged == "held" else Failed(index, item, error)
+    except RuntimeFault as error:
         return Failed(index, item, error)

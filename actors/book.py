@@ -130,6 +130,13 @@ class Book(Postings):
             self._answer_for(record, wish.holder)
         return entry
 
+    def has_enough_held(self, wish: Reserve) -> bool:
+        """Tell whether a wish repeats a call for which as much is held already: it takes nothing from others."""
+        return wish.intent == "repeat" and any(
+            one.is_held and one.provider == wish.provider and one.amount >= wish.amount
+            for one in self._by_key.get(wish.key, ())
+        )
+
     def given(self, number: int) -> Reservation:
         """Return what the asker of a reservation gets."""
         return self._records[number].reservation()

@@ -113,17 +113,10 @@ def classify_status(
             return QuotaExhausted(message, provider=provider, status=status, retry_after=retry_after)
         case 429:
             return Throttled(message, provider=provider, status=status, retry_after=retry_after)
-        # 408 and 425: not processed. 409: the same idempotency key is still at work. 503: refused for now.
-        case 408 | 409 | 425 | 503:
-            return Transient(
-                message,
-                provider=provider,
-                status=status,
-                retry_after=retry_after,
-                charged="held" if paid and status == 409 else "no",
-                outcome="unknown" if status == 409 else "not_started",
-            )
-        case _ if status < 500:
+        # 408 and 425: not processed. 503: refused for now. 409: a call under this idempotency key is still at work.
+        case 408 | 425 | 503:
+            return Transient(message, provider=provider, status=status, retry_after=retry_after, outcome="not_started")
+        case _ if status < 500 and status != 409:
             return Permanent(message, provider=provider, status=status)
         case _:
             return _ambiguous(

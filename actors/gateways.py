@@ -86,7 +86,7 @@ class Gateways:
                 cause,
                 provider=target.name,
                 sent=sending.is_sent,
-                paid=call.max_cost > 0,
+                paid=target.paid or call.max_cost > 0,
                 idempotent=target.idempotent != "no",
             ) from fault
         except RuntimeFault as fault:

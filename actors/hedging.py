@@ -29,7 +29,8 @@ class Hedging:
     def delay(self, job: Job, target: Target, now: float) -> float | None:
         """Return the seconds after which a call is late enough for a second one; None where there is to be none."""
         config = self.config
-        if config is None or target.idempotent == "no" or job.candidates.listings[target.name].provider.price:
+        price = job.candidates.listings[target.name].provider.price
+        if config is None or target.idempotent == "no" or target.paid or price:
             return None
         self.budget = self.budget.deposit(now)
         if len(job.candidates.listings) < 2 or job.held is not None or self.budget.withdraw(now) is None:

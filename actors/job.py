@@ -77,7 +77,7 @@ class Job:
     def settle(self, call: HeldCall, charged: Charged, cost: Micros | None) -> int:
         """Note what a call cost, and return that in micro-units; None is what was reserved."""
         reserved = call.reservation.amount
-        if charged == "held" and reserved:
+        if charged == "held" and (reserved or call.target.paid):
             self.held = call
         elif charged == "yes":
             cost = reserved if cost is None else cost

@@ -7,10 +7,11 @@ One `Reserve` is one decision over all caps, so there is nothing to roll back; w
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from actors.alerts import AlertCleared, AlertRaised
 from actors.book import Book, Short
@@ -30,16 +31,15 @@ from actors.ledger_requests import (
     Resolve,
     SetCap,
     Unsettled,
-    check_cap,
 )
 from actors.ledger_writer import Writer, recover
 from actors.money import to_micros
 from actors.movements import MoneyReleased, MoneyReserved, MoneySettled
+from actors.names import check_text
 from actors.requests import CloseAccount, OpenAccount
 from runtime import Actor, ActorRef, ActorRestarted, MailboxFull, Message, Request, Terminated, handles
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterator, Mapping
 
     from actors.account import Account
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from actors.money import Amount, Micros
     from actors.movements import Booked, Entry
     from actors.page import Page, Statement
+
+T = TypeVar("T")
 
 ALERT = "cap"
 """What the alerts of a ledger give as their rule."""
@@ -104,7 +106,11 @@ class Ledger(
     ) -> None:
         if journal is not None and book is not None:
             raise ValueError("a ledger with a journal reads its book from there; give it one of the two")
+        if journal is not None and not os.fspath(journal):
+            raise ValueError("journal must be the path of a file, or None, got an empty string")
         self.config = config
+        for name in accounts or ():
+            check_text("the name of an account", name)
         self.caps = {name: None if cap is None else to_micros(cap) for name, cap in (accounts or {}).items()}
         self.journal_path = journal
         self.writer: Writer | None = None
@@ -123,6 +129,8 @@ class Ledger(
 
     async def started(self) -> None:
         self.publish = self.context.events.publish  # Looked up once: every movement is published.
+        self.opened: set[str] = self.context.kept.setdefault("opened", set[str]())
+        """The accounts that were opened in this run, also before a restart."""
         if self.journal_path is not None:
             await self._recover(self.journal_path)
         elif not self.is_shared:
@@ -132,10 +140,11 @@ class Ledger(
             self._watch(holder)
         try:
             for name, cap in self.caps.items():
-                # What a book says of its caps is newer than what the factory was given.
-                if not (self.is_shared and self.book.is_open(name)):
+                # What a book says of its caps is newer than what the factory was given, but for one of an earlier run.
+                if not ((self.is_shared or name in self.opened) and self.book.is_open(name)):
                     self.recovered.discard(name)
                     self._open(name, cap)
+                    self.opened.add(name)
         except BaseException:
             self._close_journal()  # An instance that could not start is not stopped either.
             raise
@@ -154,9 +163,15 @@ class Ledger(
     @handles(Reserve)
     def reserve(self, message: Reserve) -> Reservation | asyncio.Future[Reservation]:
         """Reserve at once where every account has enough; otherwise wait, ask for more, or refuse."""
+        if message.holder is not None and not isinstance(message.holder, ActorRef):
+            raise Permanent(f"holder must be the ref of an actor, got {message.holder!r:.100}")
         if self.book.has_forgotten_keys and self.book.paid(message.key) is None:
             self._recall(message.key)
-        if self.lines and (account := self.lines.before(message.accounts)) is not None:
+        if (
+            self.lines
+            and (account := self.lines.before(message.accounts)) is not None
+            and not self.book.has_enough_held(message)
+        ):
             return self._join(message, account)
         made = self.book.reserve(message, at=time.time())
         if isinstance(made, MoneyReserved):
@@ -181,7 +196,7 @@ class Ledger(
         """Enter what was found out of a call whose money is held."""
         entry = self.book.resolve(message.reservation, message.charged, message.cost, at=time.time())
         self._booked(entry)
-        return entry if self.writer is None else self.writer.once_written(entry)
+        return self._once_written(entry)
 
     @handles(Terminated)
     def holder_ended(self, message: Terminated) -> None:
@@ -196,24 +211,14 @@ class Ledger(
 
     def unclaimed(self, request: Request[Any], answer: Any) -> None:
         """Undo what was done for somebody who had gone before the answer came."""
-        if isinstance(answer, Reservation):
+        if isinstance(answer, Reservation) or isinstance(request, OpenAccount):
             self._take_back(answer)
-        elif isinstance(request, OpenAccount) and self.book.is_open(answer):
-            if self.book.statement(answer).reserved_ever:
-                self.recovered.add(answer)  # It was taken on, and is still there to be.
-            else:
-                self._close(answer)
 
     # Accounts.
 
     @handles(OpenAccount)
-    def open_account(self, message: OpenAccount) -> str:
+    def open_account(self, message: OpenAccount) -> str | asyncio.Future[str]:
         """Open an account, or take one on from an earlier run, and return its name."""
-        try:
-            check_cap(message.cap)
-            str(message.name or "").encode()
-        except ValueError as error:
-            raise Permanent(f"account {message.name!r} cannot be opened: {error}") from None
         name = message.name
         while name is None:
             self.named += 1
@@ -224,14 +229,15 @@ class Ledger(
             self._open(name, message.cap)
         else:
             self._enter(self.book.open(name, cap=message.cap, at=time.time()))
-        return name
+        self.opened.add(name)
+        return self._once_written(name)
 
     @handles(CloseAccount)
     def close_account(self, message: CloseAccount) -> Account | asyncio.Future[Account]:
         """Close an account at once, and answer with its statement when the last call that draws on it has ended."""
         page = self.book.draining(message.name) or self._close(message.name)
         if page.open == 0:
-            return page.statement()
+            return self._once_written(page.statement())
         closing = self.closing.get(page)
         if closing is None:
             closing = self.closing[page] = asyncio.get_running_loop().create_future()
@@ -239,10 +245,11 @@ class Ledger(
         return asyncio.shield(closing)
 
     @handles(SetCap)
-    def set_cap(self, message: SetCap) -> Statement:
+    def set_cap(self, message: SetCap) -> Statement | asyncio.Future[Statement]:
         """Change a cap, and let those who wait look again."""
+        self.questions.withdraw(message.account)  # Whatever it would be answered, this is newer.
         self._set_cap(message.account, message.cap)
-        return self.book.statement(message.account)
+        return self._once_written(self.book.statement(message.account))
 
     @handles(GetStatement)
     def state(self, message: GetStatement) -> Statement:
@@ -260,6 +267,12 @@ class Ledger(
         raise message.error
 
     # What every step entails.
+
+    def _once_written(self, answer: T) -> T | asyncio.Future[T]:
+        """Return an answer, or what will be it once all that was entered is on disk."""
+        if self.writer is None or not self.writer.journal.has_unwritten:
+            return answer
+        return self.writer.once_written(answer)
 
     def _given(self, entry: MoneyReserved, wish: Reserve, waiter: Waiter | None = None) -> Any:
         """Return the answer to a reservation that was made, or what will be it once it is written."""
@@ -447,7 +460,7 @@ class Ledger(
         """Go on where the journal ends."""
         journal = await recover(path, self.book, safety=self.config.safety, at=time.time())
         self.writer = Writer(journal, gone=self._take_back, broke=self._journal_broke)
-        self.recovered = set(self.book.open_accounts())
+        self.recovered = set(self.book.open_accounts()) - self.opened
         self.book.forget_crossings()
         self._alert()
 
@@ -459,8 +472,15 @@ class Ledger(
                 self.book.remember_paid(key, *paid)
 
     def _take_back(self, answer: Any) -> None:
+        """Undo what was done for somebody who had gone: a reservation, or an account, which is told by its name."""
         if isinstance(answer, Reservation):
             self._booked(self.book.take_back(answer, at=time.time()))
+        elif isinstance(answer, str) and self.book.is_open(answer):
+            if self.book.statement(answer).reserved_ever:
+                self.opened.discard(answer)
+                self.recovered.add(answer)  # It was taken on, and is still there to be.
+            else:
+                self._close(answer)
 
     def _journal_broke(self, error: JournalError) -> None:
         with suppress(MailboxFull):  # Whatever is in there will fail, and so have the same effect.

@@ -9,6 +9,7 @@ import msgspec
 from actors.errors import Charged  # noqa: TC001 - msgspec resolves the annotations below.
 from actors.money import MAX_MICROS, Micros
 from actors.movements import MoneyReleased, MoneySettled
+from actors.names import check_text
 from actors.page import Statement
 from runtime import ActorRef, Message, Request
 
@@ -56,18 +57,24 @@ class Reserve(Request[Reservation], frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if type(self.amount) is not int or not 0 <= self.amount <= MAX_MICROS:
             raise ValueError(f"amount must be a whole number of micro-units, from 0 to 2^63 - 1, got {self.amount!r}")
-        if self.budget is not None and type(self.budget) is not int:
-            raise TypeError(f"budget must be a whole number of micro-units, got {self.budget!r}; see to_micros")
+        if self.budget is not None and (type(self.budget) is not int or self.budget < 0):
+            raise TypeError(f"budget must be a whole number of micro-units >= 0, got {self.budget!r}; see to_micros")
         if type(self.accounts) is not tuple:
             raise TypeError(f"accounts must be a tuple of names, got {self.accounts!r}")
-        if not (self.key.isascii() and self.provider.isascii()):
-            (self.key + self.provider).encode()  # Half a character cannot be written down.
+        for account in self.accounts:
+            if type(account) is not str:
+                raise TypeError(f"accounts must be a tuple of names, got {self.accounts!r}")
+        check_text("key", self.key)
+        check_text("provider", self.provider)
 
 
 class MarkSent(Message, frozen=True):
     """Tell that a call is about to be sent, so that its money is held should its holder end."""
 
     reservation: Reservation
+
+    def __post_init__(self) -> None:
+        check_reservation(self.reservation)
 
 
 class BookCall(Message, frozen=True, gc=False):
@@ -82,6 +89,7 @@ class BookCall(Message, frozen=True, gc=False):
     cost: Micros | None = None
 
     def __post_init__(self) -> None:
+        check_reservation(self.reservation)
         if self.charged not in {"yes", "no", "held"}:
             raise ValueError(f'charged must be "yes", "no" or "held", got {self.charged!r}')
         if self.cost is not None:
@@ -99,6 +107,8 @@ class Resolve(Request[MoneySettled | MoneyReleased], frozen=True):
     cost: Micros | None = None
 
     def __post_init__(self) -> None:
+        if type(self.reservation) is not int:
+            raise TypeError(f"reservation must be the number of one, as GetHeld lists it, got {self.reservation!r}")
         if self.charged not in {"yes", "no"}:
             raise ValueError(f'charged must be "yes" or "no", got {self.charged!r}')
         if self.cost is not None:
@@ -112,6 +122,7 @@ class SetCap(Request[Statement], frozen=True):
     cap: Micros | None
 
     def __post_init__(self) -> None:
+        check_text("account", self.account)
         check_cap(self.cap)
 
 
@@ -119,6 +130,10 @@ class GetStatement(Request[Statement], frozen=True):
     """Ask for the figures of an account, or of all together; `Permanent` where nothing is known of it."""
 
     account: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.account is not None:
+            check_text("account", self.account)
 
 
 class Unsettled(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,6 +152,16 @@ class GetHeld(Request[tuple[Unsettled, ...]], frozen=True):
     """Ask for the reservations of calls whose outcome is unknown, in `account` or in all, the oldest first."""
 
     account: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.account is not None:
+            check_text("account", self.account)
+
+
+def check_reservation(reservation: Reservation) -> None:
+    """Raise `TypeError` for what no ledger has given."""
+    if type(reservation) is not Reservation:
+        raise TypeError(f"reservation must be what Reserve was answered with, got {reservation!r}")
 
 
 def check_cost(charged: Charged, cost: Micros) -> None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from actors.money import Amount, Micros, to_micros, usd
+from actors.money import MAX_MICROS, Amount, Micros, to_micros, usd
+from actors.names import check_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -36,14 +37,15 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     max_input_tokens: int | None = None
 
     def __post_init__(self) -> None:
+        check_text("name of a provider", self.name)
         if not self.name:
             raise ValueError("name of a provider must not be empty")
         _freeze(self, "services")
         _freeze(self, "capabilities")
         if type(self.price) is not int:
             raise TypeError(f'price must be an int of micro-units, like to_micros("0.05"), got {self.price!r}')
-        if self.price < 0:
-            raise ValueError(f"price must be >= 0 micro-units, got {self.price}")
+        if not 0 <= self.price <= MAX_MICROS:
+            raise ValueError(f"price must be from 0 to 2^63 - 1 micro-units, got {self.price}")
         _check_range("reputation", self.reputation, 100)
         _check_range("success_rate", self.success_rate, 1)
         if not 0 <= self.response_time < math.inf:

@@ -9,7 +9,9 @@ import msgspec
 
 from actors.account import Account
 from actors.errors import Attempt  # noqa: TC001
+from actors.ledger_requests import check_cap
 from actors.money import Micros  # noqa: TC001
+from actors.names import check_text
 from actors.preflight import NO_REQUIREMENT, Requirement
 from actors.provider import Provider, ProviderFilter
 from actors.rate_limiter import Acquire
@@ -81,12 +83,12 @@ class SmartRequest(Request[SmartResult], frozen=True, kw_only=True):
             raise ValueError(f'on_unknown must be "hold" or "pay_again", got {self.on_unknown!r}')
         if not self.timeout > 0:
             raise ValueError(f"timeout must be > 0 seconds, got {self.timeout}")
+        if self.budget is not None and self.budget < 0:
+            raise ValueError(f"budget must be >= 0 micro-units, got {self.budget}")
         for dimension, weight in self.weights.items():
             if type(weight) is not int or weight < 0:
                 raise ValueError(f"weight of {dimension} must be a whole number >= 0, got {weight!r}")
-        key = self.idempotency_key or self.request_id or ""
-        if not key.isascii():
-            check_text("idempotency_key or request_id", key)
+        check_text("idempotency_key or request_id", self.idempotency_key or self.request_id or "")
         if not self.strategies:
             raise ValueError(f"strategies must name at least one of {', '.join(ALL_STRATEGIES)}")
         for strategy in self.strategies:
@@ -117,19 +119,16 @@ def wrong_type(request: SmartRequest) -> TypeError:
     raise AssertionError(f"every field of {request} is what it must be")
 
 
-def check_text(what: str, text: str) -> None:
-    """Raise `ValueError` for a text that cannot be written down, because it has half a character in it."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"{what} {text!r} cannot be written down: {error.reason}") from None
-
-
 class OpenAccount(Request[str], frozen=True, kw_only=True):
     """Open an account with a cap in micro-units (None: no cap), and learn its name; a name in use is refused."""
 
     name: str | None = None
     cap: Micros | None = None
+
+    def __post_init__(self) -> None:
+        if self.name is not None:
+            check_text("name", self.name)
+        check_cap(self.cap)
 
 
 class CloseAccount(Request[Account], frozen=True, kw_only=True):
@@ -139,6 +138,9 @@ class CloseAccount(Request[Account], frozen=True, kw_only=True):
     """
 
     name: str
+
+    def __post_init__(self) -> None:
+        check_text("name", self.name)
 
 
 class OpenQuota(Request[ActorRef[Acquire]], frozen=True, kw_only=True):
@@ -160,11 +162,17 @@ class Isolate(Request[None], frozen=True, kw_only=True):
 
     provider: str
 
+    def __post_init__(self) -> None:
+        check_text("provider", self.provider)
+
 
 class Release(Request[None], frozen=True, kw_only=True):
     """End the isolation of a provider."""
 
     provider: str
+
+    def __post_init__(self) -> None:
+        check_text("provider", self.provider)
 
 
 class TargetStatus(msgspec.Struct, frozen=True, kw_only=True):

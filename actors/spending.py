@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from actors.errors import BudgetExceeded, LedgerDown, Permanent
+from actors.ledger_errors import JournalFailed
 from actors.ledger_requests import BookCall, GetStatement, Reservation, Reserve, Resolve
 from actors.money import to_micros, usd
 from actors.requests import CloseAccount, OpenAccount
@@ -107,7 +107,7 @@ class Spending:
             intent="repeat"
             if job.repeats(target)
             else "again"
-            if job.may_pay_again or job.held or job.under_way
+            if job.may_pay_again or job.under_way or (job.held is not None and target.idempotent == "nature")
             else "first",
             wait=wait,
             holder=self._context.ref,
@@ -140,9 +140,12 @@ class Spending:
         found = Resolve(reservation.number, "yes" if is_paid else "no", cost if is_paid else None)
         await self._wait_for_late(until=self._context.now() + HOUSEKEEPING)
         try:
-            with suppress(Permanent):
-                await self._ledger.ask(found, timeout=HOUSEKEEPING)
-        except RuntimeFault as fault:
+            await self._ledger.ask(found, timeout=HOUSEKEEPING)
+        except Permanent:
+            # Somebody was as quick; if he has said that it was not paid, he did not know.
+            if is_paid:
+                self.book(reservation, "yes", cost)
+        except (RuntimeFault, JournalFailed) as fault:
             raise LedgerDown(str(fault)) from fault
 
     async def close(self) -> None:

@@ -205,8 +205,12 @@ class Supervisor(
     @handles(FindOutDue, concurrent=2)
     async def find_out(self, message: FindOutDue) -> None:
         """Find out about the calls that are due, and be reminded of the others."""
-        if await self.reconciler.find_due():
-            self._be_reminded()
+        is_mine = True
+        try:
+            is_mine = await self.reconciler.find_due()
+        finally:
+            if is_mine:
+                self._be_reminded()
 
     @handles(OpenQuota)
     def open_quota(self, message: OpenQuota) -> ActorRef[Acquire]:

@@ -35,6 +35,7 @@ class Target:
         self.listing = listing
         self.state = TargetState(quota=listing.quota(), limit=limit_of(listing), retries=retries)
         self.gateway: ActorRef[Call | CheckHealth | LookUp | CallOff] | None = None
+        self.paid = False
         self.idempotent: Idempotent = "no"
         self.call: type[Call] = Call
         """How its gateway is asked for one."""
@@ -55,7 +56,7 @@ class Target:
 
     def learn_of(self, transport: Transport) -> None:
         """Take note of what a transport says of itself."""
-        self.idempotent = transport.idempotent
+        self.paid, self.idempotent = transport.paid, transport.idempotent
         self.call = PromptCall if getattr(transport, "ends_when_cancelled", False) else Call
         self.can_look_up = isinstance(transport, LooksUp)
         self.can_cancel = isinstance(transport, Cancels)

@@ -56,11 +56,13 @@ class Door:
             self.under_way -= 1
         return self.name
 
-    def listing(self, *, price: int = 0, idempotent: Any = "nature", response_time: float = 1.0) -> Listing:
+    def listing(
+        self, *, price: int = 0, paid: bool = False, idempotent: Any = "nature", response_time: float = 1.0
+    ) -> Listing:
         return Listing(
             provider=Provider(name=self.name, services={"s"}, price=price, response_time=response_time),
             transport=lambda: FunctionTransport(
-                self.answer, paid=price > 0, idempotent=idempotent, provider=self.name, ends_when_cancelled=True
+                self.answer, paid=paid or price > 0, idempotent=idempotent, provider=self.name, ends_when_cancelled=True
             ),
         )
 
@@ -139,7 +141,9 @@ async def test_a_first_call_that_fails_waits_for_the_second():
 
 
 @pytest.mark.parametrize(
-    ("terms", "hedge"), [({"price": 5}, EAGER), ({"idempotent": "no"}, EAGER), ({}, None)], ids=["paid", "once", "off"]
+    ("terms", "hedge"),
+    [({"price": 5}, EAGER), ({"paid": True}, EAGER), ({"idempotent": "no"}, EAGER), ({}, None)],
+    ids=["priced", "paid", "once", "off"],
 )
 async def test_what_costs_money_or_may_not_run_twice_is_never_hedged(terms: dict[str, Any], hedge: HedgeConfig | None):
     slow, other = Door("slow"), Door("other")
@@ -178,7 +182,7 @@ async def test_a_hedged_request_cancelled_at_any_step_leaves_nothing_behind():
             assert stage.count(CallEnded) == slow.calls + other.calls
 
 
-@pytest.mark.parametrize("terms", [{"price": 10}, {"idempotent": "no"}])
+@pytest.mark.parametrize("terms", [{"price": 10}, {"paid": True}, {"idempotent": "no"}])
 async def test_a_free_call_that_is_late_gets_no_second_at_somebody_who_is_paid_or_may_not_run_twice(
     terms: dict[str, Any],
 ):

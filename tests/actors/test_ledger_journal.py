@@ -16,12 +16,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from actors.alerts import AlertCleared, AlertRaised
-from actors.errors import BudgetExceeded
+from actors.errors import BudgetExceeded, Permanent
 from actors.ledger import Ledger
 from actors.ledger_config import LedgerConfig
 from actors.ledger_errors import AlreadyPaid, JournalError, JournalFailed, StillUnsettled
 from actors.ledger_journal import Journal
-from actors.ledger_requests import BookCall, GetHeld, GetStatement, Reservation, Reserve, Resolve
+from actors.ledger_requests import BookCall, GetHeld, GetStatement, Reservation, Reserve, Resolve, SetCap
 from actors.ledger_writer import SLICE
 from actors.movements import AccountOpened, CapChanged, Entry
 from actors.requests import CloseAccount, OpenAccount
@@ -320,6 +320,57 @@ async def test_a_restart_of_the_actor_goes_on_by_the_journal_and_open_calls_sett
         ledger.tell(BookCall(second, "no"))
         assert await figures(ledger) == (0, 0, 60)
         assert list(made[1].broken_invariants()) == []
+
+
+async def test_a_cap_that_was_lowered_stays_so_when_the_actor_restarts_and_not_when_the_program_does(tmp_path):
+    for _ in range(2):
+        async with ActorSystem("bank") as system:
+            ledger, made = spawn(system, tmp_path / "l.db")
+            assert await ledger.ask(OpenAccount(name="mine", cap=50), timeout=1) == "mine"
+            caps = [(await ledger.ask(GetStatement(name), timeout=1)).cap for name in ("run", "mine")]
+            assert caps == [1000, 50]
+            for name in ("run", "mine"):
+                await ledger.ask(SetCap(name, 5), timeout=1)
+            cell: Any = ledger.recipient
+            cell.failed(RuntimeError("made to crash"), None)
+            await asyncio.sleep(10)
+            assert len(made) == 2
+            with pytest.raises(Permanent, match="is open already"):
+                await ledger.ask(OpenAccount(name="mine", cap=50), timeout=1)
+            caps = [(await ledger.ask(GetStatement(name), timeout=1)).cap for name in ("run", "mine")]
+            assert caps == [5, 5]
+
+
+@pytest.mark.parametrize(
+    ("request_", "entry"),
+    [
+        (OpenAccount(name="new", cap=1), "AccountOpened"),
+        (SetCap("run", 1), "CapChanged"),
+        (CloseAccount(name="run"), "AccountClosed"),
+    ],
+)
+async def test_what_is_answered_is_on_disk(tmp_path, request_: Any, entry: str):
+    async with ActorSystem("bank") as system:
+        ledger, made = spawn(system, tmp_path / "l.db")
+        await figures(ledger)
+        commits: Any = made[0].writer.journal
+        before = commits.commits
+        await ledger.ask(request_, timeout=1)
+        assert type(peek(tmp_path / "l.db")[-1]).__name__ == entry
+        assert commits.commits == before + 1
+
+
+async def test_an_account_whose_opener_goes_while_it_is_written_down_is_closed_again(tmp_path):
+    async with ActorSystem("bank") as system:
+        ledger, _ = spawn(system, tmp_path / "l.db")
+        await figures(ledger)
+        opening = asyncio.create_task(ledger.ask(OpenAccount(name="new", cap=1), timeout=1))
+        await asyncio.sleep(0)
+        opening.cancel()
+        await asyncio.sleep(1)
+        assert opening.cancelled()
+        with pytest.raises(Permanent, match="there is no account 'new'"):
+            await figures(ledger, "new")
 
 
 class FullDisk:

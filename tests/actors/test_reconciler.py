@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import sqlite3
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +12,7 @@ import pytest
 
 from actors import (
     AllProvidersFailed,
+    AlreadyPaid,
     Answered,
     Book,
     BudgetExceeded,
@@ -25,24 +28,37 @@ from actors import (
     OutcomeUnknown,
     Overcharged,
     Overpriced,
+    Permanent,
     Provider,
     ProviderCall,
     ProviderReply,
     Reconciled,
     Resolve,
     Retry,
+    StillUnsettled,
     Supervisor,
+    Throttled,
     Transient,
+    Unclassified,
     UnderWay,
     smart_request,
 )
+from actors.ledger_journal import Journal
 from actors.spending import account_of
 from runtime import ActorSystem, Event, handles
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from runtime import ActorRef
+
+
+class Conflict(Exception):
+    """What clients of HTTP raise where a provider is at work still under the same key."""
+
+    status_code = 409
+
 
 LATE = ProviderReply(output="late", cost=8)
 
@@ -50,10 +66,19 @@ LATE = ProviderReply(output="late", cost=8)
 class Door(FunctionTransport):
     """Breaks off its first calls; what became of them is in `findings`, the last of which goes on for ever."""
 
-    def __init__(self, name: str, *, breaks: int = 1, idempotent: Any = "no", cost: int | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        breaks: int = 1,
+        by: Exception | None = None,
+        idempotent: Any = "no",
+        cost: int | None = None,
+    ) -> None:
         super().__init__(self.answer, paid=True, idempotent=idempotent, provider=name)
         self.name = name
         self.breaks = breaks
+        self.by = by or ConnectionResetError("gone")
         self.cost = cost
         self.calls: list[ProviderCall] = []
 
@@ -61,7 +86,7 @@ class Door(FunctionTransport):
         self.calls.append(call)
         await asyncio.sleep(0.5)
         if len(self.calls) <= self.breaks:
-            raise ConnectionResetError("gone")
+            raise copy.copy(self.by)
         return ProviderReply(output=self.name, cost=self.cost)
 
     def listing(self, price: int = 10, **terms: Any) -> Listing:
@@ -370,3 +395,109 @@ async def test_what_was_found_while_the_ledger_was_away_is_entered_when_it_is_ba
         assert book.statement().held == 10
         await asyncio.sleep(200.0)
         assert (book.statement().held, book.statement().settled) == (0, 8)
+
+
+# Calls that may not be made again, whatever they failed with.
+
+SAYING_HELD = [
+    Conflict(),
+    Transient("busy", charged="held"),
+    Throttled("slow down", retry_after=0.1, charged="held"),
+    Unclassified("who knows", charged="held"),
+    Permanent("no", charged="held"),
+]
+
+
+@pytest.mark.parametrize("error", SAYING_HELD, ids=lambda error: type(error).__name__)
+async def test_no_failure_that_may_have_been_paid_is_followed_by_another_call(error: Exception):
+    alder, birch = Door("alder", breaks=9, by=error), Door("birch", breaks=0)
+    async with desk(alder.listing(), birch.listing(price=20)) as one:
+        with pytest.raises(OutcomeUnknown) as failed:
+            await one.request()
+        assert failed.value.charged == "held"
+        assert (len(alder.calls), birch.calls) == (1, [])
+        assert (await one.settled(), await one.held()) == (0, [10])
+
+
+@pytest.mark.parametrize("error", SAYING_HELD, ids=lambda error: type(error).__name__)
+async def test_such_a_failure_is_looked_up_before_anything_else_is_done(error: Exception):
+    alder = Telling("alder", Answered(LATE), breaks=9, by=error)
+    async with desk(alder.listing()) as one:
+        assert (await one.request()).output == "late"
+        assert (len(alder.calls), len(alder.asked_at)) == (1, 1)
+        assert (await one.settled(), await one.held()) == (8, [])
+
+
+async def test_nobody_else_is_called_after_a_paid_transport_whose_provider_lists_no_price():
+    alder, birch = Door("alder", breaks=9, idempotent="key"), Door("birch", breaks=0, idempotent="key")
+    async with desk(alder.listing(price=0), birch.listing(price=20)) as one:
+        with pytest.raises(OutcomeUnknown):
+            await one.request()
+        assert {call.idempotency_key for call in alder.calls} == {alder.calls[0].idempotency_key}
+        assert birch.calls == []
+
+
+# What is found out while others are at it, or the ledger cannot write.
+
+
+async def test_who_says_that_a_call_was_not_paid_is_put_right_by_what_is_found():
+    alder = Telling("alder", UnderWay(), UnderWay(), Answered(LATE))
+    async with desk(alder.listing()) as one:
+        asking = asyncio.create_task(one.request(idempotency_key="order 17"))
+        await asyncio.sleep(0.6)
+        (held,) = await one.supervisor.ask(GetHeld(), timeout=1.0)
+        await one.supervisor.ask(Resolve(held.reservation, "no"), timeout=1.0)
+        assert (await asking).cost == 8
+        assert (await one.settled(), await one.held()) == (8, [])
+        with pytest.raises(AlreadyPaid):
+            await one.request(idempotency_key="order 17")
+
+
+async def settled_at_last(ledger: ActorRef[Any]) -> tuple[int, int]:
+    await asyncio.sleep(100.0)
+    statement = await ledger.ask(GetStatement(), timeout=1.0)
+    return statement.held, statement.settled
+
+
+@pytest.mark.parametrize("found_at_once", [True, False])
+async def test_what_was_found_and_could_not_be_written_is_given_and_entered_later(
+    found_at_once: bool,  # noqa: FBT001
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    full = True
+
+    def commit(journal: Journal) -> None:
+        nonlocal full
+        if full and any("MoneySettled" in row[3] for row in journal._buffer):
+            full, journal.is_broken = False, True
+            raise sqlite3.OperationalError("database or disk is full")
+        write(journal)
+
+    write = Journal.commit
+    monkeypatch.setattr(Journal, "commit", commit)
+    alder = Telling("alder", *([] if found_at_once else [UnderWay()] * 3), Answered(LATE))
+    async with ActorSystem("desk", seed=1) as system:
+        ledger = system.spawn(lambda: Ledger(journal=tmp_path / "run.db"))
+        supervisor = system.spawn(lambda: Supervisor(Market(providers=[alder.listing()]), ledger=ledger))
+        asking = smart_request(supervisor, service="s", input="x", timeout=30.0 if found_at_once else 0.7)
+        if found_at_once:
+            assert (await asking).output == "late"
+        else:
+            with pytest.raises(OutcomeUnknown):
+                await asking
+        assert await settled_at_last(ledger) == (0, 8)
+        assert not full
+
+
+async def test_a_call_of_an_earlier_run_is_found_out_also_after_the_request_that_asked_for_it_has_ended(tmp_path: Path):
+    silent, telling = Door("alder"), Telling("alder", *[UnderWay()] * 5, Answered(LATE))
+    telling.calls = silent.calls
+    for door in (silent, telling):
+        market = Market(providers=[door.listing()])
+        async with ActorSystem("desk", seed=1) as system:
+            ledger = system.spawn(lambda: Ledger(journal=tmp_path / "run.db"))
+            supervisor = system.spawn(lambda market=market, ledger=ledger: Supervisor(market, ledger=ledger))
+            with pytest.raises((OutcomeUnknown, StillUnsettled)):
+                await smart_request(supervisor, service="s", input="x", timeout=0.7, idempotency_key="order 17")
+            assert await settled_at_last(ledger) == ((10, 0) if door is silent else (0, 8))

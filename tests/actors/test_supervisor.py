@@ -694,6 +694,25 @@ async def test_who_is_cancelled_during_the_check_before_its_probe_leaves_both_to
         await stage.assert_at_rest()
 
 
+async def test_a_check_that_takes_all_of_the_time_leaves_neither_money_nor_the_place_of_the_probe_behind():
+    class Slow(FunctionTransport):
+        async def check(self, *, timeout: float) -> None:  # noqa: ASYNC109 - the interface of `Transport`.
+            await asyncio.sleep(0.35)
+
+    script = Script(*[flaky("a")] * 5, "done")
+    listing = Listing(
+        provider=Provider(name="a", services={"s"}, price=5),
+        transport=lambda: Slow(script, paid=True, idempotent="no", provider="a"),
+    )
+    async with staged(listing, retry=Retry(max_retries=0), breaker=FRAGILE) as stage:
+        await trip(stage, script)
+        await wait_is_over(stage)
+        with pytest.raises(DeadlineTooShort):
+            await stage.request(timeout=0.3)
+        await stage.assert_at_rest()
+        assert (await stage.request(timeout=5)).output == "done"
+
+
 async def test_a_probe_that_is_cancelled_gives_its_place_to_the_next_who_waits():
     script = Script(*[flaky("a")] * 5, "done", lasts=2.0)
     async with staged(offer("a", script), retry=Retry(max_retries=0), breaker=FRAGILE) as stage:

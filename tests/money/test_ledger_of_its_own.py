@@ -33,6 +33,7 @@ from actors import (
     StillUnsettled,
     Supervisor,
     Transient,
+    Unknown,
     robust_batch,
     smart_request,
     usd,
@@ -118,6 +119,20 @@ async def test_a_batch_goes_on_where_it_was_left_when_its_items_have_keys(tmp_pa
     await run(stop_after=100)
     assert done == list(range(20))
     assert len(shop.charged) == len({*shop.charged}) == 20
+
+
+async def test_an_item_that_an_earlier_run_may_have_paid_is_no_failure_that_cost_nothing(tmp_path: Path):
+    journal, shop = tmp_path / "run.db", Shop()
+    items = [SmartRequest(service="s", input="break", timeout=9.0, idempotency_key="item")]
+    for error in (OutcomeUnknown, StillUnsettled):
+        async with ActorSystem("run") as system:
+            ledger = system.spawn(lambda: Ledger(journal=journal))
+            supervisor = system.spawn(lambda ledger=ledger: Supervisor(shop.market(), ledger=ledger))
+            async with robust_batch(supervisor, items) as outcomes:
+                (outcome,) = [one async for one in outcomes]
+        assert isinstance(outcome, Unknown)
+        assert type(outcome.error) is error
+    assert len(shop.charged) == 1
 
 
 async def test_a_request_waits_while_somebody_is_asked_for_more_money():

@@ -226,7 +226,7 @@ def test_terms_are_listed():
         ({"latency": (0.0, float("inf"))}, "latency must be two rising seconds"),
         ({"capacity": 0}, "capacity must be >= 1"),
         ({"rate_limit": 0.0}, "rate must be > 0"),
-        ({"price": -1}, "price must be >= 0"),
+        ({"price": -1}, "price must be from 0"),
     ],
 )
 def test_a_provider_that_cannot_be_is_refused(terms: dict[str, Any], problem: str):
