@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 from actors import (
@@ -25,9 +27,13 @@ from actors import (
     MoneyHeld,
     OpenAccount,
     OutcomeUnknown,
+    Permanent,
     Reconciled,
     Retry,
     Supervisor,
+    Throttled,
+    Transient,
+    Unclassified,
     smart_request,
     usd,
 )
@@ -45,6 +51,9 @@ from runtime import ActorSystem, RestartIntensity, RuntimeFault, Supervision
 from runtime.simulation import Crash, Simulation
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from actors import ProviderCall, ProviderReply
     from runtime import ActorRef
     from runtime.simulation import Fault
 
@@ -76,6 +85,7 @@ class Race:
             )
             for name, price in PRICES.items()
         }
+        self.mumbles = dice.random() < 0.5
         faults = self.faults()
         simulation.inject(*faults)
         self.has_crashed = any(isinstance(fault, Crash) for fault in faults)
@@ -114,12 +124,29 @@ class Race:
     def market(self) -> Market:
         cedar = self.providers["cedar"].listing(timeout=3.0, max_concurrency=50, budget=usd(self.cap_of_cedar))
         others = [self.providers[name].listing(timeout=3.0, max_concurrency=50) for name in ("alder", "birch")]
+        if self.mumbles:
+            others[0] = msgspec.structs.replace(others[0], transport=partial(self.mumbling, others[0].transport))
         return Market(
             providers=[cedar, *others],
             budget=usd(self.cap),
             retry=Retry(base=0.1, cap=1.0),
             breaker=BreakerConfig(open_for=1.0),
         )
+
+    def mumbling(self, make: Callable[[], Any]) -> Any:
+        """Make a transport that calls a failure anything, and says of the money alone what is true."""
+        transport = make()
+        call = transport.call
+
+        async def mumble(request: ProviderCall) -> ProviderReply:
+            try:
+                return await call(request)
+            except OutcomeUnknown as error:
+                family = self.dice.choice([Transient, Throttled, Unclassified, Permanent])
+                raise family(str(error), provider=error.provider, charged=error.charged) from error
+
+        transport.call = mumble
+        return transport
 
     async def work(self, supervisor: ActorRef[Any], number: int) -> None:
         dice, key = self.dice, f"request {number}"
