@@ -6,6 +6,7 @@ The task runs while anybody waits, so there is nothing to close.
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -85,8 +86,9 @@ def answer_in(transaction: Transaction) -> object:
     if transaction.state not in {DELIVERED, SETTLED}:
         return msgspec.UNSET
     try:
-        proof: object = msgspec.json.decode(transaction.proof)
-    except (msgspec.DecodeError, RecursionError):
+        # The standard library, because the SDK writes by it what is no JSON to others, such as NaN.
+        proof: object = json.loads(transaction.proof)
+    except (ValueError, RecursionError):
         return msgspec.UNSET
     # What could not be written as JSON is left out of the proof by the SDK.
     return proof["result"] if isinstance(proof, dict) and "result" in proof else msgspec.UNSET  # pyright: ignore[reportUnknownVariableType]

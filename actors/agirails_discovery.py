@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Callable
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import msgspec
 
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 
 PAGE, MAX_PAGES = 100, 20
 """The providers that are asked for at once, and how often for one service."""
+MAX_PAGE_BYTES = 2 * 1024 * 1024
+"""What one answer may be at most: to read it, the loop stands still."""
+LEFT_ALONE = 3600.0
+"""Seconds that a list is left alone at most, whatever it asks for."""
 PER_CALL = frozenset({None, "call", "job", "request", "task", "transaction"})
 """The units that are a price for each call; any other says nothing of what a call costs."""
 
@@ -83,8 +88,11 @@ class AgirailsRegistry:
         url: str = "https://agirails.app/api/v1/discover",
         timeout: float = 15.0,
     ) -> None:
-        if not timeout > 0:
-            raise ValueError(f"timeout must be > 0 seconds, got {timeout}")
+        if not 0 < timeout < math.inf:
+            raise ValueError(f"timeout must be > 0 seconds and finite, got {timeout}")
+        parts = urlsplit(url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError(f"url must be like https://agirails.app/api/v1/discover, without a query, got {url!r}")
         self._list_as = list_as
         self._url = url
         self._timeout = timeout
@@ -99,11 +107,14 @@ class AgirailsRegistry:
         if left > 0:
             raise Throttled(f"{self._url} asks to be left alone for {left:.1f} s more", retry_after=left)
         listings: dict[str, Listing] = {}
+        addresses: set[str] = set()
         for page in range(MAX_PAGES):
             rows, total = await self._page(service, offset=page * PAGE)
-            for row in rows:
+            for row in rows[:PAGE]:
                 listing = self._listed(row, service)
-                if listing is not None:
+                # What was bought is known by the address: two names at one would be one purchase.
+                if listing is not None and listing.provider.address.lower() not in addresses:
+                    addresses.add(listing.provider.address.lower())
                     listings.setdefault(listing.provider.name, listing)
             if not rows or (page + 1) * PAGE >= total:
                 break
@@ -114,12 +125,15 @@ class AgirailsRegistry:
         # Imported here, so that whoever does not look anything up does not need httpx.
         from actors.http_transport import HttpTransport  # noqa: PLC0415
 
-        query = urlencode({"capability": service, "limit": PAGE, "offset": offset})
-        door = HttpTransport("agirails", f"{self._url}?{query}", paid=False, idempotent="nature")
+        query = urlencode({"capability": service, "limit": PAGE, "offset": offset}, errors="replace")
+        door = HttpTransport(
+            "agirails", f"{self._url}?{query}", paid=False, idempotent="nature", max_reply_bytes=MAX_PAGE_BYTES
+        )
         try:
             body = await door.fetch(timeout=self._timeout)
         except CallFailed as error:
-            self._leave_alone_until = asyncio.get_running_loop().time() + (error.retry_after or 0.0)
+            until = asyncio.get_running_loop().time() + min(error.retry_after or 0.0, LEFT_ALONE)
+            self._leave_alone_until = max(self._leave_alone_until, until)
             raise
         finally:
             await door.aclose()
@@ -131,10 +145,12 @@ class AgirailsRegistry:
             if service not in provider.services:
                 return None  # The list searches more widely than we do.
             return self._list_as(provider)
-        except (msgspec.ValidationError, ValueError, TypeError) as error:
+        except (msgspec.ValidationError, ValueError, TypeError, ArithmeticError) as error:
             fields = cast("dict[str, Any]", row) if isinstance(row, dict) else {}
-            name = fields.get("slug", row)
-            logger_for("agirails").warning("{!r} is on the list of AGIRAILS and cannot be used: {}", name, error)
+            name, why = fields.get("slug", row), str(error)
+            logger_for("agirails").warning(
+                "{!r:.100} is on the list of AGIRAILS and cannot be used: {:.200}", name, why
+            )
             return None
 
 
@@ -181,6 +197,8 @@ def _price(pricing: _Pricing | None) -> Micros:
 def _record(stats: _Stats) -> Iterator[tuple[str, Any]]:
     """Yield what a provider's record says, field by field, of what is known."""
     ended = stats.completed_transactions + stats.failed_transactions
+    if min(stats.completed_transactions, stats.failed_transactions) < 0:
+        raise ValueError("it counts less than no transaction")
     if ended > 0:
         yield "success_rate", stats.completed_transactions / ended
     elif stats.success_rate > 0:
@@ -193,8 +211,7 @@ def _record(stats: _Stats) -> Iterator[tuple[str, Any]]:
 
 def _rows_in(body: bytes, service: str) -> tuple[list[Any], int]:
     try:
-        # A float cannot hold most prices exactly.
-        answer: Any = json.loads(body, parse_float=Decimal)
+        answer: Any = json.loads(body, parse_float=_decimal, parse_int=_int)
         rows = answer["agents"]
         total = answer.get("total", len(rows))
         if not isinstance(rows, list) or not isinstance(total, int):
@@ -203,3 +220,18 @@ def _rows_in(body: bytes, service: str) -> tuple[list[Any], int]:
         reason = f"its list cannot be read: {type(error).__name__}: {error}: {body[:200]!r}"
         raise RegistryDown(service, reason) from error
     return cast("list[Any]", rows), total
+
+
+def _decimal(text: str) -> Decimal | str:
+    """Read a number exactly, as a float could not; one beyond reading stays a text, and spoils its row alone."""
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        return text
+
+
+def _int(text: str) -> int | str:
+    try:
+        return int(text)
+    except ValueError:  # It has thousands of digits.
+        return text

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import math
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from actors.agirails_purchases import Purchases, key_in
-from actors.agirails_sdk import DELIVERED, Sdk
+from actors.agirails_sdk import Sdk
 from actors.agirails_transport import MIN_PRICE, AgirailsTransport
 from actors.market import Listing
 from actors.money import Micros, usd
@@ -18,6 +20,8 @@ from actors.money import Micros, usd
 if TYPE_CHECKING:
     from actors.provider import Provider
 
+MAX_WITHIN = 10 * 365 * 86_400
+"""Seconds that a provider has at most: ten years."""
 _ADDRESS = re.compile("0x[0-9a-fA-F]{40}")
 
 
@@ -63,10 +67,14 @@ class AgirailsNetwork:
         chain_rules: bool = False,
     ) -> None:
         self.requester = _checked_address("requester", requester)
-        if not poll_every > 0:
-            raise ValueError(f"poll_every must be > 0 seconds, got {poll_every}")
-        if delivery_within < 1:
-            raise ValueError(f"delivery_within must be >= 1 second, got {delivery_within}")
+        if not os.fspath(state_directory):
+            raise ValueError("state_directory must be the path of a directory, got an empty string")
+        if not 0 < poll_every < math.inf:
+            raise ValueError(f"poll_every must be > 0 seconds and finite, got {poll_every}")
+        if type(delivery_within) is not int or not 1 <= delivery_within <= MAX_WITHIN:
+            raise ValueError(
+                f"delivery_within must be a whole number of seconds from 1 to {MAX_WITHIN}, got {delivery_within!r}"
+            )
         self._directory = Path(state_directory)
         self._purchases = Purchases(
             Sdk(self._directory),
@@ -120,6 +128,8 @@ class AgirailsNetwork:
 
     async def mint(self, amount: Micros) -> None:
         """Give the requester so many micro-units, made out of nothing, as only a mock network can."""
+        if type(amount) is not int or amount < 0:
+            raise ValueError(f"amount must be a whole number of micro-units >= 0, got {amount!r}; see to_micros")
         await self._purchases.mint(amount)
 
     async def settle(self) -> Micros:
@@ -127,10 +137,7 @@ class AgirailsNetwork:
 
         What cannot be paid now is logged, and stays locked.
         """
-        due = [
-            one for one in (await self._purchases.read()).of(self.requester) if one.locked and one.state == DELIVERED
-        ]
-        return sum([one.locked for one in due if await self._purchases.pay(one)])
+        return await self._purchases.settle()
 
 
 def _checked_address(what: str, address: str) -> str:

@@ -17,9 +17,9 @@ import msgspec
 
 from actors.agirails_deliveries import Deliveries
 from actors.agirails_errors import classify_agirails
-from actors.agirails_sdk import CANCELLED, UNDER_WAY, UNPAID, Books, Sdk, Transaction
+from actors.agirails_sdk import CANCELLED, DELIVERED, UNDER_WAY, UNPAID, Books, Sdk, Transaction
 from actors.errors import NotAdmitted, Permanent
-from actors.money import Micros  # noqa: TC001 - msgspec resolves this annotation
+from actors.money import Micros, usd
 from runtime.log import logger_for
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+PROOF_WITHIN = 10.0
+"""Seconds between a provider's word that it delivered and what it delivered; after them that is lost."""
 _DESCRIPTION = re.compile(r"service:([^;]+);key:([^;]*);input:")
 
 
@@ -58,6 +60,8 @@ class Purchases:
         self._chain_rules = chain_rules
         self._deliveries = Deliveries(sdk.read, every=poll_every)
         self._lane = asyncio.Lock()
+        self._proofless: dict[str, float] = {}
+        """Since when, in loop time, a transaction is said to be delivered without its answer."""
 
     def __repr__(self) -> str:
         return f"<Purchases of {self.requester}, {self._deliveries!r}>"
@@ -91,11 +95,26 @@ class Purchases:
         """Pay for what was delivered, and tell whether it is paid; what cannot be is logged, and stays locked."""
         return await self._in_turn(self._pay(transaction))
 
+    async def settle(self) -> Micros:
+        """Pay for all that was delivered and is not paid yet, and return the sum."""
+        due = [one for one in (await self._sdk.read()).of(self.requester) if one.locked and one.state == DELIVERED]
+        return sum([await self._in_turn(self._pay_if_due(one)) for one in due])
+
+    def is_lost(self, transaction: Transaction) -> bool:
+        """Tell whether what was delivered is not to be had, nor to be waited for any more."""
+        now, begun = asyncio.get_running_loop().time(), self._proofless.pop(transaction.id, None)
+        if transaction.proof.startswith("{"):
+            return True
+        if begun is not None and now - begun >= PROOF_WITHIN:
+            return True
+        self._proofless[transaction.id] = now if begun is None else begun
+        return False
+
     async def find(self, order: Order) -> tuple[Transaction | None, Books]:
         """Return the transaction of an order, once all that is under way here is written; None if there is none."""
         async with self._lane:
             books = await self._sdk.read()
-        return self._in(books, order), books
+        return self._same_in(books, order), books
 
     async def call_off(self, order: Order) -> tuple[Transaction | None, Books]:
         """Call an order off, if its provider has not begun, and return what became of it, as `find` does."""
@@ -137,8 +156,12 @@ class Purchases:
         """Return the transaction of an order, written down now if there was none."""
         books = await self._sdk.read()
         found = self._in(books, order)
-        if found is not None and found.state in UNPAID and found.amount != order.amount:
-            # It was never paid, and the price has changed since.
+        if (
+            found is not None
+            and found.state in UNPAID
+            and (found.amount != order.amount or found.deadline <= books.now)
+        ):
+            # It was never paid, and the price has changed since, or its time is up.
             await self._sdk.cancel(found)
             found = None
         if found is None:
@@ -159,12 +182,11 @@ class Purchases:
                 await self._abandon(mine)
         if found is None:
             raise NotAdmitted(f"{order.name!r}: the books have lost the transaction", provider=order.name)
-        if found.description != order.description:
-            raise Permanent(
-                f"the idempotency key {order.key!r} belongs to another request to {order.name!r}; use a new key",
-                provider=order.name,
-                outcome="not_started",
-            )
+        _check_same(found, order)
+        if found.state in UNPAID and found.amount > order.amount:
+            # Somebody has agreed to another price between two readings: what is locked is what it says then.
+            what = f"{order.name!r}: {found.id} is for ${usd(found.amount)}, and ${usd(order.amount)} was offered"
+            raise NotAdmitted(what, provider=order.name)
         return found
 
     def _in(self, books: Books, order: Order) -> Transaction | None:
@@ -186,9 +208,21 @@ class Purchases:
             return False
         return True
 
+    def _same_in(self, books: Books, order: Order) -> Transaction | None:
+        """Return the same, but raise `Permanent` for one that was for something else."""
+        found = self._in(books, order)
+        if found is not None:
+            _check_same(found, order)
+        return found
+
+    async def _pay_if_due(self, transaction: Transaction) -> Micros:
+        """Pay for what nobody else has paid for meanwhile, and return how much that was."""
+        now = (await self._sdk.read()).transaction(transaction.id)
+        return now.locked if now is not None and now.locked and await self._pay(now) else 0
+
     async def _call_off(self, order: Order) -> tuple[Transaction | None, Books]:
         books = await self._sdk.read()
-        transaction = self._in(books, order)
+        transaction = self._same_in(books, order)
         if transaction is not None and self._may_be_called_off(transaction, books):
             before, failed = transaction, None
             try:
@@ -208,9 +242,14 @@ class Purchases:
         return transaction.state in UNPAID
 
     async def _abandon(self, transaction: Transaction) -> None:
-        """Call off what was not paid; if that fails, it costs nothing, and a repetition of its key goes on with it."""
+        """Call off what was not paid; if that fails, it costs nothing, and a repetition of its key goes on with it.
+
+        What another process has paid for meanwhile is not touched.
+        """
         try:
-            await self._sdk.cancel(transaction)
+            now = (await self._sdk.read()).transaction(transaction.id)
+            if now is not None and now.state in UNPAID:
+                await self._sdk.cancel(now)
         except Exception as error:  # noqa: BLE001 - why it was abandoned is what the caller has to know.
             logger_for("agirails").warning("{} is not paid and could not be called off: {!r}", transaction.id, error)
 
@@ -226,7 +265,8 @@ def describe(service: str, key: str, input: Any) -> str:  # noqa: A002 - what it
     if not service or ";" in service:
         raise ValueError(f"a service of AGIRAILS needs a name without semicolons, got {service!r}")
     try:
-        content = msgspec.json.encode(input).decode()
+        # Equal inputs are to be equal texts, by which a repetition is known.
+        content = msgspec.json.encode(input, order="deterministic").decode()
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ValueError(f"the input cannot be written as JSON: {error}") from error
     return f"service:{service};key:{quote(key, safe='', errors='surrogatepass')};input:{content}"
@@ -240,6 +280,16 @@ def key_in(description: str) -> str | None:
     """
     found = _DESCRIPTION.match(description)
     return None if found is None else unquote(found[2], errors="surrogatepass")
+
+
+def _check_same(found: Transaction, order: Order) -> None:
+    """Raise `Permanent` for a transaction that bears the key of an order, and is for something else."""
+    if found.description != order.description:
+        raise Permanent(
+            f"the idempotency key {order.key!r} belongs to another request to {order.name!r}; use a new key",
+            provider=order.name,
+            outcome="not_started",
+        )
 
 
 async def _to_its_end(work: Coroutine[Any, Any, T], on_cancel: Callable[[], None] = lambda: None) -> T:

@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 
 MIN_PRICE: Micros = 50_000
 """The least that AGIRAILS lets anybody pay for anything, in micro-units."""
-PROOF_WITHIN = 10.0
-"""Seconds between a provider's word that it delivered and what it delivered; after them that is lost."""
 
 
 class AgirailsTransport:
@@ -67,8 +65,6 @@ class AgirailsTransport:
         self._under_way: set[asyncio.Future[None]] = set()
         self._progress: set[Progress] = set()
         self._waits: set[asyncio.Future[Transaction | None]] = set()
-        self._proofless: dict[str, float] = {}
-        """Since when, in loop time, a transaction is said to be delivered without its answer."""
         self._is_closed = False
 
     def __repr__(self) -> str:
@@ -205,19 +201,13 @@ class AgirailsTransport:
         if transaction.state not in {DELIVERED, SETTLED}:
             return UnderWay(self._callable_off_at(transaction, books) if is_refused else None)
         answer = answer_in(transaction)
-        if answer is msgspec.UNSET and not self._is_lost(transaction):
+        if answer is msgspec.UNSET and not self._purchases.is_lost(transaction):
             return UnderWay()
         if transaction.locked:
             await self._purchases.pay(transaction)
         if answer is msgspec.UNSET:
             return Lost(transaction.amount)
         return Answered(ProviderReply(output=answer, cost=transaction.amount))
-
-    def _is_lost(self, transaction: Transaction) -> bool:
-        if transaction.proof.startswith("{"):
-            return True
-        now = asyncio.get_running_loop().time()
-        return now - self._proofless.setdefault(transaction.id, now) >= PROOF_WITHIN
 
     def _callable_off_at(self, transaction: Transaction, books: Books) -> float | None:
         """Return when, in loop time, calling off is possible at the earliest; None where nobody can say."""
@@ -228,7 +218,7 @@ class AgirailsTransport:
     def _not_in_time(self, progress: Progress, *, within: float) -> CallFailed:
         if progress.is_locked:
             return self._unknown(f"not delivered within {within:g} s")
-        what = f"{self.provider!r}: nothing could be paid within {within:g} s; allow a longer timeout"
+        what = f"{self.provider!r}: this call paid nothing within {within:g} s; allow a longer timeout"
         return NotAdmitted(what, provider=self.provider)
 
     def _not_found_out(self, error: Exception) -> CallFailed:

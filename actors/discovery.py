@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
-from actors.errors import NoProvider, RegistryDown
+from actors.errors import CallFailed, NoProvider, RegistryDown
 from actors.found import EVERYONE as EVERYONE
 from actors.found import Found as Found
 from actors.found import Known
@@ -180,7 +180,8 @@ class Discovery(Actor[Discover | SubscribeProviders | UnsubscribeProviders | Ref
             # Shielded, because an asker that gives up must not take the answer from the others.
             listings = await asyncio.shield(self._refresh(message.service))
         except Exception as error:
-            raise RegistryDown(message.service, f"{type(error).__name__}: {error}") from error
+            wait = error.retry_after if isinstance(error, CallFailed) else None
+            raise RegistryDown(message.service, f"{type(error).__name__}: {error}", retry_after=wait) from error
         now = self.context.now()
         return self._found(message, self._known.get(message.service) or Known(listings, stale_at=now), now)
 

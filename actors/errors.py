@@ -175,8 +175,8 @@ class Overpriced(NotAdmitted):
 class RegistryDown(NotAdmitted):
     """Nobody can say who offers the service: its registry does not answer, and nothing is remembered."""
 
-    def __init__(self, service: str, reason: str) -> None:
-        super().__init__(f"the registry could not be asked who offers {service!r}: {reason}")
+    def __init__(self, service: str, reason: str, *, retry_after: float | None = None) -> None:
+        super().__init__(f"the registry could not be asked who offers {service!r}: {reason}", retry_after=retry_after)
         self.service = service
         self.reason = reason
 

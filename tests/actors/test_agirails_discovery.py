@@ -11,7 +11,7 @@ import pytest
 from agirails.api.discover import _parse_result
 from loguru import logger
 
-from actors.agirails_discovery import PAGE, AgirailsRegistry
+from actors.agirails_discovery import MAX_PAGES, PAGE, AgirailsRegistry
 from actors.agirails_network import AgirailsNetwork
 from actors.discovery import Discover, Discovery
 from actors.errors import CallFailed, RegistryDown, Throttled, Transient
@@ -168,6 +168,10 @@ async def test_a_provider_without_a_record_has_the_one_that_is_assumed(site: Sit
         (a_row(config={"payment_mode": "x402"}), "not through an escrow"),
         (a_row(stats={"reputation_score": 10_001}), "reputation must be from 0 to 100"),
         (a_row(stats={"completed_transactions": "many"}), "completed_transactions"),
+        (a_row(stats={"completed_transactions": -1}), "it counts less than no transaction"),
+        (a_row(stats={"completed_transactions": 10**400, "failed_transactions": 1 - 10**400}), "less than no"),
+        (a_row() | {"slug": "evil\ud800"}, "cannot be written down"),
+        (a_row() | {"slug": "long" * 100_000, "wallet_address": "0x12"}, "longlonglong"),
     ],
 )
 async def test_a_row_that_cannot_be_used_is_left_out_with_a_line_that_says_why(
@@ -178,6 +182,21 @@ async def test_a_row_that_cannot_be_used_is_left_out_with_a_line_that_says_why(
     assert [listing.provider.name for listing in await registry("translation")] == ["birch"]
     assert len(lines) == 1
     assert why in lines[0]
+    assert len(lines[0]) < 400
+
+
+@pytest.mark.parametrize("number", ["1e99999999999999999999", "9" * 5000, "-1e99999999999999999999"])
+@pytest.mark.parametrize("field", ["amount", "reputation_score", "completed_transactions", "uptime"])
+async def test_a_number_beyond_reading_spoils_its_row_alone_if_that(
+    site: Site, registry: AgirailsRegistry, field: str, number: str
+):
+    rows = json.dumps([a_row("birch"), a_row()])
+    before = {"amount": "0.1", "reputation_score": "9150", "completed_transactions": "97", "uptime": "0.99"}[field]
+    end = rows.rindex(f'"{field}": {before}') + len(f'"{field}": {before}')
+    site.body = f'{{"agents": {rows[: end - len(before)]}{number}{rows[end:]}}}'.encode()
+
+    names = [listing.provider.name for listing in await registry("translation")]
+    assert names == (["birch", "alder"] if field == "uptime" else ["birch"])
 
 
 async def test_who_does_not_offer_the_service_is_not_listed(site: Site, registry: AgirailsRegistry, lines: list[str]):
@@ -209,6 +228,62 @@ async def test_a_list_that_asks_to_be_left_alone_is(site: Site, registry: Agirai
     assert len(site.queries) == 1
 
 
+async def test_what_a_list_has_asked_for_outlasts_an_answer_that_was_under_way(registry: AgirailsRegistry):
+    heads: list[str] = []
+    is_asked, first_has_ended = asyncio.Event(), asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
+        if "capability=b&" in heads[-1]:
+            is_asked.set()
+            await first_has_ended.wait()
+            writer.write(b"HTTP/1.1 502 X\r\nContent-Length: 0\r\n\r\n")
+        else:
+            writer.write(b"HTTP/1.1 429 X\r\nRetry-After: 30\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        registry = AgirailsRegistry(registry._list_as, url=url, timeout=5.0)
+        under_way = asyncio.create_task(registry("b"))
+        await is_asked.wait()
+        for _ in range(2):
+            with pytest.raises(Throttled):
+                await registry("a")
+            first_has_ended.set()
+            with pytest.raises(Transient):
+                await under_way
+    assert len(heads) == 2
+
+
+async def test_discovery_says_how_long_its_list_wants_to_be_left_alone(site: Site, registry: AgirailsRegistry):
+    site.status, site.headers = 429, {"Retry-After": "30"}
+    async with ActorSystem("town", log=False) as system:
+        discovery = system.spawn(lambda: Discovery(registry))
+        with pytest.raises(RegistryDown) as down:
+            await discovery.ask(Discover(service="translation"), timeout=5.0)
+    assert down.value.retry_after == 30.0
+
+
+async def test_no_list_is_left_alone_for_ever(site: Site, registry: AgirailsRegistry):
+    site.status, site.headers = 429, {"Retry-After": "9" * 300}
+    with pytest.raises(Throttled):
+        await registry("translation")
+    with pytest.raises(Throttled, match=r"for 3[56]\d\d\.\d s more"):
+        await registry("translation")
+
+
+async def test_of_a_page_no_more_is_read_than_was_asked_for(site: Site, registry: AgirailsRegistry, lines: list[str]):
+    site.body = json.dumps({"agents": [1] * 50_000}).encode()
+    assert await registry("translation") == []
+    assert len(lines) == PAGE * MAX_PAGES
+
+
+async def test_two_names_at_one_address_are_one_provider(site: Site, registry: AgirailsRegistry):
+    site.rows = [a_row(), a_row("birch", wallet_address=a_row()["wallet_address"].upper().replace("X", "x"))]
+    assert [listing.provider.name for listing in await registry("translation")] == ["alder"]
+
+
 async def test_a_list_is_asked_again_when_its_time_has_come(site: Site, registry: AgirailsRegistry):
     site.status, site.headers = 429, {"Retry-After": "0"}
     with pytest.raises(Throttled):
@@ -238,6 +313,9 @@ async def test_a_list_that_fails_or_is_not_there_raises_what_its_status_means(
         await AgirailsRegistry(network.listing, url="http://127.0.0.1:9/", timeout=1.0)("translation")
     with pytest.raises(ValueError, match="timeout must be > 0"):
         AgirailsRegistry(network.listing, timeout=0)
+    for url in ("nonsense", "", "ftp://agirails.app/", "https://agirails.app/discover?page=1"):
+        with pytest.raises(ValueError, match="url must be like https:"):
+            AgirailsRegistry(network.listing, url=url)
 
 
 async def test_discovery_finds_them_and_serves_them(site: Site, registry: AgirailsRegistry):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import json
+import math
 import subprocess
 import sys
 import threading
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from agirails.runtime.types import MOCK_STATE_DEFAULTS
 
-import actors.agirails_transport as transport_module
+import actors.agirails_purchases as purchases_module
 from actors.agirails_network import AgirailsNetwork
 from actors.agirails_transport import MIN_PRICE
 from actors.errors import BudgetExceeded, CallFailed, NotAdmitted, OutcomeUnknown, Permanent, Transient
@@ -317,6 +318,93 @@ async def test_a_key_that_belongs_to_another_request_is_refused(town: Town):
 
     assert (type(error), error.outcome, error.charged) == (Permanent, "not_started", "no")
     assert len(await town.states()) == 1
+    for find_out in (look_up, cancel):  # Nor is what became of the one told to the other, or called off for it.
+        with pytest.raises(Permanent, match="the idempotency key 'key-1' belongs to another request"):
+            await find_out(door, input="something else")
+    assert await town.states() == ["COMMITTED"]
+
+
+async def test_an_equal_input_in_another_order_is_the_same_request(town: Town):
+    async def count(words: dict[str, int]) -> int:
+        return sum(words.values())
+
+    await town.open_shop("alder", count)
+    door = town.door("alder")
+    for words in ({"a": 1, "b": 2}, {"b": 2, "a": 1}):
+        assert (await door.call(a_call(input=words))).output == 3
+    assert await town.states() == ["SETTLED"]
+
+
+async def test_an_answer_that_is_no_json_to_others_is_an_answer(town: Town):
+    async def measure(_input: Any) -> Any:
+        return {"score": math.inf, "text": "done"}
+
+    await town.open_shop("alder", measure)
+    assert (await town.door("alder").call(a_call())).output == {"score": math.inf, "text": "done"}
+
+
+@pytest.mark.parametrize("by", ["an offer", "another process"])
+async def test_no_more_is_locked_than_was_offered_whatever_is_agreed_meanwhile(
+    town: Town, monkeypatch: pytest.MonkeyPatch, by: str
+):
+    """Between the writing down of a transaction and the locking of its money, its amount may change, or its place."""
+    await town.open_shop("alder", shout)
+    door, sdk = town.door("alder"), town.network._purchases._sdk
+    runtime = await sdk._runtime()
+    create = sdk.create
+
+    async def create_and_raise(**terms: Any) -> str:
+        if by == "another process":
+            await create(**terms | {"amount": 15 * PRICE})  # Which comes first, and is what both go on with.
+            return await create(**terms)
+        made = await create(**terms)
+        await runtime.transition_state(made, "QUOTED", "0x1")
+        await runtime.accept_quote(made, str(15 * PRICE))
+        return made
+
+    monkeypatch.setattr(sdk, "create", create_and_raise)
+    error = await failure(door)
+    assert (type(error), error.charged) == (NotAdmitted, "no")
+    assert "is for $0.90, and $0.06 was offered" in str(error)
+    assert await town.network.locked() == []
+
+    monkeypatch.setattr(sdk, "create", create)
+    assert await door.call(a_call()) == HELLO  # What nobody has paid for is called off, and made anew.
+    assert (await town.network.balances())[REQUESTER] == MINTED - PRICE
+
+
+async def test_what_was_written_down_and_not_paid_before_its_time_was_up_is_made_anew(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+):
+    door, sdk = town.door("alder"), town.network._purchases._sdk
+    with monkeypatch.context() as patch:
+        for step in ("lock", "cancel"):
+            fail_at(town, patch, step)
+        await failure(door)
+    assert await town.states() == ["INITIATED"]
+    await (await sdk._runtime()).time.advance_time(7200)
+    await town.open_shop("alder", shout)
+
+    assert await door.call(a_call()) == HELLO
+    assert await town.states() == ["CANCELLED", "SETTLED"]
+
+
+async def test_what_another_process_has_paid_for_is_not_called_off_by_one_that_gives_up(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+):
+    door, other = town.door("alder"), town.another_network().transport(town.provider("alder"))
+    gate = Gate(town, monkeypatch, "create", after=True)
+    first = asyncio.create_task(door.call(a_call()))
+    await gate.until_reached()
+    await until_state(town, "INITIATED")
+    paid = asyncio.create_task(other.call(a_call(timeout=2.0)))
+    await until_state(town, "COMMITTED")
+    first.cancel()
+    gate.opened.set()
+    await asyncio.wait([first, paid])
+
+    assert isinstance(paid.exception(), OutcomeUnknown)
+    assert await town.states() == ["COMMITTED"]
 
 
 async def test_what_was_called_off_is_bought_anew_under_its_key(town: Town):
@@ -450,9 +538,24 @@ async def test_a_delivery_without_its_answer_is_waited_for_and_then_lost(town: T
 
     assert isinstance(await failure(door, timeout=1.0), OutcomeUnknown)
     assert await look_up(door) == UnderWay()
-    monkeypatch.setattr(transport_module, "PROOF_WITHIN", 0.0)
+    monkeypatch.setattr(purchases_module, "PROOF_WITHIN", 0.0)
     assert await look_up(door) == Lost(PRICE)
     assert await town.network.locked() == []
+
+
+async def test_how_long_an_answer_is_waited_for_does_not_begin_anew_with_another_door(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+):
+    await failure(town.door("alder"), timeout=1.0)
+    runtime = await town.network._purchases._sdk._runtime()
+    (held,) = await town.network.locked()
+    for state in ("IN_PROGRESS", "DELIVERED"):
+        await runtime.transition_state(held.transaction, state, "0x00")
+
+    assert await look_up(town.door("alder")) == UnderWay()
+    monkeypatch.setattr(purchases_module, "PROOF_WITHIN", 1e-9)
+    assert await look_up(town.door("alder")) == Lost(PRICE)
+    assert town.network._purchases._proofless == {}
 
 
 async def test_a_dispute_keeps_the_money_held(town: Town):
@@ -746,8 +849,11 @@ def test_what_could_never_work_is_refused_when_it_is_made(tmp_path: Path):
         AgirailsNetwork(state_directory=tmp_path, requester="me")
     with pytest.raises(ValueError, match="poll_every must be > 0"):
         AgirailsNetwork(state_directory=tmp_path, requester=REQUESTER, poll_every=0)
-    with pytest.raises(ValueError, match="delivery_within must be >= 1"):
-        AgirailsNetwork(state_directory=tmp_path, requester=REQUESTER, delivery_within=0)
+    for within in (0, 1.5, True, float("inf"), 10**13):
+        with pytest.raises(ValueError, match="delivery_within must be a whole number of seconds from 1 to 315360000"):
+            AgirailsNetwork(state_directory=tmp_path, requester=REQUESTER, delivery_within=within)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="state_directory must be the path of a directory"):
+        AgirailsNetwork(state_directory="", requester=REQUESTER)
     network = AgirailsNetwork(state_directory=tmp_path, requester=REQUESTER)
     with pytest.raises(ValueError, match="address of 'alder' must be 0x"):
         network.transport(Provider(name="alder", services={"shout"}, price=PRICE))
