@@ -393,14 +393,30 @@ async def test_what_another_process_has_paid_for_is_not_called_off_by_one_that_g
     town: Town, monkeypatch: pytest.MonkeyPatch
 ):
     door, other = town.door("alder"), town.another_network().transport(town.provider("alder"))
-    gate = Gate(town, monkeypatch, "create", after=True)
+    sdk = town.network._purchases._sdk
+    create, read = sdk.create, sdk.read
+    has_read, goes_on = asyncio.Event(), asyncio.Event()
+
+    async def read_and_wait() -> Any:
+        monkeypatch.setattr(sdk, "read", read)
+        books = await read()
+        has_read.set()
+        await goes_on.wait()
+        return books
+
+    async def create_and_have_the_next_reading_wait(**terms: Any) -> str:
+        created = await create(**terms)
+        monkeypatch.setattr(sdk, "read", read_and_wait)
+        return created
+
+    monkeypatch.setattr(sdk, "create", create_and_have_the_next_reading_wait)
     first = asyncio.create_task(door.call(a_call()))
-    await gate.until_reached()
-    await until_state(town, "INITIATED")
+    async with asyncio.timeout(30):
+        await has_read.wait()
     paid = asyncio.create_task(other.call(a_call(timeout=2.0)))
     await until_state(town, "COMMITTED")
     first.cancel()
-    gate.opened.set()
+    goes_on.set()
     await asyncio.wait([first, paid])
 
     assert isinstance(paid.exception(), OutcomeUnknown)
