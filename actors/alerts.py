@@ -7,15 +7,17 @@ or when nothing happens any more. In between nothing changes, so an alert is rai
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias, get_args
 
 import msgspec
 
+from actors.checks import check_count, check_text
 from actors.money import Micros  # noqa: TC001 - msgspec resolves the annotations below.
 from runtime import Event
 
 Scope = Literal["all", "provider", "service"]
 """What a rule looks at: all requests together, the calls to each provider, or the requests for each service."""
+SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 
 class AlertRaised(Event, frozen=True, kw_only=True):
@@ -37,13 +39,23 @@ class AlertCleared(Event, frozen=True, kw_only=True):
     lasted: float
 
 
-def _check(name: str, *, window: float | None, min_requests: int = 1) -> None:
+def _check(
+    name: str,
+    *,
+    window: float | None = None,
+    has_window: bool = False,
+    min_requests: int = 1,
+    scope: Scope = "all",
+) -> None:
+    check_text("the name of a rule", name)
+    if scope not in SCOPES:
+        raise ValueError(f"scope of rule {name!r} must be one of {', '.join(SCOPES)}, got {scope!r}")
     if not name:
         raise ValueError("a rule needs a name, by which its alerts are told apart")
-    if window is not None and not 0 < window < math.inf:
-        raise ValueError(f"window of rule {name!r} must be > 0 seconds and finite, got {window}")
-    if min_requests < 1:
-        raise ValueError(f"min_requests of rule {name!r} must be >= 1, got {min_requests}")
+    may_be_none = window is None and not has_window
+    if not (may_be_none or (isinstance(window, float | int) and 0 < window < math.inf)):
+        raise ValueError(f"window of rule {name!r} must be > 0 seconds and finite, got {window!r}")
+    check_count(f"min_requests of rule {name!r}", min_requests)
 
 
 class SuccessRateRule(msgspec.Struct, frozen=True, kw_only=True, tag="success_rate", tag_field="kind"):
@@ -60,7 +72,7 @@ class SuccessRateRule(msgspec.Struct, frozen=True, kw_only=True, tag="success_ra
     scope: Scope = "all"
 
     def __post_init__(self) -> None:
-        _check(self.name, window=self.window, min_requests=self.min_requests)
+        _check(self.name, window=self.window, has_window=True, min_requests=self.min_requests, scope=self.scope)
         if not 0 < self.threshold <= self.clear_threshold <= 1:
             raise ValueError(
                 f"thresholds of rule {self.name!r} must be 0 < threshold <= clear_threshold <= 1, "
@@ -90,7 +102,7 @@ class LatencyRule(msgspec.Struct, frozen=True, kw_only=True, tag="latency", tag_
     scope: Scope = "all"
 
     def __post_init__(self) -> None:
-        _check(self.name, window=self.window, min_requests=self.min_requests)
+        _check(self.name, window=self.window, has_window=True, min_requests=self.min_requests, scope=self.scope)
         _check_falling(self.name, self.threshold, self.clear_threshold)
 
     def is_bad(self, value: float) -> bool:
@@ -113,7 +125,7 @@ class CircuitOpenRule(msgspec.Struct, frozen=True, kw_only=True, tag="circuit_op
     min_requests: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
-        _check(self.name, window=None)
+        _check(self.name)
 
     def is_bad(self, value: float) -> bool:
         """Tell whether the breaker is open."""

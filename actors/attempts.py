@@ -102,13 +102,16 @@ class Attempts:
         not be paid besides, the request ends here.
         """
         target = job.candidates.targets.get(unsettled.at_provider)
+        if unsettled.is_held and target is None and job.message.on_unknown == "pay_again" and not job.may_pay_again:
+            job.may_pay_again = job.left_unknown = True  # Who may have been paid is not listed any more.
+            return None
         if unsettled.is_held and target is not None:
             with suppress(CallFailed, RuntimeFault):
                 self._gateways.open(target)  # Then it is known what its transport can do.
             call = job.call_to(target, timeout=max(job.deadline - self._now(), STILL))
             number, amount = unsettled.reservation, unsettled.amount
             job.held = HeldCall(target, call, Reservation(number, job.key, target.name, amount))
-            if target.can_tell or job.message.on_unknown == "pay_again":
+            if target.can_tell or (job.message.on_unknown == "pay_again" and not job.repeats(target)):
                 found = await self._find_out(job, unsettled)
                 if not isinstance(found, CallFailed):
                     job.last = target.name
@@ -206,8 +209,13 @@ class Attempts:
         finally:
             job.under_way -= 1
             # Also where the caller was cancelled: then there is neither a reply nor an error.
-            cost = self._pay(job, HeldCall(target, call, reservation), reply, error, sending)
-            self._settle(job, target, admitted, reply, error, cost=cost, timeout=call.timeout, own_timeout=own_timeout)
+            cost = 0
+            try:
+                cost = self._pay(job, HeldCall(target, call, reservation), reply, error, sending)
+            finally:
+                self._settle(
+                    job, target, admitted, reply, error, cost=cost, timeout=call.timeout, own_timeout=own_timeout
+                )
             if admitted.permit.probe:
                 target.probed(is_answered=reply is not None)
         if error is None:
@@ -329,7 +337,8 @@ class Attempts:
         """
         held = job.held
         assert held is not None  # noqa: S101 - the caller has looked.
-        pays_again = job.message.on_unknown == "pay_again"
+        may_be_repeated = job.repeats(held.target) and held.target.name not in job.tried
+        pays_again = job.message.on_unknown == "pay_again" and not may_be_repeated
         finding = None
         if self._now() < job.deadline:
             finding = await self._reconciler.find_out(held, until=self._now() if pays_again else job.deadline)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from actors.checks import check_text
 from actors.selection import quality
 from runtime import Request
 
@@ -49,8 +50,12 @@ class ScoreAnswer(Request[None], frozen=True, kw_only=True):
     provider: str | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.score <= 1:
-            raise ValueError(f"score must be from 0 to 1, got {self.score}")
+        check_text("service", self.service)
+        for name in ("request_id", "provider"):
+            if getattr(self, name) is not None:
+                check_text(name, getattr(self, name))
+        if isinstance(self.score, bool) or not isinstance(self.score, float | int) or not 0 <= self.score <= 1:
+            raise ValueError(f"score must be from 0 to 1, got {self.score!r:.100}")
         if (self.request_id is None) == (self.provider is None):
             raise ValueError("give the request_id of the answer or its provider, and not both")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import anyio
 import msgspec
 
-from actors.errors import BudgetExceeded, CallFailed, OutcomeUnknown
+from actors.errors import CallFailed, OutcomeUnknown
 from actors.fan_out import fan_out
 from actors.money import to_micros
 from actors.provider import ProviderFilter
@@ -58,13 +58,6 @@ class Unknown(msgspec.Struct, frozen=True):
 
 
 Outcome: TypeAlias = Done | Failed | Unknown
-
-
-def budget_exhausted(outcome: Outcome, account: str) -> bool:
-    """Tell whether an item failed for want of money in `account`; a cheaper one may still be served."""
-    error = getattr(outcome, "error", None)
-    refusals = [error, *getattr(error, "refused", ())]
-    return any(isinstance(one, BudgetExceeded) and one.cap == account for one in refusals)
 
 
 @asynccontextmanager

@@ -183,10 +183,17 @@ class Book(Postings):
         return self._hold(record, at, keep=record.was_held) if record.was_held else self._release(record, at)
 
     def resolve(
-        self, number: int, charged: Charged, cost: Micros | None = None, *, at: float
+        self, number: int, charged: Charged, cost: Micros | None = None, *, as_found: bool = False, at: float
     ) -> MoneySettled | MoneyReleased:
-        """Enter what was found out about a call whose money is held; raises `Permanent` for any other."""
+        """Enter what was found out about a call whose money is held; raises `Permanent` for any other.
+
+        `as_found` that it was paid is entered also where it was released lately. Not where another call under its key
+        was paid, or is open: then that is what was found, because whoever looks up asks by the key.
+        """
         record = self._records.get(number)
+        late = self._released.get(number) if as_found and charged == "yes" else None
+        if late is not None and late.key not in self._paid and not self._by_key.get(late.key):
+            return self._settle(late, cost, at)
         if record is None or not record.is_held:
             what = "is under way" if record is not None else "is not held, or no more"
             raise Permanent(f"reservation {number} {what}; ask GetHeld which are held")
@@ -273,6 +280,10 @@ class Book(Postings):
         """Return the held reservation that a call under a known key takes on, if any; raise where it must not be."""
         if intent == "again":
             return None
+        if intent == "repeat":
+            for other in self._by_key.get(key, ()):
+                if other.is_held and other.provider == provider:
+                    return other
         paid = self._paid.get(key)
         if paid is not None:
             raise AlreadyPaid(key, paid=paid[0], paid_to=paid[1])

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import msgspec
 
+from actors.checks import check_count
 from actors.classification import classify
 from actors.errors import BreakerOpen
 from actors.failure_window import FailureWindow
@@ -64,8 +65,7 @@ class BreakerConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     def _check_counts(self) -> None:
         for name, count in (("failure_threshold", self.failure_threshold), ("min_calls", self.min_calls)):
-            if count < 1:
-                raise ValueError(f"{name} must be >= 1 call, got {count}")
+            check_count(name, count, unit="call")
         for name, rate in (("failure_rate", self.failure_rate), ("slow_rate", self.slow_rate)):
             if not 0 < rate <= 1:
                 raise ValueError(f"{name} must be above 0 and at most 1, got {rate}")

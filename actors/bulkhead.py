@@ -6,6 +6,7 @@ import asyncio
 import math
 from typing import TYPE_CHECKING, TypeVar
 
+from actors.checks import check_count
 from actors.concurrency_limit import ConcurrencyLimit
 from actors.errors import BulkheadFull, Throttled
 from actors.waiting_room import WaitingRoom, check_timeout, waits_until
@@ -27,8 +28,7 @@ class Bulkhead:
     """
 
     def __init__(self, name: str, max_concurrency: int, max_waiting: int = 1_000, *, adaptive: bool = False) -> None:
-        if max_concurrency < 1:
-            raise ValueError(f"max_concurrency must be >= 1 call, got {max_concurrency}")
+        check_count("max_concurrency", max_concurrency, unit="call")
         self.name = name
         self.max_concurrency = max_concurrency
         self.limit = ConcurrencyLimit(max_concurrency) if adaptive else None

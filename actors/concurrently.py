@@ -12,6 +12,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable, 
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from actors.cancelled import is_being_cancelled
+from actors.checks import check_count
 from actors.fan_out import fan_out
 from actors.in_batches import InBatches
 from actors.item_outcomes import ItemDone as ItemDone
@@ -55,8 +56,7 @@ class Concurrent(Generic[T, R]):
         rate_limit: float | None,
         on_progress: Callable[[int, int | None], None] | None,
     ) -> None:
-        if max_concurrency < 1:
-            raise ValueError(f"max_concurrency must be >= 1, got {max_concurrency}")
+        check_count("max_concurrency", max_concurrency)
         self.undelivered: list[ItemOutcome[T, R]] = []
         self.interrupted: list[ItemInterrupted[T]] = []
         self.progress_error: Exception | None = None

@@ -50,13 +50,14 @@ def registry_of(market: Market) -> Registry:
 def checked(found: Sequence[Listing]) -> tuple[Listing, ...]:
     """Return what a registry answered; raise for what it cannot have meant."""
     names: set[str] = set()
+    found = tuple(found)
     for one in found:
         if not isinstance(one, Listing):
             raise TypeError(f"a registry answers with Listings, got {one!r:.100}")
         if one.provider.name in names:
             raise ValueError(f"the registry lists {one.provider.name!r} twice; names must differ")
         names.add(one.provider.name)
-    return tuple(found)
+    return found
 
 
 class Discover(Request[Found], frozen=True, kw_only=True):
@@ -74,6 +75,8 @@ class Discover(Request[Found], frozen=True, kw_only=True):
             raise TypeError(f"service must be a str, got {self.service!r:.100}")
         if not isinstance(self.where, ProviderFilter):
             raise TypeError(f"where must be a ProviderFilter, got {self.where!r:.100}")
+        if not isinstance(self.healthy_only, bool):
+            raise TypeError(f"healthy_only must be True or False, got {self.healthy_only!r:.100}")
 
 
 class RefreshDue(Message, frozen=True):

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from actors.checks import check_count
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
@@ -40,8 +42,7 @@ class EjectionConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         for name, count in (("failure_threshold", self.failure_threshold), ("min_calls", self.min_calls)):
-            if count < 1:
-                raise ValueError(f"{name} must be >= 1 call, got {count}")
+            check_count(name, count, unit="call")
         for name, part in (("margin", self.margin), ("max_ejected", self.max_ejected)):
             if not 0 <= part <= 1:
                 raise ValueError(f"{name} must be from 0 to 1, got {part}")

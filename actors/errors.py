@@ -13,10 +13,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, get_args
 
 import msgspec
 
+from actors.checks import check_count
 from actors.money import Micros, usd
 from runtime import Refusal
 
@@ -29,6 +30,19 @@ Outcome: TypeAlias = Literal["not_started", "unknown", "done"]
 """What is known of the call: it never took effect, nobody knows, or the provider answered it."""
 Charged: TypeAlias = Literal["no", "held", "yes"]
 """What is known of the money: not spent, spent perhaps (keep the reservation), or spent."""
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+CHARGES: tuple[Charged, ...] = get_args(Charged)
+MAX_WAIT = 365 * 86_400.0
+"""Seconds of a `retry_after` that are believed at most."""
+
+
+def wait_of(retry_after: float) -> float:
+    """Return the seconds to wait; raises TypeError for what is no number, and ValueError for one below 0 or NaN."""
+    if isinstance(retry_after, bool) or not isinstance(retry_after, float | int):
+        raise TypeError(f"retry_after must be a number of seconds, got {retry_after!r:.100}")
+    if not retry_after >= 0:
+        raise ValueError(f"retry_after must be >= 0 seconds, got {retry_after}")
+    return min(retry_after, MAX_WAIT)
 
 
 class CallFailed(Refusal):
@@ -64,13 +78,18 @@ class CallFailed(Refusal):
     ) -> None:
         super().__init__(message)
         self.provider = provider
-        self.retry_after = retry_after
+        self.retry_after = None if retry_after is None else wait_of(retry_after)
         self.status = status
         if outcome is not None:
+            if outcome not in OUTCOMES:
+                raise ValueError(f"outcome must be one of {', '.join(OUTCOMES)}, got {outcome!r}")
             self.outcome = outcome
         if charged is not None:
+            if charged not in CHARGES:
+                raise ValueError(f"charged must be one of {', '.join(CHARGES)}, got {charged!r}")
             self.charged = charged
         if wire_calls is not None:
+            check_count("wire_calls", wire_calls, least=0)
             self.wire_calls = wire_calls
 
     @property

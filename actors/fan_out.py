@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from actors.cancelled import is_being_cancelled
+from actors.checks import check_count
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
@@ -193,8 +194,7 @@ async def fan_out(
     the source or of `work` ends the iteration with that exception, after the outcomes that were there before it.
     Leaving the block early cancels what is under way, and closes the source.
     """
-    if max_concurrency < 1:
-        raise ValueError(f"max_concurrency must be >= 1, got {max_concurrency}")
+    check_count("max_concurrency", max_concurrency)
     source = Source(items)
     outcomes = Outcomes[R](max_ahead=2 * max_concurrency, workers=max_concurrency)
 

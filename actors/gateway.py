@@ -11,7 +11,7 @@ from actors.cancelled import is_being_cancelled
 from actors.classification import classify
 from actors.errors import BulkheadFull, CallFailed
 from actors.reconciliation import Cancels, Finding, LooksUp, is_finding, is_reply
-from actors.transport import ProviderCall, ProviderReply
+from actors.transport import ProviderCall, ProviderReply, check_told
 from runtime import Actor, Request, handles
 
 if TYPE_CHECKING:
@@ -119,7 +119,11 @@ class ProviderGateway(Actor[Call | PromptCall | CheckHealth | LookUp | CallOff])
         self.under_way += 1
         message.sending.is_sent = True
         try:
-            reply = await self.transport.call(message.call)
+            try:
+                reply = await self.transport.call(message.call)
+            except CallFailed as failure:
+                check_told({}, failure.limits)  # Which may have been set to anything.
+                raise
             if not is_reply(reply):
                 raise TypeError(f"it returned {reply!r:.200}, which is no ProviderReply with a cost in micro-units")
             return reply  # noqa: TRY300
@@ -133,7 +137,7 @@ class ProviderGateway(Actor[Call | PromptCall | CheckHealth | LookUp | CallOff])
             raise classify(
                 TransportBug(f"{type(bug).__name__}: {bug}"),
                 provider=name,
-                paid=message.call.max_cost > 0,
+                paid=self.transport.paid or message.call.max_cost > 0,
                 idempotent=self.transport.idempotent != "no",
             ) from bug
         finally:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from actors.checks import check_count
 from actors.retry_budget import RetryBudget
 
 if TYPE_CHECKING:
@@ -42,8 +43,7 @@ class HedgeConfig(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"ratio must be above 0 and at most 1 second call per call, got {self.ratio}")
         if not 0 < self.quantile < 1:
             raise ValueError(f"quantile must be above 0 and below 1, got {self.quantile}")
-        if self.min_samples < 1:
-            raise ValueError(f"min_samples must be >= 1 call, got {self.min_samples}")
+        check_count("min_samples", self.min_samples, unit="call")
         if not 0 <= self.min_delay < math.inf:
             raise ValueError(f"min_delay must be >= 0 seconds and finite, got {self.min_delay}")
         if not 1 <= self.max_tokens < math.inf:

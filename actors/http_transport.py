@@ -17,6 +17,7 @@ from urllib.parse import quote
 import anyio
 import msgspec
 
+from actors.checks import check_count
 from actors.classification import classify, classify_status, parse_retry_after
 from actors.error_bodies import error_in_body
 from actors.errors import BulkheadFull, CallFailed, OutcomeUnknown, Permanent, Transient
@@ -155,8 +156,7 @@ class HttpTransport:
         self._wire = wire
         self._client: httpx.AsyncClient | None = None
         self._closed = False
-        if max_connections < 1:
-            raise ValueError(f"max_connections must be >= 1, got {max_connections}")
+        check_count("max_connections", max_connections)
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open" if self._client else "unused"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from actors.checks import check_count
 from actors.fan_out import EndOfSource, Source
 
 if TYPE_CHECKING:
@@ -16,8 +17,7 @@ class InBatches(Generic[T]):
     """The items by `size`, each batch with the index of its first; an error of the source comes after all items."""
 
     def __init__(self, items: Iterable[T] | AsyncIterable[T], size: int) -> None:
-        if size < 1:
-            raise ValueError(f"batch_size must be >= 1 item, got {size}")
+        check_count("batch_size", size, unit="item")
         self.error: Exception | None = None
         self._source = Source(items)
         self._size = size

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 MAX_PACED_WINDOW = 120.0
 """Seconds; a limit for a longer time, such as a day's, is no pace to keep."""
+MAX_STATED = 3600.0
+"""Seconds that a provider is left alone at most because it says so: then one call asks whether it still does."""
 
 
 class LearningConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -183,7 +185,7 @@ def after_throttled(
     shut, tells nothing new: all calls that were under way together lower the rate once. `random`, a draw from
     [0, 1), is where in the first interval behind the gate the first call goes, lest many processes go together.
     """
-    stated = None if retry_after is None else max(0.0, retry_after)
+    stated = None if retry_after is None else min(max(0.0, retry_after), MAX_STATED)
     if now < state.gated_until or (started is not None and started <= state.throttled_at):
         gated_until = state.gated_until if stated is None else max(state.gated_until, now + stated)
         return msgspec.structs.replace(state, gated_until=gated_until)
@@ -267,7 +269,8 @@ def after_headers(
     ceiling = state.ceiling
     for said in heard:
         if said.remaining is not None and said.reset is not None:
-            remaining[said.dimension] = Remaining(said.dimension, said.remaining, now + said.reset, now)
+            resets_at = now + min(said.reset, MAX_STATED)
+            remaining[said.dimension] = Remaining(said.dimension, said.remaining, resets_at, now)
         is_pace = said.dimension == REQUESTS and said.window is not None and 0 < said.window <= MAX_PACED_WINDOW
         if is_pace and said.limit:
             ceiling = config.headroom * said.limit / cast("float", said.window)

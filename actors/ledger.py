@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from actors.alerts import AlertCleared, AlertRaised
 from actors.book import Book, Short
+from actors.checks import check_text
 from actors.errors import BudgetExceeded, CallFailed, Permanent
 from actors.events import Overcharged
 from actors.ledger_config import DEFAULT_CONFIG, LedgerConfig
@@ -35,7 +36,6 @@ from actors.ledger_requests import (
 from actors.ledger_writer import Writer, recover
 from actors.money import to_micros
 from actors.movements import MoneyReleased, MoneyReserved, MoneySettled
-from actors.names import check_text
 from actors.requests import CloseAccount, OpenAccount
 from runtime import Actor, ActorRef, ActorRestarted, MailboxFull, Message, Request, Terminated, handles
 
@@ -144,7 +144,7 @@ class Ledger(
                 if not ((self.is_shared or name in self.opened) and self.book.is_open(name)):
                     self.recovered.discard(name)
                     self._open(name, cap)
-                    self.opened.add(name)
+                    self._opened(name)
         except BaseException:
             self._close_journal()  # An instance that could not start is not stopped either.
             raise
@@ -194,7 +194,9 @@ class Ledger(
     @handles(Resolve)
     def resolve(self, message: Resolve) -> MoneySettled | MoneyReleased | asyncio.Future[MoneySettled | MoneyReleased]:
         """Enter what was found out of a call whose money is held."""
-        entry = self.book.resolve(message.reservation, message.charged, message.cost, at=time.time())
+        entry = self.book.resolve(
+            message.reservation, message.charged, message.cost, as_found=message.as_found, at=time.time()
+        )
         self._booked(entry)
         return self._once_written(entry)
 
@@ -229,8 +231,7 @@ class Ledger(
             self._open(name, message.cap)
         else:
             self._enter(self.book.open(name, cap=message.cap, at=time.time()))
-        self.opened.add(name)
-        return self._once_written(name)
+        return self._opened(name)
 
     @handles(CloseAccount)
     def close_account(self, message: CloseAccount) -> Account | asyncio.Future[Account]:
@@ -342,6 +343,20 @@ class Ledger(
         elif self.book.statement(name).cap != cap:
             self._set_cap(name, cap)
 
+    def _opened(self, name: str) -> str | asyncio.Future[str]:
+        """Note, once it is written, that an account is of this run, and return its name, now or then."""
+
+        def note(written: asyncio.Future[str]) -> None:
+            if not written.cancelled() and written.exception() is None:
+                self.opened.add(name)
+
+        answer = self._once_written(name)
+        if isinstance(answer, str):
+            self.opened.add(name)
+        else:
+            answer.add_done_callback(note)
+        return answer
+
     def _set_cap(self, name: str, cap: Micros | None) -> None:
         self._enter(self.book.set_cap(name, cap, at=time.time()))
         self.questions.forget_no(name)
@@ -359,7 +374,11 @@ class Ledger(
     def _answer_closers(self) -> None:
         for page in [page for page in self.closing if page.open == 0]:
             closing = self.closing.pop(page)
-            if not closing.done():
+            if closing.done():
+                continue
+            if self.writer is not None:
+                self.writer.once_written(page.statement(), closing)
+            else:
                 closing.set_result(page.statement())
 
     def _watch(self, holder: Any) -> None:

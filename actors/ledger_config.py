@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from actors.checks import check_count
 from actors.ledger_journal import Safety  # noqa: TC001 - msgspec resolves the annotations below.
 
 
@@ -24,10 +25,8 @@ class LedgerConfig(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if not 0 < self.alert_percent <= 100:
             raise ValueError(f"alert_percent must be > 0 and at most 100, got {self.alert_percent}")
-        if self.max_paid_keys < 1:
-            raise ValueError(f"max_paid_keys must be >= 1, got {self.max_paid_keys}")
-        if self.max_waiting < 0:
-            raise ValueError(f"max_waiting must be >= 0, got {self.max_waiting}")
+        check_count("max_paid_keys", self.max_paid_keys)
+        check_count("max_waiting", self.max_waiting, least=0)
         if not self.question_timeout > 0:
             raise ValueError(f"question_timeout must be > 0 seconds, got {self.question_timeout}")
 

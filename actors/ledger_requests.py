@@ -6,10 +6,10 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from actors.checks import check_text
 from actors.errors import Charged  # noqa: TC001 - msgspec resolves the annotations below.
 from actors.money import MAX_MICROS, Micros
 from actors.movements import MoneyReleased, MoneySettled
-from actors.names import check_text
 from actors.page import Statement
 from runtime import ActorRef, Message, Request
 
@@ -99,12 +99,14 @@ class BookCall(Message, frozen=True, gc=False):
 class Resolve(Request[MoneySettled | MoneyReleased], frozen=True):
     """Tell what was found out of a call whose money is held: paid, and how much; or not paid.
 
-    Also after its accounts were closed. Refused with `Permanent` for a reservation that is not held.
+    Also after its accounts were closed. Refused with `Permanent` for a reservation that is not held. With `as_found`,
+    by whoever has asked the provider, that it was paid goes before a "no" that somebody has said meanwhile.
     """
 
     reservation: int
     charged: Literal["yes", "no"]
     cost: Micros | None = None
+    as_found: bool = False
 
     def __post_init__(self) -> None:
         if type(self.reservation) is not int:

@@ -35,6 +35,12 @@ class HeardLimit(msgspec.Struct, frozen=True, kw_only=True):
     reset: float | None = None
     window: float | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("limit", "remaining", "reset", "window"):
+            told: object = getattr(self, name)
+            if told is not None and not (isinstance(told, float | int) and 0 <= told < math.inf):
+                raise ValueError(f"{name} must be a number >= 0 and finite, or None, got {told!r:.100}")
+
 
 class HeaderDialect(NamedTuple):
     """Names of headers: `pattern` matches the whole of a name in lower case; `dimension` is meant if it has none."""
@@ -80,7 +86,7 @@ PART_OF_DURATION = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)(ms|s|m|h|d)", re.ASCII
 DURATION = re.compile(rf"(?:{PART_OF_DURATION.pattern})+", re.ASCII)
 TIMESTAMP_FROM = 1e9
 """A reset of that many seconds and above is a moment (Unix time), not a duration of 31 years."""
-MILLISECONDS_FROM = 1e12
+MILLISECONDS_FROM, MICROSECONDS_FROM = 1e12, 1e15
 MAX_LENGTH = 1_000
 """Characters of a value that are read; no limit needs more."""
 
@@ -131,7 +137,9 @@ def parse_reset(value: str, *, now: datetime) -> float | None:
     value = value.strip()
     if NUMBER.fullmatch(value):
         number = float(value)
-        if number >= MILLISECONDS_FROM:
+        if number >= MICROSECONDS_FROM:
+            number /= 1_000_000
+        elif number >= MILLISECONDS_FROM:
             number /= 1000
         return number if number < TIMESTAMP_FROM else max(0.0, number - now.timestamp())
     if DURATION.fullmatch(value):

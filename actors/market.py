@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 import msgspec
 
 from actors.breaker import BreakerConfig
+from actors.checks import check_count
 from actors.ejection import EjectionConfig
 from actors.hedge import HedgeConfig
 from actors.market_reader import MarketError as MarketError
@@ -195,12 +196,10 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
 
 def _check_limits(limits: Listing | Endpoint) -> None:
     _check_positive("timeout", limits.timeout, "seconds")
-    if limits.max_concurrency < 1:
-        raise ValueError(f"max_concurrency must be >= 1 call, got {limits.max_concurrency}")
+    check_count("max_concurrency", limits.max_concurrency, unit="call")
     if limits.rate_limit is not None:
         _check_positive("rate_limit", limits.rate_limit, "requests a second")
-    if limits.burst < 1:
-        raise ValueError(f"burst must be >= 1 request, got {limits.burst}")
+    check_count("burst", limits.burst, unit="request")
     if not 0 < limits.headroom <= 1:
         raise ValueError(f"headroom must be above 0 and at most 1 of the limits, got {limits.headroom}")
     known = (REQUESTS,) if limits.rate_limit is not None else ()

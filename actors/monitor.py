@@ -24,6 +24,7 @@ from actors.alerts import (
     Rule,
     judge,
 )
+from actors.checks import check_count
 from actors.events import (
     BreakerClosed,
     BreakerHalfOpened,
@@ -81,8 +82,7 @@ class MonitorConfig(msgspec.Struct, frozen=True, kw_only=True):
             if not 0 < duration < math.inf:
                 raise ValueError(f"{name} must be > 0 seconds and finite, got {duration}")
         for name, count in (("max_subjects", self.max_subjects), ("max_pending", self.max_pending)):
-            if count < 1:
-                raise ValueError(f"{name} must be >= 1, got {count}")
+            check_count(name, count)
         names = [rule.name for rule in self.rules]
         for name in names:
             if names.count(name) > 1:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from actors.checks import check_count, check_text
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -33,9 +35,10 @@ class Requirement(msgspec.Struct, frozen=True, kw_only=True):
                 f"capabilities must be a set of names, got the string {self.capabilities!r}; "
                 f'write {{"{self.capabilities}"}}'
             )
+        for name in self.capabilities:
+            check_text("a name in capabilities", name)
         msgspec.structs.force_setattr(self, "capabilities", frozenset(self.capabilities))
-        if self.input_tokens < 0:
-            raise ValueError(f"input_tokens must be >= 0 tokens, got {self.input_tokens}")
+        check_count("input_tokens", self.input_tokens, least=0, unit="tokens")
 
 
 NO_REQUIREMENT = Requirement()

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from actors.checks import check_count, check_text
 from actors.money import MAX_MICROS, Amount, Micros, to_micros, usd
-from actors.names import check_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -50,8 +50,8 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
         _check_range("success_rate", self.success_rate, 1)
         if not 0 <= self.response_time < math.inf:
             raise ValueError(f"response_time must be >= 0 seconds and finite, got {self.response_time}")
-        if self.max_input_tokens is not None and not self.max_input_tokens >= 1:
-            raise ValueError(f"max_input_tokens must be >= 1 token, got {self.max_input_tokens}")
+        if self.max_input_tokens is not None:
+            check_count("max_input_tokens", self.max_input_tokens, unit="token")
 
 
 class ProviderFilter(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,7 +124,10 @@ def _freeze(struct: Provider | ProviderFilter, field: str) -> None:
     names: str | Iterable[str] = getattr(struct, field)
     if isinstance(names, str):
         raise TypeError(f'{field} must be a set of names, got the string {names!r}; write {{"{names}"}}')
-    msgspec.structs.force_setattr(struct, field, frozenset(names))
+    names = frozenset(names)
+    for name in names:
+        check_text(f"a name in {field}", name)
+    msgspec.structs.force_setattr(struct, field, names)
 
 
 def _check_range(field: str, number: float, most: float) -> None:

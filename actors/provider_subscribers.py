@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from actors.checks import check_text
 from actors.provider import Provider  # noqa: TC001 - msgspec resolves the annotations below.
 from runtime import ActorRef, MailboxFull, Message
 
@@ -29,12 +30,25 @@ class SubscribeProviders(Message, frozen=True, kw_only=True):
     service: str
     subscriber: ActorRef[ProvidersChanged]
 
+    def __post_init__(self) -> None:
+        check_subscriber(self)
+
 
 class UnsubscribeProviders(Message, frozen=True, kw_only=True):
     """Tell `subscriber` nothing more of a service."""
 
     service: str
     subscriber: ActorRef[ProvidersChanged]
+
+    def __post_init__(self) -> None:
+        check_subscriber(self)
+
+
+def check_subscriber(message: SubscribeProviders | UnsubscribeProviders) -> None:
+    """Raise `TypeError` for what names no service, or nobody to tell."""
+    check_text("service", message.service)
+    if not isinstance(message.subscriber, ActorRef):
+        raise TypeError(f"subscriber must be the ref of an actor, got {message.subscriber!r:.100}")
 
 
 class ProviderSubscribers:

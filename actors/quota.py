@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from actors.checks import check_count
 from actors.token_bucket import Grant, TokenBucket
 
 if TYPE_CHECKING:
@@ -33,8 +34,7 @@ class RateLimit(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError('dimension must name what is limited, such as "requests" or "tokens"')
         if not 0 < self.rate < math.inf:
             raise ValueError(f"rate of {self.dimension} must be > 0 per second and finite, got {self.rate}")
-        if self.burst < 1:
-            raise ValueError(f"burst of {self.dimension} must be >= 1, got {self.burst}")
+        check_count(f"burst of {self.dimension}", self.burst)
 
 
 def per_minute(dimension: str, amount: float, *, burst: int | None = None) -> RateLimit:

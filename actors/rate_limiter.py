@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
 
 import msgspec
 
-from actors.errors import Permanent, RateLimited
+from actors.checks import check_count, check_text
+from actors.errors import Permanent, RateLimited, wait_of
 from actors.fair_queue import FairQueue
 from actors.learned_limit import (
     DEFAULT_LEARNING,
@@ -23,6 +24,7 @@ from actors.learned_limit import (
 )
 from actors.limit_headers import HeardLimit  # noqa: TC001 - msgspec resolves this annotation when it decodes
 from actors.quota import NO_WEIGHTS, REQUESTS, QuotaGrant, QuotaRefusal, RateLimit, quota_of, weight_in
+from actors.transport import check_told
 from runtime import Actor, Message, Request, handles
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from runtime import Timer
 
 Outcome: TypeAlias = Literal["served", "failed", "never_ran"]
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 NOTHING_LEARNED = LearnedLimit()
 MAX_RECENT = 1_000
 """The grants given last, from which the rate is taken where nobody tells how calls end."""
@@ -63,11 +66,10 @@ class Acquire(Request[LimiterGrant], frozen=True):
     tenant: str = "default"
 
     def __post_init__(self) -> None:
-        if self.weight < 1:
-            raise ValueError(f"weight must be >= 1 token, got {self.weight}")
-        for dimension, weight in self.weights.items():
-            if weight < 0:
-                raise ValueError(f"the weight in {dimension} must be >= 0, got {weight}")
+        check_count("weight", self.weight, unit="token")
+        if self.weights:
+            check_told(self.weights, ())
+        check_text("tenant", self.tenant)
 
     def drawn(self) -> Mapping[str, int]:
         """Return the weight in each dimension; what stands in `weights` goes before `weight`."""
@@ -88,9 +90,10 @@ class Settle(Message, frozen=True, kw_only=True):
     limits: tuple[HeardLimit, ...] = ()
 
     def __post_init__(self) -> None:
-        for dimension, weight in self.weights.items():
-            if weight < 0:
-                raise ValueError(f"the weight in {dimension} must be >= 0, got {weight}")
+        check_grant(self.grant)
+        if self.outcome not in OUTCOMES:
+            raise ValueError(f"outcome must be one of {', '.join(OUTCOMES)}, got {self.outcome!r}")
+        check_told(self.weights, self.limits)
 
 
 class ReportThrottled(Message, frozen=True, kw_only=True):
@@ -102,6 +105,19 @@ class ReportThrottled(Message, frozen=True, kw_only=True):
     retry_after: float | None = None
     grant: LimiterGrant | None = None
     limits: tuple[HeardLimit, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.retry_after is not None:
+            wait_of(self.retry_after)
+        if self.grant is not None:
+            check_grant(self.grant)
+        check_told({}, self.limits)
+
+
+def check_grant(grant: LimiterGrant) -> None:
+    """Raise `TypeError` for what no limiter has given."""
+    if type(grant) is not LimiterGrant:
+        raise TypeError(f"grant must be what Acquire was answered with, got {grant!r:.100}")
 
 
 class Due(Message, frozen=True):
@@ -139,8 +155,7 @@ class RateLimiter(Actor[Acquire | Settle | ReportThrottled | Due]):
         learning: LearningConfig = DEFAULT_LEARNING,
         max_waiting: int = 100_000,
     ) -> None:
-        if max_waiting < 0:
-            raise ValueError(f"max_waiting must be >= 0, got {max_waiting}")
+        check_count("max_waiting", max_waiting, least=0)
         if rate is not None:
             limits = (RateLimit(rate=rate, burst=burst), *limits)
         self.name = name

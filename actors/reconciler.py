@@ -75,6 +75,7 @@ class Reconciler:
         while True:
             finding = await self._ask(held)
             if finding is not None and not isinstance(finding, UnderWay):
+                self._kept.pop(held.reservation.number, None)  # Of an earlier request under its key.
                 try:
                     await self._book(held, finding)
                 except LedgerDown:
@@ -106,6 +107,8 @@ class Reconciler:
         self._is_finding = True
         try:
             for number, kept in tuple(self._kept.items()):
+                if self._kept.get(number) is not kept:
+                    continue  # Somebody has found out meanwhile.
                 if kept.due <= self._context.now() and await self._is_settled(kept):
                     self._kept.pop(number, None)
         finally:

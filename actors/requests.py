@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal, TypeAlias
 
 import msgspec
 
 from actors.account import Account
+from actors.checks import check_count, check_text
 from actors.errors import Attempt  # noqa: TC001
 from actors.ledger_requests import check_cap
 from actors.money import Micros  # noqa: TC001
-from actors.names import check_text
 from actors.preflight import NO_REQUIREMENT, Requirement
 from actors.provider import Provider, ProviderFilter
 from actors.rate_limiter import Acquire
@@ -20,6 +19,9 @@ from runtime import ActorRef, Request
 
 OnUnknown: TypeAlias = Literal["hold", "pay_again"]
 """What a request does where a call to somebody may have been paid, and nobody can say."""
+MAX_TIMEOUT = 1e9
+"""Seconds, some 30 years: what no request needs more of, and no clock has difficulties with."""
+MAX_RATE = 1e15
 ALL_STRATEGIES: tuple[Strategy, ...] = (*STRATEGIES, *ADAPTIVE_STRATEGIES)
 
 
@@ -81,8 +83,8 @@ class SmartRequest(Request[SmartResult], frozen=True, kw_only=True):
             raise wrong_type(self)
         if self.on_unknown not in {"hold", "pay_again"}:
             raise ValueError(f'on_unknown must be "hold" or "pay_again", got {self.on_unknown!r}')
-        if not self.timeout > 0:
-            raise ValueError(f"timeout must be > 0 seconds, got {self.timeout}")
+        if not 0 < self.timeout <= MAX_TIMEOUT:
+            raise ValueError(f"timeout must be > 0 and at most {MAX_TIMEOUT:g} seconds, got {self.timeout!r:.100}")
         if self.budget is not None and self.budget < 0:
             raise ValueError(f"budget must be >= 0 micro-units, got {self.budget}")
         for dimension, weight in self.weights.items():
@@ -151,10 +153,10 @@ class OpenQuota(Request[ActorRef[Acquire]], frozen=True, kw_only=True):
     burst: int = 1
 
     def __post_init__(self) -> None:
-        if not 0 < self.rate < math.inf:
-            raise ValueError(f"rate must be > 0 requests a second and finite, got {self.rate}")
-        if self.burst < 1:
-            raise ValueError(f"burst must be >= 1 request, got {self.burst}")
+        check_text("name", self.name)
+        if not isinstance(self.rate, float | int) or not 0 < self.rate < MAX_RATE:
+            raise ValueError(f"rate must be > 0 requests a second and finite, got {self.rate!r:.100}")
+        check_count("burst", self.burst, unit="request")
 
 
 class Isolate(Request[None], frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar, get_args
 import anyio
 import msgspec
 
+from actors.checks import check_count
 from actors.classification import is_retryable_error
 from actors.errors import CallFailed, Transient
 from actors.retry_budget import RetryBudget as RetryBudget
@@ -47,8 +48,7 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
     proportion: float = 0.3
 
     def __post_init__(self) -> None:
-        if self.max_retries < 0:
-            raise ValueError(f"max_retries must be >= 0 (0 never retries), got {self.max_retries}")
+        check_count("max_retries", self.max_retries, least=0, unit="(0 never retries)")
         if not 0 <= self.base < math.inf:
             raise ValueError(f"base must be >= 0 seconds and finite, got {self.base}")
         if not self.base <= self.cap < math.inf:

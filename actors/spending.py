@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from actors.errors import BudgetExceeded, LedgerDown, Permanent
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 RUN = "run"
 """The account of all that a supervisor spends, where its market has a budget."""
+OF_PROVIDER = "provider "
+"""How the names of the accounts begin that hold what single providers are paid."""
 HOUSEKEEPING = 5.0
 """Seconds that the ledger has to open an account, or to tell its figures, for a request."""
 MAX_PATIENCE = 86_400.0
@@ -36,7 +39,7 @@ MAX_PATIENCE = 86_400.0
 
 def account_of(provider: str) -> str:
     """Name the account of all that one provider is paid."""
-    return f"provider {provider}"
+    return f"{OF_PROVIDER}{provider}"
 
 
 class Spending:
@@ -78,7 +81,7 @@ class Spending:
 
     def is_of_market(self, account: str) -> bool:
         """Tell whether an account holds a cap of the market, which no caller may close."""
-        return account in self._of_market
+        return account in self._of_market or account.startswith(OF_PROVIDER)
 
     def close_account(self, account: str) -> None:
         """Close an account that was opened for somebody who had gone."""
@@ -137,14 +140,11 @@ class Spending:
 
         Raises `LedgerDown` where it cannot be told now.
         """
-        found = Resolve(reservation.number, "yes" if is_paid else "no", cost if is_paid else None)
+        found = Resolve(reservation.number, "yes" if is_paid else "no", cost if is_paid else None, as_found=True)
         await self._wait_for_late(until=self._context.now() + HOUSEKEEPING)
         try:
-            await self._ledger.ask(found, timeout=HOUSEKEEPING)
-        except Permanent:
-            # Somebody was as quick; if he has said that it was not paid, he did not know.
-            if is_paid:
-                self.book(reservation, "yes", cost)
+            with suppress(Permanent):
+                await self._ledger.ask(found, timeout=HOUSEKEEPING)
         except (RuntimeFault, JournalFailed) as fault:
             raise LedgerDown(str(fault)) from fault
 

@@ -8,6 +8,9 @@ from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
+from actors.admission import line_of
 from actors.bandit import ScoreAnswer, after_score
 from actors.book import Book
 from actors.breaker import isolate, release
@@ -16,6 +19,7 @@ from actors.errors import CallFailed, Permanent, Unclassified
 from actors.events import RequestEnded
 from actors.gateways import Gateways
 from actors.job import Job
+from actors.learned_limit import LearnedLimit
 from actors.ledger import HolderRestarted, Ledger
 from actors.ledger_requests import GetHeld, GetStatement, Resolve, SetCap, Unsettled
 from actors.market import Market
@@ -172,6 +176,8 @@ class Supervisor(
     @handles(OpenAccount, concurrent=MAX_REQUESTS, borrows=True)
     async def open_account(self, message: OpenAccount) -> str:
         """Open an account with the ledger, and return its name."""
+        if message.name is not None and self.spending.is_of_market(message.name):
+            raise Permanent(f"account {message.name!r} is of the market, which opens it itself; take another name")
         return await self.spending.pass_on(message)
 
     @handles(CloseAccount, concurrent=MAX_REQUESTS, borrows=True)
@@ -226,6 +232,8 @@ class Supervisor(
         provider = self.pipeline.answers.scored(message)
         if provider is None:
             raise Permanent(f"no answer to request {message.request_id!r} is remembered; name its provider")
+        if message.service not in self.providers.named(provider).listing.provider.services:
+            raise Permanent(f"{provider!r} does not offer {message.service!r}, and is not scored for it")
         bandits = self.pipeline.bandits
         bandits[message.service] = after_score(
             bandits.get(message.service, NEW_BANDIT), provider, message.score, now=self.context.now()
@@ -243,7 +251,10 @@ class Supervisor(
         """Release a provider by hand."""
         target = self.providers.named(message.provider)
         self._isolated.discard(target.name)
+        # Whoever releases it knows better, also than what it said itself.
+        target.state = msgspec.structs.replace(target.state, learned=LearnedLimit())
         self.providers.become(target, release(target.state.breaker))
+        self.lines.wake_all(line_of(target.name))
 
     @handles(GetStatus, concurrent=100)
     async def status(self, message: GetStatus) -> tuple[TargetStatus, ...]:

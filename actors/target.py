@@ -71,7 +71,7 @@ class Target:
 
     def timeout(self, listing: Listing) -> float:
         """Return the seconds to give one attempt: what was configured, or less where a repetition costs nothing."""
-        if listing.provider.price > 0 and self.idempotent == "no":
+        if (self.paid or listing.provider.price > 0) and self.idempotent == "no":
             # Cut off early, such a call may have been paid all the same, and then nobody knows.
             return listing.timeout
         return self.state.answers.seconds(configured=listing.timeout)

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 import msgspec
 
+from actors.checks import check_count, check_text
 from actors.classification import classify
 from actors.cut import CallTimedOut, Cuts
 from actors.errors import CallFailed
-from actors.limit_headers import HeardLimit  # noqa: TC001 - msgspec resolves this annotation when it decodes
+from actors.limit_headers import HeardLimit
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -69,8 +71,21 @@ class ProviderReply(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.cost is not None and type(self.cost) is not int:
             raise TypeError(f"cost must be a whole number of micro-units or None, got {self.cost!r}; see to_micros")
-        if self.wire_calls < 0:
-            raise ValueError(f"wire_calls must be >= 0 requests, got {self.wire_calls}")
+        if type(self.wire_calls) is not int or self.wire_calls < 0:
+            raise ValueError(f"wire_calls must be >= 0 requests, and whole, got {self.wire_calls!r}")
+        if self.weights or self.limits or type(self.weights) is not dict or type(self.limits) is not tuple:
+            check_told(self.weights, self.limits)
+
+
+def check_told(weights: object, limits: object) -> None:
+    """Raise for what cannot be what a call has used of limits, or was told of them."""
+    if not isinstance(weights, Mapping):
+        raise TypeError(f'weights must be like {{"tokens": 870}}, got {weights!r:.100}')
+    for dimension, weight in cast("Mapping[object, object]", weights).items():
+        check_text("a dimension of weights", dimension)
+        check_count(f"the weight in {dimension}", weight, least=0)
+    if not isinstance(limits, tuple) or not all(isinstance(one, HeardLimit) for one in cast("tuple[object]", limits)):
+        raise TypeError(f"limits must be a tuple of HeardLimit, got {limits!r:.100}")
 
 
 def check_declared(paid: object, idempotent: object) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from actors.checks import check_count
 from runtime.deadline import current_deadline, earlier
 
 if TYPE_CHECKING:
@@ -34,13 +36,13 @@ class WaitingRoom(Generic[T]):
     def __init__(
         self, max_waiting: int, *, give_back: Callable[[T], None], left: Callable[[], None] | None = None
     ) -> None:
-        if max_waiting < 0:
-            raise ValueError(f"max_waiting must be >= 0 callers, got {max_waiting}")
+        check_count("max_waiting", max_waiting, least=0, unit="callers")
         self.max_waiting = max_waiting
         self._give_back = give_back
         self._left = left
-        # A dictionary, because it keeps the order of arrival and lets anybody leave from the middle.
-        self.line: dict[Waiter[T], None] = {}
+        # A dictionary, because it keeps the order of arrival and lets anybody leave from the middle; and this one finds
+        # its first at once also after many have left.
+        self.line: OrderedDict[Waiter[T], None] = OrderedDict()
         """Who waits; to be looked at only."""
         self._first_expiry = math.inf
         """Nobody's deadline is earlier, so that whoever comes to a full room rarely has to look at each."""

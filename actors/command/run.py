@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from actors.batch import Done, Failed, budget_exhausted, robust_batch
+from actors.batch import Done, Failed, robust_batch
 from actors.command.bad_input import one_line
 from actors.command.display import report_text
 from actors.command.interrupts import Interrupts
@@ -20,6 +20,7 @@ from actors.errors import AllProvidersFailed, BudgetExceeded, CallFailed
 from actors.events import BreakerClosed, BreakerHalfOpened, BreakerOpened
 from actors.money import Micros, to_micros, usd
 from actors.requests import SmartRequest
+from actors.spending import RUN
 from actors.supervisor import Supervisor
 from runtime import ActorSystem, Event, RuntimeFault
 
@@ -33,8 +34,10 @@ if TYPE_CHECKING:
     from actors.command.progress import Progress
     from actors.command.requests_file import RequestLine
 
-BATCH = "run"
+BATCH = "batch"
 """The account that `--budget` caps, as errors name it."""
+CAPS = (BATCH, RUN)
+"""The accounts whose end is that of the whole run; the second has the budget of the market."""
 
 
 class Run:
@@ -49,8 +52,8 @@ class Run:
         # would take equal idempotency keys for that.
         self.name = secrets.token_hex(8)
         self.under_way: dict[str, RequestLine] = {}
-        self.unaffordable: Micros | None = None
-        """The least amount that the budget has refused for good."""
+        self.refused: BudgetExceeded | None = None
+        """How a budget of the whole run has refused the least amount for good."""
 
     async def requests(self) -> AsyncGenerator[SmartRequest]:
         """Yield what is to be asked, until the run is stopped; what nobody can be paid for is written off at once."""
@@ -58,8 +61,8 @@ class Run:
         for number, line in enumerate(self.plan.requests, start=1):
             if self.interrupts.stop.is_set():
                 return
-            if self.unaffordable is not None and (needed := self.cheapest(line)) >= self.unaffordable:
-                error = BudgetExceeded(needed=needed, available=0, cap=BATCH)
+            if self.refused is not None and (needed := self.cheapest(line)) >= self.refused.needed:
+                error = BudgetExceeded(needed=needed, available=self.refused.available, cap=self.refused.cap)
                 self.write(result_line(line.id, Failed(number, line, error), cost=0, attempts=0))
                 await asyncio.sleep(0)
                 continue
@@ -88,9 +91,9 @@ class Run:
         line = self.under_way.pop(request_id)
         ended = self.tally.take(request_id)
         cost, attempts = (ended.event.cost, ended.event.attempts) if ended is not None else (0, 0)
-        if not isinstance(outcome, Done) and budget_exhausted(outcome, BATCH):
-            refused = _least_refused(outcome.error)
-            self.unaffordable = refused if self.unaffordable is None else min(self.unaffordable, refused)
+        if not isinstance(outcome, Done):
+            refusals = [one for one in (self.refused, *_refusals_in(outcome.error)) if one is not None]
+            self.refused = min(refusals, key=lambda one: one.needed, default=None)
         self.write(
             result_line(line.id, outcome, cost=cost, attempts=attempts), doubt=None if ended is None else ended.doubt
         )
@@ -111,14 +114,15 @@ class Run:
         """Return what the process should end with."""
         if self.interrupts.exit_code is not None:
             return self.interrupts.exit_code
-        if self.unaffordable is not None:
+        if self.refused is not None:
             return 3
         return 0 if self.tally.statuses["done"] == self.tally.requests else 1
 
 
-def _least_refused(error: Exception) -> Micros:
+def _refusals_in(error: Exception) -> list[BudgetExceeded]:
+    """Return how the budgets of the whole run have refused an item."""
     refusals = [error, *(error.refused if isinstance(error, AllProvidersFailed) else ())]
-    return min(one.needed for one in refusals if isinstance(one, BudgetExceeded) and one.cap == BATCH)
+    return [one for one in refusals if isinstance(one, BudgetExceeded) and one.cap in CAPS]
 
 
 def _cut_off(line: RequestLine, ended: Ended) -> ResultLine:
@@ -184,7 +188,7 @@ async def _make_run(plan: Plan, results: OutputFile, progress: Progress) -> tupl
             # Not of one request but of the engine itself, such as a supervisor that crashed.
             ending = "failed"
             progress.warn(f"error: the run was stopped by {type(error).__name__}: {one_line(str(error))}")
-    exhausted = run.unaffordable is not None
+    exhausted = run.refused is not None
     return code, tally.report(now=loop.time(), ending=ending, budget_exhausted=exhausted)
 
 
@@ -198,7 +202,7 @@ async def _serve(run: Run, progress: Progress) -> None:
         if text := breaker_note(event):
             progress.note(f"{loop.time() - started:.1f} s: {text}")
 
-    async with ActorSystem(BATCH, seed=options.seed) as system, ticking(progress, tally):
+    async with ActorSystem("run", seed=options.seed) as system, ticking(progress, tally):
         system.events.subscribe(Event, tally.receive)
         system.events.subscribe(Event, narrate)
         supervisor = system.spawn(lambda: Supervisor(run.plan.market), name="supervisor")

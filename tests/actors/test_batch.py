@@ -35,7 +35,6 @@ from actors import (
     smart_request,
     to_micros,
 )
-from actors.batch import budget_exhausted
 from runtime import IMMEDIATELY, Actor, ActorSystem, Supervision, handles
 
 if TYPE_CHECKING:
@@ -286,9 +285,8 @@ async def test_a_batch_tells_that_its_money_is_used_up():
             came = [outcome async for outcome in outcomes]
         failed = [one for one in came if isinstance(one, Failed)]
         assert len(failed) == 5
-        assert all(budget_exhausted(one, "mine") for one in failed)
-        assert not any(budget_exhausted(one, "mine") for one in came if isinstance(one, Done))
-        assert not any(budget_exhausted(one, "another") for one in came)
+        refusals = [one.error for one in failed]
+        assert all(isinstance(one, BudgetExceeded) and one.cap == "mine" for one in refusals)
 
 
 @pytest.mark.parametrize("seed", range(10))
