@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from actors.admission import Admitted, line_of, settle
-from actors.choosing import Choice, Choosing
+from actors.choosing import MONEY_LOOK, Choice, Choosing
 from actors.errors import Attempt, BudgetExceeded, CallFailed, ConnectionFailed, OutcomeUnknown, Permanent
 from actors.events import BreakerHalfOpened, CallEnded, Hedged, Rerouted, Retried
 from actors.gateway import Sending
@@ -80,6 +80,8 @@ class Attempts:
             raise job.failure(refusal) from refusal
         if isinstance(reservation, BudgetExceeded):
             reservation.may_come = reservation.may_come and not waits
+            if not job.broke:
+                job.broke_until = self._now() + MONEY_LOOK
             job.refused[target.name] = job.broke[target.name] = reservation
             return None
         admitted = self._still_admitted(job, choice)
@@ -168,6 +170,7 @@ class Attempts:
         job.last = name
         job.calls += 1
         target.calls += 1
+        target.used_at = admitted.permit.admitted
 
     async def _check_first(
         self, job: Job, target: Target, admitted: Admitted, reservation: Reservation

@@ -28,10 +28,12 @@ MAX_REMEMBERED = 1_000
 class Candidates:
     """Those who were found and fit, by name; `listings` are as found, and their prices hold for whoever has them."""
 
-    __slots__ = ("_checked_ill", "_ranked", "found", "listings", "targets")
+    __slots__ = ("_checked_ill", "_ranked", "found", "listings", "targets", "used_at")
 
     def __init__(self, found: Found, listings: Iterable[Listing], targets: Mapping[str, Target]) -> None:
         self.found = found
+        self.used_at = 0.0
+        """When a request last asked for them, in loop time."""
         self.listings = {listing.provider.name: listing for listing in listings}
         self.targets = {name: targets[name] for name in self.listings}
         self._checked_ill = [

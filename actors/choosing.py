@@ -88,7 +88,7 @@ class Choosing:
         if first is None or now >= job.deadline:
             return choice
         if isinstance(choice, Wait):
-            return Wait(choice.lines, min(choice.until, now + MONEY_LOOK))
+            return Wait(choice.lines, min(choice.until, job.broke_until))
         return choice or Choice(job.candidates.targets[first], now)
 
     def _refused(self, job: Job, name: str, admission: Full | Later | Never, lines: dict[Line, None]) -> float:

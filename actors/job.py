@@ -52,6 +52,8 @@ class Job:
         self.refused: dict[str, NotAdmitted | Full | Later | Never] = {}
         self.broke: dict[str, BudgetExceeded] = {}
         """Those for whom there was no money when it was last asked for."""
+        self.broke_until = 0.0
+        """When to ask for it again, in loop time: not whenever somebody leaves a line, or all who wait would do so."""
         self.attempts: list[Attempt] = []
         self.calls = self.under_way = 0
         self.last = ""

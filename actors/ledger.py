@@ -140,11 +140,7 @@ class Ledger(
             self._watch(holder)
         try:
             for name, cap in self.caps.items():
-                # What a book says of its caps is newer than what the factory was given, but for one of an earlier run.
-                if not ((self.is_shared or name in self.opened) and self.book.is_open(name)):
-                    self.recovered.discard(name)
-                    self._open(name, cap)
-                    self._opened(name)
+                self._open_by_config(name, cap)
         except BaseException:
             self._close_journal()  # An instance that could not start is not stopped either.
             raise
@@ -342,6 +338,19 @@ class Ledger(
             self._enter(self.book.open(name, cap=cap, at=time.time()))
         elif self.book.statement(name).cap != cap:
             self._set_cap(name, cap)
+
+    def _open_by_config(self, name: str, cap: Micros | None) -> None:
+        """Open an account that the factory names, or give it this cap where it is of an earlier run."""
+        outlives = self.is_shared or self.journal_path is not None
+        if (outlives and name in self.opened) or (self.is_shared and self.book.is_open(name)):
+            return  # What has become of it in this run is newer, also that it was closed.
+        self.recovered.discard(name)
+        try:
+            self._open(name, cap)
+        except Permanent as refusal:
+            self.context.log.warning("{}", refusal)  # It can still be resolved, as everything else goes on.
+            return
+        self._opened(name)
 
     def _opened(self, name: str) -> str | asyncio.Future[str]:
         """Note, once it is written, that an account is of this run, and return its name, now or then."""

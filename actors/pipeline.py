@@ -84,7 +84,8 @@ class Pipeline:
                 reply = await self._attempts.last_resort(job)
             elif isinstance(choice, Wait):
                 await self._lines.wait(job.place, choice)
-                job.broke.clear()
+                if self._now() >= job.broke_until:
+                    job.broke.clear()
                 continue
             else:
                 reply = await self._attempts.make(job, choice)

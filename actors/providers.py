@@ -31,8 +31,12 @@ if TYPE_CHECKING:
     from runtime import Context
 
 
+FORGET_AFTER = 3600.0
+"""Seconds after which a provider is forgotten that no request has found any more, and how often they are looked for."""
+
+
 class Providers:
-    """Every provider that was ever listed, by name, and what becomes of it."""
+    """Every provider that is listed, or was lately, by name, and what becomes of it."""
 
     def __init__(
         self,
@@ -56,6 +60,9 @@ class Providers:
         self._lines = lines
         self._remembered: dict[int, Candidates] = {}
         """By the identity of what was found, which each of them keeps alive."""
+        self._always = frozenset(by_name)
+        """Those whom the market itself lists."""
+        self._look_at = context.now() + FORGET_AFTER
 
     def named(self, name: str) -> Target:
         """Return one provider; raise `Permanent` where there is none of that name."""
@@ -66,18 +73,21 @@ class Providers:
 
     def candidates(self, found: Found, needs: Requirement, service: str) -> Candidates:
         """Return who may serve a request; raise `NoProvider` where nobody of those found can take its input."""
+        now = self._context.now()
+        if now >= self._look_at:
+            self._forget(now)
         known = self._remembered.get(id(found))
-        if known is not None and needs is NO_REQUIREMENT:
-            return known
-        listings = fitting(found, needs, service)
-        for listing in found.listings:
-            self._list(listing)
-        made = Candidates(found, listings, self.by_name)
-        if needs is NO_REQUIREMENT:
+        if known is None:
+            for listing in found.listings:
+                self._list(listing)
+            known = Candidates(found, found.listings, self.by_name)
             if len(self._remembered) >= MAX_REMEMBERED:
                 self._remembered.clear()
-            self._remembered[id(found)] = made
-        return made
+            self._remembered[id(found)] = known
+        known.used_at = now
+        if needs is NO_REQUIREMENT:
+            return known
+        return Candidates(found, fitting(found, needs, service), self.by_name)
 
     def eased_in(self, candidates: Candidates) -> Iterator[str]:
         """Name the providers that have just come back, and whose part of the requests this one is not of."""
@@ -120,6 +130,20 @@ class Providers:
                 self._gateways.close(target)  # It would go on to count by the old one.
             target.relist(listing)
             self._lines.wake(line_of(name))
+        target.used_at = self._context.now()
+
+    def _forget(self, now: float) -> None:
+        """Let go of those whom no request has found for long: of their gateways, breakers and figures."""
+        self._look_at, since = now + FORGET_AFTER, now - FORGET_AFTER
+        self._remembered = {key: one for key, one in self._remembered.items() if one.used_at > since}
+        kept = {name for one in self._remembered.values() for name in one.listings} | self._always
+        for name, target in tuple(self.by_name.items()):
+            if name in kept or name in self._isolated or target.used_at > since or target.state.under_way:
+                continue
+            self._gateways.close(target)
+            if not isinstance(target.state.breaker, Closed):
+                self._context.events.publish(BreakerClosed(provider=name))  # There is nothing left that it would close.
+            del self.by_name[name]
 
     def _isolate_again(self, target: Target) -> None:
         if target.name in self._isolated:

@@ -47,6 +47,8 @@ class Target:
         self.probe_check = ProbeCheck()
         self.is_unwell = False
         """Whether the check before the last probe failed."""
+        self.used_at = 0.0
+        """When it was last listed anew, or called, in loop time."""
         self.calls = self.failures = self.trips = self.spent = 0
 
     @property

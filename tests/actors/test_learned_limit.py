@@ -413,3 +413,14 @@ def test_whatever_a_header_holds_is_read_as_numbers_or_left_out(headers):
         state = after_headers(state, [said], 0.0)
     assert state.wait(0.0) < math.inf
     assert state.rate(0.0) > 0
+
+
+def test_microseconds_since_1970_are_a_moment_too():
+    assert parse_reset(f"{int(NOW.timestamp() * 1_000_000) + 5_000_000}", now=NOW) == pytest.approx(5.0)
+
+
+def test_nobody_is_left_alone_for_longer_than_an_hour_because_it_says_so():
+    assert after_throttled(LearnedLimit(), 0.0, 1e9).wait(0.0) == pytest.approx(3600.0, abs=10.0)
+    assert after_unpaid(LearnedLimit(), 0.0, 1e9).wait(0.0) == pytest.approx(3600.0, abs=10.0)
+    heard = after_headers(LearnedLimit(), [HeardLimit(remaining=0.0, reset=1e9)], 0.0)
+    assert heard.wait(0.0) == 3600.0

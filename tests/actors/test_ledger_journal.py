@@ -373,6 +373,55 @@ async def test_an_account_whose_opener_goes_while_it_is_written_down_is_closed_a
             await figures(ledger, "new")
 
 
+async def test_a_cap_that_could_not_be_written_is_not_taken_for_one_that_was_set(tmp_path):
+    async with ActorSystem("bank") as system:
+        ledger, _ = spawn(system, tmp_path / "l.db")
+        await ledger.ask(OpenAccount(name="mine", cap=1000), timeout=1)
+    async with ActorSystem("bank") as system:
+        ledger, made = spawn(system, tmp_path / "l.db")
+        await figures(ledger)
+        journal: Any = made[0].writer.journal
+        journal._file = FullDisk(journal._file)
+        with pytest.raises(JournalFailed):
+            await ledger.ask(OpenAccount(name="mine", cap=100), timeout=1)
+        await asyncio.sleep(10)
+        assert len(made) == 2
+        assert await ledger.ask(OpenAccount(name="mine", cap=100), timeout=1) == "mine"
+        assert (await ledger.ask(GetStatement("mine"), timeout=1)).cap == 100
+
+
+async def test_an_account_that_was_closed_and_holds_money_still_does_not_keep_a_program_from_starting(tmp_path):
+    for is_first in (True, False):
+        async with ActorSystem("bank") as system:
+            ledger, made = spawn(system, tmp_path / "l.db")
+            if is_first:
+                ledger.tell(BookCall(await reserve(ledger, "a"), "held"))
+                await ledger.ask(CloseAccount(name="batch"), timeout=1)
+                cell: Any = ledger.recipient
+                cell.failed(RuntimeError("made to crash"), None)
+                await asyncio.sleep(10)
+                assert len(made) == 2
+            (held,) = await ledger.ask(GetHeld(), timeout=1)
+            with pytest.raises(Permanent, match="account 'batch'"):
+                await reserve(ledger, "b")
+    assert held.key == "a"
+
+
+async def test_who_closes_an_account_is_told_what_was_written(tmp_path):
+    async with ActorSystem("bank") as system:
+        ledger, made = spawn(system, tmp_path / "l.db")
+        first = await reserve(ledger, "a")
+        closing = asyncio.create_task(ledger.ask(CloseAccount(name="batch"), timeout=5))
+        await asyncio.sleep(0.1)
+        journal: Any = made[0].writer.journal
+        journal._file = FullDisk(journal._file)
+        ledger.tell(BookCall(first))
+        with pytest.raises(JournalFailed):
+            await closing
+        await asyncio.sleep(10)
+        assert await figures(ledger) == (0, 100, 0)
+
+
 class FullDisk:
     """Stands for the file once nothing can be written to it any more."""
 

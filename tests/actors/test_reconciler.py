@@ -501,3 +501,122 @@ async def test_a_call_of_an_earlier_run_is_found_out_also_after_the_request_that
             with pytest.raises((OutcomeUnknown, StillUnsettled)):
                 await smart_request(supervisor, service="s", input="x", timeout=0.7, idempotency_key="order 17")
             assert await settled_at_last(ledger) == ((10, 0) if door is silent else (0, 8))
+
+
+# A request that is asked for again under its key.
+
+
+class Down(Telling):
+    """Breaks off every call and cannot be asked, until it is well; then it knows which calls have run."""
+
+    def __init__(self, name: str, **terms: Any) -> None:
+        super().__init__(name, None, breaks=1, **terms)
+
+    async def look_up(self, call: ProviderCall, *, timeout: float) -> Any:  # noqa: ASYNC109 - of `LooksUp`.
+        self.asked_at.append(asyncio.get_running_loop().time())
+        if asyncio.get_running_loop().time() < 2.0:
+            raise OSError("not now")
+        return Answered(ProviderReply(output=self.name, cost=10)) if len(self.calls) > 1 else NeverRan()
+
+
+class StoppableDown(Down):
+    """Takes its time to answer, and calls off whatever is under way."""
+
+    cancelled = 0
+
+    async def look_up(self, call: ProviderCall, *, timeout: float) -> Any:  # noqa: ASYNC109 - as above.
+        found = await super().look_up(call, timeout=timeout)
+        return UnderWay() if isinstance(found, Answered) else found
+
+    async def cancel(self, call: ProviderCall, *, timeout: float) -> Any:  # noqa: ASYNC109 - of `Cancels`.
+        self.cancelled += asyncio.get_running_loop().time() > 2.0
+        return UnderWay()
+
+
+@pytest.mark.parametrize("kind", [Down, StoppableDown])
+async def test_what_was_found_and_made_anew_is_neither_looked_up_nor_booked_once_more(kind: type[Down]):
+    alder = kind("alder")
+    async with desk(alder.listing(), budget="0.000015") as one:
+        with pytest.raises(OutcomeUnknown):
+            await one.request(idempotency_key="order 17", timeout=0.7)
+        await asyncio.sleep(2.0)
+        assert (await one.request(idempotency_key="order 17")).cost == 10
+        looked_up = len(alder.asked_at)
+        await asyncio.sleep(1000.0)
+        assert (await one.settled("run"), await one.held()) == (10, [])
+        assert (len(alder.calls), len(alder.asked_at)) == (2, looked_up)
+        assert one.of(Overcharged) == []
+        assert getattr(alder, "cancelled", 0) == 0
+
+
+async def test_a_repetition_under_its_key_is_free_whatever_was_paid_to_others_before():
+    async def charge_for_nothing(_call: ProviderCall) -> Any:
+        raise Unclassified("a wrong answer, which was charged", provider="cedar", charged="yes")
+
+    cedar = Listing(
+        provider=Provider(name="cedar", services={"s"}, price=5),
+        transport=lambda: FunctionTransport(charge_for_nothing, paid=True, idempotent="no", provider="cedar"),
+    )
+    alder = Door("alder", idempotent="key")
+    async with desk(cedar, alder.listing()) as one:
+        result = await one.request()
+        assert (result.output, result.cost) == ("alder", 15)
+        assert (await one.settled(), await one.held()) == (15, [])
+
+
+@pytest.mark.parametrize("others", [True, False])
+async def test_who_honours_keys_is_asked_again_before_others_are_paid_besides(others: bool, tmp_path: Path):  # noqa: FBT001
+    alder, birch = Door("alder", breaks=9, idempotent="key"), Door("birch", breaks=0)
+    market = Market(
+        providers=[alder.listing(), *([birch.listing(price=20)] if others else [])], retry=Retry(max_retries=0)
+    )
+    for is_first in (True, False):
+        alder.breaks = 9 if is_first else 0
+        async with ActorSystem("desk", seed=1) as system:
+            ledger = system.spawn(lambda: Ledger(journal=tmp_path / "run.db"))
+            supervisor = system.spawn(lambda ledger=ledger: Supervisor(market, ledger=ledger))
+            if is_first:
+                with pytest.raises(OutcomeUnknown):
+                    await smart_request(supervisor, service="s", input="x", strategy="cheapest", idempotency_key="k")
+            else:
+                result = await smart_request(
+                    supervisor,
+                    service="s",
+                    input="x",
+                    strategy="cheapest",
+                    idempotency_key="k",
+                    on_unknown="pay_again",
+                )
+                assert (result.output, result.cost) == ("alder", 10)
+                assert await settled_at_last(ledger) == (0, 10)
+    assert birch.calls == []
+
+
+async def test_others_may_be_paid_besides_somebody_who_is_not_listed_any_more(tmp_path: Path):
+    alder, birch = Door("alder"), Door("birch", breaks=0)
+    for door, on_unknown in ((alder, "hold"), (birch, "hold"), (birch, "pay_again")):
+        market = Market(providers=[door.listing()])
+        async with ActorSystem("desk", seed=1) as system:
+            ledger = system.spawn(lambda: Ledger(journal=tmp_path / "run.db"))
+            supervisor = system.spawn(lambda market=market, ledger=ledger: Supervisor(market, ledger=ledger))
+            asking = smart_request(
+                supervisor, service="s", input="x", idempotency_key="order 17", on_unknown=on_unknown
+            )
+            if on_unknown == "pay_again":
+                assert (await asking).output == "birch"
+                assert await settled_at_last(ledger) == (10, 10)
+            else:
+                with pytest.raises((OutcomeUnknown, StillUnsettled)):
+                    await asking
+
+
+@pytest.mark.parametrize("name", ["run", "provider alder", "provider anybody"])
+async def test_nobody_opens_the_accounts_that_the_market_keeps(name: str):
+    alder = Door("alder", breaks=0)
+    async with desk(alder.listing(), budget="0.000025") as one:
+        with pytest.raises(Permanent, match="is of the market, which opens it itself; take another name"):
+            await one.supervisor.ask(OpenAccount(name=name), timeout=1.0)
+        for _ in range(2):
+            await one.request()
+        with pytest.raises(BudgetExceeded):
+            await one.request()

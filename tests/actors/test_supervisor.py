@@ -1585,3 +1585,50 @@ async def test_who_was_isolated_by_hand_stays_so_when_the_supervisor_restarts():
         assert (await smart_request(supervisor, service="s", input="x")).output == "b"
         await supervisor.ask(Release(provider="a"), timeout=1.0)
         assert (await smart_request(supervisor, service="s", input="x", strategy="cheapest")).output == "a"
+
+
+async def test_who_is_released_by_hand_is_asked_at_once_whatever_it_has_said():
+    a = Script(Throttled("slow down", provider="a", retry_after=1e6), "done")
+    async with staged(offer("a", a), retry=Retry(max_retries=0)) as stage:
+        with pytest.raises(AllProvidersFailed):
+            await stage.request()
+        with pytest.raises(RateLimited):
+            await stage.request()
+        await stage.ref.ask(Isolate(provider="a"), timeout=1.0)
+        await stage.ref.ask(Release(provider="a"), timeout=1.0)
+        assert (await stage.request()).output == "done"
+
+
+async def test_a_provider_that_nobody_lists_any_more_is_forgotten_and_its_gateway_stopped():
+    closed: list[str] = []
+
+    class Door(FunctionTransport):
+        async def aclose(self) -> None:
+            closed.append(str(self.provider))
+
+    async def answer(call: ProviderCall) -> str:
+        if call.provider == "0-bad":
+            raise flaky("0-bad")
+        return "done"
+
+    async def registry(_service: str) -> list[Listing]:
+        hour = int(now() // 3600)
+        return [
+            Listing(
+                provider=Provider(name=name, services={"s"}, price=price),
+                transport=lambda name=name: Door(answer, paid=False, idempotent="nature", provider=name),
+            )
+            for price, name in enumerate([f"{hour}-bad", f"{hour}-good"])
+        ]
+
+    async with staged(offer("fixed", Script()), registry=registry, retry=Retry(max_retries=0)) as stage:
+        for _ in range(6 * 60):  # For six hours, once a minute.
+            assert (await stage.request(strategy="cheapest")).output == "done"
+            await asyncio.sleep(60.0)
+        names = {*stage.actor.targets}
+        assert {"fixed", "5-bad", "5-good"} <= names
+        assert names.isdisjoint({"0-bad", "0-good", "1-bad", "2-good", "3-bad"})
+        assert {"0-bad", "0-good", "3-bad"} <= {*closed}
+        assert stage.of(BreakerOpened)[0].provider == "0-bad"
+        assert "0-bad" in [event.provider for event in stage.of(BreakerClosed)]
+        await stage.assert_at_rest()

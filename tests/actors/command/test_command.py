@@ -76,6 +76,20 @@ def test_budget_exhausted_is_3_and_not_a_cent_over(market):
     assert market.report["budget_exhausted"] is True
 
 
+@pytest.mark.parametrize("options", [[], ["--budget", "1"]], ids=["alone", "with --budget"])
+def test_so_it_is_where_the_market_has_the_budget(market, options):
+    market = market()
+    file = market.folder / "market.toml"
+    file.write_text('budget = "0.007"\n' + file.read_text())
+    market.ask(50)
+    done = market.run(*options, "--report", "report.json")
+    assert done.returncode == 3
+    assert [line["status"] for line in market.results].count("done") == 7
+    assert market.charged == 7_000
+    assert market.report["budget_exhausted"] is True
+    assert "of the run budget is left" in market.results[-1]["error"]
+
+
 @pytest.mark.parametrize(
     ("content", "facts"),
     [
