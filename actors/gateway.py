@@ -9,7 +9,7 @@ import msgspec
 
 from actors.cancelled import is_being_cancelled
 from actors.classification import classify
-from actors.errors import BulkheadFull, CallFailed
+from actors.errors import BulkheadFull, CallFailed, Permanent
 from actors.reconciliation import Cancels, Finding, LooksUp, is_finding, is_reply
 from actors.transport import ProviderCall, ProviderReply, check_told
 from runtime import Actor, Request, handles
@@ -151,13 +151,15 @@ class ProviderGateway(Actor[Call | PromptCall | CheckHealth | LookUp | CallOff])
     @handles(LookUp, concurrent=MAX_CONCURRENCY)
     async def look_up(self, message: LookUp) -> Finding:
         """Look a call up."""
-        assert isinstance(self.transport, LooksUp)  # noqa: S101 - nobody else is asked.
+        if not isinstance(self.transport, LooksUp):
+            raise Permanent(f"the transport to {self.listing.provider.name!r} cannot look up calls")
         return await self._find(self.transport.look_up(message.call, timeout=message.timeout), message.timeout)
 
     @handles(CallOff, concurrent=MAX_CONCURRENCY)
     async def call_off(self, message: CallOff) -> Finding:
         """Call a call off."""
-        assert isinstance(self.transport, Cancels)  # noqa: S101 - nobody else is asked.
+        if not isinstance(self.transport, Cancels):
+            raise Permanent(f"the transport to {self.listing.provider.name!r} cannot call off calls")
         return await self._find(self.transport.cancel(message.call, timeout=message.timeout), message.timeout)
 
     async def _find(self, finding: Awaitable[Finding], timeout: float) -> Finding:  # noqa: ASYNC109 - as `check`.

@@ -149,7 +149,10 @@ class HttpTransport:
         self.ends_when_cancelled = wire is None
         """As httpx does; of a wire that somebody brought, nobody knows."""
         self._url = _checked_url(url)
-        self._health_url = self._url.join(health_path)
+        try:
+            self._health_url = self._url.join(health_path)
+        except (httpx.InvalidURL, TypeError) as error:
+            raise ValueError(f"health_path {health_path!r:.100} cannot be joined to {url}: {error}") from error
         self._pool_size = max_connections + 1
         self._max_reply_bytes = max_reply_bytes
         self._headers = _checked_headers(headers or {})

@@ -364,6 +364,7 @@ class Cell(Handling):
                     self.engine.interceptors.intercept(actor)
             if actor.starts_async:
                 self.task = self.engine.create_task(self._begin_in_task(), name=f"{self.name} starts")
+                self.task.add_done_callback(self._never_begun, context=self.engine.context)
                 return
             actor.started()
             self.begun = True
@@ -375,6 +376,12 @@ class Cell(Handling):
                 self._begun()
             elif self.task is None:
                 self.rest()
+
+    def _never_begun(self, starting: asyncio.Task[None]) -> None:
+        """End an instance whose start was cancelled before its first step."""
+        if self.task is starting:
+            self.task = None
+            self.broken_off(asyncio.CancelledError(), None, starting)
 
     async def _begin_in_task(self) -> None:
         task = self.task
@@ -513,7 +520,9 @@ class Cell(Handling):
         children = self._children is not None and self._children.by_name
         lanes = self.lanes is not None and self.lane_tasks()
         if self.task is not None or lanes or self.later or children or self.actor.stops_async:
-            self.lifecycle = self.engine.create_task(self._wind_down_in_task(), name=f"{self.name} ends")
+            ending = self.lifecycle = self.engine.create_task(self._wind_down_in_task(), name=f"{self.name} ends")
+            # Who cancels all tasks, as `asyncio.run` does after a `sys.exit`, may come before its first step.
+            ending.add_done_callback(self._never_wound_down, context=self.engine.context)
             return
         try:
             if self.begun:
@@ -544,6 +553,14 @@ class Cell(Handling):
                 await self._finish({hook: None})
         finally:
             self.lifecycle = None
+            self._gone()
+
+    def _never_wound_down(self, ending: asyncio.Task[None]) -> None:
+        """End at once an instance whose orderly end was cancelled before it began."""
+        if self.lifecycle is ending:
+            self.lifecycle = None
+            if self._children is not None:
+                self._children.kill_all()
             self._gone()
 
     async def _run_stopped(self) -> None:
@@ -603,7 +620,9 @@ class Cell(Handling):
         if self.later is not None:
             self.later = None
         self.phase = AWAITING_RESTART
-        self._children = None
+        if self._children is not None:
+            self._children.forget_group()
+            self._children = None
         self._drop_timers()
         self.unpark()
         if self.stashed is not None:

@@ -159,11 +159,15 @@ class Children:
             self._named += 1
         return name
 
-    async def stop_all(self) -> None:
-        """Stop the children one by one, the last started first, each within its own limit."""
+    def forget_group(self) -> None:
+        """Restart no group of children any more."""
         if self._regroup is not None:
             self._regroup.cancel()
             self._regroup = None
+
+    async def stop_all(self) -> None:
+        """Stop the children one by one, the last started first, each within its own limit."""
+        self.forget_group()
         # Nobody is added any more: an actor that is ending spawns no children.
         for child in reversed(tuple(self.by_name.values())):
             child.request_stop()

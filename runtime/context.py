@@ -55,7 +55,12 @@ class Spawner(Protocol):
     """Whatever starts actors: a system, or the context of an actor, which then supervises them."""
 
     def spawn(
-        self, factory: Callable[[], Actor[M]], *, name: str | None = None, mailbox: Mailbox = DEFAULT_MAILBOX
+        self,
+        factory: Callable[[], Actor[M]],
+        *,
+        name: str | None = None,
+        mailbox: Mailbox = DEFAULT_MAILBOX,
+        restart: Restart = Restart.TRANSIENT,
     ) -> ActorRef[M]:
         """Start an actor; see `ActorSystem.spawn`."""
         ...

@@ -33,7 +33,18 @@ class Cancellable(Protocol):
 class Ask:
     """A request in flight. It is settled once, by whichever comes first: answer, error, deadline, cancellation."""
 
-    __slots__ = ("deadline", "error", "handling", "message", "progress", "reroutes", "tick", "value", "waiter")
+    __slots__ = (
+        "answerer",
+        "deadline",
+        "error",
+        "handling",
+        "message",
+        "progress",
+        "reroutes",
+        "tick",
+        "value",
+        "waiter",
+    )
 
     def __init__(self, message: Any, deadline: float) -> None:
         self.message = message
@@ -45,6 +56,8 @@ class Ask:
         self.error: BaseException | None = None
         self.waiter: asyncio.Future[None] | None = None
         self.handling: Cancellable | None = None
+        self.answerer: Any = None
+        """The cell that gave the answer, who may not be the one that was asked."""
 
     def answer(self, value: Any) -> bool:
         """Settle with a value; False where the asker has given up, and the value is unclaimed."""

@@ -49,6 +49,10 @@ class EventStream:
 
     def subscribe(self, event_type: type[E], receive: Callable[[E], None] | ActorRef[E]) -> Subscription:
         """Call `receive`, or tell it where it is a ref, for each event of this type from now on."""
+        if not (isinstance(event_type, type) and issubclass(event_type, Event)):
+            raise TypeError(f"an event stream is subscribed to by a class of events, got {event_type!r:.100}")
+        if not (callable(receive) or hasattr(receive, "tell")):
+            raise TypeError(f"events go to a function or to the ref of an actor, got {receive!r:.100}")
         call: Callable[[Any], None] = receive if callable(receive) else receive.tell
         subscription = Subscription(self, event_type, call)
         self._subscriptions.append(subscription)

@@ -320,7 +320,7 @@ class Handling(Inbox):
         item, message = message, told(message)
         deadline = deadline_of(item)
         handler = self.actor.handlers[type(message)]
-        if deadline is not None and deadline < self.engine.turn_began:
+        if deadline is not None and deadline < self.engine.loop.time():
             self.bury(message, DeadReason.EXPIRED)
         elif handler is None:
             self.bury(message, DeadReason.UNHANDLED)
@@ -350,16 +350,23 @@ class Handling(Inbox):
             return
         if not isinstance(message, Request) or isawaitable(answer) != asyncio.isfuture(answer):
             raise wrong_answer(self.path, message, answer)
-        if asyncio.isfuture(answer):
-            answer.cancel()
-        else:
+        if not asyncio.isfuture(answer):
             self.unclaimed(message, answer)
+            return
+
+        def settle(done: asyncio.Future[Any]) -> None:
+            if not done.cancelled() and done.exception() is None:
+                self.unclaimed(message, done.result())
+
+        answer.add_done_callback(settle, context=self.engine.context)
+        answer.cancel()
 
     def _handle_request(self, ask: Ask) -> Coroutine[Any, Any, None] | None:
         if ask.progress is not WAITING:
             self.bury(ask, DeadReason.EXPIRED if ask.progress is Progress.EXPIRED else DeadReason.CANCELLED)
             return None
-        if ask.deadline < self.engine.turn_began:
+        # The time of the turn stands still while a handler of this actor is awaited.
+        if ask.deadline < (self.engine.turn_began if self.task is None else self.engine.loop.time()):
             ask.expire()
             self.bury(ask, DeadReason.EXPIRED)
             return None
@@ -416,27 +423,29 @@ class Handling(Inbox):
             raise wrong_answer(self.path, ask.message, answer)
         elif isinstance(answer, Stashed):
             ask.put_back()
-        elif not ask.answer(answer):
+        else:
+            ask.answerer = self
+            if ask.answer(answer):
+                return
             if ask.handling is not None:
                 self.engine.events.publish(CancellationIgnored(self.ref, ask.message))
             self.unclaimed(ask.message, answer)
 
     def _answer_later(self, ask: Ask, future: asyncio.Future[Any]) -> None:
         """Answer when the future is done; the actor goes on, and the asker's giving up cancels the future."""
-        if ask.progress is not RUNNING:
-            future.cancel()
-            return
         if self.later is None:
             self.later = {}
         later = self.later
         later[future] = ask
-        ask.handling = future
+        if ask.progress is RUNNING:
+            ask.handling = future
 
         def settle(done: asyncio.Future[Any]) -> None:
             later.pop(done, None)
             if done.cancelled():
                 ask.fail(self._crashed(ask.message, None))
             elif (error := done.exception()) is None:
+                ask.answerer = self
                 if not ask.answer(done.result()):
                     self.unclaimed(ask.message, done.result())
             elif isinstance(error, Refusal):
@@ -448,6 +457,8 @@ class Handling(Inbox):
                 ask.fail(self._crashed(ask.message, error))
 
         future.add_done_callback(settle, context=self.engine.context)
+        if ask.progress is not RUNNING or self.phase is not ALIVE:
+            future.cancel()  # Nobody waits for it, or it would be answered by an instance that is no more.
 
     def _start_in_lane(self, handler: Handler, item: Any) -> None:
         lane = self._lane_of(handler)

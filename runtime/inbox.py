@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from runtime.engine import Engine
     from runtime.ref import ActorRef
 
+LONGEST = 1e12
+"""Seconds: whoever may wait that long waits for ever, and no clock could tell when that is over."""
 NO_MAIL: deque[Any] = deque(maxlen=0)
 """Stands in for the queue of an actor that never had mail; an empty deque of its own would cost 760 bytes."""
 
@@ -204,8 +206,8 @@ class Inbox:
 
     async def ask(self, message: Any, timeout: float) -> Any:  # noqa: ASYNC109, C901, PLR0912 - one coroutine is faster than two.
         """Take a request and wait for its answer; see `ActorRef.ask`."""
-        if not 0 < timeout < inf:
-            raise ValueError(f"timeout must be a finite number of seconds > 0, got {timeout}")
+        if not 0 < timeout < LONGEST:
+            raise ValueError(f"timeout must be a finite number of seconds > 0 (and < {LONGEST:g}), got {timeout}")
         engine = self.engine
         now = engine.loop.time()
         deadline = now + timeout
@@ -238,7 +240,7 @@ class Inbox:
                 await ask.waiter
             except asyncio.CancelledError:
                 if not ask.cancel() and ask.error is None:
-                    self.unclaimed(message, ask.value)
+                    (ask.answerer or self).unclaimed(message, ask.value)
                 raise
             finally:
                 engine.deadlines.discard(ask)

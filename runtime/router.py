@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from runtime.actor import Actor
 from runtime.cell import Cell
-from runtime.envelope import told
+from runtime.envelope import Ask, told
 from runtime.errors import ActorStopped
 from runtime.events import DeadReason
 from runtime.handling import ALIVE
@@ -112,7 +112,14 @@ class Router:
         home.admit()
         while home.queue:
             item = home.queue.popleft()
-            self._pass_on(item, self.pick(told(item)))
+            try:
+                chosen = self.pick(told(item))
+            except Exception as error:  # noqa: BLE001 - of the user's routing; who asks a moment later is told it too.
+                if isinstance(item, Ask):
+                    item.fail(error)
+                home.bury(item, DeadReason.POISON)
+            else:
+                self._pass_on(item, chosen)
             home.admit()
 
     def _pass_on(self, item: Any, chosen: Recipient | None) -> None:
@@ -186,12 +193,23 @@ def pool(
 
     A `factory` that raises does so when the pool starts, which is a crash of the pool.
     """
-    if size < 1:
-        raise ValueError(f"size must be >= 1 worker, got {size}")
-    front = Router(routing or LeastBusy())
+    if type(size) is not int or size < 1:
+        raise ValueError(f"size must be >= 1 worker, got {size!r}")
+    if not isinstance(mailbox, Mailbox):
+        raise TypeError(f"mailbox must be a Mailbox, got {mailbox!r:.100}")
+    if not isinstance(supervision, Supervision):
+        raise TypeError(f"supervision must be a Supervision, got {supervision!r:.100}")
+    front = Router(checked(routing) or LeastBusy())
     home: ActorRef[Any] = spawner.spawn(lambda: Pool(front, factory, size, mailbox, supervision), name=name)
     front.move_in(home)
     return home
+
+
+def checked(routing: Routing | None) -> Routing | None:
+    """Return a routing as it is; raise `TypeError` for what cannot choose."""
+    if routing is not None and (isinstance(routing, type) or not callable(getattr(routing, "choose", None))):
+        raise TypeError(f"routing must be one that chooses, such as RoundRobin(), got {routing!r:.100}")
+    return routing
 
 
 def router(
@@ -202,7 +220,7 @@ def router(
     `spawner` is a system or an actor's context; `routing` is `RoundRobin` by default. Routees that have ended are
     passed over; when all have, the ref behaves as that of a stopped actor.
     """
-    front = Router(routing or RoundRobin(), routees)
+    front = Router(checked(routing) or RoundRobin(), routees)
     home: ActorRef[Any] = spawner.spawn(lambda: Hub(front), name=name)
     front.move_in(home)
     return home

@@ -13,6 +13,7 @@ from runtime.actor import Actor, handles
 from runtime.events import DeadLetter, DeadReason
 from runtime.mailbox import Mailbox
 from runtime.messages import Message
+from runtime.supervision import Restart
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
@@ -97,7 +98,10 @@ async def outlet(
     """
     out, messages = anyio.create_memory_object_stream[Any](0)
     with out, messages:
-        ref: ActorRef[Any] = spawner.spawn(lambda: Outlet(out), name=name, mailbox=Mailbox(capacity=capacity))
+        # Never restarted: the stream ends with it.
+        ref: ActorRef[Any] = spawner.spawn(
+            lambda: Outlet(out), name=name, mailbox=Mailbox(capacity=capacity), restart=Restart.TEMPORARY
+        )
         try:
             yield ref, messages
         finally:

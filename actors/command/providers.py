@@ -39,6 +39,8 @@ async def check(listing: Listing, *, timeout: float) -> Checked:  # noqa: ASYNC1
         await transport.check(timeout=timeout)
     except CallFailed as error:
         problem = one_line(str(error))
+    except Exception as error:  # noqa: BLE001 - whatever it is, it concerns this provider, and not the table.
+        problem = one_line(f"{type(error).__name__}: {error}")
     finally:
         latency = loop.time() - started
         await transport.aclose()

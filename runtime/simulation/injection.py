@@ -113,11 +113,11 @@ class Injection:
 
     def hold(self, cell: Any, until: float) -> None:
         """Let an actor have no turn before a certain time."""
-        self._held[cell] = until
+        self._held[cell] = max(until, self._held.get(cell, until))
         loop = self._simulation.loop
         for task in unfinished(loop):
             if task is cell.task or task in cell.lane_tasks():
-                loop.held[task] = until
+                loop.held[task] = max(until, loop.held.get(task, until))
 
     def is_held(self, runnable: Any, engine: SimulatedEngine) -> bool:
         """Tell whether an actor has to stand still, and if so let it come back later."""

@@ -17,8 +17,8 @@ class RestartIntensity(msgspec.Struct, frozen=True, kw_only=True):
     within: float = 5.0
 
     def __post_init__(self) -> None:
-        if self.max_restarts < 0:
-            raise ValueError(f"max_restarts must be >= 0, got {self.max_restarts}")
+        if type(self.max_restarts) is not int or self.max_restarts < 0:
+            raise ValueError(f"max_restarts must be >= 0, got {self.max_restarts!r}")
         if not self.within > 0:
             raise ValueError(f"within must be > 0 seconds, got {self.within}")
 

@@ -55,8 +55,12 @@ class Reroute(msgspec.Struct, frozen=True, kw_only=True):
     when: Callable[[Exception], bool] = always
 
     def __post_init__(self) -> None:
-        if self.max_times < 1:
-            raise ValueError(f"max_times must be >= 1, got {self.max_times}")
+        if type(self.max_times) is not int or self.max_times < 1:
+            raise ValueError(f"max_times must be >= 1, got {self.max_times!r}")
+        if not (isinstance(self.to, str) or hasattr(self.to, "recipient")):
+            raise TypeError(f"to must be the name of a child or the ref of an actor, got {self.to!r:.100}")
+        if not callable(self.when):
+            raise TypeError(f"when must be a function of the error, got {self.when!r:.100}")
 
 
 class Supervision(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,6 +75,15 @@ class Supervision(msgspec.Struct, frozen=True, kw_only=True):
     backoff: Backoff = Backoff()
     decide: Callable[[Exception], Directive] = restart_always
     reroute: Reroute | None = None
+
+    def __post_init__(self) -> None:
+        for name, kind in (("strategy", Strategy), ("intensity", RestartIntensity), ("backoff", Backoff)):
+            if not isinstance(getattr(self, name), kind):
+                raise TypeError(f"{name} must be a {kind.__name__}, got {getattr(self, name)!r:.100}")
+        if not callable(self.decide):
+            raise TypeError(f"decide must be a function of the error, got {self.decide!r:.100}")
+        if self.reroute is not None and not isinstance(self.reroute, Reroute):
+            raise TypeError(f"reroute must be a Reroute or None, got {self.reroute!r:.100}")
 
 
 DEFAULT_SUPERVISION = Supervision()

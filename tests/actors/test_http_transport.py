@@ -508,3 +508,8 @@ def test_the_password_of_a_url_is_not_shown():
 def test_a_pool_needs_a_connection():
     with pytest.raises(ValueError, match="max_connections must be >= 1, got 0"):
         HttpTransport("alder", "http://host/", paid=False, idempotent="no", max_connections=0)
+
+
+def test_a_health_path_that_is_none_is_refused_where_the_door_is_made():
+    with pytest.raises(ValueError, match=r"health_path .* cannot be joined to http:"):
+        HttpTransport("acme", "http://127.0.0.1/", paid=False, idempotent="no", health_path="/\n")

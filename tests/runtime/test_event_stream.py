@@ -214,3 +214,12 @@ async def test_the_line_of_a_failing_hook_says_so(lines: list[Any]):
         await asyncio.sleep(0)
     assert [one["message"] for one in lines] == ["s/a failed in a hook"]
     assert issubclass(ActorFailed, Event)
+
+
+async def test_what_is_no_class_of_events_or_nobody_is_refused():
+    async with ActorSystem() as system:
+        for wrong in ("DeadLetter", int, None):
+            with pytest.raises(TypeError, match="a class of events"):
+                system.events.subscribe(wrong, print)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        with pytest.raises(TypeError, match="a function or to the ref of an actor, got None"):
+            system.events.subscribe(DeadLetter, None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

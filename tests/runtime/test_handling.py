@@ -15,9 +15,11 @@ from runtime import (
     ActorEnded,
     ActorFailed,
     ActorRef,
+    ActorStopped,
     ActorSystem,
     AskTimeout,
     CancellationIgnored,
+    DeadLetter,
     DeadReason,
     ExitReason,
     Mailbox,
@@ -858,3 +860,63 @@ async def test_a_handler_left_behind_does_not_touch_the_instance_after_it(actor:
         assert asyncio.get_running_loop().time() == 101.0
         assert [one.log for one in instances] == [["old"], ["mail", "beside"]]
         assert len(failures) == 1
+
+
+class Promising(Lender):
+    """Returns its answers as futures, in various ways."""
+
+    @handles(Lease)
+    async def lease(self, message: Lease) -> int:
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(abs(message.seconds))
+        if message.seconds >= 0:
+            future.set_result(self.lend())
+        return future  # type: ignore[return-value]  # pyright: ignore[reportReturnType]
+
+
+@pytest.mark.parametrize("told", [True, False])
+async def test_an_answer_in_a_future_that_is_done_goes_back_where_nobody_waits_for_it(told: bool):  # noqa: FBT001
+    """G12."""
+    async with ActorSystem() as system:
+        instance, ref = spawn(system, Promising())
+        if told:
+            ref.tell(Lease(1.0))
+        else:
+            with pytest.raises(AskTimeout):
+                await ref.ask(Lease(9.0), timeout=1.0)
+        await asyncio.sleep(2.0)
+        assert [answer for _, answer in instance.back] == [1]
+
+
+@pytest.mark.parametrize("end", ["stop", "crash"])
+async def test_a_future_that_an_actor_gives_while_it_ends_keeps_nobody_waiting(end: str):
+    """G8: what is asked is answered or fails, also by the last message of an instance."""
+    async with ActorSystem(log=False) as system:
+        _, ref = spawn(system, Promising())
+        asking = asyncio.create_task(ref.ask(Lease(-0.5), timeout=60.0))
+        await asyncio.sleep(0.1)
+        if end == "stop":
+            ref.stop()
+        else:
+            cell: Any = ref.recipient
+            cell.failed(RuntimeError("made to crash"), None)
+        with pytest.raises((ActorCrashed, ActorStopped)):
+            await asking
+        assert asyncio.get_running_loop().time() < 5.0
+
+
+async def test_mail_that_is_overdue_is_not_handled_however_long_the_handler_before_it_took(recorded):
+    """G5."""
+    async with ActorSystem() as system:
+        dead = recorded(system, DeadLetter)
+        instance, ref = spawn(system, StubbornLender())
+        asking = asyncio.create_task(ref.ask(Lease(1.0), timeout=9.0))
+        await asyncio.sleep(0.1)
+        late = asyncio.create_task(ref.ask(Lease(0.0), timeout=0.85))
+        assert await asking == 1
+        with pytest.raises(AskTimeout):
+            await late
+        await turns()
+        assert instance.lent == 1
+        assert [one.reason for one in dead] == [DeadReason.EXPIRED]

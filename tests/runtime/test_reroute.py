@@ -238,3 +238,28 @@ async def test_a_when_that_raises_loses_no_asker(waits: bool, recorded):  # noqa
         with pytest.raises(ActorCrashed, match="ValueError"):
             await ref.ask(Get(1), timeout=1.0)
         assert {type(failure.error) for failure in failures} == {KeyError, ValueError}
+
+
+async def test_an_answer_whose_asker_goes_in_the_same_turn_goes_back_to_whoever_gave_it():
+    """G12: not to the actor that was asked, whose handler crashed."""
+    back: list[str] = []
+
+    class Returning(Good):
+        def unclaimed(self, request: Any, answer: Any) -> None:
+            back.append("good")
+
+        @handles(Get)
+        def get(self, message: Get) -> int:
+            asking.cancel()
+            return message.number
+
+    class AlsoReturning(Bad):
+        def unclaimed(self, request: Any, answer: Any) -> None:
+            back.append("bad")
+
+    async with ActorSystem(supervision=rerouting("good"), log=False) as system:
+        system.spawn(Returning, name="good")
+        asking = asyncio.create_task(system.spawn(AlsoReturning).ask(Get(1), timeout=9.0))
+        await asyncio.sleep(1)
+        assert asking.cancelled()
+        assert back == ["good"]

@@ -14,6 +14,7 @@ from runtime import (
     ActorSystem,
     Backoff,
     ConsistentHash,
+    DeadLetter,
     DeadReason,
     LeastBusy,
     Mailbox,
@@ -373,3 +374,30 @@ async def test_an_error_matters_only_where_nobody_answers():
             await ask_first([failing, failing], Who(), timeout=1.0)
         with pytest.raises(ValueError, match="at least one actor"):
             await ask_first([], Who(), timeout=1.0)
+
+
+async def test_what_could_not_be_a_pool_is_refused_where_it_is_made():
+    async with ActorSystem() as system:
+        for terms, problem in (
+            ({"size": 2.5}, "size must be >= 1 worker"),
+            ({"size": 1, "mailbox": "x"}, "mailbox must be a Mailbox"),
+            ({"size": 1, "supervision": "x"}, "supervision must be a Supervision"),
+            ({"size": 1, "routing": "x"}, "routing must be one that chooses"),
+            ({"size": 1, "routing": RoundRobin}, "routing must be one that chooses"),
+        ):
+            with pytest.raises((TypeError, ValueError), match=problem):
+                pool(system, Actor, **terms)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="routing must be one that chooses"):
+            router(system, [system.spawn(Actor)], routing="x")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+async def test_mail_for_which_the_routing_raises_is_a_dead_letter_and_its_asker_is_told(recorded):
+    """G3: also what came before the pool was up."""
+    async with ActorSystem(log=False) as system:
+        dead = recorded(system, DeadLetter)
+        ref = pool(system, Worker, size=2, routing=ConsistentHash(lambda message: message.missing))
+        asking = asyncio.create_task(ref.ask(Who(), timeout=5.0))
+        ref.tell(Who())
+        with pytest.raises(AttributeError, match="missing"):
+            await asking
+        assert [one.reason for one in dead] == [DeadReason.POISON]  # What was told, when the pool was not up yet.

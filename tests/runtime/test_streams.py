@@ -7,7 +7,22 @@ import asyncio
 import pytest
 from aiostream import pipe
 
-from runtime import Actor, ActorStopped, ActorSystem, Mailbox, Message, Refusal, Request, feed, handles, outlet, through
+from runtime import (
+    IMMEDIATELY,
+    Actor,
+    ActorStopped,
+    ActorSystem,
+    Mailbox,
+    Message,
+    Refusal,
+    Request,
+    Strategy,
+    Supervision,
+    feed,
+    handles,
+    outlet,
+    through,
+)
 
 
 class Item(Message):
@@ -169,3 +184,18 @@ async def test_stopping_the_actor_behind_an_outlet_ends_the_iteration():
         ref.tell(Item(1))
         asyncio.get_running_loop().call_later(5, ref.stop)
         assert [message async for message in messages] == [Item(1)]
+
+
+async def test_an_outlet_that_is_restarted_with_its_group_has_ended():
+    together = Supervision(strategy=Strategy.ONE_FOR_ALL, backoff=IMMEDIATELY)
+
+    class Fragile(Actor):
+        @handles(Item)
+        def item(self, message: Item) -> None:
+            raise ValueError
+
+    async with ActorSystem(supervision=together, log=False) as system, outlet(system) as (ref, messages):
+        system.spawn(Fragile).tell(Item(1))
+        assert [one async for one in messages] == []
+        with pytest.raises(ActorStopped):
+            await ref.send(Item(2))

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime import ExitReason, Restart, RestartIntensity, Strategy
+from runtime import ExitReason, Reroute, Restart, RestartIntensity, Strategy, Supervision
 from runtime.supervision import calls_for_restart, ended_by, restart_set
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @pytest.mark.parametrize(
@@ -80,3 +84,20 @@ def test_no_window_ever_holds_more_restarts_than_the_intensity(most: int, within
 def test_an_intensity_that_makes_no_sense_is_refused(options: dict[str, float], message: str):
     with pytest.raises(ValueError, match=message):
         RestartIntensity(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (lambda: Supervision(strategy="one_for_all"), "strategy must be a Strategy, got 'one_for_all'"),
+        (lambda: Supervision(intensity=3), "intensity must be a RestartIntensity, got 3"),
+        (lambda: Supervision(backoff=1.0), "backoff must be a Backoff, got 1.0"),
+        (lambda: Supervision(decide="restart"), "decide must be a function"),
+        (lambda: Supervision(reroute="b"), "reroute must be a Reroute or None"),
+        (lambda: Reroute(to=5), "to must be the name of a child or the ref of an actor, got 5"),
+        (lambda: Reroute(to="b", when=True), "when must be a function"),
+    ],
+)
+def test_a_policy_of_the_wrong_type_is_refused_where_it_is_made(make: Callable[[], object], problem: str):
+    with pytest.raises(TypeError, match=problem):
+        make()

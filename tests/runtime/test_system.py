@@ -23,6 +23,7 @@ from runtime import (
     Message,
     Request,
     RestartIntensity,
+    Strategy,
     Supervision,
     SystemClosed,
     handles,
@@ -447,3 +448,78 @@ def test_what_ends_the_program_leaves_the_run_queue_in_order(error: type[BaseExc
         runner.run(run())
     name = "quitting-2" if is_async else "quittingsync-2"
     assert log == ["stopped", "done", f"<ActorRef system/{name} running, 1 restarts>", "stopped"]
+
+
+class Quits(Actor):
+    """Ends the program; its own end takes a task."""
+
+    @handles(Later)
+    def later(self, message: Later) -> Any:
+        raise SystemExit
+
+    async def stopped(self) -> None:
+        await asyncio.sleep(1.0)
+
+
+class QuitsWithChild(Actor):
+    later = Quits.later
+
+    def started(self) -> None:
+        self.context.spawn(Worker)
+
+
+class QuitsLater(QuitsWithChild):
+    @handles(Later)
+    async def later(self, message: Later) -> Any:
+        await asyncio.sleep(0.01)
+        raise SystemExit
+
+
+@pytest.mark.parametrize("actor", [Quits, QuitsWithChild, QuitsLater])
+def test_what_ends_the_program_ends_it_also_where_all_tasks_are_cancelled_before_they_begin(actor: type[Actor]):
+    """G9: `asyncio.run` cancels what an actor's end has begun, and waits for the rest."""
+
+    async def run() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+        async with ActorSystem(log=False) as system:
+            system.spawn(actor).tell(Later())
+            await asyncio.sleep(60)
+
+    with pytest.raises(SystemExit), asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        runner.run(run())
+
+
+async def test_a_start_that_is_cancelled_before_it_begins_ends_the_actor():
+    """G9."""
+
+    class Slow(Actor):
+        async def started(self) -> None:
+            await asyncio.sleep(60)
+
+    async with ActorSystem(log=False) as system:
+        before = asyncio.all_tasks()
+        ref = system.spawn(Slow)
+        while not (starting := asyncio.all_tasks() - before):  # noqa: ASYNC110 - until it is there, and no turn more.
+            await asyncio.sleep(0)
+        for task in starting:
+            task.cancel()
+        await asyncio.sleep(1)
+        assert "ended" in repr(ref)
+
+
+async def test_no_group_of_children_is_restarted_once_their_system_has_been_left(leftovers):
+    """G9."""
+
+    class Crashing(Actor):
+        @handles(Later)
+        def later(self, message: Later) -> Any:
+            raise ValueError
+
+    group = Supervision(strategy=Strategy.ONE_FOR_ALL, backoff=Backoff(initial=30.0, jitter=0.0))
+    async with ActorSystem(supervision=group, log=False) as system:
+        refs = [system.spawn(Crashing) for _ in range(2)]
+        refs[0].tell(Later())
+        await asyncio.sleep(1)
+        for ref in refs:
+            ref.stop()
+    assert leftovers() == []

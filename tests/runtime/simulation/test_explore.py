@@ -56,7 +56,15 @@ def test_an_exploration_that_ends_well_counts_its_runs(processes: int) -> None:
     found = explore(failing_from(1000), seeds=(seed for seed in range(50)), processes=processes)
     assert (found.runs, found.seconds) == (50, 50.0)
     assert found.steps > 50
-    assert explore(failing_from(0), seeds=[]).runs == 0
+
+
+@pytest.mark.parametrize(
+    ("seeds", "problem"),
+    [([], "at least one seed"), ([2**63 - 1], "from 0 to"), ([1, 2**64], "from 0 to"), (range(-1, 5), "from 0 to")],
+)
+def test_seeds_that_nothing_would_be_tested_with_are_refused(seeds: Any, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        explore(failing_from(0), seeds=seeds, processes=1)
 
 
 class Outage(Fault, frozen=True, kw_only=True):

@@ -503,3 +503,19 @@ def test_random_faults_are_decided_by_the_seed_and_every_kind_comes_up() -> None
         "SlowSystem",
         "CancelTask",
     }
+
+
+@pytest.mark.parametrize("hangs", [[(2, 8), (3, 1)], [(3, 1), (2, 8)]])
+def test_one_hang_does_not_shorten_another(hangs: list[tuple[float, float]]) -> None:
+    seen: list[Any] = []
+
+    async def scenario() -> None:
+        async with ActorSystem("house", log=False) as system:
+            ref = system.spawn(lambda: Sync(seen), name="one")
+            await asyncio.sleep(3.5)
+            ref.tell(Note(1))
+            await asyncio.sleep(20)
+
+    faults = [Hang(at=at, lasts=lasts, actor="house/one") for at, lasts in hangs]
+    Simulation(faults=faults).run(scenario)
+    assert [at for _, at in seen] == [10.0]
