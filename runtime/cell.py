@@ -195,16 +195,11 @@ class Cell(Handling):
             check_name(name, "an actor's")
             if name in children.by_name:
                 raise NameTaken(f"{self.path}/{name}")
-        try:
-            actor = factory()
-        except TypeError:
-            if callable(factory):
-                raise
-            raise TypeError(f"spawn takes an Actor class or a function that makes one, got {factory!r}") from None
-        if not isinstance(actor, Actor) or actor.bound_to is not None:
-            raise no_new_actor(factory, actor)
+        actor = made_by(factory)
         if name is None:
             name = children.new_name(actor.kind)
+        elif name in children.by_name:  # The factory has spawned one of that name itself.
+            raise NameTaken(f"{self.path}/{name}")
         if mailbox is DEFAULT_MAILBOX and restart is TRANSIENT and stop_timeout == DEFAULT_OPTIONS.stop_timeout:
             options = DEFAULT_OPTIONS
         else:
@@ -355,10 +350,7 @@ class Cell(Handling):
         try:
             actor = self.actor
             if self.stale:
-                actor = self.factory()
-                if not isinstance(actor, Actor) or actor.bound_to is not None:
-                    raise no_new_actor(self.factory, actor)
-                self.actor = actor
+                self.actor = actor = made_by(self.factory)
                 actor.bound_to = self
                 if self.engine.interceptors is not None:
                     self.engine.interceptors.intercept(actor)
@@ -702,8 +694,16 @@ def check_name(name: str, whose: str) -> None:
         raise ValueError(f"{whose} name must not be empty or contain '/', got {name!r}")
 
 
-def no_new_actor(factory: Callable[[], Any], made: object) -> TypeError:
-    """Make the error for a factory that does not give a new actor each time."""
-    if isinstance(made, Actor):
-        return TypeError(f"{factory!r} gave an actor that runs already; it must make a new one each time it is called")
-    return TypeError(f"spawn takes an Actor class or a function that makes one; {factory!r} made {made!r}")
+def made_by(factory: Callable[[], Any]) -> Actor[Any]:
+    """Return a new actor; raise `TypeError` for a factory that does not give one each time it is called."""
+    try:
+        made = factory()
+    except TypeError:
+        if callable(factory):
+            raise
+        raise TypeError(f"spawn takes an Actor class or a function that makes one, got {factory!r}") from None
+    if not isinstance(made, Actor):
+        raise TypeError(f"spawn takes an Actor class or a function that makes one; {factory!r} made {made!r}")
+    if made.bound_to is not None:
+        raise TypeError(f"{factory!r} gave an actor that runs already; it must make a new one each time it is called")
+    return made  # pyright: ignore[reportUnknownVariableType] - of whatever it handles.

@@ -18,15 +18,17 @@ E = TypeVar("E", bound=Event)
 class Subscription:
     """One subscriber of an event stream; `cancel` ends it, as does leaving it as a context manager."""
 
-    __slots__ = ("_stream", "event_type", "receive")
+    __slots__ = ("_stream", "event_type", "is_active", "receive")
 
     def __init__(self, stream: EventStream, event_type: type[Event], receive: Callable[[Any], None]) -> None:
         self._stream = stream
         self.event_type = event_type
         self.receive = receive
+        self.is_active = True
 
     def cancel(self) -> None:
         """End the subscription; a second call does nothing."""
+        self.is_active = False
         self._stream.remove(self)
 
     def __enter__(self) -> Self:

@@ -303,7 +303,9 @@ class Handling(Inbox):
                     if outcome is not None:
                         if self.senders:
                             self.admit()  # This message left room, and may take long.
-                        await outcome
+                        answer = await outcome
+                        if answer is not None:
+                            self._answer_nobody(told(message), answer)
                 except Refusal:
                     self.bury(message, DeadReason.REFUSED)
             self.admit()

@@ -83,7 +83,8 @@ class Registry:
         subscription = self._events.subscribe(Registered, receive_own)
         if isinstance(receive, ActorRef):
             self._listen()
-            self._subscribers.setdefault(receive, []).append(subscription)
+            others = [one for one in self._subscribers.get(receive, ()) if one.is_active]
+            self._subscribers[receive] = [*others, subscription]
         call(Registered(key, self.find(key)))
         return subscription
 

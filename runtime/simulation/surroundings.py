@@ -106,7 +106,7 @@ def closed(
     return refuse
 
 
-def clocks(now: Callable[[], float], me: int) -> list[tuple[Any, str, Callable[[], float]]]:
+def clocks(now: Callable[[], float], me: int) -> list[tuple[Any, str, Callable[..., Any]]]:
     """Return what stands in for the clocks of the machine."""
 
     def standing_in(name: str, begin: float, unit: float) -> Callable[[], float]:
@@ -120,16 +120,34 @@ def clocks(now: Callable[[], float], me: int) -> list[tuple[Any, str, Callable[[
 
         return clock
 
+    def taking_seconds(name: str) -> Callable[..., Any]:
+        """Stand in for a function that takes the time of now where it is given none."""
+        real = getattr(time, name)
+
+        def function(seconds: float | None = None, /) -> Any:
+            return real(EPOCH + now() if seconds is None and threading.get_ident() == me else seconds)
+
+        return function
+
+    real_strftime = time.strftime
+
+    def strftime(layout: str, moment: Any = None, /) -> str:
+        return real_strftime(layout, time.localtime() if moment is None else moment)
+
     return [
-        (time, name, standing_in(name, begin, unit))
-        for name, begin, unit in (
-            ("time", EPOCH, 1),
-            ("time_ns", EPOCH, 1e9),
-            ("monotonic", 0.0, 1),
-            ("monotonic_ns", 0.0, 1e9),
-            ("perf_counter", 0.0, 1),
-            ("perf_counter_ns", 0.0, 1e9),
-        )
+        *((time, name, taking_seconds(name)) for name in ("gmtime", "localtime", "ctime")),
+        (time, "strftime", strftime),
+        *(
+            (time, name, standing_in(name, begin, unit))
+            for name, begin, unit in (
+                ("time", EPOCH, 1),
+                ("time_ns", EPOCH, 1e9),
+                ("monotonic", 0.0, 1),
+                ("monotonic_ns", 0.0, 1e9),
+                ("perf_counter", 0.0, 1),
+                ("perf_counter_ns", 0.0, 1e9),
+            )
+        ),
     ]
 
 

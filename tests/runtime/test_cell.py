@@ -765,6 +765,18 @@ async def test_what_spawn_cannot_use_is_refused_to_the_caller():
         assert system.children == {}
 
 
+async def test_a_factory_that_spawns_one_of_its_own_name_is_refused_its_own():
+    async with ActorSystem() as system:
+
+        def make() -> Actor:
+            system.spawn(Actor, name="x")
+            return Actor()
+
+        with pytest.raises(NameTaken, match="system/x"):
+            system.spawn(make, name="x")
+        assert list(system.children) == ["x"]
+
+
 async def test_an_actor_that_ends_cannot_spawn():
     """G9."""
 

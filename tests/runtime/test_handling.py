@@ -339,6 +339,28 @@ async def test_an_answer_that_cannot_be_one_is_a_crash_of_which_the_asker_hears_
         assert asyncio.get_running_loop().time() == 0.0
 
 
+@pytest.mark.parametrize("is_async", [True, False])
+async def test_a_handler_of_what_is_told_that_returns_something_has_crashed(is_async: bool, recorded):  # noqa: FBT001
+    """G6: whoever returns an answer takes the message for a request."""
+
+    class Chatty(Actor):
+        @handles(Boom)
+        def boom(self, message: Boom) -> Any:
+            return 5
+
+    class ChattyInTask(Actor):
+        @handles(Boom)
+        async def boom(self, message: Boom) -> Any:
+            return 5
+
+    async with ActorSystem(log=False) as system:
+        failures = recorded(system, ActorFailed)
+        system.spawn(ChattyInTask if is_async else Chatty, restart=Restart.TEMPORARY).tell(Boom())
+        await asyncio.sleep(1)
+        (failure,) = failures
+        assert "cannot be an answer" in str(failure.error)
+
+
 @pytest.mark.parametrize("actor", [Slow, Wide])
 async def test_a_handler_whose_asker_gives_up_is_cancelled_and_the_actor_goes_on(actor: type[Journal], recorded):
     """G5, G12."""

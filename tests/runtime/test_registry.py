@@ -124,3 +124,11 @@ async def test_a_pool_is_registered_and_forgotten_like_an_actor():
         workers.stop()
         await workers.terminated()
         assert repr(system.registry) == "<Registry 0 keys, 0 actors>"
+
+
+async def test_a_subscription_that_was_cancelled_is_kept_by_nobody():
+    async with ActorSystem() as system:
+        ref = system.spawn(Actor)
+        for _ in range(100):
+            system.registry.subscribe(TRANSLATORS, ref).cancel()
+        assert len(system.registry._subscribers[ref]) == 1

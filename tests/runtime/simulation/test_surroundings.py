@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import calendar
 import gc
 import inspect
 import multiprocessing
@@ -206,10 +207,15 @@ def test_all_clocks_show_virtual_time() -> None:
             time.monotonic_ns() / 1e9,
             time.perf_counter(),
             time.perf_counter_ns() / 1e9,
+            calendar.timegm(time.gmtime()) - EPOCH,
+            time.mktime(time.localtime()) - EPOCH,
+            time.mktime(time.strptime(time.ctime())) - EPOCH,
+            time.mktime(time.strptime(time.strftime("%Y-%m-%d %H:%M:%S"), "%Y-%m-%d %H:%M:%S")) - EPOCH,
             asyncio.get_running_loop().time(),
         )
 
-    assert Simulation().run(scenario).result == pytest.approx((90.0,) * 7)
+    assert Simulation().run(scenario).result == pytest.approx((90.0,) * 11)
+    assert time.gmtime(0).tm_year == 1970
 
 
 def test_log_lines_bear_virtual_time_and_none_are_written_where_they_are_not_wanted() -> None:
