@@ -236,6 +236,8 @@ def parse_market(text: str, *, path: str = "market") -> Market:
         end = f"line {len(text.splitlines())}"
         where = where.removesuffix(")").replace("end of document", end)
         raise MarketError(path, where, f"not valid TOML: {what}") from error
+    except (ValueError, RecursionError) as error:
+        raise MarketError(path, "", f"beyond what can be read: {type(error).__name__}: {error}") from error
     reader = TableReader(path)
     reader.refuse_unknown(document, "", Market.__struct_fields__)
     return Market(

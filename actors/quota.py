@@ -18,7 +18,7 @@ REQUESTS = "requests"
 NO_WEIGHTS: Mapping[str, int] = {}
 
 
-class RateLimit(msgspec.Struct, frozen=True, kw_only=True):
+class RateLimit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`rate` units of `dimension` per second, of which `burst` may come at once.
 
     A unit is whatever the dimension counts: "requests", "tokens", or micro-units of money for "cost". No call may

@@ -157,6 +157,25 @@ def test_a_value_out_of_range_is_named_with_its_provider(line, message):
     assert problem_of(ALDER + line).startswith(f"providers[0]: {message}")
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            "limits = [{ dimension = 'tokens', rate = 5.0, bogus = 2 }]",
+            "providers[0].limits[0]: Object contains unknown",
+        ),
+        ("burst = 1" + "0" * 400, "providers[0]: burst must be at most 2^53"),
+        ("health_path = '/\x7f'", "not valid TOML"),
+        ('health_path = "/\\u0000"', "providers[0]: health_path"),
+        ("timeout = " + "9" * 5000, "beyond what can be read: ValueError"),
+        ("tags = " + "[" * 3000 + "]" * 3000, "beyond what can be read: RecursionError"),
+    ],
+    ids=["unknown", "huge", "unprintable", "no path", "endless", "deep"],
+)
+def test_what_is_absurd_is_named_too(line, message):
+    assert message in problem_of(ALDER + line)
+
+
 @pytest.mark.parametrize("key", ["name", "services", "url"])
 def test_a_missing_key_is_named(key):
     text = "\n".join(line for line in ALDER.splitlines() if not line.startswith(key))
