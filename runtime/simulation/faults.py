@@ -62,6 +62,11 @@ class Spell(Fault, frozen=True, kw_only=True):
         """Undo what `strike` did; called when its time is over."""
 
 
+def struck_nobody(fault: Fault, pattern: str, simulation: Simulation) -> None:
+    """Take down that a fault found nobody, as it does where its pattern is misspelt."""
+    simulation.trace.add("fault: found nobody", pattern, type(fault).__name__)
+
+
 # Actors.
 
 
@@ -90,6 +95,8 @@ class Crash(Fault, frozen=True, kw_only=True):
             crash = partial(cell.failed, InjectedCrash(f"{cell.path} was made to crash"), None)
             # A handler that injects it is in that context already.
             crash() if cell.engine.draining else cell.engine.context.run(crash)
+        else:
+            struck_nobody(self, self.actor, simulation)
         if self.times > 1:
             again = msgspec.structs.replace(self, at=simulation.now() + self.every, times=self.times - 1)
             simulation.injection.schedule(again)
@@ -101,9 +108,12 @@ class Hang(Spell, frozen=True, kw_only=True):
     actor: str
 
     def strike(self, simulation: Simulation) -> None:
-        for cell in simulation.injection.actors(self.actor):
+        found = simulation.injection.actors(self.actor)
+        for cell in found:
             simulation.trace.add("fault: hang", cell.ref, self.lasts)
             simulation.injection.hold(cell, self.at + self.lasts)
+        if not found:
+            struck_nobody(self, self.actor, simulation)
 
 
 # Mail.
@@ -242,6 +252,8 @@ class CancelTask(Fault, frozen=True, kw_only=True):
             task = simulation.injection.pick(found)
             simulation.trace.add("fault: cancel", task.get_name())
             task.cancel()
+        else:
+            struck_nobody(self, self.task, simulation)
 
 
 def random_faults(
