@@ -6,6 +6,7 @@ nearest of its bases that is; the last of those, like whatever leaves open wheth
 
 from __future__ import annotations
 
+import math
 from typing import Literal, TypeAlias, cast
 
 from actors.classification import classify, classify_status
@@ -102,9 +103,8 @@ def classify_agirails(error: Exception, *, provider: str, stage: Stage) -> CallF
             return Permanent(text, provider=provider, outcome="not_started")
         case "throttled":
             millis = cast("object", getattr(error, "retry_after_ms", None))
-            return Throttled(
-                text, provider=provider, retry_after=millis / 1000 if isinstance(millis, int | float) else None
-            )
+            wait = millis / 1000 if isinstance(millis, int | float) and 0 <= millis < math.inf else None
+            return Throttled(text, provider=provider, retry_after=wait)
         case "unknown" if stage == "locking":
             return OutcomeUnknown(text, provider=provider)
         case _:

@@ -340,14 +340,14 @@ class Attempts:
         """
         held = job.held
         assert held is not None  # noqa: S101 - the caller has looked.
-        may_be_repeated = job.repeats(held.target) and held.target.name not in job.tried
-        pays_again = job.message.on_unknown == "pay_again" and not may_be_repeated
+        pays_again = job.message.on_unknown == "pay_again"
         finding = None
         if self._now() < job.deadline:
             finding = await self._reconciler.find_out(held, until=self._now() if pays_again else job.deadline)
         if finding is not None:
             return job.found(finding)
-        if pays_again:
+        may_be_repeated = job.repeats(held.target) and held.target.name not in job.tried
+        if pays_again and not may_be_repeated:
             self._reconciler.keep(held)
             job.held, job.may_pay_again, job.left_unknown = None, True, True
         return error

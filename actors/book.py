@@ -187,17 +187,25 @@ class Book(Postings):
     ) -> MoneySettled | MoneyReleased:
         """Enter what was found out about a call whose money is held; raises `Permanent` for any other.
 
-        `as_found` that it was paid is entered also where it was released lately. Not where another call under its key
-        was paid, or is open: then that is what was found, because whoever looks up asks by the key.
+        `as_found` that it was paid is entered also where it was released lately. Not where the same provider was paid
+        for another call under its key, or has one open: then that is what was found, for who looks up asks by the key.
         """
         record = self._records.get(number)
         late = self._released.get(number) if as_found and charged == "yes" else None
-        if late is not None and late.key not in self._paid and not self._by_key.get(late.key):
+        if late is not None and not self._has_another(late):
             return self._settle(late, cost, at)
         if record is None or not record.is_held:
             what = "is under way" if record is not None else "is not held, or no more"
             raise Permanent(f"reservation {number} {what}; ask GetHeld which are held")
         return self._settle(record, cost, at) if charged == "yes" else self._release(record, at)
+
+    def _has_another(self, record: Record) -> bool:
+        """Tell whether the provider of a released reservation was paid, or may be, for another call under its key."""
+        paid = self._paid.get(record.key)
+        others = self._by_key.get(record.key, ())
+        return (paid is not None and paid[1] == record.provider) or any(
+            one.provider == record.provider for one in others
+        )
 
     def take_back(self, reservation: Reservation, *, at: float) -> Booked | None:
         """Undo a reservation that its asker never got, so that no call was made. None where it has ended."""

@@ -54,6 +54,8 @@ class Job:
         """Those for whom there was no money when it was last asked for."""
         self.broke_until = 0.0
         """When to ask for it again, in loop time: not whenever somebody leaves a line, or all who wait would do so."""
+        self.has_kept_broke = False
+        """Whether it was not asked for again although something else has changed."""
         self.attempts: list[Attempt] = []
         self.calls = self.under_way = 0
         self.last = ""

@@ -80,11 +80,17 @@ class Pipeline:
             choice = self._choosing.choose(job, names)
             if job.broke:
                 choice = self._choosing.or_for_money(job, names, choice)
+            if choice is None and job.broke and job.has_kept_broke:
+                # There is nobody else left, and money may have come back.
+                job.has_kept_broke = False
+                job.broke.clear()
+                continue
             if choice is None:
                 reply = await self._attempts.last_resort(job)
             elif isinstance(choice, Wait):
                 await self._lines.wait(job.place, choice)
-                if self._now() >= job.broke_until:
+                job.has_kept_broke = self._now() < job.broke_until
+                if not job.has_kept_broke:
                     job.broke.clear()
                 continue
             else:

@@ -20,13 +20,14 @@ from actors.preflight import NO_REQUIREMENT
 from actors.target import Target
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from actors.breaker import BreakerState
     from actors.found import Found
     from actors.gateways import Gateways
     from actors.market import Listing, Market
     from actors.preflight import Requirement
+    from actors.reconciler import HeldCall
     from actors.waiting import WaitingLines
     from runtime import Context
 
@@ -47,12 +48,15 @@ class Providers:
         lines: WaitingLines,
         *,
         isolated: Collection[str] = (),
+        held: Callable[[], Iterable[HeldCall]] = tuple,
     ) -> None:
         self.by_name = by_name
         self._isolated = isolated
         """Those whom somebody has isolated by hand, whatever has become of their breakers since."""
         for target in by_name.values():
             self._isolate_again(target)
+        self._held = held
+        """The calls that are still to be found out about, for which gateways are needed."""
         self._breaker = market.breaker
         self._retries = market.retry_budget
         self._context = context
@@ -137,6 +141,7 @@ class Providers:
         self._look_at, since = now + FORGET_AFTER, now - FORGET_AFTER
         self._remembered = {key: one for key, one in self._remembered.items() if one.used_at > since}
         kept = {name for one in self._remembered.values() for name in one.listings} | self._always
+        kept |= {one.target.name for one in self._held()}
         for name, target in tuple(self.by_name.items()):
             if name in kept or name in self._isolated or target.used_at > since or target.state.under_way:
                 continue

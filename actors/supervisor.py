@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from actors.admission import line_of
-from actors.bandit import ScoreAnswer, after_score
+from actors.bandit import ScoreAnswer, after_score, without
 from actors.book import Book
 from actors.breaker import isolate, release
 from actors.discovery import Discovery, registry_of
@@ -52,6 +52,8 @@ if TYPE_CHECKING:
     from actors.page import Statement
     from runtime import Timer
 
+MAX_SCORED = 1_000
+"""The services whose providers are scored, and the providers of each before those that left are forgotten."""
 MAX_REQUESTS = 100_000
 """The requests that can be under way at the same time."""
 LEDGER_MAILBOX = Mailbox(capacity=1_000_000)
@@ -107,7 +109,15 @@ class Supervisor(
         self.spending = Spending(self.books, context, market)
         self.gateways = Gateways(context, market.health)
         self.reconciler = Reconciler(self.gateways, self.spending, context)
-        self.providers = Providers(self.targets, market, context, self.gateways, self.lines, isolated=self._isolated)
+        self.providers = Providers(
+            self.targets,
+            market,
+            context,
+            self.gateways,
+            self.lines,
+            isolated=self._isolated,
+            held=self.reconciler.held,
+        )
         discovery = context.spawn(
             lambda: Discovery(self.registry, market.discovery, watch=market.watch), name="discovery"
         )
@@ -232,12 +242,13 @@ class Supervisor(
         provider = self.pipeline.answers.scored(message)
         if provider is None:
             raise Permanent(f"no answer to request {message.request_id!r} is remembered; name its provider")
-        if message.service not in self.providers.named(provider).listing.provider.services:
-            raise Permanent(f"{provider!r} does not offer {message.service!r}, and is not scored for it")
         bandits = self.pipeline.bandits
-        bandits[message.service] = after_score(
-            bandits.get(message.service, NEW_BANDIT), provider, message.score, now=self.context.now()
-        )
+        bandit = bandits.pop(message.service, NEW_BANDIT)
+        if len(bandit.arms) >= MAX_SCORED:
+            bandit = without(bandit, self.targets)
+        if len(bandits) >= MAX_SCORED:
+            del bandits[next(iter(bandits))]  # The one that was scored longest ago.
+        bandits[message.service] = after_score(bandit, provider, message.score, now=self.context.now())
 
     @handles(Isolate)
     def isolate(self, message: Isolate) -> None:

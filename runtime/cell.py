@@ -545,6 +545,8 @@ class Cell(Handling):
                 await self._finish({hook: None})
         finally:
             self.lifecycle = None
+            if self._children is not None:
+                self._children.kill_all()
             self._gone()
 
     def _never_wound_down(self, ending: asyncio.Task[None]) -> None:
@@ -573,6 +575,7 @@ class Cell(Handling):
         if self.task is not None:
             work[self.task] = self.current
         await self._finish(work)
+        await self._finish(dict(self.later or {}))
 
     async def _finish(self, work: Mapping[asyncio.Future[Any], Any]) -> None:
         """Wait for the handlers that still run, cancel them at the limit, and report those that will not end."""

@@ -357,8 +357,13 @@ class Handling(Inbox):
             return
 
         def settle(done: asyncio.Future[Any]) -> None:
-            if not done.cancelled() and done.exception() is None:
+            if done.cancelled():
+                return
+            error = done.exception()
+            if error is None:
                 self.unclaimed(message, done.result())
+            elif not isinstance(error, Refusal):
+                self.engine.events.publish(ActorFailed(self.ref, as_failure(error), message))
 
         answer.add_done_callback(settle, context=self.engine.context)
         answer.cancel()

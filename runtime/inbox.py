@@ -188,7 +188,7 @@ class Inbox:
         loop = self.engine.loop
         now = loop.time()
         inherited = current_deadline.get()
-        deadline = earlier(now + (timeout if timeout is not None else inf), inherited)
+        deadline = earlier(inf if timeout is None or timeout >= LONGEST else now + timeout, inherited)
         sending = Sending(message, deadline, loop.create_future())
         self._line_up(sending)
         if deadline < inf:

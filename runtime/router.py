@@ -114,6 +114,8 @@ class Router:
             item = home.queue.popleft()
             try:
                 chosen = self.pick(told(item))
+                while isinstance(chosen, Router):
+                    chosen = chosen.choose(told(item))
             except Exception as error:  # noqa: BLE001 - of the user's routing; who asks a moment later is told it too.
                 if isinstance(item, Ask):
                     item.fail(error)

@@ -91,8 +91,8 @@ def explore(
     ordered = seeds if isinstance(seeds, range) and seeds.step > 0 else sorted(seeds)
     if not ordered:
         raise ValueError("seeds must name at least one seed; without one, nothing would be tested")
-    for seed in (ordered[0], ordered[-1]):
-        if not 0 <= seed < NONE_FAILED:
+    for seed in (ordered[0], ordered[-1]) if isinstance(ordered, range) else ordered:
+        if type(seed) is not int or not 0 <= seed < NONE_FAILED:
             raise ValueError(f"seeds must be whole numbers from 0 to {NONE_FAILED - 1}, got {seed!r}")
     if processes == 1 or len(ordered) < 2 * processes or not can_fork():
         parts = [look(search, ordered, never)]

@@ -127,16 +127,23 @@ def clocks(now: Callable[[], float], me: int) -> list[tuple[Any, str, Callable[.
         def function(seconds: float | None = None, /) -> Any:
             return real(EPOCH + now() if seconds is None and threading.get_ident() == me else seconds)
 
-        return function
+        # As an attribute of a class it must not become a method, which a builtin does not either.
+        return staticmethod(function)
 
-    real_strftime = time.strftime
+    real_strftime, real_asctime = time.strftime, time.asctime
 
+    @staticmethod
     def strftime(layout: str, moment: Any = None, /) -> str:
         return real_strftime(layout, time.localtime() if moment is None else moment)
+
+    @staticmethod
+    def asctime(moment: Any = None, /) -> str:
+        return real_asctime(time.localtime() if moment is None else moment)
 
     return [
         *((time, name, taking_seconds(name)) for name in ("gmtime", "localtime", "ctime")),
         (time, "strftime", strftime),
+        (time, "asctime", asctime),
         *(
             (time, name, standing_in(name, begin, unit))
             for name, begin, unit in (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 import pkgutil
 import sys
 
@@ -123,6 +124,10 @@ def test_a_status_says_more_than_the_type(status: int, family: type[CallFailed])
 def test_the_wait_that_a_throttled_storage_asks_for_is_kept():
     error = classify_agirails(StorageRateLimitError(1500), provider="alder", stage="creating")
     assert error.retry_after == 1.5
+    for millis in (-1, math.nan, math.inf, "soon", None):
+        odd = StorageRateLimitError(1500)
+        odd.retry_after_ms = millis
+        assert classify_agirails(odd, provider="alder", stage="creating").retry_after is None
 
 
 def test_a_class_that_a_later_version_adds_is_taken_for_its_base_or_else_unknown():

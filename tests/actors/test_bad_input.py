@@ -42,6 +42,7 @@ from actors.checks import check_count
 from actors.limit_headers import HeardLimit
 from actors.provider_subscribers import SubscribeProviders, UnsubscribeProviders
 from actors.rate_limiter import LimiterGrant, ReportThrottled, Settle
+from actors.supervisor import MAX_SCORED
 from runtime import ActorSystem
 
 GRANT = LimiterGrant(at=0.0, number=1)
@@ -188,13 +189,23 @@ async def test_whatever_a_transport_says_its_places_come_back(answer: Any):
         assert status.under_way == 0
 
 
-async def test_a_score_is_of_a_provider_that_offers_the_service():
+async def test_scores_of_whoever_and_whatever_do_not_grow_without_bound():
+    made: list[Supervisor] = []
+
+    def make() -> Supervisor:
+        made.append(Supervisor(Market(providers=[listing_of(lambda: "done")])))
+        return made[-1]
+
     async with ActorSystem("stage") as system:
-        supervisor = system.spawn(lambda: Supervisor(Market(providers=[listing_of(lambda: "done")])))
+        supervisor = system.spawn(make)
+        for number in range(3_000):
+            supervisor.tell(ScoreAnswer(service="s", score=0.5, provider=f"p{number}"))
+            supervisor.tell(ScoreAnswer(service=f"s{number}", score=0.5, provider="a"))
         await supervisor.ask(ScoreAnswer(service="s", score=1.0, provider="a"), timeout=1.0)
-        for service, provider, problem in (("s", "nobody", "no provider 'nobody'"), ("t", "a", "does not offer 't'")):
-            with pytest.raises(Exception, match=problem):
-                await supervisor.ask(ScoreAnswer(service=service, score=1.0, provider=provider), timeout=1.0)
+        bandits = made[0].pipeline.bandits
+        assert len(bandits) <= MAX_SCORED
+        assert len(bandits["s"].arms) <= MAX_SCORED
+        assert "a" in bandits["s"].arms
 
 
 async def test_a_quota_goes_on_for_all_who_draw_on_it():

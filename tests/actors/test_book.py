@@ -193,6 +193,24 @@ def test_only_what_is_held_can_be_resolved_and_only_once():
     assert figures(book) == (0, 0, 0)
 
 
+@pytest.mark.parametrize("other", [None, "alder", "birch"])
+def test_what_was_found_to_be_paid_is_entered_where_nothing_else_can_be_meant(other: str | None):
+    book = book_with(run=30)
+    first = reserved(book)
+    book.book(first, "held", at=2.0)
+    if other is not None:
+        second = reserved(book, provider=other, intent="again")
+        book.book(second, "yes", at=2.0)
+    book.resolve(first.number, "no", at=3.0)
+    if other == first.provider:
+        with pytest.raises(Permanent):  # What whoever looks up by the key has found is the second.
+            book.resolve(first.number, "yes", 4, as_found=True, at=4.0)
+        return
+    entry = book.resolve(first.number, "yes", 4, as_found=True, at=4.0)
+    assert isinstance(entry, MoneySettled)
+    assert (entry.cost, entry.is_late) == (4, True)
+
+
 def test_a_free_call_of_unknown_outcome_holds_nothing_and_bars_nobody():
     book = book_with(run=10)
     assert isinstance(book.book(reserved(book, amount=0), "held", at=2.0), MoneyReleased)

@@ -19,6 +19,7 @@ from actors import (
     FunctionTransport,
     GetHeld,
     GetStatement,
+    Isolate,
     Ledger,
     Listing,
     Lost,
@@ -31,10 +32,12 @@ from actors import (
     Permanent,
     Provider,
     ProviderCall,
+    ProviderFilter,
     ProviderReply,
     Reconciled,
     Resolve,
     Retry,
+    SetCap,
     StillUnsettled,
     Supervisor,
     Throttled,
@@ -620,3 +623,27 @@ async def test_nobody_opens_the_accounts_that_the_market_keeps(name: str):
             await one.request()
         with pytest.raises(BudgetExceeded):
             await one.request()
+
+
+@pytest.mark.parametrize("found", [UnderWay(), OSError("not now")])
+async def test_who_may_pay_again_does_not_wait_to_know(found: Any):
+    alder = Telling("alder", found, breaks=9, by=OutcomeUnknown("cut", provider="alder"), idempotent="key")
+    birch = Door("birch", breaks=0)
+    async with desk(alder.listing(), birch.listing(price=20)) as one:
+        began = asyncio.get_running_loop().time()
+        assert (await one.request(on_unknown="pay_again", timeout=30.0)).output == "birch"
+        assert asyncio.get_running_loop().time() - began < 2.0
+
+
+async def test_money_that_has_come_back_is_found_where_there_is_nobody_else():
+    alder, birch = Door("alder", breaks=0), Door("birch", breaks=0)
+    async with desk(alder.listing(), birch.listing(price=0, max_concurrency=1)) as one:
+        await one.supervisor.ask(OpenAccount(name="mine", cap=0), timeout=1.0)
+        busy = asyncio.create_task(one.request(where=ProviderFilter(max_price="0")))
+        await asyncio.sleep(0.05)
+        mine = asyncio.create_task(one.request(account="mine", timeout=3.0, strategy="best"))
+        await asyncio.sleep(0.15)
+        await one.supervisor.ask(SetCap("mine", 1000), timeout=1.0)
+        await one.supervisor.ask(Isolate(provider="birch"), timeout=1.0)
+        assert (await mine).output == "alder"
+        await busy

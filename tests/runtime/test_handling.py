@@ -942,3 +942,56 @@ async def test_mail_that_is_overdue_is_not_handled_however_long_the_handler_befo
         await turns()
         assert instance.lent == 1
         assert [one.reason for one in dead] == [DeadReason.EXPIRED]
+
+
+async def test_an_answer_that_will_not_end_keeps_nobody_waiting_beyond_the_limit_of_its_actor(recorded):
+    """G8."""
+
+    class Stubborn(Actor):
+        @handles(Lease)
+        async def lease(self, message: Lease) -> int:
+            async def work() -> int:
+                for _ in range(30):
+                    with suppress(asyncio.CancelledError):
+                        await asyncio.sleep(0.1)
+                return 1
+
+            self.work = asyncio.ensure_future(work())
+            await asyncio.sleep(0.5)
+            return self.work  # type: ignore[return-value]  # pyright: ignore[reportReturnType]
+
+    async with ActorSystem(log=False) as system:
+        ignored = recorded(system, CancellationIgnored)
+        ref = system.spawn(Stubborn, stop_timeout=0.2)
+        asking = asyncio.create_task(ref.ask(Lease(1.0), timeout=60.0))
+        await asyncio.sleep(0.4)
+        ref.stop()
+        with pytest.raises(ActorCrashed, match="does not end"):
+            await asking
+        assert asyncio.get_running_loop().time() < 1.5
+        assert [one.message for one in ignored] == [Lease(1.0)]
+        await asyncio.sleep(5.0)
+
+
+async def test_what_goes_wrong_in_an_answer_that_nobody_waits_for_is_told_of(recorded):
+    """G6."""
+
+    class Failing(Actor):
+        @handles(Lease)
+        async def lease(self, message: Lease) -> int:
+            async def work() -> int:
+                try:
+                    return await asyncio.sleep(60.0, 1)
+                except asyncio.CancelledError:
+                    raise OSError("while it cleaned up") from None
+
+            self.work = asyncio.ensure_future(work())
+            await asyncio.sleep(0.1)
+            return self.work  # type: ignore[return-value]  # pyright: ignore[reportReturnType]
+
+    async with ActorSystem(log=False) as system:
+        failures = recorded(system, ActorFailed)
+        system.spawn(Failing).tell(Lease(1.0))
+        await asyncio.sleep(1.0)
+        (failure,) = failures
+        assert str(failure.error) == "while it cleaned up"

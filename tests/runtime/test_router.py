@@ -401,3 +401,13 @@ async def test_mail_for_which_the_routing_raises_is_a_dead_letter_and_its_asker_
         with pytest.raises(AttributeError, match="missing"):
             await asking
         assert [one.reason for one in dead] == [DeadReason.POISON]  # What was told, when the pool was not up yet.
+
+
+async def test_so_it_is_where_the_routing_of_a_router_behind_it_raises():
+    async with ActorSystem(log=False) as system:
+        inner = router(system, [system.spawn(Worker)], routing=ConsistentHash(lambda message: message.missing))
+        await asyncio.sleep(1)
+        outer = router(system, [inner], name="outer")
+        with pytest.raises(AttributeError, match="missing"):
+            await outer.ask(Who(), timeout=5.0)
+        assert "running" in repr(outer)

@@ -13,6 +13,7 @@ from runtime import (
     IMMEDIATELY,
     Actor,
     ActorCrashed,
+    ActorEnded,
     ActorFailed,
     ActorRef,
     ActorRestarted,
@@ -523,3 +524,34 @@ async def test_no_group_of_children_is_restarted_once_their_system_has_been_left
         for ref in refs:
             ref.stop()
     assert leftovers() == []
+
+
+async def test_children_end_also_where_the_end_of_their_parent_is_cancelled_midway(recorded):
+    """G8."""
+    ended: list[str] = []
+
+    class Quiet(Actor):
+        def stopped(self) -> None:
+            ended.append("quiet")
+
+    class Slow(Actor):
+        async def stopped(self) -> None:
+            await asyncio.sleep(1.0)
+
+    class Parent(Actor):
+        def started(self) -> None:
+            self.context.spawn(Quiet)
+            self.context.spawn(Slow)
+
+    async with ActorSystem("s", log=False) as system:
+        told = recorded(system, ActorEnded)
+        parent = system.spawn(Parent, name="parent")
+        await asyncio.sleep(0.1)
+        parent.stop()
+        await asyncio.sleep(0.1)
+        for task in asyncio.all_tasks():
+            if task.get_name() == "parent ends":
+                task.cancel()
+        await asyncio.sleep(5.0)
+        assert ended == ["quiet"]
+        assert sorted(one.ref.path for one in told) == ["s/parent", "s/parent/quiet-1", "s/parent/slow-2"]

@@ -60,7 +60,13 @@ def test_an_exploration_that_ends_well_counts_its_runs(processes: int) -> None:
 
 @pytest.mark.parametrize(
     ("seeds", "problem"),
-    [([], "at least one seed"), ([2**63 - 1], "from 0 to"), ([1, 2**64], "from 0 to"), (range(-1, 5), "from 0 to")],
+    [
+        ([], "at least one seed"),
+        ([2**63 - 1], "from 0 to"),
+        ([1, 2**64], "from 0 to"),
+        (range(-1, 5), "from 0 to"),
+        ([0, 1.5], "from 0 to"),
+    ],
 )
 def test_seeds_that_nothing_would_be_tested_with_are_refused(seeds: Any, problem: str) -> None:
     with pytest.raises(ValueError, match=problem):

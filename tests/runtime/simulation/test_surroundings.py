@@ -4,6 +4,7 @@ import asyncio
 import calendar
 import gc
 import inspect
+import logging
 import multiprocessing
 import os
 import random
@@ -210,11 +211,12 @@ def test_all_clocks_show_virtual_time() -> None:
             calendar.timegm(time.gmtime()) - EPOCH,
             time.mktime(time.localtime()) - EPOCH,
             time.mktime(time.strptime(time.ctime())) - EPOCH,
+            time.mktime(time.strptime(time.asctime())) - EPOCH,
             time.mktime(time.strptime(time.strftime("%Y-%m-%d %H:%M:%S"), "%Y-%m-%d %H:%M:%S")) - EPOCH,
             asyncio.get_running_loop().time(),
         )
 
-    assert Simulation().run(scenario).result == pytest.approx((90.0,) * 11)
+    assert Simulation().run(scenario).result == pytest.approx((90.0,) * 12)
     assert time.gmtime(0).tm_year == 1970
 
 
@@ -302,3 +304,15 @@ def test_an_actor_that_crashes_on_a_refused_call_fails_the_run() -> None:
 
     with pytest.raises(InvariantBroken, match="a thread does not exist"):
         Simulation().run(scenario)
+
+
+def test_a_clock_is_no_method_of_a_class_that_has_it_as_an_attribute() -> None:
+    async def scenario() -> str:
+        class Formatter(logging.Formatter):
+            converter = time.gmtime
+
+        await asyncio.sleep(90)
+        record = logging.LogRecord("x", logging.INFO, "x.py", 1, "hello", None, None)
+        return Formatter("%(asctime)s %(message)s", "%H:%M").format(record)
+
+    assert Simulation().run(scenario).result.endswith("hello")
