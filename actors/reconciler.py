@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from actors.errors import CallFailed, LedgerDown
@@ -17,7 +17,7 @@ from actors.reconciliation import Answered, Finding, Lost, NeverRan, UnderWay
 from runtime import Backoff, RuntimeFault
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from actors.gateways import Gateways
     from actors.ledger_requests import Reservation
@@ -65,29 +65,55 @@ class Reconciler:
         self._context = context
         self._kept: dict[int, Kept] = {}
         """By the number of the reservation."""
+        self._finding: dict[int, asyncio.Future[Known | None]] = {}
+        """What is being found out, by the number of the reservation."""
         self._is_finding = False
         self.has_news = False
         """Whether somebody was kept since this was last set to False."""
 
     async def find_out(self, held: HeldCall, *, until: float) -> Known | None:
-        """Find out about a call, and book it; None where that is not known at loop time `until`."""
-        tries = 0
-        while True:
-            finding = await self._ask(held)
-            if finding is not None and not isinstance(finding, UnderWay):
-                self._kept.pop(held.reservation.number, None)  # Of an earlier request under its key.
-                try:
-                    await self._book(held, finding)
-                except LedgerDown:
-                    self.keep(held)  # It is known, but not entered yet.
-                return finding
-            tries += 1
-            now = self._context.now()
-            pause = SOON.delay(tries, random=self._context.random.random())
-            ready_at = max(now + pause, finding.until or 0.0) if isinstance(finding, UnderWay) else now + pause
-            if not held.target.can_tell or ready_at >= until:
+        """Find out about a call, and book it; None where that is not known at loop time `until`.
+
+        Where somebody is at it already, what he finds is waited for: two who ask by one key could call off each other's
+        next call.
+        """
+        number = held.reservation.number
+        while (other := self._finding.get(number)) is not None:
+            await asyncio.wait({other}, timeout=max(until - self._context.now(), 0.0))
+            if not other.done():
                 return None
-            await asyncio.sleep(ready_at - now)
+            if (known := other.result()) is not None:
+                return known
+        self._kept.pop(number, None)  # Of an earlier request under its key.
+        with self._alone_with(number) as found:
+            tries = 0
+            while True:
+                finding = await self._ask(held)
+                if finding is not None and not isinstance(finding, UnderWay):
+                    try:
+                        await self._book(held, finding)
+                    except LedgerDown:
+                        self.keep(held)  # It is known, but not entered yet.
+                    found.append(finding)
+                    return finding
+                tries += 1
+                now = self._context.now()
+                pause = SOON.delay(tries, random=self._context.random.random())
+                ready_at = max(now + pause, finding.until or 0.0) if isinstance(finding, UnderWay) else now + pause
+                if not held.target.can_tell or ready_at >= until:
+                    return None
+                await asyncio.sleep(ready_at - now)
+
+    @contextmanager
+    def _alone_with(self, number: int) -> Generator[list[Known]]:
+        """Let others wait who want to know the same; they are told what is put into the list."""
+        found: list[Known] = []
+        ended = self._finding[number] = asyncio.get_running_loop().create_future()
+        try:
+            yield found
+        finally:
+            del self._finding[number]
+            ended.set_result(found[0] if found else None)
 
     def keep(self, held: HeldCall) -> None:
         """Find out later, when `find_due` is called; whoever cannot tell is not asked."""
@@ -107,21 +133,23 @@ class Reconciler:
         self._is_finding = True
         try:
             for number, kept in tuple(self._kept.items()):
-                if self._kept.get(number) is not kept:
-                    continue  # Somebody has found out meanwhile.
-                if kept.due <= self._context.now() and await self._is_settled(kept):
+                if self._kept.get(number) is not kept or number in self._finding:
+                    continue  # Somebody has found out meanwhile, or does.
+                if kept.due <= self._context.now() and await self._is_settled(number, kept):
                     self._kept.pop(number, None)
         finally:
             self._is_finding = False
         return True
 
-    async def _is_settled(self, kept: Kept) -> bool:
+    async def _is_settled(self, number: int, kept: Kept) -> bool:
         """Find out about one call, and enter it; False where that has to wait."""
-        finding = await self._ask(kept.held)
-        if finding is not None and not isinstance(finding, UnderWay):
-            with suppress(LedgerDown):
-                await self._book(kept.held, finding)
-                return True
+        with self._alone_with(number) as found:
+            finding = await self._ask(kept.held)
+            if finding is not None and not isinstance(finding, UnderWay):
+                with suppress(LedgerDown):
+                    await self._book(kept.held, finding)
+                    found.append(finding)
+                    return True
         kept.tries += 1
         now = self._context.now()
         pause = LATER.delay(kept.tries, random=self._context.random.random())

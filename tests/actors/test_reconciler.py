@@ -647,3 +647,25 @@ async def test_money_that_has_come_back_is_found_where_there_is_nobody_else():
         await one.supervisor.ask(Isolate(provider="birch"), timeout=1.0)
         assert (await mine).output == "alder"
         await busy
+
+
+async def test_two_who_want_to_know_the_same_ask_one_at_a_time_and_both_are_told():
+    class Thinking(Telling):
+        under_way = most = 0
+
+        async def look_up(self, call: ProviderCall, *, timeout: float) -> Any:  # noqa: ASYNC109 - of `LooksUp`.
+            self.under_way += 1
+            self.most = max(self.most, self.under_way)
+            await asyncio.sleep(0.1)
+            self.under_way -= 1
+            return await super().look_up(call, timeout=timeout)
+
+    alder = Thinking("alder", *[UnderWay()] * 6, Answered(LATE))
+    async with desk(alder.listing()) as one:
+        with pytest.raises(OutcomeUnknown):
+            await one.request(idempotency_key="order 17", timeout=0.7)
+        asked = [asyncio.create_task(one.request(idempotency_key="order 17", timeout=30.0)) for _ in range(2)]
+        assert [(await request).output for request in asked] == ["late", "late"]
+        await asyncio.sleep(100.0)
+        assert (alder.most, len(alder.asked_at), len(alder.calls)) == (1, 7, 1)
+        assert (await one.settled(), await one.held()) == (8, [])
