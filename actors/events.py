@@ -116,3 +116,22 @@ class Overcharged(Event, frozen=True, kw_only=True):
     quoted: Micros
     charged: Micros
     accounts: tuple[str, ...]
+
+
+class AlertRaised(Event, frozen=True, kw_only=True):
+    """A rule does not hold for `subject` since `at`, seconds of the loop's time; `AlertCleared` will follow."""
+
+    rule: str
+    subject: str
+    value: float
+    threshold: float
+    at: float
+
+
+class AlertCleared(Event, frozen=True, kw_only=True):
+    """What was raised is over; `value` is None where nothing happens any more, `lasted` is in seconds."""
+
+    rule: str
+    subject: str
+    value: float | None
+    lasted: float

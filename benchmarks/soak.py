@@ -17,7 +17,7 @@ from time import monotonic
 
 from loguru import logger
 
-from benchmarks.engine import resident_bytes
+from benchmarks.engine.rows import resident_bytes
 from runtime import (
     IMMEDIATELY,
     Actor,

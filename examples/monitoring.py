@@ -18,8 +18,9 @@ from actors import (
     to_micros,
     usd,
 )
-from actors.alerts import DEFAULT_RULES, AlertCleared, AlertRaised, BudgetRule, LatencyRule
-from actors.monitor import GetMetrics, Monitor, MonitorConfig
+from actors.events import AlertCleared, AlertRaised
+from actors.monitor.monitor import GetMetrics, Monitor, MonitorConfig
+from actors.monitor.rules import DEFAULT_RULES, BudgetRule, LatencyRule
 from runtime import ActorSystem
 from runtime.simulation import Simulation
 

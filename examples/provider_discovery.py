@@ -19,8 +19,8 @@ from actors import (
     to_micros,
     usd,
 )
-from actors.discovery import registry_of
-from actors.selection import STRATEGIES
+from actors.discovery.discovery import registry_of
+from actors.providers.selection import STRATEGIES
 from runtime import ActorSystem
 from runtime.simulation import Simulation
 

@@ -8,7 +8,7 @@ import random
 from collections import Counter
 
 from actors import BreakerConfig, BreakerOpen, CircuitBreaker, Permanent, Retry, Throttled, Transient, with_retry
-from actors.retry import RetryStats
+from actors.policies.retry import RetryStats
 from runtime.simulation import Simulation
 
 RETRY = Retry(max_retries=3, base=1.0, cap=30.0, jitter="proportional", proportion=0.3)

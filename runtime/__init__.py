@@ -1,12 +1,11 @@
 """An actor runtime on asyncio: mailboxes, supervision, deadlines. It knows nothing of providers."""
 
 from runtime.actor import Actor as Actor
-from runtime.actor import handles as handles
+from runtime.actor import Context as Context
 from runtime.backoff import IMMEDIATELY as IMMEDIATELY
 from runtime.backoff import Backoff as Backoff
 from runtime.blocking import run_in_process as run_in_process
 from runtime.blocking import run_in_thread as run_in_thread
-from runtime.context import Context as Context
 from runtime.errors import ActorCrashed as ActorCrashed
 from runtime.errors import ActorStopped as ActorStopped
 from runtime.errors import AskTimeout as AskTimeout
@@ -27,6 +26,7 @@ from runtime.events import DeadLetter as DeadLetter
 from runtime.events import DeadReason as DeadReason
 from runtime.events import Event as Event
 from runtime.events import Terminated as Terminated
+from runtime.handlers import handles as handles
 from runtime.interceptor import Interceptor as Interceptor
 from runtime.mailbox import Mailbox as Mailbox
 from runtime.mailbox import Overflow as Overflow
@@ -36,13 +36,13 @@ from runtime.ref import ActorRef as ActorRef
 from runtime.registry import Key as Key
 from runtime.registry import Registered as Registered
 from runtime.registry import Registry as Registry
-from runtime.router import ask_first as ask_first
-from runtime.router import pool as pool
-from runtime.router import router as router
-from runtime.routing import ConsistentHash as ConsistentHash
-from runtime.routing import LeastBusy as LeastBusy
-from runtime.routing import RoundRobin as RoundRobin
-from runtime.routing import Routing as Routing
+from runtime.routing.gather import ask_first as ask_first
+from runtime.routing.router import pool as pool
+from runtime.routing.router import router as router
+from runtime.routing.strategies import ConsistentHash as ConsistentHash
+from runtime.routing.strategies import LeastBusy as LeastBusy
+from runtime.routing.strategies import RoundRobin as RoundRobin
+from runtime.routing.strategies import Routing as Routing
 from runtime.snapshot import ActorSnapshot as ActorSnapshot
 from runtime.streams import feed as feed
 from runtime.streams import outlet as outlet

@@ -3,108 +3,27 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, get_args, get_origin, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, get_args, get_origin
 
-import msgspec
 from typing_extensions import TypeVar as TypeVarWithDefault
 
+from runtime.handlers import Handlers, collect_handlers, direct_of
+from runtime.mailbox import DEFAULT_MAILBOX, Mailbox
 from runtime.messages import Message, Request
-from runtime.supervision import DEFAULT_SUPERVISION, Supervision
+from runtime.supervision import DEFAULT_SUPERVISION, Restart, Supervision
 
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Awaitable, Callable, Iterable
+    import random
+    from collections.abc import Callable, Iterable, Mapping
 
-    from runtime.context import Context
-    from runtime.messages import Asks
+    from runtime.event_stream import EventStream
+    from runtime.log import Logger
+    from runtime.ref import ActorRef
+    from runtime.registry import Registry
+    from runtime.timers import Timers
 
-R = TypeVar("R")
-S = TypeVar("S")
-Q = TypeVar("Q")
+
 M = TypeVarWithDefault("M", default=Any)
-Told = TypeVar("Told", bound=Message)
-
-
-class Handler(msgspec.Struct, frozen=True):
-    """One method of an actor, and the type of message it takes."""
-
-    message: type[Message]
-    function: Callable[[Any, Any], Any]
-    is_async: bool
-    concurrent: int
-    borrows: bool = False
-
-
-class Handlers(dict[type, "Handler | None"]):
-    """The handlers of a class by message type; a subclass of a handled message finds its parent's handler."""
-
-    def __missing__(self, message_type: type) -> Handler | None:
-        found = next((self[parent] for parent in message_type.__mro__[1:] if self.get(parent)), None)
-        self[message_type] = found
-        return found
-
-
-@overload
-def handles(
-    message: type[Asks[Q, R]], /, *, concurrent: int = 1, borrows: bool = False
-) -> Callable[
-    [Callable[[S, Q], R] | Callable[[S, Q], Awaitable[R]] | Callable[[S, Q], R | asyncio.Future[R]]],
-    Callable[[S, Q], Any],
-]: ...
-@overload
-def handles(
-    message: type[Told], /, *, concurrent: int = 1
-) -> Callable[[Callable[[S, Told], None] | Callable[[S, Told], Awaitable[None]]], Callable[[S, Told], Any]]: ...
-def handles(message: type[Any], /, *, concurrent: int = 1, borrows: bool = False) -> Any:
-    """Declare a method, sync or async, as the handler of one type of message and its subclasses.
-
-    The handler of a `Request[R]` returns its answer, an `R`; or an `asyncio.Future` of one, to answer later: the
-    actor goes on meanwhile, and the future is cancelled when the asker gives up. An async handler holds the actor
-    until it returns, unless `concurrent` lets that many of its messages be handled at the same time, each in a
-    task of its own. With `borrows` it runs in the task of its asker instead where it may begin at once, which saves a
-    task and two turns of the event loop. Such a handler must end soon after it is cancelled: its asker waits for that,
-    beyond its deadline if need be. Raises `TypeError` for what cannot be a handler.
-    """
-    if not (isinstance(message, type) and issubclass(message, Message)):
-        raise TypeError(f"handles() takes a subclass of Message or Request, got {message!r}")
-    if concurrent < 1:
-        raise TypeError(f"handles({message.__name__}): concurrent must be >= 1, got {concurrent}")
-    if borrows and (concurrent == 1 or Request not in message.__mro__):
-        raise TypeError(f"handles({message.__name__}): only a concurrent handler of a Request can borrow a task")
-
-    def declare(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-        is_async = inspect.iscoroutinefunction(function)
-        if concurrent > 1 and not is_async:
-            raise TypeError(f"{function.__qualname__}: only an `async def` handler can be concurrent")
-        check_annotation(function, message)
-        declared: list[Handler] = getattr(function, "declared_handlers", [])
-        declared.append(Handler(message, function, is_async, concurrent, borrows))
-        function.declared_handlers = declared  # type: ignore[attr-defined]  # pyright: ignore[reportFunctionMemberAccess]
-        return function
-
-    return declare
-
-
-def check_annotation(function: Callable[..., Any], message: type[Message]) -> None:
-    """Raise `TypeError` where a handler does not take (self, message), or is annotated with another message."""
-    parameters = list(inspect.signature(function).parameters.values())
-    if len(parameters) != 2 or any(one.kind is not one.POSITIONAL_OR_KEYWORD for one in parameters):
-        raise TypeError(f"{function.__qualname__} must take (self, message: {message.__name__}) and nothing else")
-    annotation: Any = parameters[1].annotation
-    if isinstance(annotation, str) and annotation != message.__name__:
-        # A class made in a function cannot be looked up here; its name can still be compared.
-        annotation = getattr(inspect.getmodule(function), annotation, None) or annotation
-        mismatch = isinstance(annotation, str) and annotation.isidentifier() and annotation != message.__name__
-    else:
-        mismatch = annotation is inspect.Parameter.empty
-    if isinstance(annotation, type):
-        mismatch = not issubclass(message, annotation)
-    if mismatch:
-        shown = "not at all" if annotation is inspect.Parameter.empty else f"as {annotation!r}"
-        raise TypeError(
-            f"{function.__qualname__} handles {message.__name__}, but its message is annotated {shown}; "
-            f"write `message: {message.__name__}`"
-        )
 
 
 class Actor(Generic[M]):
@@ -177,42 +96,6 @@ class Actor(Generic[M]):
         return ()
 
 
-def collect_handlers(cls: type) -> Handlers:
-    """Collect the handlers of a class and its parents; raise `TypeError` where two take the same message."""
-    collected = Handlers()
-    for parent in reversed(cls.__mro__):
-        own: dict[type, Handler] = {}
-        inherited = {handler.function.__name__: handler.message for handler in collected.values() if handler}
-        for name, member in vars(parent).items():
-            declared = getattr(member, "declared_handlers", ())
-            if name in inherited and not declared:
-                raise TypeError(
-                    f"{parent.__qualname__}.{name} overrides a handler without declaring one; "
-                    f"write `@handles({inherited[name].__name__})` above it too"
-                )
-            for handler in declared:
-                if handler.message in own:
-                    raise TypeError(
-                        f"{parent.__qualname__} has two handlers for {handler.message.__name__}: "
-                        f"{own[handler.message].function.__name__} and {handler.function.__name__}"
-                    )
-                own[handler.message] = handler
-        collected.update(own)
-    return collected
-
-
-def direct_of(handlers: Handlers) -> dict[type, Callable[[Any, Any], Any]]:
-    """Return the functions that take a message straight: no task of their own, and no answer to be seen to.
-
-    A request, even one that is told instead of asked, has an answer.
-    """
-    return {
-        one.message: one.function
-        for one in handlers.values()
-        if one and one.concurrent == 1 and not issubclass(one.message, Request)
-    }
-
-
 def protocol_of(cls: type) -> list[type]:
     """Return the messages a class declares by `Actor[A | B]`; empty where it declares none."""
     for base in getattr(cls, "__orig_bases__", ()):
@@ -223,3 +106,115 @@ def protocol_of(cls: type) -> list[type]:
             members = get_args(declared) or (declared,)
             return [one for one in members if isinstance(one, type) and issubclass(one, Message)]
     return []
+
+
+class Spawner(Protocol):
+    """Whatever starts actors: a system, or the context of an actor, which then supervises them."""
+
+    def spawn(
+        self,
+        factory: Callable[[], Actor[M]],
+        *,
+        name: str | None = None,
+        mailbox: Mailbox = DEFAULT_MAILBOX,
+        restart: Restart = Restart.TRANSIENT,
+    ) -> ActorRef[M]:
+        """Start an actor; see `ActorSystem.spawn`."""
+        ...
+
+
+class Context(Protocol):
+    """An actor's view of the runtime, as `self.context`; valid from `started` on, not in `__init__`."""
+
+    @property
+    def ref(self) -> ActorRef[Any]:
+        """The actor's own address."""
+        ...
+
+    @property
+    def parent(self) -> ActorRef[Any] | None:
+        """The address of the actor that spawned this one; None for one spawned by the system."""
+        ...
+
+    @property
+    def children(self) -> Mapping[str, ActorRef[Any]]:
+        """The living children by name, in start order."""
+        ...
+
+    @property
+    def timers(self) -> Timers:
+        """Messages to oneself, later or again and again; gone when the actor restarts or ends."""
+        ...
+
+    @property
+    def deadline(self) -> float | None:
+        """The deadline of the request being handled, in loop time; None where there is none."""
+        ...
+
+    @property
+    def random(self) -> random.Random:
+        """The system's randomness: seeded, so that a simulated run can be replayed."""
+        ...
+
+    @property
+    def events(self) -> EventStream:
+        """The system's event stream."""
+        ...
+
+    @property
+    def kept(self) -> dict[str, Any]:
+        """What this actor keeps over its restarts, by names of its own, and nobody else sees; gone when it ends.
+
+        Everything else of an instance that crashed is given up, as what it crashed with. Keep what must not be lost.
+        """
+        ...
+
+    @property
+    def registry(self) -> Registry:
+        """Who renders which service in this system: actors by key."""
+        ...
+
+    @property
+    def log(self) -> Logger:
+        """A logger whose lines carry the actor's path."""
+        ...
+
+    def now(self) -> float:
+        """Return the event loop's time in seconds; the only clock the runtime knows."""
+        ...
+
+    def spawn(
+        self,
+        factory: Callable[[], Actor[M]],
+        *,
+        name: str | None = None,
+        mailbox: Mailbox = DEFAULT_MAILBOX,
+        restart: Restart = Restart.TRANSIENT,
+        stop_timeout: float = 5.0,
+    ) -> ActorRef[M]:
+        """Start a child, supervised by this actor; see `ActorSystem.spawn`."""
+        ...
+
+    def watch(self, ref: ActorRef[Any]) -> None:
+        """Have `Terminated` told to this actor, exactly once, when `ref` ends, or now where it has ended."""
+        ...
+
+    def unwatch(self, ref: ActorRef[Any]) -> None:
+        """Undo `watch`; a `Terminated` that is already in the mailbox stays."""
+        ...
+
+    def stash(self, message: Any) -> Any:
+        """Put the message being handled aside until `unstash_all`; `return` what this returns, also for a request.
+
+        What is stashed survives a restart, and expires like other mail. Raises `MailboxFull` where as much is stashed
+        as the mailbox holds, `RuntimeError` in a concurrent handler, and `ActorStopped` once the actor has ended.
+        """
+        ...
+
+    def unstash_all(self) -> None:
+        """Put what was stashed back in front of the mail, in its order."""
+        ...
+
+    def stop(self) -> None:
+        """End this actor after the current message."""
+        ...

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from runtime.actor import Handler, Handlers, direct_of
 from runtime.envelope import Stashed
+from runtime.handlers import Handler, Handlers, direct_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

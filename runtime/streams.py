@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import anyio
 from aiostream import stream, streamcontext
 
-from runtime.actor import Actor, handles
+from runtime.actor import Actor
 from runtime.events import DeadLetter, DeadReason
+from runtime.handlers import handles
 from runtime.mailbox import Mailbox
 from runtime.messages import Message
 from runtime.supervision import Restart
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from aiostream.core import Stream
     from anyio.streams.memory import MemoryObjectSendStream
 
-    from runtime.context import Spawner
+    from runtime.actor import Spawner
     from runtime.messages import Asks, R
     from runtime.ref import ActorRef
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 import anyio
 
 from runtime.actor import Actor
-from runtime.cell import Cell, check_name
-from runtime.context import DEFAULT_OPTIONS
+from runtime.cell.cell import Cell, check_name
+from runtime.cell.handling import ALIVE
+from runtime.cell.options import DEFAULT_OPTIONS
 from runtime.engine import Engine
 from runtime.errors import SystemClosed
-from runtime.handling import ALIVE
 from runtime.log import LOGGED, log_event
 from runtime.mailbox import DEFAULT_MAILBOX, Mailbox
 from runtime.supervision import DEFAULT_SUPERVISION, Restart, Supervision

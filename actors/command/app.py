@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from actors.command.bad_input import BadInput
-from actors.command.demo import FEWEST, MOST, demo
+from actors.command.demo.demo import FEWEST, MOST, demo
 from actors.command.plan import Options, Plan
 from actors.command.progress import write_error
 from actors.command.providers import show_providers
@@ -18,7 +18,8 @@ from actors.command.requests_file import read_requests
 from actors.command.results_file import OutputFile
 from actors.command.run import make_run
 from actors.command.simulate import Rehearsal, simulate
-from actors.market import MarketError, load_market
+from actors.market.file import load_market
+from actors.market.market import MarketError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,11 +8,11 @@ import msgspec
 
 from actors.command.bad_input import BadInput, check_positive
 from actors.money import to_micros
-from actors.selection import STRATEGIES, Strategy
+from actors.providers.selection import STRATEGIES, Strategy
 
 if TYPE_CHECKING:
     from actors.command.requests_file import RequestLine
-    from actors.market import Market
+    from actors.market.market import Market
 
 MAX_CONCURRENCY = 10_000
 

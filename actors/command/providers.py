@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from actors.command.bad_input import one_line
-from actors.errors import CallFailed
+from actors.errors.families import CallFailed
 from actors.money import usd
 
 if TYPE_CHECKING:
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from actors.market import Listing, Market
+    from actors.market.listing import Listing
+    from actors.market.market import Market
 
 
 class Checked(msgspec.Struct, frozen=True):

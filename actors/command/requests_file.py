@@ -12,7 +12,7 @@ import msgspec
 
 from actors.command.bad_input import BadInput
 from actors.money import Amount, to_micros, usd
-from actors.provider import ProviderFilter
+from actors.providers.provider import ProviderFilter
 
 STANDARD_INPUT = "-"
 REQUIRED = {"id": "a string or an integer", "service": "the name of a service", "input": "any JSON"}

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import msgspec
 
-from actors.batch import Done, Unknown
+from actors.batch.robust_batch import Done, Unknown
 from actors.command.bad_input import BadInput, one_line
-from actors.errors import CallFailed
+from actors.errors.families import CallFailed
 from actors.money import usd
 from runtime import ActorCrashed, AskTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from actors.batch import Outcome
+    from actors.batch.robust_batch import Outcome
     from actors.money import Micros
 
 STANDARD_OUTPUT = frozenset({"-", "/dev/stdout"})

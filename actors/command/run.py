@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from actors.batch import Done, Failed, robust_batch
+from actors.batch.robust_batch import Done, Failed, robust_batch
 from actors.command.bad_input import one_line
 from actors.command.display import report_text
 from actors.command.interrupts import Interrupts
 from actors.command.progress import choose_progress, logging_to, ticking, write_error
 from actors.command.report import Ended, Report, Tally
 from actors.command.results_file import CannotWrite, OutputFile, ResultLine, result_line
-from actors.errors import AllProvidersFailed, BudgetExceeded, CallFailed
+from actors.errors.families import AllProvidersFailed, BudgetExceeded, CallFailed
 from actors.events import BreakerClosed, BreakerHalfOpened, BreakerOpened
 from actors.money import Micros, to_micros, usd
-from actors.requests import SmartRequest
-from actors.spending import RUN
-from actors.supervisor import Supervisor
+from actors.supervisor.messages import SmartRequest
+from actors.supervisor.payments.funds import RUN
+from actors.supervisor.supervisor import Supervisor
 from runtime import ActorSystem, Event, RuntimeFault
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from actors.batch import Outcome
+    from actors.batch.robust_batch import Outcome
     from actors.command.plan import Plan
     from actors.command.progress import Progress
     from actors.command.requests_file import RequestLine

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
-from actors.classification import classify, classify_status
-from actors.market import Listing
-from actors.provider import Provider
-from actors.reconciliation import Answered, Finding, NeverRan, UnderWay
+from actors.errors.classification import classify, classify_status
+from actors.limits.token_bucket import TokenBucket
+from actors.market.listing import Listing
+from actors.providers.provider import Provider
 from actors.simulation.fate import (
     Breaks,
     Dice,
@@ -31,14 +31,14 @@ from actors.simulation.fate import (
     fate_of_check,
 )
 from actors.simulation.faults import PriceChange, ProviderFault
-from actors.token_bucket import TokenBucket
-from actors.transport import ProviderReply
+from actors.transports.reconciliation import Answered, Finding, NeverRan, UnderWay
+from actors.transports.transport import ProviderReply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from actors.errors import CallFailed
-    from actors.transport import Idempotent, ProviderCall
+    from actors.errors.families import CallFailed
+    from actors.transports.transport import Idempotent, ProviderCall
     from runtime.simulation import Simulation
 
 

@@ -11,8 +11,8 @@ from actors.simulation.faults import RegistryOutage
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from actors.discovery import Registry
-    from actors.market import Listing
+    from actors.discovery.discovery import Registry
+    from actors.market.listing import Listing
     from actors.simulation.provider import SimulatedProvider
     from runtime.simulation import Simulation
 

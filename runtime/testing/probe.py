@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from runtime.actor import Actor, handles
+from runtime.actor import Actor
+from runtime.handlers import handles
 from runtime.messages import Message, Request
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from runtime.context import Spawner
+    from runtime.actor import Spawner
     from runtime.ref import ActorRef
 
 M = TypeVar("M", bound=Message)

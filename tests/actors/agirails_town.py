@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 from agirails.level1.agent import Agent
 from agirails.level1.config import AgentBehavior, AgentConfig
 
-from actors.agirails_network import AgirailsNetwork
-from actors.provider import Provider
-from actors.transport import ProviderCall
+from actors.agirails.network import AgirailsNetwork
+from actors.providers.provider import Provider
+from actors.transports.transport import ProviderCall
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
-    from actors.agirails_transport import AgirailsTransport
+    from actors.agirails.transport import AgirailsTransport
 
 REQUESTER = "0x" + "a1" * 20
 MINTED = 1_000_000_000

@@ -38,11 +38,11 @@ from actors import (
     robust_batch,
     smart_request,
 )
-from actors.checks import check_count
-from actors.limit_headers import HeardLimit
-from actors.provider_subscribers import SubscribeProviders, UnsubscribeProviders
-from actors.rate_limiter import LimiterGrant, ReportThrottled, Settle
-from actors.supervisor import MAX_SCORED
+from actors.discovery.subscribers import SubscribeProviders, UnsubscribeProviders
+from actors.limits.reported import HeardLimit
+from actors.rate_limiter.messages import LimiterGrant, ReportThrottled, Settle
+from actors.supervisor.supervisor import MAX_SCORED
+from actors.validation import check_count
 from runtime import ActorSystem
 
 GRANT = LimiterGrant(at=0.0, number=1)

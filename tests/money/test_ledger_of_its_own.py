@@ -38,17 +38,17 @@ from actors import (
     smart_request,
     usd,
 )
-from actors.book import Book
-from actors.ledger import JournalBroke
-from actors.ledger_errors import JournalError
-from actors.ledger_requests import MarkSent, Reservation
+from actors.ledger.book import Book
+from actors.ledger.errors import JournalError
+from actors.ledger.ledger import JournalBroke
+from actors.ledger.messages import MarkSent, Reservation
 from runtime import ActorCrashed, ActorSystem, AskTimeout, Backoff, Mailbox, Supervision, handles
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from actors import ProviderCall, Statement
-    from actors.transport import Idempotent
+    from actors.transports.transport import Idempotent
 
 
 class Shop:

@@ -11,14 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from actors.book import Book
-from actors.errors import BudgetExceeded, CallFailed
+from actors.errors.families import BudgetExceeded, CallFailed
 from actors.events import Overcharged
-from actors.ledger import Ledger
-from actors.ledger_requests import BookCall, GetHeld, GetStatement, MarkSent, Reservation, Reserve, Resolve
+from actors.ledger.book import Book
+from actors.ledger.entries import MoneyReserved
+from actors.ledger.ledger import Ledger
+from actors.ledger.messages import (
+    BookCall,
+    CloseAccount,
+    GetHeld,
+    GetStatement,
+    MarkSent,
+    Reservation,
+    Reserve,
+    Resolve,
+)
 from actors.money import usd
-from actors.movements import MoneyReserved
-from actors.requests import CloseAccount
 from runtime import Actor, ActorSystem, Request, RestartIntensity, RuntimeFault, Supervision, handles
 from runtime.simulation import Crash, random_faults
 

@@ -7,7 +7,8 @@ import asyncio
 
 import pytest
 
-from benchmarks import resilience, seed_port
+from benchmarks.resilience import rows as resilience
+from benchmarks.scenarios import seed_port
 
 
 @pytest.mark.real_time

@@ -39,7 +39,7 @@ from actors import (
     smart_request,
     usd,
 )
-from actors.breaker import HalfOpen
+from actors.policies.breaker.circuit_breaker import HalfOpen
 from runtime import ActorFailed, ActorSystem, Event
 from runtime.simulation import Simulation, explore
 

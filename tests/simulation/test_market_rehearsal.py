@@ -25,7 +25,7 @@ from actors import (
     smart_request,
     usd,
 )
-from actors.rate_limiter import Acquire
+from actors.rate_limiter.messages import Acquire
 from actors.simulation import (
     PriceChange,
     SimulatedProvider,
@@ -37,7 +37,7 @@ from runtime import ActorCrashed, ActorRestarted, ActorSystem, AskTimeout, Runti
 from runtime.simulation import Crash, DropMail, DuplicateMail, explore, random_faults
 
 if TYPE_CHECKING:
-    from actors.account import Account
+    from actors.ledger.account import Account
     from runtime.simulation import Fault, Simulation
 
 SEEDS = range(150)

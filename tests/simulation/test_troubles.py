@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.harness import met
-from benchmarks.troubles import TROUBLES, figure, ours
+from benchmarks.scenarios.troubles import TROUBLES, figure, ours
 from runtime.simulation import Simulation
 
 if TYPE_CHECKING:
-    from benchmarks.troubles import Outcome
+    from benchmarks.scenarios.troubles import Outcome
 
 SEEDS = 100
 

@@ -19,11 +19,11 @@ from runtime import (
     feed,
     handles,
     pool,
-    router,
     run_in_process,
     run_in_thread,
     through,
 )
+from runtime.routing import router
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from actors.command.demo_desk import Settings
-from actors.command.demo_processes import running
+from actors.command.demo.backend import Settings
+from actors.command.demo.processes import running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from actors.command.demo_processes import Running
+    from actors.command.demo.processes import Running
 
 COMMAND = (sys.executable, "-m", "actors.command")
 POLICIES = """

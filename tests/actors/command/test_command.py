@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from actors.command.demo_desk import Settings
+from actors.command.demo.backend import Settings
 from actors.command.report import Report
 
 pytestmark = [pytest.mark.slow, pytest.mark.real_time]

@@ -8,7 +8,7 @@ import pytest
 
 from actors.command.bad_input import BadInput
 from actors.command.requests_file import RequestLine, parse_requests, read_requests
-from actors.provider import ProviderFilter
+from actors.providers.provider import ProviderFilter
 
 GOOD = {"id": 1, "service": "uppercase", "input": {"text": "a"}}
 

@@ -6,11 +6,11 @@ import os
 
 import pytest
 
-from actors.batch import Done, Failed, Unknown
+from actors.batch.robust_batch import Done, Failed, Unknown
 from actors.command.bad_input import BadInput
 from actors.command.results_file import CannotWrite, OutputFile, ResultLine, result_line
-from actors.errors import AllProvidersFailed, Attempt, NoProvider, OutcomeUnknown
-from actors.requests import SmartResult
+from actors.errors.families import AllProvidersFailed, Attempt, NoProvider, OutcomeUnknown
+from actors.supervisor.messages import SmartResult
 from runtime import AskTimeout
 
 

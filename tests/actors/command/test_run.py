@@ -17,17 +17,18 @@ from actors.command.report import Tally
 from actors.command.requests_file import RequestLine
 from actors.command.results_file import OutputFile
 from actors.command.run import Run, _serve, until
-from actors.errors import Permanent
-from actors.market import Listing, Market
+from actors.errors.families import Permanent
+from actors.market.listing import Listing
+from actors.market.market import Market
 from actors.money import to_micros
-from actors.provider import Provider, ProviderFilter
-from actors.transport import FunctionTransport
+from actors.providers.provider import Provider, ProviderFilter
+from actors.transports.function import FunctionTransport
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
-    from actors.transport import ProviderCall
+    from actors.transports.transport import ProviderCall
 
 
 async def shout(call: ProviderCall) -> str:

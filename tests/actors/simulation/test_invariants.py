@@ -21,9 +21,9 @@ from actors import (
     Supervisor,
     smart_request,
 )
-from actors.breaker import HalfOpen
+from actors.policies.breaker.circuit_breaker import HalfOpen
 from actors.simulation import SimulatedProvider
-from actors.waiting import Place, Wait, WaitingLines
+from actors.supervisor.targets.waiting import Place, Wait, WaitingLines
 from runtime import ActorSystem
 from runtime.simulation import InvariantBroken, Simulation
 

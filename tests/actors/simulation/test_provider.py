@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from actors import CallFailed, ProviderCall, ProviderReply, RegistryDown, Throttled, Transient
-from actors.discovery import Discover, Discovery
+from actors.discovery.discovery import Discovery
+from actors.discovery.messages import Discover
 from actors.simulation import (
     Hanging,
     LostReplies,

@@ -1,0 +1,146 @@
+"""An AGIRAILS network, as one requester sees it: the doors to its providers, and where the money is."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from actors.agirails.purchases import Purchases, key_in
+from actors.agirails.sdk import Sdk
+from actors.agirails.transport import MIN_PRICE, AgirailsTransport
+from actors.market.listing import Listing
+from actors.money import Micros, usd
+
+if TYPE_CHECKING:
+    from actors.providers.provider import Provider
+
+MAX_WITHIN = 10 * 365 * 86_400
+"""Seconds that a provider has at most: ten years."""
+_ADDRESS = re.compile("0x[0-9a-fA-F]{40}")
+
+
+class LockedEscrow(msgspec.Struct, frozen=True, kw_only=True):
+    """Money of ours in the escrow of a transaction: whose delivery it awaits, under which key, and in which state.
+
+    COMMITTED and IN_PROGRESS await the provider; DELIVERED awaits `AgirailsNetwork.settle`. `deadline` is in seconds
+    of the network's clock.
+    """
+
+    transaction: str
+    provider: str
+    key: str
+    state: str
+    amount: Micros
+    deadline: int
+
+    def __str__(self) -> str:
+        return f"{self.transaction[:10]} {self.state}: ${usd(self.amount)} for {self.provider}, key {self.key!r}"
+
+
+class AgirailsNetwork:
+    """The mock network of AGIRAILS in one directory, and one requester's purchases on it.
+
+    `requester` is the address that pays. Books are read every `poll_every` seconds while anybody waits for a delivery;
+    a provider has `delivery_within` seconds of the network's clock, after which the money of a transaction that it
+    has not begun may be had back. With `chain_rules` it may only then, as it is on the chain.
+
+    All transports to its providers share what is here, so make one network and not two for one directory. Use it in
+    one event loop. There is nothing to close. Raises ValueError for what could never work, and ImportError
+    without the extra `agirails`.
+
+    The chain itself cannot be used in this way: it carries a hash of what is asked for, and no answer.
+    """
+
+    def __init__(
+        self,
+        *,
+        state_directory: str | Path,
+        requester: str,
+        poll_every: float = 0.05,
+        delivery_within: int = 3600,
+        chain_rules: bool = False,
+    ) -> None:
+        self.requester = _checked_address("requester", requester)
+        if not os.fspath(state_directory):
+            raise ValueError("state_directory must be the path of a directory, got an empty string")
+        if not 0 < poll_every < math.inf:
+            raise ValueError(f"poll_every must be > 0 seconds and finite, got {poll_every}")
+        if type(delivery_within) is not int or not 1 <= delivery_within <= MAX_WITHIN:
+            raise ValueError(
+                f"delivery_within must be a whole number of seconds from 1 to {MAX_WITHIN}, got {delivery_within!r}"
+            )
+        self._directory = Path(state_directory)
+        self._purchases = Purchases(
+            Sdk(self._directory),
+            requester=self.requester,
+            poll_every=poll_every,
+            delivery_within=delivery_within,
+            chain_rules=chain_rules,
+        )
+
+    def __repr__(self) -> str:
+        return f"AgirailsNetwork({str(self._directory)!r}, requester={self.requester}, {self._purchases!r})"
+
+    def transport(self, provider: Provider) -> AgirailsTransport:
+        """Return the door to a provider; its address must be one of AGIRAILS, its price at least `MIN_PRICE`."""
+        address = _checked_address(f"address of {provider.name!r}", provider.address)
+        if provider.price < MIN_PRICE:
+            raise ValueError(
+                f"price of {provider.name!r} must be >= ${usd(MIN_PRICE)}, the least that AGIRAILS accepts, "
+                f"got ${usd(provider.price)}"
+            )
+        return AgirailsTransport(self._purchases, name=provider.name, address=address)
+
+    def listing(self, provider: Provider, *, timeout: float = 30.0, max_concurrency: int = 10) -> Listing:
+        """List a provider on a market; `timeout` is for one attempt, in seconds."""
+        self.transport(provider)  # It opens nothing; what is wrong shows here and not at the first call.
+        return Listing(
+            provider=provider,
+            transport=functools.partial(self.transport, provider),
+            timeout=timeout,
+            max_concurrency=max_concurrency,
+        )
+
+    async def balances(self) -> dict[str, Micros]:
+        """Return what everybody on the network has, by address, in micro-units; what is in escrow is nobody's."""
+        return (await self._purchases.read()).balances
+
+    async def locked(self) -> list[LockedEscrow]:
+        """Return all of our money that is in escrow, the oldest first."""
+        return [
+            LockedEscrow(
+                transaction=one.id,
+                provider=one.provider,
+                key=key_in(one.description) or "",
+                state=one.state,
+                amount=one.locked,
+                deadline=one.deadline,
+            )
+            for one in (await self._purchases.read()).of(self.requester)
+            if one.locked
+        ]
+
+    async def mint(self, amount: Micros) -> None:
+        """Give the requester so many micro-units, made out of nothing, as only a mock network can."""
+        if type(amount) is not int or amount < 0:
+            raise ValueError(f"amount must be a whole number of micro-units >= 0, got {amount!r}; see to_micros")
+        await self._purchases.mint(amount)
+
+    async def settle(self) -> Micros:
+        """Pay for all that was delivered and is not paid yet, such as answers that came too late; return the sum.
+
+        What cannot be paid now is logged, and stays locked.
+        """
+        return await self._purchases.settle()
+
+
+def _checked_address(what: str, address: str) -> str:
+    if not _ADDRESS.fullmatch(address):
+        raise ValueError(f"{what} must be 0x and 40 hexadecimal digits, got {address!r}")
+    return address.lower()

@@ -1,0 +1,22 @@
+"""Many items at once: each ends with an outcome of its own, and memory stays flat."""
+
+from actors.batch.concurrent import Concurrent, batch_process, concurrent
+from actors.batch.outcomes import ItemDone, ItemFailed, ItemInterrupted, ItemOutcome, SourceFailed, WrongResultCount
+from actors.batch.robust_batch import Done, Failed, Outcome, Unknown, robust_batch
+
+__all__ = [
+    "Concurrent",
+    "Done",
+    "Failed",
+    "ItemDone",
+    "ItemFailed",
+    "ItemInterrupted",
+    "ItemOutcome",
+    "Outcome",
+    "SourceFailed",
+    "Unknown",
+    "WrongResultCount",
+    "batch_process",
+    "concurrent",
+    "robust_batch",
+]

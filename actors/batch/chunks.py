@@ -1,0 +1,54 @@
+"""A source, sync or async, that gives its items in batches."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from actors.batch.fan_out import EndOfSource, Source
+from actors.validation import check_count
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
+
+T = TypeVar("T")
+
+
+class InBatches(Generic[T]):
+    """The items by `size`, each batch with the index of its first; an error of the source comes after all items."""
+
+    def __init__(self, items: Iterable[T] | AsyncIterable[T], size: int) -> None:
+        check_count("batch_size", size, unit="item")
+        self.error: Exception | None = None
+        self._source = Source(items)
+        self._size = size
+        self._start = 0
+        self._next: list[T] = []
+
+    def __aiter__(self) -> AsyncIterator[tuple[int, Sequence[T]]]:
+        return self
+
+    async def __anext__(self) -> tuple[int, Sequence[T]]:
+        while len(self._next) < self._size and self.error is None:
+            try:
+                _, item = await self._source.next()
+            except EndOfSource:
+                break
+            except Exception as error:  # noqa: BLE001 - raised below, when the batch before it has gone.
+                self.error = error
+            else:
+                self._next.append(item)
+        if not self._next:
+            if self.error is not None:
+                raise self.error
+            raise StopAsyncIteration
+        batch, start = self._next, self._start
+        self._next, self._start = [], start + len(batch)
+        return start, batch
+
+    def partial(self) -> Iterable[tuple[int, T]]:
+        """Return the items, with their indices, of a batch that was never full."""
+        return enumerate(self._next, self._start)
+
+    async def aclose(self) -> None:
+        """Close the source, if it is a generator."""
+        await self._source.aclose()

@@ -1,0 +1,281 @@
+"""Many items at once, without actors: the seed's `concurrent` and `batch_process`, over a source of any length.
+
+Every item that was taken from the source is accounted for: it is done, or failed, or was interrupted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import warnings
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable, Sequence, Sized
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+from actors.batch.chunks import InBatches
+from actors.batch.fan_out import fan_out
+from actors.batch.outcomes import ItemDone as ItemDone
+from actors.batch.outcomes import ItemFailed as ItemFailed
+from actors.batch.outcomes import ItemInterrupted as ItemInterrupted
+from actors.batch.outcomes import ItemOutcome as ItemOutcome
+from actors.batch.outcomes import SourceFailed as SourceFailed
+from actors.batch.outcomes import WrongResultCount as WrongResultCount
+from actors.policies.limiter import Limiter
+from actors.validation import check_count
+from runtime.cancellation import is_being_cancelled
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Generator
+    from contextlib import AbstractAsyncContextManager
+    from types import TracebackType
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Concurrent(Generic[T, R]):
+    """Work over many items, to be awaited or entered, once.
+
+    `await` it for the outcomes of all items in the order of the items. `async with` it for an async iterator of the
+    outcomes, each as it finishes, in memory that stays flat.
+
+    Once it has ended, `undelivered` holds the outcomes that nobody was given, because the block was left early or
+    what awaited was cancelled, and `interrupted` the items that were taken from the source and have no outcome.
+    An `on_progress` that raises stops nothing: the first error is `progress_error`, and reported to the event loop's
+    exception handler; `progress_failures` counts them.
+    """
+
+    _is_used = True  # Nothing was promised by an instance that could not be made.
+
+    def __init__(
+        self,
+        items: Iterable[T] | AsyncIterable[T],
+        work: Callable[[Any], Awaitable[Any]],
+        *,
+        batch_size: int | None,
+        max_concurrency: int,
+        rate_limit: float | None,
+        on_progress: Callable[[int, int | None], None] | None,
+    ) -> None:
+        check_count("max_concurrency", max_concurrency)
+        self.undelivered: list[ItemOutcome[T, R]] = []
+        self.interrupted: list[ItemInterrupted[T]] = []
+        self.progress_error: Exception | None = None
+        self.progress_failures = self.finished = 0
+        self._total = len(items) if isinstance(items, Sized) else None
+        self._items = items
+        self._batches = None if batch_size is None else InBatches(items, batch_size)
+        self._work = work
+        self._on_progress = on_progress
+        self._limiter: Limiter | None = None
+        if rate_limit is not None:
+            self._limiter = Limiter("concurrent", rate=rate_limit, max_waiting=max_concurrency)
+        self._max_concurrency = max_concurrency
+        self._fan: AbstractAsyncContextManager[AsyncIterator[Sequence[ItemOutcome[T, R]]]] | None = None
+        self._outcomes: AsyncIterator[Sequence[ItemOutcome[T, R]]] | None = None
+        self._ready: deque[ItemOutcome[T, R]] = deque()
+        self._not_delivered: dict[int, ItemOutcome[T, R]] = {}
+        self._is_used = False
+
+    def __await__(self) -> Generator[Any, None, list[ItemOutcome[T, R]]]:
+        return self._all().__await__()
+
+    async def __aenter__(self) -> Concurrent[T, R]:
+        self._refuse_second_use()
+        self._is_used = True
+        if self._batches is None:
+            self._fan = fan_out(self._items, self._serve_one, max_concurrency=self._max_concurrency)
+        else:
+            self._fan = fan_out(self._batches, self._serve_batch, max_concurrency=self._max_concurrency)
+        self._outcomes = await self._fan.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if self._fan is not None:
+                await self._fan.__aexit__(kind, error, traceback)
+        finally:
+            self._fan = self._outcomes = None
+            self.undelivered = [self._not_delivered[index] for index in sorted(self._not_delivered)]
+            if self._batches is not None:
+                partial = self._batches.partial()
+                self.interrupted += [ItemInterrupted(index, item, begun=False) for index, item in partial]
+            self.interrupted.sort(key=lambda one: one.index)
+            if self._batches is not None:
+                await self._batches.aclose()
+
+    def __aiter__(self) -> AsyncIterator[ItemOutcome[T, R]]:
+        return self
+
+    async def __anext__(self) -> ItemOutcome[T, R]:
+        while not self._ready:
+            if self._outcomes is None:
+                raise StopAsyncIteration
+            self._ready.extend(await anext(self._outcomes))
+        if self._outcomes is None:
+            # What is left was given back when the block was left.
+            raise StopAsyncIteration
+        outcome = self._ready.popleft()
+        del self._not_delivered[outcome.index]
+        return outcome
+
+    async def _all(self) -> list[ItemOutcome[T, R]]:
+        self._refuse_second_use()
+        came: list[ItemOutcome[T, R]] = []
+        try:
+            async with self:
+                async for outcome in self:
+                    came.append(outcome)  # noqa: PERF401 - what came before an error is not to be lost.
+        except BaseException as error:
+            self.undelivered = sorted([*came, *self.undelivered], key=lambda outcome: outcome.index)
+            if isinstance(error, Exception):
+                # What the work raises is an outcome, so this comes from the source, at its end or when it is closed.
+                raise SourceFailed(error, self.undelivered) from error
+            raise
+        return sorted(came, key=lambda outcome: outcome.index)
+
+    async def _serve_one(self, index: int, item: T) -> Sequence[ItemOutcome[T, R]]:
+        async def work() -> Sequence[R]:
+            return (await self._work(item),)
+
+        return await self._serve(index, (item,), work)
+
+    async def _serve_batch(self, _: int, batch: tuple[int, Sequence[T]]) -> Sequence[ItemOutcome[T, R]]:
+        start, items = batch
+
+        async def work() -> Collection[R]:
+            results = await self._work(items)
+            if not _has_length(results, len(items)):
+                raise WrongResultCount(results, expected=len(items))
+            return results
+
+        return await self._serve(start, items, work)
+
+    async def _serve(
+        self, start: int, items: Sequence[T], work: Callable[[], Awaitable[Collection[R]]]
+    ) -> Sequence[ItemOutcome[T, R]]:
+        """Do the work for items when it is their turn, and keep their outcomes until they are delivered."""
+        begun = False
+        try:
+            if self._limiter is not None:
+                await self._limiter.acquire()
+            begun = True
+            results = await work()
+            outcomes: Sequence[ItemOutcome[T, R]] = [
+                ItemDone(index, item, result)
+                for index, (item, result) in enumerate(zip(items, results, strict=True), start)
+            ]
+        except BaseException as error:
+            failed = self._without_result(error, start, items, begun=begun)
+            if failed is None:
+                raise
+            outcomes = failed
+        return self._kept(outcomes)
+
+    def _without_result(
+        self, error: BaseException, start: int, items: Sequence[T], *, begun: bool
+    ) -> Sequence[ItemOutcome[T, R]] | None:
+        """Return the failures of items, or None where they were interrupted, and the worker is to end."""
+        failure = _failure_of(error)
+        if failure is None:
+            self.interrupted += [ItemInterrupted(index, item, begun) for index, item in enumerate(items, start)]
+            return None
+        return [ItemFailed(index, item, failure) for index, item in enumerate(items, start)]
+
+    def _kept(self, outcomes: Sequence[ItemOutcome[T, R]]) -> Sequence[ItemOutcome[T, R]]:
+        for outcome in outcomes:
+            self._not_delivered[outcome.index] = outcome
+        self.finished += len(outcomes)
+        if self._on_progress is not None:
+            self._tell_progress(self._on_progress)
+        return outcomes
+
+    def _refuse_second_use(self) -> None:
+        if self._is_used:
+            raise RuntimeError("this has been awaited or entered before; make another one for another run")
+
+    def _tell_progress(self, on_progress: Callable[[int, int | None], None]) -> None:
+        try:
+            on_progress(self.finished, self._total)
+        except Exception as error:  # noqa: BLE001 - it is told where nobody has paid for a result.
+            self.progress_failures += 1
+            if self.progress_error is None:
+                self.progress_error = error
+                message = "on_progress raised; the work goes on, and later failures of it are only counted"
+                asyncio.get_running_loop().call_exception_handler({"message": message, "exception": error})
+
+    def __del__(self) -> None:
+        if not self._is_used:
+            warnings.warn(f"{self!r} was never awaited or entered, so nothing was done", RuntimeWarning, stacklevel=2)
+
+    def __repr__(self) -> str:
+        total = "?" if self._total is None else self._total
+        return f"<Concurrent {self.finished} of {total} items finished, {len(self._not_delivered)} undelivered>"
+
+
+def concurrent(
+    items: Iterable[T] | AsyncIterable[T],
+    work: Callable[[T], Awaitable[R]],
+    *,
+    max_concurrency: int = 5,
+    rate_limit: float | None = None,
+    on_progress: Callable[[int, int | None], None] | None = None,
+) -> Concurrent[T, R]:
+    """Do `work(item)` for every item, at most `max_concurrency` at a time and `rate_limit` begun per second, evenly.
+
+    `results = await concurrent(...)` gives an `ItemDone` or `ItemFailed` for each item, in the order of the items, and
+    raises `SourceFailed` where `items` raises. `async with concurrent(...) as outcomes` gives each as it finishes, and
+    what `items` raises after those before it; `items` may then be without end, for at most twice `max_concurrency`
+    are taken ahead of the consumer. An item that fails stops no other. Leaving early cancels what is under way; what
+    becomes of that says `Concurrent`. `on_progress(finished, total)` is called after each item; the total is None for
+    a source without a length. Raises ValueError for limits below 1 item or 0 per second.
+    """
+    return Concurrent(
+        items,
+        work,
+        batch_size=None,
+        max_concurrency=max_concurrency,
+        rate_limit=rate_limit,
+        on_progress=on_progress,
+    )
+
+
+def batch_process(
+    items: Iterable[T] | AsyncIterable[T],
+    process_batch: Callable[[Sequence[T]], Awaitable[Collection[R]]],
+    batch_size: int = 100,
+    *,
+    max_concurrency: int = 1,
+    rate_limit: float | None = None,
+    on_progress: Callable[[int, int | None], None] | None = None,
+) -> Concurrent[T, R]:
+    """Do `process_batch(items)` for every `batch_size` items, the last batch with what is left.
+
+    It returns one result for each item, in their order. All else is as in `concurrent`: the outcomes are of items,
+    `max_concurrency` and `rate_limit` count batches. A batch that raises fails each of its items with that error, and
+    one that returns too few results or too many with `WrongResultCount`, which carries them.
+    """
+    return Concurrent(
+        items,
+        process_batch,
+        batch_size=batch_size,
+        max_concurrency=max_concurrency,
+        rate_limit=rate_limit,
+        on_progress=on_progress,
+    )
+
+
+def _has_length(results: object, length: int) -> bool:
+    return isinstance(results, Collection) and len(cast("Collection[Any]", results)) == length
+
+
+def _failure_of(error: BaseException) -> Exception | None:
+    """Return the failure of an item, or None where it is the worker that is to end."""
+    if isinstance(error, Exception):
+        return error
+    if isinstance(error, asyncio.CancelledError) and not is_being_cancelled():
+        stray = RuntimeError("the work let a CancelledError escape")
+        stray.__cause__ = error
+        return stray
+    return None

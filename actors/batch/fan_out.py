@@ -1,0 +1,248 @@
+"""A bounded number of workers over a source of any length; outcomes come as each finishes, and memory stays flat."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from actors.validation import check_count
+from runtime.cancellation import is_being_cancelled
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class EndOfSource(Exception):
+    """There are no more items. An exception of its own, because `work` may let any other escape."""
+
+
+class Waiters:
+    """Those who wait for the same thing, first come, first served; one who is cancelled then wakes the next instead."""
+
+    def __init__(self) -> None:
+        self._line: deque[asyncio.Future[None]] = deque()
+        self.is_waking = False
+        """Whether somebody has been woken who has not had a turn since."""
+
+    def __bool__(self) -> bool:
+        return bool(self._line)
+
+    async def wait(self) -> None:
+        """Wait to be woken."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._line.append(waiter)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled():
+                # What woke it is for another now.
+                self.wake()
+            raise
+        self.is_waking = False
+
+    def wake(self) -> None:
+        """Wake the first, if there is one."""
+        self.is_waking = False
+        while self._line:
+            waiter = self._line.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                self.is_waking = True
+                return
+
+
+class Source(Generic[T]):
+    """The items to come, numbered from 0, for any number of workers; from an iterable or an async iterable."""
+
+    def __init__(self, items: Iterable[T] | AsyncIterable[T]) -> None:
+        self._async: AsyncIterator[T] | None = None
+        self._sync: Iterator[T] | None = None
+        if isinstance(items, AsyncIterable):
+            self._async = aiter(items)
+        else:
+            self._sync = iter(items)
+        self._is_asked = False
+        self._line = Waiters()
+        """Those who wait for their turn to ask an async iterator."""
+        self._count = 0
+        self._is_used_up = False
+
+    async def next(self) -> tuple[int, T]:
+        """Return the next item and its number; raises `EndOfSource` at the end, and after an error of the source."""
+        if self._async is None:
+            return self._numbered(self._next_sync())
+        # An async iterator must not be asked twice at the same time.
+        while self._is_asked:
+            await self._line.wait()
+        self._is_asked = True
+        try:
+            return self._numbered(await self._next_async(self._async))
+        finally:
+            self._is_asked = False
+            self._line.wake()
+
+    async def aclose(self) -> None:
+        """Close a generator, so that its `finally` runs now and not some day."""
+        if isinstance(self._async, AsyncGenerator):
+            await self._async.aclose()  # pyright: ignore[reportUnknownMemberType]
+        elif isinstance(self._sync, Generator):
+            self._sync.close()  # pyright: ignore[reportUnknownMemberType]
+
+    def _next_sync(self) -> T:
+        if self._is_used_up or self._sync is None:
+            raise EndOfSource
+        try:
+            return next(self._sync)
+        except BaseException as error:
+            self._is_used_up = True
+            if isinstance(error, StopIteration):
+                raise EndOfSource from None
+            raise
+
+    async def _next_async(self, items: AsyncIterator[T]) -> T:
+        if self._is_used_up:
+            raise EndOfSource
+        try:
+            return await anext(items)
+        except BaseException as error:
+            self._is_used_up = True
+            if isinstance(error, StopAsyncIteration):
+                raise EndOfSource from None
+            raise
+
+    def _numbered(self, item: T) -> tuple[int, T]:
+        self._count += 1
+        return self._count - 1, item
+
+
+class Outcomes(Generic[R]):
+    """The outcomes as they come: an async iterator that ends when the source and all work have.
+
+    No more than `max_ahead` items are taken whose outcome was not consumed. Workers wait for that room before they take
+    an item, not with an outcome in hand; and those who wait are woken one by the other, each by whoever found room for
+    more, so that work which never waits is done by one of them, and work which does by all.
+    """
+
+    def __init__(self, *, max_ahead: int, workers: int) -> None:
+        self._ready: deque[R] = deque()
+        self._room = max_ahead
+        self._working = workers
+        self._idle = Waiters()
+        """Workers who wait for room."""
+        self._consumers = Waiters()
+        self.error: Exception | None = None
+        self.is_closed = False
+
+    async def take_room(self) -> None:
+        """Wait until one more item may be taken."""
+        while self._room == 0:
+            await self._idle.wait()
+        self._room -= 1
+        if self._idle and self._room:
+            self._idle.wake()
+
+    def put(self, outcome: R) -> None:
+        """Add an outcome, for which room was taken."""
+        self._ready.append(outcome)
+        if self._consumers:
+            self._consumers.wake()
+
+    def fail(self, error: Exception) -> None:
+        """End with `error`, unless an earlier one is there, after the outcomes that are on their way."""
+        self.error = self.error or error
+
+    def worker_ended(self) -> None:
+        """Count one worker less; after the last, no more outcomes come."""
+        self._working -= 1
+        while self._working == 0 and self._consumers:
+            self._consumers.wake()
+
+    @property
+    def is_ending(self) -> bool:
+        """True where no more work is to begin."""
+        return self.is_closed or self.error is not None
+
+    def __aiter__(self) -> AsyncIterator[R]:
+        return self
+
+    async def __anext__(self) -> R:
+        while not self._ready:
+            if self._working == 0:
+                if self.error is not None:
+                    raise self.error
+                raise StopAsyncIteration
+            await self._consumers.wait()
+        self._room += 1
+        if self._idle and not self._idle.is_waking:
+            self._idle.wake()
+        return self._ready.popleft()
+
+
+@asynccontextmanager
+async def fan_out(
+    items: Iterable[T] | AsyncIterable[T], work: Callable[[int, T], Awaitable[R]], *, max_concurrency: int
+) -> AsyncGenerator[AsyncIterator[R]]:
+    """Run `work(number, item)` for each item, at most `max_concurrency` at the same time; yield the outcomes.
+
+    At most twice that many items are taken from the source beyond those whose outcome was consumed. An exception of
+    the source or of `work` ends the iteration with that exception, after the outcomes that were there before it.
+    Leaving the block early cancels what is under way, and closes the source.
+    """
+    check_count("max_concurrency", max_concurrency)
+    source = Source(items)
+    outcomes = Outcomes[R](max_ahead=2 * max_concurrency, workers=max_concurrency)
+
+    async def worker() -> None:
+        try:
+            while True:
+                await outcomes.take_room()
+                if outcomes.is_ending:
+                    return  # Another worker's error ends the source for all.
+                number, item = await source.next()
+                outcomes.put(await work(number, item))
+        except EndOfSource:
+            pass
+        except (asyncio.CancelledError, StopAsyncIteration) as error:
+            if is_being_cancelled():
+                if not outcomes.is_closed:
+                    # Its item has no outcome, which must not look as if there had been none.
+                    outcomes.fail(RuntimeError("a task that worked on an item was cancelled from outside"))
+                raise
+            # To the consumer it would mean that it was cancelled itself, or that there are no more outcomes.
+            stray = RuntimeError(f"the source or the work let a {type(error).__name__} escape")
+            stray.__cause__ = error
+            outcomes.fail(stray)
+        except Exception as error:  # noqa: BLE001 - raised again where the outcomes are consumed.
+            outcomes.fail(error)
+        finally:
+            outcomes.worker_ended()
+
+    workers = [asyncio.create_task(worker()) for _ in range(max_concurrency)]
+    try:
+        yield outcomes
+    finally:
+        outcomes.is_closed = True
+        try:
+            await cancel_and_wait(workers)
+        finally:
+            await source.aclose()
+
+
+async def cancel_and_wait(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Cancel tasks and wait until they have ended, also if the caller is cancelled meanwhile, which is raised after."""
+    for task in tasks:
+        task.cancel()
+    cancelled: asyncio.CancelledError | None = None
+    while not all(task.done() for task in tasks):
+        try:
+            await asyncio.wait(tasks)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled

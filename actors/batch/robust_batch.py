@@ -1,0 +1,173 @@
+"""Many requests, each answered or accounted for: the seed's `robustBatchProcess`, over the fixed pipeline."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import anyio
+import msgspec
+
+from actors.batch.fan_out import fan_out
+from actors.errors.families import CallFailed, OutcomeUnknown
+from actors.ledger.messages import CloseAccount, OpenAccount
+from actors.money import to_micros
+from actors.providers.provider import ProviderFilter
+from actors.rate_limiter.messages import Acquire
+from actors.supervisor.client import ANSWER_GRACE, in_turn
+from actors.supervisor.messages import OpenQuota, SmartRequest, SmartResult
+from runtime import ActorCrashed, AskTimeout, RuntimeFault
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Sequence
+
+    from actors.money import Amount, Micros
+    from actors.providers.selection import Strategy
+    from runtime import ActorRef
+
+HOUSEKEEPING = 5.0
+"""Seconds that the supervisor has to open or close an account."""
+MAX_QUEUEING = 365 * 86_400.0
+"""Seconds that an item may stand in line for the batch's rate limit."""
+
+
+class Done(msgspec.Struct, frozen=True):
+    """An item that was answered."""
+
+    index: int
+    item: Any
+    result: SmartResult
+
+
+class Failed(msgspec.Struct, frozen=True):
+    """An item that was not answered, and cost nothing beyond the attempts in `error`."""
+
+    index: int
+    item: Any
+    error: Exception
+
+
+class Unknown(msgspec.Struct, frozen=True):
+    """An item whose call may have been made and paid, although no answer came; look it up before asking again.
+
+    `error` is an `OutcomeUnknown`, or another that says by its `charged` that money is held.
+    """
+
+    index: int
+    item: Any
+    error: CallFailed
+
+
+Outcome: TypeAlias = Done | Failed | Unknown
+
+
+@asynccontextmanager
+async def robust_batch(
+    supervisor: ActorRef[Any],
+    items: Iterable[Any] | AsyncIterable[Any],
+    *,
+    service: str | None = None,
+    max_concurrency: int = 10,
+    rate_limit: float | None = None,
+    budget: Amount | None = None,
+    item_budget: Amount | None = None,
+    where: ProviderFilter | None = None,
+    strategy: Strategy = "balanced",
+    fallback_strategies: Sequence[Strategy] = (),
+    health_check: bool = False,
+    timeout: float = 30.0,  # noqa: ASYNC109 - for each item; it travels as a deadline.
+    account: str | None = None,
+) -> AsyncGenerator[AsyncIterator[Outcome]]:
+    """Serve every item, at most `max_concurrency` at the same time, and yield `Done | Failed | Unknown` as each ends.
+
+    An item is the input of `service`, or a whole `SmartRequest`. `items` may be an async iterator without end: memory
+    stays flat. `rate_limit` bounds the requests begun per second, `budget` the money of the whole batch and
+    `item_budget` that of each item that brings none (dollars as str, int or Decimal); `timeout` is the seconds an item
+    has once it has begun. `account` names the batch in `BudgetExceeded.cap`; by default a name is made up.
+
+    Leaving the block early cancels what is under way and closes the source. What that raises is raised to the consumer.
+    """
+    if isinstance(items, str | bytes):
+        raise TypeError(f"items must be many inputs, got one text, {items!r:.100}; put it in a list")
+    terms = Terms(
+        service=service,
+        timeout=timeout,
+        budget=cap_of(item_budget),
+        where=where or ProviderFilter(),
+        strategies=in_turn(strategy, fallback_strategies),
+        health_check=health_check,
+    )
+    limiter: ActorRef[Acquire] | None = None
+    name = await supervisor.ask(OpenAccount(name=account, cap=cap_of(budget)), timeout=HOUSEKEEPING)
+    try:
+        if rate_limit is not None:
+            limiter = await supervisor.ask(OpenQuota(name=name, rate=rate_limit), timeout=HOUSEKEEPING)
+
+        async def work(index: int, item: Any) -> Outcome:
+            return await serve(supervisor, limiter, index, item, terms.request_for(item, account=name))
+
+        async with fan_out(items, work, max_concurrency=max_concurrency) as outcomes:
+            yield outcomes
+    finally:
+        if limiter is not None:
+            limiter.stop()
+        with anyio.CancelScope(shield=True), suppress(CallFailed, RuntimeFault):
+            # A supervisor that is gone, or was restarted, has forgotten its accounts.
+            await supervisor.ask(CloseAccount(name=name), timeout=HOUSEKEEPING)
+
+
+def cap_of(budget: Amount | None) -> Micros | None:
+    """Return a budget in micro-units; None has no cap."""
+    return None if budget is None else to_micros(budget)
+
+
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """What every request of a batch has in common."""
+
+    service: str | None
+    timeout: float
+    budget: Micros | None
+    where: ProviderFilter
+    strategies: tuple[Strategy, ...]
+    health_check: bool
+
+    def request_for(self, item: Any, *, account: str) -> SmartRequest:
+        """Return the request for one item, which may be one already."""
+        if isinstance(item, SmartRequest):
+            budget = self.budget if item.budget is None else item.budget
+            return msgspec.structs.replace(item, account=account, budget=budget)
+        if self.service is None:
+            raise TypeError(f"robust_batch needs service= for items that are no SmartRequest, such as {item!r}")
+        return SmartRequest(
+            service=self.service,
+            input=item,
+            timeout=self.timeout,
+            budget=self.budget,
+            where=self.where,
+            strategies=self.strategies,
+            health_check=self.health_check,
+            account=account,
+        )
+
+
+async def serve(
+    supervisor: ActorRef[Any], limiter: ActorRef[Acquire] | None, index: int, item: Any, request: SmartRequest
+) -> Outcome:
+    """Have one request served when its turn has come, and say what became of it."""
+    try:
+        if limiter is not None:
+            # A long line is no failure of the item, whose own time begins with its turn.
+            await limiter.ask(Acquire(), timeout=MAX_QUEUEING)
+    except (CallFailed, RuntimeFault) as error:
+        return Failed(index, item, error)
+    try:
+        return Done(index, item, await supervisor.ask(request, timeout=request.timeout + ANSWER_GRACE))
+    except (AskTimeout, ActorCrashed) as error:
+        # The supervisor took the request, and nobody can say how far it came.
+        unknown = OutcomeUnknown(f"the supervisor did not say what became of it: {error}")
+        unknown.__cause__ = error
+        return Unknown(index, item, unknown)
+    except CallFailed as error:
+        return Unknown(index, item, error) if error.charged == "held" else Failed(index, item, error)
+    except RuntimeFault as error:
+        return Failed(index, item, error)

@@ -1,0 +1,122 @@
+"""The demo's market: three providers that fail in their own ways, and policies for a run of a quarter of a minute."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from actors.command.demo.backend import SERVICES, Settings
+from actors.command.demo.processes import arguments
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+RUN = 15.0
+"""Seconds that the requests are spread over."""
+BROWNOUT = (4.0, 4.0)
+"""Start and length, in seconds."""
+
+POLICIES = """\
+# The waits are short, because the whole run is; for real providers leave these sections out, or begin from
+# the defaults (see the documentation of Retry and BreakerConfig).
+[retry]
+max_retries = 8
+base = 0.1
+cap = 1.0
+
+[breaker]
+failure_threshold = 5
+failure_rate = 0.7
+open_for = 1.0
+max_open_for = 2.0
+"""
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """A provider of the demo: how it behaves, and what the market says of it."""
+
+    settings: Settings
+    reputation: int
+    response_time: float
+    is_known_for: str
+
+
+def cast_of(requests: int, *, seed: int) -> list[Part]:
+    """Return the providers for a run of so many requests.
+
+    The cheapest is the first choice and the least reliable; while it browns out, its load is more than the second
+    one's own limit allows, so that the dear third has to help.
+    """
+    rate = requests / RUN
+    return [
+        Part(
+            settings=Settings(
+                name="alder",
+                price="0.001",
+                failure_rate=0.3,
+                # A 500 is repeated here until it is known what became of it. More of them would be more retries
+                # than the 10 % of extra load that a provider in trouble is spared from.
+                unclear_rate=0.2,
+                latency=(0.02, 0.08),
+                brownout=BROWNOUT,
+                seed=seed,
+            ),
+            reputation=80,
+            response_time=0.05,
+            is_known_for=f"fails 30 % of its calls, and browns out after {BROWNOUT[0]:g} s for {BROWNOUT[1]:g} s",
+        ),
+        Part(
+            settings=Settings(
+                name="birch",
+                price="0.002",
+                failure_rate=0.1,
+                latency=(0.04, 0.12),
+                rate_limit=max(1.0, rate / 2),
+                burst=max(1, int(rate / 4)),
+                seed=seed + 1,
+            ),
+            reputation=85,
+            response_time=0.1,
+            is_known_for=f"fails 10 %, and answers 429 with Retry-After beyond {max(1.0, rate / 2):g} calls/s",
+        ),
+        Part(
+            settings=Settings(name="cedar", price="0.005", failure_rate=0.01, latency=(0.1, 0.25), seed=seed + 2),
+            reputation=90,
+            response_time=0.2,
+            is_known_for="fails 1 %, and is the dearest and slowest",
+        ),
+    ]
+
+
+def market_file(parts: Sequence[Part], urls: Sequence[str]) -> str:
+    """Return the market file of these providers.
+
+    >>> from actors.market.file import parse_market
+    >>> market = parse_market(market_file(cast_of(300, seed=1), ["http://127.0.0.1:1/"] * 3))
+    >>> [listing.provider.price for listing in market.providers], market.breaker.open_for
+    ([1000, 2000, 5000], 1.0)
+    """
+    services = ", ".join(f'"{service}"' for service in sorted(SERVICES))
+    sections = [_section(part, url, services) for part, url in zip(parts, urls, strict=True)]
+    return "\n".join([*sections, POLICIES])
+
+
+def _section(part: Part, url: str, services: str) -> str:
+    port = url.rstrip("/").rpartition(":")[2]
+    command = shlex.join(["python", "-m", "actors.command.demo.server", "--port", port, *arguments(part.settings)])
+    return f"""\
+# {part.settings.name} {part.is_known_for}. To start it by hand:
+# {command}
+[[providers]]
+name = "{part.settings.name}"
+services = [{services}]
+price = "{part.settings.price}"
+reputation = {part.reputation}
+response_time = {part.response_time}
+url = "{url}"
+idempotent = "key"
+timeout = 3
+max_concurrency = 50
+"""

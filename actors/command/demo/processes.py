@@ -1,0 +1,118 @@
+"""The demo's provider processes: started on free loopback ports, asked for their counters, and stopped by their ids."""
+
+from __future__ import annotations
+
+import http.client
+import subprocess
+import sys
+from contextlib import ExitStack, contextmanager
+from typing import IO, TYPE_CHECKING
+
+import msgspec
+
+from actors.command.demo.backend import Stats
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+
+    from actors.command.demo.backend import Settings
+
+STOPPING = 5.0
+"""Seconds that a provider has to end by itself."""
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """What a provider prints when it listens."""
+
+    port: int
+
+
+class Running(msgspec.Struct, frozen=True):
+    """A provider that listens on `port` of 127.0.0.1."""
+
+    settings: Settings
+    port: int
+    process: subprocess.Popen[bytes]
+
+    @property
+    def url(self) -> str:
+        """Where it takes calls."""
+        return f"http://127.0.0.1:{self.port}/"
+
+    def stats(self) -> Stats:
+        """Ask for its counters. Raises OSError where it is gone."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            connection.request("GET", "/stats")
+            return msgspec.json.decode(connection.getresponse().read(), type=Stats)
+        finally:
+            connection.close()
+
+
+def arguments(settings: Settings) -> list[str]:
+    """Return the arguments of the demo provider for these settings.
+
+    >>> from actors.command.demo.backend import Settings
+    >>> arguments(Settings(name="alder", price="0.001", brownout=(4.0, 3.0)))[2:6]
+    ['--price', '0.001', '--failure-rate', '0.0']
+    """
+    given = ["--name", settings.name, "--price", settings.price, "--failure-rate", str(settings.failure_rate)]
+    given += ["--unclear-rate", str(settings.unclear_rate)]
+    given += ["--latency", f"{settings.latency[0]}-{settings.latency[1]}", "--seed", str(settings.seed)]
+    if settings.brownout is not None:
+        given += ["--brownout", f"{settings.brownout[0]}:{settings.brownout[1]}"]
+    if settings.rate_limit is not None:
+        given += ["--rate-limit", str(settings.rate_limit)]
+    if settings.burst is not None:
+        given += ["--burst", str(settings.burst)]
+    return given
+
+
+@contextmanager
+def running(providers: Sequence[Settings]) -> Generator[list[Running]]:
+    """Run these providers within the block. Raises OSError where one does not start."""
+    with ExitStack() as stack:
+        # All are started before the first is waited for.
+        processes = [(one, stack.enter_context(process_of(one))) for one in providers]
+        yield [Running(one, port_of(one, process.stdout), process) for one, process in processes]
+
+
+@contextmanager
+def process_of(settings: Settings) -> Generator[subprocess.Popen[bytes]]:
+    """Run one provider within the block; whatever happens, it is gone afterwards."""
+    process = subprocess.Popen(  # noqa: S603 - our own module, our own arguments.
+        [sys.executable, "-m", "actors.command.demo.server", *arguments(settings)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        # A group of its own, or Ctrl-C would stop it before its counters were read.
+        process_group=0,
+    )
+    try:
+        yield process
+    finally:
+        stop(process)
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End a provider by closing its standard input, and kill it where that does not help."""
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            stream.close()
+    try:
+        process.wait(STOPPING)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+
+
+def port_of(settings: Settings, output: IO[bytes] | None) -> int:
+    """Return the port that a provider prints, once it does. Raises OSError where it ends instead."""
+    line = b"" if output is None else output.readline()
+    try:
+        return msgspec.json.decode(line, type=Ready).port
+    except msgspec.DecodeError as error:
+        raise OSError(f"the provider {settings.name!r} did not start: it printed {line!r}") from error

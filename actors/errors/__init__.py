@@ -1,0 +1,52 @@
+"""Why a call failed: one family of errors for each decision a caller makes, and how answers are classified."""
+
+from actors.errors.bodies import error_in_body
+from actors.errors.classification import classify, is_retryable_error
+from actors.errors.families import (
+    AllProvidersFailed,
+    Attempt,
+    BreakerOpen,
+    BudgetExceeded,
+    BulkheadFull,
+    CallFailed,
+    ConnectionFailed,
+    DeadlineTooShort,
+    LedgerDown,
+    NoProvider,
+    NotAdmitted,
+    OutcomeUnknown,
+    Overpriced,
+    Permanent,
+    QuotaExhausted,
+    RateLimited,
+    RegistryDown,
+    Throttled,
+    Transient,
+    Unclassified,
+)
+
+__all__ = [
+    "AllProvidersFailed",
+    "Attempt",
+    "BreakerOpen",
+    "BudgetExceeded",
+    "BulkheadFull",
+    "CallFailed",
+    "ConnectionFailed",
+    "DeadlineTooShort",
+    "LedgerDown",
+    "NoProvider",
+    "NotAdmitted",
+    "OutcomeUnknown",
+    "Overpriced",
+    "Permanent",
+    "QuotaExhausted",
+    "RateLimited",
+    "RegistryDown",
+    "Throttled",
+    "Transient",
+    "Unclassified",
+    "classify",
+    "error_in_body",
+    "is_retryable_error",
+]

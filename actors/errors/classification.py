@@ -1,0 +1,203 @@
+"""What a failure means: by type and status first; a provider's dialect is data, and text the last resort."""
+
+from __future__ import annotations
+
+import email.utils
+import errno
+import math
+import re
+import socket
+import ssl
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import cast
+
+from actors.errors.dialects import dialects
+from actors.errors.families import (
+    CallFailed,
+    ConnectionFailed,
+    OutcomeUnknown,
+    Permanent,
+    QuotaExhausted,
+    Throttled,
+    Transient,
+    Unclassified,
+)
+
+TEXTS: tuple[tuple[str, type[CallFailed]], ...] = (
+    ("insufficient_quota", QuotaExhausted),
+    ("insufficient funds", QuotaExhausted),
+    ("budget exceeded", Permanent),
+    ("unauthorized", Permanent),
+    ("invalid input", Permanent),
+    ("bad request", Permanent),
+    ("too many requests", Throttled),
+    ("temporar", Transient),  # "temporary", "temporarily"
+    ("service unavailable", Transient),
+    ("connection refused", Transient),
+    ("timed out", Transient),
+    ("timeout", Transient),
+)
+"""What a message (lower case) says where neither type nor status says anything; the first match counts."""
+
+NO_ROUTE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL})
+NEVER_SENT = (ConnectionRefusedError, socket.gaierror, ssl.SSLCertVerificationError)
+LOCAL_MISTAKES = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
+CALLERS_MISTAKES = (ValueError, TypeError, LookupError, AttributeError, NotImplementedError)
+MAX_MARKED = 4096  # Characters of a body or message that are searched; error codes stand near its beginning.
+
+
+def classify(
+    error: BaseException, *, provider: str, sent: bool = True, paid: bool = False, idempotent: bool = True
+) -> CallFailed:
+    """Return the family of `error`; a `CallFailed` is returned as it is. Raise the result `from error`.
+
+    `sent`: the request may have reached the provider. `paid` and not `idempotent`: repeating it may cost
+    twice, so a failure that leaves open whether the call happened is `OutcomeUnknown`, not `Transient`.
+    A cancellation (any BaseException that is no Exception) is not a failure: it is raised again.
+    """
+    if isinstance(error, CallFailed):
+        return error
+    if not isinstance(error, Exception):
+        raise error
+    status = _status_of(error)
+    if status is not None:
+        return classify_status(status, provider=provider, body=str(error), paid=paid, idempotent=idempotent)
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if isinstance(error, OSError | EOFError) and not isinstance(error, LOCAL_MISTAKES):
+        # An expired timer or a broken pipe does not say how far the call came; a failed connect does.
+        if not sent or isinstance(error, NEVER_SENT) or getattr(error, "errno", None) in NO_ROUTE:
+            return ConnectionFailed(provider, text)
+        return _ambiguous(f"{provider!r}: {text}", provider, paid=paid, idempotent=idempotent)
+    if isinstance(error, LOCAL_MISTAKES + CALLERS_MISTAKES):
+        # A mistake found after sending, such as an answer that does not parse, does not take the money back.
+        return Permanent(f"{provider!r}: {text}", provider=provider, charged="held" if sent and paid else "no")
+    return _by_text(text, provider, sent=sent, paid=paid, idempotent=idempotent)
+
+
+def classify_status(
+    status: int,
+    *,
+    provider: str,
+    retry_after: float | None = None,
+    body: str = "",
+    host: str | None = None,
+    paid: bool = False,
+    idempotent: bool = True,
+) -> CallFailed:
+    """Return the family of an HTTP answer of `status` 300 or above; raise ValueError for one below.
+
+    Where the body is in a dialect (see dialects.toml) of `provider`, or of whoever is at `host`, that decides.
+    500, 502, 504 and every status unknown to HTTP leave open whether the call took effect, so for a call
+    that is paid and not idempotent they are `OutcomeUnknown`. 503 is a refusal, and safe to repeat.
+    """
+    if status < 300:
+        raise ValueError(f"status {status} is not a failure; classify answers of 300 and above")
+    message = f"{provider!r} answered {_name_of(status)}"
+    dialect = dialects().find(status, body[:MAX_MARKED], provider=provider, host=host)
+    if dialect is not None:
+        message = f"{message}: {dialect.marker}"
+        if dialect.means is Transient and not dialect.refused:
+            return _ambiguous(
+                message, provider, paid=paid, idempotent=idempotent, status=status, retry_after=retry_after
+            )
+        return dialect.means(
+            message,
+            provider=provider,
+            status=status,
+            retry_after=retry_after,
+            outcome="not_started" if dialect.refused else None,
+        )
+    match status:
+        case 402:
+            return QuotaExhausted(message, provider=provider, status=status, retry_after=retry_after)
+        case 429:
+            return Throttled(message, provider=provider, status=status, retry_after=retry_after)
+        # 408 and 425: not processed. 503: refused for now. 409: a call under this idempotency key is still at work.
+        case 408 | 425 | 503:
+            return Transient(message, provider=provider, status=status, retry_after=retry_after, outcome="not_started")
+        case _ if status < 500 and status != 409:
+            return Permanent(message, provider=provider, status=status)
+        case _:
+            return _ambiguous(
+                message, provider, paid=paid, idempotent=idempotent, status=status, retry_after=retry_after
+            )
+
+
+def is_retryable_error(error: BaseException) -> bool:
+    """Whether the same call may succeed if tried again: timeouts, refused connections, 503, 429, "temporary".
+
+    False for the caller's mistakes (ValueError, 400, unauthorized), for missing money, for cancellation,
+    and for what no rule knows: raise `Transient` to ask for a retry.
+
+    >>> is_retryable_error(TimeoutError()), is_retryable_error(ValueError("a temporary name"))
+    (True, False)
+    """
+    return isinstance(error, Exception) and classify(error, provider="provider").retryable
+
+
+def parse_retry_after(value: str, *, now: datetime) -> float | None:
+    """Return the seconds a `Retry-After` header asks for (RFC 9110 10.2.3), or None for nonsense.
+
+    Takes seconds, with a fraction too, and HTTP dates, read against `now` (which needs a time zone); a date
+    that has passed is 0.0.
+
+    >>> parse_retry_after("120", now=datetime(2030, 1, 1, tzinfo=UTC))
+    120.0
+    """
+    if now.tzinfo is None:
+        raise ValueError(f"now must have a time zone, got {now!r}")
+    value = value.strip()
+    if re.fullmatch(r"\d+(\.\d+)?", value, re.ASCII):
+        seconds = float(value)
+        return seconds if math.isfinite(seconds) else None
+    try:
+        moment = email.utils.parsedate_to_datetime(value)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return max(0.0, (moment - now).total_seconds())
+
+
+def _ambiguous(
+    message: str,
+    provider: str,
+    *,
+    paid: bool,
+    idempotent: bool,
+    status: int | None = None,
+    retry_after: float | None = None,
+) -> CallFailed:
+    """Classify a failure after which nobody knows whether the call took effect."""
+    family = OutcomeUnknown if paid and not idempotent else Transient
+    return family(message, provider=provider, status=status, retry_after=retry_after, charged="held" if paid else "no")
+
+
+def _by_text(text: str, provider: str, *, sent: bool, paid: bool, idempotent: bool) -> CallFailed:
+    message = f"{provider!r}: {text}"
+    marked = text[:MAX_MARKED].lower()
+    family = next((means for marker, means in TEXTS if marker in marked), Unclassified)
+    if family in {Transient, Unclassified} and sent and paid:
+        if not idempotent:
+            return OutcomeUnknown(message, provider=provider)
+        return family(message, provider=provider, charged="held")
+    return family(message, provider=provider)
+
+
+def _status_of(error: Exception) -> int | None:
+    """Return the HTTP status an error of a client library carries, by the names those libraries use."""
+    response = cast("object", getattr(error, "response", None))
+    for holder in (error, response):
+        for name in ("status_code", "status"):
+            status = cast("object", getattr(holder, name, None))
+            if isinstance(status, int) and status >= 300:
+                return status
+    return None
+
+
+def _name_of(status: int) -> str:
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return str(status)

@@ -1,0 +1,324 @@
+"""Why a call did not give an answer: one family per decision a caller makes, a closed set.
+
+| family            | retry the same provider | reroute | counts against the provider |
+|-------------------|-------------------------|---------|-----------------------------|
+| `NotAdmitted`     | mostly (see `retryable`)| yes     | only `ConnectionFailed`     |
+| `Transient`       | yes                     | yes     | yes                         |
+| `Throttled`       | after `retry_after`     | yes     | no                          |
+| `QuotaExhausted`  | no                      | yes     | no                          |
+| `Permanent`       | no                      | no      | no                          |
+| `Unclassified`    | no                      | yes     | yes                         |
+| `OutcomeUnknown`  | no: reconcile first     | no      | yes                         |
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, get_args
+
+import msgspec
+
+from actors.money import Micros, usd
+from actors.validation import check_count
+from runtime import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from actors.limits.reported import HeardLimit
+
+Outcome: TypeAlias = Literal["not_started", "unknown", "done"]
+"""What is known of the call: it never took effect, nobody knows, or the provider answered it."""
+Charged: TypeAlias = Literal["no", "held", "yes"]
+"""What is known of the money: not spent, spent perhaps (keep the reservation), or spent."""
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+CHARGES: tuple[Charged, ...] = get_args(Charged)
+MAX_WAIT = 365 * 86_400.0
+"""Seconds of a `retry_after` that are believed at most."""
+
+
+def wait_of(retry_after: float) -> float:
+    """Return the seconds to wait; raises TypeError for what is no number, and ValueError for one below 0 or NaN."""
+    if isinstance(retry_after, bool) or not isinstance(retry_after, float | int):
+        raise TypeError(f"retry_after must be a number of seconds, got {retry_after!r:.100}")
+    if not retry_after >= 0:
+        raise ValueError(f"retry_after must be >= 0 seconds, got {retry_after}")
+    return min(retry_after, MAX_WAIT)
+
+
+class CallFailed(Refusal):
+    """A call to a provider, or a request over several, that has no result; catch it to catch every family.
+
+    `provider` is who was called, `retry_after` the seconds to wait at least before the next try, `status`
+    the HTTP status; each is None where there is none. `limits` is what the provider said of its limits, and
+    `wire_calls` are the requests that went out for this one attempt: more than 1 where what lies below retries on its
+    own, or follows redirects. `key` is the idempotency key of a request that failed: by it the ledger knows its money.
+    """
+
+    key: str | None = None
+    outcome: Outcome = "unknown"
+    charged: Charged = "no"
+    wire_calls: int = 1
+    limits: tuple[HeardLimit, ...] = ()
+
+    retryable: ClassVar[bool] = False
+    """Whether the same call to the same provider may succeed if it is tried again, and is safe to try."""
+    blames_provider: ClassVar[bool] = False
+    """Whether a breaker counts it as a failure of the provider."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        provider: str | None = None,
+        outcome: Outcome | None = None,
+        charged: Charged | None = None,
+        retry_after: float | None = None,
+        status: int | None = None,
+        wire_calls: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.provider = provider
+        self.retry_after = None if retry_after is None else wait_of(retry_after)
+        self.status = status
+        if outcome is not None:
+            if outcome not in OUTCOMES:
+                raise ValueError(f"outcome must be one of {', '.join(OUTCOMES)}, got {outcome!r}")
+            self.outcome = outcome
+        if charged is not None:
+            if charged not in CHARGES:
+                raise ValueError(f"charged must be one of {', '.join(CHARGES)}, got {charged!r}")
+            self.charged = charged
+        if wire_calls is not None:
+            check_count("wire_calls", wire_calls, least=0)
+            self.wire_calls = wire_calls
+
+    @property
+    def kind(self) -> str:
+        """The name of the class, as it stands in an `Attempt`."""
+        return type(self).__name__
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The default calls the class with the message alone, which most members do not accept.
+        return _revive, (type(self), self.args), self.__dict__
+
+
+def _revive(kind: type[CallFailed], args: tuple[Any, ...]) -> CallFailed:
+    return kind.__new__(kind, *args)
+
+
+class NotAdmitted(CallFailed):
+    """The call never ran and cost nothing: it is safe to send it elsewhere."""
+
+    outcome: Outcome = "not_started"
+    wire_calls: int = 0
+    retryable: ClassVar[bool] = True
+
+
+class BreakerOpen(NotAdmitted):
+    """The breaker of this provider is open: the call never ran.
+
+    `retry_after` is None when the provider was isolated by hand, for then only a hand can release it.
+    """
+
+    def __init__(self, provider: str, *, retry_after: float | None) -> None:
+        when = "release it by hand" if retry_after is None else f"retry in {retry_after:.1f} s"
+        super().__init__(f"breaker of {provider!r} is open; {when}", provider=provider, retry_after=retry_after)
+
+
+class RateLimited(NotAdmitted):
+    """Our own limiter of this quota has no room: the call never ran."""
+
+    def __init__(self, quota: str, *, retry_after: float, provider: str | None = None) -> None:
+        super().__init__(
+            f"quota {quota!r} is used up; retry in {retry_after:.1f} s",
+            provider=provider,
+            retry_after=retry_after,
+        )
+        self.quota = quota
+
+
+class BulkheadFull(NotAdmitted):
+    """Every concurrency slot of this provider is taken: the call never ran."""
+
+    def __init__(self, provider: str, *, max_concurrency: int) -> None:
+        super().__init__(
+            f"{provider!r} is busy with {max_concurrency} calls, its max_concurrency; wait, or raise it",
+            provider=provider,
+        )
+        self.max_concurrency = max_concurrency
+
+
+class BudgetExceeded(NotAdmitted):
+    """A cap on spending refuses this call. `cap` names it: "request", "batch", "provider" or "run"."""
+
+    retryable: ClassVar[bool] = False
+
+    def __init__(
+        self, *, needed: Micros, available: Micros, cap: str, provider: str | None = None, may_come: bool = False
+    ) -> None:
+        super().__init__(
+            f"the call needs ${usd(needed)} but ${usd(available)} of the {cap} budget is left; "
+            "raise that budget, or lower max_price",
+            provider=provider,
+        )
+        self.needed = needed
+        self.available = available
+        self.cap = cap
+        self.may_come = may_come
+        """Whether calls under way may give back enough of it."""
+
+
+class LedgerDown(NotAdmitted):
+    """Nobody can say whether there is money for the call: its ledger does not answer. Nothing was spent."""
+
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the ledger could not be asked for money: {reason}")
+        self.reason = reason
+
+
+class Overpriced(NotAdmitted):
+    """The provider has charged more than it had quoted, and is left until it lists another price."""
+
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, provider: str, *, quoted: Micros) -> None:
+        super().__init__(
+            f"{provider!r} has charged more than the ${usd(quoted)} it lists; have it list its true price",
+            provider=provider,
+        )
+        self.quoted = quoted
+
+
+class RegistryDown(NotAdmitted):
+    """Nobody can say who offers the service: its registry does not answer, and nothing is remembered."""
+
+    def __init__(self, service: str, reason: str, *, retry_after: float | None = None) -> None:
+        super().__init__(f"the registry could not be asked who offers {service!r}: {reason}", retry_after=retry_after)
+        self.service = service
+        self.reason = reason
+
+
+class DeadlineTooShort(NotAdmitted):
+    """Less time is left than a call takes, so it was not begun. Both durations are seconds."""
+
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, *, needed: float, left: float, provider: str | None = None) -> None:
+        super().__init__(
+            f"a call takes about {needed:g} s but {left:g} s are left; allow a longer timeout",
+            provider=provider,
+        )
+        self.needed = needed
+        self.left = left
+
+
+class ConnectionFailed(NotAdmitted):
+    """No connection came about (refused, DNS, TLS, no route): the request never left."""
+
+    wire_calls: int = 1
+    blames_provider: ClassVar[bool] = True
+
+    def __init__(self, provider: str, reason: str) -> None:
+        super().__init__(f"no connection to {provider!r}: {reason}", provider=provider)
+        self.reason = reason
+
+
+class Transient(CallFailed):
+    """The provider failed for now (503, other 5xx, a reset or timeout of a call that is safe to repeat)."""
+
+    retryable: ClassVar[bool] = True
+    blames_provider: ClassVar[bool] = True
+
+
+class Throttled(CallFailed):
+    """The provider is well but asks us to slow down (429); wait `retry_after` seconds if it is given."""
+
+    outcome: Outcome = "not_started"
+    retryable: ClassVar[bool] = True
+
+
+class QuotaExhausted(CallFailed):
+    """The provider will not serve until somebody pays (402, insufficient_quota): reroute, do not retry."""
+
+    outcome: Outcome = "not_started"
+
+
+class Permanent(CallFailed):
+    """The caller's mistake (400, 401, 403, 404, 422): nothing but another request helps."""
+
+    outcome: Outcome = "done"
+
+
+class Unclassified(CallFailed):
+    """A failure no rule knows: the cause (`__cause__`) needs a person, the request another provider."""
+
+    blames_provider: ClassVar[bool] = True
+
+
+class OutcomeUnknown(CallFailed):
+    """A paid call that may have happened: reconcile it (look up, cancel, or repeat under its key) first."""
+
+    charged: Charged = "held"
+    blames_provider: ClassVar[bool] = True
+
+
+class NoProvider(CallFailed):
+    """Nobody offers the service, or the filter dropped everybody who does; `dropped` counts the reasons."""
+
+    outcome: Outcome = "not_started"
+
+    def __init__(self, service: str, *, offered: int, dropped: Mapping[str, int] | None = None) -> None:
+        self.service = service
+        self.offered = offered
+        self.dropped = dict(dropped or {})
+        if self.dropped:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in self.dropped.items())
+            message = f"{offered} offer {service!r} and none is left: {reasons}; relax the filter"
+        else:
+            message = f"{offered} offer {service!r}; register a provider for it"
+        super().__init__(message)
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """One call of a request: who was called, how it failed, when (loop time), for how long, at what cost."""
+
+    provider: str
+    error: str
+    kind: str  # The class of the error, such as "Transient".
+    started: float
+    latency: float
+    cost: Micros = 0
+
+    def __str__(self) -> str:
+        return f"{self.provider}: {self.kind} after {self.latency:.3f} s, ${usd(self.cost)}: {self.error}"
+
+
+class AllProvidersFailed(CallFailed):
+    """Every provider that could be tried has failed.
+
+    `attempts` holds each call in order, `refused` why those who were not called, or not again, were not; `left_unknown`
+    tells that a call may have been paid and was left so.
+    """
+
+    def __init__(
+        self,
+        service: str,
+        *,
+        attempts: Sequence[Attempt],
+        refused: Sequence[CallFailed] = (),
+        left_unknown: bool = False,
+    ) -> None:
+        listed = "".join(f"\n  {number}. {attempt}" for number, attempt in enumerate(attempts, 1))
+        listed += "".join(f"\n  not called: {refusal}" for refusal in refused)
+        unknown = left_unknown or any(attempt.kind == OutcomeUnknown.__name__ for attempt in attempts)
+        paid = any(attempt.cost for attempt in attempts)
+        super().__init__(
+            f"all providers of {service!r} failed, {len(attempts)} attempts:{listed}",
+            outcome="unknown" if unknown else "done",
+            charged="held" if unknown else "yes" if paid else "no",
+        )
+        self.service = service
+        self.attempts = tuple(attempts)
+        self.refused = tuple(refused)

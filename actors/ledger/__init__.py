@@ -1,0 +1,60 @@
+"""The actor Ledger: caps, what is reserved, held and settled, and which provider was paid under which key."""
+
+from actors.ledger.account import Account
+from actors.ledger.book import Book
+from actors.ledger.config import LedgerConfig
+from actors.ledger.entries import (
+    AccountClosed,
+    AccountOpened,
+    CapChanged,
+    MoneyHeld,
+    MoneyReleased,
+    MoneyReserved,
+    MoneySettled,
+)
+from actors.ledger.errors import AlreadyPaid, JournalError, JournalFailed, StillUnsettled
+from actors.ledger.ledger import Ledger
+from actors.ledger.messages import (
+    BookCall,
+    CloseAccount,
+    GetHeld,
+    GetStatement,
+    MarkSent,
+    OpenAccount,
+    Reservation,
+    Reserve,
+    Resolve,
+    SetCap,
+    Unsettled,
+)
+from actors.ledger.page import Statement
+
+__all__ = [
+    "Account",
+    "AccountClosed",
+    "AccountOpened",
+    "AlreadyPaid",
+    "Book",
+    "BookCall",
+    "CapChanged",
+    "CloseAccount",
+    "GetHeld",
+    "GetStatement",
+    "JournalError",
+    "JournalFailed",
+    "Ledger",
+    "LedgerConfig",
+    "MarkSent",
+    "MoneyHeld",
+    "MoneyReleased",
+    "MoneyReserved",
+    "MoneySettled",
+    "OpenAccount",
+    "Reservation",
+    "Reserve",
+    "Resolve",
+    "SetCap",
+    "Statement",
+    "StillUnsettled",
+    "Unsettled",
+]

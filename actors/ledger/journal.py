@@ -1,0 +1,171 @@
+"""The entries of a book on disk, each written before what it allows is done; SQLite keeps what a cut leaves whole.
+
+What is appended waits for `commit`, so that many entries share one transaction. One takes about ten microseconds with
+"normal" safety, which outlives the process, and is made on the spot; with "full" it outlives a power cut too, and takes
+as long as the disk does. Each entry carries a checksum over itself and all before it: what is read back is what was
+written, from the first entry on without a gap, or it is refused.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import zlib
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import msgspec
+
+from actors.ledger.entries import Entry, MoneySettled
+from actors.ledger.errors import JournalError
+from actors.money import Micros  # noqa: TC001
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Safety: TypeAlias = Literal["normal", "full"]
+
+APPLICATION_ID = 0x756C6564
+"""The mark of our journals among SQLite's files."""
+VERSION = 1
+IN_MEMORY = ":memory:"
+TABLES = (
+    "CREATE TABLE entries (number INTEGER PRIMARY KEY, key TEXT, paid INTEGER, entry TEXT NOT NULL, checksum INTEGER)",
+    "CREATE INDEX paid_keys ON entries (key) WHERE key IS NOT NULL",
+)
+RESTORE = "move it away and restore a copy"
+
+
+class Journal:
+    """One file, which belongs to one ledger for as long as it is open; raises `JournalError` where it cannot be used.
+
+    The directory has to exist. The path ":memory:" keeps nothing beyond the journal's own life.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, safety: Safety = "normal") -> None:
+        self.path = os.fspath(path)
+        self.commits = 0
+        self._buffer: list[tuple[int, str | None, Micros | None, str, int]] = []
+        self._decoder = msgspec.json.Decoder(Entry)
+        self._encoder = msgspec.json.Encoder()
+        self._number = self._checksum = 0
+        self.is_broken = False
+        """Whether a commit has failed, after which nothing is written any more."""
+        self._refuse_beheaded()
+        try:
+            # Without a wait: another ledger that has it will not be gone in a moment.
+            self._file = sqlite3.connect(self.path, isolation_level=None, timeout=0)
+        except sqlite3.Error as error:
+            raise JournalError(self.path, f"cannot be opened: {error}", "see that its directory exists") from error
+        try:
+            self._take_possession(safety)
+        except sqlite3.Error as error:
+            self._file.close()
+            if getattr(error, "sqlite_errorname", "").startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+                raise JournalError(
+                    self.path, "is in use by another ledger", "end that, or use a file of its own"
+                ) from error
+            raise JournalError(self.path, f"cannot be read: {error}", RESTORE) from error
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _refuse_beheaded(self) -> None:
+        """Refuse a file that lost everything but what SQLite would throw away with it."""
+        file, log = Path(self.path), Path(f"{self.path}-wal")
+        if self.path != IN_MEMORY and file.exists() and not file.stat().st_size and log.exists() and log.stat().st_size:
+            raise JournalError(self.path, "is empty, though entries were written to it", RESTORE)
+
+    def _take_possession(self, safety: Safety) -> None:
+        """Lock the file until it is closed, and see that it is a journal, or make it one."""
+        execute = self._file.execute
+        execute("PRAGMA locking_mode = EXCLUSIVE")
+        execute("PRAGMA journal_mode = WAL")
+        execute(f"PRAGMA synchronous = {'FULL' if safety == 'full' else 'NORMAL'}")
+        execute("BEGIN EXCLUSIVE")
+        tables = [name for (name,) in execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        (mark,), (version,) = execute("PRAGMA application_id").fetchone(), execute("PRAGMA user_version").fetchone()
+        if not tables and not mark:
+            for statement in TABLES:
+                execute(statement)
+            execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            execute(f"PRAGMA user_version = {VERSION}")
+        elif mark != APPLICATION_ID:
+            raise JournalError(self.path, "is a database of something else", "name another file")
+        elif version != VERSION:
+            raise JournalError(
+                self.path, f"is of format {version}, and this program reads {VERSION}", "use the program that wrote it"
+            )
+        execute("COMMIT")
+
+    def read(self) -> Iterator[Entry]:
+        """Yield every entry from the first on, before any is appended; raises `JournalError` for a damaged one."""
+        try:
+            for number, text, checksum in self._file.execute(
+                "SELECT number, entry, checksum FROM entries ORDER BY number"
+            ):
+                content = str(text).encode()
+                self._checksum = zlib.crc32(content, self._checksum)
+                self._number += 1
+                if (number, checksum) != (self._number, self._checksum):
+                    raise JournalError(self.path, f"is damaged at entry {self._number}", RESTORE)
+                yield self._decoder.decode(content)
+        except (sqlite3.Error, msgspec.MsgspecError) as error:
+            raise JournalError(self.path, f"is damaged after entry {self._number}: {error}", RESTORE) from error
+
+    def append(self, entry: Entry) -> None:
+        """Note an entry, to be written by the next `commit`; raises `JournalError` once one has failed."""
+        if self.is_broken:
+            raise JournalError(self.path, "could not be written before", "open it again")
+        content = self._encoder.encode(entry)
+        self._checksum = zlib.crc32(content, self._checksum)
+        self._number += 1
+        key, paid = (entry.key, entry.cost) if isinstance(entry, MoneySettled) and entry.cost else (None, None)
+        self._buffer.append((self._number, key, paid, content.decode(), self._checksum))
+
+    @property
+    def has_unwritten(self) -> bool:
+        """Whether something was appended since the last commit."""
+        return bool(self._buffer)
+
+    def commit(self) -> None:
+        """Write what was appended, all of it or nothing; raises `sqlite3.Error`, and then never writes again."""
+        if not self._buffer or self.is_broken:
+            return
+        try:
+            self._file.execute("BEGIN")
+            self._file.executemany("INSERT INTO entries VALUES (?, ?, ?, ?, ?)", self._buffer)
+            self._file.execute("COMMIT")
+        except BaseException:
+            # What was not written must not be followed by anything that is.
+            self.is_broken = True
+            with suppress(sqlite3.Error):
+                self._file.execute("ROLLBACK")
+            raise
+        self._buffer.clear()
+        self.commits += 1
+
+    def paid(self, key: str) -> tuple[Micros, str] | None:
+        """Return what was paid under a key in all, and to whom last; None where nothing was."""
+        rows: list[Any] = self._file.execute(
+            "SELECT paid, entry FROM entries WHERE key = ? ORDER BY number", (key,)
+        ).fetchall()
+        rows += [(paid, entry) for _, unwritten, paid, entry, _ in self._buffer if unwritten == key]
+        if not rows:
+            return None
+        last = self._decoder.decode(rows[-1][1])
+        assert isinstance(last, MoneySettled)  # noqa: S101 - no other entry has a key in that column.
+        return sum(paid for paid, _ in rows), last.provider
+
+    def paid_repeatedly(self) -> list[str]:
+        """Return the keys, of what is written, under which more than one payment was made."""
+        rows = self._file.execute("SELECT key FROM entries WHERE key IS NOT NULL GROUP BY key HAVING COUNT(*) > 1")
+        return [key for (key,) in rows]
+
+    def close(self) -> None:
+        """Let go of the file; what was appended and not committed is lost."""
+        self._file.close()
+
+    def __repr__(self) -> str:
+        return f"<Journal {self.path!r} {self._number} entries, {len(self._buffer)} unwritten>"

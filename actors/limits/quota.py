@@ -1,0 +1,253 @@
+"""Several limits at once (requests, tokens, cost), drawn on together: all that a call needs, or nothing. Pure."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from actors.limits.token_bucket import Grant, TokenBucket
+from actors.validation import check_count
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+REQUESTS = "requests"
+"""The dimension of which every call draws one, unless it says otherwise."""
+NO_WEIGHTS: Mapping[str, int] = {}
+
+
+class RateLimit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`rate` units of `dimension` per second, of which `burst` may come at once.
+
+    A unit is whatever the dimension counts: "requests", "tokens", or micro-units of money for "cost". No call may
+    weigh more than `burst`.
+    """
+
+    dimension: str = REQUESTS
+    rate: float
+    burst: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.dimension:
+            raise ValueError('dimension must name what is limited, such as "requests" or "tokens"')
+        if not 0 < self.rate < math.inf:
+            raise ValueError(f"rate of {self.dimension} must be > 0 per second and finite, got {self.rate}")
+        check_count(f"burst of {self.dimension}", self.burst)
+
+
+def per_minute(dimension: str, amount: float, *, burst: int | None = None) -> RateLimit:
+    """Return a limit of `amount` a minute; by default a fifth of it (at least 1) may come at once.
+
+    A token bucket lets `burst` plus a minute's rate through in one minute. With that burst and a headroom of 0.8,
+    that is 0.2 + 0.8 of `amount`: no minute sees more than the provider allows, however it counts minutes.
+
+    >>> per_minute("tokens", 30_000)
+    RateLimit(dimension='tokens', rate=500.0, burst=6000)
+    """
+    if not 0 < amount < math.inf:
+        raise ValueError(f"amount of {dimension} must be > 0 a minute and finite, got {amount}")
+    return RateLimit(
+        dimension=dimension, rate=amount / 60, burst=max(1, math.floor(amount / 5)) if burst is None else burst
+    )
+
+
+# Values that hold no cycles, several for each call: the garbage collector need not look at them (gc=False).
+
+
+class QuotaGrant(msgspec.Struct, frozen=True, gc=False):
+    """What one call has taken of each dimension, in the order of its quota; None where it took nothing.
+
+    Give it back with `refund` or settle it with `correct`: one of them, once.
+    """
+
+    at: float
+    dimensions: tuple[str, ...]
+    grants: tuple[Grant | None, ...]
+
+    def weight_of(self, dimension: str) -> int:
+        """Return what was taken of a dimension."""
+        pairs = zip(self.dimensions, self.grants, strict=True)
+        return sum(grant.weight for name, grant in pairs if name == dimension and grant is not None)
+
+
+class QuotaRefusal(msgspec.Struct, frozen=True, gc=False):
+    """Nothing was taken: `dimension` is what is short for longest, for `wait` seconds; for ever if that is infinity."""
+
+    wait: float
+    dimension: str
+
+    @property
+    def never(self) -> bool:
+        """Whether the call weighs more than the dimension's burst, so that no wait is long enough."""
+        return self.wait == math.inf
+
+
+class Quota(msgspec.Struct, frozen=True, gc=False):
+    """Token buckets that are taken from together, an immutable value. Make one with `quota_of`.
+
+    A weight that is not given is 1 for "requests" and 0 for every other dimension; weights of dimensions that are not
+    limited here count for nothing. A call waits while any dimension is in debt, also one of which it draws nothing: its
+    true weight may not be known before it has ended.
+    """
+
+    dimensions: tuple[str, ...]
+    buckets: tuple[TokenBucket, ...]
+
+    def take(self, now: float, weights: Mapping[str, int] = NO_WEIGHTS) -> tuple[Quota, QuotaGrant] | QuotaRefusal:
+        """Take everything at `now`, or say what is short and for how long. Raises ValueError for a negative weight.
+
+        >>> quota = quota_of(per_minute("requests", 60, burst=2), per_minute("tokens", 600, burst=100))
+        >>> quota, grant = quota.take(0.0, {"tokens": 90})
+        >>> quota.take(0.0, {"tokens": 30})
+        QuotaRefusal(wait=2.0, dimension='tokens')
+        >>> quota.take(0.0, {"tokens": 101})
+        QuotaRefusal(wait=inf, dimension='tokens')
+        """
+        dimensions = self.dimensions
+        if len(dimensions) == 1:
+            # Most quotas have one limit, and pay for no loop.
+            dimension, bucket = dimensions[0], self.buckets[0]
+            weight = weights.get(dimension, 1 if dimension == REQUESTS else 0)
+            if 1 <= weight <= bucket.burst:
+                taken = bucket.take(now, weight)
+                if isinstance(taken, tuple):
+                    bucket, grant = taken
+                    return Quota(dimensions, (bucket,)), QuotaGrant(now, dimensions, (grant,))
+                return QuotaRefusal(taken, dimension)
+        return self._take_each(now, weights)
+
+    def refund(self, grant: QuotaGrant) -> Quota:
+        """Return the quota after a call that never ran has given back all it took; see `TokenBucket.refund`."""
+        if grant.dimensions != self.dimensions:
+            return self.correct(grant, dict.fromkeys(grant.dimensions, 0), grant.at)
+        parts = grant.grants
+        if len(parts) == 1 and parts[0] is not None:
+            return Quota(self.dimensions, (self.buckets[0].refund(parts[0]),))
+        pairs = zip(self.buckets, parts, strict=True)
+        buckets = [bucket if part is None else bucket.refund(part) for bucket, part in pairs]
+        return Quota(self.dimensions, tuple(buckets))
+
+    def correct(self, grant: QuotaGrant, actual: Mapping[str, int], now: float) -> Quota:
+        """Return the quota after a call turned out to weigh `actual`; what is not named weighed as it was taken.
+
+        What was taken too much comes back as by `TokenBucket.refund`: never above the burst, and never so that the rate
+        could be exceeded. What was taken too little is charged at `now`, into debt if need be, and waited for by
+        the calls that follow.
+
+        >>> quota = quota_of(per_minute("tokens", 600, burst=100))
+        >>> quota, grant = quota.take(0.0, {"tokens": 50})
+        >>> quota.correct(grant, {"tokens": 150}, 0.0).take(0.0, {"tokens": 10})
+        QuotaRefusal(wait=6.0, dimension='tokens')
+        """
+        taken = dict(zip(grant.dimensions, grant.grants, strict=True))
+        buckets: list[TokenBucket] = []
+        for dimension, bucket in zip(self.dimensions, self.buckets, strict=True):
+            part = taken.get(dimension)
+            estimate = 0 if part is None else part.weight
+            weight = actual.get(dimension, estimate)
+            if weight < 0:
+                raise ValueError(f"a call cannot weigh {weight} {dimension}")
+            if weight > estimate:
+                bucket = charge(bucket, now, weight - estimate)  # noqa: PLW2901 - the bucket after it.
+            elif part is not None and weight < estimate:
+                bucket = bucket.refund(part, estimate - weight)  # noqa: PLW2901 - likewise.
+            buckets.append(bucket)
+        return Quota(self.dimensions, tuple(buckets))
+
+    def relimited(self, *limits: RateLimit, headroom: float = 1.0) -> Quota:
+        """Return the quota under other limits: one that stays as it was goes on as it is, a new one begins full.
+
+        Grants of a bucket that is replaced give nothing back to the one in its place.
+        """
+        before = dict(zip(self.dimensions, self.buckets, strict=True))
+        fresh = quota_of(*limits, headroom=headroom)
+        buckets: list[TokenBucket] = []
+        for dimension, bucket in zip(fresh.dimensions, fresh.buckets, strict=True):
+            old = before.get(dimension)
+            if old is None:
+                buckets.append(bucket)
+            elif (old.rate, old.burst) == (bucket.rate, bucket.burst):
+                buckets.append(old)
+            else:
+                serial = old.serial + 1
+                buckets.append(msgspec.structs.replace(bucket, serial=serial, first_serial=serial))
+        return Quota(fresh.dimensions, tuple(buckets))
+
+    def seconds(self, weights: Mapping[str, int] = NO_WEIGHTS) -> float:
+        """Return the seconds for which a call of these weights uses its scarcest dimension up: its dominant share.
+
+        Source: A. Ghodsi et al., "Dominant Resource Fairness", NSDI 2011.
+        """
+        return max(
+            weight_in(weights, dimension) / bucket.rate
+            for dimension, bucket in zip(self.dimensions, self.buckets, strict=True)
+        )
+
+    def _take_each(self, now: float, weights: Mapping[str, int]) -> tuple[Quota, QuotaGrant] | QuotaRefusal:
+        buckets: list[TokenBucket] = []
+        grants: list[Grant | None] = []
+        longest, short = 0.0, ""
+        for dimension, bucket in zip(self.dimensions, self.buckets, strict=True):
+            weight = weight_in(weights, dimension)
+            if weight < 0:
+                raise ValueError(f"a call cannot weigh {weight} {dimension}")
+            if weight == 0:
+                wait, after, grant = debt(bucket, now), bucket, None
+            elif weight > bucket.burst:
+                return QuotaRefusal(math.inf, dimension)
+            elif isinstance(taken := bucket.take(now, weight), tuple):
+                wait, (after, grant) = 0.0, taken
+            else:
+                wait, after, grant = taken, bucket, None
+            if wait > longest:
+                longest, short = wait, dimension
+            buckets.append(after)
+            grants.append(grant)
+        if longest > 0:
+            return QuotaRefusal(longest, short)
+        return Quota(self.dimensions, tuple(buckets)), QuotaGrant(now, self.dimensions, tuple(grants))
+
+
+def quota_of(*limits: RateLimit, headroom: float = 1.0) -> Quota:
+    """Return a quota that starts full, each dimension paced at `headroom` (above 0, at most 1) of its rate.
+
+    Where a provider's limit is known, 0.8 leaves room for what is not counted here: its clock, other clients, and
+    estimates that were too low. Raises ValueError for a headroom out of range, and for no limit or one given twice.
+    """
+    if not 0 < headroom <= 1:
+        raise ValueError(f"headroom must be above 0 and at most 1 of the limit, got {headroom}")
+    dimensions = tuple(limit.dimension for limit in limits)
+    check_dimensions(dimensions)
+    return Quota(dimensions, tuple(TokenBucket(rate=one.rate * headroom, burst=one.burst) for one in limits))
+
+
+def check_dimensions(dimensions: Sequence[str]) -> None:
+    """Raise ValueError unless there are limits, each of another dimension."""
+    if not dimensions:
+        raise ValueError("a quota needs at least one limit")
+    if len(set(dimensions)) < len(dimensions):
+        raise ValueError(f"each dimension has one limit, got {', '.join(dimensions)}")
+
+
+def weight_in(weights: Mapping[str, int], dimension: str) -> int:
+    """Return the weight of a call in one dimension: one request, and nothing else, unless it says so."""
+    return weights.get(dimension, 1 if dimension == REQUESTS else 0)
+
+
+def charge(bucket: TokenBucket, now: float, weight: int) -> TokenBucket:
+    """Return the bucket after `weight` tokens were used at `now`, whether they were there or not."""
+    tat = bucket.busy_since + bucket.spent / bucket.rate
+    serial = bucket.serial + 1
+    if now > tat:
+        return msgspec.structs.replace(
+            bucket, busy_since=now, spent=weight, slack=math.inf, serial=serial, first_serial=serial
+        )
+    slack = min(bucket.slack, tat - now)
+    return msgspec.structs.replace(bucket, spent=bucket.spent + weight, slack=slack, serial=serial)
+
+
+def debt(bucket: TokenBucket, now: float) -> float:
+    """Return the seconds until a bucket has no fewer than 0 tokens; 0.0 where that is so now."""
+    return max(0.0, bucket.busy_since + (bucket.spent - bucket.burst) / bucket.rate - now)

@@ -1,0 +1,8 @@
+"""The offer: providers, prices and policies, from Python or from a TOML file."""
+
+from actors.market.file import load_market, parse_market
+from actors.market.listing import Listing
+from actors.market.market import Market
+from actors.market.tables import MarketError
+
+__all__ = ["Listing", "Market", "MarketError", "load_market", "parse_market"]

@@ -1,0 +1,187 @@
+"""A market from a TOML file: read, checked, and every mistake named with its key."""
+
+from __future__ import annotations
+
+import functools
+import tomllib
+from collections.abc import Callable  # noqa: TC003 - whoever asks for a signature evaluates it.
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import msgspec
+
+from actors.market.listing import Endpoint, Listing
+from actors.market.market import DiscoveryConfig, HealthConfig, Market
+from actors.market.tables import MarketError as MarketError
+from actors.market.tables import Table, TableReader, toml_type
+from actors.money import to_micros, usd
+from actors.policies.breaker.circuit_breaker import BreakerConfig
+from actors.policies.hedge import HedgeConfig
+from actors.policies.retry import Retry
+from actors.policies.retry_budget import RetryBudget
+from actors.providers.ejection import EjectionConfig
+from actors.providers.health import WatchConfig
+from actors.providers.observed import ObservedConfig
+from actors.providers.provider import Provider
+from actors.transports.transport import Transport  # noqa: TC001 - likewise, and msgspec when it decodes.
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+
+RETRY_BUDGET_KEYS = ("ratio", "min_per_second", "max_tokens")
+
+
+def load_market(path: str | Path) -> Market:
+    """Read a market file.
+
+    Raises `MarketError` for whatever makes it unusable, and ImportError without the extra `http`, which every
+    provider in a file needs. Prices are strings of dollars; a provider with a price above 0 is paid.
+    """
+    return parse_market(_read(Path(path)), path=str(path))
+
+
+def parse_market(text: str, *, path: str = "market") -> Market:
+    """Return the market that `text` describes; `path` is what errors call it. Raises as `load_market` does.
+
+    >>> market = parse_market('''
+    ...     [[providers]]
+    ...     name = "alder"
+    ...     services = ["uppercase"]
+    ...     price = "0.002"
+    ...     url = "http://127.0.0.1:8001/"
+    ... ''')
+    >>> market.providers[0].provider.price, market.retry.max_retries
+    (2000, 3)
+    """
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        what, _, where = str(error).partition(" (at ")
+        end = f"line {len(text.splitlines())}"
+        where = where.removesuffix(")").replace("end of document", end)
+        raise MarketError(path, where, f"not valid TOML: {what}") from error
+    except (ValueError, RecursionError) as error:
+        raise MarketError(path, "", f"beyond what can be read: {type(error).__name__}: {error}") from error
+    reader = TableReader(path)
+    reader.refuse_unknown(document, "", Market.__struct_fields__)
+    return Market(
+        providers=_listings(reader, document.get("providers")),
+        retry=_section(reader, document, "retry", Retry),
+        breaker=_section(reader, document, "breaker", BreakerConfig),
+        discovery=_section(reader, document, "discovery", DiscoveryConfig),
+        health=_section(reader, document, "health", HealthConfig),
+        budget=_budget(reader, document, "budget"),
+        retry_budget=_retry_budget(reader, document),
+        watch=_watch(reader, document),
+        hedge=None if document.get("hedge") is False else _section(reader, document, "hedge", HedgeConfig),
+    )
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise MarketError(str(path), "", f"cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise MarketError(str(path), f"line {line}", "not valid TOML: the text is not UTF-8") from error
+
+
+def _listings(reader: TableReader, entries: Any) -> list[Listing]:
+    if entries is None or entries == []:
+        raise reader.error("providers", "expected at least one [[providers]] table")
+    if not isinstance(entries, list):
+        raise reader.error("providers", "expected a list of tables, each under [[providers]]")
+    listings: dict[str, Listing] = {}
+    for position, entry in enumerate(cast("list[Any]", entries)):
+        key = f"providers[{position}]"
+        listing = _listing(reader, reader.table(entry, key, "[[providers]]"), key)
+        name = listing.provider.name
+        if name in listings:
+            owner = f"providers[{list(listings).index(name)}]"
+            raise reader.error(f"{key}.name", f"{name!r} is the name of {owner} already; names must differ")
+        listings[name] = listing
+    return list(listings.values())
+
+
+def _section(reader: TableReader, document: Table, name: str, struct: type[S]) -> S:
+    table = reader.table(document.get(name, {}), name, f"[{name}]")
+    reader.refuse_unknown(table, name, struct.__struct_fields__)
+    return reader.convert(table, name, struct)
+
+
+def _retry_budget(reader: TableReader, document: Table) -> RetryBudget:
+    name = "retry_budget"
+    table = reader.table(document.get(name, {}), name, f"[{name}]")
+    reader.refuse_unknown(table, name, RETRY_BUDGET_KEYS)
+    # It begins with what it usually begins with, or full where that is less.
+    most = table.get("max_tokens")
+    begin = {"tokens": most} if isinstance(most, int | float) and 1 <= most < RetryBudget().tokens else {}
+    return reader.convert(table | begin, name, RetryBudget)
+
+
+def _watch(reader: TableReader, document: Table) -> WatchConfig:
+    table = reader.table(document.get("watch", {}), "watch", "[watch]")
+    for name, struct in (("observed", ObservedConfig), ("ejection", EjectionConfig)):
+        inner = reader.table(table.get(name, {}), f"watch.{name}", f"[watch.{name}]")
+        reader.refuse_unknown(inner, f"watch.{name}", struct.__struct_fields__)
+    return _section(reader, document, "watch", WatchConfig)
+
+
+def _listing(reader: TableReader, entry: Table, key: str) -> Listing:
+    # The file's `url` becomes the provider's address.
+    offer = tuple(name for name in Provider.__struct_fields__ if name != "address")
+    reader.refuse_unknown(entry, key, (*offer, *Endpoint.__struct_fields__, "budget"))
+    offered = {name: value for name, value in entry.items() if name in offer}
+    offered["price"] = _price(reader, entry.get("price", "0"), f"{key}.price")
+    reached = {name: value for name, value in entry.items() if name in Endpoint.__struct_fields__}
+    endpoint = reader.convert(reached, key, Endpoint)
+    provider = reader.convert(offered | {"address": endpoint.url}, key, Provider)
+    if not provider.services:
+        raise reader.error(f"{key}.services", "expected at least one service")
+    return Listing(
+        provider=provider,
+        transport=_transport(reader, provider, endpoint, key),
+        timeout=endpoint.timeout,
+        max_concurrency=endpoint.max_concurrency,
+        rate_limit=endpoint.rate_limit,
+        burst=endpoint.burst,
+        limits=endpoint.limits,
+        headroom=endpoint.headroom,
+        budget=_budget(reader, entry, f"{key}.budget"),
+    )
+
+
+def _budget(reader: TableReader, table: Table, key: str) -> str | None:
+    return usd(_price(reader, table["budget"], key)) if "budget" in table else None
+
+
+def _price(reader: TableReader, price: Any, key: str) -> int:
+    if not isinstance(price, str):
+        why = " (a float cannot hold most cents exactly)" if isinstance(price, float) else ""
+        raise reader.error(key, f'expected a string such as "0.002", got {toml_type(price)}{why}')
+    try:
+        return to_micros(price)
+    except ValueError as error:
+        raise reader.error(key, str(error)) from error
+
+
+def _transport(reader: TableReader, provider: Provider, endpoint: Endpoint, key: str) -> Callable[[], Transport]:
+    # Imported here, so that a market made in Python does not need httpx.
+    from actors.transports.http import HttpTransport  # noqa: PLC0415
+
+    make = functools.partial(
+        HttpTransport,
+        provider.name,
+        endpoint.url,
+        paid=provider.price > 0,
+        idempotent=endpoint.idempotent,
+        health_path=endpoint.health_path,
+        max_connections=endpoint.max_concurrency,
+        headers=endpoint.headers,
+    )
+    try:
+        make()  # It opens nothing until it is used; a bad URL shows here and not at the first call.
+    except ValueError as error:
+        raise reader.error(key, str(error)) from error
+    return make

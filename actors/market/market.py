@@ -1,0 +1,88 @@
+"""The market: who can be called, how each is reached, and the policies; from Python, or from a TOML file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence  # noqa: TC003 - whoever asks for a signature evaluates it.
+
+import msgspec
+
+from actors.market.listing import Listing, canonical_budget, check_positive
+from actors.market.tables import MarketError as MarketError
+from actors.money import Amount  # noqa: TC001 - msgspec resolves the annotations below.
+from actors.policies.breaker.circuit_breaker import BreakerConfig
+from actors.policies.hedge import HedgeConfig
+from actors.policies.retry import Retry
+from actors.policies.retry_budget import RetryBudget
+from actors.providers.health import WatchConfig
+
+
+class DiscoveryConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """How long discovery believes what it found: `ttl` is from 300 to 900 seconds."""
+
+    ttl: float = 600.0
+
+    def __post_init__(self) -> None:
+        if not 300 <= self.ttl <= 900:
+            raise ValueError(f"ttl must be from 300 to 900 seconds, got {self.ttl}")
+
+
+class HealthConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """A health check takes `timeout` seconds at most; its answer is believed for `max_age` seconds."""
+
+    timeout: float = 2.0
+    max_age: float = 30.0
+
+    def __post_init__(self) -> None:
+        check_positive("timeout", self.timeout, "seconds")
+        if not 0 <= self.max_age < math.inf:
+            raise ValueError(f"max_age must be >= 0 seconds and finite, got {self.max_age}")
+
+
+class Market(msgspec.Struct, frozen=True, kw_only=True):
+    """Every provider that may be called, and the policies for calling them.
+
+    `budget` caps what is spent on all requests together, in dollars as str, int or Decimal (None: no cap). Calls that
+    cost nothing and may be repeated are hedged by `hedge` (None: never). Each provider has a `retry_budget` of its own,
+    and `watch` is what discovery makes of observations.
+
+    Raises ValueError when there is no provider, or when two have the same name.
+    """
+
+    providers: Sequence[Listing]
+    retry: Retry = Retry()
+    breaker: BreakerConfig = BreakerConfig()
+    discovery: DiscoveryConfig = DiscoveryConfig()
+    health: HealthConfig = HealthConfig()
+    budget: Amount | None = None
+    hedge: HedgeConfig | None = HedgeConfig()
+    retry_budget: RetryBudget = RetryBudget()
+    watch: WatchConfig = WatchConfig()
+
+    def __post_init__(self) -> None:
+        canonical_budget(self, self.budget)
+        msgspec.structs.force_setattr(self, "providers", tuple(self.providers))
+        if not self.providers:
+            raise ValueError("a market needs at least one provider")
+        for name, kind in POLICIES.items():
+            policy: object = getattr(self, name)
+            if not isinstance(policy, kind) and not (name == "hedge" and policy is None):
+                raise TypeError(f"{name} must be a {kind.__name__}, got {policy!r:.100}")
+        names: set[str] = set()
+        for listing in self.providers:
+            if not isinstance(listing, Listing):
+                raise TypeError(f"a market is made of Listings, got {listing!r:.100}")
+            if listing.provider.name in names:
+                raise ValueError(f"two providers are named {listing.provider.name!r}; names must differ")
+            names.add(listing.provider.name)
+
+
+POLICIES: dict[str, type] = {
+    "retry": Retry,
+    "breaker": BreakerConfig,
+    "discovery": DiscoveryConfig,
+    "health": HealthConfig,
+    "hedge": HedgeConfig,
+    "retry_budget": RetryBudget,
+    "watch": WatchConfig,
+}

@@ -1,0 +1,22 @@
+"""The actor Monitor: counters, quantiles, a request log and alerts, from the event stream alone."""
+
+from actors.monitor.metrics import AmplificationSeen, Figures, Metrics, Quantiles, Rates
+from actors.monitor.monitor import GetMetrics, Memory, Monitor, MonitorConfig
+from actors.monitor.rules import DEFAULT_RULES, BudgetRule, CircuitOpenRule, LatencyRule, SuccessRateRule
+
+__all__ = [
+    "DEFAULT_RULES",
+    "AmplificationSeen",
+    "BudgetRule",
+    "CircuitOpenRule",
+    "Figures",
+    "GetMetrics",
+    "LatencyRule",
+    "Memory",
+    "Metrics",
+    "Monitor",
+    "MonitorConfig",
+    "Quantiles",
+    "Rates",
+    "SuccessRateRule",
+]

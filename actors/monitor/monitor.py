@@ -1,0 +1,260 @@
+"""Watches over the cast from outside: metrics, alerts and log lines, made of the events on the stream alone.
+
+Whoever publishes an event pays for an entry in a queue and no more; the monitor counts it in a later turn of the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import math
+from collections import deque
+from contextvars import copy_context
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from actors.events import (
+    AlertCleared,
+    AlertRaised,
+    BreakerClosed,
+    BreakerHalfOpened,
+    BreakerOpened,
+    CallEnded,
+    Hedged,
+    Reconciled,
+    RequestEnded,
+    Rerouted,
+    Retried,
+)
+from actors.monitor.metrics import Metrics
+from actors.monitor.readings import book_of, readings_of
+from actors.monitor.request_log import line_of
+from actors.monitor.rules import DEFAULT_RULES, Alerts, CircuitOpenRule, Reading, Rule, judge
+from actors.validation import check_count
+from runtime import Actor, Message, Request, handles
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from actors.monitor.tallies import Book
+    from runtime import Event, Subscription
+
+OBSERVED = (
+    CallEnded,
+    RequestEnded,
+    Retried,
+    Rerouted,
+    Hedged,
+    Reconciled,
+    BreakerOpened,
+    BreakerHalfOpened,
+    BreakerClosed,
+)
+
+MIN_COUNTED = 250
+"""So many events, where they are pending, are counted in one turn of the loop: about a millisecond."""
+
+
+class MonitorConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """What a monitor watches; durations are seconds.
+
+    `rules` raise alerts, and are checked every `interval`, with or without traffic. `recent` is the window of the
+    rates in `Metrics`. `max_subjects` providers, and as many services, are counted apart; `max_pending` events may
+    wait to be counted, and what comes beyond them is missed.
+    """
+
+    rules: tuple[Rule, ...] = DEFAULT_RULES
+    interval: float = 1.0
+    recent: float = 60.0
+    max_subjects: int = 1_000
+    max_pending: int = 100_000
+
+    def __post_init__(self) -> None:
+        for name, duration in (("interval", self.interval), ("recent", self.recent)):
+            if not 0 < duration < math.inf:
+                raise ValueError(f"{name} must be > 0 seconds and finite, got {duration}")
+        for name, count in (("max_subjects", self.max_subjects), ("max_pending", self.max_pending)):
+            check_count(name, count)
+        names = [rule.name for rule in self.rules]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two rules are named {name!r}; give each a name of its own")
+
+
+class GetMetrics(Request[Metrics], frozen=True):
+    """Ask for everything that the monitor knows, with all that was published until now."""
+
+
+class CheckRules(Message, frozen=True):
+    """The monitor reminds itself that time has passed."""
+
+
+class Memory:
+    """What a monitor knows. Give all instances the same one, and a restart loses nothing that came before it.
+
+    `Monitor(memory=memory)` in the factory does that. What is published between the end of an instance and the start
+    of the next, during a backoff, is not counted in any case.
+    """
+
+    def __init__(self) -> None:
+        self.book: Book | None = None
+        """Begun by the first instance, by its configuration."""
+        self.alerts = Alerts()
+        self.pending: deque[Event] = deque()
+        self.missed_events = self.callback_failures = 0
+
+    def __repr__(self) -> str:
+        return f"<Memory {len(self.pending)} events pending, {len(self.alerts.raised)} alerts raised>"
+
+
+class Monitor(Actor[GetMetrics | CheckRules]):
+    """Counts what happens in its system, and raises alerts; see the module's text for how.
+
+    Alerts are events, `AlertRaised` and `AlertCleared`, and log lines; `on_alert` is called with the events too, and
+    should return soon. What it raises is logged and counted, and harms nobody. With `log_requests`, each call that
+    fails, each retry, reroute and second call, what was found out later, and each request that fails is a log line too.
+
+    It sees what is published once it has started: spawn it before the supervisor.
+
+    Without a `memory` of its own, a restarted monitor begins anew: counters at 0, windows empty, no alert raised
+    (those that were are never cleared), and an open breaker unknown until its next event.
+    """
+
+    def __init__(
+        self,
+        config: MonitorConfig | None = None,
+        *,
+        on_alert: Callable[[AlertRaised | AlertCleared], None] | None = None,
+        log_requests: bool = False,
+        memory: Memory | None = None,
+    ) -> None:
+        if inspect.iscoroutinefunction(on_alert):
+            raise TypeError("on_alert must not be async: nobody would await it; have it tell an actor instead")
+        self.config = config or MonitorConfig()
+        self.on_alert = on_alert
+        self.log_requests = log_requests
+        self.memory = memory or Memory()
+        self.subscriptions: tuple[Subscription, ...] = ()
+        self.counting: asyncio.Handle | None = None
+        """The counting that is due; there is one while anything is pending."""
+
+    def started(self) -> None:
+        context, config, memory = self.context, self.config, self.memory
+        if memory.book is None:
+            memory.book = book_of(
+                config.rules, start=context.now(), recent=config.recent, max_subjects=config.max_subjects
+            )
+        self.book = memory.book
+        self.loop, self.surroundings = asyncio.get_running_loop(), copy_context()
+        context.timers.every(config.interval, CheckRules())
+        # Last, for an instance that could not start is not stopped either.
+        self.subscriptions = tuple(context.events.subscribe(kind, self.receive) for kind in OBSERVED)
+
+    def stopped(self) -> None:
+        for subscription in self.subscriptions:
+            subscription.cancel()
+        self._count_pending()
+
+    def receive(self, event: Event) -> None:
+        """Take note of an event; called by its publisher, and therefore quick."""
+        pending = self.memory.pending
+        if len(pending) >= self.config.max_pending:
+            self.memory.missed_events += 1
+            return
+        pending.append(event)
+        if self.counting is None:
+            # Not a message: it would be one dead letter more where the monitor is stopped before its turn. Nor in
+            # the publisher's context, whose deadline is none of those who read an alert.
+            self.counting = self.loop.call_soon(self._count_some, context=self.surroundings)
+
+    @handles(CheckRules)
+    def check(self, message: CheckRules) -> None:
+        """Check every rule against its window; breakers tell by themselves."""
+        self._count_pending()
+        now = self.context.now()
+        for rule in self.config.rules:
+            for reading in readings_of(self.book, rule, now=now):
+                self._judge(rule, reading)
+
+    @handles(GetMetrics)
+    def report(self, message: GetMetrics) -> Metrics:
+        """Answer with everything, all pending events included."""
+        self._count_pending()
+        return msgspec.structs.replace(
+            self.book.metrics(now=self.context.now()),
+            alerts=tuple(self.memory.alerts.raised.values()),
+            missed_events=self.memory.missed_events,
+            callback_failures=self.memory.callback_failures,
+        )
+
+    def _count_some(self) -> None:
+        """Count half of what is pending: that keeps up with any rate, and a burst does not hold up the loop."""
+        self.counting = None
+        pending = len(self.memory.pending)
+        self._count_oldest(max(MIN_COUNTED, pending // 2))
+        if self.memory.pending and self.counting is None:
+            self.counting = self.loop.call_soon(self._count_some)
+
+    def _count_pending(self) -> None:
+        if self.counting is not None:
+            self.counting.cancel()
+            self.counting = None
+        self._count_oldest(len(self.memory.pending))
+
+    def _count_oldest(self, count: int) -> None:
+        pending, now = self.memory.pending, self.context.now()
+        for _ in range(min(count, len(pending))):
+            event = pending.popleft()
+            try:
+                self._count(event, now)
+            except Exception as error:  # noqa: BLE001 - logged below; an odd event must not end the watch over others.
+                self.memory.missed_events += 1
+                self.context.log.opt(exception=error).error("{} cannot be counted", type(event).__name__)
+
+    def _count(self, event: Event, now: float) -> None:
+        seen = self.book.record(event, now=now)
+        if seen is not None:
+            self.context.log.warning(
+                "{} takes {} wire calls for {} attempts: a client below retries too, switch that off",
+                seen.provider,
+                seen.wire_calls,
+                seen.attempts,
+            )
+            self.context.events.publish(seen)
+        if isinstance(event, BreakerOpened | BreakerClosed):
+            self._judge_breaker(event)
+        if self.log_requests:
+            self._log(event)
+
+    def _log(self, event: Event) -> None:
+        line = line_of(event)
+        if line is not None:
+            self.context.log.bind(**line.fields).log(line.level, "{}", line.text)
+
+    def _judge_breaker(self, event: BreakerOpened | BreakerClosed) -> None:
+        reading = Reading(subject=event.provider, value=float(isinstance(event, BreakerOpened)))
+        for rule in self.config.rules:
+            if isinstance(rule, CircuitOpenRule):
+                self._judge(rule, reading)
+
+    def _judge(self, rule: Rule, reading: Reading) -> None:
+        """Take a reading, and tell everybody what has changed by it."""
+        self.memory.alerts, change = judge(self.memory.alerts, rule, reading, now=self.context.now())
+        if change is None:
+            return
+        log = self.context.log.bind(rule=change.rule, subject=change.subject, value=change.value)
+        if isinstance(change, AlertRaised):
+            log.warning("alert {} of {} raised at {:g}", change.rule, change.subject, change.value)
+        else:
+            log.info("alert {} of {} cleared after {:g} s", change.rule, change.subject, change.lasted)
+        self.context.events.publish(change)
+        if self.on_alert is not None:
+            try:
+                self.on_alert(change)
+            except Exception as error:  # noqa: BLE001 - logged below; an alert does not end with who reads it.
+                self.memory.callback_failures += 1
+                log.opt(exception=error).error("on_alert raised for {}", type(change).__name__)
+
+    def __repr__(self) -> str:
+        return f"<Monitor {len(self.config.rules)} rules, {self.memory!r}>"

@@ -1,0 +1,45 @@
+"""What the rules of a monitor read: a book with the windows they need, and their values in it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from actors.monitor.rules import BudgetRule, CircuitOpenRule, Reading, Rule, SuccessRateRule
+from actors.monitor.tallies import Book, Tally
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+ALL = "all"
+"""The subject of rules that tell nobody apart."""
+
+
+def book_of(rules: Sequence[Rule], *, start: float, recent: float, max_subjects: int) -> Book:
+    """Return an empty book that has the windows and accounts which the rules need."""
+    windows = [getattr(rule, "window", None) for rule in rules]
+    accounts = [rule.account for rule in rules if isinstance(rule, BudgetRule) and rule.account is not None]
+    return Book(
+        start=start,
+        recent=recent,
+        windows=[length for length in windows if length is not None],
+        accounts=accounts,
+        max_subjects=max_subjects,
+    )
+
+
+def readings_of(book: Book, rule: Rule, *, now: float) -> Iterator[Reading]:
+    """Yield what a rule finds in the book, for each of its subjects; nothing for breakers, which are no sums."""
+    if isinstance(rule, CircuitOpenRule):
+        return
+    if isinstance(rule, BudgetRule):
+        tally = book.total if rule.account is None else book.accounts[rule.account]
+        spent = tally.cost if rule.window is None else tally.windows[rule.window].totals(now).cost
+        yield Reading(subject=rule.account or ALL, value=spent / rule.cap)
+        return
+    tallies: dict[str, Tally] = {"all": {ALL: book.total}, "provider": book.providers, "service": book.services}[
+        rule.scope
+    ]
+    for subject, tally in tallies.items():
+        totals = tally.windows[rule.window].totals(now)
+        value = totals.success_rate if isinstance(rule, SuccessRateRule) else totals.average_latency
+        yield Reading(subject=subject, value=value, requests=totals.requests)

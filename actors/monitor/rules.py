@@ -1,0 +1,200 @@
+"""When to call an operator, and when to say that it is over: rules with hysteresis, as pure decisions.
+
+A rule is raised when its value passes `threshold`, and cleared when it has passed `clear_threshold` on the way back,
+or when nothing happens any more. In between nothing changes, so an alert is raised once and cleared once.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar, Literal, TypeAlias, get_args
+
+import msgspec
+
+from actors.events import AlertCleared, AlertRaised
+from actors.money import Micros  # noqa: TC001 - msgspec resolves the annotations below.
+from actors.validation import check_count, check_text
+
+Scope = Literal["all", "provider", "service"]
+"""What a rule looks at: all requests together, the calls to each provider, or the requests for each service."""
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+
+
+def _check(
+    name: str,
+    *,
+    window: float | None = None,
+    has_window: bool = False,
+    min_requests: int = 1,
+    scope: Scope = "all",
+) -> None:
+    check_text("the name of a rule", name)
+    if scope not in SCOPES:
+        raise ValueError(f"scope of rule {name!r} must be one of {', '.join(SCOPES)}, got {scope!r}")
+    if not name:
+        raise ValueError("a rule needs a name, by which its alerts are told apart")
+    may_be_none = window is None and not has_window
+    if not (may_be_none or (isinstance(window, float | int) and 0 < window < math.inf)):
+        raise ValueError(f"window of rule {name!r} must be > 0 seconds and finite, got {window!r}")
+    check_count(f"min_requests of rule {name!r}", min_requests)
+
+
+class SuccessRateRule(msgspec.Struct, frozen=True, kw_only=True, tag="success_rate", tag_field="kind"):
+    """Raised where less than `threshold` of at least `min_requests` within `window` seconds succeeded.
+
+    Cleared at `clear_threshold` or more, however few they are by then, or when none are left in the window.
+    """
+
+    name: str = "success_rate"
+    threshold: float = 0.95
+    clear_threshold: float = 0.97
+    window: float = 60.0
+    min_requests: int = 20
+    scope: Scope = "all"
+
+    def __post_init__(self) -> None:
+        _check(self.name, window=self.window, has_window=True, min_requests=self.min_requests, scope=self.scope)
+        if not 0 < self.threshold <= self.clear_threshold <= 1:
+            raise ValueError(
+                f"thresholds of rule {self.name!r} must be 0 < threshold <= clear_threshold <= 1, "
+                f"got {self.threshold} and {self.clear_threshold}"
+            )
+
+    def is_bad(self, value: float) -> bool:
+        """Tell whether a success rate calls for an alert."""
+        return value < self.threshold
+
+    def is_good(self, value: float) -> bool:
+        """Tell whether a success rate ends one."""
+        return value >= self.clear_threshold
+
+
+class LatencyRule(msgspec.Struct, frozen=True, kw_only=True, tag="latency", tag_field="kind"):
+    """Raised where at least `min_requests` within `window` took more than `threshold` seconds on average.
+
+    Cleared at `clear_threshold` seconds or less, however few they are by then, or when none are left in the window.
+    """
+
+    name: str = "latency"
+    threshold: float = 5.0
+    clear_threshold: float = 4.0
+    window: float = 60.0
+    min_requests: int = 20
+    scope: Scope = "all"
+
+    def __post_init__(self) -> None:
+        _check(self.name, window=self.window, has_window=True, min_requests=self.min_requests, scope=self.scope)
+        _check_falling(self.name, self.threshold, self.clear_threshold)
+
+    def is_bad(self, value: float) -> bool:
+        """Tell whether an average latency calls for an alert."""
+        return value > self.threshold
+
+    def is_good(self, value: float) -> bool:
+        """Tell whether an average latency ends one."""
+        return value <= self.clear_threshold
+
+
+class CircuitOpenRule(msgspec.Struct, frozen=True, kw_only=True, tag="circuit_open", tag_field="kind"):
+    """Raised at once when the breaker of a provider opens, or somebody isolates it; cleared when it closes.
+
+    Its value is 1 while the breaker is open or half-open, and 0 while it is closed.
+    """
+
+    name: str = "circuit_open"
+    threshold: ClassVar[float] = 1.0
+    min_requests: ClassVar[int] = 0
+
+    def __post_init__(self) -> None:
+        _check(self.name)
+
+    def is_bad(self, value: float) -> bool:
+        """Tell whether the breaker is open."""
+        return value > 0
+
+    def is_good(self, value: float) -> bool:
+        """Tell whether the breaker is closed."""
+        return value == 0
+
+
+class BudgetRule(msgspec.Struct, frozen=True, kw_only=True, tag="budget", tag_field="kind"):
+    """Raised where the part `threshold` of `cap` (micro-units) is used; cleared below `clear_threshold`.
+
+    It counts what was spent by calls on `account`, or by all where that is None; within `window` seconds, or since
+    the monitor began where that is None.
+    """
+
+    name: str = "budget"
+    cap: Micros
+    account: str | None = None
+    threshold: float = 0.80
+    clear_threshold: float = 0.80
+    window: float | None = None
+    min_requests: ClassVar[int] = 0
+
+    def __post_init__(self) -> None:
+        _check(self.name, window=self.window)
+        _check_falling(self.name, self.threshold, self.clear_threshold)
+        if self.cap <= 0:
+            raise ValueError(f"cap of rule {self.name!r} must be > 0 micro-units, got {self.cap}")
+
+    def is_bad(self, value: float) -> bool:
+        """Tell whether so much of the cap calls for an alert."""
+        return value >= self.threshold
+
+    def is_good(self, value: float) -> bool:
+        """Tell whether it ends one."""
+        return value < self.clear_threshold
+
+
+def _check_falling(name: str, threshold: float, clear_threshold: float) -> None:
+    if not 0 < clear_threshold <= threshold < math.inf:
+        raise ValueError(
+            f"thresholds of rule {name!r} must be 0 < clear_threshold <= threshold, "
+            f"got {clear_threshold} and {threshold}"
+        )
+
+
+Rule: TypeAlias = SuccessRateRule | LatencyRule | CircuitOpenRule | BudgetRule
+DEFAULT_RULES: tuple[Rule, ...] = (SuccessRateRule(), LatencyRule(), CircuitOpenRule())
+"""All that need no cap; add a `BudgetRule` for yours."""
+
+
+class Reading(msgspec.Struct, frozen=True, kw_only=True):
+    """What a rule finds for one subject: its value, drawn from so many requests; None where there was nothing."""
+
+    subject: str
+    value: float | None
+    requests: int = 0
+
+
+class Alerts(msgspec.Struct, frozen=True):
+    """The alerts that are raised now, by the name of their rule and their subject; an immutable value."""
+
+    raised: dict[tuple[str, str], AlertRaised] = {}
+
+
+def judge(
+    alerts: Alerts, rule: Rule, reading: Reading, *, now: float
+) -> tuple[Alerts, AlertRaised | AlertCleared | None]:
+    """Return the alerts after a reading at `now`, and what has changed by it, if anything.
+
+    >>> slow = Reading(subject="all", value=6.0, requests=20)
+    >>> alerts, change = judge(Alerts(), LatencyRule(), slow, now=10.0)
+    >>> change
+    AlertRaised(rule='latency', subject='all', value=6.0, threshold=5.0, at=10.0)
+    >>> judge(alerts, LatencyRule(), slow, now=11.0)[1]
+    >>> judge(alerts, LatencyRule(), Reading(subject="all", value=None), now=70.0)[1]
+    AlertCleared(rule='latency', subject='all', value=None, lasted=60.0)
+    """
+    key, value = (rule.name, reading.subject), reading.value
+    alert = alerts.raised.get(key)
+    if alert is None:
+        if value is None or reading.requests < rule.min_requests or not rule.is_bad(value):
+            return alerts, None
+        alert = AlertRaised(rule=rule.name, subject=reading.subject, value=value, threshold=rule.threshold, at=now)
+        return Alerts({**alerts.raised, key: alert}), alert
+    if value is not None and not rule.is_good(value):
+        return alerts, None
+    rest = {other: raised for other, raised in alerts.raised.items() if other != key}
+    return Alerts(rest), AlertCleared(rule=rule.name, subject=reading.subject, value=value, lasted=now - alert.at)

@@ -1,0 +1,5 @@
+"""The circuit breaker: configuration, states, the transitions between them, and a breaker for any async call."""
+
+from actors.policies.breaker.circuit_breaker import BreakerConfig, CircuitBreaker
+
+__all__ = ["BreakerConfig", "CircuitBreaker"]

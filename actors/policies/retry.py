@@ -1,0 +1,233 @@
+"""Whether and when to call again: exponential backoff with jitter, within a timeout and a retry budget."""
+
+from __future__ import annotations
+
+import math
+import random
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar, get_args
+
+import anyio
+import msgspec
+
+from actors.errors.classification import is_retryable_error
+from actors.errors.families import CallFailed, Transient
+from actors.policies.retry_budget import RetryBudget as RetryBudget
+from actors.policies.retry_budget import SharedRetryBudget as SharedRetryBudget
+from actors.validation import check_count
+from runtime.deadline import current_deadline, earlier
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from actors.errors.families import Charged, Outcome
+
+T = TypeVar("T")
+Jitter: TypeAlias = Literal["full", "equal", "proportional", "decorrelated", "none"]
+JITTERS: tuple[Jitter, ...] = get_args(Jitter)
+GaveUp: TypeAlias = Literal["permanent", "max_retries", "timeout", "budget"]
+"""Why a call was not retried: its error is not retryable, or the retries, the time or the retry budget are used up."""
+
+
+class Retry(msgspec.Struct, frozen=True, kw_only=True):
+    """How often a call is retried, and the waits between; durations are seconds.
+
+    The wait before retry n grows as `base * 2 ** (n - 1)` up to `cap`. With jitter it is drawn from
+    0 to that ("full", the default), from half of it ("equal"), or from `proportion` below to `proportion`
+    above ("proportional", the seed's; there the growth ends at `cap / (1 + proportion)`, or half of all late waits
+    would be the cap itself and arrive together). "decorrelated" draws from `base` to three times the wait before, and
+    to `cap` at most, for the same reason.
+
+    Source: M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
+    """
+
+    max_retries: int = 3
+    base: float = 1.0
+    cap: float = 30.0
+    jitter: Jitter = "full"
+    proportion: float = 0.3
+
+    def __post_init__(self) -> None:
+        check_count("max_retries", self.max_retries, least=0, unit="(0 never retries)")
+        if not 0 <= self.base < math.inf:
+            raise ValueError(f"base must be >= 0 seconds and finite, got {self.base}")
+        if not self.base <= self.cap < math.inf:
+            raise ValueError(f"cap must be finite and >= base ({self.base}) seconds, got {self.cap}")
+        if self.jitter not in JITTERS:
+            raise ValueError(f"jitter must be one of {', '.join(JITTERS)}, got {self.jitter!r}")
+        if not 0 <= self.proportion <= 1:
+            raise ValueError(f"proportion must be from 0 to 1, got {self.proportion}")
+
+    def delay(
+        self, attempt: int, *, random: float, retry_after: float | None = None, previous: float | None = None
+    ) -> float:
+        """Return the seconds to wait before retry number `attempt`, which counts from 1.
+
+        `random` is a draw from [0, 1). `retry_after` is a floor that `cap` does not shorten. `previous` is the wait
+        before the last retry, for decorrelated jitter; without it, that is taken for as long as it can have been.
+
+        >>> [Retry(jitter="none", cap=3.0).delay(attempt, random=0.0) for attempt in (1, 2, 3)]
+        [1.0, 2.0, 3.0]
+        >>> Retry().delay(1, random=0.5, retry_after=60.0)
+        60.0
+        >>> Retry(jitter="decorrelated").delay(5, random=0.5, previous=2.0)
+        3.5
+        """
+        if attempt < 1:
+            raise ValueError(f"attempt counts retries from 1, got {attempt}")
+        # 2.0 ** 1024 overflows; long before that every base has met its cap.
+        grown = self.base * 2.0 ** min(attempt - 1, 1000)
+        ceiling = min(self.cap, grown)
+        match self.jitter:
+            case "full":
+                wait = ceiling * random
+            case "equal":
+                wait = ceiling * (0.5 + 0.5 * random)
+            case "proportional":
+                centre = min(grown, self.cap / (1 + self.proportion))
+                wait = centre * (1 + self.proportion * (2 * random - 1))
+            case "decorrelated":
+                before = self.base * 3.0 ** min(attempt - 1, 600) if previous is None else previous
+                wait = self.base + random * (max(self.base, min(self.cap, 3 * before)) - self.base)
+            case "none":
+                wait = ceiling
+        return max(min(wait, self.cap), retry_after or 0.0)
+
+
+class ResultRejected(Transient):
+    """A call succeeded, but its `result` was refused each time; what it cost may have been paid."""
+
+    outcome: Outcome = "done"
+    charged: Charged = "held"
+
+    def __init__(self, result: object) -> None:
+        super().__init__("the call succeeded, and retry_on_result refuses its result, which this error carries")
+        self.result = result
+
+
+class RetryStats(msgspec.Struct):
+    """What a call by `with_retry` took; filled in while it runs, and of use whether it returns or raises.
+
+    `attempts` counts the calls begun, the running one too; `waited` the seconds between them. `gave_up` is why an
+    error was raised, None where none was or where the caller was cancelled.
+    """
+
+    attempts: int = 0
+    waited: float = 0.0
+    gave_up: GaveUp | None = None
+
+
+DEFAULT_RETRY = Retry()
+UNLIMITED = nullcontext()
+
+
+async def with_retry(
+    call: Callable[[], Awaitable[T]],
+    *,
+    policy: Retry = DEFAULT_RETRY,
+    is_retryable: Callable[[Exception], bool] = is_retryable_error,
+    retry_on_result: Callable[[T], bool] | None = None,
+    budget: SharedRetryBudget | None = None,
+    stats: RetryStats | None = None,
+    rng: random.Random | None = None,
+    timeout: float | None = None,  # noqa: ASYNC109 - the budget of all attempts together, not of one await.
+    on_retry: Callable[[int, Exception, float], None] | None = None,
+    sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
+    clock: Callable[[], float] = anyio.current_time,
+) -> T:
+    """Return what `call` returns, after as many retries as `policy` allows; else raise its last error, as it is.
+
+    An error that is not retryable is raised at once, and so is one whose wait, or whose `retry_after`, is longer than
+    what is left of `timeout` seconds or of the deadline of the request being served, or for which `budget` has no
+    retry. An attempt still running when the timeout ends is cancelled, and TimeoutError raised, with the last error
+    as its cause. Cancellation passes straight through. A result that `retry_on_result` is true of is retried as an
+    error is, and at last raised in `ResultRejected`. `on_retry(attempt, error, wait)` is called before each wait,
+    and `stats` tells how many attempts it took.
+    """
+    # Without a limit, neither the clock nor a cancel scope is paid for.
+    ends = earlier(math.inf if timeout is None else clock() + timeout, current_deadline.get())
+    if budget is not None and not isinstance(budget, SharedRetryBudget):
+        raise TypeError(f"budget must be a SharedRetryBudget, which calls to one target share, got {budget!r:.100}")
+    course = _Course(policy, is_retryable, budget, stats or RetryStats(), rng, ends, clock)
+    with UNLIMITED if timeout is None else anyio.move_on_after(timeout):
+        while True:
+            course.begin()
+            try:
+                result = await call()
+                if retry_on_result is None or not retry_on_result(result):
+                    return result
+                course.rejected = ResultRejected(result)
+                raise course.rejected
+            except Exception as error:
+                failure = error
+                wait = course.wait_after(error)
+                if wait is None:
+                    raise
+            try:
+                if on_retry is not None:
+                    on_retry(course.attempt, failure, wait)
+                await sleep(wait)
+            except BaseException:
+                course.take_back()
+                raise
+            course.stats.waited += wait
+    course.stats.gave_up = "timeout"
+    raise TimeoutError(f"no answer within {timeout:g} s, in attempt {course.attempt}") from course.failure
+
+
+class _Course:
+    """The course of one `with_retry`: which attempt it is, how the last one failed, and whether there is another."""
+
+    def __init__(
+        self,
+        policy: Retry,
+        is_retryable: Callable[[Exception], bool],
+        budget: SharedRetryBudget | None,
+        stats: RetryStats,
+        rng: random.Random | None,
+        ends: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self.policy, self.is_retryable, self.budget, self.stats = policy, is_retryable, budget, stats
+        self.rng, self.ends, self.clock = rng, ends, clock
+        self.attempt = 0
+        self.failure: Exception | None = None
+        self.rejected: ResultRejected | None = None
+        self._waited: float | None = None
+
+    def begin(self) -> None:
+        """Begin an attempt."""
+        if self.attempt == 0 and self.budget is not None:
+            self.budget.deposit(self.clock())
+        self.attempt += 1
+        self.stats.attempts += 1
+        self.stats.gave_up = None
+
+    def wait_after(self, error: Exception) -> float | None:
+        """Return the seconds to wait after an attempt that failed, or None where its error is final."""
+        self.failure = error
+        self.stats.gave_up = self._reason_to_stop(error)
+        if self.stats.gave_up is not None:
+            return None
+        self.rng = self.rng or random.Random()
+        floor = error.retry_after if isinstance(error, CallFailed) else None
+        wait = self.policy.delay(self.attempt, random=self.rng.random(), retry_after=floor, previous=self._waited)
+        if self.ends != math.inf and self.clock() + wait >= self.ends:
+            self.stats.gave_up = "timeout"
+            return None
+        if self.budget is not None and not self.budget.withdraw(self.clock()):
+            self.stats.gave_up = "budget"
+            return None
+        self._waited = wait
+        return wait
+
+    def take_back(self) -> None:
+        """Give back the retry that is not made after all."""
+        if self.budget is not None:
+            self.budget.give_back()
+
+    def _reason_to_stop(self, error: Exception) -> GaveUp | None:
+        # A result that somebody further in has rejected is an error like any other.
+        if error is not self.rejected and not self.is_retryable(error):
+            return "permanent"
+        return "max_retries" if self.attempt > self.policy.max_retries else None

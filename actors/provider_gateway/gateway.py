@@ -1,0 +1,147 @@
+"""The only door to one provider: it owns the connection, bounds the calls under way, and knows its health."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from actors.errors.classification import classify
+from actors.errors.families import BulkheadFull, CallFailed, Permanent
+from actors.limits.reported import check_told
+from actors.provider_gateway.messages import GRACE, Call, CallOff, CheckHealth, Health, LookUp, PromptCall
+from actors.transports.reconciliation import Cancels, Finding, LooksUp, is_finding, is_reply
+from runtime import Actor, handles
+from runtime.cancellation import is_being_cancelled
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Iterator
+
+    from actors.market.listing import Listing
+    from actors.transports.transport import ProviderReply
+
+MAX_CONCURRENCY = 10_000
+"""The calls a gateway can have under way at most, whatever its listing says."""
+
+
+class TransportBug(ConnectionResetError):
+    """A transport raised what it must not; to whoever called it is as if the connection had broken."""
+
+
+class ProviderGateway(Actor[Call | PromptCall | CheckHealth | LookUp | CallOff]):
+    """Makes the calls to one provider, at most `max_concurrency` at the same time.
+
+    It decides nothing: no retry, no breaker, no money. An error of a call that is not a `CallFailed` is a bug of the
+    transport. It is logged, and counts as a connection that broke; the other calls under way, which may be paid, must
+    not suffer for it. The breaker sees to it that a transport which does nothing else is replaced.
+    """
+
+    def __init__(self, listing: Listing) -> None:
+        self.listing = listing
+        self.transport = listing.transport()
+        self.under_way = 0
+        self.health: Health | None = None
+        self._check: asyncio.Task[Health] | None = None
+
+    async def stopped(self) -> None:
+        try:
+            if self._check is not None:
+                self._check.cancel()
+                await asyncio.wait([self._check])
+        finally:
+            await self.transport.aclose()
+
+    @handles(Call, concurrent=MAX_CONCURRENCY)
+    async def make(self, message: Call) -> ProviderReply:
+        """Make one call, if there is a place."""
+        if self.under_way >= self.listing.max_concurrency:
+            raise BulkheadFull(self.listing.provider.name, max_concurrency=self.listing.max_concurrency)
+        self.under_way += 1
+        message.sending.is_sent = True
+        try:
+            try:
+                reply = await self.transport.call(message.call)
+            except CallFailed as failure:
+                check_told({}, failure.limits)  # Which may have been set to anything.
+                raise
+            if not is_reply(reply):
+                raise TypeError(f"it returned {reply!r:.200}, which is no ProviderReply with a cost in micro-units")
+            return reply  # noqa: TRY300
+        except CallFailed:
+            raise
+        except (Exception, asyncio.CancelledError) as bug:
+            if isinstance(bug, asyncio.CancelledError) and is_being_cancelled():
+                raise
+            name = self.listing.provider.name
+            self.context.log.opt(exception=bug).error("a bug of the transport to {!r}: {!r}", name, bug)
+            raise classify(
+                TransportBug(f"{type(bug).__name__}: {bug}"),
+                provider=name,
+                paid=self.transport.paid or message.call.max_cost > 0,
+                idempotent=self.transport.idempotent != "no",
+            ) from bug
+        finally:
+            self.under_way -= 1
+
+    @handles(PromptCall, concurrent=MAX_CONCURRENCY, borrows=True)
+    async def make_promptly(self, message: PromptCall) -> ProviderReply:
+        """Make one call, as `make` does."""
+        return await self.make(message)
+
+    @handles(LookUp, concurrent=MAX_CONCURRENCY)
+    async def look_up(self, message: LookUp) -> Finding:
+        """Look a call up."""
+        if not isinstance(self.transport, LooksUp):
+            raise Permanent(f"the transport to {self.listing.provider.name!r} cannot look up calls")
+        return await self._find(self.transport.look_up(message.call, timeout=message.timeout), message.timeout)
+
+    @handles(CallOff, concurrent=MAX_CONCURRENCY)
+    async def call_off(self, message: CallOff) -> Finding:
+        """Call a call off."""
+        if not isinstance(self.transport, Cancels):
+            raise Permanent(f"the transport to {self.listing.provider.name!r} cannot call off calls")
+        return await self._find(self.transport.cancel(message.call, timeout=message.timeout), message.timeout)
+
+    async def _find(self, finding: Awaitable[Finding], timeout: float) -> Finding:  # noqa: ASYNC109 - as `check`.
+        try:
+            async with asyncio.timeout(timeout):
+                found = await finding
+            if not is_finding(found):
+                raise TypeError(f"it found {found!r:.200}, which is no Finding")
+            return found  # noqa: TRY300
+        except CallFailed:
+            raise
+        except Exception as error:
+            # Also a bug: that somebody cannot tell is no reason to crash the calls beside.
+            raise classify(error, provider=self.listing.provider.name) from error
+
+    @handles(CheckHealth)
+    def check(self, message: CheckHealth) -> Health | asyncio.Future[Health]:
+        """Answer from memory while that is fresh; those who ask meanwhile share one check."""
+        if self.health is not None and self.context.now() - self.health.checked_at < message.max_age:
+            return self.health
+        if self._check is None or self._check.done():
+            self._check = asyncio.create_task(self._check_now(message.timeout))
+        # Shielded, because a caller that gives up must not take the answer from the others.
+        return asyncio.shield(self._check)
+
+    async def _check_now(self, timeout: float) -> Health:  # noqa: ASYNC109 - bounds what does not bound itself.
+        problem: str | None = None
+        is_its_own = True
+        try:
+            async with asyncio.timeout(timeout + GRACE):
+                await self.transport.check(timeout=timeout)
+        except CallFailed as error:
+            problem, is_its_own = str(error), error.blames_provider
+        except Exception as error:  # noqa: BLE001 - whatever it is, the provider could not be found healthy.
+            problem = f"its check failed: {type(error).__name__}: {error}"
+        self.health = Health(self.context.now(), problem=problem, is_its_own=is_its_own)
+        return self.health
+
+    def broken_invariants(self) -> Iterator[str]:
+        if self.under_way:
+            yield f"{self.under_way} calls to {self.listing.provider.name!r} never gave their place back"
+        if self._check is not None and not self._check.done():
+            yield f"a health check of {self.listing.provider.name!r} never ended"
+
+    def __repr__(self) -> str:
+        return f"<ProviderGateway {self.listing.provider.name!r} {self.under_way} calls under way>"

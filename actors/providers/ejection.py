@@ -1,0 +1,126 @@
+"""Who is left out for a while because its calls fail as those of the others do not. Pure.
+
+The rules are those of Envoy's outlier detection, but for the success rate: Envoy compares it with the mean by standard
+deviations, which among fewer than five can single out nobody, and a service seldom has more providers than that.
+"""
+
+from __future__ import annotations
+
+import math
+from statistics import median
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from actors.validation import check_count
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+MAX_RECENT = 100
+"""The calls that a success rate is made of: at so many, all of them count half from then on."""
+
+
+class EjectionConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Whom to eject, and for how long; durations are seconds.
+
+    A provider is ejected after `failure_threshold` failures in a row, or when of at least `min_calls` calls a smaller
+    part succeeded than in the middle (median) of the others, by more than `margin`. It is ejected for `eject_for` times
+    the number of its ejections, at most for `max_eject_for`; as long without one, and they are forgotten. At most the
+    part `max_ejected` of the providers of a service is ejected at the same time, and never the only one.
+
+    Source: `failure_threshold`, `eject_for` and `max_eject_for` are the defaults of Envoy (consecutive_5xx 5,
+    base_ejection_time 30 s, max_ejection_time 300 s); its max_ejection_percent 10 % is for clusters of many hosts.
+    """
+
+    failure_threshold: int = 5
+    min_calls: int = 20
+    margin: float = 0.3
+    eject_for: float = 30.0
+    max_eject_for: float = 300.0
+    max_ejected: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name, count in (("failure_threshold", self.failure_threshold), ("min_calls", self.min_calls)):
+            check_count(name, count, unit="call")
+        for name, part in (("margin", self.margin), ("max_ejected", self.max_ejected)):
+            if not 0 <= part <= 1:
+                raise ValueError(f"{name} must be from 0 to 1, got {part}")
+        if not 0 < self.eject_for <= self.max_eject_for < math.inf:
+            raise ValueError(
+                "need 0 < eject_for <= max_eject_for, and both finite, "
+                f"got {self.eject_for} and {self.max_eject_for} (seconds)"
+            )
+
+
+DEFAULT_EJECTION = EjectionConfig()
+
+
+class Record(msgspec.Struct, frozen=True, gc=False):
+    """The calls of one provider since its last ejection, and what became of it.
+
+    `streak` counts the failures in a row, `calls` and `failures` the recent ones. It has been ejected `times` times,
+    last until `until`, in loop time.
+    """
+
+    streak: int = 0
+    calls: float = 0.0
+    failures: float = 0.0
+    times: int = 0
+    until: float = -math.inf
+
+    @property
+    def success_rate(self) -> float:
+        """The part of its recent calls that succeeded; 1 where there were none."""
+        return 1.0 - self.failures / self.calls if self.calls else 1.0
+
+
+NEW = Record()
+
+
+def after_call(record: Record, *, failed: bool) -> Record:
+    """Return the record after a call that the provider is to be praised or blamed for."""
+    calls, failures = record.calls + 1, record.failures + failed
+    if calls >= MAX_RECENT:
+        calls, failures = calls / 2, failures / 2
+    return Record(record.streak + 1 if failed else 0, calls, failures, record.times, record.until)
+
+
+def outliers(records: Mapping[str, Record], config: EjectionConfig = DEFAULT_EJECTION) -> list[str]:
+    """Return who should be ejected, the worst in front: the longest streak, then the lowest success rate, then by name.
+
+    >>> outliers({"a": Record(streak=5, calls=5, failures=5), "b": Record(calls=5)})
+    ['a']
+    """
+    rates = {name: record.success_rate for name, record in records.items() if record.calls >= config.min_calls}
+    found: list[tuple[int, float, str]] = []
+    for name, record in records.items():
+        others = [rate for other, rate in rates.items() if other != name]
+        is_far_below = name in rates and others and median(others) - rates[name] > config.margin
+        if record.streak >= config.failure_threshold or is_far_below:
+            found.append((-record.streak, record.success_rate, name))
+    return [name for _, _, name in sorted(found)]
+
+
+def eject(
+    records: Mapping[str, Record],
+    *,
+    now: float,
+    isolated: Collection[str] = (),
+    config: EjectionConfig = DEFAULT_EJECTION,
+) -> dict[str, Record]:
+    """Return the records of the providers of a service that change because somebody is ejected at `now`.
+
+    `records` holds one for each of them. The `isolated` have an open breaker: they are out already, and count as such.
+    """
+    out = {name for name, record in records.items() if record.until > now} | set(isolated).intersection(records)
+    room = min(int(config.max_ejected * len(records)), len(records) - 1) - len(out)
+    changed: dict[str, Record] = {}
+    if room <= 0:
+        return changed
+    candidates = {name: record for name, record in records.items() if name not in out}
+    for name in outliers(candidates, config)[:room]:
+        record = records[name]
+        times = 1 if now >= record.until + config.max_eject_for else record.times + 1
+        changed[name] = Record(times=times, until=now + min(config.max_eject_for, times * config.eject_for))
+    return changed

@@ -1,0 +1,187 @@
+"""What the calls to one provider show of it, forgotten by half-lives, and how that corrects what it declares.
+
+Pure: a value, what each call makes of it, and what may be read from it, with `now` as an argument.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from actors.errors.families import ConnectionFailed, OutcomeUnknown, Transient, Unclassified
+
+if TYPE_CHECKING:
+    from actors.providers.provider import Provider
+
+BLAMED_KINDS = frozenset(kind.__name__ for kind in (ConnectionFailed, OutcomeUnknown, Transient, Unclassified))
+"""The kinds of failure that are the provider's; throttling, the caller's mistake and cancellation are not."""
+UNREACHED_KINDS = frozenset({ConnectionFailed.__name__})
+"""Those of them where nobody was there."""
+
+MAX_DOUBLINGS = 10.0
+"""Failures in a row double the load score at most so often."""
+MIN_SUCCESS_RATE = 0.01
+MIN_LATENCY = 1e-6
+"""What a load score takes at least, so that it always tells more from less under way."""
+
+
+class ObservedConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """How fast observations are forgotten, and how much they weigh; durations are seconds.
+
+    Latency, success and availability lose half of their weight in `half_life`, peaks of latency and failures in a row
+    in `peak_half_life`. What a provider declares weighs as much as `prior_calls` calls just made. With a part of less
+    than `min_availability` of its calls reaching anybody, it counts as unavailable.
+    """
+
+    half_life: float = 300.0
+    peak_half_life: float = 10.0
+    prior_calls: float = 10.0
+    min_availability: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name, value in (("half_life", self.half_life), ("peak_half_life", self.peak_half_life)):
+            if not 0 < value < math.inf:
+                raise ValueError(f"{name} must be > 0 seconds and finite, got {value}")
+        if not 0 < self.prior_calls < math.inf:
+            raise ValueError(f"prior_calls must be > 0 calls and finite, got {self.prior_calls}")
+        if not 0 <= self.min_availability <= 1:
+            raise ValueError(f"min_availability must be from 0 to 1, got {self.min_availability}")
+
+
+DEFAULT_OBSERVED = ObservedConfig()
+
+
+class Observed(msgspec.Struct, frozen=True, gc=False):
+    """What the calls to a provider have shown until `at`, in loop time; the numbers are as of then.
+
+    `successes`, `failures` and `unreached`, those of the failures where nobody was there, are counts that fade;
+    `calls` is one that does not, and includes those that say nothing about the provider. `latency` is the mean of its
+    successes, and `peak` the highest that was seen, fading, both in seconds; `streak` are the failures in a row.
+    """
+
+    at: float = 0.0
+    calls: int = 0
+    successes: float = 0.0
+    failures: float = 0.0
+    unreached: float = 0.0
+    latency: float = 0.0
+    peak: float = 0.0
+    streak: float = 0.0
+
+
+NOTHING = Observed()
+
+
+def after_call(
+    observed: Observed, latency: float, error: str | None, now: float, config: ObservedConfig = DEFAULT_OBSERVED
+) -> Observed:
+    """Return what is known after a call that took `latency` seconds; `error` is its kind of failure, or None.
+
+    A success counts in the mean latency, and raises the peak at once where it is slower. A failure of the provider
+    counts in the success rate and the streak, and never lowers a latency: it raises the peak if it took longer, as a
+    timeout does, and is no latency at all if it was quick. Any other end, such as a cancellation, shows only that an
+    answer would have taken as long at least.
+
+    Source: the mean is a time-decayed EWMA; the peak is that of Finagle's peak EWMA, which rises at once and decays
+    slowly, except that a quick call does not have it decay any faster.
+
+    >>> seen = after_call(NOTHING, 2.0, None, now=0.0)
+    >>> after_call(seen, 0.001, "Transient", now=0.0).latency
+    2.0
+    """
+    age = now - observed.at
+    kept, faded = 1.0, 1.0
+    if age > 0:
+        kept, faded = math.exp2(-age / config.half_life), math.exp2(-age / config.peak_half_life)
+    mean, peak = observed.latency, observed.peak * faded
+    peak = max(peak, latency)
+    calls, successes, failures = observed.calls + 1, observed.successes * kept, observed.failures * kept
+    unreached = observed.unreached * kept
+    if error is None:
+        successes += 1.0
+        mean += (latency - mean) / successes
+        return Observed(now, calls, successes, failures, unreached, mean, peak, 0.0)
+    streak = observed.streak * faded
+    if error in BLAMED_KINDS:
+        failures += 1.0
+        streak += 1.0
+        if error in UNREACHED_KINDS:
+            unreached += 1.0
+    return Observed(now, calls, successes, failures, unreached, mean, peak, streak)
+
+
+def usual_latency(
+    provider: Provider, observed: Observed, now: float, config: ObservedConfig = DEFAULT_OBSERVED
+) -> float:
+    """Return the seconds a call should take: what is declared and what was observed, by their weights."""
+    weight = observed.successes * _kept(observed, now, config)
+    return (config.prior_calls * provider.response_time + weight * observed.latency) / (config.prior_calls + weight)
+
+
+def success_rate(
+    provider: Provider, observed: Observed, now: float, config: ObservedConfig = DEFAULT_OBSERVED
+) -> float:
+    """Return the part of its calls that should succeed: what is declared and what was observed, by their weights."""
+    kept = _kept(observed, now, config)
+    successes, failures = observed.successes * kept, observed.failures * kept
+    rate = (config.prior_calls * provider.success_rate + successes) / (config.prior_calls + successes + failures)
+    return min(1.0, rate)  # The sums may round to a little more.
+
+
+def availability(observed: Observed, now: float, config: ObservedConfig = DEFAULT_OBSERVED) -> float:
+    """Return the part of its calls that should find somebody there; 1 where nothing was observed for long."""
+    kept = _kept(observed, now, config)
+    return 1.0 - observed.unreached * kept / (config.prior_calls + (observed.successes + observed.failures) * kept)
+
+
+def blend(provider: Provider, observed: Observed, now: float, config: ObservedConfig = DEFAULT_OBSERVED) -> Provider:
+    """Return the provider with what it declares corrected by what was observed.
+
+    That is the mean of a Bayesian estimate whose prior is the declaration, with the weight of `prior_calls` calls. It
+    is the declaration again, and the very same provider, once what was observed has faded.
+
+    >>> from actors.providers.provider import Provider
+    >>> slow = after_call(NOTHING, 12.0, None, now=0.0)
+    >>> blend(Provider(name="a", services={"s"}, response_time=1.0), slow, now=0.0).response_time
+    2.0
+    """
+    if (observed.successes + observed.failures) * _kept(observed, now, config) < 0.01:
+        return provider
+    return msgspec.structs.replace(
+        provider,
+        response_time=usual_latency(provider, observed, now, config),
+        success_rate=success_rate(provider, observed, now, config),
+        available=provider.available and availability(observed, now, config) >= config.min_availability,
+    )
+
+
+def load(
+    provider: Provider,
+    observed: Observed,
+    *,
+    under_way: int,
+    now: float,
+    config: ObservedConfig = DEFAULT_OBSERVED,
+) -> float:
+    """Return how loaded a provider is: about the seconds until it would have done one more call well.
+
+    That is the peak latency, or the usual one if that is greater, times the calls under way and one more, divided by
+    the success rate, and doubled for each failure in a row. So at equal calls under way a failure never makes a
+    provider look lighter, however quick it was; and where a part p of its calls succeeds, and the others fail at once
+    and are never seen under way, the division makes up for exactly that: p n calls under way score as n + 1/p would,
+    more than the n + 1 of a provider that does them all.
+
+    Source: Finagle's load metric of peak EWMA is the peak times (pending + 1); it has no answer to fast failures.
+    """
+    age = max(0.0, now - observed.at)
+    faded = math.exp2(-age / config.peak_half_life)
+    base = max(observed.peak * faded, usual_latency(provider, observed, now, config), MIN_LATENCY)
+    rate = max(success_rate(provider, observed, now, config), MIN_SUCCESS_RATE)
+    return base * (under_way + 1) / rate * math.exp2(min(observed.streak * faded, MAX_DOUBLINGS))
+
+
+def _kept(observed: Observed, now: float, config: ObservedConfig) -> float:
+    """Return the part of their weight that the observations still have."""
+    return math.exp2(-max(0.0, now - observed.at) / config.half_life)

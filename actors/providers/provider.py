@@ -1,0 +1,135 @@
+"""Who offers a service at what price and quality, and a filter that says why it drops somebody."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Set as AbstractSet  # noqa: TC003 - msgspec resolves this annotation
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from actors.money import MAX_MICROS, Amount, Micros, to_micros, usd
+from actors.validation import check_count, check_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class Provider(msgspec.Struct, frozen=True, kw_only=True):
+    """One provider, as discovery knows it; `price` is in micro-units per call (`to_micros("0.05")`).
+
+    `reputation` is from 0 to 100, `response_time` the expected seconds of a call, `success_rate` the part of
+    its calls that succeed, `address` whatever its gateway needs to reach it. `max_input_tokens` is the longest
+    input that it takes (None: it does not say). Any iterable of names is taken for `services` and `capabilities`,
+    and kept as a frozenset.
+    """
+
+    name: str
+    services: AbstractSet[str]
+    price: Micros = 0
+    reputation: float = 50.0
+    response_time: float = 1.0
+    success_rate: float = 1.0
+    available: bool = True
+    capabilities: AbstractSet[str] = frozenset()
+    address: str = ""
+    max_input_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        check_text("name of a provider", self.name)
+        if not self.name:
+            raise ValueError("name of a provider must not be empty")
+        _freeze(self, "services")
+        _freeze(self, "capabilities")
+        if type(self.price) is not int:
+            raise TypeError(f'price must be an int of micro-units, like to_micros("0.05"), got {self.price!r}')
+        if not 0 <= self.price <= MAX_MICROS:
+            raise ValueError(f"price must be from 0 to 2^63 - 1 micro-units, got {self.price}")
+        _check_range("reputation", self.reputation, 100)
+        _check_range("success_rate", self.success_rate, 1)
+        if not 0 <= self.response_time < math.inf:
+            raise ValueError(f"response_time must be >= 0 seconds and finite, got {self.response_time}")
+        if self.max_input_tokens is not None:
+            check_count("max_input_tokens", self.max_input_tokens, unit="token")
+
+
+class ProviderFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """What a provider must be; None and the defaults ask for nothing but that it is available.
+
+    `max_price` is an amount of dollars ("0.20"), kept as its canonical text, so that equal filters are equal
+    and a filter can be the key of a cache.
+    """
+
+    max_price: Amount | None = None
+    min_reputation: float = 0.0
+    max_response_time: float | None = None
+    min_success_rate: float = 0.0
+    required_capabilities: AbstractSet[str] = frozenset()
+    available_only: bool = True
+
+    def __post_init__(self) -> None:
+        if self.max_price is not None:
+            msgspec.structs.force_setattr(self, "max_price", usd(to_micros(self.max_price)))
+        _freeze(self, "required_capabilities")
+        _check_range("min_reputation", self.min_reputation, 100)
+        _check_range("min_success_rate", self.min_success_rate, 1)
+        if self.max_response_time is not None and not self.max_response_time >= 0:
+            raise ValueError(f"max_response_time must be >= 0 seconds, got {self.max_response_time}")
+
+    def matches(self, provider: Provider) -> str | None:
+        """Return None if `provider` passes, or else the first reason why not.
+
+        Reasons name the limit and not the provider's own value, so that they can be counted.
+        """
+        return self._reason(provider, None if self.max_price is None else to_micros(self.max_price))
+
+    def select(self, providers: Iterable[Provider]) -> tuple[list[Provider], dict[str, int]]:
+        """Return those who pass, in the order given, and how many were dropped for each reason.
+
+        >>> offered = [Provider(name=name, services={"tts"}, price=price) for name, price in (("a", 1), ("b", 9))]
+        >>> kept, dropped = ProviderFilter(max_price="0.000005").select(offered)
+        >>> [provider.name for provider in kept], dropped
+        (['a'], {'over max_price 0.000005': 1})
+        """
+        max_micros = None if self.max_price is None else to_micros(self.max_price)
+        kept: list[Provider] = []
+        dropped: Counter[str] = Counter()
+        for provider in providers:
+            reason = self._reason(provider, max_micros)
+            if reason is None:
+                kept.append(provider)
+            else:
+                dropped[reason] += 1
+        return kept, dict(dropped)
+
+    def _reason(self, provider: Provider, max_micros: Micros | None) -> str | None:
+        reason = None
+        if self.available_only and not provider.available:
+            reason = "unavailable"
+        elif max_micros is not None and provider.price > max_micros:
+            reason = f"over max_price {self.max_price}"
+        elif provider.reputation < self.min_reputation:
+            reason = f"below min_reputation {self.min_reputation:g}"
+        elif self.max_response_time is not None and provider.response_time > self.max_response_time:
+            reason = f"over max_response_time {self.max_response_time:g}"
+        elif provider.success_rate < self.min_success_rate:
+            reason = f"below min_success_rate {self.min_success_rate:g}"
+        elif missing := self.required_capabilities - provider.capabilities:
+            reason = f"without {', '.join(sorted(missing))}"
+        return reason
+
+
+def _freeze(struct: Provider | ProviderFilter, field: str) -> None:
+    names: str | Iterable[str] = getattr(struct, field)
+    if isinstance(names, str):
+        raise TypeError(f'{field} must be a set of names, got the string {names!r}; write {{"{names}"}}')
+    names = frozenset(names)
+    for name in names:
+        check_text(f"a name in {field}", name)
+    msgspec.structs.force_setattr(struct, field, names)
+
+
+def _check_range(field: str, number: float, most: float) -> None:
+    if not 0 <= number <= most:
+        raise ValueError(f"{field} must be from 0 to {most}, got {number}")

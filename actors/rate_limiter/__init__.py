@@ -1,0 +1,6 @@
+"""The actor RateLimiter: one quota, shared by every caller that draws on it."""
+
+from actors.rate_limiter.messages import Acquire, ReportThrottled, Settle
+from actors.rate_limiter.rate_limiter import RateLimiter
+
+__all__ = ["Acquire", "RateLimiter", "ReportThrottled", "Settle"]

@@ -1,0 +1,19 @@
+"""The actor Supervisor: answers each request by a provider that can, with breaker and fallback as supervision."""
+
+from actors.supervisor.client import check_health, discover, smart_request
+from actors.supervisor.messages import GetStatus, Isolate, OpenQuota, Release, SmartRequest, SmartResult, TargetStatus
+from actors.supervisor.supervisor import Supervisor
+
+__all__ = [
+    "GetStatus",
+    "Isolate",
+    "OpenQuota",
+    "Release",
+    "SmartRequest",
+    "SmartResult",
+    "Supervisor",
+    "TargetStatus",
+    "check_health",
+    "discover",
+    "smart_request",
+]

@@ -1,0 +1,172 @@
+"""What is asked of the supervisor, and what it answers."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+
+from actors.errors.families import Attempt  # noqa: TC001
+from actors.money import Micros  # noqa: TC001
+from actors.providers.provider import Provider, ProviderFilter
+from actors.providers.requirement import NO_REQUIREMENT, Requirement
+from actors.providers.selection import ADAPTIVE_STRATEGIES, STRATEGIES, Strategy
+from actors.rate_limiter.messages import Acquire
+from actors.validation import check_count, check_text
+from runtime import ActorRef, Request
+
+OnUnknown: TypeAlias = Literal["hold", "pay_again"]
+"""What a request does where a call to somebody may have been paid, and nobody can say."""
+MAX_TIMEOUT = 1e9
+"""Seconds, some 30 years: what no request needs more of, and no clock has difficulties with."""
+MAX_RATE = 1e15
+ALL_STRATEGIES: tuple[Strategy, ...] = (*STRATEGIES, *ADAPTIVE_STRATEGIES)
+
+
+class SmartResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to a request: who gave it, what it cost in micro-units, and how many calls it took.
+
+    `failures` holds the calls that failed before it, in order.
+    """
+
+    output: Any
+    provider: str
+    cost: Micros
+    attempts: int
+    request_id: str
+    failures: tuple[Attempt, ...] = ()
+
+
+class SmartRequest(Request[SmartResult], frozen=True, kw_only=True):
+    """Have a service rendered by whichever provider can; refused with a member of `CallFailed`.
+
+    `needs` says what a provider must be able to take, such as the size of the input: whoever cannot is not called.
+    `budget` caps this request, in micro-units; `account` names an open account that it draws on as well. `timeout`
+    is in seconds. `weights` estimates what it uses of a provider's limits, such as `{"tokens": 900}`; `tenant` is who
+    takes turns with others where something is short, by default the account. Where it cannot be found out whether a
+    call was paid, the request fails with `OutcomeUnknown` and its money is held; with `on_unknown="pay_again"` others
+    may be paid besides, within its budget. An `idempotency_key` is kept over all
+    attempts; by default it is the `request_id`, and that is made up.
+    """
+
+    service: str
+    input: Any
+    timeout: float
+    budget: Micros | None = None
+    where: ProviderFilter = ProviderFilter()
+    needs: Requirement = NO_REQUIREMENT
+    strategies: tuple[Strategy, ...] = ("best",)
+    health_check: bool = False
+    account: str | None = None
+    weights: dict[str, int] = {}  # noqa: RUF012 - msgspec makes a new one for each.
+    tenant: str | None = None
+    request_id: str | None = None
+    idempotency_key: str | None = None
+    on_unknown: OnUnknown = "hold"
+
+    def __post_init__(self) -> None:
+        # What one caller gets wrong must not come out where the requests of all are served.
+        if not (
+            isinstance(self.service, str)
+            and isinstance(self.timeout, int | float)
+            and isinstance(self.where, ProviderFilter)
+            and isinstance(self.needs, Requirement)
+            and isinstance(self.strategies, tuple)
+            and (self.budget is None or type(self.budget) is int)
+            and (self.request_id is None or isinstance(self.request_id, str))
+            and (self.idempotency_key is None or isinstance(self.idempotency_key, str))
+            and (self.account is None or isinstance(self.account, str))
+            and (self.tenant is None or isinstance(self.tenant, str))
+        ):
+            raise wrong_type(self)
+        if self.on_unknown not in {"hold", "pay_again"}:
+            raise ValueError(f'on_unknown must be "hold" or "pay_again", got {self.on_unknown!r}')
+        if not 0 < self.timeout <= MAX_TIMEOUT:
+            raise ValueError(f"timeout must be > 0 and at most {MAX_TIMEOUT:g} seconds, got {self.timeout!r:.100}")
+        if self.budget is not None and self.budget < 0:
+            raise ValueError(f"budget must be >= 0 micro-units, got {self.budget}")
+        for dimension, weight in self.weights.items():
+            if type(weight) is not int or weight < 0:
+                raise ValueError(f"weight of {dimension} must be a whole number >= 0, got {weight!r}")
+        check_text("idempotency_key or request_id", self.idempotency_key or self.request_id or "")
+        if not self.strategies:
+            raise ValueError(f"strategies must name at least one of {', '.join(ALL_STRATEGIES)}")
+        for strategy in self.strategies:
+            if strategy not in ALL_STRATEGIES:
+                raise ValueError(f"strategy must be one of {', '.join(ALL_STRATEGIES)}, got {strategy!r}")
+
+
+WHAT_IT_IS: dict[str, tuple[Any, str]] = {
+    "service": (str, "a str"),
+    "timeout": (int | float, "a number of seconds"),
+    "where": (ProviderFilter, "a ProviderFilter"),
+    "needs": (Requirement, "a Requirement"),
+    "strategies": (tuple, "a tuple of strategies"),
+    "budget": (int | None, "a whole number of micro-units or None; see to_micros"),
+    "request_id": (str | None, "a str or None"),
+    "idempotency_key": (str | None, "a str or None"),
+    "account": (str | None, "a str or None"),
+    "tenant": (str | None, "a str or None"),
+}
+
+
+def wrong_type(request: SmartRequest) -> TypeError:
+    """Make the error for the first field of a request that is not what it must be."""
+    for name, (kind, what) in WHAT_IT_IS.items():
+        value: object = getattr(request, name)
+        if not isinstance(value, kind) or (name == "budget" and isinstance(value, bool)):
+            return TypeError(f"{name} must be {what}, got {value!r:.100}")
+    raise AssertionError(f"every field of {request} is what it must be")
+
+
+class OpenQuota(Request[ActorRef[Acquire]], frozen=True, kw_only=True):
+    """Start a limiter of `rate` a second, at most `burst` at once, and learn its ref; stop the ref to close it."""
+
+    name: str
+    rate: float
+    burst: int = 1
+
+    def __post_init__(self) -> None:
+        check_text("name", self.name)
+        if not isinstance(self.rate, float | int) or not 0 < self.rate < MAX_RATE:
+            raise ValueError(f"rate must be > 0 requests a second and finite, got {self.rate!r:.100}")
+        check_count("burst", self.burst, unit="request")
+
+
+class Isolate(Request[None], frozen=True, kw_only=True):
+    """Send nothing more to a provider until `Release`; its calls under way are finished."""
+
+    provider: str
+
+    def __post_init__(self) -> None:
+        check_text("provider", self.provider)
+
+
+class Release(Request[None], frozen=True, kw_only=True):
+    """End the isolation of a provider."""
+
+    provider: str
+
+    def __post_init__(self) -> None:
+        check_text("provider", self.provider)
+
+
+class TargetStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One provider as the supervisor sees it now. `breaker` is closed, open, half-open or isolated."""
+
+    provider: Provider
+    breaker: str
+    under_way: int
+    calls: int
+    failures: int
+    trips: int
+    spent: Micros
+    healthy: bool | None = None
+    """None where it was not checked."""
+    problem: str | None = None
+
+
+class GetStatus(Request[tuple[TargetStatus, ...]], frozen=True, kw_only=True):
+    """Ask for the state of every provider; with `check_health`, after a fresh health check of each."""
+
+    check_health: bool = False

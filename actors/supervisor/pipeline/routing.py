@@ -1,0 +1,72 @@
+"""Where a request goes next: an untried provider first, then one that may be tried again. Pure."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from actors.errors.families import CallFailed, OutcomeUnknown, Permanent
+from actors.providers.selection import NO_SIGNALS, rank
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from actors.policies.retry import Retry
+    from actors.providers.provider import Provider
+    from actors.providers.selection import Signals, Strategy
+
+
+class Tried(msgspec.Struct, frozen=True):
+    """A provider that has failed this request: how often, when last, and from when on it may be tried again."""
+
+    failures: int
+    failed_at: float
+    ready_at: float
+    """Infinity where it may not."""
+
+
+def after_failure(
+    error: CallFailed, *, failures: int, now: float, deadline: float, policy: Retry, random: float
+) -> Tried:
+    """Return what a provider is for this request after its failure number `failures`; `random` is in [0, 1).
+
+    It may be tried again after its backoff, if the error allows a retry, and the deadline a wait that long.
+    """
+    if not error.retryable or failures > policy.max_retries:
+        return Tried(failures, now, math.inf)
+    ready_at = now + policy.delay(failures, random=random, retry_after=error.retry_after)
+    return Tried(failures, now, ready_at if ready_at < deadline else math.inf)
+
+
+def ends_request(error: CallFailed) -> bool:
+    """Tell whether no other provider may be tried: it is the caller's mistake, or it may be paid for already."""
+    return isinstance(error, Permanent | OutcomeUnknown)
+
+
+def in_order(
+    candidates: Sequence[Provider],
+    *,
+    tried: Mapping[str, Tried],
+    strategies: Sequence[Strategy],
+    unhealthy: Collection[str] = (),
+    signals: Signals = NO_SIGNALS,
+) -> list[str]:
+    """Return the names of those who may be called, the one to call first in front.
+
+    Untried ones come first, ranked by the strategy in force: the first for the first choice, then one fallback after
+    the other, the last for good. Then come those that may be tried again, the one that is ready first in front. The
+    unhealthy stand behind the healthy, because a check may be wrong and somebody has to be asked. `signals` is what the
+    adaptive strategies go by.
+    """
+    untried = [provider for provider in candidates if provider.name not in tried]
+    strategy = strategies[min(len(tried), len(strategies) - 1)]
+    ranked = [provider.name for provider in rank(untried, strategy, signals)]
+    again = sorted(
+        (tried[provider.name].ready_at, provider.name)
+        for provider in candidates
+        if provider.name in tried and tried[provider.name].ready_at < math.inf
+    )
+    names = [*ranked, *(name for _, name in again)]
+    return sorted(names, key=lambda name: name in unhealthy) if unhealthy else names

@@ -1,0 +1,313 @@
+"""Answers requests by whichever provider can: the fixed pipeline, with breaker and fallback as supervision."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import Counter
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from actors.discovery.discovery import Discovery, registry_of
+from actors.errors.families import CallFailed, Permanent, Unclassified
+from actors.events import RequestEnded
+from actors.ledger.book import Book
+from actors.ledger.ledger import HolderRestarted, Ledger
+from actors.ledger.messages import CloseAccount, GetHeld, GetStatement, OpenAccount, Resolve, SetCap, Unsettled
+from actors.limits.learned import LearnedLimit
+from actors.market.market import Market
+from actors.policies.breaker.circuit_breaker import isolate, release
+from actors.providers.bandit import ScoreAnswer, after_score, without
+from actors.rate_limiter.rate_limiter import RateLimiter
+from actors.supervisor.messages import GetStatus, Isolate, OpenQuota, Release, SmartRequest, SmartResult, TargetStatus
+from actors.supervisor.payments.funds import Spending
+from actors.supervisor.payments.reconciler import Reconciler
+from actors.supervisor.pipeline.job import Job
+from actors.supervisor.pipeline.pipeline import NEW_BANDIT, Pipeline
+from actors.supervisor.targets.admission import line_of
+from actors.supervisor.targets.gateways import Gateways
+from actors.supervisor.targets.target import Target
+from actors.supervisor.targets.target_table import Providers
+from actors.supervisor.targets.waiting import WaitingLines
+from runtime import Actor, ActorRef, ActorStopped, Mailbox, Message, Request, handles
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from actors.discovery.discovery import Registry
+    from actors.ledger.account import Account
+    from actors.ledger.entries import MoneyReleased, MoneySettled
+    from actors.ledger.page import Statement
+    from actors.rate_limiter.messages import Acquire
+    from runtime import Timer
+
+MAX_SCORED = 1_000
+"""The services whose providers are scored, and the providers of each before those that left are forgotten."""
+MAX_REQUESTS = 100_000
+"""The requests that can be under way at the same time."""
+LEDGER_MAILBOX = Mailbox(capacity=1_000_000)
+
+
+class FindOutDue(Message, frozen=True):
+    """The supervisor reminds itself of calls that may have been paid."""
+
+
+class Supervisor(
+    Actor[
+        SmartRequest
+        | OpenAccount
+        | CloseAccount
+        | GetStatement
+        | GetHeld
+        | Resolve
+        | SetCap
+        | OpenQuota
+        | ScoreAnswer
+        | Isolate
+        | Release
+        | GetStatus
+        | FindOutDue
+    ]
+):
+    """Serves `SmartRequest`s over the providers of a market; see the module's text for how.
+
+    Its money is kept by a `Ledger` of its own, which outlives its restarts and ends with it; or by `ledger`, the ref of
+    one that outlives it, is shared with others, or has a journal.
+    """
+
+    def __init__(
+        self, market: Market, *, registry: Registry | None = None, ledger: ActorRef[Any] | None = None
+    ) -> None:
+        if not isinstance(market, Market):
+            raise TypeError(f"a Supervisor needs a Market, got {market!r:.100}")
+        self.market = market
+        self.registry = registry or registry_of(market)
+        self.targets: dict[str, Target] = {
+            one.provider.name: Target(one, retries=market.retry_budget) for one in market.providers
+        }
+        self.ledger = ledger
+        self.quotas = self.begun = 0
+        self.ended: Counter[str] = Counter()
+        """The requests that were begun, and those that have ended: done, failed or unknown."""
+        self.lines = WaitingLines()
+        self.reminder: Timer | None = None
+
+    def started(self) -> None:
+        context, market = self.context, self.market
+        self.books: ActorRef[Any] = self._own_ledger() if self.ledger is None else self.ledger
+        self.spending = Spending(self.books, context, market)
+        self.gateways = Gateways(context, market.health)
+        self.reconciler = Reconciler(self.gateways, self.spending, context)
+        self.providers = Providers(
+            self.targets,
+            market,
+            context,
+            self.gateways,
+            self.lines,
+            isolated=self._isolated,
+            held=self.reconciler.held,
+        )
+        discovery = context.spawn(
+            lambda: Discovery(self.registry, market.discovery, watch=market.watch), name="discovery"
+        )
+        self.pipeline = Pipeline(
+            market, context, discovery, self.providers, self.gateways, self.lines, self.spending, self.reconciler
+        )
+
+    async def stopped(self) -> None:
+        await self.spending.close()
+
+    @property
+    def _isolated(self) -> set[str]:
+        """The providers that were isolated by hand, also before a restart."""
+        isolated: set[str] = self.context.kept.setdefault("isolated", set[str]())
+        return isolated
+
+    def _own_ledger(self) -> ActorRef[Any]:
+        """Start a ledger whose book outlives restarts: of the ledger, and of the supervisor too."""
+        kept, ref = self.context.kept, self.context.ref
+        begins_anew = "book" in kept
+        book: Book = kept.setdefault("book", Book())
+        books = self.context.spawn(lambda: Ledger(book=book), name="ledger", mailbox=LEDGER_MAILBOX)
+        if begins_anew:
+            books.tell(HolderRestarted(ref))  # What the instance before left open, it may have paid.
+        return books
+
+    @handles(SmartRequest, concurrent=MAX_REQUESTS, borrows=True)
+    async def serve(self, message: SmartRequest) -> SmartResult:
+        """Serve one request from discovery to answer."""
+        job = self._begin(message)
+        error: str | None = "Cancelled"
+        detail: str | None = None
+        provider: str | None = None
+        try:
+            result = await self.pipeline.serve(job)
+            error, provider = None, result.provider
+        except CallFailed as failure:
+            error, detail = failure.kind, str(failure)
+            failure.key = job.key
+            raise
+        except Exception as bug:
+            # The requests beside it, whose calls may be paid, must not suffer for it, as they would of a crash.
+            error, detail = Unclassified.__name__, f"a bug while it was served: {type(bug).__name__}: {bug}"
+            self.context.log.opt(exception=bug).error("request {}: {}", job.request_id, detail)
+            charged = "held" if job.held is not None else "yes" if job.cost else "no"
+            raise Unclassified(detail, charged=charged) from bug
+        else:
+            return result
+        finally:
+            self._end(job, is_done=error is None)
+            events = self.context.events
+            if events.wants(RequestEnded):
+                events.publish(
+                    RequestEnded(
+                        request_id=job.request_id,
+                        service=message.service,
+                        provider=provider,
+                        attempts=job.calls,
+                        latency=self.context.now() - job.started,
+                        cost=job.cost,
+                        error=error,
+                        detail=detail,
+                    )
+                )
+
+    @handles(OpenAccount, concurrent=MAX_REQUESTS, borrows=True)
+    async def open_account(self, message: OpenAccount) -> str:
+        """Open an account with the ledger, and return its name."""
+        if message.name is not None and self.spending.is_of_market(message.name):
+            raise Permanent(f"account {message.name!r} is of the market, which opens it itself; take another name")
+        return await self.spending.pass_on(message)
+
+    @handles(CloseAccount, concurrent=MAX_REQUESTS, borrows=True)
+    async def close_account(self, message: CloseAccount) -> Account:
+        """Close an account at once, and answer when the last call that draws on it has ended."""
+        if self.spending.is_of_market(message.name):
+            raise Permanent(f"account {message.name!r} is of the market, and stays open; SetCap changes what it allows")
+        self.spending.forget(message.name)
+        return await self.spending.pass_on(message)
+
+    @handles(GetStatement, concurrent=MAX_REQUESTS, borrows=True)
+    async def state(self, message: GetStatement) -> Statement:
+        """Tell the figures of an account, as the ledger has them."""
+        return await self.spending.pass_on(message)
+
+    @handles(GetHeld, concurrent=MAX_REQUESTS, borrows=True)
+    async def list_held(self, message: GetHeld) -> tuple[Unsettled, ...]:
+        """Tell which calls may have been paid, as the ledger has them."""
+        return await self.spending.pass_on(message)
+
+    @handles(Resolve, concurrent=MAX_REQUESTS, borrows=True)
+    async def resolve(self, message: Resolve) -> MoneySettled | MoneyReleased:
+        """Have the ledger enter what was found out of a call whose money is held."""
+        return await self.spending.pass_on(message)
+
+    @handles(SetCap, concurrent=MAX_REQUESTS, borrows=True)
+    async def set_cap(self, message: SetCap) -> Statement:
+        """Have the ledger change a cap."""
+        return await self.spending.pass_on(message)
+
+    @handles(FindOutDue, concurrent=2)
+    async def find_out(self, message: FindOutDue) -> None:
+        """Find out about the calls that are due, and be reminded of the others."""
+        is_mine = True
+        try:
+            is_mine = await self.reconciler.find_due()
+        finally:
+            if is_mine:
+                self._be_reminded()
+
+    @handles(OpenQuota)
+    def open_quota(self, message: OpenQuota) -> ActorRef[Acquire]:
+        """Start a limiter."""
+        self.quotas += 1
+        return self.context.spawn(
+            lambda: RateLimiter(message.name, rate=message.rate, burst=message.burst), name=f"quota-{self.quotas}"
+        )
+
+    @handles(ScoreAnswer)
+    def score(self, message: ScoreAnswer) -> None:
+        """Learn how good an answer was."""
+        provider = self.pipeline.answers.scored(message)
+        if provider is None:
+            raise Permanent(f"no answer to request {message.request_id!r} is remembered; name its provider")
+        bandits = self.pipeline.bandits
+        bandit = bandits.pop(message.service, NEW_BANDIT)
+        if len(bandit.arms) >= MAX_SCORED:
+            bandit = without(bandit, self.targets)
+        if len(bandits) >= MAX_SCORED:
+            del bandits[next(iter(bandits))]  # The one that was scored longest ago.
+        bandits[message.service] = after_score(bandit, provider, message.score, now=self.context.now())
+
+    @handles(Isolate)
+    def isolate(self, message: Isolate) -> None:
+        """Isolate a provider by hand."""
+        target = self.providers.named(message.provider)
+        self._isolated.add(target.name)
+        self.providers.become(target, isolate(target.state.breaker))
+
+    @handles(Release)
+    def release(self, message: Release) -> None:
+        """Release a provider by hand."""
+        target = self.providers.named(message.provider)
+        self._isolated.discard(target.name)
+        # Whoever releases it knows better, also than what it said itself.
+        target.state = msgspec.structs.replace(target.state, learned=LearnedLimit())
+        self.providers.become(target, release(target.state.breaker))
+        self.lines.wake_all(line_of(target.name))
+
+    @handles(GetStatus, concurrent=100)
+    async def status(self, message: GetStatus) -> tuple[TargetStatus, ...]:
+        """Tell the state of every provider."""
+        targets = list(self.targets.values())
+        if message.check_health:
+            await asyncio.gather(*(self.gateways.check(target, max_age=0.0) for target in targets))
+        return tuple(target.status() for target in targets)
+
+    def unclaimed(self, request: Request[Any], answer: Any) -> None:
+        """Undo what was opened for somebody who had gone before the answer came."""
+        if isinstance(request, OpenAccount):
+            self.spending.close_account(answer)
+        elif isinstance(request, OpenQuota):
+            answer.stop()
+
+    def _begin(self, message: SmartRequest) -> Job:
+        now, asked_until = self.context.now(), self.context.deadline
+        self.begun += 1
+        return Job(
+            message,
+            message.request_id or f"{self.context.random.getrandbits(128):032x}",
+            started=now,
+            # Whoever asks may have less time than the request allows.
+            deadline=min(now + message.timeout, math.inf if asked_until is None else asked_until),
+        )
+
+    def _end(self, job: Job, *, is_done: bool) -> None:
+        """Leave nothing behind, whatever became of the request."""
+        self.lines.leave(job.place)
+        self.ended["done" if is_done else "failed" if job.held is None else "unknown"] += 1
+        if job.held is not None:
+            self.reconciler.keep(job.held)
+        if self.reconciler.has_news:
+            self._be_reminded()
+
+    def _be_reminded(self) -> None:
+        """Have a timer for the next call to find out about."""
+        if self.reminder is not None:
+            self.reminder.cancel()
+            self.reminder = None
+        self.reconciler.has_news, due = False, self.reconciler.next_due
+        if due < math.inf:
+            with suppress(ActorStopped):  # Then it is left to whoever reads the ledger.
+                self.reminder = self.context.timers.once(max(0.0, due - self.context.now()), FindOutDue())
+
+    def broken_invariants(self) -> Iterator[str]:
+        yield from self.providers.broken_invariants()
+        yield from self.lines.broken_invariants()
+        if self.begun != self.ended.total():
+            yield f"{self.begun} requests were begun, and {self.ended.total()} ended: {dict(self.ended)}"
+
+    def __repr__(self) -> str:
+        return f"<Supervisor {len(self.targets)} providers, {len(self.lines)} requests waiting>"

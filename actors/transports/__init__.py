@@ -1,0 +1,19 @@
+"""How a provider is reached. `actors.transports.http` needs the extra `http`."""
+
+from actors.transports.function import FunctionTransport
+from actors.transports.reconciliation import Answered, Cancels, Finding, LooksUp, Lost, NeverRan, UnderWay
+from actors.transports.transport import ProviderCall, ProviderReply, Transport
+
+__all__ = [
+    "Answered",
+    "Cancels",
+    "Finding",
+    "FunctionTransport",
+    "LooksUp",
+    "Lost",
+    "NeverRan",
+    "ProviderCall",
+    "ProviderReply",
+    "Transport",
+    "UnderWay",
+]

@@ -1,0 +1,127 @@
+"""The function transport: any function of one call, as the door to a provider."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from actors.errors.classification import classify
+from actors.errors.families import CallFailed
+from actors.policies.timeout import CallTimedOut, Cuts
+from actors.transports.transport import Idempotent, ProviderCall, ProviderReply, check_declared
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+
+def check_function(function: object) -> None:
+    """Raise `TypeError` for what cannot be called with one call, as far as can be told before."""
+    if not callable(function):
+        raise TypeError(f"a FunctionTransport needs an async function of one ProviderCall, got {function!r}")
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return  # Of some callables nobody can tell.
+    try:
+        signature.bind(None)
+    except TypeError as error:
+        name = getattr(function, "__qualname__", repr(function))
+        raise TypeError(f"a FunctionTransport calls its function with one ProviderCall: {name}: {error}") from None
+
+
+def awaitable(outcome: Any) -> Awaitable[Any]:
+    """Return what a function has returned; raise `TypeError` where it is a result, and not on its way to one."""
+    if not inspect.isawaitable(outcome):
+        raise TypeError(f"its function returned {outcome!r:.100} at once; it must be an async function")
+    return outcome
+
+
+class FunctionTransport:
+    """Puts a coroutine function, such as a call of some SDK, behind the door.
+
+    `function(call)` returns a `ProviderReply`, or any other value, which becomes the output of a reply without a
+    stated cost. What it raises is classified as the error of a call that was sent: nobody can see from outside
+    whether an unknown function failed before it reached its provider. It may raise members of `CallFailed` itself
+    where it knows better; those pass through. An SDK that retries on its own hides calls: state `wire_calls` in the
+    reply and in the error where it tells them, or switch its retries off.
+
+    Its errors name the provider as it is listed, or as given here.
+
+    `check(timeout)` tells health, if given; without it the provider counts as healthy. Say `ends_when_cancelled` of a
+    function that does, as one does that awaits sockets, timers and the like, and no thread that has to finish.
+
+    >>> async def greet(call: ProviderCall) -> str:
+    ...     return f"Hello, {call.input}"
+    >>> transport = FunctionTransport(greet, paid=False, idempotent="nature")
+    >>> call = ProviderCall(
+    ...     service="greeting", input="Ada", request_id="r1", idempotency_key="k1", max_cost=0, timeout=1.0
+    ... )
+    >>> asyncio.run(transport.call(call))
+    ProviderReply(output='Hello, Ada', cost=None, wire_calls=1, weights={}, limits=())
+    """
+
+    def __init__(
+        self,
+        function: Callable[[ProviderCall], Awaitable[Any]],
+        *,
+        paid: bool,
+        idempotent: Idempotent,
+        provider: str | None = None,
+        check: Callable[[float], Awaitable[None]] | None = None,
+        ends_when_cancelled: bool = False,
+    ) -> None:
+        check_declared(paid, idempotent)
+        check_function(function)
+        self.ends_when_cancelled = ends_when_cancelled
+        self.paid = paid
+        self.idempotent: Idempotent = idempotent
+        self.provider = provider
+        self._name = str(getattr(function, "__qualname__", repr(function)))
+        self._function = function
+        self._check = check
+        self._cuts = Cuts()
+
+    def __repr__(self) -> str:
+        return f"FunctionTransport({self.provider or self._name}, paid={self.paid}, idempotent={self.idempotent!r})"
+
+    async def call(self, call: ProviderCall) -> ProviderReply:
+        """Await the function for at most `call.timeout` seconds; raises members of `CallFailed` only."""
+        loop = asyncio.get_running_loop()
+        cut = self._cuts.at(loop.time() + call.timeout, loop)
+        is_ended = False
+        try:
+            answer = await awaitable(self._function(call))
+        except asyncio.CancelledError:
+            is_ended = True
+            if cut is None or not cut.end():
+                raise
+            raise self._failure(CallTimedOut(call.timeout), call) from None
+        except CallFailed:
+            raise
+        except Exception as error:
+            raise self._failure(error, call) from error
+        finally:
+            if cut is not None and not is_ended:
+                cut.end()
+        return answer if isinstance(answer, ProviderReply) else ProviderReply(output=answer)
+
+    def _failure(self, error: Exception, call: ProviderCall) -> CallFailed:
+        name = self.provider or call.provider or self._name
+        return classify(error, provider=name, sent=True, paid=self.paid, idempotent=self.idempotent != "no")
+
+    async def check(self, *, timeout: float) -> None:  # noqa: ASYNC109 - how long is the transport's own affair.
+        """Await the given check for at most `timeout` seconds; without one, return."""
+        if self._check is None:
+            return
+        try:
+            async with asyncio.timeout(timeout):
+                await self._check(timeout)
+        except CallFailed:
+            raise
+        except Exception as error:
+            raise classify(error, provider=self.provider or self._name, sent=True) from error
+
+    async def aclose(self) -> None:
+        """Leave the function alone: whoever made it closes what it uses."""
+        self._cuts.close()

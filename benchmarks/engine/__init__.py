@@ -1,0 +1,1 @@
+"""The engine beside the floor of asyncio, and beside other actor libraries."""

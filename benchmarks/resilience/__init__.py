@@ -1,0 +1,1 @@
+"""The policies, the limiter, the breaker and the batch beside other libraries."""

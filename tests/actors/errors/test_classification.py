@@ -1,0 +1,258 @@
+import asyncio
+import errno
+import json
+import socket
+import ssl
+from datetime import UTC, datetime, timedelta, timezone
+from email.utils import format_datetime
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.errors.classification import TEXTS, classify, classify_status, is_retryable_error, parse_retry_after
+from actors.errors.families import (
+    BreakerOpen,
+    BudgetExceeded,
+    CallFailed,
+    ConnectionFailed,
+    OutcomeUnknown,
+    Permanent,
+    QuotaExhausted,
+    Throttled,
+    Transient,
+    Unclassified,
+)
+
+NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
+
+
+class ClientError(Exception):
+    def __init__(self, message: str, **attributes: object) -> None:
+        super().__init__(message)
+        vars(self).update(attributes)
+
+
+@pytest.mark.parametrize(
+    ("error", "family"),
+    [
+        (ConnectionRefusedError("refused"), ConnectionFailed),
+        (socket.gaierror(socket.EAI_NONAME, "unknown name"), ConnectionFailed),
+        (ssl.SSLCertVerificationError("expired"), ConnectionFailed),
+        (OSError(errno.EHOSTUNREACH, "no route"), ConnectionFailed),
+        (TimeoutError(), Transient),
+        (ConnectionResetError(), Transient),
+        (BrokenPipeError(), Transient),
+        (asyncio.IncompleteReadError(b"", 4), Transient),
+        (OSError(errno.EIO, "i/o"), Transient),
+        (FileNotFoundError("prompt.txt"), Permanent),
+        (ValueError("language"), Permanent),
+        (TypeError("text"), Permanent),
+        (RuntimeError("boom"), Unclassified),
+    ],
+    ids=repr,
+)
+def test_an_error_is_classified_by_its_type(error, family):
+    failure = classify(error, provider="acme")
+    assert type(failure) is family
+    assert failure.provider == "acme"
+    assert type(error).__name__ in str(failure)
+
+
+@pytest.mark.parametrize("error", [TimeoutError(), ConnectionResetError(), EOFError(), OSError(errno.EIO, "i/o")])
+@pytest.mark.parametrize(("paid", "idempotent"), [(False, False), (False, True), (True, True), (True, False)])
+def test_a_broken_off_call_is_of_unknown_outcome_only_if_repeating_it_may_cost_twice(error, paid, idempotent):
+    failure = classify(error, provider="acme", paid=paid, idempotent=idempotent)
+    assert type(failure) is (OutcomeUnknown if paid and not idempotent else Transient)
+    assert (failure.outcome, failure.charged) == ("unknown", "held" if paid else "no")
+
+
+@pytest.mark.parametrize("error", [TimeoutError(), ConnectionResetError(), OSError(errno.EIO, "i/o")])
+def test_a_call_that_never_left_is_safe_even_if_paid(error):
+    failure = classify(error, provider="acme", sent=False, paid=True, idempotent=False)
+    assert type(failure) is ConnectionFailed
+    assert (failure.outcome, failure.charged) == ("not_started", "no")
+
+
+def test_an_unknown_error_of_a_paid_call_is_never_repeated_blindly():
+    error = RuntimeError("a temporary oddity")
+    assert type(classify(error, provider="acme", paid=True, idempotent=False)) is OutcomeUnknown
+    assert type(classify(error, provider="acme", paid=True, idempotent=True)) is Transient
+    assert classify(error, provider="acme", paid=True).charged == "held"
+
+
+def test_a_paid_answer_that_does_not_parse_keeps_its_money_held():
+    with pytest.raises(json.JSONDecodeError) as caught:
+        json.loads("<html>")
+    failure = classify(caught.value, provider="acme", paid=True)
+    assert (type(failure), failure.charged) == (Permanent, "held")
+    assert classify(caught.value, provider="acme", paid=True, sent=False).charged == "no"
+
+
+def test_an_error_that_is_already_classified_passes_through():
+    error = Throttled("slow down", provider="other", retry_after=3.0)
+    assert classify(error, provider="acme") is error
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError(), KeyboardInterrupt(), GeneratorExit()], ids=repr)
+def test_a_cancellation_is_not_a_failure_and_passes_straight_through(error):
+    with pytest.raises(type(error)) as caught:
+        classify(error, provider="acme")
+    assert caught.value is error
+    assert not is_retryable_error(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ClientError("slow down", status_code=429),
+        ClientError("slow down", status=429),
+        ClientError("slow down", response=SimpleNamespace(status_code=429)),
+    ],
+)
+def test_the_status_a_client_library_puts_on_its_error_is_found(error):
+    failure = classify(error, provider="acme")
+    assert (type(failure), failure.status) == (Throttled, 429)
+
+
+def test_text_never_overrides_type_or_status():
+    assert type(classify(ValueError("temporary"), provider="acme")) is Permanent
+    assert type(classify(ClientError("temporary", status_code=400), provider="acme")) is Permanent
+    assert type(classify_status(503, provider="acme", body="insufficient_quota")) is Transient
+    assert type(classify_status(400, provider="acme", body="a temporary problem")) is Permanent
+
+
+@pytest.mark.parametrize(("text", "family"), TEXTS)
+def test_each_row_of_the_texts_is_a_last_resort(text, family):
+    assert type(classify(RuntimeError(f"the provider said: {text.upper()}"), provider="acme")) is family
+
+
+@pytest.mark.parametrize(
+    ("status", "family"),
+    [
+        (301, Permanent),
+        (400, Permanent),
+        (401, Permanent),
+        (402, QuotaExhausted),
+        (403, Permanent),
+        (404, Permanent),
+        (408, Transient),
+        (409, Transient),
+        (422, Permanent),
+        (425, Transient),
+        (429, Throttled),
+        (500, Transient),
+        (502, Transient),
+        (503, Transient),
+        (504, Transient),
+        (529, Transient),
+        (999, Transient),
+    ],
+)
+def test_an_answer_is_classified_by_its_status(status, family):
+    failure = classify_status(status, provider="acme", retry_after=2.0)
+    assert type(failure) is family
+    assert (failure.provider, failure.status) == ("acme", status)
+    assert str(status) in str(failure)
+
+
+@pytest.mark.parametrize("status", [402, 429, 500, 503])
+def test_the_wait_the_provider_asks_for_is_kept(status):
+    assert classify_status(status, provider="acme", retry_after=2.0).retry_after == 2.0
+
+
+@pytest.mark.parametrize("status", [500, 502, 504, 999])
+def test_an_ambiguous_status_of_a_paid_call_that_may_not_be_repeated_is_of_unknown_outcome(status):
+    failure = classify_status(status, provider="acme", paid=True, idempotent=False)
+    assert (type(failure), failure.charged) == (OutcomeUnknown, "held")
+    assert classify_status(status, provider="acme", paid=True).charged == "held"
+
+
+def test_a_503_is_a_refusal_and_safe_to_repeat_even_if_paid():
+    failure = classify_status(503, provider="acme", paid=True, idempotent=False)
+    assert (type(failure), failure.outcome, failure.charged) == (Transient, "not_started", "no")
+
+
+def test_a_conflict_of_a_paid_call_keeps_its_money_held():
+    failure = classify_status(409, provider="acme", paid=True)
+    assert (failure.outcome, failure.charged) == ("unknown", "held")
+
+
+def test_a_success_cannot_be_classified_as_a_failure():
+    with pytest.raises(ValueError, match="status 200 is not a failure"):
+        classify_status(200, provider="acme")
+
+
+@given(st.integers(min_value=300, max_value=10_000), st.text(), st.booleans(), st.booleans())
+def test_whatever_a_provider_answers_is_some_family(status, body, paid, idempotent):
+    failure = classify_status(status, provider="acme", body=body, paid=paid, idempotent=idempotent)
+    assert isinstance(failure, CallFailed)
+    assert not (paid and not idempotent and failure.retryable and failure.outcome == "unknown")
+
+
+@pytest.mark.parametrize(
+    ("error", "retryable"),
+    [
+        (TimeoutError("network timeout"), True),
+        (ConnectionRefusedError(), True),
+        (classify_status(503, provider="acme"), True),
+        (classify_status(429, provider="acme"), True),
+        (RuntimeError("a temporary failure"), True),
+        (ValueError("invalid input"), False),
+        (TypeError("invalid input"), False),
+        (classify_status(401, provider="acme"), False),
+        (RuntimeError("Unauthorized"), False),
+        (RuntimeError("Insufficient funds"), False),
+        (BudgetExceeded(needed=2, available=1, cap="run"), False),
+        (RuntimeError("Budget exceeded"), False),
+        (classify_status(400, provider="acme"), False),
+        (RuntimeError("400 Bad Request"), False),
+        (BreakerOpen("acme", retry_after=1.0), True),
+        (RuntimeError("boom"), False),
+    ],
+    ids=repr,
+)
+def test_the_table_of_retryable_errors_holds_row_by_row(error, retryable):
+    assert is_retryable_error(error) is retryable
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("120", 120.0),
+        (" 0 ", 0.0),
+        ("1.5", 1.5),
+        ("Tue, 01 Jan 2030 12:00:30 GMT", 30.0),
+        ("Tue, 01 Jan 2030 12:00:30 -0000", 30.0),
+        ("Tue, 01 Jan 2030 13:00:30 +0100", 30.0),
+        ("Tue, 01 Jan 2030 11:00:00 GMT", 0.0),
+        ("-5", None),
+        ("", None),
+        ("soon", None),
+        ("nan", None),
+        ("inf", None),
+        ("1e3", None),
+        ("9" * 400, None),
+    ],
+)
+def test_retry_after_is_read_as_seconds_or_a_date(value, seconds):
+    assert parse_retry_after(value, now=NOW) == seconds
+
+
+@given(st.text() | st.from_regex(r"[A-Z][a-z]{2}, \d+ [A-Z][a-z]{2} \d+ \d+:\d+:\d+ [-+]?\w+", fullmatch=True))
+def test_no_header_breaks_the_parser_or_gives_a_negative_wait(value):
+    seconds = parse_retry_after(value, now=NOW)
+    assert seconds is None or 0 <= seconds < float("inf")
+
+
+@given(st.datetimes(datetime(1970, 1, 1), datetime(2200, 1, 1)), st.integers(-12, 14))  # noqa: DTZ001 - aware below.
+def test_a_date_in_any_zone_is_the_time_that_is_left(moment, hours):
+    moment = moment.replace(microsecond=0, tzinfo=timezone(timedelta(hours=hours)))
+    left = (moment - NOW).total_seconds()
+    assert parse_retry_after(format_datetime(moment), now=NOW) == max(0.0, left)
+
+
+def test_a_now_without_a_zone_is_refused():
+    with pytest.raises(ValueError, match="time zone"):
+        parse_retry_after("1", now=NOW.replace(tzinfo=None))
