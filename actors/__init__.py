@@ -1,170 +1,104 @@
-"""The cast: actors that make calls to unreliable, rate-limited, paid providers just work."""
+"""The cast: actors that make calls to unreliable, rate-limited, paid providers just work.
 
-from actors.agirails.network import AgirailsNetwork as AgirailsNetwork
-from actors.agirails.network import LockedEscrow as LockedEscrow
-from actors.agirails.registry import AgirailsRegistry as AgirailsRegistry
-from actors.batch.concurrent import Concurrent as Concurrent
-from actors.batch.concurrent import ItemDone as ItemDone
-from actors.batch.concurrent import ItemFailed as ItemFailed
-from actors.batch.concurrent import ItemInterrupted as ItemInterrupted
-from actors.batch.concurrent import ItemOutcome as ItemOutcome
-from actors.batch.concurrent import SourceFailed as SourceFailed
-from actors.batch.concurrent import WrongResultCount as WrongResultCount
-from actors.batch.concurrent import batch_process as batch_process
-from actors.batch.concurrent import concurrent as concurrent
-from actors.batch.robust_batch import Done as Done
-from actors.batch.robust_batch import Failed as Failed
-from actors.batch.robust_batch import Outcome as Outcome
-from actors.batch.robust_batch import Unknown as Unknown
-from actors.batch.robust_batch import robust_batch as robust_batch
-from actors.discovery.discovery import Discovery as Discovery
-from actors.discovery.discovery import Found as Found
-from actors.discovery.discovery import Registry as Registry
-from actors.discovery.messages import Discover as Discover
-from actors.discovery.subscribers import ProvidersChanged as ProvidersChanged
-from actors.discovery.subscribers import SubscribeProviders as SubscribeProviders
-from actors.discovery.subscribers import UnsubscribeProviders as UnsubscribeProviders
-from actors.errors.bodies import error_in_body as error_in_body
-from actors.errors.classification import classify as classify
-from actors.errors.classification import is_retryable_error as is_retryable_error
-from actors.errors.families import AllProvidersFailed as AllProvidersFailed
-from actors.errors.families import Attempt as Attempt
-from actors.errors.families import BreakerOpen as BreakerOpen
-from actors.errors.families import BudgetExceeded as BudgetExceeded
-from actors.errors.families import BulkheadFull as BulkheadFull
-from actors.errors.families import CallFailed as CallFailed
-from actors.errors.families import ConnectionFailed as ConnectionFailed
-from actors.errors.families import DeadlineTooShort as DeadlineTooShort
-from actors.errors.families import LedgerDown as LedgerDown
-from actors.errors.families import NoProvider as NoProvider
-from actors.errors.families import NotAdmitted as NotAdmitted
-from actors.errors.families import OutcomeUnknown as OutcomeUnknown
-from actors.errors.families import Overpriced as Overpriced
-from actors.errors.families import Permanent as Permanent
-from actors.errors.families import QuotaExhausted as QuotaExhausted
-from actors.errors.families import RateLimited as RateLimited
-from actors.errors.families import RegistryDown as RegistryDown
-from actors.errors.families import Throttled as Throttled
-from actors.errors.families import Transient as Transient
-from actors.errors.families import Unclassified as Unclassified
-from actors.events import AlertCleared as AlertCleared
-from actors.events import AlertRaised as AlertRaised
-from actors.events import BreakerClosed as BreakerClosed
-from actors.events import BreakerHalfOpened as BreakerHalfOpened
-from actors.events import BreakerOpened as BreakerOpened
-from actors.events import CallEnded as CallEnded
-from actors.events import HealthChecked as HealthChecked
-from actors.events import Hedged as Hedged
-from actors.events import Overcharged as Overcharged
-from actors.events import Reconciled as Reconciled
-from actors.events import RequestEnded as RequestEnded
-from actors.events import Rerouted as Rerouted
-from actors.events import Retried as Retried
-from actors.ledger.account import Account as Account
-from actors.ledger.book import Book as Book
-from actors.ledger.config import LedgerConfig as LedgerConfig
-from actors.ledger.entries import AccountClosed as AccountClosed
-from actors.ledger.entries import AccountOpened as AccountOpened
-from actors.ledger.entries import CapChanged as CapChanged
-from actors.ledger.entries import MoneyHeld as MoneyHeld
-from actors.ledger.entries import MoneyReleased as MoneyReleased
-from actors.ledger.entries import MoneyReserved as MoneyReserved
-from actors.ledger.entries import MoneySettled as MoneySettled
-from actors.ledger.errors import AlreadyPaid as AlreadyPaid
-from actors.ledger.errors import JournalError as JournalError
-from actors.ledger.errors import JournalFailed as JournalFailed
-from actors.ledger.errors import StillUnsettled as StillUnsettled
-from actors.ledger.ledger import Ledger as Ledger
-from actors.ledger.messages import BookCall as BookCall
-from actors.ledger.messages import CloseAccount as CloseAccount
-from actors.ledger.messages import GetHeld as GetHeld
-from actors.ledger.messages import GetStatement as GetStatement
-from actors.ledger.messages import MarkSent as MarkSent
-from actors.ledger.messages import OpenAccount as OpenAccount
-from actors.ledger.messages import Reservation as Reservation
-from actors.ledger.messages import Reserve as Reserve
-from actors.ledger.messages import Resolve as Resolve
-from actors.ledger.messages import SetCap as SetCap
-from actors.ledger.messages import Unsettled as Unsettled
-from actors.ledger.page import Statement as Statement
-from actors.limits.attempt_timeout import AttemptTimeout as AttemptTimeout
-from actors.limits.concurrency import ConcurrencyLimit as ConcurrencyLimit
-from actors.limits.learned import LearningConfig as LearningConfig
-from actors.limits.quota import Quota as Quota
-from actors.limits.quota import RateLimit as RateLimit
-from actors.limits.quota import per_minute as per_minute
-from actors.limits.quota import quota_of as quota_of
-from actors.limits.reported import HeardLimit as HeardLimit
-from actors.limits.token_bucket import TokenBucket as TokenBucket
-from actors.market.file import load_market as load_market
-from actors.market.file import parse_market as parse_market
-from actors.market.listing import Listing as Listing
-from actors.market.market import Market as Market
-from actors.market.market import MarketError as MarketError
-from actors.money import to_micros as to_micros
-from actors.money import usd as usd
-from actors.monitor.metrics import AmplificationSeen as AmplificationSeen
-from actors.monitor.metrics import Figures as Figures
-from actors.monitor.metrics import Metrics as Metrics
-from actors.monitor.metrics import Quantiles as Quantiles
-from actors.monitor.metrics import Rates as Rates
-from actors.monitor.monitor import GetMetrics as GetMetrics
-from actors.monitor.monitor import Memory as Memory
-from actors.monitor.monitor import Monitor as Monitor
-from actors.monitor.monitor import MonitorConfig as MonitorConfig
-from actors.monitor.rules import DEFAULT_RULES as DEFAULT_RULES
-from actors.monitor.rules import BudgetRule as BudgetRule
-from actors.monitor.rules import CircuitOpenRule as CircuitOpenRule
-from actors.monitor.rules import LatencyRule as LatencyRule
-from actors.monitor.rules import SuccessRateRule as SuccessRateRule
-from actors.policies.breaker.circuit_breaker import BreakerConfig as BreakerConfig
-from actors.policies.breaker.circuit_breaker import CircuitBreaker as CircuitBreaker
-from actors.policies.bulkhead import Bulkhead as Bulkhead
-from actors.policies.hedge import Hedge as Hedge
-from actors.policies.hedge import HedgeConfig as HedgeConfig
-from actors.policies.limiter import Limiter as Limiter
-from actors.policies.policy import Policy as Policy
-from actors.policies.retry import ResultRejected as ResultRejected
-from actors.policies.retry import Retry as Retry
-from actors.policies.retry import RetryBudget as RetryBudget
-from actors.policies.retry import RetryStats as RetryStats
-from actors.policies.retry import SharedRetryBudget as SharedRetryBudget
-from actors.policies.retry import with_retry as with_retry
-from actors.policies.timeout import CallTimedOut as CallTimedOut
-from actors.provider_gateway.gateway import ProviderGateway as ProviderGateway
-from actors.provider_gateway.messages import Call as Call
-from actors.provider_gateway.messages import CheckHealth as CheckHealth
-from actors.provider_gateway.messages import Health as Health
-from actors.providers.bandit import ScoreAnswer as ScoreAnswer
-from actors.providers.health import WatchConfig as WatchConfig
-from actors.providers.provider import Provider as Provider
-from actors.providers.provider import ProviderFilter as ProviderFilter
-from actors.providers.requirement import Requirement as Requirement
-from actors.providers.selection import rank as rank
-from actors.providers.selection import select_best as select_best
-from actors.rate_limiter.messages import Acquire as Acquire
-from actors.rate_limiter.messages import ReportThrottled as ReportThrottled
-from actors.rate_limiter.messages import Settle as Settle
-from actors.rate_limiter.rate_limiter import RateLimiter as RateLimiter
-from actors.supervisor.client import check_health as check_health
-from actors.supervisor.client import discover as discover
-from actors.supervisor.client import smart_request as smart_request
-from actors.supervisor.messages import GetStatus as GetStatus
-from actors.supervisor.messages import Isolate as Isolate
-from actors.supervisor.messages import OpenQuota as OpenQuota
-from actors.supervisor.messages import Release as Release
-from actors.supervisor.messages import SmartRequest as SmartRequest
-from actors.supervisor.messages import SmartResult as SmartResult
-from actors.supervisor.messages import TargetStatus as TargetStatus
-from actors.supervisor.supervisor import Supervisor as Supervisor
-from actors.transports.function import FunctionTransport as FunctionTransport
-from actors.transports.reconciliation import Answered as Answered
-from actors.transports.reconciliation import Cancels as Cancels
-from actors.transports.reconciliation import Finding as Finding
-from actors.transports.reconciliation import LooksUp as LooksUp
-from actors.transports.reconciliation import Lost as Lost
-from actors.transports.reconciliation import NeverRan as NeverRan
-from actors.transports.reconciliation import UnderWay as UnderWay
-from actors.transports.transport import ProviderCall as ProviderCall
-from actors.transports.transport import ProviderReply as ProviderReply
-from actors.transports.transport import Transport as Transport
+The names that most programs need; everything else is one dot deeper, such as `actors.ledger.Reserve`.
+"""
+
+from actors.batch import Done, Failed, Unknown, batch_process, concurrent, robust_batch
+from actors.discovery import Discovery, Registry
+from actors.errors import (
+    AllProvidersFailed,
+    Attempt,
+    BreakerOpen,
+    BudgetExceeded,
+    CallFailed,
+    NoProvider,
+    NotAdmitted,
+    OutcomeUnknown,
+    Permanent,
+    Throttled,
+    Transient,
+    Unclassified,
+    is_retryable_error,
+)
+from actors.ledger import Ledger
+from actors.limits import TokenBucket
+from actors.market import Listing, Market, load_market
+from actors.money import to_micros, usd
+from actors.monitor import Monitor
+from actors.policies import BreakerConfig, Bulkhead, CircuitBreaker, Hedge, Limiter, Policy, Retry, with_retry
+from actors.provider_gateway import ProviderGateway
+from actors.providers import Provider, ProviderFilter, select_best
+from actors.rate_limiter import Acquire, RateLimiter
+from actors.supervisor import (
+    GetStatus,
+    Isolate,
+    Release,
+    SmartRequest,
+    SmartResult,
+    Supervisor,
+    TargetStatus,
+    check_health,
+    discover,
+    smart_request,
+)
+from actors.transports import FunctionTransport, ProviderCall, ProviderReply, Transport
+
+__all__ = [
+    "Acquire",
+    "AllProvidersFailed",
+    "Attempt",
+    "BreakerConfig",
+    "BreakerOpen",
+    "BudgetExceeded",
+    "Bulkhead",
+    "CallFailed",
+    "CircuitBreaker",
+    "Discovery",
+    "Done",
+    "Failed",
+    "FunctionTransport",
+    "GetStatus",
+    "Hedge",
+    "Isolate",
+    "Ledger",
+    "Limiter",
+    "Listing",
+    "Market",
+    "Monitor",
+    "NoProvider",
+    "NotAdmitted",
+    "OutcomeUnknown",
+    "Permanent",
+    "Policy",
+    "Provider",
+    "ProviderCall",
+    "ProviderFilter",
+    "ProviderGateway",
+    "ProviderReply",
+    "RateLimiter",
+    "Registry",
+    "Release",
+    "Retry",
+    "SmartRequest",
+    "SmartResult",
+    "Supervisor",
+    "TargetStatus",
+    "Throttled",
+    "TokenBucket",
+    "Transient",
+    "Transport",
+    "Unclassified",
+    "Unknown",
+    "batch_process",
+    "check_health",
+    "concurrent",
+    "discover",
+    "is_retryable_error",
+    "load_market",
+    "robust_batch",
+    "select_best",
+    "smart_request",
+    "to_micros",
+    "usd",
+    "with_retry",
+]

@@ -16,19 +16,10 @@ from typing import Any
 from agirails import Agent, AgentConfig
 from agirails.runtime.mock_runtime import MockRuntime
 
-from actors import (
-    AgirailsNetwork,
-    BreakerConfig,
-    Done,
-    GetHeld,
-    Market,
-    Provider,
-    SmartRequest,
-    Supervisor,
-    robust_batch,
-    usd,
-)
+from actors import BreakerConfig, Done, Market, Provider, SmartRequest, Supervisor, robust_batch, usd
 from actors import to_micros as micros
+from actors.agirails import AgirailsNetwork
+from actors.ledger import GetHeld
 from runtime import ActorSystem
 
 REQUESTER = "0x" + "a1" * 20

@@ -7,7 +7,8 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Sequence
 
-from actors import ItemDone, ItemFailed, batch_process, concurrent
+from actors import batch_process, concurrent
+from actors.batch import ItemDone, ItemFailed
 from runtime.simulation import Simulation
 
 under_way = most = 0

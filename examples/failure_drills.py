@@ -14,9 +14,10 @@ from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
-import actors
 import runtime
-from actors import BreakerClosed, BreakerConfig, BreakerHalfOpened, BreakerOpened, CallEnded, SmartRequest, usd
+from actors import BreakerConfig, Done, GetStatus, Market, SmartRequest, Supervisor, usd
+from actors.events import BreakerClosed, BreakerHalfOpened, BreakerOpened, CallEnded, Rerouted
+from actors.ledger import CloseAccount, OpenAccount
 from actors.simulation import Flapping, Outage, SimulatedProvider, ThrottleStorm, paid_more_than_once
 from runtime import Actor, ActorFailed, ActorRestarted, ActorSystem, DeadLetter, Event, Supervision
 from runtime.simulation import Crash, Simulation, SimulationError
@@ -77,8 +78,8 @@ class Street:
             SimulatedProvider(simulation, name, services={"echo"}, price=price, latency=latency, reputation=reputation)
             for name, price, reputation in (("alder", 1_000, 90), ("birch", 2_000, 80), ("cedar", 3_000, 70))
         ]
-        market = actors.Market(providers=[one.listing(max_concurrency=places) for one in self.providers])
-        self.supervisor = system.spawn(lambda: actors.Supervisor(market), name="supervisor")
+        market = Market(providers=[one.listing(max_concurrency=places) for one in self.providers])
+        self.supervisor = system.spawn(lambda: Supervisor(market), name="supervisor")
         self.asked = self.answered = 0
 
     async def serve(self, count: int, *, rate: float) -> None:
@@ -87,7 +88,7 @@ class Street:
         async with actors.robust_batch(self.supervisor, items, rate_limit=rate, max_concurrency=count) as outcomes:
             async for one in outcomes:
                 self.asked += 1
-                self.answered += isinstance(one, actors.Done) and one.result.output == one.index
+                self.answered += isinstance(one, Done) and one.result.output == one.index
 
     def failures_of(self, provider: str) -> int:
         return sum(call.provider == provider and call.error is not None for call in self.events.all(CallEnded))
@@ -110,7 +111,7 @@ async def provider_outage(simulation: Simulation) -> None:
     async with street(simulation) as market:
         await market.serve(200, rate=1.0)
     trips, probes, closed = map(market.events.all, (BreakerOpened, BreakerHalfOpened, BreakerClosed))
-    failed, rerouted = market.failures_of("alder"), len(market.events.all(actors.Rerouted))
+    failed, rerouted = market.failures_of("alder"), len(market.events.all(Rerouted))
     allowed = BreakerConfig().failure_threshold + len(probes) - len(closed)
     market.conclude(
         f"{failed} calls met the outage, {rerouted} rerouted; opened {len(trips)} times, with {len(probes)} probes",
@@ -236,7 +237,7 @@ async def cancellation_storm(simulation: Simulation) -> None:
     simulation.inject(Outage(provider="alder", lasts=20.0))
     async with street(simulation, slowness=20.0, places=70) as market:
         ask, alder = market.supervisor.ask, market.providers[0]
-        account = await ask(actors.OpenAccount(cap=1_000_000), timeout=1.0)
+        account = await ask(OpenAccount(cap=1_000_000), timeout=1.0)
         common = SmartRequest(service="echo", input=None, timeout=60.0, account=account)
         requests = [replace(common, idempotency_key=str(number)) for number in range(206)]
         await asyncio.gather(*(ask(one, timeout=61.0) for one in requests[201:]))  # They open the breaker of alder.
@@ -249,8 +250,8 @@ async def cancellation_storm(simulation: Simulation) -> None:
         say(f"{sum(tasks[number].cancel() for number in (probe, *others))} of 200 cancelled, with the probe, {probe}")
         ends = Counter(type(end).__name__ for end in await asyncio.gather(*tasks, return_exceptions=True))
         await ask(requests[200], timeout=61.0)  # If nobody has waited for alder, this is its next probe.
-        status = await ask(actors.GetStatus(), timeout=1.0)
-        books = await ask(actors.CloseAccount(name=account), timeout=1.0)
+        status = await ask(GetStatus(), timeout=1.0)
+        books = await ask(CloseAccount(name=account), timeout=1.0)
     income, taken = sum(one.income for one in market.providers), sum(one.under_way for one in status)
     is_square = income == books.settled + books.held and taken == books.reserved == 0
     verdict(

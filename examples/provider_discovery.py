@@ -4,7 +4,6 @@ The best translator answers no ping, the next is overloaded, one is slow, and on
 """
 
 from actors import (
-    Discover,
     Discovery,
     FunctionTransport,
     Listing,
@@ -19,6 +18,7 @@ from actors import (
     to_micros,
     usd,
 )
+from actors.discovery import Discover
 from actors.discovery.discovery import registry_of
 from actors.providers.selection import STRATEGIES
 from runtime import ActorSystem

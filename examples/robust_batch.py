@@ -10,14 +10,12 @@ from collections import Counter
 
 from actors import (
     BreakerConfig,
-    BreakerOpened,
     Done,
     FunctionTransport,
     Listing,
     Market,
     Provider,
     ProviderCall,
-    Rerouted,
     Retry,
     Supervisor,
     Transient,
@@ -25,6 +23,7 @@ from actors import (
     to_micros,
     usd,
 )
+from actors.events import BreakerOpened, Rerouted
 from runtime import ActorSystem
 
 DICE = random.Random(7)

@@ -1,59 +1,100 @@
 """An actor runtime on asyncio: mailboxes, supervision, deadlines. It knows nothing of providers."""
 
-from runtime.actor import Actor as Actor
-from runtime.actor import Context as Context
-from runtime.backoff import IMMEDIATELY as IMMEDIATELY
-from runtime.backoff import Backoff as Backoff
-from runtime.blocking import run_in_process as run_in_process
-from runtime.blocking import run_in_thread as run_in_thread
-from runtime.errors import ActorCrashed as ActorCrashed
-from runtime.errors import ActorStopped as ActorStopped
-from runtime.errors import AskTimeout as AskTimeout
-from runtime.errors import MailboxFull as MailboxFull
-from runtime.errors import NameTaken as NameTaken
-from runtime.errors import Refusal as Refusal
-from runtime.errors import RuntimeFault as RuntimeFault
-from runtime.errors import SystemClosed as SystemClosed
-from runtime.errors import Unhandled as Unhandled
-from runtime.event_stream import EventStream as EventStream
-from runtime.event_stream import Subscription as Subscription
-from runtime.events import ActorEnded as ActorEnded
-from runtime.events import ActorFailed as ActorFailed
-from runtime.events import ActorRestarted as ActorRestarted
-from runtime.events import ActorStarted as ActorStarted
-from runtime.events import CancellationIgnored as CancellationIgnored
-from runtime.events import DeadLetter as DeadLetter
-from runtime.events import DeadReason as DeadReason
-from runtime.events import Event as Event
-from runtime.events import Terminated as Terminated
-from runtime.handlers import handles as handles
-from runtime.interceptor import Interceptor as Interceptor
-from runtime.mailbox import Mailbox as Mailbox
-from runtime.mailbox import Overflow as Overflow
-from runtime.messages import Message as Message
-from runtime.messages import Request as Request
-from runtime.ref import ActorRef as ActorRef
-from runtime.registry import Key as Key
-from runtime.registry import Registered as Registered
-from runtime.registry import Registry as Registry
-from runtime.routing.gather import ask_first as ask_first
-from runtime.routing.router import pool as pool
-from runtime.routing.router import router as router
-from runtime.routing.strategies import ConsistentHash as ConsistentHash
-from runtime.routing.strategies import LeastBusy as LeastBusy
-from runtime.routing.strategies import RoundRobin as RoundRobin
-from runtime.routing.strategies import Routing as Routing
-from runtime.snapshot import ActorSnapshot as ActorSnapshot
-from runtime.streams import feed as feed
-from runtime.streams import outlet as outlet
-from runtime.streams import through as through
-from runtime.supervision import Directive as Directive
-from runtime.supervision import Exit as Exit
-from runtime.supervision import ExitReason as ExitReason
-from runtime.supervision import Reroute as Reroute
-from runtime.supervision import Restart as Restart
-from runtime.supervision import RestartIntensity as RestartIntensity
-from runtime.supervision import Strategy as Strategy
-from runtime.supervision import Supervision as Supervision
-from runtime.system import ActorSystem as ActorSystem
-from runtime.timers import Timer as Timer
+from runtime.actor import Actor, Context
+from runtime.backoff import IMMEDIATELY, Backoff
+from runtime.blocking import run_in_process, run_in_thread
+from runtime.errors import (
+    ActorCrashed,
+    ActorStopped,
+    AskTimeout,
+    MailboxFull,
+    NameTaken,
+    Refusal,
+    RuntimeFault,
+    SystemClosed,
+    Unhandled,
+)
+from runtime.event_stream import EventStream, Subscription
+from runtime.events import (
+    ActorEnded,
+    ActorFailed,
+    ActorRestarted,
+    ActorStarted,
+    CancellationIgnored,
+    DeadLetter,
+    DeadReason,
+    Event,
+    Terminated,
+)
+from runtime.handlers import handles
+from runtime.interceptor import Interceptor
+from runtime.mailbox import Mailbox, Overflow
+from runtime.messages import Message, Request
+from runtime.ref import ActorRef
+from runtime.registry import Key, Registered, Registry
+from runtime.routing import ConsistentHash, LeastBusy, RoundRobin, Routing, ask_first, pool, router
+from runtime.snapshot import ActorSnapshot
+from runtime.streams import feed, outlet, through
+from runtime.supervision import Directive, Exit, ExitReason, Reroute, Restart, RestartIntensity, Strategy, Supervision
+from runtime.system import ActorSystem
+from runtime.timers import Timer
+
+__all__ = [
+    "IMMEDIATELY",
+    "Actor",
+    "ActorCrashed",
+    "ActorEnded",
+    "ActorFailed",
+    "ActorRef",
+    "ActorRestarted",
+    "ActorSnapshot",
+    "ActorStarted",
+    "ActorStopped",
+    "ActorSystem",
+    "AskTimeout",
+    "Backoff",
+    "CancellationIgnored",
+    "ConsistentHash",
+    "Context",
+    "DeadLetter",
+    "DeadReason",
+    "Directive",
+    "Event",
+    "EventStream",
+    "Exit",
+    "ExitReason",
+    "Interceptor",
+    "Key",
+    "LeastBusy",
+    "Mailbox",
+    "MailboxFull",
+    "Message",
+    "NameTaken",
+    "Overflow",
+    "Refusal",
+    "Registered",
+    "Registry",
+    "Request",
+    "Reroute",
+    "Restart",
+    "RestartIntensity",
+    "RoundRobin",
+    "Routing",
+    "RuntimeFault",
+    "Strategy",
+    "Subscription",
+    "Supervision",
+    "SystemClosed",
+    "Terminated",
+    "Timer",
+    "Unhandled",
+    "ask_first",
+    "feed",
+    "handles",
+    "outlet",
+    "pool",
+    "router",
+    "run_in_process",
+    "run_in_thread",
+    "through",
+]

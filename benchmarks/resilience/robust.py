@@ -25,10 +25,10 @@ from actors import (
     Retry,
     Supervisor,
     Transient,
-    rank,
     robust_batch,
     to_micros,
 )
+from actors.providers import rank
 from benchmarks.scenarios.hand_stack import HandStack, Tuning
 from benchmarks.scenarios.seed_port import ProviderDiscovery, SeedProvider, robust_batch_process
 from runtime import ActorSystem

@@ -11,26 +11,19 @@ import pytest
 from actors import (
     Acquire,
     BreakerConfig,
-    BudgetRule,
     Bulkhead,
-    Discover,
     FunctionTransport,
     GetStatus,
     Isolate,
-    LatencyRule,
     Limiter,
     Listing,
     Market,
-    OpenQuota,
     Provider,
     ProviderFilter,
     ProviderReply,
     RateLimiter,
-    Requirement,
     Retry,
-    ScoreAnswer,
     SmartRequest,
-    SuccessRateRule,
     Supervisor,
     Throttled,
     Transient,
@@ -38,9 +31,13 @@ from actors import (
     robust_batch,
     smart_request,
 )
+from actors.discovery import Discover
 from actors.discovery.subscribers import SubscribeProviders, UnsubscribeProviders
 from actors.limits.reported import HeardLimit
+from actors.monitor import BudgetRule, LatencyRule, SuccessRateRule
+from actors.providers import Requirement, ScoreAnswer
 from actors.rate_limiter.messages import LimiterGrant, ReportThrottled, Settle
+from actors.supervisor import OpenQuota
 from actors.supervisor.supervisor import MAX_SCORED
 from actors.validation import check_count
 from runtime import ActorSystem

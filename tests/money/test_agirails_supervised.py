@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from actors import AlreadyPaid, GetHeld, GetStatement, Market, Retry, Supervisor, smart_request, usd
+from actors import Market, Retry, Supervisor, smart_request, usd
+from actors.ledger import AlreadyPaid, GetHeld, GetStatement
 from runtime import ActorSystem
 
 if TYPE_CHECKING:

@@ -10,27 +10,17 @@ import pytest
 from loguru import logger
 
 from actors import (
-    AlreadyPaid,
     BudgetExceeded,
-    CloseAccount,
     Done,
     FunctionTransport,
-    GetHeld,
-    GetStatement,
     Ledger,
-    LedgerDown,
     Listing,
     Market,
-    OpenAccount,
-    OpenQuota,
     OutcomeUnknown,
     Permanent,
     Provider,
-    Resolve,
     Retry,
-    SetCap,
     SmartRequest,
-    StillUnsettled,
     Supervisor,
     Transient,
     Unknown,
@@ -38,16 +28,20 @@ from actors import (
     smart_request,
     usd,
 )
+from actors.errors import LedgerDown
+from actors.ledger import AlreadyPaid, CloseAccount, GetHeld, GetStatement, OpenAccount, Resolve, SetCap, StillUnsettled
 from actors.ledger.book import Book
 from actors.ledger.errors import JournalError
 from actors.ledger.ledger import JournalBroke
 from actors.ledger.messages import MarkSent, Reservation
+from actors.supervisor import OpenQuota
 from runtime import ActorCrashed, ActorSystem, AskTimeout, Backoff, Mailbox, Supervision, handles
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from actors import ProviderCall, Statement
+    from actors import ProviderCall
+    from actors.ledger import Statement
     from actors.transports.transport import Idempotent
 
 

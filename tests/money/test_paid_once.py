@@ -15,20 +15,13 @@ import msgspec
 import pytest
 
 from actors import (
-    Book,
     BreakerConfig,
     BudgetExceeded,
     CallFailed,
-    CloseAccount,
-    GetHeld,
-    GetStatement,
     Ledger,
     Market,
-    MoneyHeld,
-    OpenAccount,
     OutcomeUnknown,
     Permanent,
-    Reconciled,
     Retry,
     Supervisor,
     Throttled,
@@ -37,6 +30,8 @@ from actors import (
     smart_request,
     usd,
 )
+from actors.events import Reconciled
+from actors.ledger import Book, CloseAccount, GetHeld, GetStatement, MoneyHeld, OpenAccount
 from actors.simulation import (
     BrownOut,
     Hanging,

@@ -9,22 +9,16 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from actors import (
-    Account,
     AllProvidersFailed,
     BreakerConfig,
     BudgetExceeded,
     CallFailed,
     FunctionTransport,
-    GetStatement,
     GetStatus,
     Isolate,
     Listing,
     Market,
-    MoneyHeld,
-    MoneyReserved,
-    MoneySettled,
     NotAdmitted,
-    OpenAccount,
     OutcomeUnknown,
     Permanent,
     Provider,
@@ -39,6 +33,7 @@ from actors import (
     smart_request,
     usd,
 )
+from actors.ledger import Account, GetStatement, MoneyHeld, MoneyReserved, MoneySettled, OpenAccount
 from actors.policies.breaker.circuit_breaker import HalfOpen
 from runtime import ActorFailed, ActorSystem, Event
 from runtime.simulation import Simulation, explore

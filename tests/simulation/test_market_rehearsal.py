@@ -11,12 +11,9 @@ import msgspec
 from actors import (
     BreakerConfig,
     CallFailed,
-    CloseAccount,
     GetStatus,
     Isolate,
     Market,
-    OpenAccount,
-    OpenQuota,
     OutcomeUnknown,
     Release,
     Retry,
@@ -25,6 +22,7 @@ from actors import (
     smart_request,
     usd,
 )
+from actors.ledger import CloseAccount, OpenAccount
 from actors.rate_limiter.messages import Acquire
 from actors.simulation import (
     PriceChange,
@@ -33,6 +31,7 @@ from actors.simulation import (
     random_provider_faults,
     simulated_registry,
 )
+from actors.supervisor import OpenQuota
 from runtime import ActorCrashed, ActorRestarted, ActorSystem, AskTimeout, RuntimeFault
 from runtime.simulation import Crash, DropMail, DuplicateMail, explore, random_faults
 

@@ -4,22 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, assert_type
 
-from actors import (
-    BookCall,
-    GetHeld,
-    GetStatement,
-    Ledger,
-    Market,
-    Reservation,
-    Reserve,
-    Resolve,
-    SmartRequest,
-    SmartResult,
-    Statement,
-    Supervisor,
-    Unsettled,
-    smart_request,
-)
+from actors import Ledger, Market, SmartRequest, SmartResult, Supervisor, smart_request
+from actors.ledger import BookCall, GetHeld, GetStatement, Reservation, Reserve, Resolve, Statement, Unsettled
 
 if TYPE_CHECKING:
     from runtime import ActorSystem

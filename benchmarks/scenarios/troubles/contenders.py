@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import msgspec
 
-from actors import BreakerConfig, Market, ScoreAnswer, Supervisor, rank, to_micros
+from actors import BreakerConfig, Market, Supervisor, to_micros
+from actors.providers import ScoreAnswer, rank
 from actors.simulation import simulated_registry
 from actors.supervisor.client import ANSWER_GRACE
 from actors.supervisor.messages import SmartRequest

@@ -880,7 +880,7 @@ def test_what_could_never_work_is_refused_when_it_is_made(tmp_path: Path):
 def test_the_sdk_is_imported_only_when_a_network_is_used():
     program = (
         "import sys, tempfile, actors\n"
-        "from actors import AgirailsNetwork\n"
+        "from actors.agirails import AgirailsNetwork\n"
         f"AgirailsNetwork(state_directory=tempfile.gettempdir(), requester={REQUESTER!r})\n"
         "print([name for name in sys.modules if name.partition('.')[0] in ('agirails', 'web3', 'httpx')])"
     )
@@ -893,7 +893,7 @@ def test_without_the_sdk_the_error_says_what_to_install():
         "import sys, importlib.util as util, tempfile\n"
         "found = util.find_spec\n"
         "util.find_spec = lambda name, *a: None if name == 'agirails' else found(name, *a)\n"
-        "from actors import AgirailsNetwork\n"
+        "from actors.agirails import AgirailsNetwork\n"
         f"AgirailsNetwork(state_directory=tempfile.gettempdir(), requester={REQUESTER!r})\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

@@ -11,15 +11,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from actors import (
-    Account,
     BudgetExceeded,
-    CloseAccount,
     Done,
     Failed,
     FunctionTransport,
     Listing,
     Market,
-    OpenAccount,
     OutcomeUnknown,
     Permanent,
     Provider,
@@ -35,6 +32,7 @@ from actors import (
     smart_request,
     to_micros,
 )
+from actors.ledger import Account, CloseAccount, OpenAccount
 from runtime import IMMEDIATELY, Actor, ActorSystem, Supervision, handles
 
 if TYPE_CHECKING:

@@ -12,10 +12,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from actors import (
-    BreakerClosed,
-    BreakerOpened,
-    CallEnded,
-    Discover,
     Discovery,
     FunctionTransport,
     Listing,
@@ -24,12 +20,13 @@ from actors import (
     Provider,
     ProviderFilter,
     ProviderGateway,
-    RegistryDown,
     Supervisor,
 )
+from actors.discovery import Discover
 from actors.discovery.discovery import MAX_LOOK_UP, MAX_PAUSE, PAUSE, registry_of
 from actors.discovery.subscribers import ProvidersChanged, SubscribeProviders, UnsubscribeProviders
-from actors.events import HealthChecked
+from actors.errors import RegistryDown
+from actors.events import BreakerClosed, BreakerOpened, CallEnded, HealthChecked
 from actors.market.market import DiscoveryConfig, Market
 from actors.providers.ejection import EjectionConfig
 from actors.providers.health import WatchConfig
@@ -41,7 +38,7 @@ from runtime.simulation import Simulation, explore
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from actors import Found
+    from actors.discovery import Found
     from runtime import ActorRef
 
 TTL = 600.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from actors import Account
+from actors.ledger import Account
 
 
 def test_what_is_available_is_what_the_cap_leaves_and_never_below_zero():

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors import BreakerOpened, CallEnded, RequestEnded, Rerouted, Retried
+from actors.events import BreakerOpened, CallEnded, RequestEnded, Rerouted, Retried
 from actors.monitor.histogram import (
     LONGEST,
     MAX_BUCKETS,

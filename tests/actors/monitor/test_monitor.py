@@ -12,13 +12,9 @@ from loguru import logger
 
 from actors import (
     AllProvidersFailed,
-    BreakerClosed,
     BreakerConfig,
-    BreakerOpened,
-    CallEnded,
     CallFailed,
     FunctionTransport,
-    Hedged,
     Isolate,
     Listing,
     Market,
@@ -26,15 +22,22 @@ from actors import (
     Provider,
     ProviderCall,
     ProviderReply,
-    Reconciled,
     Release,
-    RequestEnded,
     Retry,
     Supervisor,
     Transient,
     smart_request,
 )
-from actors.events import AlertCleared, AlertRaised
+from actors.events import (
+    AlertCleared,
+    AlertRaised,
+    BreakerClosed,
+    BreakerOpened,
+    CallEnded,
+    Hedged,
+    Reconciled,
+    RequestEnded,
+)
 from actors.monitor.metrics import AmplificationSeen, Metrics
 from actors.monitor.monitor import OBSERVED, GetMetrics, Memory, Monitor, MonitorConfig
 from actors.monitor.request_log import line_of

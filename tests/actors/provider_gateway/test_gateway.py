@@ -8,18 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from actors import (
-    BulkheadFull,
-    Call,
-    CallFailed,
-    CheckHealth,
-    FunctionTransport,
-    Listing,
-    Provider,
-    ProviderCall,
-    ProviderGateway,
-    Transient,
-)
+from actors import CallFailed, FunctionTransport, Listing, Provider, ProviderCall, ProviderGateway, Transient
+from actors.errors import BulkheadFull
+from actors.provider_gateway import Call, CheckHealth
 from actors.provider_gateway.messages import GRACE, PromptCall
 from runtime import ActorCrashed, ActorSystem, AskTimeout, Restart
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from actors import Acquire, Permanent, RateLimited, RateLimiter
+from actors import Acquire, Permanent, RateLimiter
+from actors.errors import RateLimited
 from actors.limits.quota import RateLimit
 from actors.limits.reported import HeardLimit
 from actors.rate_limiter.messages import ReportThrottled, Settle

@@ -8,16 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from actors import (
-    CallFailed,
-    ConnectionFailed,
-    OutcomeUnknown,
-    ProviderCall,
-    ProviderReply,
-    QuotaExhausted,
-    Throttled,
-    Transient,
-)
+from actors import CallFailed, OutcomeUnknown, ProviderCall, ProviderReply, Throttled, Transient
+from actors.errors import ConnectionFailed, QuotaExhausted
 from actors.simulation import (
     BrownOut,
     Bug,

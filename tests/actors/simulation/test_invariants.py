@@ -10,17 +10,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from actors import (
-    Acquire,
-    Discovery,
-    Market,
-    OpenAccount,
-    ProviderGateway,
-    RateLimiter,
-    Reserve,
-    Supervisor,
-    smart_request,
-)
+from actors import Acquire, Discovery, Market, ProviderGateway, RateLimiter, Supervisor, smart_request
+from actors.ledger import OpenAccount, Reserve
 from actors.policies.breaker.circuit_breaker import HalfOpen
 from actors.simulation import SimulatedProvider
 from actors.supervisor.targets.waiting import Place, Wait, WaitingLines

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from actors import CallFailed, ProviderCall, ProviderReply, RegistryDown, Throttled, Transient
+from actors import CallFailed, ProviderCall, ProviderReply, Throttled, Transient
 from actors.discovery.discovery import Discovery
 from actors.discovery.messages import Discover
+from actors.errors import RegistryDown
 from actors.simulation import (
     Hanging,
     LostReplies,

@@ -13,17 +13,16 @@ from actors import (
     Listing,
     Market,
     NoProvider,
-    OpenAccount,
     Permanent,
     Provider,
     ProviderCall,
     ProviderFilter,
-    Requirement,
-    ScoreAnswer,
     SmartRequest,
     Supervisor,
     smart_request,
 )
+from actors.ledger import OpenAccount
+from actors.providers import Requirement, ScoreAnswer
 from runtime import ActorStopped, ActorSystem
 
 

@@ -13,16 +13,9 @@ import pytest
 import actors.supervisor.pipeline.choosing as choosing_module
 from actors import (
     AllProvidersFailed,
-    BreakerClosed,
     BreakerConfig,
-    BreakerHalfOpened,
     BreakerOpen,
-    BreakerOpened,
     BudgetExceeded,
-    BulkheadFull,
-    CallEnded,
-    CloseAccount,
-    DeadlineTooShort,
     FunctionTransport,
     GetStatus,
     Isolate,
@@ -30,21 +23,13 @@ from actors import (
     Listing,
     Market,
     NoProvider,
-    OpenAccount,
-    OpenQuota,
     OutcomeUnknown,
     Permanent,
     Provider,
     ProviderCall,
     ProviderFilter,
     ProviderReply,
-    QuotaExhausted,
-    RateLimited,
-    RegistryDown,
     Release,
-    RequestEnded,
-    Rerouted,
-    Retried,
     Retry,
     SmartRequest,
     Supervisor,
@@ -53,10 +38,14 @@ from actors import (
     Unclassified,
     smart_request,
 )
+from actors.errors import BulkheadFull, DeadlineTooShort, QuotaExhausted, RateLimited, RegistryDown
+from actors.events import BreakerClosed, BreakerHalfOpened, BreakerOpened, CallEnded, RequestEnded, Rerouted, Retried
+from actors.ledger import CloseAccount, OpenAccount
 from actors.ledger.messages import GetStatement
 from actors.policies.breaker.circuit_breaker import HalfOpen, Open
 from actors.policies.retry import RetryBudget
 from actors.provider_gateway.messages import GRACE
+from actors.supervisor import OpenQuota
 from runtime import ActorCrashed, ActorEnded, ActorFailed, ActorSystem, AskTimeout, Event, handles
 
 if TYPE_CHECKING:

@@ -12,42 +12,31 @@ import pytest
 
 from actors import (
     AllProvidersFailed,
-    AlreadyPaid,
-    Answered,
-    Book,
     BudgetExceeded,
     FunctionTransport,
-    GetHeld,
-    GetStatement,
     Isolate,
     Ledger,
     Listing,
-    Lost,
     Market,
-    NeverRan,
-    OpenAccount,
     OutcomeUnknown,
-    Overcharged,
-    Overpriced,
     Permanent,
     Provider,
     ProviderCall,
     ProviderFilter,
     ProviderReply,
-    Reconciled,
-    Resolve,
     Retry,
-    SetCap,
-    StillUnsettled,
     Supervisor,
     Throttled,
     Transient,
     Unclassified,
-    UnderWay,
     smart_request,
 )
+from actors.errors import Overpriced
+from actors.events import Overcharged, Reconciled
+from actors.ledger import AlreadyPaid, Book, GetHeld, GetStatement, OpenAccount, Resolve, SetCap, StillUnsettled
 from actors.ledger.journal import Journal
 from actors.supervisor.payments.funds import account_of
+from actors.transports import Answered, Lost, NeverRan, UnderWay
 from runtime import ActorSystem, Event, handles
 
 if TYPE_CHECKING:

@@ -8,19 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from actors import (
-    CallEnded,
-    FunctionTransport,
-    GetStatus,
-    HedgeConfig,
-    Hedged,
-    Listing,
-    Market,
-    Provider,
-    Supervisor,
-    Transient,
-    smart_request,
-)
+from actors import FunctionTransport, GetStatus, Listing, Market, Provider, Supervisor, Transient, smart_request
+from actors.events import CallEnded, Hedged
+from actors.policies import HedgeConfig
 from runtime import ActorSystem, Event
 
 if TYPE_CHECKING:

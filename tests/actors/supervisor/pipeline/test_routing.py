@@ -11,16 +11,15 @@ from hypothesis import strategies as st
 from actors import (
     AllProvidersFailed,
     BudgetExceeded,
-    BulkheadFull,
     OutcomeUnknown,
     Permanent,
     Provider,
-    QuotaExhausted,
     Retry,
     Throttled,
     Transient,
     Unclassified,
 )
+from actors.errors import BulkheadFull, QuotaExhausted
 from actors.supervisor.pipeline.routing import Tried, after_failure, ends_request, in_order
 
 STEADY = Retry(base=2.0, cap=8.0, jitter="none", max_retries=3)

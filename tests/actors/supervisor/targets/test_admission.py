@@ -13,23 +13,20 @@ from hypothesis import strategies as st
 from actors import (
     BreakerConfig,
     BreakerOpen,
-    BulkheadFull,
-    ConnectionFailed,
-    DeadlineTooShort,
     FunctionTransport,
     Listing,
     OutcomeUnknown,
     Permanent,
     Provider,
-    RateLimited,
-    RetryBudget,
     Throttled,
     Transient,
 )
+from actors.errors import BulkheadFull, ConnectionFailed, DeadlineTooShort, RateLimited
 from actors.limits.concurrency import ConcurrencyLimit
 from actors.limits.learned import LearnedLimit
 from actors.limits.quota import QuotaRefusal, RateLimit, quota_of
 from actors.limits.reported import HeardLimit
+from actors.policies import RetryBudget
 from actors.policies.breaker.circuit_breaker import Closed, HalfOpen, Isolated, Open, Permit
 from actors.supervisor.targets.admission import Admitted, Full, Later, Never, TargetState, admit, settle, time_needed
 
