@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from msgspec.structs import replace
 
 import runtime
-from actors import BreakerConfig, Done, GetStatus, Market, SmartRequest, Supervisor, usd
+from actors import BreakerConfig, Done, GetStatus, Market, SmartRequest, Supervisor, robust_batch, usd
 from actors.events import BreakerClosed, BreakerHalfOpened, BreakerOpened, CallEnded, Rerouted
 from actors.ledger import CloseAccount, OpenAccount
 from actors.simulation import Flapping, Outage, SimulatedProvider, ThrottleStorm, paid_more_than_once
@@ -85,7 +85,7 @@ class Street:
     async def serve(self, count: int, *, rate: float) -> None:
         """Send so many requests, `rate` a second, and count those that are answered rightly."""
         items = [SmartRequest(service="echo", input=number, timeout=60.0) for number in range(count)]
-        async with actors.robust_batch(self.supervisor, items, rate_limit=rate, max_concurrency=count) as outcomes:
+        async with robust_batch(self.supervisor, items, rate_limit=rate, max_concurrency=count) as outcomes:
             async for one in outcomes:
                 self.asked += 1
                 self.answered += isinstance(one, Done) and one.result.output == one.index

@@ -31,7 +31,7 @@ from runtime.interceptor import Interceptor
 from runtime.mailbox import Mailbox, Overflow
 from runtime.messages import Message, Request
 from runtime.ref import ActorRef
-from runtime.registry import Key, Registered, Registry
+from runtime.registry import ActorRegistry, Key, Registered
 from runtime.routing import ConsistentHash, LeastBusy, RoundRobin, Routing, ask_first, pool, router
 from runtime.snapshot import ActorSnapshot
 from runtime.streams import feed, outlet, through
@@ -46,6 +46,7 @@ __all__ = [
     "ActorEnded",
     "ActorFailed",
     "ActorRef",
+    "ActorRegistry",
     "ActorRestarted",
     "ActorSnapshot",
     "ActorStarted",
@@ -73,7 +74,6 @@ __all__ = [
     "Overflow",
     "Refusal",
     "Registered",
-    "Registry",
     "Request",
     "Reroute",
     "Restart",

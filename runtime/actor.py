@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from runtime.event_stream import EventStream
     from runtime.log import Logger
     from runtime.ref import ActorRef
-    from runtime.registry import Registry
+    from runtime.registry import ActorRegistry
     from runtime.timers import Timers
 
 
@@ -170,7 +170,7 @@ class Context(Protocol):
         ...
 
     @property
-    def registry(self) -> Registry:
+    def registry(self) -> ActorRegistry:
         """Who renders which service in this system: actors by key."""
         ...
 

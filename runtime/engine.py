@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from runtime.deadline import DeadlineWatch
 from runtime.event_stream import EventStream
 from runtime.interceptor import Tables
-from runtime.registry import Registry
+from runtime.registry import ActorRegistry
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
@@ -68,7 +68,7 @@ class Engine:
         """The cell at the root of the tree, once there is one."""
         self.random = random.Random(seed)
         self.events = EventStream()
-        self.registry = Registry(self.events)
+        self.registry = ActorRegistry(self.events)
         self.interceptors = Tables(interceptors) if interceptors else None
         self.deadlines = DeadlineWatch(loop)
         # Handlers run in the context of the system, whoever caused them to run.

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import asyncio
 
 
-class Progress(Enum):
+class AskState(Enum):
     """How far a request has come."""
 
     WAITING = "waiting"
@@ -20,8 +20,8 @@ class Progress(Enum):
 
 
 # Global names are read faster than attributes of an Enum, and every request reads them.
-WAITING, RUNNING, SETTLED = Progress.WAITING, Progress.RUNNING, Progress.SETTLED
-EXPIRED, CANCELLED = Progress.EXPIRED, Progress.CANCELLED
+WAITING, RUNNING, SETTLED = AskState.WAITING, AskState.RUNNING, AskState.SETTLED
+EXPIRED, CANCELLED = AskState.EXPIRED, AskState.CANCELLED
 
 
 class Cancellable(Protocol):
@@ -95,7 +95,7 @@ class Ask:
             self.progress = WAITING
             self.handling = None  # One that was given up keeps it: whoever was cancelled for it has to know.
 
-    def _abandon(self, progress: Progress) -> bool:
+    def _abandon(self, progress: AskState) -> bool:
         if self.progress is WAITING or self.progress is RUNNING:
             self.progress = progress
             if self.handling is not None:

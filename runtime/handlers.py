@@ -35,7 +35,7 @@ class Handler(msgspec.Struct, frozen=True):
     function: Callable[[Any, Any], Any]
     is_async: bool
     concurrent: int
-    borrows: bool = False
+    inline: bool = False
 
 
 class Handlers(dict[type, "Handler | None"]):
@@ -49,7 +49,7 @@ class Handlers(dict[type, "Handler | None"]):
 
 @overload
 def handles(
-    message: type[Asks[Q, R]], /, *, concurrent: int = 1, borrows: bool = False
+    message: type[Asks[Q, R]], /, *, concurrent: int = 1, inline: bool = False
 ) -> Callable[
     [Callable[[S, Q], R] | Callable[[S, Q], Awaitable[R]] | Callable[[S, Q], R | asyncio.Future[R]]],
     Callable[[S, Q], Any],
@@ -62,13 +62,13 @@ def handles(
 ) -> Callable[[Callable[[S, Told], None] | Callable[[S, Told], Awaitable[None]]], Callable[[S, Told], Any]]: ...
 
 
-def handles(message: type[Any], /, *, concurrent: int = 1, borrows: bool = False) -> Any:
+def handles(message: type[Any], /, *, concurrent: int = 1, inline: bool = False) -> Any:
     """Declare a method, sync or async, as the handler of one type of message and its subclasses.
 
     The handler of a `Request[R]` returns its answer, an `R`; or an `asyncio.Future` of one, to answer later: the
     actor goes on meanwhile, and the future is cancelled when the asker gives up. An async handler holds the actor
     until it returns, unless `concurrent` lets that many of its messages be handled at the same time, each in a
-    task of its own. With `borrows` it runs in the task of its asker instead where it may begin at once, which saves a
+    task of its own. With `inline` it runs in the task of its asker instead where it may begin at once, which saves a
     task and two turns of the event loop. Such a handler must end soon after it is cancelled: its asker waits for that,
     beyond its deadline if need be. Raises `TypeError` for what cannot be a handler.
     """
@@ -76,7 +76,7 @@ def handles(message: type[Any], /, *, concurrent: int = 1, borrows: bool = False
         raise TypeError(f"handles() takes a subclass of Message or Request, got {message!r}")
     if concurrent < 1:
         raise TypeError(f"handles({message.__name__}): concurrent must be >= 1, got {concurrent}")
-    if borrows and (concurrent == 1 or Request not in message.__mro__):
+    if inline and (concurrent == 1 or Request not in message.__mro__):
         raise TypeError(f"handles({message.__name__}): only a concurrent handler of a Request can borrow a task")
 
     def declare(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
@@ -85,7 +85,7 @@ def handles(message: type[Any], /, *, concurrent: int = 1, borrows: bool = False
             raise TypeError(f"{function.__qualname__}: only an `async def` handler can be concurrent")
         check_annotation(function, message)
         declared: list[Handler] = getattr(function, "declared_handlers", [])
-        declared.append(Handler(message, function, is_async, concurrent, borrows))
+        declared.append(Handler(message, function, is_async, concurrent, inline))
         function.declared_handlers = declared  # type: ignore[attr-defined]  # pyright: ignore[reportFunctionMemberAccess]
         return function
 

@@ -59,7 +59,7 @@ class Tables:
 
     def _wrap(self, handler: Handler) -> Handler:
         function = self._around_async(handler) if handler.is_async else self._around_sync(handler)
-        return Handler(handler.message, function, handler.is_async, handler.concurrent, handler.borrows)
+        return Handler(handler.message, function, handler.is_async, handler.concurrent, handler.inline)
 
     def _around_sync(self, handler: Handler) -> Callable[[Any, Any], Any]:
         def intercepted(actor: Actor[Any], message: Any) -> Any:

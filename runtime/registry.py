@@ -35,7 +35,7 @@ class Registered(Event, frozen=True):
     refs: tuple[ActorRef, ...]
 
 
-class Registry:
+class ActorRegistry:
     """Refs by key, in the order of their registration; an actor that ends is forgotten, a restart is no end.
 
     Keys of the same name are the same key.

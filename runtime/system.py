@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from runtime.event_stream import EventStream
     from runtime.interceptor import Interceptor
     from runtime.ref import ActorRef
-    from runtime.registry import Registry
+    from runtime.registry import ActorRegistry
     from runtime.snapshot import ActorSnapshot
 
 M = TypeVar("M")
@@ -183,7 +183,7 @@ class ActorSystem:
         return dict(self._living("children").children)
 
     @property
-    def registry(self) -> Registry:
+    def registry(self) -> ActorRegistry:
         """Who renders which service in this system: actors by key."""
         return self._living("registry").engine.registry
 

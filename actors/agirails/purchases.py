@@ -42,7 +42,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     description: str
 
 
-class Progress:
+class PurchaseProgress:
     """How far a purchase is: whether its money is locked, or gone, or may be; and whether anybody still wants it."""
 
     def __init__(self) -> None:
@@ -74,7 +74,7 @@ class Purchases:
         """Give the requester so many micro-units."""
         await self._in_turn(self._sdk.mint(self.requester, amount))
 
-    async def buy(self, order: Order, progress: Progress) -> Transaction:
+    async def buy(self, order: Order, progress: PurchaseProgress) -> Transaction:
         """Have the money for an order locked, and return its transaction: the one there is, or else a new one.
 
         A caller that is cancelled, or gives up, before the money is locked has the transaction called off. `progress`
@@ -116,7 +116,7 @@ class Purchases:
             books = await self._sdk.read()
         return self._same_in(books, order), books
 
-    async def call_off(self, order: Order) -> tuple[Transaction | None, Books]:
+    async def cancel_call(self, order: Order) -> tuple[Transaction | None, Books]:
         """Call an order off, if its provider has not begun, and return what became of it, as `find` does."""
         return await self._in_turn(self._call_off(order))
 
@@ -127,7 +127,7 @@ class Purchases:
         finally:
             work.close()  # It has ended, or never began.
 
-    async def _buy(self, order: Order, progress: Progress) -> Transaction:
+    async def _buy(self, order: Order, progress: PurchaseProgress) -> Transaction:
         try:
             transaction = await self._opened(order, progress)
         except Exception as error:
@@ -152,7 +152,7 @@ class Purchases:
     def _given_up(self, order: Order) -> NotAdmitted:
         return NotAdmitted(f"{order.name!r}: given up before anything was paid", provider=order.name)
 
-    async def _opened(self, order: Order, progress: Progress) -> Transaction:
+    async def _opened(self, order: Order, progress: PurchaseProgress) -> Transaction:
         """Return the transaction of an order, written down now if there was none."""
         books = await self._sdk.read()
         found = self._in(books, order)

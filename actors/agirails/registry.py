@@ -127,7 +127,7 @@ class AgirailsRegistry:
 
         query = urlencode({"capability": service, "limit": PAGE, "offset": offset}, errors="replace")
         door = HttpTransport(
-            "agirails", f"{self._url}?{query}", paid=False, idempotent="nature", max_reply_bytes=MAX_PAGE_BYTES
+            "agirails", f"{self._url}?{query}", paid=False, idempotent="repeatable", max_reply_bytes=MAX_PAGE_BYTES
         )
         try:
             body = await door.fetch(timeout=self._timeout)

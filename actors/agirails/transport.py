@@ -23,7 +23,7 @@ import msgspec
 
 from actors.agirails.deliveries import answer_in
 from actors.agirails.errors import classify_agirails
-from actors.agirails.purchases import Order, Progress, describe
+from actors.agirails.purchases import Order, PurchaseProgress, describe
 from actors.agirails.sdk import CANCELLED, DELIVERED, DISPUTED, SETTLED, UNPAID, Transaction
 from actors.errors.families import BudgetExceeded, CallFailed, NotAdmitted, OutcomeUnknown, Permanent, Transient
 from actors.transports.reconciliation import Answered, Finding, Lost, NeverRan, UnderWay
@@ -63,7 +63,7 @@ class AgirailsTransport:
         self.address = address
         self._purchases = purchases
         self._under_way: set[asyncio.Future[None]] = set()
-        self._progress: set[Progress] = set()
+        self._progress: set[PurchaseProgress] = set()
         self._waits: set[asyncio.Future[Transaction | None]] = set()
         self._is_closed = False
 
@@ -120,7 +120,7 @@ class AgirailsTransport:
         order = self._order(call)
         try:
             async with asyncio.timeout(timeout):
-                transaction, books = await self._purchases.call_off(order)
+                transaction, books = await self._purchases.cancel_call(order)
                 return await self._finding(transaction, books, is_refused=True)
         except CallFailed:
             raise
@@ -138,12 +138,12 @@ class AgirailsTransport:
             await asyncio.wait(self._under_way)
 
     @contextmanager
-    def _counted(self) -> Generator[Progress]:
+    def _counted(self) -> Generator[PurchaseProgress]:
         """Count a call as under way, for `aclose`."""
         if self._is_closed:
             raise RuntimeError(f"the transport to {self.provider!r} is closed; make a new one")
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        progress = Progress()
+        progress = PurchaseProgress()
         self._under_way.add(ended)
         self._progress.add(progress)
         try:
@@ -215,7 +215,7 @@ class AgirailsTransport:
             return None
         return asyncio.get_running_loop().time() + max(0, transaction.deadline + 1 - books.now)
 
-    def _not_in_time(self, progress: Progress, *, within: float) -> CallFailed:
+    def _not_in_time(self, progress: PurchaseProgress, *, within: float) -> CallFailed:
         if progress.is_locked:
             return self._unknown(f"not delivered within {within:g} s")
         what = f"{self.provider!r}: this call paid nothing within {within:g} s; allow a longer timeout"

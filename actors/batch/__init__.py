@@ -2,7 +2,7 @@
 
 from actors.batch.concurrent import Concurrent, batch_process, concurrent
 from actors.batch.outcomes import ItemDone, ItemFailed, ItemInterrupted, ItemOutcome, SourceFailed, WrongResultCount
-from actors.batch.robust_batch import Done, Failed, Outcome, Unknown, robust_batch
+from actors.batch.robust_batch import Done, Failed, RequestOutcome, Unknown, robust_batch
 
 __all__ = [
     "Concurrent",
@@ -12,7 +12,7 @@ __all__ = [
     "ItemFailed",
     "ItemInterrupted",
     "ItemOutcome",
-    "Outcome",
+    "RequestOutcome",
     "SourceFailed",
     "Unknown",
     "WrongResultCount",

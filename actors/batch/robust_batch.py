@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Sequence
 
     from actors.money import Amount, Micros
-    from actors.providers.selection import Strategy
+    from actors.providers.selection import SelectionStrategy
     from runtime import ActorRef
 
 HOUSEKEEPING = 5.0
@@ -58,7 +58,7 @@ class Unknown(msgspec.Struct, frozen=True):
     error: CallFailed
 
 
-Outcome: TypeAlias = Done | Failed | Unknown
+RequestOutcome: TypeAlias = Done | Failed | Unknown
 
 
 @asynccontextmanager
@@ -72,12 +72,12 @@ async def robust_batch(
     budget: Amount | None = None,
     item_budget: Amount | None = None,
     where: ProviderFilter | None = None,
-    strategy: Strategy = "balanced",
-    fallback_strategies: Sequence[Strategy] = (),
+    strategy: SelectionStrategy = "balanced",
+    fallback_strategies: Sequence[SelectionStrategy] = (),
     health_check: bool = False,
     timeout: float = 30.0,  # noqa: ASYNC109 - for each item; it travels as a deadline.
     account: str | None = None,
-) -> AsyncGenerator[AsyncIterator[Outcome]]:
+) -> AsyncGenerator[AsyncIterator[RequestOutcome]]:
     """Serve every item, at most `max_concurrency` at the same time, and yield `Done | Failed | Unknown` as each ends.
 
     An item is the input of `service`, or a whole `SmartRequest`. `items` may be an async iterator without end: memory
@@ -89,7 +89,7 @@ async def robust_batch(
     """
     if isinstance(items, str | bytes):
         raise TypeError(f"items must be many inputs, got one text, {items!r:.100}; put it in a list")
-    terms = Terms(
+    terms = BatchOptions(
         service=service,
         timeout=timeout,
         budget=cap_of(item_budget),
@@ -103,7 +103,7 @@ async def robust_batch(
         if rate_limit is not None:
             limiter = await supervisor.ask(OpenQuota(name=name, rate=rate_limit), timeout=HOUSEKEEPING)
 
-        async def work(index: int, item: Any) -> Outcome:
+        async def work(index: int, item: Any) -> RequestOutcome:
             return await serve(supervisor, limiter, index, item, terms.request_for(item, account=name))
 
         async with fan_out(items, work, max_concurrency=max_concurrency) as outcomes:
@@ -121,14 +121,14 @@ def cap_of(budget: Amount | None) -> Micros | None:
     return None if budget is None else to_micros(budget)
 
 
-class Terms(msgspec.Struct, frozen=True, kw_only=True):
+class BatchOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What every request of a batch has in common."""
 
     service: str | None
     timeout: float
     budget: Micros | None
     where: ProviderFilter
-    strategies: tuple[Strategy, ...]
+    strategies: tuple[SelectionStrategy, ...]
     health_check: bool
 
     def request_for(self, item: Any, *, account: str) -> SmartRequest:
@@ -152,7 +152,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
 
 async def serve(
     supervisor: ActorRef[Any], limiter: ActorRef[Acquire] | None, index: int, item: Any, request: SmartRequest
-) -> Outcome:
+) -> RequestOutcome:
     """Have one request served when its turn has come, and say what became of it."""
     try:
         if limiter is not None:

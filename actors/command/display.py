@@ -15,19 +15,19 @@ from actors.money import usd
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from actors.command.report import Report, Tally
+    from actors.command.report import Report, RunTally
 
 BREAKER_STYLES = {"closed": "green", "half-open": "yellow", "open": "red", "isolated": "red"}
 
 
-def progress_line(tally: Tally, *, now: float) -> str:
+def progress_line(tally: RunTally, *, now: float) -> str:
     """Return the state of a run as one plain line."""
     states = ", ".join(f"{name} {provider.breaker}" for name, provider in tally.providers.items())
     elapsed = now - tally.started
     return f"{elapsed:.1f} s: {_figures(tally, elapsed)}; {states}"
 
 
-def live_display(tally: Tally, *, now: float, width: int) -> RenderableType:
+def live_display(tally: RunTally, *, now: float, width: int) -> RenderableType:
     """Return the state of a run as a bar over one line for each provider."""
     elapsed = now - tally.started
     bar = Table.grid(padding=(0, 1))
@@ -48,7 +48,7 @@ def live_display(tally: Tally, *, now: float, width: int) -> RenderableType:
     return Group(bar, providers)
 
 
-def _figures(tally: Tally, elapsed: float) -> str:
+def _figures(tally: RunTally, elapsed: float) -> str:
     ratio = tally.success_ratio
     return (
         f"{tally.lines}/{tally.requests}, {tally.lines / elapsed if elapsed > 0 else 0:.1f}/s, "

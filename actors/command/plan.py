@@ -8,7 +8,7 @@ import msgspec
 
 from actors.command.bad_input import BadInput, check_positive
 from actors.money import to_micros
-from actors.providers.selection import STRATEGIES, Strategy
+from actors.providers.selection import STRATEGIES, SelectionStrategy
 
 if TYPE_CHECKING:
     from actors.command.requests_file import RequestLine
@@ -48,7 +48,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
                 raise BadInput(f"--budget: {error}") from error
 
     @property
-    def strategies(self) -> tuple[Strategy, ...]:
+    def strategies(self) -> tuple[SelectionStrategy, ...]:
         """The strategies of every request."""
         return tuple(strategy for strategy in STRATEGIES if strategy == self.strategy)
 

@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from actors.command.report import Tally
+    from actors.command.report import RunTally
 
 
-class Progress(Protocol):
+class ProgressDisplay(Protocol):
     """Where the state of a run is shown, every `interval` seconds."""
 
     interval: float
     log_level: str
 
-    def show(self, tally: Tally, *, now: float) -> None:
+    def show(self, tally: RunTally, *, now: float) -> None:
         """Show the state at `now`."""
         ...
 
@@ -55,7 +55,7 @@ class LiveProgress:
         self._live = Live(console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
         self._live.start()
 
-    def show(self, tally: Tally, *, now: float) -> None:
+    def show(self, tally: RunTally, *, now: float) -> None:
         self._live.update(live_display(tally, now=now, width=self._console.width), refresh=True)
 
     def note(self, text: str) -> None:
@@ -78,7 +78,7 @@ class PlainProgress:
         self._write = write
         self._shown = -1
 
-    def show(self, tally: Tally, *, now: float) -> None:
+    def show(self, tally: RunTally, *, now: float) -> None:
         if tally.lines != self._shown:
             self._shown = tally.lines
             self._write(progress_line(tally, now=now) + "\n")
@@ -99,7 +99,7 @@ class NoProgress:
     interval = 3600.0
     log_level = "ERROR"
 
-    def show(self, tally: Tally, *, now: float) -> None:
+    def show(self, tally: RunTally, *, now: float) -> None:
         pass
 
     def note(self, text: str) -> None:
@@ -112,7 +112,7 @@ class NoProgress:
         pass
 
 
-def choose_progress(console: Console, *, quiet: bool, alone: bool) -> Progress:
+def choose_progress(console: Console, *, quiet: bool, alone: bool) -> ProgressDisplay:
     """Return what suits standard error; `alone` is False where results are written to the same terminal."""
     if quiet:
         return NoProgress()
@@ -131,7 +131,7 @@ def write_error(text: str) -> None:
 
 
 @asynccontextmanager
-async def ticking(progress: Progress, tally: Tally) -> AsyncGenerator[None]:
+async def ticking(progress: ProgressDisplay, tally: RunTally) -> AsyncGenerator[None]:
     """Show the state of `tally` every so often within the block, and once more at its end."""
     loop = asyncio.get_running_loop()
 
@@ -150,7 +150,7 @@ async def ticking(progress: Progress, tally: Tally) -> AsyncGenerator[None]:
 
 
 @contextmanager
-def logging_to(progress: Progress, *, is_stopping: Callable[[], bool]) -> Generator[None]:
+def logging_to(progress: ProgressDisplay, *, is_stopping: Callable[[], bool]) -> Generator[None]:
     """Show the engine's warnings and errors by `progress` within the block, one line each, and nothing else.
 
     While the run is being stopped, warnings are left out: what is cut off then is meant to be.

@@ -94,7 +94,7 @@ def limits(listing: Listing) -> str:
     >>> async def shout(call):
     ...     return call.input.upper()
     >>> provider = Provider(name="alder", services={"uppercase"})
-    >>> transport = lambda: FunctionTransport(shout, paid=False, idempotent="nature")
+    >>> transport = lambda: FunctionTransport(shout, paid=False, idempotent="repeatable")
     >>> limits(Listing(provider=provider, transport=transport, rate_limit=40, burst=5))
     '10 at once, 40/s (burst 5), 10 s a call'
     """

@@ -88,7 +88,7 @@ class ProviderTally:
         self.spent: Micros = 0
 
 
-class Tally:
+class RunTally:
     """The counts so far. Memory is bounded by the requests under way, but for 8 bytes of latency for each answer."""
 
     def __init__(self, *, requests: int, prices: Mapping[str, Micros], started: float) -> None:

@@ -19,7 +19,7 @@ from runtime import ActorCrashed, AskTimeout
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from actors.batch.robust_batch import Outcome
+    from actors.batch.robust_batch import RequestOutcome
     from actors.money import Micros
 
 STANDARD_OUTPUT = frozenset({"-", "/dev/stdout"})
@@ -41,7 +41,7 @@ class ResultLine(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None = None
 
 
-def result_line(id: str | int, outcome: Outcome, *, cost: Micros, attempts: int) -> ResultLine:  # noqa: A002
+def result_line(id: str | int, outcome: RequestOutcome, *, cost: Micros, attempts: int) -> ResultLine:  # noqa: A002
     """Return the line for an outcome; `cost` and `attempts` are those of a request that was not answered."""
     if isinstance(outcome, Done):
         result = outcome.result

@@ -14,7 +14,7 @@ from actors.command.bad_input import one_line
 from actors.command.display import report_text
 from actors.command.interrupts import Interrupts
 from actors.command.progress import choose_progress, logging_to, ticking, write_error
-from actors.command.report import Ended, Report, Tally
+from actors.command.report import Ended, Report, RunTally
 from actors.command.results_file import CannotWrite, OutputFile, ResultLine, result_line
 from actors.errors.families import AllProvidersFailed, BudgetExceeded, CallFailed
 from actors.events import BreakerClosed, BreakerHalfOpened, BreakerOpened
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from actors.batch.robust_batch import Outcome
+    from actors.batch.robust_batch import RequestOutcome
     from actors.command.plan import Plan
-    from actors.command.progress import Progress
+    from actors.command.progress import ProgressDisplay
     from actors.command.requests_file import RequestLine
 
 BATCH = "batch"
@@ -43,7 +43,7 @@ CAPS = (BATCH, RUN)
 class Run:
     """One run: what was asked, what has ended, and whether there is money left."""
 
-    def __init__(self, plan: Plan, results: OutputFile, tally: Tally, interrupts: Interrupts) -> None:
+    def __init__(self, plan: Plan, results: OutputFile, tally: RunTally, interrupts: Interrupts) -> None:
         self.plan = plan
         self.results = results
         self.tally = tally
@@ -85,7 +85,7 @@ class Run:
         eligible = (one for one in providers if line.service in one.services and line.where.matches(one) is None)
         return min((one.price for one in eligible), default=0)
 
-    def receive(self, outcome: Outcome) -> None:
+    def receive(self, outcome: RequestOutcome) -> None:
         """Write the line of an outcome, and notice when the money is used up."""
         request_id: str = outcome.item.request_id
         line = self.under_way.pop(request_id)
@@ -158,10 +158,10 @@ def make_run(
     return code, figures
 
 
-async def _make_run(plan: Plan, results: OutputFile, progress: Progress) -> tuple[int, Report]:
+async def _make_run(plan: Plan, results: OutputFile, progress: ProgressDisplay) -> tuple[int, Report]:
     loop = asyncio.get_running_loop()
     prices = {listing.provider.name: listing.provider.price for listing in plan.market.providers}
-    tally = Tally(requests=len(plan.requests), prices=prices, started=loop.time())
+    tally = RunTally(requests=len(plan.requests), prices=prices, started=loop.time())
     interrupts = Interrupts()
     run = Run(plan, results, tally, interrupts)
     ending: Literal["finished", "interrupted", "failed"] = "finished"
@@ -192,7 +192,7 @@ async def _make_run(plan: Plan, results: OutputFile, progress: Progress) -> tupl
     return code, tally.report(now=loop.time(), ending=ending, budget_exhausted=exhausted)
 
 
-async def _serve(run: Run, progress: Progress) -> None:
+async def _serve(run: Run, progress: ProgressDisplay) -> None:
     """Serve all requests, or those that end before the run is stopped; leave nothing running."""
     options, tally = run.plan.options, run.tally
     started = tally.started
@@ -235,15 +235,17 @@ def breaker_note(event: Event) -> str | None:
 
 
 @asynccontextmanager
-async def until(stop: asyncio.Event, outcomes: AsyncIterator[Outcome]) -> AsyncGenerator[AsyncIterator[Outcome]]:
+async def until(
+    stop: asyncio.Event, outcomes: AsyncIterator[RequestOutcome]
+) -> AsyncGenerator[AsyncIterator[RequestOutcome]]:
     """Yield the outcomes until `stop` is set, and those that are there already when it is."""
     stopping = asyncio.create_task(stop.wait())
-    following: asyncio.Task[Outcome | None] | None = None
+    following: asyncio.Task[RequestOutcome | None] | None = None
 
-    async def next_outcome() -> Outcome | None:
+    async def next_outcome() -> RequestOutcome | None:
         return await anext(outcomes, None)
 
-    async def iterate() -> AsyncGenerator[Outcome]:
+    async def iterate() -> AsyncGenerator[RequestOutcome]:
         nonlocal following
         while True:
             following = asyncio.create_task(next_outcome())

@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from actors.discovery.found import EVERYONE as EVERYONE
-from actors.discovery.found import Found as Found
-from actors.discovery.found import Known
+from actors.discovery.found import CachedOffers
+from actors.discovery.found import Offers as Offers
 from actors.discovery.messages import Discover
 from actors.discovery.subscribers import ProviderSubscribers, SubscribeProviders, UnsubscribeProviders
 from actors.errors.families import CallFailed, NoProvider, RegistryDown
@@ -91,7 +91,7 @@ class Discovery(Actor[Discover | SubscribeProviders | UnsubscribeProviders | Ref
         self.config = config or DiscoveryConfig()
         self.watch = ProviderWatch(watch)
         self.jitter = jitter
-        self._known: dict[str, Known] = {}
+        self._known: dict[str, CachedOffers] = {}
         self._failures: dict[str, int] = {}
         """The look-ups of a service that failed in a row."""
         self._paused_until: dict[str, float] = {}
@@ -112,7 +112,7 @@ class Discovery(Actor[Discover | SubscribeProviders | UnsubscribeProviders | Ref
         await asyncio.gather(*self._refreshing.values(), return_exceptions=True)
 
     @handles(Discover)
-    def discover(self, message: Discover) -> Found | asyncio.Future[Found]:
+    def discover(self, message: Discover) -> Offers | asyncio.Future[Offers]:
         """Answer from memory if possible."""
         service = message.service
         known, now = self._known.get(service), self.context.now()
@@ -160,7 +160,7 @@ class Discovery(Actor[Discover | SubscribeProviders | UnsubscribeProviders | Ref
         else:
             self._refresh(service)
 
-    async def _find_out(self, message: Discover) -> Found:
+    async def _find_out(self, message: Discover) -> Offers:
         try:
             # Shielded, because an asker that gives up must not take the answer from the others.
             listings = await asyncio.shield(self._refresh(message.service))
@@ -168,9 +168,9 @@ class Discovery(Actor[Discover | SubscribeProviders | UnsubscribeProviders | Ref
             wait = error.retry_after if isinstance(error, CallFailed) else None
             raise RegistryDown(message.service, f"{type(error).__name__}: {error}", retry_after=wait) from error
         now = self.context.now()
-        return self._found(message, self._known.get(message.service) or Known(listings, stale_at=now), now)
+        return self._found(message, self._known.get(message.service) or CachedOffers(listings, stale_at=now), now)
 
-    def _found(self, message: Discover, known: Known, now: float) -> Found:
+    def _found(self, message: Discover, known: CachedOffers, now: float) -> Offers:
         """Answer from what is known; the same answer while nothing has changed."""
         if now >= known.good_until or known.changes != self.watch.changes:
             self._renew(known, now)
@@ -183,13 +183,13 @@ class Discovery(Actor[Discover | SubscribeProviders | UnsubscribeProviders | Ref
             raise NoProvider(message.service, offered=len(known.listings), dropped=found.dropped)
         return found
 
-    def _renew(self, known: Known, now: float) -> None:
+    def _renew(self, known: CachedOffers, now: float) -> None:
         assessment = self.watch.assess(known.providers, now)
         is_stale = now >= known.stale_at
         known.good_until = assessment.until if is_stale else min(assessment.until, known.stale_at)
         known.changes = self.watch.changes
         known.become(
-            Found(
+            Offers(
                 listings=known.listings,
                 providers=assessment.providers,
                 dropped={},
@@ -231,7 +231,7 @@ class Discovery(Actor[Discover | SubscribeProviders | UnsubscribeProviders | Ref
     def _learn(self, service: str, listings: tuple[Listing, ...], until: float) -> None:
         """Take on what the registry says."""
         self._paused_until.pop(service, None)
-        known = Known(listings, stale_at=until)
+        known = CachedOffers(listings, stale_at=until)
         if listings:
             self._known[service] = known
         else:

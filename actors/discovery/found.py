@@ -17,7 +17,7 @@ MAX_VIEWS = 100
 """The filters whose answers are remembered, of each service."""
 
 
-class Found(msgspec.Struct, frozen=True, kw_only=True):
+class Offers(msgspec.Struct, frozen=True, kw_only=True):
     """Who offers a service and passes the filter, in the registry's order.
 
     `listings` are as the registry has them; `providers` are theirs, in the same order, corrected by what was observed.
@@ -37,15 +37,15 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     stale: bool = False
 
     @property
-    def standing_back(self) -> Mapping[str, str]:
+    def deprioritized(self) -> Mapping[str, str]:
         """Those to be asked after all others; nobody in a panic."""
         return {} if self.panic else self.unhealthy
 
 
-NOBODY = Found(listings=(), providers=(), dropped={}, observed={}, unhealthy={})
+NOBODY = Offers(listings=(), providers=(), dropped={}, observed={}, unhealthy={})
 
 
-class Known:
+class CachedOffers:
     """What the registry said about a service, until when to believe it, in loop time, and the answers made of it."""
 
     __slots__ = ("_all", "_views", "changes", "everyone", "good_until", "listings", "providers", "stale_at")
@@ -56,18 +56,18 @@ class Known:
         self.stale_at = stale_at
         self.good_until, self.changes = -math.inf, -1
         """The answers hold so long, and while the watch counts as many changes."""
-        self._all: Found = NOBODY
-        self.everyone: Found = NOBODY
-        self._views: dict[tuple[ProviderFilter, bool], Found] = {}
+        self._all: Offers = NOBODY
+        self.everyone: Offers = NOBODY
+        self._views: dict[tuple[ProviderFilter, bool], Offers] = {}
 
-    def become(self, found: Found) -> None:
+    def become(self, found: Offers) -> None:
         """Take on what there is now, without any filter; where it is what there was, all answers stay."""
         if found != self._all:
             self._all = found
             self._views.clear()
             self.everyone = filtered(found, EVERYONE, healthy_only=False)
 
-    def view(self, where: ProviderFilter, *, healthy_only: bool) -> Found:
+    def view(self, where: ProviderFilter, *, healthy_only: bool) -> Offers:
         """Return what passes a filter."""
         key = (where, healthy_only)
         found = self._views.get(key)
@@ -78,10 +78,10 @@ class Known:
         return found
 
 
-def filtered(found: Found, where: ProviderFilter, *, healthy_only: bool) -> Found:
+def filtered(found: Offers, where: ProviderFilter, *, healthy_only: bool) -> Offers:
     """Return those of `found` who pass, by what is now known of them; `found` itself where all do."""
     kept, dropped = where.select(found.providers)
-    if healthy_only and found.standing_back:
+    if healthy_only and found.deprioritized:
         dropped = Counter(dropped)
         dropped.update(found.unhealthy[one.name] for one in kept if one.name in found.unhealthy)
         kept = [one for one in kept if one.name not in found.unhealthy]

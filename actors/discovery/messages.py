@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from actors.discovery.found import EVERYONE as EVERYONE
-from actors.discovery.found import Found as Found
+from actors.discovery.found import Offers as Offers
 from actors.providers.provider import ProviderFilter
 from runtime import Request
 
 
-class Discover(Request[Found], frozen=True, kw_only=True):
+class Discover(Request[Offers], frozen=True, kw_only=True):
     """Ask who offers a service; refused with `NoProvider` where nobody who passes the filter does.
 
     With `healthy_only` those who are to stand back are dropped, but not in a panic.

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
     from actors.limits.reported import HeardLimit
 
-Outcome: TypeAlias = Literal["not_started", "unknown", "done"]
+CallOutcome: TypeAlias = Literal["not_started", "unknown", "done"]
 """What is known of the call: it never took effect, nobody knows, or the provider answered it."""
 Charged: TypeAlias = Literal["no", "held", "yes"]
 """What is known of the money: not spent, spent perhaps (keep the reservation), or spent."""
-OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+OUTCOMES: tuple[CallOutcome, ...] = get_args(CallOutcome)
 CHARGES: tuple[Charged, ...] = get_args(Charged)
 MAX_WAIT = 365 * 86_400.0
 """Seconds of a `retry_after` that are believed at most."""
@@ -55,7 +55,7 @@ class CallFailed(Refusal):
     """
 
     key: str | None = None
-    outcome: Outcome = "unknown"
+    outcome: CallOutcome = "unknown"
     charged: Charged = "no"
     wire_calls: int = 1
     limits: tuple[HeardLimit, ...] = ()
@@ -70,7 +70,7 @@ class CallFailed(Refusal):
         message: str,
         *,
         provider: str | None = None,
-        outcome: Outcome | None = None,
+        outcome: CallOutcome | None = None,
         charged: Charged | None = None,
         retry_after: float | None = None,
         status: int | None = None,
@@ -109,7 +109,7 @@ def _revive(kind: type[CallFailed], args: tuple[Any, ...]) -> CallFailed:
 class NotAdmitted(CallFailed):
     """The call never ran and cost nothing: it is safe to send it elsewhere."""
 
-    outcome: Outcome = "not_started"
+    outcome: CallOutcome = "not_started"
     wire_calls: int = 0
     retryable: ClassVar[bool] = True
 
@@ -154,7 +154,7 @@ class BudgetExceeded(NotAdmitted):
     retryable: ClassVar[bool] = False
 
     def __init__(
-        self, *, needed: Micros, available: Micros, cap: str, provider: str | None = None, may_come: bool = False
+        self, *, needed: Micros, available: Micros, cap: str, provider: str | None = None, may_free_up: bool = False
     ) -> None:
         super().__init__(
             f"the call needs ${usd(needed)} but ${usd(available)} of the {cap} budget is left; "
@@ -164,7 +164,7 @@ class BudgetExceeded(NotAdmitted):
         self.needed = needed
         self.available = available
         self.cap = cap
-        self.may_come = may_come
+        self.may_free_up = may_free_up
         """Whether calls under way may give back enough of it."""
 
 
@@ -235,20 +235,20 @@ class Transient(CallFailed):
 class Throttled(CallFailed):
     """The provider is well but asks us to slow down (429); wait `retry_after` seconds if it is given."""
 
-    outcome: Outcome = "not_started"
+    outcome: CallOutcome = "not_started"
     retryable: ClassVar[bool] = True
 
 
 class QuotaExhausted(CallFailed):
     """The provider will not serve until somebody pays (402, insufficient_quota): reroute, do not retry."""
 
-    outcome: Outcome = "not_started"
+    outcome: CallOutcome = "not_started"
 
 
 class Permanent(CallFailed):
     """The caller's mistake (400, 401, 403, 404, 422): nothing but another request helps."""
 
-    outcome: Outcome = "done"
+    outcome: CallOutcome = "done"
 
 
 class Unclassified(CallFailed):
@@ -267,7 +267,7 @@ class OutcomeUnknown(CallFailed):
 class NoProvider(CallFailed):
     """Nobody offers the service, or the filter dropped everybody who does; `dropped` counts the reasons."""
 
-    outcome: Outcome = "not_started"
+    outcome: CallOutcome = "not_started"
 
     def __init__(self, service: str, *, offered: int, dropped: Mapping[str, int] | None = None) -> None:
         self.service = service

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
-from actors.ledger.waiters import Waiter  # noqa: TC001 - msgspec resolves the annotations below.
+from actors.ledger.waiters import ReserveWaiter  # noqa: TC001 - msgspec resolves the annotations below.
 from actors.money import to_micros
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ TIME_TO_END = 1.0
 class Question(msgspec.Struct):
     """Somebody is being asked; for whose sake, and the task that does it."""
 
-    waiter: Waiter
+    waiter: ReserveWaiter
     task: asyncio.Task[Amount | None]
 
 
@@ -43,7 +43,7 @@ class Questions:
         ask: OnExhausted | None,
         *,
         timeout: float,
-        answered: Callable[[str, Micros | None, Waiter], None],
+        answered: Callable[[str, Micros | None, ReserveWaiter], None],
         failed: Callable[[str, BaseException], None],
     ) -> None:
         self._ask = ask
@@ -57,7 +57,7 @@ class Questions:
         """Tell whether somebody is being asked for an account."""
         return account in self._under_way
 
-    def may_answer(self, waiter: Waiter, statement: Statement, needed: Micros) -> bool:
+    def may_answer(self, waiter: ReserveWaiter, statement: Statement, needed: Micros) -> bool:
         """Tell whether there is an answer to wait for, which is asked for here unless somebody does already."""
         account, ask = statement.name, self._ask
         if ask is None or account in self._said_no or account in waiter.asked:

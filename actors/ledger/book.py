@@ -27,23 +27,23 @@ if TYPE_CHECKING:
     from actors.errors.families import Charged
     from actors.ledger.entries import Booked
     from actors.ledger.messages import Intent, Reservation, Reserve
-    from actors.ledger.page import Page
-    from actors.ledger.postings import Record
+    from actors.ledger.page import AccountState
+    from actors.ledger.postings import KeyRecord
 
 REQUEST = "request"
 """What a request's own budget is called where it refuses."""
 
 
-class Short(msgspec.Struct, frozen=True):
+class InsufficientFunds(msgspec.Struct, frozen=True):
     """An account has too little: `available` where `needed` is wanted; None is the request's own budget.
 
-    It `may_come` if there are calls under way that might give back enough.
+    It `may_free_up` if there are calls under way that might give back enough.
     """
 
     account: str | None
     needed: Micros
     available: Micros
-    may_come: bool
+    may_free_up: bool
     provider: str
 
     def refusal(self) -> BudgetExceeded:
@@ -53,7 +53,7 @@ class Short(msgspec.Struct, frozen=True):
             available=self.available,
             cap=self.account or REQUEST,
             provider=self.provider,
-            may_come=self.may_come,
+            may_free_up=self.may_free_up,
         )
 
 
@@ -80,7 +80,7 @@ class Book(Postings):
             raise Permanent(f"account {name!r} {what} first, or take another name")
         return self._done(AccountOpened(account=name, cap=cap, at=at))
 
-    def close(self, name: str, *, at: float) -> tuple[Page, AccountClosed]:
+    def close(self, name: str, *, at: float) -> tuple[AccountState, AccountClosed]:
         """Let nobody draw on an account any more, and return its page, whose money may still have to go its way."""
         page = self._open_page(name)
         return page, self._done(AccountClosed(account=name, at=at))
@@ -92,7 +92,7 @@ class Book(Postings):
 
     # Reservations.
 
-    def reserve(self, wish: Reserve, *, at: float) -> MoneyReserved | Short:
+    def reserve(self, wish: Reserve, *, at: float) -> MoneyReserved | InsufficientFunds:
         """Reserve in every account, or nothing in any; raises what says `Reserve`, but returns what is short.
 
         A call that repeats one whose outcome is unknown takes on its reservation, which stays in the accounts where it
@@ -100,7 +100,7 @@ class Book(Postings):
         """
         key, amount, accounts = wish.key, wish.amount, wish.accounts
         pages = self._combinations.get(accounts) or self._combine(accounts)
-        record: Record | None = None
+        record: KeyRecord | None = None
         used = 0
         if key in self._by_key or key in self._paid:
             record = self._repeated(key, wish.provider, wish.intent)
@@ -110,7 +110,7 @@ class Book(Postings):
             number, accounts, pages, from_held = record.number, record.accounts, record.pages, record.amount
             more = max(0, amount - from_held)
         if wish.budget is not None and used + more > wish.budget:
-            return Short(None, more, max(0, wish.budget - used), False, wish.provider)  # noqa: FBT003
+            return InsufficientFunds(None, more, max(0, wish.budget - used), False, wish.provider)  # noqa: FBT003
         if more or record is None:  # What is held already is owed, whatever the caps say.
             for page in pages:
                 if page.used + more > page.limit:
@@ -199,7 +199,7 @@ class Book(Postings):
             raise Permanent(f"reservation {number} {what}; ask GetHeld which are held")
         return self._settle(record, cost, at) if charged == "yes" else self._release(record, at)
 
-    def _has_another(self, record: Record) -> bool:
+    def _has_another(self, record: KeyRecord) -> bool:
         """Tell whether the provider of a released reservation was paid, or may be, for another call under its key."""
         paid = self._paid.get(record.key)
         others = self._by_key.get(record.key, ())
@@ -232,7 +232,7 @@ class Book(Postings):
 
     # Entries.
 
-    def _settle(self, record: Record, cost: Micros | None, at: float) -> MoneySettled:
+    def _settle(self, record: KeyRecord, cost: Micros | None, at: float) -> MoneySettled:
         amount = record.amount
         if cost is None:
             cost = amount
@@ -250,7 +250,7 @@ class Book(Postings):
         self._post_settled(record, entry)
         return entry
 
-    def _release(self, record: Record, at: float, *, is_told: bool = True) -> MoneyReleased:
+    def _release(self, record: KeyRecord, at: float, *, is_told: bool = True) -> MoneyReleased:
         entry = MoneyReleased(
             reservation=record.number,
             key=record.key,
@@ -264,7 +264,7 @@ class Book(Postings):
         return entry
 
     def _hold(
-        self, record: Record, at: float, *, keep: Micros | None = None, is_told: bool = True
+        self, record: KeyRecord, at: float, *, keep: Micros | None = None, is_told: bool = True
     ) -> MoneyHeld | MoneyReleased:
         """Hold a reservation, or so much of it as to `keep`."""
         if record.amount == 0:
@@ -284,7 +284,7 @@ class Book(Postings):
         self._post_held(record, entry)
         return entry
 
-    def _repeated(self, key: str, provider: str, intent: Intent) -> Record | None:
+    def _repeated(self, key: str, provider: str, intent: Intent) -> KeyRecord | None:
         """Return the held reservation that a call under a known key takes on, if any; raise where it must not be."""
         if intent == "again":
             return None
@@ -295,7 +295,7 @@ class Book(Postings):
         paid = self._paid.get(key)
         if paid is not None:
             raise AlreadyPaid(key, paid=paid[0], paid_to=paid[1])
-        found: Record | None = None
+        found: KeyRecord | None = None
         for other in self._by_key.get(key, ()):
             if found is None and intent == "repeat" and other.is_held and other.provider == provider:
                 found = other
@@ -305,7 +305,7 @@ class Book(Postings):
             )
         return found
 
-    def _answer_for(self, record: Record, holder: Any) -> None:
+    def _answer_for(self, record: KeyRecord, holder: Any) -> None:
         self._leave_holder(record)
         record.holder = holder
         theirs = self.holders.get(holder)
@@ -318,8 +318,8 @@ class Book(Postings):
         return f"<Book {len(self._pages)} accounts, {len(self._records) - held} reservations open, {held} held>"
 
 
-def _short(pages: tuple[Page, ...], amount: Micros, provider: str) -> Short:
+def _short(pages: tuple[AccountState, ...], amount: Micros, provider: str) -> InsufficientFunds:
     """Name the account that refuses: rather one in which no call under way can make room."""
     short = [page for page in pages if page.used + amount > page.limit]
     page = next((one for one in short if not one.may_allow_later(amount)), short[0])
-    return Short(page.name, amount, page.available, page.may_allow_later(amount), provider)
+    return InsufficientFunds(page.name, amount, page.available, page.may_allow_later(amount), provider)

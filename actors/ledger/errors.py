@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from actors.errors.families import Charged, NotAdmitted, Outcome, Permanent
+from actors.errors.families import CallOutcome, Charged, NotAdmitted, Permanent
 from actors.money import Micros, usd
 
 
@@ -27,7 +27,7 @@ class StillUnsettled(Permanent):
     `reservation` is its number, `at_provider` who was called, and `amount` the micro-units that are kept for it.
     """
 
-    outcome: Outcome = "unknown"
+    outcome: CallOutcome = "unknown"
     charged: Charged = "held"
 
     def __init__(self, key: str, *, reservation: int, at_provider: str, amount: Micros, is_held: bool) -> None:

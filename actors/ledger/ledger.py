@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from actors.errors.families import BudgetExceeded, CallFailed, Permanent
 from actors.events import AlertCleared, AlertRaised, Overcharged
 from actors.ledger.approvals import Questions
-from actors.ledger.book import Book, Short
+from actors.ledger.book import Book, InsufficientFunds
 from actors.ledger.commits import Writer, recover
 from actors.ledger.config import DEFAULT_CONFIG, LedgerConfig
 from actors.ledger.entries import MoneyReleased, MoneyReserved, MoneySettled
@@ -34,7 +34,7 @@ from actors.ledger.messages import (
     SetCap,
     Unsettled,
 )
-from actors.ledger.waiters import LedgerLines, Waiter
+from actors.ledger.waiters import ReserveQueues, ReserveWaiter
 from actors.money import to_micros
 from actors.validation import check_text
 from runtime import Actor, ActorRef, ActorRestarted, MailboxFull, Message, Request, Terminated, handles
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from actors.ledger.account import Account
     from actors.ledger.approvals import OnExhausted
     from actors.ledger.entries import Booked, Entry
-    from actors.ledger.page import Page, Statement
+    from actors.ledger.page import AccountState, Statement
     from actors.money import Amount, Micros
 
 T = TypeVar("T")
@@ -116,13 +116,13 @@ class Ledger(
         self.writer: Writer | None = None
         self.book = book or Book(alert_percent=config.alert_percent, max_paid_keys=config.max_paid_keys)
         self.is_shared = book is not None
-        self.lines = LedgerLines()
+        self.lines = ReserveQueues()
         self.questions = Questions(
             on_exhausted, timeout=config.question_timeout, answered=self._answered, failed=self._not_answered
         )
         self.recovered: set[str] = set()
         """The accounts of an earlier run that nobody has opened in this one."""
-        self.closing: dict[Page, asyncio.Future[Account]] = {}
+        self.closing: dict[AccountState, asyncio.Future[Account]] = {}
         self.alerted_at: dict[str, float] = {}
         self.watched: set[Any] = set()
         self.named = 0
@@ -271,7 +271,7 @@ class Ledger(
             return answer
         return self.writer.once_written(answer)
 
-    def _given(self, entry: MoneyReserved, wish: Reserve, waiter: Waiter | None = None) -> Any:
+    def _given(self, entry: MoneyReserved, wish: Reserve, waiter: ReserveWaiter | None = None) -> Any:
         """Return the answer to a reservation that was made, or what will be it once it is written."""
         if wish.holder is not None and wish.holder not in self.watched:
             self._watch(wish.holder)
@@ -371,7 +371,7 @@ class Ledger(
         self.questions.forget_no(name)
         self._serve(name)
 
-    def _close(self, name: str) -> Page:
+    def _close(self, name: str) -> AccountState:
         page, entry = self.book.close(name, at=time.time())
         self._enter(entry)
         self.recovered.discard(name)
@@ -411,16 +411,16 @@ class Ledger(
         """Stand behind those who wait for an account already: what it has, or gets, is theirs first."""
         self.book.refuse_repetition(wish)
         if len(self.lines) >= self.config.max_waiting or not (wish.wait or self.questions.is_pending(account)):
-            raise BudgetExceeded(needed=wish.amount, available=0, cap=account, provider=wish.provider, may_come=True)
+            raise BudgetExceeded(needed=wish.amount, available=0, cap=account, provider=wish.provider, may_free_up=True)
         return self._line_up(self.lines.new_waiter(wish), account)
 
-    def _line_up(self, waiter: Waiter, account: str) -> Waiter:
+    def _line_up(self, waiter: ReserveWaiter, account: str) -> ReserveWaiter:
         self.lines.stand(waiter, account)
         waiter.add_done_callback(self._left)
         return waiter
 
     def _left(self, waiter: asyncio.Future[Reservation]) -> None:
-        if isinstance(waiter, Waiter) and (account := waiter.account) is not None:
+        if isinstance(waiter, ReserveWaiter) and (account := waiter.account) is not None:
             self.lines.leave(waiter)
             self._serve(account)  # The next may want less.
 
@@ -449,20 +449,20 @@ class Ledger(
             else:
                 lines.stand(waiter, made.account or "")
 
-    def _refuse(self, waiter: Waiter, refusal: CallFailed) -> None:
+    def _refuse(self, waiter: ReserveWaiter, refusal: CallFailed) -> None:
         self.lines.leave(waiter)
         waiter.set_exception(refusal)
 
-    def _may_wait(self, waiter: Waiter, short: Short) -> bool:
+    def _may_wait(self, waiter: ReserveWaiter, short: InsufficientFunds) -> bool:
         """Tell whether there is something to wait for: calls under way, or an answer, which is asked for here."""
         account = short.account
         if account is None:
             return False
-        if short.may_come and waiter.wish.wait:
+        if short.may_free_up and waiter.wish.wait:
             return True
         return self.questions.may_answer(waiter, self.book.statement(account), short.needed)
 
-    def _answered(self, account: str, cap: Micros | None, asker: Waiter) -> None:
+    def _answered(self, account: str, cap: Micros | None, asker: ReserveWaiter) -> None:
         """Raise the cap, or refuse those who have only waited to be told."""
         asker.asked += (account,)
         statement = self.book.statement(account)

@@ -43,7 +43,7 @@ class Statement(Account, frozen=True, kw_only=True):
             yield f"a figure of account {self.name!r} is below zero: {self!r}"
 
 
-class Page:
+class AccountState:
     """One account, as it is kept."""
 
     __slots__ = (

@@ -14,7 +14,7 @@ import msgspec
 from actors.errors.families import Permanent
 from actors.ledger.entries import AccountOpened, CapChanged, MoneyHeld, MoneyReleased, MoneyReserved, MoneySettled
 from actors.ledger.messages import Reservation, Unsettled
-from actors.ledger.page import Page
+from actors.ledger.page import AccountState
 from actors.money import Micros  # noqa: TC001 - msgspec resolves the annotations below.
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ MAX_COMBINATIONS = 10_000
 """The sets of accounts that are drawn on together, and are looked up once."""
 
 
-class Record(msgspec.Struct, eq=False, gc=False):
+class KeyRecord(msgspec.Struct, eq=False, gc=False):
     """One reservation, as long as it may still be booked."""
 
     number: int
@@ -38,7 +38,7 @@ class Record(msgspec.Struct, eq=False, gc=False):
     provider: str
     amount: Micros
     accounts: tuple[str, ...]
-    pages: tuple[Page, ...]
+    pages: tuple[AccountState, ...]
     since: float
     attempt: int = 1
     is_held: bool = False
@@ -64,19 +64,19 @@ class Postings:
         self.first = self.next = first
         self.alert_percent = alert_percent
         self.max_paid_keys = max_paid_keys
-        self.total = Page(TOTAL, None)
+        self.total = AccountState(TOTAL, None)
         """The other side of every entry: it draws on each reservation once."""
-        self.holders: dict[Any, dict[int, Record]] = {}
+        self.holders: dict[Any, dict[int, KeyRecord]] = {}
         """The reservations of calls under way, by the actor that answers for them."""
-        self.crossed: list[Page] = []
+        self.crossed: list[AccountState] = []
         """The accounts that have crossed their alert, until somebody takes note and clears the list."""
         self.has_forgotten_keys = False
-        self._pages: dict[str, Page] = {}
-        self._records: dict[int, Record] = {}
-        self._released: OrderedDict[int, Record] = OrderedDict()
-        self._by_key: dict[str, list[Record]] = {}
+        self._pages: dict[str, AccountState] = {}
+        self._records: dict[int, KeyRecord] = {}
+        self._released: OrderedDict[int, KeyRecord] = OrderedDict()
+        self._by_key: dict[str, list[KeyRecord]] = {}
         self._paid: OrderedDict[str, tuple[Micros, str]] = OrderedDict()
-        self._combinations: dict[tuple[str, ...], tuple[Page, ...]] = {}
+        self._combinations: dict[tuple[str, ...], tuple[AccountState, ...]] = {}
 
     def number_from(self, first: int) -> None:
         """Let the first reservation have this number, before there is one."""
@@ -93,7 +93,7 @@ class Postings:
         """Tell whether a name is in use: by an open account, or a closed one in which money is left."""
         return name in self._pages
 
-    def draining(self, name: str) -> Page | None:
+    def draining(self, name: str) -> AccountState | None:
         """Return the page of an account that was closed while calls draw on it, and still do."""
         page = self._pages.get(name)
         return page if page is not None and page.is_closed and page.open else None
@@ -109,7 +109,7 @@ class Postings:
             raise Permanent(f"there is no account {name!r}, nor a closed one in which money is left")
         return page.statement()
 
-    def take_crossed(self) -> list[Page]:
+    def take_crossed(self) -> list[AccountState]:
         """Return the accounts that have crossed their alert, one way or the other, since this was last asked."""
         crossed, self.crossed = self.crossed, []
         return crossed
@@ -210,7 +210,7 @@ class Postings:
         else:
             self._post_reserved(entry, self._combine(entry.accounts))
 
-    def _known(self, entry: Booked) -> Record:
+    def _known(self, entry: Booked) -> KeyRecord:
         record = self._records.get(entry.reservation) or self._released.get(entry.reservation)
         if record is None:
             raise ValueError(f"it books what was never reserved: {entry}")
@@ -222,7 +222,7 @@ class Postings:
         self._combinations.clear()
         match entry:
             case AccountOpened():
-                self._pages[name] = Page(name, entry.cap, alert_percent=self.alert_percent)
+                self._pages[name] = AccountState(name, entry.cap, alert_percent=self.alert_percent)
             case CapChanged():
                 page = self._pages[name]
                 page.set_cap(entry.cap, alert_percent=self.alert_percent)
@@ -232,7 +232,7 @@ class Postings:
                 self._forget(self._pages[name])
         return entry
 
-    def _post_reserved(self, entry: MoneyReserved, pages: tuple[Page, ...]) -> Record:
+    def _post_reserved(self, entry: MoneyReserved, pages: tuple[AccountState, ...]) -> KeyRecord:
         amount, from_held, number = entry.amount, entry.from_held, entry.reservation
         if from_held:
             record = self._records[number]
@@ -242,7 +242,7 @@ class Postings:
             record.was_held = from_held
             record.since = entry.at
         else:
-            record = self._records[number] = Record(
+            record = self._records[number] = KeyRecord(
                 number, entry.key, entry.provider, amount, entry.accounts, pages, entry.at
             )
             others = self._by_key.get(entry.key)
@@ -263,7 +263,7 @@ class Postings:
                 self._watch(page)
         return record
 
-    def _post_settled(self, record: Record, entry: MoneySettled) -> None:
+    def _post_settled(self, record: KeyRecord, entry: MoneySettled) -> None:
         cost = entry.cost
         if entry.is_late:
             self._revive(record)
@@ -272,14 +272,14 @@ class Postings:
             before = self._paid.pop(record.key, None)
             self.remember_paid(record.key, cost if before is None else cost + before[0], record.provider)
 
-    def _post_released(self, record: Record, entry: MoneyReleased) -> None:
+    def _post_released(self, record: KeyRecord, entry: MoneyReleased) -> None:
         self._end(record, 0, entry.released, 0)
         record.is_told = entry.is_told
         self._released[record.number] = record
         if len(self._released) > MAX_RELEASED:
             self._released.popitem(last=False)
 
-    def _post_held(self, record: Record, entry: MoneyHeld) -> None:
+    def _post_held(self, record: KeyRecord, entry: MoneyHeld) -> None:
         if record.number in self._released:
             self._revive(record)
         self._leave_holder(record)
@@ -303,7 +303,7 @@ class Postings:
         if entry.is_told:
             record.was_held = 0
 
-    def _end(self, record: Record, cost: Micros, released: Micros, overcharged: Micros) -> None:
+    def _end(self, record: KeyRecord, cost: Micros, released: Micros, overcharged: Micros) -> None:
         """Let a reservation be no more, and its money go its way."""
         amount, is_held, beyond = record.amount, record.is_held, overcharged - released
         del self._records[record.number]
@@ -332,7 +332,7 @@ class Postings:
             if page.is_closed:
                 self._forget(page)
 
-    def _revive(self, record: Record) -> None:
+    def _revive(self, record: KeyRecord) -> None:
         """Take back what was released, whatever the caps say: the call it was for may have been charged after all."""
         del self._released[record.number]
         self._records[record.number] = record
@@ -346,30 +346,30 @@ class Postings:
             page.beyond += record.amount
             page.open += 1
 
-    def _leave_holder(self, record: Record) -> None:
+    def _leave_holder(self, record: KeyRecord) -> None:
         theirs = self.holders.get(record.holder)
         if theirs is not None:
             theirs.pop(record.number, None)
         record.holder = None
 
-    def _watch(self, page: Page) -> None:
+    def _watch(self, page: AccountState) -> None:
         """Take note where so much of a cap as calls for an alert has come to be used, or has ceased to be."""
         if (page.used >= page.alert_at) is not page.is_alerted:
             page.is_alerted = not page.is_alerted
             self.crossed.append(page)
 
-    def _forget(self, page: Page) -> None:
+    def _forget(self, page: AccountState) -> None:
         """Forget a closed account once no money is left in it."""
         if page.open == page.on_hold == 0 and self._pages.get(page.name) is page:
             del self._pages[page.name]
 
-    def _open_page(self, name: str) -> Page:
+    def _open_page(self, name: str) -> AccountState:
         page = self._pages.get(name)
         if page is None or page.is_closed:
             raise Permanent(f"there is no open account {name!r}; open it first")
         return page
 
-    def _combine(self, accounts: tuple[str, ...]) -> tuple[Page, ...]:
+    def _combine(self, accounts: tuple[str, ...]) -> tuple[AccountState, ...]:
         """Return the pages of accounts that are drawn on together, and that of all."""
         pages = tuple(self._open_page(name) for name in accounts)
         if len(set(accounts)) != len(accounts):

@@ -22,7 +22,7 @@ MIN_SWEPT = 64
 """Places that were left, and are not worth a sweep."""
 
 
-class Waiter(asyncio.Future[Reservation]):
+class ReserveWaiter(asyncio.Future[Reservation]):
     """The answer to one `Reserve` that waits; it stands in the line of one account at a time, with one number."""
 
     __slots__ = ("account", "asked", "number", "wish")
@@ -34,27 +34,27 @@ class Waiter(asyncio.Future[Reservation]):
     """The accounts of which somebody was asked for its sake, and has answered."""
 
 
-class Line:
+class AccountQueue:
     """Those who wait for one account; the smallest number is first."""
 
     __slots__ = ("numbers", "waiters")
 
     def __init__(self) -> None:
-        self.waiters: dict[int, Waiter] = {}
+        self.waiters: dict[int, ReserveWaiter] = {}
         self.numbers: list[int] = []
 
-    def add(self, waiter: Waiter) -> None:
+    def add(self, waiter: ReserveWaiter) -> None:
         """Let somebody stand at the place of its number."""
         self.waiters[waiter.number] = waiter
         heapq.heappush(self.numbers, waiter.number)
 
-    def remove(self, waiter: Waiter) -> None:
+    def remove(self, waiter: ReserveWaiter) -> None:
         """Let somebody go."""
         self.waiters.pop(waiter.number, None)
         if len(self.numbers) > 2 * len(self.waiters) + MIN_SWEPT:
             self.numbers = sorted(self.waiters)  # A sorted list is a heap.
 
-    def first(self) -> Waiter | None:
+    def first(self) -> ReserveWaiter | None:
         """Return whose turn it is; whoever has given up a moment ago, and has not been told of yet, is passed over."""
         while self.numbers:
             waiter = self.waiters.get(self.numbers[0])
@@ -64,27 +64,27 @@ class Line:
         return None
 
 
-class LedgerLines:
+class ReserveQueues:
     """The lines of one ledger."""
 
     def __init__(self) -> None:
-        self._lines: dict[str, Line] = {}
+        self._lines: dict[str, AccountQueue] = {}
         self._came = 0
 
-    def new_waiter(self, wish: Reserve) -> Waiter:
+    def new_waiter(self, wish: Reserve) -> ReserveWaiter:
         """Make a place for somebody who comes now."""
-        waiter = Waiter(loop=asyncio.get_running_loop())
+        waiter = ReserveWaiter(loop=asyncio.get_running_loop())
         self._came += 1
         waiter.wish, waiter.number, waiter.account, waiter.asked = wish, self._came, None, ()
         return waiter
 
-    def stand(self, waiter: Waiter, account: str) -> None:
+    def stand(self, waiter: ReserveWaiter, account: str) -> None:
         """Let somebody wait for an account, and for no other any more."""
         self.leave(waiter)
         waiter.account = account
-        self._lines.setdefault(account, Line()).add(waiter)
+        self._lines.setdefault(account, AccountQueue()).add(waiter)
 
-    def leave(self, waiter: Waiter) -> None:
+    def leave(self, waiter: ReserveWaiter) -> None:
         """Let somebody wait no more."""
         line = self._lines.get(waiter.account) if waiter.account is not None else None
         if line is not None:
@@ -93,7 +93,7 @@ class LedgerLines:
                 del self._lines[waiter.account or ""]
         waiter.account = None
 
-    def first(self, account: str) -> Waiter | None:
+    def first(self, account: str) -> ReserveWaiter | None:
         """Return whose turn it is at an account."""
         line = self._lines.get(account)
         if line is None:
@@ -111,7 +111,7 @@ class LedgerLines:
                 return account
         return None
 
-    def waiting_for(self, account: str) -> list[Waiter]:
+    def waiting_for(self, account: str) -> list[ReserveWaiter]:
         """Return those who wait for an account, in order."""
         line = self._lines.get(account)
         return [] if line is None else [line.waiters[number] for number in sorted(line.waiters)]

@@ -37,7 +37,7 @@ from runtime import Actor, Message, Request, handles
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from actors.monitor.tallies import Book
+    from actors.monitor.tallies import TallyBook
     from runtime import Event, Subscription
 
 OBSERVED = (
@@ -98,7 +98,7 @@ class Memory:
     """
 
     def __init__(self) -> None:
-        self.book: Book | None = None
+        self.book: TallyBook | None = None
         """Begun by the first instance, by its configuration."""
         self.alerts = Alerts()
         self.pending: deque[Event] = deque()

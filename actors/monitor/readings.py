@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from actors.monitor.rules import BudgetRule, CircuitOpenRule, Reading, Rule, SuccessRateRule
-from actors.monitor.tallies import Book, Tally
+from actors.monitor.tallies import Tally, TallyBook
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -14,11 +14,11 @@ ALL = "all"
 """The subject of rules that tell nobody apart."""
 
 
-def book_of(rules: Sequence[Rule], *, start: float, recent: float, max_subjects: int) -> Book:
+def book_of(rules: Sequence[Rule], *, start: float, recent: float, max_subjects: int) -> TallyBook:
     """Return an empty book that has the windows and accounts which the rules need."""
     windows = [getattr(rule, "window", None) for rule in rules]
     accounts = [rule.account for rule in rules if isinstance(rule, BudgetRule) and rule.account is not None]
-    return Book(
+    return TallyBook(
         start=start,
         recent=recent,
         windows=[length for length in windows if length is not None],
@@ -27,7 +27,7 @@ def book_of(rules: Sequence[Rule], *, start: float, recent: float, max_subjects:
     )
 
 
-def readings_of(book: Book, rule: Rule, *, now: float) -> Iterator[Reading]:
+def readings_of(book: TallyBook, rule: Rule, *, now: float) -> Iterator[Reading]:
     """Yield what a rule finds in the book, for each of its subjects; nothing for breakers, which are no sums."""
     if isinstance(rule, CircuitOpenRule):
         return

@@ -113,7 +113,7 @@ class Tallies(dict[str, Tally]):
         return tally
 
 
-class Book:
+class TallyBook:
     """All tallies: what `record` was given, in total and by provider, service and account.
 
     Accounts are counted where they are named in `accounts`, for an application may open any number of them; of

@@ -22,7 +22,7 @@ from actors.policies.bulkhead import Bulkhead
 from actors.policies.hedge import Hedge
 from actors.policies.limiter import Limiter
 from actors.policies.retry import Retry, RetryBudget
-from actors.policies.timeout import CallTimedOut, Cuts
+from actors.policies.timeout import CallTimedOut, DeadlineTimers
 from runtime.deadline import current_deadline, earlier
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Policy:
         self._deposited = 0
         self._is_retryable = is_retryable
         self._rng = rng or random.Random()
-        self._cuts = Cuts()
+        self._cuts = DeadlineTimers()
         if bulkhead is not None and breaker is not None:
             bulkhead.ease_by(breaker.share)
 

@@ -20,7 +20,7 @@ from runtime.deadline import current_deadline, earlier
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from actors.errors.families import Charged, Outcome
+    from actors.errors.families import CallOutcome, Charged
 
 T = TypeVar("T")
 Jitter: TypeAlias = Literal["full", "equal", "proportional", "decorrelated", "none"]
@@ -97,7 +97,7 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
 class ResultRejected(Transient):
     """A call succeeded, but its `result` was refused each time; what it cost may have been paid."""
 
-    outcome: Outcome = "done"
+    outcome: CallOutcome = "done"
     charged: Charged = "held"
 
     def __init__(self, result: object) -> None:

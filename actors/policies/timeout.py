@@ -23,7 +23,7 @@ class CallTimedOut(TimeoutError):
         return type(self), (self.after,)
 
 
-class Cut:
+class DeadlineTimer:
     """The end of one attempt, watched with all others by one timer; it cancels the task that makes the attempt.
 
     It does what `asyncio.timeout_at` does, for a tenth of the price.
@@ -53,20 +53,20 @@ class Cut:
         return self._struck and self._task.uncancel() <= self._cancelling
 
 
-class Cuts:
+class DeadlineTimers:
     """Makes the timeouts of many calls, which one timer of their loop watches."""
 
     def __init__(self) -> None:
         self._watch: DeadlineWatch | None = None
 
-    def at(self, deadline: float, loop: asyncio.AbstractEventLoop) -> Cut | None:
+    def at(self, deadline: float, loop: asyncio.AbstractEventLoop) -> DeadlineTimer | None:
         """Cut the running task off at `deadline`, in the time of `loop`, which runs; None for one that never comes."""
         if deadline == math.inf:
             return None
         watch = self._watch
         if watch is None or watch.loop is not loop:
             watch = self._watch = DeadlineWatch(loop)
-        return Cut(watch, loop, deadline)
+        return DeadlineTimer(watch, loop, deadline)
 
     def close(self) -> None:
         """Drop the timer, which otherwise goes off once more after the last call; calls under way keep theirs."""

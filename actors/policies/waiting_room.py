@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Waiter(Generic[T]):
+class RoomWaiter(Generic[T]):
     """One who waits: for `future`, which becomes what it waited for, or None when its deadline has passed."""
 
     __slots__ = ("deadline", "future", "timer")
@@ -42,7 +42,7 @@ class WaitingRoom(Generic[T]):
         self._left = left
         # A dictionary, because it keeps the order of arrival and lets anybody leave from the middle; and this one finds
         # its first at once also after many have left.
-        self.line: OrderedDict[Waiter[T], None] = OrderedDict()
+        self.line: OrderedDict[RoomWaiter[T], None] = OrderedDict()
         """Who waits; to be looked at only."""
         self._first_expiry = math.inf
         """Nobody's deadline is earlier, so that whoever comes to a full room rarely has to look at each."""
@@ -58,7 +58,7 @@ class WaitingRoom(Generic[T]):
     async def wait(self, deadline: float) -> T | None:
         """Wait in line until served, or until `deadline` in loop time (infinity: for ever), and then return None."""
         loop = asyncio.get_running_loop()
-        waiter = Waiter[T](loop.create_future(), deadline)
+        waiter = RoomWaiter[T](loop.create_future(), deadline)
         if deadline != math.inf:
             waiter.timer = loop.call_at(deadline, self._expire, waiter)
             self._first_expiry = min(self._first_expiry, deadline)
@@ -90,12 +90,12 @@ class WaitingRoom(Generic[T]):
             del self.line[waiter]
         return False
 
-    def _expire(self, waiter: Waiter[T]) -> None:
+    def _expire(self, waiter: RoomWaiter[T]) -> None:
         if not waiter.future.done():
             waiter.future.set_result(None)
         self._remove(waiter)
 
-    def _remove(self, waiter: Waiter[T]) -> None:
+    def _remove(self, waiter: RoomWaiter[T]) -> None:
         if waiter in self.line:
             was_first = next(iter(self.line)) is waiter
             del self.line[waiter]

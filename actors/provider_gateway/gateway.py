@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from actors.errors.classification import classify
 from actors.errors.families import BulkheadFull, CallFailed, Permanent
 from actors.limits.reported import check_told
-from actors.provider_gateway.messages import GRACE, Call, CallOff, CheckHealth, Health, LookUp, PromptCall
+from actors.provider_gateway.messages import TRANSPORT_GRACE, Call, CancelCall, CheckHealth, Health, InlineCall, LookUp
 from actors.transports.reconciliation import Cancels, Finding, LooksUp, is_finding, is_reply
 from runtime import Actor, handles
 from runtime.cancellation import is_being_cancelled
@@ -27,7 +27,7 @@ class TransportBug(ConnectionResetError):
     """A transport raised what it must not; to whoever called it is as if the connection had broken."""
 
 
-class ProviderGateway(Actor[Call | PromptCall | CheckHealth | LookUp | CallOff]):
+class ProviderGateway(Actor[Call | InlineCall | CheckHealth | LookUp | CancelCall]):
     """Makes the calls to one provider, at most `max_concurrency` at the same time.
 
     It decides nothing: no retry, no breaker, no money. An error of a call that is not a `CallFailed` is a bug of the
@@ -82,8 +82,8 @@ class ProviderGateway(Actor[Call | PromptCall | CheckHealth | LookUp | CallOff])
         finally:
             self.under_way -= 1
 
-    @handles(PromptCall, concurrent=MAX_CONCURRENCY, borrows=True)
-    async def make_promptly(self, message: PromptCall) -> ProviderReply:
+    @handles(InlineCall, concurrent=MAX_CONCURRENCY, inline=True)
+    async def call_inline(self, message: InlineCall) -> ProviderReply:
         """Make one call, as `make` does."""
         return await self.make(message)
 
@@ -94,8 +94,8 @@ class ProviderGateway(Actor[Call | PromptCall | CheckHealth | LookUp | CallOff])
             raise Permanent(f"the transport to {self.listing.provider.name!r} cannot look up calls")
         return await self._find(self.transport.look_up(message.call, timeout=message.timeout), message.timeout)
 
-    @handles(CallOff, concurrent=MAX_CONCURRENCY)
-    async def call_off(self, message: CallOff) -> Finding:
+    @handles(CancelCall, concurrent=MAX_CONCURRENCY)
+    async def cancel_call(self, message: CancelCall) -> Finding:
         """Call a call off."""
         if not isinstance(self.transport, Cancels):
             raise Permanent(f"the transport to {self.listing.provider.name!r} cannot call off calls")
@@ -128,7 +128,7 @@ class ProviderGateway(Actor[Call | PromptCall | CheckHealth | LookUp | CallOff])
         problem: str | None = None
         is_its_own = True
         try:
-            async with asyncio.timeout(timeout + GRACE):
+            async with asyncio.timeout(timeout + TRANSPORT_GRACE):
                 await self.transport.check(timeout=timeout)
         except CallFailed as error:
             problem, is_its_own = str(error), error.blames_provider

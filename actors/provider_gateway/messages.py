@@ -8,11 +8,11 @@ from actors.transports.reconciliation import Finding
 from actors.transports.transport import ProviderCall, ProviderReply
 from runtime import Request
 
-GRACE = 0.25
+TRANSPORT_GRACE = 0.25
 """Seconds beyond its own timeout that a transport has to say how a call or a check ended."""
 
 
-class Sending(msgspec.Struct):
+class SentMarker(msgspec.Struct):
     """Whether a call has been handed to its transport: marked by the gateway, read where its answer never came."""
 
     is_sent: bool = False
@@ -22,10 +22,10 @@ class Call(Request[ProviderReply], frozen=True):
     """Make one attempt; refused with a member of `CallFailed`."""
 
     call: ProviderCall
-    sending: Sending = msgspec.field(default_factory=Sending)
+    sending: SentMarker = msgspec.field(default_factory=SentMarker)
 
 
-class PromptCall(Call, frozen=True):
+class InlineCall(Call, frozen=True):
     """Make one attempt by a transport that ends soon after it is cancelled, in the task of whoever asks."""
 
 
@@ -64,7 +64,7 @@ class LookUp(Request[Finding], frozen=True):
     timeout: float
 
 
-class CallOff(Request[Finding], frozen=True):
+class CancelCall(Request[Finding], frozen=True):
     """Call off a call, within `timeout` seconds; for transports that can (`Cancels`)."""
 
     call: ProviderCall

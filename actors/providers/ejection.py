@@ -56,7 +56,7 @@ class EjectionConfig(msgspec.Struct, frozen=True, kw_only=True):
 DEFAULT_EJECTION = EjectionConfig()
 
 
-class Record(msgspec.Struct, frozen=True, gc=False):
+class EjectionRecord(msgspec.Struct, frozen=True, gc=False):
     """The calls of one provider since its last ejection, and what became of it.
 
     `streak` counts the failures in a row, `calls` and `failures` the recent ones. It has been ejected `times` times,
@@ -75,21 +75,21 @@ class Record(msgspec.Struct, frozen=True, gc=False):
         return 1.0 - self.failures / self.calls if self.calls else 1.0
 
 
-NEW = Record()
+NEW = EjectionRecord()
 
 
-def after_call(record: Record, *, failed: bool) -> Record:
+def after_call(record: EjectionRecord, *, failed: bool) -> EjectionRecord:
     """Return the record after a call that the provider is to be praised or blamed for."""
     calls, failures = record.calls + 1, record.failures + failed
     if calls >= MAX_RECENT:
         calls, failures = calls / 2, failures / 2
-    return Record(record.streak + 1 if failed else 0, calls, failures, record.times, record.until)
+    return EjectionRecord(record.streak + 1 if failed else 0, calls, failures, record.times, record.until)
 
 
-def outliers(records: Mapping[str, Record], config: EjectionConfig = DEFAULT_EJECTION) -> list[str]:
+def outliers(records: Mapping[str, EjectionRecord], config: EjectionConfig = DEFAULT_EJECTION) -> list[str]:
     """Return who should be ejected, the worst in front: the longest streak, then the lowest success rate, then by name.
 
-    >>> outliers({"a": Record(streak=5, calls=5, failures=5), "b": Record(calls=5)})
+    >>> outliers({"a": EjectionRecord(streak=5, calls=5, failures=5), "b": EjectionRecord(calls=5)})
     ['a']
     """
     rates = {name: record.success_rate for name, record in records.items() if record.calls >= config.min_calls}
@@ -103,24 +103,24 @@ def outliers(records: Mapping[str, Record], config: EjectionConfig = DEFAULT_EJE
 
 
 def eject(
-    records: Mapping[str, Record],
+    records: Mapping[str, EjectionRecord],
     *,
     now: float,
     isolated: Collection[str] = (),
     config: EjectionConfig = DEFAULT_EJECTION,
-) -> dict[str, Record]:
+) -> dict[str, EjectionRecord]:
     """Return the records of the providers of a service that change because somebody is ejected at `now`.
 
     `records` holds one for each of them. The `isolated` have an open breaker: they are out already, and count as such.
     """
     out = {name for name, record in records.items() if record.until > now} | set(isolated).intersection(records)
     room = min(int(config.max_ejected * len(records)), len(records) - 1) - len(out)
-    changed: dict[str, Record] = {}
+    changed: dict[str, EjectionRecord] = {}
     if room <= 0:
         return changed
     candidates = {name: record for name, record in records.items() if name not in out}
     for name in outliers(candidates, config)[:room]:
         record = records[name]
         times = 1 if now >= record.until + config.max_eject_for else record.times + 1
-        changed[name] = Record(times=times, until=now + min(config.max_eject_for, times * config.eject_for))
+        changed[name] = EjectionRecord(times=times, until=now + min(config.max_eject_for, times * config.eject_for))
     return changed

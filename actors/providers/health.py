@@ -64,7 +64,7 @@ class Assessment(msgspec.Struct, frozen=True, kw_only=True):
     until: float
 
 
-class Seen:
+class ProviderHealth:
     """What is known of one provider; both values are immutable, and replaced."""
 
     __slots__ = ("checked_until", "observed", "problem", "record")
@@ -84,7 +84,7 @@ class ProviderWatch:
         self.config = config or WatchConfig()
         self.changes = 0
         """Grows whenever an assessment made before may be wrong."""
-        self._seen: dict[str, Seen] = {}
+        self._seen: dict[str, ProviderHealth] = {}
         self._isolated_until: dict[str, float] = {}
         """By name, also of those not listed yet: the breaker is open until then, or until it closes."""
 
@@ -99,7 +99,7 @@ class ProviderWatch:
 
     def keep(self, names: Iterable[str]) -> None:
         """Watch these providers, and forget the others."""
-        self._seen = {name: self._seen.get(name) or Seen() for name in names}
+        self._seen = {name: self._seen.get(name) or ProviderHealth() for name in names}
         self.changes += 1
 
     def call_ended(self, event: CallEnded, now: float) -> None:
@@ -131,7 +131,7 @@ class ProviderWatch:
         seen = self._seen.get(event.provider)
         if seen is not None:
             # Its failures so far are answered for, and must not eject it when it is due for its probe.
-            seen.record = ejection.Record(times=seen.record.times, until=seen.record.until)
+            seen.record = ejection.EjectionRecord(times=seen.record.times, until=seen.record.until)
         self.changes += 1
 
     def breaker_closed(self, event: BreakerClosed) -> None:
@@ -175,7 +175,7 @@ class ProviderWatch:
             until=min([end for _, end in marks.values()] + [now + self.config.renew_after if known else math.inf]),
         )
 
-    def _mark(self, name: str, seen: Seen | None, now: float) -> tuple[str, float] | None:
+    def _mark(self, name: str, seen: ProviderHealth | None, now: float) -> tuple[str, float] | None:
         """Return why a provider is to stand back, and until when."""
         isolated_until = self._isolated_until.get(name, now)
         if isolated_until > now:

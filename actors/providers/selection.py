@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
     from actors.providers.provider import Provider
 
-Strategy: TypeAlias = Literal["best", "cheapest", "fastest", "balanced", "least_loaded", "bandit"]
-STRATEGIES: tuple[Strategy, ...] = ("best", "cheapest", "fastest", "balanced")
+SelectionStrategy: TypeAlias = Literal["best", "cheapest", "fastest", "balanced", "least_loaded", "bandit"]
+STRATEGIES: tuple[SelectionStrategy, ...] = ("best", "cheapest", "fastest", "balanced")
 """Those that need to know nothing but the providers."""
-ADAPTIVE_STRATEGIES: tuple[Strategy, ...] = ("least_loaded", "bandit")
+ADAPTIVE_STRATEGIES: tuple[SelectionStrategy, ...] = ("least_loaded", "bandit")
 """Those that go by `Signals` as well: how loaded the providers are, and how their answers were scored."""
 
 # What others say of a provider and what its calls show weigh the same; a market that trusts one of them
@@ -54,7 +54,7 @@ def quality(provider: Provider) -> float:
     return REPUTATION_WEIGHT * (provider.reputation / 100) + SUCCESS_WEIGHT * provider.success_rate
 
 
-def rank(providers: Sequence[Provider], strategy: Strategy, signals: Signals = NO_SIGNALS) -> list[Provider]:
+def rank(providers: Sequence[Provider], strategy: SelectionStrategy, signals: Signals = NO_SIGNALS) -> list[Provider]:
     """Return the providers, the one to take first; the input stays as it is.
 
     "best" goes by `quality`, "cheapest" by price, "fastest" by response time, and "balanced" by the sum of
@@ -88,7 +88,9 @@ def rank(providers: Sequence[Provider], strategy: Strategy, signals: Signals = N
             )
 
 
-def select_best(providers: Sequence[Provider], strategy: Strategy = "best", signals: Signals = NO_SIGNALS) -> Provider:
+def select_best(
+    providers: Sequence[Provider], strategy: SelectionStrategy = "best", signals: Signals = NO_SIGNALS
+) -> Provider:
     """Return the first of `rank`; raise ValueError if there is nobody to choose from."""
     if not providers:
         raise ValueError("there is no provider to select from; relax the filter, or register one")

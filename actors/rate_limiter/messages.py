@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-Outcome: TypeAlias = Literal["served", "failed", "never_ran"]
+PermitOutcome: TypeAlias = Literal["served", "failed", "never_ran"]
 
 
-OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+PERMIT_OUTCOMES: tuple[PermitOutcome, ...] = get_args(PermitOutcome)
 
 
 class LimiterGrant(msgspec.Struct, frozen=True, gc=False):
@@ -65,14 +65,14 @@ class Settle(Message, frozen=True, kw_only=True):
     """
 
     grant: LimiterGrant
-    outcome: Outcome = "served"
+    outcome: PermitOutcome = "served"
     weights: dict[str, int] = msgspec.field(default_factory=dict)
     limits: tuple[HeardLimit, ...] = ()
 
     def __post_init__(self) -> None:
         check_grant(self.grant)
-        if self.outcome not in OUTCOMES:
-            raise ValueError(f"outcome must be one of {', '.join(OUTCOMES)}, got {self.outcome!r}")
+        if self.outcome not in PERMIT_OUTCOMES:
+            raise ValueError(f"outcome must be one of {', '.join(PERMIT_OUTCOMES)}, got {self.outcome!r}")
         check_told(self.weights, self.limits)
 
 

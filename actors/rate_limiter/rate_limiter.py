@@ -42,7 +42,7 @@ class Due(Message, frozen=True):
     """Sent by the limiter to itself when the tokens for the first in line are there."""
 
 
-class Waiter(asyncio.Future[LimiterGrant]):
+class AcquireWaiter(asyncio.Future[LimiterGrant]):
     """The answer to one `Acquire` in line, and what it draws."""
 
     __slots__ = ("weights",)
@@ -83,7 +83,7 @@ class RateLimiter(Actor[Acquire | Settle | ReportThrottled | Due]):
         self.max_waiting = max_waiting
         # The span in which less than one token of any dimension falls due; so late a timer may be, at no loss.
         self._max_catch_up = min((1 / bucket.rate for bucket in self.buckets), default=0.0)
-        self._waiting: FairQueue[Waiter] = FairQueue(shares)
+        self._waiting: FairQueue[AcquireWaiter] = FairQueue(shares)
         self._timer: Timer | None = None
         self._due_at = 0.0
         self._first_number = self._granted = 0
@@ -107,7 +107,7 @@ class RateLimiter(Actor[Acquire | Settle | ReportThrottled | Due]):
         self._first_number = self._granted + 1
 
     @handles(Acquire)
-    def acquire(self, message: Acquire) -> LimiterGrant | Waiter:
+    def acquire(self, message: Acquire) -> LimiterGrant | AcquireWaiter:
         """Grant at once where nobody waits and the tokens are there; otherwise join the line."""
         now, weights, queue = self.context.now(), message.drawn(), self._waiting
         wait = 0.0
@@ -120,7 +120,7 @@ class RateLimiter(Actor[Acquire | Settle | ReportThrottled | Due]):
         if len(queue) >= self.max_waiting:
             # About when the whole line has been served, if nobody in it gives up and they want as much each.
             raise RateLimited(self.name, retry_after=max(wait, (len(queue) + 1) * cost))
-        waiter = Waiter(loop=asyncio.get_running_loop())
+        waiter = AcquireWaiter(loop=asyncio.get_running_loop())
         waiter.weights = weights
         queue.join(waiter, message.tenant, cost=cost)
         waiter.add_done_callback(self._left)
@@ -185,7 +185,7 @@ class RateLimiter(Actor[Acquire | Settle | ReportThrottled | Due]):
         if waiter not in self._waiting:
             return
         is_first = self._is_first(waiter)
-        self._waiting.leave(cast("Waiter", waiter))
+        self._waiting.leave(cast("AcquireWaiter", waiter))
         if is_first:
             # The next may want less, and be due sooner.
             self._serve_line()
@@ -215,7 +215,7 @@ class RateLimiter(Actor[Acquire | Settle | ReportThrottled | Due]):
                 return
 
     def _take(
-        self, now: float, weights: Mapping[str, int], *, turn: Turn[Waiter] | None = None
+        self, now: float, weights: Mapping[str, int], *, turn: Turn[AcquireWaiter] | None = None
     ) -> LimiterGrant | float:
         """Take all that a call needs, or return the seconds until it may be there."""
         quota, learned = self.quota, self.learned

@@ -37,7 +37,7 @@ UNPAID: dict[Dialect, tuple[int, str]] = {
 """The status and the body by which providers say that their bill has not been paid."""
 
 
-class Dice(NamedTuple):
+class Draws(NamedTuple):
     """What one call leaves to chance: numbers from [0, 1), all drawn for each call, whatever becomes of it."""
 
     latency: float
@@ -83,10 +83,10 @@ Fate: TypeAlias = Breaks | Unreachable | Hangs | Refuses | Works
 WORKS = Works()
 
 
-def fate_of_call(faults: Sequence[ProviderFault], *, now: float, dice: Dice) -> Fate:
+def fate_of_call(faults: Sequence[ProviderFault], *, now: float, dice: Draws) -> Fate:
     """Return what happens to a call at `now`; what strikes it first on its way decides.
 
-    >>> fate_of_call([Hanging(provider="a"), Outage(provider="a")], now=0.0, dice=Dice(0.5, 0.5, 0.5, 0.5))
+    >>> fate_of_call([Hanging(provider="a"), Outage(provider="a")], now=0.0, dice=Draws(0.5, 0.5, 0.5, 0.5))
     Unreachable()
     """
     if not faults:
@@ -107,7 +107,7 @@ def fate_of_call(faults: Sequence[ProviderFault], *, now: float, dice: Dice) -> 
     )
 
 
-def fate_of_check(faults: Sequence[ProviderFault], *, now: float, dice: Dice) -> Fate:
+def fate_of_check(faults: Sequence[ProviderFault], *, now: float, dice: Draws) -> Fate:
     """Return what happens to a health check at `now`: it is neither metered nor charged, and knows no right answer."""
     before = fate_on_the_way(faults, now=now)
     if before is not None:

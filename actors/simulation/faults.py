@@ -9,7 +9,7 @@ import math
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
-from runtime.simulation import Fault, Spell
+from runtime.simulation import Fault, TimedFault
 
 if TYPE_CHECKING:
     import random
@@ -32,7 +32,7 @@ def check_duration(name: str, duration: float) -> None:
         raise ValueError(f"{name} must be > 0 seconds and finite, got {duration}")
 
 
-class ProviderFault(Spell, frozen=True, kw_only=True):
+class ProviderFault(TimedFault, frozen=True, kw_only=True):
     """Something is wrong with `provider`, a name or a pattern such as `*`."""
 
     provider: str
@@ -178,7 +178,7 @@ class PriceChange(Fault, frozen=True, kw_only=True):
         return fnmatchcase(name, self.provider)
 
 
-class RegistryOutage(Spell, frozen=True, kw_only=True):
+class RegistryOutage(TimedFault, frozen=True, kw_only=True):
     """The registry raises ConnectionError; where it `hangs`, it does not answer those who ask meanwhile at all."""
 
     hangs: bool = False

@@ -21,7 +21,7 @@ from actors.market.listing import Listing
 from actors.providers.provider import Provider
 from actors.simulation.fate import (
     Breaks,
-    Dice,
+    Draws,
     Fate,
     Hangs,
     Refuses,
@@ -167,15 +167,15 @@ class SimulatedProvider:
 
     # What happens to calls.
 
-    def roll(self) -> Dice:
+    def roll(self) -> Draws:
         """Draw all that one call leaves to chance."""
-        return Dice(*(self._dice.random() for _ in Dice._fields))
+        return Draws(*(self._dice.random() for _ in Draws._fields))
 
     def faults(self) -> list[ProviderFault]:
         """Return the faults that strike it now."""
         return [fault for fault in self.simulation.active(ProviderFault) if fault.concerns(self.name)]
 
-    def fate_of(self, call: ProviderCall, dice: Dice) -> Fate:
+    def fate_of(self, call: ProviderCall, dice: Draws) -> Fate:
         """Decide on one call: by the faults, and then by its own limits."""
         now = self.simulation.now()
         fate = fate_of_call(self.faults(), now=now, dice=dice)
@@ -191,7 +191,7 @@ class SimulatedProvider:
             return Refuses(409, "A call with this key is still at work.")
         return fate
 
-    def accept(self, call: ProviderCall, fate: Works, dice: Dice) -> Work:
+    def accept(self, call: ProviderCall, fate: Works, dice: Draws) -> Work:
         """Take on the work of a call, and charge for it; a key that is known costs nothing again."""
         now = self.simulation.now()
         takes = self.latency[0] + dice.latency * (self.latency[1] - self.latency[0]) + fate.extra
@@ -220,7 +220,7 @@ class SimulatedProvider:
             return UnderWay(until=work.done_at)
         return Answered(ProviderReply(output=work.output, cost=work.cost))
 
-    def call_off(self, call: ProviderCall) -> Finding:
+    def cancel_call(self, call: ProviderCall) -> Finding:
         """Charge nothing for a call that is at work still, and tell what became of any other."""
         finding = self.find(call)
         if not isinstance(finding, UnderWay):
@@ -353,7 +353,7 @@ class CancellingTransport(SimulatedTransport):
     async def cancel(self, call: ProviderCall, *, timeout: float) -> Finding:  # noqa: ASYNC109 - of `Cancels`.
         """Call off a call, and return what became of it."""
         await self._reach(timeout)
-        return self.provider.call_off(call)
+        return self.provider.cancel_call(call)
 
 
 class ReconcilingTransport(AnsweringTransport, CancellingTransport):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from actors.discovery.discovery import Registry
     from actors.money import Amount
     from actors.providers.provider import Provider
-    from actors.providers.selection import Strategy
+    from actors.providers.selection import SelectionStrategy
     from actors.supervisor.messages import OnUnknown, SmartResult
 
 
@@ -37,9 +37,9 @@ async def smart_request(
     input: Any,  # noqa: A002 - the seed's name.
     budget: Amount | None = None,
     where: ProviderFilter | None = None,
-    needs: Requirement = NO_REQUIREMENT,
-    strategy: Strategy = "best",
-    fallback_strategies: Sequence[Strategy] = (),
+    requirement: Requirement = NO_REQUIREMENT,
+    strategy: SelectionStrategy = "best",
+    fallback_strategies: Sequence[SelectionStrategy] = (),
     health_check: bool = False,
     timeout: float = 30.0,  # noqa: ASYNC109 - it travels as a deadline.
     account: str | None = None,
@@ -54,7 +54,7 @@ async def smart_request(
     Providers that pass `where` are ranked by `strategy`; after each failure the next comes by the next of
     `fallback_strategies`, the last of which holds on until providers, money (`budget`: dollars as str, int or Decimal)
     or time (`timeout` seconds) run out. With `health_check` a provider is asked for its health first, unless that is
-    known. `account` names an account opened at the supervisor that this request draws on too. `needs`, `weights`,
+    known. `account` names an account opened at the supervisor that this request draws on too. `requirement`, `weights`,
     `tenant` and `on_unknown` are as in `SmartRequest`.
 
     Raises a member of `CallFailed`: `AllProvidersFailed` with every attempt, `OutcomeUnknown` where a call may have
@@ -69,7 +69,7 @@ async def smart_request(
         timeout=timeout,
         budget=None if budget is None else to_micros(budget),
         where=where or EVERYONE,
-        needs=needs,
+        requirement=requirement,
         strategies=in_turn(strategy, fallback_strategies),
         health_check=health_check,
         account=account,
@@ -83,7 +83,9 @@ async def smart_request(
     return await supervisor.ask(message, timeout=timeout + ANSWER_GRACE)
 
 
-def in_turn(strategy: Strategy, fallback_strategies: Sequence[Strategy]) -> tuple[Strategy, ...]:
+def in_turn(
+    strategy: SelectionStrategy, fallback_strategies: Sequence[SelectionStrategy]
+) -> tuple[SelectionStrategy, ...]:
     """Return the strategies of a request, the first in front; raise `TypeError` where one is given for several."""
     if isinstance(fallback_strategies, str):
         raise TypeError(f"fallback_strategies must be several strategies, got the text {fallback_strategies!r}")

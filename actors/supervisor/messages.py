@@ -10,7 +10,7 @@ from actors.errors.families import Attempt  # noqa: TC001
 from actors.money import Micros  # noqa: TC001
 from actors.providers.provider import Provider, ProviderFilter
 from actors.providers.requirement import NO_REQUIREMENT, Requirement
-from actors.providers.selection import ADAPTIVE_STRATEGIES, STRATEGIES, Strategy
+from actors.providers.selection import ADAPTIVE_STRATEGIES, STRATEGIES, SelectionStrategy
 from actors.rate_limiter.messages import Acquire
 from actors.validation import check_count, check_text
 from runtime import ActorRef, Request
@@ -20,7 +20,7 @@ OnUnknown: TypeAlias = Literal["hold", "pay_again"]
 MAX_TIMEOUT = 1e9
 """Seconds, some 30 years: what no request needs more of, and no clock has difficulties with."""
 MAX_RATE = 1e15
-ALL_STRATEGIES: tuple[Strategy, ...] = (*STRATEGIES, *ADAPTIVE_STRATEGIES)
+ALL_STRATEGIES: tuple[SelectionStrategy, ...] = (*STRATEGIES, *ADAPTIVE_STRATEGIES)
 
 
 class SmartResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,7 +40,7 @@ class SmartResult(msgspec.Struct, frozen=True, kw_only=True):
 class SmartRequest(Request[SmartResult], frozen=True, kw_only=True):
     """Have a service rendered by whichever provider can; refused with a member of `CallFailed`.
 
-    `needs` says what a provider must be able to take, such as the size of the input: whoever cannot is not called.
+    `requirement` says what a provider must be able to take, such as the size of the input.
     `budget` caps this request, in micro-units; `account` names an open account that it draws on as well. `timeout`
     is in seconds. `weights` estimates what it uses of a provider's limits, such as `{"tokens": 900}`; `tenant` is who
     takes turns with others where something is short, by default the account. Where it cannot be found out whether a
@@ -54,8 +54,8 @@ class SmartRequest(Request[SmartResult], frozen=True, kw_only=True):
     timeout: float
     budget: Micros | None = None
     where: ProviderFilter = ProviderFilter()
-    needs: Requirement = NO_REQUIREMENT
-    strategies: tuple[Strategy, ...] = ("best",)
+    requirement: Requirement = NO_REQUIREMENT
+    strategies: tuple[SelectionStrategy, ...] = ("best",)
     health_check: bool = False
     account: str | None = None
     weights: dict[str, int] = {}  # noqa: RUF012 - msgspec makes a new one for each.
@@ -70,7 +70,7 @@ class SmartRequest(Request[SmartResult], frozen=True, kw_only=True):
             isinstance(self.service, str)
             and isinstance(self.timeout, int | float)
             and isinstance(self.where, ProviderFilter)
-            and isinstance(self.needs, Requirement)
+            and isinstance(self.requirement, Requirement)
             and isinstance(self.strategies, tuple)
             and (self.budget is None or type(self.budget) is int)
             and (self.request_id is None or isinstance(self.request_id, str))
@@ -100,7 +100,7 @@ WHAT_IT_IS: dict[str, tuple[Any, str]] = {
     "service": (str, "a str"),
     "timeout": (int | float, "a number of seconds"),
     "where": (ProviderFilter, "a ProviderFilter"),
-    "needs": (Requirement, "a Requirement"),
+    "requirement": (Requirement, "a Requirement"),
     "strategies": (tuple, "a tuple of strategies"),
     "budget": (int | None, "a whole number of micro-units or None; see to_micros"),
     "request_id": (str | None, "a str or None"),

@@ -22,15 +22,15 @@ from actors.policies.breaker.circuit_breaker import isolate, release
 from actors.providers.bandit import ScoreAnswer, after_score, without
 from actors.rate_limiter.rate_limiter import RateLimiter
 from actors.supervisor.messages import GetStatus, Isolate, OpenQuota, Release, SmartRequest, SmartResult, TargetStatus
-from actors.supervisor.payments.funds import Spending
+from actors.supervisor.payments.funds import Funds
 from actors.supervisor.payments.reconciler import Reconciler
 from actors.supervisor.pipeline.job import Job
 from actors.supervisor.pipeline.pipeline import NEW_BANDIT, Pipeline
-from actors.supervisor.targets.admission import line_of
+from actors.supervisor.targets.admission import queue_of
 from actors.supervisor.targets.gateways import Gateways
 from actors.supervisor.targets.target import Target
-from actors.supervisor.targets.target_table import Providers
-from actors.supervisor.targets.waiting import WaitingLines
+from actors.supervisor.targets.target_table import TargetTable
+from actors.supervisor.targets.waiting import WaitQueues
 from runtime import Actor, ActorRef, ActorStopped, Mailbox, Message, Request, handles
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ MAX_REQUESTS = 100_000
 LEDGER_MAILBOX = Mailbox(capacity=1_000_000)
 
 
-class FindOutDue(Message, frozen=True):
+class ReconcileDue(Message, frozen=True):
     """The supervisor reminds itself of calls that may have been paid."""
 
 
@@ -68,7 +68,7 @@ class Supervisor(
         | Isolate
         | Release
         | GetStatus
-        | FindOutDue
+        | ReconcileDue
     ]
 ):
     """Serves `SmartRequest`s over the providers of a market; see the module's text for how.
@@ -91,16 +91,16 @@ class Supervisor(
         self.quotas = self.begun = 0
         self.ended: Counter[str] = Counter()
         """The requests that were begun, and those that have ended: done, failed or unknown."""
-        self.lines = WaitingLines()
+        self.lines = WaitQueues()
         self.reminder: Timer | None = None
 
     def started(self) -> None:
         context, market = self.context, self.market
         self.books: ActorRef[Any] = self._own_ledger() if self.ledger is None else self.ledger
-        self.spending = Spending(self.books, context, market)
+        self.spending = Funds(self.books, context, market)
         self.gateways = Gateways(context, market.health)
         self.reconciler = Reconciler(self.gateways, self.spending, context)
-        self.providers = Providers(
+        self.providers = TargetTable(
             self.targets,
             market,
             context,
@@ -135,7 +135,7 @@ class Supervisor(
             books.tell(HolderRestarted(ref))  # What the instance before left open, it may have paid.
         return books
 
-    @handles(SmartRequest, concurrent=MAX_REQUESTS, borrows=True)
+    @handles(SmartRequest, concurrent=MAX_REQUESTS, inline=True)
     async def serve(self, message: SmartRequest) -> SmartResult:
         """Serve one request from discovery to answer."""
         job = self._begin(message)
@@ -174,14 +174,14 @@ class Supervisor(
                     )
                 )
 
-    @handles(OpenAccount, concurrent=MAX_REQUESTS, borrows=True)
+    @handles(OpenAccount, concurrent=MAX_REQUESTS, inline=True)
     async def open_account(self, message: OpenAccount) -> str:
         """Open an account with the ledger, and return its name."""
         if message.name is not None and self.spending.is_of_market(message.name):
             raise Permanent(f"account {message.name!r} is of the market, which opens it itself; take another name")
         return await self.spending.pass_on(message)
 
-    @handles(CloseAccount, concurrent=MAX_REQUESTS, borrows=True)
+    @handles(CloseAccount, concurrent=MAX_REQUESTS, inline=True)
     async def close_account(self, message: CloseAccount) -> Account:
         """Close an account at once, and answer when the last call that draws on it has ended."""
         if self.spending.is_of_market(message.name):
@@ -189,28 +189,28 @@ class Supervisor(
         self.spending.forget(message.name)
         return await self.spending.pass_on(message)
 
-    @handles(GetStatement, concurrent=MAX_REQUESTS, borrows=True)
+    @handles(GetStatement, concurrent=MAX_REQUESTS, inline=True)
     async def state(self, message: GetStatement) -> Statement:
         """Tell the figures of an account, as the ledger has them."""
         return await self.spending.pass_on(message)
 
-    @handles(GetHeld, concurrent=MAX_REQUESTS, borrows=True)
+    @handles(GetHeld, concurrent=MAX_REQUESTS, inline=True)
     async def list_held(self, message: GetHeld) -> tuple[Unsettled, ...]:
         """Tell which calls may have been paid, as the ledger has them."""
         return await self.spending.pass_on(message)
 
-    @handles(Resolve, concurrent=MAX_REQUESTS, borrows=True)
+    @handles(Resolve, concurrent=MAX_REQUESTS, inline=True)
     async def resolve(self, message: Resolve) -> MoneySettled | MoneyReleased:
         """Have the ledger enter what was found out of a call whose money is held."""
         return await self.spending.pass_on(message)
 
-    @handles(SetCap, concurrent=MAX_REQUESTS, borrows=True)
+    @handles(SetCap, concurrent=MAX_REQUESTS, inline=True)
     async def set_cap(self, message: SetCap) -> Statement:
         """Have the ledger change a cap."""
         return await self.spending.pass_on(message)
 
-    @handles(FindOutDue, concurrent=2)
-    async def find_out(self, message: FindOutDue) -> None:
+    @handles(ReconcileDue, concurrent=2)
+    async def find_out(self, message: ReconcileDue) -> None:
         """Find out about the calls that are due, and be reminded of the others."""
         is_mine = True
         try:
@@ -256,7 +256,7 @@ class Supervisor(
         # Whoever releases it knows better, also than what it said itself.
         target.state = msgspec.structs.replace(target.state, learned=LearnedLimit())
         self.providers.become(target, release(target.state.breaker))
-        self.lines.wake_all(line_of(target.name))
+        self.lines.wake_all(queue_of(target.name))
 
     @handles(GetStatus, concurrent=100)
     async def status(self, message: GetStatus) -> tuple[TargetStatus, ...]:
@@ -301,7 +301,7 @@ class Supervisor(
         self.reconciler.has_news, due = False, self.reconciler.next_due
         if due < math.inf:
             with suppress(ActorStopped):  # Then it is left to whoever reads the ledger.
-                self.reminder = self.context.timers.once(max(0.0, due - self.context.now()), FindOutDue())
+                self.reminder = self.context.timers.once(max(0.0, due - self.context.now()), ReconcileDue())
 
     def broken_invariants(self) -> Iterator[str]:
         yield from self.providers.broken_invariants()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors.errors.classification import classify
 from actors.errors.families import CallFailed
-from actors.policies.timeout import CallTimedOut, Cuts
+from actors.policies.timeout import CallTimedOut, DeadlineTimers
 from actors.transports.transport import Idempotent, ProviderCall, ProviderReply, check_declared
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class FunctionTransport:
 
     >>> async def greet(call: ProviderCall) -> str:
     ...     return f"Hello, {call.input}"
-    >>> transport = FunctionTransport(greet, paid=False, idempotent="nature")
+    >>> transport = FunctionTransport(greet, paid=False, idempotent="repeatable")
     >>> call = ProviderCall(
     ...     service="greeting", input="Ada", request_id="r1", idempotency_key="k1", max_cost=0, timeout=1.0
     ... )
@@ -80,7 +80,7 @@ class FunctionTransport:
         self._name = str(getattr(function, "__qualname__", repr(function)))
         self._function = function
         self._check = check
-        self._cuts = Cuts()
+        self._cuts = DeadlineTimers()
 
     def __repr__(self) -> str:
         return f"FunctionTransport({self.provider or self._name}, paid={self.paid}, idempotent={self.idempotent!r})"

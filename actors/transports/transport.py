@@ -12,10 +12,10 @@ import msgspec
 
 from actors.limits.reported import HeardLimit, check_told
 
-Idempotent = Literal["key", "nature", "no"]
+Idempotent = Literal["key", "repeatable", "no"]
 """Whether a call whose fate is unknown may be repeated.
 
-"key": yes, and it is charged once, because the provider honours idempotency keys. "nature": yes, because doing the
+"key": yes, and it is charged once, because the provider honours idempotency keys. "repeatable": yes, because doing the
 work twice harms nobody, though a repetition may be charged again. "no": it has to be reconciled first.
 """
 
@@ -71,8 +71,8 @@ def check_declared(paid: object, idempotent: object) -> None:
     """Raise for what a transport cannot declare of itself: on it depends whether somebody is paid twice."""
     if not isinstance(paid, bool):
         raise TypeError(f"paid must be True or False, got {paid!r}")
-    if idempotent not in {"key", "nature", "no"}:
-        raise ValueError(f'idempotent must be "key", "nature" or "no", got {idempotent!r}')
+    if idempotent not in {"key", "repeatable", "no"}:
+        raise ValueError(f'idempotent must be "key", "repeatable" or "no", got {idempotent!r}')
 
 
 class Transport(Protocol):

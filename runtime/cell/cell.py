@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from runtime.engine import Engine
     from runtime.event_stream import EventStream
     from runtime.log import Logger
-    from runtime.registry import Registry
+    from runtime.registry import ActorRegistry
 
 M = TypeVar("M")
 
@@ -167,7 +167,7 @@ class Cell(Handling):
         return self._kept
 
     @property
-    def registry(self) -> Registry:
+    def registry(self) -> ActorRegistry:
         return self.engine.registry
 
     @property

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from runtime.actor import Actor
 from runtime.cell.inbox import HERE, NOT_NOW, Inbox, Unclaimed
-from runtime.cell.inline import Errand, errands_here, first_step, may_borrow
+from runtime.cell.inline import InlineExecution, first_step, inline_calls_here, may_run_inline
 from runtime.cell.lanes import Lane
 from runtime.deadline import current_deadline
 from runtime.engine import MESSAGES_PER_ACTIVATION
-from runtime.envelope import RUNNING, WAITING, Ask, Progress, Stashed, deadline_of, told
+from runtime.envelope import RUNNING, WAITING, Ask, AskState, Stashed, deadline_of, told
 from runtime.errors import ActorCrashed, Refusal, Unhandled
 from runtime.events import ActorFailed, CancellationIgnored, DeadReason, Terminated
 from runtime.messages import Request, name_of
@@ -142,7 +142,7 @@ class Handling(Inbox):
         if handler is None or self.queue:
             return NOT_NOW
         if handler.is_async:
-            return HERE if handler.borrows and self._may_borrow(handler) else NOT_NOW
+            return HERE if handler.inline and self._may_borrow(handler) else NOT_NOW
         self.busy = True
         self.idle = False
         self.until = deadline
@@ -183,7 +183,7 @@ class Handling(Inbox):
                 newest = next(reversed(lane.running), None)
                 if lane.waiting or (lane.is_full and lane.handler is handler) or has_not_begun(newest):
                     return False
-        return may_borrow(self.engine.loop)
+        return may_run_inline(self.engine.loop)
 
     async def answer_here(self, message: Any, deadline: float) -> Any:
         handler = self.actor.handlers[type(message)]
@@ -194,7 +194,7 @@ class Handling(Inbox):
         self.busy = True
         self.idle = False
         try:
-            waits_for = context.run(first_step, work, deadline, errands_here.get())
+            waits_for = context.run(first_step, work, deadline, inline_calls_here.get())
             ask = running(message, deadline)
             lane, errand = self._set_out(handler, ask)
         except StopIteration as done:
@@ -216,16 +216,16 @@ class Handling(Inbox):
             self.rest()
         return await self._wait_here(lane, errand, ask, errand.run(work, context, waits_for))
 
-    def _set_out(self, handler: Handler, ask: Ask) -> tuple[Lane, Errand]:
+    def _set_out(self, handler: Handler, ask: Ask) -> tuple[Lane, InlineExecution]:
         """Take a place in the lane for a handler that waits in the running task."""
         task = asyncio.current_task(self.engine.loop)
         assert task is not None  # noqa: S101 - asyncio steps a coroutine nowhere else.
         lane = self._lane_of(handler)
-        errand = ask.handling = Errand(task)
+        errand = ask.handling = InlineExecution(task)
         lane.running[errand] = ask
         return lane, errand
 
-    async def _wait_here(self, lane: Lane, errand: Errand, ask: Ask, work: Coroutine[Any, Any, Any]) -> Ask:
+    async def _wait_here(self, lane: Lane, errand: InlineExecution, ask: Ask, work: Coroutine[Any, Any, Any]) -> Ask:
         """See an errand to its end, and settle its request as a task of a lane does."""
         deadlines = self.engine.deadlines
         deadlines.add(ask)
@@ -370,7 +370,7 @@ class Handling(Inbox):
 
     def _handle_request(self, ask: Ask) -> Coroutine[Any, Any, None] | None:
         if ask.progress is not WAITING:
-            self.bury(ask, DeadReason.EXPIRED if ask.progress is Progress.EXPIRED else DeadReason.CANCELLED)
+            self.bury(ask, DeadReason.EXPIRED if ask.progress is AskState.EXPIRED else DeadReason.CANCELLED)
             return None
         # The time of the turn stands still while a handler of this actor is awaited.
         if ask.deadline < (self.engine.turn_began if self.task is None else self.engine.loop.time()):

@@ -40,7 +40,7 @@ class Unclaimed(Message, frozen=True):
     answer: Any
 
 
-class Sending:
+class PendingSend:
     """A message whose sender waits for room."""
 
     __slots__ = ("deadline", "message", "tick", "waiter")
@@ -73,7 +73,7 @@ class Inbox:
     room: int
     idle: bool
     closed: bool
-    senders: OrderedDict[Ask | Sending, None] | None
+    senders: OrderedDict[Ask | PendingSend, None] | None
 
     @property
     def path(self) -> str:
@@ -189,7 +189,7 @@ class Inbox:
         now = loop.time()
         inherited = current_deadline.get()
         deadline = earlier(inf if timeout is None or timeout >= LONGEST else now + timeout, inherited)
-        sending = Sending(message, deadline, loop.create_future())
+        sending = PendingSend(message, deadline, loop.create_future())
         self._line_up(sending)
         if deadline < inf:
             self.engine.deadlines.add(sending)
@@ -329,12 +329,12 @@ class Inbox:
         queue.extendleft(reversed(items))
         queue.extendleft(reversed(first))
 
-    def _line_up(self, item: Ask | Sending) -> None:
+    def _line_up(self, item: Ask | PendingSend) -> None:
         if self.senders is None:
             self.senders = self.engine.new_line(self)
         self.senders[item] = None
 
-    def _leave_line(self, item: Ask | Sending) -> None:
+    def _leave_line(self, item: Ask | PendingSend) -> None:
         if self.senders:
             self.senders.pop(item, None)
 

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 MAX_ERRANDS = 8
 """How many may stand on each other in one task, when the handler of one asks for the next: each is a few frames."""
 
-errands_here: ContextVar[int] = ContextVar("understudy_errands", default=0)
+inline_calls_here: ContextVar[int] = ContextVar("understudy_errands", default=0)
 """How many the running code stands on."""
 
 
-class Errand(asyncio.Future[None]):
+class InlineExecution(asyncio.Future[None]):
     """A handler that waits in its asker's task; done when it has ended. To cancel it leaves the asker alone.
 
-    When it began the task was not being cancelled (`may_borrow`): all that its count shows since came meanwhile.
+    When it began the task was not being cancelled (`may_run_inline`): all that its count shows since came meanwhile.
     """
 
     def __init__(self, task: asyncio.Task[Any]) -> None:
@@ -92,14 +92,14 @@ class Errand(asyncio.Future[None]):
             self._thrown = error
 
 
-def may_borrow(loop: asyncio.AbstractEventLoop) -> bool:
+def may_run_inline(loop: asyncio.AbstractEventLoop) -> bool:
     """Tell whether the running task can be lent: not where a cancellation waits for its next await, or it cleans up."""
     task = asyncio.current_task(loop)
-    return task is not None and not task.cancelling() and errands_here.get() < MAX_ERRANDS
+    return task is not None and not task.cancelling() and inline_calls_here.get() < MAX_ERRANDS
 
 
 def first_step(work: Coroutine[Any, Any, Any], deadline: float, standing_on: int) -> Any:
     """Begin a handler in the context this is run in; return what it waits for, or raise StopIteration at its end."""
     current_deadline.set(deadline)
-    errands_here.set(standing_on + 1)
+    inline_calls_here.set(standing_on + 1)
     return work.send(None)

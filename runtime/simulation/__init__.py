@@ -19,7 +19,7 @@ from runtime.simulation.faults import Hang as Hang
 from runtime.simulation.faults import InjectedCrash as InjectedCrash
 from runtime.simulation.faults import ReorderMail as ReorderMail
 from runtime.simulation.faults import SlowSystem as SlowSystem
-from runtime.simulation.faults import Spell as Spell
+from runtime.simulation.faults import TimedFault as TimedFault
 from runtime.simulation.faults import random_faults as random_faults
 from runtime.simulation.files import FragileFile as FragileFile
 from runtime.simulation.files import WriteCut as WriteCut

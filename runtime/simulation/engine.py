@@ -13,7 +13,7 @@ from runtime.errors import ActorStopped
 from runtime.event_stream import EventStream
 from runtime.events import ActorFailed, ActorRestarted
 from runtime.messages import name_of
-from runtime.registry import Registry
+from runtime.registry import ActorRegistry
 from runtime.simulation.mail import RecordedLine, RecordedQueue
 
 if TYPE_CHECKING:
@@ -85,8 +85,8 @@ class SimulatedEngine(Engine):
     ) -> None:
         super().__init__(name, loop, seed, interceptors)
         self.simulation = simulation
-        self.events = RecordedEvents(simulation.witness.hear)
-        self.registry = Registry(self.events)
+        self.events = RecordedEvents(simulation.witness.observe)
+        self.registry = ActorRegistry(self.events)
         self.deadlines = self.watched_deadlines = RecordedDeadlines(loop, simulation.injection.lost)
         if seed is None:
             self.random = random.Random(f"{simulation.seed}/{name}/{len(simulation.engines)}")

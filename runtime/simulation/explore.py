@@ -8,7 +8,7 @@ import msgspec
 
 from runtime.simulation.errors import SimulationError
 from runtime.simulation.replay import replay_command
-from runtime.simulation.search import NONE_FAILED, Attempt, Search, can_fork, look, look_in_processes, never
+from runtime.simulation.search import NONE_FAILED, Search, SeedRun, can_fork, look, look_in_processes, never
 from runtime.simulation.simulation import MAX_STEPS
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def explained(
     return failure
 
 
-def shrink(search: Search, seed: int, first: Attempt) -> tuple[list[int], Attempt]:
+def shrink(search: Search, seed: int, first: SeedRun) -> tuple[list[int], SeedRun]:
     """Leave out one fault after the other for as long as the run fails with an error of the same type."""
     keep = list(range(len(first.simulation.faults)))
     last = first

@@ -40,11 +40,11 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, tag=True):
         if not 0 <= self.at < math.inf:
             raise ValueError(f"at must be >= 0 seconds and finite, got {self.at}")
 
-    def strike(self, simulation: Simulation) -> None:
+    def apply(self, simulation: Simulation) -> None:
         """Do it. Here nothing: the fault is one of those that are looked up."""
 
 
-class Spell(Fault, frozen=True, kw_only=True):
+class TimedFault(Fault, frozen=True, kw_only=True):
     """Something that is wrong for a while: from `at` on for `lasts` seconds, by default to the end of the run."""
 
     lasts: float = math.inf
@@ -62,7 +62,7 @@ class Spell(Fault, frozen=True, kw_only=True):
         """Undo what `strike` did; called when its time is over."""
 
 
-def struck_nobody(fault: Fault, pattern: str, simulation: Simulation) -> None:
+def matched_none(fault: Fault, pattern: str, simulation: Simulation) -> None:
     """Take down that a fault found nobody, as it does where its pattern is misspelt."""
     simulation.trace.add("fault: found nobody", pattern, type(fault).__name__)
 
@@ -87,7 +87,7 @@ class Crash(Fault, frozen=True, kw_only=True):
         if not 0 < self.every < math.inf:
             raise ValueError(f"every must be > 0 seconds and finite, got {self.every}")
 
-    def strike(self, simulation: Simulation) -> None:
+    def apply(self, simulation: Simulation) -> None:
         found = simulation.injection.actors(self.actor)
         if found:
             cell = simulation.injection.pick(found)
@@ -96,30 +96,30 @@ class Crash(Fault, frozen=True, kw_only=True):
             # A handler that injects it is in that context already.
             crash() if cell.engine.draining else cell.engine.context.run(crash)
         else:
-            struck_nobody(self, self.actor, simulation)
+            matched_none(self, self.actor, simulation)
         if self.times > 1:
             again = msgspec.structs.replace(self, at=simulation.now() + self.every, times=self.times - 1)
             simulation.injection.schedule(again)
 
 
-class Hang(Spell, frozen=True, kw_only=True):
+class Hang(TimedFault, frozen=True, kw_only=True):
     """An actor stands still: what it does takes as much longer, and it does not even notice a cancellation."""
 
     actor: str
 
-    def strike(self, simulation: Simulation) -> None:
+    def apply(self, simulation: Simulation) -> None:
         found = simulation.injection.actors(self.actor)
         for cell in found:
             simulation.trace.add("fault: hang", cell.ref, self.lasts)
             simulation.injection.hold(cell, self.at + self.lasts)
         if not found:
-            struck_nobody(self, self.actor, simulation)
+            matched_none(self, self.actor, simulation)
 
 
 # Mail.
 
 
-class MailFault(Spell, frozen=True, kw_only=True):
+class MailFault(TimedFault, frozen=True, kw_only=True):
     """Something is wrong with the mail of `actor` (a path or a pattern).
 
     `message` limits it to messages of types so named (a pattern), `rate` to so large a part of them, drawn by dice.
@@ -134,7 +134,7 @@ class MailFault(Spell, frozen=True, kw_only=True):
         if not 0 < self.rate <= 1:
             raise ValueError(f"rate must be above 0 and at most 1, got {self.rate}")
 
-    def strike(self, simulation: Simulation) -> None:
+    def apply(self, simulation: Simulation) -> None:
         simulation.injection.mail_faults.append(self)
 
     def end(self, simulation: Simulation) -> None:
@@ -148,7 +148,7 @@ class MailFault(Spell, frozen=True, kw_only=True):
             and (self.rate >= 1 or simulation.injection.roll() < self.rate)
         )
 
-    def strike_mail(self, queue: RecordedQueue, item: Any, origin: Origin, simulation: Simulation) -> bool:
+    def apply_to_mail(self, queue: RecordedQueue, item: Any, origin: Origin, simulation: Simulation) -> bool:
         """Do it; True where the message does not arrive in the usual way."""
         raise NotImplementedError
 
@@ -156,7 +156,7 @@ class MailFault(Spell, frozen=True, kw_only=True):
 class DropMail(MailFault, frozen=True, kw_only=True):
     """Messages are lost on their way. Whoever asked gets no answer before the deadline."""
 
-    def strike_mail(self, queue: RecordedQueue, item: Any, origin: Origin, simulation: Simulation) -> bool:
+    def apply_to_mail(self, queue: RecordedQueue, item: Any, origin: Origin, simulation: Simulation) -> bool:
         simulation.trace.add("fault: drop", queue.inbox.ref, told(item))
         queue.lose(item)
         return True
@@ -172,7 +172,7 @@ class DelayMail(MailFault, frozen=True, kw_only=True):
         if not 0 < self.delay < math.inf:
             raise ValueError(f"delay must be > 0 seconds and finite, got {self.delay}")
 
-    def strike_mail(self, queue: RecordedQueue, item: Any, origin: Origin, simulation: Simulation) -> bool:
+    def apply_to_mail(self, queue: RecordedQueue, item: Any, origin: Origin, simulation: Simulation) -> bool:
         simulation.trace.add("fault: delay", queue.inbox.ref, told(item))
         queue.delay(item, self.delay, origin)
         return True
@@ -181,7 +181,7 @@ class DelayMail(MailFault, frozen=True, kw_only=True):
 class DuplicateMail(MailFault, frozen=True, kw_only=True):
     """Messages arrive twice."""
 
-    def strike_mail(self, queue: RecordedQueue, item: Any, origin: Origin, simulation: Simulation) -> bool:
+    def apply_to_mail(self, queue: RecordedQueue, item: Any, origin: Origin, simulation: Simulation) -> bool:
         simulation.trace.add("fault: duplicate", queue.inbox.ref, told(item))
         queue.arrive(item, origin)
         queue.arrive(Duplicate(item.message, item.deadline) if isinstance(item, Ask) else item, None)
@@ -191,7 +191,7 @@ class DuplicateMail(MailFault, frozen=True, kw_only=True):
 class ReorderMail(MailFault, frozen=True, kw_only=True):
     """Messages overtake others that wait before them."""
 
-    def strike_mail(self, queue: RecordedQueue, item: Any, origin: Origin, simulation: Simulation) -> bool:
+    def apply_to_mail(self, queue: RecordedQueue, item: Any, origin: Origin, simulation: Simulation) -> bool:
         simulation.trace.add("fault: reorder", queue.inbox.ref, told(item))
         queue.insert(int(simulation.injection.roll() * (len(queue) + 1)), item)
         return True
@@ -209,7 +209,7 @@ class CutOff(MailFault, frozen=True, kw_only=True):
     def hits(self, inbox: Any, message: Any, simulation: Simulation) -> bool:
         return inbox.engine.name == self.system and system_at_work.get() is not inbox.engine
 
-    def strike_mail(self, queue: RecordedQueue, item: Any, origin: Origin, simulation: Simulation) -> bool:
+    def apply_to_mail(self, queue: RecordedQueue, item: Any, origin: Origin, simulation: Simulation) -> bool:
         simulation.trace.add("fault: cut off", queue.inbox.ref, told(item))
         queue.lose(item)
         return True
@@ -218,7 +218,7 @@ class CutOff(MailFault, frozen=True, kw_only=True):
 # The rest of the world.
 
 
-class SlowSystem(Spell, frozen=True, kw_only=True):
+class SlowSystem(TimedFault, frozen=True, kw_only=True):
     """Each step of each task takes `step` seconds, as on a machine that is overloaded."""
 
     step: float = 0.001
@@ -228,7 +228,7 @@ class SlowSystem(Spell, frozen=True, kw_only=True):
         if not 0 < self.step < math.inf:
             raise ValueError(f"step must be > 0 seconds and finite, got {self.step}")
 
-    def strike(self, simulation: Simulation) -> None:
+    def apply(self, simulation: Simulation) -> None:
         simulation.trace.add("fault: slow system", "", self.step)
         simulation.loop.step_cost += self.step
 
@@ -242,7 +242,7 @@ class CancelTask(Fault, frozen=True, kw_only=True):
 
     task: str = "*"
 
-    def strike(self, simulation: Simulation) -> None:
+    def apply(self, simulation: Simulation) -> None:
         found = [
             task
             for task in unfinished(simulation.loop)
@@ -253,7 +253,7 @@ class CancelTask(Fault, frozen=True, kw_only=True):
             simulation.trace.add("fault: cancel", task.get_name())
             task.cancel()
         else:
-            struck_nobody(self, self.task, simulation)
+            matched_none(self, self.task, simulation)
 
 
 def random_faults(

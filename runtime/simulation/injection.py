@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from runtime.simulation.faults import Fault, MailFault, Spell
+from runtime.simulation.faults import Fault, MailFault, TimedFault
 from runtime.simulation.loop import unfinished
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Injection:
         return [
             fault
             for fault in self._active
-            if isinstance(fault, kind) and (not isinstance(fault, Spell) or fault.is_active(now))
+            if isinstance(fault, kind) and (not isinstance(fault, TimedFault) or fault.is_active(now))
         ]
 
     def roll(self) -> float:
@@ -69,17 +69,17 @@ class Injection:
         """Let a fault strike at its time, or now where that is over."""
         now = self._simulation.now()
         if fault.at <= now:
-            self._strike(msgspec.structs.replace(fault, at=now))
+            self._apply(msgspec.structs.replace(fault, at=now))
         else:
-            self.call_at(fault.at, partial(self._strike, fault))
+            self.call_at(fault.at, partial(self._apply, fault))
 
-    def _strike(self, fault: Fault) -> None:
+    def _apply(self, fault: Fault) -> None:
         self._active.append(fault)
-        fault.strike(self._simulation)
-        if isinstance(fault, Spell):
-            self.call_at(fault.at + fault.lasts, partial(self._relent, fault))
+        fault.apply(self._simulation)
+        if isinstance(fault, TimedFault):
+            self.call_at(fault.at + fault.lasts, partial(self._revert, fault))
 
-    def _relent(self, fault: Spell) -> None:
+    def _revert(self, fault: TimedFault) -> None:
         self._active.remove(fault)
         fault.end(self._simulation)
 

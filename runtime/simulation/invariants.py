@@ -28,7 +28,7 @@ class Witness:
         self._restarts: dict[int, tuple[Any, list[tuple[float, Any]]]] = {}
         """The restarts by each instance of a supervisor, which is kept lest another gets its address."""
 
-    def hear(self, event: Event) -> None:
+    def observe(self, event: Event) -> None:
         """Take down an event, and see whether it may be."""
         self._simulation.trace.add(type(event).__name__, getattr(event, "ref", ""), event)
         match event:

@@ -146,7 +146,7 @@ class RecordedQueue(deque[Any]):
     def _struck(self, item: Any, message: Any, faults: Iterable[Any], origin: Origin) -> bool:
         """Let the faults have the item; True where it does not arrive now, or not in its place."""
         for fault in tuple(faults):
-            if fault.hits(self.inbox, message, self._simulation) and fault.strike_mail(
+            if fault.hits(self.inbox, message, self._simulation) and fault.apply_to_mail(
                 self, item, origin, self._simulation
             ):
                 return True

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 NONE_FAILED = 2**63 - 1
 
 
-class Attempt(msgspec.Struct):
+class SeedRun(msgspec.Struct):
     """One run, and what it raised, if anything."""
 
     simulation: Simulation
@@ -39,7 +39,7 @@ class Search(msgspec.Struct, frozen=True):
     order: Literal["seeded", "fifo"] = "seeded"
     max_steps: int = MAX_STEPS
 
-    def attempt(self, seed: int, *, keep: Sequence[int] | None = None) -> Attempt:
+    def attempt(self, seed: int, *, keep: Sequence[int] | None = None) -> SeedRun:
         """Run one seed."""
         simulation = Simulation(seed, order=self.order, keep=keep, logs=False, max_steps=self.max_steps)
         try:
@@ -47,8 +47,8 @@ class Search(msgspec.Struct, frozen=True):
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever it is, `sys.exit` included, the seed fails with it.
-            return Attempt(simulation, error)
-        return Attempt(simulation, None)
+            return SeedRun(simulation, error)
+        return SeedRun(simulation, None)
 
 
 class Part(msgspec.Struct):

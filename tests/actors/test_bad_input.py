@@ -144,7 +144,7 @@ def listing_of(answer: Any) -> Listing:
 
     return Listing(
         provider=Provider(name="a", services={"s"}),
-        transport=lambda: FunctionTransport(call, paid=False, idempotent="nature", provider="a"),
+        transport=lambda: FunctionTransport(call, paid=False, idempotent="repeatable", provider="a"),
         max_concurrency=2,
     )
 

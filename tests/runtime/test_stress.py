@@ -213,7 +213,7 @@ class LaneSubject(Subject):
 class BorrowingSubject(LaneSubject):
     """Works in the task of its asker, and therefore ends as soon as it is cancelled."""
 
-    @handles(Asked, concurrent=3, borrows=True)
+    @handles(Asked, concurrent=3, inline=True)
     async def asked(self, message: Asked) -> int:
         if message.deed in {"linger", "deaf"}:
             message = msgspec.structs.replace(message, deed="wait")

@@ -83,7 +83,7 @@ def draw_plan(name: str, dice: random.Random) -> Plan:
         spell=dice.choice([0.5, 3.0, 20.0, 200.0]),
         price=price,
         later_price=dice.choice([price, 2 * price, price // 2]),
-        idempotent=dice.choice(["key", "nature", "no"]),
+        idempotent=dice.choice(["key", "repeatable", "no"]),
         latency=dice.choice([0.0, 0.05, 1.0]),
         timeout=dice.choice([1.0, 5.0]),
         max_concurrency=dice.choice([1, 3, 20]),
@@ -301,7 +301,7 @@ def check_money(world: World, outcomes: dict[str, Any], account: Any) -> None:
         if not isinstance(outcome, BaseException):
             (price,) = world.charges[name].values() or (0,)
             plan = next(plan for plan in world.plans if plan.name == outcome.provider)
-            assert outcome.cost == price or (plan.idempotent == "nature" and outcome.cost < price)
+            assert outcome.cost == price or (plan.idempotent == "repeatable" and outcome.cost < price)
 
 
 def check_rates(world: World) -> None:
@@ -380,7 +380,7 @@ class Race:
 
     def make_supervisor(self) -> Supervisor:
         market = Market(
-            providers=[self.offer("a", 7, "no"), self.offer("b", 11, "nature"), self.offer("c", 30, "no")],
+            providers=[self.offer("a", 7, "no"), self.offer("b", 11, "repeatable"), self.offer("c", 30, "no")],
             retry=Retry(base=0.1, cap=1.0),
             breaker=BreakerConfig(failure_threshold=1000, min_calls=1000),
         )

@@ -75,7 +75,7 @@ class Rehearsal:
             # Who is free and suddenly is not, breaks what reservations stand on.
             price=dice.choice(PRICES if self.prices_change else [0, *PRICES]),
             latency=dice.choice([(0.0, 0.0), (0.05, 0.2), (0.5, 3.0)]),
-            idempotent=dice.choice(["key", "nature", "no"]),
+            idempotent=dice.choice(["key", "repeatable", "no"]),
             rate_limit=dice.choice([None, None, 5.0]),
             burst=BURST,
             capacity=dice.choice([None, 1, 5]),
@@ -214,7 +214,7 @@ class Rehearsal:
         for key, charges in paid_more_than_once(self.providers).items():
             # Where repeating harms nobody, it may be charged; nobody else may be.
             assert len(charges) == 1, (key, charges)
-            assert by_name[next(iter(charges))].idempotent == "nature", (key, charges)
+            assert by_name[next(iter(charges))].idempotent == "repeatable", (key, charges)
         for name, outcome in self.outcomes.items():
             charged = [charge for provider in self.providers for charge in provider.charged.get(name, ())]
             match outcome:

@@ -31,7 +31,7 @@ RUN = "run"
 """The account of all that a supervisor spends, where its market has a budget."""
 OF_PROVIDER = "provider "
 """How the names of the accounts begin that hold what single providers are paid."""
-HOUSEKEEPING = 5.0
+LEDGER_CALL_TIMEOUT = 5.0
 """Seconds that the ledger has to open an account, or to tell its figures, for a request."""
 MAX_PATIENCE = 86_400.0
 """Seconds that somebody may wait who asks the ledger himself, such as for the last call that draws on an account."""
@@ -42,7 +42,7 @@ def account_of(provider: str) -> str:
     return f"{OF_PROVIDER}{provider}"
 
 
-class Spending:
+class Funds:
     """One supervisor's dealings with its ledger."""
 
     def __init__(self, ledger: LedgerRef, context: Context, market: Market) -> None:
@@ -62,7 +62,7 @@ class Spending:
         """Raise `Permanent` for an account that is not open, before anything is done for a request that names it."""
         if account not in self._known:
             try:
-                statement = await self._ledger.ask(GetStatement(account), timeout=HOUSEKEEPING)
+                statement = await self._ledger.ask(GetStatement(account), timeout=LEDGER_CALL_TIMEOUT)
             except Permanent as unknown:
                 raise Permanent(f"there is no open account {account!r}; ask OpenAccount first") from unknown
             except RuntimeFault as fault:
@@ -110,7 +110,7 @@ class Spending:
             intent="repeat"
             if job.repeats(target)
             else "again"
-            if job.may_pay_again or job.under_way or (job.held is not None and target.idempotent == "nature")
+            if job.may_pay_again or job.under_way or (job.held is not None and target.idempotent == "repeatable")
             else "first",
             wait=wait,
             holder=self._context.ref,
@@ -141,10 +141,10 @@ class Spending:
         Raises `LedgerDown` where it cannot be told now.
         """
         found = Resolve(reservation.number, "yes" if is_paid else "no", cost if is_paid else None, as_found=True)
-        await self._wait_for_late(until=self._context.now() + HOUSEKEEPING)
+        await self._wait_for_late(until=self._context.now() + LEDGER_CALL_TIMEOUT)
         try:
             with suppress(Permanent):
-                await self._ledger.ask(found, timeout=HOUSEKEEPING)
+                await self._ledger.ask(found, timeout=LEDGER_CALL_TIMEOUT)
         except (RuntimeFault, JournalFailed) as fault:
             raise LedgerDown(str(fault)) from fault
 
@@ -192,9 +192,9 @@ class Spending:
     async def _ask_to_open(self, name: str, cap: Amount) -> None:
         wanted = to_micros(cap)
         try:
-            await self._ledger.ask(OpenAccount(name=name, cap=wanted), timeout=HOUSEKEEPING)
+            await self._ledger.ask(OpenAccount(name=name, cap=wanted), timeout=LEDGER_CALL_TIMEOUT)
         except Permanent:
-            statement = await self._ledger.ask(GetStatement(name), timeout=HOUSEKEEPING)
+            statement = await self._ledger.ask(GetStatement(name), timeout=LEDGER_CALL_TIMEOUT)
             if statement.cap != wanted:
                 self._context.log.warning(
                     "account {!r} is open at the ledger with {}, which holds, and not the ${} of this market; "

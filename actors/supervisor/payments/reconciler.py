@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
     from actors.money import Micros
-    from actors.supervisor.payments.funds import Spending
+    from actors.supervisor.payments.funds import Funds
     from actors.supervisor.payments.held_call import HeldCall
     from actors.supervisor.targets.gateways import Gateways
     from runtime import Context
@@ -32,7 +32,7 @@ LATER = Backoff(initial=5.0, cap=600.0, jitter=0.2)
 MAX_KEPT = 100_000
 """The calls that are asked for later; of more, the oldest stay held until somebody resolves them by hand."""
 
-Known: TypeAlias = Answered | NeverRan | Lost
+Resolution: TypeAlias = Answered | NeverRan | Lost
 
 
 class Kept:
@@ -49,19 +49,19 @@ class Kept:
 class Reconciler:
     """Finds out for one supervisor."""
 
-    def __init__(self, gateways: Gateways, spending: Spending, context: Context) -> None:
+    def __init__(self, gateways: Gateways, spending: Funds, context: Context) -> None:
         self._gateways = gateways
         self._spending = spending
         self._context = context
         self._kept: dict[int, Kept] = {}
         """By the number of the reservation."""
-        self._finding: dict[int, asyncio.Future[Known | None]] = {}
+        self._finding: dict[int, asyncio.Future[Resolution | None]] = {}
         """What is being found out, by the number of the reservation."""
         self._is_finding = False
         self.has_news = False
         """Whether somebody was kept since this was last set to False."""
 
-    async def find_out(self, held: HeldCall, *, until: float) -> Known | None:
+    async def find_out(self, held: HeldCall, *, until: float) -> Resolution | None:
         """Find out about a call, and book it; None where that is not known at loop time `until`.
 
         Where somebody is at it already, what he finds is waited for: two who ask by one key could call off each other's
@@ -95,9 +95,9 @@ class Reconciler:
                 await asyncio.sleep(ready_at - now)
 
     @contextmanager
-    def _alone_with(self, number: int) -> Generator[list[Known]]:
+    def _alone_with(self, number: int) -> Generator[list[Resolution]]:
         """Let others wait who want to know the same; they are told what is put into the list."""
-        found: list[Known] = []
+        found: list[Resolution] = []
         ended = self._finding[number] = asyncio.get_running_loop().create_future()
         try:
             yield found
@@ -161,7 +161,7 @@ class Reconciler:
                         finding = called_off
         return finding
 
-    async def _book(self, held: HeldCall, finding: Known) -> None:
+    async def _book(self, held: HeldCall, finding: Resolution) -> None:
         cost: Micros | None = None
         output: object = None
         if isinstance(finding, Answered):

@@ -15,12 +15,12 @@ from actors.ledger.errors import StillUnsettled
 from actors.ledger.messages import Reservation
 from actors.limits.quota import NO_WEIGHTS
 from actors.policies.hedge import see_ended
-from actors.provider_gateway.messages import Sending
+from actors.provider_gateway.messages import SentMarker
 from actors.supervisor.payments.held_call import HeldCall
-from actors.supervisor.pipeline.choosing import MONEY_LOOK, Choice, Choosing
+from actors.supervisor.pipeline.choosing import FUNDS_RECHECK_INTERVAL, Choice, Choosing
 from actors.supervisor.pipeline.hedging import Hedging
 from actors.supervisor.pipeline.routing import after_failure, ends_request
-from actors.supervisor.targets.admission import Admitted, line_of, settle
+from actors.supervisor.targets.admission import Admitted, queue_of, settle
 from runtime import RuntimeFault
 
 if TYPE_CHECKING:
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
 
     from actors.errors.families import Charged
     from actors.market.market import Market
-    from actors.supervisor.payments.funds import Spending
+    from actors.supervisor.payments.funds import Funds
     from actors.supervisor.payments.reconciler import Reconciler
     from actors.supervisor.pipeline.job import Job
     from actors.supervisor.targets.gateways import Gateways
     from actors.supervisor.targets.target import Target
-    from actors.supervisor.targets.target_table import Providers
-    from actors.supervisor.targets.waiting import WaitingLines
+    from actors.supervisor.targets.target_table import TargetTable
+    from actors.supervisor.targets.waiting import WaitQueues
     from actors.transports.transport import ProviderReply
     from runtime import Context
 
-STILL = 0.01
+ADMISSION_MAX_AGE = 0.01
 """Seconds after which an admission is made anew, because money took its time."""
 
 
@@ -50,10 +50,10 @@ class Attempts:
         market: Market,
         context: Context,
         choosing: Choosing,
-        providers: Providers,
+        providers: TargetTable,
         gateways: Gateways,
-        lines: WaitingLines,
-        spending: Spending,
+        lines: WaitQueues,
+        spending: Funds,
         reconciler: Reconciler,
     ) -> None:
         self._market = market
@@ -79,9 +79,9 @@ class Attempts:
             # Nobody else may be paid either; what was paid before must be told all the same.
             raise job.failure(refusal) from refusal
         if isinstance(reservation, BudgetExceeded):
-            reservation.may_come = reservation.may_come and not waits
+            reservation.may_free_up = reservation.may_free_up and not waits
             if not job.broke:
-                job.broke_until = self._now() + MONEY_LOOK
+                job.broke_until = self._now() + FUNDS_RECHECK_INTERVAL
             job.refused[target.name] = job.broke[target.name] = reservation
             return None
         admitted = self._still_admitted(job, choice)
@@ -110,7 +110,7 @@ class Attempts:
         if unsettled.is_held and target is not None:
             with suppress(CallFailed, RuntimeFault):
                 self._gateways.open(target)  # Then it is known what its transport can do.
-            call = job.call_to(target, timeout=max(job.deadline - self._now(), STILL))
+            call = job.call_to(target, timeout=max(job.deadline - self._now(), ADMISSION_MAX_AGE))
             number, amount = unsettled.reservation, unsettled.amount
             job.held = HeldCall(target, call, Reservation(number, job.key, target.name, amount))
             if target.can_tell or (job.message.on_unknown == "pay_again" and not job.repeats(target)):
@@ -140,7 +140,7 @@ class Attempts:
         """Take what the call consumes, now that there is money for it; None where that is no longer to be had."""
         target, now = choice.target, self._now()
         admitted = choice.admitted
-        if admitted is None or target.state is not choice.before or now > choice.at + STILL:
+        if admitted is None or target.state is not choice.before or now > choice.at + ADMISSION_MAX_AGE:
             # The ledger took its time, and others have had theirs.
             job.broke.clear()
             admission = self._choosing.admit(job, target, now)
@@ -155,7 +155,7 @@ class Attempts:
         """Take what the admission decided on, all of it at once, and leave the lines."""
         name, events = target.name, self._events
         target.state = admitted.state
-        self._lines.leave(job.place, served=line_of(name))
+        self._lines.leave(job.place, served=queue_of(name))
         job.refused.pop(name, None)
         if admitted.permit.probe:
             events.publish(BreakerHalfOpened(provider=name))
@@ -201,7 +201,7 @@ class Attempts:
         started = admitted.permit.admitted
         own_timeout = target.timeout(job.candidates.listings[target.name])
         call = job.call_to(target, timeout=min(own_timeout, job.deadline - started))
-        sending = Sending()
+        sending = SentMarker()
         reply: ProviderReply | None = None
         error: CallFailed | None = None
         job.under_way += 1
@@ -316,7 +316,7 @@ class Attempts:
         held: HeldCall,
         reply: ProviderReply | None,
         error: CallFailed | None,
-        sending: Sending,
+        sending: SentMarker,
     ) -> int:
         """Book what a call cost with the ledger, and return it in micro-units."""
         reservation, cost = held.reservation, None if reply is None else reply.cost
@@ -420,8 +420,8 @@ class Attempts:
         if not self._lines:
             return
         if after.learned.gated_until > now >= before.learned.gated_until:
-            self._lines.wake_all(line_of(target.name))
-        self._lines.wake(line_of(target.name))
+            self._lines.wake_all(queue_of(target.name))
+        self._lines.wake(queue_of(target.name))
 
     def _record_failure(self, job: Job, target: Target, error: CallFailed, *, started: float, cost: int) -> None:
         now = self._now()

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from actors.errors.families import DeadlineTooShort, Overpriced
 from actors.supervisor.pipeline.routing import in_order
-from actors.supervisor.targets.admission import Admission, Admitted, Full, Later, Never, admit, line_of
-from actors.supervisor.targets.waiting import Line, Wait, WaitingLines
+from actors.supervisor.targets.admission import Admission, Admitted, Full, Later, Never, admit, queue_of
+from actors.supervisor.targets.waiting import QueueName, Wait, WaitQueues
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from actors.supervisor.targets.target import Target
     from runtime import Context
 
-MONEY_LOOK = 1.0
+FUNDS_RECHECK_INTERVAL = 1.0
 """Seconds after which a request that waits for something else looks again whether money has come back."""
 
 
@@ -35,7 +35,7 @@ class Choice(NamedTuple):
 class Choosing:
     """Chooses for the requests of one supervisor, and takes nothing."""
 
-    def __init__(self, market: Market, context: Context, lines: WaitingLines) -> None:
+    def __init__(self, market: Market, context: Context, lines: WaitQueues) -> None:
         self._market = market
         self._now = context.now
         self._lines = lines
@@ -43,7 +43,7 @@ class Choosing:
     def names(self, job: Job) -> Sequence[str]:
         """Return those who may be called, the one to call first in front."""
         strategies, tried, held_at = job.message.strategies, job.tried, job.held_at
-        if not (tried or held_at or job.unhealthy or job.standing_back or job.rated):
+        if not (tried or held_at or job.unhealthy or job.deprioritized or job.rated):
             ranked = job.candidates.ranked(strategies[0])
             if ranked is not None:
                 return ranked
@@ -52,7 +52,7 @@ class Choosing:
             [job.rated.get(name) or listings[name].provider for name in (listings if held_at is None else (held_at,))],
             tried=tried,
             strategies=strategies,
-            unhealthy=(*job.unhealthy, *job.standing_back),
+            unhealthy=(*job.unhealthy, *job.deprioritized),
             signals=job.signals,
         )
 
@@ -60,7 +60,7 @@ class Choosing:
         """Choose the first who may be called now, or tell what to wait for; None if there is no hope."""
         now = self._now()
         until, is_hopeful = job.deadline, False
-        lines: dict[Line, None] = {}
+        lines: dict[QueueName, None] = {}
         for name in names:
             if name in job.broke:
                 continue
@@ -71,10 +71,10 @@ class Choosing:
             before = target.state
             admission = self.admit(job, target, now)
             if isinstance(admission, Admitted):
-                if not self._lines or self._lines.is_first(job.place, line_of(name)):
+                if not self._lines or self._lines.is_first(job.place, queue_of(name)):
                     return Choice(target, now, admission, before)
                 # Somebody who came before has been woken, and will be next.
-                lines[line_of(name)] = None
+                lines[queue_of(name)] = None
                 continue
             until = min(until, self._refused(job, name, admission, lines))
         if (is_hopeful or lines) and now < job.deadline:
@@ -84,14 +84,14 @@ class Choosing:
     def or_for_money(self, job: Job, names: Sequence[str], choice: Choice | Wait | None) -> Choice | Wait | None:
         """Reckon with money that may come back: wait for it where there is nothing else, or look for it meanwhile."""
         now = self._now()
-        first = next((name for name in names if name in job.broke and job.broke[name].may_come), None)
+        first = next((name for name in names if name in job.broke and job.broke[name].may_free_up), None)
         if first is None or now >= job.deadline:
             return choice
         if isinstance(choice, Wait):
             return Wait(choice.lines, min(choice.until, job.broke_until))
         return choice or Choice(job.candidates.targets[first], now)
 
-    def _refused(self, job: Job, name: str, admission: Full | Later | Never, lines: dict[Line, None]) -> float:
+    def _refused(self, job: Job, name: str, admission: Full | Later | Never, lines: dict[QueueName, None]) -> float:
         """Note a refusal, and in `lines` where to wait; return when to look again if nothing happens before."""
         if isinstance(admission, Never):
             if not job.refused or not isinstance(admission.refusal, DeadlineTooShort):
@@ -99,7 +99,7 @@ class Choosing:
             return math.inf
         job.refused[name] = admission
         if isinstance(admission, Full):
-            line = line_of(name)
+            line = queue_of(name)
             lines[line] = None
             self._lines.join(job.place, line)
         elif admission.is_in_time(job.deadline):

@@ -19,7 +19,7 @@ from actors.errors.families import (
 from actors.providers.selection import NO_SIGNALS, Signals
 from actors.supervisor.messages import SmartRequest, SmartResult
 from actors.supervisor.targets.candidates import NO_CANDIDATES, Candidates
-from actors.supervisor.targets.waiting import Place
+from actors.supervisor.targets.waiting import QueueEntry
 from actors.transports.reconciliation import Answered, Lost, NeverRan
 from actors.transports.transport import ProviderCall, ProviderReply
 
@@ -41,9 +41,9 @@ class Job:
         self.started = started
         self.deadline = deadline
         self.key = message.idempotency_key or request_id
-        self.place = Place(message.tenant or message.account or "default")
+        self.place = QueueEntry(message.tenant or message.account or "default")
         self.candidates: Candidates = NO_CANDIDATES
-        self.standing_back: tuple[str, ...] = ()
+        self.deprioritized: tuple[str, ...] = ()
         self.rated: dict[str, Provider] = {}
         """Those of them whose answers were scored, as good as that has shown them to be."""
         self.signals: Signals = NO_SIGNALS

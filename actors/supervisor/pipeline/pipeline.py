@@ -19,7 +19,7 @@ from actors.providers.selection import ADAPTIVE_STRATEGIES, Signals
 from actors.supervisor.pipeline.attempts import Attempts
 from actors.supervisor.pipeline.choosing import Choosing
 from actors.supervisor.targets.gateways import is_fresh
-from actors.supervisor.targets.waiting import Wait, WaitingLines
+from actors.supervisor.targets.waiting import Wait, WaitQueues
 from runtime import RuntimeFault
 
 if TYPE_CHECKING:
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from actors.market.market import Market
     from actors.providers.observed import Observed
     from actors.supervisor.messages import SmartResult
-    from actors.supervisor.payments.funds import Spending
+    from actors.supervisor.payments.funds import Funds
     from actors.supervisor.payments.reconciler import Reconciler
     from actors.supervisor.pipeline.job import Job
     from actors.supervisor.targets.gateways import Gateways
-    from actors.supervisor.targets.target_table import Providers
+    from actors.supervisor.targets.target_table import TargetTable
     from runtime import ActorRef, Context
 
 ADAPTIVE = frozenset(ADAPTIVE_STRATEGIES)
@@ -47,10 +47,10 @@ class Pipeline:
         market: Market,
         context: Context,
         discovery: ActorRef[Discover],
-        providers: Providers,
+        providers: TargetTable,
         gateways: Gateways,
-        lines: WaitingLines,
-        spending: Spending,
+        lines: WaitQueues,
+        spending: Funds,
         reconciler: Reconciler,
     ) -> None:
         self.bandits: dict[str, Bandit] = {}
@@ -106,8 +106,8 @@ class Pipeline:
             found = await self._discovery.ask(question, timeout=message.timeout)
         except RuntimeFault as error:
             raise RegistryDown(message.service, str(error)) from error
-        job.candidates = candidates = self._providers.candidates(found, message.needs, message.service)
-        job.standing_back = (*candidates.standing_back(), *self._providers.eased_in(candidates))
+        job.candidates = candidates = self._providers.candidates(found, message.requirement, message.service)
+        job.deprioritized = (*candidates.deprioritized(), *self._providers.eased_in(candidates))
         bandit = self.bandits.get(message.service)
         if bandit is not None:
             self._rate(job, bandit)
@@ -119,7 +119,7 @@ class Pipeline:
         providers = [listing.provider for listing in job.candidates.listings.values()]
         job.rated = rated(bandit, providers, self._now())
         if "bandit" not in job.message.strategies:  # It tries those again that fell, now and then.
-            job.standing_back += tuple(fallen(job.rated, providers))
+            job.deprioritized += tuple(fallen(job.rated, providers))
 
     def _signals(self, job: Job, observed: Mapping[str, Observed]) -> Signals:
         """Return what the adaptive strategies go by, drawn once for each request."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from actors.policies.retry import Retry
     from actors.providers.provider import Provider
-    from actors.providers.selection import Signals, Strategy
+    from actors.providers.selection import SelectionStrategy, Signals
 
 
 class Tried(msgspec.Struct, frozen=True):
@@ -49,7 +49,7 @@ def in_order(
     candidates: Sequence[Provider],
     *,
     tried: Mapping[str, Tried],
-    strategies: Sequence[Strategy],
+    strategies: Sequence[SelectionStrategy],
     unhealthy: Collection[str] = (),
     signals: Signals = NO_SIGNALS,
 ) -> list[str]:

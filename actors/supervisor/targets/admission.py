@@ -49,7 +49,7 @@ from actors.policies.breaker.circuit_breaker import (
 from actors.policies.breaker.circuit_breaker import admit as admit_by_breaker
 from actors.policies.breaker.circuit_breaker import after_success as breaker_after_success
 from actors.policies.retry import RetryBudget
-from actors.supervisor.targets.waiting import Line  # noqa: TC001 - msgspec resolves this annotation
+from actors.supervisor.targets.waiting import QueueName  # noqa: TC001 - msgspec resolves this annotation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -114,7 +114,7 @@ class Later(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """
 
     provider: str
-    line: Line
+    line: QueueName
     at: float
     wait: float
     """The seconds until then."""
@@ -192,10 +192,10 @@ def admit(
         return Full(name, places)
     wait = state.learned.wait(now, weights)
     if wait > 0:
-        return _refused_until(now, wait, name, short=name, line=line_of(name))
+        return _refused_until(now, wait, name, short=name, line=queue_of(name))
     taken = state.quota.take(now, weights) if state.quota is not None else (None, None)
     if isinstance(taken, QuotaRefusal):
-        return _refused_until(now, taken.wait, name, short=f"{taken.dimension} of {name}", line=line_of(name))
+        return _refused_until(now, taken.wait, name, short=f"{taken.dimension} of {name}", line=queue_of(name))
     retries = state.retries.withdraw(now) if is_retry else state.retries.deposit(now)
     if retries is None:
         return _refused_until(now, state.retries.wait(now), name, short=f"retries of {name}", line=("retries", name))
@@ -338,7 +338,7 @@ def what_was_learned(
     return after_headers(learned, heard, now) if heard else learned
 
 
-def line_of(provider: str) -> Line:
+def queue_of(provider: str) -> QueueName:
     """Return the line of those who wait for a provider: for a place, for tokens, or for its breaker."""
     return ("provider", provider)
 
@@ -349,10 +349,10 @@ def _refused_by_breaker(state: BreakerState, refused: Refused, name: str, now: f
         return Never(BreakerOpen(name, retry_after=None))
     # A half-open breaker is decided by its probe, which may end at any time.
     is_sooner_possible = isinstance(state, HalfOpen)
-    return Later(provider=name, line=line_of(name), at=now + wait, wait=wait, is_sooner_possible=is_sooner_possible)
+    return Later(provider=name, line=queue_of(name), at=now + wait, wait=wait, is_sooner_possible=is_sooner_possible)
 
 
-def _refused_until(now: float, wait: float, name: str, *, short: str, line: Line) -> Later | Never:
+def _refused_until(now: float, wait: float, name: str, *, short: str, line: QueueName) -> Later | Never:
     """Refuse for want of what is `short`, for `wait` seconds; for good where that is infinity."""
     if wait == math.inf:
         return Never(RateLimited(short, retry_after=wait, provider=name))

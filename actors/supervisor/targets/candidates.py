@@ -15,10 +15,10 @@ from actors.providers.selection import ADAPTIVE_STRATEGIES, rank
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from actors.discovery.found import Found
+    from actors.discovery.found import Offers
     from actors.market.listing import Listing
     from actors.providers.requirement import Requirement
-    from actors.providers.selection import Strategy
+    from actors.providers.selection import SelectionStrategy
     from actors.supervisor.targets.target import Target
 
 MAX_REMEMBERED = 1_000
@@ -30,18 +30,18 @@ class Candidates:
 
     __slots__ = ("_checked_ill", "_ranked", "found", "listings", "targets", "used_at")
 
-    def __init__(self, found: Found, listings: Iterable[Listing], targets: Mapping[str, Target]) -> None:
+    def __init__(self, found: Offers, listings: Iterable[Listing], targets: Mapping[str, Target]) -> None:
         self.found = found
         self.used_at = 0.0
         """When a request last asked for them, in loop time."""
         self.listings = {listing.provider.name: listing for listing in listings}
         self.targets = {name: targets[name] for name in self.listings}
         self._checked_ill = [
-            name for name, why in found.standing_back.items() if why == CHECK_FAILED and name in self.targets
+            name for name, why in found.deprioritized.items() if why == CHECK_FAILED and name in self.targets
         ]
-        self._ranked: dict[Strategy, tuple[str, ...]] = {}
+        self._ranked: dict[SelectionStrategy, tuple[str, ...]] = {}
 
-    def standing_back(self) -> list[str]:
+    def deprioritized(self) -> list[str]:
         """Name those who are to be asked after the others.
 
         What breakers and limits say is seen first hand, and no mark must outlast it. Of who is not in use now a check
@@ -51,7 +51,7 @@ class Candidates:
             return self._checked_ill
         return [name for name in self._checked_ill if isinstance(self.targets[name].state.breaker, Closed)]
 
-    def ranked(self, strategy: Strategy) -> tuple[str, ...] | None:
+    def ranked(self, strategy: SelectionStrategy) -> tuple[str, ...] | None:
         """Return all of them in the order of a strategy; None for one that goes by more than the providers."""
         names = self._ranked.get(strategy)
         if names is None and strategy not in ADAPTIVE_STRATEGIES:
@@ -67,14 +67,14 @@ class Candidates:
 NO_CANDIDATES = Candidates(NOBODY, (), {})
 
 
-def fitting(found: Found, needs: Requirement, service: str) -> list[Listing]:
+def fitting(found: Offers, requirement: Requirement, service: str) -> list[Listing]:
     """Return the listings of those who can take the input; raise `NoProvider` where nobody can."""
-    if needs is NO_REQUIREMENT:
+    if requirement is NO_REQUIREMENT:
         return list(found.listings)
     fit: list[Listing] = []
     dropped: Counter[str] = Counter()
     for listing in found.listings:
-        why_not = fits(listing.provider, needs)
+        why_not = fits(listing.provider, requirement)
         if why_not is None:
             fit.append(listing)
         else:

@@ -10,7 +10,7 @@ from actors.errors.families import NotAdmitted, Unclassified
 from actors.events import HealthChecked
 from actors.policies.breaker.circuit_breaker import Isolated, Open
 from actors.provider_gateway.gateway import ProviderGateway
-from actors.provider_gateway.messages import GRACE, CallOff, CheckHealth, Health, LookUp, Sending
+from actors.provider_gateway.messages import TRANSPORT_GRACE, CancelCall, CheckHealth, Health, LookUp, SentMarker
 from runtime import ActorCrashed, AskTimeout, Restart, RuntimeFault
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 FINDING_OUT = 5.0
 """Seconds that a transport has to find out what became of a call."""
 
-GatewayRef: TypeAlias = "ActorRef[Call | CheckHealth | LookUp | CallOff]"
+GatewayRef: TypeAlias = "ActorRef[Call | CheckHealth | LookUp | CancelCall]"
 
 
 class Gateways:
@@ -56,7 +56,7 @@ class Gateways:
                     make,
                     name=f"gateway-{self._started}-{target.name.replace('/', '-')}",
                     restart=Restart.TEMPORARY,
-                    stop_timeout=listing.timeout + GRACE,
+                    stop_timeout=listing.timeout + TRANSPORT_GRACE,
                 )
             except RuntimeFault:
                 raise
@@ -72,12 +72,12 @@ class Gateways:
             target.gateway.stop()
             target.gateway = None
 
-    async def call(self, target: Target, call: ProviderCall, sending: Sending) -> ProviderReply:
+    async def call(self, target: Target, call: ProviderCall, sending: SentMarker) -> ProviderReply:
         """Make one call; raises members of `CallFailed` only."""
         gateway: GatewayRef | None = None
         try:
             gateway = self.open(target)
-            return await gateway.ask(target.call(call, sending), timeout=call.timeout + GRACE)
+            return await gateway.ask(target.call(call, sending), timeout=call.timeout + TRANSPORT_GRACE)
         except (AskTimeout, ActorCrashed) as fault:
             cause: Exception = fault
             if isinstance(fault, ActorCrashed):
@@ -111,7 +111,7 @@ class Gateways:
             try:
                 gateway = self.open(target)
                 question = CheckHealth(max_age=max_age, timeout=limit)
-                target.health = await gateway.ask(question, timeout=limit + 2 * GRACE)
+                target.health = await gateway.ask(question, timeout=limit + 2 * TRANSPORT_GRACE)
             except (RuntimeFault, Unclassified) as error:
                 target.health = Health(started, problem=str(error))
                 if not isinstance(error, AskTimeout):
@@ -124,14 +124,14 @@ class Gateways:
     async def look_up(self, target: Target, call: ProviderCall) -> Finding:
         """Find out what became of a call; raises members of `CallFailed` and of `RuntimeFault` where that fails."""
         try:
-            return await self.open(target).ask(LookUp(call, FINDING_OUT), timeout=FINDING_OUT + GRACE)
+            return await self.open(target).ask(LookUp(call, FINDING_OUT), timeout=FINDING_OUT + TRANSPORT_GRACE)
         finally:
             self._close_if_isolated(target)
 
     async def cancel(self, target: Target, call: ProviderCall) -> Finding:
         """Call off a call, and return what became of it; raises as `look_up` does."""
         try:
-            return await self.open(target).ask(CallOff(call, FINDING_OUT), timeout=FINDING_OUT + GRACE)
+            return await self.open(target).ask(CancelCall(call, FINDING_OUT), timeout=FINDING_OUT + TRANSPORT_GRACE)
         finally:
             self._close_if_isolated(target)
 

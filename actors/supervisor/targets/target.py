@@ -9,7 +9,7 @@ import msgspec
 from actors.limits.concurrency import ConcurrencyLimit
 from actors.policies.breaker.circuit_breaker import BreakerState, Closed, HalfOpen, Isolated, Open
 from actors.policies.retry_budget import RetryBudget
-from actors.provider_gateway.messages import Call, PromptCall
+from actors.provider_gateway.messages import Call, InlineCall
 from actors.supervisor.messages import TargetStatus
 from actors.supervisor.targets.admission import TargetState
 from actors.supervisor.targets.probe_check import ProbeCheck
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from actors.market.listing import Listing
-    from actors.provider_gateway.messages import CallOff, CheckHealth, Health, LookUp
+    from actors.provider_gateway.messages import CancelCall, CheckHealth, Health, LookUp
     from actors.transports.transport import Idempotent, Transport
     from runtime import ActorRef
 
@@ -34,7 +34,7 @@ class Target:
         self.name = listing.provider.name
         self.listing = listing
         self.state = TargetState(quota=listing.quota(), limit=limit_of(listing), retries=retries)
-        self.gateway: ActorRef[Call | CheckHealth | LookUp | CallOff] | None = None
+        self.gateway: ActorRef[Call | CheckHealth | LookUp | CancelCall] | None = None
         self.paid = False
         self.idempotent: Idempotent = "no"
         self.call: type[Call] = Call
@@ -59,7 +59,7 @@ class Target:
     def learn_of(self, transport: Transport) -> None:
         """Take note of what a transport says of itself."""
         self.paid, self.idempotent = transport.paid, transport.idempotent
-        self.call = PromptCall if getattr(transport, "ends_when_cancelled", False) else Call
+        self.call = InlineCall if getattr(transport, "ends_when_cancelled", False) else Call
         self.can_look_up = isinstance(transport, LooksUp)
         self.can_cancel = isinstance(transport, Cancels)
 

@@ -15,21 +15,21 @@ from actors.errors.families import Permanent
 from actors.events import BreakerClosed, BreakerOpened
 from actors.policies.breaker.circuit_breaker import Closed, HalfOpen, Open, isolate, share
 from actors.providers.requirement import NO_REQUIREMENT
-from actors.supervisor.targets.admission import line_of
+from actors.supervisor.targets.admission import queue_of
 from actors.supervisor.targets.candidates import MAX_REMEMBERED, Candidates, fitting
 from actors.supervisor.targets.target import Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
 
-    from actors.discovery.found import Found
+    from actors.discovery.found import Offers
     from actors.market.listing import Listing
     from actors.market.market import Market
     from actors.policies.breaker.circuit_breaker import BreakerState
     from actors.providers.requirement import Requirement
     from actors.supervisor.payments.held_call import HeldCall
     from actors.supervisor.targets.gateways import Gateways
-    from actors.supervisor.targets.waiting import WaitingLines
+    from actors.supervisor.targets.waiting import WaitQueues
     from runtime import Context
 
 
@@ -37,7 +37,7 @@ FORGET_AFTER = 3600.0
 """Seconds after which a provider is forgotten that no request has found any more, and how often they are looked for."""
 
 
-class Providers:
+class TargetTable:
     """Every provider that is listed, or was lately, by name, and what becomes of it."""
 
     def __init__(
@@ -46,7 +46,7 @@ class Providers:
         market: Market,
         context: Context,
         gateways: Gateways,
-        lines: WaitingLines,
+        lines: WaitQueues,
         *,
         isolated: Collection[str] = (),
         held: Callable[[], Iterable[HeldCall]] = tuple,
@@ -76,7 +76,7 @@ class Providers:
             raise Permanent(f"there is no provider {name!r}; there are {', '.join(sorted(self.by_name))}")
         return target
 
-    def candidates(self, found: Found, needs: Requirement, service: str) -> Candidates:
+    def candidates(self, found: Offers, requirement: Requirement, service: str) -> Candidates:
         """Return who may serve a request; raise `NoProvider` where nobody of those found can take its input."""
         now = self._context.now()
         if now >= self._look_at:
@@ -90,9 +90,9 @@ class Providers:
                 self._remembered.clear()
             self._remembered[id(found)] = known
         known.used_at = now
-        if needs is NO_REQUIREMENT:
+        if requirement is NO_REQUIREMENT:
             return known
-        return Candidates(found, fitting(found, needs, service), self.by_name)
+        return Candidates(found, fitting(found, requirement, service), self.by_name)
 
     def eased_in(self, candidates: Candidates) -> Iterator[str]:
         """Name the providers that have just come back, and whose part of the requests this one is not of."""
@@ -113,7 +113,7 @@ class Providers:
         events, now = self._context.events, self._context.now()
         if isinstance(breaker, Closed):
             events.publish(BreakerClosed(provider=target.name))
-            self._lines.wake(line_of(target.name))
+            self._lines.wake(queue_of(target.name))
         elif not isinstance(breaker, HalfOpen):
             # It finishes the calls under way; their results no longer move the breaker.
             self._gateways.close(target)
@@ -121,7 +121,7 @@ class Providers:
             if wait > 0:  # A probe that was cancelled proved nothing, and is no trip.
                 target.trips += isinstance(breaker, Open)
                 events.publish(BreakerOpened(provider=target.name, wait=wait))
-                self._lines.wake_all(line_of(target.name))
+                self._lines.wake_all(queue_of(target.name))
 
     def _list(self, listing: Listing) -> None:
         """Take on a listing, which may be new or say something new."""
@@ -134,7 +134,7 @@ class Providers:
             if listing.max_concurrency != target.listing.max_concurrency:
                 self._gateways.close(target)  # It would go on to count by the old one.
             target.relist(listing)
-            self._lines.wake(line_of(name))
+            self._lines.wake(queue_of(name))
         target.used_at = self._context.now()
 
     def _forget(self, now: float) -> None:

@@ -61,7 +61,7 @@ async def metastable(simulation: Simulation, contender: Contender) -> Outcome:
     capacity = dice.randint(2, 4)
     latency = dice.uniform(0.8, 1.2)
     provider = TroubledProvider(
-        simulation, "alder", capacity=capacity, latency=(latency * 0.8, latency * 1.2), idempotent="nature"
+        simulation, "alder", capacity=capacity, latency=(latency * 0.8, latency * 1.2), idempotent="repeatable"
     )
     span = draw_span(simulation, at=5.0, least=20.0, most=40.0)
     slow = dice.uniform(8.0, 20.0)

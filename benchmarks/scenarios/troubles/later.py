@@ -67,7 +67,7 @@ async def global_slowness(simulation: Simulation, contender: Contender) -> Outco
 
     Calls cost nothing and may be repeated, so that they would be hedged.
     """
-    providers = three(simulation, price=0, idempotent="nature")
+    providers = three(simulation, price=0, idempotent="repeatable")
     span = draw_span(simulation, least=30.0, most=60.0)
     slow = simulation.random.uniform(1.0, 4.0)
     simulation.inject(SlowLoris(provider="*", at=span.at, lasts=span.lasts, latency=slow))

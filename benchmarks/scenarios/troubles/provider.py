@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from actors.limits.token_bucket import TokenBucket
-    from actors.simulation.fate import Dice, Works
+    from actors.simulation.fate import Draws, Works
     from actors.simulation.provider import Work
     from actors.transports.transport import ProviderCall, ProviderReply
     from runtime.simulation import Simulation
@@ -79,7 +79,7 @@ class TroubledProvider(SimulatedProvider):
     def transport(self) -> TroubledTransport:
         return TroubledTransport(self)
 
-    def accept(self, call: ProviderCall, fate: Works, dice: Dice) -> Work:
+    def accept(self, call: ProviderCall, fate: Works, dice: Draws) -> Work:
         before = len(self.charged.get(call.idempotency_key, ()))
         work = super().accept(call, fate, dice)
         if len(self.charged.get(call.idempotency_key, ())) > before:

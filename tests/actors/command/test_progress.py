@@ -9,13 +9,13 @@ import pytest
 from rich.console import Console
 
 from actors.command.progress import LiveProgress, NoProgress, PlainProgress, choose_progress, logging_to, ticking
-from actors.command.report import Tally
+from actors.command.report import RunTally
 from runtime.log import logger_for
 
 
 @pytest.fixture
-def tally() -> Tally:
-    return Tally(requests=100, prices={"alder": 1_000}, started=0.0)
+def tally() -> RunTally:
+    return RunTally(requests=100, prices={"alder": 1_000}, started=0.0)
 
 
 async def test_plain_lines_come_every_two_seconds_while_there_is_news_and_at_the_end(tally):

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from actors.command.display import live_display, progress_line, report_text
-from actors.command.report import Report, Tally, percentile
+from actors.command.report import Report, RunTally, percentile
 from actors.events import BreakerClosed, BreakerHalfOpened, BreakerOpened, CallEnded, RequestEnded, Rerouted, Retried
 
 
@@ -28,12 +28,12 @@ def ended(
 
 
 @pytest.fixture
-def tally() -> Tally:
-    return Tally(requests=4, prices={"alder": 1_000, "birch": 2_000, "free": 0}, started=100.0)
+def tally() -> RunTally:
+    return RunTally(requests=4, prices={"alder": 1_000, "birch": 2_000, "free": 0}, started=100.0)
 
 
 @pytest.fixture
-def full(tally: Tally) -> Tally:
+def full(tally: RunTally) -> RunTally:
     """A run of two answers, a failure and an unknown."""
     for event in (
         call("a", "alder", error="Transient"),

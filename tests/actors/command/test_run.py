@@ -13,7 +13,7 @@ from actors.command.bad_input import BadInput
 from actors.command.interrupts import Interrupts
 from actors.command.plan import Options, Plan
 from actors.command.progress import NoProgress
-from actors.command.report import Tally
+from actors.command.report import RunTally
 from actors.command.requests_file import RequestLine
 from actors.command.results_file import OutputFile
 from actors.command.run import Run, _serve, until
@@ -54,7 +54,7 @@ class Made:
         self.path = folder / "results.jsonl"
         market = Market(providers=listings)
         prices = {one.provider.name: one.provider.price for one in listings}
-        self.tally = Tally(requests=len(lines), prices=prices, started=0.0)
+        self.tally = RunTally(requests=len(lines), prices=prices, started=0.0)
         self.interrupts = Interrupts()
         plan = Plan(market=market, requests=lines, options=Options(seed=1, **options))
         self.run = Run(plan, OutputFile("--out", str(self.path)), self.tally, self.interrupts)

@@ -38,7 +38,7 @@ from runtime.simulation import Simulation, explore
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from actors.discovery import Found
+    from actors.discovery import Offers
     from runtime import ActorRef
 
 TTL = 600.0
@@ -52,7 +52,7 @@ async def answer(_: Any) -> str:
 def listed(name: str, **facts: Any) -> Listing:
     return Listing(
         provider=Provider(name=name, services={"s"}, **facts),
-        transport=lambda: FunctionTransport(answer, paid=False, idempotent="nature"),
+        transport=lambda: FunctionTransport(answer, paid=False, idempotent="repeatable"),
     )
 
 
@@ -85,11 +85,11 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-async def find(ref: ActorRef[Discover], *, timeout: float = 10.0, **question: Any) -> Found:  # noqa: ASYNC109 - a deadline.
+async def find(ref: ActorRef[Discover], *, timeout: float = 10.0, **question: Any) -> Offers:  # noqa: ASYNC109 - a deadline.
     return await ref.ask(Discover(**{"service": "s"} | question), timeout=timeout)
 
 
-def names(found: Found) -> list[str]:
+def names(found: Offers) -> list[str]:
     return [listing.provider.name for listing in found.listings]
 
 
@@ -281,7 +281,7 @@ async def test_discovery_that_is_stopped_during_a_look_up_leaves_no_task():
 async def test_the_registry_of_a_market_lists_who_offers_the_service():
     other = Listing(
         provider=Provider(name="x", services={"t"}),
-        transport=lambda: FunctionTransport(answer, paid=False, idempotent="nature"),
+        transport=lambda: FunctionTransport(answer, paid=False, idempotent="repeatable"),
     )
     look_up = registry_of(Market(providers=[listed("a"), other, listed("b")]))
     assert [listing.provider.name for listing in await look_up("s")] == ["a", "b"]
@@ -393,7 +393,7 @@ class Listener(Actor[ProvidersChanged]):
         self.gate: asyncio.Event | None = None
 
     @handles(ProvidersChanged)
-    async def hear(self, message: ProvidersChanged) -> None:
+    async def observe(self, message: ProvidersChanged) -> None:
         if self.gate is not None:
             await self.gate.wait()
         self.told.append([provider.name for provider in message.providers])
@@ -502,7 +502,7 @@ class Market3:
         for event in events:
             self.system.events.publish(event)
 
-    async def find(self, **question: Any) -> Found:
+    async def find(self, **question: Any) -> Offers:
         return await find(self.ref, **question)
 
     async def unhealthy(self) -> dict[str, str]:
@@ -604,7 +604,7 @@ async def test_an_open_breaker_has_its_provider_stand_back_until_it_closes_or_is
         stage.publish(BreakerOpened(provider="a", wait=30.0))
         found = await stage.find()
         assert (names(found), found.unhealthy, found.panic) == (["a", "b", "c"], {"a": "breaker open"}, False)
-        assert set(found.standing_back) == {"a"}
+        assert set(found.deprioritized) == {"a"}
         healthy = await stage.find(healthy_only=True)
         assert (names(healthy), healthy.dropped) == (["b", "c"], {"breaker open": 1})
         await asyncio.sleep(29.9)
@@ -631,7 +631,7 @@ async def test_where_fewer_than_half_are_healthy_health_is_ignored():
         assert (names(found), found.panic) == (["c", "d"], False)
         stage.publish(BreakerOpened(provider="c", wait=60.0))
         found = await stage.find(healthy_only=True)
-        assert (names(found), found.panic, found.standing_back) == (["a", "b", "c", "d"], True, {})
+        assert (names(found), found.panic, found.deprioritized) == (["a", "b", "c", "d"], True, {})
         assert set(found.unhealthy) == {"a", "b", "c"}
         stage.publish(BreakerClosed(provider="c"))
         assert (await stage.find()).panic is False
@@ -754,7 +754,7 @@ async def test_check_health_asks_a_gateway_or_a_supervisor():
 
     sick = Listing(
         provider=Provider(name="b", services={"s"}),
-        transport=lambda: FunctionTransport(answer, paid=False, idempotent="nature", check=ill),
+        transport=lambda: FunctionTransport(answer, paid=False, idempotent="repeatable", check=ill),
     )
     async with ActorSystem("market") as system:
         gateway = system.spawn(lambda: ProviderGateway(sick))

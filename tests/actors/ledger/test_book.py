@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.errors.families import BudgetExceeded, Permanent
-from actors.ledger.book import Book, Short
+from actors.ledger.book import Book, InsufficientFunds
 from actors.ledger.entries import Entry, MoneyHeld, MoneyReleased, MoneyReserved, MoneySettled
 from actors.ledger.errors import AlreadyPaid, StillUnsettled
 from actors.ledger.messages import Intent, Reservation, Reserve
@@ -37,7 +37,7 @@ def reserved(book: Book, key: str = "k", amount: int = 10, **more: Any) -> Reser
 
 def refused(book: Book, *args: Any, **more: Any) -> BudgetExceeded:
     made = book.reserve(wish(*args, **more), at=1.0)
-    assert isinstance(made, Short), made
+    assert isinstance(made, InsufficientFunds), made
     return made.refusal()
 
 
@@ -81,8 +81,8 @@ def test_the_account_that_refuses_for_good_is_named_before_one_that_may_have_mor
     book = book_with(run=10, batch=5)
     reserved(book, amount=10)
     made = book.reserve(wish("other", 6, accounts=("run", "batch")), at=1.0)
-    assert isinstance(made, Short)
-    assert (made.account, made.may_come) == ("batch", False)
+    assert isinstance(made, InsufficientFunds)
+    assert (made.account, made.may_free_up) == ("batch", False)
 
 
 def test_a_lowered_cap_stops_everything_and_a_raised_one_lets_it_go_on():

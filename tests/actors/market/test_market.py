@@ -289,7 +289,7 @@ async def shout(call: ProviderCall) -> str:
 def listing(name: str = "alder", **changes: object) -> Listing:
     return Listing(
         provider=Provider(name=name, services={"uppercase"}),
-        transport=lambda: FunctionTransport(shout, paid=False, idempotent="nature"),
+        transport=lambda: FunctionTransport(shout, paid=False, idempotent="repeatable"),
         **changes,
     )
 

@@ -23,7 +23,7 @@ from actors.monitor.histogram import (
 )
 from actors.monitor.metrics import AmplificationSeen, Metrics
 from actors.monitor.rolling_window import SUB_BUCKETS, RollingWindow, Totals
-from actors.monitor.tallies import OTHERS, Book
+from actors.monitor.tallies import OTHERS, TallyBook
 from runtime import Event
 
 DURATIONS = st.lists(st.floats(min_value=SHORTEST, max_value=LONGEST), min_size=1, max_size=200)
@@ -144,9 +144,9 @@ def test_nothing_has_no_rate():
 # Counters.
 
 
-def book(**options: Any) -> Book:
+def book(**options: Any) -> TallyBook:
     defaults = {"start": 0.0, "recent": 60.0, "windows": (), "accounts": (), "max_subjects": 10}
-    return Book(**defaults | options)
+    return TallyBook(**defaults | options)
 
 
 def call(provider: str = "alder", error: str | None = None, **fields: Any) -> CallEnded:

@@ -11,7 +11,7 @@ import pytest
 from actors import CallFailed, FunctionTransport, Listing, Provider, ProviderCall, ProviderGateway, Transient
 from actors.errors import BulkheadFull
 from actors.provider_gateway import Call, CheckHealth
-from actors.provider_gateway.messages import GRACE, PromptCall
+from actors.provider_gateway.messages import TRANSPORT_GRACE, InlineCall
 from runtime import ActorCrashed, ActorSystem, AskTimeout, Restart
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ async def test_a_check_that_hangs_is_given_up_and_one_that_raises_is_a_finding()
         health = await ref.ask(CheckHealth(timeout=2.0), timeout=9)
         assert health.problem is not None
         assert "TimeoutError" in health.problem
-        assert asyncio.get_running_loop().time() == 2.0 + GRACE
+        assert asyncio.get_running_loop().time() == 2.0 + TRANSPORT_GRACE
         door.check_lasts, door.check_error = 0.0, KeyError("bug")
         health = await ref.ask(CheckHealth(max_age=0.0), timeout=9)
         assert health.problem == "its check failed: KeyError: 'bug'"
@@ -207,7 +207,7 @@ async def test_a_gateway_that_ends_during_a_check_leaves_no_task():
 @pytest.mark.parametrize("is_prompt", [False, True])
 async def test_a_cancellation_that_escapes_from_a_call_ends_that_call_and_no_other(is_prompt: bool):  # noqa: FBT001
     door = Door()
-    kind = PromptCall if is_prompt else Call
+    kind = InlineCall if is_prompt else Call
     async with gateway(door) as ref:
         others = [asyncio.create_task(ref.ask(kind(call().call), timeout=9)) for _ in range(3)]
         await settle()

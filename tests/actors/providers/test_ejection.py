@@ -3,12 +3,12 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.providers.ejection import MAX_RECENT, NEW, EjectionConfig, Record, after_call, eject, outliers
+from actors.providers.ejection import MAX_RECENT, NEW, EjectionConfig, EjectionRecord, after_call, eject, outliers
 
 CONFIG = EjectionConfig(failure_threshold=3, min_calls=10, eject_for=30.0, max_eject_for=100.0)
 
 records = st.builds(
-    Record,
+    EjectionRecord,
     streak=st.integers(0, 8),
     calls=st.just(40.0),
     failures=st.integers(0, 40).map(float),
@@ -30,21 +30,21 @@ def test_a_success_ends_the_streak_and_old_calls_count_less():
 
 
 def test_two_providers_can_be_told_apart_but_one_alone_is_no_outlier():
-    good, bad = Record(calls=40, failures=2), Record(calls=40, failures=20)
+    good, bad = EjectionRecord(calls=40, failures=2), EjectionRecord(calls=40, failures=20)
     assert outliers({"a": bad, "b": good}, CONFIG) == ["a"]
     assert outliers({"a": bad}, CONFIG) == []
     assert outliers({"a": bad, "b": bad}, CONFIG) == []
-    assert outliers({"a": Record(calls=9, failures=9), "b": good}, CONFIG) == []
+    assert outliers({"a": EjectionRecord(calls=9, failures=9), "b": good}, CONFIG) == []
 
 
 def test_an_ejection_lasts_as_long_as_there_were_ejections_up_to_a_limit_and_is_forgotten():
-    failing = Record(streak=3)
+    failing = EjectionRecord(streak=3)
     times = []
     for _ in range(5):
         now = failing.until if failing.until > 0 else 0.0
         ejected = eject({"a": failing, "b": NEW}, now=now, config=CONFIG)["a"]
         times.append(ejected.until - now)
-        failing = Record(streak=3, times=ejected.times, until=ejected.until)
+        failing = EjectionRecord(streak=3, times=ejected.times, until=ejected.until)
     assert times == [30.0, 60.0, 90.0, 100.0, 100.0]
     late = eject({"a": failing, "b": NEW}, now=failing.until + 100.0, config=CONFIG)["a"]
     assert (late.times, late.streak, late.calls) == (1, 0, 0)

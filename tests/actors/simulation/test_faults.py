@@ -27,13 +27,13 @@ from actors.simulation import (
     WrongAnswers,
     random_provider_faults,
 )
-from actors.simulation.fate import Dice, Refuses, Unreachable, Works, fate_of_call, fate_of_check
+from actors.simulation.fate import Draws, Refuses, Unreachable, Works, fate_of_call, fate_of_check
 from runtime.simulation import Simulation
 
 if TYPE_CHECKING:
     from runtime.simulation import Fault
 
-EVEN = Dice(0.5, 0.5, 0.5, 0.5)
+EVEN = Draws(0.5, 0.5, 0.5, 0.5)
 LIMIT = 10.0
 
 

@@ -14,7 +14,7 @@ from actors import Acquire, Discovery, Market, ProviderGateway, RateLimiter, Sup
 from actors.ledger import OpenAccount, Reserve
 from actors.policies.breaker.circuit_breaker import HalfOpen
 from actors.simulation import SimulatedProvider
-from actors.supervisor.targets.waiting import Place, Wait, WaitingLines
+from actors.supervisor.targets.waiting import QueueEntry, Wait, WaitQueues
 from runtime import ActorSystem
 from runtime.simulation import InvariantBroken, Simulation
 
@@ -64,7 +64,7 @@ def keep_probe(supervisor: Supervisor) -> None:
 
 
 def keep_line(supervisor: Supervisor) -> None:
-    supervisor.lines._stand(Place(), (("provider", "alder"),))
+    supervisor.lines._stand(QueueEntry(), (("provider", "alder"),))
 
 
 def keep_money(supervisor: Supervisor) -> None:
@@ -146,10 +146,10 @@ def test_a_look_up_that_never_ends_is_found():
 
 
 async def test_lines_are_left_in_the_order_in_which_they_were_joined():
-    lines, first = WaitingLines(), Place()
+    lines, first = WaitQueues(), QueueEntry()
     named = tuple(("provider", name) for name in ("d", "b", "a", "c"))
     standing = asyncio.create_task(lines.wait(first, Wait(named, until=100.0)))
-    behind = {line: Place() for line in named}
+    behind = {line: QueueEntry() for line in named}
     woken: list[str] = []
 
     async def stand(line: tuple[str, str]) -> None:

@@ -92,7 +92,7 @@ async def test_a_request_without_names_gets_one_for_itself_and_its_key():
         {"budget": "-1"},
         {"service": ["translation"]},
         {"where": {"max_price": 1}},
-        {"needs": {"context": 1}},
+        {"requirement": {"context": 1}},
         {"idempotency_key": 5},
         {"idempotency_key": "half a \ud800"},
         {"request_id": 17},
@@ -144,15 +144,15 @@ async def test_whoever_cannot_take_the_input_is_not_called_and_the_reason_is_tol
 
         return Listing(
             provider=Provider(name=name, services={"s"}, max_input_tokens=tokens),
-            transport=lambda: FunctionTransport(answer, paid=False, idempotent="nature"),
+            transport=lambda: FunctionTransport(answer, paid=False, idempotent="repeatable"),
         )
 
     async with ActorSystem("needs") as system:
         supervisor = system.spawn(lambda: Supervisor(Market(providers=[listing("small", 10), listing("large", 1000)])))
         needs = Requirement(input_tokens=500)
-        assert (await smart_request(supervisor, service="s", input=1, needs=needs)).provider == "large"
+        assert (await smart_request(supervisor, service="s", input=1, requirement=needs)).provider == "large"
         with pytest.raises(NoProvider, match="input"):
-            await smart_request(supervisor, service="s", input=1, needs=Requirement(input_tokens=5000))
+            await smart_request(supervisor, service="s", input=1, requirement=Requirement(input_tokens=5000))
     assert called == ["large"]
 
 
@@ -163,7 +163,7 @@ async def test_scores_teach_the_bandit_who_answers_well():
 
         return Listing(
             provider=Provider(name=name, services={"s"}),
-            transport=lambda: FunctionTransport(answer, paid=False, idempotent="nature"),
+            transport=lambda: FunctionTransport(answer, paid=False, idempotent="repeatable"),
         )
 
     async with ActorSystem("scores", seed=1) as system:

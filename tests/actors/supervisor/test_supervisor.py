@@ -44,7 +44,7 @@ from actors.ledger import CloseAccount, OpenAccount
 from actors.ledger.messages import GetStatement
 from actors.policies.breaker.circuit_breaker import HalfOpen, Open
 from actors.policies.retry import RetryBudget
-from actors.provider_gateway.messages import GRACE
+from actors.provider_gateway.messages import TRANSPORT_GRACE
 from actors.supervisor import OpenQuota
 from runtime import ActorCrashed, ActorEnded, ActorFailed, ActorSystem, AskTimeout, Event, handles
 
@@ -968,7 +968,7 @@ async def test_nobody_else_is_paid_while_a_call_may_have_been():
 async def test_a_repetition_that_may_be_charged_again_needs_money_of_its_own():
     lost = ConnectionResetError("gone")
     script = Script(lost, "done")
-    async with staged(offer("a", script, price=10, idempotent="nature")) as stage:
+    async with staged(offer("a", script, price=10, idempotent="repeatable")) as stage:
         await stage.ref.ask(OpenAccount(name="acc", cap=100), timeout=1)
         result = await stage.request(account="acc")
         assert (result.output, result.cost) == ("done", 10)
@@ -1524,7 +1524,7 @@ async def test_a_call_that_will_not_end_holds_up_no_request_beyond_its_deadline(
     )
     async with staged(listing, offer("b", Script("b"), price=2)) as stage:
         assert (await stage.request(timeout=5.0)).output == "b"
-        assert now() == pytest.approx(1.0 + GRACE)
+        assert now() == pytest.approx(1.0 + TRANSPORT_GRACE)
         await asyncio.sleep(60.0)  # It does end, at last.
 
 
@@ -1543,7 +1543,7 @@ async def test_a_bug_met_by_one_request_harms_no_other_and_nothing_that_is_known
         await stage.assert_at_rest()
 
 
-@pytest.mark.parametrize("idempotent", ["no", "key", "nature"])
+@pytest.mark.parametrize("idempotent", ["no", "key", "repeatable"])
 async def test_a_mistake_found_after_a_paid_call_was_sent_does_not_take_the_money_back(idempotent: str):
     a, b = Script(KeyError("choice")), Script("b")
     async with staged(offer("a", a, price=1, idempotent=idempotent), offer("b", b, price=2)) as stage:
@@ -1605,7 +1605,7 @@ async def test_a_provider_that_nobody_lists_any_more_is_forgotten_and_its_gatewa
         return [
             Listing(
                 provider=Provider(name=name, services={"s"}, price=price),
-                transport=lambda name=name: Door(answer, paid=False, idempotent="nature", provider=name),
+                transport=lambda name=name: Door(answer, paid=False, idempotent="repeatable", provider=name),
             )
             for price, name in enumerate([f"{hour}-bad", f"{hour}-good"])
         ]

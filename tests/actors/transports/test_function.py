@@ -37,7 +37,9 @@ async def test_a_value_becomes_an_output_and_a_reply_passes_through():
         assert await FunctionTransport(function, paid=False, idempotent="no").call(a_call()) == expected
 
 
-@pytest.mark.parametrize(("idempotent", "family"), [("no", OutcomeUnknown), ("key", Transient), ("nature", Transient)])
+@pytest.mark.parametrize(
+    ("idempotent", "family"), [("no", OutcomeUnknown), ("key", Transient), ("repeatable", Transient)]
+)
 async def test_an_error_is_classified_as_of_a_call_that_was_sent(idempotent, family):
     error = ConnectionResetError("by peer")
     with pytest.raises(CallFailed) as caught:
@@ -136,7 +138,7 @@ async def test_what_an_sdk_retried_on_its_own_is_told_by_the_reply_and_by_the_er
     async def says_nothing(_: ProviderCall) -> str:
         raise ConnectionResetError
 
-    doors = [FunctionTransport(one, paid=False, idempotent="nature") for one in (answers, fails, says_nothing)]
+    doors = [FunctionTransport(one, paid=False, idempotent="repeatable") for one in (answers, fails, says_nothing)]
     assert (await doors[0].call(a_call())).wire_calls == 3
     for door, expected in zip(doors[1:], (4, 1), strict=True):
         with pytest.raises(Transient) as caught:

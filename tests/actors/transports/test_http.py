@@ -237,7 +237,7 @@ async def test_a_timeout_before_the_request_left_never_ran(upstream, door):
     [
         ({"paid": True, "idempotent": "no"}, (OutcomeUnknown, "held")),
         ({"paid": True, "idempotent": "key"}, (Transient, "held")),
-        ({"paid": True, "idempotent": "nature"}, (Transient, "held")),
+        ({"paid": True, "idempotent": "repeatable"}, (Transient, "held")),
         ({"paid": False, "idempotent": "no"}, (Transient, "no")),
     ],
 )

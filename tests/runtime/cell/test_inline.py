@@ -53,7 +53,7 @@ class Host(Actor):
         self.log: list[str] = []
         self.back: list[str] = []
 
-    @handles(Get, concurrent=3, borrows=True)
+    @handles(Get, concurrent=3, inline=True)
     async def get(self, message: Get) -> str:
         self.tasks.append(asyncio.current_task())
         answer: str = await self.deed(self, message)
@@ -532,4 +532,4 @@ async def test_a_request_whose_handler_crashed_may_go_elsewhere(waits: bool):  #
 def test_only_a_concurrent_handler_of_a_request_can_borrow():
     for message, concurrent in ((Get, 1), (Note, 2)):
         with pytest.raises(TypeError, match="only a concurrent handler of a Request can borrow a task"):
-            handles(message, concurrent=concurrent, borrows=True)  # type: ignore[call-overload]
+            handles(message, concurrent=concurrent, inline=True)  # type: ignore[call-overload]

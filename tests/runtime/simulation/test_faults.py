@@ -37,7 +37,7 @@ from runtime.simulation import (
     ReorderMail,
     Simulation,
     SlowSystem,
-    Spell,
+    TimedFault,
     random_faults,
 )
 
@@ -440,7 +440,7 @@ def test_faults_find_pools_and_their_workers() -> None:
 
 
 def test_a_spell_that_is_injected_late_lasts_from_then_on() -> None:
-    class Outage(Spell, frozen=True, kw_only=True):
+    class Outage(TimedFault, frozen=True, kw_only=True):
         pass
 
     async def scenario(simulation: Simulation) -> list[int]:

@@ -203,8 +203,8 @@ def test_restarts_beyond_the_intensity_are_found() -> None:
             ref = system.spawn(Plain, name="one")
             for number in range(3):
                 error = OSError(number)
-                simulation.witness.hear(ActorFailed(ref, error))
-                simulation.witness.hear(ActorRestarted(ref, number, error))
+                simulation.witness.observe(ActorFailed(ref, error))
+                simulation.witness.observe(ActorRestarted(ref, number, error))
 
     assert problems(scenario) == ("house restarted 3 children within 10 s, and tolerates 2",)
 

@@ -47,7 +47,7 @@ class Door:
         return self.name
 
     def listing(
-        self, *, price: int = 0, paid: bool = False, idempotent: Any = "nature", response_time: float = 1.0
+        self, *, price: int = 0, paid: bool = False, idempotent: Any = "repeatable", response_time: float = 1.0
     ) -> Listing:
         return Listing(
             provider=Provider(name=self.name, services={"s"}, price=price, response_time=response_time),
