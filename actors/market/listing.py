@@ -32,7 +32,8 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
     `per_minute("tokens", 90_000)`. The provider is called at `headroom` of its limits. `budget` caps what it is paid in
     all, in dollars as str, int or Decimal (None: no cap).
 
-    >>> from actors.transports.function import FunctionTransport
+    >>> from actors.market import Market
+    >>> from actors.transports import FunctionTransport
     >>> async def shout(call):
     ...     return call.input.upper()
     >>> listing = Listing(

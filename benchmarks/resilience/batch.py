@@ -178,7 +178,7 @@ async def closed_on_early_stop(batch: Batch, count: int = ITEMS) -> bool:
 
 MEMORY = """
 import asyncio, sys
-from benchmarks import resilience_batch as batches
+from benchmarks.resilience import batch as batches
 
 async def main():
     batch = batches.installed()[sys.argv[1]]

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.real_time, pytest.mark.slow]
 
-found = importlib.util.spec_from_file_location("agirails_town", Path(__file__).parents[1] / "actors/agirails_town.py")
+found = importlib.util.spec_from_file_location(
+    "agirails_town", Path(__file__).parents[1] / "actors/agirails/agirails_town.py"
+)
 assert found is not None
 assert found.loader is not None
 agirails_town: Any = importlib.util.module_from_spec(found)

@@ -25,7 +25,7 @@ from actors.errors.families import BudgetExceeded, CallFailed, NotAdmitted, Outc
 from actors.providers.provider import Provider
 from actors.transports.reconciliation import Answered, Cancels, Finding, LooksUp, Lost, NeverRan, UnderWay
 from actors.transports.transport import ProviderReply
-from tests.actors.agirails_town import MINTED, PRICE, REQUESTER, Town, a_call, shout, town_in
+from tests.actors.agirails.agirails_town import MINTED, PRICE, REQUESTER, Town, a_call, shout, town_in
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -663,7 +663,7 @@ def test_whatever_is_cut_off_or_flipped_a_journal_is_read_as_far_as_it_is_whole_
 @pytest.mark.parametrize("after", [1, 40, 400, 2500])
 def test_a_process_that_is_killed_has_on_disk_whatever_it_was_answered(tmp_path, after: int):
     path = tmp_path / "l.db"
-    environment = {**os.environ, "PYTHONPATH": str(PROGRAM.parents[2])}
+    environment = {**os.environ, "PYTHONPATH": str(PROGRAM.parents[3])}
     with subprocess.Popen([sys.executable, PROGRAM, path], stdout=subprocess.PIPE, env=environment) as process:
         assert process.stdout is not None
         answered, booked = set[int](), set[int]()
