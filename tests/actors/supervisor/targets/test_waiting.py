@@ -1,0 +1,181 @@
+"""Requests that wait for a place, for tokens or for money are served in order; in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import actors.supervisor.pipeline.choosing as choosing_module
+from actors import BreakerOpen, FunctionTransport, Listing, Provider, ProviderFilter, ProviderReply, Retry
+from actors.errors import BulkheadFull
+from actors.events import BreakerOpened
+from actors.ledger import OpenAccount
+from tests.actors.supervisor.stage import FRAGILE, Script, flaky, now, offer, staged, steps, trip
+
+if TYPE_CHECKING:
+    from tests.actors.supervisor.stage import Stage
+
+
+async def count_decisions(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    decided: list[float] = []
+    true_admit = choosing_module.admit
+
+    def counting(*args: Any, **kwargs: Any) -> Any:
+        decided.append(kwargs["now"])
+        return true_admit(*args, **kwargs)
+
+    monkeypatch.setattr(choosing_module, "admit", counting)
+    await stage.request()  # So that discovery knows.
+    decided.clear()
+    return decided
+
+
+async def in_turn(stage: Stage, count: int) -> list[asyncio.Task[Any]]:
+    """Start numbered requests, each after the one before it has come to its first wait."""
+    requests: list[asyncio.Task[Any]] = []
+    for number in range(count):
+        requests.append(asyncio.create_task(stage.request(input=number, timeout=1000)))
+        await steps(4)
+    return requests
+
+
+async def test_a_thousand_who_wait_for_a_place_are_served_in_order_with_two_looks_a_release(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    script = Script("done", lasts=1.0)
+    async with staged(offer("a", script, max_concurrency=10)) as stage:
+        decided = await count_decisions(stage, monkeypatch)
+        script.calls.clear()
+        await asyncio.gather(*await in_turn(stage, 1000))
+        assert [call.input for call in script.calls] == list(range(1000))
+        assert now() == pytest.approx(101.0)
+        assert script.most_under_way == 10
+        assert len(decided) <= 1000 + 2 * 1000
+        await stage.assert_at_rest()
+
+
+async def test_a_thousand_who_wait_for_tokens_are_served_in_order_and_at_the_rate(monkeypatch: pytest.MonkeyPatch):
+    script = Script("done")
+    async with staged(offer("a", script, max_concurrency=1000, rate_limit=100.0, burst=1, headroom=1.0)) as stage:
+        decided = await count_decisions(stage, monkeypatch)
+        started = now()
+        script.calls.clear()
+        await asyncio.gather(*await in_turn(stage, 1000))
+        assert [call.input for call in script.calls] == list(range(1000))
+        assert 1000 / (now() - started) >= 99.5
+        # One look on arrival, one at its time, one as the new first in line; and a call that ends looks too.
+        assert len(decided) <= 4 * 1000
+        await stage.assert_at_rest()
+
+
+async def test_a_thousand_who_wait_for_money_take_two_looks_a_release(monkeypatch: pytest.MonkeyPatch):
+    script = Script(ProviderReply(output="x", cost=1), lasts=1.0)
+    async with staged(offer("a", script, price=10, max_concurrency=1000)) as stage:
+        decided = await count_decisions(stage, monkeypatch)
+        await stage.ref.ask(OpenAccount(name="acc", cap=1009), timeout=1)
+        results = await asyncio.gather(*(stage.request(account="acc", timeout=1000) for _ in range(1000)))
+        assert sum(result.cost for result in results) == 1000
+        assert len(decided) <= 4 * 1000
+        await stage.assert_at_rest()
+
+
+async def test_those_who_wait_while_another_market_is_busy_are_left_alone(monkeypatch: pytest.MonkeyPatch):
+    slow = Listing(
+        provider=Provider(name="slow", services={"t"}),
+        transport=lambda: FunctionTransport(Script(lasts=9.0), paid=False, idempotent="no"),
+        max_concurrency=1,
+    )
+    async with staged(slow, offer("a", Script("done", lasts=0.1))) as stage:
+        decided = await count_decisions(stage, monkeypatch)
+        waiting = [asyncio.create_task(stage.request(service="t", timeout=100)) for _ in range(6)]
+        await steps(10)
+        decided.clear()
+        for _ in range(50):
+            await stage.request()
+        assert len(decided) == 50
+        await asyncio.gather(*waiting)
+
+
+async def test_one_who_is_cancelled_right_when_it_is_woken_passes_its_turn_on():
+    script = Script("done", lasts=1.0)
+    for k in range(12):
+        async with staged(offer("a", script, max_concurrency=1)) as stage:
+            began = now()
+            first = asyncio.create_task(stage.request())
+            await steps(10)
+            second, third = (asyncio.create_task(stage.request()) for _ in range(2))
+            await asyncio.wait([first])
+            await steps(k)
+            second.cancel()
+            await asyncio.wait([second, third])
+            assert third.result().output == "done"
+            assert now() - began <= 3.0
+            await steps(5)
+            await stage.assert_at_rest()
+
+
+async def test_who_takes_another_provider_leaves_the_front_of_the_line_to_the_next():
+    a, b = Script("a", lasts=10.0), Script("b", lasts=4.0)
+    async with staged(
+        offer("a", a, price=1, max_concurrency=1, timeout=60), offer("b", b, price=2, max_concurrency=1, timeout=60)
+    ) as stage:
+        cheap = ProviderFilter(max_price="0.000001")
+        requests = [asyncio.create_task(stage.request(input=number, timeout=100)) for number in range(3)]
+        await steps(10)
+        # The third waits for both; this one only for the cheaper, and stands behind it.
+        requests.append(asyncio.create_task(stage.request(input=3, where=cheap, timeout=100)))
+        await steps(10)
+        await asyncio.gather(*requests)
+        assert [call.input for call in a.calls] == [0, 3]
+        assert [call.input for call in b.calls] == [1, 2]
+        assert a.at == [0.0, 10.0]
+        await stage.assert_at_rest()
+
+
+async def test_a_newcomer_does_not_overtake_those_who_wait():
+    script = Script("done", lasts=1.0)
+    async with staged(offer("a", script, max_concurrency=1)) as stage:
+        await stage.request()  # So that discovery knows.
+        script.calls.clear()
+        requests = [asyncio.create_task(stage.request(input=number)) for number in range(3)]
+        served = 1
+        while len(script.calls) < 3:
+            # Somebody new in every turn of the loop, also in the one in which a place becomes free.
+            if len(requests) < 200:
+                requests.append(asyncio.create_task(stage.request(input=len(requests), timeout=500)))
+                await steps(1)
+            else:
+                await asyncio.sleep(served)
+        await asyncio.gather(*requests)
+        assert [call.input for call in script.calls] == list(range(len(requests)))
+
+
+@pytest.mark.parametrize(
+    ("limits", "reason"),
+    [({"max_concurrency": 1}, BulkheadFull), ({"max_concurrency": 9, "rate_limit": 0.001}, "RateLimited")],
+    ids=["place", "tokens"],
+)
+async def test_who_waits_in_vain_ends_in_time_and_learns_for_what(limits: dict[str, Any], reason: Any):
+    script = Script("done", lasts=50.0)
+    async with staged(offer("a", script, timeout=100.0, **limits)) as stage:
+        busy = asyncio.create_task(stage.request(timeout=100))
+        await steps(10)
+        with pytest.raises(Exception, match=r".") as failed:
+            await stage.request(timeout=3)
+        assert type(failed.value).__name__ == getattr(reason, "__name__", reason)
+        assert now() <= 3.0
+        await busy
+        await stage.assert_at_rest()
+
+
+async def test_who_waits_for_an_open_breaker_in_vain_fails_at_once_and_in_time_gets_through():
+    script = Script(*[flaky("a")] * 5, "done")
+    async with staged(offer("a", script), retry=Retry(max_retries=0), breaker=FRAGILE) as stage:
+        await trip(stage, script)
+        with pytest.raises(BreakerOpen):
+            await stage.request(timeout=5)
+        assert now() == 0.0
+        assert (await stage.request(timeout=100)).output == "done"
+        assert now() == pytest.approx(stage.of(BreakerOpened)[0].wait)
