@@ -12,16 +12,17 @@ from actors.batch.fan_out import fan_out
 from actors.errors.families import CallFailed, OutcomeUnknown
 from actors.ledger.messages import CloseAccount, OpenAccount
 from actors.money import to_micros
-from actors.providers.provider import ProviderFilter
 from actors.rate_limiter.messages import Acquire
-from actors.supervisor.client import ANSWER_GRACE, in_turn
+from actors.supervisor.client import ANSWER_GRACE
 from actors.supervisor.messages import OpenQuota, SmartRequest, SmartResult
+from actors.supervisor.options import DEFAULT_OPTIONS, RequestOptions
 from runtime import ActorCrashed, AskTimeout, RuntimeFault
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Sequence
 
     from actors.money import Amount, Micros
+    from actors.providers.provider import ProviderFilter
     from actors.providers.selection import SelectionStrategy
     from runtime import ActorRef
 
@@ -67,15 +68,16 @@ async def robust_batch(
     items: Iterable[Any] | AsyncIterable[Any],
     *,
     service: str | None = None,
+    options: RequestOptions = DEFAULT_OPTIONS,
     max_concurrency: int = 10,
     rate_limit: float | None = None,
     budget: Amount | None = None,
     item_budget: Amount | None = None,
     where: ProviderFilter | None = None,
-    strategy: SelectionStrategy = "balanced",
-    fallback_strategies: Sequence[SelectionStrategy] = (),
-    health_check: bool = False,
-    timeout: float = 30.0,  # noqa: ASYNC109 - for each item; it travels as a deadline.
+    strategy: SelectionStrategy | None = None,
+    fallback_strategies: Sequence[SelectionStrategy] | None = None,
+    health_check: bool | None = None,
+    timeout: float | None = None,  # noqa: ASYNC109 - for each item; it travels as a deadline.
     account: str | None = None,
 ) -> AsyncGenerator[AsyncIterator[RequestOutcome]]:
     """Serve every item, at most `max_concurrency` at the same time, and yield `Done | Failed | Unknown` as each ends.
@@ -83,19 +85,20 @@ async def robust_batch(
     An item is the input of `service`, or a whole `SmartRequest`. `items` may be an async iterator without end: memory
     stays flat. `rate_limit` bounds the requests begun per second, `budget` the money of the whole batch and
     `item_budget` that of each item that brings none (dollars as str, int or Decimal); `timeout` is the seconds an item
-    has once it has begun. `account` names the batch in `BudgetExceeded.cap`; by default a name is made up.
+    has once it has begun. `options` holds these and further options for each item; what is given beside it goes before
+    it. `account` names the batch in `BudgetExceeded.cap`; by default a name is made up.
 
     Leaving the block early cancels what is under way and closes the source. What that raises is raised to the consumer.
     """
     if isinstance(items, str | bytes):
         raise TypeError(f"items must be many inputs, got one text, {items!r:.100}; put it in a list")
-    terms = BatchOptions(
-        service=service,
-        timeout=timeout,
-        budget=cap_of(item_budget),
-        where=where or ProviderFilter(),
-        strategies=in_turn(strategy, fallback_strategies),
+    options = options.changed(
+        budget=item_budget,
+        where=where,
+        strategy=strategy or options.strategy or "balanced",
+        fallback_strategies=fallback_strategies,
         health_check=health_check,
+        timeout=timeout,
     )
     limiter: ActorRef[Acquire] | None = None
     name = await supervisor.ask(OpenAccount(name=account, cap=cap_of(budget)), timeout=HOUSEKEEPING)
@@ -104,7 +107,7 @@ async def robust_batch(
             limiter = await supervisor.ask(OpenQuota(name=name, rate=rate_limit), timeout=HOUSEKEEPING)
 
         async def work(index: int, item: Any) -> RequestOutcome:
-            return await serve(supervisor, limiter, index, item, terms.request_for(item, account=name))
+            return await serve(supervisor, limiter, index, item, request_for(item, service, options, account=name))
 
         async with fan_out(items, work, max_concurrency=max_concurrency) as outcomes:
             yield outcomes
@@ -121,33 +124,14 @@ def cap_of(budget: Amount | None) -> Micros | None:
     return None if budget is None else to_micros(budget)
 
 
-class BatchOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What every request of a batch has in common."""
-
-    service: str | None
-    timeout: float
-    budget: Micros | None
-    where: ProviderFilter
-    strategies: tuple[SelectionStrategy, ...]
-    health_check: bool
-
-    def request_for(self, item: Any, *, account: str) -> SmartRequest:
-        """Return the request for one item, which may be one already."""
-        if isinstance(item, SmartRequest):
-            budget = self.budget if item.budget is None else item.budget
-            return msgspec.structs.replace(item, account=account, budget=budget)
-        if self.service is None:
-            raise TypeError(f"robust_batch needs service= for items that are no SmartRequest, such as {item!r}")
-        return SmartRequest(
-            service=self.service,
-            input=item,
-            timeout=self.timeout,
-            budget=self.budget,
-            where=self.where,
-            strategies=self.strategies,
-            health_check=self.health_check,
-            account=account,
-        )
+def request_for(item: Any, service: str | None, options: RequestOptions, *, account: str) -> SmartRequest:
+    """Return the request for one item, which may be one already."""
+    if isinstance(item, SmartRequest):
+        budget = cap_of(options.budget) if item.budget is None else item.budget
+        return msgspec.structs.replace(item, account=account, budget=budget)
+    if service is None:
+        raise TypeError(f"robust_batch needs service= for items that are no SmartRequest, such as {item!r}")
+    return options.request(service, item, account=account)
 
 
 async def serve(

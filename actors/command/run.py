@@ -20,7 +20,7 @@ from actors.errors.families import AllProvidersFailed, BudgetExceeded, CallFaile
 from actors.events import BreakerClosed, BreakerHalfOpened, BreakerOpened
 from actors.money import Micros, to_micros, usd
 from actors.supervisor.messages import SmartRequest
-from actors.supervisor.payments.funds import RUN
+from actors.supervisor.payments.accounts import RUN
 from actors.supervisor.supervisor import Supervisor
 from runtime import ActorSystem, Event, RuntimeFault
 

@@ -2,6 +2,7 @@
 
 from actors.supervisor.client import check_health, discover, smart_request
 from actors.supervisor.messages import GetStatus, Isolate, OpenQuota, Release, SmartRequest, SmartResult, TargetStatus
+from actors.supervisor.options import RequestOptions
 from actors.supervisor.supervisor import Supervisor
 
 __all__ = [
@@ -9,6 +10,7 @@ __all__ = [
     "Isolate",
     "OpenQuota",
     "Release",
+    "RequestOptions",
     "SmartRequest",
     "SmartResult",
     "Supervisor",

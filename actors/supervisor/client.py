@@ -1,4 +1,4 @@
-"""One request, one answer: the seed's `smartRequest`, over the fixed pipeline of a supervisor."""
+"""What callers use: one request with one answer, the providers of a service, and the health of one of them."""
 
 from __future__ import annotations
 
@@ -6,18 +6,16 @@ import asyncio
 import random
 from typing import TYPE_CHECKING, Any, overload
 
-from actors.discovery.found import EVERYONE
 from actors.discovery.messages import Discover
 from actors.errors.families import NoProvider, Permanent
-from actors.money import to_micros
 from actors.provider_gateway.messages import CheckHealth, Health
 from actors.providers.provider import ProviderFilter
-from actors.providers.requirement import NO_REQUIREMENT, Requirement
 from actors.supervisor.messages import GetStatus, SmartRequest
+from actors.supervisor.options import DEFAULT_OPTIONS, RequestOptions
 from runtime import ActorRef
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from actors.discovery.discovery import Registry
     from actors.money import Amount
@@ -35,61 +33,51 @@ async def smart_request(
     *,
     service: str,
     input: Any,  # noqa: A002 - the seed's name.
+    options: RequestOptions = DEFAULT_OPTIONS,
     budget: Amount | None = None,
     where: ProviderFilter | None = None,
-    requirement: Requirement = NO_REQUIREMENT,
-    strategy: SelectionStrategy = "best",
-    fallback_strategies: Sequence[SelectionStrategy] = (),
-    health_check: bool = False,
-    timeout: float = 30.0,  # noqa: ASYNC109 - it travels as a deadline.
+    strategy: SelectionStrategy | None = None,
+    fallback_strategies: Sequence[SelectionStrategy] | None = None,
+    health_check: bool | None = None,
+    timeout: float | None = None,  # noqa: ASYNC109 - it travels as a deadline.
     account: str | None = None,
-    weights: Mapping[str, int] | None = None,
-    tenant: str | None = None,
     request_id: str | None = None,
     idempotency_key: str | None = None,
-    on_unknown: OnUnknown = "hold",
+    on_unknown: OnUnknown | None = None,
 ) -> SmartResult:
-    """Have `service` rendered on `input` by whichever provider can, and return the answer.
+    """Have `service` rendered on `input` by a provider that can, and return the answer.
 
-    Providers that pass `where` are ranked by `strategy`; after each failure the next comes by the next of
-    `fallback_strategies`, the last of which holds on until providers, money (`budget`: dollars as str, int or Decimal)
-    or time (`timeout` seconds) run out. With `health_check` a provider is asked for its health first, unless that is
-    known. `account` names an account opened at the supervisor that this request draws on too. `requirement`, `weights`,
-    `tenant` and `on_unknown` are as in `SmartRequest`.
+    Providers that pass `where` are ranked by `strategy` ("best" by default); after each failure the next is called, by
+    the next of `fallback_strategies`, the last of which holds on until providers, money (`budget`: dollars as str, int
+    or Decimal) or time (`timeout`: 30 seconds by default) run out. With `health_check` a provider's health is checked
+    first, unless it is known. `account` names an account opened at the supervisor that this request draws on too.
+    With `on_unknown="pay_again"` other providers may be paid besides one whose outcome is unknown, within the budget.
+    `options` holds these and further options, for requests that are alike; what is given beside it goes before it.
 
-    Raises a member of `CallFailed`: `AllProvidersFailed` with every attempt, `OutcomeUnknown` where a call may have
-    been paid for without an answer, `Permanent` for the caller's own mistake, or `NotAdmitted` where nobody was
-    called; and `AskTimeout` where the supervisor itself does not answer.
+    Raises a member of `CallFailed`: `AllProvidersFailed` with every attempt, `OutcomeUnknown` if a call may have been
+    paid for without an answer, `Permanent` for the caller's own mistake, or `NotAdmitted` if no provider was called;
+    and `AskTimeout` if the supervisor itself does not answer.
     """
     if not isinstance(supervisor, ActorRef):
         raise TypeError(f"supervisor must be the ref of a Supervisor that was spawned, got {supervisor!r:.100}")
-    message = SmartRequest(
-        service=service,
-        input=input,
-        timeout=timeout,
-        budget=None if budget is None else to_micros(budget),
-        where=where or EVERYONE,
-        requirement=requirement,
-        strategies=in_turn(strategy, fallback_strategies),
+    options = options.changed(
+        budget=budget,
+        where=where,
+        strategy=strategy,
+        fallback_strategies=fallback_strategies,
         health_check=health_check,
+        timeout=timeout,
+        on_unknown=on_unknown,
+    )
+    message = options.request(
+        service,
+        input,
         account=account,
-        weights=dict(weights or {}),
-        tenant=tenant,
         # Made here, so that a message that arrives twice is one request.
         request_id=request_id or f"{random.getrandbits(128):032x}",
         idempotency_key=idempotency_key,
-        on_unknown=on_unknown,
     )
-    return await supervisor.ask(message, timeout=timeout + ANSWER_GRACE)
-
-
-def in_turn(
-    strategy: SelectionStrategy, fallback_strategies: Sequence[SelectionStrategy]
-) -> tuple[SelectionStrategy, ...]:
-    """Return the strategies of a request, the first in front; raise `TypeError` where one is given for several."""
-    if isinstance(fallback_strategies, str):
-        raise TypeError(f"fallback_strategies must be several strategies, got the text {fallback_strategies!r}")
-    return (strategy, *fallback_strategies)
+    return await supervisor.ask(message, timeout=options.timeout + ANSWER_GRACE)
 
 
 async def discover(
@@ -108,12 +96,12 @@ async def discover(
     """Return the providers of a service that pass these filters, in the registry's order.
 
     `who` is a `Discovery`, which answers by what its system has observed of them as well, or a registry, which is
-    asked afresh and knows only what they declare. With `healthy_only`, a discovery leaves out those who are isolated,
-    ejected, unreachable or failed their health check, unless those are too many. `max_price` is in dollars, as str, int
-    or Decimal; `timeout` and `max_response_time` are seconds.
+    asked afresh and knows only what they declare. With `healthy_only`, a discovery leaves out the providers that are
+    isolated, ejected, unreachable or failed their health check, unless they are too many. `max_price` is in dollars, as
+    str, int or Decimal; `timeout` and `max_response_time` are seconds.
 
-    Raises `NoProvider`, with the reasons, where nobody passes; from a discovery also `RegistryDown` and `AskTimeout`,
-    and from a registry what it raises, and TimeoutError.
+    Raises `NoProvider`, with the reasons, if none passes; from a discovery also `RegistryDown` and `AskTimeout`, and
+    from a registry what it raises, and TimeoutError.
     """
     where = ProviderFilter(
         max_price=max_price,
@@ -161,8 +149,8 @@ async def check_health(
     """Check the health of a provider now: named to a supervisor, or without a name at its gateway.
 
     `timeout` is in seconds, for the answer; a provider that does not answer its check in time is unhealthy. Raises
-    `AskTimeout` where the actor itself does not answer, and `Permanent` where a supervisor has no such provider. A
-    supervisor checks all of its providers with the one.
+    `AskTimeout` if the actor itself does not answer, and `Permanent` if a supervisor has no such provider. A supervisor
+    checks all of its providers with the one.
     """
     if provider is None:
         gateway: ActorRef[CheckHealth] = who  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]

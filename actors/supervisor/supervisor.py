@@ -1,4 +1,4 @@
-"""Answers requests by whichever provider can: the fixed pipeline, with breaker and fallback as supervision."""
+"""Answers requests by a provider that can: the fixed pipeline, with breaker and fallback as supervision."""
 
 from __future__ import annotations
 
@@ -8,27 +8,23 @@ from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from actors.discovery.discovery import Discovery, registry_of
 from actors.errors.families import CallFailed, Permanent, Unclassified
 from actors.events import RequestEnded
 from actors.ledger.book import Book
 from actors.ledger.ledger import HolderRestarted, Ledger
 from actors.ledger.messages import CloseAccount, GetHeld, GetStatement, OpenAccount, Resolve, SetCap, Unsettled
-from actors.limits.learned import LearnedLimit
 from actors.market.market import Market
-from actors.policies.breaker.circuit_breaker import isolate, release
-from actors.providers.bandit import ScoreAnswer, after_score, without
+from actors.providers.bandit import ScoreAnswer
 from actors.rate_limiter.rate_limiter import RateLimiter
 from actors.supervisor.messages import GetStatus, Isolate, OpenQuota, Release, SmartRequest, SmartResult, TargetStatus
-from actors.supervisor.payments.funds import Funds
-from actors.supervisor.payments.reconciler import Reconciler
+from actors.supervisor.payments.payments import Payments
+from actors.supervisor.pipeline.deps import Deps
+from actors.supervisor.pipeline.hedge_budget import HedgeBudget
 from actors.supervisor.pipeline.job import Job
-from actors.supervisor.pipeline.pipeline import NEW_BANDIT, Pipeline
-from actors.supervisor.targets.admission import queue_of
-from actors.supervisor.targets.gateways import Gateways
-from actors.supervisor.targets.target import Target
+from actors.supervisor.pipeline.pipeline import serve
+from actors.supervisor.pipeline.scores import Scores
+from actors.supervisor.targets.target import TargetDeps
 from actors.supervisor.targets.target_table import TargetTable
 from actors.supervisor.targets.waiting import WaitQueues
 from runtime import Actor, ActorRef, ActorStopped, Mailbox, Message, Request, handles
@@ -43,8 +39,6 @@ if TYPE_CHECKING:
     from actors.rate_limiter.messages import Acquire
     from runtime import Timer
 
-MAX_SCORED = 1_000
-"""The services whose providers are scored, and the providers of each before those that left are forgotten."""
 MAX_REQUESTS = 100_000
 """The requests that can be under way at the same time."""
 LEDGER_MAILBOX = Mailbox(capacity=1_000_000)
@@ -71,10 +65,11 @@ class Supervisor(
         | ReconcileDue
     ]
 ):
-    """Serves `SmartRequest`s over the providers of a market; see the module's text for how.
+    """Serves `SmartRequest`s over the providers of a market.
 
     Its money is kept by a `Ledger` of its own, which outlives its restarts and ends with it; or by `ledger`, the ref of
-    one that outlives it, is shared with others, or has a journal.
+    one that outlives it, is shared with others, or has a journal. `registry` tells discovery which providers there are;
+    by default they are those of the market.
     """
 
     def __init__(
@@ -84,40 +79,37 @@ class Supervisor(
             raise TypeError(f"a Supervisor needs a Market, got {market!r:.100}")
         self.market = market
         self.registry = registry or registry_of(market)
-        self.targets: dict[str, Target] = {
-            one.provider.name: Target(one, retries=market.retry_budget) for one in market.providers
-        }
         self.ledger = ledger
         self.quotas = self.begun = 0
         self.ended: Counter[str] = Counter()
-        """The requests that were begun, and those that have ended: done, failed or unknown."""
-        self.lines = WaitQueues()
+        """How many requests have ended: done, failed or unknown; `begun` counts all."""
+        self.queues = WaitQueues()
         self.reminder: Timer | None = None
+        self.has_started = False
 
     def started(self) -> None:
         context, market = self.context, self.market
-        self.books: ActorRef[Any] = self._own_ledger() if self.ledger is None else self.ledger
-        self.spending = Funds(self.books, context, market)
-        self.gateways = Gateways(context, market.health)
-        self.reconciler = Reconciler(self.gateways, self.spending, context)
-        self.providers = TargetTable(
-            self.targets,
-            market,
-            context,
-            self.gateways,
-            self.lines,
-            isolated=self._isolated,
-            held=self.reconciler.held,
+        self.payments = Payments(self._own_ledger() if self.ledger is None else self.ledger, context, market)
+        self.targets = TargetTable(
+            TargetDeps(market, context, self.queues), isolated=self._isolated, needed=self.payments.held_providers
         )
         discovery = context.spawn(
             lambda: Discovery(self.registry, market.discovery, watch=market.watch), name="discovery"
         )
-        self.pipeline = Pipeline(
-            market, context, discovery, self.providers, self.gateways, self.lines, self.spending, self.reconciler
+        self.deps = Deps(
+            market=market,
+            context=context,
+            discovery=discovery,
+            targets=self.targets,
+            queues=self.queues,
+            payments=self.payments,
+            hedge_budget=HedgeBudget(market.hedge),
+            scores=Scores(),
         )
+        self.has_started = True
 
     async def stopped(self) -> None:
-        await self.spending.close()
+        await self.payments.close()
 
     @property
     def _isolated(self) -> set[str]:
@@ -126,31 +118,31 @@ class Supervisor(
         return isolated
 
     def _own_ledger(self) -> ActorRef[Any]:
-        """Start a ledger whose book outlives restarts: of the ledger, and of the supervisor too."""
+        """Start a ledger whose book outlives restarts, of the ledger and of the supervisor."""
         kept, ref = self.context.kept, self.context.ref
         begins_anew = "book" in kept
         book: Book = kept.setdefault("book", Book())
-        books = self.context.spawn(lambda: Ledger(book=book), name="ledger", mailbox=LEDGER_MAILBOX)
+        ledger = self.context.spawn(lambda: Ledger(book=book), name="ledger", mailbox=LEDGER_MAILBOX)
         if begins_anew:
-            books.tell(HolderRestarted(ref))  # What the instance before left open, it may have paid.
-        return books
+            ledger.tell(HolderRestarted(ref))  # What the instance before left open, it may have paid.
+        return ledger
 
     @handles(SmartRequest, concurrent=MAX_REQUESTS, inline=True)
-    async def serve(self, message: SmartRequest) -> SmartResult:
+    async def serve_request(self, message: SmartRequest) -> SmartResult:
         """Serve one request from discovery to answer."""
         job = self._begin(message)
         error: str | None = "Cancelled"
         detail: str | None = None
         provider: str | None = None
         try:
-            result = await self.pipeline.serve(job)
+            result = await serve(self.deps, job)
             error, provider = None, result.provider
         except CallFailed as failure:
             error, detail = failure.kind, str(failure)
             failure.key = job.key
             raise
         except Exception as bug:
-            # The requests beside it, whose calls may be paid, must not suffer for it, as they would of a crash.
+            # A crash would end the requests beside it too, whose calls may be paid.
             error, detail = Unclassified.__name__, f"a bug while it was served: {type(bug).__name__}: {bug}"
             self.context.log.opt(exception=bug).error("request {}: {}", job.request_id, detail)
             charged = "held" if job.held is not None else "yes" if job.cost else "no"
@@ -177,44 +169,44 @@ class Supervisor(
     @handles(OpenAccount, concurrent=MAX_REQUESTS, inline=True)
     async def open_account(self, message: OpenAccount) -> str:
         """Open an account with the ledger, and return its name."""
-        if message.name is not None and self.spending.is_of_market(message.name):
+        if message.name is not None and self.payments.accounts.is_of_market(message.name):
             raise Permanent(f"account {message.name!r} is of the market, which opens it itself; take another name")
-        return await self.spending.pass_on(message)
+        return await self.payments.ask_ledger(message)
 
     @handles(CloseAccount, concurrent=MAX_REQUESTS, inline=True)
     async def close_account(self, message: CloseAccount) -> Account:
         """Close an account at once, and answer when the last call that draws on it has ended."""
-        if self.spending.is_of_market(message.name):
+        if self.payments.accounts.is_of_market(message.name):
             raise Permanent(f"account {message.name!r} is of the market, and stays open; SetCap changes what it allows")
-        self.spending.forget(message.name)
-        return await self.spending.pass_on(message)
+        self.payments.accounts.forget(message.name)
+        return await self.payments.ask_ledger(message)
 
     @handles(GetStatement, concurrent=MAX_REQUESTS, inline=True)
     async def state(self, message: GetStatement) -> Statement:
         """Tell the figures of an account, as the ledger has them."""
-        return await self.spending.pass_on(message)
+        return await self.payments.ask_ledger(message)
 
     @handles(GetHeld, concurrent=MAX_REQUESTS, inline=True)
     async def list_held(self, message: GetHeld) -> tuple[Unsettled, ...]:
         """Tell which calls may have been paid, as the ledger has them."""
-        return await self.spending.pass_on(message)
+        return await self.payments.ask_ledger(message)
 
     @handles(Resolve, concurrent=MAX_REQUESTS, inline=True)
     async def resolve(self, message: Resolve) -> MoneySettled | MoneyReleased:
         """Have the ledger enter what was found out of a call whose money is held."""
-        return await self.spending.pass_on(message)
+        return await self.payments.ask_ledger(message)
 
     @handles(SetCap, concurrent=MAX_REQUESTS, inline=True)
     async def set_cap(self, message: SetCap) -> Statement:
         """Have the ledger change a cap."""
-        return await self.spending.pass_on(message)
+        return await self.payments.ask_ledger(message)
 
     @handles(ReconcileDue, concurrent=2)
-    async def find_out(self, message: ReconcileDue) -> None:
+    async def reconcile(self, message: ReconcileDue) -> None:
         """Find out about the calls that are due, and be reminded of the others."""
         is_mine = True
         try:
-            is_mine = await self.reconciler.find_due()
+            is_mine = await self.payments.reconciler.reconcile_due()
         finally:
             if is_mine:
                 self._be_reminded()
@@ -230,46 +222,34 @@ class Supervisor(
     @handles(ScoreAnswer)
     def score(self, message: ScoreAnswer) -> None:
         """Learn how good an answer was."""
-        provider = self.pipeline.answers.scored(message)
-        if provider is None:
-            raise Permanent(f"no answer to request {message.request_id!r} is remembered; name its provider")
-        bandits = self.pipeline.bandits
-        bandit = bandits.pop(message.service, NEW_BANDIT)
-        if len(bandit.arms) >= MAX_SCORED:
-            bandit = without(bandit, self.targets)
-        if len(bandits) >= MAX_SCORED:
-            del bandits[next(iter(bandits))]  # The one that was scored longest ago.
-        bandits[message.service] = after_score(bandit, provider, message.score, now=self.context.now())
+        self.deps.scores.learn(message, listed=self.targets.by_name, now=self.context.now())
 
     @handles(Isolate)
     def isolate(self, message: Isolate) -> None:
         """Isolate a provider by hand."""
-        target = self.providers.named(message.provider)
+        target = self.targets.named(message.provider)
         self._isolated.add(target.name)
-        self.providers.become(target, isolate(target.state.breaker))
+        target.isolate()
 
     @handles(Release)
     def release(self, message: Release) -> None:
         """Release a provider by hand."""
-        target = self.providers.named(message.provider)
+        target = self.targets.named(message.provider)
         self._isolated.discard(target.name)
-        # Whoever releases it knows better, also than what it said itself.
-        target.state = msgspec.structs.replace(target.state, learned=LearnedLimit())
-        self.providers.become(target, release(target.state.breaker))
-        self.lines.wake_all(queue_of(target.name))
+        target.release()
 
     @handles(GetStatus, concurrent=100)
     async def status(self, message: GetStatus) -> tuple[TargetStatus, ...]:
         """Tell the state of every provider."""
-        targets = list(self.targets.values())
+        targets = list(self.targets.by_name.values())
         if message.check_health:
-            await asyncio.gather(*(self.gateways.check(target, max_age=0.0) for target in targets))
+            await asyncio.gather(*(target.check(max_age=0.0) for target in targets))
         return tuple(target.status() for target in targets)
 
     def unclaimed(self, request: Request[Any], answer: Any) -> None:
-        """Undo what was opened for somebody who had gone before the answer came."""
+        """Undo what was opened for a caller that had gone before the answer came."""
         if isinstance(request, OpenAccount):
-            self.spending.close_account(answer)
+            self.payments.close_account(answer)
         elif isinstance(request, OpenQuota):
             answer.stop()
 
@@ -280,34 +260,36 @@ class Supervisor(
             message,
             message.request_id or f"{self.context.random.getrandbits(128):032x}",
             started=now,
-            # Whoever asks may have less time than the request allows.
+            # The caller may have less time than the request allows.
             deadline=min(now + message.timeout, math.inf if asked_until is None else asked_until),
         )
 
     def _end(self, job: Job, *, is_done: bool) -> None:
         """Leave nothing behind, whatever became of the request."""
-        self.lines.leave(job.place)
+        self.queues.leave(job.entry)
         self.ended["done" if is_done else "failed" if job.held is None else "unknown"] += 1
         if job.held is not None:
-            self.reconciler.keep(job.held)
-        if self.reconciler.has_news:
+            self.payments.reconcile_later(job.held)
+        if self.payments.reconciler.has_news:
             self._be_reminded()
 
     def _be_reminded(self) -> None:
-        """Have a timer for the next call to find out about."""
+        """Set a timer for the next call to reconcile."""
         if self.reminder is not None:
             self.reminder.cancel()
             self.reminder = None
-        self.reconciler.has_news, due = False, self.reconciler.next_due
+        reconciler = self.payments.reconciler
+        reconciler.has_news, due = False, reconciler.next_due
         if due < math.inf:
-            with suppress(ActorStopped):  # Then it is left to whoever reads the ledger.
+            with suppress(ActorStopped):  # Then it is left to the next holder of the ledger.
                 self.reminder = self.context.timers.once(max(0.0, due - self.context.now()), ReconcileDue())
 
     def broken_invariants(self) -> Iterator[str]:
-        yield from self.providers.broken_invariants()
-        yield from self.lines.broken_invariants()
+        if self.has_started:
+            yield from self.targets.broken_invariants()
+        yield from self.queues.broken_invariants()
         if self.begun != self.ended.total():
             yield f"{self.begun} requests were begun, and {self.ended.total()} ended: {dict(self.ended)}"
 
     def __repr__(self) -> str:
-        return f"<Supervisor {len(self.targets)} providers, {len(self.lines)} requests waiting>"
+        return f"<Supervisor {len(self.market.providers)} providers, {len(self.queues)} requests waiting>"

@@ -38,7 +38,7 @@ from actors.monitor import BudgetRule, LatencyRule, SuccessRateRule
 from actors.providers import Requirement, ScoreAnswer
 from actors.rate_limiter.messages import LimiterGrant, ReportThrottled, Settle
 from actors.supervisor import OpenQuota
-from actors.supervisor.supervisor import MAX_SCORED
+from actors.supervisor.pipeline.scores import MAX_SCORED
 from actors.validation import check_count
 from runtime import ActorSystem
 
@@ -199,7 +199,7 @@ async def test_scores_of_whoever_and_whatever_do_not_grow_without_bound():
             supervisor.tell(ScoreAnswer(service="s", score=0.5, provider=f"p{number}"))
             supervisor.tell(ScoreAnswer(service=f"s{number}", score=0.5, provider="a"))
         await supervisor.ask(ScoreAnswer(service="s", score=1.0, provider="a"), timeout=1.0)
-        bandits = made[0].pipeline.bandits
+        bandits = made[0].deps.scores.bandits
         assert len(bandits) <= MAX_SCORED
         assert len(bandits["s"].arms) <= MAX_SCORED
         assert "a" in bandits["s"].arms

@@ -19,6 +19,7 @@ from actors import (
     OutcomeUnknown,
     Permanent,
     Provider,
+    RequestOptions,
     Retry,
     SmartRequest,
     Supervisor,
@@ -306,7 +307,9 @@ async def test_nobody_else_is_paid_for_what_an_earlier_run_left_held_unless_the_
         ledger = system.spawn(lambda: Ledger(journal=journal))
         supervisor = system.spawn(lambda: Supervisor(shop.market(), ledger=ledger))
         with suppress(StillUnsettled):
-            await smart_request(supervisor, service="s", input="x", idempotency_key="order 1", on_unknown=policy)
+            await smart_request(
+                supervisor, service="s", input="x", idempotency_key="order 1", options=RequestOptions(on_unknown=policy)
+            )
         total = await ledger.ask(GetStatement(), timeout=1.0)
         assert (total.settled, total.held) == (paid, held)
 

@@ -41,7 +41,7 @@ from actors.simulation import (
     SimulatedProvider,
     paid_more_than_once,
 )
-from actors.supervisor.payments.funds import account_of
+from actors.supervisor.payments.accounts import account_of
 from runtime import ActorSystem, RestartIntensity, RuntimeFault, Supervision
 from runtime.simulation import Crash, Simulation
 

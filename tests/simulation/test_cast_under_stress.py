@@ -283,10 +283,10 @@ async def run(world: World) -> tuple[dict[str, Any], list[Event], Any]:
         await asyncio.sleep(1.0)
         actor = world.supervisors[-1]
         assert len(world.supervisors) == 1, "the supervisor was restarted"
-        for target in actor.targets.values():
+        for target in actor.targets.by_name.values():
             assert target.state.under_way == 0, target
             assert not isinstance(target.state.breaker, HalfOpen), target
-        assert len(actor.lines) == 0, actor.lines
+        assert len(actor.queues) == 0, actor.queues
         assert world.under_way.total() == 0
         account = await supervisor.ask(GetStatement("acc"), timeout=1)
         assert account.reserved == 0
@@ -324,7 +324,7 @@ async def a_market_that_misbehaves(simulation: Simulation) -> None:
     crashed = [event for event in events if isinstance(event, ActorFailed)]
     assert all("gateway" in event.ref.path and isinstance(event.error, KeyError) for event in crashed), crashed
     spent = sum(sum(charged.values()) for charged in world.charges.values())
-    known = sum(target.spent for target in world.supervisors[0].targets.values())
+    known = sum(target.spent for target in world.supervisors[0].targets.by_name.values())
     assert known <= spent
     if world.has_one_who_is_well:
         # Only the caller's mistake, and a call that may have been paid, keep a request from whoever can serve it.
@@ -389,7 +389,7 @@ class Race:
 
     @property
     def account(self) -> Account:
-        ledger: Any = self.supervisors[0].books.recipient
+        ledger: Any = self.supervisors[0].payments._client.ledger.recipient
         return ledger.actor.book.statement("acc")  # type: ignore[no-any-return]
 
     def look(self, _: Event) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, assert_type
 
-from actors import Ledger, Market, SmartRequest, SmartResult, Supervisor, smart_request
+from actors import Ledger, Market, RequestOptions, SmartRequest, SmartResult, Supervisor, smart_request
 from actors.ledger import BookCall, GetHeld, GetStatement, Reservation, Reserve, Resolve, Statement, Unsettled
 
 if TYPE_CHECKING:
@@ -27,8 +27,10 @@ async def money(system: ActorSystem, market: Market) -> None:
     assert_type(await supervisor.ask(SmartRequest(service="s", input=1, timeout=1.0), timeout=1.0), SmartResult)
     assert_type(await supervisor.ask(GetStatement("run"), timeout=1.0), Statement)
     supervisor.tell(BookCall(reservation))  # error: pyright, mypy
-    result = await smart_request(supervisor, service="s", input=1, budget="0.20", on_unknown="pay_again")
+    result = await smart_request(
+        supervisor, service="s", input=1, budget="0.20", options=RequestOptions(on_unknown="pay_again")
+    )
     assert_type(result, SmartResult)
     assert_type(result.output, Any)
     await smart_request(supervisor, service="s", input=1, budget=0.2)  # error: pyright, mypy
-    await smart_request(supervisor, service="s", input=1, on_unknown="forget")  # error: pyright, mypy
+    RequestOptions(on_unknown="forget")  # error: pyright, mypy

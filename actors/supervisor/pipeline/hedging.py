@@ -1,59 +1,109 @@
-"""Whether and when a supervisor makes a second call beside one that takes unusually long.
-
-Only for calls that cost nothing and may take effect twice: of two calls both may be charged, and both may run. The
-budget is one for the whole supervisor, and fed by calls: when everybody is slow at once, every call is late, and second
-calls would only add to it.
-"""
+"""An attempt, and a second call beside it if it takes unusually long; the first answer wins."""
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from actors.policies.hedge import HedgeConfig, LatencyQuantile, budget_of, hedge_delay
+from actors.errors.families import CallFailed
+from actors.policies.hedge import see_ended
+from actors.supervisor.pipeline.attempt import AttemptRun
+from actors.supervisor.pipeline.choosing import Choice, choose, names_in_order
+from actors.supervisor.targets.admission import Admitted
+from runtime import RuntimeFault
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from actors.supervisor.pipeline.deps import Deps
     from actors.supervisor.pipeline.job import Job
     from actors.supervisor.targets.target import Target
+    from actors.transports.transport import ProviderReply
 
 
-class Hedging:
-    """The second calls of one supervisor; without a configuration there are none."""
+async def attempt(deps: Deps, job: Job, choice: Choice) -> ProviderReply | None:
+    """Make one attempt, hedged if that is worth it; None if the request may go on by another choice."""
+    run = AttemptRun(deps, job, choice)
+    begun = await run.begin()
+    if not isinstance(begun, Admitted):
+        return begun
+    delay = None if begun.permit.probe else deps.hedge_budget.delay(job, run.target, deps.context.now())
+    return await run.call() if delay is None else await _with_second(run, delay)
 
-    def __init__(self, config: HedgeConfig | None) -> None:
-        self.config = config
-        self.budget = budget_of(config or HedgeConfig())
-        self.estimates: dict[str, LatencyQuantile] = {}
-        self.made = self.won = 0
-        """The second calls, and those of them that answered first."""
 
-    def delay(self, job: Job, target: Target, now: float) -> float | None:
-        """Return the seconds after which a call is late enough for a second one; None where there is to be none."""
-        config = self.config
-        price = job.candidates.listings[target.name].provider.price
-        if config is None or target.idempotent == "no" or target.paid or price:
-            return None
-        self.budget = self.budget.deposit(now)
-        if len(job.candidates.listings) < 2 or job.held is not None or self.budget.withdraw(now) is None:
-            return None
-        return hedge_delay(self.estimates.get(target.name, LatencyQuantile()), config)
+async def _with_second(run: AttemptRun, delay: float) -> ProviderReply | None:
+    """Make one call, and another beside it if it takes longer than `delay`; the first answer wins."""
+    deps, job, target = run.deps, run.job, run.target
+    loop, started = asyncio.get_running_loop(), deps.context.now()
+    seconds: list[asyncio.Task[ProviderReply | None]] = []
+    reply: ProviderReply | None = None
+    scope = asyncio.timeout(None)
+    waits = True
 
-    def learn(self, target: Target, latency: float) -> None:
-        """Take note of how long a call took that was answered, or was late and given up."""
-        if self.config is not None and target.idempotent != "no" and not target.listing.provider.price:
-            estimate = self.estimates.get(target.name, LatencyQuantile())
-            self.estimates[target.name] = estimate.after(latency, quantile=self.config.quantile)
+    def end_first() -> None:
+        if waits:
+            scope.reschedule(deps.context.now())
 
-    def take(self, now: float) -> bool:
-        """Take one second call from the budget, if others have left one."""
-        left = self.budget.withdraw(now)
-        self.budget = left or self.budget
-        self.made += left is not None
-        return left is not None
+    try:
+        with suppress(TimeoutError):
+            async with scope:
+                # The second call takes what it needs once its task has begun: if it never does, nothing is left.
+                timer = loop.call_later(
+                    delay, lambda: seconds.append(asyncio.create_task(_second(deps, job, target, end_first)))
+                )
+                try:
+                    reply = await run.call()
+                finally:
+                    waits = False
+                    timer.cancel()
+        if reply is not None:
+            job.last = target.name
+        elif seconds:
+            if scope.expired():
+                # It was late, and would have been later still.
+                deps.hedge_budget.learn(target, deps.context.now() - started)
+            (reply,) = await asyncio.gather(*seconds)
+    finally:
+        await see_ended(seconds)
+    return reply
 
-    def give_back(self) -> None:
-        """Put back a second call for which there was nobody."""
-        self.budget = self.budget.give_back()
-        self.made -= 1
 
-    def __repr__(self) -> str:
-        return f"<Hedging {self.made} second calls, {self.won} of which answered first>"
+async def _second(deps: Deps, job: Job, first: Target, end_first: Callable[[], None]) -> ProviderReply | None:
+    """Call another provider; its answer ends the first call, and after its failure the first call is waited for."""
+    budget = deps.hedge_budget
+    if not budget.take(deps.context.now()):
+        return None
+    others = [
+        name
+        for name in names_in_order(job)
+        if name != first.name and name not in job.tried and not job.candidates.listings[name].provider.price
+    ]
+    choice = choose(job, others, deps.queues, now=deps.context.now())
+    if (
+        not isinstance(choice, Choice)
+        or choice.admitted is None
+        or choice.admitted.permit.probe
+        or not _may_run_twice(choice.target)
+    ):
+        deps.queues.leave(job.entry)
+        budget.give_back()
+        return None
+    run = AttemptRun(deps, job, choice)
+    try:
+        begun = await run.begin()
+        reply = await run.call() if isinstance(begun, Admitted) else begun
+    except CallFailed:
+        return None
+    if reply is not None:
+        budget.won += 1
+        job.last = choice.target.name
+        end_first()
+    return reply
+
+
+def _may_run_twice(target: Target) -> bool:
+    """Tell whether a call may be one of two; what its transport declares of that is known once it is open."""
+    with suppress(CallFailed, RuntimeFault):
+        target.open()
+    return target.idempotent != "no" and not target.paid

@@ -7,29 +7,35 @@ from typing import TYPE_CHECKING
 from actors.errors.families import (
     AllProvidersFailed,
     Attempt,
-    BudgetExceeded,
     CallFailed,
-    Charged,
     DeadlineTooShort,
     NotAdmitted,
     OutcomeUnknown,
     Transient,
     Unclassified,
 )
+from actors.ledger.messages import Reserve
 from actors.providers.selection import NO_SIGNALS, Signals
 from actors.supervisor.messages import SmartRequest, SmartResult
+from actors.supervisor.pipeline.money_state import ENOUGH
+from actors.supervisor.targets.admission import CallNeeds
 from actors.supervisor.targets.candidates import NO_CANDIDATES, Candidates
 from actors.supervisor.targets.waiting import QueueEntry
 from actors.transports.reconciliation import Answered, Lost, NeverRan
 from actors.transports.transport import ProviderCall, ProviderReply
 
 if TYPE_CHECKING:
-    from actors.money import Micros
+    from collections.abc import Mapping
+
+    from actors.ledger.messages import Intent
     from actors.providers.provider import Provider
-    from actors.supervisor.payments.held_call import HeldCall
+    from actors.supervisor.payments.charge import Charge
+    from actors.supervisor.payments.held_call import HeldCall, Resolution
+    from actors.supervisor.pipeline.money_state import MoneyState
     from actors.supervisor.pipeline.routing import Tried
     from actors.supervisor.targets.admission import Full, Later, Never
     from actors.supervisor.targets.target import Target
+    from runtime import ActorRef
 
 
 class Job:
@@ -41,67 +47,89 @@ class Job:
         self.started = started
         self.deadline = deadline
         self.key = message.idempotency_key or request_id
-        self.place = QueueEntry(message.tenant or message.account or "default")
+        self.entry = QueueEntry(message.tenant or message.account or "default")
         self.candidates: Candidates = NO_CANDIDATES
         self.deprioritized: tuple[str, ...] = ()
-        self.rated: dict[str, Provider] = {}
-        """Those of them whose answers were scored, as good as that has shown them to be."""
+        """Providers to call after the others: unhealthy, fallen in scores, or held back by slow start."""
+        self.rated: Mapping[str, Provider] = {}
+        """The providers whose answers were scored, as good as their scores have shown them to be."""
         self.signals: Signals = NO_SIGNALS
         self.unhealthy: tuple[str, ...] = ()
         self.tried: dict[str, Tried] = {}
         self.refused: dict[str, NotAdmitted | Full | Later | Never] = {}
-        self.broke: dict[str, BudgetExceeded] = {}
-        """Those for whom there was no money when it was last asked for."""
-        self.broke_until = 0.0
-        """When to ask for it again, in loop time: not whenever somebody leaves a line, or all who wait would do so."""
-        self.has_kept_broke = False
-        """Whether it was not asked for again although something else has changed."""
+        self.money: MoneyState = ENOUGH
         self.attempts: list[Attempt] = []
         self.calls = self.under_way = 0
         self.last = ""
-        """Who was called last."""
+        """The provider that was called last."""
         self.cost = 0
         """What the request is known to have cost, in micro-units."""
         self.held: HeldCall | None = None
-        """The call that may have been paid already; until that is known, nobody else is."""
+        """The call that may have been paid already; until that is known, no other provider is."""
         self.left_unknown = False
-        """Whether a call may have been paid, and others are paid besides."""
+        """Whether a call may have been paid, and other providers are paid besides."""
         self.may_pay_again = False
         """Whether what was paid before is no reason not to pay: a failure that was charged, or one left as unknown."""
 
     @property
     def held_at(self) -> str | None:
-        """Who may have been paid already."""
+        """The provider that may have been paid already."""
         return None if self.held is None else self.held.target.name
 
     def repeats(self, target: Target) -> bool:
         """Tell whether a call to `target` repeats, under its idempotency key, one that may have been paid."""
         return self.held is not None and self.held.target is target and target.idempotent == "key"
 
-    def settle(self, call: HeldCall, charged: Charged, cost: Micros | None) -> int:
-        """Note what a call cost, and return that in micro-units; None is what was reserved."""
-        reserved = call.reservation.amount
-        if charged == "held" and (reserved or call.target.paid):
+    def needs(self, target: Target) -> CallNeeds:
+        """Return what a call to `target` would need to be admitted."""
+        # A repetition under its key is owed: no other provider may be called meanwhile.
+        is_retry = target.name in self.tried and not self.repeats(target)
+        return CallNeeds(self.deadline, self.message.weights, is_retry, self.deadline - self.started)
+
+    def wish(self, target: Target, *, holder: ActorRef, wait: bool) -> Reserve:
+        """Return what is asked of the ledger for a call to `target`; the caps of the market come to it there."""
+        message = self.message
+        return Reserve(
+            key=self.key,
+            provider=target.name,
+            amount=self.candidates.listings[target.name].provider.price,
+            accounts=() if message.account is None else (message.account,),
+            budget=message.budget,
+            intent=self._intent(target),
+            wait=wait,
+            holder=holder,
+        )
+
+    def _intent(self, target: Target) -> Intent:
+        if self.repeats(target):
+            return "repeat"
+        # A provider whose calls are repeatable may be called, and paid, again although the outcome is unknown.
+        repeatable = self.held is not None and target.idempotent == "repeatable"
+        return "again" if self.may_pay_again or self.under_way or repeatable else "first"
+
+    def charge(self, call: HeldCall, charge: Charge) -> int:
+        """Note what a call was charged, and return that in micro-units; a cost of None is what was reserved."""
+        if charge.charged == "held":
             self.held = call
-        elif charged == "yes":
-            cost = reserved if cost is None else cost
+        elif charge.charged == "yes":
+            cost = call.reservation.amount if charge.cost is None else charge.cost
             self.cost += cost
             self.held, self.may_pay_again = None, True
             return cost
         # What was not charged may repeat what was: then that is as unknown as before.
         return 0
 
-    def found(self, finding: Answered | NeverRan | Lost) -> CallFailed | ProviderReply:
+    def reconciled(self, found: Resolution) -> CallFailed | ProviderReply:
         """Note what became of the call that may have been paid, and return its answer, or what it failed with."""
         held, self.held = self.held, None
         assert held is not None  # noqa: S101 - there is nothing to find out about otherwise.
         name = held.target.name
-        match finding:
+        match found:
             case Answered(reply):
                 self.cost += held.reservation.amount if reply.cost is None else reply.cost
                 return reply
             case NeverRan():
-                return Transient(f"{name!r} never ran the call, or called it off", provider=name, outcome="not_started")
+                return Transient(f"{name!r} never ran the call, or cancelled it", provider=name, outcome="not_started")
             case Lost(cost):
                 self.cost += held.reservation.amount if cost is None else cost
                 self.may_pay_again = True
@@ -132,7 +160,7 @@ class Job:
         )
 
     def failure(self, because: CallFailed | None = None) -> CallFailed:
-        """Return the error of a request for which nothing more can be done, `because` no call may be made any more."""
+        """Return the error of a request that has to end, `because` of a refusal or for want of another choice."""
         because_of_all = () if because is None else (because,)
         refusals = (one if isinstance(one, NotAdmitted) else one.refusal for one in self.refused.values())
         refused = (*refusals, *because_of_all)

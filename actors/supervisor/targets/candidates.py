@@ -1,4 +1,4 @@
-"""Who may serve the requests that ask alike: made of what discovery found, once for as long as that stays the same."""
+"""The providers that may serve the requests that ask alike: made once, for as long as the offers stay the same."""
 
 from __future__ import annotations
 
@@ -22,40 +22,40 @@ if TYPE_CHECKING:
     from actors.supervisor.targets.target import Target
 
 MAX_REMEMBERED = 1_000
-"""The findings whose candidates are remembered: one for each filter that requests ask by."""
+"""The offers whose candidates are remembered: one for each filter that requests ask by."""
 
 
 class Candidates:
-    """Those who were found and fit, by name; `listings` are as found, and their prices hold for whoever has them."""
+    """The providers that were found and fit, by name. The prices in `listings` hold for the requests that have them."""
 
-    __slots__ = ("_checked_ill", "_ranked", "found", "listings", "targets", "used_at")
+    __slots__ = ("_failed_check", "_ranked", "listings", "offers", "targets", "used_at")
 
-    def __init__(self, found: Offers, listings: Iterable[Listing], targets: Mapping[str, Target]) -> None:
-        self.found = found
+    def __init__(self, offers: Offers, listings: Iterable[Listing], targets: Mapping[str, Target]) -> None:
+        self.offers = offers
         self.used_at = 0.0
         """When a request last asked for them, in loop time."""
         self.listings = {listing.provider.name: listing for listing in listings}
         self.targets = {name: targets[name] for name in self.listings}
-        self._checked_ill = [
-            name for name, why in found.deprioritized.items() if why == CHECK_FAILED and name in self.targets
+        self._failed_check = [
+            name for name, why in offers.deprioritized.items() if why == CHECK_FAILED and name in self.targets
         ]
         self._ranked: dict[SelectionStrategy, tuple[str, ...]] = {}
 
     def deprioritized(self) -> list[str]:
-        """Name those who are to be asked after the others.
+        """Name the providers to call after the others, because their last health check failed.
 
-        What breakers and limits say is seen first hand, and no mark must outlast it. Of who is not in use now a check
-        says nothing that its breaker does not decide.
+        Breakers and limits are read from the targets themselves, and no mark must outlast them. While a breaker is not
+        closed, it decides alone, whatever a check says.
         """
-        if not self._checked_ill:
-            return self._checked_ill
-        return [name for name in self._checked_ill if isinstance(self.targets[name].state.breaker, Closed)]
+        if not self._failed_check:
+            return self._failed_check
+        return [name for name in self._failed_check if isinstance(self.targets[name].state.breaker, Closed)]
 
     def ranked(self, strategy: SelectionStrategy) -> tuple[str, ...] | None:
-        """Return all of them in the order of a strategy; None for one that goes by more than the providers."""
+        """Return all names in the order of a strategy; None if it goes by more than what providers declare."""
         names = self._ranked.get(strategy)
         if names is None and strategy not in ADAPTIVE_STRATEGIES:
-            # As declared: a provider that was ranked by what was observed last would never be asked again.
+            # As declared: ranked by what was observed, a provider that came last would never be called again.
             providers = [listing.provider for listing in self.listings.values()]
             names = self._ranked[strategy] = tuple(provider.name for provider in rank(providers, strategy))
         return names
@@ -67,18 +67,18 @@ class Candidates:
 NO_CANDIDATES = Candidates(NOBODY, (), {})
 
 
-def fitting(found: Offers, requirement: Requirement, service: str) -> list[Listing]:
-    """Return the listings of those who can take the input; raise `NoProvider` where nobody can."""
+def fitting(offers: Offers, requirement: Requirement, service: str) -> list[Listing]:
+    """Return the listings of the providers that can take the input; raise `NoProvider` if none can."""
     if requirement is NO_REQUIREMENT:
-        return list(found.listings)
+        return list(offers.listings)
     fit: list[Listing] = []
     dropped: Counter[str] = Counter()
-    for listing in found.listings:
+    for listing in offers.listings:
         why_not = fits(listing.provider, requirement)
         if why_not is None:
             fit.append(listing)
         else:
             dropped[why_not] += 1
     if not fit:
-        raise NoProvider(service, offered=len(found.listings), dropped=dropped)
+        raise NoProvider(service, offered=len(offers.listings), dropped=dropped)
     return fit

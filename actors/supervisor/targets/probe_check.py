@@ -1,9 +1,9 @@
 """Whether a provider's health check may stand in for the probe of its breaker. Pure.
 
-A check costs nothing, and a probe is a customer's request; so a provider is asked how it is before one is risked on it.
+A check costs nothing, and a probe is a caller's request; so a provider is checked before a request is risked on it.
 But a check may be wrong: it can fail for reasons of its own, while calls would succeed. So it is believed a few times
-in a row at most, and then a probe is made whatever it says. One that succeeds against its advice costs the check all
-of its credit, which it regains little by little, by advice that proves right.
+in a row at most, and then a probe is made whatever it says. A probe that succeeds against its advice costs the check
+all of its credit, which it regains little by little, by advice that proves right.
 """
 
 from __future__ import annotations

@@ -1,86 +1,325 @@
-"""One provider as the supervisor sees it."""
+"""One provider under supervision: its state and breaker, its gateway, and its record.
+
+A provider whose breaker opens is isolated: its gateway is stopped. When its wait is over, a fresh one is started for
+exactly one probe.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
+from actors.errors.classification import classify
+from actors.errors.families import NotAdmitted, Overpriced, Unclassified
+from actors.events import BreakerClosed, BreakerOpened, HealthChecked
 from actors.limits.concurrency import ConcurrencyLimit
-from actors.policies.breaker.circuit_breaker import BreakerState, Closed, HalfOpen, Isolated, Open
-from actors.policies.retry_budget import RetryBudget
-from actors.provider_gateway.messages import Call, InlineCall
+from actors.limits.learned import LearnedLimit
+from actors.policies.breaker.circuit_breaker import (
+    BreakerState,
+    Closed,
+    HalfOpen,
+    Isolated,
+    Open,
+    isolate,
+    release,
+)
+from actors.provider_gateway.gateway import ProviderGateway
+from actors.provider_gateway.messages import (
+    TRANSPORT_GRACE,
+    Call,
+    CancelCall,
+    CheckHealth,
+    Health,
+    InlineCall,
+    LookUp,
+    SentMarker,
+)
 from actors.supervisor.messages import TargetStatus
-from actors.supervisor.targets.admission import TargetState
+from actors.supervisor.targets.admission import Admission, Admitted, CallNeeds, Never, admit, queue_of
 from actors.supervisor.targets.probe_check import ProbeCheck
+from actors.supervisor.targets.settlement import Ended, settle
+from actors.supervisor.targets.state import TargetState
 from actors.transports.reconciliation import Cancels, LooksUp
+from runtime import ActorCrashed, AskTimeout, Restart, RuntimeFault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from actors.market.listing import Listing
-    from actors.provider_gateway.messages import CancelCall, CheckHealth, Health, LookUp
-    from actors.transports.transport import Idempotent, Transport
-    from runtime import ActorRef
+    from actors.market.market import Market
+    from actors.supervisor.targets.waiting import WaitQueues
+    from actors.transports.reconciliation import Finding
+    from actors.transports.transport import Idempotent, ProviderCall, ProviderReply, Transport
+    from runtime import ActorRef, Context
 
 
-DEFAULT_RETRIES = RetryBudget()
+RECONCILE_TIMEOUT = 5.0
+"""Seconds that a transport has to find out what became of a call."""
+
+GatewayRef: TypeAlias = "ActorRef[Call | CheckHealth | LookUp | CancelCall]"
+
+
+class TargetDeps:
+    """What every target of one supervisor needs: the policies, the supervisor's context, and the wait queues."""
+
+    def __init__(self, market: Market, context: Context, queues: WaitQueues) -> None:
+        self.market = market
+        self.context = context
+        self.queues = queues
+        self.gateways_started = 0
 
 
 class Target:
-    """One provider: the state that admissions look at, its gateway while it is not isolated, and its record."""
+    """One provider under supervision."""
 
-    def __init__(self, listing: Listing, *, retries: RetryBudget = DEFAULT_RETRIES) -> None:
+    def __init__(self, listing: Listing, deps: TargetDeps) -> None:
         self.name = listing.provider.name
+        self.queue = queue_of(self.name)
+        """The wait queue of the requests that wait for it."""
         self.listing = listing
-        self.state = TargetState(quota=listing.quota(), limit=limit_of(listing), retries=retries)
-        self.gateway: ActorRef[Call | CheckHealth | LookUp | CancelCall] | None = None
+        self.state = TargetState(quota=listing.quota(), limit=limit_of(listing), retries=deps.market.retry_budget)
+        self.gateway: GatewayRef | None = None
+        """Running while the provider is in use and not isolated."""
         self.paid = False
         self.idempotent: Idempotent = "no"
-        self.call: type[Call] = Call
-        """How its gateway is asked for one."""
         self.can_look_up = self.can_cancel = False
         """What its transport can do about a call whose outcome is unknown."""
         self.overpriced: int | None = None
-        """The price it listed when it charged more; until it lists another, it is left."""
+        """The price it listed when it charged more; it is not called until it lists another."""
         self.health: Health | None = None
         self.probe_check = ProbeCheck()
-        self.is_unwell = False
+        self.check_failed = False
         """Whether the check before the last probe failed."""
         self.used_at = 0.0
         """When it was last listed anew, or called, in loop time."""
         self.calls = self.failures = self.trips = self.spent = 0
+        self._deps = deps
+        self._call_type: type[Call] = Call
+        """The message by which its gateway is asked for a call."""
 
     @property
     def can_tell(self) -> bool:
         """Whether its transport may find out what became of a call."""
         return self.can_look_up or self.can_cancel
 
-    def learn_of(self, transport: Transport) -> None:
-        """Take note of what a transport says of itself."""
-        self.paid, self.idempotent = transport.paid, transport.idempotent
-        self.call = InlineCall if getattr(transport, "ends_when_cancelled", False) else Call
-        self.can_look_up = isinstance(transport, LooksUp)
-        self.can_cancel = isinstance(transport, Cancels)
+    # Its state: what an admission takes, and what a settlement gives back.
+
+    def admit(self, listing: Listing, needs: CallNeeds, *, now: float) -> Admission:
+        """Decide on one call at the terms of `listing`, which may be older than its own; nothing is taken yet."""
+        price = listing.provider.price
+        if self.overpriced == price:
+            return Never(Overpriced(self.name, quoted=price))
+        return admit(listing, self.state, needs, now=now, breaker=self._deps.market.breaker)
+
+    def take(self, admitted: Admitted) -> None:
+        """Take what an admission decided on, all of it at once."""
+        self.state = admitted.state
+        self.calls += 1
+        self.used_at = admitted.permit.admitted
+
+    def settle(self, admitted: Admitted, ended: Ended) -> None:
+        """Give back what a call took, move the breaker, and let the requests that wait for it look again."""
+        deps, before = self._deps, self.state
+        random = deps.context.random.random()
+        after = settle(before, admitted, ended, breaker=deps.market.breaker, random=random)
+        if type(after.breaker) is type(before.breaker):
+            self.state = after
+        else:
+            self.state = msgspec.structs.replace(after, breaker=before.breaker)
+            self.become(after.breaker)
+        if not deps.queues:
+            return
+        if after.learned.gated_until > ended.now >= before.learned.gated_until:
+            deps.queues.wake_all(self.queue)
+        deps.queues.wake(self.queue)
+
+    def become(self, breaker: BreakerState) -> None:
+        """Take on the next state of the breaker, and start or stop what goes with it."""
+        before = self.state.breaker
+        self.state = msgspec.structs.replace(self.state, breaker=breaker)
+        if type(breaker) is type(before):
+            return
+        events, queues, now = self._deps.context.events, self._deps.queues, self._deps.context.now()
+        if isinstance(breaker, Closed):
+            events.publish(BreakerClosed(provider=self.name))
+            queues.wake(self.queue)
+        elif not isinstance(breaker, HalfOpen):
+            # The gateway finishes the calls under way; their results no longer move the breaker.
+            self.close()
+            wait = breaker.until - now if isinstance(breaker, Open) else math.inf
+            if wait > 0:  # A probe that was cancelled proved nothing, and is no trip.
+                self.trips += isinstance(breaker, Open)
+                events.publish(BreakerOpened(provider=self.name, wait=wait))
+                queues.wake_all(self.queue)
+
+    def isolate(self) -> None:
+        """Call it no more until it is released by hand."""
+        self.become(isolate(self.state.breaker))
+
+    def isolate_quietly(self) -> None:
+        """Keep a target isolated that is made anew, as after a restart: that is no news."""
+        self.state = msgspec.structs.replace(self.state, breaker=isolate(self.state.breaker))
+
+    def release(self) -> None:
+        """Let it be called again, and forget what it said of its limits: the operator knows better."""
+        self.state = msgspec.structs.replace(self.state, learned=LearnedLimit())
+        self.become(release(self.state.breaker))
+        self._deps.queues.wake_all(self.queue)
 
     def relist(self, listing: Listing) -> None:
         """Take on what the registry says now; a quota that stays as it was goes on as it is."""
         before, self.listing = self.listing, listing
         if listing.max_concurrency != before.max_concurrency:
+            self.close()  # It would go on to count by the old number.
             self.state = msgspec.structs.replace(self.state, limit=limit_of(listing))
         if listing.all_limits() != before.all_limits() or listing.headroom != before.headroom:
             self.state = msgspec.structs.replace(self.state, quota=listing.quota(after=self.state.quota))
+        self._deps.queues.wake(self.queue)
 
     def timeout(self, listing: Listing) -> float:
-        """Return the seconds to give one attempt: what was configured, or less where a repetition costs nothing."""
+        """Return the seconds to give one attempt: what was configured, or less if a repetition costs nothing."""
         if (self.paid or listing.provider.price > 0) and self.idempotent == "no":
-            # Cut off early, such a call may have been paid all the same, and then nobody knows.
+            # Cut off early, such a call may have been paid all the same, and its outcome would be unknown.
             return listing.timeout
         return self.state.answers.seconds(configured=listing.timeout)
 
+    # Its gateway: opened when needed, closed when the breaker opens.
+
+    def open(self) -> GatewayRef:
+        """Return the running gateway, and start one if there is none.
+
+        Raises `Unclassified` if its transport cannot be made.
+        """
+        if self.gateway is None:
+            self.gateway = self._start_gateway()
+        return self.gateway
+
+    def _start_gateway(self) -> GatewayRef:
+        listing, deps = self.listing, self._deps
+
+        def make() -> ProviderGateway:
+            gateway = ProviderGateway(listing)
+            self.learn_of(gateway.transport)
+            return gateway
+
+        deps.gateways_started += 1
+        try:
+            return deps.context.spawn(
+                make,
+                name=f"gateway-{deps.gateways_started}-{self.name.replace('/', '-')}",
+                # Never restarted by the engine: when it may run again is for the breaker to decide.
+                restart=Restart.TEMPORARY,
+                stop_timeout=listing.timeout + TRANSPORT_GRACE,
+            )
+        except RuntimeFault:
+            raise
+        except Exception as error:
+            # A transport is the user's code: one that fails must not take the other providers along.
+            what = f"no transport to {self.name!r} could be made: {type(error).__name__}: {error}"
+            raise Unclassified(what, provider=self.name, outcome="not_started") from error
+
+    def learn_of(self, transport: Transport) -> None:
+        """Take note of what a transport declares of itself."""
+        self.paid, self.idempotent = transport.paid, transport.idempotent
+        self._call_type = InlineCall if getattr(transport, "ends_when_cancelled", False) else Call
+        self.can_look_up = isinstance(transport, LooksUp)
+        self.can_cancel = isinstance(transport, Cancels)
+
+    def close(self) -> None:
+        """Stop the gateway, if it runs; it finishes the calls under way."""
+        if self.gateway is not None:
+            self.gateway.stop()
+            self.gateway = None
+
+    async def call(self, call: ProviderCall, marker: SentMarker) -> ProviderReply:
+        """Make one call; raises members of `CallFailed` only. `marker` tells afterwards whether it was sent."""
+        gateway: GatewayRef | None = None
+        try:
+            gateway = self.open()
+            return await gateway.ask(self._call_type(call, marker), timeout=call.timeout + TRANSPORT_GRACE)
+        except (AskTimeout, ActorCrashed) as fault:
+            cause: Exception = fault
+            if isinstance(fault, ActorCrashed):
+                self._forget(gateway)
+                cause = ConnectionResetError(str(fault))
+            raise classify(
+                cause,
+                provider=self.name,
+                sent=marker.is_sent,
+                paid=self.paid or call.max_cost > 0,
+                idempotent=self.idempotent != "no",
+            ) from fault
+        except RuntimeFault as fault:
+            self._forget(gateway)
+            raise NotAdmitted(f"{self.name!r}: {fault}", provider=self.name) from fault
+
+    async def look_up(self, call: ProviderCall) -> Finding:
+        """Find out what became of a call; raises members of `CallFailed` and of `RuntimeFault` if that fails."""
+        try:
+            return await self.open().ask(LookUp(call, RECONCILE_TIMEOUT), timeout=RECONCILE_TIMEOUT + TRANSPORT_GRACE)
+        finally:
+            self._close_if_isolated()
+
+    async def cancel(self, call: ProviderCall) -> Finding:
+        """Cancel a call, and return what became of it; raises as `look_up` does."""
+        try:
+            return await self.open().ask(
+                CancelCall(call, RECONCILE_TIMEOUT), timeout=RECONCILE_TIMEOUT + TRANSPORT_GRACE
+            )
+        finally:
+            self._close_if_isolated()
+
+    def _close_if_isolated(self) -> None:
+        """Stop a gateway that was opened for a question alone: the probe gets a fresh one."""
+        if isinstance(self.state.breaker, Open | Isolated):
+            self.close()
+
+    def _forget(self, gateway: GatewayRef | None) -> None:
+        """Let the next call start another gateway, unless another has been started already."""
+        if self.gateway is gateway:
+            self.gateway = None
+
+    # Its health.
+
+    def has_fresh_health(self, *, max_age: float, now: float) -> bool:
+        """Tell whether its last check is less than `max_age` seconds old."""
+        return self.health is not None and now - self.health.checked_at < max_age
+
+    async def check(self, *, max_age: float, within: float = math.inf) -> Health:
+        """Return its health, less than `max_age` seconds old; a provider that does not answer is unhealthy."""
+        context = self._deps.context
+        started = context.now()
+        if not self.has_fresh_health(max_age=max_age, now=started):
+            limit = min(self._deps.market.health.timeout, within)
+            gateway: GatewayRef | None = None
+            try:
+                gateway = self.open()
+                question = CheckHealth(max_age=max_age, timeout=limit)
+                self.health = await gateway.ask(question, timeout=limit + 2 * TRANSPORT_GRACE)
+            except (RuntimeFault, Unclassified) as error:
+                self.health = Health(started, problem=str(error))
+                if not isinstance(error, AskTimeout):
+                    self._forget(gateway)
+            finally:
+                self._close_if_isolated()
+            context.events.publish(HealthChecked(provider=self.name, problem=self.health.problem))
+        return self.health or Health(started)
+
+    async def is_worth_a_probe(self, *, within: float) -> bool:
+        """Check a provider that is due for its probe, for `within` seconds at most; tell whether to make it."""
+        self.check_failed = (await self.check(max_age=0.0, within=within)).is_unwell
+        if not (self.check_failed and self.probe_check.is_believed):
+            return True
+        self.probe_check = self.probe_check.after_spared()
+        return False
+
     def probed(self, *, is_answered: bool) -> None:
         """Take note of how a probe ended."""
-        self.probe_check = self.probe_check.after_probe(check_failed=self.is_unwell, is_answered=is_answered)
+        self.probe_check = self.probe_check.after_probe(check_failed=self.check_failed, is_answered=is_answered)
+
+    # What others see of it.
 
     def status(self) -> TargetStatus:
         """Return the facts for a person."""
@@ -113,7 +352,7 @@ class Target:
 
 
 def limit_of(listing: Listing) -> ConcurrencyLimit:
-    """Return the limit of a provider that nothing is known of but what it says."""
+    """Return the concurrency limit of a provider of which only its listing is known."""
     return ConcurrencyLimit(listing.max_concurrency, declared=listing.provider.response_time)
 
 

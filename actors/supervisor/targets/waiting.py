@@ -1,8 +1,8 @@
-"""Who waits for what: a line for each thing that is short, in which tenants take turns, each first come, first served.
+"""Wait queues, one for each thing that is short. Tenants take turns in each; one tenant's requests keep their order.
 
-Only the first in a line looks whether it may go on: at its time, or when the line is woken. Whoever leaves the front of
-a line, whatever the reason, passes its place on to the next by waking it. So a release costs two looks, however many
-wait, and none is lost on one who was cancelled meanwhile.
+Only the head of a queue looks whether it may go on: at its time, or when the queue is woken. An entry that leaves the
+head of a queue, whatever the reason, wakes the next. So a release costs two looks, however many requests wait, and
+none is lost on a request that was cancelled meanwhile.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ QueueName: TypeAlias = tuple[str, str]
 
 
 class Wait(msgspec.Struct, frozen=True, gc=False):
-    """Stand in these lines, each named once, and look again at loop time `until` at the latest."""
+    """Wait in these queues, each named once, and look again at loop time `until` at the latest."""
 
-    lines: tuple[QueueName, ...]
+    queues: tuple[QueueName, ...]
     until: float
 
 
 class QueueEntry:
-    """One request in the lines; it keeps its place in each for as long as it waits there.
+    """One request in the wait queues; it keeps its place in each for as long as it waits there.
 
-    Where it left a line to be served elsewhere, and comes back because nothing came of it, it stands in front.
+    If it left a queue to be served elsewhere, and comes back because nothing came of it, it goes to the front.
     """
 
-    __slots__ = ("left", "lines", "tenant", "waiter")
+    __slots__ = ("left", "queues", "tenant", "waiter")
 
     def __init__(self, tenant: str = "default") -> None:
         self.tenant = tenant
-        # No set: the order in which lines are left decides who is woken first.
-        self.lines: tuple[QueueName, ...] = ()
+        # No set: the order in which queues are left decides which request is woken first.
+        self.queues: tuple[QueueName, ...] = ()
         self.left: tuple[QueueName, ...] = ()
-        """The lines that it has left unserved, and may come back to."""
+        """The queues that it has left unserved, and may come back to."""
         self.waiter: asyncio.Future[None] | None = None
 
     def wake(self) -> None:
@@ -51,104 +51,104 @@ class QueueEntry:
 
 
 class WaitQueues:
-    """The lines of one supervisor, by what is short; in each, tenants take turns."""
+    """The wait queues of one supervisor, by what is short."""
 
     def __init__(self) -> None:
-        self._lines: dict[QueueName, FairQueue[QueueEntry]] = {}
+        self._queues: dict[QueueName, FairQueue[QueueEntry]] = {}
 
-    def is_first(self, place: QueueEntry, line: QueueName) -> bool:
-        """Tell whether it is the turn of `place`; where others wait, it joins them to find out."""
-        standing = self._joined(place, line)
-        return standing is None or head_of(standing) is place
+    def is_first(self, entry: QueueEntry, name: QueueName) -> bool:
+        """Tell whether it is the turn of `entry`; if others wait, it is enqueued to find out."""
+        queue = self._joined(entry, name)
+        return queue is None or head_of(queue) is entry
 
-    def join(self, place: QueueEntry, line: QueueName) -> None:
-        """Stand in `line` where others wait there, whose turn comes first."""
-        self._joined(place, line)
+    def join(self, entry: QueueEntry, name: QueueName) -> None:
+        """Enqueue an entry behind the others that wait; if none does, it need not wait either."""
+        self._joined(entry, name)
 
-    async def wait(self, place: QueueEntry, wait: Wait) -> None:
-        """Stand in the lines of `wait`, and no others, until woken or until its time."""
-        self._stand(place, wait.lines)
+    async def wait(self, entry: QueueEntry, wait: Wait) -> None:
+        """Wait in the queues of `wait`, and no others, until woken or until its time."""
+        self._move_to(entry, wait.queues)
         loop = asyncio.get_running_loop()
-        place.waiter = loop.create_future()
-        timer = loop.call_at(wait.until, place.wake)
+        entry.waiter = loop.create_future()
+        timer = loop.call_at(wait.until, entry.wake)
         try:
-            await place.waiter
+            await entry.waiter
         finally:
             timer.cancel()
-            place.waiter = None
+            entry.waiter = None
 
-    def leave(self, place: QueueEntry, *, served: QueueName | None = None) -> None:
-        """Leave every line: the request has ended, or goes on with what it waited for in the line `served`."""
-        if place.lines:
-            place.left = tuple(line for line in place.lines if line != served)
-            self._stand(place, (), served=served)
+    def leave(self, entry: QueueEntry, *, served: QueueName | None = None) -> None:
+        """Leave every queue: the request has ended, or goes on with what it waited for in the queue `served`."""
+        if entry.queues:
+            entry.left = tuple(name for name in entry.queues if name != served)
+            self._move_to(entry, (), served=served)
 
-    def wake(self, line: QueueName) -> None:
-        """Let the first in a line look again: something changed for the better."""
-        standing = self._lines.get(line)
-        if standing is not None:
-            head_of(standing).wake()
+    def wake(self, name: QueueName) -> None:
+        """Let the head of a queue look again: something changed for the better."""
+        queue = self._queues.get(name)
+        if queue is not None:
+            head_of(queue).wake()
 
-    def wake_all(self, line: QueueName) -> None:
-        """Let everybody in a line look again: something changed for the worse, and some may have to give up."""
-        for place in tuple(self._lines.get(line, ())):
-            place.wake()
+    def wake_all(self, name: QueueName) -> None:
+        """Let every entry of a queue look again: something changed for the worse, and some may have to give up."""
+        for entry in tuple(self._queues.get(name, ())):
+            entry.wake()
 
-    def _stand(self, place: QueueEntry, lines: Sequence[QueueName], *, served: QueueName | None = None) -> None:
-        before, place.lines = place.lines, tuple(lines)
-        for line in lines:
-            if line not in before:
-                standing = self._lines.get(line)
-                if standing is None:
-                    standing = self._lines[line] = FairQueue()
-                self._join(standing, place, line)
-        for line in before:
-            if line not in lines:
-                self._go(place, line, is_served=line == served)
+    def _move_to(self, entry: QueueEntry, names: Sequence[QueueName], *, served: QueueName | None = None) -> None:
+        before, entry.queues = entry.queues, tuple(names)
+        for name in names:
+            if name not in before:
+                queue = self._queues.get(name)
+                if queue is None:
+                    queue = self._queues[name] = FairQueue()
+                self._enqueue(queue, entry, name)
+        for name in before:
+            if name not in names:
+                self._dequeue(entry, name, is_served=name == served)
 
-    def _joined(self, place: QueueEntry, line: QueueName) -> FairQueue[QueueEntry] | None:
-        """Return the line in which `place` stands now; None where nobody waits."""
-        standing = self._lines.get(line)
-        if standing is not None and place not in standing:
-            self._join(standing, place, line)
-            place.lines = (*place.lines, line)
-        return standing
+    def _joined(self, entry: QueueEntry, name: QueueName) -> FairQueue[QueueEntry] | None:
+        """Return the queue that `entry` is in now; None if no request waits there."""
+        queue = self._queues.get(name)
+        if queue is not None and entry not in queue:
+            self._enqueue(queue, entry, name)
+            entry.queues = (*entry.queues, name)
+        return queue
 
-    def _join(self, standing: FairQueue[QueueEntry], place: QueueEntry, line: QueueName) -> None:
-        returns = line in place.left
+    def _enqueue(self, queue: FairQueue[QueueEntry], entry: QueueEntry, name: QueueName) -> None:
+        returns = name in entry.left
         if returns:
-            place.left = tuple(one for one in place.left if one != line)
-        standing.join(place, place.tenant, returns=returns)
+            entry.left = tuple(one for one in entry.left if one != name)
+        queue.join(entry, entry.tenant, returns=returns)
 
-    def _go(self, place: QueueEntry, line: QueueName, *, is_served: bool) -> None:
-        standing = self._lines[line]
-        was_first = standing.front() is place
+    def _dequeue(self, entry: QueueEntry, name: QueueName, *, is_served: bool) -> None:
+        queue = self._queues[name]
+        was_first = queue.front() is entry
         if was_first and is_served:
-            standing.serve()  # Its tenant has had this turn.
+            queue.serve()  # Its tenant has had this turn.
         else:
-            standing.leave(place)
-        if not standing:
-            del self._lines[line]
+            queue.leave(entry)
+        if not queue:
+            del self._queues[name]
         elif was_first:
-            head_of(standing).wake()
+            head_of(queue).wake()
 
     def broken_invariants(self) -> Iterator[str]:
-        """Name the lines that somebody stands in, although no request is under way."""
-        for (kind, name), standing in self._lines.items():
-            yield f"{len(standing)} requests were left in the line for {kind} {name!r}"
+        """Name the queues that are not empty although no request is under way."""
+        for (kind, name), queue in self._queues.items():
+            yield f"{len(queue)} requests were left in the wait queue for {kind} {name!r}"
 
     def __bool__(self) -> bool:
-        return bool(self._lines)
+        return bool(self._queues)
 
     def __len__(self) -> int:
-        return len({place for standing in self._lines.values() for place in standing})
+        return len({entry for queue in self._queues.values() for entry in queue})
 
     def __repr__(self) -> str:
-        return f"<WaitingLines {len(self)} requests in {len(self._lines)} lines>"
+        return f"<WaitQueues {len(self)} requests in {len(self._queues)} queues>"
 
 
-def head_of(standing: FairQueue[QueueEntry]) -> QueueEntry:
-    """Return whose turn it is in a line where somebody stands."""
-    place = standing.front()
-    assert place is not None  # noqa: S101 - a line that nobody stands in is taken away.
-    return place
+def head_of(queue: FairQueue[QueueEntry]) -> QueueEntry:
+    """Return the entry whose turn it is in a queue that is not empty."""
+    entry = queue.front()
+    assert entry is not None  # noqa: S101 - an empty queue is taken away.
+    return entry

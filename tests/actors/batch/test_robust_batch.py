@@ -64,13 +64,15 @@ class Stage:
 
     @property
     def spent(self) -> int:
-        return sum(target.spent for target in self.actor.targets.values())
+        return sum(target.spent for target in self.actor.targets.by_name.values())
 
     def assert_at_rest(self) -> None:
-        ledger: Any = self.actor.books.recipient
+        ledger: Any = self.actor.payments._client.ledger.recipient
         assert ledger.actor.book.open_accounts() == []
-        assert len(self.actor.lines) == 0
-        assert [target.state.under_way for target in self.actor.targets.values() if target.state.under_way] == []
+        assert len(self.actor.queues) == 0
+        assert [
+            target.state.under_way for target in self.actor.targets.by_name.values() if target.state.under_way
+        ] == []
         quotas = [name for name in self.actor.context.children if name.startswith("quota")]
         assert quotas == []
 

@@ -47,7 +47,7 @@ def spoilt(spoil: Callable[[Supervisor], None]) -> tuple[str, ...]:
 
 
 def replace_state(supervisor: Supervisor, **fields: Any) -> None:
-    target = supervisor.targets["alder"]
+    target = supervisor.targets.named("alder")
     target.state = msgspec.structs.replace(target.state, **fields)
 
 
@@ -64,16 +64,16 @@ def keep_probe(supervisor: Supervisor) -> None:
 
 
 def keep_line(supervisor: Supervisor) -> None:
-    supervisor.lines._stand(QueueEntry(), (("provider", "alder"),))
+    supervisor.queues._move_to(QueueEntry(), (("provider", "alder"),))
 
 
 def keep_money(supervisor: Supervisor) -> None:
-    ledger: Any = supervisor.books.recipient
+    ledger: Any = supervisor.payments._client.ledger.recipient
     ledger.actor.book.reserve(Reserve(key="k", provider="alder", amount=7, accounts=("account",)), at=0.0)
 
 
 def create_retries(supervisor: Supervisor) -> None:
-    retries = copy.copy(supervisor.targets["alder"].state.retries)
+    retries = copy.copy(supervisor.targets.named("alder").state.retries)
     msgspec.structs.force_setattr(retries, "tokens", retries.max_tokens + 1)
     replace_state(supervisor, retries=retries)
 
@@ -85,7 +85,7 @@ def create_retries(supervisor: Supervisor) -> None:
         (lose_request, ["2 requests were begun, and 1 ended: {'done': 1}"]),
         (keep_place, ["1 calls to 'alder' never gave their place back"]),
         (keep_probe, ["the breaker of 'alder' was left half-open, without a probe"]),
-        (keep_line, ["1 requests were left in the line for provider 'alder'"]),
+        (keep_line, ["1 requests were left in the wait queue for provider 'alder'"]),
         (keep_money, ["reservation N under key 'k' was never booked: 7 micro-units"]),
         (create_retries, ["'alder' has 101.0 retry tokens, of at most 100.0"]),
     ],

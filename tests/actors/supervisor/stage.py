@@ -99,15 +99,15 @@ class Stage:
 
     @property
     def ledger(self) -> Ledger:
-        ledger: Any = self.actor.books.recipient
+        ledger: Any = self.actor.payments._client.ledger.recipient
         return ledger.actor
 
     async def assert_at_rest(self) -> None:
         await steps(2)  # The ledger is told, and has its turn.
-        for target in self.actor.targets.values():
+        for target in self.actor.targets.by_name.values():
             assert target.state.under_way == 0, target
             assert not isinstance(target.state.breaker, HalfOpen), target
-        assert len(self.actor.lines) == 0
+        assert len(self.actor.queues) == 0
         assert list(self.ledger.book.broken_invariants()) == []
         assert self.ledger.book.unsettled(is_held=False) == ()
 
@@ -155,7 +155,7 @@ async def trip(stage: Stage, script: Script) -> None:
     for _ in range(5):
         with pytest.raises((AllProvidersFailed, OutcomeUnknown, BreakerOpen)):
             await stage.request()
-    assert isinstance(stage.actor.targets["a"].state.breaker, Open)
+    assert isinstance(stage.actor.targets.named("a").state.breaker, Open)
     script.at.clear()
     script.calls.clear()
 

@@ -17,6 +17,7 @@ from actors import (
     Provider,
     ProviderCall,
     ProviderFilter,
+    RequestOptions,
     SmartRequest,
     Supervisor,
     smart_request,
@@ -150,9 +151,13 @@ async def test_whoever_cannot_take_the_input_is_not_called_and_the_reason_is_tol
     async with ActorSystem("needs") as system:
         supervisor = system.spawn(lambda: Supervisor(Market(providers=[listing("small", 10), listing("large", 1000)])))
         needs = Requirement(input_tokens=500)
-        assert (await smart_request(supervisor, service="s", input=1, requirement=needs)).provider == "large"
+        assert (
+            await smart_request(supervisor, service="s", input=1, options=RequestOptions(requirement=needs))
+        ).provider == "large"
         with pytest.raises(NoProvider, match="input"):
-            await smart_request(supervisor, service="s", input=1, requirement=Requirement(input_tokens=5000))
+            await smart_request(
+                supervisor, service="s", input=1, options=RequestOptions(requirement=Requirement(input_tokens=5000))
+            )
     assert called == ["large"]
 
 

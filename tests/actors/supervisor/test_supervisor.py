@@ -88,7 +88,7 @@ async def test_asking_for_the_health_of_an_isolated_provider_does_not_leave_a_ga
         await stage.ref.ask(Isolate(provider="a"), timeout=1)
         (status,) = await stage.ref.ask(GetStatus(check_health=True), timeout=5)
         assert (status.breaker, status.healthy, checks) == ("isolated", True, ["a"])
-        assert stage.actor.targets["a"].gateway is None
+        assert stage.actor.targets.named("a").gateway is None
 
 
 async def test_calls_in_flight_when_a_provider_is_isolated_finish_and_move_nothing():
@@ -96,7 +96,7 @@ async def test_calls_in_flight_when_a_provider_is_isolated_finish_and_move_nothi
     async with staged(offer("a", script, price=7)) as stage:
         call = asyncio.create_task(stage.request())
         await steps(10)
-        gateway = stage.actor.targets["a"].gateway
+        gateway = stage.actor.targets.named("a").gateway
         await stage.ref.ask(Isolate(provider="a"), timeout=1)
         with pytest.raises(BreakerOpen) as refused:
             await stage.request()
@@ -119,7 +119,7 @@ async def test_isolating_fails_those_who_have_nobody_else_at_once():
         await steps(10)
         waiting = [asyncio.create_task(stage.request(timeout=60)) for _ in range(20)]
         await steps(10)
-        assert len(stage.actor.lines) == 20
+        assert len(stage.actor.queues) == 20
         await stage.ref.ask(Isolate(provider="a"), timeout=1)
         await asyncio.wait(waiting)
         assert now() == 0.0

@@ -35,7 +35,7 @@ from actors.errors import Overpriced
 from actors.events import Overcharged, Reconciled
 from actors.ledger import AlreadyPaid, Book, GetHeld, GetStatement, OpenAccount, Resolve, SetCap, StillUnsettled
 from actors.ledger.journal import Journal
-from actors.supervisor.payments.funds import account_of
+from actors.supervisor.payments.accounts import account_of
 from actors.transports import Answered, Lost, NeverRan, UnderWay
 from runtime import ActorSystem, Event, handles
 

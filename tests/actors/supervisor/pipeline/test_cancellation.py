@@ -90,7 +90,7 @@ async def test_one_who_waits_and_is_cancelled_leaves_nothing_behind(what: str):
         async with staged(offer("a", script, price=10, **limits), retry=retry) as stage:
             cap = 10 if what == "money" else 1000
             await stage.ref.ask(OpenAccount(name="acc", cap=cap), timeout=1)
-            target = stage.actor.targets["a"]
+            target = stage.actor.targets.named("a")
             if what == "probe":
                 target.state = type(target.state)(breaker=Open(epoch=1, until=0.0))
             first = asyncio.create_task(stage.request(account="acc"))

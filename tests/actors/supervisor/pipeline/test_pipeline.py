@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import actors.supervisor.pipeline.choosing as choosing_module
+import actors.supervisor.targets.target as target_module
 from actors import (
     AllProvidersFailed,
     BreakerConfig,
@@ -170,7 +170,8 @@ async def test_a_repetition_that_is_owed_draws_on_no_retry_budget():
     """A call that may have been paid is repeated under its key, whatever other requests have been retried."""
     script = Script(Transient("500", provider="a", charged="held"), "done")
     async with staged(offer("a", script, price=1000, idempotent="key"), retry=Retry(base=0.0, cap=0.0)) as stage:
-        target = stage.actor.targets["a"]
+        await steps(1)  # The supervisor starts.
+        target = stage.actor.targets.named("a")
         target.state = type(target.state)(retries=RetryBudget(tokens=0.0, ratio=0.0, min_per_second=0.0))
         assert (await stage.request()).output == "done"
         assert len({call.idempotency_key for call in script.calls}) == 1
@@ -179,7 +180,8 @@ async def test_a_repetition_that_is_owed_draws_on_no_retry_budget():
 async def test_a_retry_waits_only_until_its_budget_has_a_whole_token_again():
     script = Script(flaky("a"), "done")
     async with staged(offer("a", script)) as stage:
-        target = stage.actor.targets["a"]
+        await steps(1)  # The supervisor starts.
+        target = stage.actor.targets.named("a")
         budget = RetryBudget(tokens=0.65, ratio=0.1, min_per_second=1.0)
         target.state = type(target.state)(retries=budget)
         result = await stage.request(timeout=0.5)
@@ -230,7 +232,7 @@ async def test_a_bug_met_by_one_request_harms_no_other_and_nothing_that_is_known
         others = [asyncio.create_task(stage.request(idempotency_key=f"k{number}")) for number in range(3)]
         await asyncio.sleep(0.5)
         with monkeypatch.context() as patch:
-            patch.setattr(choosing_module, "admit", lambda *_args, **_terms: 1 / 0)
+            patch.setattr(target_module, "admit", lambda *_args, **_terms: 1 / 0)
             with pytest.raises(Unclassified, match="a bug while it was served: ZeroDivisionError") as failed:
                 await stage.request()
         assert (failed.value.charged, type(failed.value.__cause__)) == ("no", ZeroDivisionError)

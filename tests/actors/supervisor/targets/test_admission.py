@@ -15,20 +15,16 @@ from actors import (
     BreakerOpen,
     FunctionTransport,
     Listing,
-    OutcomeUnknown,
-    Permanent,
     Provider,
-    Throttled,
-    Transient,
 )
-from actors.errors import BulkheadFull, ConnectionFailed, DeadlineTooShort, RateLimited
+from actors.errors import BulkheadFull, DeadlineTooShort, RateLimited
 from actors.limits.concurrency import ConcurrencyLimit
 from actors.limits.learned import LearnedLimit
-from actors.limits.quota import QuotaRefusal, RateLimit, quota_of
-from actors.limits.reported import HeardLimit
+from actors.limits.quota import RateLimit, quota_of
 from actors.policies import RetryBudget
 from actors.policies.breaker.circuit_breaker import Closed, HalfOpen, Isolated, Open, Permit
-from actors.supervisor.targets.admission import Admitted, Full, Later, Never, TargetState, admit, settle, time_needed
+from actors.supervisor.targets.admission import Admitted, CallNeeds, Full, Later, Never, admit, time_needed
+from actors.supervisor.targets.state import TargetState
 
 CONFIG = BreakerConfig(failure_threshold=2)
 
@@ -45,8 +41,8 @@ LISTING = Listing(
 
 
 def decide(state: TargetState, **facts: Any) -> Any:
-    defaults = {"is_retry": False, "now": 100.0, "deadline": 200.0, "breaker": CONFIG}
-    return admit(LISTING, state, **defaults | facts)
+    now, breaker = facts.pop("now", 100.0), facts.pop("breaker", CONFIG)
+    return admit(LISTING, state, CallNeeds(**{"deadline": 200.0} | facts), now=now, breaker=breaker)
 
 
 def refusal(decision: Any) -> str:
@@ -106,7 +102,7 @@ def test_each_refusal_says_whether_and_when_to_come_back(
 
 
 def test_who_may_be_admitted_in_time_is_told_by_the_clock_or_by_a_call_under_way():
-    later = Later(provider="a", line=("provider", "a"), at=50.0, wait=10.0)
+    later = Later(provider="a", queue=("provider", "a"), at=50.0, wait=10.0)
     assert (later.is_in_time(50.1), later.is_in_time(50.0)) == (True, False)
     assert msgspec.structs.replace(later, is_sooner_possible=True).is_in_time(1.0)
 
@@ -116,112 +112,10 @@ def test_a_retry_takes_a_retry_token_and_a_first_attempt_adds_to_them():
     assert decide(TargetState()).state.retries.tokens == RetryBudget().tokens + 0.1
 
 
-TERMS: dict[str, Any] = {"timeout": 10.0, "own_timeout": 10.0, "breaker": CONFIG, "random": 0.5}
-
-
-def end(admitted: Admitted, error: Any = None, *, answered: bool = False, now: float = 101.0) -> TargetState:
-    return settle(admitted.state, admitted, error, answered=answered, now=now, **TERMS)
-
-
-@pytest.mark.parametrize(
-    ("error", "failures"),
-    [
-        (Transient("down"), 1),
-        (ConnectionFailed("a", "refused"), 1),
-        (OutcomeUnknown("lost"), 1),
-        (Throttled("slow"), 0),
-        (Permanent("no"), 0),
-        (BulkheadFull("a", max_concurrency=2), 0),
-        (None, 0),
-    ],
-    ids=lambda one: type(one).__name__,
-)
-def test_only_what_is_the_providers_fault_counts_against_it(error: Any, failures: int):
-    after = end(decide(TargetState()), error)
-    assert isinstance(after.breaker, Closed)
-    assert (after.breaker.failures, after.under_way) == (failures, 0)
-
-
-def test_tokens_come_back_only_from_a_call_that_never_ran():
-    state = TargetState(quota=quota_of(RateLimit(rate=1.0)))
-    for error, comes_back in ((BulkheadFull("a", max_concurrency=2), True), (Transient("down"), False), (None, False)):
-        quota = end(decide(state), error, now=100.0).quota
-        assert quota is not None
-        assert isinstance(quota.take(100.0), tuple) is comes_back
-
-
-def test_tokens_of_a_quota_that_was_replaced_meanwhile_do_not_come_back():
-    admitted = decide(TargetState(quota=quota_of(RateLimit(rate=1.0))))
-    fresh = admitted.state.quota.relimited(RateLimit(rate=5.0, burst=2))
-    state = msgspec.structs.replace(admitted.state, quota=fresh)
-    after = settle(state, admitted, ConnectionFailed("a", "x"), answered=False, now=101.0, **TERMS)
-    assert after.quota == fresh
-    gone = msgspec.structs.replace(admitted.state, quota=None)
-    after = settle(gone, admitted, ConnectionFailed("a", "x"), answered=False, now=101.0, **TERMS)
-    assert after.quota is None
-
-
-def test_what_an_answer_used_is_corrected_and_what_it_says_of_limits_is_kept():
-    admitted = decide(TargetState(quota=TOKENS), weights={"tokens": 40})
-    heard = [HeardLimit(remaining=0.0, reset=30.0)]
-    after = settle(admitted.state, admitted, None, answered=True, used={"tokens": 100}, heard=heard, now=100.0, **TERMS)
-    assert after.quota is not None
-    assert after.quota.take(100.0, {"requests": 0, "tokens": 10}) == QuotaRefusal(2.0, "tokens")
-    assert after.learned.wait(101.0) == 29.0
-
-
 def test_a_provider_that_has_just_come_back_gets_a_part_of_its_places():
     eased = TargetState(breaker=Closed(3, since=100.0), limit=ConcurrencyLimit(10), under_way=1)
     assert refusal(decide(eased)) == "BulkheadFull"
     assert isinstance(decide(eased, now=130.0), Admitted)
-
-
-def test_a_call_that_its_requests_deadline_cut_off_early_does_not_count_against_the_provider():
-    admitted = decide(TargetState())
-    cut = settle(
-        admitted.state,
-        admitted,
-        Transient("timed out"),
-        answered=False,
-        timeout=1.0,
-        own_timeout=10.0,
-        now=101.0,
-        breaker=CONFIG,
-        random=0.5,
-    )
-    assert isinstance(cut.breaker, Closed)
-    assert (cut.breaker.failures, cut.answers.samples) == (0, 0)
-    full = end(admitted, Transient("timed out"), now=110.0)
-    assert isinstance(full.breaker, Closed)
-    assert (full.breaker.failures, full.answers.samples) == (1, 1)
-
-
-def test_throttling_gates_for_as_long_as_asked_and_never_shortens_a_gate():
-    admitted = decide(TargetState())
-    assert end(admitted, Throttled("slow", retry_after=9.0)).learned.gated_until == 110.0
-    assert end(admitted, Throttled("slow")).learned.gated_until == 102.0
-    learned = LearnedLimit(gated_until=500.0)
-    gated = msgspec.structs.replace(admitted, state=msgspec.structs.replace(admitted.state, learned=learned))
-    assert end(gated, Throttled("slow", retry_after=9.0)).learned.gated_until == 500.0
-
-
-def test_a_probe_closes_opens_or_gives_its_place_back():
-    admitted = decide(TargetState(breaker=Open(epoch=1, until=100.0)))
-    assert admitted.permit.probe
-    assert refusal(decide(admitted.state)) == "BreakerOpen"
-    assert isinstance(end(admitted, answered=True).breaker, Closed)
-    again = end(admitted, Transient("down")).breaker
-    assert isinstance(again, Open)
-    assert again.until > 101.0
-    back = end(admitted).breaker
-    assert isinstance(back, Open)
-    assert back.until == 101.0
-
-
-def test_a_probe_whose_key_is_still_at_work_is_no_failure_and_is_soon_repeated():
-    admitted = decide(TargetState(breaker=Open(epoch=1, until=100.0, reopened=5)))
-    after = end(admitted, Transient("409 Conflict", status=409)).breaker
-    assert after == Open(3, until=101.0 + CONFIG.open_for, reopened=5)
 
 
 @given(
@@ -325,44 +219,3 @@ def test_while_a_provider_fails_no_more_calls_are_sent_than_open_its_breaker(fai
     assert isinstance(decide(failing, breaker=FIVE), Admitted)
     full = msgspec.structs.replace(failing, under_way=places)
     assert refusal(decide(full, breaker=FIVE)) == "BulkheadFull"
-
-
-@pytest.mark.parametrize(
-    ("error", "answered", "now", "quiet_since"),
-    [
-        (None, True, 102.0, 102.0),
-        (ConnectionFailed("a", "refused"), False, 102.0, 102.0),
-        (Transient("timed out"), False, 110.0, 100.0),
-        (None, False, 102.0, 100.0),
-    ],
-    ids=["answer", "refusal", "timeout", "cancellation"],
-)
-def test_neither_a_timeout_nor_a_cancellation_is_a_sign_of_life(error: Any, answered: Any, now: Any, quiet_since: Any):
-    assert end(decide(TargetState()), error, answered=answered, now=now).quiet_since == quiet_since
-
-
-def test_a_timer_that_is_early_by_a_hair_has_expired_all_the_same():
-    after = end(decide(TargetState(limit=USED_TO_ONE_SECOND)), Transient("timed out"), now=110.0 - 1e-9)
-    assert (after.answers.samples, after.limit.allowed) == (1, 9)
-
-
-def test_a_call_cut_off_while_others_are_answered_takes_a_place_and_does_not_count_against_the_provider():
-    admitted = decide(TargetState(limit=USED_TO_ONE_SECOND))
-    cut = {"answered": False, "timeout": 6.0, "own_timeout": 10.0, "breaker": CONFIG, "random": 0.5}
-    at_work = msgspec.structs.replace(admitted.state, under_way=3, quiet_since=105.5)
-    after = settle(at_work, admitted, Transient("timed out"), now=106.0, **cut)  # type: ignore[arg-type]
-    assert isinstance(after.breaker, Closed)
-    assert (after.breaker.failures, after.limit.allowed) == (0, 9)
-    stalled = msgspec.structs.replace(at_work, quiet_since=104.5)
-    after = settle(stalled, admitted, Transient("timed out"), now=106.0, **cut)  # type: ignore[arg-type]
-    assert isinstance(after.breaker, Closed)
-    assert (after.breaker.failures, after.limit.allowed) == (1, 9)
-
-
-def test_a_call_cut_off_after_much_longer_than_usual_counts_against_the_provider_and_takes_a_place():
-    admitted = decide(TargetState(limit=ConcurrencyLimit(10, present=0.0, usual=0.0, samples=20)))
-    cut = {"answered": False, "timeout": 3.0, "own_timeout": 10.0, "breaker": CONFIG, "random": 0.5}
-    after = settle(admitted.state, admitted, Transient("timed out"), now=103.0, **cut)  # type: ignore[arg-type]
-    assert isinstance(after.breaker, Closed)
-    assert (after.breaker.failures, after.limit.allowed) == (1, 9)
-    assert after.answers.samples == 0

@@ -25,6 +25,11 @@ from tests.actors.supervisor.stage import FRAGILE, Script, flaky, now, offer, st
 
 if TYPE_CHECKING:
     from actors import ProviderCall
+    from tests.actors.supervisor.stage import Stage
+
+
+def gateways_started(stage: Stage) -> int:
+    return stage.actor.targets.named("a")._deps.gateways_started
 
 
 async def test_half_open_starts_one_fresh_gateway_for_one_probe_among_a_thousand_callers():
@@ -32,18 +37,18 @@ async def test_half_open_starts_one_fresh_gateway_for_one_probe_among_a_thousand
     listing = offer("a", script, max_concurrency=1000)
     async with staged(listing, retry=Retry(max_retries=0), breaker=FRAGILE) as stage:
         await trip(stage, script)
-        started = stage.actor.gateways._started
+        started = gateways_started(stage)
         await asyncio.sleep(stage.of(BreakerOpened)[0].wait)
         tasks = [asyncio.create_task(stage.request(timeout=100)) for _ in range(1000)]
         await steps(50)
         assert script.under_way == 1
-        assert isinstance(stage.actor.targets["a"].state.breaker, HalfOpen)
+        assert isinstance(stage.actor.targets.named("a").state.breaker, HalfOpen)
         assert len(stage.of(BreakerHalfOpened)) == 1
-        assert stage.actor.gateways._started == started + 1
+        assert gateways_started(stage) == started + 1
         results = await asyncio.gather(*tasks)
         assert len(results) == 1000
         assert len(stage.of(BreakerClosed)) == 1
-        assert stage.actor.gateways._started == started + 1
+        assert gateways_started(stage) == started + 1
         await stage.assert_at_rest()
 
 
@@ -93,7 +98,7 @@ async def test_who_was_a_probe_in_vain_is_served_in_its_turn_all_the_same():
     ) as stage:
         await asyncio.gather(*(stage.request(input="before") for _ in range(5)))
         await asyncio.sleep(2.0)
-        stage.actor.providers.become(stage.actor.targets["a"], Open(7, until=now() + 2.5))
+        stage.actor.targets.named("a").become(Open(7, until=now() + 2.5))
         a.calls.clear()
         b.calls.clear()
         requests = []
@@ -206,7 +211,8 @@ async def test_those_who_wait_for_a_probe_that_never_reports_probe_again_when_it
     )
     config = BreakerConfig(probe_lease=5.0)
     async with staged(listing, retry=Retry(max_retries=0), breaker=config) as stage:
-        target = stage.actor.targets["a"]
+        await steps(1)  # The supervisor starts.
+        target = stage.actor.targets.named("a")
         target.state = type(target.state)(breaker=Open(epoch=1, until=0.0))
         lost = asyncio.create_task(stage.request(timeout=200))
         await steps(10)

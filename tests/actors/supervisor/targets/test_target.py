@@ -35,7 +35,7 @@ async def test_the_breaker_opens_at_five_failures_in_a_row_and_stops_the_gateway
     async with staged(offer("a", a, price=1), offer("b", b, price=2)) as stage:
         for _ in range(4):
             await stage.request()
-        gateway = stage.actor.targets["a"].gateway
+        gateway = stage.actor.targets.named("a").gateway
         assert gateway is not None
         assert stage.of(BreakerOpened) == []
         await stage.request()
@@ -167,7 +167,7 @@ async def test_a_provider_whose_transport_cannot_be_made_is_that_providers_failu
         (status, _) = await stage.ref.ask(GetStatus(check_health=True), timeout=5)
         assert status.problem is not None
         assert "no address" in status.problem
-        stage.actor.targets["bad"].state = type(stage.actor.targets["bad"].state)()
+        stage.actor.targets.named("bad").state = type(stage.actor.targets.named("bad").state)()
         with pytest.raises(AllProvidersFailed) as failed:
             await stage.request(where=ProviderFilter(max_price="0"))
         assert failed.value.attempts[0].kind == Unclassified.__name__
@@ -178,14 +178,14 @@ async def test_a_gateway_killed_from_outside_is_replaced():
     script = Script("done", lasts=1.0)
     async with staged(offer("a", script, price=5, idempotent="key")) as stage:
         await stage.request()
-        gateway = stage.actor.targets["a"].gateway
+        gateway = stage.actor.targets.named("a").gateway
         assert gateway is not None
         gateway.kill()
         await gateway.terminated()
         assert (await stage.request()).output == "done"
         call = asyncio.create_task(stage.request())
         await steps(10)
-        second = stage.actor.targets["a"].gateway
+        second = stage.actor.targets.named("a").gateway
         assert second is not None
         assert second != gateway
         second.kill()

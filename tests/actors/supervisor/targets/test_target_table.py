@@ -79,7 +79,7 @@ async def test_a_provider_that_nobody_lists_any_more_is_forgotten_and_its_gatewa
         for _ in range(6 * 60):  # For six hours, once a minute.
             assert (await stage.request(strategy="cheapest")).output == "done"
             await asyncio.sleep(60.0)
-        names = {*stage.actor.targets}
+        names = {*stage.actor.targets.by_name}
         assert {"fixed", "5-bad", "5-good"} <= names
         assert names.isdisjoint({"0-bad", "0-good", "1-bad", "2-good", "3-bad"})
         assert {"0-bad", "0-good", "3-bad"} <= {*closed}

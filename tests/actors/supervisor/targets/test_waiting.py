@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import actors.supervisor.pipeline.choosing as choosing_module
+import actors.supervisor.targets.target as target_module
 from actors import BreakerOpen, FunctionTransport, Listing, Provider, ProviderFilter, ProviderReply, Retry
 from actors.errors import BulkheadFull
 from actors.events import BreakerOpened
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 async def count_decisions(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> list[float]:
     decided: list[float] = []
-    true_admit = choosing_module.admit
+    true_admit = target_module.admit
 
     def counting(*args: Any, **kwargs: Any) -> Any:
         decided.append(kwargs["now"])
         return true_admit(*args, **kwargs)
 
-    monkeypatch.setattr(choosing_module, "admit", counting)
+    monkeypatch.setattr(target_module, "admit", counting)
     await stage.request()  # So that discovery knows.
     decided.clear()
     return decided

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,6 +14,7 @@ from tests.actors.supervisor.stage import Script, flaky, now, offer, staged, ste
 
 if TYPE_CHECKING:
     from actors import ProviderCall
+    from actors.provider_gateway.messages import SentMarker
 
 
 async def test_the_true_cost_is_settled_and_the_rest_is_free_again():
@@ -158,11 +159,11 @@ async def test_a_cancelled_call_holds_money_only_if_the_gateway_had_sent_it(
     async with staged(offer("a", Script(), price=10)) as stage:
         await stage.ref.ask(OpenAccount(name="acc", cap=1000), timeout=1)
 
-        async def never(_target: Any, _call: ProviderCall, sending: Any) -> None:
-            sending.is_sent = is_sent
+        async def never(_call: ProviderCall, marker: SentMarker) -> None:
+            marker.is_sent = is_sent
             await asyncio.get_running_loop().create_future()
 
-        monkeypatch.setattr(stage.actor.gateways, "call", never)
+        monkeypatch.setattr(stage.actor.targets.named("a"), "call", never)
         request = asyncio.create_task(stage.request(account="acc"))
         await steps(10)
         request.cancel()
@@ -189,7 +190,7 @@ async def test_of_many_calls_cancelled_at_any_step_just_those_that_were_sent_hol
             await steps(20)
             account = await stage.account("acc")
             assert (account.held, account.reserved) == (10 * len(script.calls), 0)
-            admitted += stage.actor.targets["a"].calls - 1
+            admitted += stage.actor.targets.named("a").calls - 1
             sent += len(script.calls)
             await stage.assert_at_rest()
     assert 0 < sent <= admitted

@@ -1,0 +1,81 @@
+"""What a request may ask for beside its input: the same options for one request and for each of a batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from actors.discovery.found import EVERYONE
+from actors.money import Amount, to_micros
+from actors.providers.provider import ProviderFilter  # noqa: TC001 - msgspec resolves the annotations below.
+from actors.providers.requirement import NO_REQUIREMENT, Requirement
+from actors.providers.selection import SelectionStrategy  # noqa: TC001
+from actors.supervisor.messages import OnUnknown, SmartRequest
+
+DEFAULT_STRATEGY: SelectionStrategy = "best"
+
+
+class RequestOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """The options of requests that are alike; see `SmartRequest` for what each means.
+
+    `budget` caps a request, in dollars as str, int or Decimal (None: no cap), and `timeout` is its time in seconds.
+    `strategy` ranks the providers (None: "best" for one request, "balanced" in a batch); after each failure the next
+    of `fallback_strategies` does, the last of which holds on.
+
+    >>> RequestOptions(budget="0.20", tenant="acme").request("translation", "Hello").budget
+    200000
+    """
+
+    budget: Amount | None = None
+    where: ProviderFilter = EVERYONE
+    requirement: Requirement = NO_REQUIREMENT
+    strategy: SelectionStrategy | None = None
+    fallback_strategies: tuple[SelectionStrategy, ...] = ()
+    health_check: bool = False
+    timeout: float = 30.0
+    weights: dict[str, int] = {}
+    tenant: str | None = None
+    on_unknown: OnUnknown = "hold"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.fallback_strategies, str):
+            raise TypeError(
+                f"fallback_strategies must be several strategies, got the text {self.fallback_strategies!r}"
+            )
+        msgspec.structs.force_setattr(self, "fallback_strategies", tuple(self.fallback_strategies))
+
+    def changed(self, **given: Any) -> RequestOptions:
+        """Return these options with what is given in place of their own; None is not given."""
+        changes = {name: value for name, value in given.items() if value is not None}
+        return msgspec.structs.replace(self, **changes) if changes else self
+
+    def request(
+        self,
+        service: str,
+        input: Any,  # noqa: A002 - as `SmartRequest` calls it.
+        *,
+        account: str | None = None,
+        request_id: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> SmartRequest:
+        """Return the request for one input."""
+        return SmartRequest(
+            service=service,
+            input=input,
+            timeout=self.timeout,
+            budget=None if self.budget is None else to_micros(self.budget),
+            where=self.where,
+            requirement=self.requirement,
+            strategies=(self.strategy or DEFAULT_STRATEGY, *self.fallback_strategies),
+            health_check=self.health_check,
+            account=account,
+            weights=dict(self.weights),
+            tenant=self.tenant,
+            request_id=request_id,
+            idempotency_key=idempotency_key,
+            on_unknown=self.on_unknown,
+        )
+
+
+DEFAULT_OPTIONS = RequestOptions()

@@ -1,0 +1,122 @@
+"""Which accounts a call draws on: the request's own, and those that hold the caps of the market."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from typing import TYPE_CHECKING
+
+from actors.errors.families import LedgerDown, Permanent
+from actors.ledger.messages import GetStatement, OpenAccount
+from actors.money import to_micros, usd
+from actors.supervisor.payments.ledger_client import LEDGER_CALL_TIMEOUT
+from runtime import RuntimeFault
+
+if TYPE_CHECKING:
+    from actors.market.listing import Listing
+    from actors.market.market import Market
+    from actors.money import Amount
+    from actors.supervisor.payments.ledger_client import LedgerClient
+    from runtime import Context
+
+RUN = "run"
+"""The account of all that a supervisor spends, if its market has a budget."""
+OF_PROVIDER = "provider "
+"""How the names of the accounts begin that hold what single providers are paid."""
+
+
+def account_of(provider: str) -> str:
+    """Name the account of all that one provider is paid."""
+    return f"{OF_PROVIDER}{provider}"
+
+
+class Accounts:
+    """The accounts of one supervisor's requests."""
+
+    def __init__(self, client: LedgerClient, context: Context, market: Market) -> None:
+        self._client = client
+        self._context = context
+        self._market = market
+        self._open: set[str] = set()
+        """The accounts that are open, as far as this supervisor has found out."""
+        self._of_market = {
+            *([] if market.budget is None else [RUN]),
+            *(account_of(one.provider.name) for one in market.providers if one.budget is not None),
+        }
+        self._opening: dict[str, asyncio.Task[None]] = {}
+
+    async def ensure_open(self, account: str) -> None:
+        """Raise `Permanent` for an account that is not open, before anything is done for a request that names it."""
+        if account in self._open:
+            return
+        try:
+            statement = await self._client.ask(GetStatement(account), timeout=LEDGER_CALL_TIMEOUT)
+        except Permanent as unknown:
+            raise Permanent(f"there is no open account {account!r}; ask OpenAccount first") from unknown
+        if statement.is_closed:
+            raise Permanent(f"there is no open account {account!r}: it was closed; open another")
+        self._open.add(account)
+
+    def is_of_market(self, account: str) -> bool:
+        """Tell whether an account holds a cap of the market, which no caller may close."""
+        return account in self._of_market or account.startswith(OF_PROVIDER)
+
+    def forget(self, account: str) -> None:
+        """Look an account up again before it is next drawn on, because it is being closed."""
+        self._open.discard(account)
+
+    async def of_market(self, listing: Listing) -> tuple[str, ...]:
+        """Return the accounts of the market's caps for calls to one provider, opened if need be.
+
+        Raises `LedgerDown` if the ledger cannot be reached.
+        """
+        names: list[str] = []
+        for name, cap in ((RUN, self._market.budget), (account_of(listing.provider.name), listing.budget)):
+            if cap is not None:
+                names.append(name)
+                self._of_market.add(name)
+                await self._ensure_cap(name, cap)
+        return tuple(names)
+
+    async def _ensure_cap(self, name: str, cap: Amount) -> None:
+        """Open an account for a cap of the market; one that is open at the ledger keeps the cap it has there.
+
+        It serves all requests, and so none of them may cancel it: the ledger closes an account whose opener has gone,
+        whichever requests have found it open meanwhile.
+        """
+        if name in self._open:
+            return
+        opening = self._opening.get(name)
+        if opening is None:
+            opening = asyncio.create_task(self._ask_to_open(name, cap), context=contextvars.Context())
+            self._opening[name] = opening
+            opening.add_done_callback(lambda opened: self._opened(name, opened))
+        try:
+            await asyncio.shield(opening)
+        except RuntimeFault as fault:
+            raise LedgerDown(str(fault)) from fault
+
+    def _opened(self, name: str, opening: asyncio.Task[None]) -> None:
+        self._opening.pop(name, None)
+        if not opening.cancelled():
+            opening.exception()  # The requests that waited have been told; if none waits any more, it is seen here.
+
+    async def _ask_to_open(self, name: str, cap: Amount) -> None:
+        ledger, wanted = self._client.ledger, to_micros(cap)
+        try:
+            await ledger.ask(OpenAccount(name=name, cap=wanted), timeout=LEDGER_CALL_TIMEOUT)
+        except Permanent:
+            statement = await ledger.ask(GetStatement(name), timeout=LEDGER_CALL_TIMEOUT)
+            if statement.cap != wanted:
+                self._context.log.warning(
+                    "account {!r} is open at the ledger with {}, which holds, and not the ${} of this market; "
+                    "SetCap changes it",
+                    name,
+                    "no cap" if statement.cap is None else f"a cap of ${usd(statement.cap)}",
+                    usd(wanted),
+                )
+        self._open.add(name)
+
+    async def close(self) -> None:
+        """Wait for the openings under way."""
+        await asyncio.gather(*self._opening.values(), return_exceptions=True)

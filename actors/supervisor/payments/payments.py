@@ -1,0 +1,143 @@
+"""The money of a supervisor's requests: reserved with the ledger before each call, booked there after it.
+
+Which accounts a call draws on is decided here. Whether it may is the ledger's to say, in one question over every cap.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from actors.errors.families import BudgetExceeded, CallFailed, LedgerDown, Permanent
+from actors.events import Reconciled
+from actors.ledger.errors import JournalFailed
+from actors.ledger.messages import BookCall, CloseAccount, Reservation, Reserve, Resolve
+from actors.supervisor.payments.accounts import Accounts
+from actors.supervisor.payments.ledger_client import LEDGER_CALL_TIMEOUT, LedgerClient
+from actors.supervisor.payments.reconciler import Reconciler
+from actors.transports.reconciliation import Answered, Lost, NeverRan
+from runtime import AskTimeout, RuntimeFault
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from actors.market.listing import Listing
+    from actors.market.market import Market
+    from actors.money import Micros
+    from actors.supervisor.payments.charge import Charge
+    from actors.supervisor.payments.held_call import HeldCall, Resolution
+    from actors.supervisor.payments.ledger_client import LedgerRef
+    from runtime import Context, Request
+
+SHORTEST_WAIT = 0.001
+"""Seconds that the ledger has at least, however late it is for the request."""
+
+
+class Payments:
+    """One supervisor's dealings with its ledger, and with calls that may have been paid."""
+
+    def __init__(self, ledger: LedgerRef, context: Context, market: Market) -> None:
+        self._context = context
+        self._market = market
+        self._client = LedgerClient(ledger, context)
+        self.accounts = Accounts(self._client, context, market)
+        self.reconciler = Reconciler(context, record=self._record)
+
+    async def ask_ledger(self, request: Request[Any]) -> Any:
+        """Pass a caller's own question on to the ledger; raises `LedgerDown` if it cannot be reached."""
+        return await self._client.ask(request)
+
+    def close_account(self, account: str) -> None:
+        """Close an account that was opened for a caller that had gone."""
+        self.accounts.forget(account)
+        self._client.tell(CloseAccount(name=account))
+
+    async def reserve(
+        self, wish: Reserve, listing: Listing, *, until: float, refused: BudgetExceeded | None = None
+    ) -> Reservation | CallFailed:
+        """Reserve the money of one call in all that it draws on, or return why not, until loop time `until`.
+
+        The accounts of the market's caps are added to those of `wish`. `refused` is why there was no money for it when
+        it was last asked for. A `BudgetExceeded` concerns this provider's price; with every other refusal no other
+        provider would fare better: the ledger cannot be reached, or the request was paid already.
+        """
+        try:
+            if self._market.budget is not None or listing.budget is not None:
+                accounts = wish.accounts + await self.accounts.of_market(listing)
+                wish = msgspec.structs.replace(wish, accounts=accounts)
+            await self._client.until_told(until=until)
+            left = max(until - self._context.now(), SHORTEST_WAIT)
+            return await self._client.ledger.ask(wish, timeout=left)
+        except CallFailed as refusal:
+            return refusal
+        except AskTimeout as late:
+            if refused is not None:
+                # It has waited for money until its deadline.
+                return BudgetExceeded(
+                    needed=refused.needed, available=refused.available, cap=refused.cap, provider=wish.provider
+                )
+            return _ledger_down(late)
+        except RuntimeFault as fault:
+            return _ledger_down(fault)
+
+    def book(self, reservation: Reservation, charge: Charge) -> None:
+        """Tell the ledger what became of a call."""
+        self._client.tell(BookCall(reservation, charge.charged, charge.cost))
+
+    async def reconcile(self, held: HeldCall, *, until: float) -> Resolution | None:
+        """Find out about a call that may have been paid, and book it; None if not known at loop time `until`."""
+        return await self.reconciler.reconcile(held, until=until)
+
+    def reconcile_later(self, held: HeldCall) -> None:
+        """Find out about a call when no request waits for it any more."""
+        self.reconciler.keep(held)
+
+    def held_providers(self) -> Iterator[str]:
+        """Name the providers that are still asked about calls whose outcome is unknown."""
+        return (held.target.name for held in self.reconciler.held())
+
+    async def close(self) -> None:
+        """Leave no task behind."""
+        await self._client.close()
+        await self.accounts.close()
+
+    async def _record(self, held: HeldCall, found: Resolution) -> None:
+        """Enter what became of a held call with the ledger, and publish it; raises `LedgerDown`."""
+        cost: Micros | None = None
+        output: object = None
+        if isinstance(found, Answered):
+            cost, output = found.reply.cost, found.reply.output
+        elif isinstance(found, Lost):
+            cost = found.cost
+        is_paid = not isinstance(found, NeverRan)
+        await self._resolve(held.reservation, is_paid=is_paid, cost=cost)
+        self._context.events.publish(
+            Reconciled(
+                request_id=held.call.request_id,
+                provider=held.target.name,
+                found=type(found).__name__,
+                cost=0 if not is_paid else held.reservation.amount if cost is None else cost,
+                output=output,
+            )
+        )
+
+    async def _resolve(self, reservation: Reservation, *, is_paid: bool, cost: Micros | None) -> None:
+        """Tell the ledger what was found out; a reservation that it has settled already is no news."""
+        found = Resolve(reservation.number, "yes" if is_paid else "no", cost if is_paid else None, as_found=True)
+        await self._client.until_told(until=self._context.now() + LEDGER_CALL_TIMEOUT)
+        try:
+            with suppress(Permanent):
+                await self._client.ask(found, timeout=LEDGER_CALL_TIMEOUT)
+        except JournalFailed as fault:
+            raise LedgerDown(str(fault)) from fault
+
+    def __repr__(self) -> str:
+        return f"<Payments, {self.reconciler!r}>"
+
+
+def _ledger_down(fault: RuntimeFault) -> LedgerDown:
+    down = LedgerDown(str(fault))
+    down.__cause__ = fault
+    return down

@@ -1,0 +1,247 @@
+"""One attempt at a request: paid for, admitted, called, settled and decided on, wherever it is cancelled."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from actors.errors.families import Attempt, BudgetExceeded, CallFailed, ConnectionFailed, OutcomeUnknown, Permanent
+from actors.events import BreakerHalfOpened, CallEnded, Hedged, Rerouted, Retried
+from actors.ledger.errors import StillUnsettled
+from actors.provider_gateway.messages import SentMarker
+from actors.supervisor.payments.charge import NOTHING, charge_of
+from actors.supervisor.payments.held_call import HeldCall
+from actors.supervisor.pipeline.money_state import ENOUGH
+from actors.supervisor.pipeline.recovery import reconcile, take_on, unknown_outcome
+from actors.supervisor.pipeline.routing import after_failure, ends_request
+from actors.supervisor.targets.admission import Admitted
+from actors.supervisor.targets.settlement import Ended
+
+if TYPE_CHECKING:
+    from actors.ledger.messages import Reservation
+    from actors.supervisor.pipeline.choosing import Choice
+    from actors.supervisor.pipeline.deps import Deps
+    from actors.supervisor.pipeline.job import Job
+    from actors.transports.transport import ProviderCall, ProviderReply
+
+ADMISSION_MAX_AGE = 0.01
+"""Seconds after which an admission is made anew, because reserving the money took its time."""
+
+
+class AttemptRun:
+    """One call, from its reservation to its settlement. `begin` takes what it needs, and then `call` makes it."""
+
+    def __init__(self, deps: Deps, job: Job, choice: Choice) -> None:
+        self.target = choice.target
+        self.job = job
+        self.deps = deps
+        self._choice = choice
+        self._marker = SentMarker()
+        self._reservation: Reservation
+        self._admitted: Admitted
+        self._cost = 0
+
+    async def begin(self) -> Admitted | ProviderReply | None:
+        """Reserve the money for the call, and take what else it consumes.
+
+        Returns None for another choice, or the answer to a call of an earlier run that was found instead.
+        """
+        deps, job, target, choice = self.deps, self.job, self.target, self._choice
+        waits = choice.admitted is None
+        reservation = await deps.payments.reserve(
+            job.wish(target, holder=deps.context.ref, wait=waits),
+            job.candidates.listings[target.name],
+            until=job.deadline,
+            refused=job.money.short_of.get(target.name),
+        )
+        if isinstance(reservation, CallFailed):
+            return await self._refused(reservation, waited=waits)
+        self._reservation = reservation
+        if not self._take():
+            deps.payments.book(reservation, NOTHING)
+            return None
+        if self._admitted.permit.probe and not await self._passes_check():
+            return None
+        return self._admitted
+
+    async def _refused(self, refusal: CallFailed, *, waited: bool) -> ProviderReply | None:
+        """Go on from a refusal of the ledger.
+
+        There are three cases: 1. A call is held under this key. 2. There is no money for this provider. 3. No provider
+        may be paid.
+        """
+        job, name = self.job, self.target.name
+        if isinstance(refusal, StillUnsettled):
+            return await take_on(self.deps, job, refusal)
+        if isinstance(refusal, BudgetExceeded):
+            refusal.may_free_up = refusal.may_free_up and not waited
+            job.money = job.money.after_refusal(name, refusal, now=self.deps.context.now())
+            job.refused[name] = refusal
+            return None
+        # What was paid before must be told all the same.
+        raise job.failure(refusal) from refusal
+
+    def _take(self) -> bool:
+        """Take what the call consumes, now that there is money for it; False if it is not admitted any more."""
+        job, target, choice, now = self.job, self.target, self._choice, self.deps.context.now()
+        admitted = choice.admitted
+        if admitted is None or target.state is not choice.before or now > choice.at + ADMISSION_MAX_AGE:
+            # Meanwhile the provider's state has changed, or may have.
+            job.money = ENOUGH
+            admission = target.admit(job.candidates.listings[target.name], job.needs(target), now=now)
+            if not isinstance(admission, Admitted):
+                return False
+            admitted = admission
+        target.take(admitted)
+        self._admitted = admitted
+        self.deps.queues.leave(job.entry, served=target.queue)
+        job.refused.pop(target.name, None)
+        self._announce(now)
+        job.last = target.name
+        job.calls += 1
+        return True
+
+    def _announce(self, now: float) -> None:
+        """Publish why this call is made, unless it is the first of its request."""
+        job, name, events = self.job, self.target.name, self.deps.context.events
+        request_id, attempt = job.request_id, job.calls + 1
+        if self._admitted.permit.probe:
+            events.publish(BreakerHalfOpened(provider=name))
+        if job.under_way:
+            events.publish(Hedged(request_id=request_id, provider=name, beside=job.last, attempt=attempt))
+        elif (tried := job.tried.get(name)) is not None:
+            waited = now - tried.failed_at
+            events.publish(Retried(request_id=request_id, provider=name, waited=waited, attempt=attempt))
+        elif job.last:
+            events.publish(Rerouted(request_id=request_id, provider=name, away_from=job.last, attempt=attempt))
+
+    async def _passes_check(self) -> bool:
+        """Check a provider that is due for its probe; False if none is made, and its breaker is open again."""
+        job, target, now = self.job, self.target, self.deps.context.now
+        passes = False
+        error: CallFailed | None = None
+        try:
+            is_well = await target.is_worth_a_probe(within=(job.deadline - now()) / 2)
+            passes = is_well and now() < job.deadline
+            if not is_well:
+                error = ConnectionFailed(target.name, "its health check failed")
+        finally:
+            if not passes:  # Also if the caller was cancelled, or the check took all of its time.
+                job.calls -= 1
+                target.calls -= 1
+                self.deps.payments.book(self._reservation, NOTHING)
+                target.settle(self._admitted, Ended(now(), error=error))
+        if passes:
+            # The probe begins only now.
+            permit = msgspec.structs.replace(self._admitted.permit, admitted=now())
+            self._admitted = msgspec.structs.replace(self._admitted, permit=permit)
+        return passes
+
+    async def call(self) -> ProviderReply | None:
+        """Make the call and settle it, whatever becomes of it; None if the request may go on elsewhere."""
+        job, target = self.job, self.target
+        # The time of the admission, which found some left.
+        started = self._admitted.permit.admitted
+        own_timeout = target.timeout(job.candidates.listings[target.name])
+        call = job.call_to(target, timeout=min(own_timeout, job.deadline - started))
+        reply: ProviderReply | None = None
+        error: CallFailed | None = None
+        job.under_way += 1
+        try:
+            reply = await target.call(call, self._marker)
+        except CallFailed as failure:
+            error = failure
+        finally:
+            job.under_way -= 1
+            # Also if the caller was cancelled: then there is neither a reply nor an error.
+            self._settle(call, Ended(self.deps.context.now(), reply, error, call.timeout, own_timeout))
+        return reply if error is None else await self._failed(error, started=started)
+
+    def _settle(self, call: ProviderCall, ended: Ended) -> None:
+        """Pay for the call, give back what it took, and publish how it ended."""
+        job, target, admitted = self.job, self.target, self._admitted
+        latency, error = ended.now - admitted.permit.admitted, ended.error
+        try:
+            self._cost = self._pay(call, ended)
+        finally:
+            target.spent += self._cost
+            target.failures += error is not None and error.blames_provider
+            if ended.reply is not None:
+                self.deps.hedge_budget.learn(target, latency)
+            target.settle(admitted, ended)
+            told = ended.told
+            self.deps.context.events.publish(
+                CallEnded(
+                    request_id=job.request_id,
+                    provider=target.name,
+                    service=job.message.service,
+                    attempt=job.calls,
+                    latency=latency,
+                    cost=self._cost,
+                    error="Cancelled" if told is None else None if error is None else error.kind,
+                    detail=None if error is None else str(error),
+                    account=job.message.account,
+                    wire_calls=1 if told is None else told.wire_calls,
+                )
+            )
+        if admitted.permit.probe:
+            target.probed(is_answered=ended.reply is not None)
+
+    def _pay(self, call: ProviderCall, ended: Ended) -> int:
+        """Book what the call was charged with the ledger, and return it in micro-units."""
+        job, target, reservation, payments = self.job, self.target, self._reservation, self.deps.payments
+        charge = charge_of(
+            ended.reply, ended.error, sent=self._marker.is_sent, reserved=reservation.amount, paid=target.paid
+        )
+        if charge.cost is not None and charge.cost > reservation.amount:
+            target.overpriced = job.candidates.listings[target.name].provider.price
+        payments.book(reservation, charge)
+        if job.held is not None and job.held.reservation.number != reservation.number:
+            # It was paid again, and what became of the first call is still not known.
+            payments.reconcile_later(job.held)
+        return job.charge(HeldCall(target, call, reservation), charge)
+
+    async def _failed(self, error: CallFailed, *, started: float) -> ProviderReply | None:
+        """Decide what follows a failure: an answer found later, None for another choice, or the end of the request."""
+        job, target = self.job, self.target
+        if job.held_at == target.name and target.idempotent == "no" and not isinstance(error, OutcomeUnknown):
+            error = unknown_outcome(target.name, error)  # Whatever else it says, it must not be made again.
+        if isinstance(error, OutcomeUnknown) and job.held is not None:
+            known = job.cost
+            found = await reconcile(self.deps, job, error)
+            if not isinstance(found, CallFailed):
+                return found
+            error = found
+            self._cost += job.cost - known
+        self._record(error, started=started)
+        if job.held is not None and isinstance(error, Permanent):
+            raise unknown_outcome(target.name, error)
+        pays_again = isinstance(error, OutcomeUnknown) and job.message.on_unknown == "pay_again"
+        if ends_request(error) and not pays_again:
+            raise error
+        return None
+
+    def _record(self, error: CallFailed, *, started: float) -> None:
+        """Note the failure of this attempt, and when its provider may be tried again."""
+        job, name, context = self.job, self.target.name, self.deps.context
+        now = context.now()
+        job.attempts.append(
+            Attempt(
+                provider=name,
+                error=str(error),
+                kind=error.kind,
+                started=started,
+                latency=now - started,
+                cost=self._cost,
+            )
+        )
+        tried = job.tried.get(name)
+        job.tried[name] = after_failure(
+            error,
+            failures=1 if tried is None else tried.failures + 1,
+            now=now,
+            deadline=job.deadline,
+            policy=self.deps.market.retry,
+            random=context.random.random(),
+        )

@@ -1,0 +1,30 @@
+"""What the requests of one supervisor share: made once, and passed on as one thing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from actors.discovery.messages import Discover
+    from actors.market.market import Market
+    from actors.supervisor.payments.payments import Payments
+    from actors.supervisor.pipeline.hedge_budget import HedgeBudget
+    from actors.supervisor.pipeline.scores import Scores
+    from actors.supervisor.targets.target_table import TargetTable
+    from actors.supervisor.targets.waiting import WaitQueues
+    from runtime import ActorRef, Context
+
+
+class Deps(msgspec.Struct, frozen=True, kw_only=True):
+    """What the requests of one supervisor share. `context` has the clock, the events and the random numbers."""
+
+    market: Market
+    context: Context
+    discovery: ActorRef[Discover]
+    targets: TargetTable
+    queues: WaitQueues
+    payments: Payments
+    hedge_budget: HedgeBudget
+    scores: Scores

@@ -1,0 +1,94 @@
+"""What a request does about a call that may have been paid: reconciled, repeated under its key, or left as unknown."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from actors.errors.families import CallFailed, OutcomeUnknown
+from actors.ledger.messages import Reservation
+from actors.supervisor.payments.held_call import HeldCall
+from runtime import RuntimeFault
+
+if TYPE_CHECKING:
+    from actors.ledger.errors import StillUnsettled
+    from actors.supervisor.pipeline.deps import Deps
+    from actors.supervisor.pipeline.job import Job
+    from actors.transports.transport import ProviderReply
+
+SHORTEST_CALL = 0.01
+"""Seconds that a call to take on has at least, however late it is."""
+
+
+async def reconcile(deps: Deps, job: Job, error: CallFailed) -> ProviderReply | CallFailed:
+    """Find out whether the call that may have been paid was; return its answer, or what the request goes on from.
+
+    If that cannot be found out, it is `error` still, unless the request says that other providers may be paid besides.
+    """
+    held, now = job.held, deps.context.now()
+    assert held is not None  # noqa: S101 - the caller has looked.
+    pays_again = job.message.on_unknown == "pay_again"
+    if now < job.deadline:
+        found = await deps.payments.reconcile(held, until=now if pays_again else job.deadline)
+        if found is not None:
+            return job.reconciled(found)
+    may_be_repeated = job.repeats(held.target) and held.target.name not in job.tried
+    if pays_again and not may_be_repeated:
+        deps.payments.reconcile_later(held)
+        job.held, job.may_pay_again, job.left_unknown = None, True, True
+    return error
+
+
+async def take_on(deps: Deps, job: Job, unsettled: StillUnsettled) -> ProviderReply | None:
+    """Go on with a call that was held under this key, by an earlier run or by an instance that crashed.
+
+    There are four cases:
+
+    1. Its provider is not listed any more, and the request may pay again: it goes on elsewhere.
+    2. What became of it can be found out: its answer is the answer, and what it failed with is gone on from.
+    3. It can be repeated under its key: it is the next choice.
+    4. None of these: the request ends here.
+    """
+    target = job.candidates.targets.get(unsettled.at_provider)
+    pays_again = job.message.on_unknown == "pay_again"
+    if unsettled.is_held and target is None and pays_again and not job.may_pay_again:
+        job.may_pay_again = job.left_unknown = True
+        return None
+    if unsettled.is_held and target is not None:
+        with suppress(CallFailed, RuntimeFault):
+            target.open()  # Then it is known what its transport can do.
+        call = job.call_to(target, timeout=max(job.deadline - deps.context.now(), SHORTEST_CALL))
+        number, amount = unsettled.reservation, unsettled.amount
+        job.held = HeldCall(target, call, Reservation(number, job.key, target.name, amount))
+        if target.can_tell or (pays_again and not job.repeats(target)):
+            found = await reconcile(deps, job, unsettled)
+            if not isinstance(found, CallFailed):
+                job.last = target.name
+                return found
+        if job.held is None or job.repeats(target):
+            return None
+        deps.payments.reconcile_later(job.held)
+        job.held = None
+    raise job.failure(unsettled) from unsettled
+
+
+async def recover_or_raise(deps: Deps, job: Job) -> ProviderReply | None:
+    """Find out what became of a call that could not be repeated; raise if nothing more can be done."""
+    failure = job.failure()
+    if job.held is None:
+        raise failure
+    found = await reconcile(deps, job, failure)
+    if not isinstance(found, CallFailed):
+        return found
+    if job.held is not None:
+        raise failure
+    return None
+
+
+def unknown_outcome(name: str, error: CallFailed) -> OutcomeUnknown:
+    """Say first of a failed call what its caller has to know first: that it may have been paid."""
+    unknown = OutcomeUnknown(
+        f"{name!r} may have been paid for a call that failed: {error}", provider=name, status=error.status
+    )
+    unknown.limits, unknown.wire_calls, unknown.__cause__ = error.limits, error.wire_calls, error
+    return unknown

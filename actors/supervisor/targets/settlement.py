@@ -1,0 +1,154 @@
+"""What a provider's state becomes when an admitted call has ended. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from actors.errors.families import CallFailed, NotAdmitted, QuotaExhausted, Throttled
+from actors.limits.learned import (
+    LearnedLimit,
+    after_headers,
+    after_no_run,
+    after_success,
+    after_throttled,
+    after_unpaid,
+)
+from actors.limits.quota import NO_WEIGHTS
+from actors.policies.breaker.circuit_breaker import (
+    BreakerConfig,
+    BreakerState,
+    after_cancellation,
+    after_failure,
+    after_inconclusive,
+)
+from actors.policies.breaker.circuit_breaker import after_success as breaker_after_success
+from actors.supervisor.targets.state import TargetState
+
+if TYPE_CHECKING:
+    from actors.supervisor.targets.admission import Admitted
+    from actors.transports.transport import ProviderReply
+
+CLOCK_ERROR = 1e-3
+"""Seconds by which a timer may be early, and sums of times be off."""
+STILL_AT_WORK = 409
+"""The status of an answer to a call whose idempotency key is still at work."""
+UNPAID_FOR = 10.0
+"""Seconds to leave a provider alone whose quota is exhausted."""
+NO_LIMIT = float("inf")
+
+
+class Ended(NamedTuple):
+    """How a call ended, at loop time `now`: with a `reply`, with an `error`, or with neither if it was cancelled.
+
+    `timeout` is what the call was given, in seconds, and `own_timeout` what it would have been given without the
+    deadline of its request.
+    """
+
+    now: float
+    reply: ProviderReply | None = None
+    error: CallFailed | None = None
+    timeout: float = NO_LIMIT
+    own_timeout: float = NO_LIMIT
+
+    @property
+    def told(self) -> ProviderReply | CallFailed | None:
+        """What the provider said: its reply, or else its error."""
+        return self.error if self.reply is None else self.reply
+
+
+class Judgement(NamedTuple):
+    """What the time that a call took says of its provider."""
+
+    timed_out: bool
+    """It used all the time it was given, and the provider is to blame."""
+    had_its_time: bool
+    """And that was all the time such a call is ever given."""
+    is_late: bool
+    """And it took unusually long, whatever it was given."""
+    was_cut_off: bool
+    """The deadline of its request cut it off too early for it to prove anything."""
+
+
+def settle(
+    state: TargetState, admitted: Admitted, ended: Ended, *, breaker: BreakerConfig, random: float
+) -> TargetState:
+    """Return the state after an admitted call has ended.
+
+    Its place is free again, and so are the tokens of a call that never ran. `random` is a draw from [0, 1).
+    """
+    error, answered = ended.error, ended.reply is not None
+    latency = ended.now - admitted.permit.admitted
+    judged = judge(state, admitted, ended)
+    limit, answers = state.limit, state.answers
+    if answered or isinstance(error, Throttled) or judged.had_its_time or judged.is_late:
+        # A late call counts although it was cut off: overload lives on calls that no caller waits for any more.
+        limit = limit.after(latency, state.under_way, ended.now, dropped=not answered)
+    if answered or judged.had_its_time:
+        answers = answers.after(latency, timed_out=judged.timed_out)
+    quota = state.quota
+    if quota is not None and admitted.grant is not None:
+        used = NO_WEIGHTS if ended.reply is None else ended.reply.weights
+        if isinstance(error, NotAdmitted):
+            quota = quota.refund(admitted.grant)
+        elif used:
+            quota = quota.correct(admitted.grant, used, ended.now)
+    # A timeout or a cancelled caller is no sign of life.
+    is_sign_of_life = answered or (error is not None and not judged.timed_out)
+    return TargetState(
+        breaker=breaker_after(state.breaker, admitted, ended, judged, config=breaker, random=random),
+        quota=quota,
+        learned=learned_after(state.learned, admitted, ended, random=random),
+        limit=limit,
+        answers=answers,
+        retries=state.retries,
+        under_way=state.under_way - 1,
+        quiet_since=ended.now if is_sign_of_life else state.quiet_since,
+    )
+
+
+def judge(state: TargetState, admitted: Admitted, ended: Ended) -> Judgement:
+    """Tell what the time that a call took says of its provider."""
+    error, permit = ended.error, admitted.permit
+    latency = ended.now - permit.admitted
+    timed_out = error is not None and error.blames_provider and latency >= ended.timeout - CLOCK_ERROR
+    is_late = timed_out and state.limit.is_slow(latency)
+    had_its_time = timed_out and ended.timeout >= ended.own_timeout - CLOCK_ERROR
+    # If other calls are answered all the time, this one had too little time to stand in the provider's queue.
+    is_at_work = state.quiet_since > permit.admitted and not state.is_stalled(ended.now)
+    had_too_little = is_at_work or (ended.timeout < ended.own_timeout / 2 and not is_late)
+    return Judgement(timed_out, had_its_time, is_late, was_cut_off=timed_out and not had_its_time and had_too_little)
+
+
+def breaker_after(
+    before: BreakerState, admitted: Admitted, ended: Ended, judged: Judgement, *, config: BreakerConfig, random: float
+) -> BreakerState:
+    """Return what a breaker becomes.
+
+    There are four cases: 1. The call was answered. 2. A probe was told that its key is still at work, which says
+    nothing of new calls. 3. The provider is to blame. 4. The call was cancelled, cut off early, or failed by its
+    caller's fault.
+    """
+    error, permit, now = ended.error, admitted.permit, ended.now
+    if ended.reply is not None:
+        return breaker_after_success(before, permit, now=now, config=config, random=random)
+    if error is not None and error.status == STILL_AT_WORK and permit.probe:
+        return after_inconclusive(before, permit, now=now, config=config)
+    if error is not None and error.blames_provider and not judged.was_cut_off:
+        return after_failure(before, permit, now=now, config=config, random=random)
+    return after_cancellation(before, permit, now=now)
+
+
+def learned_after(learned: LearnedLimit, admitted: Admitted, ended: Ended, *, random: float) -> LearnedLimit:
+    """Return what the end of a call tells of limits that were not stated."""
+    started, error, now = admitted.permit.admitted, ended.error, ended.now
+    if isinstance(error, NotAdmitted):
+        learned = after_no_run(learned, admitted.begun)
+    elif isinstance(error, Throttled):
+        learned = after_throttled(learned, now, error.retry_after, started=started, random=random)
+    elif isinstance(error, QuotaExhausted):
+        # Its account has to be paid first; until then not every request need ask.
+        learned = after_unpaid(learned, now, error.retry_after or UNPAID_FOR, started=started, random=random)
+    elif ended.reply is not None:
+        learned = after_success(learned, now, started=started)
+    told = ended.told
+    return after_headers(learned, told.limits, now) if told is not None and told.limits else learned

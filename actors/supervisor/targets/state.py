@@ -1,0 +1,40 @@
+"""Everything about one provider that an admission looks at and may change. Pure."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+from actors.limits.attempt_timeout import AttemptTimeout
+from actors.limits.concurrency import ConcurrencyLimit
+from actors.limits.learned import LearnedLimit
+from actors.limits.quota import Quota  # noqa: TC001 - msgspec resolves the annotations below.
+from actors.policies.breaker.circuit_breaker import BreakerState, Closed
+from actors.policies.retry import RetryBudget
+
+
+class TargetState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Everything about one provider that an admission looks at and may change."""
+
+    breaker: BreakerState = Closed()
+    quota: Quota | None = None
+    """The stated limits, of requests, tokens or cost; None if there are none."""
+    learned: LearnedLimit = LearnedLimit()
+    """What its 429s and headers tell of limits that were not stated."""
+    limit: ConcurrencyLimit = ConcurrencyLimit(max_concurrency=10)
+    """How many calls it bears at the same time, learned from how long they take."""
+    answers: AttemptTimeout = AttemptTimeout()
+    """How long its answers take, and so how long to wait for one."""
+    retries: RetryBudget = RetryBudget()
+    under_way: int = 0
+    quiet_since: float = math.inf
+    """Since when no call under way has been answered, in loop time."""
+
+    def is_stalled(self, now: float) -> bool:
+        """Tell whether calls are under way and none has come back for as long as an answer should take.
+
+        With few calls that is common and means little; but then few more are all that is asked for.
+        """
+        expected = self.limit.expected_latency
+        return self.under_way > 0 < expected and now - self.quiet_since > expected
