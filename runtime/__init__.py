@@ -3,6 +3,8 @@
 from runtime.actor import Actor, Context
 from runtime.backoff import IMMEDIATELY, Backoff
 from runtime.blocking import run_in_process, run_in_thread
+from runtime.cancellation import is_being_cancelled
+from runtime.deadline import DeadlineWatch, current_deadline, earlier
 from runtime.errors import (
     ActorCrashed,
     ActorStopped,
@@ -28,6 +30,7 @@ from runtime.events import (
 )
 from runtime.handlers import handles
 from runtime.interceptor import Interceptor
+from runtime.log import logger_for
 from runtime.mailbox import Mailbox, Overflow
 from runtime.messages import Message, Request
 from runtime.ref import ActorRef
@@ -59,6 +62,7 @@ __all__ = [
     "Context",
     "DeadLetter",
     "DeadReason",
+    "DeadlineWatch",
     "Directive",
     "Event",
     "EventStream",
@@ -89,8 +93,12 @@ __all__ = [
     "Timer",
     "Unhandled",
     "ask_first",
+    "current_deadline",
+    "earlier",
     "feed",
     "handles",
+    "is_being_cancelled",
+    "logger_for",
     "outlet",
     "pool",
     "router",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from actors.agirails.sdk import CANCELLED, DELIVERED, DISPUTED, SETTLED, Transaction
-from runtime.log import logger_for
+from runtime import logger_for
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

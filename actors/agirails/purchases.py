@@ -20,7 +20,7 @@ from actors.agirails.errors import classify_agirails
 from actors.agirails.sdk import CANCELLED, DELIVERED, UNDER_WAY, UNPAID, Books, Sdk, Transaction
 from actors.errors.families import NotAdmitted, Permanent
 from actors.money import Micros, usd
-from runtime.log import logger_for
+from runtime import logger_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

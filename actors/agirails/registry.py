@@ -21,7 +21,7 @@ from actors.errors.families import CallFailed, RegistryDown, Throttled
 from actors.market.listing import Listing
 from actors.money import Amount, Micros, to_micros
 from actors.providers.provider import Provider
-from runtime.log import logger_for
+from runtime import logger_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -28,7 +28,7 @@ from actors.agirails.sdk import CANCELLED, DELIVERED, DISPUTED, SETTLED, UNPAID,
 from actors.errors.families import BudgetExceeded, CallFailed, NotAdmitted, OutcomeUnknown, Permanent, Transient
 from actors.transports.reconciliation import Answered, Finding, Lost, NeverRan, UnderWay
 from actors.transports.transport import ProviderReply
-from runtime.cancellation import is_being_cancelled
+from runtime import is_being_cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Generator

@@ -21,7 +21,7 @@ from actors.batch.outcomes import SourceFailed as SourceFailed
 from actors.batch.outcomes import WrongResultCount as WrongResultCount
 from actors.policies.limiter import Limiter
 from actors.validation import check_count
-from runtime.cancellation import is_being_cancelled
+from runtime import is_being_cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from rich.live import Live
 
 from actors.command.display import live_display, progress_line
-from runtime.log import logger_for
+from runtime import logger_for
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator

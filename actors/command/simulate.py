@@ -15,9 +15,16 @@ import msgspec
 
 import runtime.simulation
 from actors.command.bad_input import BadInput, one_line
-from runtime.simulation import NoScenario, ScenarioFailed, Simulation, SimulationError, explore, find_scenario
-from runtime.simulation.replay import read_keep
-from runtime.simulation.simulation import MAX_STEPS
+from runtime.simulation import (
+    MAX_STEPS,
+    NoScenario,
+    ScenarioFailed,
+    Simulation,
+    SimulationError,
+    explore,
+    find_scenario,
+    read_keep,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Generator

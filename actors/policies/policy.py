@@ -23,7 +23,7 @@ from actors.policies.hedge import Hedge
 from actors.policies.limiter import Limiter
 from actors.policies.retry import Retry, RetryBudget
 from actors.policies.timeout import CallTimedOut, DeadlineTimers
-from runtime.deadline import current_deadline, earlier
+from runtime import current_deadline, earlier
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator

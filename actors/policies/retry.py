@@ -15,7 +15,7 @@ from actors.errors.families import CallFailed, Transient
 from actors.policies.retry_budget import RetryBudget as RetryBudget
 from actors.policies.retry_budget import SharedRetryBudget as SharedRetryBudget
 from actors.validation import check_count
-from runtime.deadline import current_deadline, earlier
+from runtime import current_deadline, earlier
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -6,7 +6,7 @@ import asyncio
 import math
 from typing import TYPE_CHECKING, Any
 
-from runtime.deadline import DeadlineWatch
+from runtime import DeadlineWatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from actors.validation import check_count
-from runtime.deadline import current_deadline, earlier
+from runtime import current_deadline, earlier
 
 if TYPE_CHECKING:
     from collections.abc import Callable

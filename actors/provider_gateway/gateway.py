@@ -10,8 +10,7 @@ from actors.errors.families import BulkheadFull, CallFailed, Permanent
 from actors.limits.reported import check_told
 from actors.provider_gateway.messages import TRANSPORT_GRACE, Call, CancelCall, CheckHealth, Health, InlineCall, LookUp
 from actors.transports.reconciliation import Cancels, Finding, LooksUp, is_finding, is_reply
-from runtime import Actor, handles
-from runtime.cancellation import is_being_cancelled
+from runtime import Actor, handles, is_being_cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterator

@@ -5,9 +5,9 @@ from runtime.simulation.errors import InvariantBroken as InvariantBroken
 from runtime.simulation.errors import Livelock as Livelock
 from runtime.simulation.errors import NotSimulated as NotSimulated
 from runtime.simulation.errors import SimulationError as SimulationError
-from runtime.simulation.explore import Exploration as Exploration
-from runtime.simulation.explore import ScenarioFailed as ScenarioFailed
-from runtime.simulation.explore import explore as explore
+from runtime.simulation.exploration import Exploration as Exploration
+from runtime.simulation.exploration import ScenarioFailed as ScenarioFailed
+from runtime.simulation.exploration import explore as explore
 from runtime.simulation.faults import CancelTask as CancelTask
 from runtime.simulation.faults import Crash as Crash
 from runtime.simulation.faults import CutOff as CutOff

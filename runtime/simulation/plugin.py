@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 import pytest
 
-from runtime.simulation.explore import LAST_EVENTS, ScenarioFailed, explore
+from runtime.simulation.exploration import LAST_EVENTS, ScenarioFailed, explore
 from runtime.simulation.replay import read_keep
 from runtime.simulation.simulation import MAX_STEPS, Simulation
 

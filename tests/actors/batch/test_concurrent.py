@@ -20,7 +20,7 @@ from actors.batch.concurrent import (
     concurrent,
 )
 from actors.errors.families import RateLimited
-from runtime.deadline import current_deadline
+from runtime import current_deadline
 from runtime.simulation import Simulation, explore
 
 if TYPE_CHECKING:

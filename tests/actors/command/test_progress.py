@@ -10,7 +10,7 @@ from rich.console import Console
 
 from actors.command.progress import LiveProgress, NoProgress, PlainProgress, choose_progress, logging_to, ticking
 from actors.command.report import RunTally
-from runtime.log import logger_for
+from runtime import logger_for
 
 
 @pytest.fixture

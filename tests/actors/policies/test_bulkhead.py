@@ -5,7 +5,7 @@ import pytest
 from actors.errors.families import BulkheadFull, RateLimited, Throttled, Transient
 from actors.policies.bulkhead import Bulkhead
 from actors.policies.limiter import Limiter
-from runtime.deadline import current_deadline
+from runtime import current_deadline
 from runtime.simulation import Simulation, explore
 
 

@@ -5,7 +5,7 @@ import pytest
 from actors.errors.families import RateLimited
 from actors.limits.token_bucket import TokenBucket
 from actors.policies.limiter import Limiter
-from runtime.deadline import current_deadline
+from runtime import current_deadline
 
 
 def now():

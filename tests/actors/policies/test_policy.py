@@ -23,7 +23,7 @@ from actors.policies.limiter import Limiter
 from actors.policies.policy import Policy
 from actors.policies.retry import Retry, RetryBudget
 from actors.policies.timeout import CallTimedOut
-from runtime.deadline import current_deadline
+from runtime import current_deadline
 from runtime.simulation import Simulation, explore
 
 RETRY = Retry(base=1.0, jitter="none")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from actors.errors.families import BudgetExceeded, Permanent, Throttled, Transient
 from actors.policies.retry import ResultRejected, Retry, RetryBudget, RetryStats, SharedRetryBudget, with_retry
-from runtime.deadline import current_deadline
+from runtime import current_deadline
 
 draws = st.floats(min_value=0, max_value=1, exclude_max=True)
 policies = st.builds(
