@@ -14,12 +14,10 @@ from runtime.simulation.faults import CutOff as CutOff
 from runtime.simulation.faults import DelayMail as DelayMail
 from runtime.simulation.faults import DropMail as DropMail
 from runtime.simulation.faults import DuplicateMail as DuplicateMail
-from runtime.simulation.faults import Fault as Fault
 from runtime.simulation.faults import Hang as Hang
 from runtime.simulation.faults import InjectedCrash as InjectedCrash
 from runtime.simulation.faults import ReorderMail as ReorderMail
 from runtime.simulation.faults import SlowSystem as SlowSystem
-from runtime.simulation.faults import TimedFault as TimedFault
 from runtime.simulation.faults import random_faults as random_faults
 from runtime.simulation.files import FragileFile as FragileFile
 from runtime.simulation.files import WriteCut as WriteCut
@@ -31,3 +29,6 @@ from runtime.simulation.simulation import MAX_STEPS as MAX_STEPS
 from runtime.simulation.simulation import Run as Run
 from runtime.simulation.simulation import Scenario as Scenario
 from runtime.simulation.simulation import Simulation as Simulation
+from runtime.simulation.world import Fault as Fault
+from runtime.simulation.world import TimedFault as TimedFault
+from runtime.simulation.world import World as World

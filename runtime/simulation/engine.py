@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import random
-from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
 
 from runtime.deadline import DeadlineWatch
@@ -14,7 +13,8 @@ from runtime.event_stream import EventStream
 from runtime.events import ActorFailed, ActorRestarted
 from runtime.messages import name_of
 from runtime.registry import ActorRegistry
-from runtime.simulation.mail import RecordedLine, RecordedQueue
+from runtime.simulation.mail import RecordedLine, system_at_work
+from runtime.simulation.world import World
 
 if TYPE_CHECKING:
     import asyncio
@@ -25,15 +25,27 @@ if TYPE_CHECKING:
     from runtime.envelope import Ask
     from runtime.events import Event
     from runtime.interceptor import Interceptor
-    from runtime.simulation.simulation import Simulation
-
-system_at_work: ContextVar[Engine | None] = ContextVar("understudy_system_at_work", default=None)
-"""The simulated system one of whose handlers runs; None outside of all."""
+    from runtime.simulation.injection import Injection
+    from runtime.simulation.invariants import Witness
+    from runtime.simulation.mail import Mail
 
 SHORTCUTS = 0.75
 """The part of the requests that may be answered without the mailbox, where they can: it is quicker, and hides less."""
 WATCHED = (ActorFailed, ActorRestarted)
 """What is made even if no program wants it: a simulation does."""
+
+
+class SimulatedRun(World, Protocol):
+    """What an engine needs of the run it is a part of, beyond what faults see."""
+
+    seed: int
+    dice: random.Random | None
+    mail: Mail
+    injection: Injection
+    witness: Witness
+
+    @property
+    def systems(self) -> list[SimulatedEngine]: ...
 
 
 class RecordedEvents(EventStream):
@@ -71,39 +83,44 @@ class RecordedDeadlines(DeadlineWatch):
 
 
 class SimulatedEngine(Engine):
-    """One system of a simulation."""
+    """One system of a run."""
 
-    __slots__ = ("_dice", "_numbers", "simulation", "watched_deadlines")
+    __slots__ = ("_dice", "_numbers", "_watched_deadlines", "run")
 
     def __init__(
         self,
-        simulation: Simulation,
+        run: SimulatedRun,
         name: str,
         loop: asyncio.AbstractEventLoop,
         seed: int | None,
         interceptors: Sequence[Interceptor] = (),
     ) -> None:
         super().__init__(name, loop, seed, interceptors)
-        self.simulation = simulation
-        self.events = RecordedEvents(simulation.witness.observe)
+        self.run = run
+        self.events = RecordedEvents(run.witness.observe)
         self.registry = ActorRegistry(self.events)
-        self.deadlines = self.watched_deadlines = RecordedDeadlines(loop, simulation.injection.lost)
+        self.deadlines = self._watched_deadlines = RecordedDeadlines(loop, run.mail.lost)
         if seed is None:
-            self.random = random.Random(f"{simulation.seed}/{name}/{len(simulation.engines)}")
-        self._dice = simulation.dice
+            self.random = random.Random(f"{run.seed}/{name}/{len(run.systems)}")
+        self._dice = run.dice
         self._numbers: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
         self.context.run(system_at_work.set, self)
-        simulation.engines.append(self)
+        run.systems.append(self)
+
+    @property
+    def pending_deadlines(self) -> Sequence[Expiring]:
+        """What still waited for a deadline when the system was left."""
+        return self._watched_deadlines.left
 
     def enqueue(self, runnable: Any) -> None:
         """Let it run soon; one that is to be restarted still has the instance that was before."""
         if runnable.stale:
-            self.simulation.witness.remember(runnable)
+            self.run.witness.remember(runnable)
         super().enqueue(runnable)
 
     def may_answer_now(self) -> bool:
         """Let some requests take the way through the mailbox although they need not; all, while faults strike mail."""
-        if not self.simulation.injection.has_shortcuts or (self._dice is not None and self._dice.random() >= SHORTCUTS):
+        if not self.run.injection.has_shortcuts or (self._dice is not None and self._dice.random() >= SHORTCUTS):
             return False
         return super().may_answer_now()
 
@@ -114,24 +131,22 @@ class SimulatedEngine(Engine):
 
     def create_task(self, coroutine: Coroutine[Any, Any, None], *, name: str) -> asyncio.Task[None]:
         """Start a task; those of one system begin in the order of their birth, which concurrent handlers rely on."""
-        task = self.simulation.loop.make_task(coroutine, name=name, context=self.context.copy())
-        self.simulation.loop.unbegun.add(task)
+        task = self.run.loop.make_task(coroutine, name=name, context=self.context.copy())
+        self.run.loop.unbegun.add(task)
         return task
 
     def new_queue(self, inbox: Any) -> deque[Any]:
-        queue = RecordedQueue(inbox, self.simulation)
-        self.simulation.queues.append(queue)
-        return queue
+        return self.run.mail.new_queue(inbox)
 
     def new_line(self, inbox: Any) -> OrderedDict[Any, None]:
-        return RecordedLine(inbox, self.simulation.origins)
+        return RecordedLine(inbox, self.run.mail.origins)
 
     def number_of(self, runnable: Any) -> float:
         """Return the number by which the digest knows an actor: that of its first turn."""
         return self._numbers.setdefault(runnable.ref, len(self._numbers) + 0.25)
 
     def _drain(self, budget: int) -> None:
-        ready, dice, origins = self._ready, self._dice, self.simulation.origins
+        ready, dice, origins = self._ready, self._dice, self.run.mail.origins
         outer = origins.running
         self.draining = True
         try:
@@ -141,11 +156,11 @@ class SimulatedEngine(Engine):
                     ready.rotate(-dice.randrange(len(ready)))
                     limit = min(limit, dice.choice((1, 2, MESSAGES_PER_ACTIVATION)))
                 runnable = ready.popleft()
-                if self.simulation.injection.is_held(runnable, self):
+                if self.run.injection.is_held(runnable, self):
                     continue
                 origins.running = runnable
                 # Told by its number, because a path may be long and is made anew each time.
-                self.simulation.trace.step(self.number_of(runnable))
+                self.run.trace.step(self.number_of(runnable))
                 budget -= runnable.run(limit)
                 origins.running = None
         finally:

@@ -14,8 +14,8 @@ from runtime.simulation.simulation import MAX_STEPS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from runtime.simulation.faults import Fault
     from runtime.simulation.simulation import Scenario
+    from runtime.simulation.world import Fault
 
 LAST_EVENTS = 20
 

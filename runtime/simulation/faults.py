@@ -7,64 +7,37 @@ looked up by whoever simulates what they concern: see `Simulation.active`.
 from __future__ import annotations
 
 import math
-from fnmatch import fnmatchcase
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from runtime.envelope import Ask, told
-from runtime.messages import name_of
-from runtime.simulation.engine import system_at_work
-from runtime.simulation.loop import unfinished
-from runtime.simulation.mail import Duplicate
+from runtime.simulation.mail import Duplicate, MailFault, system_at_work
+from runtime.simulation.world import Fault, TimedFault
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Sequence
 
     from runtime.simulation.mail import Origin, RecordedQueue
-    from runtime.simulation.simulation import Simulation
+    from runtime.simulation.world import World
+
+T = TypeVar("T")
 
 
 class InjectedCrash(Exception):
     """What a crashed actor is told to have raised."""
 
 
-class Fault(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Something that goes wrong `at` seconds after the run began."""
-
-    at: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.at < math.inf:
-            raise ValueError(f"at must be >= 0 seconds and finite, got {self.at}")
-
-    def apply(self, simulation: Simulation) -> None:
-        """Do it. Here nothing: the fault is one of those that are looked up."""
-
-
-class TimedFault(Fault, frozen=True, kw_only=True):
-    """Something that is wrong for a while: from `at` on for `lasts` seconds, by default to the end of the run."""
-
-    lasts: float = math.inf
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.lasts > 0:
-            raise ValueError(f"lasts must be > 0 seconds, got {self.lasts}")
-
-    def is_active(self, now: float) -> bool:
-        """Tell whether it lasts at `now`."""
-        return self.at <= now < self.at + self.lasts
-
-    def end(self, simulation: Simulation) -> None:
-        """Undo what `strike` did; called when its time is over."""
-
-
-def matched_none(fault: Fault, pattern: str, simulation: Simulation) -> None:
+def matched_none(fault: Fault, pattern: str, world: World) -> None:
     """Take down that a fault found nobody, as it does where its pattern is misspelt."""
-    simulation.trace.add("fault: found nobody", pattern, type(fault).__name__)
+    world.trace.add("fault: found nobody", pattern, type(fault).__name__)
+
+
+def pick(found: Sequence[T], world: World) -> T:
+    """Return one of those that a fault may strike."""
+    return found[int(world.roll() * len(found))]
 
 
 # Actors.
@@ -87,19 +60,20 @@ class Crash(Fault, frozen=True, kw_only=True):
         if not 0 < self.every < math.inf:
             raise ValueError(f"every must be > 0 seconds and finite, got {self.every}")
 
-    def apply(self, simulation: Simulation) -> None:
-        found = simulation.injection.actors(self.actor)
+    def apply(self, world: World) -> None:
+        found = world.actors(self.actor)
         if found:
-            cell = simulation.injection.pick(found)
-            simulation.trace.add("fault: crash", cell.ref)
+            ref = pick(found, world)
+            world.trace.add("fault: crash", ref)
+            cell: Any = ref.recipient.home
             crash = partial(cell.failed, InjectedCrash(f"{cell.path} was made to crash"), None)
             # A handler that injects it is in that context already.
             crash() if cell.engine.draining else cell.engine.context.run(crash)
         else:
-            matched_none(self, self.actor, simulation)
+            matched_none(self, self.actor, world)
         if self.times > 1:
-            again = msgspec.structs.replace(self, at=simulation.now() + self.every, times=self.times - 1)
-            simulation.injection.schedule(again)
+            again = msgspec.structs.replace(self, at=world.now() + self.every, times=self.times - 1)
+            world.schedule(again)
 
 
 class Hang(TimedFault, frozen=True, kw_only=True):
@@ -107,57 +81,23 @@ class Hang(TimedFault, frozen=True, kw_only=True):
 
     actor: str
 
-    def apply(self, simulation: Simulation) -> None:
-        found = simulation.injection.actors(self.actor)
-        for cell in found:
-            simulation.trace.add("fault: hang", cell.ref, self.lasts)
-            simulation.injection.hold(cell, self.at + self.lasts)
+    def apply(self, world: World) -> None:
+        found = world.actors(self.actor)
+        for ref in found:
+            world.trace.add("fault: hang", ref, self.lasts)
+            world.hold(ref, self.at + self.lasts)
         if not found:
-            matched_none(self, self.actor, simulation)
+            matched_none(self, self.actor, world)
 
 
 # Mail.
 
 
-class MailFault(TimedFault, frozen=True, kw_only=True):
-    """Something is wrong with the mail of `actor` (a path or a pattern).
-
-    `message` limits it to messages of types so named (a pattern), `rate` to so large a part of them, drawn by dice.
-    """
-
-    actor: str
-    message: str = "*"
-    rate: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.rate <= 1:
-            raise ValueError(f"rate must be above 0 and at most 1, got {self.rate}")
-
-    def apply(self, simulation: Simulation) -> None:
-        simulation.injection.mail_faults.append(self)
-
-    def end(self, simulation: Simulation) -> None:
-        simulation.injection.mail_faults.remove(self)
-
-    def hits(self, inbox: Any, message: Any, simulation: Simulation) -> bool:
-        """Tell whether this message is struck."""
-        return (
-            fnmatchcase(inbox.path, self.actor)
-            and fnmatchcase(name_of(message), self.message)
-            and (self.rate >= 1 or simulation.injection.roll() < self.rate)
-        )
-
-    def apply_to_mail(self, queue: RecordedQueue, item: Any, origin: Origin, simulation: Simulation) -> bool:
-        """Do it; True where the message does not arrive in the usual way."""
-        raise NotImplementedError
-
-
 class DropMail(MailFault, frozen=True, kw_only=True):
     """Messages are lost on their way. Whoever asked gets no answer before the deadline."""
 
-    def apply_to_mail(self, queue: RecordedQueue, item: Any, origin: Origin, simulation: Simulation) -> bool:
-        simulation.trace.add("fault: drop", queue.inbox.ref, told(item))
+    def apply_to_mail(self, queue: RecordedQueue, item: Any, origin: Origin, world: World) -> bool:
+        world.trace.add("fault: drop", queue.inbox.ref, told(item))
         queue.lose(item)
         return True
 
@@ -172,8 +112,8 @@ class DelayMail(MailFault, frozen=True, kw_only=True):
         if not 0 < self.delay < math.inf:
             raise ValueError(f"delay must be > 0 seconds and finite, got {self.delay}")
 
-    def apply_to_mail(self, queue: RecordedQueue, item: Any, origin: Origin, simulation: Simulation) -> bool:
-        simulation.trace.add("fault: delay", queue.inbox.ref, told(item))
+    def apply_to_mail(self, queue: RecordedQueue, item: Any, origin: Origin, world: World) -> bool:
+        world.trace.add("fault: delay", queue.inbox.ref, told(item))
         queue.delay(item, self.delay, origin)
         return True
 
@@ -181,8 +121,8 @@ class DelayMail(MailFault, frozen=True, kw_only=True):
 class DuplicateMail(MailFault, frozen=True, kw_only=True):
     """Messages arrive twice."""
 
-    def apply_to_mail(self, queue: RecordedQueue, item: Any, origin: Origin, simulation: Simulation) -> bool:
-        simulation.trace.add("fault: duplicate", queue.inbox.ref, told(item))
+    def apply_to_mail(self, queue: RecordedQueue, item: Any, origin: Origin, world: World) -> bool:
+        world.trace.add("fault: duplicate", queue.inbox.ref, told(item))
         queue.arrive(item, origin)
         queue.arrive(Duplicate(item.message, item.deadline) if isinstance(item, Ask) else item, None)
         return True
@@ -191,9 +131,9 @@ class DuplicateMail(MailFault, frozen=True, kw_only=True):
 class ReorderMail(MailFault, frozen=True, kw_only=True):
     """Messages overtake others that wait before them."""
 
-    def apply_to_mail(self, queue: RecordedQueue, item: Any, origin: Origin, simulation: Simulation) -> bool:
-        simulation.trace.add("fault: reorder", queue.inbox.ref, told(item))
-        queue.insert(int(simulation.injection.roll() * (len(queue) + 1)), item)
+    def apply_to_mail(self, queue: RecordedQueue, item: Any, origin: Origin, world: World) -> bool:
+        world.trace.add("fault: reorder", queue.inbox.ref, told(item))
+        queue.insert(int(world.roll() * (len(queue) + 1)), item)
         return True
 
 
@@ -206,11 +146,11 @@ class CutOff(MailFault, frozen=True, kw_only=True):
     actor: str = ""
     system: str
 
-    def hits(self, inbox: Any, message: Any, simulation: Simulation) -> bool:
+    def hits(self, inbox: Any, message: Any, world: World) -> bool:
         return inbox.engine.name == self.system and system_at_work.get() is not inbox.engine
 
-    def apply_to_mail(self, queue: RecordedQueue, item: Any, origin: Origin, simulation: Simulation) -> bool:
-        simulation.trace.add("fault: cut off", queue.inbox.ref, told(item))
+    def apply_to_mail(self, queue: RecordedQueue, item: Any, origin: Origin, world: World) -> bool:
+        world.trace.add("fault: cut off", queue.inbox.ref, told(item))
         queue.lose(item)
         return True
 
@@ -228,13 +168,13 @@ class SlowSystem(TimedFault, frozen=True, kw_only=True):
         if not 0 < self.step < math.inf:
             raise ValueError(f"step must be > 0 seconds and finite, got {self.step}")
 
-    def apply(self, simulation: Simulation) -> None:
-        simulation.trace.add("fault: slow system", "", self.step)
-        simulation.loop.step_cost += self.step
+    def apply(self, world: World) -> None:
+        world.trace.add("fault: slow system", "", self.step)
+        world.loop.step_cost += self.step
 
-    def end(self, simulation: Simulation) -> None:
+    def revert(self, world: World) -> None:
         # Added up anew, because what is taken away leaves a rest of rounding errors.
-        simulation.loop.step_cost = sum(fault.step for fault in simulation.active(SlowSystem))
+        world.loop.step_cost = sum(fault.step for fault in world.active(SlowSystem))
 
 
 class CancelTask(Fault, frozen=True, kw_only=True):
@@ -242,18 +182,14 @@ class CancelTask(Fault, frozen=True, kw_only=True):
 
     task: str = "*"
 
-    def apply(self, simulation: Simulation) -> None:
-        found = [
-            task
-            for task in unfinished(simulation.loop)
-            if task is not simulation.main and fnmatchcase(task.get_name(), self.task)
-        ]
+    def apply(self, world: World) -> None:
+        found = world.tasks(self.task)
         if found:
-            task = simulation.injection.pick(found)
-            simulation.trace.add("fault: cancel", task.get_name())
+            task = pick(found, world)
+            world.trace.add("fault: cancel", task.get_name())
             task.cancel()
         else:
-            matched_none(self, self.task, simulation)
+            matched_none(self, self.task, world)
 
 
 def random_faults(

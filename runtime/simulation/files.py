@@ -6,10 +6,10 @@ import errno
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Protocol
 
-from runtime.simulation.faults import Fault
+from runtime.simulation.world import Fault
 
 if TYPE_CHECKING:
-    from runtime.simulation.simulation import Simulation
+    from runtime.simulation.world import World
 
 
 class Writable(Protocol):
@@ -32,18 +32,18 @@ class FragileFile:
     ever. What reads the file afterwards finds what a program finds that starts again after a power cut.
     """
 
-    def __init__(self, simulation: Simulation, name: str, file: Writable) -> None:
+    def __init__(self, world: World, name: str, file: Writable) -> None:
         self.name = name
         self.is_cut = False
-        self._simulation = simulation
+        self._world = world
         self._file = file
 
     def write(self, data: bytes) -> int:
         """Write all of `data`, or raise OSError after a part of it."""
         self._fail_if_cut()
-        if any(fnmatchcase(self.name, fault.file) for fault in self._simulation.active(WriteCut)):
-            kept = int(self._simulation.injection.roll() * len(data))
-            self._simulation.trace.add("fault: write cut", self.name, f"{kept} of {len(data)} bytes")
+        if any(fnmatchcase(self.name, fault.file) for fault in self._world.active(WriteCut)):
+            kept = int(self._world.roll() * len(data))
+            self._world.trace.add("fault: write cut", self.name, f"{kept} of {len(data)} bytes")
             self._file.write(data[:kept])
             self._file.flush()
             self.is_cut = True

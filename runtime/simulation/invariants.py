@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from runtime.actor import Actor
 from runtime.envelope import RUNNING, WAITING, Ask
 from runtime.events import ActorEnded, ActorFailed, ActorRestarted
-from runtime.simulation.loop import unfinished
 from runtime.simulation.tasks import where
 
 if TYPE_CHECKING:
@@ -15,14 +14,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from runtime.events import Event
-    from runtime.simulation.simulation import Simulation
+    from runtime.simulation.mail import Mail
+    from runtime.simulation.world import World
 
 
 class Witness:
     """Hears of every event of a run."""
 
-    def __init__(self, simulation: Simulation) -> None:
-        self._simulation = simulation
+    def __init__(self, world: World, mail: Mail) -> None:
+        self._world = world
+        self._mail = mail
         self._instances: dict[int, Actor[Any]] = {}
         self._failed_at: dict[int, tuple[Exception, float]] = {}
         self._restarts: dict[int, tuple[Any, list[tuple[float, Any]]]] = {}
@@ -30,10 +31,10 @@ class Witness:
 
     def observe(self, event: Event) -> None:
         """Take down an event, and see whether it may be."""
-        self._simulation.trace.add(type(event).__name__, getattr(event, "ref", ""), event)
+        self._world.trace.add(type(event).__name__, getattr(event, "ref", ""), event)
         match event:
             case ActorFailed(ref, error):
-                self._failed_at[id(error)] = error, self._simulation.now()
+                self._failed_at[id(error)] = error, self._world.now()
                 self.remember(ref.recipient.home)
             case ActorEnded(ref):
                 self.remember(ref.recipient.home)
@@ -50,7 +51,7 @@ class Witness:
 
     def _count_restart(self, cell: Any, cause: Exception | None) -> None:
         """Count the restarts that surely lie within the time that their supervisor looks at."""
-        now, owner = self._simulation.now(), cell.owner
+        now, owner = self._world.now(), cell.owner
         failed = self._failed_at.get(id(cause))
         if owner is None or failed is None:
             return
@@ -60,19 +61,19 @@ class Witness:
         intensity = owner.supervision.intensity
         recent = [at for at, _ in restarts if now - at < intensity.within]
         if len(recent) > intensity.max_restarts:
-            self._simulation.problem(
+            self._world.problem(
                 f"{owner.path} restarted {len(recent)} children within {intensity.within:g} s, "
                 f"and tolerates {intensity.max_restarts}"
             )
 
     def problems_at_end(self) -> Iterator[str]:
         """Look for what a run must not leave behind."""
-        simulation = self._simulation
-        for task in unfinished(simulation.loop):
+        world = self._world
+        for task in world.tasks():
             yield f"task {task.get_name()} was left running; it waits at {where(task)}"
-        for task in simulation.loop.tasks.values():
+        for task in world.loop.tasks.values():
             yield from exception_nobody_saw(task)
-        for timer in simulation.loop.pending_timers():
+        for timer in world.loop.pending_timers():
             yield f"a timer was left: {timer}"
         yield from self._left_in_systems()
         for actor in self._instances.values():
@@ -80,14 +81,13 @@ class Witness:
                 yield f"{actor.context.ref.path}: {broken}"
 
     def _left_in_systems(self) -> Iterator[str]:
-        simulation = self._simulation
-        for engine in simulation.engines:
-            if engine.root is not None and engine.root.exit is None:
-                yield f"system {engine.name} was not left"
-            for entry in engine.watched_deadlines.left:
+        for system in self._world.systems:
+            if system.root is not None and system.root.exit is None:
+                yield f"system {system.name} was not left"
+            for entry in system.pending_deadlines:
                 if isinstance(entry, Ask) and entry.progress in (WAITING, RUNNING):
                     yield f"{entry!r} was never ended"
-        for queue in simulation.queues:
+        for queue in self._mail.queues:
             if queue:
                 yield f"{len(queue)} messages were left with {queue.inbox.path}"
 

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
+from contextvars import ContextVar
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from runtime.envelope import SETTLED, WAITING, Ask, told
 from runtime.events import Terminated
 from runtime.messages import name_of
+from runtime.simulation.world import TimedFault
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from runtime.simulation.simulation import Simulation
+    from runtime.engine import Engine
+    from runtime.simulation.world import World
+
+system_at_work: ContextVar[Engine | None] = ContextVar("understudy_system_at_work", default=None)
+"""The simulated system one of whose handlers runs; None outside of all."""
 
 Origin: TypeAlias = tuple[Any, int] | None
 """Who sent a message, and as the how-manieth of the run; None where nobody in particular did."""
@@ -53,6 +60,56 @@ class Origins:
         return sender, self._sent
 
 
+class MailFault(TimedFault, frozen=True, kw_only=True):
+    """Something is wrong with the mail of `actor` (a path or a pattern).
+
+    `message` limits it to messages of types so named (a pattern), `rate` to so large a part of them, drawn by dice.
+    """
+
+    actor: str
+    message: str = "*"
+    rate: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.rate <= 1:
+            raise ValueError(f"rate must be above 0 and at most 1, got {self.rate}")
+
+    def hits(self, inbox: Any, message: Any, world: World) -> bool:
+        """Tell whether this message is struck."""
+        return (
+            fnmatchcase(inbox.path, self.actor)
+            and fnmatchcase(name_of(message), self.message)
+            and (self.rate >= 1 or world.roll() < self.rate)
+        )
+
+    def apply_to_mail(self, queue: RecordedQueue, item: Any, origin: Origin, world: World) -> bool:
+        """Do it; True where the message does not arrive in the usual way."""
+        raise NotImplementedError
+
+
+class Mail:
+    """The mail of one run: where it lies, and what faults do to it."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.origins = Origins()
+        self.queues: list[RecordedQueue] = []
+        self.faults: list[MailFault] = []
+        """Those that last now."""
+        self.lost: list[tuple[Ask, Any]] = []
+        """Requests that a fault has taken from their way, and the inboxes they were for."""
+
+    def new_queue(self, inbox: Any) -> RecordedQueue:
+        """Return an empty queue for the mail of one actor."""
+        queue = RecordedQueue(inbox, self)
+        self.queues.append(queue)
+        return queue
+
+    def __repr__(self) -> str:
+        return f"<Mail of {len(self.queues)} actors, {len(self.faults)} faults>"
+
+
 class RecordedLine(OrderedDict[Any, None]):
     """Those who wait for room; their order counts from the time they came."""
 
@@ -88,12 +145,13 @@ class RecordedLine(OrderedDict[Any, None]):
 class RecordedQueue(deque[Any]):
     """The mail of one actor, taken down as it comes and goes."""
 
-    def __init__(self, inbox: Any, simulation: Simulation) -> None:
+    def __init__(self, inbox: Any, mail: Mail) -> None:
         super().__init__()
         self.inbox = inbox
         self.admitted: tuple[Any, Origin] | None = None
         """What the line of those who waited let in last, and where it came from."""
-        self._simulation = simulation
+        self._mail = mail
+        self._world = mail.world
         self._from: deque[Origin] = deque()
         self._newest: dict[Any, int] = {}
         """For each sender the number of the last message that was handled."""
@@ -106,9 +164,9 @@ class RecordedQueue(deque[Any]):
         if self.admitted is not None and self.admitted[0] is message:
             origin = self.admitted[1]
         else:
-            origin = self._simulation.origins.here()
+            origin = self._mail.origins.here()
         self.admitted = None
-        faults = self._simulation.injection.mail_faults
+        faults = self._mail.faults
         # What the runtime itself tells an actor is no mail: that it comes, and comes once, is promised.
         if not faults or isinstance(message, Terminated) or not self._struck(item, message, faults, origin):
             self.arrive(item, origin)
@@ -122,7 +180,7 @@ class RecordedQueue(deque[Any]):
 
     def take(self, item: Any, origin: Origin) -> None:
         """Take an item that no fault keeps away."""
-        self._simulation.trace.add("gets", self.inbox.ref, told(item))
+        self._world.trace.add("gets", self.inbox.ref, told(item))
         super().append(item)
         self._from.append(origin)
 
@@ -130,8 +188,8 @@ class RecordedQueue(deque[Any]):
         """Let an item arrive later, and not before those that are under way already."""
         self._under_way.append((item, origin))
         self.lose(item)  # Nobody but a fault knows of it, for the time being.
-        self._arrives = max(self._arrives, self._simulation.now() + seconds)
-        self._simulation.injection.call_at(self._arrives, self._arrive)
+        self._arrives = max(self._arrives, self._world.now() + seconds)
+        self._world.call_at(self._arrives, self._arrive)
 
     def _arrive(self) -> None:
         item, origin = self._under_way.popleft()
@@ -143,29 +201,27 @@ class RecordedQueue(deque[Any]):
         else:
             inbox.deliver_or_bury(item)
 
-    def _struck(self, item: Any, message: Any, faults: Iterable[Any], origin: Origin) -> bool:
+    def _struck(self, item: Any, message: Any, faults: Iterable[MailFault], origin: Origin) -> bool:
         """Let the faults have the item; True where it does not arrive now, or not in its place."""
         for fault in tuple(faults):
-            if fault.hits(self.inbox, message, self._simulation) and fault.apply_to_mail(
-                self, item, origin, self._simulation
-            ):
+            if fault.hits(self.inbox, message, self._world) and fault.apply_to_mail(self, item, origin, self._world):
                 return True
         return False
 
     def lose(self, item: Any) -> None:
         """Let an item never arrive."""
         if isinstance(item, Ask):
-            self._simulation.injection.lost.append((item, self.inbox))
+            self._mail.lost.append((item, self.inbox))
 
     def popleft(self) -> Any:
         item = super().popleft()
         origin = self._from.popleft()
-        self._simulation.trace.step(0.5)
+        self._world.trace.step(0.5)
         if origin is not None:
             sender, number = origin
             if self._newest.get(sender, 0) > number:
                 who = getattr(sender, "path", f"task {sender}")
-                self._simulation.problem(
+                self._world.problem(
                     f"{self.inbox.path} got {name_of(told(item))} of {who} after what {who} sent later (G2)"
                 )
             if len(self._newest) > MAX_SENDERS:

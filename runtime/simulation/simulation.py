@@ -7,6 +7,7 @@ import gc
 import inspect
 import random
 from contextlib import suppress
+from fnmatch import fnmatchcase
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, cast
 
@@ -14,21 +15,20 @@ import msgspec
 
 from runtime.simulation.engine import SimulatedEngine
 from runtime.simulation.errors import InvariantBroken, NotSimulated, SimulationError
-from runtime.simulation.faults import Fault
 from runtime.simulation.injection import Injection
 from runtime.simulation.invariants import Witness
 from runtime.simulation.loop import VirtualTimeLoop, unfinished
-from runtime.simulation.mail import Origins
+from runtime.simulation.mail import Mail
 from runtime.simulation.surroundings import surroundings
 from runtime.simulation.trace import Trace
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from runtime.simulation.mail import RecordedQueue
+    from runtime.ref import ActorRef
+    from runtime.simulation.world import Fault
 
 T = TypeVar("T")
-F = TypeVar("F", bound=Fault)
 
 Scenario: TypeAlias = "Callable[[Simulation], Awaitable[T]] | Callable[[], Awaitable[T]]"
 """An async function to be run in virtual time. One that takes a parameter gets the simulation."""
@@ -100,11 +100,10 @@ class Simulation:
         self.dice = random.Random(f"{seed}/order") if order == "seeded" else None
         self.trace = Trace(self.now)
         self.problems: list[str] = []
-        self.injection = Injection(self, seed, keep)
-        self.witness = Witness(self)
-        self.engines: list[SimulatedEngine] = []
-        self.queues: list[RecordedQueue] = []
-        self.origins = Origins()
+        self.mail = Mail(self)
+        self.injection = Injection(self, self.mail, seed, keep)
+        self.witness = Witness(self, self.mail)
+        self.systems: list[SimulatedEngine] = []
         self.loop: SimulatedLoop
         """Made when the run begins."""
         self.main: asyncio.Task[Any] | None = None
@@ -137,9 +136,49 @@ class Simulation:
         """Every fault of the run, the left out ones included, in the order of their injection."""
         return tuple(self.injection.plan)
 
-    def active(self, kind: type[F]) -> list[F]:
+    def active(self, kind: type[T]) -> list[T]:
         """Return the faults of a kind that last now: for whoever simulates what they concern."""
         return self.injection.active(kind)
+
+    # What faults and checks use as well, see `World`.
+
+    def actors(self, pattern: str) -> list[ActorRef[Any]]:
+        """Return the living actors whose path matches."""
+        found: list[ActorRef[Any]] = []
+        roots = [system.root for system in self.systems]
+        below = [root for root in roots if root is not None and root.exit is None]
+        while below:
+            children: list[ActorRef[Any]] = list(below.pop(0).children.values())
+            cells: list[Any] = [ref.recipient.home for ref in children]
+            found.extend(
+                ref
+                for ref, cell in zip(children, cells, strict=True)
+                if fnmatchcase(cell.path, pattern) and cell.is_alive
+            )
+            below.extend(cells)
+        return found
+
+    def tasks(self, pattern: str = "*") -> list[asyncio.Task[Any]]:
+        """Return the unfinished tasks whose name matches, that of the scenario left out."""
+        return [
+            task for task in unfinished(self.loop) if task is not self.main and fnmatchcase(task.get_name(), pattern)
+        ]
+
+    def roll(self) -> float:
+        """Return a number from [0, 1) for what faults leave to chance."""
+        return self.injection.roll()
+
+    def call_at(self, when: float, callback: Callable[[], None]) -> None:
+        """Call something at a certain time, unless the scenario has ended by then."""
+        self.injection.call_at(when, callback)
+
+    def schedule(self, fault: Fault) -> None:
+        """Apply a fault at its time, as a part of another."""
+        self.injection.schedule(fault)
+
+    def hold(self, ref: ActorRef[Any], until: float) -> None:
+        """Let an actor have no turn before a certain time."""
+        self.injection.hold(ref, until)
 
     def refused(self, error: NotSimulated) -> None:
         """Let the run fail, because of a call that does not exist in it."""

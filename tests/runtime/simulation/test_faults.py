@@ -38,6 +38,7 @@ from runtime.simulation import (
     Simulation,
     SlowSystem,
     TimedFault,
+    World,
     random_faults,
 )
 
@@ -428,7 +429,7 @@ def test_faults_find_pools_and_their_workers() -> None:
         async with ActorSystem("house", log=False) as system:
             ref = pool(system, lambda: Sync([]), size=2, name="pool")
             await asyncio.sleep(1)
-            assert [cell.path for cell in simulation.injection.actors("house/*")] == [
+            assert [found.path for found in simulation.actors("house/*")] == [
                 "house/pool",
                 "house/pool/worker-1",
                 "house/pool/worker-2",
@@ -536,3 +537,38 @@ def test_a_fault_that_finds_nobody_says_so_in_the_trace(fault: Fault) -> None:
     (line,) = [one for one in Simulation(faults=[fault]).run(scenario).trace.tail(100) if "found nobody" in one]
     assert type(fault).__name__ in line
     assert "hous/*" in line or "no such task" in line
+
+
+class Shutdown(TimedFault, frozen=True, kw_only=True):
+    """A fault of a program's own: it stops actors, cancels tasks, and says what it found."""
+
+    actors: str
+
+    def apply(self, world: World) -> None:
+        stopped, tasks = world.actors(self.actors), world.tasks("job-*")
+        for ref in stopped:
+            ref.stop()
+        for task in tasks:
+            task.cancel()
+        world.note(f"stopped {len(stopped)} actors and {len(tasks)} tasks at {world.now():g}")
+
+    def revert(self, world: World) -> None:
+        world.note(f"over at {world.now():g}")
+
+
+def test_a_fault_of_a_programs_own_acts_on_the_actors_and_tasks_of_the_run():
+    async def scenario(simulation: Simulation) -> list[bool]:
+        simulation.inject(Shutdown(at=2.0, lasts=3.0, actors="house/t*"))
+        async with ActorSystem("house", log=False) as system:
+            refs = [system.spawn(lambda: Sync([]), name=name) for name in ("one", "two", "three")]
+            job = asyncio.create_task(asyncio.sleep(60), name="job-1")
+            await asyncio.sleep(10)
+            living = [ref in simulation.actors("house/*") for ref in refs]
+            assert job.cancelled()
+            assert simulation.tasks("job-*") == []
+            return living
+
+    run = Simulation().run(scenario)
+    assert run.result == [True, False, False]
+    notes = [line for line in run.trace.tail(100) if "note:" in line]
+    assert [line.split("note: ")[1] for line in notes] == ["stopped 2 actors and 1 tasks at 2", "over at 5"]
