@@ -40,7 +40,7 @@ CAPS = (BATCH, RUN)
 """The accounts whose end is that of the whole run; the second has the budget of the market."""
 
 
-class Run:
+class BatchRun:
     """One run: what was asked, what has ended, and whether there is money left."""
 
     def __init__(self, plan: Plan, results: OutputFile, tally: RunTally, interrupts: Interrupts) -> None:
@@ -163,7 +163,7 @@ async def _make_run(plan: Plan, results: OutputFile, progress: ProgressDisplay) 
     prices = {listing.provider.name: listing.provider.price for listing in plan.market.providers}
     tally = RunTally(requests=len(plan.requests), prices=prices, started=loop.time())
     interrupts = Interrupts()
-    run = Run(plan, results, tally, interrupts)
+    run = BatchRun(plan, results, tally, interrupts)
     ending: Literal["finished", "interrupted", "failed"] = "finished"
     code = 1
     with ExitStack() as stack:
@@ -192,7 +192,7 @@ async def _make_run(plan: Plan, results: OutputFile, progress: ProgressDisplay) 
     return code, tally.report(now=loop.time(), ending=ending, budget_exhausted=exhausted)
 
 
-async def _serve(run: Run, progress: ProgressDisplay) -> None:
+async def _serve(run: BatchRun, progress: ProgressDisplay) -> None:
     """Serve all requests, or those that end before the run is stopped; leave nothing running."""
     options, tally = run.plan.options, run.tally
     started = tally.started

@@ -1,4 +1,4 @@
-"""What happens to one call, decided from the faults that last and the dice. Pure: no clock, no waits, no books."""
+"""What happens to one call, decided from the faults that last and the draws. Pure: no clock, no waits, no books."""
 
 from __future__ import annotations
 
@@ -83,10 +83,10 @@ Fate: TypeAlias = Breaks | Unreachable | Hangs | Refuses | Works
 WORKS = Works()
 
 
-def fate_of_call(faults: Sequence[ProviderFault], *, now: float, dice: Draws) -> Fate:
+def fate_of_call(faults: Sequence[ProviderFault], *, now: float, draws: Draws) -> Fate:
     """Return what happens to a call at `now`; what strikes it first on its way decides.
 
-    >>> fate_of_call([Hanging(provider="a"), Outage(provider="a")], now=0.0, dice=Draws(0.5, 0.5, 0.5, 0.5))
+    >>> fate_of_call([Hanging(provider="a"), Outage(provider="a")], now=0.0, draws=Draws(0.5, 0.5, 0.5, 0.5))
     Unreachable()
     """
     if not faults:
@@ -98,21 +98,21 @@ def fate_of_call(faults: Sequence[ProviderFault], *, now: float, dice: Draws) ->
         return Refuses(429, "Too many requests.", storms[-1].retry_after)
     if unpaid := of_kind(faults, OutOfQuota):
         return Refuses(*UNPAID[unpaid[-1].dialect])
-    if any(dice.refused < fault.rate for fault in of_kind(faults, BrownOut)):
+    if any(draws.refused < fault.rate for fault in of_kind(faults, BrownOut)):
         return Refuses(HTTPStatus.SERVICE_UNAVAILABLE)
     return Works(
         extra=sum(fault.latency for fault in of_kind(faults, SlowLoris)),
-        wrong=next((fault for fault in of_kind(faults, WrongAnswers) if dice.wrong < fault.rate), None),
-        is_lost=any(dice.lost < fault.rate for fault in of_kind(faults, LostReplies)),
+        wrong=next((fault for fault in of_kind(faults, WrongAnswers) if draws.wrong < fault.rate), None),
+        is_lost=any(draws.lost < fault.rate for fault in of_kind(faults, LostReplies)),
     )
 
 
-def fate_of_check(faults: Sequence[ProviderFault], *, now: float, dice: Draws) -> Fate:
+def fate_of_check(faults: Sequence[ProviderFault], *, now: float, draws: Draws) -> Fate:
     """Return what happens to a health check at `now`: it is neither metered nor charged, and knows no right answer."""
     before = fate_on_the_way(faults, now=now)
     if before is not None:
         return before
-    if any(dice.refused < fault.rate for fault in of_kind(faults, BrownOut)):
+    if any(draws.refused < fault.rate for fault in of_kind(faults, BrownOut)):
         return Refuses(HTTPStatus.SERVICE_UNAVAILABLE)
     return Works(extra=sum(fault.latency for fault in of_kind(faults, SlowLoris)))
 

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from runtime.simulation import Simulation
 
 
-class Work(msgspec.Struct, frozen=True):
+class SimulatedWork(msgspec.Struct, frozen=True):
     """One piece of work that was accepted: when it is or will be done, what comes of it, and at what cost."""
 
     done_at: float
@@ -108,11 +108,11 @@ class SimulatedProvider:
         """The calls that were given up by their clients while it worked on them."""
         self.open_transports = 0
         self._listed: dict[str, Any] = {}
-        self._dice = random.Random(f"{simulation.seed}/{name}")
+        self._rng = random.Random(f"{simulation.seed}/{name}")
         self._bucket = None if rate_limit is None else TokenBucket(rate=rate_limit, burst=burst)
         self._free_at = None if capacity is None else [0.0] * capacity
-        self._by_key: dict[str, Work] = {}
-        self._accepted: dict[str, Work] = {}
+        self._by_key: dict[str, SimulatedWork] = {}
+        self._accepted: dict[str, SimulatedWork] = {}
         self._transport = (
             (AnsweringTransport if looks_up else SimulatedTransport)
             if not cancels
@@ -169,16 +169,16 @@ class SimulatedProvider:
 
     def roll(self) -> Draws:
         """Draw all that one call leaves to chance."""
-        return Draws(*(self._dice.random() for _ in Draws._fields))
+        return Draws(*(self._rng.random() for _ in Draws._fields))
 
     def faults(self) -> list[ProviderFault]:
         """Return the faults that strike it now."""
         return [fault for fault in self.simulation.active(ProviderFault) if fault.concerns(self.name)]
 
-    def fate_of(self, call: ProviderCall, dice: Draws) -> Fate:
+    def fate_of(self, call: ProviderCall, draws: Draws) -> Fate:
         """Decide on one call: by the faults, and then by its own limits."""
         now = self.simulation.now()
-        fate = fate_of_call(self.faults(), now=now, dice=dice)
+        fate = fate_of_call(self.faults(), now=now, draws=draws)
         if not isinstance(fate, Works):
             return fate
         if self._bucket is not None:
@@ -191,10 +191,10 @@ class SimulatedProvider:
             return Refuses(409, "A call with this key is still at work.")
         return fate
 
-    def accept(self, call: ProviderCall, fate: Works, dice: Draws) -> Work:
+    def accept(self, call: ProviderCall, fate: Works, draws: Draws) -> SimulatedWork:
         """Take on the work of a call, and charge for it; a key that is known costs nothing again."""
         now = self.simulation.now()
-        takes = self.latency[0] + dice.latency * (self.latency[1] - self.latency[0]) + fate.extra
+        takes = self.latency[0] + draws.latency * (self.latency[1] - self.latency[0]) + fate.extra
         known = self._by_key.get(call.idempotency_key)
         if known is not None:
             return msgspec.structs.replace(known, done_at=now + takes)
@@ -203,7 +203,7 @@ class SimulatedProvider:
         else:
             done_at = max(now, self._free_at[0]) + takes
             heapq.heapreplace(self._free_at, done_at)
-        work = Work(done_at, fate.output(self.answer(call)), self.price)
+        work = SimulatedWork(done_at, fate.output(self.answer(call)), self.price)
         if work.cost:
             self.charged.setdefault(call.idempotency_key, []).append(work.cost)
         if self.idempotent == "key":
@@ -269,8 +269,8 @@ class SimulatedTransport:
         """Return if the provider is well."""
         self._refuse_if_closed()
         provider = self.provider
-        dice = provider.roll()
-        fate = fate_of_check(provider.faults(), now=provider.simulation.now(), dice=dice)
+        draws = provider.roll()
+        fate = fate_of_check(provider.faults(), now=provider.simulation.now(), draws=draws)
         try:
             async with asyncio.timeout(timeout):
                 if not isinstance(fate, Works):
@@ -291,13 +291,13 @@ class SimulatedTransport:
 
     async def _exchange(self, call: ProviderCall) -> ProviderReply:
         provider = self.provider
-        dice = provider.roll()
-        fate = provider.fate_of(call, dice)
+        draws = provider.roll()
+        fate = provider.fate_of(call, draws)
         if not isinstance(fate, Breaks | Unreachable):
             provider.called_at.append(provider.simulation.now())
         if not isinstance(fate, Works):
             await self._fail(fate, paid=self.paid)
-        work = provider.accept(call, fate, dice)
+        work = provider.accept(call, fate, draws)
         try:
             await asyncio.sleep(work.done_at - provider.simulation.now())
         except asyncio.CancelledError:

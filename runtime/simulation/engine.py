@@ -39,7 +39,7 @@ class SimulatedRun(World, Protocol):
     """What an engine needs of the run it is a part of, beyond what faults see."""
 
     seed: int
-    dice: random.Random | None
+    rng: random.Random | None
     mail: Mail
     injection: Injection
     witness: Witness
@@ -85,7 +85,7 @@ class RecordedDeadlines(DeadlineWatch):
 class SimulatedEngine(Engine):
     """One system of a run."""
 
-    __slots__ = ("_dice", "_numbers", "_watched_deadlines", "run")
+    __slots__ = ("_numbers", "_rng", "_watched_deadlines", "run")
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class SimulatedEngine(Engine):
         self.deadlines = self._watched_deadlines = RecordedDeadlines(loop, run.mail.lost)
         if seed is None:
             self.random = random.Random(f"{run.seed}/{name}/{len(run.systems)}")
-        self._dice = run.dice
+        self._rng = run.rng
         self._numbers: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
         self.context.run(system_at_work.set, self)
         run.systems.append(self)
@@ -120,13 +120,13 @@ class SimulatedEngine(Engine):
 
     def may_answer_now(self) -> bool:
         """Let some requests take the way through the mailbox although they need not; all, while faults strike mail."""
-        if not self.run.injection.has_shortcuts or (self._dice is not None and self._dice.random() >= SHORTCUTS):
+        if not self.run.injection.has_shortcuts or (self._rng is not None and self._rng.random() >= SHORTCUTS):
             return False
         return super().may_answer_now()
 
     def pump(self) -> None:
         """Let some requests wait for the next turn."""
-        if self._dice is None or self._dice.random() < SHORTCUTS:
+        if self._rng is None or self._rng.random() < SHORTCUTS:
             super().pump()
 
     def create_task(self, coroutine: Coroutine[Any, Any, None], *, name: str) -> asyncio.Task[None]:
@@ -146,15 +146,15 @@ class SimulatedEngine(Engine):
         return self._numbers.setdefault(runnable.ref, len(self._numbers) + 0.25)
 
     def _drain(self, budget: int) -> None:
-        ready, dice, origins = self._ready, self._dice, self.run.mail.origins
+        ready, rng, origins = self._ready, self._rng, self.run.mail.origins
         outer = origins.running
         self.draining = True
         try:
             while ready and budget > 0:
                 limit = min(budget, MESSAGES_PER_ACTIVATION)
-                if dice is not None:
-                    ready.rotate(-dice.randrange(len(ready)))
-                    limit = min(limit, dice.choice((1, 2, MESSAGES_PER_ACTIVATION)))
+                if rng is not None:
+                    ready.rotate(-rng.randrange(len(ready)))
+                    limit = min(limit, rng.choice((1, 2, MESSAGES_PER_ACTIVATION)))
                 runnable = ready.popleft()
                 if self.run.injection.is_held(runnable, self):
                     continue

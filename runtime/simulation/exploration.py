@@ -95,16 +95,16 @@ def explore(
         if type(seed) is not int or not 0 <= seed < NONE_FAILED:
             raise ValueError(f"seeds must be whole numbers from 0 to {NONE_FAILED - 1}, got {seed!r}")
     if processes == 1 or len(ordered) < 2 * processes or not can_fork():
-        parts = [look(search, ordered, never)]
+        results = [look(search, ordered, never)]
     else:
-        parts = look_in_processes(search, ordered, processes)
-    failed = min(part.failed for part in parts)
+        results = look_in_processes(search, ordered, processes)
+    failed = min(result.failed for result in results)
     if failed != NONE_FAILED:
         raise explained(search, failed, command)
     return Exploration(
-        runs=sum(part.runs for part in parts),
-        steps=sum(part.steps for part in parts),
-        seconds=sum(part.seconds for part in parts),
+        runs=sum(result.runs for result in results),
+        steps=sum(result.steps for result in results),
+        seconds=sum(result.seconds for result in results),
     )
 
 

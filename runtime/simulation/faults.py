@@ -31,8 +31,8 @@ class InjectedCrash(Exception):
 
 
 def matched_none(fault: Fault, pattern: str, world: World) -> None:
-    """Take down that a fault found nobody, as it does where its pattern is misspelt."""
-    world.trace.add("fault: found nobody", pattern, type(fault).__name__)
+    """Take down that a fault matches nothing, as it does where its pattern is misspelt."""
+    world.trace.add("fault: matches nothing", pattern, type(fault).__name__)
 
 
 def pick(found: Sequence[T], world: World) -> T:
@@ -44,7 +44,7 @@ def pick(found: Sequence[T], world: World) -> T:
 
 
 class Crash(Fault, frozen=True, kw_only=True):
-    """An actor crashes, `times` times, `every` so many seconds. Where several match, the dice choose.
+    """An actor crashes, `times` times, `every` so many seconds. If several match, one is drawn by chance.
 
     `actor` is a path, such as `bank/alice`, or a pattern, such as `bank/*`.
     """
@@ -178,7 +178,7 @@ class SlowSystem(TimedFault, frozen=True, kw_only=True):
 
 
 class CancelTask(Fault, frozen=True, kw_only=True):
-    """One of the tasks whose names match `task` (a pattern) is cancelled, as the dice choose; never the scenario."""
+    """One of the tasks whose names match `task` (a pattern) is cancelled, drawn by chance; never the scenario."""
 
     task: str = "*"
 

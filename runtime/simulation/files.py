@@ -26,10 +26,10 @@ class WriteCut(Fault, frozen=True, kw_only=True):
 
 
 class FragileFile:
-    """Hands what is written on to `file`, until a `WriteCut` of its name strikes.
+    """A file that passes on what is written to `file`, until a `WriteCut` of its name is applied.
 
-    Then the beginning of what is being written arrives, as much as the dice say, and OSError is raised, then and for
-    ever. What reads the file afterwards finds what a program finds that starts again after a power cut.
+    The write after that stops in the middle: a beginning of the data arrives, of a length drawn by chance. It raises
+    OSError, and so does every later write. A reader of the file then finds what it would find after a power cut.
     """
 
     def __init__(self, world: World, name: str, file: Writable) -> None:

@@ -40,8 +40,8 @@ TIDY_AT = 100
 class VirtualTimeLoop(ClosedLoop):
     """Runs hours of waiting in no time. Its time starts at 0 seconds; sockets, threads and processes are refused.
 
-    With `dice`, the tasks that are ready at the same time go in an order that the dice decide; plain callbacks, and
-    without dice the tasks too, go in the order in which they became ready, as in any asyncio loop.
+    With `rng`, the tasks that are ready at the same time go in an order drawn from it; plain callbacks, and
+    without `rng` the tasks too, go in the order in which they became ready, as in any asyncio loop.
     """
 
     # Of BaseEventLoop, which does not declare them.
@@ -50,9 +50,9 @@ class VirtualTimeLoop(ClosedLoop):
     _closed: bool
     _stopping: bool
 
-    def __init__(self, dice: random.Random | None = None) -> None:
+    def __init__(self, rng: random.Random | None = None) -> None:
         super().__init__()
-        self.dice = dice
+        self.rng = rng
         self.now = 0.0
         self.steps = 0
         self.step_cost = 0.0
@@ -149,8 +149,8 @@ class VirtualTimeLoop(ClosedLoop):
             return
         batch = list(ready)
         ready.clear()
-        if len(batch) > 1 and self.dice is not None:
-            self._shuffle_steps(batch, self.dice)
+        if len(batch) > 1 and self.rng is not None:
+            self._shuffle_steps(batch, self.rng)
         if self.unbegun:
             self.unbegun.clear()  # Whatever was born has a place in this batch.
         done = 0
@@ -232,12 +232,12 @@ class VirtualTimeLoop(ClosedLoop):
             self._ready.append(handle)
         self._pushed_back.clear()
 
-    def _shuffle_steps(self, batch: list[Any], dice: random.Random) -> None:
+    def _shuffle_steps(self, batch: list[Any], rng: random.Random) -> None:
         """Permute the steps of tasks among their places; plain callbacks stay where they are."""
         places = [place for place, handle in enumerate(batch) if handle.task is not None]
         if len(places) > 1:
             steps = [batch[place] for place in places]
-            dice.shuffle(steps)
+            rng.shuffle(steps)
             for place, handle in zip(places, steps, strict=True):
                 batch[place] = handle
             if self.unbegun:

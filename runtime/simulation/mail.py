@@ -63,7 +63,7 @@ class Origins:
 class MailFault(TimedFault, frozen=True, kw_only=True):
     """Something is wrong with the mail of `actor` (a path or a pattern).
 
-    `message` limits it to messages of types so named (a pattern), `rate` to so large a part of them, drawn by dice.
+    `message` limits it to messages of types so named (a pattern), `rate` to so large a part of them, drawn by chance.
     """
 
     actor: str

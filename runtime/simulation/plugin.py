@@ -45,7 +45,7 @@ OPTIONS = (
 )
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
+class MarkOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What a mark says of its test: how many seeds or which, and how `explore` is to run them."""
 
     seeds: int | Sequence[int] = 100
@@ -87,18 +87,18 @@ def is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def read_mark(positional: Sequence[Any], keywords: dict[str, Any]) -> Settings:
+def read_mark(positional: Sequence[Any], keywords: dict[str, Any]) -> MarkOptions:
     """Return what a mark says; raises `ValueError` that says what it cannot say.
 
     >>> list(read_mark([], {"seeds": 3}).all_seeds)
     [0, 1, 2]
     """
-    known = Settings.__struct_fields__
+    known = MarkOptions.__struct_fields__
     wrong = [str(name) for name in keywords if name not in known]
     if positional or wrong:
         got = repr(positional[0]) if positional else wrong[0]
         raise ValueError(f"it takes the keywords {', '.join(known)}, got {got}; write @pytest.mark.{MARK}(seeds=1000)")
-    return Settings(**keywords)
+    return MarkOptions(**keywords)
 
 
 # What pytest calls.
@@ -254,10 +254,10 @@ class SimulatedTest(pytest.Function):
                 )
         return None
 
-    def settings(self) -> Settings:
+    def settings(self) -> MarkOptions:
         """Return what the mark and the command line say."""
         mark = self.get_closest_marker(MARK)
-        settings = read_mark(mark.args, dict(mark.kwargs)) if mark is not None else Settings()
+        settings = read_mark(mark.args, dict(mark.kwargs)) if mark is not None else MarkOptions()
         seeds: int | None = self.config.getoption("seeds")
         return settings if seeds is None else msgspec.structs.replace(settings, seeds=seeds)
 
@@ -281,7 +281,7 @@ class SimulatedTest(pytest.Function):
             # Where it was raised tells nothing; its cause has the traceback that matters.
             raise failed.with_traceback(None)  # noqa: B904 - it has its cause.
 
-    def run_alone(self, seed: int, settings: Settings) -> None:
+    def run_alone(self, seed: int, settings: MarkOptions) -> None:
         """Run one seed here, so that its error is the test's own, and a debugger can stop in it."""
         __tracebackhide__ = True
         keep: str | None = self.config.getoption("keep")

@@ -51,7 +51,7 @@ class Search(msgspec.Struct, frozen=True):
         return SeedRun(simulation, None)
 
 
-class Part(msgspec.Struct):
+class SearchResult(msgspec.Struct):
     """What one process found."""
 
     runs: int = 0
@@ -65,20 +65,20 @@ def never(_seed: int) -> bool:
     return False
 
 
-def look(search: Search, seeds: Iterable[int], is_too_late: Callable[[int], bool]) -> Part:
+def look(search: Search, seeds: Iterable[int], is_too_late: Callable[[int], bool]) -> SearchResult:
     """Run seeds in their order until one fails, or somebody has found a smaller one."""
-    part = Part()
+    result = SearchResult()
     for seed in seeds:
         if is_too_late(seed):
             break
         attempt = search.attempt(seed)
-        part.runs += 1
-        part.steps += attempt.simulation.loop.steps
-        part.seconds += attempt.simulation.now()
+        result.runs += 1
+        result.steps += attempt.simulation.loop.steps
+        result.seconds += attempt.simulation.now()
         if attempt.error is not None:
-            part.failed = seed
+            result.failed = seed
             break
-    return part
+    return result
 
 
 def can_fork() -> bool:
@@ -93,7 +93,7 @@ def can_fork() -> bool:
     return threads == 1 and "fork" in multiprocessing.get_all_start_methods()
 
 
-def look_in_processes(search: Search, seeds: Sequence[int], processes: int) -> list[Part]:
+def look_in_processes(search: Search, seeds: Sequence[int], processes: int) -> list[SearchResult]:
     """Deal the seeds out to processes, which tell each other of the smallest that fails."""
     fork = multiprocessing.get_context("fork")
     # Each has a place of its own, so that nobody waits for a lock of one who was killed.
@@ -108,9 +108,9 @@ def look_in_processes(search: Search, seeds: Sequence[int], processes: int) -> l
             at_work[number] = seed
             return seed > min(failed) or os.getppid() != parent
 
-        part = look(search, islice(seeds, number, None, processes), is_too_late)
-        failed[number] = part.failed
-        report.send_bytes(msgspec.msgpack.encode(part))
+        result = look(search, islice(seeds, number, None, processes), is_too_late)
+        failed[number] = result.failed
+        report.send_bytes(msgspec.msgpack.encode(result))
         # Without the exit handlers, which are the parent's.
         os._exit(0)
 
@@ -136,10 +136,10 @@ def look_in_processes(search: Search, seeds: Sequence[int], processes: int) -> l
             worker.join()
 
 
-def received(number: int, worker: Any, connection: Connection, at_work: Sequence[int]) -> Part:
+def received(number: int, worker: Any, connection: Connection, at_work: Sequence[int]) -> SearchResult:
     """Return what a process found, once it is done."""
     with suppress(EOFError):
-        return msgspec.msgpack.decode(connection.recv_bytes(), type=Part)
+        return msgspec.msgpack.decode(connection.recv_bytes(), type=SearchResult)
     worker.join()
     raise SimulationError(
         f"the process that ran seed {at_work[number]} ended without a word, with exit code {worker.exitcode}"

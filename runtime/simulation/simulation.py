@@ -59,8 +59,8 @@ class Run(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
 class SimulatedLoop(VirtualTimeLoop):
     """The loop of one simulation."""
 
-    def __init__(self, simulation: Simulation, dice: random.Random | None) -> None:
-        super().__init__(dice)
+    def __init__(self, simulation: Simulation, rng: random.Random | None) -> None:
+        super().__init__(rng)
         self.actor_engine = partial(SimulatedEngine, simulation)
         self._trace = simulation.trace
         self.took_a_step = simulation.trace.step
@@ -97,7 +97,7 @@ class Simulation:
         self.seed = seed
         self.random = random.Random(f"{seed}/scenario")
         """For the scenario's own choices: what it draws from here, the seed decides."""
-        self.dice = random.Random(f"{seed}/order") if order == "seeded" else None
+        self.rng = random.Random(f"{seed}/order") if order == "seeded" else None
         self.trace = Trace(self.now)
         self.problems: list[str] = []
         self.mail = Mail(self)
@@ -202,7 +202,7 @@ class Simulation:
                 "this simulation has run; make another one, with the same seed if it is to be repeated"
             )
         refuse_nested()
-        self.loop = SimulatedLoop(self, self.dice)
+        self.loop = SimulatedLoop(self, self.rng)
         self._has_begun = True
         self.loop.max_steps = self._max_steps
         self.loop.set_exception_handler(self._unhandled)

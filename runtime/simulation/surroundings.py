@@ -74,7 +74,7 @@ def surroundings(
         random.seed(entropy.getrandbits(64))
         for owner, name, call, instead in CLOSED:
             put(stack, owner, name, closed(owner, name, call, instead, me, report))
-        for owner, name, replacement in (*clocks(now, me), *dice(entropy, me), *hashes()):
+        for owner, name, replacement in (*clocks(now, me), *randomness(entropy, me), *hashes()):
             put(stack, owner, name, replacement)
         stack.enter_context(log_lines(lambda: EPOCH + now(), silent=not logs))
         yield
@@ -158,7 +158,7 @@ def clocks(now: Callable[[], float], me: int) -> list[tuple[Any, str, Callable[.
     ]
 
 
-def dice(entropy: random.Random, me: int) -> list[tuple[Any, str, Any]]:
+def randomness(entropy: random.Random, me: int) -> list[tuple[Any, str, Any]]:
     """Return what stands in for the randomness of the machine."""
     real_urandom, real_seed = os.urandom, random.Random.seed
 

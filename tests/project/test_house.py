@@ -130,6 +130,17 @@ def test_every_module_opens_with_its_idea(package: str) -> None:
     assert silent == []
 
 
+def test_a_class_name_means_one_thing_in_the_whole_project() -> None:
+    places: dict[str, list[str]] = {}
+    for path in python_files(*PACKAGES):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    assert places
+
+    assert {name: paths for name, paths in places.items() if len(paths) > 1} == {}
+
+
 def test_loguru_is_imported_in_one_file_at_most() -> None:
     importing = [
         str(path.relative_to(ROOT))

@@ -21,7 +21,7 @@ SERVICES: dict[str, Callable[[str], Any]] = {
 }
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
+class DemoSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How a demo provider behaves; durations in seconds."""
 
     name: str = "demo"
@@ -74,7 +74,7 @@ class TextInput(msgspec.Struct, frozen=True):
     text: str
 
 
-class Work(msgspec.Struct, frozen=True):
+class DemoCall(msgspec.Struct, frozen=True):
     """The body of a call."""
 
     service: str
@@ -101,7 +101,7 @@ def refusal(status: int, message: str, *, delay: float = 0.0, retry_after: int |
     return Reply(status=status, body=body, delay=delay, retry_after=retry_after)
 
 
-class Seen:
+class RecentNames:
     """The last `max_size` names, to tell a new one from one that comes again."""
 
     def __init__(self, max_size: int) -> None:
@@ -118,22 +118,22 @@ class Seen:
         return True
 
 
-class Desk:
+class DemoProvider:
     """The provider's memory and its decisions. Holds no socket and no clock; one lock guards the whole."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: DemoSettings) -> None:
         self.settings = settings
         self.stats = Stats()
         self._lock = threading.Lock()
         self._random = random.Random(settings.seed)
         self._first_request: float | None = None
         self._next_slot = -math.inf
-        self._answers: OrderedDict[str, tuple[Work, Reply]] = OrderedDict()
+        self._answers: OrderedDict[str, tuple[DemoCall, Reply]] = OrderedDict()
         # They outlast the answers, so that a payment made twice shows after its answer is forgotten.
-        self._keys = Seen(100 * settings.max_remembered)
-        self._charged = Seen(100 * settings.max_remembered)
+        self._keys = RecentNames(100 * settings.max_remembered)
+        self._charged = RecentNames(100 * settings.max_remembered)
 
-    def answer(self, work: Work, *, key: str, request_id: str, now: float) -> Reply:
+    def answer(self, work: DemoCall, *, key: str, request_id: str, now: float) -> Reply:
         """Decide what this call gets: throttled, browned out, remembered, failed, or served and charged."""
         with self._lock:
             self.stats.calls += 1
@@ -190,7 +190,7 @@ class Desk:
         self._next_slot = slot + 1 / rate
         return 0.0
 
-    def _replay(self, work: Work, key: str) -> Reply:
+    def _replay(self, work: DemoCall, key: str) -> Reply:
         remembered, reply = self._answers[key]
         if remembered != work:
             self.stats.refused += 1
@@ -198,7 +198,7 @@ class Desk:
         self.stats.replayed += 1
         return reply
 
-    def _serve(self, work: Work, *, key: str, request_id: str, delay: float) -> Reply:
+    def _serve(self, work: DemoCall, *, key: str, request_id: str, delay: float) -> Reply:
         reply = Reply(
             status=200,
             body={"output": SERVICES[work.service](work.text), "cost": self.settings.price},

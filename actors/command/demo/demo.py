@@ -12,8 +12,8 @@ from rich import box
 from rich.table import Table
 
 from actors.command.bad_input import BadInput
-from actors.command.demo.market import RUN, cast_of, market_file
-from actors.command.demo.processes import Running, running
+from actors.command.demo.market import RUN, demo_listings, market_file
+from actors.command.demo.processes import DemoProcess, run_providers
 from actors.command.demo.tasks import Task, make_tasks
 from actors.command.plan import Options, Plan
 from actors.command.progress import write_error
@@ -36,7 +36,7 @@ MIN_SUCCESS_RATIO = 0.99
 FILES = ("market.toml", "requests.jsonl", "results.jsonl", "report.json")
 
 
-class Books(msgspec.Struct, frozen=True, kw_only=True):
+class ProviderBooks(msgspec.Struct, frozen=True, kw_only=True):
     """What one provider counted, beside what the run booked for it in micro-units."""
 
     name: str
@@ -52,12 +52,12 @@ def demo(console: Console, *, requests: int = 300, seed: int = 1, keep: str | No
     if not FEWEST <= requests <= MOST:
         raise BadInput(f"--requests: expected a number from {FEWEST} to {MOST}, got {requests}")
     tasks = make_tasks(requests, seed=seed)
-    parts = cast_of(requests, seed=seed)
-    with _folder(keep) as folder, running([part.settings for part in parts]) as providers:
-        _write_inputs(folder, market_file(parts, [provider.url for provider in providers]), tasks)
+    listings = demo_listings(requests, seed=seed)
+    with _folder(keep) as folder, run_providers([listing.settings for listing in listings]) as providers:
+        _write_inputs(folder, market_file(listings, [provider.url for provider in providers]), tasks)
         console.print("Three providers are running on this machine:")
-        for part, provider in zip(parts, providers, strict=True):
-            console.print(f"  {part.settings.name} ({provider.url}) {part.is_known_for}", highlight=False)
+        for listing, provider in zip(listings, providers, strict=True):
+            console.print(f"  {listing.settings.name} ({provider.url}) {listing.description}", highlight=False)
         console.print(f"{requests} requests go to them in about {RUN:g} s:\n", highlight=False)
         code, report = _run(folder, console, requests=requests, seed=seed)
         books = _books(providers, report)
@@ -111,12 +111,14 @@ def _write_inputs(folder: Path, market: str, tasks: Sequence[Task]) -> None:
         raise BadInput(f"--keep: {error.filename} cannot be written: {error.strerror}") from error
 
 
-def _books(providers: Sequence[Running], report: Report) -> list[Books]:
+def _books(providers: Sequence[DemoProcess], report: Report) -> list[ProviderBooks]:
     booked = {one.name: to_micros(one.spent) for one in report.providers}
-    return [Books(name=one.settings.name, stats=one.stats(), booked=booked[one.settings.name]) for one in providers]
+    return [
+        ProviderBooks(name=one.settings.name, stats=one.stats(), booked=booked[one.settings.name]) for one in providers
+    ]
 
 
-def books_table(books: Sequence[Books]) -> Table:
+def books_table(books: Sequence[ProviderBooks]) -> Table:
     """Return what the providers say of the run, beside our own books."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="What the providers counted", title_justify="left")
     table.add_column("provider")
@@ -131,7 +133,7 @@ def books_table(books: Sequence[Books]) -> Table:
 
 
 def shortcomings(
-    tasks: Sequence[Task], results: Sequence[ResultLine], report: Report, books: Sequence[Books]
+    tasks: Sequence[Task], results: Sequence[ResultLine], report: Report, books: Sequence[ProviderBooks]
 ) -> list[str]:
     """Return what is wrong with a run, or was to be seen and was not; nothing for a good one."""
     expected = {task.id: task.expected for task in tasks}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from actors.command.demo.backend import SERVICES, Settings
+from actors.command.demo.backend import SERVICES, DemoSettings
 from actors.command.demo.processes import arguments
 
 if TYPE_CHECKING:
@@ -34,16 +34,16 @@ max_open_for = 2.0
 """
 
 
-class Part(msgspec.Struct, frozen=True, kw_only=True):
+class DemoListing(msgspec.Struct, frozen=True, kw_only=True):
     """A provider of the demo: how it behaves, and what the market says of it."""
 
-    settings: Settings
+    settings: DemoSettings
     reputation: int
     response_time: float
-    is_known_for: str
+    description: str
 
 
-def cast_of(requests: int, *, seed: int) -> list[Part]:
+def demo_listings(requests: int, *, seed: int) -> list[DemoListing]:
     """Return the providers for a run of so many requests.
 
     The cheapest is the first choice and the least reliable; while it browns out, its load is more than the second
@@ -51,8 +51,8 @@ def cast_of(requests: int, *, seed: int) -> list[Part]:
     """
     rate = requests / RUN
     return [
-        Part(
-            settings=Settings(
+        DemoListing(
+            settings=DemoSettings(
                 name="alder",
                 price="0.001",
                 failure_rate=0.3,
@@ -65,10 +65,10 @@ def cast_of(requests: int, *, seed: int) -> list[Part]:
             ),
             reputation=80,
             response_time=0.05,
-            is_known_for=f"fails 30 % of its calls, and browns out after {BROWNOUT[0]:g} s for {BROWNOUT[1]:g} s",
+            description=f"fails 30 % of its calls, and browns out after {BROWNOUT[0]:g} s for {BROWNOUT[1]:g} s",
         ),
-        Part(
-            settings=Settings(
+        DemoListing(
+            settings=DemoSettings(
                 name="birch",
                 price="0.002",
                 failure_rate=0.1,
@@ -79,42 +79,42 @@ def cast_of(requests: int, *, seed: int) -> list[Part]:
             ),
             reputation=85,
             response_time=0.1,
-            is_known_for=f"fails 10 %, and answers 429 with Retry-After beyond {max(1.0, rate / 2):g} calls/s",
+            description=f"fails 10 %, and answers 429 with Retry-After beyond {max(1.0, rate / 2):g} calls/s",
         ),
-        Part(
-            settings=Settings(name="cedar", price="0.005", failure_rate=0.01, latency=(0.1, 0.25), seed=seed + 2),
+        DemoListing(
+            settings=DemoSettings(name="cedar", price="0.005", failure_rate=0.01, latency=(0.1, 0.25), seed=seed + 2),
             reputation=90,
             response_time=0.2,
-            is_known_for="fails 1 %, and is the dearest and slowest",
+            description="fails 1 %, and is the dearest and slowest",
         ),
     ]
 
 
-def market_file(parts: Sequence[Part], urls: Sequence[str]) -> str:
+def market_file(listings: Sequence[DemoListing], urls: Sequence[str]) -> str:
     """Return the market file of these providers.
 
     >>> from actors.market.file import parse_market
-    >>> market = parse_market(market_file(cast_of(300, seed=1), ["http://127.0.0.1:1/"] * 3))
+    >>> market = parse_market(market_file(demo_listings(300, seed=1), ["http://127.0.0.1:1/"] * 3))
     >>> [listing.provider.price for listing in market.providers], market.breaker.open_for
     ([1000, 2000, 5000], 1.0)
     """
     services = ", ".join(f'"{service}"' for service in sorted(SERVICES))
-    sections = [_section(part, url, services) for part, url in zip(parts, urls, strict=True)]
+    sections = [_section(listing, url, services) for listing, url in zip(listings, urls, strict=True)]
     return "\n".join([*sections, POLICIES])
 
 
-def _section(part: Part, url: str, services: str) -> str:
+def _section(listing: DemoListing, url: str, services: str) -> str:
     port = url.rstrip("/").rpartition(":")[2]
-    command = shlex.join(["python", "-m", "actors.command.demo.server", "--port", port, *arguments(part.settings)])
+    command = shlex.join(["python", "-m", "actors.command.demo.server", "--port", port, *arguments(listing.settings)])
     return f"""\
-# {part.settings.name} {part.is_known_for}. To start it by hand:
+# {listing.settings.name} {listing.description}. To start it by hand:
 # {command}
 [[providers]]
-name = "{part.settings.name}"
+name = "{listing.settings.name}"
 services = [{services}]
-price = "{part.settings.price}"
-reputation = {part.reputation}
-response_time = {part.response_time}
+price = "{listing.settings.price}"
+reputation = {listing.reputation}
+response_time = {listing.response_time}
 url = "{url}"
 idempotent = "key"
 timeout = 3

@@ -15,7 +15,7 @@ from actors.command.demo.backend import Stats
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
-    from actors.command.demo.backend import Settings
+    from actors.command.demo.backend import DemoSettings
 
 STOPPING = 5.0
 """Seconds that a provider has to end by itself."""
@@ -27,10 +27,10 @@ class Ready(msgspec.Struct, frozen=True):
     port: int
 
 
-class Running(msgspec.Struct, frozen=True):
+class DemoProcess(msgspec.Struct, frozen=True):
     """A provider that listens on `port` of 127.0.0.1."""
 
-    settings: Settings
+    settings: DemoSettings
     port: int
     process: subprocess.Popen[bytes]
 
@@ -49,11 +49,11 @@ class Running(msgspec.Struct, frozen=True):
             connection.close()
 
 
-def arguments(settings: Settings) -> list[str]:
+def arguments(settings: DemoSettings) -> list[str]:
     """Return the arguments of the demo provider for these settings.
 
-    >>> from actors.command.demo.backend import Settings
-    >>> arguments(Settings(name="alder", price="0.001", brownout=(4.0, 3.0)))[2:6]
+    >>> from actors.command.demo.backend import DemoSettings
+    >>> arguments(DemoSettings(name="alder", price="0.001", brownout=(4.0, 3.0)))[2:6]
     ['--price', '0.001', '--failure-rate', '0.0']
     """
     given = ["--name", settings.name, "--price", settings.price, "--failure-rate", str(settings.failure_rate)]
@@ -69,16 +69,16 @@ def arguments(settings: Settings) -> list[str]:
 
 
 @contextmanager
-def running(providers: Sequence[Settings]) -> Generator[list[Running]]:
+def run_providers(providers: Sequence[DemoSettings]) -> Generator[list[DemoProcess]]:
     """Run these providers within the block. Raises OSError where one does not start."""
     with ExitStack() as stack:
         # All are started before the first is waited for.
-        processes = [(one, stack.enter_context(process_of(one))) for one in providers]
-        yield [Running(one, port_of(one, process.stdout), process) for one, process in processes]
+        processes = [(one, stack.enter_context(start_provider(one))) for one in providers]
+        yield [DemoProcess(one, read_port(one, process.stdout), process) for one, process in processes]
 
 
 @contextmanager
-def process_of(settings: Settings) -> Generator[subprocess.Popen[bytes]]:
+def start_provider(settings: DemoSettings) -> Generator[subprocess.Popen[bytes]]:
     """Run one provider within the block; whatever happens, it is gone afterwards."""
     process = subprocess.Popen(  # noqa: S603 - our own module, our own arguments.
         [sys.executable, "-m", "actors.command.demo.server", *arguments(settings)],
@@ -109,7 +109,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
         raise
 
 
-def port_of(settings: Settings, output: IO[bytes] | None) -> int:
+def read_port(settings: DemoSettings, output: IO[bytes] | None) -> int:
     """Return the port that a provider prints, once it does. Raises OSError where it ends instead."""
     line = b"" if output is None else output.readline()
     try:

@@ -23,14 +23,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
-from actors.command.demo.backend import Desk, Reply, Settings, Work, refusal
+from actors.command.demo.backend import DemoCall, DemoProvider, DemoSettings, Reply, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 
-class Handler(BaseHTTPRequestHandler):
-    """HTTP/1.1 with keep-alive; everything it decides, it asks the desk."""
+class DemoHandler(BaseHTTPRequestHandler):
+    """HTTP/1.1 with keep-alive; everything it decides, it asks the provider."""
 
     protocol_version = "HTTP/1.1"
     timeout = 30.0  # An idle connection is closed after so many seconds.
@@ -38,16 +38,16 @@ class Handler(BaseHTTPRequestHandler):
     wbufsize = -1  # Head and body leave in one segment.
     max_body_bytes = 1024 * 1024
 
-    def __init__(self, desk: Desk, request: socket.socket, client: Any, server: DemoServer) -> None:
-        self.desk = desk
+    def __init__(self, provider: DemoProvider, request: socket.socket, client: Any, server: DemoServer) -> None:
+        self.provider = provider
         super().__init__(request, client, server)
 
     def do_GET(self) -> None:
         """Answer /health and /stats."""
         if self.path == "/health":
-            self._send(self.desk.health(now=time.monotonic()))
+            self._send(self.provider.health(now=time.monotonic()))
         elif self.path == "/stats":
-            self._send(self.desk.counters())
+            self._send(self.provider.counters())
         else:
             self._send(refusal(404, "there are GET /health, GET /stats and POST /"))
 
@@ -60,13 +60,13 @@ class Handler(BaseHTTPRequestHandler):
             return
         body = self.rfile.read(int(length))
         try:
-            work = msgspec.json.decode(body, type=Work)
+            work = msgspec.json.decode(body, type=DemoCall)
         except msgspec.DecodeError as error:
             self._send(refusal(400, str(error)))
             return
         key = self.headers.get("Idempotency-Key", "")
         request_id = self.headers.get("X-Request-Id", "")
-        reply = self.desk.answer(work, key=key, request_id=request_id, now=time.monotonic())
+        reply = self.provider.answer(work, key=key, request_id=request_id, now=time.monotonic())
         time.sleep(reply.delay)
         self._send(reply)
 
@@ -93,9 +93,9 @@ class DemoServer(ThreadingHTTPServer):
     request_queue_size = 128
     max_connections = 256
 
-    def __init__(self, desk: Desk, *, port: int) -> None:
+    def __init__(self, provider: DemoProvider, *, port: int) -> None:
         self._rooms = threading.BoundedSemaphore(self.max_connections)
-        super().__init__(("127.0.0.1", port), functools.partial(Handler, desk))
+        super().__init__(("127.0.0.1", port), functools.partial(DemoHandler, provider))
 
     def server_bind(self) -> None:
         """Bind without looking up the host's name as `HTTPServer` does, which can hang without DNS."""
@@ -165,12 +165,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = vars(parser.parse_args(arguments))
     port = options.pop("port")
     try:
-        desk = Desk(Settings(**options))
+        provider = DemoProvider(DemoSettings(**options))
     except ValueError as error:
         parser.error(str(error))
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGINT, _end)
-    with DemoServer(desk, port=port) as server:
+    with DemoServer(provider, port=port) as server:
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True, name="serve").start()
         sys.stdout.write(msgspec.json.encode({"port": server.server_port}).decode() + "\n")
         sys.stdout.flush()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from actors.limits.token_bucket import TokenBucket
     from actors.simulation.fate import Draws, Works
-    from actors.simulation.provider import Work
+    from actors.simulation.provider import SimulatedWork
     from actors.transports.transport import ProviderCall, ProviderReply
     from runtime.simulation import Simulation
 
@@ -79,9 +79,9 @@ class TroubledProvider(SimulatedProvider):
     def transport(self) -> TroubledTransport:
         return TroubledTransport(self)
 
-    def accept(self, call: ProviderCall, fate: Works, dice: Draws) -> Work:
+    def accept(self, call: ProviderCall, fate: Works, draws: Draws) -> SimulatedWork:
         before = len(self.charged.get(call.idempotency_key, ()))
-        work = super().accept(call, fate, dice)
+        work = super().accept(call, fate, draws)
         if len(self.charged.get(call.idempotency_key, ())) > before:
             self.paid_for.append(call.input)
         return work

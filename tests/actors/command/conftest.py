@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from actors.command.demo.backend import Settings
-from actors.command.demo.processes import running
+from actors.command.demo.backend import DemoSettings
+from actors.command.demo.processes import run_providers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from actors.command.demo.processes import Running
+    from actors.command.demo.processes import DemoProcess
 
 COMMAND = (sys.executable, "-m", "actors.command")
 POLICIES = """
@@ -36,7 +36,7 @@ max_open_for = 0.4
 class Market:
     """Providers that run, in the folder of the test: market.toml, requests.jsonl, results.jsonl, report.json."""
 
-    def __init__(self, folder: Path, providers: Sequence[Running]) -> None:
+    def __init__(self, folder: Path, providers: Sequence[DemoProcess]) -> None:
         self.folder = folder
         self.providers = providers
         sections = [
@@ -95,11 +95,11 @@ class Market:
 
 @pytest.fixture
 def market(tmp_path: Path) -> Iterator[Callable[..., Market]]:
-    """Start providers and write their market; called with `Settings`, or with nothing for one good provider."""
+    """Start providers and write their market; called with `DemoSettings`, or with nothing for one good provider."""
     with ExitStack() as stack:
 
-        def start(*settings: Settings) -> Market:
-            providers = stack.enter_context(running(settings or [Settings(name="alder", price="0.001")]))
+        def start(*settings: DemoSettings) -> Market:
+            providers = stack.enter_context(run_providers(settings or [DemoSettings(name="alder", price="0.001")]))
             return Market(tmp_path, providers)
 
         yield start

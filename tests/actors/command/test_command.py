@@ -13,15 +13,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from actors.command.demo.backend import Settings
+from actors.command.demo.backend import DemoSettings
 from actors.command.report import Report
 
 pytestmark = [pytest.mark.slow, pytest.mark.real_time]
 
 THREE = (
-    Settings(name="alder", price="0.001", failure_rate=0.3, seed=1),
-    Settings(name="birch", price="0.002", failure_rate=0.1, rate_limit=20, burst=5, seed=2),
-    Settings(name="cedar", price="0.005", failure_rate=0.01, seed=3),
+    DemoSettings(name="alder", price="0.001", failure_rate=0.3, seed=1),
+    DemoSettings(name="birch", price="0.002", failure_rate=0.1, rate_limit=20, burst=5, seed=2),
+    DemoSettings(name="cedar", price="0.005", failure_rate=0.01, seed=3),
 )
 
 
@@ -152,7 +152,7 @@ def test_bad_input_is_2_in_one_or_two_plain_lines(market, arguments, facts):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_run_leaves_whole_lines_and_its_report(market, number, code):
-    market = market(Settings(name="alder", price="0.001", latency=(0.05, 0.1)))
+    market = market(DemoSettings(name="alder", price="0.001", latency=(0.05, 0.1)))
     market.ask(5_000)
     process = market.start("--report", "report.json")
     process.send_signal(number)
@@ -175,7 +175,7 @@ def test_an_interrupted_run_leaves_whole_lines_and_its_report(market, number, co
 
 def test_a_run_in_the_background_of_a_script_can_be_interrupted_too(market):
     # A shell has such a command ignore SIGINT.
-    market = market(Settings(name="alder", price="0.001", latency=(0.05, 0.1)))
+    market = market(DemoSettings(name="alder", price="0.001", latency=(0.05, 0.1)))
     market.ask(5_000)
     script = f"""
         {sys.executable} -m actors.command run market.toml requests.jsonl --out results.jsonl --quiet &
@@ -189,7 +189,7 @@ def test_a_run_in_the_background_of_a_script_can_be_interrupted_too(market):
 
 
 def test_a_second_interrupt_ends_at_once(market):
-    market = market(Settings(name="alder", price="0.001", latency=(0.05, 0.1)))
+    market = market(DemoSettings(name="alder", price="0.001", latency=(0.05, 0.1)))
     market.ask(5_000)
     process = market.start()
     # The first is not handled before the second is there, because nothing runs in between.
@@ -221,7 +221,7 @@ def test_a_full_disk_stops_the_run_with_1_and_its_report(market):
 
 
 def test_a_reader_that_goes_away_stops_the_run_with_1(market):
-    market = market(Settings(name="alder", price="0.001", latency=(0.05, 0.1)))
+    market = market(DemoSettings(name="alder", price="0.001", latency=(0.05, 0.1)))
     market.ask(5_000)
     process = market.start()
     process.stdout.close()
@@ -293,7 +293,7 @@ def test_without_its_extra_the_command_says_how_to_get_it(missing):
 
 def test_the_example_files_work_as_they_say(market):
     examples = Path(__file__).parents[3] / "examples"
-    running = market(Settings(name="alder", price="0.001"), Settings(name="birch", price="0.002", rate_limit=5))
+    running = market(DemoSettings(name="alder", price="0.001"), DemoSettings(name="birch", price="0.002", rate_limit=5))
     text = (examples / "market.toml").read_text()
     for one, port in zip(running.providers, ("8001", "8002"), strict=True):
         assert text.count(f"http://127.0.0.1:{port}/") == 1

@@ -16,7 +16,7 @@ from actors.command.progress import NoProgress
 from actors.command.report import RunTally
 from actors.command.requests_file import RequestLine
 from actors.command.results_file import OutputFile
-from actors.command.run import Run, _serve, until
+from actors.command.run import BatchRun, _serve, until
 from actors.errors.families import Permanent
 from actors.market.listing import Listing
 from actors.market.market import Market
@@ -57,7 +57,7 @@ class Made:
         self.tally = RunTally(requests=len(lines), prices=prices, started=0.0)
         self.interrupts = Interrupts()
         plan = Plan(market=market, requests=lines, options=Options(seed=1, **options))
-        self.run = Run(plan, OutputFile("--out", str(self.path)), self.tally, self.interrupts)
+        self.run = BatchRun(plan, OutputFile("--out", str(self.path)), self.tally, self.interrupts)
         self.run.results.begin()
 
     async def serve(self) -> None:

@@ -107,8 +107,8 @@ def test_flapping_begins_with_its_spell():
 
 def test_a_brown_out_answers_503_to_its_part_of_the_calls():
     faults = [BrownOut(provider="*", rate=0.3)]
-    assert fate_of_call(faults, now=0.0, dice=EVEN._replace(refused=0.29)) == Refuses(503)
-    assert fate_of_call(faults, now=0.0, dice=EVEN._replace(refused=0.3)) == Works()
+    assert fate_of_call(faults, now=0.0, draws=EVEN._replace(refused=0.29)) == Refuses(503)
+    assert fate_of_call(faults, now=0.0, draws=EVEN._replace(refused=0.3)) == Works()
 
 
 def test_a_503_is_transient_and_costs_nothing():
@@ -167,8 +167,8 @@ def test_a_wrong_answer_looks_like_any_other_and_is_charged():
 
 def test_only_a_part_of_the_answers_is_wrong():
     faults = [WrongAnswers(provider="*", rate=0.5)]
-    assert fate_of_call(faults, now=0.0, dice=EVEN._replace(wrong=0.4)) == Works(wrong=faults[0])
-    assert fate_of_call(faults, now=0.0, dice=EVEN) == Works()
+    assert fate_of_call(faults, now=0.0, draws=EVEN._replace(wrong=0.4)) == Works(wrong=faults[0])
+    assert fate_of_call(faults, now=0.0, draws=EVEN) == Works()
 
 
 def test_a_lost_reply_is_charged_although_nobody_knows():
@@ -186,8 +186,8 @@ def test_a_bug_of_the_transport_is_no_failed_call():
 
 def test_what_strikes_a_call_first_on_its_way_decides():
     faults = [ThrottleStorm(provider="*"), BrownOut(provider="*", rate=1.0), OutOfQuota(provider="*")]
-    assert fate_of_call(faults, now=0.0, dice=EVEN) == Refuses(429, "Too many requests.", None)
-    assert fate_of_call([*faults, Hanging(provider="*"), Outage(provider="*")], now=0.0, dice=EVEN) == Unreachable()
+    assert fate_of_call(faults, now=0.0, draws=EVEN) == Refuses(429, "Too many requests.", None)
+    assert fate_of_call([*faults, Hanging(provider="*"), Outage(provider="*")], now=0.0, draws=EVEN) == Unreachable()
 
 
 def test_a_fault_that_is_over_does_nothing():
@@ -213,7 +213,7 @@ def test_a_health_check_finds_what_is_not_about_money_or_quotas(fault: ProviderF
 
 
 def test_a_flapping_provider_answers_checks_while_it_is_up():
-    assert fate_of_check([Flapping(provider="*", up=1.0, down=1.0)], now=0.5, dice=EVEN) == Works()
+    assert fate_of_check([Flapping(provider="*", up=1.0, down=1.0)], now=0.5, draws=EVEN) == Works()
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import shlex
 
 import pytest
 
-from runtime.simulation.plugin import MAX_SEED, Settings, read_mark
+from runtime.simulation.plugin import MAX_SEED, MarkOptions, read_mark
 from runtime.simulation.replay import read_keep
 
 HEAD = """
@@ -67,7 +67,7 @@ def test_a_marked_test_runs_once_for_every_seed_with_a_simulation_of_its_own(run
 
         @pytest.mark.simulate(seeds=[9, 1], processes=1, order="fifo")
         async def test_two(simulation):
-            assert simulation.dice is None
+            assert simulation.rng is None
             seen.append(simulation.seed)
 
         @pytest.mark.simulate(processes=1)
@@ -371,8 +371,8 @@ def test_a_mark_with_a_wrong_value_is_refused(keywords, fact):
 
 
 def test_a_mark_may_say_seeds_in_three_ways():
-    assert Settings(seeds=3).all_seeds == range(3)
-    assert Settings(seeds=range(2, 9, 3)).all_seeds == range(2, 9, 3)
+    assert MarkOptions(seeds=3).all_seeds == range(3)
+    assert MarkOptions(seeds=range(2, 9, 3)).all_seeds == range(2, 9, 3)
     assert read_mark([], {"seeds": [5, 1]}).all_seeds == [5, 1]
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from actors.command.demo.backend import Settings, Stats
-from actors.command.demo.demo import Books, shortcomings
-from actors.command.demo.market import cast_of, market_file
-from actors.command.demo.processes import port_of, running
+from actors.command.demo.backend import DemoSettings, Stats
+from actors.command.demo.demo import ProviderBooks, shortcomings
+from actors.command.demo.market import demo_listings, market_file
+from actors.command.demo.processes import read_port, run_providers
 from actors.command.demo.tasks import SENTENCES, make_tasks
 from actors.command.report import Report
 from actors.command.results_file import ResultLine
@@ -43,7 +43,7 @@ REPORT = Report(
     providers=(),
     wall=15.0,
 )
-BOOKS = [Books(name="alder", stats=Stats(throttled=1, charged_micros=100_000), booked=100_000)]
+BOOKS = [ProviderBooks(name="alder", stats=Stats(throttled=1, charged_micros=100_000), booked=100_000)]
 
 
 def test_a_good_run_lacks_nothing():
@@ -100,10 +100,10 @@ def test_the_texts_are_many_and_differ_by_seed():
 
 @pytest.mark.parametrize("requests", [60, 300, 1000])
 def test_the_market_of_every_size_can_be_read(requests):
-    parts = cast_of(requests, seed=7)
-    market = parse_market(market_file(parts, [f"http://127.0.0.1:{port}/" for port in (1, 2, 3)]))
+    listings = demo_listings(requests, seed=7)
+    market = parse_market(market_file(listings, [f"http://127.0.0.1:{port}/" for port in (1, 2, 3)]))
     assert [listing.provider.name for listing in market.providers] == ["alder", "birch", "cedar"]
-    assert [part.settings.failure_rate for part in parts] == [0.3, 0.1, 0.01]
+    assert [listing.settings.failure_rate for listing in listings] == [0.3, 0.1, 0.01]
 
 
 @pytest.mark.slow
@@ -111,7 +111,7 @@ def test_a_provider_is_gone_after_its_block_also_after_an_error():
     processes = []
 
     def fail() -> None:
-        with running([Settings(name="alder"), Settings(name="birch")]) as providers:
+        with run_providers([DemoSettings(name="alder"), DemoSettings(name="birch")]) as providers:
             processes.extend(provider.process for provider in providers)
             assert all(provider.stats().calls == 0 for provider in providers)
             raise ValueError("on purpose")
@@ -123,8 +123,8 @@ def test_a_provider_is_gone_after_its_block_also_after_an_error():
 
 def test_a_provider_that_does_not_start_is_named():
     with pytest.raises(OSError, match="the provider 'alder' did not start: it printed b'oops"):
-        port_of(Settings(name="alder"), io.BytesIO(b"oops\n"))
-    assert port_of(Settings(), io.BytesIO(b'{"port": 7}\n')) == 7
+        read_port(DemoSettings(name="alder"), io.BytesIO(b"oops\n"))
+    assert read_port(DemoSettings(), io.BytesIO(b'{"port": 7}\n')) == 7
 
 
 def descendants_of(marker: str) -> list[str]:

@@ -14,62 +14,64 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from actors.command.demo.backend import Desk, Reply, Settings, Stats, Work
+from actors.command.demo.backend import DemoCall, DemoProvider, DemoSettings, Reply, Stats
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-WORK = Work(service="uppercase", input="to be or not")
+WORK = DemoCall(service="uppercase", input="to be or not")
 
 
-def ask(desk: Desk, *, key: str = "", request_id: str = "", now: float = 0.0, work: Work = WORK) -> Reply:
-    return desk.answer(work, key=key, request_id=request_id, now=now)
+def ask(
+    provider: DemoProvider, *, key: str = "", request_id: str = "", now: float = 0.0, work: DemoCall = WORK
+) -> Reply:
+    return provider.answer(work, key=key, request_id=request_id, now=now)
 
 
-def stats(desk: Desk) -> Stats:
-    return Stats(**desk.counters().body)
+def stats(provider: DemoProvider) -> Stats:
+    return Stats(**provider.counters().body)
 
 
 def test_a_served_call_is_answered_and_charged():
-    desk = Desk(Settings(price="0.002"))
-    assert ask(desk, key="k").body == {"output": "TO BE OR NOT", "cost": "0.002"}
-    counting = Work(service="word-count", input="to be or not")
-    assert ask(desk, key="l", work=counting).body["output"] == 4
-    assert stats(desk) == Stats(calls=2, answered=2, charged_micros=4_000, distinct_keys=2)
+    provider = DemoProvider(DemoSettings(price="0.002"))
+    assert ask(provider, key="k").body == {"output": "TO BE OR NOT", "cost": "0.002"}
+    counting = DemoCall(service="word-count", input="to be or not")
+    assert ask(provider, key="l", work=counting).body["output"] == 4
+    assert stats(provider) == Stats(calls=2, answered=2, charged_micros=4_000, distinct_keys=2)
 
 
 def test_a_key_that_comes_again_gets_its_first_answer_and_is_charged_once():
-    desk = Desk(Settings(price="0.002"))
-    first = ask(desk, key="k", request_id="r")
-    assert ask(desk, key="k", request_id="r") == first
-    assert stats(desk) == Stats(calls=2, answered=1, replayed=1, charged_micros=2_000, distinct_keys=1)
+    provider = DemoProvider(DemoSettings(price="0.002"))
+    first = ask(provider, key="k", request_id="r")
+    assert ask(provider, key="k", request_id="r") == first
+    assert stats(provider) == Stats(calls=2, answered=1, replayed=1, charged_micros=2_000, distinct_keys=1)
 
 
 def test_a_key_that_comes_again_with_another_input_is_refused():
-    desk = Desk(Settings())
-    ask(desk, key="k")
-    assert ask(desk, key="k", work=Work(service="uppercase", input="other")).status == 422
-    assert stats(desk).refused == 1
+    provider = DemoProvider(DemoSettings())
+    ask(provider, key="k")
+    assert ask(provider, key="k", work=DemoCall(service="uppercase", input="other")).status == 422
+    assert stats(provider).refused == 1
 
 
 def test_a_request_charged_under_two_keys_counts_as_paid_twice():
-    desk = Desk(Settings(price="1"))
-    ask(desk, key="k", request_id="r")
-    ask(desk, key="l", request_id="r")
-    assert stats(desk).paid_twice == 1
+    provider = DemoProvider(DemoSettings(price="1"))
+    ask(provider, key="k", request_id="r")
+    ask(provider, key="l", request_id="r")
+    assert stats(provider).paid_twice == 1
 
 
 def test_a_request_charged_again_after_its_answer_was_forgotten_counts_as_paid_twice():
-    desk = Desk(Settings(price="1", max_remembered=1))
+    provider = DemoProvider(DemoSettings(price="1", max_remembered=1))
     for key in ("k", "l", "k"):
-        ask(desk, key=key)
-    assert (stats(desk).paid_twice, stats(desk).distinct_keys) == (1, 2)
+        ask(provider, key=key)
+    assert (stats(provider).paid_twice, stats(provider).distinct_keys) == (1, 2)
 
 
 def test_failures_come_at_their_rate_and_in_the_same_order_for_the_same_seed():
     def statuses(seed: int) -> list[int]:
-        desk = Desk(Settings(failure_rate=0.3, seed=seed))
-        return [ask(desk).status for _ in range(1_000)]
+        provider = DemoProvider(DemoSettings(failure_rate=0.3, seed=seed))
+        return [ask(provider).status for _ in range(1_000)]
 
     assert statuses(1) == statuses(1) != statuses(2)
     assert set(statuses(1)) == {200, 500, 503}
@@ -78,49 +80,49 @@ def test_failures_come_at_their_rate_and_in_the_same_order_for_the_same_seed():
 
 @pytest.mark.parametrize(("unclear_rate", "statuses"), [(0.0, {503}), (1.0, {500})])
 def test_a_failure_is_a_refusal_or_of_unknown_effect(unclear_rate, statuses):
-    desk = Desk(Settings(failure_rate=1.0, unclear_rate=unclear_rate))
-    assert {ask(desk).status for _ in range(100)} == statuses
+    provider = DemoProvider(DemoSettings(failure_rate=1.0, unclear_rate=unclear_rate))
+    assert {ask(provider).status for _ in range(100)} == statuses
 
 
 def test_a_failed_call_is_not_charged_and_not_remembered():
-    desk = Desk(Settings(price="1", failure_rate=1.0))
+    provider = DemoProvider(DemoSettings(price="1", failure_rate=1.0))
     for _ in range(3):
-        assert ask(desk, key="k").status in {500, 503}
-    assert stats(desk) == Stats(calls=3, failures=3, distinct_keys=1)
+        assert ask(provider, key="k").status in {500, 503}
+    assert stats(provider) == Stats(calls=3, failures=3, distinct_keys=1)
 
 
 def test_the_brown_out_begins_and_ends_by_the_first_call():
-    desk = Desk(Settings(brownout=(5.0, 2.0), latency=(0.1, 0.1)))
-    assert desk.health(now=1_000.0).status == 200
-    seen = {now: ask(desk, now=now) for now in (100.0, 104.9, 105.0, 106.9, 107.0)}
+    provider = DemoProvider(DemoSettings(brownout=(5.0, 2.0), latency=(0.1, 0.1)))
+    assert provider.health(now=1_000.0).status == 200
+    seen = {now: ask(provider, now=now) for now in (100.0, 104.9, 105.0, 106.9, 107.0)}
     assert [reply.status for reply in seen.values()] == [200, 200, 503, 503, 200]
     assert seen[105.0].delay == 5 * seen[100.0].delay == pytest.approx(0.5)
-    assert [desk.health(now=now).status for now in (104.9, 105.0, 107.0)] == [200, 503, 200]
+    assert [provider.health(now=now).status for now in (104.9, 105.0, 107.0)] == [200, 503, 200]
 
 
 def test_over_its_rate_it_throttles_and_says_when_to_come_again():
-    desk = Desk(Settings(rate_limit=0.5, burst=2))
-    replies = [ask(desk, now=now) for now in (0.0, 0.0, 0.0, 1.9, 2.0)]
+    provider = DemoProvider(DemoSettings(rate_limit=0.5, burst=2))
+    replies = [ask(provider, now=now) for now in (0.0, 0.0, 0.0, 1.9, 2.0)]
     assert [reply.status for reply in replies] == [200, 200, 429, 429, 200]
     assert [reply.retry_after for reply in replies] == [None, None, 2, 1, None]
-    assert stats(desk).throttled == 2
+    assert stats(provider).throttled == 2
 
 
 def test_in_any_second_it_serves_at_most_its_rate_and_one_burst():
-    desk = Desk(Settings(rate_limit=40.0, burst=10))
+    provider = DemoProvider(DemoSettings(rate_limit=40.0, burst=10))
     rng = random.Random(7)
     times = sorted(rng.uniform(0.0, 10.0) for _ in range(5_000))
-    served = [now for now in times if ask(desk, now=now).status == 200]
+    served = [now for now in times if ask(provider, now=now).status == 200]
     assert len(served) >= 400
     assert max(sum(start <= other < start + 1.0 for other in served) for start in served) <= 50
 
 
 def test_an_unknown_service_is_the_callers_mistake():
-    desk = Desk(Settings(price="1"))
-    reply = ask(desk, work=Work(service="poetry", input="x"))
+    provider = DemoProvider(DemoSettings(price="1"))
+    reply = ask(provider, work=DemoCall(service="poetry", input="x"))
     assert reply.status == 404
     assert "uppercase, word-count" in reply.body["error"]["message"]
-    assert stats(desk).charged_micros == 0
+    assert stats(provider).charged_micros == 0
 
 
 @pytest.mark.parametrize(
@@ -138,7 +140,7 @@ def test_an_unknown_service_is_the_callers_mistake():
 )
 def test_settings_no_provider_can_have_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
-        Settings(**settings)
+        DemoSettings(**settings)
 
 
 class Provider:
