@@ -100,7 +100,12 @@ def explore(
         results = look_in_processes(search, ordered, processes)
     failed = min(result.failed for result in results)
     if failed != NONE_FAILED:
-        raise explained(search, failed, command)
+        try:
+            failure = explained(search, failed, command)
+        except BaseException as cut_off:
+            cut_off.add_note(f"seed {failed} had failed before, and was being repeated to explain it")
+            raise
+        raise failure
     return Exploration(
         runs=sum(result.runs for result in results),
         steps=sum(result.steps for result in results),

@@ -46,7 +46,10 @@ class Search(msgspec.Struct, frozen=True):
             simulation.run(self.scenario)
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # noqa: BLE001 - whatever it is, `sys.exit` included, the seed fails with it.
+        except BaseException as error:
+            if error is simulation.alarm.error:
+                raise  # A time limit says nothing about the seed that it cut off.
+            # Whatever else it is, `sys.exit` included, the seed fails with it.
             return SeedRun(simulation, error)
         return SeedRun(simulation, None)
 
@@ -128,6 +131,10 @@ def look_in_processes(search: Search, seeds: Sequence[int], processes: int) -> l
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         return [received(number, *worker, at_work) for number, worker in enumerate(workers)]
+    except BaseException as error:
+        if not isinstance(error, Exception):  # An interrupt, or the time limit of a test.
+            error.add_note(f"this cut off the processes that ran the seeds {', '.join(map(str, at_work))}")
+        raise
     finally:
         for worker, connection in workers:
             connection.close()

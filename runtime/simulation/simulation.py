@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, cas
 
 import msgspec
 
+from runtime.simulation.alarm import Alarm
 from runtime.simulation.engine import SimulatedEngine
 from runtime.simulation.errors import InvariantBroken, NotSimulated, SimulationError
 from runtime.simulation.injection import Injection
@@ -107,6 +108,7 @@ class Simulation:
         self.loop: SimulatedLoop
         """Made when the run begins."""
         self.main: asyncio.Task[Any] | None = None
+        self.alarm = Alarm()
         self._has_begun = False
         self._planned = list(faults)
         self._logs = logs
@@ -209,17 +211,20 @@ class Simulation:
         collects = gc.isenabled()
         gc.disable()
         try:
-            with surroundings(
-                self.now,
-                seed=f"{self.seed}/surroundings",
-                logs=self._logs,
-                report=self.refused,
+            with (
+                self.alarm,
+                surroundings(
+                    self.now,
+                    seed=f"{self.seed}/surroundings",
+                    logs=self._logs,
+                    report=self.refused,
+                ),
             ):
                 result = self._run(scenario)
             if self.problems:
                 raise InvariantBroken(self.problems)
         except BaseException as error:
-            error.add_note(f"seed {self.seed}, after {self.loop.now:g} virtual seconds and {self.loop.steps:,} steps")
+            self._add_notes(error)
             raise
         finally:
             self.loop.close()
@@ -233,6 +238,11 @@ class Simulation:
             steps=self.loop.steps,
             seconds=self.loop.now,
         )
+
+    def _add_notes(self, error: BaseException) -> None:
+        error.add_note(f"seed {self.seed}, after {self.loop.now:g} virtual seconds and {self.loop.steps:,} steps")
+        if error is self.alarm.error:
+            error.add_note("a time limit cut this run off before its end; allow more time, or run fewer seeds")
 
     def _run(self, scenario: Scenario[T]) -> T:
         loop = self.loop

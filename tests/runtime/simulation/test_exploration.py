@@ -9,12 +9,14 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from runtime import Actor, ActorSystem, Message, handles
 from runtime.simulation import (
     CancelTask,
     Fault,
@@ -27,6 +29,9 @@ from runtime.simulation import (
     find_scenario,
 )
 from runtime.simulation.replay import replay_command
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def failing_from(smallest: int) -> Any:
@@ -252,7 +257,7 @@ def test_those_that_fork_pass_in_a_process_that_may(request: pytest.FixtureReque
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout
-    assert re.search(r"\b20 passed", done.stdout), done.stdout
+    assert re.search(r"\b21 passed", done.stdout), done.stdout
 
 
 def test_where_there_is_another_thread_nothing_is_forked() -> None:
@@ -304,3 +309,95 @@ def test_what_a_group_of_exceptions_is_made_of_is_told() -> None:
     assert "ExceptionGroup: unhandled errors in a TaskGroup (1 sub-exception)\n  ValueError: the sum is wrong" in str(
         explored(scenario)
     )
+
+
+# The time limit of a test.
+
+
+@pytest.fixture
+def _time_limit() -> Iterator[None]:
+    """Handle the alarm as pytest-timeout does when the time of a test is over."""
+
+    def over(_number: int, _frame: Any) -> None:
+        pytest.fail("Timeout (>300.0s)")
+
+    before = signal.signal(signal.SIGALRM, over)
+    try:
+        yield
+        assert signal.getsignal(signal.SIGALRM) is over
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+class Ring(Message, frozen=True):
+    """Let the alarm go off in the actor."""
+
+
+class Bell(Actor):
+    @handles(Ring)
+    def ring(self, message: Ring) -> None:
+        signal.raise_signal(signal.SIGALRM)
+
+
+async def rings_here() -> None:
+    signal.raise_signal(signal.SIGALRM)
+
+
+async def rings_in_a_task() -> None:
+    ringing = asyncio.create_task(rings_here())
+    await asyncio.wait([ringing])
+
+
+async def rings_in_an_actor() -> None:
+    async with ActorSystem("bells") as system:
+        system.spawn(Bell).tell(Ring())
+        await asyncio.sleep(1)
+
+
+async def rings_unheard() -> None:
+    with suppress(BaseException):
+        signal.raise_signal(signal.SIGALRM)
+
+
+@pytest.mark.usefixtures("_time_limit")
+@pytest.mark.parametrize("ring", [rings_here, rings_in_a_task, rings_in_an_actor, rings_unheard])
+def test_a_run_that_the_time_limit_cuts_off_is_no_failure_of_its_seed(ring: Any) -> None:
+    async def scenario(simulation: Simulation) -> None:
+        await asyncio.sleep(2.5)
+        if simulation.seed == 3:
+            await ring()
+
+    with pytest.raises(pytest.fail.Exception) as cut_off:
+        explore(scenario, seeds=range(10), processes=1)
+    assert str(cut_off.value) == "Timeout (>300.0s)"
+    seed, reason = cut_off.value.__notes__
+    assert re.fullmatch(r"seed 3, after (2|3).5 virtual seconds and \d+ steps", seed)
+    assert reason.startswith("a time limit cut this run off before its end")
+
+
+@pytest.mark.usefixtures("_time_limit")
+def test_a_time_limit_that_cuts_off_a_repetition_leaves_the_failure_told() -> None:
+    runs = count()
+
+    async def scenario() -> None:
+        if next(runs):
+            signal.raise_signal(signal.SIGALRM)
+        raise ValueError("a bug")
+
+    with pytest.raises(pytest.fail.Exception) as cut_off:
+        explore(scenario, seeds=[7], processes=1)
+    assert cut_off.value.__notes__[-1].startswith("seed 7 had failed before")
+
+
+@pytest.mark.forks
+@pytest.mark.usefixtures("_time_limit")
+def test_a_time_limit_tells_what_seeds_the_processes_were_at() -> None:
+    async def scenario(simulation: Simulation) -> None:
+        if simulation.seed == 5:
+            os.kill(os.getppid(), signal.SIGALRM)
+            signal.pause()  # Until the parent ends this process.
+
+    with pytest.raises(pytest.fail.Exception) as cut_off:
+        explore(scenario, seeds=range(8), processes=2)
+    assert re.fullmatch(r"this cut off the processes that ran the seeds \d, 5", cut_off.value.__notes__[-1])
+    assert multiprocessing.active_children() == []

@@ -398,3 +398,32 @@ async def test_it(simulation):
 async def test_this_project_uses_it_itself(simulation):
     simulation.note("begun")
     assert len(simulation.trace) == 1
+
+
+@pytest.mark.usefixtures("run")
+def test_a_test_that_its_time_limit_cuts_off_says_so_and_where(pytester):
+    pytester.makepyfile(
+        test_file=HEAD
+        + """
+import signal
+
+@pytest.mark.timeout(600)
+@pytest.mark.simulate(seeds=40, processes=1)
+async def test_it(simulation):
+    await asyncio.sleep(2.5)
+    if simulation.seed == 17:
+        await asyncio.create_task(rings())
+
+async def rings():
+    signal.raise_signal(signal.SIGALRM)  # the line that was reached
+"""
+    )
+    # In a process of its own, because the time limit of this test rings by the same alarm.
+    done = pytester.runpytest_subprocess()
+    done.assert_outcomes(failed=1)
+    text = done.stdout.str()
+    assert "Failed: Timeout (>600.0s) from pytest-timeout." in text
+    assert "seed 17, after 2.5 virtual seconds" in text
+    assert "a time limit cut this run off before its end" in text
+    assert "the line that was reached" in text
+    assert "KeyboardInterrupt" not in text
