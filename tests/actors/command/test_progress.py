@@ -43,7 +43,8 @@ async def test_the_ticker_ends_with_its_block(tally):
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-def test_a_terminal_gets_a_live_display_and_its_cursor_back(tally):
+def test_a_terminal_gets_a_live_display_and_its_cursor_back(tally, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm-256color")  # One whose cursor can move; "dumb" gets plain lines.
     console = Console(file=io.StringIO(), force_terminal=True, width=100)
     progress = choose_progress(console, quiet=False, alone=True)
     assert isinstance(progress, LiveProgress)

@@ -246,6 +246,7 @@ def test_those_that_fork_pass_in_a_process_that_may(request: pytest.FixtureReque
         sys.executable,
         "-m",
         "pytest",
+        "--color=no",
         "-q",
         "-p",
         "no:xdist",

@@ -142,7 +142,7 @@ def test_the_plugin_gives_each_test_a_system_and_finds_what_it_leaves_behind(tmp
         "        ref.tell(Boom())\n"
         "    await ref.terminated()\n"
     )
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rA", str(tmp_path)]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--color=no", "-rA", str(tmp_path)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     lines = done.stdout.splitlines()
     assert "3 passed, 2 errors" in done.stdout, done.stdout + done.stderr
