@@ -32,6 +32,11 @@ check: $(VENV)/.installed-dev $(VENV)/linter/.installed ## Check format, lint, s
 	"$(VENV)/bin/basedpyright" --pythonpath "$(VENV)/bin/python"
 # Its cache would not notice that a module which others import has been added since.
 	"$(VENV)/linter/bin/lint-imports" --no-cache
+# A warning and no failure; where there is no history, there is nothing to warn of.
+	@test ! -e .git || git log -50 --no-merges --format=%s 2>/dev/null | awk '\
+		length > 60 && ++found <= 10 { named = named "\n  " $$0 } \
+		END { if (found) print "WARNING: of the last " NR " commits, " found " have a subject of more than 60" \
+			" characters" (found > 10 ? ", such as:" : ":") named }'
 
 format: $(VENV)/.installed-dev ## Format the code and apply the safe fixes of the linter.
 	"$(VENV)/bin/ruff" format .
