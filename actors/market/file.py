@@ -15,7 +15,7 @@ from actors.market.market import DiscoveryConfig, HealthConfig, Market
 from actors.market.tables import MarketError as MarketError
 from actors.market.tables import Table, TableReader, toml_type
 from actors.money import to_micros, usd
-from actors.policies.breaker.circuit_breaker import BreakerConfig
+from actors.policies.breaker.config import BreakerConfig
 from actors.policies.hedge import HedgeConfig
 from actors.policies.retry import Retry
 from actors.policies.retry_budget import RetryBudget

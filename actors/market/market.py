@@ -10,7 +10,7 @@ import msgspec
 from actors.market.listing import Listing, canonical_budget, check_positive
 from actors.market.tables import MarketError as MarketError
 from actors.money import Amount  # noqa: TC001 - msgspec resolves the annotations below.
-from actors.policies.breaker.circuit_breaker import BreakerConfig
+from actors.policies.breaker.config import BreakerConfig
 from actors.policies.hedge import HedgeConfig
 from actors.policies.retry import Retry
 from actors.policies.retry_budget import RetryBudget

@@ -1,6 +1,7 @@
 """Policies for any async call, without an actor: retry, breaker, limiter, bulkhead, hedge, and all in order."""
 
-from actors.policies.breaker.circuit_breaker import BreakerConfig, CircuitBreaker
+from actors.policies.breaker.circuit_breaker import CircuitBreaker
+from actors.policies.breaker.config import BreakerConfig
 from actors.policies.bulkhead import Bulkhead
 from actors.policies.hedge import Hedge, HedgeConfig
 from actors.policies.limiter import Limiter

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
     from actors.limits.token_bucket import Grant
-    from actors.policies.breaker.circuit_breaker import Permit
+    from actors.policies.breaker.states import Permit
 
 T = TypeVar("T")
 

@@ -34,7 +34,7 @@ from actors import (
     usd,
 )
 from actors.ledger import Account, GetStatement, MoneyHeld, MoneyReserved, MoneySettled, OpenAccount
-from actors.policies.breaker.circuit_breaker import HalfOpen
+from actors.policies.breaker.states import HalfOpen
 from runtime import ActorFailed, ActorSystem, Event
 from runtime.simulation import Simulation, explore
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from actors import BreakerConfig, BreakerOpen, CircuitBreaker, Transient
-from actors.policies.breaker.circuit_breaker import Open
+from actors.policies.breaker.states import Open
 from runtime.simulation import ScenarioFailed, Simulation, explore
 
 if TYPE_CHECKING:

@@ -1,5 +1,6 @@
 """The circuit breaker: configuration, states, the transitions between them, and a breaker for any async call."""
 
-from actors.policies.breaker.circuit_breaker import BreakerConfig, CircuitBreaker
+from actors.policies.breaker.circuit_breaker import CircuitBreaker
+from actors.policies.breaker.config import BreakerConfig
 
 __all__ = ["BreakerConfig", "CircuitBreaker"]

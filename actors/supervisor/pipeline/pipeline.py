@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from actors.discovery.messages import Discover
 from actors.errors.families import RegistryDown
-from actors.policies.breaker.circuit_breaker import Closed
+from actors.policies.breaker.states import Closed
 from actors.providers.bandit import fallen, rated, samples
 from actors.providers.observed import NOTHING as NOTHING_OBSERVED
 from actors.providers.observed import load

@@ -13,18 +13,9 @@ import msgspec
 from actors.errors.families import BreakerOpen, BulkheadFull, DeadlineTooShort, NotAdmitted, RateLimited
 from actors.limits.learned import Begun  # noqa: TC001 - msgspec resolves the annotations below.
 from actors.limits.quota import NO_WEIGHTS, QuotaGrant, QuotaRefusal
-from actors.policies.breaker.circuit_breaker import (
-    BreakerConfig,
-    BreakerState,
-    Closed,
-    HalfOpen,
-    Permit,
-    Refused,
-    failures_left,
-    is_on_probation,
-    share,
-)
-from actors.policies.breaker.circuit_breaker import admit as admit_by_breaker
+from actors.policies.breaker.states import BreakerState, Closed, HalfOpen, Permit, Refused
+from actors.policies.breaker.transitions import admit as admit_by_breaker
+from actors.policies.breaker.transitions import failures_left, is_on_probation, share
 from actors.supervisor.targets.state import TargetState
 from actors.supervisor.targets.waiting import QueueName  # noqa: TC001 - msgspec resolves this annotation
 
@@ -32,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from actors.market.listing import Listing
+    from actors.policies.breaker.config import BreakerConfig
 
 
 PROOF_MARGIN = 2.5

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from actors.discovery.found import NOBODY
 from actors.errors.families import NoProvider
-from actors.policies.breaker.circuit_breaker import Closed
+from actors.policies.breaker.states import Closed
 from actors.providers.health import CHECK_FAILED
 from actors.providers.requirement import NO_REQUIREMENT, fits
 from actors.providers.selection import ADAPTIVE_STRATEGIES, rank

@@ -14,17 +14,13 @@ from actors.limits.learned import (
     after_unpaid,
 )
 from actors.limits.quota import NO_WEIGHTS
-from actors.policies.breaker.circuit_breaker import (
-    BreakerConfig,
-    BreakerState,
-    after_cancellation,
-    after_failure,
-    after_inconclusive,
-)
-from actors.policies.breaker.circuit_breaker import after_success as breaker_after_success
+from actors.policies.breaker.transitions import after_cancellation, after_failure, after_inconclusive
+from actors.policies.breaker.transitions import after_success as breaker_after_success
 from actors.supervisor.targets.state import TargetState
 
 if TYPE_CHECKING:
+    from actors.policies.breaker.config import BreakerConfig
+    from actors.policies.breaker.states import BreakerState
     from actors.supervisor.targets.admission import Admitted
     from actors.transports.transport import ProviderReply
 

@@ -10,7 +10,7 @@ from actors.limits.attempt_timeout import AttemptTimeout
 from actors.limits.concurrency import ConcurrencyLimit
 from actors.limits.learned import LearnedLimit
 from actors.limits.quota import Quota  # noqa: TC001 - msgspec resolves the annotations below.
-from actors.policies.breaker.circuit_breaker import BreakerState, Closed
+from actors.policies.breaker.states import BreakerState, Closed
 from actors.policies.retry import RetryBudget
 
 

@@ -16,15 +16,8 @@ from actors.errors.families import NotAdmitted, Overpriced, Unclassified
 from actors.events import BreakerClosed, BreakerOpened, HealthChecked
 from actors.limits.concurrency import ConcurrencyLimit
 from actors.limits.learned import LearnedLimit
-from actors.policies.breaker.circuit_breaker import (
-    BreakerState,
-    Closed,
-    HalfOpen,
-    Isolated,
-    Open,
-    isolate,
-    release,
-)
+from actors.policies.breaker.states import BreakerState, Closed, HalfOpen, Isolated, Open
+from actors.policies.breaker.transitions import isolate, release
 from actors.provider_gateway.gateway import ProviderGateway
 from actors.provider_gateway.messages import (
     TRANSPORT_GRACE,

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from actors.errors.families import Permanent
 from actors.events import BreakerClosed
-from actors.policies.breaker.circuit_breaker import Closed, share
+from actors.policies.breaker.states import Closed
+from actors.policies.breaker.transitions import share
 from actors.providers.requirement import NO_REQUIREMENT
 from actors.supervisor.targets.candidates import MAX_REMEMBERED, Candidates, fitting
 from actors.supervisor.targets.target import Target

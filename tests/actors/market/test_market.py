@@ -10,7 +10,7 @@ import pytest
 from actors.market.file import load_market, parse_market
 from actors.market.listing import Listing
 from actors.market.market import DiscoveryConfig, HealthConfig, Market, MarketError
-from actors.policies.breaker.circuit_breaker import BreakerConfig
+from actors.policies.breaker.config import BreakerConfig
 from actors.policies.retry import Retry
 from actors.providers.provider import Provider
 from actors.supervisor.supervisor import Supervisor

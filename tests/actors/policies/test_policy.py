@@ -16,7 +16,9 @@ from actors.errors.families import (
     Throttled,
     Transient,
 )
-from actors.policies.breaker.circuit_breaker import BreakerConfig, CircuitBreaker, Closed, HalfOpen, Open
+from actors.policies.breaker.circuit_breaker import CircuitBreaker
+from actors.policies.breaker.config import BreakerConfig
+from actors.policies.breaker.states import Closed, HalfOpen, Open
 from actors.policies.bulkhead import Bulkhead
 from actors.policies.hedge import Hedge, LatencyQuantile
 from actors.policies.limiter import Limiter

@@ -12,7 +12,7 @@ import pytest
 
 from actors import Acquire, Discovery, Market, ProviderGateway, RateLimiter, Supervisor, smart_request
 from actors.ledger import OpenAccount, Reserve
-from actors.policies.breaker.circuit_breaker import HalfOpen
+from actors.policies.breaker.states import HalfOpen
 from actors.simulation import SimulatedProvider
 from actors.supervisor.targets.waiting import QueueEntry, Wait, WaitQueues
 from runtime import ActorSystem

@@ -25,7 +25,7 @@ from actors import (
 )
 from actors.events import BreakerOpened
 from actors.ledger.messages import GetStatement
-from actors.policies.breaker.circuit_breaker import HalfOpen, Open
+from actors.policies.breaker.states import HalfOpen, Open
 from runtime import ActorSystem, Event
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from actors import AllProvidersFailed, Listing, Provider, Retry, Throttled
 from actors.errors import BulkheadFull, DeadlineTooShort
 from actors.events import RequestEnded
 from actors.ledger import OpenAccount
-from actors.policies.breaker.circuit_breaker import Open
+from actors.policies.breaker.states import Open
 from runtime import ActorFailed
 from tests.actors.supervisor.stage import Buggy, Script, flaky, healthy_for, offer, staged, steps, unhealthy_for
 

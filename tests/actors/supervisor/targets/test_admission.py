@@ -22,7 +22,7 @@ from actors.limits.concurrency import ConcurrencyLimit
 from actors.limits.learned import LearnedLimit
 from actors.limits.quota import RateLimit, quota_of
 from actors.policies import RetryBudget
-from actors.policies.breaker.circuit_breaker import Closed, HalfOpen, Isolated, Open, Permit
+from actors.policies.breaker.states import Closed, HalfOpen, Isolated, Open, Permit
 from actors.supervisor.targets.admission import Admitted, CallNeeds, Full, Later, Never, admit, time_needed
 from actors.supervisor.targets.state import TargetState
 

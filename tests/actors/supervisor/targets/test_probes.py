@@ -20,7 +20,7 @@ from actors import (
 )
 from actors.errors import DeadlineTooShort
 from actors.events import BreakerClosed, BreakerHalfOpened, BreakerOpened, CallEnded
-from actors.policies.breaker.circuit_breaker import HalfOpen, Open
+from actors.policies.breaker.states import HalfOpen, Open
 from tests.actors.supervisor.stage import FRAGILE, Script, flaky, now, offer, staged, steps, trip, wait_is_over
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from actors.limits.concurrency import ConcurrencyLimit
 from actors.limits.learned import LearnedLimit
 from actors.limits.quota import QuotaRefusal, RateLimit, quota_of
 from actors.limits.reported import HeardLimit
-from actors.policies.breaker.circuit_breaker import Closed, Open
+from actors.policies.breaker.states import Closed, Open
 from actors.supervisor.targets.settlement import Ended, settle
 from actors.supervisor.targets.state import TargetState
 from tests.actors.supervisor.targets.test_admission import CONFIG, TOKENS, USED_TO_ONE_SECOND, decide, refusal

@@ -1,0 +1,80 @@
+"""When a circuit breaker opens, for how long, and how slowly it lets the load come back."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+from actors.validation import check_count
+
+
+class BreakerConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """When a breaker opens, and for how long; durations are seconds.
+
+    It opens on `failure_threshold` failures in a row, or when of the last calls within `window`, of `min_calls` at
+    least, the part `failure_rate` failed, or the part `slow_rate` took `slow_call` or longer (None: never slow).
+    It stays open for `open_for`, doubled for each probe that fails, up to `max_open_for` (None: three times
+    `open_for`, and five times after a relapse, which costs more than a probe), each wait spread by `jitter` to both
+    sides. A probe that has not reported after `probe_lease` is given up for lost.
+
+    For `slow_start` after a probe closed it, the provider is eased in (0: not): see `share`. For `relapse_within` it
+    is on probation: `failure_threshold` and `min_calls` grow back to what they are from a tenth, though the first is
+    not below 2, and `failure_rate` grows back from a half of it, so that one failure among the first few calls is
+    enough. A
+    breaker that opens again on probation waits as if its probe had failed.
+    """
+
+    failure_threshold: int = 5
+    failure_rate: float = 0.5
+    min_calls: int = 20
+    window: float = 30.0
+    open_for: float = 5.0
+    max_open_for: float | None = None
+    jitter: float = 0.1
+    slow_call: float | None = None
+    slow_rate: float = 0.5
+    probe_lease: float = 30.0
+    slow_start: float = 10.0
+    relapse_within: float = 60.0
+
+    def __post_init__(self) -> None:
+        self._check_counts()
+        self._check_durations()
+
+    def _check_counts(self) -> None:
+        for name, count in (("failure_threshold", self.failure_threshold), ("min_calls", self.min_calls)):
+            check_count(name, count, unit="call")
+        for name, rate in (("failure_rate", self.failure_rate), ("slow_rate", self.slow_rate)):
+            if not 0 < rate <= 1:
+                raise ValueError(f"{name} must be above 0 and at most 1, got {rate}")
+        if not 0 <= self.jitter < 1:
+            raise ValueError(f"jitter must be from 0 to below 1, got {self.jitter}")
+
+    def _check_durations(self) -> None:
+        for name, duration in (
+            ("window", self.window),
+            ("open_for", self.open_for),
+            ("probe_lease", self.probe_lease),
+            ("slow_call", 1.0 if self.slow_call is None else self.slow_call),
+        ):
+            if not 0 < duration < math.inf:
+                raise ValueError(f"{name} must be > 0 seconds and finite, got {duration}")
+        if not self.open_for <= self.longest_wait < math.inf:
+            raise ValueError(f"max_open_for must be finite and >= open_for ({self.open_for}), got {self.max_open_for}")
+        for name, duration in (("slow_start", self.slow_start), ("relapse_within", self.relapse_within)):
+            if not 0 <= duration < math.inf:
+                raise ValueError(f"{name} must be >= 0 seconds (0: none) and finite, got {duration}")
+
+    @property
+    def longest_wait(self) -> float:
+        """The seconds that it stays open at most, however often a provider has relapsed."""
+        return 5 * self.open_for if self.max_open_for is None else self.max_open_for
+
+    @property
+    def longest_wait_for_probe(self) -> float:
+        """The seconds that it stays open at most, however many probes have failed."""
+        return 3 * self.open_for if self.max_open_for is None else self.max_open_for
+
+
+DEFAULT_BREAKER = BreakerConfig()

@@ -1,0 +1,191 @@
+"""How a circuit breaker goes from state to state. Pure: the state, the time and the draw of chance are arguments."""
+
+from __future__ import annotations
+
+import math
+
+from actors.policies.breaker.config import BreakerConfig  # noqa: TC001 - the examples below make one.
+from actors.policies.breaker.states import BreakerState, Closed, HalfOpen, Isolated, Open, Permit, Refused
+
+FIRST_SHARE = 0.1
+"""The part of its load that a provider gets when it has just come back."""
+EASED_FAILURES, EASED_RATE = 2, 0.5
+"""What `failure_threshold` is never lowered below on probation, and what is left of `failure_rate` at least."""
+
+
+def admit(state: BreakerState, *, now: float, config: BreakerConfig) -> tuple[BreakerState, Permit] | Refused:
+    """Decide on one call at `now`: the next state and a permit, or a refusal that leaves the state as it is.
+
+    >>> admit(Open(epoch=1, until=30.0), now=10.0, config=BreakerConfig())
+    Refused(retry_after=20.0)
+    """
+    match state:
+        case Closed():
+            return state, Permit(state.epoch, probe=False, admitted=now)
+        case Open() if now < state.until:
+            return Refused(state.until - now)
+        case HalfOpen() if now < state.lease_ends:
+            return Refused(state.lease_ends - now)
+        case Open() | HalfOpen():
+            epoch = state.epoch + 1
+            probing = HalfOpen(epoch, lease_ends=now + config.probe_lease, reopened=state.reopened)
+            return probing, Permit(epoch, probe=True, admitted=now)
+        case Isolated():
+            return Refused(None)
+
+
+def share(state: BreakerState, now: float, config: BreakerConfig) -> float:
+    """Return the part of its usual load, above 0 and at most 1, that a provider should get at `now`.
+
+    It grows evenly from 0.1 to 1 in the `slow_start` seconds after a probe closed the breaker, because a provider that
+    has just come back has cold caches and a backlog. Any other state says 1: what it lets through is a matter of
+    `admit`, and one probe is no share.
+
+    Source: the slow start of load balancers such as Envoy and nginx.
+
+    >>> closed = Closed(epoch=3, since=100.0)
+    >>> (
+    ...     share(closed, 100.0, BreakerConfig()),
+    ...     share(closed, 105.0, BreakerConfig()),
+    ...     share(closed, 110.0, BreakerConfig()),
+    ... )
+    (0.1, 0.55, 1.0)
+    """
+    return _grown(state, now, config.slow_start)
+
+
+def is_on_probation(state: BreakerState, now: float, config: BreakerConfig) -> bool:
+    """Tell whether a provider has come back so lately that it may relapse.
+
+    >>> is_on_probation(Closed(since=0.0), 59.0, BreakerConfig()), is_on_probation(Closed(), 0.0, BreakerConfig())
+    (True, False)
+    """
+    return _grown(state, now, config.relapse_within) < 1
+
+
+def _grown(state: BreakerState, now: float, length: float) -> float:
+    """Return what has grown evenly from a tenth to 1 in the seconds since a probe closed the breaker."""
+    if not isinstance(state, Closed) or state.since is None or now >= state.since + length:
+        return 1.0
+    return FIRST_SHARE + (1 - FIRST_SHARE) * max(0.0, now - state.since) / length
+
+
+def after_success(
+    state: BreakerState, permit: Permit, *, now: float, config: BreakerConfig, random: float
+) -> BreakerState:
+    """Return the state after a call that succeeded; `random` is a draw from [0, 1), used if it opens.
+
+    A success closes a half-open breaker, unless it was slow by `config.slow_call`.
+    """
+    if permit.epoch != state.epoch:
+        return state
+    slow = config.slow_call is not None and now - permit.admitted >= config.slow_call
+    match state:
+        case Closed():
+            window = state.window.record(now, length=config.window, slow=slow)
+            closed = Closed(state.epoch, 0, window, state.since, state.reopened)
+            return _opened(closed, now, config, random) if slow and _trips(closed, now, config) else closed
+        case HalfOpen():
+            if slow:
+                return _opened(state, now, config, random)
+            return Closed(state.epoch + 1, since=now, reopened=state.reopened)
+        case Open() | Isolated():
+            return state
+
+
+def after_failure(
+    state: BreakerState, permit: Permit, *, now: float, config: BreakerConfig, random: float
+) -> BreakerState:
+    """Return the state after a call that failed; `random` is a draw from [0, 1), used if it opens."""
+    if permit.epoch != state.epoch:
+        return state
+    match state:
+        case Closed():
+            slow = config.slow_call is not None and now - permit.admitted >= config.slow_call
+            window = state.window.record(now, length=config.window, failed=True, slow=slow)
+            closed = Closed(state.epoch, state.failures + 1, window, state.since, state.reopened)
+            return _opened(closed, now, config, random) if _trips(closed, now, config) else closed
+        case HalfOpen():
+            return _opened(state, now, config, random)
+        case Open() | Isolated():
+            return state
+
+
+def after_cancellation(state: BreakerState, permit: Permit, *, now: float) -> BreakerState:
+    """Return the state after a call that ended without saying anything about the provider.
+
+    A cancelled probe gives its place back: the breaker is open with its wait over, so the next call probes.
+    """
+    if isinstance(state, HalfOpen) and permit.epoch == state.epoch:
+        return Open(state.epoch + 1, until=now, reopened=state.reopened)
+    return state
+
+
+def after_inconclusive(state: BreakerState, permit: Permit, *, now: float, config: BreakerConfig) -> BreakerState:
+    """Return the state after a call that found the provider alive, and does not tell whether it is well.
+
+    A breaker that is half-open makes its next probe after its first wait, however long the last one was.
+
+    >>> after_inconclusive(HalfOpen(3, 30.0, 4), Permit(3, probe=True, admitted=0.0), now=1.0, config=BreakerConfig())
+    Open(epoch=4, until=6.0, reopened=4)
+    """
+    if isinstance(state, HalfOpen) and permit.epoch == state.epoch:
+        return Open(state.epoch + 1, until=now + config.open_for, reopened=state.reopened)
+    return state
+
+
+def isolate(state: BreakerState) -> Isolated:
+    """Return the state in which every call is refused until `release`."""
+    return state if isinstance(state, Isolated) else Isolated(state.epoch + 1)
+
+
+def release(state: BreakerState) -> BreakerState:
+    """Return the state after a release by hand: closed with a clean record, if it was isolated."""
+    return Closed(state.epoch + 1) if isinstance(state, Isolated) else state
+
+
+def failures_left(state: Closed, now: float, config: BreakerConfig) -> int:
+    """Return how many failures in a row more open the breaker, at least 1; fewer while a provider is on probation.
+
+    >>> failures_left(Closed(failures=2), 0.0, BreakerConfig())
+    3
+    """
+    return max(1, _threshold(state, now, config) - state.failures)
+
+
+def _threshold(state: Closed, now: float, config: BreakerConfig) -> int:
+    return _lowered(config.failure_threshold, _grown(state, now, config.relapse_within), EASED_FAILURES)
+
+
+def _trips(state: Closed, now: float, config: BreakerConfig) -> bool:
+    """Tell whether a closed breaker has seen enough; while a provider is on probation, less is enough."""
+    eased = _grown(state, now, config.relapse_within)
+    if state.failures >= _threshold(state, now, config):
+        return True
+    min_calls = _lowered(config.min_calls, eased, 1)
+    rate = config.failure_rate * max(EASED_RATE, eased)
+    # On probation the probe is one of the calls.
+    before = 1 if eased < 1 else 0
+    # What went well before it fell ill must not hide it for as long as the window lasts.
+    return any(
+        before + calls >= min_calls
+        and (
+            failures >= rate * (before + calls)
+            or (config.slow_call is not None and slow >= config.slow_rate * (before + calls))
+        )
+        for calls, failures, slow in state.window.latest()
+    )
+
+
+def _lowered(count: int, eased: float, least: int) -> int:
+    return count if eased == 1.0 else min(count, max(least, math.ceil(count * eased)))
+
+
+def _opened(state: Closed | HalfOpen, now: float, config: BreakerConfig, random: float) -> Open:
+    # Until it has proved that it can bear its load, a provider that came back has not recovered.
+    is_relapse = is_on_probation(state, now, config)
+    reopened = state.reopened + 1 if is_relapse or isinstance(state, HalfOpen) else 0
+    longest = config.longest_wait if is_relapse else config.longest_wait_for_probe
+    grown = config.open_for * 2.0 ** min(reopened, 1000)
+    spread = 1 + config.jitter * (2 * random - 1)
+    return Open(state.epoch + 1, until=now + min(longest, min(longest, grown) * spread), reopened=reopened)
