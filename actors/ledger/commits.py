@@ -32,14 +32,14 @@ async def recover(path: str | os.PathLike[str], book: Book, *, safety: Safety, a
     journal = Journal(path, safety=safety)
     try:
         for number, entry in enumerate(journal.read(), 1):
-            book.apply(entry)
+            book.postings.apply(entry)
             if number % SLICE == 0:
                 await asyncio.sleep(0)
-        if book.has_forgotten_keys:
+        if book.paid_keys.has_forgotten:
             for key in journal.paid_repeatedly():
                 # Where the first payment was forgotten before the second, the book knows a part of the sum.
-                if book.paid(key) is not None and (paid := journal.paid(key)) is not None:
-                    book.remember_paid(key, *paid)
+                if book.paid_keys.get(key) is not None and (paid := journal.paid(key)) is not None:
+                    book.paid_keys.remember(key, *paid)
         for entry in book.hold_all(at=at):
             journal.append(entry)
         journal.commit()

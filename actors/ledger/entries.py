@@ -96,5 +96,7 @@ class MoneyHeld(Event, frozen=True, kw_only=True, tag=True, gc=False):
 
 Booked: TypeAlias = MoneySettled | MoneyReleased | MoneyHeld
 """What becomes of a reservation."""
-Entry: TypeAlias = AccountOpened | CapChanged | AccountClosed | MoneyReserved | Booked
+AccountEntry: TypeAlias = AccountOpened | CapChanged | AccountClosed
+"""What concerns an account and no reservation."""
+Entry: TypeAlias = AccountEntry | MoneyReserved | Booked
 """Every step of a book."""

@@ -136,7 +136,7 @@ class Ledger(
         elif not self.is_shared:
             # Reservations of an instance before a restart are none of this one's.
             self.book.number_from(int(self.context.random.random() * 2**52))
-        for holder in self.book.holders:
+        for holder in self.book.postings.holders:
             self._watch(holder)
         try:
             for name, cap in self.caps.items():
@@ -161,7 +161,7 @@ class Ledger(
         """Reserve at once where every account has enough; otherwise wait, ask for more, or refuse."""
         if message.holder is not None and not isinstance(message.holder, ActorRef):
             raise Permanent(f"holder must be the ref of an actor, got {message.holder!r:.100}")
-        if self.book.has_forgotten_keys and self.book.paid(message.key) is None:
+        if self.book.paid_keys.has_forgotten and self.book.paid_keys.get(message.key) is None:
             self._recall(message.key)
         if (
             self.lines
@@ -221,7 +221,7 @@ class Ledger(
         while name is None:
             self.named += 1
             made_up = f"account-{self.named}"
-            name = None if self.book.is_known(made_up) else made_up
+            name = None if self.book.accounts.is_known(made_up) else made_up
         if name in self.recovered:
             self.recovered.discard(name)
             self._open(name, message.cap)
@@ -232,7 +232,7 @@ class Ledger(
     @handles(CloseAccount)
     def close_account(self, message: CloseAccount) -> Account | asyncio.Future[Account]:
         """Close an account at once, and answer with its statement when the last call that draws on it has ended."""
-        page = self.book.draining(message.name) or self._close(message.name)
+        page = self.book.accounts.draining(message.name) or self._close(message.name)
         if page.open == 0:
             return self._once_written(page.statement())
         closing = self.closing.get(page)
@@ -277,7 +277,7 @@ class Ledger(
             self._watch(wish.holder)
         self._enter(entry)
         if entry.from_held:
-            reservation = self.book.given(entry.reservation)
+            reservation = self.book.reservation(entry.reservation)
         else:
             reservation = Reservation(entry.reservation, wish.key, wish.provider, wish.amount)
         if self.writer is not None:
@@ -291,7 +291,7 @@ class Ledger(
         if entry is None:
             return
         self._enter(entry)
-        if isinstance(entry, MoneySettled) and self.book.has_forgotten_keys:
+        if isinstance(entry, MoneySettled) and self.book.paid_keys.has_forgotten:
             self._recall(entry.key)  # What was paid under it before is part of the sum.
         if isinstance(entry, MoneySettled) and (entry.overcharged or entry.is_late):
             self.publish(
@@ -314,18 +314,18 @@ class Ledger(
         if self.writer is not None:
             self.writer.append(entry)
         self.publish(entry)
-        if self.book.crossed:
+        if self.book.accounts.crossed:
             self._alert()
 
     def _alert(self) -> None:
         """Tell of the accounts of which so much is used as calls for an alert, or no longer."""
         now = self.context.now()
-        for page in self.book.take_crossed():
+        for page in self.book.accounts.take_crossed():
             value = page.used / page.cap if page.cap else None
             since = self.alerted_at.pop(page.name, now)
             if page.is_alerted:
                 self.alerted_at[page.name] = now
-                threshold = self.book.alert_percent / 100
+                threshold = self.book.accounts.alert_percent / 100
                 self.publish(
                     AlertRaised(rule=ALERT, subject=page.name, value=value or 0.0, threshold=threshold, at=now)
                 )
@@ -395,7 +395,7 @@ class Ledger(
         self.context.watch(holder)
 
     def _heard_of_restart(self, event: ActorRestarted) -> None:
-        if self.book.holders.get(event.ref):
+        if self.book.postings.holders.get(event.ref):
             try:
                 self.context.ref.tell(HolderRestarted(event.ref))
             except MailboxFull:
@@ -432,7 +432,7 @@ class Ledger(
             if earlier is not None:
                 lines.stand(waiter, earlier)
                 continue
-            if self.book.has_forgotten_keys and self.book.paid(waiter.wish.key) is None:
+            if self.book.paid_keys.has_forgotten and self.book.paid_keys.get(waiter.wish.key) is None:
                 self._recall(waiter.wish.key)  # It may have been paid, and forgotten, since it was asked for.
             try:
                 made = self.book.reserve(waiter.wish, at=time.time())
@@ -489,7 +489,7 @@ class Ledger(
         journal = await recover(path, self.book, safety=self.config.safety, at=time.time())
         self.writer = Writer(journal, gone=self._take_back, broke=self._journal_broke)
         self.recovered = set(self.book.open_accounts()) - self.opened
-        self.book.forget_crossings()
+        self.book.accounts.forget_crossings()
         self._alert()
 
     def _recall(self, key: str) -> None:
@@ -497,7 +497,7 @@ class Ledger(
         if self.writer is not None:
             paid = self.writer.paid(key)
             if paid is not None:
-                self.book.remember_paid(key, *paid)
+                self.book.paid_keys.remember(key, *paid)
 
     def _take_back(self, answer: Any) -> None:
         """Undo what was done for somebody who had gone: a reservation, or an account, which is told by its name."""

@@ -1,6 +1,7 @@
-"""One account in a book: what may be spent, and where every micro-unit that was ever reserved has gone.
+"""The accounts of a book: what each may spend, and where every micro-unit that was ever reserved in it has gone.
 
-A page is changed in place, because a call turns four of them twice; whoever asks gets a `Statement`, which is a value.
+An account is changed in place, because one call changes four of them twice; what is handed out is a `Statement`, which
+is a value.
 """
 
 from __future__ import annotations
@@ -8,15 +9,23 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from actors.errors.families import Permanent
 from actors.ledger.account import Account
+from actors.ledger.entries import AccountOpened, CapChanged
 from actors.money import Micros  # noqa: TC001 - msgspec resolves the annotations below.
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from actors.ledger.entries import AccountEntry
+
+TOTAL = "total"
+MAX_COMBINATIONS = 10_000
+"""The sets of accounts drawn on together whose states are remembered, so that each is looked up once."""
+
 
 class Statement(Account, frozen=True, kw_only=True):
-    """The figures of an account at one moment, in micro-units; what was settled and so on counts since it was opened.
+    """The figures of an account at one moment, in micro-units; `settled` and the like count since it was opened.
 
     `reserved_ever == settled - overcharged + released + held + reserved`: what was reserved was spent, is free again,
     is kept for calls whose outcome is unknown, or belongs to calls under way. `overcharged` is what calls cost beyond
@@ -35,16 +44,16 @@ class Statement(Account, frozen=True, kw_only=True):
 
     def broken_invariants(self) -> Iterator[str]:
         """Name what does not add up."""
-        gone = self.settled - self.overcharged + self.released + self.held + self.reserved
-        if self.reserved_ever != gone:
-            yield f"{self.reserved_ever} micro-units were ever reserved in {self.name!r}, and {gone} accounted for"
+        accounted = self.settled - self.overcharged + self.released + self.held + self.reserved
+        if self.reserved_ever != accounted:
+            yield f"{self.reserved_ever} micro-units were ever reserved in {self.name!r}, and {accounted} accounted for"
         figures = (self.reserved, self.held, self.settled, self.released, self.overcharged, self.reserved_ever)
         if min(figures) < 0:
             yield f"a figure of account {self.name!r} is below zero: {self!r}"
 
 
 class AccountState:
-    """One account, as it is kept."""
+    """The figures of one account as a book keeps them, changed in place."""
 
     __slots__ = (
         "alert_at",
@@ -77,16 +86,16 @@ class AccountState:
         self.set_cap(cap, alert_percent=alert_percent)
 
     def set_cap(self, cap: Micros | None, *, alert_percent: int) -> None:
-        """Let so much be spent from now on; less than is used already stops everything."""
+        """Change the cap; one below what is used already lets nothing more be reserved."""
         self.cap = cap
         self.limit: float = math.inf if cap is None else cap
-        # Rounded up, and so the first micro-unit at which the part is reached.
+        # Rounded up, so it is the first micro-unit at which the percentage is reached.
         self.alert_at: float = math.inf if cap is None else max(1, -(-cap * alert_percent // 100))
         if cap is not None and self.used > cap:
             self.beyond = max(self.beyond, self.used - cap)
 
     def broken_invariants(self) -> Iterator[str]:
-        """Name what does not add up, and the account that is over its cap for no good reason."""
+        """Name what does not add up, and a cap that is exceeded without an overcharge or the like to explain it."""
         yield from self.statement().broken_invariants()
         if self.used > self.limit + self.overcharged + self.beyond:
             yield f"account {self.name!r} is over its cap: {self!r}"
@@ -97,7 +106,7 @@ class AccountState:
 
     @property
     def available(self) -> Micros:
-        """What can be reserved, of an account that has a cap."""
+        """What can still be reserved; of use only if the account has a cap."""
         return max(0, (self.cap or 0) - self.used)
 
     def statement(self) -> Statement:
@@ -115,4 +124,110 @@ class AccountState:
         )
 
     def __repr__(self) -> str:
-        return f"<Page {self.statement()}>"
+        return f"<AccountState {self.statement()}>"
+
+
+class AccountTable:
+    """The accounts of one book by name, with those that were closed while money is left in them.
+
+    An account has `crossed` its alert if `alert_percent` of its cap came to be used, or ceased to be.
+    """
+
+    def __init__(self, *, alert_percent: int = 80) -> None:
+        self.alert_percent = alert_percent
+        self.total = AccountState(TOTAL, None)
+        """The other side of every entry: it draws on each reservation once."""
+        self.states: dict[str, AccountState] = {}
+        self.combinations: dict[tuple[str, ...], tuple[AccountState, ...]] = {}
+        """What `drawn_on` returned last for these names."""
+        self.crossed: list[AccountState] = []
+        """The accounts that have crossed their alert since `take_crossed` was last called."""
+
+    def is_open(self, name: str) -> bool:
+        """Tell whether an account can be drawn on."""
+        state = self.states.get(name)
+        return state is not None and not state.is_closed
+
+    def is_known(self, name: str) -> bool:
+        """Tell whether a name is in use: by an open account, or by a closed one with money left in it."""
+        return name in self.states
+
+    def draining(self, name: str) -> AccountState | None:
+        """Return an account that was closed while calls drew on it, and is drawn on still; else None."""
+        state = self.states.get(name)
+        return state if state is not None and state.is_closed and state.open else None
+
+    def open_names(self) -> list[str]:
+        """Return the names of the open accounts."""
+        return [name for name, state in self.states.items() if not state.is_closed]
+
+    def all_states(self) -> tuple[AccountState, ...]:
+        """Return every account, and the total."""
+        return (*self.states.values(), self.total)
+
+    def statement(self, name: str | None = None) -> Statement:
+        """Return the figures of an account, or of all together for None; raises `Permanent` if it is not known."""
+        state = self.total if name is None else self.states.get(name)
+        if state is None:
+            raise Permanent(
+                f"there is no account {name!r}, neither open nor closed with money left in it; "
+                "check its name, or open it first"
+            )
+        return state.statement()
+
+    def opened(self, name: str) -> AccountState:
+        """Return an open account; raises `Permanent` if there is none of that name."""
+        state = self.states.get(name)
+        if state is None or state.is_closed:
+            raise Permanent(f"there is no open account {name!r}; open it first")
+        return state
+
+    def drawn_on(self, accounts: tuple[str, ...]) -> tuple[AccountState, ...]:
+        """Return the accounts that a reservation draws on, and the total; raises `Permanent` if it cannot."""
+        states = tuple(self.opened(name) for name in accounts)
+        if len(set(accounts)) != len(accounts):
+            raise Permanent(
+                f"a reservation draws on each account once, got {', '.join(accounts)}; list each account once"
+            )
+        if len(self.combinations) >= MAX_COMBINATIONS:
+            self.combinations.clear()
+        combined = self.combinations[accounts] = (*states, self.total)
+        return combined
+
+    def post(self, entry: AccountEntry) -> None:
+        """Make a step that concerns an account and no reservation."""
+        self.combinations.clear()
+        match entry:
+            case AccountOpened():
+                self.states[entry.account] = AccountState(entry.account, entry.cap, alert_percent=self.alert_percent)
+            case CapChanged():
+                state = self.states[entry.account]
+                state.set_cap(entry.cap, alert_percent=self.alert_percent)
+                self.check_alert(state)
+            case _:
+                state = self.states[entry.account]
+                state.is_closed = True
+                self.forget_if_empty(state)
+
+    def check_alert(self, state: AccountState) -> None:
+        """Note if an account has crossed its alert, one way or the other."""
+        if (state.used >= state.alert_at) is not state.is_alerted:
+            state.is_alerted = not state.is_alerted
+            self.crossed.append(state)
+
+    def take_crossed(self) -> list[AccountState]:
+        """Return the accounts that have crossed their alert since the last call."""
+        crossed, self.crossed = self.crossed, []
+        return crossed
+
+    def forget_crossings(self) -> None:
+        """After a replay, let only the open accounts that are beyond their alert now count as crossed, once each."""
+        self.crossed = [state for state in self.states.values() if state.is_alerted and not state.is_closed]
+
+    def forget_if_empty(self, state: AccountState) -> None:
+        """Forget a closed account if no money is left in it."""
+        if state.open == state.on_hold == 0 and self.states.get(state.name) is state:
+            del self.states[state.name]
+
+    def __repr__(self) -> str:
+        return f"<AccountTable {', '.join(self.states) or 'empty'}>"

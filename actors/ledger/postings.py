@@ -1,7 +1,7 @@
-"""What each entry does to the figures: the state of a book, and the steps by which alone it changes.
+"""What each entry does to the figures of a book: the only steps by which its state changes.
 
-A step is posted once to every account that it concerns and once to the whole, so that either side can be checked by
-the other; and it is the same step whether it was decided just now or is read back from a journal.
+A step is posted once to every account that it concerns and once to the total, so that either side can be checked by
+the other. It is the same step whether it was decided just now or is read back from a journal.
 """
 
 from __future__ import annotations
@@ -11,23 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from actors.errors.families import Permanent
-from actors.ledger.entries import AccountOpened, CapChanged, MoneyHeld, MoneyReleased, MoneyReserved, MoneySettled
+from actors.ledger.entries import AccountOpened, MoneyHeld, MoneyReleased, MoneyReserved, MoneySettled
 from actors.ledger.messages import Reservation, Unsettled
-from actors.ledger.page import AccountState
-from actors.money import Micros  # noqa: TC001 - msgspec resolves the annotations below.
+from actors.ledger.page import AccountState, AccountTable
+from actors.money import Micros
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from actors.ledger.entries import Booked, Entry
-    from actors.ledger.page import Statement
 
-TOTAL = "total"
 MAX_RELEASED = 10_000
-"""The reservations released last that are remembered, in case a call was charged after all."""
-MAX_COMBINATIONS = 10_000
-"""The sets of accounts that are drawn on together, and are looked up once."""
+"""How many of the reservations released last are remembered, in case one of their calls was charged after all."""
 
 
 class KeyRecord(msgspec.Struct, eq=False, gc=False):
@@ -38,14 +33,15 @@ class KeyRecord(msgspec.Struct, eq=False, gc=False):
     provider: str
     amount: Micros
     accounts: tuple[str, ...]
-    pages: tuple[AccountState, ...]
+    states: tuple[AccountState, ...]
+    """The accounts that it draws on, and the total."""
     since: float
     attempt: int = 1
     is_held: bool = False
     is_told: bool = False
-    """Whether whoever made the last call has said what became of it."""
+    """Whether the outcome of the last call was told, and not inferred because its holder ended."""
     was_held: Micros = 0
-    """What goes back to being held if a repetition tells nothing new of the call before it."""
+    """What is held again if a repetition tells nothing new of the call before it."""
     is_sent: bool = True
     holder: Any = None
 
@@ -53,249 +49,213 @@ class KeyRecord(msgspec.Struct, eq=False, gc=False):
         """Return what its asker gets."""
         return Reservation(self.number, self.key, self.provider, self.amount, self.attempt)
 
+    def unsettled(self) -> Unsettled:
+        """Return what `GetHeld` lists of it."""
+        return Unsettled(
+            reservation=self.number,
+            key=self.key,
+            provider=self.provider,
+            amount=self.amount,
+            accounts=self.accounts,
+            is_held=self.is_held,
+            since=self.since,
+        )
+
     def __repr__(self) -> str:
-        return f"<Record {self.reservation()}{' held' if self.is_held else ''}>"
+        return f"<KeyRecord {self.reservation()}{' held' if self.is_held else ''}>"
+
+
+class PaidKeys(OrderedDict[str, tuple[Micros, str]]):
+    """What was paid under each key in all, and to which provider last; at most `max_keys`, those paid last."""
+
+    def __init__(self, max_keys: int) -> None:
+        super().__init__()
+        self.max_keys = max_keys
+        self.has_forgotten = False
+        """Whether a key was ever forgotten, so that one that is not in here may have been paid all the same."""
+
+    def add(self, key: str, cost: Micros, provider: str) -> None:
+        """Add a payment under a key."""
+        if key in self:
+            cost += self.pop(key)[0]
+        self.remember(key, cost, provider)
+
+    def remember(self, key: str, paid: Micros, provider: str) -> None:
+        """Set what was paid under a key in all, and forget the key that was paid longest ago if there are too many."""
+        self[key] = (paid, provider)
+        if len(self) > self.max_keys:
+            self.popitem(last=False)
+            self.has_forgotten = True
 
 
 class Postings:
-    """Accounts, reservations and paid keys; see `Book` for what the parameters are."""
+    """The accounts, reservations and paid keys of one book; see `Book` for the parameters."""
 
     def __init__(self, *, first: int = 1, alert_percent: int = 80, max_paid_keys: int = 100_000) -> None:
         self.first = self.next = first
-        self.alert_percent = alert_percent
-        self.max_paid_keys = max_paid_keys
-        self.total = AccountState(TOTAL, None)
-        """The other side of every entry: it draws on each reservation once."""
+        self.accounts = AccountTable(alert_percent=alert_percent)
+        self.paid_keys = PaidKeys(max_paid_keys)
+        self.records: dict[int, KeyRecord] = {}
+        """The reservations that are neither settled nor released, by their number."""
+        self.by_key: dict[str, list[KeyRecord]] = {}
+        """The same by their key."""
         self.holders: dict[Any, dict[int, KeyRecord]] = {}
-        """The reservations of calls under way, by the actor that answers for them."""
-        self.crossed: list[AccountState] = []
-        """The accounts that have crossed their alert, until somebody takes note and clears the list."""
-        self.has_forgotten_keys = False
-        self._pages: dict[str, AccountState] = {}
-        self._records: dict[int, KeyRecord] = {}
-        self._released: OrderedDict[int, KeyRecord] = OrderedDict()
-        self._by_key: dict[str, list[KeyRecord]] = {}
-        self._paid: OrderedDict[str, tuple[Micros, str]] = OrderedDict()
-        self._combinations: dict[tuple[str, ...], tuple[AccountState, ...]] = {}
+        """Those of calls under way, by the actor that answers for them."""
+        self.released: OrderedDict[int, KeyRecord] = OrderedDict()
+        """The reservations released last."""
 
-    def number_from(self, first: int) -> None:
-        """Let the first reservation have this number, before there is one."""
-        self.first = self.next = first
+    def find(self, number: int) -> KeyRecord | None:
+        """Return a reservation that may still be booked, or was released lately."""
+        return self.records.get(number) or self.released.get(number)
 
-    # What is known.
-
-    def is_open(self, name: str) -> bool:
-        """Tell whether an account can be drawn on."""
-        page = self._pages.get(name)
-        return page is not None and not page.is_closed
-
-    def is_known(self, name: str) -> bool:
-        """Tell whether a name is in use: by an open account, or a closed one in which money is left."""
-        return name in self._pages
-
-    def draining(self, name: str) -> AccountState | None:
-        """Return the page of an account that was closed while calls draw on it, and still do."""
-        page = self._pages.get(name)
-        return page if page is not None and page.is_closed and page.open else None
-
-    def open_accounts(self) -> list[str]:
-        """Return the names of the open accounts."""
-        return [name for name, page in self._pages.items() if not page.is_closed]
-
-    def statement(self, name: str | None = None) -> Statement:
-        """Return the figures of an account, open or closed with money in it; of all together for None."""
-        page = self.total if name is None else self._pages.get(name)
-        if page is None:
-            raise Permanent(f"there is no account {name!r}, nor a closed one in which money is left")
-        return page.statement()
-
-    def take_crossed(self) -> list[AccountState]:
-        """Return the accounts that have crossed their alert, one way or the other, since this was last asked."""
-        crossed, self.crossed = self.crossed, []
-        return crossed
-
-    def forget_crossings(self) -> None:
-        """Keep, of what has crossed its alert during a replay, only what is beyond it now, once each."""
-        self.crossed = [page for page in self._pages.values() if page.is_alerted and not page.is_closed]
+    def used_by(self, key: str) -> Micros:
+        """Return what was spent under a key and is kept for it."""
+        kept = sum(record.amount for record in self.by_key.get(key, ()))
+        paid = self.paid_keys.get(key)
+        return kept if paid is None else kept + paid[0]
 
     def unsettled(self, *, account: str | None = None, is_held: bool | None = None) -> tuple[Unsettled, ...]:
         """Return the reservations that are neither settled nor released, the oldest first."""
         return tuple(
-            Unsettled(
-                reservation=record.number,
-                key=record.key,
-                provider=record.provider,
-                amount=record.amount,
-                accounts=record.accounts,
-                is_held=record.is_held,
-                since=record.since,
-            )
-            for record in self._records.values()
+            record.unsettled()
+            for record in self.records.values()
             if (account is None or account in record.accounts) and (is_held is None or record.is_held == is_held)
         )
 
-    def paid(self, key: str) -> tuple[Micros, str] | None:
-        """Return what was paid under a key, and to whom last, if that is remembered."""
-        return self._paid.get(key)
-
-    def remember_paid(self, key: str, paid: Micros, provider: str) -> None:
-        """Remember that so much was paid under a key in all, and forget the key that was paid longest ago."""
-        self._paid[key] = (paid, provider)
-        if len(self._paid) > self.max_paid_keys:
-            self._paid.popitem(last=False)
-            self.has_forgotten_keys = True
-
-    def used_by(self, key: str) -> Micros:
-        """Return what was spent under a key and is kept for it."""
-        kept = sum(record.amount for record in self._by_key.get(key, ()))
-        paid = self._paid.get(key)
-        return kept if paid is None else kept + paid[0]
-
     def broken_invariants(self) -> Iterator[str]:
-        """Name what does not add up: in an account, in the whole, and between the accounts and the reservations."""
-        for page in (*self._pages.values(), self.total):
-            yield from page.broken_invariants()
-            records = [one for one in self._records.values() if page in one.pages]
+        """Name what does not add up: in an account, in the total, and between the accounts and the reservations."""
+        for state in self.accounts.all_states():
+            yield from state.broken_invariants()
+            records = [one for one in self.records.values() if state in one.states]
             held = sum(one.amount for one in records if one.is_held)
             reserved = sum(one.amount for one in records if not one.is_held)
-            if (page.reserved, page.held) != (reserved, held):
-                yield f"the calls that draw on {page.name!r} have {reserved} reserved and {held} held: {page}"
+            if (state.reserved, state.held) != (reserved, held):
+                yield f"the calls that draw on {state.name!r} have {reserved} reserved and {held} held: {state}"
             on_hold = sum(1 for one in records if one.is_held)
-            if (page.open, page.on_hold) != (len(records) - on_hold, on_hold):
-                yield f"{page.name!r} counts {page.open} open and {page.on_hold} held; {on_hold} of {len(records)} are"
-            if page.used != page.reserved + page.held + page.settled:
-                yield f"{page.used} is not what is used of {page.name!r}: {page}"
-        if sorted(one.number for them in self._by_key.values() for one in them) != sorted(self._records):
+            if (state.open, state.on_hold) != (len(records) - on_hold, on_hold):
+                counted = f"{state.open} open and {state.on_hold} held"
+                yield f"{state.name!r} counts {counted}; {on_hold} of {len(records)} are held"
+            if state.used != state.reserved + state.held + state.settled:
+                yield f"{state.used} is not what is used of {state.name!r}: {state}"
+        if sorted(one.number for them in self.by_key.values() for one in them) != sorted(self.records):
             yield "not every reservation is known by its key"
 
     def figures(self) -> dict[str, Any]:
         """Return everything that a replay has to bring back."""
         return {
-            "accounts": [page.statement() for page in (*self._pages.values(), self.total)],
+            "accounts": [state.statement() for state in self.accounts.all_states()],
             "unsettled": self.unsettled(),
-            "paid": dict(self._paid),
+            "paid": dict(self.paid_keys),
             "next": self.next,
         }
 
-    # Entries.
+    # A step that is read back.
 
     def apply(self, entry: Entry) -> None:
-        """Make a step again that was written down; raises `ValueError` where it cannot have been made."""
+        """Make a step again that was written down; raises `ValueError` if it cannot have been made."""
         match entry:
             case MoneyReserved():
                 self._apply_reserved(entry)
             case MoneySettled():
-                self._post_settled(self._known(entry), entry)
+                self.post_settled(self._booked(entry), entry)
             case MoneyReleased():
-                self._post_released(self._known(entry), entry)
+                self.post_released(self._booked(entry), entry)
             case MoneyHeld():
-                self._post_held(self._known(entry), entry)
+                self.post_held(self._booked(entry), entry)
             case AccountOpened():
-                if entry.account in self._pages:
+                if self.accounts.is_known(entry.account):
                     raise ValueError(f"it opens an account that is open: {entry}")
-                self._done(entry)
+                self.accounts.post(entry)
             case _:
-                if not self.is_open(entry.account):
+                if not self.accounts.is_open(entry.account):
                     raise ValueError(f"it concerns an account that is not open: {entry}")
-                self._done(entry)
+                self.accounts.post(entry)
 
     def _apply_reserved(self, entry: MoneyReserved) -> None:
-        record = self._records.get(entry.reservation)
+        record = self.records.get(entry.reservation)
         if entry.from_held:
             if record is None or not record.is_held or record.amount != entry.from_held:
                 raise ValueError(f"it repeats a call that is not held: {entry}")
-            self._post_reserved(entry, record.pages)
-        elif entry.reservation < self.next or not all(map(self.is_open, entry.accounts)):
+            self.post_reserved(entry, record.states)
+        elif entry.reservation < self.next or not all(map(self.accounts.is_open, entry.accounts)):
             raise ValueError(f"it reserves what it cannot: {entry}")
         else:
-            self._post_reserved(entry, self._combine(entry.accounts))
+            self.post_reserved(entry, self.accounts.drawn_on(entry.accounts))
 
-    def _known(self, entry: Booked) -> KeyRecord:
-        record = self._records.get(entry.reservation) or self._released.get(entry.reservation)
+    def _booked(self, entry: Booked) -> KeyRecord:
+        record = self.find(entry.reservation)
         if record is None:
             raise ValueError(f"it books what was never reserved: {entry}")
         return record
 
-    def _done(self, entry: Any) -> Any:
-        """Make a step that concerns an account and no reservation."""
-        name: str = entry.account
-        self._combinations.clear()
-        match entry:
-            case AccountOpened():
-                self._pages[name] = AccountState(name, entry.cap, alert_percent=self.alert_percent)
-            case CapChanged():
-                page = self._pages[name]
-                page.set_cap(entry.cap, alert_percent=self.alert_percent)
-                self._watch(page)
-            case _:
-                self._pages[name].is_closed = True
-                self._forget(self._pages[name])
-        return entry
+    # The steps.
 
-    def _post_reserved(self, entry: MoneyReserved, pages: tuple[AccountState, ...]) -> KeyRecord:
+    def post_reserved(self, entry: MoneyReserved, states: tuple[AccountState, ...]) -> KeyRecord:
+        """Reserve in these accounts: for a new call, or for the repetition of one whose money is held."""
         amount, from_held, number = entry.amount, entry.from_held, entry.reservation
         if from_held:
-            record = self._records[number]
+            record = self.records[number]
             record.amount += amount
             record.attempt += 1
             record.is_held = record.is_told = False
             record.was_held = from_held
             record.since = entry.at
         else:
-            record = self._records[number] = KeyRecord(
-                number, entry.key, entry.provider, amount, entry.accounts, pages, entry.at
+            record = self.records[number] = KeyRecord(
+                number, entry.key, entry.provider, amount, entry.accounts, states, entry.at
             )
-            others = self._by_key.get(entry.key)
+            others = self.by_key.get(entry.key)
             if others is None:
-                self._by_key[entry.key] = [record]
+                self.by_key[entry.key] = [record]
             else:
                 others.append(record)
             self.next = number + 1
-        for page in pages:
-            page.used += amount
-            page.reserved_ever += amount
-            page.reserved += amount + from_held
-            page.open += 1
+        for state in states:
+            state.used += amount
+            state.reserved_ever += amount
+            state.reserved += amount + from_held
+            state.open += 1
             if from_held:
-                page.held -= from_held
-                page.on_hold -= 1
-            if page.used >= page.alert_at and not page.is_alerted:
-                self._watch(page)
+                state.held -= from_held
+                state.on_hold -= 1
+            if state.used >= state.alert_at and not state.is_alerted:
+                self.accounts.check_alert(state)
         return record
 
-    def _post_settled(self, record: KeyRecord, entry: MoneySettled) -> None:
-        cost = entry.cost
+    def post_settled(self, record: KeyRecord, entry: MoneySettled) -> None:
+        """Spend what a call cost, and free the rest."""
         if entry.is_late:
             self._revive(record)
-        self._end(record, cost, entry.released, entry.overcharged)
-        if cost:
-            before = self._paid.pop(record.key, None)
-            self.remember_paid(record.key, cost if before is None else cost + before[0], record.provider)
+        self._end(record, entry.cost, entry.released, entry.overcharged)
+        if entry.cost:
+            self.paid_keys.add(record.key, entry.cost, record.provider)
 
-    def _post_released(self, record: KeyRecord, entry: MoneyReleased) -> None:
+    def post_released(self, record: KeyRecord, entry: MoneyReleased) -> None:
+        """Free what was reserved for a call."""
         self._end(record, 0, entry.released, 0)
         record.is_told = entry.is_told
-        self._released[record.number] = record
-        if len(self._released) > MAX_RELEASED:
-            self._released.popitem(last=False)
+        self.released[record.number] = record
+        if len(self.released) > MAX_RELEASED:
+            self.released.popitem(last=False)
 
-    def _post_held(self, record: KeyRecord, entry: MoneyHeld) -> None:
-        if record.number in self._released:
+    def post_held(self, record: KeyRecord, entry: MoneyHeld) -> None:
+        """Keep what a call may have cost until that is known, and free the rest."""
+        if record.number in self.released:
             self._revive(record)
-        self._leave_holder(record)
+        self.leave_holder(record)
         was_open = not record.is_held
         kept, released = entry.held, entry.released
-        for page in record.pages:
+        for state in record.states:
             if was_open:
-                page.open -= 1
-                page.on_hold += 1
-                page.reserved -= kept + released
-                page.held += kept
+                state.open -= 1
+                state.on_hold += 1
+                state.reserved -= kept + released
+                state.held += kept
             else:
-                page.held -= released
-            page.released += released
-            page.used -= released
-            self._watch(page)
+                state.held -= released
+            state.released += released
+            state.used -= released
+            self.accounts.check_alert(state)
         record.amount = kept
         record.is_held = True
         record.is_told = entry.is_told
@@ -304,77 +264,66 @@ class Postings:
             record.was_held = 0
 
     def _end(self, record: KeyRecord, cost: Micros, released: Micros, overcharged: Micros) -> None:
-        """Let a reservation be no more, and its money go its way."""
+        """Forget a reservation, and move its money to what is spent or free."""
         amount, is_held, beyond = record.amount, record.is_held, overcharged - released
-        del self._records[record.number]
-        others = self._by_key[record.key]
+        del self.records[record.number]
+        others = self.by_key[record.key]
         if len(others) == 1:
-            del self._by_key[record.key]
+            del self.by_key[record.key]
         else:
             others.remove(record)
         if record.holder is not None:
-            self._leave_holder(record)
-        for page in record.pages:
+            self.leave_holder(record)
+        for state in record.states:
             if is_held:
-                page.held -= amount
-                page.on_hold -= 1
+                state.held -= amount
+                state.on_hold -= 1
             else:
-                page.reserved -= amount
-                page.open -= 1
+                state.reserved -= amount
+                state.open -= 1
             if beyond:
-                page.released += released
-                page.used += beyond
+                state.released += released
+                state.used += beyond
             if cost:
-                page.settled += cost
-                page.overcharged += overcharged
-            if (page.used >= page.alert_at) is not page.is_alerted:
-                self._watch(page)
-            if page.is_closed:
-                self._forget(page)
+                state.settled += cost
+                state.overcharged += overcharged
+            if (state.used >= state.alert_at) is not state.is_alerted:
+                self.accounts.check_alert(state)
+            if state.is_closed:
+                self.accounts.forget_if_empty(state)
 
     def _revive(self, record: KeyRecord) -> None:
         """Take back what was released, whatever the caps say: the call it was for may have been charged after all."""
-        del self._released[record.number]
-        self._records[record.number] = record
-        self._by_key.setdefault(record.key, []).append(record)
+        del self.released[record.number]
+        self.records[record.number] = record
+        self.by_key.setdefault(record.key, []).append(record)
         record.is_held = False
         record.was_held = 0
-        for page in record.pages:
-            page.released -= record.amount
-            page.reserved += record.amount
-            page.used += record.amount
-            page.beyond += record.amount
-            page.open += 1
+        for state in record.states:
+            state.released -= record.amount
+            state.reserved += record.amount
+            state.used += record.amount
+            state.beyond += record.amount
+            state.open += 1
 
-    def _leave_holder(self, record: KeyRecord) -> None:
+    # Holders.
+
+    def give_holder(self, record: KeyRecord, holder: Any) -> None:
+        """Let an actor answer for a call."""
+        self.leave_holder(record)
+        record.holder = holder
+        theirs = self.holders.get(holder)
+        if theirs is None:
+            theirs = self.holders[holder] = {}
+        theirs[record.number] = record
+
+    def leave_holder(self, record: KeyRecord) -> None:
+        """Let no actor answer for a call any more."""
         theirs = self.holders.get(record.holder)
         if theirs is not None:
             theirs.pop(record.number, None)
         record.holder = None
 
-    def _watch(self, page: AccountState) -> None:
-        """Take note where so much of a cap as calls for an alert has come to be used, or has ceased to be."""
-        if (page.used >= page.alert_at) is not page.is_alerted:
-            page.is_alerted = not page.is_alerted
-            self.crossed.append(page)
-
-    def _forget(self, page: AccountState) -> None:
-        """Forget a closed account once no money is left in it."""
-        if page.open == page.on_hold == 0 and self._pages.get(page.name) is page:
-            del self._pages[page.name]
-
-    def _open_page(self, name: str) -> AccountState:
-        page = self._pages.get(name)
-        if page is None or page.is_closed:
-            raise Permanent(f"there is no open account {name!r}; open it first")
-        return page
-
-    def _combine(self, accounts: tuple[str, ...]) -> tuple[AccountState, ...]:
-        """Return the pages of accounts that are drawn on together, and that of all."""
-        pages = tuple(self._open_page(name) for name in accounts)
-        if len(set(accounts)) != len(accounts):
-            raise Permanent(f"a reservation draws on each account once; name none twice: {', '.join(accounts)}")
-        if len(self._combinations) >= MAX_COMBINATIONS:
-            self._combinations.clear()
-        combined = self._combinations[accounts] = (*pages, self.total)
-        return combined
+    def __repr__(self) -> str:
+        held = sum(1 for record in self.records.values() if record.is_held)
+        return f"<Postings {len(self.records) - held} reservations open, {held} held>"

@@ -311,7 +311,7 @@ async def test_a_hundred_workers_never_exceed_leak_or_pay_twice_from_one_budget(
     for key, charges in world.charges.items():
         assert len(charges) == 1, f"{key} was paid {charges}"
     total = race.book.statement()
-    last = sum(1 for key in race.book._paid if key.startswith("last"))
+    last = sum(1 for key in race.book.paid_keys if key.startswith("last"))
     assert total.settled == sum(world.by_reservation.values()) + last * PRICES["alder"]
 
 

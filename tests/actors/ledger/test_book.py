@@ -32,7 +32,7 @@ def book_with(**caps: int | None) -> Book:
 def reserved(book: Book, key: str = "k", amount: int = 10, **more: Any) -> Reservation:
     made = book.reserve(wish(key, amount, **more), at=1.0)
     assert isinstance(made, MoneyReserved), made
-    return book.given(made.reservation)
+    return book.reservation(made.reservation)
 
 
 def refused(book: Book, *args: Any, **more: Any) -> BudgetExceeded:
@@ -99,7 +99,7 @@ def test_an_account_that_is_not_open_is_refused_and_so_is_one_that_is_named_twic
     book = book_with(run=100)
     with pytest.raises(Permanent, match="no open account 'ran'; open it first"):
         book.reserve(wish(accounts=("run", "ran")), at=1.0)
-    with pytest.raises(Permanent, match="name none twice"):
+    with pytest.raises(Permanent, match="list each account once"):
         book.reserve(wish(accounts=("run", "run")), at=1.0)
     with pytest.raises(Permanent, match="open already"):
         book.open("run", cap=1, at=1.0)
@@ -227,7 +227,7 @@ def test_a_key_that_was_paid_is_refused_and_the_refusal_says_what_was_paid():
         book.reserve(wish(provider="birch"), at=3.0)
     assert (paid.value.key, paid.value.paid, paid.value.paid_to, paid.value.charged) == ("k", 7, "alder", "yes")
     book.book(reserved(book, provider="birch", intent="again"), "yes", 8, at=4.0)
-    assert book.paid("k") == (15, "birch")
+    assert book.paid_keys.get("k") == (15, "birch")
 
 
 @pytest.mark.parametrize("is_held", [False, True])
@@ -260,16 +260,16 @@ def test_only_the_keys_paid_last_are_remembered():
     book.open("run", cap=None, at=0.0)
     for key in "abc":
         book.book(reserved(book, key), "yes", at=1.0)
-    assert [book.paid(key) for key in "abc"] == [None, (10, "alder"), (10, "alder")]
-    assert book.has_forgotten_keys
+    assert [book.paid_keys.get(key) for key in "abc"] == [None, (10, "alder"), (10, "alder")]
+    assert book.paid_keys.has_forgotten
 
 
 def test_no_more_than_the_reservations_released_last_are_remembered():
     book = book_with(run=None)
     for number in range(MAX_RELEASED + 10):
         book.book(reserved(book, str(number)), "no", at=1.0)
-    assert len(book._released) == MAX_RELEASED
-    assert (len(book._records), len(book._by_key), len(book.holders)) == (0, 0, 0)
+    assert len(book.postings.released) == MAX_RELEASED
+    assert (len(book.postings.records), len(book.postings.by_key), len(book.postings.holders)) == (0, 0, 0)
 
 
 # Repetitions under a key that the provider honours.
@@ -356,7 +356,7 @@ def test_a_holder_that_ends_leaves_held_what_was_sent_and_nothing_of_the_rest():
     ]
     assert book.holder_ended("h", at=3.0) == []
     assert figures(book) == (10, 20, 10)
-    assert list(book.holders) == ["other"]
+    assert list(book.postings.holders) == ["other"]
     book.book(sent, "no", at=4.0)  # Somebody knew after all.
     book.book(unsent, "yes", 5, at=4.0)
     assert figures(book) == (10, 10, 15)
@@ -378,7 +378,7 @@ def test_money_in_a_closed_account_goes_its_way_and_then_it_is_forgotten():
     book.resolve(reservation.number, "yes", 8, at=4.0)
     assert (page.settled, page.released) == (8, 2)
     assert figures(book) == (0, 0, 8)
-    assert not book.is_known("batch")
+    assert not book.accounts.is_known("batch")
     book.open("batch", cap=5, at=5.0)
     assert book.statement("batch").settled == 0
     assert book.statement().settled == 8, "the whole remembers what was spent in accounts that are gone"
@@ -390,16 +390,16 @@ def test_money_in_a_closed_account_goes_its_way_and_then_it_is_forgotten():
 def test_an_account_crosses_its_alert_at_the_first_micro_unit_of_80_percent_and_back_below_it():
     book = book_with(run=9)  # 80 % are 7.2.
     seven = reserved(book, amount=7)
-    assert book.take_crossed() == []
+    assert book.accounts.take_crossed() == []
     one = reserved(book, "one", 1)
-    assert [(page.name, page.is_alerted) for page in book.take_crossed()] == [("run", True)]
+    assert [(page.name, page.is_alerted) for page in book.accounts.take_crossed()] == [("run", True)]
     reserved(book, "more", 1)
-    assert book.take_crossed() == [], "raised once"
+    assert book.accounts.take_crossed() == [], "raised once"
     book.book(one, "no", at=2.0)
     book.book(seven, "yes", at=2.0)
-    assert book.take_crossed() == []
+    assert book.accounts.take_crossed() == []
     book.set_cap("run", 100, at=3.0)
-    assert [(page.name, page.is_alerted) for page in book.take_crossed()] == [("run", False)]
+    assert [(page.name, page.is_alerted) for page in book.accounts.take_crossed()] == [("run", False)]
 
 
 def test_a_free_call_that_its_holder_left_is_over_whatever_is_told_of_it_later():
@@ -450,7 +450,7 @@ class Play:
                     )
                     made = book.reserve(asked, at=1.0)
                     if isinstance(made, MoneyReserved):
-                        self.given.append(book.given(made.reservation))
+                        self.given.append(book.reservation(made.reservation))
                         self.note(made)
                 case 4 | 5:
                     self.note(book.book(one, "yes", cost if flag else min(cost, one.amount), at=2.0))
@@ -489,13 +489,13 @@ def test_whatever_happens_it_adds_up_and_no_account_is_over_its_cap_but_by_what_
             statement = play.book.statement(name)
             assert statement.settled == play.spent[name]
             # What was charged late had been released, and may have been given to others meanwhile.
-            late = play.book._pages[name].beyond
+            late = play.book.accounts.states[name].beyond
             assert cap is None or statement.used <= cap + statement.overcharged + late
             assert play.overcharged[name] or late or cap is None or statement.used <= cap
     replayed = Book()
     for entry in play.entries:
-        replayed.apply(entry)
-    assert replayed.figures() == play.book.figures()
+        replayed.postings.apply(entry)
+    assert replayed.postings.figures() == play.book.postings.figures()
 
 
 @settings(max_examples=100, deadline=None)
@@ -525,15 +525,15 @@ def test_an_entry_that_cannot_follow_is_refused():
     assert isinstance(entry, MoneyReserved)
     opened = book_with().open("run", cap=1, at=0.0)
     with pytest.raises(ValueError, match="reserves what it cannot"):
-        book.apply(entry)
+        book.postings.apply(entry)
     with pytest.raises(ValueError, match="opens an account that is open"):
-        book.apply(opened)
+        book.postings.apply(opened)
     released = book_with(run=1)
     gone = released.close("run", at=1.0)[1]
     with pytest.raises(ValueError, match="not open"):
-        released.apply(gone)
+        released.postings.apply(gone)
     with pytest.raises(ValueError, match="never reserved"):
-        Book().apply(MoneyReleased(reservation=1, key="k", provider="p", accounts=(), released=0, at=1.0))
+        Book().postings.apply(MoneyReleased(reservation=1, key="k", provider="p", accounts=(), released=0, at=1.0))
 
 
 def test_a_book_and_its_parts_tell_their_state():
@@ -542,5 +542,5 @@ def test_a_book_and_its_parts_tell_their_state():
     book.book(held, "held", at=2.0)
     reserved(book, "other", 4)
     assert repr(book) == "<Book 1 accounts, 1 reservations open, 1 held>"
-    assert "held" in repr(book._records[held.number])
-    assert "cap $0.00001" in repr(book._pages["run"])
+    assert "held" in repr(book.postings.records[held.number])
+    assert "cap $0.00001" in repr(book.accounts.states["run"])

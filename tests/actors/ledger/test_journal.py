@@ -197,7 +197,7 @@ async def test_a_key_that_memory_has_forgotten_is_known_to_the_journal(tmp_path)
         with pytest.raises(AlreadyPaid) as already:
             await reserve(ledger, "k1")
         assert (already.value.paid, already.value.paid_to) == (12, "birch")
-        assert len(made[0].book._paid) == 2
+        assert len(made[0].book.paid_keys) == 2
 
 
 async def test_a_key_that_was_paid_and_forgotten_while_somebody_waited_is_not_paid_again(tmp_path):
