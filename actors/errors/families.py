@@ -24,7 +24,7 @@ from runtime import Refusal
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from actors.limits.reported import HeardLimit
+    from actors.limits.reported import ReportedLimit
 
 CallOutcome: TypeAlias = Literal["not_started", "unknown", "done"]
 """What is known of the call: it never took effect, nobody knows, or the provider answered it."""
@@ -58,7 +58,7 @@ class CallFailed(Refusal):
     outcome: CallOutcome = "unknown"
     charged: Charged = "no"
     wire_calls: int = 1
-    limits: tuple[HeardLimit, ...] = ()
+    limits: tuple[ReportedLimit, ...] = ()
 
     retryable: ClassVar[bool] = False
     """Whether the same call to the same provider may succeed if it is tried again, and is safe to try."""

@@ -1,10 +1,10 @@
-"""How long to wait for one attempt, learned from how long its answers take. Pure.
+"""How long to wait for one attempt, learned from how long a provider's answers take. Pure.
 
-Source: the retransmission timer of RFC 6298, a smoothed latency plus four times its mean deviation, doubled after each
-timeout (Karn's backoff). What differs: a repetition here costs money and not a packet, so `margin` times that is
-waited, and the deviation falls slowly, lest ten fast answers make one forget that the eleventh takes long. And an
-attempt that timed out is a sample too, of the time that it was given. If it were none, answers that take longer than
-the timeout would never be seen, and the timeout would stay too short for ever.
+Source: the retransmission timer of RFC 6298: a smoothed latency plus four times its mean deviation, doubled after each
+timeout (Karn's backoff). There are three differences. A repetition here costs money, so the timeout is `margin` times
+that sum. The deviation falls slowly, because ten fast answers do not mean that the eleventh will be fast. And an
+attempt that timed out is a sample too, of the time that it was given: without it, answers that take longer than the
+timeout would never be seen, and the timeout would stay too short for ever.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ import msgspec
 
 GAIN, DEVIATION_GAIN, DEVIATIONS = 1 / 8, 1 / 4, 4.0
 """Alpha, beta and K of RFC 6298."""
-DEVIATION_FALLS = 1 / 32
-"""Beta where an answer deviates less than usual."""
+DEVIATION_FALL_GAIN = 1 / 32
+"""Beta if an answer deviates less than usual."""
 MAX_BACKOFF = 64.0
 
 
 class AttemptTimeout(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The timeout of one attempt at one provider; an immutable value, in seconds.
 
-    It is never below `floor`, and what was configured before `min_samples` answers have been seen. The fields after
-    `margin` are its state: the smoothed latency, its mean deviation, the answers seen, and the factor by which timeouts
-    in a row have stretched it.
+    Until `min_samples` answers have been seen, it is the configured one; after that it is never below `floor`. The
+    fields after `margin` are its state: the smoothed latency, its mean deviation, the answers seen, and the factor by
+    which timeouts in a row have stretched it.
 
     >>> estimate = AttemptTimeout(min_samples=2).after(1.0).after(1.0)
     >>> estimate.seconds(configured=10.0), estimate.seconds(configured=10.0, left=3.0)
@@ -49,16 +49,16 @@ class AttemptTimeout(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             raise ValueError(f"margin must be >= 1 and finite, got {self.margin}")
 
     def after(self, latency: float, *, timed_out: bool = False) -> AttemptTimeout:
-        """Return the estimate after an attempt that was answered in `latency` seconds, or was given up after them.
+        """Return the estimate after an attempt that was answered, or was given up, after `latency` seconds.
 
-        Do not tell of attempts that were refused, failed fast, or were cut off by anything but their timeout.
+        Leave out attempts that were refused, failed fast, or were ended by anything but their timeout.
         """
         if not self.samples:
-            # A first attempt that is given up tells only that answers take longer than nobody knows what.
+            # A first attempt that is given up tells only a lower bound of how long answers take.
             smoothed, deviation = latency, latency / 2
         else:
             more = abs(latency - self.smoothed) - self.deviation
-            deviation = self.deviation + (DEVIATION_GAIN if more > 0 else DEVIATION_FALLS) * more
+            deviation = self.deviation + (DEVIATION_GAIN if more > 0 else DEVIATION_FALL_GAIN) * more
             smoothed = self.smoothed + GAIN * (latency - self.smoothed)
         return AttemptTimeout(
             floor=self.floor,

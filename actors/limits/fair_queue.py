@@ -1,13 +1,14 @@
-"""A line in which tenants take turns by weight, whatever each of them queues up: start-time fair queueing. Pure data.
+"""A wait queue in which tenants take turns by weight, however much each queues: start-time fair queueing. Pure data.
 
-Each tenant's line is first in, first out. Its front bears a start tag: the virtual time up to which the tenant has been
-served, or the queue's own, if that is later, when it comes anew. The smallest tag is next, and moves its tenant on by
-cost / weight. Since a tag depends on what the tenant was *given*, one who leaves its line unserved has cost nothing.
+The items of each tenant are first in, first out. The item at a tenant's head bears a start tag: the virtual time up to
+which the tenant has been served, or the virtual time of the queue if that is later, as it is for a tenant that comes
+anew. The head with the smallest tag is next, and moves the tag of its tenant on by cost / weight. Since a tag depends
+on what the tenant was *given*, an item that leaves the queue unserved has cost its tenant nothing.
 
 Sources: P. Goyal, H. Vin, H. Cheng, "Start-Time Fair Queueing", SIGCOMM 1996, for tags and order: of two tenants that
 wait all the while, what was given to each per weight differs by no more than the largest cost / weight of the one plus
 that of the other. J. Bennett, H. Zhang, "Hierarchical Packet Fair Queueing Algorithms", SIGCOMM 1996 (WF2Q+), for the
-virtual time, which goes on with every cost served: so newcomers, however many, do not hold back one who waits.
+virtual time, which moves on with every cost served: so newcomers, however many, do not hold back a tenant that waits.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ if TYPE_CHECKING:
 T = TypeVar("T", bound="Hashable")
 
 MIN_SWEPT = 64
-"""Entries out of date, or tenants that nobody needs, which are not worth a sweep."""
+"""The number of outdated entries, or of tenants without items, that is not worth a sweep."""
 
 
 class Turn(msgspec.Struct, Generic[T], frozen=True):
-    """Who is next: the item, its tenant, and what serving it costs, in the queue's busy period number `period`."""
+    """The next item, its tenant and the cost of serving it; `period` is the number of the queue's busy period."""
 
     item: T
     tenant: str
@@ -38,15 +39,15 @@ class Turn(msgspec.Struct, Generic[T], frozen=True):
 
 
 class _Tenant(Generic[T]):
-    __slots__ = ("entry", "line", "name", "served_to", "weight")
+    __slots__ = ("entry", "items", "name", "start_tag", "weight")
 
-    def __init__(self, name: str, weight: float, served_to: float) -> None:
+    def __init__(self, name: str, weight: float, start_tag: float) -> None:
         self.name = name
         self.weight = weight
-        self.served_to = served_to
-        # No plain dict: to find its first after many have left from the front takes time for each of them.
-        self.line: OrderedDict[T, tuple[int, float]] = OrderedDict()
-        """The number and the cost of each item."""
+        self.start_tag = start_tag
+        # No plain dict: to find its first key after many removals at the front takes time for each removal.
+        self.items: OrderedDict[T, tuple[int, float]] = OrderedDict()
+        """The arrival number and the cost of each item, in the order of service."""
         self.entry: tuple[float, int, _Tenant[T]] | None = None
 
 
@@ -54,7 +55,7 @@ class FairQueue(Generic[T]):
     """Items that wait, each for a tenant; tenants not named in `weights` weigh 1.
 
     Every operation takes O(log n) time, averaged over many. Tenants with the same tag are served in the order in which
-    their fronts arrived, so that one tenant, or as many as there are items, are first in, first out.
+    their heads arrived: a queue of one tenant, or of as many tenants as items, is first in, first out.
     """
 
     def __init__(self, weights: Mapping[str, float] | None = None) -> None:
@@ -72,75 +73,75 @@ class FairQueue(Generic[T]):
         self._arrivals = 0
         self._swept_above = MIN_SWEPT
 
-    def join(self, item: T, tenant: str = "default", *, cost: float = 1.0, returns: bool = False) -> None:
-        """Put an item, which must not be there yet, at the end of its tenant's line; serving it costs `cost` (>= 0).
+    def enqueue(self, item: T, tenant: str = "default", *, cost: float = 1.0, at_head: bool = False) -> None:
+        """Add an item, which must not be queued yet, behind its tenant's other items; serving it costs `cost` (>= 0).
 
-        One that `returns`, because it left the line for something that came to nothing, stands in front of it.
+        `at_head` puts it in front of them: for an item that was taken out for something that came to nothing.
         """
         if item in self._tenant_of:
-            raise ValueError(f"{item!r} is in the queue already")
+            raise ValueError(f"{item!r} is in this queue already; remove it first")
         if not 0 <= cost < math.inf:
             raise ValueError(f"cost must be >= 0 and finite, got {cost}")
         owner = self._tenants.get(tenant)
         if owner is None:
             owner = self._tenants[tenant] = _Tenant(tenant, self.weights.get(tenant, 1.0), self.virtual_time)
         self._arrivals += 1
-        owner.line[item] = (self._arrivals, cost)
+        owner.items[item] = (self._arrivals, cost)
         self._tenant_of[item] = owner
-        if len(owner.line) == 1:
-            owner.served_to = max(owner.served_to, self.virtual_time)
+        if len(owner.items) == 1:
+            owner.start_tag = max(owner.start_tag, self.virtual_time)
             self._waiting_weight += owner.weight
             self._waiting_tenants += 1
-            self._enter(owner)
-        elif returns:
-            owner.line.move_to_end(item, last=False)
-            self._enter(owner)
+            self._push(owner)
+        elif at_head:
+            owner.items.move_to_end(item, last=False)
+            self._push(owner)
 
-    def first(self) -> Turn[T] | None:
-        """Return who is next, and leave it where it is; None if nobody waits."""
+    def peek(self) -> Turn[T] | None:
+        """Return the next turn, and leave its item in the queue; None if the queue is empty."""
         owner = self._next_tenant()
         if owner is None:
             return None
-        item = next(iter(owner.line))
-        return Turn(item, owner.name, owner.line[item][1], self.period)
+        item = next(iter(owner.items))
+        return Turn(item, owner.name, owner.items[item][1], self.period)
 
-    def front(self) -> T | None:
-        """Return the item that is next, and no more about it; None if nobody waits."""
+    def head(self) -> T | None:
+        """Return the next item alone, and leave it in the queue; None if the queue is empty."""
         owner = self._next_tenant()
-        return None if owner is None else next(iter(owner.line))
+        return None if owner is None else next(iter(owner.items))
 
-    def serve(self, turn: Turn[T] | None = None) -> Turn[T]:
-        """Take out who is next, and charge its tenant for it; `turn`, if given, is what `first` has just returned.
+    def dequeue(self, turn: Turn[T] | None = None) -> Turn[T]:
+        """Take out the next item, and charge its tenant for it; `turn`, if given, is what `peek` has just returned.
 
-        Raises LookupError if nobody waits.
+        Raises LookupError if the queue is empty.
         """
-        turn = turn or self.first()
+        turn = turn or self.peek()
         if turn is None:
-            raise LookupError("nobody waits in this queue; ask first() before")
+            raise LookupError("this queue is empty; call peek() first, which then returns None")
         owner = self._tenants[turn.tenant]
-        # All who wait share the cost, this one included: that is how fast the queue as a whole goes on. The sum of
-        # weights may be a hair too small, from rounding.
+        # All waiting tenants share the cost, this one included: so fast the virtual time of the queue moves on. The sum
+        # of weights may be slightly too small, from rounding.
         gained = turn.cost / max(self._waiting_weight, owner.weight)
-        self.virtual_time = max(self.virtual_time + gained, owner.served_to)
-        owner.served_to += turn.cost / owner.weight
-        self._remove(turn.item, owner)
+        self.virtual_time = max(self.virtual_time + gained, owner.start_tag)
+        owner.start_tag += turn.cost / owner.weight
+        self._take_out(turn.item, owner)
         return turn
 
-    def leave(self, item: T) -> bool:
-        """Take an item out unserved, at no cost to its tenant; tell whether it was there."""
+    def remove(self, item: T) -> bool:
+        """Take an item out unserved, at no cost to its tenant; tell whether it was in the queue."""
         owner = self._tenant_of.get(item)
         if owner is None:
             return False
-        self._remove(item, owner)
+        self._take_out(item, owner)
         return True
 
-    def give_back(self, tenant: str, cost: float, *, period: int) -> None:
-        """Undo the charge for a turn that was taken in vain. Nothing is owed for one before the queue was empty."""
+    def refund(self, tenant: str, cost: float, *, period: int) -> None:
+        """Undo the charge for a turn that came to nothing; ignored if the queue has been empty since that turn."""
         owner = self._tenants.get(tenant)
         if owner is not None and period == self.period:
-            owner.served_to -= cost / owner.weight
-            if owner.line:
-                self._enter(owner)
+            owner.start_tag -= cost / owner.weight
+            if owner.items:
+                self._push(owner)
 
     def _next_tenant(self) -> _Tenant[T] | None:
         heap = self._heap
@@ -151,34 +152,34 @@ class FairQueue(Generic[T]):
             heapq.heappop(heap)
         return None
 
-    def _remove(self, item: T, owner: _Tenant[T]) -> None:
-        was_first = next(iter(owner.line)) == item
-        del owner.line[item], self._tenant_of[item]
+    def _take_out(self, item: T, owner: _Tenant[T]) -> None:
+        was_first = next(iter(owner.items)) == item
+        del owner.items[item], self._tenant_of[item]
         if not self._tenant_of:
-            # Nobody is owed anything by an empty queue; so tags stay small, and nobody has to be remembered.
+            # An empty queue owes its tenants nothing; so tags stay small, and no tenant has to be remembered.
             self._tenants.clear()
             self._heap.clear()
             self.virtual_time = self._waiting_weight = 0.0
             self._waiting_tenants = 0
             self.period += 1
-        elif not owner.line:
+        elif not owner.items:
             owner.entry = None
             self._waiting_weight -= owner.weight
             self._waiting_tenants -= 1
         elif was_first:
-            self._enter(owner)
+            self._push(owner)
 
-    def _enter(self, owner: _Tenant[T]) -> None:
-        """Enter a tenant under the tag of its front; its entry before that is out of date."""
-        owner.entry = (owner.served_to, owner.line[next(iter(owner.line))][0], owner)
+    def _push(self, owner: _Tenant[T]) -> None:
+        """Put a tenant into the heap under the tag of its head, which makes its earlier entry outdated."""
+        owner.entry = (owner.start_tag, owner.items[next(iter(owner.items))][0], owner)
         heapq.heappush(self._heap, owner.entry)
         if len(self._heap) > 2 * self._waiting_tenants + MIN_SWEPT:
             self._heap = [one.entry for one in self._tenants.values() if one.entry is not None]
             heapq.heapify(self._heap)
         if len(self._tenants) > self._swept_above:
-            # One that was served no further than the queue itself is as good as new.
+            # A tenant without items whose tag is not ahead of the virtual time is as good as new.
             known = self._tenants.items()
-            self._tenants = {name: one for name, one in known if one.line or one.served_to > self.virtual_time}
+            self._tenants = {name: one for name, one in known if one.items or one.start_tag > self.virtual_time}
             self._swept_above = 2 * len(self._tenants) + MIN_SWEPT
 
     def __contains__(self, item: object) -> bool:
@@ -191,5 +192,5 @@ class FairQueue(Generic[T]):
         return len(self._tenant_of)
 
     def __repr__(self) -> str:
-        lines = ", ".join(f"{one.name} {len(one.line)}" for one in self._tenants.values() if one.line)
-        return f"<FairQueue {lines or 'empty'}>"
+        tenants = ", ".join(f"{one.name} {len(one.items)}" for one in self._tenants.values() if one.items)
+        return f"<FairQueue {tenants or 'empty'}>"

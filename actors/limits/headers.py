@@ -1,4 +1,4 @@
-"""What a provider's headers say of its limits. The dialects are data; every new one is a line in a table.
+"""Reads a provider's rate limits from its response headers. Each dialect of header names is a row in a table.
 
 Known are `X-RateLimit-Limit-Requests` and its relatives, `RateLimit` and `RateLimit-Policy` (IETF draft
 "RateLimit header fields for HTTP", in its forms since version 3), and names with the dimension in the middle.
@@ -13,16 +13,16 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from actors.limits.quota import REQUESTS
-from actors.limits.reported import Field, HeardLimit
+from actors.limits.reported import Field, ReportedLimit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Said: TypeAlias = "dict[str, dict[Field, float]]"
+FieldsByDimension: TypeAlias = "dict[str, dict[Field, float]]"
 
 
 class HeaderDialect(NamedTuple):
-    """Names of headers: `pattern` matches the whole of a name in lower case; `dimension` is meant if it has none."""
+    """Names of headers: `pattern` matches a whole name in lower case; `dimension` is meant if the name has none."""
 
     pattern: re.Pattern[str]
     dimension: str = REQUESTS
@@ -33,9 +33,9 @@ DIALECTS: tuple[HeaderDialect, ...] = (
     HeaderDialect(re.compile(r"(?:x-)?rate-?limit-(?P<field>limit|remaining|reset)")),
     HeaderDialect(re.compile(r"[a-z]+-ratelimit-(?P<dimension>[a-z][a-z0-9-]*)-(?P<field>limit|remaining|reset)")),
 )
-"""The headers that carry one number each; the first that matches counts."""
+"""The headers that carry one number each; the first pattern that matches counts."""
 
-LISTS = frozenset({"ratelimit", "ratelimit-policy"})
+LIST_HEADERS = frozenset({"ratelimit", "ratelimit-policy"})
 """The headers that carry a list of limits, each with its parameters."""
 
 PARAMETERS: Mapping[str, Field] = {
@@ -57,58 +57,58 @@ UNITS: Mapping[str, str] = {
     "output-tokens": "output_tokens",
     "cost": "cost",
 }
-"""How providers call a dimension; any other name, such as that of a policy, counts requests."""
+"""What providers call each dimension; any other name, such as that of a policy, counts requests."""
 
 DURATION_UNITS: Mapping[str, float] = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 NUMBER = re.compile(r"\d{1,18}(?:\.\d{1,18})?", re.ASCII)
 PART_OF_DURATION = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)(ms|s|m|h|d)", re.ASCII)
 DURATION = re.compile(rf"(?:{PART_OF_DURATION.pattern})+", re.ASCII)
 TIMESTAMP_FROM = 1e9
-"""A reset of that many seconds and above is a moment (Unix time), not a duration of 31 years."""
+"""A reset of at least this many seconds is a moment (Unix time), and not a duration of 31 years."""
 MILLISECONDS_FROM, MICROSECONDS_FROM = 1e12, 1e15
 MAX_LENGTH = 1_000
-"""Characters of a value that are read; no limit needs more."""
+"""The characters of a value that are read; no limit needs more."""
 
 
-def parse_limits(headers: Mapping[str, str], *, now: datetime) -> tuple[HeardLimit, ...]:
-    """Return what headers say of limits, one entry for each dimension; what makes no sense is left out.
+def parse_limits(headers: Mapping[str, str], *, now: datetime) -> tuple[ReportedLimit, ...]:
+    """Return the limits that headers report, one entry for each dimension; what makes no sense is left out.
 
-    `now`, with a time zone, is what moments are read against. Names may be in any case.
+    Moments are read against `now`, which needs a time zone. Names may be in any case.
 
     >>> headers = {"X-RateLimit-Remaining-Tokens": "900", "X-RateLimit-Reset-Tokens": "6m0s"}
     >>> parse_limits(headers, now=datetime(2030, 1, 1, tzinfo=UTC))
-    (HeardLimit(dimension='tokens', limit=None, remaining=900.0, reset=360.0, window=None),)
+    (ReportedLimit(dimension='tokens', limit=None, remaining=900.0, reset=360.0, window=None),)
     """
-    said: Said = {}
+    found: FieldsByDimension = {}
     for name, text in headers.items():
         value = text[:MAX_LENGTH].strip()
         key = name.lower()
-        if key in LISTS:
-            _read_list(value, said)
+        if key in LIST_HEADERS:
+            _read_list(value, found)
             continue
         for dialect in DIALECTS:
             match = dialect.pattern.fullmatch(key)
             if match is not None:
                 dimension = UNITS.get(match.groupdict().get("dimension") or "", dialect.dimension)
-                _read_one(match["field"], value, said.setdefault(dimension, {}), now)
+                _read_number(match["field"], value, found.setdefault(dimension, {}), now)
                 break
     return tuple(
-        HeardLimit(
+        ReportedLimit(
             dimension=dimension,
             limit=fields.get("limit"),
             remaining=fields.get("remaining"),
             reset=fields.get("reset"),
             window=fields.get("window"),
         )
-        for dimension, fields in said.items()
+        for dimension, fields in found.items()
         if fields
     )
 
 
 def parse_reset(value: str, *, now: datetime) -> float | None:
-    """Return the seconds until a reset: given as seconds, a duration, Unix time or a moment as in RFC 3339.
+    """Return the seconds until a reset, which is given as seconds, a duration, Unix time or a moment as in RFC 3339.
 
-    None for nonsense.
+    None if `value` is none of these.
 
     >>> [parse_reset(text, now=datetime(2030, 1, 1, tzinfo=UTC)) for text in ("1.5", "1s", "6m0s", "20ms", "soon")]
     [1.5, 1.0, 360.0, 0.02, None]
@@ -132,8 +132,8 @@ def parse_reset(value: str, *, now: datetime) -> float | None:
     return max(0.0, (moment - now).total_seconds())
 
 
-def _read_one(field: str, value: str, fields: dict[Field, float], now: datetime) -> None:
-    """Take in a header that carries one number, after which a policy may follow: `100, 100;w=60`."""
+def _read_number(field: str, value: str, fields: dict[Field, float], now: datetime) -> None:
+    """Read a header that carries one number, after which a policy may follow: `100, 100;w=60`."""
     first, _, policy = value.partition(",")
     number = parse_reset(value, now=now) if field == "reset" else _number(first.partition(";")[0])
     if number is not None:
@@ -149,17 +149,17 @@ def _read_one(field: str, value: str, fields: dict[Field, float], now: datetime)
         fields["window"] = window
 
 
-def _read_list(value: str, said: Said) -> None:
-    """Take in a list: `"default";q=100;w=60, "day";q=1000;w=86400`, `limit=100, remaining=50, reset=5`, `100;w=60`.
+def _read_list(value: str, found: FieldsByDimension) -> None:
+    """Read a list: `"default";q=100;w=60, "day";q=1000;w=86400`, `limit=100, remaining=50, reset=5`, `100;w=60`.
 
-    Of several limits of one dimension, that counts of which least remains, or whose window is shortest: a call meets
-    it first, and no sensible pace can be made of the quota of a day.
+    Of several limits of one dimension, the one with the least remaining, or else the shortest window, counts: a call
+    meets it first, and the quota of a day makes no sensible pace.
     """
     whole = _parameters(value.replace(",", ";"))
     if value.partition("=")[0].strip() in {"limit", "remaining", "reset"}:
-        said.setdefault(REQUESTS, {}).update(whole)
+        found.setdefault(REQUESTS, {}).update(whole)
         return
-    tightest: Said = {}
+    tightest: FieldsByDimension = {}
     for entry in value.split(","):
         head = entry.partition(";")[0].strip()
         parameters = _parameters(entry)
@@ -172,12 +172,12 @@ def _read_list(value: str, said: Said) -> None:
         if parameters and _tightness(parameters) < _tightness(tightest.get(dimension, {})):
             tightest[dimension] = parameters
     for dimension, parameters in tightest.items():
-        said.setdefault(dimension, {}).update(parameters)
+        found.setdefault(dimension, {}).update(parameters)
 
 
 def _tightness(fields: Mapping[Field, float]) -> float:
-    """Return what orders the entries of one header; infinity is that of none."""
-    # An entry that gives neither is still better than none.
+    """Return the key that compares the entries of one header: the least is the tightest, infinity is no entry."""
+    # An entry without remaining and window is still better than none.
     return fields.get("remaining", fields.get("window", sys.float_info.max if fields else math.inf))
 
 

@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 REQUESTS = "requests"
-"""The dimension of which every call draws one, unless it says otherwise."""
+"""The dimension of which every call takes 1, unless it says otherwise."""
 NO_WEIGHTS: Mapping[str, int] = {}
 
 
 class RateLimit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`rate` units of `dimension` per second, of which `burst` may come at once.
 
-    A unit is whatever the dimension counts: "requests", "tokens", or micro-units of money for "cost". No call may
+    A unit is what the dimension counts: "requests", "tokens", or micro-units of money for "cost". No call may
     weigh more than `burst`.
     """
 
@@ -53,13 +53,13 @@ def per_minute(dimension: str, amount: float, *, burst: int | None = None) -> Ra
     )
 
 
-# Values that hold no cycles, several for each call: the garbage collector need not look at them (gc=False).
+# Each call makes several of the values below. They hold no cycles, so the garbage collector may skip them (gc=False).
 
 
 class QuotaGrant(msgspec.Struct, frozen=True, gc=False):
-    """What one call has taken of each dimension, in the order of its quota; None where it took nothing.
+    """What one call has taken of each dimension, in the order of its quota; None if it took nothing of it.
 
-    Give it back with `refund` or settle it with `correct`: one of them, once.
+    Use it once: give it back with `refund`, or settle it with `correct`.
     """
 
     at: float
@@ -73,30 +73,33 @@ class QuotaGrant(msgspec.Struct, frozen=True, gc=False):
 
 
 class QuotaRefusal(msgspec.Struct, frozen=True, gc=False):
-    """Nothing was taken: `dimension` is what is short for longest, for `wait` seconds; for ever if that is infinity."""
+    """Nothing was taken: `dimension` is the one that is short for longest, for `wait` seconds.
+
+    An infinite `wait` means that it is short for ever.
+    """
 
     wait: float
     dimension: str
 
     @property
     def never(self) -> bool:
-        """Whether the call weighs more than the dimension's burst, so that no wait is long enough."""
+        """Whether the call weighs more than the burst of the dimension, so that no wait is long enough."""
         return self.wait == math.inf
 
 
 class Quota(msgspec.Struct, frozen=True, gc=False):
-    """Token buckets that are taken from together, an immutable value. Make one with `quota_of`.
+    """Token buckets from which a call takes together; an immutable value. Make one with `quota_of`.
 
     A weight that is not given is 1 for "requests" and 0 for every other dimension; weights of dimensions that are not
-    limited here count for nothing. A call waits while any dimension is in debt, also one of which it draws nothing: its
-    true weight may not be known before it has ended.
+    limited here are ignored. A call waits while any dimension is in debt, even one of which it takes nothing: its true
+    weight may not be known before it has ended.
     """
 
     dimensions: tuple[str, ...]
     buckets: tuple[TokenBucket, ...]
 
     def take(self, now: float, weights: Mapping[str, int] = NO_WEIGHTS) -> tuple[Quota, QuotaGrant] | QuotaRefusal:
-        """Take everything at `now`, or say what is short and for how long. Raises ValueError for a negative weight.
+        """Take all weights at `now`, or tell what is short and for how long. Raises ValueError for a negative weight.
 
         >>> quota = quota_of(per_minute("requests", 60, burst=2), per_minute("tokens", 600, burst=100))
         >>> quota, grant = quota.take(0.0, {"tokens": 90})
@@ -107,7 +110,7 @@ class Quota(msgspec.Struct, frozen=True, gc=False):
         """
         dimensions = self.dimensions
         if len(dimensions) == 1:
-            # Most quotas have one limit, and pay for no loop.
+            # Most quotas have one limit; they do not pay for a loop.
             dimension, bucket = dimensions[0], self.buckets[0]
             weight = weights.get(dimension, 1 if dimension == REQUESTS else 0)
             if 1 <= weight <= bucket.burst:
@@ -119,7 +122,7 @@ class Quota(msgspec.Struct, frozen=True, gc=False):
         return self._take_each(now, weights)
 
     def refund(self, grant: QuotaGrant) -> Quota:
-        """Return the quota after a call that never ran has given back all it took; see `TokenBucket.refund`."""
+        """Return the quota after a call that never ran has given back all that it took; see `TokenBucket.refund`."""
         if grant.dimensions != self.dimensions:
             return self.correct(grant, dict.fromkeys(grant.dimensions, 0), grant.at)
         parts = grant.grants
@@ -130,11 +133,11 @@ class Quota(msgspec.Struct, frozen=True, gc=False):
         return Quota(self.dimensions, tuple(buckets))
 
     def correct(self, grant: QuotaGrant, actual: Mapping[str, int], now: float) -> Quota:
-        """Return the quota after a call turned out to weigh `actual`; what is not named weighed as it was taken.
+        """Return the quota after a call turned out to weigh `actual`; dimensions not named weighed what was taken.
 
-        What was taken too much comes back as by `TokenBucket.refund`: never above the burst, and never so that the rate
-        could be exceeded. What was taken too little is charged at `now`, into debt if need be, and waited for by
-        the calls that follow.
+        An excess comes back as by `TokenBucket.refund`: never above the burst, and never so that the rate could be
+        exceeded. A shortfall is charged at `now`, into debt if need be; the calls that follow wait until that debt is
+        paid.
 
         >>> quota = quota_of(per_minute("tokens", 600, burst=100))
         >>> quota, grant = quota.take(0.0, {"tokens": 50})
@@ -148,18 +151,18 @@ class Quota(msgspec.Struct, frozen=True, gc=False):
             estimate = 0 if part is None else part.weight
             weight = actual.get(dimension, estimate)
             if weight < 0:
-                raise ValueError(f"a call cannot weigh {weight} {dimension}")
+                raise ValueError(f"the weight of a call in {dimension!r} must be >= 0, got {weight}")
             if weight > estimate:
-                bucket = charge(bucket, now, weight - estimate)  # noqa: PLW2901 - the bucket after it.
+                bucket = charge(bucket, now, weight - estimate)  # noqa: PLW2901 - the bucket after the charge.
             elif part is not None and weight < estimate:
-                bucket = bucket.refund(part, estimate - weight)  # noqa: PLW2901 - likewise.
+                bucket = bucket.refund(part, estimate - weight)  # noqa: PLW2901 - the bucket after the refund.
             buckets.append(bucket)
         return Quota(self.dimensions, tuple(buckets))
 
-    def relimited(self, *limits: RateLimit, headroom: float = 1.0) -> Quota:
-        """Return the quota under other limits: one that stays as it was goes on as it is, a new one begins full.
+    def with_limits(self, *limits: RateLimit, headroom: float = 1.0) -> Quota:
+        """Return the quota under other limits: a limit that has not changed keeps its bucket, a new one begins full.
 
-        Grants of a bucket that is replaced give nothing back to the one in its place.
+        Grants of a replaced bucket give nothing back to the bucket in its place.
         """
         before = dict(zip(self.dimensions, self.buckets, strict=True))
         fresh = quota_of(*limits, headroom=headroom)
@@ -175,8 +178,8 @@ class Quota(msgspec.Struct, frozen=True, gc=False):
                 buckets.append(msgspec.structs.replace(bucket, serial=serial, first_serial=serial))
         return Quota(fresh.dimensions, tuple(buckets))
 
-    def seconds(self, weights: Mapping[str, int] = NO_WEIGHTS) -> float:
-        """Return the seconds for which a call of these weights uses its scarcest dimension up: its dominant share.
+    def dominant_share(self, weights: Mapping[str, int] = NO_WEIGHTS) -> float:
+        """Return the dominant share of a call: the seconds for which it uses up its scarcest dimension.
 
         Source: A. Ghodsi et al., "Dominant Resource Fairness", NSDI 2011.
         """
@@ -188,11 +191,11 @@ class Quota(msgspec.Struct, frozen=True, gc=False):
     def _take_each(self, now: float, weights: Mapping[str, int]) -> tuple[Quota, QuotaGrant] | QuotaRefusal:
         buckets: list[TokenBucket] = []
         grants: list[Grant | None] = []
-        longest, short = 0.0, ""
+        longest, scarcest = 0.0, ""
         for dimension, bucket in zip(self.dimensions, self.buckets, strict=True):
             weight = weight_in(weights, dimension)
             if weight < 0:
-                raise ValueError(f"a call cannot weigh {weight} {dimension}")
+                raise ValueError(f"the weight of a call in {dimension!r} must be >= 0, got {weight}")
             if weight == 0:
                 wait, after, grant = debt(bucket, now), bucket, None
             elif weight > bucket.burst:
@@ -202,19 +205,20 @@ class Quota(msgspec.Struct, frozen=True, gc=False):
             else:
                 wait, after, grant = taken, bucket, None
             if wait > longest:
-                longest, short = wait, dimension
+                longest, scarcest = wait, dimension
             buckets.append(after)
             grants.append(grant)
         if longest > 0:
-            return QuotaRefusal(longest, short)
+            return QuotaRefusal(longest, scarcest)
         return Quota(self.dimensions, tuple(buckets)), QuotaGrant(now, self.dimensions, tuple(grants))
 
 
 def quota_of(*limits: RateLimit, headroom: float = 1.0) -> Quota:
     """Return a quota that starts full, each dimension paced at `headroom` (above 0, at most 1) of its rate.
 
-    Where a provider's limit is known, 0.8 leaves room for what is not counted here: its clock, other clients, and
-    estimates that were too low. Raises ValueError for a headroom out of range, and for no limit or one given twice.
+    For the known limit of a provider, 0.8 leaves room for what is not counted here: its clock, other clients, and
+    estimates that were too low. Raises ValueError for a headroom out of range, if no limit is given, and if two limits
+    have the same dimension.
     """
     if not 0 < headroom <= 1:
         raise ValueError(f"headroom must be above 0 and at most 1 of the limit, got {headroom}")
@@ -224,20 +228,20 @@ def quota_of(*limits: RateLimit, headroom: float = 1.0) -> Quota:
 
 
 def check_dimensions(dimensions: Sequence[str]) -> None:
-    """Raise ValueError unless there are limits, each of another dimension."""
+    """Raise ValueError if `dimensions` is empty, or names one twice."""
     if not dimensions:
-        raise ValueError("a quota needs at least one limit")
+        raise ValueError("a quota needs at least one limit, such as RateLimit(rate=5.0)")
     if len(set(dimensions)) < len(dimensions):
-        raise ValueError(f"each dimension has one limit, got {', '.join(dimensions)}")
+        raise ValueError(f"give each dimension one limit, got limits for {', '.join(dimensions)}")
 
 
 def weight_in(weights: Mapping[str, int], dimension: str) -> int:
-    """Return the weight of a call in one dimension: one request, and nothing else, unless it says so."""
+    """Return the weight of a call in one dimension; not given, it is 1 for "requests" and 0 for any other."""
     return weights.get(dimension, 1 if dimension == REQUESTS else 0)
 
 
 def charge(bucket: TokenBucket, now: float, weight: int) -> TokenBucket:
-    """Return the bucket after `weight` tokens were used at `now`, whether they were there or not."""
+    """Return the bucket after `weight` tokens were used at `now`, even if it did not hold them."""
     tat = bucket.busy_since + bucket.spent / bucket.rate
     serial = bucket.serial + 1
     if now > tat:
@@ -249,5 +253,5 @@ def charge(bucket: TokenBucket, now: float, weight: int) -> TokenBucket:
 
 
 def debt(bucket: TokenBucket, now: float) -> float:
-    """Return the seconds until a bucket has no fewer than 0 tokens; 0.0 where that is so now."""
+    """Return the seconds until a bucket is out of debt, with at least 0 tokens; 0.0 if it has no debt."""
     return max(0.0, bucket.busy_since + (bucket.spent - bucket.burst) / bucket.rate - now)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Grant(msgspec.Struct, frozen=True, gc=False):
-    """`weight` tokens that are the holder's at time `at`; give back what is not used with `refund`."""
+    """`weight` tokens of a bucket, valid from time `at`; give back unused ones with `TokenBucket.refund`."""
 
     at: float
     weight: int
@@ -29,8 +29,8 @@ class TokenBucket(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     In any span of t seconds at most `burst + rate * t` tokens fall due. `now` is seconds of any one clock.
 
-    The TAT is `busy_since + spent / rate`, computed anew from a whole number of tokens, so that a bucket that
-    is busy for days does not drift. `slack` is the least backlog, in seconds, that an admission found since
+    The TAT is `busy_since + spent / rate`, computed each time from a whole number of tokens, so that a bucket that
+    is busy for days does not drift. `slack` is the least backlog, in seconds, that an admission met since
     `busy_since`; it bounds what a refund may give back. The fields after `burst` are its state.
     """
 
@@ -49,19 +49,19 @@ class TokenBucket(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             raise ValueError(f"burst must be >= 1 token, got {self.burst}")
 
     def take(self, now: float, weight: int = 1) -> tuple[TokenBucket, Grant] | float:
-        """Take `weight` tokens at `now`, or return the seconds until they would be there (above 0).
+        """Take `weight` tokens at `now`, or return the seconds until the bucket would hold them (above 0).
 
-        Raises ValueError for a weight below 1, or above `burst`, for which no wait is long enough.
+        Raises ValueError for a weight below 1, and for one above `burst`, for which no wait is long enough.
 
         >>> bucket, _ = TokenBucket(rate=5.0, burst=1).take(now=0.0)
         >>> bucket.take(now=0.0)
         0.2
         """
         at = self._due(now, weight)
-        return at - now if at > now else self._granted(at, now, weight)
+        return at - now if at > now else self._grant(at, now, weight)
 
     def reserve(self, now: float, weight: int = 1) -> tuple[TokenBucket, Grant]:
-        """Take `weight` tokens for the first time they are there, `grant.at`, behind all earlier grants.
+        """Take `weight` tokens in advance: from time `grant.at` on they are valid, after those of all earlier grants.
 
         Raises ValueError as `take` does.
 
@@ -70,13 +70,13 @@ class TokenBucket(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         >>> first.at, second.at
         (0.0, 0.2)
         """
-        return self._granted(self._due(now, weight), now, weight)
+        return self._grant(self._due(now, weight), now, weight)
 
-    def _granted(self, at: float, now: float, weight: int) -> tuple[TokenBucket, Grant]:
-        """Return the bucket after `weight` tokens were promised at `now` for the time at which they are there."""
+    def _grant(self, at: float, now: float, weight: int) -> tuple[TokenBucket, Grant]:
+        """Return the bucket after `weight` tokens were promised at `now` for time `at`, and their grant."""
         serial = self.serial + 1
         tat = self.busy_since + self.spent / self.rate
-        # Only a bucket that was really full begins anew: to do so at each grant would add up rounding.
+        # Only a bucket that was really full begins anew; doing so at each grant would add up rounding errors.
         if now > tat:
             busy_since, spent, slack, first_serial = now, weight, math.inf, serial
         else:
@@ -94,33 +94,33 @@ class TokenBucket(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return bucket, Grant(at, weight, serial)
 
     def broken_invariants(self, quota: str) -> Iterator[str]:
-        """Name what does not hold of the bucket of a quota, whatever is under way."""
+        """Name the invariants that this bucket, of the quota named, breaks; they hold at any time."""
         if self.spent < 0:
             yield f"more tokens came back to {quota} than were taken: {self}"
 
     def refund(self, grant: Grant, weight: int | None = None) -> TokenBucket:
         """Return the bucket after `weight` tokens of `grant` (default: all) come back unused. Once per grant.
 
-        The latest grant is undone in full. Of an earlier one only so much comes back as is certain not to
-        have been used by, or promised to, the grants after it: a bucket that was full at any time since then
-        has lost the tokens anyway. So a refund may give back less, and never lets the rate be exceeded. A grant of
-        another bucket gives back nothing.
+        The latest grant is undone in full. Of an earlier one, only tokens come back that the grants after it have
+        certainly neither used nor been promised: a bucket that was full at any time since then has lost the tokens
+        anyway. So a refund may give back less than `weight`, and the rate is never exceeded. A grant of another bucket
+        gives back nothing.
         """
         unused = grant.weight if weight is None else weight
         if not 0 <= unused <= grant.weight:
-            raise ValueError(f"a refund is from 0 to the {grant.weight} tokens of its grant, got {unused}")
+            raise ValueError(f"weight must be from 0 to the {grant.weight} tokens of the grant, got {unused}")
         if not self.first_serial <= grant.serial <= self.serial:
             return self
         if grant.serial == self.serial:
             slack = self.slack
         else:
-            # The hair absorbs the rounding of a backlog that is a whole number of tokens.
+            # The 1e-6 absorbs the rounding of a backlog that is a whole number of tokens.
             unused = min(unused, math.floor(self.slack * self.rate + 1e-6))
             slack = max(0.0, self.slack - unused / self.rate)
         return msgspec.structs.replace(self, spent=self.spent - unused, slack=slack, serial=self.serial + 1)
 
     def _due(self, now: float, weight: int) -> float:
-        """Return the first time at or after `now` at which `weight` tokens are there."""
+        """Return the first time, `now` or later, at which the bucket holds `weight` tokens."""
         if not 1 <= weight <= self.burst:
             raise ValueError(f"weight must be from 1 to the burst of {self.burst} tokens, got {weight}")
         return max(now, self.busy_since + (self.spent + weight - self.burst) / self.rate)

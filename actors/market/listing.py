@@ -79,7 +79,7 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
             return None
         if after is None:
             return quota_of(*limits, headroom=self.headroom)
-        return after.relimited(*limits, headroom=self.headroom)
+        return after.with_limits(*limits, headroom=self.headroom)
 
 
 def check_limits(limits: Listing | Endpoint) -> None:

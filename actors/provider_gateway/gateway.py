@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from actors.errors.classification import classify
 from actors.errors.families import BulkheadFull, CallFailed, Permanent
-from actors.limits.reported import check_told
+from actors.limits.reported import check_reported
 from actors.provider_gateway.messages import TRANSPORT_GRACE, Call, CancelCall, CheckHealth, Health, InlineCall, LookUp
 from actors.transports.reconciliation import Cancels, Finding, LooksUp, is_finding, is_reply
 from runtime import Actor, handles, is_being_cancelled
@@ -60,7 +60,7 @@ class ProviderGateway(Actor[Call | InlineCall | CheckHealth | LookUp | CancelCal
             try:
                 reply = await self.transport.call(message.call)
             except CallFailed as failure:
-                check_told({}, failure.limits)  # Which may have been set to anything.
+                check_reported({}, failure.limits)  # Which may have been set to anything.
                 raise
             if not is_reply(reply):
                 raise TypeError(f"it returned {reply!r:.200}, which is no ProviderReply with a cost in micro-units")

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 import msgspec
 
 from actors.errors.families import wait_of
-from actors.limits.learned import Begun  # noqa: TC001 - msgspec resolves the annotations below.
+from actors.limits.learned import LearnedGrant  # noqa: TC001 - msgspec resolves the annotations below.
 from actors.limits.quota import NO_WEIGHTS, REQUESTS, QuotaGrant
-from actors.limits.reported import HeardLimit, check_told
+from actors.limits.reported import ReportedLimit, check_reported
 from actors.validation import check_count, check_text
 from runtime import Message, Request
 
@@ -29,7 +29,7 @@ class LimiterGrant(msgspec.Struct, frozen=True, gc=False):
     at: float
     number: int
     quota: QuotaGrant | None = None
-    begun: Begun | None = None
+    learned: LearnedGrant | None = None
     tenant: str = ""
     cost: float = 0.0
     period: int = -1
@@ -48,7 +48,7 @@ class Acquire(Request[LimiterGrant], frozen=True):
     def __post_init__(self) -> None:
         check_count("weight", self.weight, unit="token")
         if self.weights:
-            check_told(self.weights, ())
+            check_reported(self.weights, ())
         check_text("tenant", self.tenant)
 
     def drawn(self) -> Mapping[str, int]:
@@ -67,13 +67,13 @@ class Settle(Message, frozen=True, kw_only=True):
     grant: LimiterGrant
     outcome: PermitOutcome = "served"
     weights: dict[str, int] = msgspec.field(default_factory=dict)
-    limits: tuple[HeardLimit, ...] = ()
+    limits: tuple[ReportedLimit, ...] = ()
 
     def __post_init__(self) -> None:
         check_grant(self.grant)
         if self.outcome not in PERMIT_OUTCOMES:
             raise ValueError(f"outcome must be one of {', '.join(PERMIT_OUTCOMES)}, got {self.outcome!r}")
-        check_told(self.weights, self.limits)
+        check_reported(self.weights, self.limits)
 
 
 class ReportThrottled(Message, frozen=True, kw_only=True):
@@ -84,14 +84,14 @@ class ReportThrottled(Message, frozen=True, kw_only=True):
 
     retry_after: float | None = None
     grant: LimiterGrant | None = None
-    limits: tuple[HeardLimit, ...] = ()
+    limits: tuple[ReportedLimit, ...] = ()
 
     def __post_init__(self) -> None:
         if self.retry_after is not None:
             wait_of(self.retry_after)
         if self.grant is not None:
             check_grant(self.grant)
-        check_told({}, self.limits)
+        check_reported({}, self.limits)
 
 
 def check_grant(grant: LimiterGrant) -> None:

@@ -10,7 +10,7 @@ from actors.errors.families import Permanent, RateLimited
 from actors.limits.fair_queue import FairQueue
 from actors.limits.learned import (
     DEFAULT_LEARNING,
-    Begun,
+    LearnedGrant,
     LearnedLimit,
     LearningConfig,
     after_grant,
@@ -122,7 +122,7 @@ class RateLimiter(Actor[Acquire | Settle | ReportThrottled | Due]):
             raise RateLimited(self.name, retry_after=max(wait, (len(queue) + 1) * cost))
         waiter = AcquireWaiter(loop=asyncio.get_running_loop())
         waiter.weights = weights
-        queue.join(waiter, message.tenant, cost=cost)
+        queue.enqueue(waiter, message.tenant, cost=cost)
         waiter.add_done_callback(self._left)
         if self._timer is None or self._is_first(waiter):
             self._serve_line()
@@ -176,8 +176,8 @@ class RateLimiter(Actor[Acquire | Settle | ReportThrottled | Due]):
     def _take_back(self, grant: LimiterGrant) -> None:
         if self.quota is not None and grant.quota is not None:
             self.quota = self.quota.refund(grant.quota)
-        self.learned = after_no_run(self.learned, grant.begun)
-        self._waiting.give_back(grant.tenant, grant.cost, period=grant.period)
+        self.learned = after_no_run(self.learned, grant.learned)
+        self._waiting.refund(grant.tenant, grant.cost, period=grant.period)
         # What came back may be what the first in line waits for.
         self._serve_line()
 
@@ -185,7 +185,7 @@ class RateLimiter(Actor[Acquire | Settle | ReportThrottled | Due]):
         if waiter not in self._waiting:
             return
         is_first = self._is_first(waiter)
-        self._waiting.leave(cast("AcquireWaiter", waiter))
+        self._waiting.remove(cast("AcquireWaiter", waiter))
         if is_first:
             # The next may want less, and be due sooner.
             self._serve_line()
@@ -198,14 +198,14 @@ class RateLimiter(Actor[Acquire | Settle | ReportThrottled | Due]):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        while (turn := self._waiting.first()) is not None:
+        while (turn := self._waiting.peek()) is not None:
             if turn.item.done():
                 # It gave up a moment ago, and has not been told of yet.
-                self._waiting.leave(turn.item)
+                self._waiting.remove(turn.item)
                 continue
             granted = self._take(at, turn.item.weights, turn=turn)
             if isinstance(granted, LimiterGrant):
-                self._waiting.serve(turn)
+                self._waiting.dequeue(turn)
                 turn.item.set_result(granted)
             elif at + granted <= now:
                 at += granted
@@ -220,7 +220,7 @@ class RateLimiter(Actor[Acquire | Settle | ReportThrottled | Due]):
         """Take all that a call needs, or return the seconds until it may be there."""
         quota, learned = self.quota, self.learned
         grant: QuotaGrant | None = None
-        begun: Begun | None = None
+        begun: LearnedGrant | None = None
         # Most limiters never hear of a 429, and pay nothing for what they might learn from it.
         wait = 0.0 if learned is NOTHING_LEARNED else learned.wait(now, weights, config=self.learning)
         if quota is not None:
@@ -251,10 +251,10 @@ class RateLimiter(Actor[Acquire | Settle | ReportThrottled | Due]):
                     f"{weight} tokens of {dimension!r} are more than quota {self.name!r} ever has at once, "
                     f"{bucket.burst}; ask for less, or raise its burst"
                 )
-        return self.quota.seconds(weights)
+        return self.quota.dominant_share(weights)
 
     def _is_first(self, waiter: asyncio.Future[LimiterGrant]) -> bool:
-        turn = self._waiting.first()
+        turn = self._waiting.peek()
         return turn is not None and turn.item is waiter
 
     def _is_first_settlement(self, grant: LimiterGrant) -> bool:

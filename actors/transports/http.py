@@ -33,7 +33,7 @@ except ImportError as error:
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
 
-    from actors.limits.reported import HeardLimit
+    from actors.limits.reported import ReportedLimit
 
 T = TypeVar("T")
 
@@ -77,7 +77,7 @@ class _Arrived(msgspec.Struct, frozen=True):
         return self.body.decode(errors="replace")
 
     @property
-    def limits(self) -> tuple[HeardLimit, ...]:
+    def limits(self) -> tuple[ReportedLimit, ...]:
         """What the headers say of the provider's limits."""
         return parse_limits(self.headers, now=datetime.now(UTC))
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from actors.limits.reported import HeardLimit, check_told
+from actors.limits.reported import ReportedLimit, check_reported
 
 Idempotent = Literal["key", "repeatable", "no"]
 """Whether a call whose fate is unknown may be repeated.
@@ -56,7 +56,7 @@ class ProviderReply(msgspec.Struct, frozen=True, kw_only=True):
     cost: int | None = None
     wire_calls: int = 1
     weights: dict[str, int] = {}
-    limits: tuple[HeardLimit, ...] = ()
+    limits: tuple[ReportedLimit, ...] = ()
 
     def __post_init__(self) -> None:
         if self.cost is not None and type(self.cost) is not int:
@@ -64,7 +64,7 @@ class ProviderReply(msgspec.Struct, frozen=True, kw_only=True):
         if type(self.wire_calls) is not int or self.wire_calls < 0:
             raise ValueError(f"wire_calls must be >= 0 requests, and whole, got {self.wire_calls!r}")
         if self.weights or self.limits or type(self.weights) is not dict or type(self.limits) is not tuple:
-            check_told(self.weights, self.limits)
+            check_reported(self.weights, self.limits)
 
 
 def check_declared(paid: object, idempotent: object) -> None:

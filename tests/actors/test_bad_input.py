@@ -33,7 +33,7 @@ from actors import (
 )
 from actors.discovery import Discover
 from actors.discovery.subscribers import SubscribeProviders, UnsubscribeProviders
-from actors.limits.reported import HeardLimit
+from actors.limits.reported import ReportedLimit
 from actors.monitor import BudgetRule, LatencyRule, SuccessRateRule
 from actors.providers import Requirement, ScoreAnswer
 from actors.rate_limiter.messages import LimiterGrant, ReportThrottled, Settle
@@ -63,7 +63,7 @@ MADE_WRONGLY: list[tuple[Any, str]] = [
     (lambda: Acquire(tenant=[]), "tenant must be a str"),
     (lambda: Settle(grant=None), "grant must be what Acquire was answered with"),
     (lambda: Settle(grant=GRANT, outcome="lost"), "outcome must be one of"),
-    (lambda: Settle(grant=GRANT, limits=({"limit": 1},)), "limits must be a tuple of HeardLimit"),
+    (lambda: Settle(grant=GRANT, limits=({"limit": 1},)), "limits must be a tuple of ReportedLimit"),
     (lambda: ReportThrottled(retry_after="5"), "retry_after must be a number of seconds"),
     (lambda: ReportThrottled(grant=7), "grant must be"),
     (lambda: SubscribeProviders(service="s", subscriber=None), "subscriber must be the ref of an actor"),
@@ -87,10 +87,10 @@ MADE_WRONGLY: list[tuple[Any, str]] = [
     (lambda: ProviderReply(output=1, weights={"tokens": "870"}), "the weight in tokens must be a whole number"),
     (lambda: ProviderReply(output=1, weights={"tokens": -3}), "the weight in tokens must be >= 0"),
     (lambda: ProviderReply(output=1, weights=None), "weights must be like"),
-    (lambda: ProviderReply(output=1, limits=[]), "limits must be a tuple of HeardLimit"),
+    (lambda: ProviderReply(output=1, limits=[]), "limits must be a tuple of ReportedLimit"),
     (lambda: ProviderReply(output=1, wire_calls=math.nan), "wire_calls must be >= 0"),
-    (lambda: HeardLimit(limit="100"), "limit must be a number >= 0"),
-    (lambda: HeardLimit(reset=math.inf), "reset must be a number >= 0"),
+    (lambda: ReportedLimit(limit="100"), "limit must be a number >= 0"),
+    (lambda: ReportedLimit(reset=math.inf), "reset must be a number >= 0"),
     # Counts.
     (lambda: Bulkhead("b", math.nan), "max_concurrency must be a whole number"),
     (lambda: Bulkhead("b", max_concurrency=True), "max_concurrency must be a whole number"),
@@ -171,7 +171,7 @@ def muttering() -> Any:
         muttering,
         lambda: ProviderReply(output=1, weights={"tokens": "870"}),  # type: ignore[dict-item]
         lambda: ProviderReply(output=1, limits=({"remaining": 1},)),  # type: ignore[arg-type]
-        lambda: ProviderReply(output=1, limits=(HeardLimit(limit="100", window=60),)),  # type: ignore[arg-type]
+        lambda: ProviderReply(output=1, limits=(ReportedLimit(limit="100", window=60),)),  # type: ignore[arg-type]
     ],
 )
 async def test_whatever_a_transport_says_its_places_come_back(answer: Any):

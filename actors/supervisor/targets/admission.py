@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 import msgspec
 
 from actors.errors.families import BreakerOpen, BulkheadFull, DeadlineTooShort, NotAdmitted, RateLimited
-from actors.limits.learned import Begun  # noqa: TC001 - msgspec resolves the annotations below.
+from actors.limits.learned import LearnedGrant  # noqa: TC001 - msgspec resolves the annotations below.
 from actors.limits.quota import NO_WEIGHTS, QuotaGrant, QuotaRefusal
 from actors.policies.breaker.states import BreakerState, Closed, HalfOpen, Permit, Refused
 from actors.policies.breaker.transitions import admit as admit_by_breaker
@@ -40,7 +40,7 @@ class Admitted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     state: TargetState
     permit: Permit
     grant: QuotaGrant | None
-    begun: Begun | None
+    begun: LearnedGrant | None
 
 
 class Later(msgspec.Struct, frozen=True, kw_only=True, gc=False):

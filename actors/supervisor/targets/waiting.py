@@ -118,15 +118,15 @@ class WaitQueues:
         returns = name in entry.left
         if returns:
             entry.left = tuple(one for one in entry.left if one != name)
-        queue.join(entry, entry.tenant, returns=returns)
+        queue.enqueue(entry, entry.tenant, at_head=returns)
 
     def _dequeue(self, entry: QueueEntry, name: QueueName, *, is_served: bool) -> None:
         queue = self._queues[name]
-        was_first = queue.front() is entry
+        was_first = queue.head() is entry
         if was_first and is_served:
-            queue.serve()  # Its tenant has had this turn.
+            queue.dequeue()  # Its tenant has had this turn.
         else:
-            queue.leave(entry)
+            queue.remove(entry)
         if not queue:
             del self._queues[name]
         elif was_first:
@@ -149,6 +149,6 @@ class WaitQueues:
 
 def head_of(queue: FairQueue[QueueEntry]) -> QueueEntry:
     """Return the entry whose turn it is in a queue that is not empty."""
-    entry = queue.front()
+    entry = queue.head()
     assert entry is not None  # noqa: S101 - an empty queue is taken away.
     return entry

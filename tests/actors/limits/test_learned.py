@@ -22,7 +22,7 @@ from actors.limits.learned import (
     after_throttled,
     after_unpaid,
 )
-from actors.limits.reported import HeardLimit
+from actors.limits.reported import ReportedLimit
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 NEW = LearnedLimit()
@@ -52,7 +52,7 @@ def begun_in(state: LearnedLimit, begin: float, *, until: float) -> tuple[Learne
         assert len(times) < 100_000
 
 
-def test_who_knows_nothing_holds_nobody_back_and_pays_next_to_nothing():
+def test_a_limit_that_knows_nothing_holds_no_call_back_and_costs_next_to_nothing():
     assert NEW.wait(5.0) == 0.0
     assert NEW.take(5.0) == (NEW, None)
     assert NEW.rate(5.0) == math.inf
@@ -97,14 +97,14 @@ def test_calls_that_were_under_way_together_lower_the_rate_once():
     assert after_throttled(first, 10.3, started=9.95) == first
     assert after_throttled(first, 11.5, started=10.0) == first
     later = after_throttled(first, 10.3, 5.0, started=9.95)
-    assert (later.gated_until, later.before, later.repeated) == (15.3, first.before, 1)
+    assert (later.gated_until, later.throttled_rate, later.gates_in_a_row) == (15.3, first.throttled_rate, 1)
     assert later.wait(15.0) == pytest.approx(0.3)
-    assert after_throttled(first, 11.5, started=11.2).repeated == 2
+    assert after_throttled(first, 11.5, started=11.2).gates_in_a_row == 2
 
 
 def test_behind_the_gate_calls_go_one_by_one_at_half_the_rate_and_are_back_after_the_ramp():
     state = after_throttled(served(NEW, 0.0, rate=10.0, lasts=20.0), 20.0, 5.0)
-    assert state.before == pytest.approx(10.0)
+    assert state.throttled_rate == pytest.approx(10.0)
     state, times = begun_in(state, 20.0, until=25.0 + 20.0)
     assert times[0] == 25.0
     gaps = [later - earlier for earlier, later in pairwise(times)]
@@ -120,16 +120,16 @@ def test_another_429_soon_behind_the_gate_lowers_the_rate_that_was_allowed_then(
     first = after_throttled(served(NEW, 0.0, rate=10.0, lasts=20.0), 20.0, 5.0)
     succeeded = after_success(first, 25.4, started=25.2)
     second = after_throttled(succeeded, 26.0, 5.0, started=25.5)
-    assert second.before == first.rate(26.0)
-    assert second.rate(31.0) == pytest.approx(second.before / 2)
+    assert second.throttled_rate == first.rate(26.0)
+    assert second.rate(31.0) == pytest.approx(second.throttled_rate / 2)
 
 
 def test_a_429_with_nothing_served_since_the_last_says_nothing_of_the_pace():
     first = after_throttled(served(NEW, 0.0, rate=10.0, lasts=20.0), 20.0, 5.0)
-    assert after_throttled(first, 26.0, 5.0, started=25.5).before == first.before
+    assert after_throttled(first, 26.0, 5.0, started=25.5).throttled_rate == first.throttled_rate
 
 
-def test_who_asks_to_be_paid_shuts_the_gate_and_says_nothing_of_a_pace():
+def test_a_provider_that_asks_to_be_paid_shuts_the_gate_and_says_nothing_of_a_pace():
     state = after_unpaid(served(NEW, 0.0, rate=10.0, lasts=20.0), 20.0, 10.0)
     assert state.wait(20.0) == 10.0
     first, _ = state.take(30.0)
@@ -147,7 +147,7 @@ def test_a_pace_that_was_known_outlives_a_bill_that_was_not_paid():
     paced = after_throttled(served(NEW, 0.0, rate=10.0, lasts=20.0), 20.0, 5.0)
     paced = after_success(paced, 26.0, started=25.5)
     unpaid = after_unpaid(paced, 27.0, 10.0)
-    assert after_success(unpaid, 38.0, started=37.5).before == paced.before == unpaid.before
+    assert after_success(unpaid, 38.0, started=37.5).throttled_rate == paced.throttled_rate == unpaid.throttled_rate
 
 
 def test_what_was_not_used_of_a_pace_is_caught_up_with_once_the_pace_has_held():
@@ -158,11 +158,11 @@ def test_what_was_not_used_of_a_pace_is_caught_up_with_once_the_pace_has_held():
         assert len(times) >= most / 2
 
 
-def test_who_uses_less_than_is_allowed_begins_at_a_share_of_what_it_used():
+def test_a_caller_below_the_limit_begins_at_a_share_of_the_rate_it_used():
     state = after_throttled(NEW, 0.0, 0.0)
     state = served(state, 400.0, rate=2.0, lasts=30.0)
     assert state.rate(430.0) > 100.0
-    assert after_throttled(state, 430.0).before == pytest.approx(2.0, rel=0.1)
+    assert after_throttled(state, 430.0).throttled_rate == pytest.approx(2.0, rel=0.1)
 
 
 @given(st.floats(0.5, 200.0), st.floats(0.0, 20.0), st.floats(0.0, 0.999))
@@ -183,7 +183,7 @@ def test_it_settles_close_to_the_true_limit_of_a_provider_that_states_none(limit
     state, now, admitted, refused = NEW, phase / 4, 0, 0
     window, used = -1, 0.0
     while now < 600.0:
-        wait = max(state.wait(now), 0.5 / limit if state.before == math.inf else 0.0)
+        wait = max(state.wait(now), 0.5 / limit if state.throttled_rate == math.inf else 0.0)
         now += max(wait, 1e-6)
         if state.wait(now) > 0:
             continue
@@ -224,41 +224,41 @@ def test_whatever_comes_the_gate_only_moves_forward_and_the_rate_is_never_below_
 
 
 def test_what_remains_is_counted_down_and_then_waited_for():
-    state = after_headers(NEW, [HeardLimit(remaining=2, reset=30.0)], 100.0)
+    state = after_headers(NEW, [ReportedLimit(remaining=2, reset=30.0)], 100.0)
     for _ in range(2):
         assert state.wait(101.0) == 0.0
         state, _ = state.take(101.0)
     assert state.wait(101.0) == 29.0
     assert state.wait(130.0) == 0.0
-    assert after_headers(state, [HeardLimit(remaining=5, reset=20.0)], 110.0).wait(110.0) == 0.0
+    assert after_headers(state, [ReportedLimit(remaining=5, reset=20.0)], 110.0).wait(110.0) == 0.0
 
 
 def test_what_is_left_but_not_enough_is_waited_for_a_minute_at_most():
-    state = after_headers(NEW, [HeardLimit(dimension="tokens", remaining=500, reset=3600.0)], 0.0)
+    state = after_headers(NEW, [ReportedLimit(dimension="tokens", remaining=500, reset=3600.0)], 0.0)
     assert state.wait(0.0, {"tokens": 500}) == 0.0
     assert state.wait(0.0, {"tokens": 501}) == 60.0
     assert state.wait(60.0, {"tokens": 501}) == 0.0
-    used_up = after_headers(NEW, [HeardLimit(dimension="tokens", remaining=0, reset=3600.0)], 0.0)
+    used_up = after_headers(NEW, [ReportedLimit(dimension="tokens", remaining=0, reset=3600.0)], 0.0)
     assert used_up.wait(0.0, {"tokens": 1}) == 3600.0
     assert used_up.wait(0.0) == 0.0
 
 
 def test_a_stated_limit_for_a_short_window_is_a_ceiling_with_headroom():
-    state = after_headers(NEW, [HeardLimit(limit=600, window=60.0)], 0.0)
+    state = after_headers(NEW, [ReportedLimit(limit=600, window=60.0)], 0.0)
     assert state.rate(0.0) == pytest.approx(8.0)
     _, times = begun_in(state, 0.0, until=60.0 - 1e-6)
     # Eight a second, and those of one second more that was not used before the first.
     assert len(times) in {488, 489}
-    assert after_headers(NEW, [HeardLimit(limit=5_000, window=86_400.0)], 0.0) == NEW
-    assert after_headers(NEW, [HeardLimit(dimension="tokens", limit=5_000, window=60.0)], 0.0) == NEW
+    assert after_headers(NEW, [ReportedLimit(limit=5_000, window=86_400.0)], 0.0) == NEW
+    assert after_headers(NEW, [ReportedLimit(dimension="tokens", limit=5_000, window=60.0)], 0.0) == NEW
 
 
 def test_a_call_that_never_ran_gives_back_its_place_and_what_it_took():
-    state = after_headers(NEW, [HeardLimit(remaining=1, reset=30.0)], 0.0)
+    state = after_headers(NEW, [ReportedLimit(remaining=1, reset=30.0)], 0.0)
     after, begun = state.take(1.0)
     assert after.wait(1.0) == 29.0
     assert after_no_run(after, begun).wait(1.0) == 0.0
-    heard_again = after_headers(after, [HeardLimit(remaining=0, reset=29.0)], 1.0)
+    heard_again = after_headers(after, [ReportedLimit(remaining=0, reset=29.0)], 1.0)
     assert after_no_run(heard_again, begun).wait(1.0) == 29.0
     paced = after_throttled(served(NEW, 0.0, rate=1.0, lasts=20.0), 20.0, 1.0)
     first, begun = paced.take(21.0)
@@ -269,15 +269,15 @@ def test_a_call_that_never_ran_gives_back_its_place_and_what_it_took():
     assert after_no_run(second, None) == second
 
 
-def test_grants_are_observed_where_nobody_tells_how_calls_end():
+def test_grants_are_observed_if_outcomes_are_not_reported():
     state = NEW
     for number in range(200):
         state = after_grant(state, number / 20)
-    assert state.observed(10.0) == pytest.approx(20.0, rel=0.05)
+    assert state.observed_rate(10.0) == pytest.approx(20.0, rel=0.05)
 
 
 def test_what_was_learned_survives_the_way_over_the_wire():
-    state, _ = after_throttled(after_headers(NEW, [HeardLimit(remaining=7, reset=9.0)], 1.0), 2.0, 0.0).take(2.0)
+    state, _ = after_throttled(after_headers(NEW, [ReportedLimit(remaining=7, reset=9.0)], 1.0), 2.0, 0.0).take(2.0)
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(state), type=LearnedLimit) == state
 
 
@@ -303,7 +303,7 @@ def test_impossible_settings_are_refused_by_name(setting):
 
 
 @pytest.mark.parametrize(
-    ("headers", "heard"),
+    ("headers", "reported"),
     [
         (
             {
@@ -315,8 +315,8 @@ def test_impossible_settings_are_refused_by_name(setting):
                 "x-ratelimit-reset-tokens": "6m0s",
             },
             [
-                HeardLimit(limit=60, remaining=59, reset=1.0),
-                HeardLimit(dimension="tokens", limit=150_000, remaining=149_984, reset=360.0),
+                ReportedLimit(limit=60, remaining=59, reset=1.0),
+                ReportedLimit(dimension="tokens", limit=150_000, remaining=149_984, reset=360.0),
             ],
         ),
         (
@@ -325,38 +325,38 @@ def test_impossible_settings_are_refused_by_name(setting):
                 "Acme-RateLimit-Requests-Reset": "2030-01-01T00:00:30Z",
                 "acme-ratelimit-input-tokens-limit": "5",
             },
-            [HeardLimit(remaining=0, reset=30.0), HeardLimit(dimension="input_tokens", limit=5)],
+            [ReportedLimit(remaining=0, reset=30.0), ReportedLimit(dimension="input_tokens", limit=5)],
         ),
         (
             {"X-RateLimit-Limit": "5000", "X-RateLimit-Reset": str(int(NOW.timestamp()) + 77)},
-            [HeardLimit(limit=5000, reset=77.0)],
+            [ReportedLimit(limit=5000, reset=77.0)],
         ),
         (
             {"RateLimit": '"default";r=50;t=30', "RateLimit-Policy": '"default";q=100;w=60,"day";q=1000;w=86400'},
-            [HeardLimit(limit=100, remaining=50, reset=30.0, window=60.0)],
+            [ReportedLimit(limit=100, remaining=50, reset=30.0, window=60.0)],
         ),
         (
             {"ratelimit": '"hour";r=50;t=30, "minute";r=3;t=7'},
-            [HeardLimit(remaining=3, reset=7.0)],
+            [ReportedLimit(remaining=3, reset=7.0)],
         ),
         (
             {"ratelimit": "limit=100, remaining=50, reset=30", "ratelimit-policy": "100;w=60"},
-            [HeardLimit(limit=100, remaining=50, reset=30.0, window=60.0)],
+            [ReportedLimit(limit=100, remaining=50, reset=30.0, window=60.0)],
         ),
         (
             {"RateLimit-Limit": "100, 100;w=60", "RateLimit-Remaining": "9", "RateLimit-Reset": "30"},
-            [HeardLimit(limit=100, remaining=9, reset=30.0, window=60.0)],
+            [ReportedLimit(limit=100, remaining=9, reset=30.0, window=60.0)],
         ),
         (
             {"ratelimit-policy": '"t";q=1000;w=60;qu="tokens", "r";q=5;w=1'},
-            [HeardLimit(dimension="tokens", limit=1000, window=60.0), HeardLimit(limit=5, window=1.0)],
+            [ReportedLimit(dimension="tokens", limit=1000, window=60.0), ReportedLimit(limit=5, window=1.0)],
         ),
         ({"x-ratelimit-limit": "-4", "x-ratelimit-reset": "soon", "ratelimit": ",=;;=", "content-type": "a/b"}, []),
         ({}, []),
     ],
 )
-def test_headers_are_read_in_the_dialects_that_providers_write(headers, heard):
-    assert parse_limits(headers, now=NOW) == tuple(heard)
+def test_headers_are_read_in_the_dialects_that_providers_write(headers, reported):
+    assert parse_limits(headers, now=NOW) == tuple(reported)
 
 
 @pytest.mark.parametrize(
@@ -420,8 +420,8 @@ def test_microseconds_since_1970_are_a_moment_too():
     assert parse_reset(f"{int(NOW.timestamp() * 1_000_000) + 5_000_000}", now=NOW) == pytest.approx(5.0)
 
 
-def test_nobody_is_left_alone_for_longer_than_an_hour_because_it_says_so():
+def test_no_provider_is_left_alone_for_longer_than_an_hour_because_it_says_so():
     assert after_throttled(LearnedLimit(), 0.0, 1e9).wait(0.0) == pytest.approx(3600.0, abs=10.0)
     assert after_unpaid(LearnedLimit(), 0.0, 1e9).wait(0.0) == pytest.approx(3600.0, abs=10.0)
-    heard = after_headers(LearnedLimit(), [HeardLimit(remaining=0.0, reset=1e9)], 0.0)
-    assert heard.wait(0.0) == 3600.0
+    reported = after_headers(LearnedLimit(), [ReportedLimit(remaining=0.0, reset=1e9)], 0.0)
+    assert reported.wait(0.0) == 3600.0

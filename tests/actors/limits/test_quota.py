@@ -143,7 +143,7 @@ def test_an_estimate_that_was_too_low_becomes_a_debt_that_all_wait_for():
     assert refused(quota, 15.0, tokens=1).wait == pytest.approx(0.1)
 
 
-def test_a_weight_nobody_knew_is_charged_when_it_is_known():
+def test_a_weight_that_was_not_known_is_charged_when_it_is_known():
     quota = quota_of(RateLimit(dimension="cost", rate=1_000.0, burst=5_000))
     quota, grant = taken(quota, 0.0)
     assert grant.weight_of("cost") == 0
@@ -176,10 +176,10 @@ def test_what_a_correction_does_not_name_stays_as_it_was_taken():
 def test_weights_below_zero_are_a_mistake(dimensions):
     limits = [RateLimit(dimension=name, rate=1.0, burst=5) for name in DIMENSIONS[:dimensions]]
     quota = quota_of(*limits)
-    with pytest.raises(ValueError, match="cannot weigh -1 requests"):
+    with pytest.raises(ValueError, match="the weight of a call in 'requests' must be >= 0, got -1"):
         quota.take(0.0, {"requests": -1})
     quota, grant = taken(quota, 0.0)
-    with pytest.raises(ValueError, match="cannot weigh -2 requests"):
+    with pytest.raises(ValueError, match="the weight of a call in 'requests' must be >= 0, got -2"):
         quota.correct(grant, {"requests": -2}, 0.0)
 
 
@@ -211,7 +211,7 @@ def test_other_limits_leave_alone_what_stays_as_it_was():
     requests = RateLimit(rate=1.0, burst=2)
     quota = quota_of(requests, RateLimit(dimension="tokens", rate=1.0, burst=10))
     quota, grant = taken(quota, 0.0, requests=2, tokens=10)
-    changed = quota.relimited(
+    changed = quota.with_limits(
         RateLimit(dimension="tokens", rate=5.0, burst=20), requests, RateLimit(dimension="cost", rate=1.0)
     )
     assert changed.dimensions == ("tokens", "requests", "cost")
@@ -224,17 +224,17 @@ def test_other_limits_leave_alone_what_stays_as_it_was():
     assert not isinstance(refunded.take(0.0, {"requests": 2}), QuotaRefusal)
 
 
-def test_the_seconds_a_call_takes_are_those_of_its_scarcest_dimension():
+def test_the_dominant_share_of_a_call_is_the_seconds_of_its_scarcest_dimension():
     quota = quota_of(RateLimit(rate=2.0), RateLimit(dimension="tokens", rate=100.0, burst=1000))
-    assert quota.seconds() == 0.5
-    assert quota.seconds({"tokens": 300}) == 3.0
+    assert quota.dominant_share() == 0.5
+    assert quota.dominant_share({"tokens": 300}) == 3.0
 
 
 @pytest.mark.parametrize(
     ("make", "problem"),
     [
         (quota_of, "at least one limit"),
-        (lambda: quota_of(RateLimit(rate=1.0), RateLimit(rate=2.0)), "each dimension has one limit"),
+        (lambda: quota_of(RateLimit(rate=1.0), RateLimit(rate=2.0)), "give each dimension one limit"),
         (lambda: quota_of(RateLimit(rate=1.0), headroom=0.0), "headroom"),
         (lambda: quota_of(RateLimit(rate=1.0), headroom=1.1), "headroom"),
         (lambda: RateLimit(rate=0.0), "rate of requests"),

@@ -14,7 +14,7 @@ import pytest
 from actors import Acquire, Permanent, RateLimiter
 from actors.errors import RateLimited
 from actors.limits.quota import RateLimit
-from actors.limits.reported import HeardLimit
+from actors.limits.reported import ReportedLimit
 from actors.rate_limiter.messages import ReportThrottled, Settle
 from runtime import ActorFailed, ActorSystem, AskTimeout
 from runtime.simulation import explore
@@ -347,7 +347,7 @@ async def test_a_429_reaches_those_who_wait_for_tokens_already():
 async def test_what_an_answer_says_remains_is_not_exceeded():
     async with quota() as limiter:
         grant = await limiter.acquire(0)
-        limiter.ref.tell(Settle(grant=grant, limits=(HeardLimit(remaining=2, reset=30.0),)))
+        limiter.ref.tell(Settle(grant=grant, limits=(ReportedLimit(remaining=2, reset=30.0),)))
         await asyncio.gather(*(limiter.start(number) for number in range(1, 6)))
         assert limiter.granted == [(0, 0.0), (1, 0.0), (2, 0.0), (3, 30.0), (4, 30.0), (5, 30.0)]
 

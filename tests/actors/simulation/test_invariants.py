@@ -115,7 +115,7 @@ def test_who_is_left_waiting_for_a_quota_is_found():
         limiter = RateLimiter("quota", rate=1.0)
         async with ActorSystem("market") as system:
             system.spawn(lambda: limiter, name="limiter")
-        limiter._waiting.join(asyncio.get_running_loop().create_future())
+        limiter._waiting.enqueue(asyncio.get_running_loop().create_future())
 
     with pytest.raises(InvariantBroken, match="market/limiter: 1 were left waiting for quota 'quota'"):
         Simulation(1).run(scenario)

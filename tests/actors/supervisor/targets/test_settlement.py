@@ -18,7 +18,7 @@ from actors.errors import BulkheadFull, ConnectionFailed
 from actors.limits.concurrency import ConcurrencyLimit
 from actors.limits.learned import LearnedLimit
 from actors.limits.quota import QuotaRefusal, RateLimit, quota_of
-from actors.limits.reported import HeardLimit
+from actors.limits.reported import ReportedLimit
 from actors.policies.breaker.states import Closed, Open
 from actors.supervisor.targets.settlement import Ended, settle
 from actors.supervisor.targets.state import TargetState
@@ -72,7 +72,7 @@ def test_tokens_come_back_only_from_a_call_that_never_ran():
 
 def test_tokens_of_a_quota_that_was_replaced_meanwhile_do_not_come_back():
     admitted = decide(TargetState(quota=quota_of(RateLimit(rate=1.0))))
-    fresh = admitted.state.quota.relimited(RateLimit(rate=5.0, burst=2))
+    fresh = admitted.state.quota.with_limits(RateLimit(rate=5.0, burst=2))
     state = msgspec.structs.replace(admitted.state, quota=fresh)
     after = settled(state, admitted, ConnectionFailed("a", "x"))
     assert after.quota == fresh
@@ -83,7 +83,7 @@ def test_tokens_of_a_quota_that_was_replaced_meanwhile_do_not_come_back():
 
 def test_what_an_answer_used_is_corrected_and_what_it_says_of_limits_is_kept():
     admitted = decide(TargetState(quota=TOKENS), weights={"tokens": 40})
-    reply = ProviderReply(output="done", weights={"tokens": 100}, limits=(HeardLimit(remaining=0.0, reset=30.0),))
+    reply = ProviderReply(output="done", weights={"tokens": 100}, limits=(ReportedLimit(remaining=0.0, reset=30.0),))
     after = settle(admitted.state, admitted, Ended(100.0, reply, None, 10.0, 10.0), breaker=CONFIG, random=0.5)
     assert after.quota is not None
     assert after.quota.take(100.0, {"requests": 0, "tokens": 10}) == QuotaRefusal(2.0, "tokens")
