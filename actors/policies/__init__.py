@@ -1,4 +1,4 @@
-"""Policies for any async call, without an actor: retry, breaker, limiter, bulkhead, hedge, and all in order."""
+"""Policies for any async call, without an actor: retry, breaker, limiter, bulkhead, hedge, and all in one order."""
 
 from actors.policies.breaker.circuit_breaker import CircuitBreaker
 from actors.policies.breaker.config import BreakerConfig

@@ -1,4 +1,4 @@
-"""At most so many calls at once, and so many that wait for a place: what one slow provider can hold up is bounded."""
+"""Bounds the calls to one provider that run at once, and the callers that wait: how much one slow provider holds up."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from actors.errors.families import BulkheadFull, Throttled
 from actors.limits.concurrency import ConcurrencyLimit
-from actors.policies.waiting_room import WaitingRoom, check_timeout, waits_until
+from actors.policies.waiting_room import WaitingRoom, check_timeout, wait_deadline
 from actors.validation import check_count
 
 if TYPE_CHECKING:
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from typing import Literal
 
 T = TypeVar("T")
-PLACE: Literal[True] = True
+SLOT: Literal[True] = True
 
 
 class Bulkhead:
-    """Lets at most `max_concurrency` calls run at once, and at most `max_waiting` wait, first come, first served.
+    """Lets at most `max_concurrency` calls run at once and `max_waiting` callers wait, first come, first served.
 
-    With `adaptive`, `max_concurrency` is the most there can be, and the `ConcurrencyLimit` learned from latency says
-    how many it is now. All callers must be on one event loop.
+    If it is `adaptive`, `max_concurrency` is the upper bound, and the `ConcurrencyLimit` learned from latency is the
+    number of calls now. All callers must be on one event loop.
     """
 
     def __init__(self, name: str, max_concurrency: int, max_waiting: int = 1_000, *, adaptive: bool = False) -> None:
@@ -32,11 +32,11 @@ class Bulkhead:
         self.name = name
         self.max_concurrency = max_concurrency
         self.limit = ConcurrencyLimit(max_concurrency) if adaptive else None
-        """What was learned; None for a bulkhead that is not adaptive."""
+        """The learned limit; None if the bulkhead is not adaptive."""
         self.under_way = 0
         self._allowed = max_concurrency if self.limit is None else self.limit.allowed
         self._share: Callable[[], float] | None = None
-        self._waiting = WaitingRoom[bool](max_waiting, give_back=self._undo)
+        self._waiting = WaitingRoom[bool](max_waiting, take_back=self._take_back)
 
     @property
     def allowed(self) -> int:
@@ -45,45 +45,45 @@ class Bulkhead:
 
     @property
     def waiting(self) -> int:
-        """The callers in line."""
+        """The number of callers in the wait queue."""
         return len(self._waiting)
 
     def slot(self, timeout: float | None = None) -> Slot:
-        """Return a place to run one call in: `async with bulkhead.slot(timeout=1.0): ...`.
+        """Return a slot to run one call in: `async with bulkhead.slot(timeout=1.0): ...`.
 
-        Entering it waits for at most `timeout` seconds (0: not at all, None: as long as it takes), and not beyond the
-        deadline of the request being served. It raises `BulkheadFull` when the time is over, and at once when nobody
-        may wait any more; those in line whose deadline has passed make room first.
+        Entering it waits for at most `timeout` seconds (0: not at all, None: without limit), and not beyond the
+        deadline of the request being served. It raises `BulkheadFull` when that time is over, and at once if the wait
+        queue is full; callers in it whose deadline has passed make room first.
         """
         check_timeout(timeout)
         return Slot(self, timeout)
 
-    async def execute(self, call: Callable[[], Awaitable[T]], *, timeout: float | None = None) -> T:  # noqa: ASYNC109 - bounds the wait for a place, not the call.
-        """Return what `call` returns, run in a slot; raises what it raises, or `BulkheadFull` without calling it."""
+    async def execute(self, call: Callable[[], Awaitable[T]], *, timeout: float | None = None) -> T:  # noqa: ASYNC109 - bounds the wait for a slot, not the call.
+        """Run `call` in a slot and return its result; raises its errors, or `BulkheadFull` without calling it."""
         async with self.slot(timeout):
             return await call()
 
-    def ease_by(self, share: Callable[[], float]) -> None:
-        """Keep only a part of the places open, which `share` tells each time: that of a breaker in its slow start."""
+    def follow_slow_start(self, share: Callable[[], float]) -> None:
+        """Keep only a part of the slots open: `share()` returns that part, such as that of a breaker in slow start."""
         self._share = share
 
-    def try_enter(self) -> bool:
-        """Take a place, if there is one and nobody waits for it; `leave` gives it back."""
-        if not self._waiting.line and self.under_way < (self._allowed if self._share is None else self.allowed):
+    def try_acquire(self) -> bool:
+        """Take a slot if one is free and no caller waits for it; give it back with `release`."""
+        if not self._waiting.queue and self.under_way < (self._allowed if self._share is None else self.allowed):
             self.under_way += 1
             return True
         return False
 
-    async def enter(self, deadline: float) -> None:
-        """Take a place, or wait for one until `deadline` in loop time; `leave` gives it back."""
-        if self.try_enter():
+    async def acquire(self, deadline: float) -> None:
+        """Take a slot, or wait for one until `deadline` in loop time; give it back with `release`."""
+        if self.try_acquire():
             return
         now = asyncio.get_running_loop().time()
-        if deadline <= now or not self._waiting.has_place(now) or not await self._waiting.wait(deadline):
+        if deadline <= now or not self._waiting.has_room(now) or not await self._waiting.wait(deadline):
             raise BulkheadFull(self.name, max_concurrency=self.allowed)
 
-    def leave(self, latency: float | None = None, *, now: float = 0.0, dropped: bool = False) -> None:
-        """Give a place back, after a call that took `latency` seconds; None where that says nothing.
+    def release(self, latency: float | None = None, *, now: float = 0.0, dropped: bool = False) -> None:
+        """Give a slot back, after a call that took `latency` seconds; None if its latency tells nothing.
 
         `dropped` is as in `ConcurrencyLimit.after`.
         """
@@ -91,30 +91,30 @@ class Bulkhead:
             self.limit = self.limit.after(latency, self.under_way, now, dropped=dropped)
             self._allowed = self.limit.allowed
         self.under_way -= 1
-        if self._waiting.line:
-            self._serve_line()
+        if self._waiting.queue:
+            self._serve_queue()
 
-    def _undo(self, _place: bool) -> None:  # noqa: FBT001 - it is what is handed over, and no option.
-        self.leave()
+    def _take_back(self, _slot: bool) -> None:  # noqa: FBT001 - it is the slot that is handed over, and no option.
+        self.release()
 
-    def _serve_line(self) -> None:
-        while self.under_way < self.allowed and self._waiting.forget_cancelled():
+    def _serve_queue(self) -> None:
+        while self.under_way < self.allowed and self._waiting.drop_cancelled():
             self.under_way += 1
-            self._waiting.serve(PLACE)
+            self._waiting.hand_over(SLOT)
 
     def broken_invariants(self) -> Iterator[str]:
-        """Name what does not hold although no call is under way."""
+        """Name the invariants that are broken while no call is under way."""
         if self.under_way:
-            yield f"{self.under_way} calls never gave their place in bulkhead {self.name!r} back"
+            yield f"{self.under_way} calls never gave their slot in bulkhead {self.name!r} back"
         if self._waiting:
-            yield f"{len(self._waiting)} were left waiting for bulkhead {self.name!r}"
+            yield f"{len(self._waiting)} callers were left waiting for bulkhead {self.name!r}"
 
     def __repr__(self) -> str:
         return f"<Bulkhead {self.name!r} {self.under_way} of {self.allowed} under way, {len(self._waiting)} waiting>"
 
 
 class Slot:
-    """A place in a bulkhead, for one call; made by `Bulkhead.slot`."""
+    """A slot in a bulkhead, for one call; made by `Bulkhead.slot`."""
 
     __slots__ = ("_bulkhead", "_entered", "_timeout")
 
@@ -126,8 +126,8 @@ class Slot:
     async def __aenter__(self) -> None:
         bulkhead = self._bulkhead
         is_adaptive = bulkhead.limit is not None
-        if not bulkhead.try_enter():
-            await bulkhead.enter(waits_until(self._timeout, asyncio.get_running_loop().time()))
+        if not bulkhead.try_acquire():
+            await bulkhead.acquire(wait_deadline(self._timeout, asyncio.get_running_loop().time()))
         if is_adaptive:
             self._entered = asyncio.get_running_loop().time()
 
@@ -136,10 +136,10 @@ class Slot:
     ) -> None:
         bulkhead = self._bulkhead
         if bulkhead.limit is None:
-            bulkhead.leave()
+            bulkhead.release()
             return
         now = asyncio.get_running_loop().time()
         dropped = isinstance(error, TimeoutError | Throttled)
-        # What failed otherwise, or was cancelled, says nothing of how much the provider can do.
+        # A call that failed otherwise, or was cancelled, does not tell how much load the provider bears.
         latency = now - self._entered if error is None or dropped else None
-        bulkhead.leave(latency, now=now, dropped=dropped)
+        bulkhead.release(latency, now=now, dropped=dropped)

@@ -1,8 +1,8 @@
-"""A second call where the first one takes unusually long; the first answer wins. Pure budget and delay, thin shell.
+"""Sends a second call if the first takes unusually long; the first answer wins. Pure budget and delay, thin shell.
 
 Source: J. Dean and L. A. Barroso, "The Tail at Scale", CACM 56(2), 2013: hedged requests, sent after the 95th
-percentile of latency. When everything is slow every call is late, and hedging would double the load of an outage: the
-budget, fed by calls and not by time, caps it.
+percentile of latency. When everything is slow, every call is late, and hedging would double the load of an outage. The
+budget, which is filled by calls and not by time, prevents that.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 STEP = 0.1
-"""How far, as a part of itself, an estimate moves with each latency; as far as 1/n while it is young."""
+"""The part of itself by which an estimate moves with each latency; while it is young, 1/n after n latencies."""
 
 
 class HedgeConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """When a second call is made: `ratio` of all calls at most, each when it took longer than `quantile` of them do.
+    """When a second call is made: for at most `ratio` of all calls, when one has taken longer than `quantile` of them.
 
-    That is estimated after `min_samples` calls, and is never below `min_delay` seconds; before, there is no second
-    call. `max_tokens` bounds how many second calls can follow at once on a time in which none was needed.
+    That latency is estimated from at least `min_samples` calls, before which no second call is made, and is never below
+    `min_delay` seconds. `max_tokens` bounds the burst of second calls after a time in which none was needed.
     """
 
     ratio: float = 0.05
@@ -51,7 +51,7 @@ class HedgeConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def budget_of(config: HedgeConfig) -> RetryBudget:
-    """Return the budget of second calls: a retry budget that starts empty, and that calls alone fill.
+    """Return the budget of second calls: a retry budget that starts empty and is filled by calls alone.
 
     >>> budget_of(HedgeConfig()).withdraw(now=3_600.0) is None
     True
@@ -62,8 +62,8 @@ def budget_of(config: HedgeConfig) -> RetryBudget:
 class LatencyQuantile(msgspec.Struct, frozen=True):
     """An estimate of one quantile of latency, in constant memory; an immutable value, in seconds.
 
-    It needs to know of each call only whether it took longer than the estimate, so that calls that were given up
-    meanwhile count in full. Source: H. Robbins and S. Monro, "A Stochastic Approximation Method", 1951, taken on the
+    Of each call it needs to know only whether it took longer than the estimate, so that calls that were given up in the
+    meantime count in full. Source: H. Robbins and S. Monro, "A Stochastic Approximation Method", 1951, applied to the
     logarithm, so that it fits microseconds as well as minutes.
     """
 
@@ -71,7 +71,7 @@ class LatencyQuantile(msgspec.Struct, frozen=True):
     samples: int = 0
 
     def after(self, latency: float, *, quantile: float) -> LatencyQuantile:
-        """Return the estimate after a call that took `latency` seconds, or was given up after them, being late."""
+        """Return the estimate after a call took `latency` seconds, or was late and given up after that time."""
         if not self.samples:
             return LatencyQuantile(max(latency, 1e-6), 1)
         step = max(STEP, 1 / self.samples)
@@ -80,7 +80,7 @@ class LatencyQuantile(msgspec.Struct, frozen=True):
 
 
 def hedge_delay(estimate: LatencyQuantile, config: HedgeConfig) -> float | None:
-    """Return the seconds after which a second call is made, or None while that cannot be told."""
+    """Return the seconds after which a second call is made; None until enough calls have been seen."""
     return max(config.min_delay, estimate.seconds) if estimate.samples >= config.min_samples else None
 
 
@@ -88,10 +88,9 @@ DEFAULT_HEDGE = HedgeConfig()
 
 
 class Hedge:
-    """Makes calls, and a second one for those that take unusually long; all callers must be on one event loop.
+    """Makes calls, and a second call for each one that takes unusually long; all callers must be on one event loop.
 
-    Only for calls that are declared `idempotent` and not `paid`: of two calls both may take effect, and both may be
-    charged.
+    Only for calls that are declared `idempotent` and not `paid`: both calls may take effect, and both may be charged.
     """
 
     def __init__(self, config: HedgeConfig = DEFAULT_HEDGE, *, idempotent: bool, paid: bool) -> None:
@@ -103,13 +102,14 @@ class Hedge:
         self.budget = budget_of(config)
         self.estimate = LatencyQuantile()
         self.calls = self.hedged = self.won = 0
-        """The calls made, those for which a second one was, and those that the second one answered."""
+        """The calls made, the calls that got a second one, and the calls that the second one answered."""
 
     async def execute(self, call: Callable[[], Awaitable[T]], second: Callable[[], Awaitable[T]] | None = None) -> T:
         """Return the first answer of `call` and, if that is late, of `second` (by default the same call again).
 
-        The other one is cancelled, and has ended when this returns. An error of one leaves the word to the other; if
-        both fail, the later error is raised, from the earlier. An error before `call` is late is raised at once.
+        The other call is cancelled, and has ended when this returns. If one call fails, the other may still answer; if
+        both fail, the later error is raised from the earlier. If `call` fails before it is late, its error is raised at
+        once.
         """
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -120,20 +120,20 @@ class Hedge:
             result = await call()
             self._learn(loop.time() - began)
             return result
-        tasks = [loop.create_task(_awaited(call))]
+        tasks = [loop.create_task(_run(call))]
         try:
             await asyncio.wait(tasks, timeout=delay)
-            # Others may have spent the budget meanwhile.
+            # Other calls may have spent the budget in the meantime.
             left = None if tasks[0].done() else self.budget.withdraw(loop.time())
             if left is not None:
                 self.budget = left
                 self.hedged += 1
-                tasks.append(loop.create_task(_awaited(second or call)))
+                tasks.append(loop.create_task(_run(second or call)))
             winner = await _first_to_succeed(tasks)
         finally:
-            await see_ended(tasks)
+            await cancel_and_wait(tasks)
         self.won += winner is not tasks[0]
-        # The first one took at least that long, if it is not the winner, and was late.
+        # If the first call is not the winner, it was late, and would have taken at least that long.
         self._learn(loop.time() - began)
         return winner.result()
 
@@ -146,17 +146,17 @@ class Hedge:
         return f"<Hedge {self.hedged} of {self.calls} calls hedged, {self.won} won, {late}>"
 
 
-async def _awaited(call: Callable[[], Awaitable[T]]) -> T:
+async def _run(call: Callable[[], Awaitable[T]]) -> T:
     return await call()
 
 
 async def _first_to_succeed(tasks: list[asyncio.Task[T]]) -> asyncio.Task[T]:
-    """Return the first task that has a result; raise the last error where none will have one."""
+    """Return the first task that has a result; raise the last error if all tasks fail."""
     pending = set(tasks)
     failure: BaseException | None = None
     while pending:
         await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-        # In the order of the calls, for a set has none that can be repeated.
+        # In the order of the calls: the order of a set cannot be replayed.
         for task in [one for one in tasks if one in pending and one.done()]:
             pending.discard(task)
             # A call that cancels itself fails like any other.
@@ -170,8 +170,8 @@ async def _first_to_succeed(tasks: list[asyncio.Task[T]]) -> asyncio.Task[T]:
     raise failure
 
 
-async def see_ended(tasks: list[asyncio.Task[Any]]) -> None:
-    """Cancel what still runs, and see it end, also if that is cancelled meanwhile."""
+async def cancel_and_wait(tasks: list[asyncio.Task[Any]]) -> None:
+    """Cancel the tasks that still run, and wait until they have ended, even if this is cancelled meanwhile."""
     cancelled: asyncio.CancelledError | None = None
     while running := [task for task in tasks if not task.done()]:
         for task in running:
@@ -182,6 +182,6 @@ async def see_ended(tasks: list[asyncio.Task[Any]]) -> None:
             cancelled = error
     for task in tasks:
         if not task.cancelled():
-            task.exception()  # Seen: a loser's error is nobody's business.
+            task.exception()  # Retrieved, so that asyncio does not report the error of the call that lost.
     if cancelled is not None:
         raise cancelled

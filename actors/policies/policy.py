@@ -1,9 +1,9 @@
 """Retry, breaker, bulkhead, limiter, timeout and hedge around one call, in the one order that works.
 
-From the outside in: retry; then for each attempt a place in the bulkhead, a token of the limiter, leave of the breaker,
-and with all three in hand the timeout, the hedge and the call. The breaker is asked last, so that no probe is held by
-somebody who waits in a line; and before anybody joins a line, so that none waits for a provider that is down. An
-attempt whose way is free joins no line, starts no timer and no task.
+From the outside in: retry; then for each attempt a slot of the bulkhead, a token of the limiter and a permit of the
+breaker, and with all three the timeout, the hedge and the call. The breaker is asked last, so that no caller holds a
+probe while it waits for a slot or a token. It is also asked before a caller begins to wait, so that none waits for a
+provider that is down. An attempt that need not wait joins no queue, and starts no timer and no task.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ T = TypeVar("T")
 
 
 class Policy:
-    """Runs calls with the parts it is given; what is left out is not done. All callers must be on one event loop.
+    """Runs calls with the parts it is given; a part that is None is skipped. All callers must be on one event loop.
 
-    `timeout` is for a whole `execute`, with its retries and all waiting; `attempt_timeout` for each call; both are
-    seconds. Breaker, bulkhead, limiter and hedge may be shared with other policies for the same provider; `budget` is
-    this one's own. While the breaker eases a provider in, the bulkhead opens only the share of its places that the
-    breaker names. A call may be repeated if `is_retryable` says so of its error: give one that says no where a
-    repetition could do harm.
+    `timeout` is for a whole `execute`, with its retries and all waiting; `attempt_timeout` is for each call; both are
+    seconds. Breaker, bulkhead, limiter and hedge may be shared with other policies for the same provider; each policy
+    has its own `budget`. During the slow start of a breaker, the bulkhead opens only the share of its slots that the
+    breaker states. A call is repeated only if `is_retryable` returns True for its error: give a function that returns
+    False if a repetition could do harm.
     """
 
     def __init__(
@@ -80,15 +80,16 @@ class Policy:
         self._deposited = 0
         self._is_retryable = is_retryable
         self._rng = rng or random.Random()
-        self._cuts = DeadlineTimers()
+        self._timers = DeadlineTimers()
         if bulkhead is not None and breaker is not None:
-            bulkhead.ease_by(breaker.share)
+            bulkhead.follow_slow_start(breaker.share)
 
     async def execute(self, call: Callable[[], Awaitable[T]]) -> T:
         """Return what `call` returns, after as many retries as are allowed; else raise its last error.
 
-        Raises `CallTimedOut` for a call that is cut off, and without calling `BreakerOpen`, `BulkheadFull` or
-        `RateLimited`; these are not retried, and their cause is the error of the attempt before, if there was one.
+        Raises `CallTimedOut` if a call does not end in time. Raises `BreakerOpen`, `BulkheadFull` or `RateLimited` if
+        the call was not made; these are not retried, and their cause is the error of the attempt before, if there was
+        one.
         """
         loop = asyncio.get_running_loop()
         now = loop.time()
@@ -98,7 +99,7 @@ class Policy:
         failure: Exception | None = None
         while True:
             try:
-                admitted = self._admit_at_once(now)
+                admitted = self._try_admit(now)
                 if admitted is None:
                     admitted = await self._admit(ends)
                     now = loop.time()
@@ -108,24 +109,24 @@ class Policy:
                 return await self._attempt(call, loop, now, ends, admitted)
             except Exception as error:
                 attempt += 1
-                wait = self._wait_before(attempt, error, loop.time(), ends)
+                wait = self._delay_before_retry(attempt, error, loop.time(), ends)
                 if wait is None:
                     raise
-                # Without its frames, which would keep each other alive until they are collected.
+                # Without its traceback, whose frames would keep each other alive until the garbage collector runs.
                 failure = error.with_traceback(None)
             await asyncio.sleep(wait)
             now = loop.time()
 
     def close(self) -> None:
-        """Drop the timer that watches the timeouts, which otherwise goes off once more after the last call."""
-        self._cuts.close()
+        """Drop the timer that watches the timeouts, which otherwise fires once more after the last call."""
+        self._timers.close()
 
-    # All that an attempt needs, or nothing.
+    # Admission: an attempt takes everything that it needs, or nothing.
 
-    def _admit_at_once(self, now: float) -> tuple[Grant | None, Permit | None] | None:
-        """Take what is there, or nothing where something would have to be waited for."""
+    def _try_admit(self, now: float) -> tuple[Grant | None, Permit | None] | None:
+        """Take slot, token and permit; return None, and take nothing, if the caller would have to wait."""
         bulkhead, limiter, breaker = self.bulkhead, self.limiter, self.breaker
-        if bulkhead is not None and not bulkhead.try_enter():
+        if bulkhead is not None and not bulkhead.try_acquire():
             return None
         grant = None
         if limiter is not None:
@@ -142,12 +143,12 @@ class Policy:
             raise
 
     async def _admit(self, ends: float) -> tuple[Grant | None, Permit | None]:
-        """Wait in line for what is short, until `ends` at the latest."""
+        """Take slot, token and permit, and wait for them until `ends` at the latest."""
         ends = earlier(ends, current_deadline.get())
         if self.breaker is not None:
             self.breaker.raise_if_open()
         if self.bulkhead is not None:
-            await self.bulkhead.enter(ends)
+            await self.bulkhead.acquire(ends)
         grant = None
         try:
             now = asyncio.get_running_loop().time()
@@ -162,7 +163,7 @@ class Policy:
         if grant is not None and self.limiter is not None:
             self.limiter.refund(grant)
         if self.bulkhead is not None:
-            self.bulkhead.leave()
+            self.bulkhead.release()
 
     # One attempt.
 
@@ -174,21 +175,21 @@ class Policy:
         ends: float,
         admitted: tuple[Grant | None, Permit | None],
     ) -> T:
-        """Make one call within its time, and settle it whatever becomes of it."""
+        """Make one call within its time, and settle it however it ends."""
         grant, permit = admitted
         deadline = min(ends, began + self.attempt_timeout)
-        cut = self._cuts.at(deadline, loop)
-        # Until it is known, a call has proved nothing: also if it is cancelled.
+        timer = self._timers.at(deadline, loop)
+        # None: the call proves nothing about the provider, for example because it is cancelled.
         failed: bool | None = None
         dropped = is_ended = False
         try:
-            result = await (call() if self.hedge is None else self.hedge.execute(call, self._second(call)))
+            result = await (call() if self.hedge is None else self.hedge.execute(call, self._second_call(call)))
             failed = False
         except asyncio.CancelledError:
             is_ended = True
-            if cut is None or not cut.end():
+            if timer is None or not timer.end():
                 raise
-            # A call that had little time left, after retries or a line, proves nothing by not ending in it.
+            # A call that had little time left, after retries or a wait, proves nothing by a timeout.
             dropped = 2 * (deadline - began) >= min(self.timeout, self.attempt_timeout)
             failed = dropped or None
             raise CallTimedOut(deadline - began) from None
@@ -201,21 +202,21 @@ class Policy:
         else:
             return result
         finally:
-            if cut is not None and not is_ended:
-                cut.end()
+            if timer is not None and not is_ended:
+                timer.end()
             now = loop.time()
             if permit is not None and self.breaker is not None:
                 self.breaker.settle(permit, failed=failed, now=now)
             if self.bulkhead is not None:
                 latency = now - began if failed is False or dropped else None
-                self.bulkhead.leave(latency, now=now, dropped=dropped)
+                self.bulkhead.release(latency, now=now, dropped=dropped)
 
-    def _second(self, call: Callable[[], Awaitable[T]]) -> Callable[[], Awaitable[T]]:
-        """Return the call that a hedge may make besides; it needs a place and a token too, and waits for neither."""
+    def _second_call(self, call: Callable[[], Awaitable[T]]) -> Callable[[], Awaitable[T]]:
+        """Return the second call of a hedge; it needs a slot and a token too, and fails if it would have to wait."""
 
         async def second() -> T:
             now = asyncio.get_running_loop().time()
-            if self.bulkhead is not None and not self.bulkhead.try_enter():
+            if self.bulkhead is not None and not self.bulkhead.try_acquire():
                 raise BulkheadFull(self.bulkhead.name, max_concurrency=self.bulkhead.allowed)
             try:
                 if self.limiter is not None and self.limiter.try_take(now) is None:
@@ -223,21 +224,21 @@ class Policy:
                 return await call()
             finally:
                 if self.bulkhead is not None:
-                    self.bulkhead.leave()
+                    self.bulkhead.release()
 
         return second
 
-    def _wait_before(self, attempt: int, error: Exception, now: float, ends: float) -> float | None:
-        """Return the seconds to wait before a retry, or None where there is to be none."""
+    def _delay_before_retry(self, attempt: int, error: Exception, now: float, ends: float) -> float | None:
+        """Return the seconds to wait before a retry, or None if there is no retry."""
         if self.retry is None or attempt > self.retry.max_retries or not self._is_retryable(error):
             return None
         floor = error.retry_after if isinstance(error, CallFailed) else None
         wait = self.retry.delay(attempt, random=self._rng.random(), retry_after=floor)
         if now + wait >= earlier(ends, current_deadline.get()):
             return None
-        # What the first attempts since the last retry have paid in, all at once.
-        paid_in = self.budget.ratio * (self.calls - self._deposited)
-        tokens = min(self.budget.max_tokens, self.budget.tokens + paid_in)
+        # The first attempts since the last retry deposit here, all at once.
+        deposited = self.budget.ratio * (self.calls - self._deposited)
+        tokens = min(self.budget.max_tokens, self.budget.tokens + deposited)
         budget = msgspec.structs.replace(self.budget, tokens=tokens)
         self._deposited = self.calls
         allowed = budget.withdraw(now)
@@ -246,8 +247,8 @@ class Policy:
         return None if allowed is None else wait
 
     def broken_invariants(self) -> Iterator[str]:
-        """Name what does not hold although no call is under way."""
-        yield from self._cuts.broken_invariants()
+        """Name the invariants that are broken while no call is under way."""
+        yield from self._timers.broken_invariants()
         for part in (self.bulkhead, self.limiter):
             if part is not None:
                 yield from part.broken_invariants()

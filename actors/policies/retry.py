@@ -1,4 +1,4 @@
-"""Whether and when to call again: exponential backoff with jitter, within a timeout and a retry budget."""
+"""Whether and when to repeat a failed call: exponential backoff with jitter, within a timeout and a retry budget."""
 
 from __future__ import annotations
 
@@ -32,11 +32,14 @@ GaveUp: TypeAlias = Literal["permanent", "max_retries", "timeout", "budget"]
 class Retry(msgspec.Struct, frozen=True, kw_only=True):
     """How often a call is retried, and the waits between; durations are seconds.
 
-    The wait before retry n grows as `base * 2 ** (n - 1)` up to `cap`. With jitter it is drawn from
-    0 to that ("full", the default), from half of it ("equal"), or from `proportion` below to `proportion`
-    above ("proportional", the seed's; there the growth ends at `cap / (1 + proportion)`, or half of all late waits
-    would be the cap itself and arrive together). "decorrelated" draws from `base` to three times the wait before, and
-    to `cap` at most, for the same reason.
+    The wait before retry n grows as `base * 2 ** (n - 1)` up to `cap`. With jitter it is drawn at random:
+
+    - "full" (the default): from 0 to that wait;
+    - "equal": from half of that wait to all of it;
+    - "proportional": from `proportion` below that wait to `proportion` above it. The growth ends at
+      `cap / (1 + proportion)`: otherwise half of all late waits would be the cap itself, and end together;
+    - "decorrelated": from `base` to three times the wait before, and at most to `cap`, for the same reason;
+    - "none": no jitter.
 
     Source: M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
     """
@@ -64,7 +67,7 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
         """Return the seconds to wait before retry number `attempt`, which counts from 1.
 
         `random` is a draw from [0, 1). `retry_after` is a floor that `cap` does not shorten. `previous` is the wait
-        before the last retry, for decorrelated jitter; without it, that is taken for as long as it can have been.
+        before the last retry, for decorrelated jitter; without it, the longest wait that was possible is assumed.
 
         >>> [Retry(jitter="none", cap=3.0).delay(attempt, random=0.0) for attempt in (1, 2, 3)]
         [1.0, 2.0, 3.0]
@@ -75,7 +78,7 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
         """
         if attempt < 1:
             raise ValueError(f"attempt counts retries from 1, got {attempt}")
-        # 2.0 ** 1024 overflows; long before that every base has met its cap.
+        # 2.0 ** 1024 overflows; every base has reached its cap long before that.
         grown = self.base * 2.0 ** min(attempt - 1, 1000)
         ceiling = min(self.cap, grown)
         match self.jitter:
@@ -95,21 +98,21 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ResultRejected(Transient):
-    """A call succeeded, but its `result` was refused each time; what it cost may have been paid."""
+    """A call succeeded, but its `result` was rejected each time; its price may have been paid."""
 
     outcome: CallOutcome = "done"
     charged: Charged = "held"
 
     def __init__(self, result: object) -> None:
-        super().__init__("the call succeeded, and retry_on_result refuses its result, which this error carries")
+        super().__init__("the call succeeded, but retry_on_result rejected its result; see the attribute result")
         self.result = result
 
 
 class RetryStats(msgspec.Struct):
-    """What a call by `with_retry` took; filled in while it runs, and of use whether it returns or raises.
+    """How many attempts and how much waiting one `with_retry` took; filled in while it runs, however it ends.
 
-    `attempts` counts the calls begun, the running one too; `waited` the seconds between them. `gave_up` is why an
-    error was raised, None where none was or where the caller was cancelled.
+    `attempts` counts the calls begun, including the running one; `waited` is the seconds between them. `gave_up` is why
+    an error was raised, None if none was raised or the caller was cancelled.
     """
 
     attempts: int = 0
@@ -118,7 +121,7 @@ class RetryStats(msgspec.Struct):
 
 
 DEFAULT_RETRY = Retry()
-UNLIMITED = nullcontext()
+NO_TIME_LIMIT = nullcontext()
 
 
 async def with_retry(
@@ -137,66 +140,65 @@ async def with_retry(
 ) -> T:
     """Return what `call` returns, after as many retries as `policy` allows; else raise its last error, as it is.
 
-    An error that is not retryable is raised at once, and so is one whose wait, or whose `retry_after`, is longer than
-    what is left of `timeout` seconds or of the deadline of the request being served, or for which `budget` has no
-    retry. An attempt still running when the timeout ends is cancelled, and TimeoutError raised, with the last error
-    as its cause. Cancellation passes straight through. A result that `retry_on_result` is true of is retried as an
-    error is, and at last raised in `ResultRejected`. `on_retry(attempt, error, wait)` is called before each wait,
-    and `stats` tells how many attempts it took.
+    An error is raised at once if it is not retryable, if its wait or its `retry_after` is longer than what is left of
+    `timeout` seconds or of the deadline of the request being served, or if `budget` has no retry left. An attempt that
+    still runs at the end of the timeout is cancelled, and TimeoutError is raised, with the last error as its cause.
+    Cancellation passes straight through. If `retry_on_result` returns True for a result, it is retried as an error is,
+    and after the last retry raised in `ResultRejected`. `on_retry(attempt, error, wait)` is called before each wait.
+    `stats` is filled in with the attempts made.
     """
-    # Without a limit, neither the clock nor a cancel scope is paid for.
+    # Without a time limit, neither the clock nor a cancel scope is paid for.
     ends = earlier(math.inf if timeout is None else clock() + timeout, current_deadline.get())
-    if budget is not None and not isinstance(budget, SharedRetryBudget):
-        raise TypeError(f"budget must be a SharedRetryBudget, which calls to one target share, got {budget!r:.100}")
-    course = _Course(policy, is_retryable, budget, stats or RetryStats(), rng, ends, clock)
-    with UNLIMITED if timeout is None else anyio.move_on_after(timeout):
+    run = _RetryRun(policy, is_retryable, budget, stats or RetryStats(), rng, ends, clock)
+    with NO_TIME_LIMIT if timeout is None else anyio.move_on_after(timeout):
         while True:
-            course.begin()
+            run.begin()
             try:
                 result = await call()
                 if retry_on_result is None or not retry_on_result(result):
                     return result
-                course.rejected = ResultRejected(result)
-                raise course.rejected
+                run.rejected = ResultRejected(result)
+                raise run.rejected
             except Exception as error:
                 failure = error
-                wait = course.wait_after(error)
+                wait = run.wait_after(error)
                 if wait is None:
                     raise
             try:
                 if on_retry is not None:
-                    on_retry(course.attempt, failure, wait)
+                    on_retry(run.attempt, failure, wait)
                 await sleep(wait)
             except BaseException:
-                course.take_back()
+                run.take_back()
                 raise
-            course.stats.waited += wait
-    course.stats.gave_up = "timeout"
-    raise TimeoutError(f"no answer within {timeout:g} s, in attempt {course.attempt}") from course.failure
+            run.stats.waited += wait
+    run.stats.gave_up = "timeout"
+    raise TimeoutError(f"no answer within {timeout:g} s, in attempt {run.attempt}") from run.failure
 
 
-class _Course:
-    """The course of one `with_retry`: which attempt it is, how the last one failed, and whether there is another."""
+class _RetryRun(msgspec.Struct):
+    """The state of one `with_retry`: the attempt it is in, how the last one failed, and whether there is another."""
 
-    def __init__(
-        self,
-        policy: Retry,
-        is_retryable: Callable[[Exception], bool],
-        budget: SharedRetryBudget | None,
-        stats: RetryStats,
-        rng: random.Random | None,
-        ends: float,
-        clock: Callable[[], float],
-    ) -> None:
-        self.policy, self.is_retryable, self.budget, self.stats = policy, is_retryable, budget, stats
-        self.rng, self.ends, self.clock = rng, ends, clock
-        self.attempt = 0
-        self.failure: Exception | None = None
-        self.rejected: ResultRejected | None = None
-        self._waited: float | None = None
+    policy: Retry
+    is_retryable: Callable[[Exception], bool]
+    budget: SharedRetryBudget | None
+    stats: RetryStats
+    rng: random.Random | None
+    ends: float
+    clock: Callable[[], float]
+    attempt: int = 0
+    failure: Exception | None = None
+    rejected: ResultRejected | None = None
+    waited: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.budget is not None and not isinstance(self.budget, SharedRetryBudget):
+            raise TypeError(
+                f"budget must be a SharedRetryBudget, which calls to one target share, got {self.budget!r:.100}"
+            )
 
     def begin(self) -> None:
-        """Begin an attempt."""
+        """Count an attempt that begins; the first one deposits in the budget."""
         if self.attempt == 0 and self.budget is not None:
             self.budget.deposit(self.clock())
         self.attempt += 1
@@ -204,30 +206,30 @@ class _Course:
         self.stats.gave_up = None
 
     def wait_after(self, error: Exception) -> float | None:
-        """Return the seconds to wait after an attempt that failed, or None where its error is final."""
+        """Return the seconds to wait after an attempt failed with `error`, or None if that error is final."""
         self.failure = error
         self.stats.gave_up = self._reason_to_stop(error)
         if self.stats.gave_up is not None:
             return None
         self.rng = self.rng or random.Random()
         floor = error.retry_after if isinstance(error, CallFailed) else None
-        wait = self.policy.delay(self.attempt, random=self.rng.random(), retry_after=floor, previous=self._waited)
+        wait = self.policy.delay(self.attempt, random=self.rng.random(), retry_after=floor, previous=self.waited)
         if self.ends != math.inf and self.clock() + wait >= self.ends:
             self.stats.gave_up = "timeout"
             return None
         if self.budget is not None and not self.budget.withdraw(self.clock()):
             self.stats.gave_up = "budget"
             return None
-        self._waited = wait
+        self.waited = wait
         return wait
 
     def take_back(self) -> None:
-        """Give back the retry that is not made after all."""
+        """Give back a retry that was withdrawn but is not made."""
         if self.budget is not None:
             self.budget.give_back()
 
     def _reason_to_stop(self, error: Exception) -> GaveUp | None:
-        # A result that somebody further in has rejected is an error like any other.
+        # A ResultRejected raised by the call itself, such as by a nested with_retry, is an error like any other.
         if error is not self.rejected and not self.is_retryable(error):
             return "permanent"
         return "max_retries" if self.attempt > self.policy.max_retries else None

@@ -1,4 +1,4 @@
-"""The retries that a target may still get: one pure value, and a holder for calls that share it."""
+"""Limits the retries of one target: an immutable budget, and a holder that calls share."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 
 
 class RetryBudget(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """The retries one target may still get, so that retries never multiply the load of an outage.
+    """The retries left to one target, so that retries never multiply the load of an outage.
 
     Each first attempt deposits `ratio` tokens, and `min_per_second` tokens come with time, so that a quiet
     client may retry too; a retry withdraws one whole token. `max_tokens` bounds a burst of retries. With the
@@ -39,24 +39,24 @@ class RetryBudget(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return self._at(now, gained=self.ratio)
 
     def withdraw(self, now: float) -> RetryBudget | None:
-        """Return the budget after a retry at `now`, or None where it does not allow one.
+        """Return the budget after a retry at `now`, or None if it does not allow one.
 
         >>> budget = RetryBudget(tokens=1.0, min_per_second=0.0).withdraw(now=0.0)
         >>> budget.tokens, budget.withdraw(now=0.0)
         (0.0, None)
         """
         refreshed = self._at(now, gained=0.0)
-        # Ten deposits of 0.1 add up to a hair less than 1.
+        # Ten deposits of 0.1 add up to slightly less than 1.
         if refreshed.tokens < 1 - 1e-9:
             return None
         return msgspec.structs.replace(refreshed, tokens=max(0.0, refreshed.tokens - 1))
 
     def give_back(self) -> RetryBudget:
-        """Return the budget after a retry that was withdrawn and never made."""
+        """Return the budget after a retry that was withdrawn but not made."""
         return msgspec.structs.replace(self, tokens=min(self.max_tokens, self.tokens + 1))
 
     def wait(self, now: float) -> float:
-        """Return the seconds from `now` until time alone allows a retry; infinity where it never does.
+        """Return the seconds from `now` until time alone allows a retry; infinity if it never does.
 
         >>> RetryBudget(tokens=0.5, min_per_second=2.0).wait(now=0.0)
         0.25
@@ -80,7 +80,7 @@ class RetryBudget(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class SharedRetryBudget:
-    """A retry budget that all calls to one target draw on; all must be on one event loop, and by one clock.
+    """A retry budget shared by all calls to one target, which must be on one event loop and use one clock.
 
     >>> shared = SharedRetryBudget(RetryBudget(tokens=1.0, min_per_second=0.0))
     >>> shared.withdraw(now=0.0), shared.withdraw(now=0.0)
@@ -91,17 +91,17 @@ class SharedRetryBudget:
         self.budget = budget or RetryBudget()
 
     def deposit(self, now: float) -> None:
-        """Pay in for a first attempt at `now`."""
+        """Deposit for a first attempt at `now`."""
         self.budget = self.budget.deposit(now)
 
     def withdraw(self, now: float) -> bool:
-        """Take a retry at `now`, if there is one."""
+        """Withdraw a retry at `now`; False if the budget does not allow one."""
         after = self.budget.withdraw(now)
         self.budget = after or self.budget
         return after is not None
 
     def give_back(self) -> None:
-        """Put back a retry that was taken and never made."""
+        """Give back a retry that was withdrawn but not made."""
         self.budget = self.budget.give_back()
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""The timeout of one call, watched with all others by one event-loop timer."""
+"""The timeout of one call; one event-loop timer watches the timeouts of many calls."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class CallTimedOut(TimeoutError):
-    """A call was cut off, `after` seconds, by the timeout of its policy."""
+    """A call was cancelled by the timeout of its policy, `after` seconds."""
 
     def __init__(self, after: float) -> None:
         super().__init__(f"no answer within {after:g} s")
@@ -24,43 +24,43 @@ class CallTimedOut(TimeoutError):
 
 
 class DeadlineTimer:
-    """The end of one attempt, watched with all others by one timer; it cancels the task that makes the attempt.
+    """The deadline of one attempt: when it passes, the task that makes the attempt is cancelled.
 
-    It does what `asyncio.timeout_at` does, for a tenth of the price.
+    It does what `asyncio.timeout_at` does at a tenth of the cost, as one timer watches the deadlines of many calls.
     """
 
-    __slots__ = ("_cancelling", "_struck", "_task", "_watch", "deadline", "tick")
+    __slots__ = ("_cancelling", "_expired", "_task", "_watch", "deadline", "tick")
 
     def __init__(self, watch: DeadlineWatch, loop: asyncio.AbstractEventLoop, deadline: float) -> None:
         task = asyncio.current_task(loop)
-        assert task is not None  # noqa: S101 - whoever awaits a call of asyncio is a task.
+        assert task is not None  # noqa: S101 - asyncio runs the code of a call in a task.
         self.deadline = deadline
         self.tick = 0
         self._task = task
         self._watch = watch
-        self._struck = False
+        self._expired = False
         self._cancelling = task.cancelling()
         watch.add(self)
 
     def expire(self) -> None:
-        """Cut the attempt off."""
-        self._struck = True
+        """Cancel the task; called when the deadline has passed."""
+        self._expired = True
         self._task.cancel()
 
     def end(self) -> bool:
-        """Stop watching; tell whether the task was cancelled by this cut, and not from outside as well."""
+        """Stop watching; return whether this timer alone cancelled the task, and no other caller did as well."""
         self._watch.discard(self)
-        return self._struck and self._task.uncancel() <= self._cancelling
+        return self._expired and self._task.uncancel() <= self._cancelling
 
 
 class DeadlineTimers:
-    """Makes the timeouts of many calls, which one timer of their loop watches."""
+    """Makes the deadline timers of many calls, all watched by one timer of their event loop."""
 
     def __init__(self) -> None:
         self._watch: DeadlineWatch | None = None
 
     def at(self, deadline: float, loop: asyncio.AbstractEventLoop) -> DeadlineTimer | None:
-        """Cut the running task off at `deadline`, in the time of `loop`, which runs; None for one that never comes."""
+        """Cancel the running task at `deadline`, in the time of the running `loop`; None for an infinite deadline."""
         if deadline == math.inf:
             return None
         watch = self._watch
@@ -69,12 +69,12 @@ class DeadlineTimers:
         return DeadlineTimer(watch, loop, deadline)
 
     def close(self) -> None:
-        """Drop the timer, which otherwise goes off once more after the last call; calls under way keep theirs."""
+        """Drop the shared timer, which otherwise fires once more after the last call; calls under way keep theirs."""
         watch, self._watch = self._watch, None
         if watch is not None and not len(watch):
             watch.close()
 
     def broken_invariants(self) -> Iterator[str]:
-        """Name what does not hold although no call is under way."""
+        """Name the invariants that are broken while no call is under way."""
         if self._watch is not None and len(self._watch):
             yield f"{len(self._watch)} timeouts are still watched"

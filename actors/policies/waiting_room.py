@@ -1,4 +1,4 @@
-"""Who waits for one thing: first come, first served, at most so many, each until its deadline at the latest."""
+"""The wait queue in front of one resource: first come, first served, bounded, and each caller with a deadline."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class RoomWaiter(Generic[T]):
-    """One who waits: for `future`, which becomes what it waited for, or None when its deadline has passed."""
+class QueuedCaller(Generic[T]):
+    """A caller in the queue; `future` becomes what it waits for, or None when its deadline has passed."""
 
     __slots__ = ("deadline", "future", "timer")
 
@@ -28,93 +28,94 @@ class RoomWaiter(Generic[T]):
 
 
 class WaitingRoom(Generic[T]):
-    """The line for one thing. Whatever is handed to somebody who is cancelled meanwhile goes to `give_back`.
+    """The callers that wait for one resource.
 
-    `left` is called when the first in line has gone without being served.
+    An item that was handed to a caller which is cancelled before it runs again is passed to `take_back`. `on_head_gone`
+    is called when the caller at the head of the queue has gone without an item.
     """
 
     def __init__(
-        self, max_waiting: int, *, give_back: Callable[[T], None], left: Callable[[], None] | None = None
+        self, max_waiting: int, *, take_back: Callable[[T], None], on_head_gone: Callable[[], None] | None = None
     ) -> None:
         check_count("max_waiting", max_waiting, least=0, unit="callers")
         self.max_waiting = max_waiting
-        self._give_back = give_back
-        self._left = left
-        # A dictionary, because it keeps the order of arrival and lets anybody leave from the middle; and this one finds
-        # its first at once also after many have left.
-        self.line: OrderedDict[RoomWaiter[T], None] = OrderedDict()
-        """Who waits; to be looked at only."""
-        self._first_expiry = math.inf
-        """Nobody's deadline is earlier, so that whoever comes to a full room rarely has to look at each."""
+        self._take_back = take_back
+        self._on_head_gone = on_head_gone
+        # An ordered dictionary keeps the order of arrival and lets a caller leave from the middle. A plain dict would
+        # take time to find its first key after many removals at the front.
+        self.queue: OrderedDict[QueuedCaller[T], None] = OrderedDict()
+        """The callers that wait, in order; read only."""
+        self._earliest_deadline = math.inf
+        """No deadline is earlier, so that a caller that meets a full room rarely has to check them all."""
 
-    def has_place(self, now: float) -> bool:
-        """Tell whether one more may wait; from a full room those whose deadline has passed go first, in their order."""
-        if len(self.line) >= self.max_waiting and self._first_expiry <= now:
-            for waiter in [one for one in self.line if one.deadline <= now]:
+    def has_room(self, now: float) -> bool:
+        """Tell whether one more caller may wait; a full room first drops the callers whose deadline has passed."""
+        if len(self.queue) >= self.max_waiting and self._earliest_deadline <= now:
+            for waiter in [one for one in self.queue if one.deadline <= now]:
                 self._expire(waiter)
-            self._first_expiry = min((one.deadline for one in self.line), default=math.inf)
-        return len(self.line) < self.max_waiting
+            self._earliest_deadline = min((one.deadline for one in self.queue), default=math.inf)
+        return len(self.queue) < self.max_waiting
 
     async def wait(self, deadline: float) -> T | None:
-        """Wait in line until served, or until `deadline` in loop time (infinity: for ever), and then return None."""
+        """Wait until an item is handed over; return None at `deadline` in loop time (infinity: wait without limit)."""
         loop = asyncio.get_running_loop()
-        waiter = RoomWaiter[T](loop.create_future(), deadline)
+        waiter = QueuedCaller[T](loop.create_future(), deadline)
         if deadline != math.inf:
             waiter.timer = loop.call_at(deadline, self._expire, waiter)
-            self._first_expiry = min(self._first_expiry, deadline)
-        self.line[waiter] = None
+            self._earliest_deadline = min(self._earliest_deadline, deadline)
+        self.queue[waiter] = None
         try:
             return await waiter.future
         except asyncio.CancelledError:
             served = waiter.future.result() if waiter.future.done() and not waiter.future.cancelled() else None
             if served is not None:
-                self._give_back(served)
+                self._take_back(served)
             raise
         finally:
             if waiter.timer is not None:
                 waiter.timer.cancel()
             self._remove(waiter)
 
-    def serve(self, thing: T) -> None:
-        """Hand `thing` to the first in line; there must be one."""
-        waiter = next(iter(self.line))
-        del self.line[waiter]
-        waiter.future.set_result(thing)
+    def hand_over(self, item: T) -> None:
+        """Hand `item` to the caller at the head of the queue, which must not be empty."""
+        waiter = next(iter(self.queue))
+        del self.queue[waiter]
+        waiter.future.set_result(item)
 
-    def forget_cancelled(self) -> bool:
-        """Let those go who were cancelled a moment ago and have had no turn since; tell whether anybody is left."""
-        while self.line:
-            waiter = next(iter(self.line))
+    def drop_cancelled(self) -> bool:
+        """Drop callers at the head that have been cancelled but have not run since; tell whether a caller is left."""
+        while self.queue:
+            waiter = next(iter(self.queue))
             if not waiter.future.done():
                 return True
-            del self.line[waiter]
+            del self.queue[waiter]
         return False
 
-    def _expire(self, waiter: RoomWaiter[T]) -> None:
+    def _expire(self, waiter: QueuedCaller[T]) -> None:
         if not waiter.future.done():
             waiter.future.set_result(None)
         self._remove(waiter)
 
-    def _remove(self, waiter: RoomWaiter[T]) -> None:
-        if waiter in self.line:
-            was_first = next(iter(self.line)) is waiter
-            del self.line[waiter]
-            if was_first and self._left is not None:
-                self._left()
+    def _remove(self, waiter: QueuedCaller[T]) -> None:
+        if waiter in self.queue:
+            was_first = next(iter(self.queue)) is waiter
+            del self.queue[waiter]
+            if was_first and self._on_head_gone is not None:
+                self._on_head_gone()
 
     def __len__(self) -> int:
-        return len(self.line)
+        return len(self.queue)
 
     def __repr__(self) -> str:
         return f"<WaitingRoom {len(self)} of {self.max_waiting} waiting>"
 
 
 def check_timeout(timeout: float | None) -> None:
-    """Raise ValueError for what is no time to wait."""
+    """Raise ValueError if `timeout` is negative or NaN."""
     if timeout is not None and not timeout >= 0:
         raise ValueError(f"timeout must be >= 0 seconds (0 never waits, None waits for ever), got {timeout}")
 
 
-def waits_until(timeout: float | None, now: float) -> float:
-    """Return the end of a wait that may take `timeout` seconds, within the deadline of the request that is served."""
+def wait_deadline(timeout: float | None, now: float) -> float:
+    """Return the end of a wait of at most `timeout` seconds, capped by the deadline of the request being served."""
     return earlier(math.inf if timeout is None else now + timeout, current_deadline.get())

@@ -80,7 +80,7 @@ class FunctionTransport:
         self._name = str(getattr(function, "__qualname__", repr(function)))
         self._function = function
         self._check = check
-        self._cuts = DeadlineTimers()
+        self._timers = DeadlineTimers()
 
     def __repr__(self) -> str:
         return f"FunctionTransport({self.provider or self._name}, paid={self.paid}, idempotent={self.idempotent!r})"
@@ -88,13 +88,13 @@ class FunctionTransport:
     async def call(self, call: ProviderCall) -> ProviderReply:
         """Await the function for at most `call.timeout` seconds; raises members of `CallFailed` only."""
         loop = asyncio.get_running_loop()
-        cut = self._cuts.at(loop.time() + call.timeout, loop)
+        timer = self._timers.at(loop.time() + call.timeout, loop)
         is_ended = False
         try:
             answer = await awaitable(self._function(call))
         except asyncio.CancelledError:
             is_ended = True
-            if cut is None or not cut.end():
+            if timer is None or not timer.end():
                 raise
             raise self._failure(CallTimedOut(call.timeout), call) from None
         except CallFailed:
@@ -102,8 +102,8 @@ class FunctionTransport:
         except Exception as error:
             raise self._failure(error, call) from error
         finally:
-            if cut is not None and not is_ended:
-                cut.end()
+            if timer is not None and not is_ended:
+                timer.end()
         return answer if isinstance(answer, ProviderReply) else ProviderReply(output=answer)
 
     def _failure(self, error: Exception, call: ProviderCall) -> CallFailed:
@@ -124,4 +124,4 @@ class FunctionTransport:
 
     async def aclose(self) -> None:
         """Leave the function alone: whoever made it closes what it uses."""
-        self._cuts.close()
+        self._timers.close()

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from actors.errors.families import CallFailed
-from actors.policies.hedge import see_ended
+from actors.policies.hedge import cancel_and_wait
 from actors.supervisor.pipeline.attempt import AttemptRun
 from actors.supervisor.pipeline.choosing import Choice, choose, names_in_order
 from actors.supervisor.targets.admission import Admitted
@@ -65,7 +65,7 @@ async def _with_second(run: AttemptRun, delay: float) -> ProviderReply | None:
                 deps.hedge_budget.learn(target, deps.context.now() - started)
             (reply,) = await asyncio.gather(*seconds)
     finally:
-        await see_ended(seconds)
+        await cancel_and_wait(seconds)
     return reply
 
 

@@ -18,7 +18,7 @@ def now():
     return asyncio.get_running_loop().time()
 
 
-async def test_no_more_run_at_once_than_there_are_places():
+async def test_no_more_run_at_once_than_there_are_slots():
     bulkhead = Bulkhead("b", 3)
     most = 0
 
@@ -31,7 +31,7 @@ async def test_no_more_run_at_once_than_there_are_places():
     assert (most, now(), bulkhead.under_way) == (3, 4.0, 0)
 
 
-async def test_who_comes_first_is_served_first_and_nobody_overtakes():
+async def test_the_first_caller_is_served_first_and_none_overtakes():
     bulkhead, served = Bulkhead("b", 1), []
 
     async def come(number):
@@ -43,7 +43,7 @@ async def test_who_comes_first_is_served_first_and_nobody_overtakes():
     assert served == list(range(50))
 
 
-async def test_a_full_line_refuses_at_once():
+async def test_a_full_queue_refuses_at_once():
     bulkhead = Bulkhead("b", 1, max_waiting=1)
     first, second = asyncio.ensure_future(bulkhead.execute(work)), asyncio.ensure_future(bulkhead.execute(work))
     await asyncio.sleep(0)
@@ -54,7 +54,7 @@ async def test_a_full_line_refuses_at_once():
     assert await asyncio.gather(first, second) == ["done", "done"]
 
 
-async def test_a_wait_ends_at_its_timeout_and_takes_no_place():
+async def test_a_wait_ends_at_its_timeout_and_takes_no_slot():
     bulkhead = Bulkhead("b", 1)
     async with bulkhead.slot():
         with pytest.raises(BulkheadFull):
@@ -76,7 +76,7 @@ async def test_a_wait_ends_at_the_deadline_of_the_request_being_served():
         current_deadline.reset(token)
 
 
-async def test_from_a_full_line_those_whose_time_is_over_make_room_first():
+async def test_from_a_full_queue_callers_whose_deadline_has_passed_make_room_first():
     bulkhead = Bulkhead("b", 1, max_waiting=2)
     loop = asyncio.get_running_loop()
     dropped = []
@@ -91,8 +91,8 @@ async def test_from_a_full_line_those_whose_time_is_over_make_room_first():
         tasks = [asyncio.ensure_future(come(1, 1.0)), asyncio.ensure_future(come(2, 50.0))]
         await asyncio.sleep(0)
         # The loop was busy for two seconds, and no timer has had its turn.
-        bulkhead._waiting._first_expiry = 1.0
-        assert bulkhead._waiting.has_place(2.0)
+        bulkhead._waiting._earliest_deadline = 1.0
+        assert bulkhead._waiting.has_room(2.0)
         tasks.append(asyncio.ensure_future(come(3, 50.0)))
         await asyncio.sleep(0)
         assert (dropped, bulkhead.waiting, loop.time()) == ([1], 2, 0.0)
@@ -100,7 +100,7 @@ async def test_from_a_full_line_those_whose_time_is_over_make_room_first():
     assert dropped == [1]
 
 
-async def test_a_place_at_hand_takes_no_timer_and_no_future(monkeypatch):
+async def test_a_free_slot_takes_no_timer_and_no_future(monkeypatch):
     bulkhead = Bulkhead("b", 1)
     loop = asyncio.get_running_loop()
 
@@ -117,7 +117,7 @@ async def test_a_place_at_hand_takes_no_timer_and_no_future(monkeypatch):
     assert answer == "done"
 
 
-async def test_an_error_gives_the_place_back():
+async def test_an_error_gives_the_slot_back():
     bulkhead = Bulkhead("b", 1)
     with pytest.raises(ZeroDivisionError):
         async with bulkhead.slot():
@@ -125,7 +125,7 @@ async def test_an_error_gives_the_place_back():
     assert bulkhead.under_way == 0
 
 
-async def test_one_cancelled_at_the_moment_it_is_served_passes_its_place_on():
+async def test_a_caller_cancelled_at_the_moment_it_is_served_passes_its_slot_on():
     bulkhead = Bulkhead("b", 1)
     slot = bulkhead.slot()
     await slot.__aenter__()
@@ -174,9 +174,9 @@ async def test_only_timeouts_and_throttling_shrink_an_adaptive_one(error, counts
     assert (bulkhead.allowed < 8) == counts
 
 
-async def test_while_a_provider_is_eased_in_only_a_part_of_the_places_is_open():
+async def test_during_a_slow_start_only_a_part_of_the_slots_is_open():
     bulkhead, share = Bulkhead("b", 10), 0.1
-    bulkhead.ease_by(lambda: share)
+    bulkhead.follow_slow_start(lambda: share)
     assert bulkhead.allowed == 1
     calls = [asyncio.ensure_future(bulkhead.execute(work)) for _ in range(10)]
     await asyncio.sleep(0)
@@ -235,10 +235,10 @@ async def callers_are_cancelled_anywhere(simulation: Simulation) -> None:
     assert running == 0
     assert [*bulkhead.broken_invariants(), *limiter.broken_invariants()] == []
     assert granted <= limiter.bucket.burst + limiter.bucket.rate * simulation.now() + 1e-6
-    # Whoever comes next is served at once: nothing was lost.
+    # The next caller is served at once: nothing was lost.
     for _ in range(bulkhead.allowed):
-        await bulkhead.enter(0.0)
+        await bulkhead.acquire(0.0)
 
 
-def test_wherever_a_caller_is_cancelled_its_place_and_its_token_come_back():
+def test_wherever_a_caller_is_cancelled_its_slot_and_its_token_come_back():
     assert explore(callers_are_cancelled_anywhere, seeds=range(400)).runs == 400

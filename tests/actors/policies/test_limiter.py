@@ -66,7 +66,7 @@ async def test_a_token_that_was_not_to_be_had_was_not_taken():
     assert isinstance(before, TokenBucket)
 
 
-async def test_nobody_overtakes_those_who_wait():
+async def test_no_caller_overtakes_those_that_wait():
     limiter = Limiter("q", rate=1.0)
     await limiter.acquire()
     waiting = asyncio.ensure_future(limiter.acquire())
@@ -75,7 +75,7 @@ async def test_nobody_overtakes_those_who_wait():
     assert (await waiting).at == 1.0
 
 
-async def test_a_token_that_comes_back_goes_to_the_first_in_line_at_once():
+async def test_a_token_that_comes_back_goes_to_the_first_in_the_queue_at_once():
     limiter = Limiter("q", rate=0.01)
     grant = await limiter.acquire()
     waiting = asyncio.ensure_future(limiter.acquire())

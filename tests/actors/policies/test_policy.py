@@ -134,20 +134,20 @@ async def test_one_timer_watches_the_timeouts_of_all_calls():
     policy = Policy(timeout=5.0)
     tasks = [asyncio.ensure_future(policy.execute(hang)) for _ in range(100)]
     await asyncio.sleep(0)
-    assert policy._cuts._watch is not None
-    assert len(policy._cuts._watch) == 100
+    assert policy._timers._watch is not None
+    assert len(policy._timers._watch) == 100
     await asyncio.wait(tasks)
     assert [type(task.exception()) for task in tasks] == [CallTimedOut] * 100
     assert list(policy.broken_invariants()) == []
 
 
-async def test_who_is_cancelled_when_the_timeout_strikes_stays_cancelled():
+async def test_a_caller_cancelled_at_the_moment_of_its_timeout_stays_cancelled():
     policy = Policy(timeout=5.0)
     task = asyncio.ensure_future(policy.execute(hang))
     await asyncio.sleep(0)
-    assert policy._cuts._watch is not None
-    [cut] = next(iter(policy._cuts._watch._waiting.values()))
-    cut.expire()
+    assert policy._timers._watch is not None
+    [timer] = next(iter(policy._timers._watch._waiting.values()))
+    timer.expire()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -218,7 +218,7 @@ async def test_a_call_that_had_little_time_left_proves_nothing_by_not_ending():
     assert breaker.state == Closed(failures=1, window=breaker.state.window)
 
 
-async def test_an_open_breaker_refuses_without_a_call_a_place_or_a_token():
+async def test_an_open_breaker_refuses_without_a_call_a_slot_or_a_token():
     breaker, bulkhead, limiter = CircuitBreaker("b", TRIPPING), Bulkhead("p", 1), Limiter("q", rate=1.0)
     breaker._state = Open(1, until=10.0)
     policy, calls = Policy(retry=RETRY, breaker=breaker, bulkhead=bulkhead, limiter=limiter), Calls()
@@ -227,7 +227,7 @@ async def test_an_open_breaker_refuses_without_a_call_a_place_or_a_token():
     assert (calls.made, bulkhead.under_way, limiter.bucket.spent, now()) == (0, 0, 0, 0.0)
 
 
-async def test_nobody_joins_a_line_for_a_provider_that_is_down():
+async def test_no_caller_joins_a_queue_for_a_provider_that_is_down():
     breaker, bulkhead = CircuitBreaker("b", TRIPPING), Bulkhead("p", 1)
     policy = Policy(breaker=breaker, bulkhead=bulkhead)
     async with bulkhead.slot():
@@ -245,7 +245,7 @@ async def test_a_refused_retry_tells_what_had_failed_before():
     assert caught.value.__cause__ is error
 
 
-async def test_what_is_short_is_waited_for_in_line_and_then_refused():
+async def test_what_is_short_is_waited_for_in_a_queue_and_then_refused():
     bulkhead, limiter = Bulkhead("p", 1), Limiter("q", rate=1.0)
     policy = Policy(bulkhead=bulkhead, timeout=3.0)
     async with bulkhead.slot():
@@ -260,7 +260,7 @@ async def test_what_is_short_is_waited_for_in_line_and_then_refused():
     assert now() == 4.0
 
 
-async def test_no_probe_is_held_by_somebody_who_waits_in_a_line():
+async def test_no_caller_holds_a_probe_while_it_waits_in_a_queue():
     breaker, limiter = CircuitBreaker("b", TRIPPING), Limiter("q", rate=0.1)
     await limiter.acquire()
     breaker._state = Open(1, until=0.0)
@@ -307,7 +307,7 @@ async def test_an_attempt_whose_way_is_free_starts_no_timer_and_no_task(monkeypa
     policy.close()
 
 
-async def test_a_late_call_is_hedged_with_a_place_and_a_token_of_its_own():
+async def test_a_late_call_is_hedged_with_a_slot_and_a_token_of_its_own():
     def hedge():
         hedge = Hedge(idempotent=True, paid=False)
         hedge.estimate, hedge.budget = LatencyQuantile(1.0, 1000), msgspec.structs.replace(hedge.budget, tokens=10.0)
@@ -340,7 +340,7 @@ def test_an_impossible_timeout_is_refused_by_name():
             Policy(**setting)
 
 
-def test_a_cut_off_call_can_be_told_to_another_process():
+def test_the_error_of_a_call_that_timed_out_can_be_pickled():
     again = pickle.loads(pickle.dumps(CallTimedOut(2.0)))  # noqa: S301 - its own.
     assert (again.after, str(again)) == (2.0, "no answer within 2 s")
 

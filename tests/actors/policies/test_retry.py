@@ -98,7 +98,7 @@ def test_decorrelated_jitter_draws_from_base_to_three_times_the_wait_before():
     assert [policy.delay(1, random=draw) for draw in (0.0, 0.5, 1.0)] == [2.0, 4.0, 6.0]
     assert [policy.delay(7, random=draw, previous=5.0) for draw in (0.0, 0.5, 1.0)] == [2.0, 8.5, 15.0]
     assert [policy.delay(7, random=draw, previous=29.0) for draw in (0.0, 1.0)] == [2.0, 30.0]
-    # A wait before that is not known is taken for the longest.
+    # An unknown wait before is assumed to be the longest.
     assert [policy.delay(attempt, random=1.0) for attempt in (1, 2, 3)] == [6.0, 18.0, 30.0]
 
 
@@ -276,7 +276,7 @@ async def test_an_unwanted_result_is_retried_until_it_is_wanted(clock):
 async def test_a_result_that_is_never_wanted_is_raised_and_not_lost(clock):
     call = Script(clock, *["draft"] * 4)
     seen: list[str] = []
-    with pytest.raises(ResultRejected, match="refuses its result") as caught:
+    with pytest.raises(ResultRejected, match="rejected its result") as caught:
         await with_retry(
             call,
             retry_on_result=lambda result: result == "draft",
@@ -297,7 +297,7 @@ async def test_a_result_that_a_call_further_in_rejected_is_an_error_like_any_oth
 
 
 @pytest.mark.parametrize(
-    ("outcomes", "options", "told"),
+    ("outcomes", "options", "reported"),
     [
         (["answer"], {}, (1, None)),
         ([Transient("1"), "answer"], {}, (2, None)),
@@ -308,7 +308,7 @@ async def test_a_result_that_a_call_further_in_rejected_is_an_error_like_any_oth
     ],
     ids=str,
 )
-async def test_the_number_of_attempts_and_the_reason_for_the_last_are_told(clock, outcomes, options, told):
+async def test_the_number_of_attempts_and_the_reason_for_the_last_are_reported(clock, outcomes, options, reported):
     stats = RetryStats()
     call = Script(clock, *outcomes)
     last = outcomes[-1]
@@ -318,11 +318,11 @@ async def test_the_number_of_attempts_and_the_reason_for_the_last_are_told(clock
     except (Transient, Throttled, ValueError) as error:
         raised = error
     assert raised is (last if isinstance(last, Exception) else None)
-    assert (stats.attempts, stats.gave_up) == told
+    assert (stats.attempts, stats.gave_up) == reported
     assert stats.waited == pytest.approx(sum(clock.waits))
 
 
-async def test_a_call_that_hangs_until_the_timeout_is_told_as_such():
+async def test_a_call_that_hangs_until_the_timeout_is_reported_as_such():
     stats = RetryStats()
     with pytest.raises(TimeoutError, match="within 3 s, in attempt 1"):
         await with_retry(anyio.sleep_forever, timeout=3.0, stats=stats)
