@@ -1,12 +1,13 @@
-"""Learns from its callers' scores whose answers are good, and forgets, so that a silent drop in quality shows.
+"""Learns the quality of providers from scores of their answers, and forgets, so that a silent drop in quality shows.
 
-The strategy "bandit" draws from what is known, and so tries out those of whom little is. For all other strategies the
-scores correct what providers declare of their quality, and whoever fell far below the others stands back.
+The strategy "bandit" draws a quality from what is known of each provider, and so tries out providers of which little is
+known. For all other strategies the scores correct the quality that providers declare, and a provider that fell far
+below the others is deprioritized.
 
-Discounted Thompson sampling: a Beta posterior for each provider, of which all fade by a factor with each score, so that
-whoever was not tried lately becomes uncertain, and is tried again. Source: Raj and Kalyani, "Taming non-stationary
-bandits: a Bayesian approach" (arXiv:1707.09727, 2017); scores between 0 and 1 count in parts, and the prior is not
-uniform but has the mean of what the provider declares, with the same weight.
+Discounted Thompson sampling: each provider has a Beta posterior, and all posteriors fade by a factor with each score,
+so that a provider that was not tried lately becomes uncertain, and is tried again. Source: Raj and Kalyani, "Taming
+non-stationary bandits: a Bayesian approach" (arXiv:1707.09727, 2017), with two differences: scores between 0 and 1
+count in parts, and the prior is not uniform but has the mean that the provider declares, with the same weight.
 """
 
 from __future__ import annotations
@@ -34,14 +35,14 @@ PRIOR_CALLS = 2.0
 MIN_SHAPE = 0.05
 """The least parameter of a Beta distribution: below it, samples are 0 or 1 and nothing between."""
 MAX_ANSWERS = 10_000
-FALLEN = 0.3
-"""How far below the others the quality of a provider must be, for it to stand back: as for its ejection."""
+MAX_QUALITY_GAP = 0.3
+"""A provider is deprioritized if its quality is below that of the others by more than this: as for its ejection."""
 
 
 class ScoreAnswer(Request[None], frozen=True, kw_only=True):
-    """Say how good an answer was, from 0 to 1; ask it, or tell it where nobody needs to know that it arrived.
+    """Score an answer from 0 to 1; ask it to know that the score has arrived, or tell it.
 
-    The answer is named by the `request_id` of its result, or its `provider` is; by either, once.
+    Name the answer by the `request_id` of its result, or name its `provider`: one of the two, and score it once.
     """
 
     service: str
@@ -57,15 +58,15 @@ class ScoreAnswer(Request[None], frozen=True, kw_only=True):
         if isinstance(self.score, bool) or not isinstance(self.score, float | int) or not 0 <= self.score <= 1:
             raise ValueError(f"score must be from 0 to 1, got {self.score!r:.100}")
         if (self.request_id is None) == (self.provider is None):
-            raise ValueError("give the request_id of the answer or its provider, and not both")
+            raise ValueError("give either the request_id of the answer or its provider")
 
 
 class BanditConfig(msgspec.Struct, frozen=True, kw_only=True):
     """How long scores count: with each new one, all before it are multiplied by `discount`.
 
-    0.97 remembers about 1 / (1 - 0.97) = 33 scores of a service, over all of its providers. Where scores correct what
-    is declared, which weighs as much as `prior_scores` scores just given, they also lose half of their weight in
-    `half_life` seconds: a single complaint, with no other score after it, must not be held against anybody for good.
+    0.97 remembers about 1 / (1 - 0.97) = 33 scores of a service, over all of its providers. When scores correct a
+    declared quality, the declaration weighs as much as `prior_scores` scores just given, and scores also lose half of
+    their weight in `half_life` seconds: a single bad score must not count against a provider for good.
     """
 
     discount: float = 0.97
@@ -85,9 +86,9 @@ DEFAULT_BANDIT = BanditConfig()
 
 
 class Arm(msgspec.Struct, frozen=True):
-    """The scores of one provider, good and bad parts apart, as they counted at score number `step` of the service.
+    """The faded scores of one provider, good and bad parts apart, as of its latest one.
 
-    That was at `at`, in loop time.
+    That was score number `step` of the service, at `at` in loop time.
     """
 
     good: float = 0.0
@@ -100,7 +101,7 @@ NO_SCORES = Arm()
 
 
 class Bandit(msgspec.Struct, frozen=True):
-    """What the scores of one service show; `steps` is how many there were."""
+    """The scores of one service by provider; `steps` is how many there were."""
 
     arms: Mapping[str, Arm] = {}
     steps: int = 0
@@ -109,7 +110,7 @@ class Bandit(msgspec.Struct, frozen=True):
 def after_score(
     bandit: Bandit, provider: str, score: float, config: BanditConfig = DEFAULT_BANDIT, *, now: float = 0.0
 ) -> Bandit:
-    """Return what is known after an answer of `provider` was scored at `now`, from 0 to 1.
+    """Return the scores after an answer of `provider` was scored at `now`, from 0 to 1.
 
     >>> after_score(after_score(Bandit(), "a", 1.0), "a", 0.0).arms["a"]
     Arm(good=0.97, bad=1.0, step=2, at=0.0)
@@ -117,7 +118,7 @@ def after_score(
     if not 0 <= score <= 1:
         raise ValueError(f"score must be from 0 to 1, got {score}")
     arm, steps = bandit.arms.get(provider, NO_SCORES), bandit.steps + 1
-    # The others fade as well, but only when they are looked at.
+    # The other arms fade as well, but that is computed when they are read.
     kept = config.discount ** (steps - arm.step)
     scored = Arm(arm.good * kept + score, arm.bad * kept + 1.0 - score, steps, now)
     return Bandit({**bandit.arms, provider: scored}, steps)
@@ -133,12 +134,12 @@ def posterior(bandit: Bandit, provider: Provider, config: BanditConfig = DEFAULT
     )
 
 
-def samples(
+def draw_qualities(
     bandit: Bandit, providers: Iterable[Provider], rng: random.Random, config: BanditConfig = DEFAULT_BANDIT
 ) -> dict[str, float]:
-    """Draw a quality from 0 to 1 for each provider, by name: what the strategy "bandit" ranks by.
+    """Draw a quality from 0 to 1 for each provider, by name, for the strategy "bandit".
 
-    They are drawn in the order of names, so that the same numbers come of one `rng`, however they are given.
+    They are drawn in the order of names: one `rng` gives the same qualities for any order of `providers`.
     """
     drawn: dict[str, float] = {}
     for provider in sorted(providers, key=lambda one: one.name):
@@ -148,7 +149,7 @@ def samples(
 
 
 def scored_quality(bandit: Bandit, provider: Provider, now: float, config: BanditConfig = DEFAULT_BANDIT) -> float:
-    """Return from 0 to 1 how good a provider is at `now`, by what it declares and by its scores; see `BanditConfig`.
+    """Return the quality of a provider at `now`, from 0 to 1: as declared and as scored; see `BanditConfig`.
 
     >>> from actors.providers.provider import Provider
     >>> alder = Provider(name="alder", services={"s"}, reputation=90, success_rate=0.9)
@@ -161,10 +162,10 @@ def scored_quality(bandit: Bandit, provider: Provider, now: float, config: Bandi
     return min(1.0, (declared + arm.good * kept) / (config.prior_scores + (arm.good + arm.bad) * kept))
 
 
-def rated(
+def rescore(
     bandit: Bandit, providers: Iterable[Provider], now: float, config: BanditConfig = DEFAULT_BANDIT
 ) -> dict[str, Provider]:
-    """Return those providers that were scored, by name, with a `quality` that is what their scores have made of it."""
+    """Return, by name, the providers that were scored, with their declared quality corrected by the scores."""
     found: dict[str, Provider] = {}
     for provider in providers:
         if provider.name in bandit.arms:
@@ -173,42 +174,42 @@ def rated(
     return found
 
 
-def fallen(rated: Mapping[str, Provider], providers: Iterable[Provider]) -> list[str]:
-    """Name the providers that should stand back: `rated` far below what the others are in the middle (median)."""
+def low_rated(rated: Mapping[str, Provider], providers: Iterable[Provider]) -> list[str]:
+    """Name the providers to deprioritize: those `rated` far below the median quality of the others."""
     qualities = {one.name: quality(rated.get(one.name, one)) for one in providers}
     return [
         name
         for name in rated
         if (others := [good for other, good in qualities.items() if other != name])
-        and median(others) - qualities[name] > FALLEN
+        and median(others) - qualities[name] > MAX_QUALITY_GAP
     ]
 
 
-def without(bandit: Bandit, keep: Iterable[str]) -> Bandit:
-    """Return the bandit with the arms of the providers in `keep` only; the others are gone for good."""
+def keep_arms(bandit: Bandit, keep: Iterable[str]) -> Bandit:
+    """Return the bandit without the arms of providers that are not in `keep`."""
     kept = frozenset(keep)
     return Bandit({name: arm for name, arm in bandit.arms.items() if name in kept}, bandit.steps)
 
 
-class Answers:
-    """Who gave the latest answers, by request id, for scores that come later; of too many the oldest is forgotten."""
+class AnswerLog:
+    """The providers of the latest answers by request id, for scores that come later; bounded, drops the oldest."""
 
     def __init__(self, max_answers: int = MAX_ANSWERS) -> None:
         if max_answers < 1:
             raise ValueError(f"max_answers must be >= 1 answer, got {max_answers}")
         self.max_answers = max_answers
-        # No plain dict: to find its first after many have left from the front takes time for each of them.
+        # No plain dict: to find its first key after many removals at the front takes time for each removal.
         self._providers: OrderedDict[tuple[str, str], str] = OrderedDict()
 
-    def note(self, service: str, request_id: str, provider: str) -> None:
-        """Remember who answered a request."""
+    def record(self, service: str, request_id: str, provider: str) -> None:
+        """Remember which provider answered a request."""
         self._providers.pop((service, request_id), None)
         self._providers[service, request_id] = provider
         if len(self._providers) > self.max_answers:
             self._providers.popitem(last=False)
 
-    def scored(self, message: ScoreAnswer) -> str | None:
-        """Return whose answer is scored, and forget it, as it is scored once; None where nobody remembers."""
+    def take_provider(self, message: ScoreAnswer) -> str | None:
+        """Return the provider whose answer is scored, and forget that answer; None if it is not remembered."""
         if message.request_id is None:
             return message.provider
         return self._providers.pop((message.service, message.request_id), None)
@@ -217,4 +218,4 @@ class Answers:
         return len(self._providers)
 
     def __repr__(self) -> str:
-        return f"<Answers {len(self)} of at most {self.max_answers}>"
+        return f"<AnswerLog {len(self)} of at most {self.max_answers}>"

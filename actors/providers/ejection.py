@@ -1,7 +1,7 @@
-"""Who is left out for a while because its calls fail as those of the others do not. Pure.
+"""Ejects outliers: leaves a provider out for a while if its calls fail far more than those of the others. Pure.
 
-The rules are those of Envoy's outlier detection, but for the success rate: Envoy compares it with the mean by standard
-deviations, which among fewer than five can single out nobody, and a service seldom has more providers than that.
+The rules are those of Envoy's outlier detection, except for the success rate: Envoy compares it with the mean by
+standard deviations, which can single out none of fewer than five, and a service seldom has more providers than that.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
 MAX_RECENT = 100
-"""The calls that a success rate is made of: at so many, all of them count half from then on."""
+"""When a success rate counts this many calls, its counts are halved, so that recent calls weigh more."""
 
 
 class EjectionConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """Whom to eject, and for how long; durations are seconds.
+    """Which providers to eject, and for how long; durations are seconds.
 
-    A provider is ejected after `failure_threshold` failures in a row, or when of at least `min_calls` calls a smaller
-    part succeeded than in the middle (median) of the others, by more than `margin`. It is ejected for `eject_for` times
-    the number of its ejections, at most for `max_eject_for`; as long without one, and they are forgotten. At most the
+    A provider is ejected after `failure_threshold` failures in a row, or if its success rate over at least `min_calls`
+    calls is below the median of the others by more than `margin`. It is ejected for `eject_for` times the number of its
+    ejections, at most for `max_eject_for`; after `max_eject_for` without one, its ejections are forgotten. At most the
     part `max_ejected` of the providers of a service is ejected at the same time, and never the only one.
 
     Source: `failure_threshold`, `eject_for` and `max_eject_for` are the defaults of Envoy (consecutive_5xx 5,
@@ -57,10 +57,10 @@ DEFAULT_EJECTION = EjectionConfig()
 
 
 class EjectionRecord(msgspec.Struct, frozen=True, gc=False):
-    """The calls of one provider since its last ejection, and what became of it.
+    """The calls of one provider since its last ejection, and its ejections.
 
-    `streak` counts the failures in a row, `calls` and `failures` the recent ones. It has been ejected `times` times,
-    last until `until`, in loop time.
+    `streak` counts the failures in a row; `calls` and `failures` count the recent ones. It has been ejected `times`
+    times, the last time until `until`, in loop time.
     """
 
     streak: int = 0
@@ -71,15 +71,15 @@ class EjectionRecord(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def success_rate(self) -> float:
-        """The part of its recent calls that succeeded; 1 where there were none."""
+        """The part of its recent calls that succeeded; 1 if there were none."""
         return 1.0 - self.failures / self.calls if self.calls else 1.0
 
 
-NEW = EjectionRecord()
+NEW_RECORD = EjectionRecord()
 
 
 def after_call(record: EjectionRecord, *, failed: bool) -> EjectionRecord:
-    """Return the record after a call that the provider is to be praised or blamed for."""
+    """Return the record after a call that succeeded, or that failed by the provider's fault."""
     calls, failures = record.calls + 1, record.failures + failed
     if calls >= MAX_RECENT:
         calls, failures = calls / 2, failures / 2
@@ -87,7 +87,7 @@ def after_call(record: EjectionRecord, *, failed: bool) -> EjectionRecord:
 
 
 def outliers(records: Mapping[str, EjectionRecord], config: EjectionConfig = DEFAULT_EJECTION) -> list[str]:
-    """Return who should be ejected, the worst in front: the longest streak, then the lowest success rate, then by name.
+    """Return the providers to eject, worst first: by longest streak, then lowest success rate, then name.
 
     >>> outliers({"a": EjectionRecord(streak=5, calls=5, failures=5), "b": EjectionRecord(calls=5)})
     ['a']
@@ -109,9 +109,10 @@ def eject(
     isolated: Collection[str] = (),
     config: EjectionConfig = DEFAULT_EJECTION,
 ) -> dict[str, EjectionRecord]:
-    """Return the records of the providers of a service that change because somebody is ejected at `now`.
+    """Eject outliers at `now`, and return the records that change, by provider.
 
-    `records` holds one for each of them. The `isolated` have an open breaker: they are out already, and count as such.
+    `records` holds one record for each provider of a service. Providers in `isolated` have an open breaker; they count
+    as ejected already.
     """
     out = {name for name, record in records.items() if record.until > now} | set(isolated).intersection(records)
     room = min(int(config.max_ejected * len(records)), len(records) - 1) - len(out)

@@ -1,6 +1,6 @@
-"""What becomes of the providers that discovery lists, as told by the event stream, and who is to stand back for it.
+"""Watches the health of providers by the events of their calls, and says which ones to deprioritize, and why.
 
-An event costs its publisher an update of one value. What follows from it is worked out when somebody asks.
+An event costs its publisher an update of one value. Its consequences are computed when they are asked for.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import msgspec
 from actors.events import BreakerClosed, BreakerOpened, CallEnded, HealthChecked
 from actors.providers import ejection, observed
 from actors.providers.ejection import EjectionConfig
-from actors.providers.observed import BLAMED_KINDS, NOTHING, ObservedConfig
+from actors.providers.observed import BLAMED_KINDS, UNOBSERVED, ObservedConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 
 
 CHECK_FAILED = "health check failed"
-"""Why a provider should stand back whose last health check it failed."""
+"""Why a provider is unhealthy that failed its last health check."""
 
 
 class WatchConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """What is made of observations; durations are seconds.
+    """How observations count; durations are seconds.
 
-    Where the healthy providers of a service are a smaller part than `panic_threshold`, health is ignored: asking the
-    few would only bring them down too. A failed health check is believed for `believe_check`. What was observed shows
-    in what is found within `renew_after`; what changes somebody's health shows at once.
+    If a smaller part of a service's providers than `panic_threshold` is healthy, health is ignored: calling only the
+    few would bring them down too. A failed health check is believed for `believe_check`. Observations show in
+    an assessment within `renew_after`; a change of a provider's health shows at once.
 
     Source: 0.5 is the default of Envoy's healthy panic threshold.
     """
@@ -54,7 +54,7 @@ class WatchConfig(msgspec.Struct, frozen=True, kw_only=True):
 class Assessment(msgspec.Struct, frozen=True, kw_only=True):
     """The providers of a service as they are now, by declaration and observation; good until `until`, in loop time.
 
-    `unhealthy` says by name why somebody is to stand back, and `panic` that too many are.
+    `unhealthy` holds, by name, why a provider should be deprioritized. `panic` means that too many are unhealthy.
     """
 
     providers: tuple[Provider, ...]
@@ -65,28 +65,28 @@ class Assessment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProviderHealth:
-    """What is known of one provider; both values are immutable, and replaced."""
+    """What is known about one provider; `observed` and `record` are immutable values, replaced at each change."""
 
     __slots__ = ("checked_until", "observed", "problem", "record")
 
     def __init__(self) -> None:
-        self.observed = NOTHING
-        self.record = ejection.NEW
+        self.observed = UNOBSERVED
+        self.record = ejection.NEW_RECORD
         self.problem: str | None = None
         """Why its last health check failed, to be believed until `checked_until`."""
         self.checked_until = -math.inf
 
 
 class ProviderWatch:
-    """Listens to what happens to the providers it is told of."""
+    """Follows the events of the providers that it is asked to watch."""
 
     def __init__(self, config: WatchConfig | None = None) -> None:
         self.config = config or WatchConfig()
         self.changes = 0
         """Grows whenever an assessment made before may be wrong."""
-        self._seen: dict[str, ProviderHealth] = {}
+        self._health: dict[str, ProviderHealth] = {}
         self._isolated_until: dict[str, float] = {}
-        """By name, also of those not listed yet: the breaker is open until then, or until it closes."""
+        """By name, also of providers not watched yet: until when the breaker is open, unless it closes before."""
 
     def listen(self, events: EventStream, clock: Callable[[], float]) -> tuple[Subscription, ...]:
         """Follow the events that are published from now on, until the subscriptions are cancelled."""
@@ -98,72 +98,72 @@ class ProviderWatch:
         )
 
     def keep(self, names: Iterable[str]) -> None:
-        """Watch these providers, and forget the others."""
-        self._seen = {name: self._seen.get(name) or ProviderHealth() for name in names}
+        """Watch the providers of these names, and forget all others."""
+        self._health = {name: self._health.get(name) or ProviderHealth() for name in names}
         self.changes += 1
 
     def call_ended(self, event: CallEnded, now: float) -> None:
-        """Take note of a call."""
-        seen = self._seen.get(event.provider)
-        if seen is None:
+        """Record a call that has ended."""
+        health = self._health.get(event.provider)
+        if health is None:
             return
-        before, error = seen.observed, event.error
-        seen.observed = observed.after_call(before, event.latency, error, now, self.config.observed)
+        before, error = health.observed, event.error
+        health.observed = observed.after_call(before, event.latency, error, now, self.config.observed)
         if event.provider in self._isolated_until and self._isolated_until[event.provider] > now:
-            # Its breaker sees to it; those of its calls that end only now must not eject it when it comes back.
+            # Its breaker is open. Calls that end only now must not eject it when it comes back.
             pass
         elif error is None:
-            seen.record = ejection.after_call(seen.record, failed=False)
-            if seen.problem is not None:
-                # It has answered, whatever its check said.
-                seen.problem = None
+            health.record = ejection.after_call(health.record, failed=False)
+            if health.problem is not None:
+                # It has answered, which outweighs its failed health check.
+                health.problem = None
                 self.changes += 1
         elif error in BLAMED_KINDS:
-            seen.record = ejection.after_call(seen.record, failed=True)
-            if seen.record.streak >= self.config.ejection.failure_threshold:
+            health.record = ejection.after_call(health.record, failed=True)
+            if health.record.streak >= self.config.ejection.failure_threshold:
                 self.changes += 1
         if not before.calls:
             self.changes += 1
 
     def breaker_opened(self, event: BreakerOpened, now: float) -> None:
-        """Take note that a provider is isolated; when its wait is over it may be asked, for a probe."""
+        """Record that a provider is isolated; when its wait is over it may be called, for a probe."""
         self._isolated_until[event.provider] = now + event.wait
-        seen = self._seen.get(event.provider)
-        if seen is not None:
-            # Its failures so far are answered for, and must not eject it when it is due for its probe.
-            seen.record = ejection.EjectionRecord(times=seen.record.times, until=seen.record.until)
+        health = self._health.get(event.provider)
+        if health is not None:
+            # The breaker has acted on its failures so far; they must not eject it when it is due for its probe.
+            health.record = ejection.EjectionRecord(times=health.record.times, until=health.record.until)
         self.changes += 1
 
     def breaker_closed(self, event: BreakerClosed) -> None:
-        """Take note that a provider is back."""
+        """Record that a provider is back."""
         self._isolated_until.pop(event.provider, None)
         self.changes += 1
 
     def health_checked(self, event: HealthChecked, now: float) -> None:
-        """Take note of a health check."""
-        seen = self._seen.get(event.provider)
-        if seen is not None and (event.problem is not None or seen.problem is not None):
-            seen.problem, seen.checked_until = event.problem, now + self.config.believe_check
+        """Record the result of a health check."""
+        health = self._health.get(event.provider)
+        if health is not None and (event.problem is not None or health.problem is not None):
+            health.problem, health.checked_until = event.problem, now + self.config.believe_check
             self.changes += 1
 
     def assess(self, providers: Sequence[Provider], now: float) -> Assessment:
-        """Return the providers of a service as they are now; whoever fails as the others do not is ejected."""
+        """Return the providers of a service as they are at `now`, after outliers among them were ejected."""
         self._eject(providers, now)
         marks: dict[str, tuple[str, float]] = {}
         shown: list[Provider] = []
         known: dict[str, Observed] = {}
         for provider in providers:
-            seen = self._seen.get(provider.name)
+            health = self._health.get(provider.name)
             blended = provider
-            if seen is not None and seen.observed.calls:
-                known[provider.name] = seen.observed
-                blended = observed.blend(provider, seen.observed, now, self.config.observed)
+            if health is not None and health.observed.calls:
+                known[provider.name] = health.observed
+                blended = observed.blend(provider, health.observed, now, self.config.observed)
                 if provider.available and not blended.available:
-                    # By observation alone nobody is lost: it stands back, and is asked where there is nobody else.
+                    # Observation alone must not drop a provider: it is deprioritized, and called if no other is left.
                     marks[provider.name] = ("unreachable", now + self.config.renew_after)
                     blended = msgspec.structs.replace(blended, available=True)
             shown.append(blended)
-            mark = self._mark(provider.name, seen, now)
+            mark = self._why_unhealthy(provider.name, health, now)
             if mark is not None:
                 marks[provider.name] = mark
         healthy = len(providers) - len(marks)
@@ -175,24 +175,24 @@ class ProviderWatch:
             until=min([end for _, end in marks.values()] + [now + self.config.renew_after if known else math.inf]),
         )
 
-    def _mark(self, name: str, seen: ProviderHealth | None, now: float) -> tuple[str, float] | None:
-        """Return why a provider is to stand back, and until when."""
+    def _why_unhealthy(self, name: str, health: ProviderHealth | None, now: float) -> tuple[str, float] | None:
+        """Return why a provider is unhealthy, and until when; None if it is healthy."""
         isolated_until = self._isolated_until.get(name, now)
         if isolated_until > now:
             return "breaker open", isolated_until
-        if seen is None:
+        if health is None:
             return None
-        if seen.record.until > now:
-            return "ejected", seen.record.until
-        if seen.problem is not None and seen.checked_until > now:
-            return CHECK_FAILED, seen.checked_until
+        if health.record.until > now:
+            return "ejected", health.record.until
+        if health.problem is not None and health.checked_until > now:
+            return CHECK_FAILED, health.checked_until
         return None
 
     def _eject(self, providers: Sequence[Provider], now: float) -> None:
-        records = {one.name: self._seen[one.name].record for one in providers if one.name in self._seen}
+        records = {one.name: self._health[one.name].record for one in providers if one.name in self._health}
         isolated = [name for name in records if self._isolated_until.get(name, now) > now]
         for name, record in ejection.eject(records, now=now, isolated=isolated, config=self.config.ejection).items():
-            self._seen[name].record = record
+            self._health[name].record = record
 
     def __repr__(self) -> str:
-        return f"<ProviderWatch {len(self._seen)} providers, {len(self._isolated_until)} isolated>"
+        return f"<ProviderWatch {len(self._health)} providers, {len(self._isolated_until)} isolated>"

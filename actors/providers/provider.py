@@ -1,4 +1,4 @@
-"""Who offers a service at what price and quality, and a filter that says why it drops somebody."""
+"""A provider: its services, price and quality; and a filter, which says why it drops a provider."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 class Provider(msgspec.Struct, frozen=True, kw_only=True):
     """One provider, as discovery knows it; `price` is in micro-units per call (`to_micros("0.05")`).
 
-    `reputation` is from 0 to 100, `response_time` the expected seconds of a call, `success_rate` the part of
-    its calls that succeed, `address` whatever its gateway needs to reach it. `max_input_tokens` is the longest
-    input that it takes (None: it does not say). Any iterable of names is taken for `services` and `capabilities`,
-    and kept as a frozenset.
+    `reputation` is from 0 to 100, `response_time` is the expected seconds of a call, `success_rate` is the part of its
+    calls that succeed, and `address` is what its gateway needs to reach it. `max_input_tokens` is the longest input
+    that it takes (None: not stated). `services` and `capabilities` may be any iterable of names, and are kept as
+    frozensets.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProviderFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """What a provider must be; None and the defaults ask for nothing but that it is available.
+    """What a provider must be like to be called; the defaults require only that it is available.
 
     `max_price` is an amount of dollars ("0.20"), kept as its canonical text, so that equal filters are equal
     and a filter can be the key of a cache.
@@ -78,14 +78,14 @@ class ProviderFilter(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"max_response_time must be >= 0 seconds, got {self.max_response_time}")
 
     def matches(self, provider: Provider) -> str | None:
-        """Return None if `provider` passes, or else the first reason why not.
+        """Return None if `provider` passes, or else the first reason why it does not.
 
-        Reasons name the limit and not the provider's own value, so that they can be counted.
+        Reasons name the limit of the filter and not the provider's value, so that they can be counted.
         """
         return self._reason(provider, None if self.max_price is None else to_micros(self.max_price))
 
     def select(self, providers: Iterable[Provider]) -> tuple[list[Provider], dict[str, int]]:
-        """Return those who pass, in the order given, and how many were dropped for each reason.
+        """Return the providers that pass, in the order given, and how many were dropped for each reason.
 
         >>> offered = [Provider(name=name, services={"tts"}, price=price) for name, price in (("a", 1), ("b", 9))]
         >>> kept, dropped = ProviderFilter(max_price="0.000005").select(offered)

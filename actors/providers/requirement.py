@@ -1,6 +1,6 @@
-"""Who could take a request at all: asked before anybody is chosen, because a call that cannot work costs money too.
+"""Which providers can serve a request at all; checked before one is chosen, as calls that cannot work cost money too.
 
-Pure, and apart from `ProviderFilter`: that says whom the caller wants, this what the input itself demands.
+Pure. It is separate from `ProviderFilter`: a filter is what the caller wants, a requirement is what the input needs.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 class Requirement(msgspec.Struct, frozen=True, kw_only=True):
-    """What an input demands of whoever takes it; the defaults demand nothing.
+    """What an input requires of a provider; the defaults require nothing.
 
     `input_tokens` is its length, by the caller's count; `capabilities` are names as providers list them, such as a
-    language. Any iterable of names is taken, and kept as a frozenset.
+    language. `capabilities` may be any iterable of names, and is kept as a frozenset.
     """
 
     input_tokens: int = 0
@@ -45,10 +45,10 @@ NO_REQUIREMENT = Requirement()
 
 
 def fits(provider: Provider, requirement: Requirement) -> str | None:
-    """Return None if `provider` can take such an input, or else the first reason why not.
+    """Return None if `provider` can take such an input, or else the first reason why it cannot.
 
-    A provider that states no `max_input_tokens` is taken at its word. Reasons name the demand and not the provider's
-    own limit, so that they can be counted.
+    A provider that states no `max_input_tokens` is assumed to take any length. Reasons name the requirement and not the
+    provider's limit, so that they can be counted.
 
     >>> from actors.providers.provider import Provider
     >>> short = Provider(name="a", services={"s"}, max_input_tokens=8_000)
@@ -63,7 +63,7 @@ def fits(provider: Provider, requirement: Requirement) -> str | None:
 
 
 def select_fit(providers: Iterable[Provider], requirement: Requirement) -> tuple[list[Provider], dict[str, int]]:
-    """Return those who can take such an input, in the order given, and how many were dropped for each reason."""
+    """Return the providers that can take such an input, in the order given, and how many were dropped by reason."""
     fit: list[Provider] = []
     dropped: Counter[str] = Counter()
     for provider in providers:

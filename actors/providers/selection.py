@@ -1,4 +1,4 @@
-"""Which provider to take: each strategy is a sort key, and every tie is broken the same way."""
+"""Ranks providers by a strategy: each strategy is a sort key, and every tie is broken in the same way."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 SelectionStrategy: TypeAlias = Literal["best", "cheapest", "fastest", "balanced", "least_loaded", "bandit"]
 STRATEGIES: tuple[SelectionStrategy, ...] = ("best", "cheapest", "fastest", "balanced")
-"""Those that need to know nothing but the providers."""
+"""The strategies that use only what is known about the providers."""
 ADAPTIVE_STRATEGIES: tuple[SelectionStrategy, ...] = ("least_loaded", "bandit")
-"""Those that go by `Signals` as well: how loaded the providers are, and how their answers were scored."""
+"""The strategies that use `Signals` as well: how loaded the providers are, and how their answers were scored."""
 
-# What others say of a provider and what its calls show weigh the same; a market that trusts one of them
+# What others say about a provider and what its calls show weigh the same; a market that trusts one of them
 # more filters by it.
 REPUTATION_WEIGHT = 0.5
 SUCCESS_WEIGHT = 0.5
@@ -34,11 +34,11 @@ BANDIT_PRICE = 0.25
 
 
 class Signals(msgspec.Struct, frozen=True, kw_only=True):
-    """What the adaptive strategies go by besides the providers; the numbers by chance are drawn by the caller.
+    """What the adaptive strategies use besides the providers; the caller draws the random numbers.
 
-    `loads` are load scores by name (`observed.load`), `draws` two numbers from [0, 1), and `samples` qualities drawn
-    by name (`bandit.samples`). Whoever is not named is as its declared response time and quality say. Without `draws`,
-    "least_loaded" takes the least loaded of all.
+    `loads` holds load scores by name (`observed.load`), `draws` two numbers from [0, 1), and `samples` qualities drawn
+    by name (`bandit.draw_qualities`). For a provider that is not named, its declared response time and quality are
+    used. Without `draws`, "least_loaded" takes the least loaded of all.
     """
 
     loads: Mapping[str, float] = {}
@@ -50,57 +50,58 @@ NO_SIGNALS = Signals()
 
 
 def quality(provider: Provider) -> float:
-    """Return from 0 to 1 how good `provider` is: the mean of its reputation (of 100) and success rate."""
+    """Return the quality of `provider`, from 0 to 1: the mean of its reputation (of 100) and its success rate."""
     return REPUTATION_WEIGHT * (provider.reputation / 100) + SUCCESS_WEIGHT * provider.success_rate
 
 
 def rank(providers: Sequence[Provider], strategy: SelectionStrategy, signals: Signals = NO_SIGNALS) -> list[Provider]:
-    """Return the providers, the one to take first; the input stays as it is.
+    """Return the providers in order, the one to call first at the head; the input is not changed.
 
-    "best" goes by `quality`, "cheapest" by price, "fastest" by response time, and "balanced" by the sum of
-    all three, each scaled to where it stands between the worst and the best *of these providers*, weighted
-    0.4, 0.35 and 0.25. "least_loaded" puts the less loaded of two in front that are chosen by chance, and the others
-    behind it by load; "bandit" goes by the quality that was drawn, 0.75, and the scaled price, 0.25.
+    - "best" orders by `quality`, "cheapest" by price, "fastest" by response time.
+    - "balanced" orders by quality, price and response time together, weighted 0.4, 0.35 and 0.25. Each is scaled
+      between the worst and the best *of these providers*.
+    - "least_loaded" draws two providers at random and puts the less loaded one first; the others follow by load.
+    - "bandit" orders by the drawn quality, weighted 0.75, and the scaled price, weighted 0.25.
 
-    Equal ones go by quality, price, response time and at last by name, so one set of providers (and signals) has one
-    order, however it is given. Raises ValueError for an unknown strategy.
+    Ties are broken by quality, price, response time and at last by name, so that one set of providers (and signals) has
+    one order, however it is given. Raises ValueError for an unknown strategy.
 
     Source of two choices: Mitzenmacher, "The power of two choices in randomized load balancing" (IEEE TPDS 12(10),
-    2001); those who choose at the same time, by the same numbers, do not all run to the same one.
+    2001): callers that choose at the same time, by the same load scores, do not all choose the same provider.
     """
     match strategy:
         case "best":
-            return sorted(providers, key=_merits)
+            return sorted(providers, key=_quality_key)
         case "cheapest":
-            return sorted(providers, key=lambda provider: (provider.price, _merits(provider)))
+            return sorted(providers, key=lambda provider: (provider.price, _quality_key(provider)))
         case "fastest":
-            return sorted(providers, key=lambda provider: (provider.response_time, _merits(provider)))
+            return sorted(providers, key=lambda provider: (provider.response_time, _quality_key(provider)))
         case "balanced":
-            return _sorted_by(_balanced_demerits(providers), providers)
+            return _sorted_by(_balanced_penalties(providers), providers)
         case "least_loaded":
             return _least_loaded(providers, signals)
         case "bandit":
-            return _sorted_by(_bandit_demerits(providers, signals), providers)
+            return _sorted_by(_bandit_penalties(providers, signals), providers)
         case _:  # pyright: ignore[reportUnnecessaryComparison] - it may come from a file.
             raise ValueError(
                 f"strategy must be one of {', '.join(STRATEGIES)}, got {strategy!r}; "
-                f"those who have signals may also take {' or '.join(ADAPTIVE_STRATEGIES)}"
+                f"with signals it may also be {' or '.join(ADAPTIVE_STRATEGIES)}"
             )
 
 
 def select_best(
     providers: Sequence[Provider], strategy: SelectionStrategy = "best", signals: Signals = NO_SIGNALS
 ) -> Provider:
-    """Return the first of `rank`; raise ValueError if there is nobody to choose from."""
+    """Return the first provider of `rank`; raises ValueError if `providers` is empty."""
     if not providers:
         raise ValueError("there is no provider to select from; relax the filter, or register one")
     return rank(providers, strategy, signals)[0]
 
 
 def two_choices(loads: Sequence[float], first: float, second: float) -> int:
-    """Return the index of the less loaded of two, of at least one, chosen by two numbers from [0, 1).
+    """Return the index of the less loaded of two choices; `first` and `second`, from [0, 1), choose them from `loads`.
 
-    The two are different ones, where there are two; of equally loaded ones it is the one drawn first.
+    The two are different unless `loads` has a single entry; of two equal loads the first choice is returned.
 
     >>> two_choices([3.0, 1.0, 2.0], 0.0, 0.99), two_choices([3.0, 1.0, 2.0], 0.0, 0.0), two_choices([3.0], 0.5, 0.5)
     (2, 1, 0)
@@ -114,8 +115,8 @@ def two_choices(loads: Sequence[float], first: float, second: float) -> int:
     return other if loads[other] < loads[one] else one
 
 
-def _merits(provider: Provider) -> tuple[float, float, float, int, float, str, str]:
-    # Two qualities may round to one number; the numbers behind them still tell better from worse.
+def _quality_key(provider: Provider) -> tuple[float, float, float, int, float, str, str]:
+    # Two qualities may round to the same number; their parts still tell better from worse.
     reputation, success_rate = provider.reputation, provider.success_rate
     return (
         -(REPUTATION_WEIGHT * (reputation / 100) + SUCCESS_WEIGHT * success_rate),  # As `quality`, without its call.
@@ -129,11 +130,11 @@ def _merits(provider: Provider) -> tuple[float, float, float, int, float, str, s
 
 
 def _sorted_by(keys: Sequence[float], providers: Sequence[Provider]) -> list[Provider]:
-    """Return the providers by their keys, and equal ones by merits, which are looked at only where there are any."""
+    """Return the providers by their keys, and by `_quality_key` if keys are equal, which is computed only then."""
     by_key = dict(zip(keys, providers, strict=True))
     if len(by_key) == len(keys):
         return [by_key[key] for key in sorted(by_key)]
-    ranked = sorted(zip(keys, map(_merits, providers), range(len(keys)), strict=True))
+    ranked = sorted(zip(keys, map(_quality_key, providers), range(len(keys)), strict=True))
     return [providers[index] for _, _, index in ranked]
 
 
@@ -142,13 +143,13 @@ def _least_loaded(providers: Sequence[Provider], signals: Signals) -> list[Provi
     by_load = _sorted_by([loads.get(one.name, one.response_time) for one in providers], providers)
     if signals.draws is None or not by_load:
         return by_load
-    # The two are drawn in the order of load, and the first of any two is the less loaded one.
+    # The two are drawn from the order of load, so the first of any two is the less loaded one.
     ranks = range(len(by_load))
     chosen = two_choices(ranks, *signals.draws)
     return [by_load[chosen], *by_load[:chosen], *by_load[chosen + 1 :]]
 
 
-def _bandit_demerits(providers: Sequence[Provider], signals: Signals) -> list[float]:
+def _bandit_penalties(providers: Sequence[Provider], signals: Signals) -> list[float]:
     drawn, prices = signals.samples, [provider.price for provider in providers]
     least = min(prices, default=0)
     span = (max(prices, default=0) - least) or 1
@@ -159,27 +160,27 @@ def _bandit_demerits(providers: Sequence[Provider], signals: Signals) -> list[fl
     ]
 
 
-def _balanced_demerits(providers: Sequence[Provider]) -> list[float]:
-    """Return how far each provider is from the best at hand, 0 to 1, by min-max scaling of three measures.
+def _balanced_penalties(providers: Sequence[Provider]) -> list[float]:
+    """Return how far each provider is from the best one here, from 0 to 1, by min-max scaling of three measures.
 
-    A measure in which all are equal does not matter. Each step is monotonic, in floats too, so whoever is no worse in
-    everything has no greater demerit.
+    A measure in which all are equal does not count. Each step is monotonic, in floats too, so a provider that is no
+    worse in any measure has no greater penalty.
     """
     if not providers:
         return []
     # Three candidates are the usual case, for which `min` and `max` cost more than a loop.
     first = providers[0]
-    faults: list[float] = []
-    least_fault = most_fault = -quality(first)
+    losses: list[float] = []
+    least_loss = most_loss = -quality(first)
     least_price = most_price = first.price
     least_time = most_time = first.response_time
     for provider in providers:
-        fault = -(REPUTATION_WEIGHT * (provider.reputation / 100) + SUCCESS_WEIGHT * provider.success_rate)
-        faults.append(fault)
-        if fault < least_fault:
-            least_fault = fault
-        elif fault > most_fault:
-            most_fault = fault
+        loss = -(REPUTATION_WEIGHT * (provider.reputation / 100) + SUCCESS_WEIGHT * provider.success_rate)
+        losses.append(loss)
+        if loss < least_loss:
+            least_loss = loss
+        elif loss > most_loss:
+            most_loss = loss
         price, time = provider.price, provider.response_time
         if price < least_price:
             least_price = price
@@ -189,13 +190,13 @@ def _balanced_demerits(providers: Sequence[Provider]) -> list[float]:
             least_time = time
         elif time > most_time:
             most_time = time
-    # Where all are equal, every numerator is 0, and any divisor will do.
-    fault_span = (most_fault - least_fault) or 1.0
+    # If all are equal in a measure, every numerator is 0, and any divisor will do.
+    loss_span = (most_loss - least_loss) or 1.0
     price_span = (most_price - least_price) or 1
     time_span = (most_time - least_time) or 1.0
     return [
-        BALANCED_QUALITY * ((fault - least_fault) / fault_span)
+        BALANCED_QUALITY * ((loss - least_loss) / loss_span)
         + BALANCED_PRICE * ((provider.price - least_price) / price_span)
         + BALANCED_SPEED * ((provider.response_time - least_time) / time_span)
-        for fault, provider in zip(faults, providers, strict=True)
+        for loss, provider in zip(losses, providers, strict=True)
     ]

@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING
 from actors.discovery.messages import Discover
 from actors.errors.families import RegistryDown
 from actors.policies.breaker.states import Closed
-from actors.providers.bandit import fallen, rated, samples
-from actors.providers.observed import NOTHING as NOTHING_OBSERVED
-from actors.providers.observed import load
+from actors.providers.bandit import draw_qualities, low_rated, rescore
+from actors.providers.observed import UNOBSERVED, load
 from actors.providers.selection import ADAPTIVE_STRATEGIES, Signals
 from actors.supervisor.pipeline.choosing import choose, names_in_order
 from actors.supervisor.pipeline.hedging import attempt
 from actors.supervisor.pipeline.money_state import ENOUGH
 from actors.supervisor.pipeline.recovery import recover_or_raise
-from actors.supervisor.pipeline.scores import NO_SCORES
+from actors.supervisor.pipeline.scores import UNSCORED
 from actors.supervisor.targets.waiting import Wait
 from runtime import RuntimeFault
 
@@ -61,7 +60,7 @@ async def serve(deps: Deps, job: Job) -> SmartResult:
         else:
             reply = await recover_or_raise(deps, job)
         if reply is not None:
-            deps.scores.answers.note(job.message.service, job.request_id, job.last)
+            deps.scores.answers.record(job.message.service, job.request_id, job.last)
             return job.result(reply)
 
 
@@ -90,9 +89,9 @@ def _take_offers(deps: Deps, job: Job, offers: Offers) -> None:
 def _rate(job: Job, bandit: Bandit, *, now: float) -> None:
     """Let scores correct what is declared, and call providers that fell far below the others after them."""
     providers = [listing.provider for listing in job.candidates.listings.values()]
-    job.rated = rated(bandit, providers, now)
+    job.rated = rescore(bandit, providers, now)
     if "bandit" not in job.message.strategies:  # It tries a provider that fell again, now and then.
-        job.deprioritized += tuple(fallen(job.rated, providers))
+        job.deprioritized += tuple(low_rated(job.rated, providers))
 
 
 def _signals(deps: Deps, job: Job, observed: Mapping[str, Observed]) -> Signals:
@@ -101,17 +100,17 @@ def _signals(deps: Deps, job: Job, observed: Mapping[str, Observed]) -> Signals:
     loads = {
         name: load(
             listing.provider,
-            observed.get(name, NOTHING_OBSERVED),
+            observed.get(name, UNOBSERVED),
             under_way=job.candidates.targets[name].state.under_way,
             now=now,
         )
         for name, listing in listings.items()
     }
-    bandit = deps.scores.bandits.get(job.message.service, NO_SCORES)
+    bandit = deps.scores.bandits.get(job.message.service, UNSCORED)
     return Signals(
         loads=loads,
         draws=(rng.random(), rng.random()),
-        samples=samples(bandit, [listing.provider for listing in listings.values()], rng)
+        samples=draw_qualities(bandit, [listing.provider for listing in listings.values()], rng)
         if "bandit" in job.message.strategies
         else {},
     )

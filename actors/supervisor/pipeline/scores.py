@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from actors.errors.families import Permanent
-from actors.providers.bandit import Answers, Bandit, after_score, without
+from actors.providers.bandit import AnswerLog, Bandit, after_score, keep_arms
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 MAX_SCORED = 1_000
 """The services whose providers are scored, and the providers of each before those that left are forgotten."""
-NO_SCORES = Bandit()
+UNSCORED = Bandit()
 
 
 class Scores:
@@ -23,16 +23,16 @@ class Scores:
     def __init__(self) -> None:
         self.bandits: dict[str, Bandit] = {}
         """What is known by scores, by service; the one scored longest ago first."""
-        self.answers = Answers()
+        self.answers = AnswerLog()
 
     def learn(self, message: ScoreAnswer, *, listed: Iterable[str], now: float) -> None:
         """Take a score in; raises `Permanent` if it is for an answer that is not remembered."""
-        provider = self.answers.scored(message)
+        provider = self.answers.take_provider(message)
         if provider is None:
             raise Permanent(f"no answer to request {message.request_id!r} is remembered; name its provider")
-        bandit = self.bandits.pop(message.service, NO_SCORES)
+        bandit = self.bandits.pop(message.service, UNSCORED)
         if len(bandit.arms) >= MAX_SCORED:
-            bandit = without(bandit, listed)
+            bandit = keep_arms(bandit, listed)
         if len(self.bandits) >= MAX_SCORED:
             del self.bandits[next(iter(self.bandits))]
         self.bandits[message.service] = after_score(bandit, provider, message.score, now=now)

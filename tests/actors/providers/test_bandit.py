@@ -7,17 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.providers.bandit import (
-    Answers,
+    AnswerLog,
     Bandit,
     BanditConfig,
     ScoreAnswer,
     after_score,
-    fallen,
+    draw_qualities,
+    keep_arms,
+    low_rated,
     posterior,
-    rated,
-    samples,
+    rescore,
     scored_quality,
-    without,
 )
 from actors.providers.provider import Provider
 from actors.providers.selection import Signals, quality, select_best
@@ -34,7 +34,7 @@ def play(rng, bandit, providers, qualities, rounds):
     """Let the bandit choose, score each answer by the true quality, and return it with its choices."""
     chosen = []
     for _ in range(rounds):
-        drawn = samples(bandit, providers, rng)
+        drawn = draw_qualities(bandit, providers, rng)
         choice = select_best(providers, "bandit", Signals(samples=drawn)).name
         chosen.append(choice)
         bandit = after_score(bandit, choice, float(rng.random() < qualities[choice]))
@@ -58,7 +58,7 @@ def test_without_any_score_the_prior_has_the_mean_of_what_is_declared():
     assert min(posterior(Bandit(), provider("a", reputation=100, success_rate=1.0))) > 0
 
 
-def test_it_takes_whoever_answers_well():
+def test_it_takes_the_provider_that_answers_well():
     for seed in range(20):
         _, chosen = play(random.Random(seed), Bandit(), [ALDER, BIRCH], {"alder": 0.3, "birch": 0.9}, 300)
         assert mean(name == "birch" for name in chosen[50:]) > 0.8, seed
@@ -104,8 +104,8 @@ def test_the_same_draws_give_the_same_samples_however_the_providers_are_given(se
     for name in scored:
         bandit = after_score(bandit, name, 0.5)
     three = [provider(name) for name in "abc"]
-    drawn = samples(bandit, three, random.Random(seed))
-    assert drawn == samples(bandit, three[::-1], random.Random(seed))
+    drawn = draw_qualities(bandit, three, random.Random(seed))
+    assert drawn == draw_qualities(bandit, three[::-1], random.Random(seed))
     assert set(drawn) == set("abc")
     assert all(0 <= one <= 1 for one in drawn.values())
 
@@ -114,7 +114,7 @@ def test_a_score_leaves_the_state_before_it_alone():
     before = after_score(Bandit(), "a", 1.0)
     after_score(before, "b", 1.0)
     assert set(before.arms) == {"a"}
-    assert set(without(after_score(before, "b", 1.0), ["b"]).arms) == {"b"}
+    assert set(keep_arms(after_score(before, "b", 1.0), ["b"]).arms) == {"b"}
 
 
 def scored(scores, *, now=0.0):
@@ -146,7 +146,7 @@ def test_what_scores_make_of_a_quality_lies_between_what_is_declared_and_what_wa
     one, bandit = provider("a", reputation=reputation, success_rate=success_rate), scored(scores)
     known = [quality(one), *(score for name, score in scores if name == "a")]
     assert min(known) - 1e-9 <= scored_quality(bandit, one, now) <= max(known) + 1e-9
-    found = rated(bandit, [one], now)
+    found = rescore(bandit, [one], now)
     assert set(found) == ({"a"} if len(known) > 1 else set())
     if found:
         assert quality(found["a"]) == pytest.approx(scored_quality(bandit, one, now))
@@ -155,20 +155,20 @@ def test_what_scores_make_of_a_quality_lies_between_what_is_declared_and_what_wa
 def test_the_strategies_that_look_at_quality_go_by_the_scores():
     alder = provider("alder", reputation=90, success_rate=0.9, price=10)
     birch = provider("birch", reputation=80, success_rate=0.8, price=11)
-    known = rated(scored([("alder", 1.0)] * 20 + [("alder", 0.0)] * 10), [alder, birch], 0.0)
+    known = rescore(scored([("alder", 1.0)] * 20 + [("alder", 0.0)] * 10), [alder, birch], 0.0)
     assert select_best([alder, birch], "best").name == "alder"
     assert select_best([known.get(one.name, one) for one in (alder, birch)], "best").name == "birch"
 
 
-def test_who_fell_far_below_the_others_stands_back_and_never_those_who_were_not_scored_or_are_alone():
+def test_a_provider_far_below_the_others_is_low_rated_and_never_one_not_scored_or_alone():
     alder, birch, cedar = (provider(name, reputation=80, success_rate=0.8) for name in ("alder", "birch", "cedar"))
     bandit = scored([("alder", 0.0)] * 10)
-    known = rated(bandit, [alder, birch, cedar], 0.0)
-    assert fallen(known, [alder, birch, cedar]) == ["alder"]
-    assert fallen(known, [alder]) == []
-    assert fallen(rated(scored([("alder", 0.0)] * 2), [alder], 0.0), [alder, birch, cedar]) == []
+    known = rescore(bandit, [alder, birch, cedar], 0.0)
+    assert low_rated(known, [alder, birch, cedar]) == ["alder"]
+    assert low_rated(known, [alder]) == []
+    assert low_rated(rescore(scored([("alder", 0.0)] * 2), [alder], 0.0), [alder, birch, cedar]) == []
     worse = [provider(name, reputation=30, success_rate=0.3) for name in ("birch", "cedar")]
-    assert fallen(known, [alder, *worse]) == []
+    assert low_rated(known, [alder, *worse]) == []
 
 
 @pytest.mark.parametrize("score", [-0.1, 1.1, float("nan")])
@@ -194,20 +194,20 @@ def test_an_impossible_setting_is_refused_by_name(setting):
 
 
 def test_the_latest_answers_are_remembered_each_for_one_score():
-    answers = Answers(max_answers=2)
+    answers = AnswerLog(max_answers=2)
     for request_id, name in (("r1", "a"), ("r2", "b"), ("r3", "c")):
-        answers.note("s", request_id, name)
+        answers.record("s", request_id, name)
     assert len(answers) == 2
     scores = [ScoreAnswer(service="s", score=1.0, request_id=one) for one in ("r1", "r2", "r2", "r3")]
-    assert [answers.scored(score) for score in scores] == [None, "b", None, "c"]
-    assert answers.scored(ScoreAnswer(service="s", score=1.0, provider="z")) == "z"
+    assert [answers.take_provider(score) for score in scores] == [None, "b", None, "c"]
+    assert answers.take_provider(ScoreAnswer(service="s", score=1.0, provider="z")) == "z"
     with pytest.raises(ValueError, match="max_answers must be >= 1"):
-        Answers(max_answers=0)
+        AnswerLog(max_answers=0)
 
 
 def test_an_answer_noted_again_is_the_newest():
-    answers = Answers(max_answers=2)
+    answers = AnswerLog(max_answers=2)
     for request_id, name in (("r1", "a"), ("r2", "b"), ("r1", "c"), ("r3", "d")):
-        answers.note("s", request_id, name)
+        answers.record("s", request_id, name)
     score = ScoreAnswer(service="s", score=0.5, request_id="r1")
-    assert answers.scored(score) == "c"
+    assert answers.take_provider(score) == "c"

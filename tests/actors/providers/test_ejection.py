@@ -3,7 +3,15 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.providers.ejection import MAX_RECENT, NEW, EjectionConfig, EjectionRecord, after_call, eject, outliers
+from actors.providers.ejection import (
+    MAX_RECENT,
+    NEW_RECORD,
+    EjectionConfig,
+    EjectionRecord,
+    after_call,
+    eject,
+    outliers,
+)
 
 CONFIG = EjectionConfig(failure_threshold=3, min_calls=10, eject_for=30.0, max_eject_for=100.0)
 
@@ -19,7 +27,7 @@ services = st.dictionaries(st.sampled_from("abcdef"), records, max_size=6)
 
 
 def test_a_success_ends_the_streak_and_old_calls_count_less():
-    record = NEW
+    record = NEW_RECORD
     for failed in (True, True, False, True):
         record = after_call(record, failed=failed)
     assert (record.streak, record.calls, record.failures) == (1, 4, 3)
@@ -42,11 +50,11 @@ def test_an_ejection_lasts_as_long_as_there_were_ejections_up_to_a_limit_and_is_
     times = []
     for _ in range(5):
         now = failing.until if failing.until > 0 else 0.0
-        ejected = eject({"a": failing, "b": NEW}, now=now, config=CONFIG)["a"]
+        ejected = eject({"a": failing, "b": NEW_RECORD}, now=now, config=CONFIG)["a"]
         times.append(ejected.until - now)
         failing = EjectionRecord(streak=3, times=ejected.times, until=ejected.until)
     assert times == [30.0, 60.0, 90.0, 100.0, 100.0]
-    late = eject({"a": failing, "b": NEW}, now=failing.until + 100.0, config=CONFIG)["a"]
+    late = eject({"a": failing, "b": NEW_RECORD}, now=failing.until + 100.0, config=CONFIG)["a"]
     assert (late.times, late.streak, late.calls) == (1, 0, 0)
 
 

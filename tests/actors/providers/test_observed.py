@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from actors.errors.families import CallFailed
 from actors.providers.observed import (
     BLAMED_KINDS,
-    NOTHING,
+    UNOBSERVED,
     ObservedConfig,
     after_call,
     availability,
@@ -35,7 +35,7 @@ providers = st.builds(
 
 def after(history, *, config=CONFIG):
     """Return what a history of (seconds since the last, latency, error) shows, and the time of its end."""
-    observed, now = NOTHING, 0.0
+    observed, now = UNOBSERVED, 0.0
     for waited, latency, error in history:
         now += waited
         observed = after_call(observed, latency, error, now, config)
@@ -52,7 +52,7 @@ def test_the_kinds_that_are_the_providers_fault_are_those_that_the_errors_say_ar
 
 
 def test_nothing_observed_is_the_provider_as_declared():
-    assert blend(ALDER, NOTHING, 5.0) is ALDER
+    assert blend(ALDER, UNOBSERVED, 5.0) is ALDER
 
 
 def test_observations_weigh_as_much_as_their_number_against_that_of_the_prior():
@@ -95,7 +95,7 @@ def test_load_is_in_proportion_to_the_calls_under_way_and_one_more():
     one = load(ALDER, observed, under_way=0, now=now)
     assert [load(ALDER, observed, under_way=count, now=now) / one for count in (0, 1, 9)] == [1, 2, 10]
     instant = Provider(name="instant", services={"s"}, response_time=0.0)
-    assert load(instant, NOTHING, under_way=1, now=0.0) > load(instant, NOTHING, under_way=0, now=0.0) > 0
+    assert load(instant, UNOBSERVED, under_way=1, now=0.0) > load(instant, UNOBSERVED, under_way=0, now=0.0) > 0
 
 
 @given(providers, calls, st.floats(0, 30), st.sampled_from(sorted(BLAMED_KINDS)), st.integers(0, 5))
@@ -108,7 +108,7 @@ def test_a_failure_never_makes_a_provider_look_lighter(provider, history, latenc
 
 
 @given(calls, st.floats(0, 30), st.sampled_from(["Throttled", "Cancelled", "Permanent"]))
-def test_an_end_that_blames_nobody_changes_neither_the_success_rate_nor_makes_anybody_lighter(history, latency, error):
+def test_an_end_that_blames_no_provider_keeps_the_success_rate_and_lowers_no_load(history, latency, error):
     observed, now = after(history)
     neutral = after_call(observed, latency, error, now, CONFIG)
     assert success_rate(ALDER, neutral, now, CONFIG) == pytest.approx(success_rate(ALDER, observed, now, CONFIG))
@@ -138,7 +138,7 @@ def test_failures_in_a_row_double_the_load_and_a_success_ends_that():
     assert load(ALDER, recovered, under_way=0, now=now, config=CONFIG) == pytest.approx(loads[0], rel=0.01)
 
 
-def test_who_was_heavy_is_tried_again_although_nobody_called_it():
+def test_a_loaded_provider_is_tried_again_although_it_was_not_called():
     observed, now = after([(0.0, 30.0, "Transient")] * 8)
     assert load(ALDER, observed, under_way=0, now=now, config=CONFIG) > 5_000
     assert load(ALDER, observed, under_way=0, now=now + 1000.0, config=CONFIG) == pytest.approx(1.0, rel=0.01)
@@ -150,7 +150,7 @@ def test_a_cancelled_call_shows_that_an_answer_would_have_taken_as_long_at_least
     assert blend(ALDER, observed, now, CONFIG) is ALDER
 
 
-def test_a_provider_that_nobody_reaches_is_unavailable_until_that_is_forgotten():
+def test_a_provider_that_no_call_reaches_is_unavailable_until_that_is_forgotten():
     observed, now = after([(0.0, 0.01, "ConnectionFailed")] * 11)
     assert availability(observed, now, CONFIG) == pytest.approx(10 / 21)
     assert blend(ALDER, observed, now, CONFIG).available is False
@@ -170,7 +170,7 @@ def test_a_blended_provider_is_a_valid_one_between_what_is_declared_and_what_was
 
 
 def test_a_clock_that_does_not_move_or_steps_back_breaks_nothing():
-    observed = after_call(after_call(NOTHING, 1.0, None, 10.0), 3.0, None, 5.0)
+    observed = after_call(after_call(UNOBSERVED, 1.0, None, 10.0), 3.0, None, 5.0)
     assert observed.latency == 2.0
     assert load(ALDER, observed, under_way=0, now=0.0) == 3.0
 

@@ -32,7 +32,7 @@ def test_a_filter_passes_at_its_limits_and_else_names_the_reason(where, reason):
     assert where.matches(acme) == reason
 
 
-def test_who_is_unavailable_is_dropped_unless_asked_for():
+def test_an_unavailable_provider_is_dropped_unless_asked_for():
     away = provider(available=False)
     assert ProviderFilter().matches(away) == "unavailable"
     assert ProviderFilter(available_only=False).matches(away) is None
@@ -75,7 +75,7 @@ filters = st.builds(
 
 
 @given(filters, providers)
-def test_everybody_offered_is_either_kept_or_counted(where, offered):
+def test_every_offer_is_either_kept_or_counted(where, offered):
     kept, dropped = where.select(offered)
     assert len(kept) + sum(dropped.values()) == len(offered)
     assert kept == [one for one in offered if where.matches(one) is None]

@@ -29,7 +29,7 @@ def test_a_provider_that_states_no_limit_takes_any_length():
     assert fits(provider(), Requirement(input_tokens=10**9)) is None
 
 
-def test_those_who_do_not_fit_are_counted_by_reason():
+def test_providers_that_do_not_fit_are_counted_by_reason():
     offered = [
         provider("a", max_input_tokens=10),
         provider("b", max_input_tokens=100),
@@ -43,7 +43,7 @@ def test_those_who_do_not_fit_are_counted_by_reason():
 
 
 @given(st.lists(st.none() | st.integers(1, 20), max_size=8), st.integers(0, 20))
-def test_everybody_either_fits_or_is_counted(limits, tokens):
+def test_every_provider_either_fits_or_is_counted(limits, tokens):
     offered = [provider(str(number), max_input_tokens=limit) for number, limit in enumerate(limits)]
     fit, dropped = select_fit(offered, Requirement(input_tokens=tokens))
     assert len(fit) + sum(dropped.values()) == len(offered)

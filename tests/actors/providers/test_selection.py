@@ -55,7 +55,7 @@ def test_the_order_they_are_given_in_does_not_matter(market, strategy, rng):
 
 
 @given(markets, strategies)
-def test_ranking_keeps_everybody_and_leaves_its_input_alone(market, strategy):
+def test_ranking_keeps_every_provider_and_leaves_its_input_alone(market, strategy):
     before = list(market)
     ranked = rank(market, strategy)
     assert market == before
@@ -69,7 +69,7 @@ def test_the_one_selected_is_the_first_of_the_ranking(market, strategy):
 
 
 @given(markets)
-def test_balanced_never_takes_a_provider_whom_another_beats_in_everything(market):
+def test_balanced_never_takes_a_provider_that_another_beats_in_everything(market):
     chosen = select_best(market, "balanced")
     assert not [one.name for one in market if dominates(one, chosen)]
 
@@ -135,7 +135,7 @@ every_strategy = st.sampled_from((*STRATEGIES, *ADAPTIVE_STRATEGIES))
 
 
 @given(markets, every_strategy, signals, st.randoms(use_true_random=False))
-def test_with_any_signals_nobody_is_lost_nothing_is_mutated_and_the_order_given_does_not_matter(
+def test_with_any_signals_none_is_lost_nothing_is_mutated_and_the_order_given_does_not_matter(
     market, strategy, given_signals, rng
 ):
     before, shuffled = list(market), list(market)
