@@ -1,4 +1,4 @@
-"""Why a call failed: one family of errors for each decision a caller makes, and how answers are classified."""
+"""Why a call failed: one family of errors for each decision that a caller makes, and the rules that classify errors."""
 
 from actors.errors.bodies import error_in_body
 from actors.errors.classification import classify, is_retryable_error

@@ -1,4 +1,4 @@
-"""Failures that arrive as successes: a 2xx whose body holds an error, as gateways and streams send them."""
+"""Finds errors inside successful answers: a 2xx whose body holds an error, as gateways and streams send them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from actors.errors.families import CallFailed
 
-WORDS = ("code", "type", "status", "__type", "reason")
-"""Where the errors of the known providers bear their code, the most telling first."""
+CODE_FIELDS = ("code", "type", "status", "__type", "reason")
+"""The fields in which the errors of known providers hold their code, the most precise first."""
 
 
 def error_in_body(
@@ -28,11 +28,11 @@ def error_in_body(
     paid: bool = False,
     idempotent: bool = True,
 ) -> CallFailed | None:
-    """Return the family of the error that the body of a successful answer holds, or None where it holds none.
+    """Return the family of the error that the body of a successful answer holds, or None if it holds none.
 
-    `body` is JSON as bytes or str, or what was decoded of it. An error is what stands under "error", unless that is
-    empty: `{"error": {"code": 429, "message": ...}}`, `{"error": "overloaded"}`. It is classified by the status it
-    names, by number or by a word of dialects.toml, then as any error of a call that was sent, by its text. The other
+    `body` is JSON as bytes or str, or the decoded object. An error is a value under "error" that is not empty:
+    `{"error": {"code": 429, "message": ...}}`, `{"error": "overloaded"}`. It is classified by the status it names, as a
+    number or as a word of dialects.toml; if it names none, by its text, as any error of a call that was sent. The other
     arguments are those of `classify_status`.
 
     >>> error_in_body('{"error": {"code": 429, "message": "slow down"}}', provider="acme")
@@ -59,7 +59,7 @@ def error_in_body(
 
 
 class ErrorInBody(Exception):
-    """An error of which there is nothing but its text."""
+    """An error of which only its text is known."""
 
 
 def _decoded(body: object) -> object:
@@ -68,19 +68,20 @@ def _decoded(body: object) -> object:
     try:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError):
-        # What is no JSON is malformed, and for others to judge.
+        # A body that is not JSON is malformed; the transport decides what that means.
         return None
 
 
 def _statuses(error: object) -> Iterator[int]:
-    """Yield the statuses that an error names: numbers before words, because words have dialects."""
-    words = [cast("Mapping[str, object]", error).get(name) for name in WORDS] if isinstance(error, Mapping) else [error]
-    for word in words:
-        if isinstance(word, int) and 300 <= word <= 599:
-            yield word
-        elif isinstance(word, str) and word.isascii() and word.isdigit() and 300 <= int(word[:4]) <= 599:
-            yield int(word)
-    for word in words:
-        status = dialects().status_of(word) if isinstance(word, str) else None
+    """Yield the statuses that an error names: numbers before words, because the meaning of words varies."""
+    fields = cast("Mapping[str, object]", error) if isinstance(error, Mapping) else None
+    codes: list[object] = [error] if fields is None else [fields.get(name) for name in CODE_FIELDS]
+    for code in codes:
+        if isinstance(code, int) and 300 <= code <= 599:
+            yield code
+        elif isinstance(code, str) and code.isascii() and code.isdigit() and 300 <= int(code[:4]) <= 599:
+            yield int(code)
+    for code in codes:
+        status = dialects().status_of(code) if isinstance(code, str) else None
         if status is not None:
             yield status

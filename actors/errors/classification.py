@@ -1,4 +1,4 @@
-"""What a failure means: by type and status first; a provider's dialect is data, and text the last resort."""
+"""Classifies failures into families: by type and HTTP status, by a provider's dialect, and at last by text."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ TEXTS: tuple[tuple[str, type[CallFailed]], ...] = (
     ("timed out", Transient),
     ("timeout", Transient),
 )
-"""What a message (lower case) says where neither type nor status says anything; the first match counts."""
+"""The meaning of a message (in lower case) if neither type nor status tells; the first match counts."""
 
 NO_ROUTE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL})
 NEVER_SENT = (ConnectionRefusedError, socket.gaierror, ssl.SSLCertVerificationError)
@@ -52,9 +52,9 @@ def classify(
 ) -> CallFailed:
     """Return the family of `error`; a `CallFailed` is returned as it is. Raise the result `from error`.
 
-    `sent`: the request may have reached the provider. `paid` and not `idempotent`: repeating it may cost
-    twice, so a failure that leaves open whether the call happened is `OutcomeUnknown`, not `Transient`.
-    A cancellation (any BaseException that is no Exception) is not a failure: it is raised again.
+    `sent` means that the request may have reached the provider. If a call is `paid` and not `idempotent`, repeating it
+    may cost twice: a failure that leaves open whether the call happened is then `OutcomeUnknown`, not `Transient`.
+    A cancellation (any BaseException that is not an Exception) is not a failure: it is raised again.
     """
     if isinstance(error, CallFailed):
         return error
@@ -65,12 +65,12 @@ def classify(
         return classify_status(status, provider=provider, body=str(error), paid=paid, idempotent=idempotent)
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     if isinstance(error, OSError | EOFError) and not isinstance(error, LOCAL_MISTAKES):
-        # An expired timer or a broken pipe does not say how far the call came; a failed connect does.
+        # An expired timer or a broken pipe does not tell how far the call came; a failed connect does.
         if not sent or isinstance(error, NEVER_SENT) or getattr(error, "errno", None) in NO_ROUTE:
             return ConnectionFailed(provider, text)
         return _ambiguous(f"{provider!r}: {text}", provider, paid=paid, idempotent=idempotent)
     if isinstance(error, LOCAL_MISTAKES + CALLERS_MISTAKES):
-        # A mistake found after sending, such as an answer that does not parse, does not take the money back.
+        # A mistake found after sending, such as an answer that does not parse, does not bring the money back.
         return Permanent(f"{provider!r}: {text}", provider=provider, charged="held" if sent and paid else "no")
     return _by_text(text, provider, sent=sent, paid=paid, idempotent=idempotent)
 
@@ -87,12 +87,12 @@ def classify_status(
 ) -> CallFailed:
     """Return the family of an HTTP answer of `status` 300 or above; raise ValueError for one below.
 
-    Where the body is in a dialect (see dialects.toml) of `provider`, or of whoever is at `host`, that decides.
-    500, 502, 504 and every status unknown to HTTP leave open whether the call took effect, so for a call
-    that is paid and not idempotent they are `OutcomeUnknown`. 503 is a refusal, and safe to repeat.
+    If the body matches a dialect (see dialects.toml) of `provider`, or of the provider at `host`, the dialect decides.
+    500, 502, 504 and every status unknown to HTTP leave open whether the call took effect, so for a call that is paid
+    and not idempotent they are `OutcomeUnknown`. 503 is a refusal, and safe to repeat.
     """
     if status < 300:
-        raise ValueError(f"status {status} is not a failure; classify answers of 300 and above")
+        raise ValueError(f"status {status} is not a failure; classify only answers with a status of 300 or above")
     message = f"{provider!r} answered {_name_of(status)}"
     dialect = dialects().find(status, body[:MAX_MARKED], provider=provider, host=host)
     if dialect is not None:
@@ -127,8 +127,8 @@ def classify_status(
 def is_retryable_error(error: BaseException) -> bool:
     """Whether the same call may succeed if tried again: timeouts, refused connections, 503, 429, "temporary".
 
-    False for the caller's mistakes (ValueError, 400, unauthorized), for missing money, for cancellation,
-    and for what no rule knows: raise `Transient` to ask for a retry.
+    False for a caller's mistakes (ValueError, 400, unauthorized), for missing money, for cancellation, and for errors
+    that no rule knows: raise `Transient` to ask for a retry.
 
     >>> is_retryable_error(TimeoutError()), is_retryable_error(ValueError("a temporary name"))
     (True, False)
@@ -137,10 +137,10 @@ def is_retryable_error(error: BaseException) -> bool:
 
 
 def parse_retry_after(value: str, *, now: datetime) -> float | None:
-    """Return the seconds a `Retry-After` header asks for (RFC 9110 10.2.3), or None for nonsense.
+    """Return the seconds that a `Retry-After` header asks for (RFC 9110 10.2.3), or None if it is malformed.
 
-    Takes seconds, with a fraction too, and HTTP dates, read against `now` (which needs a time zone); a date
-    that has passed is 0.0.
+    It may hold seconds, also with a fraction, or an HTTP date, which is read against `now` (which needs a time zone).
+    A date that has passed is 0.0.
 
     >>> parse_retry_after("120", now=datetime(2030, 1, 1, tzinfo=UTC))
     120.0
@@ -169,7 +169,7 @@ def _ambiguous(
     status: int | None = None,
     retry_after: float | None = None,
 ) -> CallFailed:
-    """Classify a failure after which nobody knows whether the call took effect."""
+    """Classify a failure after which it is not known whether the call took effect."""
     family = OutcomeUnknown if paid and not idempotent else Transient
     return family(message, provider=provider, status=status, retry_after=retry_after, charged="held" if paid else "no")
 
@@ -186,7 +186,7 @@ def _by_text(text: str, provider: str, *, sent: bool, paid: bool, idempotent: bo
 
 
 def _status_of(error: Exception) -> int | None:
-    """Return the HTTP status an error of a client library carries, by the names those libraries use."""
+    """Return the HTTP status of an error of a client library, by the attribute names that such libraries use."""
     response = cast("object", getattr(error, "response", None))
     for holder in (error, response):
         for name in ("status_code", "status"):

@@ -1,4 +1,4 @@
-"""What providers say in other words than HTTP's: a table in dialects.toml, read once, when the first failure asks."""
+"""The meanings that providers give to HTTP statuses in their own words: the table dialects.toml, read at first use."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ FAMILIES: dict[str, type[CallFailed]] = {
 
 
 class Dialect(NamedTuple):
-    """A status that means something else when the body holds `marker` (lower case).
+    """A status that means another family if the body holds `marker` (in lower case).
 
-    `only` holds patterns of the names and hosts of those who speak it; where it is empty, everybody does. `refused`
-    is True where such a call never began, so that even one that is paid may be repeated.
+    `only` holds patterns of the names and hosts of the providers it applies to; if it is empty, it applies to all.
+    `refused` means that such a call never began, so that even a paid call may be repeated.
     """
 
     status: int
@@ -33,11 +33,11 @@ class Dialect(NamedTuple):
     only: tuple[str, ...] = ()
     refused: bool = False
 
-    def is_spoken_by(self, provider: str, host: str | None = None) -> bool:
-        """Tell whether the row holds for a provider of this name, at this host if that is known.
+    def applies_to(self, provider: str, host: str | None = None) -> bool:
+        """Tell whether this row applies to a provider of this name, or at this host if that is known.
 
         >>> row = Dialect(429, "quota", Throttled, only=("*google*",))
-        >>> row.is_spoken_by("gemini-eu"), row.is_spoken_by("gemini-eu", "generativelanguage.googleapis.com")
+        >>> row.applies_to("gemini-eu"), row.applies_to("gemini-eu", "generativelanguage.googleapis.com")
         (False, True)
         """
         names = (provider.lower(), (host or "").lower())
@@ -45,7 +45,7 @@ class Dialect(NamedTuple):
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A `[[dialect]]` as it stands in the file."""
+    """A `[[dialect]]` table of the file."""
 
     status: int
     marker: str
@@ -56,7 +56,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
     def __post_init__(self) -> None:
         if not 300 <= self.status <= 999:
-            raise ValueError(f"status must be that of a failure, from 300 to 999, got {self.status}")
+            raise ValueError(f"status must be the status of a failure, from 300 to 999, got {self.status}")
         if not self.marker:
             raise ValueError(f"marker must not be empty: every answer of {self.status} would have it")
         if self.means not in FAMILIES:
@@ -71,19 +71,19 @@ class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Dialects(NamedTuple):
-    """All rows in the order in which they are asked, and the statuses that words stand for."""
+    """All rows in the order in which they are tried, and the statuses that words stand for."""
 
     rows: tuple[Dialect, ...]
     statuses: Mapping[str, int]
 
     def find(self, status: int, body: str, *, provider: str, host: str | None = None) -> Dialect | None:
-        """Return the first row that an answer matches; None where it means what its status says."""
+        """Return the first row that an answer matches; None if it means what its status says."""
         marked = body.lower()
         return next(
             (
                 row
                 for row in self.rows
-                if row.status == status and row.marker in marked and row.is_spoken_by(provider, host)
+                if row.status == status and row.marker in marked and row.applies_to(provider, host)
             ),
             None,
         )
@@ -96,9 +96,9 @@ class Dialects(NamedTuple):
 
 
 def read_dialects(toml: str) -> Dialects:
-    """Return the dialects that a file of this text describes; raises `msgspec.ValidationError` for what makes no sense.
+    """Return the dialects of a file with this text; raises `msgspec.ValidationError` if it is invalid.
 
-    Rows of certain providers come before those of everybody, else each stays where it is.
+    Rows that apply to certain providers come before rows that apply to all; otherwise the order of the file is kept.
     """
     table = msgspec.toml.decode(toml, type=Table)
     rows = [

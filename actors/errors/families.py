@@ -1,4 +1,4 @@
-"""Why a call did not give an answer: one family per decision a caller makes, a closed set.
+"""Why a call failed: a closed set of error families, one for each decision that a caller makes.
 
 | family            | retry the same provider | reroute | counts against the provider |
 |-------------------|-------------------------|---------|-----------------------------|
@@ -27,31 +27,31 @@ if TYPE_CHECKING:
     from actors.limits.reported import ReportedLimit
 
 CallOutcome: TypeAlias = Literal["not_started", "unknown", "done"]
-"""What is known of the call: it never took effect, nobody knows, or the provider answered it."""
+"""What is known about the call: it never took effect, that is not known, or the provider answered it."""
 Charged: TypeAlias = Literal["no", "held", "yes"]
-"""What is known of the money: not spent, spent perhaps (keep the reservation), or spent."""
+"""What is known about the money: not spent, perhaps spent (keep the reservation), or spent."""
 OUTCOMES: tuple[CallOutcome, ...] = get_args(CallOutcome)
 CHARGES: tuple[Charged, ...] = get_args(Charged)
-MAX_WAIT = 365 * 86_400.0
-"""Seconds of a `retry_after` that are believed at most."""
+MAX_RETRY_AFTER = 365 * 86_400.0
+"""Seconds; a longer `retry_after` is shortened to this."""
 
 
-def wait_of(retry_after: float) -> float:
-    """Return the seconds to wait; raises TypeError for what is no number, and ValueError for one below 0 or NaN."""
+def checked_retry_after(retry_after: float) -> float:
+    """Return the seconds to wait; raises TypeError if it is not a number, and ValueError if it is below 0 or NaN."""
     if isinstance(retry_after, bool) or not isinstance(retry_after, float | int):
         raise TypeError(f"retry_after must be a number of seconds, got {retry_after!r:.100}")
     if not retry_after >= 0:
         raise ValueError(f"retry_after must be >= 0 seconds, got {retry_after}")
-    return min(retry_after, MAX_WAIT)
+    return min(retry_after, MAX_RETRY_AFTER)
 
 
 class CallFailed(Refusal):
-    """A call to a provider, or a request over several, that has no result; catch it to catch every family.
+    """A call to a provider, or a request over several, has failed; catch it to catch every family.
 
-    `provider` is who was called, `retry_after` the seconds to wait at least before the next try, `status`
-    the HTTP status; each is None where there is none. `limits` is what the provider said of its limits, and
-    `wire_calls` are the requests that went out for this one attempt: more than 1 where what lies below retries on its
-    own, or follows redirects. `key` is the idempotency key of a request that failed: by it the ledger knows its money.
+    `provider` is the name of the provider that was called, `retry_after` the least seconds to wait before the next try,
+    and `status` the HTTP status; each is None if there is none. `limits` are the limits that the provider reported.
+    `wire_calls` is the number of HTTP requests sent for this one attempt: more than 1 if a layer below retries on its
+    own, or follows redirects. `key` is the idempotency key of a failed request, under which the ledger keeps its money.
     """
 
     key: str | None = None
@@ -61,7 +61,7 @@ class CallFailed(Refusal):
     limits: tuple[ReportedLimit, ...] = ()
 
     retryable: ClassVar[bool] = False
-    """Whether the same call to the same provider may succeed if it is tried again, and is safe to try."""
+    """Whether the same call to the same provider may succeed if it is tried again, and is safe to try again."""
     blames_provider: ClassVar[bool] = False
     """Whether a breaker counts it as a failure of the provider."""
 
@@ -78,7 +78,7 @@ class CallFailed(Refusal):
     ) -> None:
         super().__init__(message)
         self.provider = provider
-        self.retry_after = None if retry_after is None else wait_of(retry_after)
+        self.retry_after = None if retry_after is None else checked_retry_after(retry_after)
         self.status = status
         if outcome is not None:
             if outcome not in OUTCOMES:
@@ -94,20 +94,20 @@ class CallFailed(Refusal):
 
     @property
     def kind(self) -> str:
-        """The name of the class, as it stands in an `Attempt`."""
+        """The name of the class, as recorded in an `Attempt`."""
         return type(self).__name__
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # The default calls the class with the message alone, which most members do not accept.
-        return _revive, (type(self), self.args), self.__dict__
+        # The default calls the class with the message alone, which most families do not accept.
+        return _unpickle, (type(self), self.args), self.__dict__
 
 
-def _revive(kind: type[CallFailed], args: tuple[Any, ...]) -> CallFailed:
+def _unpickle(kind: type[CallFailed], args: tuple[Any, ...]) -> CallFailed:
     return kind.__new__(kind, *args)
 
 
 class NotAdmitted(CallFailed):
-    """The call never ran and cost nothing: it is safe to send it elsewhere."""
+    """The call never ran and cost nothing: it is safe to send it to another provider."""
 
     outcome: CallOutcome = "not_started"
     wire_calls: int = 0
@@ -117,7 +117,7 @@ class NotAdmitted(CallFailed):
 class BreakerOpen(NotAdmitted):
     """The breaker of this provider is open: the call never ran.
 
-    `retry_after` is None when the provider was isolated by hand, for then only a hand can release it.
+    `retry_after` is None if the provider was isolated by hand; then it stays so until it is released by hand.
     """
 
     def __init__(self, provider: str, *, retry_after: float | None) -> None:
@@ -126,7 +126,7 @@ class BreakerOpen(NotAdmitted):
 
 
 class RateLimited(NotAdmitted):
-    """Our own limiter of this quota has no room: the call never ran."""
+    """The local limiter of this quota has no permit left: the call never ran."""
 
     def __init__(self, quota: str, *, retry_after: float, provider: str | None = None) -> None:
         super().__init__(
@@ -138,18 +138,18 @@ class RateLimited(NotAdmitted):
 
 
 class BulkheadFull(NotAdmitted):
-    """Every concurrency slot of this provider is taken: the call never ran."""
+    """Every slot of this provider is taken: the call never ran."""
 
     def __init__(self, provider: str, *, max_concurrency: int) -> None:
         super().__init__(
-            f"{provider!r} is busy with {max_concurrency} calls, its max_concurrency; wait, or raise it",
+            f"{provider!r} is busy with {max_concurrency} calls, its max_concurrency; wait, or raise that limit",
             provider=provider,
         )
         self.max_concurrency = max_concurrency
 
 
 class BudgetExceeded(NotAdmitted):
-    """A cap on spending refuses this call. `cap` names it: "request", "batch", "provider" or "run"."""
+    """A spending cap refuses this call; `cap` names it: "request", "batch", "provider" or "run"."""
 
     retryable: ClassVar[bool] = False
 
@@ -157,7 +157,7 @@ class BudgetExceeded(NotAdmitted):
         self, *, needed: Micros, available: Micros, cap: str, provider: str | None = None, may_free_up: bool = False
     ) -> None:
         super().__init__(
-            f"the call needs ${usd(needed)} but ${usd(available)} of the {cap} budget is left; "
+            f"the call needs ${usd(needed)} but only ${usd(available)} of the {cap} budget is left; "
             "raise that budget, or lower max_price",
             provider=provider,
         )
@@ -165,49 +165,49 @@ class BudgetExceeded(NotAdmitted):
         self.available = available
         self.cap = cap
         self.may_free_up = may_free_up
-        """Whether calls under way may give back enough of it."""
+        """Whether calls under way may free enough money."""
 
 
 class LedgerDown(NotAdmitted):
-    """Nobody can say whether there is money for the call: its ledger does not answer. Nothing was spent."""
+    """The ledger does not answer, so it is not known whether there is money for the call. Nothing was spent."""
 
     retryable: ClassVar[bool] = False
 
     def __init__(self, reason: str) -> None:
-        super().__init__(f"the ledger could not be asked for money: {reason}")
+        super().__init__(f"the ledger does not answer, so no money can be reserved: {reason}")
         self.reason = reason
 
 
 class Overpriced(NotAdmitted):
-    """The provider has charged more than it had quoted, and is left until it lists another price."""
+    """The provider charged more than it had quoted; it is not called until it lists another price."""
 
     retryable: ClassVar[bool] = False
 
     def __init__(self, provider: str, *, quoted: Micros) -> None:
         super().__init__(
-            f"{provider!r} has charged more than the ${usd(quoted)} it lists; have it list its true price",
+            f"{provider!r} has charged more than the ${usd(quoted)} it lists; correct its listed price",
             provider=provider,
         )
         self.quoted = quoted
 
 
 class RegistryDown(NotAdmitted):
-    """Nobody can say who offers the service: its registry does not answer, and nothing is remembered."""
+    """The registry does not answer, and no earlier answer is cached: the providers of the service are not known."""
 
     def __init__(self, service: str, reason: str, *, retry_after: float | None = None) -> None:
-        super().__init__(f"the registry could not be asked who offers {service!r}: {reason}", retry_after=retry_after)
+        super().__init__(f"the registry could not list the providers of {service!r}: {reason}", retry_after=retry_after)
         self.service = service
         self.reason = reason
 
 
 class DeadlineTooShort(NotAdmitted):
-    """Less time is left than a call takes, so it was not begun. Both durations are seconds."""
+    """Less time is left than a call takes, so it was not begun. `needed` and `left` are seconds."""
 
     retryable: ClassVar[bool] = False
 
     def __init__(self, *, needed: float, left: float, provider: str | None = None) -> None:
         super().__init__(
-            f"a call takes about {needed:g} s but {left:g} s are left; allow a longer timeout",
+            f"a call takes about {needed:g} s but only {left:g} s are left; allow a longer timeout",
             provider=provider,
         )
         self.needed = needed
@@ -215,7 +215,7 @@ class DeadlineTooShort(NotAdmitted):
 
 
 class ConnectionFailed(NotAdmitted):
-    """No connection came about (refused, DNS, TLS, no route): the request never left."""
+    """No connection could be made (refused, DNS, TLS, no route): the request was not sent."""
 
     wire_calls: int = 1
     blames_provider: ClassVar[bool] = True
@@ -226,46 +226,46 @@ class ConnectionFailed(NotAdmitted):
 
 
 class Transient(CallFailed):
-    """The provider failed for now (503, other 5xx, a reset or timeout of a call that is safe to repeat)."""
+    """The provider failed temporarily (503, other 5xx, a reset or timeout of a call that is safe to repeat)."""
 
     retryable: ClassVar[bool] = True
     blames_provider: ClassVar[bool] = True
 
 
 class Throttled(CallFailed):
-    """The provider is well but asks us to slow down (429); wait `retry_after` seconds if it is given."""
+    """The provider is healthy but asks for fewer calls (429); wait `retry_after` seconds if it is given."""
 
     outcome: CallOutcome = "not_started"
     retryable: ClassVar[bool] = True
 
 
 class QuotaExhausted(CallFailed):
-    """The provider will not serve until somebody pays (402, insufficient_quota): reroute, do not retry."""
+    """The provider will not serve until it is paid (402, insufficient_quota): reroute, do not retry."""
 
     outcome: CallOutcome = "not_started"
 
 
 class Permanent(CallFailed):
-    """The caller's mistake (400, 401, 403, 404, 422): nothing but another request helps."""
+    """The request is wrong (400, 401, 403, 404, 422): it fails again unless the caller changes it."""
 
     outcome: CallOutcome = "done"
 
 
 class Unclassified(CallFailed):
-    """A failure no rule knows: the cause (`__cause__`) needs a person, the request another provider."""
+    """A failure that no rule knows: try another provider, and have a person look at the cause (`__cause__`)."""
 
     blames_provider: ClassVar[bool] = True
 
 
 class OutcomeUnknown(CallFailed):
-    """A paid call that may have happened: reconcile it (look up, cancel, or repeat under its key) first."""
+    """A paid call may have happened: reconcile it first (look up, cancel, or repeat under its key)."""
 
     charged: Charged = "held"
     blames_provider: ClassVar[bool] = True
 
 
 class NoProvider(CallFailed):
-    """Nobody offers the service, or the filter dropped everybody who does; `dropped` counts the reasons."""
+    """No provider offers the service, or the filter dropped all that do; `dropped` counts the reasons."""
 
     outcome: CallOutcome = "not_started"
 
@@ -275,14 +275,14 @@ class NoProvider(CallFailed):
         self.dropped = dict(dropped or {})
         if self.dropped:
             reasons = ", ".join(f"{count} {reason}" for reason, count in self.dropped.items())
-            message = f"{offered} offer {service!r} and none is left: {reasons}; relax the filter"
+            message = f"{offered} providers offer {service!r}, but none is left: {reasons}; relax the filter"
         else:
-            message = f"{offered} offer {service!r}; register a provider for it"
+            message = f"{offered} providers offer {service!r}; register a provider for it"
         super().__init__(message)
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
-    """One call of a request: who was called, how it failed, when (loop time), for how long, at what cost."""
+    """One failed call of a request: its provider, error, start (loop time), latency (seconds) and cost."""
 
     provider: str
     error: str
@@ -298,8 +298,8 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
 class AllProvidersFailed(CallFailed):
     """Every provider that could be tried has failed.
 
-    `attempts` holds each call in order, `refused` why those who were not called, or not again, were not; `left_unknown`
-    tells that a call may have been paid and was left so.
+    `attempts` holds each call in order, and `refused` why the other providers were not called, or not called again.
+    `left_unknown` means that a call may have been paid, and that this is still not known.
     """
 
     def __init__(

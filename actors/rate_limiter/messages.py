@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 import msgspec
 
-from actors.errors.families import wait_of
+from actors.errors.families import checked_retry_after
 from actors.limits.learned import LearnedGrant  # noqa: TC001 - msgspec resolves the annotations below.
 from actors.limits.quota import NO_WEIGHTS, REQUESTS, QuotaGrant
 from actors.limits.reported import ReportedLimit, check_reported
@@ -88,7 +88,7 @@ class ReportThrottled(Message, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if self.retry_after is not None:
-            wait_of(self.retry_after)
+            checked_retry_after(self.retry_after)
         if self.grant is not None:
             check_grant(self.grant)
         check_reported({}, self.limits)

@@ -165,7 +165,7 @@ async def test_nobody_is_called_while_somebody_is_being_asked_beyond_the_deadlin
         ledger = system.spawn(lambda: Ledger(on_exhausted=never))
         supervisor = system.spawn(lambda: Supervisor(shop.market(budget=usd(10)), ledger=ledger))
         await smart_request(supervisor, service="s", input=1)
-        with pytest.raises(Exception, match="asked for money") as failed:
+        with pytest.raises(Exception, match="no money can be reserved") as failed:
             await smart_request(supervisor, service="s", input=2, timeout=3.0)
         assert getattr(failed.value, "charged", None) == "no"
         assert len(shop.charged) == 1

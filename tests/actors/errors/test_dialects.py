@@ -49,16 +49,16 @@ def test_each_row_holds_for_its_status_and_its_marker(row: Dialect):
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row.only], ids=lambda row: f"{row.only} {row.marker}")
-def test_a_row_of_somebody_is_not_spoken_by_others_and_is_known_by_the_host_too(row: Dialect):
-    assert not row.is_spoken_by("acme", "api.acme.example")
+def test_a_row_of_certain_providers_applies_to_no_others_and_to_their_hosts_too(row: Dialect):
+    assert not row.applies_to("acme", "api.acme.example")
     for pattern in row.only:
         name = pattern.replace("*", "x")
-        assert row.is_spoken_by(name.upper())
-        assert row.is_spoken_by("acme", name)
+        assert row.applies_to(name.upper())
+        assert row.applies_to("acme", name)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.status} {row.marker}")
-def test_a_paid_call_is_only_repeated_where_the_row_says_that_it_never_began(row: Dialect):
+def test_a_paid_call_is_only_repeated_if_the_row_says_that_it_never_began(row: Dialect):
     failure = classify_status(
         row.status, provider=speaker_of(row), body=body_of(row.marker), paid=True, idempotent=False
     )
@@ -68,9 +68,9 @@ def test_a_paid_call_is_only_repeated_where_the_row_says_that_it_never_began(row
         assert (type(failure), failure.outcome, failure.charged) == (row.means, "not_started", "no")
 
 
-def test_no_row_hides_another_and_every_row_tells_where_it_is_from():
-    told = tomllib.loads(resources.files("actors.errors").joinpath("dialects.toml").read_text(encoding="utf-8"))
-    assert all(row["seen_at"] for row in told["dialect"])
+def test_no_row_hides_another_and_every_row_names_its_source():
+    table = tomllib.loads(resources.files("actors.errors").joinpath("dialects.toml").read_text(encoding="utf-8"))
+    assert all(row["seen_at"] for row in table["dialect"])
     for position, row in enumerate(ROWS):
         before = [
             earlier
@@ -123,7 +123,7 @@ def test_the_same_words_are_an_unpaid_bill_here_and_a_busy_minute_there():
     assert type(at_google) is Throttled
 
 
-# The table of the page, by status, by type, and by text where there is nothing else.
+# The table of the page, by status, by type, and by text if there is nothing else.
 
 
 class ClientError(Exception):

@@ -107,13 +107,13 @@ def test_an_open_breaker_says_when_to_retry_and_an_isolated_one_that_a_hand_must
 def test_an_exceeded_budget_names_the_need_the_rest_and_the_cap():
     error = BudgetExceeded(needed=200_000, available=50_000, cap="run", provider="acme")
     assert (error.needed, error.available, error.cap, error.provider) == (200_000, 50_000, "run", "acme")
-    assert "needs $0.20 but $0.05 of the run budget is left" in str(error)
+    assert "needs $0.20 but only $0.05 of the run budget is left" in str(error)
 
 
 def test_no_provider_says_how_many_were_offered_and_why_each_was_dropped():
     error = NoProvider("translation", offered=3, dropped={"unavailable": 2, "over max_price 0.20": 1})
     assert error.dropped == {"unavailable": 2, "over max_price 0.20": 1}
-    assert "3 offer 'translation' and none is left: 2 unavailable, 1 over max_price 0.20" in str(error)
+    assert "3 providers offer 'translation', but none is left: 2 unavailable, 1 over max_price 0.20" in str(error)
     assert "register a provider" in str(NoProvider("translation", offered=0))
 
 
@@ -140,7 +140,7 @@ def test_the_failure_of_all_sums_up_outcome_and_charge_of_its_attempts(attempts,
     assert (error.outcome, error.charged) == (outcome, charged)
 
 
-def test_a_call_that_was_sent_took_one_wire_call_unless_told_otherwise_and_one_that_never_ran_took_none():
+def test_a_call_that_was_sent_took_one_wire_call_unless_stated_otherwise_and_one_that_never_ran_took_none():
     taken = {error.kind: error.wire_calls for error in EVERY_ERROR}
     none = {error.kind for error in EVERY_ERROR if isinstance(error, NotAdmitted)} - {"ConnectionFailed"}
     assert taken == {kind: 0 if kind in none else 1 for kind in taken}
