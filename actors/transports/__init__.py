@@ -1,4 +1,4 @@
-"""How a provider is reached. `actors.transports.http` needs the extra `http`."""
+"""Transports: how a provider is reached. `actors.transports.http` needs the extra `http`."""
 
 from actors.transports.function import FunctionTransport
 from actors.transports.reconciliation import Answered, Cancels, Finding, LooksUp, Lost, NeverRan, UnderWay

@@ -1,4 +1,4 @@
-"""The function transport: any function of one call, as the door to a provider."""
+"""The function transport: reaches a provider through an async function of one call."""
 
 from __future__ import annotations
 
@@ -16,40 +16,41 @@ if TYPE_CHECKING:
 
 
 def check_function(function: object) -> None:
-    """Raise `TypeError` for what cannot be called with one call, as far as can be told before."""
+    """Raise `TypeError` if `function` cannot be called with one argument, as far as its signature tells."""
     if not callable(function):
         raise TypeError(f"a FunctionTransport needs an async function of one ProviderCall, got {function!r}")
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
-        return  # Of some callables nobody can tell.
+        return  # Some callables have no signature.
     try:
         signature.bind(None)
     except TypeError as error:
         name = getattr(function, "__qualname__", repr(function))
-        raise TypeError(f"a FunctionTransport calls its function with one ProviderCall: {name}: {error}") from None
+        raise TypeError(f"a FunctionTransport calls its function with one ProviderCall, but {name}: {error}") from None
 
 
 def awaitable(outcome: Any) -> Awaitable[Any]:
-    """Return what a function has returned; raise `TypeError` where it is a result, and not on its way to one."""
+    """Return what the function of a transport returned; raise `TypeError` if it cannot be awaited."""
     if not inspect.isawaitable(outcome):
-        raise TypeError(f"its function returned {outcome!r:.100} at once; it must be an async function")
+        raise TypeError(f"the function returned {outcome!r:.100} instead of an awaitable; make it an async function")
     return outcome
 
 
 class FunctionTransport:
-    """Puts a coroutine function, such as a call of some SDK, behind the door.
+    """Reaches a provider through an async function, such as a call of an SDK.
 
     `function(call)` returns a `ProviderReply`, or any other value, which becomes the output of a reply without a
-    stated cost. What it raises is classified as the error of a call that was sent: nobody can see from outside
-    whether an unknown function failed before it reached its provider. It may raise members of `CallFailed` itself
-    where it knows better; those pass through. An SDK that retries on its own hides calls: state `wire_calls` in the
-    reply and in the error where it tells them, or switch its retries off.
+    stated cost. Its errors are classified as those of a call that was sent: from outside it cannot be seen whether an
+    unknown function failed before it reached its provider. If the function knows better, it may raise members of
+    `CallFailed` itself, which pass through. An SDK that retries on its own hides calls: state `wire_calls` in the reply
+    and in the error if the SDK tells them, or switch its retries off.
 
-    Its errors name the provider as it is listed, or as given here.
+    Errors name the provider as it is listed, or as `provider`.
 
-    `check(timeout)` tells health, if given; without it the provider counts as healthy. Say `ends_when_cancelled` of a
-    function that does, as one does that awaits sockets, timers and the like, and no thread that has to finish.
+    `check(timeout)` checks the health of the provider; without it the provider counts as healthy. Set
+    `ends_when_cancelled` if the function ends soon after it is cancelled: if it awaits sockets, timers and the like,
+    and no thread that has to finish.
 
     >>> async def greet(call: ProviderCall) -> str:
     ...     return f"Hello, {call.input}"
@@ -110,8 +111,8 @@ class FunctionTransport:
         name = self.provider or call.provider or self._name
         return classify(error, provider=name, sent=True, paid=self.paid, idempotent=self.idempotent != "no")
 
-    async def check(self, *, timeout: float) -> None:  # noqa: ASYNC109 - how long is the transport's own affair.
-        """Await the given check for at most `timeout` seconds; without one, return."""
+    async def check(self, *, timeout: float) -> None:  # noqa: ASYNC109 - the interface of `Transport`.
+        """Await the given check for at most `timeout` seconds; without one, return at once."""
         if self._check is None:
             return
         try:
@@ -123,5 +124,5 @@ class FunctionTransport:
             raise classify(error, provider=self.provider or self._name, sent=True) from error
 
     async def aclose(self) -> None:
-        """Leave the function alone: whoever made it closes what it uses."""
+        """Drop the timer of the timeouts; what the function uses is closed by its owner."""
         self._timers.close()

@@ -1,7 +1,7 @@
-"""What became of a call whose outcome is unknown: how a transport finds out, and what it can find.
+"""Reconciles a call whose outcome is unknown: how a transport looks it up or cancels it, and what it can find.
 
-A transport that can tell has `look_up`, one that can call a call off has `cancel`; whoever has neither leaves a paid
-call that may have run as it is: held, reported, and paid to nobody else.
+A transport that can tell the outcome has `look_up`; one that can cancel a call has `cancel`. If it has neither, a paid
+call that may have run stays as it is: its money is held and reported, and paid to no other provider.
 """
 
 from __future__ import annotations
@@ -18,38 +18,38 @@ if TYPE_CHECKING:
 
 
 class Answered(msgspec.Struct, frozen=True, tag=True):
-    """It ran, and this is the answer that never arrived; `reply.cost` is what was charged."""
+    """The call ran, and this is the answer that had not arrived; `reply.cost` is what was charged."""
 
     reply: ProviderReply
 
 
 class NeverRan(msgspec.Struct, frozen=True, tag=True):
-    """It did not run, or was called off in time: nothing was charged, and nothing will be."""
+    """The call did not run, or was cancelled in time: nothing was charged, and nothing will be."""
 
 
 class Lost(msgspec.Struct, frozen=True, tag=True):
-    """It ran and was charged `cost` micro-units (None: what was reserved), and its answer is not to be had."""
+    """The call ran and was charged `cost` micro-units (None: the reserved amount), but its answer cannot be had."""
 
     cost: int | None = None
 
 
 class UnderWay(msgspec.Struct, frozen=True, tag=True):
-    """It may still run, and its money is locked; before `until`, in loop time, asking again is no use (None: soon)."""
+    """The call may still run, and its money is locked; ask again at `until`, in loop time (None: soon), not before."""
 
     until: float | None = None
 
 
 Finding: TypeAlias = Answered | NeverRan | Lost | UnderWay
-"""What is found of a call; a transport that cannot find out raises a member of `CallFailed`."""
+"""What a transport found out about a call; if it cannot find out, it raises a member of `CallFailed`."""
 
 
 def is_reply(answer: object) -> bool:
-    """Tell whether what a transport returned is a reply that can be booked; one with a bug may return anything."""
+    """Tell whether `answer` is a reply with a valid cost; a transport with a bug may return anything."""
     return isinstance(answer, ProviderReply) and _is_cost(answer.cost)
 
 
 def is_finding(found: object) -> bool:
-    """Tell the same of what a transport found."""
+    """Tell whether `found` is a `Finding` with valid fields; a transport with a bug may return anything."""
     match found:
         case Answered(reply):
             return is_reply(reply)
@@ -67,17 +67,17 @@ def _is_cost(cost: object) -> bool:
 
 @runtime_checkable
 class LooksUp(Protocol):
-    """A transport that can find out what became of a call."""
+    """A transport that can look up what became of a call."""
 
-    async def look_up(self, call: ProviderCall, *, timeout: float) -> Finding:  # noqa: ASYNC109 - its own affair.
-        """Find out within `timeout` seconds what became of `call`, which was made before; changes nothing."""
+    async def look_up(self, call: ProviderCall, *, timeout: float) -> Finding:  # noqa: ASYNC109 - the transport bounds itself.
+        """Find out, within `timeout` seconds, what became of an earlier `call`; changes nothing."""
         ...
 
 
 @runtime_checkable
 class Cancels(Protocol):
-    """A transport that can call off a call."""
+    """A transport that can cancel a call at its provider."""
 
-    async def cancel(self, call: ProviderCall, *, timeout: float) -> Finding:  # noqa: ASYNC109 - its own affair.
-        """Call off `call`, which was made before, within `timeout` seconds, and return what became of it."""
+    async def cancel(self, call: ProviderCall, *, timeout: float) -> Finding:  # noqa: ASYNC109 - the transport bounds itself.
+        """Cancel an earlier `call` within `timeout` seconds, and return what became of it."""
         ...

@@ -1,7 +1,7 @@
-"""The door between the cast and a provider: one call out, one reply or one classified error back.
+"""The interface of a transport, which makes calls to one provider: one call out, one reply or classified error back.
 
-A transport knows how to reach one provider and nothing else: no retry, no breaker, no budget. Whoever owns it
-decides those, from what the transport declares about itself and from the error that it raises.
+A transport knows how to reach one provider and nothing else: no retry, no breaker, no budget. Its owner decides about
+those, by what the transport declares about itself and by the errors that it raises.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ import msgspec
 from actors.limits.reported import ReportedLimit, check_reported
 
 Idempotent = Literal["key", "repeatable", "no"]
-"""Whether a call whose fate is unknown may be repeated.
+"""Whether a call whose outcome is unknown may be repeated.
 
 "key": yes, and it is charged once, because the provider honours idempotency keys. "repeatable": yes, because doing the
-work twice harms nobody, though a repetition may be charged again. "no": it has to be reconciled first.
+work twice does no harm, though a repetition may be charged again. "no": it has to be reconciled first.
 """
 
 
 class ProviderCall(msgspec.Struct, frozen=True, kw_only=True):
     """One attempt at one logical request.
 
-    `request_id` and `idempotency_key` stay the same over all attempts at a request; `max_cost` is what is reserved
-    for this attempt, in micro-units; `timeout` is for the whole attempt, in seconds. `provider` is the name by which
-    whoever is called is listed.
+    `request_id` and `idempotency_key` are the same for all attempts at a request. `max_cost` is the amount reserved for
+    this attempt, in micro-units; `timeout` is for the whole attempt, in seconds. `provider` is the name under which the
+    called provider is listed.
     """
 
     service: str
@@ -37,7 +37,7 @@ class ProviderCall(msgspec.Struct, frozen=True, kw_only=True):
     provider: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a call that could never succeed."""
+        """Raise ValueError for a call that could never succeed."""
         if self.max_cost < 0:
             raise ValueError(f"max_cost must be >= 0 micro-units, got {self.max_cost}")
         if not self.timeout > 0:
@@ -45,11 +45,11 @@ class ProviderCall(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProviderReply(msgspec.Struct, frozen=True, kw_only=True):
-    """What the provider answered, and what it says it charged in micro-units; None where it does not say.
+    """The answer of a provider, and the cost that it states, in micro-units; None if it states none.
 
-    `weights` is what the call used of the provider's limits, such as `{"tokens": 870}`, and `limits` what the provider
-    says of those, where they are told. `wire_calls` are the requests that went out for this one attempt: more than 1
-    where what lies below the transport retries on its own, 0 where it answered from a cache.
+    `weights` is what the call used of the provider's limits, such as `{"tokens": 870}`, if that is known, and `limits`
+    are the limits that the provider reported. `wire_calls` is the number of requests sent for this one attempt: more
+    than 1 if a layer below the transport retries on its own, 0 if the answer came from a cache.
     """
 
     output: Any
@@ -62,13 +62,13 @@ class ProviderReply(msgspec.Struct, frozen=True, kw_only=True):
         if self.cost is not None and type(self.cost) is not int:
             raise TypeError(f"cost must be a whole number of micro-units or None, got {self.cost!r}; see to_micros")
         if type(self.wire_calls) is not int or self.wire_calls < 0:
-            raise ValueError(f"wire_calls must be >= 0 requests, and whole, got {self.wire_calls!r}")
+            raise ValueError(f"wire_calls must be >= 0 and a whole number of requests, got {self.wire_calls!r}")
         if self.weights or self.limits or type(self.weights) is not dict or type(self.limits) is not tuple:
             check_reported(self.weights, self.limits)
 
 
 def check_declared(paid: object, idempotent: object) -> None:
-    """Raise for what a transport cannot declare of itself: on it depends whether somebody is paid twice."""
+    """Raise TypeError or ValueError for a wrong declaration: whether a provider is paid twice depends on it."""
     if not isinstance(paid, bool):
         raise TypeError(f"paid must be True or False, got {paid!r}")
     if idempotent not in {"key", "repeatable", "no"}:
@@ -76,7 +76,7 @@ def check_declared(paid: object, idempotent: object) -> None:
 
 
 class Transport(Protocol):
-    """The way to one provider. Implement it to speak a protocol that this package does not know."""
+    """Makes calls to one provider. Implement it for a protocol that this package does not know."""
 
     @property
     def paid(self) -> bool:
@@ -85,19 +85,19 @@ class Transport(Protocol):
 
     @property
     def idempotent(self) -> Idempotent:
-        """Whether a call whose fate is unknown may be repeated, and why."""
+        """Whether a call whose outcome is unknown may be repeated, and why."""
         ...
 
     async def call(self, call: ProviderCall) -> ProviderReply:
-        """Make one attempt within `call.timeout` seconds. Raises members of `CallFailed` only; others are bugs.
+        """Make one attempt within `call.timeout` seconds. Raises members of `CallFailed` only; other errors are bugs.
 
-        A transport that ends soon after it is cancelled, whatever it waits for, may say so by an attribute
-        `ends_when_cancelled = True`: its calls then need no task of their own, and whoever gives one up waits for its
-        end. By default a call that will not end is left behind.
+        If a transport ends soon after it is cancelled, whatever it waits for, it may declare so by an attribute
+        `ends_when_cancelled = True`. Its calls then need no task of their own, and a caller that gives one up waits for
+        its end. By default, a call that does not end is left behind.
         """
         ...
 
-    async def check(self, *, timeout: float) -> None:  # noqa: ASYNC109 - how long is the transport's own affair.
+    async def check(self, *, timeout: float) -> None:  # noqa: ASYNC109 - the transport bounds itself.
         """Return if the provider is healthy, within `timeout` seconds; raises a member of `CallFailed` if not."""
         ...
 

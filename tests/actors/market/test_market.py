@@ -122,7 +122,7 @@ def test_each_transport_is_new_and_declares_what_the_file_says():
         ("timeout = true", "timeout: expected float, got boolean"),
         ("rate_limit = '5'", "rate_limit: expected float, got string"),
         ("max_concurrency = 2.5", "max_concurrency: expected integer, got float"),
-        ("idempotent = 'maybe'", "idempotent: expected 'key', 'nature' or 'no', got 'maybe'"),
+        ("idempotent = 'maybe'", "idempotent: expected 'key', 'repeatable' or 'no', got 'maybe'"),
         ("capabilities = 'en'", "capabilities: expected list, got string"),
         ("capabilities = ['en', 1]", "capabilities[1]: expected string, got integer"),
         ("headers = ['x']", "headers: expected table, got list"),

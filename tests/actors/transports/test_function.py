@@ -1,4 +1,4 @@
-"""The function transport: one line puts any coroutine function behind the door."""
+"""The function transport: one line makes a transport of any async function."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ async def test_a_call_may_have_all_the_time_there_is():
 
 
 async def test_a_call_under_way_ends_in_time_although_its_transport_is_closed():
-    """As where a gateway ends whose listing gives each of them the same transport."""
+    """As when a gateway ends and its listing gives every gateway the same transport."""
 
     async def hang(_call: ProviderCall) -> None:
         await asyncio.sleep(1e6)
@@ -128,7 +128,7 @@ def test_a_call_that_could_never_succeed_is_refused(field, value):
         ProviderCall(**(fields | {field: value}))
 
 
-async def test_what_an_sdk_retried_on_its_own_is_told_by_the_reply_and_by_the_error():
+async def test_the_retries_of_an_sdk_are_counted_in_the_reply_and_in_the_error():
     async def answers(_: ProviderCall) -> ProviderReply:
         return ProviderReply(output="x", wire_calls=3)
 
@@ -166,7 +166,7 @@ def test_what_cannot_be_a_transport_is_refused_when_it_is_made(wrong: dict[str, 
 
 async def test_a_function_that_is_not_async_is_named_and_its_money_held():
     transport = FunctionTransport(lambda _call: "Hi", paid=True, idempotent="no")  # type: ignore[arg-type, return-value]  # pyright: ignore[reportArgumentType, reportReturnType]
-    with pytest.raises(Permanent, match="returned 'Hi' at once; it must be an async function") as caught:
+    with pytest.raises(Permanent, match="returned 'Hi' instead of an awaitable; make it an async function") as caught:
         await transport.call(a_call())
     assert caught.value.charged == "held"
 

@@ -1,4 +1,4 @@
-"""The HTTP door against a real server on loopback that follows a script."""
+"""The HTTP transport against a real server on loopback that follows a script."""
 
 from __future__ import annotations
 
@@ -336,7 +336,7 @@ async def test_what_a_wire_retries_on_its_own_is_counted_in_the_reply_and_in_the
 
 
 class Deaf(httpx.AsyncBaseTransport):
-    """A wire that tells nothing of how far a request has come."""
+    """A wire that does not trace how far a request has come."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
@@ -510,6 +510,6 @@ def test_a_pool_needs_a_connection():
         HttpTransport("alder", "http://host/", paid=False, idempotent="no", max_connections=0)
 
 
-def test_a_health_path_that_is_none_is_refused_where_the_door_is_made():
+def test_an_invalid_health_path_is_refused_when_the_transport_is_made():
     with pytest.raises(ValueError, match=r"health_path .* cannot be joined to http:"):
         HttpTransport("acme", "http://127.0.0.1/", paid=False, idempotent="no", health_path="/\n")
