@@ -1,4 +1,4 @@
-"""The third world: the same actors in virtual time, and what goes wrong there replayed from one number."""
+"""Actors in virtual time: a seed decides the order of events and the faults, and repeats any run exactly."""
 
 from runtime.simulation.errors import Deadlock as Deadlock
 from runtime.simulation.errors import InvariantBroken as InvariantBroken

@@ -1,4 +1,4 @@
-"""The calls of an event loop that reach out of it, each refused with what to use instead."""
+"""An event loop that refuses sockets, threads, processes and signals, each with what to use instead."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 class ClosedLoop(asyncio.BaseEventLoop):
-    """A loop without sockets, threads, processes and signals."""
+    """A loop whose calls that reach out of the program raise `NotSimulated`."""
 
     def refused(self, error: NotSimulated) -> None:
-        """Hear of a call that does not exist in virtual time, before it raises."""
+        """Take note of a refused call, before it raises `error`."""
 
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> NoReturn:
         del executor, args
@@ -62,7 +62,7 @@ class ClosedLoop(asyncio.BaseEventLoop):
         self._refuse_processes("connect_write_pipe")
 
     def add_signal_handler(self, sig: Any, callback: Any, *args: Any) -> NoReturn:
-        self._refuse("loop.add_signal_handler", "call what it would call")
+        self._refuse("loop.add_signal_handler", "call the handler itself")
 
     def _refuse_sockets(self, call: str) -> NoReturn:
         self._refuse(f"loop.{call}", USE_TRANSPORT)
@@ -77,7 +77,7 @@ class ClosedLoop(asyncio.BaseEventLoop):
 
 
 def name_of_function(function: Any) -> str:
-    """Return a name for people; `asyncio.to_thread` has wrapped what is to run."""
+    """Return a name to show; that of the function inside for the wrapper which `asyncio.to_thread` makes."""
     if isinstance(function, partial):
         arguments: tuple[Any, ...] = function.args
         return name_of_function(next((one for one in arguments if callable(one)), function.func))

@@ -1,4 +1,4 @@
-"""The engine of simulated systems: the same, with its order permuted by the seed and its facts taken down."""
+"""The engine of a simulated actor system: the seed decides the order of its actors, and its events are recorded."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from runtime.event_stream import EventStream
 from runtime.events import ActorFailed, ActorRestarted
 from runtime.messages import name_of
 from runtime.registry import ActorRegistry
-from runtime.simulation.mail import RecordedLine, system_at_work
+from runtime.simulation.mail import RecordedWaitQueue, system_at_work
 from runtime.simulation.world import World
 
 if TYPE_CHECKING:
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from runtime.simulation.mail import Mail
 
 SHORTCUTS = 0.75
-"""The part of the requests that may be answered without the mailbox, where they can: it is quicker, and hides less."""
+"""The share of the requests that keep the shortcut past the mailbox, if they may take it; the others go through it."""
 WATCHED = (ActorFailed, ActorRestarted)
-"""What is made even if no program wants it: a simulation does."""
+"""Events that are made even without a subscriber, because every simulation checks them."""
 
 
 class SimulatedRun(World, Protocol):
@@ -49,22 +49,22 @@ class SimulatedRun(World, Protocol):
 
 
 class RecordedEvents(EventStream):
-    """The facts of one system, taken down as they are published."""
+    """The event stream of one system, which records each event as it is published."""
 
-    def __init__(self, take_down: Callable[[Event], None]) -> None:
+    def __init__(self, record: Callable[[Event], None]) -> None:
         super().__init__()
-        self._take_down = take_down
+        self._record = record
 
     def wants(self, event_type: type[Event]) -> bool:
         return event_type in WATCHED or super().wants(event_type)
 
     def publish(self, event: Event) -> None:
-        self._take_down(event)
+        self._record(event)
         super().publish(event)
 
 
 class RecordedDeadlines(DeadlineWatch):
-    """The deadlines of one system, of which the unfinished are remembered at its end."""
+    """The deadlines of one system; those still pending when it is left are kept for the checks."""
 
     __slots__ = ("_lost", "left")
 
@@ -76,7 +76,7 @@ class RecordedDeadlines(DeadlineWatch):
     def close(self) -> None:
         for ask, inbox in self._lost:
             if inbox.engine.deadlines is self:
-                # It is in no mailbox whose end would tell the asker, and from now on nobody sees to its deadline.
+                # No mailbox holds it, whose end would fail it; and from now on nothing watches its deadline.
                 ask.fail(ActorStopped(inbox.path, name_of(ask.message)))
         self.left = [entry for group in self._waiting.values() for entry in group]
         super().close()
@@ -109,40 +109,40 @@ class SimulatedEngine(Engine):
 
     @property
     def pending_deadlines(self) -> Sequence[Expiring]:
-        """What still waited for a deadline when the system was left."""
+        """What still waited for its deadline when the system was left."""
         return self._watched_deadlines.left
 
     def enqueue(self, runnable: Any) -> None:
-        """Let it run soon; one that is to be restarted still has the instance that was before."""
+        """Let an actor run soon; if it is to be restarted, keep its old instance for the checks."""
         if runnable.stale:
             self.run.witness.remember(runnable)
         super().enqueue(runnable)
 
     def may_answer_now(self) -> bool:
-        """Let some requests take the way through the mailbox although they need not; all, while faults strike mail."""
+        """Tell if a request may be answered without the mailbox: not all may, and none while a fault acts on mail."""
         if not self.run.injection.has_shortcuts or (self._rng is not None and self._rng.random() >= SHORTCUTS):
             return False
         return super().may_answer_now()
 
     def pump(self) -> None:
-        """Let some requests wait for the next turn."""
+        """Drain the run queue now for most requests; let the others wait for the next turn of the loop."""
         if self._rng is None or self._rng.random() < SHORTCUTS:
             super().pump()
 
     def create_task(self, coroutine: Coroutine[Any, Any, None], *, name: str) -> asyncio.Task[None]:
-        """Start a task; those of one system begin in the order of their birth, which concurrent handlers rely on."""
+        """Start a task; those of one system begin in the order they were made in, which concurrent handlers rely on."""
         task = self.run.loop.make_task(coroutine, name=name, context=self.context.copy())
-        self.run.loop.unbegun.add(task)
+        self.run.loop.unstarted.add(task)
         return task
 
     def new_queue(self, inbox: Any) -> deque[Any]:
         return self.run.mail.new_queue(inbox)
 
     def new_line(self, inbox: Any) -> OrderedDict[Any, None]:
-        return RecordedLine(inbox, self.run.mail.origins)
+        return RecordedWaitQueue(inbox, self.run.mail.origins)
 
     def number_of(self, runnable: Any) -> float:
-        """Return the number by which the digest knows an actor: that of its first turn."""
+        """Return the number that stands for an actor in the digest: that of its first turn."""
         return self._numbers.setdefault(runnable.ref, len(self._numbers) + 0.25)
 
     def _drain(self, budget: int) -> None:
@@ -159,7 +159,7 @@ class SimulatedEngine(Engine):
                 if self.run.injection.is_held(runnable, self):
                     continue
                 origins.running = runnable
-                # Told by its number, because a path may be long and is made anew each time.
+                # A number, because a path may be long and is built anew each time.
                 self.run.trace.step(self.number_of(runnable))
                 budget -= runnable.run(limit)
                 origins.running = None

@@ -1,4 +1,4 @@
-"""What a simulation finds: none of these is for a program to catch."""
+"""The errors that end a simulated run; no program should catch them."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ if TYPE_CHECKING:
 
 
 class SimulationError(Exception):
-    """The family of errors that end a simulated run."""
+    """The base class of the errors that end a simulated run."""
 
 
 class Deadlock(SimulationError):
-    """Every task waits, and no timer will ever wake one."""
+    """Every task waits, and there is no timer that would wake one."""
 
 
 class Livelock(SimulationError):
-    """There is always something to do, and it leads nowhere."""
+    """The run takes step after step without an end, or without time passing."""
 
 
 USE_TRANSPORT = "give your code a transport, and in simulation one that answers by itself"
@@ -25,14 +25,14 @@ USE_TRANSPORT = "give your code a transport, and in simulation one that answers 
 
 
 class NotSimulated(SimulationError):
-    """Something was called that reaches out of the simulation: the network, a thread, a process, a real wait."""
+    """A call reached out of the simulation: to the network, a thread, a process or a real wait."""
 
     def __init__(self, call: str, instead: str) -> None:
         super().__init__(f"{call} does not exist in virtual time; {instead}")
 
 
 class InvariantBroken(SimulationError, AssertionError):
-    """The scenario ended, but something that must always hold does not; `problems` has one line for each."""
+    """The scenario ended well, but something that must always hold does not; `problems` has one line for each."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("\n".join(problems))

@@ -1,4 +1,4 @@
-"""Many seeds, in several processes: the smallest one that fails, and which of its faults it takes."""
+"""Run a scenario with many seeds, and report the smallest that fails with the fewest faults that make it fail."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 
 from runtime.simulation.errors import SimulationError
 from runtime.simulation.replay import replay_command
-from runtime.simulation.search import NONE_FAILED, Search, SeedRun, can_fork, look, look_in_processes, never
+from runtime.simulation.search import NONE_FAILED, Search, SeedRun, can_fork, never, run_in_processes, run_in_turn
 from runtime.simulation.simulation import MAX_STEPS
 
 if TYPE_CHECKING:
@@ -21,19 +21,19 @@ LAST_EVENTS = 20
 
 
 class Exploration(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of many runs that all ended well."""
+    """The sum of many runs, all of which passed."""
 
     runs: int
     steps: int
     seconds: float
-    """Virtual ones, of all runs together."""
+    """Virtual seconds of all runs together."""
 
 
 class ScenarioFailed(SimulationError, AssertionError):
-    """A scenario failed: at `seed`, the smallest that does, with `faults`, of which none can be left out.
+    """A scenario failed: at `seed`, the smallest that fails, with `faults`, none of which can be left out.
 
-    Its cause is what the scenario raised. `replay` is the command that repeats it, None for a scenario that no
-    command can find; `events` are the last lines of its trace, and `digest` tells that a replay is the same run.
+    Its cause is what the scenario raised. `replay` is the command that repeats it, None if no command can name the
+    scenario. `events` are the last lines of its trace. A replay that has the same `digest` is the same run.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class ScenarioFailed(SimulationError, AssertionError):
     ) -> None:
         lines = [f"seed {seed} fails: {type(cause).__name__}: {cause}", *(f"  {one}" for one in parts_of(cause))]
         if faults:
-            lines += ["", "it takes these faults:", *(f"  {fault!r}" for fault in faults)]
+            lines += ["", "it needs these faults:", *(f"  {fault!r}" for fault in faults)]
         if events:
             lines += ["", "the last events before:", *(f"  {event}" for event in events)]
         lines += ["", f"to repeat it: {replay or f'Simulation({seed}).run(scenario)'}"]
@@ -61,7 +61,7 @@ class ScenarioFailed(SimulationError, AssertionError):
 
 
 def parts_of(cause: BaseException) -> Iterator[str]:
-    """Tell what a group of exceptions is made of, such as one that a task group raises."""
+    """Yield a line for each exception in a group, such as one that a task group raises; none for other exceptions."""
     parts: Sequence[BaseException] = getattr(cause, "exceptions", ())
     for one in parts:
         if not hasattr(one, "exceptions"):
@@ -80,10 +80,12 @@ def explore(
 ) -> Exploration:
     """Run a scenario with every seed, and raise `ScenarioFailed` for the smallest that fails.
 
-    It raises no earlier than all smaller seeds have passed. The faults that the scenario injects are reduced to those
-    without which it does not fail. `processes` share the work, where the machine can fork and this process has no other
-    thread; log lines are not written.
-    `command` words how a failure is repeated, given its seed and the numbers of the faults it takes, None for all.
+    It raises once all smaller seeds have passed, and not before. The faults that the scenario injects are reduced to
+    those without which it does not fail. `processes` share the work if the machine can fork and this process has no
+    other thread; otherwise one process does it. No log lines are written. `command` returns the command that repeats
+    a failure, given its seed and the numbers of the faults that it needs, None for all; by default it is
+    `understudy simulate`. Raises ValueError for seeds that cannot be run, and SimulationError for a seed that fails
+    once and passes when it is repeated.
     """
     if processes < 1:
         raise ValueError(f"processes must be >= 1, got {processes}")
@@ -95,13 +97,13 @@ def explore(
         if type(seed) is not int or not 0 <= seed < NONE_FAILED:
             raise ValueError(f"seeds must be whole numbers from 0 to {NONE_FAILED - 1}, got {seed!r}")
     if processes == 1 or len(ordered) < 2 * processes or not can_fork():
-        results = [look(search, ordered, never)]
+        results = [run_in_turn(search, ordered, never)]
     else:
-        results = look_in_processes(search, ordered, processes)
+        results = run_in_processes(search, ordered, processes)
     failed = min(result.failed for result in results)
     if failed != NONE_FAILED:
         try:
-            failure = explained(search, failed, command)
+            failure = failure_of(search, failed, command)
         except BaseException as cut_off:
             cut_off.add_note(f"seed {failed} had failed before, and was being repeated to explain it")
             raise
@@ -113,10 +115,10 @@ def explore(
     )
 
 
-def explained(
+def failure_of(
     search: Search, seed: int, command: Callable[[int, Sequence[int] | None], str] | None = None
 ) -> Exception:
-    """Repeat a seed that failed, leave out what faults it does not need, and say everything about it."""
+    """Repeat a seed that failed, leave out the faults that it does not need, and return the error that reports it."""
     first = search.attempt(seed)
     if first.error is None:
         return SimulationError(
@@ -124,7 +126,7 @@ def explained(
             "decides, such as the order of a set of strings, an address in memory, or what an earlier run left behind"
         )
     keep, last = shrink(search, seed, first)
-    assert last.error is not None  # noqa: S101 - it is one of those that failed.
+    assert last.error is not None  # noqa: S101 - `shrink` returns a run that failed.
     simulation = last.simulation
     needed = keep if len(keep) < len(first.simulation.faults) else None
     if command is None:
@@ -145,7 +147,7 @@ def explained(
 
 
 def shrink(search: Search, seed: int, first: SeedRun) -> tuple[list[int], SeedRun]:
-    """Leave out one fault after the other for as long as the run fails with an error of the same type."""
+    """Leave out one fault after the other as long as the run fails with the same type of error; return the rest."""
     keep = list(range(len(first.simulation.faults)))
     last = first
     again = True

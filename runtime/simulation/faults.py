@@ -1,7 +1,7 @@
-"""What can go wrong, as plain values: a fault plan is a list of them, and each says when it strikes, and whom.
+"""Faults of actors, messages, tasks and systems, as plain values that say when they begin and what they affect.
 
-Those here strike actors, their mail, tasks, and the system as a whole. Others, such as the outage of a provider, are
-looked up by whoever simulates what they concern: see `Simulation.active`.
+A fault plan is a list of them. Other faults, such as the outage of a provider, do nothing by themselves: the simulated
+provider looks them up, see `Simulation.active`.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ T = TypeVar("T")
 
 
 class InjectedCrash(Exception):
-    """What a crashed actor is told to have raised."""
+    """The error with which a `Crash` makes an actor fail."""
 
 
-def matched_none(fault: Fault, pattern: str, world: World) -> None:
-    """Take down that a fault matches nothing, as it does where its pattern is misspelt."""
+def note_no_match(fault: Fault, pattern: str, world: World) -> None:
+    """Record that a fault matches nothing, for example because its pattern is misspelt."""
     world.trace.add("fault: matches nothing", pattern, type(fault).__name__)
 
 
 def pick(found: Sequence[T], world: World) -> T:
-    """Return one of those that a fault may strike."""
+    """Return one of the actors or tasks that a fault may affect, drawn by chance."""
     return found[int(world.roll() * len(found))]
 
 
@@ -44,7 +44,7 @@ def pick(found: Sequence[T], world: World) -> T:
 
 
 class Crash(Fault, frozen=True, kw_only=True):
-    """An actor crashes, `times` times, `every` so many seconds. If several match, one is drawn by chance.
+    """An actor crashes, `times` times, `every` so many seconds. If several match, one is drawn by chance each time.
 
     `actor` is a path, such as `bank/alice`, or a pattern, such as `bank/*`.
     """
@@ -67,17 +67,17 @@ class Crash(Fault, frozen=True, kw_only=True):
             world.trace.add("fault: crash", ref)
             cell: Any = ref.recipient.home
             crash = partial(cell.failed, InjectedCrash(f"{cell.path} was made to crash"), None)
-            # A handler that injects it is in that context already.
+            # A handler that injects the fault runs in that context already.
             crash() if cell.engine.draining else cell.engine.context.run(crash)
         else:
-            matched_none(self, self.actor, world)
+            note_no_match(self, self.actor, world)
         if self.times > 1:
             again = msgspec.structs.replace(self, at=world.now() + self.every, times=self.times - 1)
             world.schedule(again)
 
 
 class Hang(TimedFault, frozen=True, kw_only=True):
-    """An actor stands still: what it does takes as much longer, and it does not even notice a cancellation."""
+    """An actor stands still: whatever it does takes that much longer, and a cancellation reaches it only afterwards."""
 
     actor: str
 
@@ -87,14 +87,14 @@ class Hang(TimedFault, frozen=True, kw_only=True):
             world.trace.add("fault: hang", ref, self.lasts)
             world.hold(ref, self.at + self.lasts)
         if not found:
-            matched_none(self, self.actor, world)
+            note_no_match(self, self.actor, world)
 
 
 # Mail.
 
 
 class DropMail(MailFault, frozen=True, kw_only=True):
-    """Messages are lost on their way. Whoever asked gets no answer before the deadline."""
+    """Messages are lost on their way. A request among them gets no answer before its deadline."""
 
     def apply_to_mail(self, queue: RecordedQueue, item: Any, origin: Origin, world: World) -> bool:
         world.trace.add("fault: drop", queue.inbox.ref, told(item))
@@ -103,7 +103,7 @@ class DropMail(MailFault, frozen=True, kw_only=True):
 
 
 class DelayMail(MailFault, frozen=True, kw_only=True):
-    """Messages arrive `delay` seconds later, and those sent after them not before them: the order stays."""
+    """Messages arrive `delay` seconds later; those sent after them arrive after them, so the order stays."""
 
     delay: float = 1.0
 
@@ -138,15 +138,15 @@ class ReorderMail(MailFault, frozen=True, kw_only=True):
 
 
 class CutOff(MailFault, frozen=True, kw_only=True):
-    """A system is cut off, as a node whose network is down: no mail reaches its actors but their own.
+    """An actor system is cut off, like a node whose network is down: messages from outside of it are lost.
 
-    `system` is its name. Messages from outside are lost; those under way when it begins have arrived.
+    `system` is its name. Messages between its own actors arrive, and so do those sent before the fault begins.
     """
 
     actor: str = ""
     system: str
 
-    def hits(self, inbox: Any, message: Any, world: World) -> bool:
+    def affects(self, inbox: Any, message: Any, world: World) -> bool:
         return inbox.engine.name == self.system and system_at_work.get() is not inbox.engine
 
     def apply_to_mail(self, queue: RecordedQueue, item: Any, origin: Origin, world: World) -> bool:
@@ -155,11 +155,11 @@ class CutOff(MailFault, frozen=True, kw_only=True):
         return True
 
 
-# The rest of the world.
+# Tasks and systems.
 
 
 class SlowSystem(TimedFault, frozen=True, kw_only=True):
-    """Each step of each task takes `step` seconds, as on a machine that is overloaded."""
+    """Each step of each task takes `step` seconds, as on an overloaded machine."""
 
     step: float = 0.001
 
@@ -173,12 +173,12 @@ class SlowSystem(TimedFault, frozen=True, kw_only=True):
         world.loop.step_cost += self.step
 
     def revert(self, world: World) -> None:
-        # Added up anew, because what is taken away leaves a rest of rounding errors.
+        # The sum is built anew, because subtraction would leave rounding errors.
         world.loop.step_cost = sum(fault.step for fault in world.active(SlowSystem))
 
 
 class CancelTask(Fault, frozen=True, kw_only=True):
-    """One of the tasks whose names match `task` (a pattern) is cancelled, drawn by chance; never the scenario."""
+    """A task whose name matches `task` (a pattern) is cancelled, drawn by chance; never that of the scenario."""
 
     task: str = "*"
 
@@ -189,7 +189,7 @@ class CancelTask(Fault, frozen=True, kw_only=True):
             world.trace.add("fault: cancel", task.get_name())
             task.cancel()
         else:
-            matched_none(self, self.task, world)
+            note_no_match(self, self.task, world)
 
 
 def random_faults(
@@ -203,8 +203,8 @@ def random_faults(
 ) -> list[Fault]:
     """Draw up to `max_faults` faults that begin in the first `within` seconds, in the order of their times.
 
-    They strike the `actors` and `tasks` (paths and patterns) and the `systems` named, and the process as a whole. Draw
-    from `Simulation.random`, and the seed decides.
+    They affect the given `actors` and `tasks` (names, paths or patterns), the given `systems` (names), and the process
+    as a whole. Pass `Simulation.random` as `random`, so that the seed decides.
     """
     if not 0 <= within < math.inf:
         raise ValueError(f"within must be >= 0 seconds and finite, got {within}")

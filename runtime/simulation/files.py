@@ -1,4 +1,4 @@
-"""Files that are cut off in the middle of a write, as a power cut leaves them."""
+"""Files that end in the middle of a write, as after a power cut."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 class Writable(Protocol):
-    """What takes bytes: a file opened for writing in binary mode, or a buffer."""
+    """A file opened for writing in binary mode, or a buffer."""
 
     def write(self, data: bytes, /) -> int | None: ...
     def flush(self) -> None: ...
 
 
 class WriteCut(Fault, frozen=True, kw_only=True):
-    """The first write to `file` (a name or a pattern) from `at` on ends in the middle, and every later one fails."""
+    """The first write to `file` (a name or a pattern) from `at` on ends in the middle; every later one fails."""
 
     file: str = "*"
 
@@ -39,7 +39,7 @@ class FragileFile:
         self._file = file
 
     def write(self, data: bytes) -> int:
-        """Write all of `data`, or raise OSError after a part of it."""
+        """Write all of `data` and return its length, or raise OSError after a part of it."""
         self._fail_if_cut()
         if any(fnmatchcase(self.name, fault.file) for fault in self._world.active(WriteCut)):
             kept = int(self._world.roll() * len(data))
@@ -52,7 +52,7 @@ class FragileFile:
         return len(data)
 
     def flush(self) -> None:
-        """Flush the file below."""
+        """Flush the file below; raises OSError once it is cut."""
         self._fail_if_cut()
         self._file.flush()
 

@@ -1,4 +1,4 @@
-"""How faults come about in one run: when they strike, whom, and what they keep until they are over."""
+"""Apply the faults of one run at their times, revert them, and remember what they hold until then."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ T = TypeVar("T")
 
 
 class Injection:
-    """The faults of one run. With `keep`, all but those with these numbers are left out."""
+    """The faults of one run. With `keep`, all faults are left out but those with these numbers."""
 
     def __init__(self, world: World, mail: Mail, seed: int, keep: Sequence[int] | None) -> None:
         self.plan: list[Fault] = []
-        """Every fault of the run, the left out ones included, in the order of their injection."""
+        """Every fault of the run in the order of injection, those that are left out included."""
         self._world = world
         self._mail = mail
         self._keep = None if keep is None else frozenset(keep)
-        self._luck = random.Random(f"{seed}/faults")
+        self._rng = random.Random(f"{seed}/faults")
         self._active: list[Fault] = []
         self._timers: set[asyncio.TimerHandle] = set()
         self._held: dict[Any, float] = {}
 
     def inject(self, fault: Fault) -> None:
-        """Let a fault strike, unless it is left out."""
+        """Add a fault to the run, and apply it at its time unless it is left out."""
         number = len(self.plan)
         self.plan.append(fault)
         if self._keep is None or number in self._keep:
@@ -56,10 +56,10 @@ class Injection:
 
     def roll(self) -> float:
         """Return a number from [0, 1) for what faults leave to chance."""
-        return self._luck.random()
+        return self._rng.random()
 
     def schedule(self, fault: Fault) -> None:
-        """Let a fault strike at its time, or now where that is over."""
+        """Apply a fault at its time, or now if that is past."""
         now = self._world.now()
         if fault.at <= now:
             self._apply(msgspec.structs.replace(fault, at=now))
@@ -81,7 +81,7 @@ class Injection:
         fault.revert(self._world)
 
     def call_at(self, when: float, callback: Callable[[], None]) -> None:
-        """Do something at a certain time, unless the scenario has ended by then."""
+        """Call `callback` at a certain time, unless the scenario has ended by then."""
 
         def call() -> None:
             self._timers.discard(timer)
@@ -93,11 +93,11 @@ class Injection:
 
     @property
     def has_shortcuts(self) -> bool:
-        """Tell whether requests may be answered without the mailbox: not while a fault strikes there."""
+        """Tell whether requests may be answered without the mailbox: not while a fault acts on mail or on turns."""
         return not self._mail.faults and not self._held
 
     def hold(self, ref: ActorRef[Any], until: float) -> None:
-        """Let an actor have no turn before a certain time."""
+        """Give an actor no turn before a certain time."""
         cell: Any = ref.recipient.home
         self._held[cell] = max(until, self._held.get(cell, until))
         loop = self._world.loop
@@ -106,7 +106,7 @@ class Injection:
                 loop.held[task] = max(until, loop.held.get(task, until))
 
     def is_held(self, runnable: Any, engine: Engine) -> bool:
-        """Tell whether an actor has to stand still, and if so let it come back later."""
+        """Tell whether an actor is held; if so, enqueue it again for the time it is released."""
         if not self._held:
             return False
         until = self._held.get(runnable, 0.0)
@@ -117,7 +117,7 @@ class Injection:
         return True
 
     def stop(self) -> None:
-        """Let no fault outlast the scenario: what it has left behind is to be seen, and not what a fault holds up."""
+        """End all faults with the scenario, so that the checks find what it left, and not what a fault holds back."""
         for timer in self._timers:
             timer.cancel()
         self._mail.faults.clear()

@@ -1,4 +1,4 @@
-"""What must hold in every run, whatever the scenario: watched while it goes on, and looked for at its end."""
+"""Checks of what must hold in every run, whatever its scenario: some after each event, others at its end."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from runtime.actor import Actor
 from runtime.envelope import RUNNING, WAITING, Ask
 from runtime.events import ActorEnded, ActorFailed, ActorRestarted
-from runtime.simulation.tasks import where
+from runtime.simulation.tasks import place_of
 
 if TYPE_CHECKING:
     import asyncio
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Witness:
-    """Hears of every event of a run."""
+    """Observes every event of a run, and reports what breaks an invariant."""
 
     def __init__(self, world: World, mail: Mail) -> None:
         self._world = world
@@ -27,10 +27,10 @@ class Witness:
         self._instances: dict[int, Actor[Any]] = {}
         self._failed_at: dict[int, tuple[Exception, float]] = {}
         self._restarts: dict[int, tuple[Any, list[tuple[float, Any]]]] = {}
-        """The restarts by each instance of a supervisor, which is kept lest another gets its address."""
+        """The restarts by each instance of a supervisor. The instance is kept, so that no other gets its address."""
 
     def observe(self, event: Event) -> None:
-        """Take down an event, and see whether it may be."""
+        """Record an event, and report it if it must not happen."""
         self._world.trace.add(type(event).__name__, getattr(event, "ref", ""), event)
         match event:
             case ActorFailed(ref, error):
@@ -44,13 +44,13 @@ class Witness:
                 pass
 
     def remember(self, cell: Any) -> None:
-        """See after the run whether the invariants of the present instance of an actor hold."""
+        """Keep the present instance of an actor, whose invariants are checked after the run."""
         actor: Actor[Any] = cell.actor
         if type(actor).broken_invariants is not Actor.broken_invariants:  # pyright: ignore[reportUnknownMemberType]
             self._instances[id(actor)] = actor
 
     def _count_restart(self, cell: Any, cause: Exception | None) -> None:
-        """Count the restarts that surely lie within the time that their supervisor looks at."""
+        """Count the restarts that are certain to lie within the time of their supervisor's restart intensity."""
         now, owner = self._world.now(), cell.owner
         failed = self._failed_at.get(id(cause))
         if owner is None or failed is None:
@@ -67,12 +67,12 @@ class Witness:
             )
 
     def problems_at_end(self) -> Iterator[str]:
-        """Look for what a run must not leave behind."""
+        """Yield a line for each thing that a run must not leave behind."""
         world = self._world
         for task in world.tasks():
-            yield f"task {task.get_name()} was left running; it waits at {where(task)}"
+            yield f"task {task.get_name()} was left running; it waits at {place_of(task)}"
         for task in world.loop.tasks.values():
-            yield from exception_nobody_saw(task)
+            yield from unretrieved_exception(task)
         for timer in world.loop.pending_timers():
             yield f"a timer was left: {timer}"
         yield from self._left_in_systems()
@@ -95,10 +95,10 @@ class Witness:
         return f"<Witness of {len(self._instances)} actors with invariants>"
 
 
-def exception_nobody_saw(task: Any) -> Iterator[str]:
-    """Tell of a task that failed without anybody asking what became of it."""
-    seen: asyncio.Task[Any] = task
+def unretrieved_exception(task: Any) -> Iterator[str]:
+    """Yield a line for a task that failed and whose exception was never retrieved."""
+    failed: asyncio.Task[Any] = task
     if getattr(task, "_log_traceback", False):
-        # One in a cycle of references would tell of it only when the garbage is collected.
+        # asyncio reports this too, but for a task in a cycle of references only when the garbage is collected.
         task._log_traceback = False  # noqa: SLF001
-        yield f"the exception of task {seen.get_name()} was never retrieved: {seen.exception()!r}"
+        yield f"the exception of task {failed.get_name()} was never retrieved: {failed.exception()!r}"

@@ -1,4 +1,4 @@
-"""An event loop whose time stands still while there is work, and jumps to the next timer when there is none."""
+"""An event loop in virtual time: time stands still while a task is ready, and then jumps to the next timer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from runtime.simulation.tasks import (
     NumberedTimer,
     Step,
     describe_callback,
-    where,
+    place_of,
 )
 
 if TYPE_CHECKING:
@@ -31,20 +31,20 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MAX_STEPS_AT_ONE_TIME = 1_000_000
-LOOKED_AT = 1_000
-"""The steps before a livelock is reported that tell who is to blame for it."""
+BLAMED_STEPS = 1_000
+"""The last steps before a livelock, by which its busiest tasks are found."""
 TIDY_AT = 100
-"""The cancelled timers that are worth a tidying of the heap."""
+"""So many cancelled timers are worth removing from the heap."""
 
 
 class VirtualTimeLoop(ClosedLoop):
-    """Runs hours of waiting in no time. Its time starts at 0 seconds; sockets, threads and processes are refused.
+    """Runs hours of waiting in a moment. Time starts at 0 seconds; sockets, threads and processes are refused.
 
-    With `rng`, the tasks that are ready at the same time go in an order drawn from it; plain callbacks, and
-    without `rng` the tasks too, go in the order in which they became ready, as in any asyncio loop.
+    With `rng`, tasks that are ready at the same time run in an order drawn from it. Plain callbacks run in the order
+    in which they became ready, as in any asyncio loop; without `rng`, tasks do so too.
     """
 
-    # Of BaseEventLoop, which does not declare them.
+    # Attributes of BaseEventLoop, which does not declare them.
     _ready: Any
     _scheduled: list[tuple[float, int, Any]]
     _closed: bool
@@ -56,23 +56,23 @@ class VirtualTimeLoop(ClosedLoop):
         self.now = 0.0
         self.steps = 0
         self.step_cost = 0.0
-        """Seconds that each step of a task takes."""
+        """The virtual seconds that each step takes."""
         self.max_steps = 0
         """The steps of the whole run; 0 for no limit."""
         self.max_steps_at_one_time = MAX_STEPS_AT_ONE_TIME
-        self.took_a_step: Callable[[float], object] = float
-        """Hears who has its turn, a task by its number or a plain callback, 0.0: a simulation keeps a record of it."""
+        self.record_step: Callable[[float], object] = float
+        """Called with each step: the number of its task, or 0.0 for a plain callback. A simulation records them."""
         self.pause_at = sys.maxsize
         self.held: dict[asyncio.Task[Any], float] = {}
-        """Tasks that do not get a turn before a certain time."""
-        self.unbegun: set[asyncio.Task[Any]] = set()
-        """Tasks that are promised to begin in the order of their birth, and have not begun."""
+        """Tasks that get no turn before a certain time."""
+        self.unstarted: set[asyncio.Task[Any]] = set()
+        """Tasks that must begin in the order they were made in, and have not begun."""
         self.tasks: WeakValueDictionary[int, asyncio.Task[Any]] = WeakValueDictionary()
-        """Every task that somebody still has, in the order of birth."""
+        """Every task that is still referenced, in the order they were made in."""
         self._numbers = count(1)
         self._asyncgens = Generators()
         self._pushed_back: dict[asyncio.TimerHandle, asyncio.Handle] = {}
-        self._stands_since = 0  # The step with which the present time began.
+        self._step_at_now = 0  # The step with which the present time began.
         self._cancelled_timers = 0
         self._recent: Counter[str] | None = None
 
@@ -119,7 +119,7 @@ class VirtualTimeLoop(ClosedLoop):
         return task
 
     def make_task(self, coro: Any, *, name: str | None = None, context: Context | None = None) -> asyncio.Task[Any]:
-        """Make a task, whatever the program's task factory."""
+        """Make a task without the program's task factory."""
         self._check_closed()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
         number = next(self._numbers)
         task = self.tasks[number] = NumberedTask(coro, loop=self, name=name, context=context, number=number)
@@ -127,22 +127,22 @@ class VirtualTimeLoop(ClosedLoop):
 
     @property
     def is_busy(self) -> bool:
-        """Tell whether anything has become ready in this turn."""
+        """Tell whether anything is ready to run."""
         return bool(self._ready)
 
     def pause(self) -> None:
-        """Do what is to be done once in many steps; called when `pause_at` steps have been taken."""
+        """Called when `pause_at` steps have been taken; a subclass does here what is due once in many steps."""
 
     def _run_once(self) -> None:
-        """Let everything run that is ready now, and first, where there is nothing, let time pass."""
+        """Run everything that is ready; if nothing is, let time pass to the next timer first."""
         ready = self._ready
         if not ready:
             self._await_next_timer()
         if self._scheduled and self._scheduled[0][0] <= self.now:
             self._collect_due_timers()
         if len(ready) == 1:
-            # As in most turns.
-            self.unbegun.clear()
+            # The case of most turns.
+            self.unstarted.clear()
             handle = ready.popleft()
             if not handle._cancelled:  # noqa: SLF001
                 self._step(handle)
@@ -151,8 +151,8 @@ class VirtualTimeLoop(ClosedLoop):
         ready.clear()
         if len(batch) > 1 and self.rng is not None:
             self._shuffle_steps(batch, self.rng)
-        if self.unbegun:
-            self.unbegun.clear()  # Whatever was born has a place in this batch.
+        if self.unstarted:
+            self.unstarted.clear()  # All of them are in this batch.
         done = 0
         try:
             for handle in batch:
@@ -161,18 +161,18 @@ class VirtualTimeLoop(ClosedLoop):
                     self._step(handle)
         finally:
             if done < len(batch):
-                # KeyboardInterrupt and SystemExit go through the loop; what is ready stays ready.
+                # KeyboardInterrupt and SystemExit pass through the loop; the rest of the batch stays ready.
                 ready.extendleft(reversed(batch[done:]))
 
     def _await_next_timer(self) -> None:
-        """Let time pass until the next timer is due, in no time."""
+        """Set the time to that of the next timer. Raises `Deadlock` if there is none."""
         scheduled = self._scheduled
         while scheduled and scheduled[0][2]._cancelled:  # noqa: SLF001
             heapq.heappop(scheduled)
         if scheduled and scheduled[0][0] < inf:
             if scheduled[0][0] > self.now:
                 self.now = scheduled[0][0]
-                self._stands_since = self.steps
+                self._step_at_now = self.steps
         elif not self._stopping:
             raise Deadlock(f"every task waits and no timer is set:\n{describe_tasks(self)}")
 
@@ -191,30 +191,30 @@ class VirtualTimeLoop(ClosedLoop):
                 self._push_back(handle, self.held[task])
                 return
             del self.held[task]
-        self.took_a_step(0.0 if task is None else getattr(task, "number", -1.0))
+        self.record_step(0.0 if task is None else getattr(task, "number", -1.0))
         self.steps += 1
         if self.step_cost:
             self.now += self.step_cost
-            self._stands_since = self.steps
+            self._step_at_now = self.steps
         handle._run()  # noqa: SLF001
-        # Afterwards, so that no step is lost to those who clean up.
+        # After the step, so that none is lost when the run is cleaned up.
         steps = self.steps
         if steps >= self.pause_at:
             self.pause()
-        if steps - self._stands_since > self.max_steps_at_one_time - LOOKED_AT:
-            self._suspect(task, steps - self._stands_since, self.max_steps_at_one_time, "at one and the same time")
-        if steps > self.max_steps - LOOKED_AT and self.max_steps:
+        if steps - self._step_at_now > self.max_steps_at_one_time - BLAMED_STEPS:
+            self._suspect(task, steps - self._step_at_now, self.max_steps_at_one_time, "at one and the same time")
+        if steps > self.max_steps - BLAMED_STEPS and self.max_steps:
             self._suspect(task, steps, self.max_steps, "in the run")
 
-    def _suspect(self, task: asyncio.Task[Any] | None, steps: int, limit: int, where: str) -> None:
-        """Count who has the last steps before a limit, and raise at the limit."""
-        if self._recent is None or steps + LOOKED_AT <= limit + 1:
+    def _suspect(self, task: asyncio.Task[Any] | None, steps: int, limit: int, span: str) -> None:
+        """Count which tasks take the last steps before a limit, and raise `Livelock` at the limit."""
+        if self._recent is None or steps + BLAMED_STEPS <= limit + 1:
             self._recent = Counter()
         self._recent[task.get_name() if task is not None else "a callback"] += 1
         if steps >= limit:
             busiest = ", ".join(f"{name} ({times} of the last steps)" for name, times in self._recent.most_common(3))
-            self._stands_since, self.max_steps = self.steps, 0  # Cleaning up takes a few steps more.
-            raise Livelock(f"{limit:,} steps {where} (now {self.now:g} s) are too many; busy are {busiest}")
+            self._step_at_now, self.max_steps = self.steps, 0  # The cleanup takes a few steps more.
+            raise Livelock(f"{limit:,} steps {span} (now {self.now:g} s) are too many; busy are {busiest}")
 
     def _push_back(self, handle: asyncio.Handle, until: float) -> None:
         def again() -> None:
@@ -225,7 +225,7 @@ class VirtualTimeLoop(ClosedLoop):
         self._pushed_back[timer] = handle
 
     def release(self) -> None:
-        """Let every task that is held have its turns again."""
+        """Let every held task run again."""
         self.held.clear()
         for timer, handle in self._pushed_back.items():
             timer.cancel()
@@ -233,17 +233,17 @@ class VirtualTimeLoop(ClosedLoop):
         self._pushed_back.clear()
 
     def _shuffle_steps(self, batch: list[Any], rng: random.Random) -> None:
-        """Permute the steps of tasks among their places; plain callbacks stay where they are."""
+        """Permute the steps of tasks among their places in the batch; plain callbacks keep theirs."""
         places = [place for place, handle in enumerate(batch) if handle.task is not None]
         if len(places) > 1:
             steps = [batch[place] for place in places]
             rng.shuffle(steps)
             for place, handle in zip(places, steps, strict=True):
                 batch[place] = handle
-            if self.unbegun:
-                places = [place for place in places if batch[place].task in self.unbegun]
-                births = sorted((batch[place] for place in places), key=lambda handle: hash(handle.task))
-                for place, handle in zip(places, births, strict=True):
+            if self.unstarted:
+                places = [place for place in places if batch[place].task in self.unstarted]
+                in_order = sorted((batch[place] for place in places), key=lambda handle: hash(handle.task))
+                for place, handle in zip(places, in_order, strict=True):
                     batch[place] = handle
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
@@ -254,21 +254,21 @@ class VirtualTimeLoop(ClosedLoop):
             self._cancelled_timers = 0
 
     def pending_timers(self) -> list[str]:
-        """Describe the timers that are still to fire."""
+        """Describe the timers that have not fired."""
         return [describe_callback(timer) for _, _, timer in sorted(self._scheduled) if not timer._cancelled]  # noqa: SLF001
 
     def _write_to_self(self) -> None:
-        """Do nothing: whoever calls from this thread needs not wake the loop, and other threads do not exist."""
+        """Do nothing: a call from this thread need not wake the loop, and there are no other threads."""
 
     def _process_events(self, event_list: Any) -> None:
         """Do nothing: there are no sockets."""
 
 
 def unfinished(loop: VirtualTimeLoop) -> list[asyncio.Task[Any]]:
-    """Return the tasks of a loop that are not done, the first born first."""
+    """Return the tasks of a loop that are not done, in the order they were made in."""
     return [task for task in loop.tasks.values() if not task.done()]
 
 
 def describe_tasks(loop: VirtualTimeLoop) -> str:
-    """Name each unfinished task, and the line it waits at."""
-    return "\n".join(f"  {task.get_name()} waits at {where(task)}" for task in unfinished(loop))
+    """Name each unfinished task and the line it waits at, one in each line."""
+    return "\n".join(f"  {task.get_name()} waits at {place_of(task)}" for task in unfinished(loop))

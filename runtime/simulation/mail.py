@@ -1,4 +1,4 @@
-"""The mail of simulated actors: where faults strike it, and where its order is checked."""
+"""The mailboxes of simulated actors: faults act on their messages, and the order of messages is checked."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from runtime.simulation.world import World
 
 system_at_work: ContextVar[Engine | None] = ContextVar("understudy_system_at_work", default=None)
-"""The simulated system one of whose handlers runs; None outside of all."""
+"""The simulated system whose handler is running; None outside of handlers."""
 
 Origin: TypeAlias = tuple[Any, int] | None
-"""Who sent a message, and as the how-manieth of the run; None where nobody in particular did."""
+"""The sender of a message, and its number among all messages of the run; None if it has no known sender."""
 
 MAX_SENDERS = 10_000
-"""Senders of one actor whose order is watched at the same time."""
+"""So many senders of one actor are checked for order at the same time."""
 
 
 class Duplicate(Ask):
-    """A request that came twice. Whoever asked has one answer already, so that this one is unclaimed."""
+    """The second copy of a request. Its caller gets the answer to the first, so the answer to this one is unclaimed."""
 
     __slots__ = ()
 
@@ -41,15 +41,15 @@ class Duplicate(Ask):
 
 
 class Origins:
-    """Who sent which message when, in one simulation."""
+    """The senders of one run, and the count of their messages."""
 
     def __init__(self) -> None:
         self.running: Any = None
-        """The cell whose sync handlers run now."""
+        """The cell whose sync handler is running; None if none is."""
         self._sent = 0
 
     def here(self) -> Origin:
-        """Return the origin of what is sent now."""
+        """Return the origin of a message that is sent now."""
         sender = self.running
         if sender is None:
             task = asyncio.current_task()
@@ -61,9 +61,10 @@ class Origins:
 
 
 class MailFault(TimedFault, frozen=True, kw_only=True):
-    """Something is wrong with the mail of `actor` (a path or a pattern).
+    """A fault that acts on messages to `actor` (a path or a pattern).
 
-    `message` limits it to messages of types so named (a pattern), `rate` to so large a part of them, drawn by chance.
+    `message` limits it to types of messages with such names (a pattern), and `rate` to a share of these, drawn by
+    chance.
     """
 
     actor: str
@@ -75,8 +76,8 @@ class MailFault(TimedFault, frozen=True, kw_only=True):
         if not 0 < self.rate <= 1:
             raise ValueError(f"rate must be above 0 and at most 1, got {self.rate}")
 
-    def hits(self, inbox: Any, message: Any, world: World) -> bool:
-        """Tell whether this message is struck."""
+    def affects(self, inbox: Any, message: Any, world: World) -> bool:
+        """Tell whether the fault acts on this message."""
         return (
             fnmatchcase(inbox.path, self.actor)
             and fnmatchcase(name_of(message), self.message)
@@ -84,21 +85,21 @@ class MailFault(TimedFault, frozen=True, kw_only=True):
         )
 
     def apply_to_mail(self, queue: RecordedQueue, item: Any, origin: Origin, world: World) -> bool:
-        """Do it; True where the message does not arrive in the usual way."""
+        """Act on an item that arrives; return True if the queue must not take it in the usual way."""
         raise NotImplementedError
 
 
 class Mail:
-    """The mail of one run: where it lies, and what faults do to it."""
+    """The mail of one run: its queues, the faults that act on it, and the requests that these have lost."""
 
     def __init__(self, world: World) -> None:
         self.world = world
         self.origins = Origins()
         self.queues: list[RecordedQueue] = []
         self.faults: list[MailFault] = []
-        """Those that last now."""
+        """The mail faults that last now."""
         self.lost: list[tuple[Ask, Any]] = []
-        """Requests that a fault has taken from their way, and the inboxes they were for."""
+        """Requests that a fault has taken out, each with the inbox it was for."""
 
     def new_queue(self, inbox: Any) -> RecordedQueue:
         """Return an empty queue for the mail of one actor."""
@@ -110,54 +111,55 @@ class Mail:
         return f"<Mail of {len(self.queues)} actors, {len(self.faults)} faults>"
 
 
-class RecordedLine(OrderedDict[Any, None]):
-    """Those who wait for room; their order counts from the time they came."""
+class RecordedWaitQueue(OrderedDict[Any, None]):
+    """The senders that wait for room in a mailbox; the order of a message counts from when its sender came."""
 
     def __init__(self, inbox: Any, origins: Origins) -> None:
         super().__init__()
         self._inbox = inbox
         self._origins = origins
-        self._came: dict[Any, Origin] = {}
+        self._origin_of: dict[Any, Origin] = {}
 
     def __setitem__(self, item: Any, value: None) -> None:
-        self._came[item] = self._origins.here()
+        self._origin_of[item] = self._origins.here()
         super().__setitem__(item, value)
 
     def __delitem__(self, item: Any) -> None:
-        self._came.pop(item, None)
+        self._origin_of.pop(item, None)
         super().__delitem__(item)
 
     def pop(self, key: Any, *default: Any) -> Any:  # type: ignore[override]
-        self._came.pop(key, None)
+        self._origin_of.pop(key, None)
         return super().pop(key, *default)
 
     def popitem(self, last: bool = True) -> tuple[Any, None]:  # noqa: FBT001, FBT002 - as in its parent.
         item = next(reversed(self) if last else iter(self))
-        came = self._came.get(item)
+        origin = self._origin_of.get(item)
         item, value = super().popitem(last)
-        self._came.pop(item, None)
-        # Whoever has given up is passed over, and must not lend their place to the next one with the same message.
+        self._origin_of.pop(item, None)
+        # A sender that has given up is skipped, and must not pass its origin on to the next with the same message.
         waits = item.progress is WAITING if isinstance(item, Ask) else not item.waiter.done()
-        self._inbox.queue.admitted = (item.message, came) if waits else None
+        self._inbox.queue.admitted = (item.message, origin) if waits else None
         return item, value
 
 
 class RecordedQueue(deque[Any]):
-    """The mail of one actor, taken down as it comes and goes."""
+    """The messages waiting in one mailbox, recorded as they come and go."""
 
     def __init__(self, inbox: Any, mail: Mail) -> None:
         super().__init__()
         self.inbox = inbox
         self.admitted: tuple[Any, Origin] | None = None
-        """What the line of those who waited let in last, and where it came from."""
+        """The message that the wait queue let in last, and its origin."""
         self._mail = mail
         self._world = mail.world
-        self._from: deque[Origin] = deque()
+        self._origins: deque[Origin] = deque()
+        """The origin of each item of the queue."""
         self._newest: dict[Any, int] = {}
-        """For each sender the number of the last message that was handled."""
-        self._under_way: deque[tuple[Any, Origin]] = deque()
-        """What a fault delays, and all that was sent after it."""
-        self._arrives = 0.0
+        """For each sender the number of its last message that was handled."""
+        self._delayed: deque[tuple[Any, Origin]] = deque()
+        """Items that a fault delays, and all that were sent after them."""
+        self._arrives_at = 0.0
 
     def append(self, item: Any) -> None:
         message = told(item)
@@ -167,32 +169,32 @@ class RecordedQueue(deque[Any]):
             origin = self._mail.origins.here()
         self.admitted = None
         faults = self._mail.faults
-        # What the runtime itself tells an actor is no mail: that it comes, and comes once, is promised.
-        if not faults or isinstance(message, Terminated) or not self._struck(item, message, faults, origin):
+        # Faults leave the runtime's own messages alone: that each arrives, and arrives once, is promised.
+        if not faults or isinstance(message, Terminated) or not self._is_taken_by_fault(item, message, faults, origin):
             self.arrive(item, origin)
 
     def arrive(self, item: Any, origin: Origin) -> None:
-        """Take an item, after all that is under way."""
-        if self._under_way:
+        """Take an item, after all that are delayed."""
+        if self._delayed:
             self.delay(item, 0.0, origin)
         else:
             self.take(item, origin)
 
     def take(self, item: Any, origin: Origin) -> None:
-        """Take an item that no fault keeps away."""
+        """Take an item at once."""
         self._world.trace.add("gets", self.inbox.ref, told(item))
         super().append(item)
-        self._from.append(origin)
+        self._origins.append(origin)
 
     def delay(self, item: Any, seconds: float, origin: Origin = None) -> None:
-        """Let an item arrive later, and not before those that are under way already."""
-        self._under_way.append((item, origin))
-        self.lose(item)  # Nobody but a fault knows of it, for the time being.
-        self._arrives = max(self._arrives, self._world.now() + seconds)
-        self._world.call_at(self._arrives, self._arrive)
+        """Let an item arrive later, and not before those that are delayed already."""
+        self._delayed.append((item, origin))
+        self.lose(item)  # Until it arrives, no mailbox holds it.
+        self._arrives_at = max(self._arrives_at, self._world.now() + seconds)
+        self._world.call_at(self._arrives_at, self._arrive_delayed)
 
-    def _arrive(self) -> None:
-        item, origin = self._under_way.popleft()
+    def _arrive_delayed(self) -> None:
+        item, origin = self._delayed.popleft()
         inbox = self.inbox
         if inbox.queue is self:
             self.take(item, origin)
@@ -201,39 +203,39 @@ class RecordedQueue(deque[Any]):
         else:
             inbox.deliver_or_bury(item)
 
-    def _struck(self, item: Any, message: Any, faults: Iterable[MailFault], origin: Origin) -> bool:
-        """Let the faults have the item; True where it does not arrive now, or not in its place."""
+    def _is_taken_by_fault(self, item: Any, message: Any, faults: Iterable[MailFault], origin: Origin) -> bool:
+        """Apply the faults to an item; return True if it does not arrive now, or not in its place."""
         for fault in tuple(faults):
-            if fault.hits(self.inbox, message, self._world) and fault.apply_to_mail(self, item, origin, self._world):
+            if fault.affects(self.inbox, message, self._world) and fault.apply_to_mail(self, item, origin, self._world):
                 return True
         return False
 
     def lose(self, item: Any) -> None:
-        """Let an item never arrive."""
+        """Note an item that no mailbox holds, so that a request among these fails when its system ends."""
         if isinstance(item, Ask):
             self._mail.lost.append((item, self.inbox))
 
     def popleft(self) -> Any:
         item = super().popleft()
-        origin = self._from.popleft()
+        origin = self._origins.popleft()
         self._world.trace.step(0.5)
         if origin is not None:
             sender, number = origin
             if self._newest.get(sender, 0) > number:
-                who = getattr(sender, "path", f"task {sender}")
+                name = getattr(sender, "path", f"task {sender}")
                 self._world.problem(
-                    f"{self.inbox.path} got {name_of(told(item))} of {who} after what {who} sent later (G2)"
+                    f"{self.inbox.path} got {name_of(told(item))} of {name} after a later message of {name} (G2)"
                 )
             if len(self._newest) > MAX_SENDERS:
                 self._newest.clear()
             self._newest[sender] = number
         return item
 
-    # What the runtime puts in front, or takes out of the middle, is in no order that could be checked.
+    # Items that the runtime puts in front, or takes out of the middle, have no order that could be checked.
 
     def appendleft(self, item: Any) -> None:
         super().appendleft(item)
-        self._from.appendleft(None)
+        self._origins.appendleft(None)
 
     def extendleft(self, items: Iterable[Any]) -> None:
         for item in items:
@@ -245,14 +247,14 @@ class RecordedQueue(deque[Any]):
 
     def insert(self, index: int, item: Any) -> None:
         super().insert(index, item)
-        self._from.insert(index, None)
+        self._origins.insert(index, None)
 
     def clear(self) -> None:
         super().clear()
-        self._from.clear()
+        self._origins.clear()
 
-    def __delitem__(self, place: Any) -> None:
-        super().__delitem__(place)
-        del self._from[place]
+    def __delitem__(self, index: Any) -> None:
+        super().__delitem__(index)
+        del self._origins[index]
 
     __hash__ = object.__hash__  # type: ignore[assignment]

@@ -1,16 +1,16 @@
-"""The pytest plugin: an async test marked `simulate` is a scenario, and runs once for every seed.
+"""A pytest plugin that runs each async test marked `simulate` in virtual time, once for every seed.
 
-Put `pytest_plugins = ["runtime.simulation.plugin"]` into your `conftest.py`, and mark what is to be simulated:
+Put `pytest_plugins = ["runtime.simulation.plugin"]` into your `conftest.py`, and mark the tests to be simulated:
 
     @pytest.mark.simulate(seeds=1000)
     async def test_no_money_is_lost(simulation): ...
 
 The mark takes `seeds` (how many, a range or a list; by default 100), and `processes`, `order` and `max_steps` as
 `explore` does. A parameter named `simulation` is the `Simulation` of each run. Fixtures, and the instance of a test
-class, are made once for all seeds: what a run changes in them, the next one finds changed.
+class, are made once for all seeds: what one run changes in them stays changed for the next.
 
-`pytest path::test --seed 17` runs one seed alone, in this process and with its log lines; `--keep 1,4` strikes only
-these of its faults, `--keep none` none; `--seeds 5000` runs so many.
+`pytest path::test --seed 17` runs one seed alone, in this process and with its log lines; `--keep 1,4` applies only
+these of its faults, `--keep none` none of them; `--seeds 5000` runs the seeds from 0 to 4999.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ if TYPE_CHECKING:
 MARK = "simulate"
 OWN_FOLDER = Path(__file__).parent
 MAX_SEED = 2**63 - 2
-"""Processes tell each other of seeds as numbers of 64 bits."""
+"""Processes share seeds as numbers of 64 bits."""
 OPTIONS = (
     ("--seed", "N", int, "run simulated tests with this seed alone, in this process and with log lines"),
     ("--seeds", "N", int, "run simulated tests with the seeds from 0 to N - 1, whatever their marks say"),
-    ("--keep", "1,4", str, "with --seed: let only these faults of the run strike, by their numbers; or none"),
+    ("--keep", "1,4", str, "with --seed: apply only these faults of the run, by their numbers; or none"),
 )
 
 
 class MarkOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What a mark says of its test: how many seeds or which, and how `explore` is to run them."""
+    """The options of a mark: how many seeds or which, and how `explore` is to run them."""
 
     seeds: int | Sequence[int] = 100
     processes: int = 2
@@ -63,12 +63,12 @@ class MarkOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def all_seeds(self) -> Sequence[int]:
-        """The seeds to run."""
+        """Every seed to run."""
         return range(self.seeds) if isinstance(self.seeds, int) else self.seeds
 
 
 def check_seeds(seeds: Any) -> None:
-    """Raise `ValueError` unless these are seeds that can be run."""
+    """Raise ValueError unless these seeds can be run."""
     if is_whole(seeds):
         if seeds < 1:
             raise ValueError(f"seeds must be >= 1, got {seeds}; without a seed, nothing would be tested")
@@ -83,12 +83,12 @@ def check_seeds(seeds: Any) -> None:
 
 
 def is_whole(value: Any) -> bool:
-    """Tell whether a value is a whole number, which True is not meant to be."""
+    """Tell whether a value is a whole number; True and False are not."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def read_mark(positional: Sequence[Any], keywords: dict[str, Any]) -> MarkOptions:
-    """Return what a mark says; raises `ValueError` that says what it cannot say.
+    """Return the options of a mark. Raises ValueError for those that it does not take.
 
     >>> list(read_mark([], {"seeds": 3}).all_seeds)
     [0, 1, 2]
@@ -101,7 +101,7 @@ def read_mark(positional: Sequence[Any], keywords: dict[str, Any]) -> MarkOption
     return MarkOptions(**keywords)
 
 
-# What pytest calls.
+# The hooks that pytest calls.
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -142,16 +142,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> Generator[None, object, object]:
-    """Hide from pytest-asyncio that the test is async, before it gives it event loops for parameters."""
+    """Hide from pytest-asyncio that the test is async, before it adds event loops to its parameters."""
     if metafunc.definition.get_closest_marker(MARK) is not None:
         metafunc.definition.obj = as_plain_function(metafunc.definition.obj)
     return (yield)
 
 
-# The last of all wrappers is the innermost: when pytest-asyncio's gets its turn, the test is no longer async.
+# The last of all wrappers is the innermost: when that of pytest-asyncio runs, the test is no longer async.
 @pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_pycollect_makeitem() -> Generator[None, Any, Any]:
-    """Let marked tests be simulated."""
+    """Replace marked tests by simulated ones."""
     made: Any = yield
     if isinstance(made, list):
         return [as_simulated(one) for one in made]  # pyright: ignore[reportUnknownVariableType] - of pytest.
@@ -168,30 +168,30 @@ def simulation(request: pytest.FixtureRequest) -> Any:
             "or make one in the test: Simulation(seed).run(scenario)",
             pytrace=False,
         )
-    return IN_EACH_RUN
+    return PLACEHOLDER
 
 
-class InEachRun:
-    """Stands for the simulation until a run begins."""
+class SimulationOfEachRun:
+    """A placeholder for the simulation until a run begins."""
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(
             f"there is no simulation (.{name}) yet: fixtures are made once, before the first run, and each run has a "
-            "simulation of its own; do in the test what needs it"
+            "simulation of its own; use it in the test"
         )
 
     def __repr__(self) -> str:
         return "<the simulation of each run>"
 
 
-IN_EACH_RUN = InEachRun()
+PLACEHOLDER = SimulationOfEachRun()
 
 
-# The test.
+# The test item.
 
 
 def as_simulated(made: Any) -> Any:
-    """Return the simulated test in place of a marked one; anything else as it is."""
+    """Return a simulated test in place of a marked one; return anything else unchanged."""
     if not isinstance(made, pytest.Function) or made.get_closest_marker(MARK) is None:
         return made
     parent: Any = made.parent
@@ -208,27 +208,27 @@ def as_simulated(made: Any) -> Any:
 
 
 def as_plain_function(test: Any) -> Callable[..., None]:
-    """Return a function that looks like the test and is not async; what it wraps is the test."""
+    """Return a function that looks like the test but is not async; it wraps the test."""
 
     @functools.wraps(test, updated=())
-    def stand_in(*_args: Any, **_kwargs: Any) -> None:
-        raise TypeError(f"{stand_in.__qualname__} is a simulated test; only pytest can call it")
+    def placeholder(*_args: Any, **_kwargs: Any) -> None:
+        raise TypeError(f"{placeholder.__qualname__} is a simulated test; let pytest run it")
 
-    return stand_in
+    return placeholder
 
 
 class SimulatedTest(pytest.Function):
     """A test that is run as a scenario."""
 
     def _getobj(self) -> Any:
-        # Asked for again whenever pytest wants another instance of the test's class.
+        # pytest calls this again whenever it needs another instance of the test's class.
         return as_plain_function(super()._getobj())
 
     def _traceback_filter(self, excinfo: pytest.ExceptionInfo[BaseException]) -> Any:
         traceback = super()._traceback_filter(excinfo)
         if not traceback or self.config.getoption("fulltrace"):
             return traceback
-        # What was raised beside the test, such as a deadlock, has no other lines than those that run it.
+        # An error from outside the test, such as a deadlock, has only lines of the code that runs it: keep those.
         return traceback.filter(lambda _: Path(traceback[0].path).parent != OWN_FOLDER)
 
     def setup(self) -> None:
@@ -238,9 +238,9 @@ class SimulatedTest(pytest.Function):
         super().setup()
 
     def problem(self) -> str | None:
-        """Say why the test cannot be simulated, if so."""
+        """Return why the test cannot be simulated; None if it can."""
         if not inspect.iscoroutinefunction(self.obj.__wrapped__):
-            return f"@pytest.mark.{MARK} is for async tests; write `async def`, or take the mark away"
+            return f"@pytest.mark.{MARK} is for async tests; write `async def`, or remove the mark"
         try:
             self.settings()
         except ValueError as error:
@@ -249,13 +249,13 @@ class SimulatedTest(pytest.Function):
             make = definitions[-1].func
             if inspect.iscoroutinefunction(make) or inspect.isasyncgenfunction(make):
                 return (
-                    f"the fixture {name!r} is async and would live in another event loop than the runs of this test; "
-                    "make in the test what it gives, or let it be a plain function"
+                    f"the fixture {name!r} is async and would run in another event loop than this test; "
+                    "make its value in the test, or write it as a plain function"
                 )
         return None
 
     def settings(self) -> MarkOptions:
-        """Return what the mark and the command line say."""
+        """Return the options of the mark, with those of the command line."""
         mark = self.get_closest_marker(MARK)
         settings = read_mark(mark.args, dict(mark.kwargs)) if mark is not None else MarkOptions()
         seeds: int | None = self.config.getoption("seeds")
@@ -278,11 +278,11 @@ class SimulatedTest(pytest.Function):
                 command=self.command,
             )
         except ScenarioFailed as failed:
-            # Where it was raised tells nothing; its cause has the traceback that matters.
-            raise failed.with_traceback(None)  # noqa: B904 - it has its cause.
+            # The traceback that matters is that of its cause.
+            raise failed.with_traceback(None)  # noqa: B904 - it has a cause.
 
     def run_alone(self, seed: int, settings: MarkOptions) -> None:
-        """Run one seed here, so that its error is the test's own, and a debugger can stop in it."""
+        """Run one seed in this process, so that its error is the test's own and a debugger can stop in it."""
         __tracebackhide__ = True
         keep: str | None = self.config.getoption("keep")
         run = Simulation(
@@ -298,24 +298,24 @@ class SimulatedTest(pytest.Function):
             self.add_report_section("call", f"events of seed {seed}", "\n".join(lines))
 
     def scenario(self) -> Scenario[None]:
-        """Return the test as a scenario, its fixtures filled in."""
+        """Return the test as a scenario, with the values of its fixtures."""
         test = self.obj.__wrapped__
         given = {name: self.funcargs[name] for name in self._fixtureinfo.argnames}
 
         async def scenario(simulation: Simulation) -> None:
             __tracebackhide__ = True
             try:
-                await test(**{name: simulation if one is IN_EACH_RUN else one for name, one in given.items()})
+                await test(**{name: simulation if one is PLACEHOLDER else one for name, one in given.items()})
             except (pytest.skip.Exception, pytest.xfail.Exception) as ended:
                 raise RuntimeError(
-                    f"a simulated test cannot leave off while it runs ({ended}): some seeds would, others not; "
+                    f"a simulated test cannot be skipped while it runs ({ended}), which would skip some seeds only; "
                     "use @pytest.mark.skipif or @pytest.mark.xfail"
                 ) from None
 
         return scenario
 
     def command(self, seed: int, keep: Sequence[int] | None) -> str:
-        """Return the command that repeats one run of this test, from where pytest was started."""
+        """Return the command that repeats one run of this test, from the directory in which pytest was started."""
         path = os.path.relpath(self.path, self.config.invocation_params.dir)
         _, _, name = self.nodeid.partition("::")
         words = ["pytest", f"{path}::{name}", "--seed", str(seed)]

@@ -1,4 +1,4 @@
-"""From a scenario to the command that repeats one of its runs, and back from what the command says to the scenario."""
+"""Name a scenario as `path.py::function`, write the command that repeats one of its runs, and find it by that name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class NoScenario(ValueError):
-    """A name that was to lead to a scenario does not."""
+    """No scenario has the given name."""
 
 
 def replay_command(
@@ -29,7 +29,7 @@ def replay_command(
     order: str = "seeded",
     max_steps: int | None = None,
 ) -> str | None:
-    """Return the command that repeats one run of a scenario; None for one that no `path.py::function` names."""
+    """Return the command that repeats one run of a scenario; None if no `path.py::function` names it."""
     path = path_of(scenario)
     if path is None:
         return None
@@ -44,7 +44,7 @@ def replay_command(
 
 
 def read_keep(text: str) -> tuple[int, ...]:
-    """Return the numbers of the faults that a command keeps; raises `ValueError` that says what is expected.
+    """Return the numbers of the faults that a command keeps. Raises ValueError for any other text.
 
     >>> read_keep("1,4"), read_keep("none")
     ((1, 4), ())
@@ -57,10 +57,10 @@ def read_keep(text: str) -> tuple[int, ...]:
 
 
 def path_of(scenario: Scenario[Any]) -> Path | None:
-    """Return the file in which `find_scenario` would find this very function, from here; None if there is none."""
+    """Return the file in which `find_scenario` finds this very function, from this directory; None if there is none."""
     inner = inspect.unwrap(scenario)
     name, names = getattr(scenario, "__name__", ""), getattr(inner, "__globals__", {})
-    # Decorated elsewhere, made by another function or a method, it is not what its file calls by this name.
+    # A function that is decorated elsewhere, nested or a method is not what its file calls by this name.
     if not inspect.iscoroutinefunction(scenario) or names.get(name) is not scenario:
         return None
     path = Path(inner.__code__.co_filename)
@@ -72,8 +72,8 @@ def path_of(scenario: Scenario[Any]) -> Path | None:
 def find_scenario(name: str) -> Scenario[Any]:
     """Return the scenario that `path.py::function` names.
 
-    Raises `NoScenario` where there is no such file or function, it is not async, or needs more than a simulation; what
-    the file raises passes through.
+    Raises `NoScenario` if there is no such file or function, if it is not async, or if it needs more than a simulation.
+    What the file itself raises passes through.
     """
     path_name, separator, function = name.partition("::")
     path = Path(path_name)
@@ -92,25 +92,25 @@ def find_scenario(name: str) -> Scenario[Any]:
         signature.bind(*[None][: len(signature.parameters)])
     except TypeError:
         raise NoScenario(
-            f"{name} takes {', '.join(signature.parameters)}; a scenario takes nothing, or one parameter, which is the "
+            f"{name} takes {', '.join(signature.parameters)}; a scenario takes no parameter, or one, which is the "
             "simulation"
         ) from None
     return scenario
 
 
 def load(path: Path) -> ModuleType:
-    """Run a file as a module of its own, whatever modules there are by its name."""
+    """Run a file as a new module, even if a module of its name is loaded already."""
     stem = path.stem.replace("-", "_")
     names = chain([stem], (f"{stem}_{number}" for number in count(2)))
     module_name = next(one for one in names if one not in sys.modules)
     spec = importlib.util.spec_from_file_location(module_name, path)
     if spec is None or spec.loader is None:
-        raise NoScenario(f"{path} is no Python file")
+        raise NoScenario(f"{path} is not a Python file; write path.py::function")
     module = importlib.util.module_from_spec(spec)
-    # As with `python path.py`, what lies beside the file can be imported; and so can what is in this directory.
-    for place in (str(Path.cwd()), str(path.parent.resolve())):
-        if place not in sys.path:
-            sys.path.insert(0, place)
+    # As with `python path.py`, files beside this one can be imported; and so can files in this directory.
+    for folder in (str(Path.cwd()), str(path.parent.resolve())):
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
     # Annotations are looked up in the module by its name.
     sys.modules[module_name] = module
     try:

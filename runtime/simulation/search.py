@@ -1,4 +1,4 @@
-"""Seeds tried one after the other, in one process or several, up to the smallest that fails."""
+"""Run a scenario with one seed after the other, in one process or several, until the smallest failing one is known."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ NONE_FAILED = 2**63 - 1
 
 
 class SeedRun(msgspec.Struct):
-    """One run, and what it raised, if anything."""
+    """One run, and what it raised; None if it passed."""
 
     simulation: Simulation
     error: BaseException | None
 
 
 class Search(msgspec.Struct, frozen=True):
-    """What is run for each seed."""
+    """A scenario, and how it is run with each seed."""
 
     scenario: Scenario[Any]
     order: Literal["seeded", "fifo"] = "seeded"
     max_steps: int = MAX_STEPS
 
     def attempt(self, seed: int, *, keep: Sequence[int] | None = None) -> SeedRun:
-        """Run one seed."""
+        """Run the scenario with one seed."""
         simulation = Simulation(seed, order=self.order, keep=keep, logs=False, max_steps=self.max_steps)
         try:
             simulation.run(self.scenario)
@@ -55,7 +55,7 @@ class Search(msgspec.Struct, frozen=True):
 
 
 class SearchResult(msgspec.Struct):
-    """What one process found."""
+    """What one process has run: the sums, and the first seed that failed, `NONE_FAILED` if none did."""
 
     runs: int = 0
     steps: int = 0
@@ -64,12 +64,12 @@ class SearchResult(msgspec.Struct):
 
 
 def never(_seed: int) -> bool:
-    """Say that no seed is too late to be of interest."""
+    """Return False: no seed is skipped."""
     return False
 
 
-def look(search: Search, seeds: Iterable[int], is_too_late: Callable[[int], bool]) -> SearchResult:
-    """Run seeds in their order until one fails, or somebody has found a smaller one."""
+def run_in_turn(search: Search, seeds: Iterable[int], is_too_late: Callable[[int], bool]) -> SearchResult:
+    """Run seeds in their order until one fails, or `is_too_late` says that a smaller one has failed elsewhere."""
     result = SearchResult()
     for seed in seeds:
         if is_too_late(seed):
@@ -85,9 +85,10 @@ def look(search: Search, seeds: Iterable[int], is_too_late: Callable[[int], bool
 
 
 def can_fork() -> bool:
-    """Tell whether this process may be forked: with one thread only, or a lock of another may stay locked in the child.
+    """Tell whether this process may be forked: only with one thread, as another's lock would stay locked in the child.
 
-    The threads are those of the system, where it tells: Python counts none that a library began in its own way.
+    Threads are counted by the operating system if it lists them, because Python does not see those which a library
+    started by itself.
     """
     try:
         threads = len(list(Path("/proc/self/task").iterdir()))
@@ -96,10 +97,10 @@ def can_fork() -> bool:
     return threads == 1 and "fork" in multiprocessing.get_all_start_methods()
 
 
-def look_in_processes(search: Search, seeds: Sequence[int], processes: int) -> list[SearchResult]:
-    """Deal the seeds out to processes, which tell each other of the smallest that fails."""
+def run_in_processes(search: Search, seeds: Sequence[int], processes: int) -> list[SearchResult]:
+    """Divide the seeds among processes, which share the smallest seed that failed so far; return the result of each."""
     fork = multiprocessing.get_context("fork")
-    # Each has a place of its own, so that nobody waits for a lock of one who was killed.
+    # Each process writes to a slot of its own, so that none waits for a lock of a process that was killed.
     failed, at_work, parent = fork.RawArray("q", [NONE_FAILED] * processes), fork.RawArray("q", processes), os.getpid()
 
     def work(number: int, report: Connection) -> None:
@@ -111,7 +112,7 @@ def look_in_processes(search: Search, seeds: Sequence[int], processes: int) -> l
             at_work[number] = seed
             return seed > min(failed) or os.getppid() != parent
 
-        result = look(search, islice(seeds, number, None, processes), is_too_late)
+        result = run_in_turn(search, islice(seeds, number, None, processes), is_too_late)
         failed[number] = result.failed
         report.send_bytes(msgspec.msgpack.encode(result))
         # Without the exit handlers, which are the parent's.
@@ -119,7 +120,7 @@ def look_in_processes(search: Search, seeds: Sequence[int], processes: int) -> l
 
     workers: list[tuple[Any, Any]] = []
     try:
-        # An interrupt in the middle of a fork may be swallowed by whoever is called at forks; it has to wait.
+        # A hook that runs at forks may swallow an interrupt in the middle of one, so interrupts have to wait.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             for number in range(processes):
@@ -130,7 +131,7 @@ def look_in_processes(search: Search, seeds: Sequence[int], processes: int) -> l
                 workers.append((worker, receiving))
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        return [received(number, *worker, at_work) for number, worker in enumerate(workers)]
+        return [receive(number, *worker, at_work) for number, worker in enumerate(workers)]
     except BaseException as error:
         if not isinstance(error, Exception):  # An interrupt, or the time limit of a test.
             error.add_note(f"this cut off the processes that ran the seeds {', '.join(map(str, at_work))}")
@@ -143,11 +144,11 @@ def look_in_processes(search: Search, seeds: Sequence[int], processes: int) -> l
             worker.join()
 
 
-def received(number: int, worker: Any, connection: Connection, at_work: Sequence[int]) -> SearchResult:
-    """Return what a process found, once it is done."""
+def receive(number: int, worker: Any, connection: Connection, at_work: Sequence[int]) -> SearchResult:
+    """Return the result of a process once it is done. Raises SimulationError if it ended without one."""
     with suppress(EOFError):
         return msgspec.msgpack.decode(connection.recv_bytes(), type=SearchResult)
     worker.join()
     raise SimulationError(
-        f"the process that ran seed {at_work[number]} ended without a word, with exit code {worker.exitcode}"
+        f"the process that ran seed {at_work[number]} ended without a result, with exit code {worker.exitcode}"
     )

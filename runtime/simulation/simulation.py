@@ -1,4 +1,4 @@
-"""One run of a scenario in virtual time: what happens in it, and whether what must always hold did."""
+"""Run one scenario once in virtual time, and check afterwards that nothing was left, lost or out of order."""
 
 from __future__ import annotations
 
@@ -32,20 +32,21 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 Scenario: TypeAlias = "Callable[[Simulation], Awaitable[T]] | Callable[[], Awaitable[T]]"
-"""An async function to be run in virtual time. One that takes a parameter gets the simulation."""
+"""An async function to be run in virtual time. If it takes a parameter, that is the simulation."""
 
 MAX_STEPS = 20_000_000
-COLLECTED_EVERY = 500_000
-"""The steps between two garbage collections: at the same places in every run."""
+COLLECT_EVERY = 500_000
+"""The steps between two garbage collections, which are at the same places in every run."""
 TURNS_TO_END = 10_000
 TIME_TO_END = 3_600.0
-"""Seconds, virtual ones, that cancelled tasks have to end after the scenario."""
+"""Virtual seconds that cancelled tasks have to end after the scenario."""
 
 
 class Run(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
-    """What came of a run: the scenario's `result`, and what was seen of it.
+    """A run that passed: the scenario's `result`, and the record of what happened.
 
-    One seed has one `digest`, in every process. `seconds` are virtual; `steps` are turns of tasks and callbacks.
+    The same seed has the same `digest` in every process. `seconds` are virtual. `steps` counts the turns of tasks and
+    callbacks.
     """
 
     result: T
@@ -58,21 +59,21 @@ class Run(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
 
 
 class SimulatedLoop(VirtualTimeLoop):
-    """The loop of one simulation."""
+    """The event loop of one simulation."""
 
     def __init__(self, simulation: Simulation, rng: random.Random | None) -> None:
         super().__init__(rng)
         self.actor_engine = partial(SimulatedEngine, simulation)
         self._trace = simulation.trace
-        self.took_a_step = simulation.trace.step
-        self.pause_at = COLLECTED_EVERY
+        self.record_step = simulation.trace.step
+        self.pause_at = COLLECT_EVERY
         self._report = simulation.refused
 
     def refused(self, error: NotSimulated) -> None:
         self._report(error)
 
     def pause(self) -> None:
-        self.pause_at += COLLECTED_EVERY
+        self.pause_at += COLLECT_EVERY
         self._trace.flush()
         gc.collect()
 
@@ -80,9 +81,10 @@ class SimulatedLoop(VirtualTimeLoop):
 class Simulation:
     """Runs one scenario once, in virtual time, in an order that `seed` decides.
 
-    `faults` strike as planned; the scenario may `inject` more. With `order="fifo"` tasks go in the order in which they
-    became ready, as in production. `keep` (numbers from 0 up, in the order of injection) leaves out all other faults.
-    `logs` says whether log lines are written. A run of more than `max_steps` turns fails as a `Livelock`.
+    `faults` are applied at their times; the scenario may `inject` more. With `order="fifo"`, tasks run in the order in
+    which they became ready, as in production. `keep` names faults by their numbers, from 0 in the order of injection;
+    all others are left out. `logs` says whether log lines are written. A run of more than `max_steps` steps fails as a
+    `Livelock`.
     """
 
     def __init__(
@@ -97,8 +99,9 @@ class Simulation:
     ) -> None:
         self.seed = seed
         self.random = random.Random(f"{seed}/scenario")
-        """For the scenario's own choices: what it draws from here, the seed decides."""
+        """Random numbers for the scenario's own choices; the seed decides them."""
         self.rng = random.Random(f"{seed}/order") if order == "seeded" else None
+        """Decides which of several ready tasks and actors runs first; None for the order of production."""
         self.trace = Trace(self.now)
         self.problems: list[str] = []
         self.mail = Mail(self)
@@ -106,7 +109,7 @@ class Simulation:
         self.witness = Witness(self, self.mail)
         self.systems: list[SimulatedEngine] = []
         self.loop: SimulatedLoop
-        """Made when the run begins."""
+        """The event loop, which is made when the run begins."""
         self.main: asyncio.Task[Any] | None = None
         self.alarm = Alarm()
         self._has_begun = False
@@ -115,18 +118,18 @@ class Simulation:
         self._max_steps = max_steps
         self._is_over = False
 
-    # What a scenario uses.
+    # For scenarios.
 
     def now(self) -> float:
         """Return the seconds since the run began."""
         return self.loop.now if self._has_begun else 0.0
 
     def note(self, text: str) -> None:
-        """Put a line of your own into the trace."""
+        """Put a line into the trace."""
         self.trace.add("note:", text)
 
     def inject(self, *faults: Fault) -> None:
-        """Let these faults strike, each at its time, or now where that is over."""
+        """Apply these faults, each at its time, or now if that is past."""
         if not self._has_begun:
             self._planned.extend(faults)
             return
@@ -135,14 +138,14 @@ class Simulation:
 
     @property
     def faults(self) -> tuple[Fault, ...]:
-        """Every fault of the run, the left out ones included, in the order of their injection."""
+        """Every fault of the run in the order of injection, those that are left out included."""
         return tuple(self.injection.plan)
 
     def active(self, kind: type[T]) -> list[T]:
-        """Return the faults of a kind that last now: for whoever simulates what they concern."""
+        """Return the faults of a kind that last now, for simulated parts, such as a provider, that act on them."""
         return self.injection.active(kind)
 
-    # What faults and checks use as well, see `World`.
+    # For faults and checks, see `World`.
 
     def actors(self, pattern: str) -> list[ActorRef[Any]]:
         """Return the living actors whose path matches."""
@@ -183,25 +186,25 @@ class Simulation:
         self.injection.hold(ref, until)
 
     def refused(self, error: NotSimulated) -> None:
-        """Let the run fail, because of a call that does not exist in it."""
+        """Let the run fail because of a refused call, even if the program catches its error."""
         self.problem(str(error))
 
     def problem(self, text: str) -> None:
-        """Let the run fail, once it is over, as a broken invariant with this line."""
+        """Let the run fail with this line, as a broken invariant, once it is over."""
         self.trace.add("problem:", text)
         self.problems.append(text)
 
     # Running.
 
     def run(self, scenario: Scenario[T]) -> Run[T]:
-        """Run a scenario to its end, and see that all invariants hold; call it from outside of any event loop.
+        """Run a scenario to its end, and check all invariants. Call it outside of any event loop, and once.
 
-        Raises what the scenario raised, with a note that names the seed; `Deadlock` and `Livelock`; and
-        `InvariantBroken` where the scenario ended well but something was left, lost, or out of order.
+        Raises what the scenario raised, with a note that names the seed; `Deadlock` or `Livelock`; and
+        `InvariantBroken` if the scenario ended well but something was left, lost or out of order.
         """
         if self._has_begun:
             raise SimulationError(
-                "this simulation has run; make another one, with the same seed if it is to be repeated"
+                "this simulation has run already; make another one, with the same seed to repeat the run"
             )
         refuse_nested()
         self.loop = SimulatedLoop(self, self.rng)
@@ -250,7 +253,7 @@ class Simulation:
         try:
             result: T = loop.run_until_complete(self.main)
         except BaseException:
-            with suppress(SimulationError):  # What the scenario raised says more than what is stuck because of it.
+            with suppress(SimulationError):  # The scenario's own error says more than what is stuck because of it.
                 self._end(is_well=False)
             raise
         self._end(is_well=True)
@@ -262,11 +265,11 @@ class Simulation:
         outcome = call(self) if takes_simulation(scenario) else call()
         if not inspect.isawaitable(outcome):
             name = getattr(scenario, "__qualname__", scenario)
-            raise SimulationError(f"a scenario is an async function; {name} is none, and returned {outcome!r}")
+            raise SimulationError(f"a scenario must be an async function; {name} is not, and returned {outcome!r}")
         return await outcome
 
     def _end(self, *, is_well: bool) -> None:
-        """See what is left, clean up, and close the loop."""
+        """Check what is left, clean up, and close the loop."""
         loop = self.loop
         self.injection.stop()
         try:
@@ -284,12 +287,12 @@ class Simulation:
         finally:
             self.main = None
             for task in unfinished(loop):
-                # It is reported already.
+                # A task that is left has been reported already.
                 setattr(task, "_log_destroy_pending", False)  # noqa: B010
             loop.close()
 
     async def _settle(self) -> None:
-        """Give those who have said their last word the turns they need, without letting time pass."""
+        """Give tasks that are about to end the turns they need, without letting time pass."""
         quiet = 0
         for _ in range(TURNS_TO_END):
             quiet = 0 if self.loop.is_busy else quiet + 1
@@ -310,16 +313,16 @@ class Simulation:
 
 
 def refuse_nested() -> None:
-    """Raise where an event loop runs already."""
+    """Raise SimulationError if an event loop is running already."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         return
-    raise SimulationError("a simulation brings its own event loop: run it from a function that is not async")
+    raise SimulationError("a simulation brings its own event loop; run it from a function that is not async")
 
 
 def takes_simulation(scenario: Scenario[Any]) -> bool:
-    """Tell whether a scenario has to be given the simulation; a parameter with a default is its own affair."""
+    """Tell whether a scenario takes the simulation: it has a positional parameter without a default."""
     return any(
         one.default is one.empty and one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)
         for one in inspect.signature(scenario).parameters.values()

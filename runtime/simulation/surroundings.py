@@ -1,7 +1,7 @@
-"""What surrounds a program, for the length of a run: clocks and randomness of the simulation, and no way out of it.
+"""Replace the clocks and the randomness of the process during a run, and refuse every call that reaches out of it.
 
-Everything is put back at the end. Only the thread that simulates sees any of it. A name that a module took by itself
-before (`from time import sleep`) keeps its meaning: use `time.sleep`, or better the loop's time.
+Everything is put back at the end. Other threads than the simulating one see no difference. A name imported before the
+run (`from time import sleep`) keeps its meaning: call `time.sleep`, or better take time from the loop.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import time
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from anyio._backends._asyncio import CancelScope
 
@@ -34,54 +34,63 @@ USE_FUNCTION = "give your code the function that does it, and simulate that func
 USE_SLEEP = "await asyncio.sleep, which takes virtual time and no real one"
 USE_ACTOR = "an actor or a task runs beside the others without a thread"
 
-CLOSED = (
-    (time, "sleep", "time.sleep", USE_SLEEP),
-    (threading.Thread, "start", "a thread", USE_ACTOR),
-    (socket.socket, "__init__", "a socket", USE_TRANSPORT),
-    (socket, "socketpair", "socket.socketpair", USE_TRANSPORT),
-    (socket, "getaddrinfo", "socket.getaddrinfo", USE_TRANSPORT),
-    (socket, "gethostbyname", "socket.gethostbyname", USE_TRANSPORT),
-    (subprocess.Popen, "__init__", "a subprocess", USE_FUNCTION),
-    (multiprocessing.process.BaseProcess, "start", "a process", USE_FUNCTION),
+
+class WayOut(NamedTuple):
+    """A call that reaches out of a simulation: the attribute it is, its name in messages, and what to use instead."""
+
+    owner: Any
+    name: str
+    call: str
+    instead: str
+
+
+WAYS_OUT = (
+    WayOut(time, "sleep", "time.sleep", USE_SLEEP),
+    WayOut(threading.Thread, "start", "a thread", USE_ACTOR),
+    WayOut(socket.socket, "__init__", "a socket", USE_TRANSPORT),
+    WayOut(socket, "socketpair", "socket.socketpair", USE_TRANSPORT),
+    WayOut(socket, "getaddrinfo", "socket.getaddrinfo", USE_TRANSPORT),
+    WayOut(socket, "gethostbyname", "socket.gethostbyname", USE_TRANSPORT),
+    WayOut(subprocess.Popen, "__init__", "a subprocess", USE_FUNCTION),
+    WayOut(multiprocessing.process.BaseProcess, "start", "a process", USE_FUNCTION),
     *(
-        (os, name, f"os.{name}", USE_FUNCTION)
+        WayOut(os, name, f"os.{name}", USE_FUNCTION)
         for name in ("system", "fork", "forkpty", "posix_spawn", "posix_spawnp")
         if hasattr(os, name)
     ),
 )
-"""The ways out of a simulation, and what to use instead."""
 
 HASHED_BY_ADDRESS: tuple[Any, ...] = (CancelScope, getattr(asyncio.tasks, "_GatheringFuture"))  # noqa: B009
-"""What anyio and programs keep in sets, which would have another order in each run."""
+"""Classes whose instances are kept in sets and hashed by address, so that the sets' order would differ by run."""
 
 
 @contextmanager
 def surroundings(
     now: Callable[[], float], *, seed: str, logs: bool, report: Callable[[NotSimulated], None]
 ) -> Generator[None]:
-    """Let the time of this program be `now()`, its randomness come from `seed`, and every way out raise.
+    """Let time be `now()` and randomness come from `seed` within the block, and let every call that reaches out raise.
 
-    `logs` says whether log lines are written, in virtual time. `report` hears of each call that was refused, also
-    where the program swallows the error.
+    `logs` says whether log lines are written, with virtual times. `report` is called with the error of each refused
+    call, so that it counts even if the program catches it.
     """
-    me = threading.get_ident()
+    simulating = threading.get_ident()
     if hasattr(time.sleep, "stands_in_for"):
-        raise SimulationError("another thread simulates: a process runs one simulation at a time")
+        raise SimulationError("another thread is running a simulation; run one at a time in a process")
     entropy = random.Random(seed)
     state = random.getstate()
     with ExitStack() as stack:
         stack.callback(random.setstate, state)
         random.seed(entropy.getrandbits(64))
-        for owner, name, call, instead in CLOSED:
-            put(stack, owner, name, closed(owner, name, call, instead, me, report))
-        for owner, name, replacement in (*clocks(now, me), *randomness(entropy, me), *hashes()):
+        for way_out in WAYS_OUT:
+            put(stack, way_out.owner, way_out.name, refusal_of(way_out, simulating, report))
+        for owner, name, replacement in (*clocks(now, simulating), *randomness(entropy, simulating), *hashes()):
             put(stack, owner, name, replacement)
         stack.enter_context(log_lines(lambda: EPOCH + now(), silent=not logs))
         yield
 
 
 def put(stack: ExitStack, owner: Any, name: str, replacement: Any) -> None:
-    """Set an attribute until the stack is left."""
+    """Set an attribute until `stack` is left."""
     if name in owner.__dict__:
         stack.callback(setattr, owner, name, owner.__dict__[name])
     else:
@@ -89,45 +98,43 @@ def put(stack: ExitStack, owner: Any, name: str, replacement: Any) -> None:
     setattr(owner, name, replacement)
 
 
-def closed(
-    owner: Any, name: str, call: str, instead: str, me: int, report: Callable[[NotSimulated], None]
-) -> Callable[..., Any]:
-    """Return what stands in for a way out."""
-    real = owner.__dict__[name]
+def refusal_of(way_out: WayOut, simulating: int, report: Callable[[NotSimulated], None]) -> Callable[..., Any]:
+    """Return a function that refuses a call in the simulating thread, and makes it in others."""
+    real = way_out.owner.__dict__[way_out.name]
 
     def refuse(*args: Any, **kwargs: Any) -> Any:
-        if threading.get_ident() != me:
+        if threading.get_ident() != simulating:
             return real(*args, **kwargs)
-        error = NotSimulated(call, instead)
+        error = NotSimulated(way_out.call, way_out.instead)
         report(error)
         raise error
 
-    refuse.stands_in_for = call  # type: ignore[attr-defined]  # pyright: ignore[reportFunctionMemberAccess]
+    refuse.stands_in_for = way_out.call  # type: ignore[attr-defined]  # pyright: ignore[reportFunctionMemberAccess]
     return refuse
 
 
-def clocks(now: Callable[[], float], me: int) -> list[tuple[Any, str, Callable[..., Any]]]:
-    """Return what stands in for the clocks of the machine."""
+def clocks(now: Callable[[], float], simulating: int) -> list[tuple[Any, str, Callable[..., Any]]]:
+    """Return the replacements for the functions of `time`, as owner, name and function."""
 
-    def standing_in(name: str, begin: float, unit: float) -> Callable[[], float]:
+    def replaced_clock(name: str, begin: float, unit: float) -> Callable[[], float]:
         real = getattr(time, name)
 
         def clock() -> float:
-            if threading.get_ident() != me:
+            if threading.get_ident() != simulating:
                 return real()
             seconds = begin + now()
             return seconds if unit == 1 else int(seconds * unit)
 
         return clock
 
-    def taking_seconds(name: str) -> Callable[..., Any]:
-        """Stand in for a function that takes the time of now where it is given none."""
+    def replaced_conversion(name: str) -> Callable[..., Any]:
+        """Return a replacement for a function that takes the present time if it is given none."""
         real = getattr(time, name)
 
         def function(seconds: float | None = None, /) -> Any:
-            return real(EPOCH + now() if seconds is None and threading.get_ident() == me else seconds)
+            return real(EPOCH + now() if seconds is None and threading.get_ident() == simulating else seconds)
 
-        # As an attribute of a class it must not become a method, which a builtin does not either.
+        # As an attribute of a class it must not become a method, as the builtin does not.
         return staticmethod(function)
 
     real_strftime, real_asctime = time.strftime, time.asctime
@@ -141,11 +148,11 @@ def clocks(now: Callable[[], float], me: int) -> list[tuple[Any, str, Callable[.
         return real_asctime(time.localtime() if moment is None else moment)
 
     return [
-        *((time, name, taking_seconds(name)) for name in ("gmtime", "localtime", "ctime")),
+        *((time, name, replaced_conversion(name)) for name in ("gmtime", "localtime", "ctime")),
         (time, "strftime", strftime),
         (time, "asctime", asctime),
         *(
-            (time, name, standing_in(name, begin, unit))
+            (time, name, replaced_clock(name, begin, unit))
             for name, begin, unit in (
                 ("time", EPOCH, 1),
                 ("time_ns", EPOCH, 1e9),
@@ -158,17 +165,17 @@ def clocks(now: Callable[[], float], me: int) -> list[tuple[Any, str, Callable[.
     ]
 
 
-def randomness(entropy: random.Random, me: int) -> list[tuple[Any, str, Any]]:
-    """Return what stands in for the randomness of the machine."""
+def randomness(entropy: random.Random, simulating: int) -> list[tuple[Any, str, Any]]:
+    """Return the replacements for the sources of randomness, as owner, name and function."""
     real_urandom, real_seed = os.urandom, random.Random.seed
 
     def urandom(size: int, /) -> bytes:
-        return entropy.randbytes(size) if threading.get_ident() == me else real_urandom(size)
+        return entropy.randbytes(size) if threading.get_ident() == simulating else real_urandom(size)
 
     def seed(self: random.Random, a: Any = None, version: int = 2) -> None:
-        real_seed(self, entropy.getrandbits(128) if a is None and threading.get_ident() == me else a, version)
+        real_seed(self, entropy.getrandbits(128) if a is None and threading.get_ident() == simulating else a, version)
 
-    # What a module has as `random.seed` is bound to the generator that all share.
+    # `random.seed` is a method of the generator that all modules share.
     shared: random.Random = getattr(random.seed, "__self__")  # noqa: B009
     return [
         (os, "urandom", urandom),
@@ -179,18 +186,18 @@ def randomness(entropy: random.Random, me: int) -> list[tuple[Any, str, Any]]:
 
 
 def hashes() -> list[tuple[Any, str, Any]]:
-    """Number what is kept in sets and would be hashed by its address, so that it has the same order in every run."""
-    births = count(1)
-    return [replacement for owner in HASHED_BY_ADDRESS for replacement in numbered(owner, births)]
+    """Return replacements that hash the instances of `HASHED_BY_ADDRESS` by number: the same in every run."""
+    counter = count(1)
+    return [replacement for owner in HASHED_BY_ADDRESS for replacement in numbered(owner, counter)]
 
 
-def numbered(owner: Any, births: Iterator[int]) -> list[tuple[Any, str, Any]]:
-    """Return what hashes the instances of a class by the number of their birth."""
+def numbered(owner: Any, counter: Iterator[int]) -> list[tuple[Any, str, Any]]:
+    """Return replacements that hash the instances of a class in the order they are made in."""
     real_init, real_hash = owner.__init__, owner.__hash__
-    numbers: dict[int, int] = {}  # By address, so that it grows no larger than the memory that they ever took.
+    numbers: dict[int, int] = {}  # By address, so that it has no more entries than there were instances at one time.
 
     def init(self: Any, *args: Any, **kwargs: Any) -> None:
-        numbers[id(self)] = next(births)
+        numbers[id(self)] = next(counter)
         real_init(self, *args, **kwargs)
 
     def hash_of(self: Any) -> int:

@@ -1,6 +1,6 @@
-"""Tasks, futures and timers that know the number of their birth, and what can be said of them to people.
+"""Tasks, futures and timers that are numbered as they are made, and how they are described in messages.
 
-Sets of them are in the same order in every process: what is hashed by its address in memory is not.
+They hash by their number and not by their address in memory, so that sets of them have the same order in every process.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-GO_BETWEENS = ("async_generator_asend", "async_generator_athrow", "coroutine_wrapper")
-"""What stands between one who awaits and the one who is awaited, and does not say who that is."""
+WRAPPERS = ("async_generator_asend", "async_generator_athrow", "coroutine_wrapper")
+"""Types of awaitables that wrap another one and have no attribute that names it."""
 
 
 class NumberedTask(asyncio.Task[T]):
-    """A task that hashes by the number of its birth, so that sets of tasks have the same order in every process."""
+    """A task that hashes by its number."""
 
     def __init__(
         self, coroutine: Any, *, loop: asyncio.AbstractEventLoop, name: str | None, context: Context | None, number: int
     ) -> None:
-        self.number = number  # First, because it is hashed as soon as it is made.
+        self.number = number  # First, because the constructor hashes the task.
         super().__init__(coroutine, loop=loop, name=name or f"task-{number}", context=context)
 
     def __hash__(self) -> int:
@@ -34,7 +34,7 @@ class NumberedTask(asyncio.Task[T]):
 
 
 class NumberedFuture(asyncio.Future[T]):
-    """A future that hashes by the number of its birth."""
+    """A future that hashes by its number."""
 
     def __init__(self, *, loop: asyncio.AbstractEventLoop, number: int) -> None:
         self.number = number
@@ -45,9 +45,9 @@ class NumberedFuture(asyncio.Future[T]):
 
 
 class Step(asyncio.Handle):
-    """What is ready to have its turn: the step of a `task`, or a plain callback.
+    """A callback that is ready to run: the next step of `task`, or a plain callback if that is None.
 
-    It is made many times for each thing that happens, and does without the calls that asyncio makes it by.
+    Many are made, so it is set up without the calls of asyncio's own constructor.
     """
 
     __slots__ = ("task",)
@@ -68,9 +68,9 @@ class Step(asyncio.Handle):
 
 
 class NumberedTimer(asyncio.TimerHandle):
-    """A timer of many that are due at the same time, as they often are in virtual time: the first made fires first.
+    """A timer that fires after those made before it for the same time, as many are in virtual time.
 
-    In the heap it stands as a tuple of its time, its number and itself, which compares without calling anybody.
+    The heap holds it as a tuple of its time, its number and itself, which compares without a call in Python.
     """
 
     __slots__ = ("task",)
@@ -88,7 +88,7 @@ class NumberedTimer(asyncio.TimerHandle):
 
 
 class Generators(WeakKeyDictionary[Any, None]):
-    """The unfinished async generators of a loop, in the order in which they began; asyncio keeps them in a set."""
+    """The unfinished async generators of a loop in the order in which they began; asyncio keeps them in a set."""
 
     def add(self, generator: Any) -> None:
         self[generator] = None
@@ -98,17 +98,17 @@ class Generators(WeakKeyDictionary[Any, None]):
 
 
 def task_behind(callback: Any) -> asyncio.Task[Any] | None:
-    """Return the task whose step a callback is; None for a plain one."""
+    """Return the task whose step a callback is; None for a plain callback."""
     owner = getattr(callback, "__self__", None)
     return owner if isinstance(owner, asyncio.Task) else None  # pyright: ignore[reportUnknownVariableType]
 
 
-def where(task: asyncio.Task[Any]) -> str:
-    """Return where a task waits: the lines of its coroutines, the innermost first."""
+def place_of(task: asyncio.Task[Any]) -> str:
+    """Return the place where a task waits: the lines of its coroutines, the innermost first."""
     lines: list[str] = []
     waiting: Any = task.get_coro()
     while waiting is not None:
-        if type(waiting).__name__ in GO_BETWEENS:
+        if type(waiting).__name__ in WRAPPERS:
             waiting = next((one for one in gc.get_referents(waiting) if isasyncgen(one) or iscoroutine(one)), None)
         kind = next((kind for kind in ("cr", "gi", "ag") if hasattr(waiting, f"{kind}_frame")), None)
         frame = getattr(waiting, f"{kind}_frame", None)
@@ -120,7 +120,7 @@ def where(task: asyncio.Task[Any]) -> str:
 
 
 def describe_callback(handle: Any) -> str:
-    """Name the callback of a timer, and when it is due."""
+    """Return the name of a timer's callback and the time it is due."""
     callback = handle._callback  # noqa: SLF001
     name = getattr(callback, "__qualname__", type(callback).__name__)
     return f"{name} at {handle.when():g} s"

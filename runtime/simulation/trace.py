@@ -1,4 +1,4 @@
-"""What happened in a run: its last events for people, and a digest of every step for comparing it with another run."""
+"""The record of a run: its last events as lines, and a digest of every step, by which two runs are compared."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 KEPT = 1_000
-"""The last entries that are kept for people."""
+"""So many of the last entries are kept."""
 CHUNK = 4_096
 ADDRESS = re.compile(r" at 0x[0-9a-f]+|0x[0-9a-f]{6,}")
 MAX_WIDTH = 200
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """One thing that happened, at `at` seconds; its text is made when somebody reads it."""
+    """One event at `at` seconds; its text is made when it is read."""
 
     at: float
     what: str
@@ -33,7 +33,7 @@ class Entry(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         subject = str(getattr(self.subject, "path", self.subject))
-        parts = (self.what, subject, "" if self.detail is None else ADDRESS.sub("", shown(self.detail)))
+        parts = (self.what, subject, "" if self.detail is None else ADDRESS.sub("", safe_repr(self.detail)))
         text = " ".join(part for part in parts if part)
         return f"{self.at:12.6f} {text if len(text) <= MAX_WIDTH else text[: MAX_WIDTH - 1] + '…'}"
 
@@ -48,12 +48,12 @@ class Trace:
         # One number for each step; floats hold them, and times, exactly.
         self._tape = array("d")
         self.step = self._tape.append
-        """Takes down that something had its turn, by the number it was born with; nobody reads of it one by one."""
-        self._encode = msgspec.msgpack.Encoder(enc_hook=self._stand_in, order="deterministic").encode
+        """Record one step by its number, for the digest alone."""
+        self._encode = msgspec.msgpack.Encoder(enc_hook=self._encode_other, order="deterministic").encode
         self._paths: dict[ActorRef[Any], str] = {}
 
     def add(self, what: str, subject: Any, detail: Any = None) -> None:
-        """Take down what happened to whom."""
+        """Record an event: what happened, to which subject, with a detail."""
         now = self._now()
         self._entries.append(Entry(now, what, subject, detail))
         self.step(now)
@@ -62,15 +62,15 @@ class Trace:
             self.flush()
 
     def encoded(self, value: Any) -> bytes:
-        """Return a value as bytes that are the same in every process."""
+        """Return bytes for a value, which are the same in every process."""
         try:
             return self._encode(value)
         except (TypeError, ValueError, RecursionError, OverflowError):
-            return type(value).__qualname__.encode()  # Such as a dictionary with keys that are no text.
+            return type(value).__qualname__.encode()  # Such as a dictionary whose keys are not text.
 
     @property
     def digest(self) -> str:
-        """Tell two runs apart: 32 hexadecimal digits over everything that had its turn, in its order."""
+        """32 hexadecimal digits over all steps and events in their order; runs with the same digest are the same."""
         self.flush()
         return self._hash.hexdigest()
 
@@ -78,10 +78,10 @@ class Trace:
         """Return the last entries as lines."""
         return [str(entry) for entry in list(self._entries)[max(0, len(self._entries) - count) :]]
 
-    def _stand_in(self, value: Any) -> str:
-        """Return what a digest knows of a value that cannot be encoded: nothing that depends on where it is in memory.
+    def _encode_other(self, value: Any) -> str:
+        """Return the text that stands in the digest for a value that cannot be encoded; it never holds an address.
 
-        Nearly all are refs, and the same again and again; their paths are long to make.
+        Nearly all such values are refs, and the same ones again and again. Their paths take long to make.
         """
         if not isinstance(value, ActorRef):
             return type(value).__qualname__
@@ -92,10 +92,10 @@ class Trace:
         return path
 
     def flush(self) -> None:
-        """Turn what was taken down so far into the digest, so that it takes no more memory."""
+        """Add the recorded steps to the digest, so that they take no more memory."""
         self._hash.update(self._tape.tobytes())
         del self._tape[:]
-        self._paths.clear()  # Or it would keep alive whoever has ended.
+        self._paths.clear()  # Or it would keep actors alive that have ended.
 
     def __iter__(self) -> Any:
         return iter(self._entries)
@@ -107,9 +107,9 @@ class Trace:
         return f"<Trace {len(self)} entries>"
 
 
-def shown(value: Any) -> str:
-    """Return the repr of a value; one that cannot be shown must not hide what the trace is read for."""
+def safe_repr(value: Any) -> str:
+    """Return the repr of a value; if that raises, a text instead, so that the trace can be read all the same."""
     try:
         return repr(value)
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is a mistake of the value's class.
+    except Exception as error:  # noqa: BLE001 - any error is a mistake in the value's class.
         return f"<{type(value).__qualname__}, whose repr raises {type(error).__name__}>"

@@ -163,7 +163,7 @@ def test_a_failure_names_the_smallest_seed_its_fault_and_its_line(simulate):
     code, out, err = simulate("fails_at_5", "--seeds", "30")
     assert (code, err) == (1, "")
     assert out.startswith("seed 5 fails: AssertionError: [it] broke\n")
-    assert "it takes these faults:\n  SlowSystem(at=2, lasts=inf, step=0.001)\n" in out
+    assert "it needs these faults:\n  SlowSystem(at=2, lasts=inf, step=0.001)\n" in out
     assert "note: slow [2]" in out
     assert re.search(r"\nAssertionError: \[it\] broke\nseed 5, after 10\.\d+ virtual seconds and \d+ steps\n$", out)
     # The traceback begins with the scenario.
@@ -230,8 +230,8 @@ def test_a_run_of_too_many_steps_has_failed(simulate):
         (["my scenarios.py"], ["'my scenarios.py' does not name a scenario; write path.py::function"]),
         (["nothing"], ["has no async function 'nothing'; there are ", "fails_at_5"]),
         (["not_async"], ["has no async function 'not_async'"]),
-        (["takes_two"], ["takes one, two; a scenario takes nothing, or one parameter"]),
-        (["notes.txt::f"], ["notes.txt is no Python file"]),
+        (["takes_two"], ["takes one, two; a scenario takes no parameter, or one"]),
+        (["notes.txt::f"], ["notes.txt is not a Python file"]),
         (["broken.py::f"], ["broken.py: line 3: KeyError: 'gone'"]),
         (["wrong.py::f"], ["wrong.py: SyntaxError: ", "line 2"]),
         (["leaving.py::f"], ["leaving.py: line 1: SystemExit: 3"]),

@@ -188,7 +188,7 @@ def test_a_process_that_dies_is_an_error_that_names_the_seed() -> None:
         if simulation.seed == 13:
             os._exit(9)
 
-    with pytest.raises(SimulationError, match="process that ran seed 13 ended without a word, with exit code 9"):
+    with pytest.raises(SimulationError, match="process that ran seed 13 ended without a result, with exit code 9"):
         explore(scenario, seeds=range(50), processes=2)
     assert multiprocessing.active_children() == []
 

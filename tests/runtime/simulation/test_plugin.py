@@ -235,7 +235,7 @@ def lines():
         ("@pytest.mark.simulate(3)\nasync def test_it(): pass", ["keywords seeds, ", "got 3", "simulate(seeds=1000)"]),
         (
             "@pytest.fixture\nasync def slow(): pass\n@pytest.mark.simulate\nasync def test_it(slow): pass",
-            ["test_file.py::test_it: the fixture 'slow' is async", "make in the test"],
+            ["test_file.py::test_it: the fixture 'slow' is async", "make its value in the test"],
         ),
         (
             """
@@ -257,7 +257,7 @@ def early(simulation): simulation.inject()
 @pytest.mark.simulate
 async def test_it(early): pass
 """,
-            ["there is no simulation (.inject) yet", "do in the test"],
+            ["there is no simulation (.inject) yet", "use it in the test"],
         ),
     ],
 )
@@ -327,7 +327,7 @@ async def test_that_is_to_fail():
         [
             "*ScenarioFailed: seed 5 fails: Failed: no good",
             "*ScenarioFailed: seed 0 fails: Failed: DID NOT RAISE *ValueError*",
-            "*cannot leave off while it runs (not today)*@pytest.mark.skipif*",
+            "*cannot be skipped while it runs (not today)*@pytest.mark.skipif*",
         ]
     )
 

@@ -215,7 +215,7 @@ def test_messages_of_one_sender_in_the_wrong_order_are_found(monkeypatch: pytest
     def take_wrongly(self: Any, item: Any, origin: Any) -> None:
         take(self, item, origin)
         if len(self) == 3:
-            for line in (self, self._from):
+            for line in (self, self._origins):
                 first = deque.popleft(line)
                 deque.append(line, first)
 
@@ -228,7 +228,7 @@ def test_messages_of_one_sender_in_the_wrong_order_are_found(monkeypatch: pytest
                 ref.tell(Note(number))
             await asyncio.sleep(1)
 
-    assert problems(scenario) == ("house/one got Note of task 1 after what task 1 sent later (G2)",)
+    assert problems(scenario) == ("house/one got Note of task 1 after a later message of task 1 (G2)",)
 
 
 def test_one_and_the_same_message_object_may_be_sent_again_after_its_sender_gave_up() -> None:
@@ -286,7 +286,7 @@ def test_a_simulation_runs_once() -> None:
 
     simulation = Simulation()
     simulation.run(scenario)
-    with pytest.raises(SimulationError, match="has run; make another one"):
+    with pytest.raises(SimulationError, match="has run already; make another one"):
         simulation.run(scenario)
 
 
@@ -294,7 +294,7 @@ def test_a_scenario_that_is_not_async_is_refused() -> None:
     def scenario() -> int:
         return 5
 
-    with pytest.raises(SimulationError, match=r"async function; .*scenario is none, and returned 5"):
+    with pytest.raises(SimulationError, match=r"async function; .*scenario is not, and returned 5"):
         Simulation().run(scenario)  # type: ignore[arg-type]
 
     async def generate() -> Any:

@@ -283,7 +283,7 @@ def test_a_second_simulation_at_the_same_time_is_refused() -> None:
 
     Simulation().run(scenario)
     thread.join()
-    assert "one simulation at a time" in str(errors[0])
+    assert "run one at a time" in str(errors[0])
 
 
 class Ping(Message):
