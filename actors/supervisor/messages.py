@@ -16,15 +16,15 @@ from actors.validation import check_count, check_text
 from runtime import ActorRef, Request
 
 OnUnknown: TypeAlias = Literal["hold", "pay_again"]
-"""What a request does where a call to somebody may have been paid, and nobody can say."""
+"""What a request does if a call may have been paid and its outcome stays unknown."""
 MAX_TIMEOUT = 1e9
-"""Seconds, some 30 years: what no request needs more of, and no clock has difficulties with."""
+"""Seconds, some 30 years: more than a request needs, and less than a clock has difficulties with."""
 MAX_RATE = 1e15
 ALL_STRATEGIES: tuple[SelectionStrategy, ...] = (*STRATEGIES, *ADAPTIVE_STRATEGIES)
 
 
 class SmartResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to a request: who gave it, what it cost in micro-units, and how many calls it took.
+    """The answer to a request: which provider gave it, what it cost in micro-units, and how many calls it took.
 
     `failures` holds the calls that failed before it, in order.
     """
@@ -38,15 +38,15 @@ class SmartResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SmartRequest(Request[SmartResult], frozen=True, kw_only=True):
-    """Have a service rendered by whichever provider can; refused with a member of `CallFailed`.
+    """Have a service rendered by a provider that can; refused with a member of `CallFailed`.
 
-    `requirement` says what a provider must be able to take, such as the size of the input.
-    `budget` caps this request, in micro-units; `account` names an open account that it draws on as well. `timeout`
-    is in seconds. `weights` estimates what it uses of a provider's limits, such as `{"tokens": 900}`; `tenant` is who
-    takes turns with others where something is short, by default the account. Where it cannot be found out whether a
-    call was paid, the request fails with `OutcomeUnknown` and its money is held; with `on_unknown="pay_again"` others
-    may be paid besides, within its budget. An `idempotency_key` is kept over all
-    attempts; by default it is the `request_id`, and that is made up.
+    `where` is what providers must pass, and `requirement` what they must be able to take, such as the size of the
+    input. `budget` caps this request, in micro-units; `account` names an open account that it draws on as well.
+    `timeout` is in seconds. `weights` estimates what it uses of a provider's limits, such as `{"tokens": 900}`.
+    Tenants take turns at what is short; `tenant` is by default the account. An `idempotency_key` is kept over all
+    attempts; by default it is the `request_id`, and that is made up. If it cannot be found out whether a call was paid,
+    the request fails with `OutcomeUnknown` and its money is held; with `on_unknown="pay_again"` other providers may be
+    paid besides, within its budget.
     """
 
     service: str
@@ -65,7 +65,7 @@ class SmartRequest(Request[SmartResult], frozen=True, kw_only=True):
     on_unknown: OnUnknown = "hold"
 
     def __post_init__(self) -> None:
-        # What one caller gets wrong must not come out where the requests of all are served.
+        # A caller's mistake must come out here, and not in the supervisor, which serves all callers.
         if not (
             isinstance(self.service, str)
             and isinstance(self.timeout, int | float)
@@ -162,7 +162,7 @@ class TargetStatus(msgspec.Struct, frozen=True, kw_only=True):
     trips: int
     spent: Micros
     healthy: bool | None = None
-    """None where it was not checked."""
+    """None if it was not checked."""
     problem: str | None = None
 
 

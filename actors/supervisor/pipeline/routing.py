@@ -24,7 +24,7 @@ class Tried(msgspec.Struct, frozen=True):
     failures: int
     failed_at: float
     ready_at: float
-    """Infinity where it may not."""
+    """Infinity if it may not."""
 
 
 def after_failure(
@@ -32,7 +32,7 @@ def after_failure(
 ) -> Tried:
     """Return what a provider is for this request after its failure number `failures`; `random` is in [0, 1).
 
-    It may be tried again after its backoff, if the error allows a retry, and the deadline a wait that long.
+    It may be tried again after its backoff, if the error allows a retry and the deadline allows that wait.
     """
     if not error.retryable or failures > policy.max_retries:
         return Tried(failures, now, math.inf)
@@ -53,11 +53,11 @@ def in_order(
     unhealthy: Collection[str] = (),
     signals: Signals = NO_SIGNALS,
 ) -> list[str]:
-    """Return the names of those who may be called, the one to call first in front.
+    """Return the names of the providers that may be called, the one to call first in front.
 
-    Untried ones come first, ranked by the strategy in force: the first for the first choice, then one fallback after
-    the other, the last for good. Then come those that may be tried again, the one that is ready first in front. The
-    unhealthy stand behind the healthy, because a check may be wrong and somebody has to be asked. `signals` is what the
+    Untried providers come first, ranked by the strategy in force: the first for the first choice, then one fallback
+    after the other, the last for good. Then come those that may be tried again, the one that is ready first in front.
+    Unhealthy providers come after healthy ones, and are kept because a check may be wrong. `signals` is what the
     adaptive strategies go by.
     """
     untried = [provider for provider in candidates if provider.name not in tried]
