@@ -1,4 +1,4 @@
-"""An actor runtime on asyncio: mailboxes, supervision, deadlines. It knows nothing of providers."""
+"""An actor runtime on asyncio: mailboxes, supervision and deadlines. It has no notion of providers."""
 
 from runtime.actor import Actor, Context
 from runtime.backoff import IMMEDIATELY, Backoff

@@ -1,4 +1,4 @@
-"""What a user writes: a class whose handlers each take one type of message, checked when the class is made."""
+"""The base class of actors, and the context through which an actor uses the runtime."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ M = TypeVarWithDefault("M", default=Any)
 
 
 class Actor(Generic[M]):
-    """The parent of every actor: state of its own, touched by one message at a time.
+    """The base class of every actor: state of its own, touched by one message at a time.
 
     Parametrise it with the messages it takes (`class Account(Actor[Deposit | Balance])`) and a type checker
-    refuses any other; a plain `Actor` takes any message, and one without a handler becomes a dead letter.
+    refuses any other. A plain `Actor` takes any message. A message without a handler becomes a dead letter.
     """
 
     bound_to: Context | None = None
-    """The context, as the runtime sets it when it spawns the actor; read it as `context`."""
+    """The context, which the runtime sets when it spawns the actor; read it as `context`."""
 
     supervision: ClassVar[Supervision] = DEFAULT_SUPERVISION
     """How the children of this actor are supervised."""
     handlers: ClassVar[Handlers] = Handlers()
-    """The handlers by message type, collected from the class and its parents."""
+    """The handlers by message type, collected from the class and its base classes."""
     direct: ClassVar[dict[type, Callable[[Any, Any], Any]]] = {}
-    """Those of them that need no task of their own."""
+    """The handlers that need no task of their own."""
     is_async: ClassVar[bool] = False
-    """True where one of `direct` is async, so that the actor handles its mail in a task."""
+    """True if one of `direct` is async, so that the actor handles its mail in a task."""
     kind: ClassVar[str] = "actor"
-    """What an actor without a name of its own is called, with a number."""
+    """The name, followed by a number, of an actor that is spawned without one."""
     has_start_hook: ClassVar[bool] = False
     starts_async: ClassVar[bool] = False
     stops_async: ClassVar[bool] = False
@@ -61,7 +61,9 @@ class Actor(Generic[M]):
         cls.stops_async = inspect.iscoroutinefunction(cls.stopped)
         missing = [one.__name__ for one in protocol_of(cls) if cls.handlers[one] is None]
         if missing:
-            raise TypeError(f"{cls.__qualname__} declares {', '.join(missing)} but has no handler for it")
+            raise TypeError(
+                f"{cls.__qualname__} declares {', '.join(missing)} but has no handler for it; add one by @handles"
+            )
 
     @property
     def context(self) -> Context:
@@ -69,7 +71,7 @@ class Actor(Generic[M]):
         if self.bound_to is None:
             raise RuntimeError(
                 f"{type(self).__name__}.context exists once the actor is spawned; "
-                "move what needs it from __init__ to started()"
+                "move the code that needs it from __init__ to started()"
             )
         return self.bound_to
 
@@ -83,25 +85,25 @@ class Actor(Generic[M]):
         """
 
     def unclaimed(self, request: Request[Any], answer: Any) -> None:
-        """Take back an answer that was given too late: the asker had been cancelled, or its time was up.
+        """Take back an answer that came too late: its asker was cancelled, or its deadline had passed.
 
-        Override it in an actor whose answers are worth something: a permit, a reservation.
+        Override it in an actor whose answers are worth something, such as a permit or a reservation.
         """
 
     def broken_invariants(self) -> Iterable[str]:
-        """Name what does not hold, although it must once nothing is under way: a permit that did not come back.
+        """Return a line for each invariant that is broken once nothing is under way, such as a permit not given back.
 
-        Never called in production. A simulation calls it on every instance, after a run, and fails where it finds any.
+        Never called in production. A simulation calls it on every instance after a run, and fails if there are any.
         """
         return ()
 
 
 def protocol_of(cls: type) -> list[type]:
-    """Return the messages a class declares by `Actor[A | B]`; empty where it declares none."""
+    """Return the messages a class declares by `Actor[A | B]`; empty if it declares none."""
     for base in getattr(cls, "__orig_bases__", ()):
         origin = get_origin(base)
         if isinstance(origin, type) and issubclass(origin, Actor):
-            # Only the first parameter is the messages; an actor of its own may have more.
+            # The first parameter is the messages; a generic actor class may have more parameters.
             declared = get_args(base)[0]
             members = get_args(declared) or (declared,)
             return [one for one in members if isinstance(one, type) and issubclass(one, Message)]
@@ -109,7 +111,7 @@ def protocol_of(cls: type) -> list[type]:
 
 
 class Spawner(Protocol):
-    """Whatever starts actors: a system, or the context of an actor, which then supervises them."""
+    """Something that spawns actors: a system, or the context of an actor, which then supervises them."""
 
     def spawn(
         self,
@@ -128,12 +130,12 @@ class Context(Protocol):
 
     @property
     def ref(self) -> ActorRef[Any]:
-        """The actor's own address."""
+        """The ref of this actor."""
         ...
 
     @property
     def parent(self) -> ActorRef[Any] | None:
-        """The address of the actor that spawned this one; None for one spawned by the system."""
+        """The ref of the actor that spawned this one; None if the system did."""
         ...
 
     @property
@@ -143,17 +145,17 @@ class Context(Protocol):
 
     @property
     def timers(self) -> Timers:
-        """Messages to oneself, later or again and again; gone when the actor restarts or ends."""
+        """Timers that send this actor messages, once or repeatedly; cancelled when it restarts or ends."""
         ...
 
     @property
     def deadline(self) -> float | None:
-        """The deadline of the request being handled, in loop time; None where there is none."""
+        """The deadline of the request being handled, in loop time; None if there is none."""
         ...
 
     @property
     def random(self) -> random.Random:
-        """The system's randomness: seeded, so that a simulated run can be replayed."""
+        """The system's random numbers, seeded so that a simulated run can be replayed."""
         ...
 
     @property
@@ -163,15 +165,16 @@ class Context(Protocol):
 
     @property
     def kept(self) -> dict[str, Any]:
-        """What this actor keeps over its restarts, by names of its own, and nobody else sees; gone when it ends.
+        """Values that this actor keeps over its restarts, by names of its own, private to it; dropped when it ends.
 
-        Everything else of an instance that crashed is given up, as what it crashed with. Keep what must not be lost.
+        Everything else of an instance that crashed is dropped, because it may be what the crash came from. Put here
+        what must not be lost.
         """
         ...
 
     @property
     def registry(self) -> ActorRegistry:
-        """Who renders which service in this system: actors by key."""
+        """The actors of this system that are registered under a key."""
         ...
 
     @property
@@ -180,7 +183,7 @@ class Context(Protocol):
         ...
 
     def now(self) -> float:
-        """Return the event loop's time in seconds; the only clock the runtime knows."""
+        """Return the event loop's time in seconds, the only clock that the runtime uses."""
         ...
 
     def spawn(
@@ -196,7 +199,7 @@ class Context(Protocol):
         ...
 
     def watch(self, ref: ActorRef[Any]) -> None:
-        """Have `Terminated` told to this actor, exactly once, when `ref` ends, or now where it has ended."""
+        """Send `Terminated` to this actor, exactly once, when `ref` ends, or now if it has ended."""
         ...
 
     def unwatch(self, ref: ActorRef[Any]) -> None:
@@ -204,15 +207,15 @@ class Context(Protocol):
         ...
 
     def stash(self, message: Any) -> Any:
-        """Put the message being handled aside until `unstash_all`; `return` what this returns, also for a request.
+        """Set the message being handled aside until `unstash_all`. `return` its result from the handler.
 
-        What is stashed survives a restart, and expires like other mail. Raises `MailboxFull` where as much is stashed
-        as the mailbox holds, `RuntimeError` in a concurrent handler, and `ActorStopped` once the actor has ended.
+        Stashed messages survive a restart, and expire like other mail. Raises `MailboxFull` if as many are stashed as
+        the mailbox holds, RuntimeError in a concurrent handler, and `ActorStopped` once the actor has ended.
         """
         ...
 
     def unstash_all(self) -> None:
-        """Put what was stashed back in front of the mail, in its order."""
+        """Put the stashed messages back in front of the mail, in their order."""
         ...
 
     def stop(self) -> None:

@@ -1,4 +1,4 @@
-"""How long to wait before the next restart. Pure: the random number is an argument."""
+"""How long to wait before the next restart: longer each time. Pure: the random number is an argument."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import msgspec
 
 
 class Backoff(msgspec.Struct, frozen=True, kw_only=True):
-    """Waits that double from `initial` to `cap` seconds, spread by `jitter`; forgotten after a quiet spell.
+    """Waits that double from `initial` to `cap` seconds, spread by `jitter`, and begin anew after a quiet time.
 
-    `jitter` is the share of the wait that is random: 0 waits the full time, 1 anything down to none.
+    `jitter` is the share of the wait that is random: with 0 the full wait, with 1 any part of it down to none.
     A child that ran for `reset_after` seconds since its last restart starts again from `initial`.
     """
 

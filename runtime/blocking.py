@@ -1,4 +1,4 @@
-"""Work that would block the event loop goes to a thread, or to a process, by one call each."""
+"""Run a function that would block the event loop in a worker thread or a worker process."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ Arguments = TypeVarTuple("Arguments")
 async def run_in_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
     """Run a blocking function in a worker thread and return its result; at most 40 run at the same time.
 
-    A thread cannot be cancelled: a caller that is cancelled waits until the function has returned, so that nothing
-    it holds is left behind, and its result is dropped; a function that has not begun never does. The function has the
-    caller's context variables; through `ActorSystem.from_thread` it may talk to actors, under the deadline of the
-    request being handled.
+    A thread cannot be cancelled. A caller that is cancelled waits until the function has returned, so that nothing the
+    function holds is left behind; its result is dropped. If the function has not begun, it never does. It has the
+    caller's context variables. It may send messages to actors through `ActorSystem.from_thread`, under the deadline of
+    the request being handled.
     """
     begun: Future[None] = Future()
 
@@ -36,7 +36,7 @@ async def run_in_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.
 
     work = asyncio.ensure_future(anyio.to_thread.run_sync(run))
     cancelled = False
-    # The scope holds off anyio, which would cancel again at each turn; the loop holds off asyncio.
+    # The scope keeps anyio from cancelling again at each turn; the loop waits on after a cancellation by asyncio.
     with anyio.CancelScope(shield=True):
         while not work.done():
             try:
@@ -47,7 +47,7 @@ async def run_in_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.
                     work.cancel()
     if cancelled:
         if not work.cancelled():
-            work.exception()  # It is nobody's business any more.
+            work.exception()  # Retrieved, so that asyncio does not report it.
         raise asyncio.CancelledError
     return work.result()
 
@@ -55,7 +55,8 @@ async def run_in_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.
 async def run_in_process(function: Callable[[*Arguments], T], /, *args: *Arguments) -> T:
     """Run a function in a worker process and return its result; a caller that is cancelled kills the process.
 
-    Function, arguments and result are pickled, so the function has to be importable by name. As many run at the same
-    time as there are processors. A process is kept for the next call until the event loop ends, or for five minutes.
+    The function, its arguments and its result are pickled, so the function has to be importable by name. As many run at
+    the same time as there are processors. A process is kept for the next call until the event loop ends, or for five
+    minutes.
     """
     return await anyio.to_process.run_sync(function, *args, cancellable=True)

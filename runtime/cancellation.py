@@ -1,4 +1,4 @@
-"""Whose a cancellation is: a `CancelledError` may also escape from something a task awaited, and not be its own."""
+"""Tell a cancellation of the running task from a `CancelledError` that escaped from something it awaited."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ import asyncio
 
 
 def is_being_cancelled() -> bool:
-    """Tell whether whoever runs here is to end; False where only something that it awaited was cancelled."""
+    """Tell whether the running task is to end; False if only something that it awaited was cancelled."""
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0

@@ -1,4 +1,4 @@
-"""Deadlines: absolute loop times that travel with a request, and one structure that watches all of them."""
+"""Deadlines: absolute loop times that travel with a request, and one timer that watches all of them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 TICKS_PER_SECOND = 1024
 
 current_deadline: ContextVar[float | None] = ContextVar("understudy_deadline", default=None)
-"""The deadline of the request whose handler is running, in loop time; None where there is none."""
+"""The deadline of the request whose handler is running, in loop time; None if there is none."""
 
 
 def earlier(deadline: float, inherited: float | None) -> float:
-    """Return the deadline that binds: a nested request never outlives the one it serves.
+    """Return the deadline that applies: a nested request never outlives the one it serves.
 
     >>> earlier(5.0, None), earlier(5.0, 3.0), earlier(2.0, 3.0)
     (5.0, 3.0, 2.0)
@@ -27,20 +27,21 @@ def earlier(deadline: float, inherited: float | None) -> float:
 
 
 class Expiring(Protocol):
-    """Something that wants to hear when its deadline has passed."""
+    """Something to be called when its deadline has passed."""
 
     deadline: float
     tick: int
-    """Kept by the watch."""
+    """The tick that the watch has grouped it under."""
 
-    def expire(self) -> None: ...
+    def expire(self) -> None:
+        """React to the deadline, which has passed."""
 
 
 class DeadlineWatch:
-    """Tells each entry when its deadline has passed, with one event-loop timer for all of them.
+    """Calls `expire` of each entry when its deadline has passed, with one event-loop timer for all of them.
 
-    Entries are grouped by tick, so that adding and removing one is a dictionary operation; a heap of ticks knows
-    which comes next. Most requests are answered long before their deadline and never touch the timer.
+    Entries are grouped by tick, so that adding and removing one is a dictionary operation; a heap of ticks has the
+    next one on top. Most requests are answered long before their deadline and never touch the timer.
     """
 
     __slots__ = ("_size", "_ticks", "_timer", "_waiting", "loop")
@@ -53,7 +54,7 @@ class DeadlineWatch:
         self._size = 0
 
     def add(self, entry: Expiring) -> None:
-        """Watch `entry` until it is discarded or told that it has expired."""
+        """Watch `entry` until it is discarded or has expired."""
         tick = entry.tick = ceil(entry.deadline * TICKS_PER_SECOND)
         group = self._waiting.get(tick)
         if group is None:
@@ -69,7 +70,7 @@ class DeadlineWatch:
         self._size += 1
 
     def discard(self, entry: Expiring) -> None:
-        """Stop watching `entry`; nothing happens where it is not watched."""
+        """Stop watching `entry`; do nothing if it is not watched."""
         group = self._waiting.get(entry.tick)
         if group is not None and group.pop(entry, False):
             self._size -= 1
@@ -87,7 +88,7 @@ class DeadlineWatch:
         return self._size
 
     def _forget_empty(self) -> None:
-        """Drop the ticks nobody waits for any more; with deadlines an hour away there would be millions."""
+        """Drop the ticks without entries; with deadlines an hour away there would be millions of them."""
         self._waiting = {tick: group for tick, group in self._waiting.items() if group}
         self._ticks = sorted(self._waiting)
 
@@ -98,7 +99,7 @@ class DeadlineWatch:
 
     def _fire(self) -> None:
         self._timer = None
-        # Loops wake a timer up to their clock's resolution early; that tick is due too.
+        # A loop fires a timer up to its clock's resolution early; that tick is due too.
         due = int(self.loop.time() * TICKS_PER_SECOND + 0.5)
         expired: list[Expiring] = []
         while self._ticks and (self._ticks[0] <= due or not self._waiting[self._ticks[0]]):

@@ -1,7 +1,7 @@
-"""What all actors of a system share: one run queue, drained in bounded turns of the event loop, and its services.
+"""The run queue of an actor system, drained in bounded turns of the event loop, and the services its actors share.
 
 A message from one actor to another never touches the event loop: the receiver joins the run queue, and the turn that
-is draining it comes to the receiver too. Each turn is bounded, so that a flood starves neither other actors nor the
+drains the queue reaches it too. Each turn is bounded, so that a flood of messages starves neither other actors nor the
 rest of the program.
 """
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from runtime.deadline import DeadlineWatch
 from runtime.event_stream import EventStream
-from runtime.interceptor import Tables
+from runtime.interceptor import InterceptedHandlers
 from runtime.registry import ActorRegistry
 
 if TYPE_CHECKING:
@@ -65,25 +65,25 @@ class Engine:
         self.name = name
         self.loop = loop
         self.root: Any = None
-        """The cell at the root of the tree, once there is one."""
+        """The cell at the root of the tree; None before there is one."""
         self.random = random.Random(seed)
         self.events = EventStream()
         self.registry = ActorRegistry(self.events)
-        self.interceptors = Tables(interceptors) if interceptors else None
+        self.interceptors = InterceptedHandlers(interceptors) if interceptors else None
         self.deadlines = DeadlineWatch(loop)
-        # Handlers run in the context of the system, whoever caused them to run.
+        # Handlers run in the context of the system, not in that of the code that caused them to run.
         self.context = contextvars.copy_context()
         self._ready: deque[Runnable] = deque()
         self._armed = False
         self.draining = False
-        """True while handlers are called: the context of the system cannot be entered twice."""
+        """True while handlers are called, because the context of the system cannot be entered twice."""
         self._pumps = self._answers = 0
         self.at_work = 0
-        """How many tasks of async actors handle mail now."""
+        """The number of tasks of async actors that are handling mail."""
         self.turn_began = loop.time()
 
     def enqueue(self, runnable: Runnable) -> None:
-        """Let `runnable` run, in this turn of the loop or the next."""
+        """Queue `runnable` to run in this turn of the loop or the next."""
         self._ready.append(runnable)
         if not self._armed and not self.draining:
             self._arm()
@@ -91,7 +91,7 @@ class Engine:
     def pump(self) -> None:
         """Drain the run queue now, in the caller's task, so that a request answered without waiting needs no turn.
 
-        Only so often a turn: a caller in a tight loop must let the event loop have its share.
+        At most `PUMPS_PER_TURN` times in a turn, so that a caller in a tight loop leaves the event loop its share.
         """
         if self.draining or self._pumps >= PUMPS_PER_TURN:
             return
@@ -114,23 +114,23 @@ class Engine:
         return deque()
 
     def new_line(self, inbox: Any) -> OrderedDict[Any, None]:
-        """Return an empty line for those who wait for room in a mailbox."""
+        """Return an empty wait queue for senders that wait for room in a mailbox."""
         return OrderedDict()
 
     def share_of_turn(self) -> int:
-        """Return how many messages an actor's task that is at work may handle before the event loop has its turn.
+        """Return how many messages the task of an actor may handle before the event loop has its turn.
 
-        A turn costs as much as many messages, so that the tasks at work share out what the run queue may handle in
-        one; but each has an activation, as in the run queue.
+        A turn costs as much as many messages. So the tasks at work share the number that the run queue may handle in
+        one turn, and each has one activation at least, as in the run queue.
         """
         return max(MESSAGES_PER_ACTIVATION, MESSAGES_PER_TURN // self.at_work)
 
     def create_task(self, coroutine: Coroutine[Any, Any, None], *, name: str) -> asyncio.Task[None]:
-        """Start a task in the context of the system, not in that of whoever happens to be running."""
+        """Start a task in the context of the system, not in that of the code that is running."""
         if self.loop.get_task_factory() is None:
             return self.loop.create_task(coroutine, name=name, context=self.context.copy())
-        # A factory of the program's may begin its tasks at once (`asyncio.eager_task_factory`), inside of this call;
-        # the engine counts on theirs beginning in a turn of their own.
+        # A task factory of the program may begin its tasks inside of this call (`asyncio.eager_task_factory`); the
+        # engine relies on its tasks beginning in a later turn.
         return asyncio.Task(coroutine, loop=self.loop, name=name, context=self.context.copy())
 
     def _arm(self) -> None:

@@ -1,21 +1,21 @@
-"""Every error the runtime raises, and `Refusal`, the one that is an answer and not a crash."""
+"""The errors that the runtime raises, and `Refusal`, by which a handler answers "no" without a crash."""
 
 from __future__ import annotations
 
 
 class RuntimeFault(Exception):
-    """The family of errors raised by `runtime` itself; catch it to catch them all."""
+    """The base class of the errors raised by `runtime` itself."""
 
 
 class Refusal(Exception):
-    """Raise a subclass in a handler to answer "no": the asker gets it, and the actor lives on.
+    """Raise a subclass in a handler to answer "no": the asker gets it, and the actor goes on.
 
-    Any other exception that leaves a handler is a crash, which concerns the supervisor too.
+    Any other exception that leaves a handler is a crash, and goes to the supervisor too.
     """
 
 
 class MailboxFull(RuntimeFault):
-    """The mailbox is at capacity and its overflow rule is REJECT: the message was not accepted."""
+    """The mailbox is full and its overflow rule is REJECT: the message was not accepted."""
 
     def __init__(self, actor: str, *, capacity: int) -> None:
         super().__init__(
@@ -37,7 +37,7 @@ class AskTimeout(RuntimeFault, TimeoutError):
 
 
 class ActorStopped(RuntimeFault):
-    """The actor is stopped, or stopped before it came to this message: the message was never handled."""
+    """The actor had stopped, or stopped before it came to this message, which was never handled."""
 
     def __init__(self, actor: str, request: str) -> None:
         super().__init__(f"{actor} is stopped; {request} was never handled")
@@ -46,9 +46,9 @@ class ActorStopped(RuntimeFault):
 
 
 class ActorCrashed(RuntimeFault):
-    """The handler of this request ended without an answer; `__cause__` is what it raised, if it raised.
+    """The handler of this request ended without an answer; `__cause__` is the error it raised, if any.
 
-    How far the handler came is unknown to the asker.
+    The asker cannot know how far the handler came.
     """
 
     def __init__(self, actor: str, request: str, *, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""Publish and subscribe by type: the system's facts, and any an application adds."""
+"""Publish and subscribe by type of event: those of the runtime, and those an application adds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ E = TypeVar("E", bound=Event)
 
 
 class Subscription:
-    """One subscriber of an event stream; `cancel` ends it, as does leaving it as a context manager."""
+    """One subscription to an event stream; it ends with `cancel`, or with the block it is the context manager of."""
 
     __slots__ = ("_stream", "event_type", "is_active", "receive")
 
@@ -39,10 +39,10 @@ class Subscription:
 
 
 class EventStream:
-    """Hands each published event to those who subscribed to its type or to a parent of its type.
+    """Passes each published event to the subscribers of its type and of the base classes of its type.
 
-    Subscribers are called in the order of their subscription, within `publish`. One that raises is reported to
-    the loop's exception handler and does not disturb the others.
+    Subscribers are called in the order of their subscription, within `publish`. The error of one is reported to the
+    loop's exception handler, and does not affect the others.
     """
 
     def __init__(self) -> None:
@@ -50,11 +50,11 @@ class EventStream:
         self._by_type: dict[type[Event], tuple[Subscription, ...]] = {}
 
     def subscribe(self, event_type: type[E], receive: Callable[[E], None] | ActorRef[E]) -> Subscription:
-        """Call `receive`, or tell it where it is a ref, for each event of this type from now on."""
+        """Call `receive` with each event of this type from now on; if it is a ref, tell it the event."""
         if not (isinstance(event_type, type) and issubclass(event_type, Event)):
-            raise TypeError(f"an event stream is subscribed to by a class of events, got {event_type!r:.100}")
+            raise TypeError(f"event_type must be a subclass of Event, got {event_type!r:.100}")
         if not (callable(receive) or hasattr(receive, "tell")):
-            raise TypeError(f"events go to a function or to the ref of an actor, got {receive!r:.100}")
+            raise TypeError(f"receive must be a function or the ref of an actor, got {receive!r:.100}")
         call: Callable[[Any], None] = receive if callable(receive) else receive.tell
         subscription = Subscription(self, event_type, call)
         self._subscriptions.append(subscription)
@@ -62,29 +62,29 @@ class EventStream:
         return subscription
 
     def remove(self, subscription: Subscription) -> None:
-        """Forget a subscription; nothing happens where it is not one of this stream."""
+        """Remove a subscription; do nothing if it is not one of this stream."""
         if subscription in self._subscriptions:
             self._subscriptions.remove(subscription)
             self._by_type.clear()
 
     def wants(self, event_type: type[Event]) -> bool:
-        """Tell whether anybody would receive such an event, for a publisher that makes it only then."""
+        """Tell whether such an event has a subscriber, for a publisher that makes it only then."""
         found = self._by_type.get(event_type)
         return bool(found if found is not None else self._interested(event_type))
 
     def publish(self, event: Event) -> None:
-        """Hand `event` to every subscriber of its type."""
+        """Pass `event` to every subscriber of its type."""
         found = self._by_type.get(type(event))
         for subscription in found if found is not None else self._interested(type(event)):
             try:
                 subscription.receive(event)
-            except Exception as error:  # noqa: BLE001 - reported below; a publisher does not answer for its readers.
+            except Exception as error:  # noqa: BLE001 - reported below; the publisher is not to fail with its subscribers.
                 asyncio.get_running_loop().call_exception_handler(
                     {"message": f"a subscriber of {type(event).__name__} raised", "exception": error}
                 )
 
     def _interested(self, event_type: type[Event]) -> tuple[Subscription, ...]:
-        """Find out who receives a type of event, once for as long as nobody comes or goes."""
+        """Return the subscriptions for a type of event; remembered until one is added or removed."""
         found = tuple(one for one in self._subscriptions if issubclass(event_type, one.event_type))
         self._by_type[event_type] = found
         return found

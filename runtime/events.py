@@ -1,4 +1,4 @@
-"""What happened, as facts: published on the event stream, and `Terminated`, told to those who watch."""
+"""The events that the runtime publishes on the event stream, and `Terminated`, sent to the watchers of an actor."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from runtime.supervision import Exit  # noqa: TC001 - msgspec resolves the annot
 
 
 class Event(Message, frozen=True):
-    """The parent of every fact on the event stream; derive your own from it. Actors may handle events."""
+    """The base class of everything on the event stream; derive your own events from it. Actors may handle events."""
 
 
 class Terminated(Message, frozen=True):
-    """Told once to every actor that watches `ref`, after the last message `ref` sent it."""
+    """Sent once to every actor that watches `ref`, after the last message that `ref` sent to it."""
 
     ref: ActorRef
     exit: Exit
@@ -30,13 +30,13 @@ class DeadReason(Enum):
     CANCELLED = "cancelled"
     UNHANDLED = "unhandled"
     POISON = "poison"
-    """Its handler crashed as often as its supervisor has it rerouted, or there was nobody to reroute it to."""
+    """Its handler crashed more often than it may be rerouted, or there was no actor to reroute it to."""
     REFUSED = "refused"
-    """The handler refused it, and nobody had asked."""
+    """The handler raised a `Refusal`, and the message had no asker."""
 
 
 class DeadLetter(Event, frozen=True):
-    """A message that no handler will see, and why."""
+    """A message that no handler will see, and the reason."""
 
     recipient: ActorRef
     message: Any
@@ -44,13 +44,13 @@ class DeadLetter(Event, frozen=True):
 
 
 class ActorStarted(Event, frozen=True):
-    """An actor has begun: its `started` hook, if it has one, returned."""
+    """An actor has started: its `started` hook, if it has one, has returned."""
 
     ref: ActorRef
 
 
 class ActorFailed(Event, frozen=True):
-    """A handler or hook raised; what the supervisor decides follows as an event of its own."""
+    """A handler or hook raised; the supervisor's decision follows as an event of its own."""
 
     ref: ActorRef
     error: Exception
@@ -59,11 +59,11 @@ class ActorFailed(Event, frozen=True):
 
 
 class ActorRestarted(Event, frozen=True):
-    """A fresh instance took over under the same ref."""
+    """A new instance of an actor took over under the same ref."""
 
     ref: ActorRef
     attempt: int
-    """Restarts since the last quiet spell, this one included."""
+    """The restarts since the actor last ran for `Backoff.reset_after`, this one included."""
     cause: Exception | None
 
 
@@ -75,7 +75,7 @@ class ActorEnded(Event, frozen=True):
 
 
 class CancellationIgnored(Event, frozen=True):
-    """A handler went on although it was cancelled: it shields itself, or swallows `CancelledError`."""
+    """A handler went on although it was cancelled: it is shielded, or catches `CancelledError`."""
 
     ref: ActorRef
     message: Any

@@ -1,4 +1,4 @@
-"""What every message of a system passes on its way into a handler, and its outcome on the way out."""
+"""Interceptors, which see and may replace every message before its handler and every answer after it."""
 
 from __future__ import annotations
 
@@ -16,45 +16,45 @@ if TYPE_CHECKING:
 
 
 class Interceptor:
-    """Override what you need. With several, the first of the list is the outermost.
+    """Override the methods that you need. With several interceptors, the first of the list is the outermost.
 
-    All three are called where the handler runs, between messages of the same actor; what they raise counts as raised
-    by the handler. Hooks of an actor are not intercepted.
+    All methods are called where the handler runs, between messages of the same actor. An exception of theirs counts
+    as one of the handler. The hooks of an actor are not intercepted.
     """
 
     def received(self, ref: ActorRef[Any], message: Any) -> Any:
-        """Return what the handler gets: the message, or another that the same handler takes."""
+        """Return the message for the handler: this one, or another that the same handler takes."""
         return message
 
     def handled(self, ref: ActorRef[Any], message: Any, answer: Any) -> Any:
-        """Return what the asker gets; a message that was told has the answer None, and keeps it.
+        """Return the answer for the asker: this one, or another. The answer to a message without an asker stays None.
 
-        Of an answer that is given later, by a future, the result is shown here, but cannot be replaced.
+        An answer that is given later, by a future, is passed here too, but cannot be replaced.
         """
         return answer
 
     def failed(self, ref: ActorRef[Any], message: Any, error: BaseException) -> None:
-        """Hear of what the handler raised: a refusal, a crash, or its cancellation."""
+        """Observe what the handler raised: a refusal, a crash, or its cancellation."""
 
 
-class Tables:
-    """The handlers of actor classes, wrapped once for each class."""
+class InterceptedHandlers:
+    """The handlers of actor classes, wrapped in the interceptors of a system; once for each class."""
 
     def __init__(self, interceptors: Sequence[Interceptor]) -> None:
         self.interceptors = tuple(interceptors)
         self._wrapped: dict[type, tuple[dict[type, Callable[[Any, Any], Any]], Handlers]] = {}
 
     def intercept(self, actor: Actor[Any]) -> None:
-        """Let everything that this actor handles pass the interceptors."""
+        """Let every message that this actor handles pass the interceptors."""
         cls = type(actor)
         if cls not in self._wrapped:
             handlers = Handlers()
             for message_type, handler in cls.handlers.items():
                 if handler is not None and handler.message is message_type:
-                    # What was looked up for a subclass is looked up again: a handler has one wrapper, and one lane.
+                    # A subclass that was looked up is looked up again: a handler has one wrapper, and one lane.
                     handlers[message_type] = self._wrap(handler)
             self._wrapped[cls] = direct_of(handlers), handlers
-        # The instance's own tables shadow those of its class.
+        # The attributes of the instance shadow those of its class.
         actor.direct, actor.handlers = self._wrapped[cls]  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
 
     def _wrap(self, handler: Handler) -> Handler:

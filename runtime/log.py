@@ -1,4 +1,4 @@
-"""The runtime's log lines: the one place that imports loguru. Facts arrive as events and leave as lines."""
+"""Log lines for the runtime's events, by loguru, which only this module imports."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def logger_for(path: str) -> Logger:
 
 
 LOGGED = (DeadLetter, ActorFailed, ActorRestarted, CancellationIgnored)
-"""The events that have a line. Nobody wants the others by default, so nobody has to make them."""
+"""The events that have a line. The others have no subscriber by default, and need not even be made."""
 
 
 @singledispatch
 def log_event(_event: Event) -> None:
-    """Write the line of an event that concerns an operator; other events have none."""
+    """Write the line of an event; those that do not concern an operator have none."""
 
 
 @log_event.register
@@ -70,7 +70,7 @@ def bound(path: str, **fields: Any) -> Logger:
 
 @contextmanager
 def log_lines(now: Callable[[], float], *, silent: bool) -> Generator[None]:
-    """Let every line that loguru writes bear the time `now()` (seconds since 1970), or write none; then as before."""
+    """Give every line of loguru in the block the time `now()` (seconds since 1970); if `silent`, write none."""
     module: Any = loguru_module
     core: Any = getattr(logger, "_core")  # noqa: B009 - there is no public way to put handlers back as they were.
     handlers, clock, start = core.handlers, module.aware_now, module.start_time

@@ -1,4 +1,4 @@
-"""Who renders which service in this system: refs by key, for as long as their actors live."""
+"""The actors of a system by the service they render: refs under keys, as long as their actors live."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class Key(msgspec.Struct, Generic[M], frozen=True):
 
 
 class Registered(Event, frozen=True):
-    """Who renders the service now: told to subscribers of a key at once, and whenever an actor comes or goes."""
+    """The actors under a key; subscribers get it at once, and each time an actor is added or removed."""
 
     key: Key[Any]
     refs: tuple[ActorRef, ...]
 
 
 class ActorRegistry:
-    """Refs by key, in the order of their registration; an actor that ends is forgotten, a restart is no end.
+    """Refs by key, in the order of their registration. An actor that ends is removed; one that restarts stays.
 
     Keys of the same name are the same key.
     """
@@ -48,7 +48,7 @@ class ActorRegistry:
         self._ends: Subscription | None = None
 
     def register(self, key: Key[M], ref: ActorRef[M]) -> None:
-        """Enter an actor under a key; entering it twice, or one that is stopped, changes nothing."""
+        """Add an actor under a key; do nothing if it is there already, or has stopped."""
         if ref.recipient.closed or ref in self._refs.get(key.name, {}):
             return
         self._listen()
@@ -56,7 +56,7 @@ class ActorRegistry:
         self._publish(key)
 
     def unregister(self, key: Key[M], ref: ActorRef[M]) -> None:
-        """Take an actor out of a key; nothing happens where it is not under it."""
+        """Remove an actor from a key; do nothing if it is not under it."""
         refs = self._refs.get(key.name, {})
         if ref in refs:
             del refs[ref]
@@ -65,14 +65,14 @@ class ActorRegistry:
             self._publish(key)
 
     def find(self, key: Key[M]) -> tuple[ActorRef[M], ...]:
-        """Return the actors under a key that take mail, in the order of their registration."""
+        """Return the actors under a key that accept messages, in the order of their registration."""
         return tuple(ref for ref in self._refs.get(key.name, ()) if not ref.recipient.closed)
 
     def subscribe(self, key: Key[Any], receive: Callable[[Registered], None] | ActorRef[Registered]) -> Subscription:
-        """Call `receive`, or tell it where it is a ref, who is under a key: now, and at each change.
+        """Call `receive` with the actors under a key, now and at each change; if it is a ref, tell it.
 
-        Ends with `cancel()` of what is returned, or with the actor that is told. `Registered` is also an event on the
-        event stream, for those who want to hear of every key.
+        The subscription ends with its `cancel()`, or with the actor of the ref. To observe every key, subscribe to
+        `Registered` on the event stream.
         """
         call: Callable[[Registered], None] = receive.tell if isinstance(receive, ActorRef) else receive
 
@@ -89,7 +89,7 @@ class ActorRegistry:
         return subscription
 
     def _listen(self) -> None:
-        # Not before there is somebody to forget: an end that nobody wants to hear of costs nothing.
+        # Not before there is an actor to remove: without a subscriber, the end of an actor costs nothing.
         if self._ends is None:
             self._ends = self._events.subscribe(ActorEnded, self._ended)
 
@@ -104,4 +104,4 @@ class ActorRegistry:
             self._events.publish(Registered(key, self.find(key)))
 
     def __repr__(self) -> str:
-        return f"<Registry {len(self._refs)} keys, {sum(map(len, self._refs.values()))} actors>"
+        return f"<ActorRegistry {len(self._refs)} keys, {sum(map(len, self._refs.values()))} actors>"

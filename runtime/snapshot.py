@@ -1,4 +1,4 @@
-"""What a system looks like at one moment: the tree of its actors as plain values, ready for JSON."""
+"""The state of a system at one moment: the tree of its actors as plain values, ready for JSON."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 
 
 class ActorSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """One actor at one moment, and those below it."""
+    """One actor at one moment, with the actors below it."""
 
     path: str
     actor: str
@@ -16,20 +16,20 @@ class ActorSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     phase: str
     """`starting`, `running`, `ending`, `awaiting restart` or `ended`."""
     waiting: int
-    """Messages in the mailbox, those that wait for a place in a lane included, what is stashed not."""
+    """Messages in the mailbox, including those that wait for a place in a lane, without stashed ones."""
     capacity: int
     working: int
-    """Handlers under way, and answers that are still to come from a future."""
+    """Handlers under way, and answers that a future is still to give."""
     idle: bool
-    """True where the actor runs, and has neither mail nor work."""
+    """True if the actor is running and has neither mail nor work."""
     restarts: int
-    """Restarts since the last quiet spell."""
+    """The restarts since the actor last ran for `Backoff.reset_after`."""
     age: float
     """Seconds since it was spawned, over all its restarts."""
     children: tuple[ActorSnapshot, ...] = ()
 
     def walk(self) -> Iterator[ActorSnapshot]:
-        """Yield this actor and all below it, depth first, in start order."""
+        """Yield this actor and all actors below it, depth first, in start order."""
         ahead: list[ActorSnapshot] = [self]
         while ahead:
             actor = ahead.pop()

@@ -1,4 +1,4 @@
-"""Streams into and out of actors, with back-pressure; what comes out composes with aiostream's operators."""
+"""Streams into and out of actors, with back-pressure, that compose with the operators of aiostream."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ T = TypeVar("T")
 
 
 async def feed(ref: ActorRef[M], source: AsyncIterable[M], *, timeout: float | None = None) -> int:  # noqa: ASYNC109 - see `send`.
-    """Send everything of `source` to an actor, waiting for room each time; return how many messages were sent.
+    """Send each message of `source` to an actor, waiting for room each time; return how many were sent.
 
     At most one message is read ahead of the mailbox. `timeout` bounds each wait, in seconds. Raises as
-    `ActorRef.send` does; what was sent before stays sent. The source is closed, whatever happens.
+    `ActorRef.send` does; messages sent before stay sent. The source is closed in every case.
     """
     count = 0
     async with streamcontext(source) as messages:
@@ -55,7 +55,7 @@ def through(
 ) -> Stream[R]:
     """Ask an actor about each item of `source`; the answers are an aiostream stream.
 
-    At most `max_concurrency` requests are under way or answered and not yet read; the source is read no further.
+    At most `max_concurrency` requests are under way or have answers that are not read; the source is read no further.
     Answers come in the order of the items, or with `ordered=False` as they arrive. Each request has `timeout`
     seconds, and the first error ends the stream. Consume it in `async with through(...).stream() as answers`, which
     closes the source and cancels what is under way.
@@ -68,7 +68,7 @@ def through(
 
 
 class Outlet(Actor[Any]):
-    """Passes on every message it is told, one at a time, when the reader is ready for it."""
+    """Passes on every message sent to it, one at a time, when the reader is ready for it."""
 
     def __init__(self, out: MemoryObjectSendStream[Any]) -> None:
         self.out = out
@@ -79,7 +79,7 @@ class Outlet(Actor[Any]):
         try:
             await self.out.send(message)
         except asyncio.CancelledError:
-            # No reader will come any more; nothing is lost silently.
+            # No reader will take it any more; it must not be lost silently.
             self.context.events.publish(DeadLetter(self.context.ref, message, DeadReason.STOPPED))
             raise
 
@@ -91,15 +91,15 @@ class Outlet(Actor[Any]):
 async def outlet(
     spawner: Spawner, *, name: str | None = None, capacity: int = 100
 ) -> AsyncGenerator[tuple[ActorRef[Any], AsyncIterator[Any]]]:
-    """Open a way out of the system: what is sent to the ref comes out of the iterator, in order.
+    """Yield a ref and an iterator: messages sent to the ref come out of the iterator, in order.
 
-    `capacity` messages wait in the mailbox, and one more at the door; then `send` waits, and `tell` raises
-    `MailboxFull`. Stopping the actor ends the iteration. Leaving the block kills the actor; what nobody has read
-    becomes dead letters.
+    `capacity` messages wait in the mailbox, and one more in its handler; then `send` waits, and `tell` raises
+    `MailboxFull`. Stopping the actor ends the iteration. Leaving the block kills the actor; unread messages become
+    dead letters.
     """
     out, messages = anyio.create_memory_object_stream[Any](0)
     with out, messages:
-        # Never restarted: the stream ends with it.
+        # It is never restarted, because the stream ends with it.
         ref: ActorRef[Any] = spawner.spawn(
             lambda: Outlet(out), name=name, mailbox=Mailbox(capacity=capacity), restart=Restart.TEMPORARY
         )

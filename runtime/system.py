@@ -1,4 +1,4 @@
-"""The actor system: the root of the tree, entered with `async with` in any running asyncio program."""
+"""The actor system: it spawns actors and stops them, and is entered with `async with` in any asyncio program."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 class Guardian(Actor):
-    """The root actor: it has no handlers, only children."""
+    """The root actor, which has children and no handlers."""
 
     def __init__(self, supervision: Supervision) -> None:
         self._supervision = supervision
@@ -47,7 +47,7 @@ class Guardian(Actor):
 
 
 class Root(Cell):
-    """The root of the tree; what escalates to it ends the system."""
+    """The cell at the root of the tree; a failure that escalates to it ends the system."""
 
     __slots__ = ("fail",)
 
@@ -67,9 +67,9 @@ class ActorSystem:
     """A tree of actors that lives as long as its `async with` block.
 
     Leaving the block stops every actor, the last started first, and leaves no task, timer or file behind. A failure
-    that escalates beyond `supervision` cancels the block and leaves it as that very exception. `seed` makes the
-    system's randomness repeatable; `log` writes failures, restarts and dead letters as log lines; every message
-    passes the `interceptors`. Many systems may live in one process, and in one loop.
+    that escalates beyond `supervision` cancels the block and is raised from it. `seed` makes the system's random
+    numbers repeatable; `log` writes failures, restarts and dead letters as log lines; every message passes the
+    `interceptors`. Many systems may live in one process, and in one loop.
     """
 
     def __init__(
@@ -99,13 +99,13 @@ class ActorSystem:
         if self._engine is not None:
             raise SystemClosed(self.name, "entering it a second time")
         loop = asyncio.get_running_loop()
-        # A loop may bring an engine of its own kind, as that of a simulation does.
+        # A loop may provide another kind of engine, as that of a simulation does.
         make_engine: type[Engine] = getattr(loop, "actor_engine", Engine)
         self._engine = make_engine(self.name, loop, self._seed, self._interceptors)
         for event_type in LOGGED if self._log else ():
             self._engine.events.subscribe(event_type, log_event)
         self._root = self._engine.root = Root(self._engine, self._supervision, self._fail)
-        # Not a cancel scope, which would have to be left by the very task that entered it; a fixture of a test is not.
+        # Not a cancel scope, which the task that entered it would have to leave; a fixture is left by another task.
         self._host = asyncio.current_task()
         return self
 
@@ -129,20 +129,20 @@ class ActorSystem:
             raise asyncio.CancelledError
 
     async def _join(self, root: Root, *, pending: bool) -> bool:
-        """Wait until every actor has ended, whatever comes; return True where the waiting task was cancelled.
+        """Wait until every actor has ended, in any case; return True if the waiting task was cancelled.
 
-        With `pending`, a cancellation by this system itself is still to come, and is not one from outside.
+        With `pending`, a cancellation by this system itself is still to come, and does not count.
         """
         cancelled = False
         while True:
             try:
                 with anyio.CancelScope(shield=True):
                     await root.join()
-                    # A task that has said its last word is done one turn later.
+                    # A task that is about to return is done one turn later.
                     await asyncio.sleep(0)
             except asyncio.CancelledError:
                 if not pending:
-                    # Whoever left the block and is cancelled while it ends has no more patience.
+                    # A second cancellation while the block ends: do not wait for the handlers any longer.
                     cancelled = True
                     root.kill()
                 pending = False
@@ -160,12 +160,12 @@ class ActorSystem:
     ) -> ActorRef[M]:
         """Start an actor and return its ref at once; its `started` hook runs before its first message.
 
-        `factory` is an actor class or a function that makes one: a restart calls it again. What it raises here is
-        raised to the caller, and nothing is spawned. `name` (unique among the living; by default class and number)
-        is its place in the tree, `mailbox` its capacity and overflow rule, `restart` when it is restarted, and
-        `stop_timeout` the seconds its current message, and then its `stopped` hook, have when it is to stop.
+        `factory` is an actor class, or a function that makes an actor; a restart calls it again. If it raises here, the
+        caller gets the error and nothing is spawned. `name` is unique among living actors; by default it is the class
+        and a number. `mailbox` has the capacity and the overflow rule. `restart` says when the actor is restarted.
+        `stop_timeout` is the seconds that its current message, and then its `stopped` hook, have when it is to stop.
 
-        Raises `NameTaken`, `SystemClosed`, and `TypeError` where the factory does not make an actor.
+        Raises `NameTaken`, `SystemClosed`, and TypeError if the factory does not make an actor.
         """
         root = self._root
         if root is None or root.goal or root.phase is not ALIVE:
@@ -174,7 +174,7 @@ class ActorSystem:
 
     @property
     def events(self) -> EventStream:
-        """The stream of facts: failures, restarts, ends, dead letters, and your own events."""
+        """The event stream: failures, restarts, ends and dead letters, and events of your own."""
         return self._living("events").engine.events
 
     @property
@@ -184,13 +184,13 @@ class ActorSystem:
 
     @property
     def registry(self) -> ActorRegistry:
-        """Who renders which service in this system: actors by key."""
+        """The actors of this system that are registered under a key."""
         return self._living("registry").engine.registry
 
     def snapshot(self) -> ActorSnapshot:
-        """Describe every actor as plain values, the system's root at the top; also while the system is being left.
+        """Return every actor as plain values, the system's root at the top; also while the system is being left.
 
-        Raises `SystemClosed` where the system has not been entered.
+        Raises `SystemClosed` if the system has not been entered.
         """
         if self._root is None:
             raise SystemClosed(self.name, "snapshot")
@@ -203,15 +203,16 @@ class ActorSystem:
     @overload
     def from_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]: ...
     def from_thread(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Future[Any]:
-        """Call `function` on the system's event loop soon: the one way in from a foreign thread.
+        """Call `function` on the system's event loop soon: the only way in from another thread.
 
-        `system.from_thread(ref.tell, message)`, or `system.from_thread(ref.ask, request, timeout=1.0).result()`: where
-        the function gives a coroutine, that runs on the loop too. The future has the result, or what was raised;
-        nobody else is told. Cancelling it cancels what runs. The context variables of the thread come along, and
-        with them, in a thread of `run_in_thread`, the deadline of the request being handled.
+        For example `system.from_thread(ref.tell, message)`, or
+        `system.from_thread(ref.ask, request, timeout=1.0).result()`. If the function returns a coroutine, that runs on
+        the loop too. The future has the result or the error, which is reported nowhere else. Cancelling the future
+        cancels the call. The call has the context variables of the thread, and with them, in a thread of
+        `run_in_thread`, the deadline of the request being handled.
 
-        Calls begin in the order in which one thread makes them. Raises `SystemClosed`. Never wait for the result on
-        the loop's own thread.
+        Calls of one thread begin in the order in which it makes them. Raises `SystemClosed`. Never wait for the result
+        on the loop's own thread.
         """
         entering = enter(function, args, kwargs)
         try:
@@ -241,6 +242,6 @@ class ActorSystem:
 
 
 async def enter(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Call `function`, and await what it gives where that is a coroutine."""
+    """Call `function`, and await its result if that is a coroutine."""
     outcome = function(*args, **kwargs)
     return await outcome if iscoroutine(outcome) else outcome

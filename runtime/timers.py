@@ -1,4 +1,4 @@
-"""Messages to oneself, later or again and again."""
+"""Timers by which an actor sends messages to itself, once or repeatedly."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Timer:
         self._handle = timers.loop.call_at(self._due, self._fire, context=timers.context)
 
     def cancel(self) -> None:
-        """Send nothing more; a message that is already in the mailbox stays. A second call does nothing."""
+        """Send no more messages; one that is already in the mailbox stays. A second call does nothing."""
         self._handle.cancel()
         self._timers.forget(self)
 
@@ -33,7 +33,7 @@ class Timer:
         if self.interval is None:
             self._timers.forget(self)
         else:
-            # The schedule does not drift, and ticks missed while the loop was busy are not made up for.
+            # The schedule does not drift, and ticks missed while the loop was busy are skipped.
             missed = max(0.0, (self._timers.loop.time() - self._due) // self.interval)
             self._due += (missed + 1) * self.interval
             self._handle = self._timers.loop.call_at(self._due, self._fire, context=self._timers.context)
@@ -58,8 +58,8 @@ class Timers:
     def once(self, delay: float, message: Any, *, deadline: float | None = None) -> Timer:
         """Send `message` to this actor after `delay` seconds (>= 0).
 
-        A `deadline` in loop time, such as `self.context.deadline`, travels with it: requests made while it is handled
-        end by then, and it is a dead letter ("expired") afterwards. Without one, none does.
+        A `deadline` in loop time, such as `self.context.deadline`, travels with the message: requests made while it is
+        handled end by then, and if it is not handled before, it is a dead letter ("expired"). By default there is none.
         """
         if not delay >= 0:
             raise ValueError(f"delay must be >= 0 seconds, got {delay}")

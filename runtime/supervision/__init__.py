@@ -1,4 +1,4 @@
-"""Supervision as pure decisions: which children restart, how often, and what an end means."""
+"""Supervision as pure decisions: which actors restart, how often, and what the end of an actor means."""
 
 from runtime.supervision.exits import KILLED as KILLED
 from runtime.supervision.exits import STOPPED as STOPPED

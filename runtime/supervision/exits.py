@@ -11,7 +11,7 @@ class ExitReason(Enum):
     """Why an actor is gone for good."""
 
     STOPPED = "stopped"
-    """It was asked to stop, by itself or by anybody else, or its parent ended."""
+    """It was asked to stop, by itself or from outside, or its parent ended."""
     KILLED = "killed"
     """It was cancelled at once."""
     CRASHED = "crashed"
@@ -39,7 +39,7 @@ def ended_by(error: Exception | None) -> Exit:
 
 
 class Restart(Enum):
-    """When a child is restarted by its supervisor. A stop or kill that somebody asked for is always final."""
+    """When a child is restarted by its supervisor. A stop or kill from outside is always final."""
 
     PERMANENT = "permanent"
     """Whenever it ends on its own, by a crash or by stopping itself."""

@@ -1,4 +1,4 @@
-"""How many restarts are too many. Pure: the times of past restarts and of this one come in."""
+"""How many restarts within which time are too many. Pure: the times of all restarts are arguments."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class RestartIntensity(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"within must be > 0 seconds, got {self.within}")
 
     def tolerates(self, restarts: deque[float], *, now: float) -> bool:
-        """Enter one more restart at `now` among the times of `restarts`, forget the old, and tell if it is tolerated.
+        """Add a restart at `now` to the times in `restarts`, drop the old ones, and tell if it is tolerated.
 
         >>> restarts = deque([0.0, 4.0])
         >>> RestartIntensity(max_restarts=2, within=5.0).tolerates(restarts, now=6.0), restarts

@@ -18,15 +18,15 @@ class Strategy(Enum):
     """Which children are restarted together."""
 
     ONE_FOR_ONE = "one_for_one"
-    """The one that failed."""
+    """Only the child that failed."""
     ONE_FOR_ALL = "one_for_all"
-    """All of them: they depend on each other."""
+    """All children, which depend on each other."""
     REST_FOR_ONE = "rest_for_one"
-    """The one that failed and those started after it, which depend on it."""
+    """The child that failed and those started after it, which depend on it."""
 
 
 class Directive(Enum):
-    """What a supervisor does about one crash."""
+    """What a supervisor does about a crash."""
 
     RESTART = "restart"
     STOP = "stop"
@@ -34,20 +34,20 @@ class Directive(Enum):
 
 
 def restart_always(_error: Exception) -> Directive:
-    """Answer every crash with a restart: the default."""
+    """Restart after every crash: the default of `Supervision.decide`."""
     return Directive.RESTART
 
 
 def always(_error: Exception) -> bool:
-    """Reroute after any error: the default."""
+    """Reroute after every error: the default of `Reroute.when`."""
     return True
 
 
 class Reroute(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the message goes whose handler crashed: to the child named `to`, or to the actor or router of that ref.
+    """The destination of a message whose handler crashed: the child named `to`, or the actor or router of that ref.
 
-    It is handed on at most `max_times`; after that it is a dead letter ("poison"), and its asker, if any, is told of
-    the crash. `when` says after which errors.
+    A message is rerouted at most `max_times`; after that it is a dead letter ("poison"), and its asker, if any, gets
+    the crash as `ActorCrashed`. `when` says after which errors.
     """
 
     to: str | Any
@@ -67,7 +67,7 @@ class Supervision(msgspec.Struct, frozen=True, kw_only=True):
     """How an actor supervises its children.
 
     `decide` maps the error of a crashed child to a directive; a restart is then bound by `intensity` and delayed
-    by `backoff`. With `reroute`, the message whose handler crashed is not lost but handled elsewhere.
+    by `backoff`. With `reroute`, the message whose handler crashed is handled elsewhere instead of being lost.
     """
 
     strategy: Strategy = Strategy.ONE_FOR_ONE

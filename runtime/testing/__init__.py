@@ -1,4 +1,4 @@
-"""Tools to test your own actors with: a probe, waiting until all is quiet, and the proof that nothing leaked."""
+"""Tools for testing actors: a probe that records messages, a wait until a system is idle, and a check for leaks."""
 
 from runtime.testing.leaks import assert_no_leaks as assert_no_leaks
 from runtime.testing.probe import TestProbe as TestProbe

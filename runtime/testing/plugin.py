@@ -1,4 +1,4 @@
-"""The pytest plugin: a `system` fixture that ends with the proof that nothing was left behind.
+"""A pytest plugin with the fixture `system`: an actor system for one test, which must leave nothing behind.
 
 Put `pytest_plugins = ["runtime.testing.plugin"]` into your `conftest.py`. It needs pytest-asyncio.
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @pytest_asyncio.fixture
 async def system(request: pytest.FixtureRequest) -> AsyncGenerator[ActorSystem]:
-    """Give the test a running system of its own, named after it, and fail the test where it leaves anything behind.
+    """Give the test a running system of its own, named after it, and fail the test if it leaves anything behind.
 
     A failure that no supervisor handles fails the test too. The system's randomness has the seed 0.
     """

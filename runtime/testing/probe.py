@@ -1,4 +1,4 @@
-"""An actor that records what it is sent, and a test that waits for it."""
+"""A probe: a ref to pass to the code under test, which records the messages sent to it for the test to expect."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ class Recorder(Actor[Any]):
 
     @handles(Message)
     def record(self, message: Message) -> Any:
-        """Record a message, and answer a request as the test has said."""
+        """Record a message; answer a request as the probe says."""
         return self.probe.record(message)
 
 
 class TestProbe:
-    """A ref to hand to the code under test, and what it has been sent.
+    """A ref for the code under test, and the messages that were sent to it.
 
-    `answers` gives, for each type of request, the answer, or an exception to raise; a request without one is left
-    unanswered, until its deadline. `expect` takes messages in the order of their coming; `received` keeps them all.
+    `answers` maps each type of request to its answer, or to an exception to raise; other requests are left unanswered
+    until their deadline. `expect` takes messages in the order of their arrival; `received` keeps them all.
     """
 
-    __test__ = False  # pytest takes every class whose name begins with Test for a test.
+    __test__ = False  # pytest would collect it as a test, because of its name.
 
     def __init__(
         self, spawner: Spawner, *, name: str | None = None, answers: Mapping[type[Request[Any]], Any] | None = None
@@ -49,7 +49,7 @@ class TestProbe:
         self.ref: ActorRef[Any] = spawner.spawn(self._make, name=name)
 
     def record(self, message: Message) -> Any:
-        """Record a message and return, or raise, the answer for its type; called by the actor behind the probe."""
+        """Record a message, and return or raise the answer for its type; called by the actor behind the probe."""
         self.received.append(message)
         self._unseen.put_nowait(message)
         kind = type(message)
@@ -63,11 +63,11 @@ class TestProbe:
         return answer
 
     def watch(self, ref: ActorRef[Any]) -> None:
-        """Have `Terminated` sent to the probe when `ref` ends, or now where it has ended."""
+        """Send `Terminated` to the probe when `ref` ends, or now if it has ended."""
         self._recorder.context.watch(ref)
 
     async def expect(self, message_type: type[M], *, within: float = 1.0) -> M:
-        """Return the next message; `AssertionError` where none comes `within` seconds, or one of another type."""
+        """Return the next message. Raises AssertionError if none comes `within` seconds, or one of another type."""
         try:
             async with asyncio.timeout(within):
                 message = await self._unseen.get()
@@ -78,7 +78,10 @@ class TestProbe:
         return message
 
     async def expect_nothing(self, *, within: float = 0.1) -> None:
-        """Return after `within` seconds without a message; `AssertionError` where one comes, or has come unseen."""
+        """Return after `within` seconds without a message.
+
+        Raises AssertionError if one comes, or if one that came before has not been expected.
+        """
         try:
             async with asyncio.timeout(within):
                 message = await self._unseen.get()
@@ -87,7 +90,7 @@ class TestProbe:
         raise AssertionError(f"{self.ref.path} expected nothing, got {message!r}")
 
     def _make(self) -> Recorder:
-        # An answer that is an error may crash the actor; its successor records for the same probe.
+        # An answer that is an error may crash the actor; its next instance records for the same probe.
         if self._recorder.bound_to is not None:
             self._recorder = Recorder(self)
         return self._recorder

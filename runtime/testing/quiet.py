@@ -1,4 +1,4 @@
-"""Waiting until a system has nothing left to do."""
+"""Wait until no actor of a system has anything left to do."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ STEP = 0.001
 
 
 async def until_idle(system: ActorSystem, *, within: float = 1.0) -> None:
-    """Return when no actor of the system has mail or work under way; `AssertionError` after `within` seconds.
+    """Return when no actor of the system has mail or work under way. Raises AssertionError after `within` seconds.
 
-    Timers that have yet to fire are no work. Nor is anything outside of the system that will send it more mail.
+    Pending timers do not count as work, nor does code outside of the system that will send messages to it.
     """
     loop = asyncio.get_running_loop()
     ends = loop.time() + within

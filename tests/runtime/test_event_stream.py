@@ -216,10 +216,10 @@ async def test_the_line_of_a_failing_hook_says_so(lines: list[Any]):
     assert issubclass(ActorFailed, Event)
 
 
-async def test_what_is_no_class_of_events_or_nobody_is_refused():
+async def test_subscribing_to_no_event_or_without_a_receiver_is_refused():
     async with ActorSystem() as system:
         for wrong in ("DeadLetter", int, None):
-            with pytest.raises(TypeError, match="a class of events"):
+            with pytest.raises(TypeError, match="must be a subclass of Event"):
                 system.events.subscribe(wrong, print)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-        with pytest.raises(TypeError, match="a function or to the ref of an actor, got None"):
+        with pytest.raises(TypeError, match="must be a function or the ref of an actor, got None"):
             system.events.subscribe(DeadLetter, None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -34,14 +34,14 @@ async def test_actors_are_found_in_the_order_of_their_registration_until_they_en
         for ref in (second, first, second):
             system.registry.register(TRANSLATORS, ref)
         assert system.registry.find(TRANSLATORS) == (second, first)
-        assert repr(system.registry) == "<Registry 1 keys, 2 actors>"
+        assert repr(system.registry) == "<ActorRegistry 1 keys, 2 actors>"
         second.stop()
         assert system.registry.find(TRANSLATORS) == (first,)
         await second.terminated()
-        assert repr(system.registry) == "<Registry 1 keys, 1 actors>"
+        assert repr(system.registry) == "<ActorRegistry 1 keys, 1 actors>"
         system.registry.unregister(TRANSLATORS, first)
         system.registry.unregister(TRANSLATORS, first)
-        assert repr(system.registry) == "<Registry 0 keys, 0 actors>"
+        assert repr(system.registry) == "<ActorRegistry 0 keys, 0 actors>"
 
 
 async def test_a_restart_is_no_end_and_a_stopped_actor_is_not_entered():
@@ -54,7 +54,7 @@ async def test_a_restart_is_no_end_and_a_stopped_actor_is_not_entered():
         ref.stop()
         await ref.terminated()
         system.registry.register(TRANSLATORS, ref)
-        assert repr(system.registry) == "<Registry 0 keys, 0 actors>"
+        assert repr(system.registry) == "<ActorRegistry 0 keys, 0 actors>"
 
 
 async def test_a_subscriber_hears_who_is_there_now_and_of_each_change():
@@ -123,7 +123,7 @@ async def test_a_pool_is_registered_and_forgotten_like_an_actor():
         assert system.registry.find(TRANSLATORS) == (workers,)
         workers.stop()
         await workers.terminated()
-        assert repr(system.registry) == "<Registry 0 keys, 0 actors>"
+        assert repr(system.registry) == "<ActorRegistry 0 keys, 0 actors>"
 
 
 async def test_a_subscription_that_was_cancelled_is_kept_by_nobody():

@@ -292,7 +292,7 @@ def test_a_mailbox_holds_at_least_one_message():
     for capacity in (0, 1.5, True, "3"):
         with pytest.raises(ValueError, match=f"capacity must be a whole number of messages >= 1, got {capacity!r}"):
             Mailbox(capacity=capacity)
-    with pytest.raises(TypeError, match="overflow must be an Overflow, got 'drop'"):
+    with pytest.raises(TypeError, match=r"overflow must be an Overflow, such as Overflow.REJECT, got 'drop'"):
         Mailbox(overflow="drop")
 
 
