@@ -1,4 +1,4 @@
-"""The offer: providers, prices and policies, from Python or from a TOML file."""
+"""The market: providers, prices and policies, from Python or from a TOML file."""
 
 from actors.market.file import load_market, parse_market
 from actors.market.listing import Listing

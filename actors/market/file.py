@@ -1,16 +1,16 @@
-"""A market from a TOML file: read, checked, and every mistake named with its key."""
+"""Reads a market from a TOML file; every mistake in the file is reported with its key."""
 
 from __future__ import annotations
 
 import functools
 import tomllib
-from collections.abc import Callable  # noqa: TC003 - whoever asks for a signature evaluates it.
+from collections.abc import Callable  # noqa: TC003 - inspect.signature evaluates it.
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import msgspec
 
-from actors.market.listing import Endpoint, Listing
+from actors.market.listing import CallLimits, Endpoint, Listing
 from actors.market.market import DiscoveryConfig, HealthConfig, Market
 from actors.market.tables import MarketError as MarketError
 from actors.market.tables import Table, TableReader, toml_type
@@ -23,7 +23,7 @@ from actors.providers.ejection import EjectionConfig
 from actors.providers.health import WatchConfig
 from actors.providers.observed import ObservedConfig
 from actors.providers.provider import Provider
-from actors.transports.transport import Transport  # noqa: TC001 - likewise, and msgspec when it decodes.
+from actors.transports.transport import Transport  # noqa: TC001 - inspect.signature evaluates it.
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -34,14 +34,14 @@ RETRY_BUDGET_KEYS = ("ratio", "min_per_second", "max_tokens")
 def load_market(path: str | Path) -> Market:
     """Read a market file.
 
-    Raises `MarketError` for whatever makes it unusable, and ImportError without the extra `http`, which every
-    provider in a file needs. Prices are strings of dollars; a provider with a price above 0 is paid.
+    Raises `MarketError` if the file cannot be used, and ImportError without the extra `http`, which every provider in a
+    file needs. Prices are strings in dollars; calls to a provider with a price above 0 are paid.
     """
     return parse_market(_read(Path(path)), path=str(path))
 
 
 def parse_market(text: str, *, path: str = "market") -> Market:
-    """Return the market that `text` describes; `path` is what errors call it. Raises as `load_market` does.
+    """Return the market that `text` describes; `path` is its name in errors. Raises as `load_market` does.
 
     >>> market = parse_market('''
     ...     [[providers]]
@@ -56,12 +56,12 @@ def parse_market(text: str, *, path: str = "market") -> Market:
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        what, _, where = str(error).partition(" (at ")
+        what, _, position = str(error).partition(" (at ")
         end = f"line {len(text.splitlines())}"
-        where = where.removesuffix(")").replace("end of document", end)
-        raise MarketError(path, where, f"not valid TOML: {what}") from error
+        position = position.removesuffix(")").replace("end of document", end)
+        raise MarketError(path, position, f"not valid TOML: {what}") from error
     except (ValueError, RecursionError) as error:
-        raise MarketError(path, "", f"beyond what can be read: {type(error).__name__}: {error}") from error
+        raise MarketError(path, "", f"cannot be read: {type(error).__name__}: {error}") from error
     reader = TableReader(path)
     reader.refuse_unknown(document, "", Market.__struct_fields__)
     return Market(
@@ -99,7 +99,9 @@ def _listings(reader: TableReader, entries: Any) -> list[Listing]:
         name = listing.provider.name
         if name in listings:
             owner = f"providers[{list(listings).index(name)}]"
-            raise reader.error(f"{key}.name", f"{name!r} is the name of {owner} already; names must differ")
+            raise reader.error(
+                f"{key}.name", f"{name!r} is already the name of {owner}; give each provider its own name"
+            )
         listings[name] = listing
     return list(listings.values())
 
@@ -114,7 +116,7 @@ def _retry_budget(reader: TableReader, document: Table) -> RetryBudget:
     name = "retry_budget"
     table = reader.table(document.get(name, {}), name, f"[{name}]")
     reader.refuse_unknown(table, name, RETRY_BUDGET_KEYS)
-    # It begins with what it usually begins with, or full where that is less.
+    # It begins with the default number of tokens, or full if it holds fewer.
     most = table.get("max_tokens")
     begin = {"tokens": most} if isinstance(most, int | float) and 1 <= most < RetryBudget().tokens else {}
     return reader.convert(table | begin, name, RetryBudget)
@@ -129,7 +131,7 @@ def _watch(reader: TableReader, document: Table) -> WatchConfig:
 
 
 def _listing(reader: TableReader, entry: Table, key: str) -> Listing:
-    # The file's `url` becomes the provider's address.
+    # The `url` in the file becomes the address of the provider.
     offer = tuple(name for name in Provider.__struct_fields__ if name != "address")
     reader.refuse_unknown(entry, key, (*offer, *Endpoint.__struct_fields__, "budget"))
     offered = {name: value for name, value in entry.items() if name in offer}
@@ -139,16 +141,12 @@ def _listing(reader: TableReader, entry: Table, key: str) -> Listing:
     provider = reader.convert(offered | {"address": endpoint.url}, key, Provider)
     if not provider.services:
         raise reader.error(f"{key}.services", "expected at least one service")
+    limits = {name: getattr(endpoint, name) for name in CallLimits.__struct_fields__}
     return Listing(
         provider=provider,
         transport=_transport(reader, provider, endpoint, key),
-        timeout=endpoint.timeout,
-        max_concurrency=endpoint.max_concurrency,
-        rate_limit=endpoint.rate_limit,
-        burst=endpoint.burst,
-        limits=endpoint.limits,
-        headroom=endpoint.headroom,
         budget=_budget(reader, entry, f"{key}.budget"),
+        **limits,
     )
 
 
@@ -181,7 +179,7 @@ def _transport(reader: TableReader, provider: Provider, endpoint: Endpoint, key:
         headers=endpoint.headers,
     )
     try:
-        make()  # It opens nothing until it is used; a bad URL shows here and not at the first call.
+        make()  # It opens nothing until it is used; but a bad URL is reported here, and not at the first call.
     except ValueError as error:
         raise reader.error(key, str(error)) from error
     return make

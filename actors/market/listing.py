@@ -1,9 +1,9 @@
-"""One entry of a market: a provider, how it is reached, and what it bears."""
+"""One entry of a market: a provider, how it is reached, and how much it may be called."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable  # noqa: TC003 - whoever asks for a signature evaluates it.
+from collections.abc import Callable  # noqa: TC003 - inspect.signature evaluates it.
 
 import msgspec
 
@@ -11,26 +11,51 @@ from actors.limits.quota import REQUESTS, Quota, RateLimit, check_dimensions, qu
 from actors.market.tables import MarketError as MarketError
 from actors.money import Amount, to_micros, usd
 from actors.providers.provider import Provider
-from actors.transports.transport import Idempotent, Transport  # noqa: TC001 - likewise, and msgspec when it decodes.
+from actors.transports.transport import Idempotent, Transport  # noqa: TC001 - inspect.signature and msgspec evaluate them.
 from actors.validation import check_count
 
 
 def check_positive(field: str, value: float, unit: str) -> None:
-    """Raise for a setting that is not a finite number above 0."""
+    """Raise TypeError or ValueError if `value` is not a finite number above 0."""
     if not isinstance(value, int | float):
         raise TypeError(f"{field} must be a number of {unit}, got {value!r:.100}")
     if not 0 < value < math.inf:
         raise ValueError(f"{field} must be > 0 {unit} and finite, got {value}")
 
 
-class Listing(msgspec.Struct, frozen=True, kw_only=True):
-    """One provider on the market: what it offers, how it is reached, how much it may be asked.
+class CallLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """How much a provider may be called; raises ValueError or TypeError for limits that cannot be.
 
-    `transport` makes a new `Transport`, and is called again when the provider's gateway restarts. `timeout` is
-    for one attempt, in seconds; `max_concurrency` bounds the calls under way; `rate_limit` is in requests a
-    second (None: not known), of which `burst` may come at once, and `limits` holds further ones, such as
-    `per_minute("tokens", 90_000)`. The provider is called at `headroom` of its limits. `budget` caps what it is paid in
-    all, in dollars as str, int or Decimal (None: no cap).
+    `timeout` is for one attempt, in seconds; `max_concurrency` bounds the calls under way. `rate_limit` is in requests
+    a second (None: not known), of which `burst` may come at once, and `limits` holds further ones, such as
+    `per_minute("tokens", 90_000)`. The provider is called at the part `headroom` of its limits.
+    """
+
+    timeout: float = 10.0
+    max_concurrency: int = 10
+    rate_limit: float | None = None
+    burst: int = 1
+    limits: tuple[RateLimit, ...] = ()
+    headroom: float = 0.8
+
+    def __post_init__(self) -> None:
+        check_positive("timeout", self.timeout, "seconds")
+        check_count("max_concurrency", self.max_concurrency, unit="call")
+        if self.rate_limit is not None:
+            check_positive("rate_limit", self.rate_limit, "requests a second")
+        check_count("burst", self.burst, unit="request")
+        if not 0 < self.headroom <= 1:
+            raise ValueError(f"headroom must be above 0 and at most 1 of the limits, got {self.headroom}")
+        known = (REQUESTS,) if self.rate_limit is not None else ()
+        if dimensions := (*known, *(limit.dimension for limit in self.limits)):
+            check_dimensions(dimensions)
+
+
+class Listing(CallLimits, frozen=True, kw_only=True):
+    """One provider on the market: what it offers, how it is reached, and how much it may be called (`CallLimits`).
+
+    `transport` makes a new `Transport`, and is called again when the provider's gateway restarts. `budget` caps what
+    the provider is paid in all, in dollars as str, int or Decimal (None: no cap).
 
     >>> from actors.market import Market
     >>> from actors.transports import FunctionTransport
@@ -47,12 +72,6 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
 
     provider: Provider
     transport: Callable[[], Transport]
-    timeout: float = 10.0
-    max_concurrency: int = 10
-    rate_limit: float | None = None
-    burst: int = 1
-    limits: tuple[RateLimit, ...] = ()
-    headroom: float = 0.8
     budget: Amount | None = None
 
     def __post_init__(self) -> None:
@@ -60,20 +79,20 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
             raise TypeError(f"provider must be a Provider, got {self.provider!r:.100}")
         if not callable(self.transport):
             raise TypeError(
-                f"transport must be a function that makes one, such as lambda: FunctionTransport(...), "
+                f"transport must be a function that makes a transport, such as lambda: FunctionTransport(...), "
                 f"got {self.transport!r:.100}"
             )
-        check_limits(self)
-        canonical_budget(self, self.budget)
+        super().__post_init__()
+        canonicalize_budget(self, self.budget)
 
     def all_limits(self) -> tuple[RateLimit, ...]:
-        """Return every limit that is known."""
+        """Return every known limit, that of `rate_limit` first."""
         if self.rate_limit is None:
             return self.limits
         return (RateLimit(rate=self.rate_limit, burst=self.burst), *self.limits)
 
     def quota(self, *, after: Quota | None = None) -> Quota | None:
-        """Return what the limits leave to be used; `after` is how much of it was used under those before."""
+        """Return the quota of the known limits, or None; `after` is the quota used so far, under earlier limits."""
         limits = self.all_limits()
         if not limits:
             return None
@@ -82,42 +101,19 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
         return after.with_limits(*limits, headroom=self.headroom)
 
 
-def check_limits(limits: Listing | Endpoint) -> None:
-    """Raise for limits of a provider that cannot be."""
-    check_positive("timeout", limits.timeout, "seconds")
-    check_count("max_concurrency", limits.max_concurrency, unit="call")
-    if limits.rate_limit is not None:
-        check_positive("rate_limit", limits.rate_limit, "requests a second")
-    check_count("burst", limits.burst, unit="request")
-    if not 0 < limits.headroom <= 1:
-        raise ValueError(f"headroom must be above 0 and at most 1 of the limits, got {limits.headroom}")
-    known = (REQUESTS,) if limits.rate_limit is not None else ()
-    if dimensions := (*known, *(limit.dimension for limit in limits.limits)):
-        check_dimensions(dimensions)
-
-
-def canonical_budget(capped: msgspec.Struct, budget: Amount | None) -> None:
-    """Set the field `budget` of a frozen struct to its canonical text in dollars."""
+def canonicalize_budget(capped: msgspec.Struct, budget: Amount | None) -> None:
+    """Set the field `budget` of a frozen struct to its canonical text, in dollars."""
     if budget is not None:
         msgspec.structs.force_setattr(capped, "budget", usd(to_micros(budget)))
 
 
-class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """The keys of a `[[providers]]` table which say how to reach the provider; the others are `Provider`'s.
+class Endpoint(CallLimits, frozen=True, kw_only=True):
+    """The keys of a `[[providers]]` table that say how to reach a provider; the other keys are those of `Provider`.
 
-    `health_path` is resolved against `url`; `headers` go with every request; the rest is as in `Listing`.
+    `health_path` is resolved against `url`; `headers` are sent with every request.
     """
 
     url: str
     health_path: str = "/health"
     headers: dict[str, str] = {}
     idempotent: Idempotent = "no"
-    timeout: float = 10.0
-    max_concurrency: int = 10
-    rate_limit: float | None = None
-    burst: int = 1
-    limits: tuple[RateLimit, ...] = ()
-    headroom: float = 0.8
-
-    def __post_init__(self) -> None:
-        check_limits(self)

@@ -1,13 +1,13 @@
-"""The market: who can be called, how each is reached, and the policies; from Python, or from a TOML file."""
+"""The market: the providers that can be called, how each is reached, and the policies for calling them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence  # noqa: TC003 - whoever asks for a signature evaluates it.
+from collections.abc import Sequence  # noqa: TC003 - inspect.signature evaluates it.
 
 import msgspec
 
-from actors.market.listing import Listing, canonical_budget, check_positive
+from actors.market.listing import Listing, canonicalize_budget, check_positive
 from actors.market.tables import MarketError as MarketError
 from actors.money import Amount  # noqa: TC001 - msgspec resolves the annotations below.
 from actors.policies.breaker.config import BreakerConfig
@@ -18,7 +18,7 @@ from actors.providers.health import WatchConfig
 
 
 class DiscoveryConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """How long discovery believes what it found: `ttl` is from 300 to 900 seconds."""
+    """How long discovery caches the offers of a service: `ttl` is from 300 to 900 seconds."""
 
     ttl: float = 600.0
 
@@ -28,7 +28,7 @@ class DiscoveryConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HealthConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """A health check takes `timeout` seconds at most; its answer is believed for `max_age` seconds."""
+    """A health check takes at most `timeout` seconds; its result is used for `max_age` seconds."""
 
     timeout: float = 2.0
     max_age: float = 30.0
@@ -43,10 +43,10 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
     """Every provider that may be called, and the policies for calling them.
 
     `budget` caps what is spent on all requests together, in dollars as str, int or Decimal (None: no cap). Calls that
-    cost nothing and may be repeated are hedged by `hedge` (None: never). Each provider has a `retry_budget` of its own,
-    and `watch` is what discovery makes of observations.
+    cost nothing and may be repeated are hedged by `hedge` (None: never). Each provider has its own `retry_budget`, and
+    `watch` says how discovery uses observations.
 
-    Raises ValueError when there is no provider, or when two have the same name.
+    Raises ValueError if there is no provider, or if two have the same name.
     """
 
     providers: Sequence[Listing]
@@ -60,10 +60,10 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
     watch: WatchConfig = WatchConfig()
 
     def __post_init__(self) -> None:
-        canonical_budget(self, self.budget)
+        canonicalize_budget(self, self.budget)
         msgspec.structs.force_setattr(self, "providers", tuple(self.providers))
         if not self.providers:
-            raise ValueError("a market needs at least one provider")
+            raise ValueError("a market needs at least one provider; give it a Listing")
         for name, kind in POLICIES.items():
             policy: object = getattr(self, name)
             if not isinstance(policy, kind) and not (name == "hedge" and policy is None):
@@ -71,9 +71,9 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
         names: set[str] = set()
         for listing in self.providers:
             if not isinstance(listing, Listing):
-                raise TypeError(f"a market is made of Listings, got {listing!r:.100}")
+                raise TypeError(f"providers must be Listings, got {listing!r:.100}")
             if listing.provider.name in names:
-                raise ValueError(f"two providers are named {listing.provider.name!r}; names must differ")
+                raise ValueError(f"two providers are named {listing.provider.name!r}; give each its own name")
             names.add(listing.provider.name)
 
 

@@ -1,4 +1,4 @@
-"""Turns the tables of a market file into Structs, and every way that can fail into an error with the key's path."""
+"""Converts the tables of a market file into Structs; every mistake becomes an error with the path of its key."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Table = dict[str, Any]
 
 
 class MarketError(ValueError):
-    """A market file cannot be used. `path` is the file, `key` where in it, `problem` what was expected there."""
+    """A market file cannot be used: `path` is the file, `key` the place in it, `problem` what was expected there."""
 
     def __init__(self, path: str, key: str, problem: str) -> None:
         super().__init__(": ".join(part for part in (path, key, problem) if part))
@@ -26,13 +26,13 @@ class MarketError(ValueError):
 
 
 class TableReader:
-    """Reads tables of the file `path`; `key` is always where in the file a table or a value stands."""
+    """Reads tables of the file `path`; `key` is always the place of a table or value in the file."""
 
     def __init__(self, path: str) -> None:
         self.path = path
 
     def table(self, value: Any, key: str, heading: str) -> Table:
-        """Return `value`, which must be a table; `heading` is how it is written."""
+        """Return `value` as a table, or raise; `heading` is how the table is written in TOML."""
         if not isinstance(value, dict):
             raise self.error(key, f"expected a table under {heading}, got {toml_type(value)}")
         return cast("Table", value)
@@ -41,19 +41,19 @@ class TableReader:
         """Raise for the first key of `table` that is not among `known`."""
         for name in table:
             if name not in known:
-                where = f"{key}.{name}" if key else name
-                raise self.error(where, f"unknown key; known are {', '.join(sorted(known))}")
+                path = f"{key}.{name}" if key else name
+                raise self.error(path, f"unknown key; known are {', '.join(sorted(known))}")
 
     def convert(self, table: Table, key: str, struct: type[S]) -> S:
-        """Return `table` as a `struct`; types are strict."""
+        """Return `table` as a `struct`; types are not coerced."""
         try:
             return msgspec.convert(table, struct)
         except msgspec.ValidationError as error:
-            where, problem = _explain(str(error), struct)
-            raise self.error(f"{key}.{where}" if where else key, problem) from error
+            path, problem = _explain(str(error), struct)
+            raise self.error(f"{key}.{path}" if path else key, problem) from error
 
     def error(self, key: str, problem: str) -> MarketError:
-        """Return the error to raise for what stands at `key`."""
+        """Return the error to raise for the value at `key`."""
         return MarketError(self.path, key, problem)
 
 
@@ -68,7 +68,7 @@ _TOML_NAMES = {
 
 
 def toml_type(value: object) -> str:
-    """Return what TOML calls the type of `value`."""
+    """Return the TOML name of the type of `value`."""
     name = type(value).__name__
     return _TOML_NAMES.get(name, name)
 
@@ -83,18 +83,18 @@ def _explain(message: str, struct: type[msgspec.Struct]) -> tuple[str, str]:
     >>> _explain("Invalid enum value 'pink' - at `$.colour`", Paint)
     ('colour', "expected 'red', 'green' or 'blue', got 'pink'")
     """
-    problem, _, path = message.partition(" - at `$")
-    where = path.rstrip("`").removeprefix(".")
+    problem, _, place = message.partition(" - at `$")
+    path = place.rstrip("`").removeprefix(".")
     if missing := re.fullmatch(r"Object missing required field `(\w+)`", problem):
-        return ".".join(part for part in (where, missing[1]) if part), "this key is required"
+        return ".".join(part for part in (path, missing[1]) if part), "this key is required"
     if enum := re.fullmatch(r"Invalid enum value (.*)", problem):
-        *most, last = map(repr, typing.get_args(typing.get_type_hints(struct)[where]))
-        return where, f"expected {', '.join(most)} or {last}, got {enum[1]}"
+        *most, last = map(repr, typing.get_args(typing.get_type_hints(struct)[path]))
+        return path, f"expected {', '.join(most)} or {last}, got {enum[1]}"
     if expected := re.fullmatch(r"Expected `(.*)`, got `(.*)`", problem):
-        return where, f"expected {_in_toml(expected[1])}, got {_in_toml(expected[2])}"
-    return where, problem
+        return path, f"expected {_in_toml(expected[1])}, got {_in_toml(expected[2])}"
+    return path, problem
 
 
 def _in_toml(types: str) -> str:
-    """TOML has no null, so a type that may be null is written by leaving the key out."""
+    """Return msgspec's names of types in TOML's words, without null: TOML leaves the key out instead."""
     return " or ".join(_TOML_NAMES.get(name, name) for name in types.split(" | ") if name != "null")
