@@ -1,4 +1,4 @@
-"""Asking somebody for more money: one question about each account at a time, and none again after a no."""
+"""Asking the owner of the money for a higher cap: once at a time for each account, and not again after a refusal."""
 
 from __future__ import annotations
 
@@ -18,102 +18,98 @@ if TYPE_CHECKING:
     from actors.money import Amount, Micros
 
     OnExhausted: TypeAlias = Callable[[Statement, Micros], Awaitable[Amount | None]]
-    """Answers, for an account that needs so much more than it has, with its new cap; or None to refuse."""
+    """Takes an account and how much more it needs than it has; answers with its new cap, or None to refuse."""
+    OnAnswer: TypeAlias = Callable[[str, Micros | None, ReserveWaiter], None]
+    """Takes the account, the new cap or None, and the waiter on whose behalf it was asked for."""
 
 TIME_TO_END = 1.0
 """Seconds that a question has to end when the ledger does."""
 
 
-class Question(msgspec.Struct):
-    """Somebody is being asked; for whose sake, and the task that does it."""
+class PendingApproval(msgspec.Struct):
+    """A question that is not answered yet: the waiter on whose behalf it is asked, and the task that asks it."""
 
     waiter: ReserveWaiter
     task: asyncio.Task[Amount | None]
 
 
-class Questions:
-    """The questions of one ledger.
+class Approvals:
+    """The questions of one ledger to the owner of its money.
 
-    Each is put by awaiting `ask`, for at most `timeout` seconds; `answered` gets the account, the cap or None, and for
-    whose sake it was asked. `failed` gets what `ask` raised, which counts as a no to those who wait, and to no other.
+    Each awaits `on_exhausted`, for at most `timeout` seconds. `on_failure` gets the account and what that raised, which
+    refuses the requests that wait for this answer, and no later one.
     """
 
     def __init__(
-        self,
-        ask: OnExhausted | None,
-        *,
-        timeout: float,
-        answered: Callable[[str, Micros | None, ReserveWaiter], None],
-        failed: Callable[[str, BaseException], None],
+        self, on_exhausted: OnExhausted | None, *, timeout: float, on_failure: Callable[[str, BaseException], None]
     ) -> None:
-        self._ask = ask
+        self._on_exhausted = on_exhausted
         self._timeout = timeout
-        self._tell = answered
-        self._failed = failed
-        self._under_way: dict[str, Question] = {}
-        self._said_no: set[str] = set()
+        self._on_failure = on_failure
+        self._pending: dict[str, PendingApproval] = {}
+        self._refused: set[str] = set()
 
     def is_pending(self, account: str) -> bool:
-        """Tell whether somebody is being asked for an account."""
-        return account in self._under_way
+        """Tell whether a question about an account is waiting for its answer."""
+        return account in self._pending
 
-    def may_answer(self, waiter: ReserveWaiter, statement: Statement, needed: Micros) -> bool:
-        """Tell whether there is an answer to wait for, which is asked for here unless somebody does already."""
-        account, ask = statement.name, self._ask
-        if ask is None or account in self._said_no or account in waiter.asked:
+    def ask(self, waiter: ReserveWaiter, statement: Statement, needed: Micros, on_answer: OnAnswer) -> bool:
+        """Ask for more money unless that is being done; False if there is no answer to wait for."""
+        account = statement.name
+        if self._on_exhausted is None or account in self._refused or account in waiter.asked:
             return False
-        if account not in self._under_way:
-            task = asyncio.create_task(self._put(ask, statement, needed), name=f"more for {account}")
-            self._under_way[account] = Question(waiter, task)
-            task.add_done_callback(partial(self._answered, account))
+        if account not in self._pending:
+            task = asyncio.create_task(self._ask(self._on_exhausted, statement, needed), name=f"more for {account}")
+            self._pending[account] = PendingApproval(waiter, task)
+            task.add_done_callback(partial(self._answered, account, on_answer))
         return True
 
-    def forget_no(self, account: str) -> None:
-        """Let somebody be asked again: the cap has changed."""
-        self._said_no.discard(account)
+    def forget_refusal(self, account: str) -> None:
+        """Let an account be asked about again, because its cap has changed."""
+        self._refused.discard(account)
 
     def withdraw(self, account: str) -> None:
-        """Ask no more for an account that was closed."""
-        self._said_no.discard(account)
-        question = self._under_way.pop(account, None)
-        if question is not None:
-            question.task.cancel()
+        """Cancel the question about an account, and forget a refusal."""
+        self._refused.discard(account)
+        pending = self._pending.pop(account, None)
+        if pending is not None:
+            pending.task.cancel()
 
     async def stop(self) -> None:
-        """Withdraw everything, and wait until whoever was asked has taken note, for a moment."""
-        tasks = [question.task for question in self._under_way.values()]
-        self._under_way.clear()  # What they answer now is of no use.
+        """Cancel every question, and wait for a moment until `on_exhausted` has taken note."""
+        tasks = [pending.task for pending in self._pending.values()]
+        self._pending.clear()  # An answer that comes now is of no use.
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=TIME_TO_END)
 
-    async def _put(self, ask: OnExhausted, statement: Statement, needed: Micros) -> Amount | None:
+    async def _ask(self, on_exhausted: OnExhausted, statement: Statement, needed: Micros) -> Amount | None:
         async with asyncio.timeout(self._timeout):
-            return await ask(statement, needed)
+            return await on_exhausted(statement, needed)
 
-    def _answered(self, account: str, task: asyncio.Task[Amount | None]) -> None:
-        question = self._under_way.get(account)
-        if question is None or question.task is not task:
+    def _answered(self, account: str, on_answer: OnAnswer, task: asyncio.Task[Amount | None]) -> None:
+        pending = self._pending.get(account)
+        if pending is None or pending.task is not task:
             if not task.cancelled():
-                task.exception()  # It was withdrawn: what it raised is nobody's business any more.
+                task.exception()  # The question was withdrawn, so what it raised is of no interest any more.
             return
-        del self._under_way[account]
-        self._tell(account, self._cap_of(account, task), question.waiter)
+        del self._pending[account]
+        on_answer(account, self._cap_of(account, task), pending.waiter)
 
     def _cap_of(self, account: str, task: asyncio.Task[Amount | None]) -> Micros | None:
         try:
             answer = task.result()
             if answer is not None:
                 return to_micros(answer)
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it harms those who wait, and no other.
-            self._failed(account, error)
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it refuses those that wait, and no other.
+            self._on_failure(account, error)
             return None
-        self._said_no.add(account)
+        self._refused.add(account)
         return None
 
     def __len__(self) -> int:
-        return len(self._under_way)
+        return len(self._pending)
 
     def __repr__(self) -> str:
-        return f"<Questions {len(self)} under way, {len(self._said_no)} denied>"
+        return f"<Approvals {len(self)} pending, {len(self._refused)} refused>"

@@ -10,15 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from actors.errors.families import BudgetExceeded, Permanent
-from actors.ledger.entries import (
-    AccountClosed,
-    AccountOpened,
-    CapChanged,
-    MoneyHeld,
-    MoneyReleased,
-    MoneyReserved,
-    MoneySettled,
-)
+from actors.ledger.entries import AccountClosed, AccountOpened, CapChanged, MoneyReserved
 from actors.ledger.errors import AlreadyPaid, StillUnsettled
 from actors.ledger.postings import Postings
 from actors.money import Micros  # noqa: TC001 - msgspec resolves the annotations below.
@@ -27,10 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from actors.errors.families import Charged
-    from actors.ledger.entries import Booked
+    from actors.ledger.entries import Booked, MoneyHeld, MoneyReleased, MoneySettled
     from actors.ledger.messages import Intent, Reservation, Reserve, Unsettled
     from actors.ledger.page import AccountState, Statement
-    from actors.ledger.postings import KeyRecord
+    from actors.ledger.record import KeyRecord
 
 REQUEST = "request"
 """The name of a request's own budget in a refusal."""
@@ -202,10 +194,10 @@ class Book:
         That it was paid is entered whenever it becomes known: while the money is held, and even if it was released
         lately. Raises `Permanent` for a reservation that was never made.
         """
-        number = reservation.number
-        record = self.postings.find(number)
+        number, postings = reservation.number, self.postings
+        record = postings.records.get(number) or postings.released.get(number)
         if record is None:
-            if not self.postings.first <= number < self.postings.next:
+            if not postings.first <= number < postings.next:
                 raise Permanent(f"there is no reservation {number}; was it made by another ledger?")
             return None
         if record.key != reservation.key:
@@ -217,7 +209,7 @@ class Book:
             return None
         if charged == "held" and record.amount:  # For a call that costs nothing there is nothing to hold.
             return self._hold(record, at)
-        if number in self.postings.released:
+        if number in postings.released:
             return None
         return self._undo(record, at)
 
@@ -264,33 +256,12 @@ class Book:
     # Entries.
 
     def _settle(self, record: KeyRecord, cost: Micros | None, at: float) -> MoneySettled:
-        amount = record.amount
-        if cost is None:
-            cost = amount
-        entry = MoneySettled(
-            reservation=record.number,
-            key=record.key,
-            provider=record.provider,
-            accounts=record.accounts,
-            cost=cost,
-            released=amount - cost if cost < amount else 0,
-            overcharged=cost - amount if cost > amount else 0,
-            is_late=record.number in self.postings.released,
-            at=at,
-        )
+        entry = record.settled(cost, is_late=record.number in self.postings.released, at=at)
         self.postings.post_settled(record, entry)
         return entry
 
     def _release(self, record: KeyRecord, at: float, *, is_told: bool = True) -> MoneyReleased:
-        entry = MoneyReleased(
-            reservation=record.number,
-            key=record.key,
-            provider=record.provider,
-            accounts=record.accounts,
-            released=record.amount,
-            is_told=is_told,
-            at=at,
-        )
+        entry = record.released(is_told=is_told, at=at)
         self.postings.post_released(record, entry)
         return entry
 
@@ -300,18 +271,7 @@ class Book:
         """Hold a reservation, or only the amount to `keep` of it."""
         if record.amount == 0:
             return self._release(record, at, is_told=is_told)  # There is nothing to hold.
-        if keep is None:
-            keep = record.amount
-        entry = MoneyHeld(
-            reservation=record.number,
-            key=record.key,
-            provider=record.provider,
-            accounts=record.accounts,
-            held=keep,
-            released=record.amount - keep,
-            is_told=is_told,
-            at=at,
-        )
+        entry = record.held(record.amount if keep is None else keep, is_told=is_told, at=at)
         self.postings.post_held(record, entry)
         return entry
 

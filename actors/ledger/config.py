@@ -12,14 +12,14 @@ class LedgerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """How a ledger keeps its book.
 
     An alert is raised where `alert_percent` of a cap is used. `max_paid_keys` are remembered after they were paid; a
-    journal knows the others too. `max_waiting` may wait for money, and a question may take `question_timeout` seconds.
+    journal knows the others too. `max_waiting` may wait for money, and a question may take `approval_timeout` seconds.
     `safety` says what a journal outlives: the process ("normal"), or a power cut too ("full").
     """
 
     alert_percent: int = 80
     max_paid_keys: int = 100_000
     max_waiting: int = 100_000
-    question_timeout: float = 600.0
+    approval_timeout: float = 600.0
     safety: Safety = "normal"
 
     def __post_init__(self) -> None:
@@ -27,8 +27,8 @@ class LedgerConfig(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"alert_percent must be > 0 and at most 100, got {self.alert_percent}")
         check_count("max_paid_keys", self.max_paid_keys)
         check_count("max_waiting", self.max_waiting, least=0)
-        if not self.question_timeout > 0:
-            raise ValueError(f"question_timeout must be > 0 seconds, got {self.question_timeout}")
+        if not self.approval_timeout > 0:
+            raise ValueError(f"approval_timeout must be > 0 seconds, got {self.approval_timeout}")
 
 
 DEFAULT_CONFIG = LedgerConfig()

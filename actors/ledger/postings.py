@@ -9,60 +9,20 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from actors.ledger.entries import AccountOpened, MoneyHeld, MoneyReleased, MoneyReserved, MoneySettled
-from actors.ledger.messages import Reservation, Unsettled
-from actors.ledger.page import AccountState, AccountTable
+from actors.ledger.page import AccountTable
+from actors.ledger.record import KeyRecord
 from actors.money import Micros
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from actors.ledger.entries import Booked, Entry
+    from actors.ledger.messages import Unsettled
+    from actors.ledger.page import AccountState
 
 MAX_RELEASED = 10_000
 """How many of the reservations released last are remembered, in case one of their calls was charged after all."""
-
-
-class KeyRecord(msgspec.Struct, eq=False, gc=False):
-    """One reservation, as long as it may still be booked."""
-
-    number: int
-    key: str
-    provider: str
-    amount: Micros
-    accounts: tuple[str, ...]
-    states: tuple[AccountState, ...]
-    """The accounts that it draws on, and the total."""
-    since: float
-    attempt: int = 1
-    is_held: bool = False
-    is_told: bool = False
-    """Whether the outcome of the last call was told, and not inferred because its holder ended."""
-    was_held: Micros = 0
-    """What is held again if a repetition tells nothing new of the call before it."""
-    is_sent: bool = True
-    holder: Any = None
-
-    def reservation(self) -> Reservation:
-        """Return what its asker gets."""
-        return Reservation(self.number, self.key, self.provider, self.amount, self.attempt)
-
-    def unsettled(self) -> Unsettled:
-        """Return what `GetHeld` lists of it."""
-        return Unsettled(
-            reservation=self.number,
-            key=self.key,
-            provider=self.provider,
-            amount=self.amount,
-            accounts=self.accounts,
-            is_held=self.is_held,
-            since=self.since,
-        )
-
-    def __repr__(self) -> str:
-        return f"<KeyRecord {self.reservation()}{' held' if self.is_held else ''}>"
 
 
 class PaidKeys(OrderedDict[str, tuple[Micros, str]]):
@@ -78,14 +38,19 @@ class PaidKeys(OrderedDict[str, tuple[Micros, str]]):
         """Add a payment under a key."""
         if key in self:
             cost += self.pop(key)[0]
-        self.remember(key, cost, provider)
+        self[key] = (cost, provider)
+        if len(self) > self.max_keys:
+            self._forget_oldest()
 
-    def remember(self, key: str, paid: Micros, provider: str) -> None:
-        """Set what was paid under a key in all, and forget the key that was paid longest ago if there are too many."""
+    def restore(self, key: str, paid: Micros, provider: str) -> None:
+        """Set what was paid under a key in all, as the journal knows it."""
         self[key] = (paid, provider)
         if len(self) > self.max_keys:
-            self.popitem(last=False)
-            self.has_forgotten = True
+            self._forget_oldest()
+
+    def _forget_oldest(self) -> None:
+        self.popitem(last=False)
+        self.has_forgotten = True
 
 
 class Postings:
@@ -103,10 +68,6 @@ class Postings:
         """Those of calls under way, by the actor that answers for them."""
         self.released: OrderedDict[int, KeyRecord] = OrderedDict()
         """The reservations released last."""
-
-    def find(self, number: int) -> KeyRecord | None:
-        """Return a reservation that may still be booked, or was released lately."""
-        return self.records.get(number) or self.released.get(number)
 
     def used_by(self, key: str) -> Micros:
         """Return what was spent under a key and is kept for it."""
@@ -183,7 +144,7 @@ class Postings:
             self.post_reserved(entry, self.accounts.drawn_on(entry.accounts))
 
     def _booked(self, entry: Booked) -> KeyRecord:
-        record = self.find(entry.reservation)
+        record = self.records.get(entry.reservation) or self.released.get(entry.reservation)
         if record is None:
             raise ValueError(f"it books what was never reserved: {entry}")
         return record

@@ -1,7 +1,7 @@
-"""Who waits for money of which account: a line for each, in the order in which they came to the ledger.
+"""Requests that wait at a ledger: for money, in a queue for each account, or for the last call on a closed account.
 
-Somebody who needs several accounts stands in the line of one that is short, behind all who came before and wait there;
-at the others it holds back nobody.
+A request that draws on several accounts waits in the queue of one that has too little, behind all that came to the
+ledger before it and wait there. At its other accounts it holds up no request.
 """
 
 from __future__ import annotations
@@ -16,46 +16,50 @@ from actors.ledger.messages import Reservation
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from actors.ledger.account import Account
     from actors.ledger.messages import Reserve
+    from actors.ledger.page import AccountState
 
 MIN_SWEPT = 64
-"""Places that were left, and are not worth a sweep."""
+"""So many numbers of waiters that have left are not worth a sweep."""
 
 
 class ReserveWaiter(asyncio.Future[Reservation]):
-    """The answer to one `Reserve` that waits; it stands in the line of one account at a time, with one number."""
+    """The answer to a `Reserve` that waits; it is in the queue of one account at a time, and keeps its number."""
 
     __slots__ = ("account", "asked", "number", "wish")
 
     wish: Reserve
     number: int
     account: str | None
+    """The account in whose queue it is, if any."""
     asked: tuple[str, ...]
-    """The accounts of which somebody was asked for its sake, and has answered."""
+    """The accounts for which more money was asked for on its behalf, and answered."""
 
 
 class AccountQueue:
-    """Those who wait for one account; the smallest number is first."""
+    """The waiters for one account; the one with the smallest number is the head."""
 
     __slots__ = ("numbers", "waiters")
 
     def __init__(self) -> None:
         self.waiters: dict[int, ReserveWaiter] = {}
         self.numbers: list[int] = []
+        """A heap, which may still hold numbers of waiters that have left."""
 
-    def add(self, waiter: ReserveWaiter) -> None:
-        """Let somebody stand at the place of its number."""
+    def enqueue(self, waiter: ReserveWaiter) -> None:
+        """Add a waiter, in the order of its number."""
         self.waiters[waiter.number] = waiter
         heapq.heappush(self.numbers, waiter.number)
 
-    def remove(self, waiter: ReserveWaiter) -> None:
-        """Let somebody go."""
+    def dequeue(self, waiter: ReserveWaiter) -> None:
+        """Remove a waiter, wherever it is in the queue."""
         self.waiters.pop(waiter.number, None)
         if len(self.numbers) > 2 * len(self.waiters) + MIN_SWEPT:
             self.numbers = sorted(self.waiters)  # A sorted list is a heap.
 
-    def first(self) -> ReserveWaiter | None:
-        """Return whose turn it is; whoever has given up a moment ago, and has not been told of yet, is passed over."""
+    def head(self) -> ReserveWaiter | None:
+        """Return the waiter whose turn it is; one that has just been cancelled, and is still queued, is passed over."""
         while self.numbers:
             waiter = self.waiters.get(self.numbers[0])
             if waiter is not None and not waiter.done():
@@ -65,70 +69,104 @@ class AccountQueue:
 
 
 class ReserveQueues:
-    """The lines of one ledger."""
+    """The wait queues of one ledger, by account."""
 
     def __init__(self) -> None:
-        self._lines: dict[str, AccountQueue] = {}
-        self._came = 0
+        self._queues: dict[str, AccountQueue] = {}
+        self._last_number = 0
 
     def new_waiter(self, wish: Reserve) -> ReserveWaiter:
-        """Make a place for somebody who comes now."""
+        """Return a waiter with the next number, in no queue yet."""
         waiter = ReserveWaiter(loop=asyncio.get_running_loop())
-        self._came += 1
-        waiter.wish, waiter.number, waiter.account, waiter.asked = wish, self._came, None, ()
+        self._last_number += 1
+        waiter.wish, waiter.number, waiter.account, waiter.asked = wish, self._last_number, None, ()
         return waiter
 
-    def stand(self, waiter: ReserveWaiter, account: str) -> None:
-        """Let somebody wait for an account, and for no other any more."""
-        self.leave(waiter)
+    def enqueue(self, waiter: ReserveWaiter, account: str) -> None:
+        """Put a waiter into the queue of an account, and take it out of any other."""
+        self.dequeue(waiter)
         waiter.account = account
-        self._lines.setdefault(account, AccountQueue()).add(waiter)
+        self._queues.setdefault(account, AccountQueue()).enqueue(waiter)
 
-    def leave(self, waiter: ReserveWaiter) -> None:
-        """Let somebody wait no more."""
-        line = self._lines.get(waiter.account) if waiter.account is not None else None
-        if line is not None:
-            line.remove(waiter)
-            if not line.waiters:
-                del self._lines[waiter.account or ""]
+    def dequeue(self, waiter: ReserveWaiter) -> None:
+        """Take a waiter out of its queue, if it is in one."""
+        queue = self._queues.get(waiter.account) if waiter.account is not None else None
+        if queue is not None:
+            queue.dequeue(waiter)
+            if not queue.waiters:
+                del self._queues[waiter.account or ""]
         waiter.account = None
 
-    def first(self, account: str) -> ReserveWaiter | None:
-        """Return whose turn it is at an account."""
-        line = self._lines.get(account)
-        if line is None:
+    def head_of(self, account: str) -> ReserveWaiter | None:
+        """Return the waiter whose turn it is at an account."""
+        queue = self._queues.get(account)
+        if queue is None:
             return None
-        waiter = line.first()
+        waiter = queue.head()
         if waiter is None:
-            del self._lines[account]
+            del self._queues[account]
         return waiter
 
-    def before(self, accounts: Sequence[str], number: float = math.inf) -> str | None:
-        """Name the first of these accounts for which somebody waits who came before `number`."""
+    def blocked_at(self, accounts: Sequence[str], number: float = math.inf) -> str | None:
+        """Return the first of these accounts at which a waiter with a number below this one goes first, if any."""
         for account in accounts:
-            first = self.first(account) if account in self._lines else None
-            if first is not None and first.number < number:
+            head = self.head_of(account) if account in self._queues else None
+            if head is not None and head.number < number:
                 return account
         return None
 
     def waiting_for(self, account: str) -> list[ReserveWaiter]:
-        """Return those who wait for an account, in order."""
-        line = self._lines.get(account)
-        return [] if line is None else [line.waiters[number] for number in sorted(line.waiters)]
+        """Return the waiters for an account, in order."""
+        queue = self._queues.get(account)
+        return [] if queue is None else [queue.waiters[number] for number in sorted(queue.waiters)]
 
     def broken_invariants(self) -> Iterator[str]:
-        """Name the lines that somebody stands in, although no request is under way."""
-        for account, line in self._lines.items():
-            yield f"{len(line.waiters)} were left waiting for money of account {account!r}"
-
-    def __contains__(self, account: str) -> bool:
-        return account in self._lines
+        """Name the queues that still hold waiters, although no request is under way."""
+        for account, queue in self._queues.items():
+            yield f"{len(queue.waiters)} were left waiting for money of account {account!r}"
 
     def __len__(self) -> int:
-        return sum(len(line.waiters) for line in self._lines.values())
+        return sum(len(queue.waiters) for queue in self._queues.values())
 
     def __bool__(self) -> bool:
-        return bool(self._lines)
+        return bool(self._queues)
 
     def __repr__(self) -> str:
-        return f"<LedgerLines {len(self)} waiting for {', '.join(self._lines) or 'nothing'}>"
+        return f"<ReserveQueues {len(self)} waiting for {', '.join(self._queues) or 'nothing'}>"
+
+
+class CloseWaiters:
+    """The requests to close an account that wait until the last call that draws on it has ended."""
+
+    def __init__(self) -> None:
+        self._futures: dict[AccountState, asyncio.Future[Account]] = {}
+
+    def wait_for(self, state: AccountState) -> asyncio.Future[Account]:
+        """Return a future for the statement of a closed account; cancelling it leaves those of other askers alone."""
+        future = self._futures.get(state)
+        if future is None:
+            future = self._futures[state] = asyncio.get_running_loop().create_future()
+        # Shielded, because an asker that gives up must not take the answer from one that asks again.
+        return asyncio.shield(future)
+
+    def take_drained(self) -> list[tuple[AccountState, asyncio.Future[Account]]]:
+        """Remove and return the waiters whose account no call draws on any more."""
+        drained = [(state, future) for state, future in self._futures.items() if state.open == 0]
+        for state, _ in drained:
+            del self._futures[state]
+        return [(state, future) for state, future in drained if not future.done()]
+
+    def clear(self) -> None:
+        """Forget all of them."""
+        self._futures.clear()
+
+    def broken_invariants(self) -> Iterator[str]:
+        """Name the accounts whose closing was not answered, although no request is under way."""
+        for state in self._futures:
+            yield f"the request to close account {state.name!r} was not answered"
+
+    def __bool__(self) -> bool:
+        return bool(self._futures)
+
+    def __repr__(self) -> str:
+        return f"<CloseWaiters for {', '.join(state.name for state in self._futures) or 'nothing'}>"

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 
 from actors.errors.families import BudgetExceeded, Permanent
 from actors.events import AlertCleared, AlertRaised
-from actors.ledger.commits import SLICE
 from actors.ledger.config import LedgerConfig
 from actors.ledger.entries import AccountOpened, CapChanged, Entry
 from actors.ledger.errors import AlreadyPaid, JournalError, JournalFailed, StillUnsettled
@@ -34,6 +33,7 @@ from actors.ledger.messages import (
     Resolve,
     SetCap,
 )
+from actors.ledger.opening import SLICE
 from runtime import ActorFailed, ActorSystem
 from runtime.simulation import Simulation, explore
 
@@ -239,7 +239,7 @@ async def test_an_answer_comes_after_its_entry_is_on_disk_and_many_share_one_com
         ledger, made = spawn(system, tmp_path / "l.db")
         await figures(ledger)
         await asyncio.sleep(0)
-        journal: Any = made[0].writer.journal
+        journal: Any = made[0].bookkeeper.commits.journal
         before = journal.commits
         tasks = [asyncio.create_task(reserve(ledger, f"k{number}", 10)) for number in range(50)]
         commit, seen = journal.commit, []
@@ -362,7 +362,7 @@ async def test_what_is_answered_is_on_disk(tmp_path, request_: Any, entry: str):
     async with ActorSystem("bank") as system:
         ledger, made = spawn(system, tmp_path / "l.db")
         await figures(ledger)
-        commits: Any = made[0].writer.journal
+        commits: Any = made[0].bookkeeper.commits.journal
         before = commits.commits
         await ledger.ask(request_, timeout=1)
         assert type(peek(tmp_path / "l.db")[-1]).__name__ == entry
@@ -389,7 +389,7 @@ async def test_a_cap_that_could_not_be_written_is_not_taken_for_one_that_was_set
     async with ActorSystem("bank") as system:
         ledger, made = spawn(system, tmp_path / "l.db")
         await figures(ledger)
-        journal: Any = made[0].writer.journal
+        journal: Any = made[0].bookkeeper.commits.journal
         journal._file = FullDisk(journal._file)
         with pytest.raises(JournalFailed):
             await ledger.ask(OpenAccount(name="mine", cap=100), timeout=1)
@@ -422,7 +422,7 @@ async def test_who_closes_an_account_is_told_what_was_written(tmp_path):
         first = await reserve(ledger, "a")
         closing = asyncio.create_task(ledger.ask(CloseAccount(name="batch"), timeout=5))
         await asyncio.sleep(0.1)
-        journal: Any = made[0].writer.journal
+        journal: Any = made[0].bookkeeper.commits.journal
         journal._file = FullDisk(journal._file)
         ledger.tell(BookCall(first))
         with pytest.raises(JournalFailed):
@@ -453,7 +453,7 @@ async def test_what_cannot_be_written_is_not_allowed_and_the_ledger_begins_anew_
         system.events.subscribe(ActorFailed, failures.append)
         ledger, made = spawn(system, tmp_path / "l.db")
         first = await reserve(ledger, "a")
-        journal: Any = made[0].writer.journal
+        journal: Any = made[0].bookkeeper.commits.journal
         journal._file = FullDisk(journal._file)
         outcomes = await asyncio.gather(*(reserve(ledger, key) for key in "bc"), return_exceptions=True)
         assert [type(one) for one in outcomes] == [JournalFailed] * 2
@@ -469,7 +469,7 @@ async def test_a_booking_that_cannot_be_written_makes_the_ledger_begin_anew_and_
     async with ActorSystem("bank") as system:
         ledger, made = spawn(system, tmp_path / "l.db")
         first = await reserve(ledger, "a")
-        journal: Any = made[0].writer.journal
+        journal: Any = made[0].bookkeeper.commits.journal
         journal._file = FullDisk(journal._file)
         ledger.tell(BookCall(first))
         await asyncio.sleep(10)

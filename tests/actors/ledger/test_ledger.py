@@ -74,7 +74,7 @@ class Money:
     def assert_idle(self) -> None:
         actor = self.instances[-1]
         assert list(actor.broken_invariants()) == []
-        assert len(actor.questions) == 0
+        assert len(actor.approvals) == 0
 
 
 @asynccontextmanager
@@ -353,10 +353,10 @@ async def test_the_crowd_that_gives_up_leaves_nothing_behind():
             await settle()
             waiting.cancel()
         await settle()
-        lines = bank.instances[0].lines
-        assert len(lines) == 1
-        assert len(lines._lines["run"].numbers) < 200
-        assert repr(lines) == "<LedgerLines 1 waiting for run>"
+        queues = bank.instances[0].queues
+        assert len(queues) == 1
+        assert len(queues._queues["run"].numbers) < 200
+        assert repr(queues) == "<ReserveQueues 1 waiting for run>"
         bank.tell(first, "no")
         bank.tell(await stuck)
 
@@ -735,7 +735,7 @@ def test_a_ledger_reads_its_book_from_one_place_only():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"alert_percent": 0}, {"max_paid_keys": 0}, {"max_waiting": -1}, {"question_timeout": 0}]
+    "wrong", [{"alert_percent": 0}, {"max_paid_keys": 0}, {"max_waiting": -1}, {"approval_timeout": 0}]
 )
 def test_a_configuration_that_makes_no_sense_is_refused(wrong: Any):
     with pytest.raises(ValueError, match="must be >"):

@@ -1,0 +1,188 @@
+"""Grants reservations: at once if every account has enough, else in the order of the wait queues, or not at all."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from actors.errors.families import BudgetExceeded, CallFailed
+from actors.ledger.entries import MoneyReserved
+from actors.ledger.messages import Reservation
+from actors.ledger.waiters import ReserveWaiter
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from actors.ledger.approvals import Approvals
+    from actors.ledger.book import InsufficientFunds
+    from actors.ledger.bookkeeper import Bookkeeper
+    from actors.ledger.messages import Reserve
+    from actors.ledger.page import AccountState
+    from actors.ledger.waiters import ReserveQueues
+    from actors.money import Micros
+
+
+class Allocator:
+    """Decides who gets money, and when.
+
+    At most `max_waiting` requests wait. `watch` is called with the actor that answers for a call, before it is granted.
+    """
+
+    def __init__(
+        self,
+        bookkeeper: Bookkeeper,
+        queues: ReserveQueues,
+        approvals: Approvals,
+        *,
+        max_waiting: int,
+        watch: Callable[[Any], None],
+    ) -> None:
+        self._bookkeeper = bookkeeper
+        self._book = bookkeeper.book
+        self._paid_keys = bookkeeper.book.paid_keys
+        self._queues = queues
+        self._approvals = approvals
+        self._max_waiting = max_waiting
+        self._watch = watch
+
+    def reserve(self, wish: Reserve) -> Reservation | asyncio.Future[Reservation]:
+        """Return a reservation, or a future for it; raises the refusal.
+
+        There are three cases:
+        1. An earlier request waits for one of the accounts, and goes first.
+        2. Every account has enough.
+        3. One has too little: the request waits for money, or while more is asked for, or is refused.
+        """
+        if self._paid_keys.has_forgotten:
+            self._remember_key(wish.key)
+        if (
+            self._queues
+            and (account := self._queues.blocked_at(wish.accounts)) is not None
+            and not self._book.has_enough_held(wish)
+        ):
+            return self._wait_behind_others(wish, account)  # 1.
+        made = self._book.reserve(wish, at=time.time())
+        if isinstance(made, MoneyReserved):
+            return self._grant(made, wish)  # 2.
+        waiter = self._queues.new_waiter(wish)  # 3.
+        if len(self._queues) >= self._max_waiting or not self._may_wait(waiter, made):
+            raise made.refusal()
+        return self._enqueue(waiter, made.account or "")
+
+    def serve(self, account: str) -> None:
+        """Grant what those wait for that are at the head of an account's queue, and refuse what can never be granted.
+
+        There are five cases for the head of the queue:
+        1. An earlier request waits at another of its accounts: it waits there.
+        2. It is refused for another reason than money, such as a key that was paid meanwhile.
+        3. Every account has enough: it is granted.
+        4. There is nothing to wait for any more: it is refused.
+        5. An account has too little: it waits there. If that is this account, so do all behind it.
+        """
+        queues = self._queues
+        while (waiter := queues.head_of(account)) is not None:
+            wish = waiter.wish
+            if (earlier := queues.blocked_at(wish.accounts, waiter.number)) is not None:
+                queues.enqueue(waiter, earlier)  # 1.
+                continue
+            if self._paid_keys.has_forgotten:
+                self._remember_key(wish.key)  # It may have been paid, and forgotten, since the request came.
+            try:
+                made = self._book.reserve(wish, at=time.time())
+            except CallFailed as refusal:
+                self._refuse(waiter, refusal)  # 2.
+                continue
+            if isinstance(made, MoneyReserved):
+                queues.dequeue(waiter)
+                self._grant(made, wish, waiter)  # 3.
+            elif not self._may_wait(waiter, made):
+                self._refuse(waiter, made.refusal())  # 4.
+            elif made.account == account:
+                return  # 5.
+            else:
+                queues.enqueue(waiter, made.account or "")
+
+    def set_cap(self, account: str, cap: Micros | None) -> None:
+        """Change a cap, and look again at the requests that wait for the account."""
+        self._bookkeeper.record(self._book.set_cap(account, cap, at=time.time()))
+        self._approvals.forget_refusal(account)
+        self.serve(account)
+
+    def close(self, account: str) -> AccountState:
+        """Close an account, which refuses all requests that wait for it; return its state."""
+        state, entry = self._book.close(account, at=time.time())
+        self._bookkeeper.record(entry)
+        self._approvals.withdraw(account)
+        self._bookkeeper.reporter.forget_alert(account)
+        self.serve(account)
+        return state
+
+    def _grant(self, entry: MoneyReserved, wish: Reserve, waiter: ReserveWaiter | None = None) -> Any:
+        """Record a reservation that was made; return the answer, or a future that has it once that is written."""
+        if wish.holder is not None:
+            self._watch(wish.holder)
+        self._bookkeeper.record(entry)
+        if entry.from_held:
+            reservation = self._book.reservation(entry.reservation)
+        else:
+            reservation = Reservation(entry.reservation, wish.key, wish.provider, wish.amount)
+        return self._bookkeeper.once_written(reservation, waiter)
+
+    def _remember_key(self, key: str) -> None:
+        """Let the book know whether a key was paid, even if it has forgotten that."""
+        if key not in self._paid_keys:
+            self._bookkeeper.restore_paid_key(key)
+
+    # Waiting.
+
+    def _wait_behind_others(self, wish: Reserve, account: str) -> asyncio.Future[Reservation]:
+        """Queue a request behind those that wait for an account: what it has, or gets, is theirs first."""
+        self._book.refuse_repetition(wish)
+        if len(self._queues) >= self._max_waiting or not (wish.wait or self._approvals.is_pending(account)):
+            raise BudgetExceeded(needed=wish.amount, available=0, cap=account, provider=wish.provider, may_free_up=True)
+        return self._enqueue(self._queues.new_waiter(wish), account)
+
+    def _enqueue(self, waiter: ReserveWaiter, account: str) -> ReserveWaiter:
+        self._queues.enqueue(waiter, account)
+        waiter.add_done_callback(self._left)
+        return waiter
+
+    def _left(self, waiter: asyncio.Future[Reservation]) -> None:
+        """Take a waiter that gave up out of its queue."""
+        if isinstance(waiter, ReserveWaiter) and (account := waiter.account) is not None:
+            self._queues.dequeue(waiter)
+            self.serve(account)  # The next one may want less.
+
+    def _refuse(self, waiter: ReserveWaiter, refusal: CallFailed) -> None:
+        self._queues.dequeue(waiter)
+        waiter.set_exception(refusal)
+
+    def _may_wait(self, waiter: ReserveWaiter, short: InsufficientFunds) -> bool:
+        """Tell whether there is something to wait for: calls under way, or more money, which is asked for here."""
+        account = short.account
+        if account is None:
+            return False
+        if short.may_free_up and waiter.wish.wait:
+            return True
+        return self._approvals.ask(waiter, self._book.statement(account), short.needed, self._answered)
+
+    def _answered(self, account: str, cap: Micros | None, asked_for: ReserveWaiter) -> None:
+        """Raise the cap, or refuse the requests that have waited for this answer alone."""
+        asked_for.asked += (account,)
+        statement = self._book.statement(account)
+        if cap is not None and statement.cap is not None and cap > statement.cap:
+            self.set_cap(account, cap)
+            return
+        for waiter in self._queues.waiting_for(account):
+            waiter.asked += (account,)
+            wish = waiter.wish
+            if not wish.wait and not waiter.done():
+                left = statement.available or 0
+                self._refuse(
+                    waiter, BudgetExceeded(needed=wish.amount, available=left, cap=account, provider=wish.provider)
+                )
+        self.serve(account)
+
+    def __repr__(self) -> str:
+        return f"<Allocator of {self._book!r}, {len(self._queues)} waiting>"

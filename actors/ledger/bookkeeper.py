@@ -1,0 +1,91 @@
+"""Keeps a book: each step of it is written to the journal, if there is one, and published, before it is answered."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from typing import TYPE_CHECKING, TypeVar
+
+from actors.ledger.entries import MoneySettled
+from actors.ledger.messages import Reservation
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from actors.ledger.book import Book
+    from actors.ledger.commits import Commits
+    from actors.ledger.entries import Booked, Entry
+    from actors.ledger.reporting import Reporter
+
+T = TypeVar("T")
+
+
+class Bookkeeper:
+    """Keeps one book."""
+
+    def __init__(self, book: Book, reporter: Reporter) -> None:
+        self.book = book
+        self.reporter = reporter
+        self._accounts = book.accounts
+        self._publish = reporter.publish
+        self.commits: Commits | None = None
+        """Those of the journal; without one, everything counts as written at once."""
+
+    def record(self, entry: Entry) -> None:
+        """Have a step of the book written, and publish it, with the alerts that it raises or clears."""
+        if self.commits is not None:
+            self.commits.append(entry)
+        self._publish(entry)
+        if self._accounts.crossed:
+            self.reporter.report_alerts()
+
+    def record_outcome(self, entry: Booked) -> None:
+        """Record what became of a call, and publish a charge that was too high or came late."""
+        self.record(entry)
+        if isinstance(entry, MoneySettled):
+            if self.book.paid_keys.has_forgotten:
+                self.restore_paid_key(entry.key)  # What was paid under it before is part of the sum.
+            if entry.overcharged or entry.is_late:
+                self.reporter.report_overcharge(entry)
+
+    def once_written(self, answer: T, future: asyncio.Future[T] | None = None) -> T | asyncio.Future[T]:
+        """Return an answer, or a future that has it once everything that was recorded is on disk.
+
+        With a `future` that waits already, this one gets the answer, now or then.
+        """
+        if self.commits is not None and self.commits.journal.has_unwritten:
+            return self.commits.once_written(answer, future)
+        if future is not None:
+            future.set_result(answer)
+        return answer
+
+    def restore_paid_key(self, key: str) -> None:
+        """Look up in the journal what was paid under a key in all; the book may have forgotten it, or a part of it."""
+        if self.commits is not None:
+            paid = self.commits.paid(key)
+            if paid is not None:
+                self.book.paid_keys.restore(key, *paid)
+
+    def close(self) -> None:
+        """Write what is left, and let go of the journal.
+
+        A reservation that its asker has not been given yet is undone first, because no call was made.
+        """
+        commits, self.commits = self.commits, None
+        if commits is None:
+            return
+        journal, unanswered = commits.journal, commits.abandon()
+        try:
+            if not journal.is_broken:
+                for answer in unanswered:
+                    if isinstance(answer, Reservation) and (entry := self.book.take_back(answer, at=time.time())):
+                        journal.append(entry)
+                        self.reporter.publish(entry)
+                journal.commit()
+        except sqlite3.Error as error:
+            self.reporter.log_journal_failed(journal.path, error)
+        finally:
+            journal.close()
+
+    def __repr__(self) -> str:
+        return f"<Bookkeeper of {self.book!r}>"

@@ -1,0 +1,148 @@
+"""How a ledger begins: a book is brought to where its journal ends, and accounts are opened or taken over."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from typing import TYPE_CHECKING
+
+from actors.errors.families import Permanent
+from actors.ledger.errors import JournalError
+from actors.ledger.journal import Journal
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable
+
+    from actors.ledger.allocator import Allocator
+    from actors.ledger.book import Book
+    from actors.ledger.bookkeeper import Bookkeeper
+    from actors.ledger.journal import Safety
+    from actors.money import Micros
+
+
+SLICE = 200
+"""The entries that are read between two turns of the loop, some half a millisecond's work."""
+
+
+async def recover(path: str | os.PathLike[str], book: Book, *, safety: Safety, at: float) -> Journal:
+    """Open a journal, and bring a new book to where it ends; what was open then is held.
+
+    While a long one is read, other tasks have their turns. Raises `JournalError` for one that cannot be relied on, or
+    written to.
+    """
+    journal = Journal(path, safety=safety)
+    try:
+        for number, entry in enumerate(journal.read(), 1):
+            book.postings.apply(entry)
+            if number % SLICE == 0:
+                await asyncio.sleep(0)
+        _complete_paid_keys(book, journal)
+        for entry in book.hold_all(at=at):
+            journal.append(entry)
+        journal.commit()
+    except ValueError as error:
+        journal.close()
+        raise JournalError(journal.path, f"does not add up: {error}", "restore a copy") from error
+    except sqlite3.Error as error:
+        journal.close()
+        raise JournalError(journal.path, f"cannot be written: {error}", "make room for it") from error
+    except BaseException:
+        journal.close()
+        raise
+    return journal
+
+
+def _complete_paid_keys(book: Book, journal: Journal) -> None:
+    """Correct the sums of keys whose first payment was forgotten before the second was read."""
+    if book.paid_keys.has_forgotten:
+        for key in journal.paid_repeatedly():
+            if key in book.paid_keys and (paid := journal.paid(key)) is not None:
+                book.paid_keys.restore(key, *paid)
+
+
+class AccountOpener:
+    """Opens the accounts of a run of the program, or takes them over from an earlier one.
+
+    `opened` are the accounts that were opened in this run, also before a restart of the actor if the book outlives it.
+    """
+
+    def __init__(self, bookkeeper: Bookkeeper, allocator: Allocator, *, opened: set[str]) -> None:
+        self._bookkeeper = bookkeeper
+        self._book = bookkeeper.book
+        self._allocator = allocator
+        self._opened = opened
+        self._recovered: set[str] = set()
+        """The accounts that an earlier run has left open, and that were not taken over yet."""
+        self._named = 0
+
+    def note_recovered(self, names: Iterable[str]) -> None:
+        """Note which accounts are open after a recovery; those that are not of this run may be taken over."""
+        self._recovered = set(names) - self._opened
+
+    def open(self, name: str | None, cap: Micros | None) -> str | asyncio.Future[str]:
+        """Open an account, or take it over, and return its name; without one, a name is made up."""
+        if name is None:
+            name = self._new_name()
+        if name in self._recovered:
+            self._recovered.discard(name)
+            self._open_with_cap(name, cap)
+        else:
+            self._bookkeeper.record(self._book.open(name, cap=cap, at=time.time()))
+        return self._note_opened(name)
+
+    def open_by_config(self, name: str, cap: Micros | None) -> None:
+        """Open an account that the program's configuration names, or give it this cap if it is of an earlier run.
+
+        One that cannot be opened, because it was closed while money was left in it, is logged and left as it is.
+        """
+        if name in self._opened or (self._book.is_open(name) and name not in self._recovered):
+            return  # What became of it in this run is newer, also that it was closed.
+        self._recovered.discard(name)
+        try:
+            self._open_with_cap(name, cap)
+        except Permanent as refusal:
+            self._bookkeeper.reporter.log_not_opened(refusal)
+            return
+        self._note_opened(name)
+
+    def forget(self, name: str) -> None:
+        """Let an account not be taken over, because it was closed."""
+        self._recovered.discard(name)
+
+    def give_up(self, name: str) -> None:
+        """Undo that an account was taken over, so that it can be again."""
+        self._opened.discard(name)
+        self._recovered.add(name)
+
+    def _new_name(self) -> str:
+        while True:
+            self._named += 1
+            name = f"account-{self._named}"
+            if not self._book.accounts.is_known(name):
+                return name
+
+    def _open_with_cap(self, name: str, cap: Micros | None) -> None:
+        """Open an account, or give one that is open this cap."""
+        if not self._book.is_open(name):
+            self._bookkeeper.record(self._book.open(name, cap=cap, at=time.time()))
+        elif self._book.statement(name).cap != cap:
+            self._allocator.set_cap(name, cap)
+
+    def _note_opened(self, name: str) -> str | asyncio.Future[str]:
+        """Note, once it is written, that an account is of this run; return its name, now or then."""
+
+        def note(written: asyncio.Future[str]) -> None:
+            if not written.cancelled() and written.exception() is None:
+                self._opened.add(name)
+
+        answer = self._bookkeeper.once_written(name)
+        if isinstance(answer, str):
+            self._opened.add(name)
+        else:
+            answer.add_done_callback(note)
+        return answer
+
+    def __repr__(self) -> str:
+        return f"<AccountOpener {len(self._opened)} opened, {len(self._recovered)} of an earlier run>"

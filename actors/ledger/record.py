@@ -1,0 +1,94 @@
+"""One reservation as a book keeps it, and the entries by which its money can go on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from actors.ledger.entries import MoneyHeld, MoneyReleased, MoneySettled
+from actors.ledger.messages import Reservation, Unsettled
+from actors.ledger.page import AccountState  # noqa: TC001 - msgspec resolves the annotations below.
+from actors.money import Micros  # noqa: TC001 - msgspec resolves the annotations below.
+
+
+class KeyRecord(msgspec.Struct, eq=False, gc=False):
+    """One reservation, as long as it may still be booked."""
+
+    number: int
+    key: str
+    provider: str
+    amount: Micros
+    accounts: tuple[str, ...]
+    states: tuple[AccountState, ...]
+    """The accounts that it draws on, and the total."""
+    since: float
+    attempt: int = 1
+    is_held: bool = False
+    is_told: bool = False
+    """Whether the outcome of the last call was told, and not inferred because its holder ended."""
+    was_held: Micros = 0
+    """What is held again if a repetition tells nothing new of the call before it."""
+    is_sent: bool = True
+    holder: Any = None
+
+    def reservation(self) -> Reservation:
+        """Return what its asker gets."""
+        return Reservation(self.number, self.key, self.provider, self.amount, self.attempt)
+
+    def unsettled(self) -> Unsettled:
+        """Return what `GetHeld` lists of it."""
+        return Unsettled(
+            reservation=self.number,
+            key=self.key,
+            provider=self.provider,
+            amount=self.amount,
+            accounts=self.accounts,
+            is_held=self.is_held,
+            since=self.since,
+        )
+
+    def settled(self, cost: Micros | None, *, is_late: bool, at: float) -> MoneySettled:
+        """Return the entry for a call that was paid; a cost of None is what was reserved."""
+        amount = self.amount
+        if cost is None:
+            cost = amount
+        return MoneySettled(
+            reservation=self.number,
+            key=self.key,
+            provider=self.provider,
+            accounts=self.accounts,
+            cost=cost,
+            released=amount - cost if cost < amount else 0,
+            overcharged=cost - amount if cost > amount else 0,
+            is_late=is_late,
+            at=at,
+        )
+
+    def released(self, *, is_told: bool, at: float) -> MoneyReleased:
+        """Return the entry for a call that cost nothing."""
+        return MoneyReleased(
+            reservation=self.number,
+            key=self.key,
+            provider=self.provider,
+            accounts=self.accounts,
+            released=self.amount,
+            is_told=is_told,
+            at=at,
+        )
+
+    def held(self, keep: Micros, *, is_told: bool, at: float) -> MoneyHeld:
+        """Return the entry for a call whose outcome is unknown, and for which this amount is kept."""
+        return MoneyHeld(
+            reservation=self.number,
+            key=self.key,
+            provider=self.provider,
+            accounts=self.accounts,
+            held=keep,
+            released=self.amount - keep,
+            is_told=is_told,
+            at=at,
+        )
+
+    def __repr__(self) -> str:
+        return f"<KeyRecord {self.reservation()}{' held' if self.is_held else ''}>"

@@ -1,0 +1,68 @@
+"""What a ledger publishes: every entry, an alert when most of a cap is used, and what a provider charged too much."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from actors.events import AlertCleared, AlertRaised, Overcharged
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from actors.errors.families import Permanent
+    from actors.ledger.entries import MoneySettled
+    from actors.ledger.page import AccountTable
+    from runtime import Context
+
+ALERT = "cap"
+"""The rule that the alerts of a ledger name."""
+
+
+class Reporter:
+    """Publishes what becomes of the money in the accounts of one ledger."""
+
+    def __init__(self, context: Context, accounts: AccountTable) -> None:
+        self._accounts = accounts
+        self._now = context.now
+        self._log = context.log
+        self.publish = context.events.publish  # Looked up once, because every step is published.
+        self._alerted_at: dict[str, float] = {}
+
+    def report_alerts(self) -> None:
+        """Publish which accounts have crossed their alert, one way or the other."""
+        now = self._now()
+        for state in self._accounts.take_crossed():
+            value = state.used / state.cap if state.cap else None
+            since = self._alerted_at.pop(state.name, now)
+            if state.is_alerted:
+                self._alerted_at[state.name] = now
+                threshold = self._accounts.alert_percent / 100
+                self.publish(
+                    AlertRaised(rule=ALERT, subject=state.name, value=value or 0.0, threshold=threshold, at=now)
+                )
+            else:
+                self.publish(AlertCleared(rule=ALERT, subject=state.name, value=value, lasted=now - since))
+
+    def forget_alert(self, account: str) -> None:
+        """Forget since when an account is beyond its alert, because it was closed."""
+        self._alerted_at.pop(account, None)
+
+    def report_overcharge(self, entry: MoneySettled) -> None:
+        """Publish that a call was charged more than was reserved for it, or after all of that had been released."""
+        self.publish(
+            Overcharged(
+                provider=entry.provider,
+                key=entry.key,
+                quoted=0 if entry.is_late else entry.cost - entry.overcharged,
+                charged=entry.cost,
+                accounts=entry.accounts,
+            )
+        )
+
+    def log_not_opened(self, refusal: Permanent) -> None:
+        """Log that an account of the configuration could not be opened."""
+        self._log.warning("{}", refusal)
+
+    def log_journal_failed(self, path: str, error: sqlite3.Error) -> None:
+        """Log that the last entries could not be written."""
+        self._log.opt(exception=error).error("journal {!r} cannot be written", path)
