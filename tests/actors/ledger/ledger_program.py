@@ -1,4 +1,4 @@
-"""Reserves and settles until it is killed, and says each time it was answered; see test_ledger_journal.py."""
+"""Reserves and settles until it is killed, and says each time it was answered; see test_commits.py."""
 
 from __future__ import annotations
 
