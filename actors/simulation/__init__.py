@@ -1,4 +1,4 @@
-"""A market for rehearsals: providers that fail by plan, keep books of their own, and live in virtual time."""
+"""Simulated providers and a registry in virtual time, which fail by plan and keep books of their own."""
 
 from actors.simulation.faults import BrownOut as BrownOut
 from actors.simulation.faults import Bug as Bug

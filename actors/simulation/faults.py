@@ -1,6 +1,6 @@
-"""What goes wrong with providers, as plain values: each says when, for how long, and with whom.
+"""Faults of providers and of the registry, as plain values with a beginning, a duration and a provider.
 
-None of them does anything by itself: a `SimulatedProvider` looks up which of them last, and behaves accordingly.
+They do nothing by themselves: a `SimulatedProvider` looks up which of them last, and behaves accordingly.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ DIALECTS: tuple[Dialect, ...] = get_args(Dialect)
 
 
 def check_rate(rate: float) -> None:
-    """Raise ValueError for what is not a part of all calls."""
+    """Raise ValueError unless a rate is a share of all calls."""
     if not 0 < rate <= 1:
         raise ValueError(f"rate must be above 0 and at most 1, got {rate}")
 
 
 def check_duration(name: str, duration: float) -> None:
-    """Raise ValueError for what is not a time that passes."""
+    """Raise ValueError unless a duration is above 0 and finite."""
     if not 0 < duration < math.inf:
         raise ValueError(f"{name} must be > 0 seconds and finite, got {duration}")
 
 
 class ProviderFault(TimedFault, frozen=True, kw_only=True):
-    """Something is wrong with `provider`, a name or a pattern such as `*`."""
+    """A fault of `provider`, a name or a pattern such as `*`."""
 
     provider: str
 
@@ -42,17 +42,17 @@ class ProviderFault(TimedFault, frozen=True, kw_only=True):
         check_provider(self.provider)
 
     def concerns(self, name: str) -> bool:
-        """Tell whether this provider is one of those struck."""
+        """Tell whether the fault affects the provider of this name."""
         return fnmatchcase(name, self.provider)
 
 
 def check_provider(pattern: str) -> None:
-    """Raise ValueError for a pattern that no name matches."""
+    """Raise ValueError for an empty pattern, which matches no name."""
     if not pattern:
-        raise ValueError('provider must name one, or be a pattern such as "*", got an empty string')
+        raise ValueError('provider must be a name, or a pattern such as "*", got an empty string')
 
 
-# Calls that do not reach it.
+# Calls that do not reach the provider.
 
 
 class Outage(ProviderFault, frozen=True, kw_only=True):
@@ -60,7 +60,7 @@ class Outage(ProviderFault, frozen=True, kw_only=True):
 
 
 class Flapping(ProviderFault, frozen=True, kw_only=True):
-    """Comes and goes: from `at` on it answers for `up` seconds, then refuses connections for `down`, and so on."""
+    """The provider answers for `up` seconds from `at` on, then refuses connections for `down` seconds, and so on."""
 
     up: float
     down: float
@@ -80,14 +80,14 @@ class Bug(ProviderFault, frozen=True, kw_only=True):
 
 
 class Hanging(ProviderFault, frozen=True, kw_only=True):
-    """Takes every call, does nothing, and never answers."""
+    """The provider takes every call, does nothing, and never answers."""
 
 
-# Calls that it refuses.
+# Calls that the provider refuses.
 
 
 class BrownOut(ProviderFault, frozen=True, kw_only=True):
-    """Overloaded somewhere: so large a part of the calls is answered 503."""
+    """The provider is overloaded: the share `rate` of its calls is answered 503."""
 
     rate: float = 0.5
 
@@ -97,7 +97,7 @@ class BrownOut(ProviderFault, frozen=True, kw_only=True):
 
 
 class ThrottleStorm(ProviderFault, frozen=True, kw_only=True):
-    """Every call is answered 429; with `retry_after` seconds, if given, as `Retry-After`."""
+    """Every call is answered 429, with `Retry-After: retry_after` if that is given (seconds)."""
 
     retry_after: float | None = None
 
@@ -108,9 +108,9 @@ class ThrottleStorm(ProviderFault, frozen=True, kw_only=True):
 
 
 class OutOfQuota(ProviderFault, frozen=True, kw_only=True):
-    """The bill has not been paid, which providers say by different statuses.
+    """The bill has not been paid, which providers express by different statuses.
 
-    "429" and "403" carry the code `insufficient_quota`; "402" is what HTTP has for it; "400" says so in prose.
+    "429" and "403" carry the code `insufficient_quota`; "402" is the status that HTTP has for it; "400" has a message.
     """
 
     dialect: Dialect = "429"
@@ -125,7 +125,7 @@ class OutOfQuota(ProviderFault, frozen=True, kw_only=True):
 
 
 class SlowLoris(ProviderFault, frozen=True, kw_only=True):
-    """Gives the right answers, each of which takes `latency` seconds more: far too late."""
+    """The provider gives the right answers, each `latency` seconds late."""
 
     latency: float = 60.0
 
@@ -135,7 +135,7 @@ class SlowLoris(ProviderFault, frozen=True, kw_only=True):
 
 
 class WrongAnswers(ProviderFault, frozen=True, kw_only=True):
-    """So large a part of the answers is wrong, `output` instead of the right one; they look like any other."""
+    """The share `rate` of the answers has the wrong output, `output`, and looks like any other answer."""
 
     rate: float = 1.0
     output: Any = "wrong"
@@ -146,7 +146,7 @@ class WrongAnswers(ProviderFault, frozen=True, kw_only=True):
 
 
 class LostReplies(ProviderFault, frozen=True, kw_only=True):
-    """Of so large a part of the calls the connection breaks after the work is done and charged."""
+    """For the share `rate` of the calls, the connection breaks after the work is done and charged."""
 
     rate: float = 1.0
 
@@ -155,13 +155,13 @@ class LostReplies(ProviderFault, frozen=True, kw_only=True):
         check_rate(self.rate)
 
 
-# What is not about single calls.
+# Faults that do not concern single calls.
 
 
 class PriceChange(Fault, frozen=True, kw_only=True):
-    """From `at` on for good, a call costs `price` micro-units.
+    """From `at` on, a call costs `price` micro-units.
 
-    The provider charges it at once; whoever has asked the registry before learns of it when it asks again.
+    The provider charges the new price at once; a client of the registry learns of it at its next look-up.
     """
 
     provider: str
@@ -174,12 +174,12 @@ class PriceChange(Fault, frozen=True, kw_only=True):
             raise ValueError(f"price must be >= 0 micro-units, got {self.price}")
 
     def concerns(self, name: str) -> bool:
-        """Tell whether this provider is one of those whose price changes."""
+        """Tell whether the price of the provider of this name changes."""
         return fnmatchcase(name, self.provider)
 
 
 class RegistryOutage(TimedFault, frozen=True, kw_only=True):
-    """The registry raises ConnectionError; where it `hangs`, it does not answer those who ask meanwhile at all."""
+    """The registry raises ConnectionError; with `hangs`, it never answers look-ups made meanwhile."""
 
     hangs: bool = False
 
@@ -194,11 +194,11 @@ def random_provider_faults(
 ) -> list[Fault]:
     """Draw up to `max_faults` faults that begin in the first `within` seconds, in the order of their times.
 
-    They strike the `providers` named (names and patterns) and the registry; prices change where `prices`, in
-    micro-units, are given to choose from. Draw from `Simulation.random`, and the seed decides.
+    They affect the given `providers` (names or patterns) and the registry. Prices change if `prices` to choose from are
+    given, in micro-units. Pass `Simulation.random` as `random`, so that the seed decides.
     """
     if not providers:
-        raise ValueError("providers must name at least one, or a pattern")
+        raise ValueError("providers must have at least one name or pattern, got none")
     plan = [_draw(random, random.choice(providers), within, prices) for _ in range(random.randint(0, max_faults))]
     return sorted(plan, key=lambda fault: fault.at)
 
@@ -206,18 +206,18 @@ def random_provider_faults(
 def _draw(random: random.Random, provider: str, within: float, prices: Sequence[int]) -> Fault:
     at, lasts = random.uniform(0, within), random.uniform(0, within / 4) + 0.001
     rate = random.choice((1.0, 0.5, 0.1))
-    where: dict[str, Any] = {"at": at, "lasts": lasts, "provider": provider}
+    common: dict[str, Any] = {"at": at, "lasts": lasts, "provider": provider}
     kinds: list[Fault] = [
-        Outage(**where),
-        BrownOut(**where, rate=rate),
-        Flapping(**where, up=random.choice((0.1, 1.0, 5.0)), down=random.choice((0.1, 1.0, 5.0))),
-        SlowLoris(**where, latency=random.choice((1.0, 10.0, 100.0))),
-        Hanging(**where),
-        ThrottleStorm(**where, retry_after=random.choice((None, 0.5, 5.0, 60.0))),
-        OutOfQuota(**where, dialect=random.choice(DIALECTS)),
-        WrongAnswers(**where, rate=rate),
-        LostReplies(**where, rate=rate),
-        Bug(**where),
+        Outage(**common),
+        BrownOut(**common, rate=rate),
+        Flapping(**common, up=random.choice((0.1, 1.0, 5.0)), down=random.choice((0.1, 1.0, 5.0))),
+        SlowLoris(**common, latency=random.choice((1.0, 10.0, 100.0))),
+        Hanging(**common),
+        ThrottleStorm(**common, retry_after=random.choice((None, 0.5, 5.0, 60.0))),
+        OutOfQuota(**common, dialect=random.choice(DIALECTS)),
+        WrongAnswers(**common, rate=rate),
+        LostReplies(**common, rate=rate),
+        Bug(**common),
         RegistryOutage(at=at, lasts=lasts, hangs=random.choice((False, True))),
     ]
     if prices:

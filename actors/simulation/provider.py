@@ -1,8 +1,8 @@
-"""A provider that exists in virtual time alone: it takes its time, fails by plan, and keeps its own side of the books.
+"""A provider in virtual time, which has latency and limits, fails by plan, and keeps books of its own.
 
-What a call meets is decided by `fate`; here that is waited for and booked. The server is a queue kept as numbers: it
-knows when each piece of work will be done as soon as it is accepted, also if the client is gone by then. So nothing
-of it is left running when a scenario ends.
+The module `outcome` decides what happens to a call; here the result is waited for and booked. The server is a queue of
+times: when a piece of work will be done is known as soon as it is accepted, even if the client is gone by then. So no
+task of the server is left when a scenario ends.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from actors.errors.classification import classify, classify_status
 from actors.limits.token_bucket import TokenBucket
 from actors.market.listing import Listing
 from actors.providers.provider import Provider
-from actors.simulation.fate import (
-    Breaks,
-    Draws,
-    Fate,
-    Hangs,
-    Refuses,
-    Unreachable,
-    Works,
-    fate_of_call,
-    fate_of_check,
-)
 from actors.simulation.faults import PriceChange, ProviderFault
+from actors.simulation.outcome import (
+    BrokenTransport,
+    ConnectionRefused,
+    Draws,
+    ErrorReply,
+    NoReply,
+    Served,
+    SimulatedOutcome,
+    outcome_of_call,
+    outcome_of_check,
+)
 from actors.transports.reconciliation import Answered, Finding, NeverRan, UnderWay
 from actors.transports.transport import ProviderReply
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 
 class SimulatedWork(msgspec.Struct, frozen=True):
-    """One piece of work that was accepted: when it is or will be done, what comes of it, and at what cost."""
+    """A piece of work that was accepted: when it is done (past or future), its output, and its cost in micro-units."""
 
     done_at: float
     output: Any
@@ -56,17 +56,18 @@ def echo(call: ProviderCall) -> Any:
 
 
 class SimulatedProvider:
-    """One provider of a rehearsal, and the truth about what it did.
+    """A simulated provider, and the record of what it really did. Make it in the scenario.
 
     A call costs `price` micro-units and takes from `latency[0]` to `latency[1]` seconds, drawn evenly; an error comes
-    after `latency[0]`. `answer` makes the output of a call. `rate_limit`, in calls a second of which `burst` may come
-    at once, and `capacity`, the calls it works on at the same time, are limits of its own: beyond the first it answers
-    429 with `Retry-After`, beyond the other calls queue with it. What it has accepted it does and charges, also when
-    the client has gone. With `idempotent="key"` a key is charged once; it gets the same answer again, and 409 before
-    that is ready. With `looks_up` it can be asked what became of a call, and with `cancels` to call one off, which
-    costs nothing then. `terms` are further fields of `Provider`, such as `reputation`.
+    after `latency[0]`. `answer` makes the output of a call. The provider has limits of its own: beyond `rate_limit`
+    calls a second, of which `burst` may come at once, it answers 429 with `Retry-After`; beyond `capacity` calls at
+    the same time, calls queue. Work that it has accepted is done and charged even if the client has gone.
 
-    The faults that strike it are those of the simulation whose `provider` matches its name. Make it in the scenario.
+    With `idempotent="key"`, an idempotency key is charged once. It gets the same answer again, and 409 before that is
+    ready. With `looks_up`, the outcome of a call can be looked up. With `cancels`, a call can be cancelled, and then
+    costs nothing. `terms` are further fields of `Provider`, such as `reputation`.
+
+    The faults of the simulation whose `provider` matches its name affect it.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class SimulatedProvider:
         **terms: Any,
     ) -> None:
         if not 0 <= latency[0] <= latency[1] < math.inf:
-            raise ValueError(f"latency must be two rising seconds from 0 up, got {latency}")
+            raise ValueError(f"latency must be (shortest, longest) in seconds, both >= 0 and finite, got {latency}")
         if capacity is not None and capacity < 1:
             raise ValueError(f"capacity must be >= 1 call at the same time, or None for no limit, got {capacity}")
         self.simulation = simulation
@@ -98,14 +99,14 @@ class SimulatedProvider:
         self.looks_up = looks_up
         self.cancels = cancels
         self.called_at: list[float] = []
-        """When each call reached it, in seconds since the run began: not those whose connection was refused."""
+        """When each call reached it, in seconds since the run began, without calls whose connection was refused."""
         self.charged: dict[str, list[int]] = {}
         """The micro-units of each charge, by idempotency key."""
         self.under_way = 0
-        """The calls that clients wait for."""
+        """The calls that clients are waiting for."""
         self.max_under_way = 0
         self.abandoned = 0
-        """The calls that were given up by their clients while it worked on them."""
+        """The calls whose clients gave up while the provider worked on them."""
         self.open_transports = 0
         self._listed: dict[str, Any] = {}
         self._rng = random.Random(f"{simulation.seed}/{name}")
@@ -114,7 +115,7 @@ class SimulatedProvider:
         self._by_key: dict[str, SimulatedWork] = {}
         self._accepted: dict[str, SimulatedWork] = {}
         self._transport = (
-            (AnsweringTransport if looks_up else SimulatedTransport)
+            (LookUpTransport if looks_up else SimulatedTransport)
             if not cancels
             else (ReconcilingTransport if looks_up else CancellingTransport)
         )
@@ -126,12 +127,12 @@ class SimulatedProvider:
 
     @property
     def services(self) -> frozenset[str]:
-        """What it offers."""
+        """The services it offers."""
         return frozenset(self.offer.services)
 
     @property
     def price(self) -> int:
-        """What a call costs now, in micro-units."""
+        """The cost of a call now, in micro-units."""
         changes = [change for change in self.simulation.active(PriceChange) if change.concerns(self.name)]
         return changes[-1].price if changes else self.offer.price
 
@@ -140,9 +141,9 @@ class SimulatedProvider:
         return self._transport(self)
 
     def listing(self, **terms: Any) -> Listing:
-        """Return what a market lists of it now; `terms` are fields of `Listing` that it is listed with from now on.
+        """Return its listing at the present price; `terms` are fields of `Listing` for this and all later listings.
 
-        A `rate_limit` given here is what the cast keeps to, not what the provider itself insists on.
+        A `rate_limit` given here is one that the callers keep to; the provider's own limit is that of its constructor.
         """
         self._listed.update(terms)
         offer = msgspec.structs.replace(self.offer, price=self.price)
@@ -152,49 +153,49 @@ class SimulatedProvider:
 
     @property
     def calls(self) -> int:
-        """The calls that reached it, whatever became of them."""
+        """The number of calls that reached it, whatever their outcome."""
         return len(self.called_at)
 
     @property
     def income(self) -> int:
-        """All that it charged, in micro-units."""
+        """The sum of its charges, in micro-units."""
         return sum(sum(charges) for charges in self.charged.values())
 
     @property
     def paid_twice(self) -> dict[str, list[int]]:
-        """The charges of those idempotency keys that were charged more than once."""
+        """The charges of each idempotency key that was charged more than once."""
         return {key: charges for key, charges in self.charged.items() if len(charges) > 1}
 
-    # What happens to calls.
+    # Calls.
 
     def roll(self) -> Draws:
-        """Draw all that one call leaves to chance."""
+        """Draw the random numbers of one call."""
         return Draws(*(self._rng.random() for _ in Draws._fields))
 
     def faults(self) -> list[ProviderFault]:
-        """Return the faults that strike it now."""
+        """Return the faults that affect it now."""
         return [fault for fault in self.simulation.active(ProviderFault) if fault.concerns(self.name)]
 
-    def fate_of(self, call: ProviderCall, draws: Draws) -> Fate:
-        """Decide on one call: by the faults, and then by its own limits."""
+    def outcome_of(self, call: ProviderCall, draws: Draws) -> SimulatedOutcome:
+        """Return what happens to a call, by the faults and then by the provider's own limits."""
         now = self.simulation.now()
-        fate = fate_of_call(self.faults(), now=now, draws=draws)
-        if not isinstance(fate, Works):
-            return fate
+        outcome = outcome_of_call(self.faults(), now=now, draws=draws)
+        if not isinstance(outcome, Served):
+            return outcome
         if self._bucket is not None:
             taken = self._bucket.take(now)
             if not isinstance(taken, tuple):
-                return Refuses(429, "Rate limit reached.", retry_after=taken)
+                return ErrorReply(429, "Rate limit reached.", retry_after=taken)
             self._bucket, _ = taken
         known = self._by_key.get(call.idempotency_key)
         if known is not None and known.done_at > now:
-            return Refuses(409, "A call with this key is still at work.")
-        return fate
+            return ErrorReply(409, "A call with this key is still at work.")
+        return outcome
 
-    def accept(self, call: ProviderCall, fate: Works, draws: Draws) -> SimulatedWork:
-        """Take on the work of a call, and charge for it; a key that is known costs nothing again."""
+    def accept(self, call: ProviderCall, outcome: Served, draws: Draws) -> SimulatedWork:
+        """Accept the work of a call and charge for it; a known idempotency key is not charged again."""
         now = self.simulation.now()
-        takes = self.latency[0] + draws.latency * (self.latency[1] - self.latency[0]) + fate.extra
+        takes = self.latency[0] + draws.latency * (self.latency[1] - self.latency[0]) + outcome.extra
         known = self._by_key.get(call.idempotency_key)
         if known is not None:
             return msgspec.structs.replace(known, done_at=now + takes)
@@ -203,7 +204,7 @@ class SimulatedProvider:
         else:
             done_at = max(now, self._free_at[0]) + takes
             heapq.heapreplace(self._free_at, done_at)
-        work = SimulatedWork(done_at, fate.output(self.answer(call)), self.price)
+        work = SimulatedWork(done_at, outcome.output(self.answer(call)), self.price)
         if work.cost:
             self.charged.setdefault(call.idempotency_key, []).append(work.cost)
         if self.idempotent == "key":
@@ -212,7 +213,7 @@ class SimulatedProvider:
         return work
 
     def find(self, call: ProviderCall) -> Finding:
-        """Tell what became of a call."""
+        """Return what became of a call."""
         work = self._accepted.get(call.idempotency_key)
         if work is None:
             return NeverRan()
@@ -221,7 +222,7 @@ class SimulatedProvider:
         return Answered(ProviderReply(output=work.output, cost=work.cost))
 
     def cancel_call(self, call: ProviderCall) -> Finding:
-        """Charge nothing for a call that is at work still, and tell what became of any other."""
+        """Cancel a call that is at work, which then costs nothing; return what became of any other."""
         finding = self.find(call)
         if not isinstance(finding, UnderWay):
             return finding
@@ -236,14 +237,14 @@ class SimulatedProvider:
 
 
 class SimulatedTransport:
-    """The way to a simulated provider; it classifies what it meets as `HttpTransport` does."""
+    """The transport to a simulated provider; it classifies errors as `HttpTransport` does."""
 
     ends_when_cancelled = True
 
     def __init__(self, provider: SimulatedProvider) -> None:
         self.provider = provider
         self.paid = provider.price > 0
-        """Whether it charged for calls when this was made, as nobody tells a transport that it no longer does."""
+        """Whether calls cost anything when the transport was made, which does not learn of later prices."""
         self._is_closed = False
         provider.open_transports += 1
 
@@ -252,7 +253,7 @@ class SimulatedTransport:
         return self.provider.idempotent
 
     async def call(self, call: ProviderCall) -> ProviderReply:
-        """Make one attempt; raises members of `CallFailed`, and KeyError during a `Bug`."""
+        """Make one attempt. Raises a subclass of `CallFailed`, or KeyError during a `Bug`."""
         provider = self.provider
         self._refuse_if_closed()
         provider.under_way += 1
@@ -266,21 +267,21 @@ class SimulatedTransport:
             provider.under_way -= 1
 
     async def check(self, *, timeout: float) -> None:  # noqa: ASYNC109 - the interface of `Transport`.
-        """Return if the provider is well."""
+        """Return if the provider is healthy. Raises a subclass of `CallFailed` if not."""
         self._refuse_if_closed()
         provider = self.provider
         draws = provider.roll()
-        fate = fate_of_check(provider.faults(), now=provider.simulation.now(), draws=draws)
+        outcome = outcome_of_check(provider.faults(), now=provider.simulation.now(), draws=draws)
         try:
             async with asyncio.timeout(timeout):
-                if not isinstance(fate, Works):
-                    await self._fail(fate, paid=False)
-                await asyncio.sleep(provider.latency[0] + fate.extra)
+                if not isinstance(outcome, Served):
+                    await self._fail(outcome, paid=False)
+                await asyncio.sleep(provider.latency[0] + outcome.extra)
         except OSError as error:
             raise self._classified(error, paid=False) from error
 
     async def _reach(self, timeout: float) -> None:  # noqa: ASYNC109 - as `check`.
-        """Come through to the provider for a question, or fail as a check would."""
+        """Reach the provider with a question, or fail as a health check would."""
         await self.check(timeout=timeout)
 
     async def aclose(self) -> None:
@@ -292,34 +293,36 @@ class SimulatedTransport:
     async def _exchange(self, call: ProviderCall) -> ProviderReply:
         provider = self.provider
         draws = provider.roll()
-        fate = provider.fate_of(call, draws)
-        if not isinstance(fate, Breaks | Unreachable):
+        outcome = provider.outcome_of(call, draws)
+        if not isinstance(outcome, BrokenTransport | ConnectionRefused):
             provider.called_at.append(provider.simulation.now())
-        if not isinstance(fate, Works):
-            await self._fail(fate, paid=self.paid)
-        work = provider.accept(call, fate, draws)
+        if not isinstance(outcome, Served):
+            await self._fail(outcome, paid=self.paid)
+        work = provider.accept(call, outcome, draws)
         try:
             await asyncio.sleep(work.done_at - provider.simulation.now())
         except asyncio.CancelledError:
             provider.abandoned += 1
             raise
-        if fate.is_lost:
+        if outcome.is_lost:
             raise ConnectionResetError("the connection broke before the answer came")
         return ProviderReply(output=work.output, cost=work.cost)
 
-    async def _fail(self, fate: Breaks | Unreachable | Hangs | Refuses, *, paid: bool) -> NoReturn:
-        """Meet a fate that is no answer."""
-        if isinstance(fate, Breaks):
+    async def _fail(
+        self, outcome: BrokenTransport | ConnectionRefused | NoReply | ErrorReply, *, paid: bool
+    ) -> NoReturn:
+        """Raise the error of an outcome that is no answer, or wait for ever."""
+        if isinstance(outcome, BrokenTransport):
             raise KeyError("choices")
-        if isinstance(fate, Hangs):
+        if isinstance(outcome, NoReply):
             await asyncio.get_running_loop().create_future()
         await asyncio.sleep(self.provider.latency[0])
-        if isinstance(fate, Refuses):
+        if isinstance(outcome, ErrorReply):
             raise classify_status(
-                fate.status,
+                outcome.status,
                 provider=self.provider.name,
-                retry_after=fate.retry_after,
-                body=fate.body,
+                retry_after=outcome.retry_after,
+                body=outcome.body,
                 paid=paid,
                 idempotent=self.idempotent != "no",
             )
@@ -338,8 +341,8 @@ class SimulatedTransport:
         return f"<SimulatedTransport to {self.provider!r}{', closed' if self._is_closed else ''}>"
 
 
-class AnsweringTransport(SimulatedTransport):
-    """The way to one that can be asked what became of a call."""
+class LookUpTransport(SimulatedTransport):
+    """The transport to a provider that can look up the outcome of a call."""
 
     async def look_up(self, call: ProviderCall, *, timeout: float) -> Finding:  # noqa: ASYNC109 - of `LooksUp`.
         """Return what became of a call."""
@@ -348,16 +351,16 @@ class AnsweringTransport(SimulatedTransport):
 
 
 class CancellingTransport(SimulatedTransport):
-    """The way to one that can be asked to call off a call."""
+    """The transport to a provider that can cancel a call."""
 
     async def cancel(self, call: ProviderCall, *, timeout: float) -> Finding:  # noqa: ASYNC109 - of `Cancels`.
-        """Call off a call, and return what became of it."""
+        """Cancel a call, and return what became of it."""
         await self._reach(timeout)
         return self.provider.cancel_call(call)
 
 
-class ReconcilingTransport(AnsweringTransport, CancellingTransport):
-    """The way to one that can be asked both."""
+class ReconcilingTransport(LookUpTransport, CancellingTransport):
+    """The transport to a provider that can do both."""
 
 
 def paid_more_than_once(providers: Iterable[SimulatedProvider]) -> dict[str, dict[str, list[int]]]:

@@ -1,4 +1,4 @@
-"""A registry of simulated providers: it lists what they charge now, takes its time, and is down by plan."""
+"""A simulated registry, which lists simulated providers at their present prices after a latency, and fails by plan."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def simulated_registry(
 ) -> Registry:
     """Return a registry that lists these providers, in their order, after `latency` seconds.
 
-    During a `RegistryOutage` it raises ConnectionError as late, or hangs, if it does so, for good.
+    During a `RegistryOutage` it raises ConnectionError after the same time; if the outage `hangs`, it never answers.
     """
     if not 0 <= latency < math.inf:
         raise ValueError(f"latency must be >= 0 seconds and finite, got {latency}")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from actors.limits.token_bucket import TokenBucket
-    from actors.simulation.fate import Draws, Works
+    from actors.simulation.outcome import Draws, Served
     from actors.simulation.provider import SimulatedWork
     from actors.transports.transport import ProviderCall, ProviderReply
     from runtime.simulation import Simulation
@@ -79,9 +79,9 @@ class TroubledProvider(SimulatedProvider):
     def transport(self) -> TroubledTransport:
         return TroubledTransport(self)
 
-    def accept(self, call: ProviderCall, fate: Works, draws: Draws) -> SimulatedWork:
+    def accept(self, call: ProviderCall, outcome: Served, draws: Draws) -> SimulatedWork:
         before = len(self.charged.get(call.idempotency_key, ()))
-        work = super().accept(call, fate, draws)
+        work = super().accept(call, outcome, draws)
         if len(self.charged.get(call.idempotency_key, ())) > before:
             self.paid_for.append(call.input)
         return work

@@ -27,7 +27,7 @@ from actors.simulation import (
     WrongAnswers,
     random_provider_faults,
 )
-from actors.simulation.fate import Draws, Refuses, Unreachable, Works, fate_of_call, fate_of_check
+from actors.simulation.outcome import ConnectionRefused, Draws, ErrorReply, Served, outcome_of_call, outcome_of_check
 from runtime.simulation import Simulation
 
 if TYPE_CHECKING:
@@ -107,8 +107,8 @@ def test_flapping_begins_with_its_spell():
 
 def test_a_brown_out_answers_503_to_its_part_of_the_calls():
     faults = [BrownOut(provider="*", rate=0.3)]
-    assert fate_of_call(faults, now=0.0, draws=EVEN._replace(refused=0.29)) == Refuses(503)
-    assert fate_of_call(faults, now=0.0, draws=EVEN._replace(refused=0.3)) == Works()
+    assert outcome_of_call(faults, now=0.0, draws=EVEN._replace(refused=0.29)) == ErrorReply(503)
+    assert outcome_of_call(faults, now=0.0, draws=EVEN._replace(refused=0.3)) == Served()
 
 
 def test_a_503_is_transient_and_costs_nothing():
@@ -167,8 +167,8 @@ def test_a_wrong_answer_looks_like_any_other_and_is_charged():
 
 def test_only_a_part_of_the_answers_is_wrong():
     faults = [WrongAnswers(provider="*", rate=0.5)]
-    assert fate_of_call(faults, now=0.0, draws=EVEN._replace(wrong=0.4)) == Works(wrong=faults[0])
-    assert fate_of_call(faults, now=0.0, draws=EVEN) == Works()
+    assert outcome_of_call(faults, now=0.0, draws=EVEN._replace(wrong=0.4)) == Served(wrong=faults[0])
+    assert outcome_of_call(faults, now=0.0, draws=EVEN) == Served()
 
 
 def test_a_lost_reply_is_charged_although_nobody_knows():
@@ -186,8 +186,11 @@ def test_a_bug_of_the_transport_is_no_failed_call():
 
 def test_what_strikes_a_call_first_on_its_way_decides():
     faults = [ThrottleStorm(provider="*"), BrownOut(provider="*", rate=1.0), OutOfQuota(provider="*")]
-    assert fate_of_call(faults, now=0.0, draws=EVEN) == Refuses(429, "Too many requests.", None)
-    assert fate_of_call([*faults, Hanging(provider="*"), Outage(provider="*")], now=0.0, draws=EVEN) == Unreachable()
+    assert outcome_of_call(faults, now=0.0, draws=EVEN) == ErrorReply(429, "Too many requests.", None)
+    assert (
+        outcome_of_call([*faults, Hanging(provider="*"), Outage(provider="*")], now=0.0, draws=EVEN)
+        == ConnectionRefused()
+    )
 
 
 def test_a_fault_that_is_over_does_nothing():
@@ -213,13 +216,13 @@ def test_a_health_check_finds_what_is_not_about_money_or_quotas(fault: ProviderF
 
 
 def test_a_flapping_provider_answers_checks_while_it_is_up():
-    assert fate_of_check([Flapping(provider="*", up=1.0, down=1.0)], now=0.5, draws=EVEN) == Works()
+    assert outcome_of_check([Flapping(provider="*", up=1.0, down=1.0)], now=0.5, draws=EVEN) == Served()
 
 
 @pytest.mark.parametrize(
     ("make", "problem"),
     [
-        (lambda: Outage(provider=""), "provider must name one"),
+        (lambda: Outage(provider=""), "provider must be a name"),
         (lambda: Outage(provider="*", at=-1.0), "at must be >= 0"),
         (lambda: BrownOut(provider="*", rate=0.0), "rate must be above 0"),
         (lambda: WrongAnswers(provider="*", rate=1.5), "rate must be above 0"),
@@ -230,8 +233,8 @@ def test_a_flapping_provider_answers_checks_while_it_is_up():
         (lambda: ThrottleStorm(provider="*", retry_after=-1.0), "retry_after must be >= 0"),
         (lambda: OutOfQuota(provider="*", dialect="418"), "dialect must be one of 429, 402, 403, 400, got '418'"),
         (lambda: PriceChange(provider="*", price=-1), "price must be >= 0"),
-        (lambda: PriceChange(provider="", price=1), "provider must name one"),
-        (lambda: random_provider_faults(random.Random(1), providers=()), "providers must name at least one"),
+        (lambda: PriceChange(provider="", price=1), "provider must be a name"),
+        (lambda: random_provider_faults(random.Random(1), providers=()), "providers must have at least one name"),
     ],
 )
 def test_a_fault_that_cannot_be_is_refused(make: Any, problem: str):

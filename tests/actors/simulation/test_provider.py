@@ -224,8 +224,8 @@ def test_terms_are_listed():
 @pytest.mark.parametrize(
     ("terms", "problem"),
     [
-        ({"latency": (2.0, 1.0)}, "latency must be two rising seconds"),
-        ({"latency": (0.0, float("inf"))}, "latency must be two rising seconds"),
+        ({"latency": (2.0, 1.0)}, r"latency must be \(shortest, longest\)"),
+        ({"latency": (0.0, float("inf"))}, r"latency must be \(shortest, longest\)"),
         ({"capacity": 0}, "capacity must be >= 1"),
         ({"rate_limit": 0.0}, "rate must be > 0"),
         ({"price": -1}, "price must be from 0"),

@@ -1,4 +1,4 @@
-"""What happens to one call, decided from the faults that last and the draws. Pure: no clock, no waits, no books."""
+"""What happens to one call of a simulated provider, given its faults and random draws. Pure: no clock, no waits."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ UNPAID: dict[Dialect, tuple[int, str]] = {
     "403": (403, '{"error": {"code": "insufficient_quota"}}'),
     "400": (400, '{"error": {"message": "Your credit balance is too low to access the API."}}'),
 }
-"""The status and the body by which providers say that their bill has not been paid."""
+"""The status and body with which providers say that their bill has not been paid."""
 
 
 class Draws(NamedTuple):
-    """What one call leaves to chance: numbers from [0, 1), all drawn for each call, whatever becomes of it."""
+    """The random numbers of one call, from [0, 1). All are drawn for each call, whatever its outcome."""
 
     latency: float
     refused: float
@@ -46,27 +46,27 @@ class Draws(NamedTuple):
     lost: float
 
 
-class Breaks(msgspec.Struct, frozen=True):
-    """The transport raises what it must not."""
+class BrokenTransport(msgspec.Struct, frozen=True):
+    """The transport raises an error that no transport should raise."""
 
 
-class Unreachable(msgspec.Struct, frozen=True):
+class ConnectionRefused(msgspec.Struct, frozen=True):
     """The connection is refused."""
 
 
-class Hangs(msgspec.Struct, frozen=True):
+class NoReply(msgspec.Struct, frozen=True):
     """No answer ever comes, and nothing is done."""
 
 
-class Refuses(msgspec.Struct, frozen=True):
-    """The answer is an error, and nothing is done."""
+class ErrorReply(msgspec.Struct, frozen=True):
+    """The answer is an error status, and nothing is done."""
 
     status: int
     body: str = ""
     retry_after: float | None = None
 
 
-class Works(msgspec.Struct, frozen=True):
+class Served(msgspec.Struct, frozen=True):
     """The work is done and charged; it takes `extra` seconds more than usual."""
 
     extra: float = 0.0
@@ -74,56 +74,56 @@ class Works(msgspec.Struct, frozen=True):
     is_lost: bool = False
 
     def output(self, right: Any) -> Any:
-        """Return what is answered, where `right` would be."""
+        """Return the output that is answered instead of `right`, or `right` itself."""
         return right if self.wrong is None else self.wrong.output
 
 
-Fate: TypeAlias = Breaks | Unreachable | Hangs | Refuses | Works
+SimulatedOutcome: TypeAlias = BrokenTransport | ConnectionRefused | NoReply | ErrorReply | Served
 
-WORKS = Works()
+SERVED = Served()
 
 
-def fate_of_call(faults: Sequence[ProviderFault], *, now: float, draws: Draws) -> Fate:
-    """Return what happens to a call at `now`; what strikes it first on its way decides.
+def outcome_of_call(faults: Sequence[ProviderFault], *, now: float, draws: Draws) -> SimulatedOutcome:
+    """Return what happens to a call at `now`; the fault that it meets first on its way decides.
 
-    >>> fate_of_call([Hanging(provider="a"), Outage(provider="a")], now=0.0, draws=Draws(0.5, 0.5, 0.5, 0.5))
-    Unreachable()
+    >>> outcome_of_call([Hanging(provider="a"), Outage(provider="a")], now=0.0, draws=Draws(0.5, 0.5, 0.5, 0.5))
+    ConnectionRefused()
     """
     if not faults:
-        return WORKS
-    before = fate_on_the_way(faults, now=now)
+        return SERVED
+    before = outcome_before_arrival(faults, now=now)
     if before is not None:
         return before
     if storms := of_kind(faults, ThrottleStorm):
-        return Refuses(429, "Too many requests.", storms[-1].retry_after)
+        return ErrorReply(429, "Too many requests.", storms[-1].retry_after)
     if unpaid := of_kind(faults, OutOfQuota):
-        return Refuses(*UNPAID[unpaid[-1].dialect])
+        return ErrorReply(*UNPAID[unpaid[-1].dialect])
     if any(draws.refused < fault.rate for fault in of_kind(faults, BrownOut)):
-        return Refuses(HTTPStatus.SERVICE_UNAVAILABLE)
-    return Works(
+        return ErrorReply(HTTPStatus.SERVICE_UNAVAILABLE)
+    return Served(
         extra=sum(fault.latency for fault in of_kind(faults, SlowLoris)),
         wrong=next((fault for fault in of_kind(faults, WrongAnswers) if draws.wrong < fault.rate), None),
         is_lost=any(draws.lost < fault.rate for fault in of_kind(faults, LostReplies)),
     )
 
 
-def fate_of_check(faults: Sequence[ProviderFault], *, now: float, draws: Draws) -> Fate:
-    """Return what happens to a health check at `now`: it is neither metered nor charged, and knows no right answer."""
-    before = fate_on_the_way(faults, now=now)
+def outcome_of_check(faults: Sequence[ProviderFault], *, now: float, draws: Draws) -> SimulatedOutcome:
+    """Return what happens to a health check at `now`; rate limits, bills and wrong answers do not concern it."""
+    before = outcome_before_arrival(faults, now=now)
     if before is not None:
         return before
     if any(draws.refused < fault.rate for fault in of_kind(faults, BrownOut)):
-        return Refuses(HTTPStatus.SERVICE_UNAVAILABLE)
-    return Works(extra=sum(fault.latency for fault in of_kind(faults, SlowLoris)))
+        return ErrorReply(HTTPStatus.SERVICE_UNAVAILABLE)
+    return Served(extra=sum(fault.latency for fault in of_kind(faults, SlowLoris)))
 
 
-def fate_on_the_way(faults: Sequence[ProviderFault], *, now: float) -> Fate | None:
-    """Return what happens before the provider looks at a call; None where it arrives."""
+def outcome_before_arrival(faults: Sequence[ProviderFault], *, now: float) -> SimulatedOutcome | None:
+    """Return what happens to a call before it reaches the provider; None if it does."""
     if of_kind(faults, Bug):
-        return Breaks()
+        return BrokenTransport()
     if of_kind(faults, Outage) or any(fault.is_down(now) for fault in of_kind(faults, Flapping)):
-        return Unreachable()
-    return Hangs() if of_kind(faults, Hanging) else None
+        return ConnectionRefused()
+    return NoReply() if of_kind(faults, Hanging) else None
 
 
 def of_kind(faults: Sequence[ProviderFault], kind: type[F]) -> list[F]:
