@@ -1,4 +1,4 @@
-"""The actor Monitor: counters, quantiles, a request log and alerts, from the event stream alone."""
+"""The actor Monitor: counters, quantiles, a request log and alerts, all from the event stream."""
 
 from actors.monitor.metrics import AmplificationSeen, Figures, Metrics, Quantiles, Rates
 from actors.monitor.monitor import GetMetrics, Memory, Monitor, MonitorConfig

@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 RELATIVE_ERROR = 0.01
 """The e above: a quantile is within 1 % of a value that was recorded at that rank."""
 SHORTEST = 1e-6
-"""Seconds; what is shorter counts as 0."""
+"""Seconds; a shorter duration counts as 0."""
 LONGEST = 1e7
-"""Seconds, four months; what is longer counts as this."""
+"""Seconds, about four months; a longer duration counts as this."""
 
 GROWTH = (1 + RELATIVE_ERROR) / (1 - RELATIVE_ERROR)
 SCALE = 1 / math.log(GROWTH)
 ZERO = math.floor(math.log(SHORTEST) * SCALE)
-"""The bucket of what counts as 0; it is below all others."""
+"""The bucket of durations that count as 0; it is below all others."""
 MAX_BUCKETS = math.ceil(math.log(LONGEST) * SCALE) - ZERO + 1
 
 
 def bucket_of(duration: float) -> int:
-    """Return the number of the bucket that counts a duration in seconds; what is not a number counts as 0."""
+    """Return the number of the bucket that counts a duration in seconds; NaN counts as 0."""
     if not duration >= SHORTEST:
         return ZERO
     return max(ZERO + 1, math.ceil(math.log(min(duration, LONGEST)) * SCALE))
@@ -44,7 +44,7 @@ def value_of(bucket: int) -> float:
 
 
 class Histogram:
-    """How often durations fell into each bucket; at most `MAX_BUCKETS` numbers, whatever is recorded."""
+    """The count of durations in each bucket; at most `MAX_BUCKETS` counts, whatever is recorded."""
 
     __slots__ = ("count", "counts")
 
@@ -53,23 +53,23 @@ class Histogram:
         self.count = 0
 
     def add(self, bucket: int) -> None:
-        """Count one duration, given as its bucket, so that several histograms share the logarithm."""
+        """Count one duration, given as its bucket, so that its logarithm is computed once for several histograms."""
         self.counts[bucket] = self.counts.get(bucket, 0) + 1
         self.count += 1
 
     def merge(self, other: Histogram) -> None:
-        """Add what another histogram has counted; the result is that of one which has seen it all."""
+        """Add the counts of another histogram; the result is as if this one had counted all durations."""
         for bucket, count in other.counts.items():
             self.counts[bucket] = self.counts.get(bucket, 0) + count
         self.count += other.count
 
     def quantiles(self, *parts: float) -> tuple[float, ...]:
-        """Return the durations below which these parts (0 to 1) lie; raises ValueError where nothing was counted.
+        """Return the quantiles for these parts (0 to 1), in seconds. Raises ValueError if nothing was counted.
 
         The value of part q among n is that of rank floor(q (n - 1)), counted from 0 in ascending order.
         """
         if not self.count:
-            raise ValueError("there are no quantiles of nothing; check `count` first")
+            raise ValueError("an empty histogram has no quantiles; check `count` first")
         ascending = sorted(self.counts.items())
         return tuple(self._at(math.floor(part * (self.count - 1)), ascending) for part in parts)
 

@@ -1,8 +1,8 @@
-"""What a monitor answers: counters, latencies and rates, as frozen values that go into JSON as they are.
+"""The answers of a monitor: counters, latencies and rates, as frozen values ready for JSON.
 
-A *request* is what a caller asked for, a *call* one attempt at it with one provider, and a *wire call* what that
-attempt really sent: more than one where a client below it retries by itself. For a provider, each call counts as a
-request that it was given.
+A *request* comes from a caller. A *call* is one attempt at it with one provider. A *wire call* is what the attempt
+really sent: there are several if a client below it retries by itself. In the figures of a provider, each call counts as
+a request.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from runtime import Event
 
 
 class AmplificationSeen(Event, frozen=True, kw_only=True):
-    """Published once per provider: something below the retries seen here retries as well, and multiplies them."""
+    """Published once per provider: a client below the retries counted here retries as well, and multiplies them."""
 
     provider: str
     attempts: int
@@ -31,7 +31,7 @@ class Quantiles(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Rates(msgspec.Struct, frozen=True, kw_only=True):
-    """The last `seconds`: requests that ended per second, and how; None where there were none."""
+    """The requests that ended in the last `seconds`: their rate per second and how they ended; None without data."""
 
     seconds: float
     requests: int
@@ -41,10 +41,10 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
-    """What one subject amounts to since counting began; latencies are in seconds, costs in micro-units.
+    """The figures of one subject since counting began; latencies are in seconds, costs in micro-units.
 
-    Requests that their caller gave up are neither successes nor failures. `total_cost` counts calls, so that what a
-    request under way has spent is in it. `amplification` is wire calls per request. What is None has no data yet.
+    Requests that their caller cancelled are neither successes nor failures. `total_cost` is that of all calls,
+    including those of requests under way. `amplification` is wire calls per request. None means no data yet.
     """
 
     request_count: int
@@ -68,10 +68,10 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Metrics(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that a monitor knows, at `now`; it began at `since`, both in seconds of the loop's time.
+    """All figures and alerts of a monitor at `now`; counting began at `since`. Both are loop times in seconds.
 
-    `missed_events` came too fast to be counted, or made no sense, and are in no figure or not in all;
-    `callback_failures` counts the alerts that `on_alert` raised an exception for. An account has the figures of the
+    `missed_events` counts events that came too fast, or made no sense; they are missing from some or all figures.
+    `callback_failures` counts the alerts for which `on_alert` raised an exception. An account has the figures of the
     calls that drew on it, and no requests.
     """
 

@@ -1,6 +1,6 @@
-"""Watches over the cast from outside: metrics, alerts and log lines, made of the events on the stream alone.
+"""The actor that makes metrics, alerts and log lines from the events on the stream.
 
-Whoever publishes an event pays for an entry in a queue and no more; the monitor counts it in a later turn of the loop.
+Publishing an event costs its publisher one entry in a queue; the monitor counts it in a later turn of the loop.
 """
 
 from __future__ import annotations
@@ -53,15 +53,15 @@ OBSERVED = (
 )
 
 MIN_COUNTED = 250
-"""So many events, where they are pending, are counted in one turn of the loop: about a millisecond."""
+"""At least so many pending events are counted in one turn of the loop: about a millisecond."""
 
 
 class MonitorConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """What a monitor watches; durations are seconds.
+    """The rules and limits of a monitor; durations are seconds.
 
     `rules` raise alerts, and are checked every `interval`, with or without traffic. `recent` is the window of the
-    rates in `Metrics`. `max_subjects` providers, and as many services, are counted apart; `max_pending` events may
-    wait to be counted, and what comes beyond them is missed.
+    rates in `Metrics`. `max_subjects` providers, and as many services, have figures of their own; the others share
+    one. `max_pending` events may wait to be counted; further ones are missed.
     """
 
     rules: tuple[Rule, ...] = DEFAULT_RULES
@@ -79,27 +79,27 @@ class MonitorConfig(msgspec.Struct, frozen=True, kw_only=True):
         names = [rule.name for rule in self.rules]
         for name in names:
             if names.count(name) > 1:
-                raise ValueError(f"two rules are named {name!r}; give each a name of its own")
+                raise ValueError(f"two rules are named {name!r}; give each rule a name of its own")
 
 
 class GetMetrics(Request[Metrics], frozen=True):
-    """Ask for everything that the monitor knows, with all that was published until now."""
+    """Ask for all figures and alerts, with every event that was published until now."""
 
 
 class CheckRules(Message, frozen=True):
-    """The monitor reminds itself that time has passed."""
+    """Sent by the monitor to itself, every `interval` seconds."""
 
 
 class Memory:
-    """What a monitor knows. Give all instances the same one, and a restart loses nothing that came before it.
+    """The counters and alerts of a monitor. If all its instances share one, a restart loses nothing counted before.
 
-    `Monitor(memory=memory)` in the factory does that. What is published between the end of an instance and the start
-    of the next, during a backoff, is not counted in any case.
+    To share it, pass `Monitor(memory=memory)` in the factory. Events that are published between the end of an instance
+    and the start of the next, during a backoff, are not counted in any case.
     """
 
     def __init__(self) -> None:
         self.book: TallyBook | None = None
-        """Begun by the first instance, by its configuration."""
+        """Made by the first instance, from its configuration."""
         self.alerts = Alerts()
         self.pending: deque[Event] = deque()
         self.missed_events = self.callback_failures = 0
@@ -109,16 +109,16 @@ class Memory:
 
 
 class Monitor(Actor[GetMetrics | CheckRules]):
-    """Counts what happens in its system, and raises alerts; see the module's text for how.
+    """Counts the events of its system, and raises alerts.
 
-    Alerts are events, `AlertRaised` and `AlertCleared`, and log lines; `on_alert` is called with the events too, and
-    should return soon. What it raises is logged and counted, and harms nobody. With `log_requests`, each call that
-    fails, each retry, reroute and second call, what was found out later, and each request that fails is a log line too.
+    Alerts are events, `AlertRaised` and `AlertCleared`, and log lines. `on_alert` is called with the events too, and
+    should return soon. An exception of it is logged and counted, and has no other effect. With `log_requests`, there is
+    a log line for each failed call, retry, reroute, second call, reconciled call and failed request.
 
-    It sees what is published once it has started: spawn it before the supervisor.
+    The monitor sees events from its start on: spawn it before the supervisor.
 
-    Without a `memory` of its own, a restarted monitor begins anew: counters at 0, windows empty, no alert raised
-    (those that were are never cleared), and an open breaker unknown until its next event.
+    Without a `memory`, a restarted monitor begins anew: counters are 0, windows are empty, and no alert is raised. An
+    alert that was raised before is never cleared, and an open breaker is unknown until its next event.
     """
 
     def __init__(
@@ -130,14 +130,14 @@ class Monitor(Actor[GetMetrics | CheckRules]):
         memory: Memory | None = None,
     ) -> None:
         if inspect.iscoroutinefunction(on_alert):
-            raise TypeError("on_alert must not be async: nobody would await it; have it tell an actor instead")
+            raise TypeError("on_alert must not be async, because it is not awaited; let it tell an actor instead")
         self.config = config or MonitorConfig()
         self.on_alert = on_alert
         self.log_requests = log_requests
         self.memory = memory or Memory()
         self.subscriptions: tuple[Subscription, ...] = ()
         self.counting: asyncio.Handle | None = None
-        """The counting that is due; there is one while anything is pending."""
+        """The next turn of counting; there is one while events are pending."""
 
     def started(self) -> None:
         context, config, memory = self.context, self.config, self.memory
@@ -148,7 +148,7 @@ class Monitor(Actor[GetMetrics | CheckRules]):
         self.book = memory.book
         self.loop, self.surroundings = asyncio.get_running_loop(), copy_context()
         context.timers.every(config.interval, CheckRules())
-        # Last, for an instance that could not start is not stopped either.
+        # Last, because an instance that fails to start is not stopped either.
         self.subscriptions = tuple(context.events.subscribe(kind, self.receive) for kind in OBSERVED)
 
     def stopped(self) -> None:
@@ -157,20 +157,20 @@ class Monitor(Actor[GetMetrics | CheckRules]):
         self._count_pending()
 
     def receive(self, event: Event) -> None:
-        """Take note of an event; called by its publisher, and therefore quick."""
+        """Queue an event to be counted; called by its publisher, and therefore quick."""
         pending = self.memory.pending
         if len(pending) >= self.config.max_pending:
             self.memory.missed_events += 1
             return
         pending.append(event)
         if self.counting is None:
-            # Not a message: it would be one dead letter more where the monitor is stopped before its turn. Nor in
-            # the publisher's context, whose deadline is none of those who read an alert.
+            # Not by a message, which would be a dead letter if the monitor is stopped before its turn. Nor in the
+            # publisher's context, whose deadline does not concern the receivers of an alert.
             self.counting = self.loop.call_soon(self._count_some, context=self.surroundings)
 
     @handles(CheckRules)
     def check(self, message: CheckRules) -> None:
-        """Check every rule against its window; breakers tell by themselves."""
+        """Check every rule against its window, but those of breakers, which follow the breakers' events."""
         self._count_pending()
         now = self.context.now()
         for rule in self.config.rules:
@@ -179,7 +179,7 @@ class Monitor(Actor[GetMetrics | CheckRules]):
 
     @handles(GetMetrics)
     def report(self, message: GetMetrics) -> Metrics:
-        """Answer with everything, all pending events included."""
+        """Answer with all figures and alerts, after counting the pending events."""
         self._count_pending()
         return msgspec.structs.replace(
             self.book.metrics(now=self.context.now()),
@@ -189,7 +189,7 @@ class Monitor(Actor[GetMetrics | CheckRules]):
         )
 
     def _count_some(self) -> None:
-        """Count half of what is pending: that keeps up with any rate, and a burst does not hold up the loop."""
+        """Count half of the pending events, which keeps up with any rate and blocks the loop for no burst."""
         self.counting = None
         pending = len(self.memory.pending)
         self._count_oldest(max(MIN_COUNTED, pending // 2))
@@ -208,7 +208,7 @@ class Monitor(Actor[GetMetrics | CheckRules]):
             event = pending.popleft()
             try:
                 self._count(event, now)
-            except Exception as error:  # noqa: BLE001 - logged below; an odd event must not end the watch over others.
+            except Exception as error:  # noqa: BLE001 - logged below; one odd event must not stop the counting of others.
                 self.memory.missed_events += 1
                 self.context.log.opt(exception=error).error("{} cannot be counted", type(event).__name__)
 
@@ -239,7 +239,7 @@ class Monitor(Actor[GetMetrics | CheckRules]):
                 self._judge(rule, reading)
 
     def _judge(self, rule: Rule, reading: Reading) -> None:
-        """Take a reading, and tell everybody what has changed by it."""
+        """Apply a rule to a reading, and publish the change of its alert, if any."""
         self.memory.alerts, change = judge(self.memory.alerts, rule, reading, now=self.context.now())
         if change is None:
             return
@@ -252,7 +252,7 @@ class Monitor(Actor[GetMetrics | CheckRules]):
         if self.on_alert is not None:
             try:
                 self.on_alert(change)
-            except Exception as error:  # noqa: BLE001 - logged below; an alert does not end with who reads it.
+            except Exception as error:  # noqa: BLE001 - logged below; the monitor must not fail with a callback.
                 self.memory.callback_failures += 1
                 log.opt(exception=error).error("on_alert raised for {}", type(change).__name__)
 

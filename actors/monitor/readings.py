@@ -1,4 +1,4 @@
-"""What the rules of a monitor read: a book with the windows they need, and their values in it."""
+"""The values that a monitor's rules are judged by, read from its running sums."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 ALL = "all"
-"""The subject of rules that tell nobody apart."""
+"""The subject of rules whose scope is `all`."""
 
 
 def book_of(rules: Sequence[Rule], *, start: float, recent: float, max_subjects: int) -> TallyBook:
-    """Return an empty book that has the windows and accounts which the rules need."""
+    """Return empty running sums with the windows and accounts that the rules need."""
     windows = [getattr(rule, "window", None) for rule in rules]
     accounts = [rule.account for rule in rules if isinstance(rule, BudgetRule) and rule.account is not None]
     return TallyBook(
@@ -28,7 +28,7 @@ def book_of(rules: Sequence[Rule], *, start: float, recent: float, max_subjects:
 
 
 def readings_of(book: TallyBook, rule: Rule, *, now: float) -> Iterator[Reading]:
-    """Yield what a rule finds in the book, for each of its subjects; nothing for breakers, which are no sums."""
+    """Yield the reading of a rule for each of its subjects; none for breaker rules, which follow events."""
     if isinstance(rule, CircuitOpenRule):
         return
     if isinstance(rule, BudgetRule):

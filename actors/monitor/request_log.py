@@ -1,4 +1,4 @@
-"""What a log says about requests: the line for each event that a person who looks into a failure needs."""
+"""The request log: one line for each event that helps to find the cause of a failed request."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Level = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
 
 class LogLine(msgspec.Struct, frozen=True, kw_only=True):
-    """One line: `text`, and the `fields` by which lines are found and joined; every line has the same fields.
+    """One line: `text`, and the `fields` by which lines are found and joined.
 
-    They are request_id, provider, attempt, latency (seconds) and error, each None where the event does not know it.
+    Every line has the fields request_id, provider, attempt, latency (seconds) and error; None if the event lacks one.
     """
 
     level: Level
@@ -28,7 +28,7 @@ class LogLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def line_of(event: Event) -> LogLine | None:
-    """Return the line of an event; None for those that leave no trace, such as a call that succeeded.
+    """Return the line of an event; None if it has none, as for a call that succeeded.
 
     >>> line_of(Rerouted(request_id="r1", provider="birch", away_from="alder")).text
     'request r1 goes on to birch, away from alder'
@@ -59,7 +59,7 @@ def line_of(event: Event) -> LogLine | None:
             return _line(
                 event,
                 "INFO",
-                f"what became of request {event.request_id} at {event.provider} is known now: {event.found}, "
+                f"the outcome of request {event.request_id} at {event.provider} is known now: {event.found}, "
                 f"${usd(event.cost)}",
             )
         case RequestEnded(error=str()) if event.error != CANCELLED:
@@ -81,12 +81,12 @@ def reason_of(event: CallEnded | RequestEnded) -> str:
 def _line(
     event: CallEnded | RequestEnded | Retried | Rerouted | Hedged | Reconciled, level: Level, text: str
 ) -> LogLine:
-    # An event that ends nothing has no error, and no latency.
+    # Only an event that ends a call or a request has an error and a latency.
     attempt = event.attempts if isinstance(event, RequestEnded) else getattr(event, "attempt", None)
     error = reason_of(event) if isinstance(event, CallEnded | RequestEnded) else None
     return LogLine(
         level=level,
-        # A provider's words may have line breaks, with which they could pass for lines of their own.
+        # A provider's text may have line breaks, with which parts of it could pass for log lines.
         text=" ".join(text.split()),
         fields={
             "request_id": event.request_id,

@@ -1,4 +1,4 @@
-"""What happened in the last seconds, in constant memory: sums in ten sub-buckets of time, used round and round."""
+"""Sums over the last seconds in constant memory: a ring of ten sub-buckets of time."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ class Totals(NamedTuple):
 
     @property
     def requests(self) -> int:
-        """How many ended by success or failure; those that their caller gave up are neither."""
+        """How many requests succeeded or failed; those that their caller cancelled do not count."""
         return self.successes + self.failures
 
     @property
     def success_rate(self) -> float | None:
-        """The part of them that succeeded; None where there were none."""
+        """The share of the requests that succeeded; None if there were none."""
         return self.successes / self.requests if self.requests else None
 
     @property
     def average_latency(self) -> float | None:
-        """Their average latency in seconds; None where there were none."""
+        """The average latency of the requests in seconds; None if there were none."""
         return self.latency / self.requests if self.requests else None
 
 
 class SubBucket:
-    """The sums of one tenth of the window, the one numbered `number` from the clock's zero."""
+    """The sums of one tenth of the window; `number` counts these tenths from the clock's zero."""
 
     __slots__ = ("cost", "failures", "latency", "number", "successes")
 
@@ -47,7 +47,7 @@ class SubBucket:
 class RollingWindow:
     """Sums over the last `length` seconds, counted from `start`.
 
-    The oldest sub-bucket leaves as a whole, so the window covers between 9/10 and all of its length.
+    The oldest sub-bucket is dropped as a whole, so the window covers between 9/10 and all of its length.
     """
 
     __slots__ = ("_newest", "_ring", "length", "start")
@@ -61,7 +61,7 @@ class RollingWindow:
         self._ring = tuple(SubBucket() for _ in range(SUB_BUCKETS))
 
     def add(self, now: float, *, successes: int = 0, failures: int = 0, latency: float = 0.0, cost: int = 0) -> None:
-        """Count what happened at `now`."""
+        """Add these amounts at `now`."""
         number = self._number(now)
         bucket = self._ring[number % SUB_BUCKETS]
         if bucket.number != number:
@@ -74,7 +74,7 @@ class RollingWindow:
         bucket.cost += cost
 
     def totals(self, now: float) -> Totals:
-        """Return the sums as of `now`, and the seconds they cover.
+        """Return the sums as of `now`, and the seconds that they cover.
 
         >>> window = RollingWindow(60.0, start=0.0)
         >>> window.add(1.0, successes=3)

@@ -1,7 +1,8 @@
-"""When to call an operator, and when to say that it is over: rules with hysteresis, as pure decisions.
+"""Alert rules with hysteresis: when an alert is raised and when it is cleared, as pure decisions.
 
-A rule is raised when its value passes `threshold`, and cleared when it has passed `clear_threshold` on the way back,
-or when nothing happens any more. In between nothing changes, so an alert is raised once and cleared once.
+An alert is raised when the rule's value passes `threshold`. It is cleared when the value has passed `clear_threshold`
+on the way back, or when there is no value any more. Between the two nothing changes, so an alert is raised once and
+cleared once.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from actors.money import Micros  # noqa: TC001 - msgspec resolves the annotation
 from actors.validation import check_count, check_text
 
 Scope = Literal["all", "provider", "service"]
-"""What a rule looks at: all requests together, the calls to each provider, or the requests for each service."""
+"""The subjects of a rule: all requests together, the calls to each provider, or the requests for each service."""
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 
@@ -32,7 +33,7 @@ def _check(
     if scope not in SCOPES:
         raise ValueError(f"scope of rule {name!r} must be one of {', '.join(SCOPES)}, got {scope!r}")
     if not name:
-        raise ValueError("a rule needs a name, by which its alerts are told apart")
+        raise ValueError("the name of a rule must not be empty: its alerts are identified by it")
     may_be_none = window is None and not has_window
     if not (may_be_none or (isinstance(window, float | int) and 0 < window < math.inf)):
         raise ValueError(f"window of rule {name!r} must be > 0 seconds and finite, got {window!r}")
@@ -40,9 +41,9 @@ def _check(
 
 
 class SuccessRateRule(msgspec.Struct, frozen=True, kw_only=True, tag="success_rate", tag_field="kind"):
-    """Raised where less than `threshold` of at least `min_requests` within `window` seconds succeeded.
+    """Raised if less than `threshold` of at least `min_requests` within `window` seconds succeeded.
 
-    Cleared at `clear_threshold` or more, however few they are by then, or when none are left in the window.
+    Cleared at `clear_threshold` or more, even with fewer requests, or when none are left in the window.
     """
 
     name: str = "success_rate"
@@ -61,18 +62,18 @@ class SuccessRateRule(msgspec.Struct, frozen=True, kw_only=True, tag="success_ra
             )
 
     def is_bad(self, value: float) -> bool:
-        """Tell whether a success rate calls for an alert."""
+        """Tell whether a success rate raises an alert."""
         return value < self.threshold
 
     def is_good(self, value: float) -> bool:
-        """Tell whether a success rate ends one."""
+        """Tell whether a success rate clears the alert."""
         return value >= self.clear_threshold
 
 
 class LatencyRule(msgspec.Struct, frozen=True, kw_only=True, tag="latency", tag_field="kind"):
-    """Raised where at least `min_requests` within `window` took more than `threshold` seconds on average.
+    """Raised if at least `min_requests` within `window` seconds took more than `threshold` seconds on average.
 
-    Cleared at `clear_threshold` seconds or less, however few they are by then, or when none are left in the window.
+    Cleared at `clear_threshold` seconds or less, even with fewer requests, or when none are left in the window.
     """
 
     name: str = "latency"
@@ -87,16 +88,16 @@ class LatencyRule(msgspec.Struct, frozen=True, kw_only=True, tag="latency", tag_
         _check_falling(self.name, self.threshold, self.clear_threshold)
 
     def is_bad(self, value: float) -> bool:
-        """Tell whether an average latency calls for an alert."""
+        """Tell whether an average latency raises an alert."""
         return value > self.threshold
 
     def is_good(self, value: float) -> bool:
-        """Tell whether an average latency ends one."""
+        """Tell whether an average latency clears the alert."""
         return value <= self.clear_threshold
 
 
 class CircuitOpenRule(msgspec.Struct, frozen=True, kw_only=True, tag="circuit_open", tag_field="kind"):
-    """Raised at once when the breaker of a provider opens, or somebody isolates it; cleared when it closes.
+    """Raised at once when the breaker of a provider opens or is isolated by hand; cleared when it closes.
 
     Its value is 1 while the breaker is open or half-open, and 0 while it is closed.
     """
@@ -118,10 +119,10 @@ class CircuitOpenRule(msgspec.Struct, frozen=True, kw_only=True, tag="circuit_op
 
 
 class BudgetRule(msgspec.Struct, frozen=True, kw_only=True, tag="budget", tag_field="kind"):
-    """Raised where the part `threshold` of `cap` (micro-units) is used; cleared below `clear_threshold`.
+    """Raised if the share `threshold` of `cap` (micro-units) is used; cleared below `clear_threshold`.
 
-    It counts what was spent by calls on `account`, or by all where that is None; within `window` seconds, or since
-    the monitor began where that is None.
+    It counts the cost of calls on `account`, or of all calls if that is None; within the last `window` seconds, or
+    since counting began if that is None.
     """
 
     name: str = "budget"
@@ -139,11 +140,11 @@ class BudgetRule(msgspec.Struct, frozen=True, kw_only=True, tag="budget", tag_fi
             raise ValueError(f"cap of rule {self.name!r} must be > 0 micro-units, got {self.cap}")
 
     def is_bad(self, value: float) -> bool:
-        """Tell whether so much of the cap calls for an alert."""
+        """Tell whether so much of the cap raises an alert."""
         return value >= self.threshold
 
     def is_good(self, value: float) -> bool:
-        """Tell whether it ends one."""
+        """Tell whether so much of the cap clears the alert."""
         return value < self.clear_threshold
 
 
@@ -157,11 +158,11 @@ def _check_falling(name: str, threshold: float, clear_threshold: float) -> None:
 
 Rule: TypeAlias = SuccessRateRule | LatencyRule | CircuitOpenRule | BudgetRule
 DEFAULT_RULES: tuple[Rule, ...] = (SuccessRateRule(), LatencyRule(), CircuitOpenRule())
-"""All that need no cap; add a `BudgetRule` for yours."""
+"""The rules that need no cap; add a `BudgetRule` for a cap of yours."""
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
-    """What a rule finds for one subject: its value, drawn from so many requests; None where there was nothing."""
+    """The value of a rule for one subject, computed from so many requests; None if there were none."""
 
     subject: str
     value: float | None
@@ -169,7 +170,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Alerts(msgspec.Struct, frozen=True):
-    """The alerts that are raised now, by the name of their rule and their subject; an immutable value."""
+    """The alerts that are raised now, by the name of their rule and their subject. Immutable."""
 
     raised: dict[tuple[str, str], AlertRaised] = {}
 
@@ -177,7 +178,7 @@ class Alerts(msgspec.Struct, frozen=True):
 def judge(
     alerts: Alerts, rule: Rule, reading: Reading, *, now: float
 ) -> tuple[Alerts, AlertRaised | AlertCleared | None]:
-    """Return the alerts after a reading at `now`, and what has changed by it, if anything.
+    """Return the alerts after a reading at `now`, and the alert that it raises or clears, if any.
 
     >>> slow = Reading(subject="all", value=6.0, requests=20)
     >>> alerts, change = judge(Alerts(), LatencyRule(), slow, now=10.0)

@@ -1,4 +1,4 @@
-"""The running sums behind the metrics, made of events in bounded memory: by provider, service and account."""
+"""The running sums behind the metrics, by provider, service and account; counted from events in bounded memory."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from runtime import Event
 
 CANCELLED = "Cancelled"
-"""The kind of failure that is none: the caller gave up."""
+"""The kind of error that does not count as a failure, because the caller gave up."""
 OTHERS = "(others)"
-"""Where the subjects that come after the first `max_subjects` are counted together."""
+"""The subject under which all subjects after the first `max_subjects` are counted together."""
 
 
 class Tally:
@@ -52,7 +52,7 @@ class Tally:
             window.add(now, successes=is_done, failures=not is_done, latency=latency)
 
     def call(self, wire_calls: int, cost: Micros, now: float) -> None:
-        """Count a call, whatever became of it, and what it cost."""
+        """Count a call and its cost, whatever its outcome."""
         self.calls += 1
         self.wire_calls += wire_calls
         if cost:
@@ -61,7 +61,7 @@ class Tally:
                 window.add(now, cost=cost)
 
     def figures(self, now: float, *, recent: float) -> Figures:
-        """Return what it amounts to, with the rates of the last `recent` seconds, one of its windows."""
+        """Return the sums as figures, with the rates of the last `recent` seconds, which is one of its windows."""
         ended = self.successes + self.failures
         p50, p90, p99 = self.histogram.quantiles(0.5, 0.9, 0.99) if ended else (0.0, 0.0, 0.0)
         requests = ended + self.cancelled
@@ -97,8 +97,8 @@ def rates_of(totals: Totals) -> Rates:
     )
 
 
-class Tallies(dict[str, Tally]):
-    """The tallies of one kind by subject; once there are `max_subjects`, new ones share one."""
+class TalliesBySubject(dict[str, Tally]):
+    """The tallies of the providers or services, by subject; beyond `max_subjects`, new subjects share one."""
 
     def __init__(self, windows: Collection[float], *, start: float, max_subjects: int) -> None:
         super().__init__()
@@ -114,10 +114,10 @@ class Tallies(dict[str, Tally]):
 
 
 class TallyBook:
-    """All tallies: what `record` was given, in total and by provider, service and account.
+    """All tallies of recorded events: in total, and by provider, service and account.
 
-    Accounts are counted where they are named in `accounts`, for an application may open any number of them; of
-    providers and services, the first `max_subjects` have tallies of their own.
+    Only the accounts named in `accounts` are counted, because an application may open any number of them. The first
+    `max_subjects` providers and as many services have tallies of their own.
     """
 
     def __init__(
@@ -127,12 +127,12 @@ class TallyBook:
         self.start = start
         self.recent = recent
         self.total = Tally(lengths, start=start)
-        self.providers = Tallies(lengths, start=start, max_subjects=max_subjects)
-        self.services = Tallies(lengths, start=start, max_subjects=max_subjects)
+        self.providers = TalliesBySubject(lengths, start=start, max_subjects=max_subjects)
+        self.services = TalliesBySubject(lengths, start=start, max_subjects=max_subjects)
         self.accounts = {name: Tally(lengths, start=start) for name in accounts}
 
     def record(self, event: Event, *, now: float) -> AmplificationSeen | None:
-        """Count one event, and return what it shows for the first time, if anything; other events count nothing."""
+        """Count one event; return the amplification that it shows for the first time, if any. Others are ignored."""
         if isinstance(event, CallEnded):
             return self._call_ended(event, now)
         if isinstance(event, RequestEnded):
@@ -146,13 +146,13 @@ class TallyBook:
             self.total.reroutes += 1
             self.providers[event.away_from].reroutes += 1
         elif isinstance(event, BreakerOpened) and event.wait < math.inf:
-            # One that waits for ever was isolated by hand: no trip.
+            # A breaker that waits for ever was isolated by hand, which is no trip.
             self.total.trips += 1
             self.providers[event.provider].trips += 1
         return None
 
     def metrics(self, *, now: float) -> Metrics:
-        """Return everything as of `now`."""
+        """Return the figures of all subjects as of `now`."""
         return Metrics(
             since=self.start,
             now=now,

@@ -517,5 +517,5 @@ def test_a_second_call_and_what_is_found_out_later_have_a_line_each():
     assert hedged is not None
     assert found is not None
     assert hedged.text == "request r1 is also sent to birch: alder is late"
-    assert found.text == "what became of request r1 at alder is known now: Answered, $0.008"
+    assert found.text == "the outcome of request r1 at alder is known now: Answered, $0.008"
     assert (found.fields["request_id"], found.fields["provider"], found.fields["attempt"]) == ("r1", "alder", None)

@@ -120,7 +120,7 @@ def test_raised_and_cleared_take_turns_whatever_is_read(rule: Rule, readings: li
         (LatencyRule, {"threshold": 3.0}, "0 < clear_threshold <= threshold"),
         (LatencyRule, {"threshold": math.inf}, "0 < clear_threshold <= threshold"),
         (LatencyRule, {"window": math.nan}, "window of rule 'latency' must be > 0 seconds"),
-        (CircuitOpenRule, {"name": ""}, "a rule needs a name"),
+        (CircuitOpenRule, {"name": ""}, "the name of a rule must not be empty"),
         (BudgetRule, {"cap": 0}, "cap of rule 'budget' must be > 0 micro-units"),
         (BudgetRule, {"cap": 5, "clear_threshold": 0.9}, "0 < clear_threshold <= threshold"),
         (BudgetRule, {"cap": 5, "window": -1.0}, "window of rule 'budget' must be > 0 seconds"),
