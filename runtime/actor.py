@@ -10,7 +10,8 @@ from typing_extensions import TypeVar as TypeVarWithDefault
 from runtime.handlers import Handlers, collect_handlers, direct_of
 from runtime.mailbox import DEFAULT_MAILBOX, Mailbox
 from runtime.messages import Message, Request
-from runtime.supervision import DEFAULT_SUPERVISION, Restart, Supervision
+from runtime.supervision import Restart, Supervision
+from runtime.supervision.strategy import DEFAULT_SUPERVISION
 
 if TYPE_CHECKING:
     import random

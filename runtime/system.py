@@ -16,7 +16,8 @@ from runtime.engine import Engine
 from runtime.errors import SystemClosed
 from runtime.log import LOGGED, log_event
 from runtime.mailbox import DEFAULT_MAILBOX, Mailbox
-from runtime.supervision import DEFAULT_SUPERVISION, Restart, Supervision
+from runtime.supervision import Restart, Supervision
+from runtime.supervision.strategy import DEFAULT_SUPERVISION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence

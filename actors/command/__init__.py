@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, NoReturn
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+__all__: list[str] = []
+
 EXTRA = ("httpx", "rich", "typer")
 """The packages that the extra `cli` brings."""
 

@@ -18,7 +18,8 @@ from runtime.events import DeadReason
 from runtime.mailbox import DEFAULT_MAILBOX, Mailbox
 from runtime.messages import name_of
 from runtime.routing.strategies import LeastBusy, RoundRobin
-from runtime.supervision import DEFAULT_SUPERVISION, Supervision
+from runtime.supervision import Supervision
+from runtime.supervision.strategy import DEFAULT_SUPERVISION
 
 if TYPE_CHECKING:
     from collections import deque

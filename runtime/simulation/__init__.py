@@ -1,34 +1,57 @@
 """Actors in virtual time: a seed decides the order of events and the faults, and repeats any run exactly."""
 
-from runtime.simulation.errors import Deadlock as Deadlock
-from runtime.simulation.errors import InvariantBroken as InvariantBroken
-from runtime.simulation.errors import Livelock as Livelock
-from runtime.simulation.errors import NotSimulated as NotSimulated
-from runtime.simulation.errors import SimulationError as SimulationError
-from runtime.simulation.exploration import Exploration as Exploration
-from runtime.simulation.exploration import ScenarioFailed as ScenarioFailed
-from runtime.simulation.exploration import explore as explore
-from runtime.simulation.faults import CancelTask as CancelTask
-from runtime.simulation.faults import Crash as Crash
-from runtime.simulation.faults import CutOff as CutOff
-from runtime.simulation.faults import DelayMail as DelayMail
-from runtime.simulation.faults import DropMail as DropMail
-from runtime.simulation.faults import DuplicateMail as DuplicateMail
-from runtime.simulation.faults import Hang as Hang
-from runtime.simulation.faults import InjectedCrash as InjectedCrash
-from runtime.simulation.faults import ReorderMail as ReorderMail
-from runtime.simulation.faults import SlowSystem as SlowSystem
-from runtime.simulation.faults import random_faults as random_faults
-from runtime.simulation.files import FragileFile as FragileFile
-from runtime.simulation.files import WriteCut as WriteCut
-from runtime.simulation.loop import VirtualTimeLoop as VirtualTimeLoop
-from runtime.simulation.replay import NoScenario as NoScenario
-from runtime.simulation.replay import find_scenario as find_scenario
-from runtime.simulation.replay import read_keep as read_keep
-from runtime.simulation.simulation import MAX_STEPS as MAX_STEPS
-from runtime.simulation.simulation import Run as Run
-from runtime.simulation.simulation import Scenario as Scenario
-from runtime.simulation.simulation import Simulation as Simulation
-from runtime.simulation.world import Fault as Fault
-from runtime.simulation.world import TimedFault as TimedFault
-from runtime.simulation.world import World as World
+from runtime.simulation.errors import Deadlock, InvariantBroken, Livelock, NotSimulated, SimulationError
+from runtime.simulation.exploration import Exploration, ScenarioFailed, explore
+from runtime.simulation.faults import (
+    CancelTask,
+    Crash,
+    CutOff,
+    DelayMail,
+    DropMail,
+    DuplicateMail,
+    Hang,
+    InjectedCrash,
+    ReorderMail,
+    SlowSystem,
+    random_faults,
+)
+from runtime.simulation.files import FragileFile, WriteCut
+from runtime.simulation.loop import VirtualTimeLoop
+from runtime.simulation.replay import NoScenario, find_scenario, read_keep
+from runtime.simulation.simulation import MAX_STEPS, Run, Scenario, Simulation
+from runtime.simulation.world import Fault, TimedFault, World
+
+__all__ = [
+    "MAX_STEPS",
+    "CancelTask",
+    "Crash",
+    "CutOff",
+    "Deadlock",
+    "DelayMail",
+    "DropMail",
+    "DuplicateMail",
+    "Exploration",
+    "Fault",
+    "FragileFile",
+    "Hang",
+    "InjectedCrash",
+    "InvariantBroken",
+    "Livelock",
+    "NoScenario",
+    "NotSimulated",
+    "ReorderMail",
+    "Run",
+    "Scenario",
+    "ScenarioFailed",
+    "Simulation",
+    "SimulationError",
+    "SlowSystem",
+    "TimedFault",
+    "VirtualTimeLoop",
+    "World",
+    "WriteCut",
+    "explore",
+    "find_scenario",
+    "random_faults",
+    "read_keep",
+]
