@@ -1,4 +1,4 @@
-"""A circuit breaker for any async call: a thin shell around a pure state, usable without an actor."""
+"""A circuit breaker for any async call, usable without an actor: a thin shell around the pure transitions."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ T = TypeVar("T")
 
 
 def counts_against_provider(error: Exception) -> bool:
-    """Whether `error` is the provider's failure: not the caller's mistake, nor throttling, nor our own refusal."""
+    """Tell whether the provider is to blame for an error: not for a caller's mistake, throttling or our own refusal."""
     return classify(error, provider="provider").blames_provider
 
 
 class CircuitBreaker:
-    """A breaker to run calls through, usable alone; all its callers must be on one event loop.
+    """A breaker to run calls through; all its callers must be on one event loop.
 
-    `clock` gives seconds (default: the running loop's time), `rng` the jitter, and `counts_as_failure` says
-    which errors count; the others, like cancellation, leave the breaker as it is.
+    `clock` returns seconds (default: the running loop's time), and `rng` draws the jitter. `counts_as_failure` tells
+    which errors count; any other, like a cancellation, leaves the breaker as it is.
     """
 
     def __init__(
@@ -62,8 +62,7 @@ class CircuitBreaker:
     async def execute(self, call: Callable[[], Awaitable[T]]) -> T:
         """Return what `call` returns; raise what it raises, or `BreakerOpen` without calling it."""
         permit = self.admit()
-        # Until it is reported otherwise, a call has proved nothing: also if it is cancelled, or if
-        # counts_as_failure raises.
+        # A call that is cancelled has proved nothing, nor has one for which counts_as_failure raises.
         failed: bool | None = None
         try:
             result = await call()
@@ -77,7 +76,7 @@ class CircuitBreaker:
             self.settle(permit, failed=failed)
 
     def admit(self, *, now: float | None = None) -> Permit:
-        """Give leave to make one call, for those who run it themselves; raise `BreakerOpen` where there is none.
+        """Give leave to make one call, for a caller that runs it itself; raise `BreakerOpen` if there is none.
 
         Every permit must come back by `settle`, whatever becomes of the call.
         """
@@ -88,13 +87,13 @@ class CircuitBreaker:
         return permit
 
     def raise_if_open(self) -> None:
-        """Raise `BreakerOpen` where there is no leave now, and take none where there is."""
+        """Raise `BreakerOpen` if a call would be refused now; no leave is taken."""
         admission = admit(self._state, now=self._clock(), config=self.config)
         if isinstance(admission, Refused):
             raise BreakerOpen(self.name, retry_after=admission.retry_after)
 
     def settle(self, permit: Permit, *, failed: bool | None, now: float | None = None) -> None:
-        """Take a permit back: the call failed, or did not, or proved nothing (None)."""
+        """Take a permit back; the call failed (True), succeeded (False), or proved nothing (None)."""
         at = self._clock() if now is None else now
         if failed is None:
             self._state = after_cancellation(self._state, permit, now=at)
@@ -105,7 +104,7 @@ class CircuitBreaker:
     def share(self) -> float:
         """Return the part of its usual load that the provider should get now; see the function `share`."""
         state = self._state
-        # Asked for each call, and almost always of a provider that never was away.
+        # This is asked before each call, and almost every provider has never been away.
         if isinstance(state, Closed) and state.since is None:
             return 1.0
         return share(state, self._clock(), self.config)

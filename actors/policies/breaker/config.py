@@ -1,4 +1,4 @@
-"""When a circuit breaker opens, for how long, and how slowly it lets the load come back."""
+"""The configuration of a circuit breaker: when it opens, for how long, and how slowly the load comes back."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from actors.validation import check_count
 class BreakerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """When a breaker opens, and for how long; durations are seconds.
 
-    It opens on `failure_threshold` failures in a row, or when of the last calls within `window`, of `min_calls` at
-    least, the part `failure_rate` failed, or the part `slow_rate` took `slow_call` or longer (None: never slow).
-    It stays open for `open_for`, doubled for each probe that fails, up to `max_open_for` (None: three times
-    `open_for`, and five times after a relapse, which costs more than a probe), each wait spread by `jitter` to both
-    sides. A probe that has not reported after `probe_lease` is given up for lost.
+    It opens on `failure_threshold` failures in a row. It also opens if, of the last `min_calls` or more within
+    `window`, the part `failure_rate` failed, or the part `slow_rate` took `slow_call` or longer (None: never).
 
-    For `slow_start` after a probe closed it, the provider is eased in (0: not): see `share`. For `relapse_within` it
-    is on probation: `failure_threshold` and `min_calls` grow back to what they are from a tenth, though the first is
-    not below 2, and `failure_rate` grows back from a half of it, so that one failure among the first few calls is
-    enough. A
-    breaker that opens again on probation waits as if its probe had failed.
+    It stays open for `open_for`, doubled for each probe that fails, up to `max_open_for`. None stands for three times
+    `open_for`, and for five times after a relapse, which costs more than a probe. Each wait is spread by `jitter` to
+    both sides. A probe that has not reported after `probe_lease` counts as lost.
+
+    For `slow_start` after a probe closed it, the provider gets a growing share of its load (0: all of it at once); see
+    `share`. For `relapse_within` after a probe closed it, the provider is on probation: `failure_threshold` and
+    `min_calls` grow from a tenth of themselves, the first from at least 2, and `failure_rate` from a half. So one
+    failure among the first few calls is enough. A breaker that opens again on probation waits as if its probe had
+    failed.
     """
 
     failure_threshold: int = 5
@@ -68,12 +69,12 @@ class BreakerConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def longest_wait(self) -> float:
-        """The seconds that it stays open at most, however often a provider has relapsed."""
+        """The most seconds that it stays open, however often the provider has relapsed."""
         return 5 * self.open_for if self.max_open_for is None else self.max_open_for
 
     @property
     def longest_wait_for_probe(self) -> float:
-        """The seconds that it stays open at most, however many probes have failed."""
+        """The most seconds that it stays open, however many probes have failed."""
         return 3 * self.open_for if self.max_open_for is None else self.max_open_for
 
 

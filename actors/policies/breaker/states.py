@@ -1,8 +1,8 @@
-"""The states of a circuit breaker, and what a call gets that asks to be admitted; all are values that can be sent.
+"""The states of a circuit breaker, and its two answers to a call: a permit, or a refusal. All are immutable values.
 
-Every change of state begins a new epoch, and every admitted call carries a `Permit` of its epoch: a result
-whose epoch has passed is stale and changes nothing. That one rule is what keeps late results, lost probes
-and double reports from moving the breaker.
+Every change of state begins a new epoch, and every admitted call carries a `Permit` of its epoch. A result whose epoch
+has passed is stale and changes nothing. That one rule keeps late results, lost probes and double reports from moving
+the breaker.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from actors.policies.breaker.window import FailureWindow
 
 
 class Closed(msgspec.Struct, frozen=True, tag=True, gc=False):
-    """Calls pass. `failures` counts those in a row.
+    """Calls are admitted. `failures` counts the failures in a row.
 
-    Where a probe closed it, `since` is when, and `reopened` the probes that had failed before.
+    If a probe closed the breaker, `since` is the time of that, and `reopened` counts the probes that had failed before.
     """
 
     epoch: int = 0
@@ -28,7 +28,7 @@ class Closed(msgspec.Struct, frozen=True, tag=True, gc=False):
 
 
 class Open(msgspec.Struct, frozen=True, tag=True, gc=False):
-    """Calls are refused until `until`; `reopened` probes have failed since the breaker was last closed."""
+    """Calls are refused until the time `until`; `reopened` probes have failed since the breaker was last closed."""
 
     epoch: int
     until: float
@@ -36,7 +36,7 @@ class Open(msgspec.Struct, frozen=True, tag=True, gc=False):
 
 
 class HalfOpen(msgspec.Struct, frozen=True, tag=True, gc=False):
-    """One probe is out, with the permit of this epoch; it is given up for lost at `lease_ends`."""
+    """One probe is under way, with the permit of this epoch; it counts as lost at the time `lease_ends`."""
 
     epoch: int
     lease_ends: float
@@ -44,7 +44,7 @@ class HalfOpen(msgspec.Struct, frozen=True, tag=True, gc=False):
 
 
 class Isolated(msgspec.Struct, frozen=True, tag=True, gc=False):
-    """Calls are refused until somebody releases the breaker by hand."""
+    """Calls are refused until the breaker is released by hand."""
 
     epoch: int
 
@@ -53,7 +53,7 @@ BreakerState: TypeAlias = Closed | Open | HalfOpen | Isolated
 
 
 class Permit(msgspec.Struct, frozen=True, gc=False):
-    """Leave to make one call; hand it back with the result. `admitted` is the time it was given."""
+    """Leave to make one call, to be given back with the result. `admitted` is the time at which it was given."""
 
     epoch: int
     probe: bool

@@ -1,4 +1,4 @@
-"""How a circuit breaker goes from state to state. Pure: the state, the time and the draw of chance are arguments."""
+"""The transitions between the states of a circuit breaker. Pure: the time and each random draw are arguments."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from actors.policies.breaker.states import BreakerState, Closed, HalfOpen, Isola
 
 FIRST_SHARE = 0.1
 """The part of its load that a provider gets when it has just come back."""
-EASED_FAILURES, EASED_RATE = 2, 0.5
-"""What `failure_threshold` is never lowered below on probation, and what is left of `failure_rate` at least."""
+MIN_FAILURES, MIN_RATE = 2, 0.5
+"""On probation, `failure_threshold` is at least this number, and `failure_rate` at least this part of itself."""
 
 
 def admit(state: BreakerState, *, now: float, config: BreakerConfig) -> tuple[BreakerState, Permit] | Refused:
-    """Decide on one call at `now`: the next state and a permit, or a refusal that leaves the state as it is.
+    """Decide on one call at `now`; return the next state and a permit, or a refusal that leaves the state as it is.
 
     >>> admit(Open(epoch=1, until=30.0), now=10.0, config=BreakerConfig())
     Refused(retry_after=20.0)
@@ -38,8 +38,8 @@ def share(state: BreakerState, now: float, config: BreakerConfig) -> float:
     """Return the part of its usual load, above 0 and at most 1, that a provider should get at `now`.
 
     It grows evenly from 0.1 to 1 in the `slow_start` seconds after a probe closed the breaker, because a provider that
-    has just come back has cold caches and a backlog. Any other state says 1: what it lets through is a matter of
-    `admit`, and one probe is no share.
+    has just come back has cold caches and a backlog. In any other state it is 1: there `admit` alone decides what is
+    let through.
 
     Source: the slow start of load balancers such as Envoy and nginx.
 
@@ -55,7 +55,7 @@ def share(state: BreakerState, now: float, config: BreakerConfig) -> float:
 
 
 def is_on_probation(state: BreakerState, now: float, config: BreakerConfig) -> bool:
-    """Tell whether a provider has come back so lately that it may relapse.
+    """Tell whether a provider has come back so recently that it may relapse.
 
     >>> is_on_probation(Closed(since=0.0), 59.0, BreakerConfig()), is_on_probation(Closed(), 0.0, BreakerConfig())
     (True, False)
@@ -64,7 +64,7 @@ def is_on_probation(state: BreakerState, now: float, config: BreakerConfig) -> b
 
 
 def _grown(state: BreakerState, now: float, length: float) -> float:
-    """Return what has grown evenly from a tenth to 1 in the seconds since a probe closed the breaker."""
+    """Return a part that grows evenly from a tenth to 1 within `length` seconds after a probe closed the breaker."""
     if not isinstance(state, Closed) or state.since is None or now >= state.since + length:
         return 1.0
     return FIRST_SHARE + (1 - FIRST_SHARE) * max(0.0, now - state.since) / length
@@ -112,9 +112,9 @@ def after_failure(
 
 
 def after_cancellation(state: BreakerState, permit: Permit, *, now: float) -> BreakerState:
-    """Return the state after a call that ended without saying anything about the provider.
+    """Return the state after a call whose end says nothing about the provider.
 
-    A cancelled probe gives its place back: the breaker is open with its wait over, so the next call probes.
+    A cancelled probe makes room for another: the breaker is open and its wait is over, so the next call is a probe.
     """
     if isinstance(state, HalfOpen) and permit.epoch == state.epoch:
         return Open(state.epoch + 1, until=now, reopened=state.reopened)
@@ -122,9 +122,9 @@ def after_cancellation(state: BreakerState, permit: Permit, *, now: float) -> Br
 
 
 def after_inconclusive(state: BreakerState, permit: Permit, *, now: float, config: BreakerConfig) -> BreakerState:
-    """Return the state after a call that found the provider alive, and does not tell whether it is well.
+    """Return the state after a call that found the provider alive, but does not show whether it is healthy.
 
-    A breaker that is half-open makes its next probe after its first wait, however long the last one was.
+    A half-open breaker waits for `open_for` before its next probe, however long its last wait was.
 
     >>> after_inconclusive(HalfOpen(3, 30.0, 4), Permit(3, probe=True, admitted=0.0), now=1.0, config=BreakerConfig())
     Open(epoch=4, until=6.0, reopened=4)
@@ -145,7 +145,7 @@ def release(state: BreakerState) -> BreakerState:
 
 
 def failures_left(state: Closed, now: float, config: BreakerConfig) -> int:
-    """Return how many failures in a row more open the breaker, at least 1; fewer while a provider is on probation.
+    """Return how many more failures in a row open the breaker, at least 1; fewer while the provider is on probation.
 
     >>> failures_left(Closed(failures=2), 0.0, BreakerConfig())
     3
@@ -154,19 +154,20 @@ def failures_left(state: Closed, now: float, config: BreakerConfig) -> int:
 
 
 def _threshold(state: Closed, now: float, config: BreakerConfig) -> int:
-    return _lowered(config.failure_threshold, _grown(state, now, config.relapse_within), EASED_FAILURES)
+    return _lowered(config.failure_threshold, _grown(state, now, config.relapse_within), MIN_FAILURES)
 
 
 def _trips(state: Closed, now: float, config: BreakerConfig) -> bool:
-    """Tell whether a closed breaker has seen enough; while a provider is on probation, less is enough."""
-    eased = _grown(state, now, config.relapse_within)
+    """Tell whether a closed breaker has seen enough failures to open; on probation, fewer are enough."""
+    grown = _grown(state, now, config.relapse_within)
     if state.failures >= _threshold(state, now, config):
         return True
-    min_calls = _lowered(config.min_calls, eased, 1)
-    rate = config.failure_rate * max(EASED_RATE, eased)
+    min_calls = _lowered(config.min_calls, grown, 1)
+    rate = config.failure_rate * max(MIN_RATE, grown)
     # On probation the probe is one of the calls.
-    before = 1 if eased < 1 else 0
-    # What went well before it fell ill must not hide it for as long as the window lasts.
+    before = 1 if grown < 1 else 0
+    # Successes from before the provider began to fail must not hide that for as long as the window lasts, so each of
+    # its latest parts is judged too.
     return any(
         before + calls >= min_calls
         and (
@@ -177,12 +178,12 @@ def _trips(state: Closed, now: float, config: BreakerConfig) -> bool:
     )
 
 
-def _lowered(count: int, eased: float, least: int) -> int:
-    return count if eased == 1.0 else min(count, max(least, math.ceil(count * eased)))
+def _lowered(count: int, grown: float, least: int) -> int:
+    return count if grown == 1.0 else min(count, max(least, math.ceil(count * grown)))
 
 
 def _opened(state: Closed | HalfOpen, now: float, config: BreakerConfig, random: float) -> Open:
-    # Until it has proved that it can bear its load, a provider that came back has not recovered.
+    # A provider that came back has recovered only when it has shown that it can bear its load.
     is_relapse = is_on_probation(state, now, config)
     reopened = state.reopened + 1 if is_relapse or isinstance(state, HalfOpen) else 0
     longest = config.longest_wait if is_relapse else config.longest_wait_for_probe

@@ -1,4 +1,4 @@
-"""How the calls of the last seconds went, in constant memory: counts in ten sub-buckets of time."""
+"""How many calls of the last seconds failed or were slow, in constant memory: counts in ten sub-buckets of time."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class FailureWindow(msgspec.Struct, frozen=True, gc=False):
         return FailureWindow((*kept, Counts(number, 1, int(failed), int(slow))))
 
     def latest(self) -> Iterator[tuple[int, int, int]]:
-        """Return calls, failures and slow calls of the last sub-bucket, of the last two, and so on to all of them.
+        """Yield the calls, failures and slow calls of the last sub-bucket, of the last two, and so on up to all.
 
         >>> list(FailureWindow().record(0.0, length=30.0).record(3.0, length=30.0, failed=True).latest())
         [(1, 1, 0), (2, 1, 0)]

@@ -160,7 +160,7 @@ async def test_without_a_clock_it_reads_the_time_of_the_running_loop():
     assert before + 30.0 <= breaker.state.until <= asyncio.get_running_loop().time() + 30.0
 
 
-async def test_it_eases_a_provider_in(breaker, clock):
+async def test_it_gives_a_provider_that_came_back_a_slow_start(breaker, clock):
     assert breaker.share() == 1.0
     await trip(breaker)
     clock.now = 30.0

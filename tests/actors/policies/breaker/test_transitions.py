@@ -14,7 +14,7 @@ from actors.policies.breaker.transitions import (
     share,
 )
 
-# What the waits below are counted in; the seed's thirty seconds.
+# The waits below are counted in multiples of these thirty seconds.
 CONFIG = BreakerConfig(open_for=30.0, max_open_for=300.0, slow_start=30.0, relapse_within=30.0)
 
 
@@ -184,7 +184,7 @@ def test_a_provider_that_came_back_gets_a_growing_share_of_its_load():
 
 
 @pytest.mark.parametrize("state", [Closed(), Open(1, 2.0), HalfOpen(2, 3.0), Isolated(3)], ids=repr)
-def test_whoever_is_not_coming_back_is_not_eased_in(state):
+def test_a_provider_that_is_not_coming_back_has_no_slow_start(state):
     assert share(state, 0.0, CONFIG) == 1.0
 
 
@@ -206,13 +206,13 @@ def test_the_share_never_falls_while_time_passes(slow_start, now, passed):
 @pytest.mark.parametrize(
     ("at", "failures"), [(5.0, 2), (10.0, 2), (15.0, 3), (20.0, 4), (29.9, 5), (30.0, 5), (1000.0, 5)]
 )
-def test_fewer_failures_in_a_row_open_a_breaker_that_eases_in(at, failures):
+def test_fewer_failures_in_a_row_open_a_breaker_on_probation(at, failures):
     assert isinstance(go_on(came_back(), "f" * (failures - 1), at), Closed)
     assert isinstance(go_on(came_back(), "f" * failures, at), Open)
 
 
 @pytest.mark.parametrize(("at", "calls", "failures"), [(0.0, 4, 1), (10.0, 8, 2), (20.0, 14, 5), (30.0, 20, 10)])
-def test_a_lower_failure_rate_of_fewer_calls_opens_a_breaker_that_eases_in(at, calls, failures):
+def test_a_lower_failure_rate_of_fewer_calls_opens_a_breaker_on_probation(at, calls, failures):
     config = BreakerConfig(failure_threshold=100, relapse_within=30.0)
     # From a quarter to a half of the calls, of which its probe is one while it is on probation.
     successes = "s" * (calls - failures - (at < 30.0))
@@ -220,13 +220,13 @@ def test_a_lower_failure_rate_of_fewer_calls_opens_a_breaker_that_eases_in(at, c
     assert isinstance(go_on(came_back(config), successes + "s" + "f" * failures, at, config), Closed)
 
 
-def test_one_failure_after_a_few_successes_does_not_open_a_breaker_that_eases_in():
+def test_one_failure_after_a_few_successes_does_not_open_a_breaker_on_probation():
     assert isinstance(go_on(came_back(), "f", 0.0), Open)
     assert isinstance(go_on(came_back(), "ssf", 0.0), Open)
     assert isinstance(go_on(came_back(), "sssf" + "s" * 20, 0.0), Closed)
 
 
-def test_successes_from_before_it_fell_ill_do_not_hide_that_half_of_the_calls_fail():
+def test_successes_from_before_it_failed_do_not_hide_that_half_of_the_calls_fail():
     state: BreakerState = go_on(Closed(), "s" * 100, 0.0)
     state = go_on(state, "fs" * 9 + "f", 10.0)
     assert isinstance(state, Closed)
@@ -241,16 +241,16 @@ def test_a_relapse_is_waited_for_longer_than_a_probe():
     assert go_on(came_back(config, reopened=9), "f", 0.0, config) == Open(4, until=25.0, reopened=10)
 
 
-def test_a_breaker_with_a_threshold_of_one_keeps_it_while_it_eases_in():
+def test_a_breaker_with_a_threshold_of_one_keeps_it_on_probation():
     config = BreakerConfig(failure_threshold=1)
     assert isinstance(go_on(came_back(config), "f", 0.0, config), Open)
 
 
-def test_the_wait_of_a_breaker_that_opens_while_it_eases_in_goes_on_growing():
+def test_the_wait_of_a_breaker_that_opens_on_probation_goes_on_growing():
     assert go_on(came_back(reopened=2), "ff", 1.0) == Open(4, until=1.0 + 240.0, reopened=3)
 
 
-def test_once_it_has_been_eased_in_the_wait_begins_anew():
+def test_after_its_probation_the_wait_begins_anew():
     assert go_on(came_back(reopened=2), "fffff", 30.0) == Open(4, until=30.0 + 30.0, reopened=0)
 
 
