@@ -1,4 +1,4 @@
-"""The actor Ledger: caps, what is reserved, held and settled, and which provider was paid under which key."""
+"""The actor Ledger owns the money of a program: caps, what is reserved, held and settled, and what was paid for."""
 
 from actors.ledger.account import Account
 from actors.ledger.book import Book

@@ -1,4 +1,4 @@
-"""Money under a cap, as figures that add up."""
+"""The money under one cap, as figures that add up."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from actors.money import Micros, usd
 class Account(msgspec.Struct, frozen=True, kw_only=True):
     """What may be spent under one cap, and what became of it; all amounts are micro-units.
 
-    `reserved` is promised to calls under way, `held` belongs to calls whose fate is unknown, `settled` is spent.
+    `reserved` is promised to calls under way, `held` is kept for calls whose outcome is unknown, `settled` is spent.
     `reserved + held + settled <= cap` always, as long as no call costs more than was reserved for it. A cap of None
     allows anything.
 
@@ -26,7 +26,7 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def available(self) -> Micros | None:
-        """What can still be reserved; None where there is no cap."""
+        """What can still be reserved; None if there is no cap."""
         return None if self.cap is None else max(0, self.cap - self.reserved - self.held - self.settled)
 
     def __str__(self) -> str:

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 
 class Allocator:
-    """Decides who gets money, and when.
+    """Decides which request gets money, and when; at most `max_waiting` requests wait.
 
-    At most `max_waiting` requests wait. `watch` is called with the actor that answers for a call, before it is granted.
+    `watch` is called with the holder of a reservation before it is granted.
     """
 
     def __init__(
@@ -71,14 +71,14 @@ class Allocator:
         return self._enqueue(waiter, made.account or "")
 
     def serve(self, account: str) -> None:
-        """Grant what those wait for that are at the head of an account's queue, and refuse what can never be granted.
+        """Serve the queue of an account until its head has to wait there.
 
-        There are five cases for the head of the queue:
-        1. An earlier request waits at another of its accounts: it waits there.
-        2. It is refused for another reason than money, such as a key that was paid meanwhile.
+        There are five cases for the request at the head:
+        1. An earlier one waits for another of its accounts: it waits there.
+        2. It is refused for a reason other than money, such as a key that was paid meanwhile.
         3. Every account has enough: it is granted.
-        4. There is nothing to wait for any more: it is refused.
-        5. An account has too little: it waits there. If that is this account, so do all behind it.
+        4. One has too little, and there is nothing to wait for any more: it is refused.
+        5. One has too little now: it waits there. If it is this one, all behind it wait too.
         """
         queues = self._queues
         while (waiter := queues.head_of(account)) is not None:
@@ -101,7 +101,7 @@ class Allocator:
             elif made.account == account:
                 return  # 5.
             else:
-                queues.enqueue(waiter, made.account or "")
+                queues.enqueue(waiter, made.account or "")  # 5.
 
     def set_cap(self, account: str, cap: Micros | None) -> None:
         """Change a cap, and look again at the requests that wait for the account."""
@@ -137,7 +137,7 @@ class Allocator:
     # Waiting.
 
     def _wait_behind_others(self, wish: Reserve, account: str) -> asyncio.Future[Reservation]:
-        """Queue a request behind those that wait for an account: what it has, or gets, is theirs first."""
+        """Queue a request behind the others that wait for an account, as money in it goes to them first."""
         self._book.refuse_repetition(wish)
         if len(self._queues) >= self._max_waiting or not (wish.wait or self._approvals.is_pending(account)):
             raise BudgetExceeded(needed=wish.amount, available=0, cap=account, provider=wish.provider, may_free_up=True)

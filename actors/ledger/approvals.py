@@ -102,7 +102,7 @@ class Approvals:
             answer = task.result()
             if answer is not None:
                 return to_micros(answer)
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it refuses those that wait, and no other.
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it harms these waiters alone.
             self._on_failure(account, error)
             return None
         self._refused.add(account)

@@ -29,9 +29,9 @@ REQUEST = "request"
 
 
 class InsufficientFunds(msgspec.Struct, frozen=True):
-    """An account has too little: only `available` is left of the `needed`. An account of None is the request's budget.
+    """An account has too little: `needed` was wanted, and `available` is left.
 
-    It `may_free_up` if calls under way might give back enough.
+    `account` is None for the request's own budget. Money `may_free_up` if calls under way might give back enough.
     """
 
     account: str | None

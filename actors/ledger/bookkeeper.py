@@ -29,7 +29,7 @@ class Bookkeeper:
         self._accounts = book.accounts
         self._publish = reporter.publish
         self.commits: Commits | None = None
-        """Those of the journal; without one, everything counts as written at once."""
+        """The commits of the journal; without one, everything counts as written at once."""
 
     def record(self, entry: Entry) -> None:
         """Have a step of the book written, and publish it, with the alerts that it raises or clears."""

@@ -49,7 +49,7 @@ class Commits:
         return self.journal.paid(key)
 
     def abandon(self) -> list[Any]:
-        """Give no answer any more, and return those that were still to be given."""
+        """Give no answer any more, and return the answers that were still to be given."""
         if self._due is not None:
             self._due.cancel()
         abandoned, self._unanswered = self._unanswered, []

@@ -1,4 +1,4 @@
-"""How a ledger keeps its book."""
+"""The configuration of a ledger: its limits, when it raises an alert, and how safely its journal is written."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from actors.validation import check_count
 
 
 class LedgerConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """How a ledger keeps its book.
+    """The limits of a ledger, when it raises an alert, and how safely its journal is written.
 
-    An alert is raised where `alert_percent` of a cap is used. `max_paid_keys` are remembered after they were paid; a
-    journal knows the others too. `max_waiting` may wait for money, and a question may take `approval_timeout` seconds.
-    `safety` says what a journal outlives: the process ("normal"), or a power cut too ("full").
+    An alert is raised once `alert_percent` of a cap is used. The `max_paid_keys` that were paid last are remembered; a
+    journal knows the others too. At most `max_waiting` requests wait for money, and `on_exhausted` may take
+    `approval_timeout` seconds to answer. `safety` tells what a journal outlives: the process ("normal"), or a power cut
+    too ("full").
     """
 
     alert_percent: int = 80

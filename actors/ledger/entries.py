@@ -1,6 +1,6 @@
 """What happens to money, as facts: each is an event on the stream, an entry of the journal, and a step of the book.
 
-A reservation is made once, and its money goes one of three ways: settled, released, or held until it is known which.
+A reservation is made once. Its money is then settled, released, or held until it is known which of the two.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from runtime import Event
 
 
 class AccountOpened(Event, frozen=True, kw_only=True, tag=True):
-    """An account was opened; a `cap` of None allows anything. `at` is in seconds since 1970, as in all of these."""
+    """An account was opened; a `cap` of None allows anything. `at` is in seconds since 1970, as in every entry."""
 
     account: str
     cap: Micros | None
@@ -20,7 +20,7 @@ class AccountOpened(Event, frozen=True, kw_only=True, tag=True):
 
 
 class CapChanged(Event, frozen=True, kw_only=True, tag=True):
-    """An account has another cap from now on."""
+    """The cap of an account was changed."""
 
     account: str
     cap: Micros | None
@@ -28,16 +28,17 @@ class CapChanged(Event, frozen=True, kw_only=True, tag=True):
 
 
 class AccountClosed(Event, frozen=True, kw_only=True, tag=True):
-    """Nobody draws on an account any more; what is reserved in it or held goes its way all the same."""
+    """No call can draw on an account any more; what is reserved or held in it is still settled or released."""
 
     account: str
     at: float
 
 
 class MoneyReserved(Event, frozen=True, kw_only=True, tag=True, gc=False):
-    """`amount` was promised to a call, in each of `accounts`, and with it what had been held for the same call before.
+    """`amount` was promised to a call, in each of `accounts`.
 
-    `from_held` is not 0 where the call repeats one under its idempotency key: both are one reservation.
+    If the call repeats one under its idempotency key, both share one reservation. `from_held` is then what had been
+    held for it before, and is promised to it too; otherwise it is 0.
     """
 
     reservation: int
@@ -52,7 +53,7 @@ class MoneyReserved(Event, frozen=True, kw_only=True, tag=True, gc=False):
 class MoneySettled(Event, frozen=True, kw_only=True, tag=True, gc=False):
     """A call cost `cost`, of which `overcharged` was never reserved; `released` of what was reserved is free again.
 
-    It `is_late` where all of it had been released before, because nobody knew of the charge.
+    It `is_late` if all of that had been released before, because the charge was not known.
     """
 
     reservation: int
@@ -67,7 +68,7 @@ class MoneySettled(Event, frozen=True, kw_only=True, tag=True, gc=False):
 
 
 class MoneyReleased(Event, frozen=True, kw_only=True, tag=True, gc=False):
-    """A call cost nothing: what was reserved for it is free again. `is_told` as in `MoneyHeld`."""
+    """A call cost nothing, so what was reserved for it is free again. `is_told` as in `MoneyHeld`."""
 
     reservation: int
     key: str
@@ -79,9 +80,9 @@ class MoneyReleased(Event, frozen=True, kw_only=True, tag=True, gc=False):
 
 
 class MoneyHeld(Event, frozen=True, kw_only=True, tag=True, gc=False):
-    """Nobody knows whether a call was paid: `held` is kept for it, and `released` is free again.
+    """It is unknown whether a call was paid: `held` is kept for it, and `released` is free again.
 
-    `is_told` where whoever made the call said so, and did not just end.
+    `is_told` if the ledger was told so; False if the actor that answers for the call ended, or the ledger crashed.
     """
 
     reservation: int

@@ -1,4 +1,4 @@
-"""Why a ledger refuses what no cap forbids: somebody might be paid twice, or nothing could be written down."""
+"""Why a ledger refuses a reservation within every cap: a key might be paid twice, or the journal cannot be used."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from actors.money import Micros, usd
 
 
 class AlreadyPaid(Permanent):
-    """A call under this idempotency key was paid, to `paid_to` and `paid` in all: it need not be paid again."""
+    """A call under this idempotency key was paid: `paid` micro-units in all, the last to the provider `paid_to`."""
 
     charged: Charged = "yes"
 
     def __init__(self, key: str, *, paid: Micros, paid_to: str) -> None:
         super().__init__(
-            f"key {key!r} was paid already, ${usd(paid)}, last to {paid_to!r}; take its result from there; "
-            'to pay once more, take another idempotency key, or reserve with intent="again"'
+            f"key {key!r} was paid already, ${usd(paid)}, last to {paid_to!r}; take its result from there, or, to pay "
+            'once more, use another idempotency key, or reserve with intent="again"'
         )
         self.key = key
         self.paid = paid
@@ -22,9 +22,9 @@ class AlreadyPaid(Permanent):
 
 
 class StillUnsettled(Permanent):
-    """A call under this idempotency key is under way, or may have been paid: see `is_held`. Settle that one first.
+    """A call under this idempotency key is under way, or may have been paid (`is_held`), and must be settled first.
 
-    `reservation` is its number, `at_provider` who was called, and `amount` the micro-units that are kept for it.
+    `reservation` is its number, `at_provider` the provider that was called, and `amount` the micro-units kept for it.
     """
 
     outcome: CallOutcome = "unknown"
@@ -34,7 +34,7 @@ class StillUnsettled(Permanent):
         what = "may have been paid by" if is_held else "is under way with"
         super().__init__(
             f"key {key!r} {what} a call to {at_provider!r}, reservation {reservation} of ${usd(amount)}; find out what "
-            f'became of it, and ask Resolve({reservation}, "yes") or "no"; if both may be paid, take another '
+            f'became of it, and ask Resolve({reservation}, "yes") or "no"; if both may be paid, use another '
             'idempotency key, or reserve with intent="again"'
         )
         self.key = key
@@ -45,7 +45,7 @@ class StillUnsettled(Permanent):
 
 
 class JournalError(Exception):
-    """The journal of a ledger cannot be used: it belongs to somebody else, or what it says cannot be relied on."""
+    """The journal of a ledger cannot be used: it is in use elsewhere, no journal, damaged, or cannot be written."""
 
     def __init__(self, path: str, problem: str, remedy: str) -> None:
         super().__init__(f"journal {path!r} {problem}; {remedy}")
@@ -54,7 +54,7 @@ class JournalError(Exception):
 
 
 class JournalFailed(NotAdmitted):
-    """The reservation could not be written down, so the call was not allowed; nothing was spent."""
+    """What was asked could not be written to the journal and does not hold: no call was allowed, nothing was spent."""
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(f"journal {path!r} cannot be written: {reason}; make room for it, and try again")

@@ -1,9 +1,9 @@
-"""The entries of a book on disk, each written before what it allows is done; SQLite keeps what a cut leaves whole.
+"""The entries of a book on disk, in a file of SQLite that stays whole if the program is killed.
 
-What is appended waits for `commit`, so that many entries share one transaction. One takes about ten microseconds with
-"normal" safety, which outlives the process, and is made on the spot; with "full" it outlives a power cut too, and takes
-as long as the disk does. Each entry carries a checksum over itself and all before it: what is read back is what was
-written, from the first entry on without a gap, or it is refused.
+What is appended waits for `commit`, so that many entries share one transaction. With "normal" safety one takes about
+ten microseconds, and outlives the process. With "full" it outlives a power cut too, and takes as long as the disk does.
+Each entry carries a checksum over itself and all before it: what is read back is what was written, from the first entry
+on without a gap, or it is refused.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ RESTORE = "move it away and restore a copy"
 
 
 class Journal:
-    """One file, which belongs to one ledger for as long as it is open; raises `JournalError` where it cannot be used.
+    """One file, which belongs to one ledger for as long as it is open; raises `JournalError` if it cannot be used.
 
-    The directory has to exist. The path ":memory:" keeps nothing beyond the journal's own life.
+    Its directory must exist. With the path ":memory:" nothing is kept beyond the life of this object.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, safety: Safety = "normal") -> None:
@@ -52,33 +52,35 @@ class Journal:
         self._number = self._checksum = 0
         self.is_broken = False
         """Whether a commit has failed, after which nothing is written any more."""
-        self._refuse_beheaded()
+        self._refuse_if_emptied()
         try:
-            # Without a wait: another ledger that has it will not be gone in a moment.
+            # There is no point in waiting for another ledger that has it open: that will not be over in a moment.
             self._file = sqlite3.connect(self.path, isolation_level=None, timeout=0)
         except sqlite3.Error as error:
-            raise JournalError(self.path, f"cannot be opened: {error}", "see that its directory exists") from error
+            raise JournalError(
+                self.path, f"cannot be opened: {error}", "make sure that its directory exists"
+            ) from error
         try:
             self._take_possession(safety)
         except sqlite3.Error as error:
             self._file.close()
             if getattr(error, "sqlite_errorname", "").startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
                 raise JournalError(
-                    self.path, "is in use by another ledger", "end that, or use a file of its own"
+                    self.path, "is in use by another ledger", "end that one, or use another file"
                 ) from error
             raise JournalError(self.path, f"cannot be read: {error}", RESTORE) from error
         except BaseException:
             self._file.close()
             raise
 
-    def _refuse_beheaded(self) -> None:
-        """Refuse a file that lost everything but what SQLite would throw away with it."""
+    def _refuse_if_emptied(self) -> None:
+        """Refuse an empty file that entries were written to; SQLite would start anew, and delete its log of them."""
         file, log = Path(self.path), Path(f"{self.path}-wal")
         if self.path != IN_MEMORY and file.exists() and not file.stat().st_size and log.exists() and log.stat().st_size:
             raise JournalError(self.path, "is empty, though entries were written to it", RESTORE)
 
     def _take_possession(self, safety: Safety) -> None:
-        """Lock the file until it is closed, and see that it is a journal, or make it one."""
+        """Lock the file until it is closed, and check that it is a journal, or make it one if it is new."""
         execute = self._file.execute
         execute("PRAGMA locking_mode = EXCLUSIVE")
         execute("PRAGMA journal_mode = WAL")
@@ -92,7 +94,7 @@ class Journal:
             execute(f"PRAGMA application_id = {APPLICATION_ID}")
             execute(f"PRAGMA user_version = {VERSION}")
         elif mark != APPLICATION_ID:
-            raise JournalError(self.path, "is a database of something else", "name another file")
+            raise JournalError(self.path, "is a database of something else", "use another file")
         elif version != VERSION:
             raise JournalError(
                 self.path, f"is of format {version}, and this program reads {VERSION}", "use the program that wrote it"
@@ -100,7 +102,10 @@ class Journal:
         execute("COMMIT")
 
     def read(self) -> Iterator[Entry]:
-        """Yield every entry from the first on, before any is appended; raises `JournalError` for a damaged one."""
+        """Yield every entry, from the first on; to be called before any is appended.
+
+        Raises `JournalError` for a damaged one.
+        """
         try:
             for number, text, checksum in self._file.execute(
                 "SELECT number, entry, checksum FROM entries ORDER BY number"
@@ -115,9 +120,9 @@ class Journal:
             raise JournalError(self.path, f"is damaged after entry {self._number}: {error}", RESTORE) from error
 
     def append(self, entry: Entry) -> None:
-        """Note an entry, to be written by the next `commit`; raises `JournalError` once one has failed."""
+        """Note an entry, to be written by the next `commit`; raises `JournalError` after a commit has failed."""
         if self.is_broken:
-            raise JournalError(self.path, "could not be written before", "open it again")
+            raise JournalError(self.path, "could not be written before", "make room for it, and open it again")
         content = self._encoder.encode(entry)
         self._checksum = zlib.crc32(content, self._checksum)
         self._number += 1
@@ -126,11 +131,11 @@ class Journal:
 
     @property
     def has_unwritten(self) -> bool:
-        """Whether something was appended since the last commit."""
+        """Whether an entry was appended since the last commit."""
         return bool(self._buffer)
 
     def commit(self) -> None:
-        """Write what was appended, all of it or nothing; raises `sqlite3.Error`, and then never writes again."""
+        """Write what was appended, all of it or nothing; raises `sqlite3.Error`, after which nothing is written."""
         if not self._buffer or self.is_broken:
             return
         try:
@@ -147,7 +152,7 @@ class Journal:
         self.commits += 1
 
     def paid(self, key: str) -> tuple[Micros, str] | None:
-        """Return what was paid under a key in all, and to whom last; None where nothing was."""
+        """Return what was paid under a key in all, and to which provider last; None if nothing was."""
         rows: list[Any] = self._file.execute(
             "SELECT paid, entry FROM entries WHERE key = ? ORDER BY number", (key,)
         ).fetchall()
@@ -159,7 +164,7 @@ class Journal:
         return sum(paid for paid, _ in rows), last.provider
 
     def paid_repeatedly(self) -> list[str]:
-        """Return the keys, of what is written, under which more than one payment was made."""
+        """Return the keys under which more than one payment is written."""
         rows = self._file.execute("SELECT key FROM entries WHERE key IS NOT NULL GROUP BY key HAVING COUNT(*) > 1")
         return [key for (key,) in rows]
 

@@ -88,7 +88,7 @@ class Ledger(
 
     `on_exhausted(statement, needed)` is awaited before a cap refuses a request, once at a time for each account. It
     answers with the new cap, or with None to refuse, which then holds until the cap is changed. Requests that need that
-    account wait meanwhile, in order, within their deadlines. What it raises is logged, and refuses those that wait.
+    account wait meanwhile, in order, within their deadlines. What it raises is logged, and refuses them.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Ledger(
         on_exhausted: OnExhausted | None = None,
     ) -> None:
         if journal is not None and book is not None:
-            raise ValueError("a ledger with a journal reads its book from there; give it one of the two")
+            raise ValueError("a ledger with a journal reads its book from there; give either `journal` or `book`")
         if journal is not None and not os.fspath(journal):
             raise ValueError("journal must be the path of a file, or None, got an empty string")
         for name in accounts or ():
@@ -196,7 +196,7 @@ class Ledger(
 
     @handles(HolderRestarted)
     def holder_restarted(self, message: HolderRestarted) -> None:
-        """Book what the earlier instance of an actor has left open; to those that watch, a restart is no end."""
+        """Book what the earlier instance of an actor has left open; a restart is not `Terminated`."""
         self._settle_holder(message.ref)
 
     def unclaimed(self, request: Request[Any], answer: Any) -> None:

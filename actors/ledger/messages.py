@@ -1,4 +1,4 @@
-"""What is asked of a ledger and told to it, and what it answers. Amounts are micro-units."""
+"""The messages that a ledger takes, and its answers. Amounts are micro-units."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from actors.validation import check_text
 from runtime import ActorRef, Message, Request
 
 Intent: TypeAlias = Literal["first", "repeat", "again"]
-"""What a call is to others under its key: the first; the same once more, charged once, because its provider honours
-keys; or one that may be paid besides them, as whoever asks knows."""
+"""What a call is to others under its key. "first": there must be no other. "repeat": it is the same call once more,
+charged once, because its provider honours keys. "again": it may be paid in addition to the others."""
 
 
 class Reservation(msgspec.Struct, frozen=True, gc=False):
-    """Leave to spend `amount` on one call: say with `BookCall` what became of it, whatever that is.
+    """Leave to spend `amount` on one call; `BookCall` must tell what became of the call, whatever that is.
 
     `attempt` counts the calls that have shared the reservation, as repetitions under one key do.
     """
@@ -36,13 +36,12 @@ class Reserve(Request[Reservation], frozen=True, kw_only=True):
     """Reserve `amount` in every one of `accounts`, or nothing in any; refused with `BudgetExceeded`.
 
     `key` is the idempotency key of the logical request, the same over all its calls, and `budget` caps what is spent
-    and kept under it. Refused with `AlreadyPaid` and `StillUnsettled` where somebody might be paid twice under that
-    key, unless the `intent` is to: "repeat" for a provider that charges a key once, "again" for a call that may be
-    paid besides what was.
+    and kept under it. Refused with `AlreadyPaid` or `StillUnsettled` if the key might be paid twice, unless that is the
+    `intent`: "repeat" for a provider that charges a key once, "again" for a call that may be paid in addition.
 
-    With `wait`, an asker waits for money that calls under way may give back, in order, until the deadline. `holder` is
-    the actor that answers for the call: if it ends or is restarted without a word, the money is held; or released,
-    where the reservation was not made as `is_sent` and no `MarkSent` came.
+    With `wait`, the request waits for money that calls under way may give back, in order, until its deadline. `holder`
+    is the actor that answers for the call. If it ends or is restarted without telling the outcome, the money is held.
+    It is released instead if the reservation was made with `is_sent=False` and no `MarkSent` came.
     """
 
     key: str
@@ -70,7 +69,7 @@ class Reserve(Request[Reservation], frozen=True, kw_only=True):
 
 
 class MarkSent(Message, frozen=True):
-    """Tell that a call is about to be sent, so that its money is held should its holder end."""
+    """Tell that a call is about to be sent, so that its money is held if its holder ends."""
 
     reservation: Reservation
 
@@ -79,10 +78,10 @@ class MarkSent(Message, frozen=True):
 
 
 class BookCall(Message, frozen=True, gc=False):
-    """Tell what became of a call: paid ("yes"), not paid ("no"), or nobody knows ("held").
+    """Tell what became of a call: paid ("yes"), not paid ("no"), or unknown ("held").
 
-    `cost` is what it cost, if it was paid; None where the provider does not say, and what was reserved is taken for it.
-    Told twice, it counts once. What was held may be settled later by the same message.
+    `cost` is what it cost, if it was paid; None if the provider does not say, and then it is what was reserved. Told
+    twice, it counts once. What was held may be settled later by the same message.
     """
 
     reservation: Reservation
@@ -98,10 +97,10 @@ class BookCall(Message, frozen=True, gc=False):
 
 
 class Resolve(Request[MoneySettled | MoneyReleased], frozen=True):
-    """Tell what was found out of a call whose money is held: paid, and how much; or not paid.
+    """Tell what was found out about a call whose money is held: paid, and how much; or not paid.
 
-    Also after its accounts were closed. Refused with `Permanent` for a reservation that is not held. With `as_found`,
-    by whoever has asked the provider, that it was paid goes before a "no" that somebody has said meanwhile.
+    It may come after the accounts were closed. Refused with `Permanent` for a reservation that is not held. With
+    `as_found`, the provider itself has said so, and then "yes" counts even if the money was released lately.
     """
 
     reservation: int
@@ -111,15 +110,42 @@ class Resolve(Request[MoneySettled | MoneyReleased], frozen=True):
 
     def __post_init__(self) -> None:
         if type(self.reservation) is not int:
-            raise TypeError(f"reservation must be the number of one, as GetHeld lists it, got {self.reservation!r}")
+            raise TypeError(f"reservation must be a number, as GetHeld lists it, got {self.reservation!r}")
         if self.charged not in {"yes", "no"}:
             raise ValueError(f'charged must be "yes" or "no", got {self.charged!r}')
         if self.cost is not None:
             check_cost(self.charged, self.cost)
 
 
+class OpenAccount(Request[str], frozen=True, kw_only=True):
+    """Open an account with a cap in micro-units (None: no cap); answered with its name.
+
+    Without a name, one is made up. Refused with `Permanent` if the name is in use.
+    """
+
+    name: str | None = None
+    cap: Micros | None = None
+
+    def __post_init__(self) -> None:
+        if self.name is not None:
+            check_text("name", self.name)
+        check_cap(self.cap)
+
+
+class CloseAccount(Request[Account], frozen=True, kw_only=True):
+    """Close an account; answered with its figures.
+
+    No call can draw on it from then on. The answer comes when the calls that draw on it already have ended.
+    """
+
+    name: str
+
+    def __post_init__(self) -> None:
+        check_text("name", self.name)
+
+
 class SetCap(Request[Statement], frozen=True):
-    """Change the cap of an open account (None: no cap); one below what is used stops all that draws on it."""
+    """Change the cap of an open account (None: no cap); if more is used already, no call can draw on it."""
 
     account: str
     cap: Micros | None
@@ -130,7 +156,7 @@ class SetCap(Request[Statement], frozen=True):
 
 
 class GetStatement(Request[Statement], frozen=True):
-    """Ask for the figures of an account, or of all together; `Permanent` where nothing is known of it."""
+    """Ask for the figures of an account, or of all together for None; refused with `Permanent` if it is not known."""
 
     account: str | None = None
 
@@ -140,7 +166,7 @@ class GetStatement(Request[Statement], frozen=True):
 
 
 class Unsettled(msgspec.Struct, frozen=True, kw_only=True):
-    """A reservation whose money is neither settled nor released, since `since`, in seconds since 1970."""
+    """A reservation whose money is neither settled nor released; `since` is in seconds since 1970."""
 
     reservation: int
     key: str
@@ -162,44 +188,20 @@ class GetHeld(Request[tuple[Unsettled, ...]], frozen=True):
 
 
 def check_reservation(reservation: Reservation) -> None:
-    """Raise `TypeError` for what no ledger has given."""
+    """Raise `TypeError` if this is no reservation."""
     if type(reservation) is not Reservation:
-        raise TypeError(f"reservation must be what Reserve was answered with, got {reservation!r}")
+        raise TypeError(f"reservation must be the Reservation that answered a Reserve, got {reservation!r}")
 
 
 def check_cost(charged: Charged, cost: Micros) -> None:
-    """Raise `ValueError` for what a call cannot have cost."""
+    """Raise `ValueError` if a call cannot have cost this."""
     if type(cost) is not int or not 0 <= cost <= MAX_MICROS:
         raise ValueError(f"cost must be a whole number of micro-units, from 0 to 2^63 - 1, got {cost!r}")
     if charged != "yes":
-        raise ValueError(f'a call that is charged {charged!r} has no cost, got {cost}; say charged "yes"')
+        raise ValueError(f'a call with charged={charged!r} has no cost, got {cost}; give charged="yes", or no cost')
 
 
 def check_cap(cap: Micros | None) -> None:
-    """Raise `ValueError` for what cannot be a cap."""
+    """Raise `ValueError` if this cannot be a cap."""
     if cap is not None and (type(cap) is not int or cap < 0):
         raise ValueError(f"cap must be a whole number of micro-units >= 0, or None for no cap, got {cap!r}")
-
-
-class OpenAccount(Request[str], frozen=True, kw_only=True):
-    """Open an account with a cap in micro-units (None: no cap), and learn its name; a name in use is refused."""
-
-    name: str | None = None
-    cap: Micros | None = None
-
-    def __post_init__(self) -> None:
-        if self.name is not None:
-            check_text("name", self.name)
-        check_cap(self.cap)
-
-
-class CloseAccount(Request[Account], frozen=True, kw_only=True):
-    """Close an account, and learn what became of its money.
-
-    No call can draw on it from then on; the answer comes when those that do already have ended.
-    """
-
-    name: str
-
-    def __post_init__(self) -> None:
-        check_text("name", self.name)

@@ -78,7 +78,7 @@ class AccountOpener:
         self._named = 0
 
     def note_recovered(self, names: Iterable[str]) -> None:
-        """Note which accounts are open after a recovery; those that are not of this run may be taken over."""
+        """Note the accounts that are open after a recovery; one that is not of this run may be taken over."""
         self._recovered = set(names) - self._opened
 
     def open(self, name: str | None, cap: Micros | None) -> str | asyncio.Future[str]:

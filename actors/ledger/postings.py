@@ -26,7 +26,7 @@ MAX_RELEASED = 10_000
 
 
 class PaidKeys(OrderedDict[str, tuple[Micros, str]]):
-    """What was paid under each key in all, and to which provider last; at most `max_keys`, those paid last."""
+    """What was paid under each key in all, and to which provider last; only the `max_keys` paid last are kept."""
 
     def __init__(self, max_keys: int) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class Postings:
         self.by_key: dict[str, list[KeyRecord]] = {}
         """The same by their key."""
         self.holders: dict[Any, dict[int, KeyRecord]] = {}
-        """Those of calls under way, by the actor that answers for them."""
+        """The reservations of calls under way, by the actor that answers for them."""
         self.released: OrderedDict[int, KeyRecord] = OrderedDict()
         """The reservations released last."""
 

@@ -142,7 +142,7 @@ class CloseWaiters:
         self._futures: dict[AccountState, asyncio.Future[Account]] = {}
 
     def wait_for(self, state: AccountState) -> asyncio.Future[Account]:
-        """Return a future for the statement of a closed account; cancelling it leaves those of other askers alone."""
+        """Return a future for the statement of a closed account; cancelling it leaves other askers alone."""
         future = self._futures.get(state)
         if future is None:
             future = self._futures[state] = asyncio.get_running_loop().create_future()

@@ -1,4 +1,4 @@
-"""A ledger that runs in memory, with its books to be looked into, and everything that was published."""
+"""A ledger in memory for tests to look into, with everything that was published."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DOLLAR = 1_000_000
 
 
 class Money:
-    """A ledger that runs, with its books to be looked into, and everything that was published."""
+    """A running ledger, its instances, and everything that was published."""
 
     def __init__(self, system: ActorSystem, **options: Any) -> None:
         self.instances: list[Ledger] = []

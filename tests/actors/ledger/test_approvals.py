@@ -14,7 +14,7 @@ from tests.actors.ledger.bank import DOLLAR, Money, money, settle
 
 
 class Owner:
-    """Who is asked for more money, and answers as planned."""
+    """Is asked for more money, and answers as planned."""
 
     def __init__(self, *answers: Any, takes: float = 1.0) -> None:
         self.answers = list(answers)
@@ -36,7 +36,7 @@ class Owner:
         return answer
 
 
-async def test_at_the_cap_somebody_is_asked_once_and_all_wait_in_order_for_the_answer():
+async def test_at_the_cap_the_owner_is_asked_once_and_all_requests_wait_in_order_for_the_answer():
     owner = Owner("20")
     async with money(on_exhausted=owner) as bank:
         bank.tell(await bank.reserve("a", 8 * DOLLAR))
@@ -53,7 +53,7 @@ async def test_at_the_cap_somebody_is_asked_once_and_all_wait_in_order_for_the_a
             bank.tell(reservation)
 
 
-async def test_a_no_refuses_all_who_wait_and_holds_until_the_cap_changes():
+async def test_a_refusal_refuses_all_that_wait_and_holds_until_the_cap_changes():
     owner = Owner(None, "50")
     async with money(on_exhausted=owner) as bank:
         bank.tell(await bank.reserve("a", 10 * DOLLAR))
@@ -69,7 +69,7 @@ async def test_a_no_refuses_all_who_wait_and_holds_until_the_cap_changes():
 
 
 @pytest.mark.parametrize("answer", [ValueError("no idea"), 0.5, "many", asyncio.CancelledError(), object()])
-async def test_an_answer_that_is_none_harms_nobody_but_those_who_waited_for_it(answer: Any):
+async def test_an_answer_that_is_none_harms_only_the_requests_that_waited_for_it(answer: Any):
     owner = Owner(answer, "30")
     async with money(on_exhausted=owner) as bank:
         bank.tell(await bank.reserve("a", 10 * DOLLAR))
@@ -96,7 +96,7 @@ async def test_an_owner_that_never_answers_costs_each_asker_its_own_deadline_and
         assert (len(owner.asked), owner.max_under_way) == (1, 1)
 
 
-async def test_an_answer_that_is_too_little_refuses_the_one_for_whom_it_was_asked():
+async def test_an_answer_that_is_too_little_refuses_the_request_for_which_it_was_asked():
     owner = Owner("11", "20")
     async with money(on_exhausted=owner) as bank:
         bank.tell(await bank.reserve("a", 9 * DOLLAR))
@@ -115,11 +115,11 @@ async def test_an_answer_to_what_was_asked_before_a_cap_was_changed_by_hand_does
         await bank.ref.ask(SetCap("run", 5 * DOLLAR), timeout=1)
         await asyncio.sleep(9.5)
         assert (await bank.ref.ask(GetStatement("run"), timeout=1)).cap == 5 * DOLLAR
-        bank.tell(await waiting)  # Who was asked anew, and knows of it.
+        bank.tell(await waiting)  # The owner was asked again, and knows of it.
         assert owner.asked == [("run", 11 * DOLLAR)] * 2
 
 
-async def test_an_account_that_is_closed_while_somebody_is_asked_refuses_those_who_wait():
+async def test_an_account_that_is_closed_while_the_owner_is_asked_refuses_the_requests_that_wait():
     owner = Owner("99", takes=100.0)
     async with money(on_exhausted=owner) as bank:
         waiting = bank.start("a", 11 * DOLLAR)
@@ -131,7 +131,7 @@ async def test_an_account_that_is_closed_while_somebody_is_asked_refuses_those_w
         assert owner.under_way == 0
 
 
-async def test_a_ledger_that_is_left_while_somebody_is_asked_leaves_nothing():
+async def test_a_ledger_that_ends_while_the_owner_is_asked_leaves_nothing():
     owner = Owner("99", takes=1e6)
     async with ActorSystem("bank") as system:
         bank = Money(system, on_exhausted=owner)

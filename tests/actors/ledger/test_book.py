@@ -203,7 +203,7 @@ def test_what_was_found_to_be_paid_is_entered_where_nothing_else_can_be_meant(ot
         book.book(second, "yes", at=2.0)
     book.resolve(first.number, "no", at=3.0)
     if other == first.provider:
-        with pytest.raises(Permanent):  # What whoever looks up by the key has found is the second.
+        with pytest.raises(Permanent):  # A look-up by the key has found the second call.
             book.resolve(first.number, "yes", 4, as_found=True, at=4.0)
         return
     entry = book.resolve(first.number, "yes", 4, as_found=True, at=4.0)
@@ -211,7 +211,7 @@ def test_what_was_found_to_be_paid_is_entered_where_nothing_else_can_be_meant(ot
     assert (entry.cost, entry.is_late) == (4, True)
 
 
-def test_a_free_call_of_unknown_outcome_holds_nothing_and_bars_nobody():
+def test_a_free_call_of_unknown_outcome_holds_nothing_and_bars_no_other():
     book = book_with(run=10)
     assert isinstance(book.book(reserved(book, amount=0), "held", at=2.0), MoneyReleased)
     reserved(book, amount=0)
@@ -327,7 +327,7 @@ def test_a_repetition_is_owed_even_on_an_account_that_is_over_its_cap():
     assert reserved(book, "held", intent="repeat").number == held.number
 
 
-def test_a_repetition_whose_asker_has_gone_is_held_as_before():
+def test_a_repetition_whose_asker_has_given_up_is_held_as_before():
     book = book_with(run=20)
     book.book(reserved(book), "held", at=2.0)
     book.take_back(reserved(book, amount=15, intent="repeat"), at=3.0)
@@ -357,7 +357,7 @@ def test_a_holder_that_ends_leaves_held_what_was_sent_and_nothing_of_the_rest():
     assert book.holder_ended("h", at=3.0) == []
     assert figures(book) == (10, 20, 10)
     assert list(book.postings.holders) == ["other"]
-    book.book(sent, "no", at=4.0)  # Somebody knew after all.
+    book.book(sent, "no", at=4.0)  # It was known after all.
     book.book(unsent, "yes", 5, at=4.0)
     assert figures(book) == (10, 10, 15)
 
@@ -381,7 +381,7 @@ def test_money_in_a_closed_account_goes_its_way_and_then_it_is_forgotten():
     assert not book.accounts.is_known("batch")
     book.open("batch", cap=5, at=5.0)
     assert book.statement("batch").settled == 0
-    assert book.statement().settled == 8, "the whole remembers what was spent in accounts that are gone"
+    assert book.statement().settled == 8, "the total remembers what was spent in closed accounts"
 
 
 # Alerts.

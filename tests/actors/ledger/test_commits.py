@@ -61,7 +61,7 @@ async def test_an_answer_comes_after_its_entry_is_on_disk_and_many_share_one_com
         assert not journal.has_unwritten
 
 
-async def test_one_who_is_cancelled_before_the_entry_is_written_leaves_nothing_reserved(tmp_path):
+async def test_an_asker_that_is_cancelled_before_the_entry_is_written_leaves_nothing_reserved(tmp_path):
     async with ActorSystem("bank") as system:
         ledger, _ = spawn(system, tmp_path / "l.db")
         await figures(ledger)
@@ -82,7 +82,7 @@ async def test_one_who_is_cancelled_before_the_entry_is_written_leaves_nothing_r
     )
 
 
-async def askers_who_are_cancelled_at_any_step(simulation: Simulation) -> None:
+async def askers_that_are_cancelled_at_any_step(simulation: Simulation) -> None:
     dice, taken = simulation.random, 0
     async with ActorSystem("bank") as system:
         ledger = system.spawn(lambda: Ledger(accounts={"run": None, "batch": None}, journal=":memory:"))
@@ -99,10 +99,10 @@ async def askers_who_are_cancelled_at_any_step(simulation: Simulation) -> None:
 
 
 def test_an_asker_that_is_cancelled_while_its_entry_is_written_has_either_got_it_or_not():
-    assert explore(askers_who_are_cancelled_at_any_step, seeds=range(100)).runs == 100
+    assert explore(askers_that_are_cancelled_at_any_step, seeds=range(100)).runs == 100
 
 
-async def test_one_who_waits_for_money_is_answered_after_its_entry_is_written_too(tmp_path):
+async def test_a_request_that_waits_for_money_is_answered_after_its_entry_is_written_too(tmp_path):
     async with ActorSystem("bank") as system:
         ledger, _ = spawn(system, tmp_path / "l.db")
         first = await reserve(ledger, "a", 1000)
@@ -133,7 +133,7 @@ async def test_what_is_answered_is_on_disk(tmp_path, request_: Any, entry: str):
         assert commits.commits == before + 1
 
 
-async def test_an_account_whose_opener_goes_while_it_is_written_down_is_closed_again(tmp_path):
+async def test_an_account_whose_asker_gives_up_while_it_is_written_is_closed_again(tmp_path):
     async with ActorSystem("bank") as system:
         ledger, _ = spawn(system, tmp_path / "l.db")
         await figures(ledger)
@@ -163,7 +163,7 @@ async def test_a_cap_that_could_not_be_written_is_not_taken_for_one_that_was_set
         assert (await ledger.ask(GetStatement("mine"), timeout=1)).cap == 100
 
 
-async def test_who_closes_an_account_is_told_what_was_written(tmp_path):
+async def test_closing_an_account_is_answered_with_what_was_written(tmp_path):
     async with ActorSystem("bank") as system:
         ledger, made = spawn(system, tmp_path / "l.db")
         first = await reserve(ledger, "a")
@@ -178,7 +178,7 @@ async def test_who_closes_an_account_is_told_what_was_written(tmp_path):
         assert await figures(ledger) == (0, 100, 0)
 
 
-async def test_what_cannot_be_written_is_not_allowed_and_the_ledger_begins_anew_by_what_could(tmp_path):
+async def test_what_cannot_be_written_is_not_allowed_and_the_ledger_restarts_with_what_could(tmp_path):
     failures: list[ActorFailed] = []
     async with ActorSystem("bank") as system:
         system.events.subscribe(ActorFailed, failures.append)
@@ -196,7 +196,7 @@ async def test_what_cannot_be_written_is_not_allowed_and_the_ledger_begins_anew_
         assert await figures(ledger) == (0, 0, 200)
 
 
-async def test_a_booking_that_cannot_be_written_makes_the_ledger_begin_anew_and_is_held(tmp_path):
+async def test_a_booking_that_cannot_be_written_restarts_the_ledger_and_is_held(tmp_path):
     async with ActorSystem("bank") as system:
         ledger, made = spawn(system, tmp_path / "l.db")
         first = await reserve(ledger, "a")
@@ -230,7 +230,7 @@ def test_a_process_that_is_killed_has_on_disk_whatever_it_was_answered(tmp_path,
             (answered if what == b"answered" else booked).add(int(number))
             if len(answered) == after:
                 os.kill(process.pid, signal.SIGKILL)
-        # What it said before it died counts too; a line that was cut off does not.
+        # What it printed before it was killed counts too; a line that was cut off does not.
     assert process.returncode == -signal.SIGKILL
     entries = entries_of(path)
     reserved = {one.reservation for one in entries if type(one).__name__ == "MoneyReserved"}

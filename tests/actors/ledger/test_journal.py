@@ -43,7 +43,7 @@ def test_what_was_not_committed_was_never_written(tmp_path):
         ("PRAGMA user_version = 9", "is of format 9, and this program reads 1"),
     ],
 )
-def test_a_journal_that_somebody_has_changed_is_refused(tmp_path, damage: str, problem: str):
+def test_a_journal_that_was_changed_is_refused(tmp_path, damage: str, problem: str):
     filled(tmp_path / "l.db")
     with sqlite3.connect(tmp_path / "l.db") as file:
         file.execute(damage)
@@ -52,11 +52,11 @@ def test_a_journal_that_somebody_has_changed_is_refused(tmp_path, damage: str, p
         entries_of(tmp_path / "l.db")
 
 
-def test_a_file_of_somebody_else_and_a_directory_that_does_not_exist_are_refused(tmp_path):
+def test_a_file_of_another_program_and_a_directory_that_does_not_exist_are_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("These are notes, " * 100)
     with pytest.raises(JournalError, match="not a database"):
         Journal(tmp_path / "notes.txt")
-    with pytest.raises(JournalError, match="see that its directory exists"):
+    with pytest.raises(JournalError, match="make sure that its directory exists"):
         Journal(tmp_path / "nowhere" / "l.db")
     file = sqlite3.connect(tmp_path / "other.db")
     file.execute("CREATE TABLE t (x)")

@@ -41,14 +41,14 @@ async def test_caps_are_given_as_people_write_them_and_never_as_floats():
         Ledger(accounts={"a": 0.2})  # type: ignore[dict-item]
 
 
-async def test_a_holder_that_is_no_actor_is_refused_and_harms_nobody():
+async def test_a_holder_that_is_no_actor_is_refused_and_harms_no_other():
     async with money() as bank:
         with pytest.raises(Permanent, match="holder must be the ref of an actor, got 'x'"):
             await bank.reserve("k", holder="x")
         assert await bank.figures() == (0, 0, 0)
 
 
-async def test_what_is_told_twice_counts_once_and_what_nobody_reserved_is_a_dead_letter():
+async def test_what_is_told_twice_counts_once_and_what_was_never_reserved_is_a_dead_letter():
     async with money() as bank:
         reservation = await bank.reserve("k")
         bank.tell(reservation, "yes", 3)
@@ -154,10 +154,10 @@ async def test_an_answer_that_its_asker_can_no_longer_take_releases_the_money():
 async def test_a_reservation_that_was_told_and_not_asked_for_comes_back():
     async with money() as bank:
         bank.ref.tell(Reserve(key="k", provider="alder", amount=5, accounts=("run",)))
-        bank.ref.tell(OpenAccount(name="nobody's"))
+        bank.ref.tell(OpenAccount(name="unclaimed"))
         await settle()
         assert await bank.figures() == (0, 0, 0)
-        assert not bank.instances[0].book.is_open("nobody's")
+        assert not bank.instances[0].book.is_open("unclaimed")
 
 
 class Cancelled(Request[None]):
@@ -243,7 +243,7 @@ def crash(bank: Money) -> None:
 
 
 def test_a_ledger_reads_its_book_from_one_place_only():
-    with pytest.raises(ValueError, match="give it one of the two"):
+    with pytest.raises(ValueError, match="give either `journal` or `book`"):
         Ledger(book=Book(), journal="x.db")
 
 

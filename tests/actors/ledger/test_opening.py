@@ -62,7 +62,7 @@ async def test_a_program_that_starts_again_knows_its_accounts_its_keys_and_what_
         new = await reserve(ledger, "free")
         assert new.number > max(one.number for one in (paid, held, free))
         ledger.tell(BookCall(new, "no"))
-        assert await ledger.ask(OpenAccount(name="mine", cap=600), timeout=1) == "mine", "taken on"
+        assert await ledger.ask(OpenAccount(name="mine", cap=600), timeout=1) == "mine", "taken over"
         assert (await ledger.ask(GetStatement("mine"), timeout=1)).cap == 600
         await ledger.ask(Resolve(held.number, "yes", 10), timeout=1)
         assert await figures(ledger) == (0, 0, 170)
@@ -81,7 +81,7 @@ async def test_a_cap_that_is_changed_between_two_runs_holds_from_then_on(tmp_pat
     assert [one.cap for one in entries_of(path) if isinstance(one, CapChanged)] == [2000]
 
 
-async def test_an_account_that_was_taken_on_for_somebody_who_had_gone_can_still_be_taken_on(tmp_path):
+async def test_an_account_that_was_taken_over_for_an_asker_that_gave_up_can_still_be_taken_over(tmp_path):
     path = tmp_path / "ledger.db"
     async with ActorSystem("first") as system:
         ledger, _ = spawn(system, path)
@@ -130,7 +130,7 @@ async def test_a_key_that_memory_has_forgotten_is_known_to_the_journal(tmp_path)
         assert len(made[0].book.paid_keys) == 2
 
 
-async def test_a_key_that_was_paid_and_forgotten_while_somebody_waited_is_not_paid_again(tmp_path):
+async def test_a_key_that_was_paid_and_forgotten_while_a_request_waited_is_not_paid_again(tmp_path):
     async with ActorSystem("bank") as system:
         ledger, _ = spawn(system, tmp_path / "l.db", config=LedgerConfig(max_paid_keys=1))
         everything = await reserve(ledger, "all", 1_000)

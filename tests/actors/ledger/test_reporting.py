@@ -48,7 +48,7 @@ async def test_an_overcharge_is_booked_told_of_and_stops_its_accounts():
             await bank.reserve("other", 0)
 
 
-async def test_a_charge_that_became_known_late_is_told_of_as_one_that_nobody_quoted():
+async def test_a_charge_that_became_known_late_is_published_as_one_that_was_not_quoted():
     async with money() as bank:
         reservation = await bank.reserve("k")
         bank.tell(reservation, "no")

@@ -23,7 +23,7 @@ async def test_an_asker_waits_for_what_calls_under_way_may_give_back_in_order():
         await settle()
         bank.tell(first, "yes", 3 * DOLLAR)
         await settle()
-        assert [task.done() for task in (*tasks, small)] == [True, False, False, False], "nobody overtakes"
+        assert [task.done() for task in (*tasks, small)] == [True, False, False, False], "no request overtakes another"
         bank.tell(await tasks[0], "no")
         second = await tasks[1]
         bank.tell(second, "yes", 2 * DOLLAR)
@@ -48,7 +48,7 @@ async def test_without_wait_an_asker_is_refused_at_once_also_where_others_wait_f
         bank.tell(await waiting)
 
 
-async def test_one_who_gives_up_leaves_the_line_and_the_next_may_want_less():
+async def test_a_request_that_gives_up_leaves_the_queue_and_the_next_may_want_less():
     async with money() as bank:
         first = await bank.reserve("a", 6 * DOLLAR)
         large = bank.start("large", 9 * DOLLAR, wait=True, timeout=5.0)
@@ -75,7 +75,7 @@ async def test_order_holds_over_all_the_accounts_that_two_askers_share():
         await settle()
         bank.tell(batch, "no")
         await settle()
-        assert not second.done(), "the account it waited for has enough, but in the other one somebody came before"
+        assert not second.done(), "the account it waited for has enough, but in the other one a request came before"
         bank.tell(run, "no")
         bank.tell(await first, "no")
         bank.tell(await second)
@@ -103,7 +103,7 @@ async def test_a_key_is_looked_at_again_when_its_turn_comes():
             await twins[1]
 
 
-async def test_a_repetition_of_what_is_held_waits_behind_nobody():
+async def test_a_repetition_of_what_is_held_waits_behind_no_other():
     async with money() as bank:
         held = await bank.reserve("held", 6 * DOLLAR)
         bank.tell(held, "held")
@@ -119,7 +119,7 @@ async def test_a_repetition_of_what_is_held_waits_behind_nobody():
         bank.tell(await waiting, "no")
 
 
-async def test_the_crowd_that_gives_up_leaves_nothing_behind():
+async def test_many_requests_that_give_up_leave_nothing_behind():
     async with money() as bank:
         first = await bank.reserve("a", 10 * DOLLAR)
         stuck = bank.start("stuck", wait=True)
