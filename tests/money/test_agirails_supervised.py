@@ -1,4 +1,4 @@
-"""Whole requests to agents on AGIRAILS, with the real SDK: our books and the network's agree, whoever goes when."""
+"""Whole requests to agents on AGIRAILS, with the real SDK: our books and the network's agree, whatever ends when."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def test_a_request_may_be_given_up_at_any_point_and_both_books_agree(tmp_p
             asyncio.get_running_loop().call_later(whole * point / POINTS, asking.cancel)
             await asyncio.wait([asking])
         async with asyncio.timeout(30.0):
-            # Whatever may have been paid is looked up until it is known.
+            # What may have been paid is looked up until it is known.
             while await supervisor.ask(GetHeld(), timeout=5.0):
                 await asyncio.wait_for(town.network.locked(), timeout=5.0)
         await books_agree(town, supervisor)

@@ -1,4 +1,4 @@
-"""A supervisor whose ledger outlives it: with a journal, with somebody to ask for more, and shared with another."""
+"""A supervisor whose ledger outlives it: with a journal, with an owner to ask for more, and shared with another."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ async def test_an_item_that_an_earlier_run_may_have_paid_is_no_failure_that_cost
     assert len(shop.charged) == 1
 
 
-async def test_a_request_waits_while_somebody_is_asked_for_more_money():
+async def test_a_request_waits_while_the_owner_is_asked_for_more_money():
     asked: list[tuple[str, int]] = []
 
     async def ask(statement: Statement, needed: int) -> str | None:
@@ -155,7 +155,7 @@ async def test_a_request_waits_while_somebody_is_asked_for_more_money():
         assert asked == [("run", 10), ("run", 10)]
 
 
-async def test_nobody_is_called_while_somebody_is_being_asked_beyond_the_deadline():
+async def test_no_provider_is_called_while_the_owner_is_asked_beyond_the_deadline():
     async def never(_statement: Statement, _needed: int) -> str | None:
         await asyncio.get_running_loop().create_future()
         return None
@@ -215,7 +215,7 @@ async def test_what_a_busy_ledger_must_know_reaches_it_after_the_deadline_of_the
         ledger.tell(JournalBroke(fault))
         await asyncio.sleep(0)
         await asyncio.sleep(0.01)
-        ledger.tell(MarkSent(Reservation(1, "another", "alder", 1)))  # Which fills its mailbox until it begins anew.
+        ledger.tell(MarkSent(Reservation(1, "another", "alder", 1)))  # Which fills its mailbox until it has restarted.
         assert (await request).output == 1
         await asyncio.sleep(20.0)
         run = await ledger.ask(GetStatement("run"), timeout=1.0)
@@ -246,7 +246,7 @@ async def test_a_request_goes_on_elsewhere_after_a_call_that_a_busy_ledger_has_n
         assert (result.provider, result.cost) == ("birch", 20)
 
 
-async def test_a_request_that_is_cancelled_as_it_opens_the_account_of_all_closes_it_for_nobody():
+async def test_a_request_that_is_cancelled_as_it_opens_the_account_of_all_closes_it_for_no_other():
     class Opening(Book):
         def open(self, name: str, **terms: Any) -> Any:
             asyncio.get_running_loop().call_soon(first.cancel)
@@ -256,7 +256,7 @@ async def test_a_request_that_is_cancelled_as_it_opens_the_account_of_all_closes
     async with ActorSystem("opening", supervision=Supervision(backoff=Backoff(initial=0.1, jitter=0.0))) as system:
         ledger = system.spawn(lambda: Ledger(book=book))
         supervisor = system.spawn(lambda: Supervisor(shop.market(budget=1), ledger=ledger))
-        # It begins anew, and answers all who have asked meanwhile in one turn.
+        # It restarts, and answers all that was asked meanwhile in one turn.
         ledger.tell(JournalBroke(JournalError("run.db", "is gone", "find it")))
         await asyncio.sleep(0.05)
         first, other = (
@@ -292,7 +292,7 @@ async def test_what_an_earlier_run_left_held_is_repeated_under_its_key_and_charg
 
 
 @pytest.mark.parametrize(("policy", "paid", "held"), [("hold", 10, 10), ("pay_again", 20, 10)])
-async def test_nobody_else_is_paid_for_what_an_earlier_run_left_held_unless_the_request_says_so(
+async def test_no_other_provider_is_paid_for_what_an_earlier_run_left_held_unless_the_request_says_so(
     tmp_path: Path, policy: Any, paid: int, held: int
 ):
     journal, shop = tmp_path / "run.db", Shop()
@@ -385,7 +385,7 @@ async def test_what_the_market_caps_cannot_be_closed():
             await smart_request(supervisor, service="s", input="y")
 
 
-async def test_who_did_not_wait_for_the_last_call_may_ask_again_for_the_statement():
+async def test_an_asker_that_did_not_wait_for_the_last_call_may_ask_again_for_the_statement():
     shop = Shop()
     async with ActorSystem("shop") as system:
         supervisor = system.spawn(lambda: Supervisor(shop.market()))

@@ -45,7 +45,7 @@ BATCHES = ("batch-1", "batch-2")
 
 
 class Timeout(Exception):
-    """Nobody knows whether the call was charged."""
+    """It is unknown whether the call was charged."""
 
 
 class NotCharged(Exception):
@@ -53,7 +53,7 @@ class NotCharged(Exception):
 
 
 class World:
-    """What is true: the prices, and who was charged how much for what."""
+    """What is true: the prices, and how much each provider charged for what."""
 
     def __init__(self, dice: random.Random, *, is_sent: bool) -> None:
         self.dice = dice
@@ -62,7 +62,7 @@ class World:
         # Of prices that rise between the quote and the call, no ledger can know; each such charge is told of.
         self.may_rise = dice.random() < 0.3
         self.charges: dict[str, list[tuple[str, int]]] = defaultdict(list)
-        """By key: each charge, by whom."""
+        """By key: each charge, with its provider."""
         self.by_reservation: Counter[int] = Counter()
         self.paid_keys: dict[str, int] = {}
         self.caps = {
@@ -106,7 +106,7 @@ class World:
 
 
 class Work(Request[int | None], frozen=True):
-    """Serve one logical request, and learn what it cost; None where it was not served."""
+    """Serve one logical request, and learn what it cost; None if it was not served."""
 
     number: int
 
@@ -169,7 +169,7 @@ class Worker(Actor[Work]):
         except NotCharged:
             return "no", None
         except asyncio.CancelledError:
-            # Where its actor lives on, nobody else will tell; where it does not, some do all the same.
+            # If its actor lives on, no other will tell; if it does not, some tell all the same.
             if tells or not self.is_ending():
                 self.book(reservation, "held" if sent else "no", None)
             raise
@@ -234,7 +234,7 @@ class Race:
         except RuntimeFault:
             return None
 
-    async def everybody(self) -> None:
+    async def serve_all(self) -> None:
         """Let all requests be served, cancel some, and serve some again, as a program does that resumes."""
         dice = self.world.dice
         tasks = [asyncio.create_task(self.serve(number)) for number in range(WORKERS)]
@@ -282,10 +282,10 @@ async def test_a_hundred_workers_never_exceed_leak_or_pay_twice_from_one_budget(
         race = Race(simulation, system)
         world = race.world
         prices = asyncio.create_task(world.change_prices())
-        await race.everybody()
+        await race.serve_all()
         prices.cancel()
 
-        # Nothing leaks: what nobody answers for any more is held, and the rest is settled or free.
+        # Nothing leaks: what no actor answers for any more is held, and the rest is settled or free.
         for name in world.caps:
             statement = await race.statement(name)
             assert statement.reserved == 0, statement
@@ -316,7 +316,7 @@ async def test_a_hundred_workers_never_exceed_leak_or_pay_twice_from_one_budget(
 
 
 @pytest.mark.simulate(seeds=200)
-async def test_nor_does_it_happen_where_the_ledger_crashes_and_its_mail_is_lost_late_doubled_or_out_of_order(
+async def test_nor_does_it_happen_if_the_ledger_crashes_and_its_mail_is_lost_late_doubled_or_out_of_order(
     simulation, tmp_path
 ):
     dice = simulation.random
@@ -327,9 +327,9 @@ async def test_nor_does_it_happen_where_the_ledger_crashes_and_its_mail_is_lost_
         race = Race(simulation, system, is_sent=True, journal=path)
         world = race.world
         prices = asyncio.create_task(world.change_prices())
-        await race.everybody()
+        await race.serve_all()
         prices.cancel()
-        # What was told of a call may have been lost, and then its holder has to go before anybody knows.
+        # What was told of a call may have been lost, and then its holder has to end before it is known.
         for worker in race.workers:
             worker.stop()
             await worker.terminated()

@@ -1,4 +1,4 @@
-"""A hundred workers race for one budget through the whole pipeline: nobody is paid twice, and no cap is exceeded.
+"""A hundred workers race for one budget through the whole pipeline: no key is paid twice, and no cap is exceeded.
 
 Replies are lost, providers hang and fail, callers give up, gateways crash, prices fall, and the supervisor is killed in
 the middle of it. What was charged is what the providers' own books say.
@@ -58,7 +58,7 @@ RESTARTING = Supervision(intensity=RestartIntensity(max_restarts=1_000))
 
 
 class Race:
-    """One market, one ledger, and all who draw on it."""
+    """One market, one ledger, and all that draws on it."""
 
     def __init__(self, simulation: Simulation) -> None:
         self.simulation = simulation
@@ -84,7 +84,7 @@ class Race:
         faults = self.faults()
         simulation.inject(*faults)
         self.has_crashed = any(isinstance(fault, Crash) for fault in faults)
-        """Whether somebody who would have found out has forgotten it."""
+        """Whether an actor that would have found out may have forgotten it."""
         self.book = Book()
         self.outcomes: dict[str, Any] = {}
         self.repeated: set[str] = set()
@@ -231,7 +231,7 @@ class Race:
 
 
 @pytest.mark.simulate(seeds=100)
-async def test_a_hundred_workers_pay_nobody_twice_and_exceed_no_cap(simulation):
+async def test_a_hundred_workers_pay_no_key_twice_and_exceed_no_cap(simulation):
     await Race(simulation).run()
 
 
