@@ -1,8 +1,8 @@
-"""The actor Discovery: which providers offer a service, cached and kept fresh."""
+"""The actor Discovery: finds the providers of a service, and keeps its answers fresh."""
 
 from actors.discovery.discovery import Discovery, Registry
-from actors.discovery.found import Offers
 from actors.discovery.messages import Discover
+from actors.discovery.offers import Offers
 from actors.discovery.subscribers import ProvidersChanged, SubscribeProviders, UnsubscribeProviders
 
 __all__ = [

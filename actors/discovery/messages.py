@@ -1,21 +1,21 @@
-"""What discovery is asked."""
+"""The request to discovery: find the providers of a service."""
 
 from __future__ import annotations
 
-from actors.discovery.found import EVERYONE as EVERYONE
-from actors.discovery.found import Offers as Offers
+from actors.discovery.offers import ANY_PROVIDER as ANY_PROVIDER
+from actors.discovery.offers import Offers as Offers
 from actors.providers.provider import ProviderFilter
 from runtime import Request
 
 
 class Discover(Request[Offers], frozen=True, kw_only=True):
-    """Ask who offers a service; refused with `NoProvider` where nobody who passes the filter does.
+    """Ask for the providers of a service; refused with `NoProvider` if none passes the filter `where`.
 
-    With `healthy_only` those who are to stand back are dropped, but not in a panic.
+    With `healthy_only`, unhealthy providers are dropped, except in a panic.
     """
 
     service: str
-    where: ProviderFilter = EVERYONE
+    where: ProviderFilter = ANY_PROVIDER
     healthy_only: bool = False
 
     def __post_init__(self) -> None:

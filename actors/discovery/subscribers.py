@@ -1,4 +1,4 @@
-"""Who wants to be told when the providers of a service change, and what each of them was told last."""
+"""The subscribers to changes of a service's providers, and what each of them was sent last."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ if TYPE_CHECKING:
 
 
 class ProvidersChanged(Message, frozen=True, kw_only=True):
-    """Told to subscribers: who offers a service from now on, as declared, in the registry's order."""
+    """Sent to subscribers: the providers of a service from now on, as declared, in the registry's order."""
 
     service: str
     providers: tuple[Provider, ...]
 
 
 class SubscribeProviders(Message, frozen=True, kw_only=True):
-    """Have `ProvidersChanged` told to `subscriber`: once as soon as it is known, and whenever the registry differs.
+    """Send `ProvidersChanged` to `subscriber`: once as soon as the providers are known, and whenever they change.
 
-    It ends with the subscriber, or by `UnsubscribeProviders`; a discovery that is restarted has forgotten it too.
-    Subscribing twice changes nothing. While a service has subscribers it is looked up again when its time is up, also
-    if nobody asks.
+    It ends with the subscriber, by `UnsubscribeProviders`, or when discovery is restarted. Subscribing twice changes
+    nothing. While a service has subscribers it is looked up again when its answer is old, even if no actor asks.
     """
 
     service: str
@@ -35,7 +34,7 @@ class SubscribeProviders(Message, frozen=True, kw_only=True):
 
 
 class UnsubscribeProviders(Message, frozen=True, kw_only=True):
-    """Tell `subscriber` nothing more of a service."""
+    """Send `subscriber` no more changes of a service."""
 
     service: str
     subscriber: ActorRef[ProvidersChanged]
@@ -45,41 +44,41 @@ class UnsubscribeProviders(Message, frozen=True, kw_only=True):
 
 
 def check_subscriber(message: SubscribeProviders | UnsubscribeProviders) -> None:
-    """Raise `TypeError` for what names no service, or nobody to tell."""
+    """Raise `TypeError` if `service` is not a str, or `subscriber` is not the ref of an actor."""
     check_text("service", message.service)
     if not isinstance(message.subscriber, ActorRef):
         raise TypeError(f"subscriber must be the ref of an actor, got {message.subscriber!r:.100}")
 
 
 class ProviderSubscribers:
-    """The subscribers by service; whoever cannot be told now is told with the next look-up."""
+    """The subscribers by service; one whose mailbox is full is sent the change after the next look-up."""
 
     def __init__(self) -> None:
-        self._told: dict[str, dict[ActorRef[ProvidersChanged], tuple[Provider, ...] | None]] = {}
+        self._last_sent: dict[str, dict[ActorRef[ProvidersChanged], tuple[Provider, ...] | None]] = {}
 
     def __contains__(self, service: str) -> bool:
-        """Tell whether anybody has subscribed to a service."""
-        return service in self._told
+        """Tell whether a service has subscribers."""
+        return service in self._last_sent
 
     def add(self, service: str, ref: ActorRef[ProvidersChanged]) -> None:
-        """Enter a subscriber who has been told nothing yet."""
-        self._told.setdefault(service, {}).setdefault(ref, None)
+        """Add a subscriber, to which nothing has been sent yet."""
+        self._last_sent.setdefault(service, {}).setdefault(ref, None)
 
     def remove(self, ref: ActorRef[ProvidersChanged], service: str | None = None) -> bool:
-        """Forget a subscriber, of one service or of all; return whether it has none left."""
-        for name in [service] if service is not None else tuple(self._told):
-            refs = self._told.get(name, {})
+        """Remove a subscriber from one service, or from all; return whether it is subscribed to none any more."""
+        for name in [service] if service is not None else tuple(self._last_sent):
+            refs = self._last_sent.get(name, {})
             refs.pop(ref, None)
             if not refs:
-                self._told.pop(name, None)
-        return not any(ref in refs for refs in self._told.values())
+                self._last_sent.pop(name, None)
+        return not any(ref in refs for refs in self._last_sent.values())
 
-    def tell(self, service: str, providers: tuple[Provider, ...]) -> Iterator[ActorRef[ProvidersChanged]]:
-        """Tell everybody who has been told something else before; yield those whose mailbox is full."""
-        refs = self._told.get(service, {})
+    def notify(self, service: str, providers: tuple[Provider, ...]) -> Iterator[ActorRef[ProvidersChanged]]:
+        """Send `providers` to each subscriber that was sent others before; yield those whose mailbox is full."""
+        refs = self._last_sent.get(service, {})
         message = ProvidersChanged(service=service, providers=providers)
-        for ref, told in tuple(refs.items()):
-            if told == providers:
+        for ref, last_sent in tuple(refs.items()):
+            if last_sent == providers:
                 continue
             try:
                 ref.tell(message)
@@ -89,4 +88,4 @@ class ProviderSubscribers:
                 refs[ref] = providers
 
     def __repr__(self) -> str:
-        return f"<ProviderSubscribers {sum(map(len, self._told.values()))} of {len(self._told)} services>"
+        return f"<ProviderSubscribers {sum(map(len, self._last_sent.values()))} of {len(self._last_sent)} services>"

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from actors.discovery.found import EVERYONE
+from actors.discovery.offers import ANY_PROVIDER
 from actors.money import Amount, to_micros
 from actors.providers.provider import ProviderFilter  # noqa: TC001 - msgspec resolves the annotations below.
 from actors.providers.requirement import NO_REQUIREMENT, Requirement
@@ -28,7 +28,7 @@ class RequestOptions(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     budget: Amount | None = None
-    where: ProviderFilter = EVERYONE
+    where: ProviderFilter = ANY_PROVIDER
     requirement: Requirement = NO_REQUIREMENT
     strategy: SelectionStrategy | None = None
     fallback_strategies: tuple[SelectionStrategy, ...] = ()

@@ -26,7 +26,7 @@ from runtime import RuntimeFault
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from actors.discovery.found import Offers
+    from actors.discovery.offers import Offers
     from actors.providers.bandit import Bandit
     from actors.providers.observed import Observed
     from actors.supervisor.messages import SmartResult

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from actors.discovery.found import NOBODY
+from actors.discovery.offers import NO_OFFERS
 from actors.errors.families import NoProvider
 from actors.policies.breaker.states import Closed
 from actors.providers.health import CHECK_FAILED
@@ -15,7 +15,7 @@ from actors.providers.selection import ADAPTIVE_STRATEGIES, rank
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from actors.discovery.found import Offers
+    from actors.discovery.offers import Offers
     from actors.market.listing import Listing
     from actors.providers.requirement import Requirement
     from actors.providers.selection import SelectionStrategy
@@ -64,7 +64,7 @@ class Candidates:
         return f"<Candidates {', '.join(self.listings)}>"
 
 
-NO_CANDIDATES = Candidates(NOBODY, (), {})
+NO_CANDIDATES = Candidates(NO_OFFERS, (), {})
 
 
 def fitting(offers: Offers, requirement: Requirement, service: str) -> list[Listing]:

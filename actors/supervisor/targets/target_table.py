@@ -15,7 +15,7 @@ from actors.supervisor.targets.target import Target
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
 
-    from actors.discovery.found import Offers
+    from actors.discovery.offers import Offers
     from actors.market.listing import Listing
     from actors.providers.requirement import Requirement
     from actors.supervisor.targets.target import TargetDeps

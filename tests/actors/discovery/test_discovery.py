@@ -1,4 +1,4 @@
-"""Who offers a service, while the registry is quick, slow, down or hangs; in virtual time."""
+"""The providers of a service, while the registry is quick, slow, down or hangs; in virtual time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from actors import (
     Supervisor,
 )
 from actors.discovery import Discover
-from actors.discovery.discovery import MAX_LOOK_UP, MAX_PAUSE, PAUSE, registry_of
+from actors.discovery.discovery import LOOKUP_TIMEOUT, MAX_PAUSE, MIN_PAUSE, registry_of
 from actors.discovery.subscribers import ProvidersChanged, SubscribeProviders, UnsubscribeProviders
 from actors.errors import RegistryDown
 from actors.events import BreakerClosed, BreakerOpened, CallEnded, HealthChecked
@@ -109,7 +109,7 @@ async def test_what_was_found_is_remembered_until_its_time_is_up_and_then_refres
         assert registry.asked == [0.0, TTL]
 
 
-async def test_a_thousand_who_ask_at_once_share_one_look_up():
+async def test_a_thousand_askers_at_once_share_one_look_up():
     registry = Registry(listed("a"), lasts=2.0)
     async with discovering(registry) as ref:
         found = await asyncio.gather(*(find(ref) for _ in range(1000)))
@@ -117,7 +117,7 @@ async def test_a_thousand_who_ask_at_once_share_one_look_up():
         assert registry.asked == [0.0]
 
 
-async def test_a_registry_that_is_down_at_the_first_look_up_is_told_and_asked_again_by_the_next():
+async def test_a_registry_that_is_down_at_the_first_look_up_is_reported_and_asked_again_by_the_next():
     registry = Registry(listed("a"))
     registry.error = OSError("no route")
     async with discovering(registry) as ref:
@@ -139,9 +139,9 @@ async def test_a_registry_that_is_down_later_is_served_for_stale_and_left_alone_
             assert (names(found), found.stale) == (["a"], True)
             await asyncio.sleep(0)
         assert len(registry.asked) == 2
-        await asyncio.sleep(PAUSE)
+        await asyncio.sleep(MIN_PAUSE)
         await find(ref)
-        await asyncio.sleep(2 * PAUSE)
+        await asyncio.sleep(2 * MIN_PAUSE)
         assert len(registry.asked) == 3
         registry.error = None
         await find(ref)
@@ -149,7 +149,7 @@ async def test_a_registry_that_is_down_later_is_served_for_stale_and_left_alone_
         assert (await find(ref)).stale is False
 
 
-async def test_a_registry_that_hangs_keeps_nobody_who_has_an_answer_and_is_given_up():
+async def test_a_registry_that_hangs_delays_no_asker_that_has_an_answer_and_is_given_up():
     registry = Registry(listed("a"))
     async with discovering(registry) as ref:
         await find(ref)
@@ -162,7 +162,7 @@ async def test_a_registry_that_hangs_keeps_nobody_who_has_an_answer_and_is_given
         assert asyncio.get_running_loop().time() == began
         assert len(registry.asked) == 2
         registry.lasts = 0.0
-        await asyncio.sleep(MAX_LOOK_UP + PAUSE)
+        await asyncio.sleep(LOOKUP_TIMEOUT + MIN_PAUSE)
         await find(ref)
         await settle()
         assert (await find(ref)).stale is False
@@ -175,12 +175,12 @@ async def test_a_registry_that_hangs_at_the_first_look_up_lets_each_asker_go_at_
             await find(ref, timeout=3.0)
         with pytest.raises(RegistryDown, match="TimeoutError"):
             await find(ref, timeout=100.0)
-        assert asyncio.get_running_loop().time() == MAX_LOOK_UP
+        assert asyncio.get_running_loop().time() == LOOKUP_TIMEOUT
         registry.listings, registry.lasts = [listed("a")], 0.0
         assert names(await find(ref)) == ["a"]
 
 
-async def test_a_look_up_goes_on_for_the_others_when_the_one_who_began_it_is_cancelled():
+async def test_a_look_up_goes_on_for_the_others_when_the_asker_that_began_it_is_cancelled():
     registry = Registry(listed("a"), lasts=2.0)
     for k in range(6):
         registry.asked.clear()
@@ -221,7 +221,7 @@ class Hasty(Actor[Lookup]):
         return names(await find(self.discovery))[0]
 
 
-async def test_the_deadline_of_the_one_who_began_a_look_up_does_not_bind_the_others():
+async def test_the_deadline_of_the_asker_that_began_a_look_up_does_not_bind_the_others():
     async with ActorSystem("market") as system:
         directory = system.spawn(Directory)
 
@@ -238,7 +238,7 @@ async def test_the_deadline_of_the_one_who_began_a_look_up_does_not_bind_the_oth
         assert names(await second) == ["a"]
 
 
-async def test_nobody_who_passes_the_filter_is_no_provider_with_the_reasons():
+async def test_if_none_passes_the_filter_that_is_no_provider_with_the_reasons():
     registry = Registry(listed("a", price=500), listed("b", available=False))
     async with discovering(registry) as ref:
         with pytest.raises(NoProvider) as none:
@@ -250,7 +250,7 @@ async def test_nobody_who_passes_the_filter_is_no_provider_with_the_reasons():
         assert len(registry.asked) == 1
 
 
-async def test_the_first_who_offers_a_service_is_found_at_once_and_the_last_who_leaves_is_forgotten():
+async def test_the_first_provider_of_a_service_is_found_at_once_and_the_last_to_leave_is_forgotten():
     registry = Registry()
     async with discovering(registry) as ref:
         with pytest.raises(NoProvider) as none:
@@ -278,7 +278,7 @@ async def test_discovery_that_is_stopped_during_a_look_up_leaves_no_task():
         assert asyncio.get_running_loop().time() == 0.0
 
 
-async def test_the_registry_of_a_market_lists_who_offers_the_service():
+async def test_the_registry_of_a_market_lists_the_providers_of_the_service():
     other = Listing(
         provider=Provider(name="x", services={"t"}),
         transport=lambda: FunctionTransport(answer, paid=False, idempotent="repeatable"),
@@ -386,7 +386,7 @@ def test_under_any_seed_there_is_one_look_up_of_a_service_at_a_time_and_what_was
 
 
 class Listener(Actor[ProvidersChanged]):
-    """Keeps who was listed, each time it is told."""
+    """Keeps the names that it is sent, each time."""
 
     def __init__(self) -> None:
         self.told: list[list[str]] = []
@@ -404,7 +404,7 @@ def listener(system: ActorSystem, **options: Any) -> tuple[ActorRef[ProvidersCha
     return system.spawn(lambda: actor, **options), actor
 
 
-async def test_a_subscriber_is_told_at_once_and_then_of_each_change_though_nobody_asks():
+async def test_a_subscriber_is_told_at_once_and_then_of_each_change_though_no_actor_asks():
     registry = Registry(listed("a"), lasts=1.0)
     async with ActorSystem("market") as system:
         ref = system.spawn(lambda: Discovery(registry, DiscoveryConfig(ttl=TTL), jitter=0.0))
@@ -443,7 +443,7 @@ async def test_a_subscriber_is_told_when_a_registry_that_was_down_comes_back():
         assert heard.told == [["a"]]
 
 
-async def test_a_subscription_ends_with_the_subscriber_or_on_request_and_then_nobody_is_asked():
+async def test_a_subscription_ends_with_the_subscriber_or_on_request_and_then_no_registry_is_asked():
     registry = Registry(listed("a"))
     async with ActorSystem("market") as system:
         ref = system.spawn(lambda: Discovery(registry, DiscoveryConfig(ttl=TTL), jitter=0.0))
@@ -484,7 +484,7 @@ async def test_a_subscriber_that_is_too_busy_is_told_with_the_next_look_up():
         assert heard.told == [[], [], ["a"]]
 
 
-# What was observed.
+# Observations.
 
 
 def ended(provider: str, *, latency: float = 1.0, error: str | None = None) -> CallEnded:
@@ -518,7 +518,7 @@ async def market(*, offered: str = "abc", watch: WatchConfig | None = None, **fa
         yield Market3(system, ref)
 
 
-async def test_while_nothing_changes_everybody_gets_the_same_answer():
+async def test_while_nothing_changes_every_asker_gets_the_same_answer():
     async with market() as stage:
         first = await stage.find()
         await asyncio.sleep(TTL / 2)
@@ -617,14 +617,14 @@ async def test_an_open_breaker_has_its_provider_stand_back_until_it_closes_or_is
         assert not await stage.unhealthy()
 
 
-async def test_a_breaker_that_opened_before_anybody_asked_is_known():
+async def test_a_breaker_that_opened_before_the_first_question_is_known():
     async with discovering_in(Registry(listed("a"), listed("b"))) as (system, ref):
         await ref.ask(Discover(service="other"), timeout=1.0)
         system.events.publish(BreakerOpened(provider="a", wait=math.inf))
         assert (await find(ref)).unhealthy == {"a": "breaker open"}
 
 
-async def test_where_fewer_than_half_are_healthy_health_is_ignored():
+async def test_if_fewer_than_half_are_healthy_health_is_ignored():
     async with market(offered="abcd") as stage:
         stage.publish(BreakerOpened(provider="a", wait=60.0), HealthChecked(provider="b", problem="503"))
         found = await stage.find(healthy_only=True)
@@ -659,7 +659,7 @@ async def test_a_failed_health_check_is_believed_for_a_while_or_until_it_is_disp
         assert not await stage.unhealthy()
 
 
-async def test_a_provider_that_nobody_reaches_stands_back_but_is_not_lost():
+async def test_a_provider_that_no_call_reaches_is_deprioritized_but_not_lost():
     watch = WatchConfig(ejection=EjectionConfig(failure_threshold=1000, min_calls=1000))
     async with market(watch=watch) as stage:
         stage.publish(*[ended("a", error="ConnectionFailed")] * 20)
@@ -668,7 +668,7 @@ async def test_a_provider_that_nobody_reaches_stands_back_but_is_not_lost():
         assert found.providers[0].available
 
 
-async def test_who_fails_in_a_row_is_ejected_for_a_time_that_grows():
+async def test_a_provider_that_fails_in_a_row_is_ejected_for_a_time_that_grows():
     async with market() as stage:
         for seconds in (30.0, 60.0, 90.0):
             stage.publish(*[ended("a", error="Transient")] * 5)
@@ -679,7 +679,7 @@ async def test_who_fails_in_a_row_is_ejected_for_a_time_that_grows():
             assert not await stage.unhealthy()
 
 
-async def test_who_fails_far_more_than_the_others_is_ejected_though_never_in_a_row():
+async def test_a_provider_that_fails_far_more_than_the_others_is_ejected_though_never_in_a_row():
     async with market() as stage:
         for _ in range(10):
             stage.publish(ended("a"), ended("a", error="Transient"), *[ended("b"), ended("c")] * 2)
@@ -700,7 +700,7 @@ async def test_at_most_half_are_ejected_and_the_worst_first():
         assert (await stage.find()).panic is False
 
 
-async def test_the_only_provider_is_never_ejected_and_nobody_is_for_what_is_not_its_fault():
+async def test_the_only_provider_is_never_ejected_and_none_is_for_what_is_not_its_fault():
     watch = WatchConfig(ejection=EjectionConfig(max_ejected=1.0))
     async with market(offered="a", watch=watch) as alone, market() as stage:
         alone.publish(*[ended("a", error="Transient")] * 50)
@@ -791,7 +791,7 @@ def test_a_jitter_of_all_or_more_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("found", "problem"), [([5], "a registry answers with Listings, got 5"), (["twice"], "lists 'a' twice")]
+    ("found", "problem"), [([5], "a registry must return Listings, got 5"), (["twice"], "lists 'a' twice")]
 )
 async def test_a_registry_that_answers_nonsense_is_down_and_says_why(found: Any, problem: str):
     async def registry(_service: str) -> Any:
