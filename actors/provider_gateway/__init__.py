@@ -1,4 +1,4 @@
-"""The actor ProviderGateway: the only door to one provider."""
+"""The actor ProviderGateway: makes all calls to one provider."""
 
 from actors.provider_gateway.gateway import ProviderGateway
 from actors.provider_gateway.messages import Call, CheckHealth, Health

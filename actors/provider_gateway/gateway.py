@@ -1,4 +1,4 @@
-"""The only door to one provider: it owns the connection, bounds the calls under way, and knows its health."""
+"""The actor that makes all calls to one provider: it owns the connection, bounds the calls, and knows its health."""
 
 from __future__ import annotations
 
@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 from actors.errors.classification import classify
 from actors.errors.families import BulkheadFull, CallFailed, Permanent
 from actors.limits.reported import check_reported
-from actors.provider_gateway.messages import TRANSPORT_GRACE, Call, CancelCall, CheckHealth, Health, InlineCall, LookUp
+from actors.provider_gateway.messages import (
+    TRANSPORT_GRACE,
+    Call,
+    CancelCall,
+    CheckHealth,
+    Health,
+    InlineCall,
+    LookUpCall,
+)
 from actors.transports.reconciliation import Cancels, Finding, LooksUp, is_finding, is_reply
 from runtime import Actor, handles, is_being_cancelled
 
@@ -19,19 +27,19 @@ if TYPE_CHECKING:
     from actors.transports.transport import ProviderReply
 
 MAX_CONCURRENCY = 10_000
-"""The calls a gateway can have under way at most, whatever its listing says."""
+"""The most calls that a gateway can have under way, whatever its listing says."""
 
 
 class TransportBug(ConnectionResetError):
-    """A transport raised what it must not; to whoever called it is as if the connection had broken."""
+    """A transport raised an error that it must not raise; to the caller it is as if the connection had broken."""
 
 
-class ProviderGateway(Actor[Call | InlineCall | CheckHealth | LookUp | CancelCall]):
+class ProviderGateway(Actor[Call | InlineCall | CheckHealth | LookUpCall | CancelCall]):
     """Makes the calls to one provider, at most `max_concurrency` at the same time.
 
     It decides nothing: no retry, no breaker, no money. An error of a call that is not a `CallFailed` is a bug of the
-    transport. It is logged, and counts as a connection that broke; the other calls under way, which may be paid, must
-    not suffer for it. The breaker sees to it that a transport which does nothing else is replaced.
+    transport. It is logged, and counts as a broken connection; the other calls under way, which may be paid, are not
+    affected. If a transport keeps failing so, the breaker opens, and the transport is replaced.
     """
 
     def __init__(self, listing: Listing) -> None:
@@ -50,20 +58,20 @@ class ProviderGateway(Actor[Call | InlineCall | CheckHealth | LookUp | CancelCal
             await self.transport.aclose()
 
     @handles(Call, concurrent=MAX_CONCURRENCY)
-    async def make(self, message: Call) -> ProviderReply:
-        """Make one call, if there is a place."""
+    async def call(self, message: Call) -> ProviderReply:
+        """Make one call; raises `BulkheadFull` if too many are under way."""
         if self.under_way >= self.listing.max_concurrency:
             raise BulkheadFull(self.listing.provider.name, max_concurrency=self.listing.max_concurrency)
         self.under_way += 1
-        message.sending.is_sent = True
+        message.marker.is_sent = True
         try:
             try:
                 reply = await self.transport.call(message.call)
             except CallFailed as failure:
-                check_reported({}, failure.limits)  # Which may have been set to anything.
+                check_reported({}, failure.limits)  # The transport may have set it to anything.
                 raise
             if not is_reply(reply):
-                raise TypeError(f"it returned {reply!r:.200}, which is no ProviderReply with a cost in micro-units")
+                raise TypeError(f"it returned {reply!r:.200}, which is not a ProviderReply with a cost in micro-units")
             return reply  # noqa: TRY300
         except CallFailed:
             raise
@@ -83,47 +91,50 @@ class ProviderGateway(Actor[Call | InlineCall | CheckHealth | LookUp | CancelCal
 
     @handles(InlineCall, concurrent=MAX_CONCURRENCY, inline=True)
     async def call_inline(self, message: InlineCall) -> ProviderReply:
-        """Make one call, as `make` does."""
-        return await self.make(message)
+        """Make one call, as `call` does."""
+        return await self.call(message)
 
-    @handles(LookUp, concurrent=MAX_CONCURRENCY)
-    async def look_up(self, message: LookUp) -> Finding:
-        """Look a call up."""
+    @handles(LookUpCall, concurrent=MAX_CONCURRENCY)
+    async def look_up(self, message: LookUpCall) -> Finding:
+        """Look up what became of a call; raises `Permanent` if the transport cannot."""
         if not isinstance(self.transport, LooksUp):
-            raise Permanent(f"the transport to {self.listing.provider.name!r} cannot look up calls")
-        return await self._find(self.transport.look_up(message.call, timeout=message.timeout), message.timeout)
+            name = self.listing.provider.name
+            raise Permanent(f"the transport to {name!r} cannot look up calls; give it a look_up() method")
+        return await self._reconcile(self.transport.look_up(message.call, timeout=message.timeout), message.timeout)
 
     @handles(CancelCall, concurrent=MAX_CONCURRENCY)
     async def cancel_call(self, message: CancelCall) -> Finding:
-        """Call a call off."""
+        """Cancel a call at its provider; raises `Permanent` if the transport cannot."""
         if not isinstance(self.transport, Cancels):
-            raise Permanent(f"the transport to {self.listing.provider.name!r} cannot call off calls")
-        return await self._find(self.transport.cancel(message.call, timeout=message.timeout), message.timeout)
+            name = self.listing.provider.name
+            raise Permanent(f"the transport to {name!r} cannot cancel calls; give it a cancel() method")
+        return await self._reconcile(self.transport.cancel(message.call, timeout=message.timeout), message.timeout)
 
-    async def _find(self, finding: Awaitable[Finding], timeout: float) -> Finding:  # noqa: ASYNC109 - as `check`.
+    async def _reconcile(self, finding: Awaitable[Finding], timeout: float) -> Finding:  # noqa: ASYNC109 - bounds a transport that may not bound itself.
+        """Await what the transport finds out about a call, within `timeout` seconds; raises a `CallFailed`."""
         try:
             async with asyncio.timeout(timeout):
                 found = await finding
             if not is_finding(found):
-                raise TypeError(f"it found {found!r:.200}, which is no Finding")
+                raise TypeError(f"it found {found!r:.200}, which is not a Finding")
             return found  # noqa: TRY300
         except CallFailed:
             raise
         except Exception as error:
-            # Also a bug: that somebody cannot tell is no reason to crash the calls beside.
+            # A bug of the transport too: that it cannot tell must not crash the other calls.
             raise classify(error, provider=self.listing.provider.name) from error
 
     @handles(CheckHealth)
     def check(self, message: CheckHealth) -> Health | asyncio.Future[Health]:
-        """Answer from memory while that is fresh; those who ask meanwhile share one check."""
+        """Answer with the last result while it is fresh; askers during a check share that check."""
         if self.health is not None and self.context.now() - self.health.checked_at < message.max_age:
             return self.health
         if self._check is None or self._check.done():
             self._check = asyncio.create_task(self._check_now(message.timeout))
-        # Shielded, because a caller that gives up must not take the answer from the others.
+        # Shielded, because an asker that gives up must not cancel the check of the others.
         return asyncio.shield(self._check)
 
-    async def _check_now(self, timeout: float) -> Health:  # noqa: ASYNC109 - bounds what does not bound itself.
+    async def _check_now(self, timeout: float) -> Health:  # noqa: ASYNC109 - bounds a check that may not bound itself.
         problem: str | None = None
         is_its_own = True
         try:
@@ -131,14 +142,14 @@ class ProviderGateway(Actor[Call | InlineCall | CheckHealth | LookUp | CancelCal
                 await self.transport.check(timeout=timeout)
         except CallFailed as error:
             problem, is_its_own = str(error), error.blames_provider
-        except Exception as error:  # noqa: BLE001 - whatever it is, the provider could not be found healthy.
+        except Exception as error:  # noqa: BLE001 - any error means that the provider was not found healthy.
             problem = f"its check failed: {type(error).__name__}: {error}"
         self.health = Health(self.context.now(), problem=problem, is_its_own=is_its_own)
         return self.health
 
     def broken_invariants(self) -> Iterator[str]:
         if self.under_way:
-            yield f"{self.under_way} calls to {self.listing.provider.name!r} never gave their place back"
+            yield f"{self.under_way} calls to {self.listing.provider.name!r} never gave their slot back"
         if self._check is not None and not self._check.done():
             yield f"a health check of {self.listing.provider.name!r} never ended"
 

@@ -1,4 +1,4 @@
-"""What a gateway is asked, and what it answers."""
+"""The requests to a provider gateway, and its answers."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from actors.transports.transport import ProviderCall, ProviderReply
 from runtime import Request
 
 TRANSPORT_GRACE = 0.25
-"""Seconds beyond its own timeout that a transport has to say how a call or a check ended."""
+"""Seconds beyond its own timeout that a transport has to report how a call or a check ended."""
 
 
 class SentMarker(msgspec.Struct):
-    """Whether a call has been handed to its transport: marked by the gateway, read where its answer never came."""
+    """Whether a call was handed to its transport: set by the gateway, and read by its owner if no answer comes."""
 
     is_sent: bool = False
 
@@ -22,17 +22,17 @@ class Call(Request[ProviderReply], frozen=True):
     """Make one attempt; refused with a member of `CallFailed`."""
 
     call: ProviderCall
-    sending: SentMarker = msgspec.field(default_factory=SentMarker)
+    marker: SentMarker = msgspec.field(default_factory=SentMarker)
 
 
 class InlineCall(Call, frozen=True):
-    """Make one attempt by a transport that ends soon after it is cancelled, in the task of whoever asks."""
+    """Make one attempt in the task of the asker, by a transport that ends soon after it is cancelled."""
 
 
 class Health(msgspec.Struct, frozen=True):
-    """What a health check found, at `checked_at` in loop time; `problem` is None for a healthy provider.
+    """The result of a health check at `checked_at`, in loop time; `problem` is None for a healthy provider.
 
-    `is_its_own` is False where the problem is not the provider's: who answers 404 to a check may just have none.
+    `is_its_own` is False if the problem is not the provider's fault: one that answers 404 may have no health check.
     """
 
     checked_at: float
@@ -41,12 +41,12 @@ class Health(msgspec.Struct, frozen=True):
 
     @property
     def is_healthy(self) -> bool:
-        """True where the provider answered its check."""
+        """True if the provider passed its check."""
         return self.problem is None
 
     @property
     def is_unwell(self) -> bool:
-        """True where it did not, by its own fault."""
+        """True if the provider failed its check by its own fault."""
         return self.problem is not None and self.is_its_own
 
 
@@ -57,15 +57,15 @@ class CheckHealth(Request[Health], frozen=True):
     timeout: float = 2.0
 
 
-class LookUp(Request[Finding], frozen=True):
-    """Find out what became of a call, within `timeout` seconds; for transports that can (`LooksUp`)."""
+class LookUpCall(Request[Finding], frozen=True):
+    """Look up what became of a call, within `timeout` seconds; for transports that can (`LooksUp`)."""
 
     call: ProviderCall
     timeout: float
 
 
 class CancelCall(Request[Finding], frozen=True):
-    """Call off a call, within `timeout` seconds; for transports that can (`Cancels`)."""
+    """Cancel a call at its provider, within `timeout` seconds; for transports that can (`Cancels`)."""
 
     call: ProviderCall
     timeout: float

@@ -26,7 +26,7 @@ from actors.provider_gateway.messages import (
     CheckHealth,
     Health,
     InlineCall,
-    LookUp,
+    LookUpCall,
     SentMarker,
 )
 from actors.supervisor.messages import TargetStatus
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 RECONCILE_TIMEOUT = 5.0
 """Seconds that a transport has to find out what became of a call."""
 
-GatewayRef: TypeAlias = "ActorRef[Call | CheckHealth | LookUp | CancelCall]"
+GatewayRef: TypeAlias = "ActorRef[Call | CheckHealth | LookUpCall | CancelCall]"
 
 
 class TargetDeps:
@@ -251,7 +251,9 @@ class Target:
     async def look_up(self, call: ProviderCall) -> Finding:
         """Find out what became of a call; raises members of `CallFailed` and of `RuntimeFault` if that fails."""
         try:
-            return await self.open().ask(LookUp(call, RECONCILE_TIMEOUT), timeout=RECONCILE_TIMEOUT + TRANSPORT_GRACE)
+            return await self.open().ask(
+                LookUpCall(call, RECONCILE_TIMEOUT), timeout=RECONCILE_TIMEOUT + TRANSPORT_GRACE
+            )
         finally:
             self._close_if_isolated()
 

@@ -1,4 +1,4 @@
-"""The only door to one provider: bounded, closed once, and no more fragile than its transport; in virtual time."""
+"""The gateway of one provider: bounded, closed once, and no more fragile than its transport; in virtual time."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ async def test_a_call_tells_that_it_was_sent_only_once_it_is():
         await settle()
         with pytest.raises(BulkheadFull):
             await ref.ask(second, timeout=9)
-        assert (first.sending.is_sent, second.sending.is_sent) == (True, False)
+        assert (first.marker.is_sent, second.marker.is_sent) == (True, False)
         await asking
 
 
@@ -153,7 +153,7 @@ async def test_a_gateway_that_is_stopped_finishes_its_calls_and_one_that_is_kill
         assert (door.closed, door.cancelled) == (1, 1)
 
 
-async def test_health_is_remembered_for_as_long_as_asked_and_one_check_serves_all_who_ask_meanwhile():
+async def test_health_is_remembered_for_as_long_as_asked_and_one_check_serves_all_askers_meanwhile():
     door = Door(check_lasts=1.0)
     async with gateway(door) as ref:
         healths = await asyncio.gather(*(ref.ask(CheckHealth(max_age=30.0), timeout=9) for _ in range(50)))
@@ -166,7 +166,7 @@ async def test_health_is_remembered_for_as_long_as_asked_and_one_check_serves_al
         assert door.checks == 2
 
 
-async def test_a_check_goes_on_for_the_others_when_the_one_who_began_it_is_cancelled():
+async def test_a_check_goes_on_for_the_others_when_the_asker_that_began_it_is_cancelled():
     door = Door(check_lasts=1.0)
     async with gateway(door) as ref:
         first = asyncio.create_task(ref.ask(CheckHealth(), timeout=9))

@@ -106,7 +106,7 @@ def test_what_a_gateway_leaves_behind_is_found():
         async with ActorSystem("market") as system:
             system.spawn(lambda: gateway, name="gateway")
 
-    with pytest.raises(InvariantBroken, match="market/gateway: 2 calls to 'alder' never gave their place back"):
+    with pytest.raises(InvariantBroken, match="market/gateway: 2 calls to 'alder' never gave their slot back"):
         Simulation(1).run(scenario)
 
 
