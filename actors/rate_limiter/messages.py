@@ -1,4 +1,4 @@
-"""What a limiter is asked and told: a permit, how its call ended, and a 429."""
+"""The messages of a rate limiter: acquire a permit, settle it with the outcome of its call, report a 429."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PERMIT_OUTCOMES: tuple[PermitOutcome, ...] = get_args(PermitOutcome)
 
 
 class LimiterGrant(msgspec.Struct, frozen=True, gc=False):
-    """Leave to make one call, at loop time `at`; say with `Settle` what it really weighed, or that it never ran."""
+    """The permit for one call, from loop time `at`; settle it with its true weights, or as a call that never ran."""
 
     at: float
     number: int
@@ -36,9 +36,10 @@ class LimiterGrant(msgspec.Struct, frozen=True, gc=False):
 
 
 class Acquire(Request[LimiterGrant], frozen=True):
-    """Ask for `weight` requests, and `weights` of other dimensions; answered when all are there.
+    """Ask for `weight` requests, and `weights` of other dimensions; answered when all are due.
 
-    `tenant` is on whose behalf: each tenant's line is served in the order of asking, and the tenants in turn.
+    `tenant` is the tenant on whose behalf the caller asks: the requests of one tenant are served in the order of
+    asking, and the tenants in turn.
     """
 
     weight: int = 1
@@ -51,17 +52,17 @@ class Acquire(Request[LimiterGrant], frozen=True):
             check_reported(self.weights, ())
         check_text("tenant", self.tenant)
 
-    def drawn(self) -> Mapping[str, int]:
-        """Return the weight in each dimension; what stands in `weights` goes before `weight`."""
+    def total_weights(self) -> Mapping[str, int]:
+        """Return the weight in each dimension; for "requests", an entry in `weights` takes precedence over `weight`."""
         if self.weight == 1 and not self.weights:
             return NO_WEIGHTS
         return {REQUESTS: self.weight, **self.weights}
 
 
 class Settle(Message, frozen=True, kw_only=True):
-    """Tell how a call ended: its true `weights`, where they were not known before, and what the answer said of limits.
+    """Report how a call ended: its true `weights`, if they were not known before, and the `limits` of its answer.
 
-    A call that "never_ran" gives everything back. One that was answered with a 429 is told of by `ReportThrottled`.
+    A call that "never_ran" gives everything back. Report a call that was answered with a 429 by `ReportThrottled`.
     """
 
     grant: LimiterGrant
@@ -77,9 +78,9 @@ class Settle(Message, frozen=True, kw_only=True):
 
 
 class ReportThrottled(Message, frozen=True, kw_only=True):
-    """Tell that the provider answered 429: all wait `retry_after` seconds, or as long as is learned if it is None.
+    """Report that the provider answered 429: all wait `retry_after` seconds; if it is None, as long as is learned.
 
-    With the `grant` of that call it is known whether the 429 is news: those under way together count once.
+    The `grant` of that call tells whether the 429 is new: those of calls that were under way together count once.
     """
 
     retry_after: float | None = None
@@ -95,6 +96,6 @@ class ReportThrottled(Message, frozen=True, kw_only=True):
 
 
 def check_grant(grant: LimiterGrant) -> None:
-    """Raise `TypeError` for what no limiter has given."""
+    """Raise `TypeError` if `grant` is not a grant of a limiter."""
     if type(grant) is not LimiterGrant:
-        raise TypeError(f"grant must be what Acquire was answered with, got {grant!r:.100}")
+        raise TypeError(f"grant must be the answer to an Acquire, got {grant!r:.100}")

@@ -1,4 +1,4 @@
-"""One quota, shared by all who draw on it: never faster than its rate, first come, first served, tenants in turn."""
+"""An actor that shares one quota among callers: never above its rate, first come, first served, tenants in turn."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ if TYPE_CHECKING:
 
 NOTHING_LEARNED = LearnedLimit()
 MAX_RECENT = 1_000
-"""The grants given last, from which the rate is taken where nobody tells how calls end."""
+"""The latest grants, from which the rate is observed if callers do not report how their calls end."""
 MAX_SETTLED = 10_000
-"""The grants settled last, which are remembered so that a second `Settle` of one does nothing."""
+"""The latest settled grants, remembered so that a second `Settle` of a grant does nothing."""
 
 
 class Due(Message, frozen=True):
-    """Sent by the limiter to itself when the tokens for the first in line are there."""
+    """Sent by the limiter to itself when the tokens for the first request in the queue are due."""
 
 
-class AcquireWaiter(asyncio.Future[LimiterGrant]):
-    """The answer to one `Acquire` in line, and what it draws."""
+class PendingAcquire(asyncio.Future[LimiterGrant]):
+    """The answer to one `Acquire` in the queue, and the weights that it takes."""
 
     __slots__ = ("weights",)
 
@@ -51,14 +51,14 @@ class AcquireWaiter(asyncio.Future[LimiterGrant]):
 
 
 class RateLimiter(Actor[Acquire | Settle | ReportThrottled | Due]):
-    """Answers each `Acquire` when its tokens are there: at most `burst` at once and `rate` a second.
+    """Answers each `Acquire` when its tokens are due: at most `burst` at once and `rate` a second.
 
-    `limits` are of further dimensions, such as `per_minute("tokens", 90_000)`, each paced at `headroom` of its rate, as
-    `rate` is; what the provider really allows is learned from `ReportThrottled`. Within a tenant the order is FIFO;
-    tenants get their parts of the quota by `shares`, 1 for those not named, for as long as they wait.
+    `limits` are for further dimensions, such as `per_minute("tokens", 90_000)`. Each limit, and `rate` too, is paced at
+    `headroom` of its rate; what the provider really allows is learned from `ReportThrottled`. Requests of one tenant
+    are served in order; waiting tenants share the quota by `shares`, which is 1 for a tenant that is not named.
 
-    An asker that gives up leaves the line without a trace, and one whose grant comes too late gives it back. At most
-    `max_waiting` wait; one more is refused with `RateLimited`.
+    An asker that gives up leaves the queue without a trace, and a grant that comes too late for its asker is given
+    back. At most `max_waiting` requests wait; one more is refused with `RateLimited`.
     """
 
     def __init__(
@@ -81,15 +81,15 @@ class RateLimiter(Actor[Acquire | Settle | ReportThrottled | Due]):
         self.learned = NOTHING_LEARNED
         self.learning = learning
         self.max_waiting = max_waiting
-        # The span in which less than one token of any dimension falls due; so late a timer may be, at no loss.
+        # In this span less than one token of any dimension falls due, so a timer may be this late without loss.
         self._max_catch_up = min((1 / bucket.rate for bucket in self.buckets), default=0.0)
-        self._waiting: FairQueue[AcquireWaiter] = FairQueue(shares)
+        self._waiting: FairQueue[PendingAcquire] = FairQueue(shares)
         self._timer: Timer | None = None
         self._due_at = 0.0
         self._first_number = self._granted = 0
         self._settled: OrderedDict[int, None] = OrderedDict()
         self._recent: deque[float] = deque(maxlen=MAX_RECENT)
-        self._is_told = False
+        self._has_outcomes = False
 
     @property
     def buckets(self) -> Sequence[TokenBucket]:
@@ -98,18 +98,18 @@ class RateLimiter(Actor[Acquire | Settle | ReportThrottled | Due]):
 
     @property
     def bucket(self) -> TokenBucket:
-        """The bucket of the first limit. Raises IndexError where there is none."""
+        """The bucket of the first limit. Raises IndexError if there is no limit."""
         return self.buckets[0]
 
     def started(self) -> None:
-        # Grants of an instance before a restart are none of this one's, whose quota is full.
+        # Grants of an instance before a restart do not count for this one, whose quota is full.
         self._granted = int(self.context.random.random() * 2**52)
         self._first_number = self._granted + 1
 
     @handles(Acquire)
-    def acquire(self, message: Acquire) -> LimiterGrant | AcquireWaiter:
-        """Grant at once where nobody waits and the tokens are there; otherwise join the line."""
-        now, weights, queue = self.context.now(), message.drawn(), self._waiting
+    def acquire(self, message: Acquire) -> LimiterGrant | PendingAcquire:
+        """Grant at once if no request waits and the tokens are due; otherwise join the queue."""
+        now, weights, queue = self.context.now(), message.total_weights(), self._waiting
         wait = 0.0
         if not queue:
             taken = self._take(now, weights)
@@ -118,42 +118,42 @@ class RateLimiter(Actor[Acquire | Settle | ReportThrottled | Due]):
             wait = taken
         cost = self._cost(weights)
         if len(queue) >= self.max_waiting:
-            # About when the whole line has been served, if nobody in it gives up and they want as much each.
+            # About when the whole queue is served, if no request gives up and each takes as much as this one.
             raise RateLimited(self.name, retry_after=max(wait, (len(queue) + 1) * cost))
-        waiter = AcquireWaiter(loop=asyncio.get_running_loop())
+        waiter = PendingAcquire(loop=asyncio.get_running_loop())
         waiter.weights = weights
         queue.enqueue(waiter, message.tenant, cost=cost)
-        waiter.add_done_callback(self._left)
+        waiter.add_done_callback(self._abandoned)
         if self._timer is None or self._is_first(waiter):
-            self._serve_line()
+            self._serve_queue()
         return waiter
 
     @handles(Due)
     def due(self, message: Due) -> None:
-        """Grant whoever is first in line, and those behind whose tokens are there too."""
-        self._serve_line()
+        """Grant the first request, and those behind it whose tokens are due too."""
+        self._serve_queue()
 
     @handles(Settle)
     def settle(self, message: Settle) -> None:
-        """Correct a grant, and learn from how its call ended."""
+        """Correct a grant, and learn from the outcome of its call."""
         grant, now = message.grant, self.context.now()
         if not self._is_first_settlement(grant):
             return
-        self._is_told = True
+        self._has_outcomes = True
         if message.limits:
             self.learned = after_headers(self.learned, message.limits, now, config=self.learning)
         if message.outcome == "never_ran":
-            self._take_back(grant)
+            self._refund(grant)
             return
         if message.outcome == "served":
             self.learned = after_success(self.learned, now, started=grant.at, config=self.learning)
         if self.quota is not None and grant.quota is not None and message.weights:
             self.quota = self.quota.correct(grant.quota, message.weights, now)
-        self._serve_line()
+        self._serve_queue()
 
     @handles(ReportThrottled)
-    def throttled(self, message: ReportThrottled) -> None:
-        """Let everybody wait at the gate."""
+    def report_throttled(self, message: ReportThrottled) -> None:
+        """Let all requests wait at the gate of the learned limit."""
         now = self.context.now()
         learned = after_headers(self.learned, message.limits, now, config=self.learning)
         for at in self._recent:
@@ -167,40 +167,40 @@ class RateLimiter(Actor[Acquire | Settle | ReportThrottled | Due]):
             random=self.context.random.random(),
             config=self.learning,
         )
-        self._serve_line()
+        self._serve_queue()
 
     def unclaimed(self, request: Request[Any], answer: LimiterGrant) -> None:
         if self._is_first_settlement(answer):
-            self._take_back(answer)
+            self._refund(answer)
 
-    def _take_back(self, grant: LimiterGrant) -> None:
+    def _refund(self, grant: LimiterGrant) -> None:
         if self.quota is not None and grant.quota is not None:
             self.quota = self.quota.refund(grant.quota)
         self.learned = after_no_run(self.learned, grant.learned)
         self._waiting.refund(grant.tenant, grant.cost, period=grant.period)
-        # What came back may be what the first in line waits for.
-        self._serve_line()
+        # The first request may wait for what came back.
+        self._serve_queue()
 
-    def _left(self, waiter: asyncio.Future[LimiterGrant]) -> None:
+    def _abandoned(self, waiter: asyncio.Future[LimiterGrant]) -> None:
         if waiter not in self._waiting:
             return
         is_first = self._is_first(waiter)
-        self._waiting.remove(cast("AcquireWaiter", waiter))
+        self._waiting.remove(cast("PendingAcquire", waiter))
         if is_first:
-            # The next may want less, and be due sooner.
-            self._serve_line()
+            # The next request may take less, and be due sooner.
+            self._serve_queue()
 
-    def _serve_line(self) -> None:
-        """Grant from the front whatever is there, and set the timer for the next."""
+    def _serve_queue(self) -> None:
+        """Grant requests from the head while their tokens are due, and set the timer for the next one."""
         now = self.context.now()
-        # What fell due a moment ago is granted as of then, or every timer's delay would be taken from the rate.
+        # What fell due a moment ago is granted as of then; otherwise the delay of each timer would lower the rate.
         at = now if self._timer is None else min(now, max(self._due_at, now - self._max_catch_up))
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         while (turn := self._waiting.peek()) is not None:
             if turn.item.done():
-                # It gave up a moment ago, and has not been told of yet.
+                # Its asker gave up a moment ago, and the callback has not run yet.
                 self._waiting.remove(turn.item)
                 continue
             granted = self._take(at, turn.item.weights, turn=turn)
@@ -215,13 +215,13 @@ class RateLimiter(Actor[Acquire | Settle | ReportThrottled | Due]):
                 return
 
     def _take(
-        self, now: float, weights: Mapping[str, int], *, turn: Turn[AcquireWaiter] | None = None
+        self, now: float, weights: Mapping[str, int], *, turn: Turn[PendingAcquire] | None = None
     ) -> LimiterGrant | float:
-        """Take all that a call needs, or return the seconds until it may be there."""
+        """Take everything that a call needs, or return the seconds until it may be due."""
         quota, learned = self.quota, self.learned
         grant: QuotaGrant | None = None
         begun: LearnedGrant | None = None
-        # Most limiters never hear of a 429, and pay nothing for what they might learn from it.
+        # Most limiters never hear of a 429; they pay nothing for the learned limit.
         wait = 0.0 if learned is NOTHING_LEARNED else learned.wait(now, weights, config=self.learning)
         if quota is not None:
             taken = quota.take(now, weights)
@@ -233,7 +233,7 @@ class RateLimiter(Actor[Acquire | Settle | ReportThrottled | Due]):
         self.quota = quota
         if learned is not NOTHING_LEARNED:
             self.learned, begun = learned.take(now, weights, config=self.learning)
-        if not self._is_told:
+        if not self._has_outcomes:
             self._recent.append(now)
         self._granted += 1
         if turn is None:
@@ -241,15 +241,15 @@ class RateLimiter(Actor[Acquire | Settle | ReportThrottled | Due]):
         return LimiterGrant(now, self._granted, grant, begun, turn.tenant, turn.cost, turn.period)
 
     def _cost(self, weights: Mapping[str, int]) -> float:
-        """Return what one turn costs its tenant; raises `Permanent` where no turn will ever be enough."""
+        """Return the cost of one turn for its tenant; raises `Permanent` if the quota can never serve the request."""
         if self.quota is None:
             return 1.0
         for dimension, bucket in zip(self.quota.dimensions, self.quota.buckets, strict=True):
             weight = weight_in(weights, dimension)
             if weight > bucket.burst:
                 raise Permanent(
-                    f"{weight} tokens of {dimension!r} are more than quota {self.name!r} ever has at once, "
-                    f"{bucket.burst}; ask for less, or raise its burst"
+                    f"{weight} tokens of {dimension!r} exceed the burst of quota {self.name!r}, {bucket.burst}; "
+                    "ask for less, or raise its burst"
                 )
         return self.quota.dominant_share(weights)
 
@@ -267,7 +267,7 @@ class RateLimiter(Actor[Acquire | Settle | ReportThrottled | Due]):
 
     def broken_invariants(self) -> Iterator[str]:
         if self._waiting:
-            yield f"{len(self._waiting)} were left waiting for quota {self.name!r}"
+            yield f"{len(self._waiting)} callers were left waiting for quota {self.name!r}"
         for bucket in self.buckets:
             yield from bucket.broken_invariants(f"quota {self.name!r}")
 

@@ -61,7 +61,7 @@ MADE_WRONGLY: list[tuple[Any, str]] = [
     (lambda: Acquire(weight=math.nan), "weight must be a whole number"),
     (lambda: Acquire(weights={"requests": math.nan}), "the weight in requests must be a whole number"),
     (lambda: Acquire(tenant=[]), "tenant must be a str"),
-    (lambda: Settle(grant=None), "grant must be what Acquire was answered with"),
+    (lambda: Settle(grant=None), "grant must be the answer to an Acquire"),
     (lambda: Settle(grant=GRANT, outcome="lost"), "outcome must be one of"),
     (lambda: Settle(grant=GRANT, limits=({"limit": 1},)), "limits must be a tuple of ReportedLimit"),
     (lambda: ReportThrottled(retry_after="5"), "retry_after must be a number of seconds"),

@@ -1,4 +1,4 @@
-"""One quota under all who draw on it, in virtual time."""
+"""One quota shared by many callers, in virtual time."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Quota:
-    """A limiter that runs, and who got a grant from it when, in order."""
+    """A running limiter, and its grants in order: which caller, and when."""
 
     def __init__(self, system: ActorSystem, **options: Any) -> None:
         made: list[RateLimiter] = []
@@ -89,7 +89,7 @@ def most_in_one_second(times: list[float]) -> int:
 
 
 @pytest.mark.parametrize("burst", [1, 100])
-async def test_a_thousand_who_wait_get_the_whole_rate_in_order_and_never_more(burst: int):
+async def test_a_thousand_waiting_askers_get_the_whole_rate_in_order_and_never_more(burst: int):
     async with quota(rate=100.0, burst=burst) as limiter:
         await asyncio.gather(*(limiter.start(number) for number in range(1000)))
         times = [time for _, time in limiter.granted]
@@ -101,7 +101,7 @@ async def test_a_thousand_who_wait_get_the_whole_rate_in_order_and_never_more(bu
 
 @pytest.mark.parametrize("burst", [1, 7, 100])
 @pytest.mark.parametrize("seed", range(20))
-async def test_nobody_is_overtaken_though_many_give_up_at_any_moment(seed: int, burst: int):
+async def test_no_asker_is_overtaken_though_many_give_up_at_any_moment(seed: int, burst: int):
     dice = random.Random(seed)
     async with quota(rate=100.0, burst=burst) as limiter:
         tasks = [limiter.start(number) for number in range(1000)]
@@ -121,7 +121,7 @@ async def test_nobody_is_overtaken_though_many_give_up_at_any_moment(seed: int, 
         limiter.assert_idle()
 
 
-async def test_one_who_gives_up_in_the_moment_of_its_turn_is_no_crash_and_costs_no_token():
+async def test_an_asker_that_gives_up_in_the_moment_of_its_turn_is_no_crash_and_costs_no_token():
     for k in range(8):
         began = now()
         async with quota(rate=1.0) as limiter:
@@ -146,7 +146,7 @@ async def test_a_grant_that_comes_too_late_is_given_back_to_the_next():
         def cancel_after_grant() -> None:
             assert limiter.actor._waiting
             # The answer is there, and its asker gone before it could take it.
-            limiter.actor._serve_line()
+            limiter.actor._serve_queue()
             late.cancel()
 
         asyncio.get_running_loop().call_at(1.0, cancel_after_grant)
@@ -167,7 +167,7 @@ async def test_an_asker_whose_time_is_up_leaves_the_line_without_a_trace():
         assert limiter.granted == [(0, 0.0), (2, 1.0)]
 
 
-async def test_when_one_who_wants_much_gives_up_the_next_who_wants_little_is_served_at_once():
+async def test_when_an_asker_of_much_gives_up_the_next_asker_of_little_is_served_at_once():
     async with quota(rate=1.0, burst=10) as limiter:
         await limiter.acquire(0, weight=8)
         much, little = limiter.start(1, weight=10), limiter.start(2, weight=2)
@@ -210,7 +210,7 @@ async def test_one_too_many_in_line_is_refused_with_a_time_to_come_back():
         assert full.value.retry_after == 0.5
 
 
-async def test_a_limiter_that_stops_leaves_nobody_waiting():
+async def test_a_limiter_that_stops_leaves_no_asker_waiting():
     async with quota(rate=0.001) as limiter:
         await limiter.acquire(0)
         tasks = [limiter.start(number) for number in range(1, 5)]
@@ -224,14 +224,14 @@ async def test_a_limiter_that_stops_leaves_nobody_waiting():
 async def test_a_limiter_that_waits_wakes_up_once_or_twice_a_grant():
     async with quota(rate=100.0) as limiter:
         turns = 0
-        true_serve = limiter.actor._serve_line
+        true_serve = limiter.actor._serve_queue
 
         def counting() -> None:
             nonlocal turns
             turns += 1
             true_serve()
 
-        limiter.actor._serve_line = counting  # type: ignore[method-assign]
+        limiter.actor._serve_queue = counting  # type: ignore[method-assign]
         await asyncio.gather(*(limiter.start(number) for number in range(1000)))
         assert turns <= 2 * 1000
 
@@ -314,7 +314,7 @@ async def test_a_grant_from_before_a_restart_gives_nothing_back_to_the_quota_aft
         assert now() == 100.0
 
 
-async def test_after_a_429_everybody_waits_and_then_goes_one_by_one():
+async def test_after_a_429_all_askers_wait_and_then_go_one_by_one():
     async with quota() as limiter:
         for number in range(100):
             await limiter.acquire(number)
@@ -332,7 +332,7 @@ async def test_after_a_429_everybody_waits_and_then_goes_one_by_one():
         assert len(limiter.actor.context.timers) == 0
 
 
-async def test_a_429_reaches_those_who_wait_for_tokens_already():
+async def test_a_429_reaches_askers_that_wait_for_tokens_already():
     async with quota(rate=10.0) as limiter:
         tasks = [limiter.start(number) for number in range(20)]
         await asyncio.sleep(0.55)
@@ -413,7 +413,7 @@ def end(call: Call, ref: ActorRef[Settle | ReportThrottled], dice: random.Random
 
 
 async def crowd(simulation: Simulation, calls: list[Call], burst: int) -> None:
-    """Tenants, several limits, people who give up at any moment, calls that end in any way, and 429s."""
+    """Tenants, several limits, askers that give up at any moment, calls that end in any way, and 429s."""
     dice = simulation.random
     limits = [RateLimit(dimension="tokens", rate=200.0, burst=50)] if dice.random() < 0.5 else []
     async with ActorSystem("limits") as system:
@@ -452,5 +452,5 @@ async def no_overtaking(simulation: Simulation) -> None:
             assert not any(throttled.at < call.at < opens for call in calls)
 
 
-def test_over_many_orders_nobody_is_overtaken_and_the_rate_is_kept_under_cancellation():
+def test_over_many_orders_no_asker_is_overtaken_and_the_rate_is_kept_under_cancellation():
     assert explore(no_overtaking, seeds=range(400)).runs == 400

@@ -117,7 +117,7 @@ def test_who_is_left_waiting_for_a_quota_is_found():
             system.spawn(lambda: limiter, name="limiter")
         limiter._waiting.enqueue(asyncio.get_running_loop().create_future())
 
-    with pytest.raises(InvariantBroken, match="market/limiter: 1 were left waiting for quota 'quota'"):
+    with pytest.raises(InvariantBroken, match="market/limiter: 1 callers were left waiting for quota 'quota'"):
         Simulation(1).run(scenario)
 
 
