@@ -1,4 +1,4 @@
-"""What happened to calls and requests, as facts on the event stream; monitors and progress bars live on them alone."""
+"""The events of calls and requests on the event stream; monitors and progress bars are built from them alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from runtime import Event
 class CallEnded(Event, frozen=True, kw_only=True, gc=False):
     """One call to one provider has ended; `error` is the kind of failure, or None, and `detail` its text.
 
-    `wire_calls` are the requests that went out for it: more than 1 where something below retries on its own.
+    `wire_calls` is the number of requests sent for it: more than 1 if a layer below retries on its own.
     """
 
     request_id: str
@@ -27,7 +27,7 @@ class CallEnded(Event, frozen=True, kw_only=True, gc=False):
 
 
 class Retried(Event, frozen=True, kw_only=True):
-    """A request is tried again with a provider that has failed it before."""
+    """A request is tried again with a provider that failed it before."""
 
     request_id: str
     provider: str
@@ -45,7 +45,7 @@ class Rerouted(Event, frozen=True, kw_only=True):
 
 
 class Hedged(Event, frozen=True, kw_only=True):
-    """A request that costs nothing is also sent to another provider, because the first takes unusually long."""
+    """A request that costs nothing is also sent to a second provider, because the first takes unusually long."""
 
     request_id: str
     provider: str
@@ -54,7 +54,7 @@ class Hedged(Event, frozen=True, kw_only=True):
 
 
 class RequestEnded(Event, frozen=True, kw_only=True):
-    """A logical request has ended: by the answer of `provider`, or with `error`, the kind of failure."""
+    """A request has ended: with the answer of `provider`, or with `error`, the kind of failure."""
 
     request_id: str
     service: str
@@ -67,35 +67,35 @@ class RequestEnded(Event, frozen=True, kw_only=True):
 
 
 class BreakerOpened(Event, frozen=True, kw_only=True):
-    """A provider is isolated: its gateway is stopped, and requests are rerouted; a probe follows in `wait` seconds."""
+    """A provider is isolated: its gateway is stopped and requests are rerouted; it is probed after `wait` seconds."""
 
     provider: str
     wait: float
 
 
 class BreakerHalfOpened(Event, frozen=True, kw_only=True):
-    """The gateway of an isolated provider is started again, for one probe."""
+    """The gateway of an isolated provider was started again, for one probe."""
 
     provider: str
 
 
 class BreakerClosed(Event, frozen=True, kw_only=True):
-    """A provider is back: its probe succeeded, or it was released by hand."""
+    """A provider is available again: its probe succeeded, or it was released by hand."""
 
     provider: str
 
 
 class HealthChecked(Event, frozen=True, kw_only=True):
-    """A provider was asked for its health; `problem` is None where it is well."""
+    """The health of a provider was checked; `problem` is None if it is healthy."""
 
     provider: str
     problem: str | None = None
 
 
 class Reconciled(Event, frozen=True, kw_only=True):
-    """It was found out what became of a call that may have been paid: `found` is Answered, NeverRan or Lost.
+    """A call that may have been paid was reconciled: `found` is "Answered", "NeverRan" or "Lost".
 
-    `output` is an answer that came late; nobody may be left to take it but whoever hears this.
+    `output` is an answer that came late; if its request has ended, only subscribers to this event receive it.
     """
 
     request_id: str
@@ -108,7 +108,7 @@ class Reconciled(Event, frozen=True, kw_only=True):
 class Overcharged(Event, frozen=True, kw_only=True):
     """A call cost more than was reserved for it: `charged` instead of `quoted`, in micro-units, in each of `accounts`.
 
-    A charge that became known when the reservation had been released was quoted at 0.
+    If the charge became known after the reservation was released, `quoted` is 0.
     """
 
     provider: str
@@ -119,7 +119,7 @@ class Overcharged(Event, frozen=True, kw_only=True):
 
 
 class AlertRaised(Event, frozen=True, kw_only=True):
-    """A rule does not hold for `subject` since `at`, seconds of the loop's time; `AlertCleared` will follow."""
+    """A rule is broken for `subject` since `at`, in loop time; `AlertCleared` will follow."""
 
     rule: str
     subject: str
@@ -129,7 +129,7 @@ class AlertRaised(Event, frozen=True, kw_only=True):
 
 
 class AlertCleared(Event, frozen=True, kw_only=True):
-    """What was raised is over; `value` is None where nothing happens any more, `lasted` is in seconds."""
+    """An alert is over after `lasted` seconds; `value` is None if there is nothing to measure any more."""
 
     rule: str
     subject: str

@@ -1,4 +1,4 @@
-"""Money is an integer of micro-units (a millionth of a dollar), so that sums are exact and a cap is a cap."""
+"""Amounts of money as integers of micro-units (millionths of a dollar), so that sums and caps are exact."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ Micros: TypeAlias = int
 
 if TYPE_CHECKING:
     Amount: TypeAlias = str | int | Decimal
-    """An amount as people write it: "0.20", 2 (whole dollars) or Decimal("0.20"). Never a float."""
+    """An amount as a caller writes it: "0.20", 2 (whole dollars) or Decimal("0.20"). Never a float."""
 else:
-    # msgspec cannot decode a union of str and Decimal: both are strings on the wire. Whoever stores an
-    # Amount in a Struct stores its canonical text (`usd(to_micros(amount))`).
+    # msgspec cannot decode a union of str and Decimal: both are strings on the wire. A Struct with an Amount
+    # stores its canonical text (`usd(to_micros(amount))`).
     Amount: TypeAlias = str | int
 
 AMOUNT_TYPES: tuple[type, ...] = (str, int, Decimal)
 MICROS_PER_DOLLAR = 1_000_000
-MAX_MICROS: Micros = 2**63 - 1  # What msgpack carries as one integer: 9.2 trillion dollars.
+MAX_MICROS: Micros = 2**63 - 1  # The largest signed 64-bit integer: 9.2 trillion dollars.
 
 
 def to_micros(amount: Amount) -> Micros:
     """Return `amount` in micro-units, exactly; an int means whole dollars.
 
-    Raises TypeError for a float or a bool, and ValueError for an amount that is no number, negative, not
+    Raises TypeError for a float or a bool, and ValueError for an amount that is not a number, negative, not
     finite, finer than 6 decimals or above `MAX_MICROS`.
 
     >>> to_micros("0.20"), to_micros(2), to_micros(Decimal("0.0015"))
@@ -53,19 +53,19 @@ def _micros_of(amount: Amount) -> Micros:
 
 @functools.lru_cache(maxsize=1024)
 def _micros_of_text(amount: str) -> Micros:
-    """Read an amount once: most programs give every request the same budget."""
+    """Cache the result: most programs give every request the same budget."""
     return _micros_of(amount)
 
 
 def _exact_micros(value: Decimal, amount: Amount) -> Micros:
-    """Scale by digits and exponent: Decimal arithmetic would round to its context, here nothing may round."""
+    """Scale by digits and exponent, exactly; Decimal arithmetic would round to its context."""
     if not value.is_finite():
-        raise ValueError(f"amount {amount!r} is not finite")
+        raise ValueError(f"amount {amount!r} is not finite; give a number of dollars")
     if value == 0:
         return 0
     if value < 0:
-        raise ValueError(f"amount {amount!r} is negative; an amount of money here is never below zero")
-    # The two checks of magnitude come before any power of ten is built: "1e999999999" is a short string.
+        raise ValueError(f"amount {amount!r} is negative; give an amount of at least 0")
+    # Both checks of magnitude come before a power of ten is computed: "1e999999999" is a short string.
     if value.adjusted() > 13:
         raise ValueError(f"amount {amount!r} is above the largest amount, {usd(MAX_MICROS)}")
     too_fine = f"amount {amount!r} has more than 6 decimals; a micro-unit is the smallest amount"

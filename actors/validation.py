@@ -1,13 +1,13 @@
-"""What names, keys and counts have to be, said by the error of whoever gives another."""
+"""Checks of names, keys and counts that callers pass in; the errors say what is expected."""
 
 from __future__ import annotations
 
 MAX_COUNT = 2**53
-"""The largest count that a float holds exactly, as some reckonings with it are."""
+"""The largest count that a float holds exactly; some counts are used in float arithmetic."""
 
 
 def check_text(what: str, text: object) -> None:
-    """Raise TypeError for what is no text, and ValueError for a text with half a character in it.
+    """Raise TypeError if `text` is not a str, and ValueError if it cannot be encoded (a lone surrogate).
 
     >>> check_text("name", 7)
     Traceback (most recent call last):
@@ -19,11 +19,11 @@ def check_text(what: str, text: object) -> None:
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise ValueError(f"{what} {text!r:.100} cannot be written down: {error.reason}") from None
+            raise ValueError(f"{what} {text!r:.100} cannot be encoded as UTF-8: {error.reason}") from None
 
 
 def check_count(name: str, count: object, *, least: int = 1, unit: str = "") -> None:
-    """Raise TypeError for what is no whole number, and ValueError for one below `least` or absurdly large.
+    """Raise TypeError if `count` is not an int, and ValueError if it is below `least` or above `MAX_COUNT`.
 
     >>> check_count("max_concurrency", 1.5)
     Traceback (most recent call last):
@@ -34,4 +34,4 @@ def check_count(name: str, count: object, *, least: int = 1, unit: str = "") -> 
     if count < least:
         raise ValueError(f"{name} must be >= {least}{unit and f' {unit}'}, got {count}")
     if count > MAX_COUNT:
-        raise ValueError(f"{name} must be at most 2^53, got one of {len(f'{count:x}')} hexadecimal digits")
+        raise ValueError(f"{name} must be at most 2^53, got a number of {len(f'{count:x}')} hexadecimal digits")

@@ -1,4 +1,4 @@
-"""What one caller gets wrong is refused where it is made, and never harms those who share an actor with him."""
+"""A mistake of one caller is refused when the message is made, and never harms others that share an actor with it."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ MADE_WRONGLY: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("make", "problem"), MADE_WRONGLY, ids=lambda one: one if isinstance(one, str) else "")
-def test_it_is_refused_where_it_is_made(make: Any, problem: str):
+def test_it_is_refused_when_it_is_made(make: Any, problem: str):
     with pytest.raises((TypeError, ValueError)) as refused:
         make()
     assert problem in str(refused.value)
@@ -118,16 +118,16 @@ def test_a_budget_over_all_time_has_no_window():
 
 
 def test_an_absurd_count_is_named_by_its_length():
-    with pytest.raises(ValueError, match=r"burst must be at most 2\^53, got one of 333 hexadecimal digits"):
+    with pytest.raises(ValueError, match=r"burst must be at most 2\^53, got a number of 333 hexadecimal digits"):
         check_count("burst", HUGE)
 
 
 @pytest.mark.parametrize("retry_after", [10**400, 1e300, math.inf])
-def test_a_wait_beyond_all_measure_is_cut(retry_after: Any):
+def test_a_retry_after_beyond_all_measure_is_shortened(retry_after: Any):
     assert Throttled("slow", retry_after=retry_after).retry_after == 365 * 86_400.0
 
 
-async def test_so_are_the_limits_of_those_who_work_at_once():
+async def test_so_are_the_limits_of_calls_at_once():
     for bad in (1.5, math.nan, "3"):
         with pytest.raises(TypeError, match="max_concurrency must be a whole number"):
             await concurrent([1], lambda one: asyncio.sleep(0, one), max_concurrency=bad)  # type: ignore[arg-type]
@@ -186,7 +186,7 @@ async def test_whatever_a_transport_says_its_places_come_back(answer: Any):
         assert status.under_way == 0
 
 
-async def test_scores_of_whoever_and_whatever_do_not_grow_without_bound():
+async def test_scores_of_any_service_and_provider_do_not_grow_without_bound():
     made: list[Supervisor] = []
 
     def make() -> Supervisor:
@@ -205,7 +205,7 @@ async def test_scores_of_whoever_and_whatever_do_not_grow_without_bound():
         assert "a" in bandits["s"].arms
 
 
-async def test_a_quota_goes_on_for_all_who_draw_on_it():
+async def test_a_quota_goes_on_for_all_its_callers():
     async with ActorSystem("stage") as system:
         quota = system.spawn(lambda: RateLimiter("quota", rate=1.0))
         waiting = [asyncio.create_task(quota.ask(Acquire(), timeout=60.0)) for _ in range(3)]

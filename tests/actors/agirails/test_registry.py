@@ -171,7 +171,7 @@ async def test_a_provider_without_a_record_has_the_one_that_is_assumed(site: Sit
         (a_row(stats={"completed_transactions": "many"}), "completed_transactions"),
         (a_row(stats={"completed_transactions": -1}), "it counts less than no transaction"),
         (a_row(stats={"completed_transactions": 10**400, "failed_transactions": 1 - 10**400}), "less than no"),
-        (a_row() | {"slug": "evil\ud800"}, "cannot be written down"),
+        (a_row() | {"slug": "evil\ud800"}, "cannot be encoded as UTF-8"),
         (a_row() | {"slug": "long" * 100_000, "wallet_address": "0x12"}, "longlonglong"),
     ],
 )
