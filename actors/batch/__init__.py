@@ -1,4 +1,4 @@
-"""Many items at once: each ends with an outcome of its own, and memory stays flat."""
+"""Process many items at once, each with an outcome of its own, in memory that stays flat."""
 
 from actors.batch.concurrent import Concurrent, batch_process, concurrent
 from actors.batch.outcomes import ItemDone, ItemFailed, ItemInterrupted, ItemOutcome, SourceFailed, WrongResultCount

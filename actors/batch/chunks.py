@@ -1,4 +1,4 @@
-"""A source, sync or async, that gives its items in batches."""
+"""The items of a sync or async source in chunks of equal size."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class InBatches(Generic[T]):
-    """The items by `size`, each batch with the index of its first; an error of the source comes after all items."""
+class Chunks(Generic[T]):
+    """The items in chunks of `size`, each with the index of its first item; the last chunk may be smaller.
+
+    An error of the source is raised after all items before it.
+    """
 
     def __init__(self, items: Iterable[T] | AsyncIterable[T], size: int) -> None:
         check_count("batch_size", size, unit="item")
@@ -33,7 +36,7 @@ class InBatches(Generic[T]):
                 _, item = await self._source.next()
             except EndOfSource:
                 break
-            except Exception as error:  # noqa: BLE001 - raised below, when the batch before it has gone.
+            except Exception as error:  # noqa: BLE001 - raised below, after the items before it.
                 self.error = error
             else:
                 self._next.append(item)
@@ -41,12 +44,12 @@ class InBatches(Generic[T]):
             if self.error is not None:
                 raise self.error
             raise StopAsyncIteration
-        batch, start = self._next, self._start
-        self._next, self._start = [], start + len(batch)
-        return start, batch
+        chunk, start = self._next, self._start
+        self._next, self._start = [], start + len(chunk)
+        return start, chunk
 
     def partial(self) -> Iterable[tuple[int, T]]:
-        """Return the items, with their indices, of a batch that was never full."""
+        """Return the items, with their indices, of a chunk that was begun and not filled."""
         return enumerate(self._next, self._start)
 
     async def aclose(self) -> None:

@@ -1,6 +1,6 @@
-"""Many items at once, without actors: the seed's `concurrent` and `batch_process`, over a source of any length.
+"""Process many items at once without actors: `concurrent` for each item, `batch_process` for chunks of items.
 
-Every item that was taken from the source is accounted for: it is done, or failed, or was interrupted.
+Every item that was taken from the source is accounted for: it is done, it failed, or it was interrupted.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable, Sequence, Sized
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from actors.batch.chunks import InBatches
+from actors.batch.chunks import Chunks
 from actors.batch.fan_out import fan_out
 from actors.batch.outcomes import ItemDone as ItemDone
 from actors.batch.outcomes import ItemFailed as ItemFailed
@@ -35,16 +35,16 @@ R = TypeVar("R")
 class Concurrent(Generic[T, R]):
     """Work over many items, to be awaited or entered, once.
 
-    `await` it for the outcomes of all items in the order of the items. `async with` it for an async iterator of the
+    `await` it for the outcomes of all items, in the order of the items. `async with` it for an async iterator of the
     outcomes, each as it finishes, in memory that stays flat.
 
-    Once it has ended, `undelivered` holds the outcomes that nobody was given, because the block was left early or
-    what awaited was cancelled, and `interrupted` the items that were taken from the source and have no outcome.
-    An `on_progress` that raises stops nothing: the first error is `progress_error`, and reported to the event loop's
-    exception handler; `progress_failures` counts them.
+    Once it has ended, `undelivered` holds the outcomes that the consumer did not get, because it left the block early
+    or was cancelled. `interrupted` holds the items that were taken from the source and have no outcome. An error of
+    `on_progress` stops nothing: the first one is `progress_error`, and is reported to the event loop's exception
+    handler; `progress_failures` counts them.
     """
 
-    _is_used = True  # Nothing was promised by an instance that could not be made.
+    _is_used = True  # An instance whose constructor failed must not warn that it was never used.
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class Concurrent(Generic[T, R]):
         self.progress_failures = self.finished = 0
         self._total = len(items) if isinstance(items, Sized) else None
         self._items = items
-        self._batches = None if batch_size is None else InBatches(items, batch_size)
+        self._chunks = None if batch_size is None else Chunks(items, batch_size)
         self._work = work
         self._on_progress = on_progress
         self._limiter: Limiter | None = None
@@ -82,10 +82,10 @@ class Concurrent(Generic[T, R]):
     async def __aenter__(self) -> Concurrent[T, R]:
         self._refuse_second_use()
         self._is_used = True
-        if self._batches is None:
+        if self._chunks is None:
             self._fan = fan_out(self._items, self._serve_one, max_concurrency=self._max_concurrency)
         else:
-            self._fan = fan_out(self._batches, self._serve_batch, max_concurrency=self._max_concurrency)
+            self._fan = fan_out(self._chunks, self._serve_batch, max_concurrency=self._max_concurrency)
         self._outcomes = await self._fan.__aenter__()
         return self
 
@@ -98,12 +98,12 @@ class Concurrent(Generic[T, R]):
         finally:
             self._fan = self._outcomes = None
             self.undelivered = [self._not_delivered[index] for index in sorted(self._not_delivered)]
-            if self._batches is not None:
-                partial = self._batches.partial()
+            if self._chunks is not None:
+                partial = self._chunks.partial()
                 self.interrupted += [ItemInterrupted(index, item, begun=False) for index, item in partial]
             self.interrupted.sort(key=lambda one: one.index)
-            if self._batches is not None:
-                await self._batches.aclose()
+            if self._chunks is not None:
+                await self._chunks.aclose()
 
     def __aiter__(self) -> AsyncIterator[ItemOutcome[T, R]]:
         return self
@@ -114,7 +114,7 @@ class Concurrent(Generic[T, R]):
                 raise StopAsyncIteration
             self._ready.extend(await anext(self._outcomes))
         if self._outcomes is None:
-            # What is left was given back when the block was left.
+            # The rest is in `undelivered` since the block was left.
             raise StopAsyncIteration
         outcome = self._ready.popleft()
         del self._not_delivered[outcome.index]
@@ -122,18 +122,18 @@ class Concurrent(Generic[T, R]):
 
     async def _all(self) -> list[ItemOutcome[T, R]]:
         self._refuse_second_use()
-        came: list[ItemOutcome[T, R]] = []
+        finished: list[ItemOutcome[T, R]] = []
         try:
             async with self:
                 async for outcome in self:
-                    came.append(outcome)  # noqa: PERF401 - what came before an error is not to be lost.
+                    finished.append(outcome)  # noqa: PERF401 - outcomes before an error must not be lost.
         except BaseException as error:
-            self.undelivered = sorted([*came, *self.undelivered], key=lambda outcome: outcome.index)
+            self.undelivered = sorted([*finished, *self.undelivered], key=lambda outcome: outcome.index)
             if isinstance(error, Exception):
-                # What the work raises is an outcome, so this comes from the source, at its end or when it is closed.
+                # An error of the work is an outcome, so this one is of the source, from its items or from closing it.
                 raise SourceFailed(error, self.undelivered) from error
             raise
-        return sorted(came, key=lambda outcome: outcome.index)
+        return sorted(finished, key=lambda outcome: outcome.index)
 
     async def _serve_one(self, index: int, item: T) -> Sequence[ItemOutcome[T, R]]:
         async def work() -> Sequence[R]:
@@ -155,7 +155,7 @@ class Concurrent(Generic[T, R]):
     async def _serve(
         self, start: int, items: Sequence[T], work: Callable[[], Awaitable[Collection[R]]]
     ) -> Sequence[ItemOutcome[T, R]]:
-        """Do the work for items when it is their turn, and keep their outcomes until they are delivered."""
+        """Do the work for items when the limiter permits it, and keep their outcomes until they are delivered."""
         begun = False
         try:
             if self._limiter is not None:
@@ -176,7 +176,7 @@ class Concurrent(Generic[T, R]):
     def _without_result(
         self, error: BaseException, start: int, items: Sequence[T], *, begun: bool
     ) -> Sequence[ItemOutcome[T, R]] | None:
-        """Return the failures of items, or None where they were interrupted, and the worker is to end."""
+        """Return the failures of items; None if they were interrupted and the worker has to end."""
         failure = _failure_of(error)
         if failure is None:
             self.interrupted += [ItemInterrupted(index, item, begun) for index, item in enumerate(items, start)]
@@ -188,21 +188,21 @@ class Concurrent(Generic[T, R]):
             self._not_delivered[outcome.index] = outcome
         self.finished += len(outcomes)
         if self._on_progress is not None:
-            self._tell_progress(self._on_progress)
+            self._report_progress(self._on_progress)
         return outcomes
 
     def _refuse_second_use(self) -> None:
         if self._is_used:
-            raise RuntimeError("this has been awaited or entered before; make another one for another run")
+            raise RuntimeError("this was awaited or entered before; make another one for another run")
 
-    def _tell_progress(self, on_progress: Callable[[int, int | None], None]) -> None:
+    def _report_progress(self, on_progress: Callable[[int, int | None], None]) -> None:
         try:
             on_progress(self.finished, self._total)
-        except Exception as error:  # noqa: BLE001 - it is told where nobody has paid for a result.
+        except Exception as error:  # noqa: BLE001 - kept and reported below; it must not cost a result.
             self.progress_failures += 1
             if self.progress_error is None:
                 self.progress_error = error
-                message = "on_progress raised; the work goes on, and later failures of it are only counted"
+                message = "on_progress raised; the work goes on, and further errors of on_progress are only counted"
                 asyncio.get_running_loop().call_exception_handler({"message": message, "exception": error})
 
     def __del__(self) -> None:
@@ -224,12 +224,13 @@ def concurrent(
 ) -> Concurrent[T, R]:
     """Do `work(item)` for every item, at most `max_concurrency` at a time and `rate_limit` begun per second, evenly.
 
-    `results = await concurrent(...)` gives an `ItemDone` or `ItemFailed` for each item, in the order of the items, and
-    raises `SourceFailed` where `items` raises. `async with concurrent(...) as outcomes` gives each as it finishes, and
-    what `items` raises after those before it; `items` may then be without end, for at most twice `max_concurrency`
-    are taken ahead of the consumer. An item that fails stops no other. Leaving early cancels what is under way; what
-    becomes of that says `Concurrent`. `on_progress(finished, total)` is called after each item; the total is None for
-    a source without a length. Raises ValueError for limits below 1 item or 0 per second.
+    `results = await concurrent(...)` returns an `ItemDone` or `ItemFailed` for each item, in the order of the items,
+    and raises `SourceFailed` if `items` raises. `async with concurrent(...) as outcomes` yields each outcome as it
+    finishes; an error of `items` is raised after the outcomes before it. There, `items` may have no end, because at
+    most twice `max_concurrency` items are taken ahead of the consumer. An item that fails stops no other. Leaving the
+    block early cancels the work under way; `Concurrent` says what becomes of its items. `on_progress(finished, total)`
+    is called after each item; the total is None for a source without a length. Raises ValueError for limits below 1
+    item or 0 per second.
     """
     return Concurrent(
         items,
@@ -252,9 +253,9 @@ def batch_process(
 ) -> Concurrent[T, R]:
     """Do `process_batch(items)` for every `batch_size` items, the last batch with what is left.
 
-    It returns one result for each item, in their order. All else is as in `concurrent`: the outcomes are of items,
-    `max_concurrency` and `rate_limit` count batches. A batch that raises fails each of its items with that error, and
-    one that returns too few results or too many with `WrongResultCount`, which carries them.
+    It returns one result for each item, in their order. All else is as in `concurrent`: the outcomes are those of
+    items, but `max_concurrency` and `rate_limit` count batches. If a batch raises, each of its items fails with that
+    error. If it returns too few results or too many, each fails with `WrongResultCount`, which carries them.
     """
     return Concurrent(
         items,
@@ -271,7 +272,7 @@ def _has_length(results: object, length: int) -> bool:
 
 
 def _failure_of(error: BaseException) -> Exception | None:
-    """Return the failure of an item, or None where it is the worker that is to end."""
+    """Return the failure of an item; None if the worker itself has to end."""
     if isinstance(error, Exception):
         return error
     if isinstance(error, asyncio.CancelledError) and not is_being_cancelled():

@@ -1,4 +1,4 @@
-"""A bounded number of workers over a source of any length; outcomes come as each finishes, and memory stays flat."""
+"""Do work for the items of a source of any length with a bounded number of workers, in memory that stays flat."""
 
 from __future__ import annotations
 
@@ -19,38 +19,38 @@ R = TypeVar("R")
 
 
 class EndOfSource(Exception):
-    """There are no more items. An exception of its own, because `work` may let any other escape."""
+    """The source has no more items. A class of its own, because `work` may let any other exception escape."""
 
 
 class Waiters:
-    """Those who wait for the same thing, first come, first served; one who is cancelled then wakes the next instead."""
+    """Tasks that wait for the same thing, first come, first served. A task cancelled when woken wakes the next."""
 
     def __init__(self) -> None:
-        self._line: deque[asyncio.Future[None]] = deque()
+        self._queue: deque[asyncio.Future[None]] = deque()
         self.is_waking = False
-        """Whether somebody has been woken who has not had a turn since."""
+        """Whether a waiter has been woken that has not had a turn since."""
 
     def __bool__(self) -> bool:
-        return bool(self._line)
+        return bool(self._queue)
 
     async def wait(self) -> None:
         """Wait to be woken."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._line.append(waiter)
+        self._queue.append(waiter)
         try:
             await waiter
         except asyncio.CancelledError:
             if waiter.done() and not waiter.cancelled():
-                # What woke it is for another now.
+                # The next waiter takes what this one was woken for.
                 self.wake()
             raise
         self.is_waking = False
 
     def wake(self) -> None:
-        """Wake the first, if there is one."""
+        """Wake the first waiter, if there is one."""
         self.is_waking = False
-        while self._line:
-            waiter = self._line.popleft()
+        while self._queue:
+            waiter = self._queue.popleft()
             if not waiter.done():
                 waiter.set_result(None)
                 self.is_waking = True
@@ -58,7 +58,7 @@ class Waiters:
 
 
 class Source(Generic[T]):
-    """The items to come, numbered from 0, for any number of workers; from an iterable or an async iterable."""
+    """The items of an iterable or async iterable, numbered from 0, for any number of workers."""
 
     def __init__(self, items: Iterable[T] | AsyncIterable[T]) -> None:
         self._async: AsyncIterator[T] | None = None
@@ -68,27 +68,27 @@ class Source(Generic[T]):
         else:
             self._sync = iter(items)
         self._is_asked = False
-        self._line = Waiters()
-        """Those who wait for their turn to ask an async iterator."""
+        self._queue = Waiters()
+        """Workers that wait for their turn to ask an async iterator."""
         self._count = 0
         self._is_used_up = False
 
     async def next(self) -> tuple[int, T]:
-        """Return the next item and its number; raises `EndOfSource` at the end, and after an error of the source."""
+        """Return the next item and its number. Raises `EndOfSource` at the end, and after an error of the source."""
         if self._async is None:
             return self._numbered(self._next_sync())
-        # An async iterator must not be asked twice at the same time.
+        # An async iterator must not be asked for two items at the same time.
         while self._is_asked:
-            await self._line.wait()
+            await self._queue.wait()
         self._is_asked = True
         try:
             return self._numbered(await self._next_async(self._async))
         finally:
             self._is_asked = False
-            self._line.wake()
+            self._queue.wake()
 
     async def aclose(self) -> None:
-        """Close a generator, so that its `finally` runs now and not some day."""
+        """Close the source if it is a generator, so that its `finally` runs now."""
         if isinstance(self._async, AsyncGenerator):
             await self._async.aclose()  # pyright: ignore[reportUnknownMemberType]
         elif isinstance(self._sync, Generator):
@@ -122,11 +122,11 @@ class Source(Generic[T]):
 
 
 class Outcomes(Generic[R]):
-    """The outcomes as they come: an async iterator that ends when the source and all work have.
+    """An async iterator of the outcomes as they finish, which ends when the source and all work have ended.
 
-    No more than `max_ahead` items are taken whose outcome was not consumed. Workers wait for that room before they take
-    an item, not with an outcome in hand; and those who wait are woken one by the other, each by whoever found room for
-    more, so that work which never waits is done by one of them, and work which does by all.
+    At most `max_ahead` items are taken whose outcome is not consumed. A worker waits for such room before it takes an
+    item, and never with an outcome in hand. A worker that finds room for more wakes the next one. So work that never
+    waits is done by one worker, and work that waits by all.
     """
 
     def __init__(self, *, max_ahead: int, workers: int) -> None:
@@ -134,7 +134,7 @@ class Outcomes(Generic[R]):
         self._room = max_ahead
         self._working = workers
         self._idle = Waiters()
-        """Workers who wait for room."""
+        """Workers that wait for room."""
         self._consumers = Waiters()
         self.error: Exception | None = None
         self.is_closed = False
@@ -148,24 +148,24 @@ class Outcomes(Generic[R]):
             self._idle.wake()
 
     def put(self, outcome: R) -> None:
-        """Add an outcome, for which room was taken."""
+        """Add an outcome; room was taken for it before."""
         self._ready.append(outcome)
         if self._consumers:
             self._consumers.wake()
 
     def fail(self, error: Exception) -> None:
-        """End with `error`, unless an earlier one is there, after the outcomes that are on their way."""
+        """End with `error`, unless there is an earlier one, after the outcomes of the work under way."""
         self.error = self.error or error
 
     def worker_ended(self) -> None:
-        """Count one worker less; after the last, no more outcomes come."""
+        """Count one worker less; after the last one there are no more outcomes."""
         self._working -= 1
         while self._working == 0 and self._consumers:
             self._consumers.wake()
 
     @property
     def is_ending(self) -> bool:
-        """True where no more work is to begin."""
+        """True if no more work is to begin."""
         return self.is_closed or self.error is not None
 
     def __aiter__(self) -> AsyncIterator[R]:
@@ -191,8 +191,8 @@ async def fan_out(
     """Run `work(number, item)` for each item, at most `max_concurrency` at the same time; yield the outcomes.
 
     At most twice that many items are taken from the source beyond those whose outcome was consumed. An exception of
-    the source or of `work` ends the iteration with that exception, after the outcomes that were there before it.
-    Leaving the block early cancels what is under way, and closes the source.
+    the source or of `work` ends the iteration and is raised from it, after the outcomes before it. Leaving the block
+    early cancels the work under way, and closes the source.
     """
     check_count("max_concurrency", max_concurrency)
     source = Source(items)
@@ -203,7 +203,7 @@ async def fan_out(
             while True:
                 await outcomes.take_room()
                 if outcomes.is_ending:
-                    return  # Another worker's error ends the source for all.
+                    return  # Another worker's error ends the work of all.
                 number, item = await source.next()
                 outcomes.put(await work(number, item))
         except EndOfSource:
@@ -211,14 +211,14 @@ async def fan_out(
         except (asyncio.CancelledError, StopAsyncIteration) as error:
             if is_being_cancelled():
                 if not outcomes.is_closed:
-                    # Its item has no outcome, which must not look as if there had been none.
+                    # Its item has no outcome; without an error it would look as if there had been no such item.
                     outcomes.fail(RuntimeError("a task that worked on an item was cancelled from outside"))
                 raise
-            # To the consumer it would mean that it was cancelled itself, or that there are no more outcomes.
+            # To the consumer, it would mean that the consumer was cancelled, or that there are no more outcomes.
             stray = RuntimeError(f"the source or the work let a {type(error).__name__} escape")
             stray.__cause__ = error
             outcomes.fail(stray)
-        except Exception as error:  # noqa: BLE001 - raised again where the outcomes are consumed.
+        except Exception as error:  # noqa: BLE001 - raised again to the consumer of the outcomes.
             outcomes.fail(error)
         finally:
             outcomes.worker_ended()
@@ -235,7 +235,7 @@ async def fan_out(
 
 
 async def cancel_and_wait(tasks: Sequence[asyncio.Task[None]]) -> None:
-    """Cancel tasks and wait until they have ended, also if the caller is cancelled meanwhile, which is raised after."""
+    """Cancel tasks and wait until they have ended; a cancellation of the caller meanwhile is raised afterwards."""
     for task in tasks:
         task.cancel()
     cancelled: asyncio.CancelledError | None = None

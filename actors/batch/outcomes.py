@@ -1,4 +1,4 @@
-"""What became of one item among many: it is done, it failed, or it was interrupted."""
+"""The outcome of one item among many: it is done, it failed, or it was interrupted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ItemDone(msgspec.Struct, Generic[T, R], frozen=True):
 
 
 class ItemFailed(msgspec.Struct, Generic[T], frozen=True):
-    """An item whose work raised `error`, or that never began because the limiter refused it."""
+    """An item whose work raised `error`, or did not begin because the limiter refused it."""
 
     index: int
     item: T
@@ -30,7 +30,7 @@ class ItemFailed(msgspec.Struct, Generic[T], frozen=True):
 
 
 class ItemInterrupted(msgspec.Struct, Generic[T], frozen=True):
-    """An item without an outcome, because the caller left; where its work had `begun`, it may have taken effect."""
+    """An item without an outcome, because the consumer left; if its work had `begun`, it may have taken effect."""
 
     index: int
     item: T
@@ -41,15 +41,15 @@ ItemOutcome: TypeAlias = ItemDone[T, R] | ItemFailed[T]
 
 
 class WrongResultCount(ValueError):
-    """`process_batch` did not return one result for each item; `results` is what it returned, paid for or not."""
+    """`process_batch` did not return one result for each item; `results` is what it returned, which may be paid for."""
 
     def __init__(self, results: object, *, expected: int) -> None:
-        super().__init__(f"process_batch is to return {expected} results, one for each item, not {results!r:.100}")
+        super().__init__(f"process_batch must return {expected} results, one for each item, got {results!r:.100}")
         self.results = results
 
 
 class SourceFailed(Exception):
-    """The source raised its cause. `outcomes` has those of all items before, in their order."""
+    """The source raised an error, which is the cause. `outcomes` has those of all items before it, in their order."""
 
     def __init__(self, error: Exception, outcomes: Sequence[ItemOutcome[Any, Any]]) -> None:
         super().__init__(f"the source raised {type(error).__name__} after {len(outcomes)} items: {error}")

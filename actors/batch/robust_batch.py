@@ -1,4 +1,4 @@
-"""Many requests, each answered or accounted for: the seed's `robustBatchProcess`, over the fixed pipeline."""
+"""Send many requests through a supervisor, each with an outcome: answered, failed, or of unknown effect."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 HOUSEKEEPING = 5.0
 """Seconds that the supervisor has to open or close an account."""
 MAX_QUEUEING = 365 * 86_400.0
-"""Seconds that an item may stand in line for the batch's rate limit."""
+"""Seconds that an item may wait for the batch's rate limit."""
 
 
 class Done(msgspec.Struct, frozen=True):
@@ -49,9 +49,9 @@ class Failed(msgspec.Struct, frozen=True):
 
 
 class Unknown(msgspec.Struct, frozen=True):
-    """An item whose call may have been made and paid, although no answer came; look it up before asking again.
+    """An item whose call may have been made and paid, although no answer came. Look it up before you ask again.
 
-    `error` is an `OutcomeUnknown`, or another that says by its `charged` that money is held.
+    `error` is an `OutcomeUnknown`, or another error whose `charged` is "held".
     """
 
     index: int
@@ -115,7 +115,7 @@ async def robust_batch(
         if limiter is not None:
             limiter.stop()
         with anyio.CancelScope(shield=True), suppress(CallFailed, RuntimeFault):
-            # A supervisor that is gone, or was restarted, has forgotten its accounts.
+            # A supervisor that has ended or restarted has forgotten its accounts.
             await supervisor.ask(CloseAccount(name=name), timeout=HOUSEKEEPING)
 
 
@@ -137,18 +137,18 @@ def request_for(item: Any, service: str | None, options: RequestOptions, *, acco
 async def serve(
     supervisor: ActorRef[Any], limiter: ActorRef[Acquire] | None, index: int, item: Any, request: SmartRequest
 ) -> RequestOutcome:
-    """Have one request served when its turn has come, and say what became of it."""
+    """Send one request when the limiter permits it, and return its outcome."""
     try:
         if limiter is not None:
-            # A long line is no failure of the item, whose own time begins with its turn.
+            # A long wait queue is no failure of the item, whose own time begins with its turn.
             await limiter.ask(Acquire(), timeout=MAX_QUEUEING)
     except (CallFailed, RuntimeFault) as error:
         return Failed(index, item, error)
     try:
         return Done(index, item, await supervisor.ask(request, timeout=request.timeout + ANSWER_GRACE))
     except (AskTimeout, ActorCrashed) as error:
-        # The supervisor took the request, and nobody can say how far it came.
-        unknown = OutcomeUnknown(f"the supervisor did not say what became of it: {error}")
+        # The supervisor took the request, and how far it came is unknown.
+        unknown = OutcomeUnknown(f"the supervisor did not say what became of the request: {error}")
         unknown.__cause__ = error
         return Unknown(index, item, unknown)
     except CallFailed as error:
