@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from actors.providers.selection import SelectionStrategy
     from runtime import ActorRef
 
-HOUSEKEEPING = 5.0
+ACCOUNT_TIMEOUT = 5.0
 """Seconds that the supervisor has to open or close an account."""
 MAX_QUEUEING = 365 * 86_400.0
 """Seconds that an item may wait for the batch's rate limit."""
@@ -100,23 +100,32 @@ async def robust_batch(
         health_check=health_check,
         timeout=timeout,
     )
-    limiter: ActorRef[Acquire] | None = None
-    name = await supervisor.ask(OpenAccount(name=account, cap=cap_of(budget)), timeout=HOUSEKEEPING)
-    try:
-        if rate_limit is not None:
-            limiter = await supervisor.ask(OpenQuota(name=name, rate=rate_limit), timeout=HOUSEKEEPING)
+    async with open_account(supervisor, account, cap=cap_of(budget), rate_limit=rate_limit) as (name, limiter):
 
         async def work(index: int, item: Any) -> RequestOutcome:
             return await serve(supervisor, limiter, index, item, request_for(item, service, options, account=name))
 
         async with fan_out(items, work, max_concurrency=max_concurrency) as outcomes:
             yield outcomes
+
+
+@asynccontextmanager
+async def open_account(
+    supervisor: ActorRef[Any], account: str | None, *, cap: Micros | None, rate_limit: float | None
+) -> AsyncGenerator[tuple[str, ActorRef[Acquire] | None]]:
+    """Open an account, and a quota if there is a `rate_limit`; yield its name and the limiter, and close both."""
+    limiter: ActorRef[Acquire] | None = None
+    name = await supervisor.ask(OpenAccount(name=account, cap=cap), timeout=ACCOUNT_TIMEOUT)
+    try:
+        if rate_limit is not None:
+            limiter = await supervisor.ask(OpenQuota(name=name, rate=rate_limit), timeout=ACCOUNT_TIMEOUT)
+        yield name, limiter
     finally:
         if limiter is not None:
             limiter.stop()
         with anyio.CancelScope(shield=True), suppress(CallFailed, RuntimeFault):
             # A supervisor that has ended or restarted has forgotten its accounts.
-            await supervisor.ask(CloseAccount(name=name), timeout=HOUSEKEEPING)
+            await supervisor.ask(CloseAccount(name=name), timeout=ACCOUNT_TIMEOUT)
 
 
 def cap_of(budget: Amount | None) -> Micros | None:
