@@ -16,7 +16,7 @@ from actors.simulation.faults import (
     WrongAnswers,
     random_provider_faults,
 )
-from actors.simulation.provider import SimulatedProvider, SimulatedTransport, paid_more_than_once
+from actors.simulation.provider import SimulatedProvider, paid_more_than_once
 from actors.simulation.registry import simulated_registry
 
 __all__ = [
@@ -31,7 +31,6 @@ __all__ = [
     "ProviderFault",
     "RegistryOutage",
     "SimulatedProvider",
-    "SimulatedTransport",
     "SlowLoris",
     "ThrottleStorm",
     "WrongAnswers",

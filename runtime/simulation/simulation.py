@@ -6,6 +6,7 @@ import asyncio
 import gc
 import inspect
 import random
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from functools import partial
@@ -24,14 +25,14 @@ from runtime.simulation.surroundings import surroundings
 from runtime.simulation.trace import Trace
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Sequence
 
     from runtime.ref import ActorRef
     from runtime.simulation.world import Fault
 
 T = TypeVar("T")
 
-Scenario: TypeAlias = "Callable[[Simulation], Awaitable[T]] | Callable[[], Awaitable[T]]"
+Scenario: TypeAlias = Callable[["Simulation"], Awaitable[T]] | Callable[[], Awaitable[T]]
 """An async function to be run in virtual time. If it takes a parameter, that is the simulation."""
 
 MAX_STEPS = 20_000_000

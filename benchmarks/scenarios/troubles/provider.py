@@ -9,7 +9,7 @@ import msgspec
 
 from actors.errors.classification import classify_status
 from actors.errors.families import CallFailed
-from actors.simulation import SimulatedProvider, SimulatedTransport
+from actors.simulation.provider import SimulatedProvider, SimulatedTransport
 
 if TYPE_CHECKING:
     from collections.abc import Collection

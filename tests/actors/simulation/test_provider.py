@@ -27,7 +27,7 @@ from runtime.simulation import Simulation
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from actors.simulation import SimulatedTransport
+    from actors.simulation.provider import SimulatedTransport
     from runtime.simulation import Fault
 
 
