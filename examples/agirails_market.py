@@ -1,8 +1,8 @@
 """Paid agents on AGIRAILS, of which only one works: every request is answered, and every micro-unit accounted for.
 
-The real SDK, in its mock network. One agent crashes at every job, one hangs for ever, and neither says so: the money of
-what they have begun stays in escrow, where nobody can call it off. So each request says that somebody else may be paid
-besides (`on_unknown="pay_again"`), and what the others hold is listed at the end. Needs the extra `agirails`.
+It uses the real SDK, in its mock network. One agent crashes at every job, one hangs for ever, and neither reports it:
+the money of what they have begun stays in escrow, and cannot be cancelled. So each request allows that another agent is
+paid as well (`on_unknown="pay_again"`), and what the others hold is listed at the end. Needs the extra `agirails`.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ async def open_shop(name: str, directory: Path, handler: Callable[[Any, Any], Aw
 
 
 async def serve(market: Market, requests: list[SmartRequest]) -> Counter[str]:
-    """Have every request answered, and count by whom."""
+    """Have every request answered, and count the answers of each agent."""
     answered_by: Counter[str] = Counter()
     async with ActorSystem("market", log=False) as system:
         supervisor = system.spawn(lambda: Supervisor(market), name="supervisor")
@@ -63,7 +63,7 @@ async def serve(market: Market, requests: list[SmartRequest]) -> Counter[str]:
 
 
 async def account_for(network: AgirailsNetwork, directory: Path) -> None:
-    """Compare what we say with the network's own books."""
+    """Compare the ledger with the network's own books."""
     await network.settle()  # For answers that came too late.
     held = await network.locked()
     state: Any = await MockRuntime(directory).get_state()

@@ -49,7 +49,7 @@ STORY: dict[type[Event], str] = {
 
 
 class Narrator:
-    """Hears every event of a system, tells those that make the story, and remembers them all."""
+    """Listens to every event of a system, prints those that make the story, and remembers them all."""
 
     def __init__(self, system: ActorSystem) -> None:
         self.heard: list[Event] = []
@@ -69,7 +69,7 @@ class Narrator:
 
 
 class Street:
-    """A market of three providers, of which alder is the best, and the supervisor who has requests served there."""
+    """A market of three providers, of which alder is the best, and the supervisor that serves requests with them."""
 
     def __init__(self, simulation: Simulation, system: ActorSystem, *, slowness: float, places: int) -> None:
         self.events = Narrator(system)
@@ -121,13 +121,13 @@ async def provider_outage(simulation: Simulation) -> None:
 
 
 async def throttle_storm(simulation: Simulation) -> None:
-    """A provider that says when to come back is not ill: no breaker opens, and nobody comes back before."""
+    """A provider that says when to come back is not ill: no breaker opens, and it is not called before that time."""
     storm = ThrottleStorm(provider="*", at=simulation.random.uniform(5, 15), lasts=30.0, retry_after=8.0)
     simulation.inject(storm)
     async with street(simulation) as market:
         await market.serve(200, rate=4.0)
     refused = [[at for at in provider.called_at if storm.is_active(at)] for provider in market.providers]
-    # A refusal takes 50 ms to arrive; those who have called meanwhile could not know.
+    # A refusal takes 50 ms to arrive; calls that were sent meanwhile could not know of it.
     too_early = sum(0.06 < later - at < 8.0 for calls in refused for at, later in combinations(calls, 2))
     count, trips = sum(map(len, refused)), len(market.events.all(BreakerOpened))
     market.conclude(
@@ -138,7 +138,7 @@ async def throttle_storm(simulation: Simulation) -> None:
 
 
 async def flapping(simulation: Simulation) -> None:
-    """Coming back for a moment is no recovery: who relapses is found out sooner, and waits longer."""
+    """An answer now and then is no recovery: a relapse opens the breaker sooner, and for longer."""
     simulation.inject(Flapping(provider="alder", at=simulation.random.uniform(5, 15), lasts=300.0, up=20.0, down=20.0))
     async with street(simulation) as market:
         await market.serve(500, rate=1.0)
@@ -190,7 +190,7 @@ async def buy(ticket: Ticket, desks: Sequence[runtime.ActorRef[Ticket]]) -> str:
 
 
 async def crash_loop(simulation: Simulation) -> None:
-    """A supervisor restarts what crashes, and fails itself where that does not help; callers are told at once."""
+    """A supervisor restarts what crashes, and fails itself if that does not help; callers are told at once."""
     for at, times in ((3.0, 3), (20.0, 5)):  # Three crashes are within the intensity of the office; five are not.
         simulation.inject(Crash(actor="town/office/desk", at=at + simulation.random.random(), times=times, every=0.9))
     async with ActorSystem("town", log=False) as system, asyncio.TaskGroup() as callers:
@@ -213,7 +213,7 @@ async def crash_loop(simulation: Simulation) -> None:
 
 
 async def poison_message(simulation: Simulation) -> None:
-    """A message that crashes its handler gets one more chance elsewhere, then it is put aside; the mail goes on."""
+    """A message that crashes its handler gets one more chance elsewhere, then it is dead; the mail goes on."""
     poison = simulation.random.randrange(20)
     supervision = Supervision(reroute=runtime.Reroute(to="spare"), backoff=runtime.IMMEDIATELY)
     async with ActorSystem("town", supervision=supervision, log=False) as system:
@@ -243,13 +243,13 @@ async def cancellation_storm(simulation: Simulation) -> None:
         await asyncio.gather(*(ask(one, timeout=61.0) for one in requests[201:]))  # They open the breaker of alder.
         await asyncio.sleep(60.0 - simulation.now())  # Its wait is over: the next call is its probe.
         tasks = [asyncio.create_task(ask(one, timeout=61.0)) for one in requests[:200]]
-        await asyncio.sleep(1.5)  # It is asked how it is first, which takes a second.
+        await asyncio.sleep(1.5)  # Its health is checked first, which takes a second.
         (probe,) = map(int, alder.charged)  # The only call that has ever reached it.
         left = [number for number in range(200) if number != probe and not tasks[number].done()]
         others = simulation.random.sample(left, 179)
         say(f"{sum(tasks[number].cancel() for number in (probe, *others))} of 200 cancelled, with the probe, {probe}")
         ends = Counter(type(end).__name__ for end in await asyncio.gather(*tasks, return_exceptions=True))
-        await ask(requests[200], timeout=61.0)  # If nobody has waited for alder, this is its next probe.
+        await ask(requests[200], timeout=61.0)  # If no request has waited for alder, this is its next probe.
         status = await ask(GetStatus(), timeout=1.0)
         books = await ask(CloseAccount(name=account), timeout=1.0)
     income, taken = sum(one.income for one in market.providers), sum(one.under_way for one in status)

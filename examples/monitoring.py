@@ -1,4 +1,4 @@
-"""Metrics and alerts: a monitor hears what happens on the event stream, and nobody has to report to it.
+"""Metrics and alerts: a monitor listens to the event stream, and no other actor has to report to it.
 
 One of two providers fails every call from the second minute to the fourth, the other is slow and dear. The program runs
 in a simulation, so ten minutes pass in a moment, and the same happens every time.
