@@ -16,7 +16,7 @@ from actors.supervisor.pipeline.money_state import ENOUGH
 from actors.supervisor.pipeline.recovery import reconcile, take_on, unknown_outcome
 from actors.supervisor.pipeline.routing import after_failure, ends_request
 from actors.supervisor.targets.admission import Admitted
-from actors.supervisor.targets.settlement import Ended
+from actors.supervisor.targets.settlement import EndedCall
 
 if TYPE_CHECKING:
     from actors.ledger.messages import Reservation
@@ -131,7 +131,7 @@ class AttemptRun:
                 job.calls -= 1
                 target.calls -= 1
                 self.deps.payments.book(self._reservation, NOTHING)
-                target.settle(self._admitted, Ended(now(), error=error))
+                target.settle(self._admitted, EndedCall(now(), error=error))
         if passes:
             # The probe begins only now.
             permit = msgspec.structs.replace(self._admitted.permit, admitted=now())
@@ -155,10 +155,10 @@ class AttemptRun:
         finally:
             job.under_way -= 1
             # Also if the caller was cancelled: then there is neither a reply nor an error.
-            self._settle(call, Ended(self.deps.context.now(), reply, error, call.timeout, own_timeout))
+            self._settle(call, EndedCall(self.deps.context.now(), reply, error, call.timeout, own_timeout))
         return reply if error is None else await self._failed(error, started=started)
 
-    def _settle(self, call: ProviderCall, ended: Ended) -> None:
+    def _settle(self, call: ProviderCall, ended: EndedCall) -> None:
         """Pay for the call, give back what it took, and publish how it ended."""
         job, target, admitted = self.job, self.target, self._admitted
         latency, error = ended.now - admitted.permit.admitted, ended.error
@@ -188,7 +188,7 @@ class AttemptRun:
         if admitted.permit.probe:
             target.probed(is_answered=ended.reply is not None)
 
-    def _pay(self, call: ProviderCall, ended: Ended) -> int:
+    def _pay(self, call: ProviderCall, ended: EndedCall) -> int:
         """Book what the call was charged with the ledger, and return it in micro-units."""
         job, target, reservation, payments = self.job, self.target, self._reservation, self.deps.payments
         charge = charge_of(

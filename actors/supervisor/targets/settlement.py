@@ -33,7 +33,7 @@ UNPAID_FOR = 10.0
 NO_LIMIT = float("inf")
 
 
-class Ended(NamedTuple):
+class EndedCall(NamedTuple):
     """How a call ended, at loop time `now`: with a `reply`, with an `error`, or with neither if it was cancelled.
 
     `timeout` is what the call was given, in seconds, and `own_timeout` what it would have been given without the
@@ -66,7 +66,7 @@ class Judgement(NamedTuple):
 
 
 def settle(
-    state: TargetState, admitted: Admitted, ended: Ended, *, breaker: BreakerConfig, random: float
+    state: TargetState, admitted: Admitted, ended: EndedCall, *, breaker: BreakerConfig, random: float
 ) -> TargetState:
     """Return the state after an admitted call has ended.
 
@@ -102,7 +102,7 @@ def settle(
     )
 
 
-def judge(state: TargetState, admitted: Admitted, ended: Ended) -> Judgement:
+def judge(state: TargetState, admitted: Admitted, ended: EndedCall) -> Judgement:
     """Tell what the time that a call took says of its provider."""
     error, permit = ended.error, admitted.permit
     latency = ended.now - permit.admitted
@@ -116,7 +116,13 @@ def judge(state: TargetState, admitted: Admitted, ended: Ended) -> Judgement:
 
 
 def breaker_after(
-    before: BreakerState, admitted: Admitted, ended: Ended, judged: Judgement, *, config: BreakerConfig, random: float
+    before: BreakerState,
+    admitted: Admitted,
+    ended: EndedCall,
+    judged: Judgement,
+    *,
+    config: BreakerConfig,
+    random: float,
 ) -> BreakerState:
     """Return what a breaker becomes.
 
@@ -134,7 +140,7 @@ def breaker_after(
     return after_cancellation(before, permit, now=now)
 
 
-def learned_after(learned: LearnedLimit, admitted: Admitted, ended: Ended, *, random: float) -> LearnedLimit:
+def learned_after(learned: LearnedLimit, admitted: Admitted, ended: EndedCall, *, random: float) -> LearnedLimit:
     """Return what the end of a call tells of limits that were not stated."""
     started, error, now = admitted.permit.admitted, ended.error, ended.now
     if isinstance(error, NotAdmitted):

@@ -32,7 +32,7 @@ from actors.provider_gateway.messages import (
 from actors.supervisor.messages import TargetStatus
 from actors.supervisor.targets.admission import Admission, Admitted, CallNeeds, Never, admit, queue_of
 from actors.supervisor.targets.probe_check import ProbeCheck
-from actors.supervisor.targets.settlement import Ended, settle
+from actors.supervisor.targets.settlement import EndedCall, settle
 from actors.supervisor.targets.state import TargetState
 from actors.transports.reconciliation import Cancels, LooksUp
 from runtime import ActorCrashed, AskTimeout, Restart, RuntimeFault
@@ -112,7 +112,7 @@ class Target:
         self.calls += 1
         self.used_at = admitted.permit.admitted
 
-    def settle(self, admitted: Admitted, ended: Ended) -> None:
+    def settle(self, admitted: Admitted, ended: EndedCall) -> None:
         """Give back what a call took, move the breaker, and let the requests that wait for it look again."""
         deps, before = self._deps, self.state
         random = deps.context.random.random()

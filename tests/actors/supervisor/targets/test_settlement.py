@@ -20,7 +20,7 @@ from actors.limits.learned import LearnedLimit
 from actors.limits.quota import QuotaRefusal, RateLimit, quota_of
 from actors.limits.reported import ReportedLimit
 from actors.policies.breaker.states import Closed, Open
-from actors.supervisor.targets.settlement import Ended, settle
+from actors.supervisor.targets.settlement import EndedCall, settle
 from actors.supervisor.targets.state import TargetState
 from tests.actors.supervisor.targets.test_admission import CONFIG, TOKENS, USED_TO_ONE_SECOND, decide, refusal
 
@@ -33,13 +33,13 @@ ANSWER = ProviderReply(output="done")
 def settled(
     state: TargetState, admitted: Admitted, error: Any = None, *, now: float = 101.0, timeout: float = 10.0
 ) -> TargetState:
-    ended = Ended(now, None, error, timeout, own_timeout=10.0)
+    ended = EndedCall(now, None, error, timeout, own_timeout=10.0)
     return settle(state, admitted, ended, breaker=CONFIG, random=0.5)
 
 
 def end(admitted: Admitted, error: Any = None, *, answered: bool = False, now: float = 101.0) -> TargetState:
     if answered:
-        return settle(admitted.state, admitted, Ended(now, ANSWER, None, 10.0, 10.0), breaker=CONFIG, random=0.5)
+        return settle(admitted.state, admitted, EndedCall(now, ANSWER, None, 10.0, 10.0), breaker=CONFIG, random=0.5)
     return settled(admitted.state, admitted, error, now=now)
 
 
@@ -84,7 +84,7 @@ def test_tokens_of_a_quota_that_was_replaced_meanwhile_do_not_come_back():
 def test_what_an_answer_used_is_corrected_and_what_it_says_of_limits_is_kept():
     admitted = decide(TargetState(quota=TOKENS), weights={"tokens": 40})
     reply = ProviderReply(output="done", weights={"tokens": 100}, limits=(ReportedLimit(remaining=0.0, reset=30.0),))
-    after = settle(admitted.state, admitted, Ended(100.0, reply, None, 10.0, 10.0), breaker=CONFIG, random=0.5)
+    after = settle(admitted.state, admitted, EndedCall(100.0, reply, None, 10.0, 10.0), breaker=CONFIG, random=0.5)
     assert after.quota is not None
     assert after.quota.take(100.0, {"requests": 0, "tokens": 10}) == QuotaRefusal(2.0, "tokens")
     assert after.learned.wait(101.0) == 29.0
