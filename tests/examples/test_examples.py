@@ -13,7 +13,7 @@ from runtime.simulation import explore, find_scenario
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SAYS = {
     "agirails_market.py": [
-        "100 of 100 requests answered, by {'cedar': 100}",
+        "40 of 40 requests answered, by {'cedar': 40}",
         "all that is under way is listed as held: True",
         "balances + unreleased escrow == minted: True",
     ],
@@ -56,9 +56,7 @@ def test_a_failure_drill_holds_whatever_the_seed(drill: str):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(SAYS))
 def test_an_example_runs_and_says_what_it_promises(name: str):
-    done = subprocess.run(
-        [sys.executable, str(EXAMPLES / name)], capture_output=True, text=True, timeout=60, check=False
-    )
+    done = subprocess.run([sys.executable, str(EXAMPLES / name)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     for text in SAYS[name]:
         assert text in done.stdout
