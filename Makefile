@@ -5,8 +5,6 @@
 VENV ?= .venv
 PYTHON ?=
 PYTEST_ARGS ?=
-# Seconds after which a test that hangs fails, and shows where.
-TEST_TIMEOUT ?= 300
 PIP = "$(VENV)/bin/python" -m pip --disable-pip-version-check
 CACHES = .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis build understudy.egg-info
 
@@ -24,7 +22,7 @@ demo: $(VENV)/.installed-cli ## Run a batch of requests over three providers tha
 	@"$(VENV)/bin/understudy" demo
 
 test: $(VENV)/.installed-dev ## Run every test, doctest and documentation block.
-	@"$(VENV)/bin/pytest" --numprocesses auto --dist worksteal --timeout $(TEST_TIMEOUT) $(PYTEST_ARGS)
+	@"$(VENV)/bin/pytest" --numprocesses auto --dist worksteal $(PYTEST_ARGS)
 
 check: $(VENV)/.installed-dev $(VENV)/linter/.installed ## Check format, lint, strict types and import contracts.
 	"$(VENV)/bin/ruff" format --check .

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 from typing import TYPE_CHECKING
 
+from hypothesis import HealthCheck, settings
+
 from runtime.simulation import VirtualTimeLoop
+from tests.real_time import RealTimeLoop
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Mapping
 
     import pytest
@@ -20,6 +23,9 @@ collect_ignore = ["typing"]
 
 
 def pytest_configure() -> None:
+    # A busy machine is no failure: neither has an example a deadline, nor is it too slow to make one.
+    settings.register_profile("understudy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("understudy")
     # A shell that starts the tests in the background has them ignore SIGINT, and so would every program that
     # they start; those which interrupt a program need the default.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -38,5 +44,5 @@ def pytest_asyncio_loop_factories(
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Give an async test a loop in virtual time; `real_time` marks those that use sockets, processes or threads."""
     if item.get_closest_marker("real_time"):
-        return {"real": asyncio.SelectorEventLoop}
+        return {"real": RealTimeLoop}
     return {"virtual": VirtualTimeLoop}

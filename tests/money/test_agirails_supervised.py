@@ -1,11 +1,9 @@
-"""Whole requests to agents on AGIRAILS, with the real SDK: our books and the network's agree, whatever ends when."""
+"""Whole requests to agents on AGIRAILS, with the real SDK: our books and the network's agree, whoever goes when."""
 
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,38 +11,32 @@ import pytest
 from actors import Market, Retry, Supervisor, smart_request, usd
 from actors.ledger import AlreadyPaid, GetHeld, GetStatement
 from runtime import ActorSystem
+from tests.actors.agirails.agirails_town import MINTED, PRICE, REQUESTER, Town, shout, town_in
+from tests.real_time import FAR, skip
 
 if TYPE_CHECKING:
     from runtime import ActorRef
 
 pytestmark = [pytest.mark.real_time, pytest.mark.slow]
 
-found = importlib.util.spec_from_file_location(
-    "agirails_town", Path(__file__).parents[1] / "actors/agirails/agirails_town.py"
-)
-assert found is not None
-assert found.loader is not None
-agirails_town: Any = importlib.util.module_from_spec(found)
-found.loader.exec_module(agirails_town)
-PRICE, MINTED, REQUESTER = agirails_town.PRICE, agirails_town.MINTED, agirails_town.REQUESTER
 POINTS = 20
 BUDGET = 10 * POINTS * PRICE
 
 
-def market_of(town: Any, *names: str) -> Market:
-    listings = [town.network.listing(town.provider(name), timeout=5.0) for name in names]
+def market_of(town: Town, *names: str) -> Market:
+    listings = [town.network.listing(town.provider(name), timeout=FAR) for name in names]
     return Market(providers=listings, budget=usd(BUDGET), retry=Retry(max_retries=0))
 
 
 async def request(supervisor: ActorRef[Any], key: str, **terms: Any) -> Any:
     return await smart_request(
-        supervisor, service="shout", input="hello", idempotency_key=key, **{"timeout": 10.0} | terms
+        supervisor, service="shout", input="hello", idempotency_key=key, **{"timeout": FAR} | terms
     )
 
 
-async def books_agree(town: Any, supervisor: ActorRef[Any]) -> None:
+async def books_agree(town: Town, supervisor: ActorRef[Any]) -> None:
     """See that what our ledger has spent and holds is what left our balance and what is locked, to the micro-unit."""
-    run = await supervisor.ask(GetStatement("run"), timeout=5.0)
+    run = await supervisor.ask(GetStatement("run"), timeout=FAR)
     spent = MINTED - (await town.network.balances())[REQUESTER]
     assert run.reserved == 0
     assert run.settled + run.held == spent
@@ -52,8 +44,8 @@ async def books_agree(town: Any, supervisor: ActorRef[Any]) -> None:
 
 
 async def test_a_request_may_be_given_up_at_any_point_and_both_books_agree(tmp_path):
-    async with agirails_town.town_in(tmp_path) as town, ActorSystem("town") as system:
-        await town.open_shop("alder", agirails_town.shout)
+    async with town_in(tmp_path) as town, ActorSystem("town") as system:
+        await town.open_shop("alder", shout)
         supervisor = system.spawn(lambda: Supervisor(market_of(town, "alder")))
         clock = asyncio.get_running_loop().time
         began = clock()
@@ -63,13 +55,12 @@ async def test_a_request_may_be_given_up_at_any_point_and_both_books_agree(tmp_p
             asking = asyncio.create_task(request(supervisor, f"cut-{point}"))
             asyncio.get_running_loop().call_later(whole * point / POINTS, asking.cancel)
             await asyncio.wait([asking])
-        async with asyncio.timeout(30.0):
-            # What may have been paid is looked up until it is known.
-            while await supervisor.ask(GetHeld(), timeout=5.0):
-                await asyncio.wait_for(town.network.locked(), timeout=5.0)
+        # What may have been paid is looked up until it is known.
+        while await supervisor.ask(GetHeld(), timeout=FAR):
+            await town.network.locked()
         await books_agree(town, supervisor)
         for point in range(POINTS):
-            with suppress(AlreadyPaid):  # Otherwise it never ran, or was called off.
+            with suppress(AlreadyPaid):  # Otherwise it never ran, or was cancelled.
                 assert (await request(supervisor, f"cut-{point}")).output == "HELLO"
         await books_agree(town, supervisor)
 
@@ -78,15 +69,18 @@ async def test_what_an_agent_that_hangs_has_been_given_is_held_by_both_books_and
     async def hang(_text: str) -> None:
         await asyncio.Event().wait()
 
-    async with agirails_town.town_in(tmp_path) as town, ActorSystem("town") as system:
+    async with town_in(tmp_path) as town, ActorSystem("town") as system:
         await town.open_shop("alder", hang)
-        await town.open_shop("birch", agirails_town.shout)
-        listings = [town.network.listing(town.provider(name), timeout=3.0) for name in ("alder", "birch")]
+        await town.open_shop("birch", shout)
+        listings = [town.network.listing(town.provider(name), timeout=FAR) for name in ("alder", "birch")]
         market = Market(providers=listings, budget=usd(BUDGET))
         supervisor = system.spawn(lambda: Supervisor(market))
-        result = await request(supervisor, "order", on_unknown="pay_again", timeout=20.0)
+        asking = asyncio.create_task(request(supervisor, "order", on_unknown="pay_again", timeout=3 * FAR))
+        await town.until_states("IN_PROGRESS")
+        await skip(FAR)
+        result = await asking
         assert (result.output, result.provider, result.cost) == ("HELLO", "birch", PRICE)
-        (held,) = await supervisor.ask(GetHeld(), timeout=5.0)
+        (held,) = await supervisor.ask(GetHeld(), timeout=FAR)
         (locked,) = await town.network.locked()
         assert (held.key, held.amount) == (locked.key, locked.amount) == ("order", PRICE)
         await books_agree(town, supervisor)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 from agirails.level1.agent import Agent
 from agirails.level1.config import AgentBehavior, AgentConfig
+from agirails.runtime.mock_state_manager import MockStateManager
 
 from actors.agirails.network import AgirailsNetwork
 from actors.providers.provider import Provider
 from actors.transports.transport import ProviderCall
+from tests.real_time import FAR
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -22,6 +25,11 @@ if TYPE_CHECKING:
 REQUESTER = "0x" + "a1" * 20
 MINTED = 1_000_000_000
 PRICE = 60_000
+PATIENT = (None, "mock-state.json", int(10_000 * FAR), 10 * FAR)
+"""The defaults of the SDK for who reads and writes its books, but for the time that the lock of the books is awaited.
+
+On a busy machine an agent gives up after the 5 seconds of the SDK, and loses what it was to write.
+"""
 
 
 class QuickAgent(Agent):
@@ -61,7 +69,7 @@ class Town:
                 network="mock",
                 wallet=self.provider(name).address,
                 state_directory=self.directory,
-                behavior=AgentBehavior(concurrency=10, timeout=60),
+                behavior=AgentBehavior(concurrency=10, timeout=int(10 * FAR)),
             )
         )
         agent.provide(service, serve)
@@ -80,6 +88,10 @@ class Town:
         books = await self.network._purchases.read()
         return [one.state for one in books.of(REQUESTER)]
 
+    async def until_states(self, *states: str) -> None:
+        while await self.states() != list(states):
+            pass  # Reading them takes turns with whoever changes them.
+
     async def close(self) -> None:
         for agent in self.agents:
             agent._active_jobs.clear()  # Those that hang are not waited for.
@@ -89,11 +101,12 @@ class Town:
 @asynccontextmanager
 async def town_in(directory: Path, **options: Any) -> AsyncIterator[Town]:
     town = Town(directory, **options)
-    await town.network.mint(MINTED)
-    try:
-        yield town
-    finally:
-        await town.close()
+    with mock.patch.object(MockStateManager.__init__, "__defaults__", PATIENT):
+        await town.network.mint(MINTED)
+        try:
+            yield town
+        finally:
+            await town.close()
 
 
 async def shout(text: str) -> str:
@@ -107,6 +120,6 @@ def a_call(**changes: Any) -> ProviderCall:
         "request_id": "request-1",
         "idempotency_key": "key-1",
         "max_cost": PRICE,
-        "timeout": 10.0,
+        "timeout": FAR,
     }
     return ProviderCall(**(fields | changes))

@@ -17,6 +17,7 @@ from actors.discovery.discovery import Discovery
 from actors.discovery.messages import Discover
 from actors.errors.families import CallFailed, RegistryDown, Throttled, Transient
 from runtime import ActorSystem
+from tests.real_time import FAR
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -100,7 +101,7 @@ async def site() -> AsyncIterator[Site]:
 @pytest.fixture
 def registry(site: Site, tmp_path: Path) -> AgirailsRegistry:
     network = AgirailsNetwork(state_directory=tmp_path, requester=REQUESTER)
-    return AgirailsRegistry(network.listing, url=site.url, timeout=5.0)
+    return AgirailsRegistry(network.listing, url=site.url, timeout=FAR)
 
 
 @pytest.fixture
@@ -217,15 +218,15 @@ async def test_a_long_list_is_read_page_by_page(site: Site, registry: AgirailsRe
 
 
 async def test_a_list_that_asks_to_be_left_alone_is(site: Site, registry: AgirailsRegistry):
-    site.status, site.headers = 429, {"Retry-After": "30"}
+    site.status, site.headers = 429, {"Retry-After": "3000"}
 
     with pytest.raises(Throttled) as caught:
         await registry("translation")
-    assert caught.value.retry_after == 30.0
+    assert caught.value.retry_after == 3000.0
     with pytest.raises(Throttled) as caught:
         await registry("translation")
     assert caught.value.retry_after is not None
-    assert 29.0 < caught.value.retry_after <= 30.0
+    assert 2000.0 < caught.value.retry_after <= 3000.0
     assert len(site.queries) == 1
 
 
@@ -240,12 +241,12 @@ async def test_what_a_list_has_asked_for_outlasts_an_answer_that_was_under_way(r
             await first_has_ended.wait()
             writer.write(b"HTTP/1.1 502 X\r\nContent-Length: 0\r\n\r\n")
         else:
-            writer.write(b"HTTP/1.1 429 X\r\nRetry-After: 30\r\nContent-Length: 0\r\n\r\n")
+            writer.write(b"HTTP/1.1 429 X\r\nRetry-After: 3000\r\nContent-Length: 0\r\n\r\n")
         writer.close()
 
     async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
-        registry = AgirailsRegistry(registry._list_as, url=url, timeout=5.0)
+        registry = AgirailsRegistry(registry._list_as, url=url, timeout=FAR)
         under_way = asyncio.create_task(registry("b"))
         await is_asked.wait()
         for _ in range(2):
@@ -262,7 +263,7 @@ async def test_discovery_says_how_long_its_list_wants_to_be_left_alone(site: Sit
     async with ActorSystem("town", log=False) as system:
         discovery = system.spawn(lambda: Discovery(registry))
         with pytest.raises(RegistryDown) as down:
-            await discovery.ask(Discover(service="translation"), timeout=5.0)
+            await discovery.ask(Discover(service="translation"), timeout=FAR)
     assert down.value.retry_after == 30.0
 
 
@@ -270,7 +271,7 @@ async def test_no_list_is_left_alone_for_ever(site: Site, registry: AgirailsRegi
     site.status, site.headers = 429, {"Retry-After": "9" * 300}
     with pytest.raises(Throttled):
         await registry("translation")
-    with pytest.raises(Throttled, match=r"for 3[56]\d\d\.\d s more"):
+    with pytest.raises(Throttled, match=r"for 3\d\d\d\.\d s more"):
         await registry("translation")
 
 
@@ -311,7 +312,7 @@ async def test_a_list_that_fails_or_is_not_there_raises_what_its_status_means(
         await registry("translation")
     network = AgirailsNetwork(state_directory=tmp_path, requester=REQUESTER)
     with pytest.raises(CallFailed):
-        await AgirailsRegistry(network.listing, url="http://127.0.0.1:9/", timeout=1.0)("translation")
+        await AgirailsRegistry(network.listing, url="http://127.0.0.1:9/", timeout=FAR)("translation")
     with pytest.raises(ValueError, match="timeout must be > 0"):
         AgirailsRegistry(network.listing, timeout=0)
     for url in ("nonsense", "", "ftp://agirails.app/", "https://agirails.app/discover?page=1"):
@@ -324,6 +325,6 @@ async def test_discovery_finds_them_and_serves_them(site: Site, registry: Agirai
 
     async with ActorSystem("town", log=False) as system:
         discovery = system.spawn(lambda: Discovery(registry))
-        found = await discovery.ask(Discover(service="translation"), timeout=5.0)
+        found = await discovery.ask(Discover(service="translation"), timeout=FAR)
         assert [provider.name for provider in found.providers] == ["alder", "birch"]
         assert "api/v1/discover" in repr(registry)

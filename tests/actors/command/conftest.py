@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from actors.command.demo.processes import DemoProcess
 
 COMMAND = (sys.executable, "-m", "actors.command")
+# A machine that is busy makes good providers slow, and none of them may be given up for it.
+PATIENCE = 600.0
 POLICIES = """
 [retry]
 max_retries = 8
@@ -41,14 +43,15 @@ class Market:
         self.providers = providers
         sections = [
             f'[[providers]]\nname = "{one.settings.name}"\nservices = ["uppercase"]\nprice = "{one.settings.price}"\n'
-            f'url = "{one.url}"\nidempotent = "key"\n'
+            f'url = "{one.url}"\nidempotent = "key"\ntimeout = {PATIENCE}\n'
             for one in providers
         ]
         (folder / "market.toml").write_text("\n".join([*sections, POLICIES]))
 
     def ask(self, count: int, **fields: Any) -> None:
         """Write so many requests."""
-        lines = [{"id": number, "service": "uppercase", "input": f"text {number}"} | fields for number in range(count)]
+        line = {"service": "uppercase", "timeout": PATIENCE}
+        lines = [line | {"id": number, "input": f"text {number}"} | fields for number in range(count)]
         (self.folder / "requests.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
     @property
@@ -74,9 +77,7 @@ class Market:
         given = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE} | ({"input": None} | given)
         if given["input"] is not None:
             del given["stdin"]
-        return subprocess.run(
-            command, cwd=self.folder, check=False, text=True, timeout=60, stderr=subprocess.PIPE, **given
-        )
+        return subprocess.run(command, cwd=self.folder, check=False, text=True, stderr=subprocess.PIPE, **given)
 
     def start(self, *options: str) -> subprocess.Popen[str]:
         """Start `understudy run`, and return when it has written its first result."""

@@ -156,7 +156,7 @@ def test_an_interrupted_run_leaves_whole_lines_and_its_report(market, number, co
     market.ask(5_000)
     process = market.start("--report", "report.json")
     process.send_signal(number)
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate()
     assert process.returncode == code
     assert (market.first + out).endswith("\n")
     lines = [json.loads(line) for line in (market.first + out).splitlines()]
@@ -183,7 +183,7 @@ def test_a_run_in_the_background_of_a_script_can_be_interrupted_too(market):
         kill -INT $!
         wait $!
     """
-    done = subprocess.run(["sh", "-c", script], cwd=market.folder, check=False, capture_output=True, timeout=30)
+    done = subprocess.run(["sh", "-c", script], cwd=market.folder, check=False, capture_output=True)
     assert (done.returncode, done.stderr) == (130, b"")
     assert market.results
 
@@ -197,7 +197,7 @@ def test_a_second_interrupt_ends_at_once(market):
     process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGCONT)
-    out, _ = process.communicate(timeout=20)
+    out, _ = process.communicate()
     assert process.returncode in {130, 143}
     assert all(json.loads(line) for line in out.splitlines())
 
@@ -225,7 +225,7 @@ def test_a_reader_that_goes_away_stops_the_run_with_1(market):
     market.ask(5_000)
     process = market.start()
     process.stdout.close()
-    assert process.wait(20) == 1
+    assert process.wait() == 1
     assert "Broken pipe" in process.stderr.read()
     process.stderr.close()
 
@@ -267,7 +267,6 @@ def test_help_names_every_option_with_its_unit_and_the_exit_codes(command):
         check=False,
         capture_output=True,
         text=True,
-        timeout=20,
         env=os.environ | {"COLUMNS": "120"},
     )
     assert done.returncode == 0
@@ -277,7 +276,7 @@ def test_help_names_every_option_with_its_unit_and_the_exit_codes(command):
 
 def test_the_installed_command_shows_its_help_when_it_is_given_nothing():
     installed = Path(sys.executable).with_name("understudy")
-    done = subprocess.run([installed], check=False, capture_output=True, text=True, timeout=20)
+    done = subprocess.run([installed], check=False, capture_output=True, text=True)
     assert done.returncode == 0
     for command in ("run", "providers", "demo"):
         assert command in done.stdout
@@ -286,7 +285,7 @@ def test_the_installed_command_shows_its_help_when_it_is_given_nothing():
 @pytest.mark.parametrize("missing", ["rich", "typer", "httpx"])
 def test_without_its_extra_the_command_says_how_to_get_it(missing):
     program = f"import sys; sys.modules[{missing!r}] = None; from actors.command import main; main(['demo'])"
-    done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True, timeout=20)
+    done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr == f'error: the command understudy needs {missing}; write: pip install "understudy[cli]"\n'
 

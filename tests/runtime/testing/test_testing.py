@@ -143,7 +143,7 @@ def test_the_plugin_gives_each_test_a_system_and_finds_what_it_leaves_behind(tmp
         "    await ref.terminated()\n"
     )
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--color=no", "-rA", str(tmp_path)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     lines = done.stdout.splitlines()
     assert "3 passed, 2 errors" in done.stdout, done.stdout + done.stderr
     assert any(line.startswith("ERROR test_mine.py::test_leaky - AssertionError: left behind") for line in lines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -154,7 +155,7 @@ def start(marker: str, *options: str) -> subprocess.Popen[str]:
 def test_the_demo_shows_a_trip_and_a_reroute_and_leaves_its_files_and_no_process(tmp_path):
     marker = f"demo-{os.getpid()}-whole"
     process = start(marker, "--requests", "120", "--keep", str(tmp_path / "kept"))
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate()
     assert (process.returncode, out) == (0, ""), err
     assert "Every answer is right, nothing was paid twice, and the books agree." in err
     kept = tmp_path / "kept"
@@ -173,12 +174,12 @@ def test_an_interrupted_demo_leaves_no_process(number):
     process = start(marker)
     assert process.stderr is not None
     for line in process.stderr:
-        if line.startswith("2."):
+        if re.match(r"\d+\.\d s: [1-9]\d*/300", line):
             break
     assert len(descendants_of(marker)) == 4
     process.send_signal(number)
     err = process.stderr.read()
-    assert process.wait(20) == 128 + number
+    assert process.wait() == 128 + number
     assert "Traceback" not in err
     assert descendants_of(marker) == []
     process.communicate()
