@@ -1,4 +1,4 @@
-"""AGIRAILS: agents hired over its network as providers, found, paid in escrow, and asked what became of a call."""
+"""Agents on AGIRAILS as providers: found in its list, paid through an escrow, with outcomes that can be looked up."""
 
 from actors.agirails.network import AgirailsNetwork, LockedEscrow
 from actors.agirails.registry import AgirailsRegistry

@@ -1,6 +1,6 @@
-"""Who waits for which transaction: however many wait, the books are read once every so often, by one task.
+"""Wait for the deliveries of transactions: one task reads the network's state now and then, for all waiters.
 
-The task runs while anybody waits, so there is nothing to close.
+The task runs while there is a waiter, so there is nothing to close.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from runtime import logger_for
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from actors.agirails.sdk import Books
+    from actors.agirails.sdk import NetworkState
 
 
 PAUSE = 4.0
-"""How many times as long as a reading took nothing is read after it."""
+"""The pause after a reading is at least so many times as long as the reading took."""
 
 
 class Deliveries:
-    """Tells those who wait that a transaction is delivered or over, about `every` seconds late."""
+    """Wakes the waiters of a transaction when it is delivered or over, about `every` seconds late."""
 
-    def __init__(self, read: Callable[[], Awaitable[Books]], *, every: float) -> None:
+    def __init__(self, read: Callable[[], Awaitable[NetworkState]], *, every: float) -> None:
         self._read = read
         self._every = every
         self._waiting: dict[str, set[asyncio.Future[Transaction | None]]] = {}
         self._reader: asyncio.Task[None] | None = None
 
-    async def of(self, transaction_id: str) -> Transaction | None:
-        """Wait until nothing more is to be expected of a transaction; None where the books have lost it."""
+    async def wait_for(self, transaction_id: str) -> Transaction | None:
+        """Wait until a transaction will not change any more, and return it; None if the network has lost it."""
         future: asyncio.Future[Transaction | None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(transaction_id, set()).add(future)
         if self._reader is None:
-            self._reader = asyncio.create_task(self._read_on(), name="agirails-deliveries")
+            self._reader = asyncio.create_task(self._poll(), name="agirails-deliveries")
         try:
             return await future
         finally:
@@ -50,20 +50,20 @@ class Deliveries:
                 self._reader.cancel()
                 self._reader = None
 
-    async def _read_on(self) -> None:
+    async def _poll(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             began = loop.time()
             try:
-                self._tell(await self._read())
-            except Exception as error:  # noqa: BLE001 - those who wait have their own deadlines; the next may succeed.
-                logger_for("agirails").warning("the books of AGIRAILS could not be read: {!r}", error)
-            # Reading takes longer the more there is to read, and others want the processor too.
+                self._wake(await self._read())
+            except Exception as error:  # noqa: BLE001 - waiters have their own deadlines; the next reading may succeed.
+                logger_for("agirails").warning("the state of the AGIRAILS network could not be read: {!r}", error)
+            # Reading takes longer the more there is to read, and must leave other tasks their share of the processor.
             await asyncio.sleep(max(self._every, PAUSE * (loop.time() - began)))
 
-    def _tell(self, books: Books) -> None:
+    def _wake(self, state: NetworkState) -> None:
         for transaction_id, waiting in self._waiting.items():
-            transaction = books.transaction(transaction_id)
+            transaction = state.transaction(transaction_id)
             if transaction is None or is_over(transaction):
                 for future in waiting:
                     if not future.done():
@@ -74,21 +74,21 @@ class Deliveries:
 
 
 def is_over(transaction: Transaction) -> bool:
-    """Tell whether nothing more is to be expected: it was called off, is disputed, or has been delivered in full."""
+    """Tell whether a transaction will not change any more: it is cancelled, disputed, or delivered with its answer."""
     if transaction.state in {DELIVERED, SETTLED}:
-        # The provider says that it delivered, and only then what.
+        # The provider reports the delivery first, and the answer afterwards.
         return transaction.proof.startswith("{")
     return transaction.state in {CANCELLED, DISPUTED}
 
 
 def answer_in(transaction: Transaction) -> object:
-    """Return what the provider delivered, or UNSET where that is not (yet) to be had."""
+    """Return the answer that the provider delivered; UNSET if there is none (yet)."""
     if transaction.state not in {DELIVERED, SETTLED}:
         return msgspec.UNSET
     try:
-        # The standard library, because the SDK writes by it what is no JSON to others, such as NaN.
+        # The standard library, because the SDK writes with it, and so also values that are not JSON, such as NaN.
         proof: object = json.loads(transaction.proof)
     except (ValueError, RecursionError):
         return msgspec.UNSET
-    # What could not be written as JSON is left out of the proof by the SDK.
+    # The SDK leaves an answer that cannot be written as JSON out of the proof.
     return proof["result"] if isinstance(proof, dict) and "result" in proof else msgspec.UNSET  # pyright: ignore[reportUnknownVariableType]

@@ -1,7 +1,8 @@
-"""What each error of the AGIRAILS SDK means for the money: by its type, as data, with a test for every class.
+"""Classify the errors of the AGIRAILS SDK by whether money may have been spent: a table of types, each one tested.
 
-The types are named and not imported, for importing the SDK takes a second. A class that is not named here counts as the
-nearest of its bases that is; the last of those, like whatever leaves open whether it took effect, is unknown.
+The types are named and not imported, because importing the SDK takes a second. A class that is not named here counts as
+its nearest base class that is. The last of those means "unknown", as does every error after which it is open whether
+the call took effect.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from actors.errors.classification import classify, classify_status
 from actors.errors.families import CallFailed, NotAdmitted, OutcomeUnknown, Permanent, Throttled
 
 Stage: TypeAlias = Literal["creating", "locking", "locked"]
-"""How far a purchase had come: nothing is at stake yet, its money is being locked, or is."""
+"""How far a purchase had come: nothing was spent yet, its money was being locked, or was locked."""
 Meaning: TypeAlias = Literal["never ran", "permanent", "throttled", "unknown"]
 
 _MEANINGS: dict[Meaning, dict[str, str]] = {
-    # It was refused or not even begun: to try it again, or elsewhere, is safe.
+    # It was refused, or did not even begin: it is safe to try it again, or elsewhere.
     "never ran": {
         "errors.mock": "MockStateLockError",
         "errors.transaction": "ContractPausedError TransactionNotFoundError",
@@ -28,7 +29,7 @@ _MEANINGS: dict[Meaning, dict[str, str]] = {
         "config.on_chain_state": "OnChainStateError",
         "types.erc8004": "ERC8004Error",
     },
-    # It was refused too, and will be again, wherever it is sent.
+    # It was refused, and every provider would refuse it.
     "permanent": {
         "errors.mock": "MockStateCorruptedError MockStateVersionError",
         "errors.transaction": "DeadlinePassedError InsufficientBalanceError",
@@ -43,7 +44,7 @@ _MEANINGS: dict[Meaning, dict[str, str]] = {
         " X402SignatureFailedError X402UnsupportedWalletError",
     },
     "throttled": {"errors.storage": "StorageRateLimitError"},
-    # It may have taken effect, or the answer of something paid was lost.
+    # It may have taken effect, or the answer to a paid call was lost.
     "unknown": {
         "errors.base": "ACTPError",
         "errors.transaction": "DisputeWindowActiveError EscrowError EscrowNotFoundError InvalidStateTransitionError"
@@ -71,14 +72,14 @@ MEANINGS: dict[str, Meaning] = {
     for module, names in modules.items()
     for name in names.split()
 }
-"""What each class means, by its full name."""
+"""The meaning of each class, by its full name."""
 
 
 def classify_agirails(error: Exception, *, provider: str, stage: Stage) -> CallFailed:
-    """Return the family of an error of the SDK, or of what is below it. Raise the result `from error`.
+    """Return the `CallFailed` for an error of the SDK, or of a library below it. Raise the result `from error`.
 
-    Until money is being locked nothing can have been spent, so what is unknown never ran; once it is locked, nothing
-    that fails afterwards brings it back, so whatever fails is unknown.
+    Before money is being locked, nothing can have been spent, so an unknown error means that the call never ran. After
+    it is locked, no failure brings it back, so the outcome of every error is unknown.
 
     >>> family = classify_agirails(TimeoutError("30 s"), provider="alder", stage="locking")
     >>> type(family).__name__, family.charged
@@ -93,7 +94,7 @@ def classify_agirails(error: Exception, *, provider: str, stage: Stage) -> CallF
     if meaning is None:
         meaning = "permanent" if isinstance(classify(error, provider=provider), Permanent) else "unknown"
         if stage == "locking":
-            # Whatever broke, even a mistake of ours, may have done so after the money was locked.
+            # Any error, even a bug on this side, may have been raised after the money was locked.
             meaning = "unknown"
     status = cast("object", getattr(error, "status_code", None))
     if meaning == "unknown" and isinstance(status, int) and status >= 300:
@@ -112,12 +113,12 @@ def classify_agirails(error: Exception, *, provider: str, stage: Stage) -> CallF
 
 
 def _meaning_of(error: Exception) -> Meaning | None:
-    """Return what the nearest of its classes that is known means; None for an error that is not the SDK's."""
+    """Return the meaning of an error's nearest known class; None for an error that is not of the SDK."""
     for kind in type(error).__mro__:
         meaning = MEANINGS.get(f"{kind.__module__}.{kind.__qualname__}")
         if meaning is not None:
             return meaning
-    # A class that a later version of the SDK has added, below none of those that are known.
+    # A class that a later version of the SDK has added, without a known base class.
     return "unknown" if type(error).__module__.partition(".")[0] == "agirails" else None
 
 

@@ -1,4 +1,4 @@
-"""An AGIRAILS network, as one requester sees it: the doors to its providers, and where the money is."""
+"""An AGIRAILS network with one requester: transports to its providers, and the money in escrow."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from actors.providers.provider import Provider
 
 MAX_WITHIN = 10 * 365 * 86_400
-"""Seconds that a provider has at most: ten years."""
+"""The most seconds that a provider can have to deliver: ten years."""
 _ADDRESS = re.compile("0x[0-9a-fA-F]{40}")
 
 
 class LockedEscrow(msgspec.Struct, frozen=True, kw_only=True):
-    """Money of ours in the escrow of a transaction: whose delivery it awaits, under which key, and in which state.
+    """Money of the requester in the escrow of a transaction, with its provider, idempotency key and state.
 
-    COMMITTED and IN_PROGRESS await the provider; DELIVERED awaits `AgirailsNetwork.settle`. `deadline` is in seconds
-    of the network's clock.
+    In the states COMMITTED and IN_PROGRESS the provider has to deliver; in DELIVERED, `AgirailsNetwork.settle` pays.
+    `deadline` is in seconds of the network's clock.
     """
 
     transaction: str
@@ -46,15 +46,15 @@ class LockedEscrow(msgspec.Struct, frozen=True, kw_only=True):
 class AgirailsNetwork:
     """The mock network of AGIRAILS in one directory, and one requester's purchases on it.
 
-    `requester` is the address that pays. Books are read every `poll_every` seconds while anybody waits for a delivery;
-    a provider has `delivery_within` seconds of the network's clock, after which the money of a transaction that it
-    has not begun may be had back. With `chain_rules` it may only then, as it is on the chain.
+    `requester` is the address that pays. The network's state is read every `poll_every` seconds while a call waits for
+    its delivery. A provider has `delivery_within` seconds of the network's clock; after that, the money of a
+    transaction that it has not begun can be recovered. With `chain_rules`, that is possible only then, as on the chain.
 
-    All transports to its providers share what is here, so make one network and not two for one directory. Use it in
-    one event loop. There is nothing to close. Raises ValueError for what could never work, and ImportError
-    without the extra `agirails`.
+    All transports to its providers share one network, so make only one for a directory, and use it in one event loop.
+    There is nothing to close. Raises ValueError for options that cannot work, and ImportError without the extra
+    `agirails`.
 
-    The chain itself cannot be used in this way: it carries a hash of what is asked for, and no answer.
+    The chain itself cannot be used in this way, because it carries a hash of the request, and no answer.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class AgirailsNetwork:
         return f"AgirailsNetwork({str(self._directory)!r}, requester={self.requester}, {self._purchases!r})"
 
     def transport(self, provider: Provider) -> AgirailsTransport:
-        """Return the door to a provider; its address must be one of AGIRAILS, its price at least `MIN_PRICE`."""
+        """Return a transport to a provider. Its address must be one of AGIRAILS, its price at least `MIN_PRICE`."""
         address = _checked_address(f"address of {provider.name!r}", provider.address)
         if provider.price < MIN_PRICE:
             raise ValueError(
@@ -99,7 +99,7 @@ class AgirailsNetwork:
 
     def listing(self, provider: Provider, *, timeout: float = 30.0, max_concurrency: int = 10) -> Listing:
         """List a provider on a market; `timeout` is for one attempt, in seconds."""
-        self.transport(provider)  # It opens nothing; what is wrong shows here and not at the first call.
+        self.transport(provider)  # It opens nothing; a mistake is raised here and not at the first call.
         return Listing(
             provider=provider,
             transport=functools.partial(self.transport, provider),
@@ -108,11 +108,11 @@ class AgirailsNetwork:
         )
 
     async def balances(self) -> dict[str, Micros]:
-        """Return what everybody on the network has, by address, in micro-units; what is in escrow is nobody's."""
+        """Return the balances of all addresses on the network, in micro-units; money in escrow is in none of them."""
         return (await self._purchases.read()).balances
 
     async def locked(self) -> list[LockedEscrow]:
-        """Return all of our money that is in escrow, the oldest first."""
+        """Return all money of the requester that is in escrow, the oldest transaction first."""
         return [
             LockedEscrow(
                 transaction=one.id,
@@ -127,15 +127,15 @@ class AgirailsNetwork:
         ]
 
     async def mint(self, amount: Micros) -> None:
-        """Give the requester so many micro-units, made out of nothing, as only a mock network can."""
+        """Add so many micro-units to the requester's balance, as only a mock network can."""
         if type(amount) is not int or amount < 0:
             raise ValueError(f"amount must be a whole number of micro-units >= 0, got {amount!r}; see to_micros")
         await self._purchases.mint(amount)
 
     async def settle(self) -> Micros:
-        """Pay for all that was delivered and is not paid yet, such as answers that came too late; return the sum.
+        """Pay for every delivery that is not paid yet, such as an answer that came too late; return the sum.
 
-        What cannot be paid now is logged, and stays locked.
+        A payment that fails is logged, and its money stays locked.
         """
         return await self._purchases.settle()
 

@@ -1,7 +1,7 @@
-"""Who offers what on AGIRAILS, asked of its public list: a `Registry` for `Discovery`.
+"""A `Registry` for `Discovery` that reads the providers of a service from the public list of AGIRAILS.
 
-What the list says of a provider is its word: price, capabilities, reputation, how fast and how reliably it has worked.
-Whether it is there is not in it, and is left to what calls show.
+The list has what providers claim: price, capabilities, reputation, response time and success rate. It does not say
+whether a provider is available; that shows in calls.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PAGE, MAX_PAGES = 100, 20
-"""The providers that are asked for at once, and how often for one service."""
+"""The providers on one page of the list, and the most pages that are read for one service."""
 MAX_PAGE_BYTES = 2 * 1024 * 1024
-"""What one answer may be at most: to read it, the loop stands still."""
-LEFT_ALONE = 3600.0
-"""Seconds that a list is left alone at most, whatever it asks for."""
+"""The largest page that is accepted, because the event loop stands still while one is parsed."""
+MAX_RETRY_AFTER = 3600.0
+"""The most seconds without look-ups that a list can ask for by `Retry-After`."""
 PER_CALL = frozenset({None, "call", "job", "request", "task", "transaction"})
-"""The units that are a price for each call; any other says nothing of what a call costs."""
+"""The units of a price for each call; a price in another unit does not tell the cost of a call."""
 
 ListAs: TypeAlias = Callable[[Provider], Listing]
 
@@ -61,7 +61,7 @@ class _Stats(msgspec.Struct, frozen=True):
 
 
 class _Row(msgspec.Struct, frozen=True):
-    """One provider as the list has it; a field that is not named here is not needed."""
+    """One provider on the list; fields that are not named here are not needed."""
 
     slug: str
     wallet_address: str
@@ -70,15 +70,14 @@ class _Row(msgspec.Struct, frozen=True):
 
 
 class AgirailsRegistry:
-    """Looks up the providers of a service in the list at `url`, and has each made a listing by `list_as`.
+    """Looks up the providers of a service in the list at `url`, and makes each a listing by `list_as`.
 
-    `list_as` is mostly `AgirailsNetwork.listing`. A row that cannot be used is left out, with a line in the log that
-    says why; so is who wants another currency, another way of payment, or a price that is not for a call. A provider
-    without any transaction is listed without a record: with the reputation and success rate that `Provider` assumes.
+    `list_as` is usually `AgirailsNetwork.listing`. A row that cannot be used is left out, with a log line that says
+    why; so is a provider with another currency, another way of payment, or a price that is not for a call. A provider
+    without any transaction has no record, and is listed with the reputation and success rate that `Provider` assumes.
 
-    A list that asks to be left alone is, for as long as its `Retry-After` says: look-ups fail meanwhile without being
-    sent. Raises a member of `CallFailed` where the list cannot be had within `timeout` seconds a page; needs the
-    extra `http` or `agirails`.
+    After an answer with `Retry-After`, look-ups fail for that time without being sent. Raises a subclass of
+    `CallFailed` if a page of the list cannot be read within `timeout` seconds. Needs the extra `http` or `agirails`.
     """
 
     def __init__(
@@ -96,23 +95,23 @@ class AgirailsRegistry:
         self._list_as = list_as
         self._url = url
         self._timeout = timeout
-        self._leave_alone_until = 0.0
+        self._retry_at = 0.0
 
     def __repr__(self) -> str:
         return f"AgirailsRegistry({self._url!r})"
 
     async def __call__(self, service: str) -> list[Listing]:
-        """Return who offers `service`, in the order of the list."""
-        left = self._leave_alone_until - asyncio.get_running_loop().time()
+        """Return the listings of the providers of `service`, in the order of the list."""
+        left = self._retry_at - asyncio.get_running_loop().time()
         if left > 0:
-            raise Throttled(f"{self._url} asks to be left alone for {left:.1f} s more", retry_after=left)
+            raise Throttled(f"{self._url} takes no requests for {left:.1f} s more (Retry-After)", retry_after=left)
         listings: dict[str, Listing] = {}
         addresses: set[str] = set()
         for page in range(MAX_PAGES):
             rows, total = await self._page(service, offset=page * PAGE)
             for row in rows[:PAGE]:
                 listing = self._listed(row, service)
-                # What was bought is known by the address: two names at one would be one purchase.
+                # A purchase is identified by the address, so two names at one address would share their purchases.
                 if listing is not None and listing.provider.address.lower() not in addresses:
                     addresses.add(listing.provider.address.lower())
                     listings.setdefault(listing.provider.name, listing)
@@ -121,29 +120,29 @@ class AgirailsRegistry:
         return list(listings.values())
 
     async def _page(self, service: str, *, offset: int) -> tuple[list[Any], int]:
-        """Return so many rows, as they came, and how many there are in all."""
-        # Imported here, so that whoever does not look anything up does not need httpx.
+        """Return the rows of one page, unparsed, and the number of rows on all pages."""
+        # Imported here, so that httpx is needed only for look-ups.
         from actors.transports.http import HttpTransport  # noqa: PLC0415
 
         query = urlencode({"capability": service, "limit": PAGE, "offset": offset}, errors="replace")
-        door = HttpTransport(
+        transport = HttpTransport(
             "agirails", f"{self._url}?{query}", paid=False, idempotent="repeatable", max_reply_bytes=MAX_PAGE_BYTES
         )
         try:
-            body = await door.fetch(timeout=self._timeout)
+            body = await transport.fetch(timeout=self._timeout)
         except CallFailed as error:
-            until = asyncio.get_running_loop().time() + min(error.retry_after or 0.0, LEFT_ALONE)
-            self._leave_alone_until = max(self._leave_alone_until, until)
+            until = asyncio.get_running_loop().time() + min(error.retry_after or 0.0, MAX_RETRY_AFTER)
+            self._retry_at = max(self._retry_at, until)
             raise
         finally:
-            await door.aclose()
+            await transport.aclose()
         return _rows_in(body, service)
 
     def _listed(self, row: Any, service: str) -> Listing | None:
         try:
             provider = provider_of(row)
             if service not in provider.services:
-                return None  # The list searches more widely than we do.
+                return None  # The list also returns providers of similar services.
             return self._list_as(provider)
         except (msgspec.ValidationError, ValueError, TypeError, ArithmeticError) as error:
             fields = cast("dict[str, Any]", row) if isinstance(row, dict) else {}
@@ -184,21 +183,21 @@ def provider_of(row: Any) -> Provider:
 
 
 def _price(pricing: _Pricing | None) -> Micros:
-    """Return what a call costs, and no less than what AGIRAILS lets anybody pay."""
+    """Return the cost of a call, which is at least the smallest payment that AGIRAILS accepts."""
     if pricing is None or pricing.amount is None:
-        raise ValueError("it names no price")
+        raise ValueError("it has no price")
     if pricing.currency not in {None, "USDC"}:
-        raise ValueError(f"it wants to be paid in {pricing.currency!r}, not in USDC")
+        raise ValueError(f"its price is in {pricing.currency!r}, not in USDC")
     if pricing.unit not in PER_CALL:
         raise ValueError(f"its price is for a {pricing.unit!r}, not for a call")
     return max(MIN_PRICE, to_micros(cast("Amount", pricing.amount)))
 
 
 def _record(stats: _Stats) -> Iterator[tuple[str, Any]]:
-    """Yield what a provider's record says, field by field, of what is known."""
+    """Yield the fields of `Provider` that the record of a provider gives, with their values."""
     ended = stats.completed_transactions + stats.failed_transactions
     if min(stats.completed_transactions, stats.failed_transactions) < 0:
-        raise ValueError("it counts less than no transaction")
+        raise ValueError("its counts of transactions are negative")
     if ended > 0:
         yield "success_rate", stats.completed_transactions / ended
     elif stats.success_rate > 0:
@@ -223,7 +222,7 @@ def _rows_in(body: bytes, service: str) -> tuple[list[Any], int]:
 
 
 def _decimal(text: str) -> Decimal | str:
-    """Read a number exactly, as a float could not; one beyond reading stays a text, and spoils its row alone."""
+    """Return a number exactly, as a float could not; one beyond the range stays a text, and fails its row only."""
     try:
         return Decimal(text)
     except InvalidOperation:
@@ -233,5 +232,5 @@ def _decimal(text: str) -> Decimal | str:
 def _int(text: str) -> int | str:
     try:
         return int(text)
-    except ValueError:  # It has thousands of digits.
+    except ValueError:  # The number has thousands of digits.
         return text

@@ -1,7 +1,7 @@
-"""The books of an AGIRAILS network, as its SDK keeps them: the only module that imports the SDK.
+"""Read and write the state of an AGIRAILS network through its SDK, which only this module imports.
 
-That is put off until a network is first used, and then done in a thread: it takes a second and 80 MB. Nothing here
-waits, retries or decides, and nothing of the SDK's own types goes further; its errors do, as they are.
+The import takes a second and 80 MB, so it is done in a thread when a network is first used. Nothing here waits, retries
+or decides. None of the SDK's own types leaves this module, but its errors pass through unchanged.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 UNPAID = frozenset({"INITIATED", "QUOTED"})
 """The states of a transaction whose money has not left its requester."""
 UNDER_WAY = frozenset({"COMMITTED", "IN_PROGRESS"})
-"""The states in which a provider has yet to deliver, and the money is locked."""
+"""The states in which the money is locked and the provider has not delivered."""
 DELIVERED, DISPUTED, SETTLED, CANCELLED = "DELIVERED", "DISPUTED", "SETTLED", "CANCELLED"
 
 
 class Transaction(msgspec.Struct, frozen=True, kw_only=True):
-    """One transaction; `amount` is what was agreed, `locked` what its escrow still holds, in micro-units.
+    """One transaction; `amount` is the agreed price, `locked` the money in its escrow now, both in micro-units.
 
-    `deadline` is in seconds of the network's clock. `proof` is what the provider left on delivery, or "".
+    `deadline` is in seconds of the network's clock. `proof` is the text that the provider added on delivery, or "".
     """
 
     id: str
@@ -42,8 +42,8 @@ class Transaction(msgspec.Struct, frozen=True, kw_only=True):
     proof: str
 
 
-class Books:
-    """What the books said at one moment; `now` is in seconds of the network's clock, `balances` are by address."""
+class NetworkState:
+    """The state of the network at one moment; `now` is in seconds of its clock, `balances` are by address."""
 
     def __init__(self, state: Any) -> None:
         self._state = state
@@ -51,12 +51,12 @@ class Books:
         self.balances: dict[str, Micros] = {address: int(units) for address, units in state.balances.items()}
 
     def transaction(self, transaction_id: str) -> Transaction | None:
-        """Return one transaction, or None where the books do not know it."""
+        """Return one transaction; None if there is none of this id."""
         found = self._state.transactions.get(transaction_id)
         return None if found is None else self._typed(found)
 
     def of(self, requester: str) -> Iterator[Transaction]:
-        """Yield the transactions of a requester, the first to be created first."""
+        """Yield the transactions of a requester in the order they were created in."""
         for transaction in self._state.transactions.values():
             if transaction.requester == requester.lower():
                 yield self._typed(transaction)
@@ -77,10 +77,10 @@ class Books:
 
 
 class Sdk:
-    """What is read from and written to the books of the mock network in one directory.
+    """Reads and writes the state of the mock network in one directory.
 
-    Each writing rewrites one file under a lock, which is awaited for 5 seconds; whoever cancels one does not know
-    whether it took place. Raises ImportError where the SDK is not installed.
+    Each write rewrites one file under a lock, for which it waits at most 5 seconds. After a write was cancelled, it is
+    unknown whether it took place. Raises ImportError if the SDK is not installed.
     """
 
     def __init__(self, state_directory: Path) -> None:
@@ -89,12 +89,12 @@ class Sdk:
         self._state_directory = state_directory
         self._opened: Any = None
 
-    async def read(self) -> Books:
-        """Read the books as they are now, all of them: the SDK knows no smaller portion."""
-        return Books(await (await self._runtime()).get_state())
+    async def read(self) -> NetworkState:
+        """Return the present state; the SDK can only read all of it."""
+        return NetworkState(await (await self._runtime()).get_state())
 
     async def create(self, *, provider: str, requester: str, amount: Micros, deadline: int, description: str) -> str:
-        """Write down a transaction, which costs nothing yet, and return its id."""
+        """Create a transaction, which costs nothing yet, and return its id."""
         runtime = await self._runtime()
         created = await runtime.create_transaction(
             _parameters(
@@ -110,7 +110,7 @@ class Sdk:
         return cast("str", created)
 
     async def lock(self, transaction: Transaction) -> None:
-        """Move the money of a transaction into its escrow: from now on its provider may work."""
+        """Lock the money of a transaction in its escrow: from now on its provider may begin."""
         await (await self._runtime()).link_escrow(transaction.id, str(transaction.amount))
 
     async def release(self, transaction: Transaction) -> None:
@@ -119,23 +119,23 @@ class Sdk:
         await (await self._runtime()).release_escrow(transaction.id)
 
     async def cancel(self, transaction: Transaction) -> None:
-        """Call a transaction off, and have back what its escrow holds."""
+        """Cancel a transaction, and recover the money in its escrow."""
         await (await self._runtime()).transition_state(transaction.id, CANCELLED)
 
     async def mint(self, address: str, amount: Micros) -> None:
-        """Make money out of nothing, as the mock network can."""
+        """Add money to an address, as the mock network can."""
         await (await self._runtime()).mint_tokens(address, str(amount))
 
     async def _runtime(self) -> Any:
         if self._opened is None:
             opened = await run_in_thread(_open, self._state_directory)
-            # Somebody else may have been as quick.
+            # Another call may have opened it meanwhile.
             self._opened = self._opened or opened
         return self._opened
 
 
 def _open(state_directory: Path) -> Any:
-    from agirails.runtime.mock_runtime import MockRuntime  # noqa: PLC0415 - the import is what is put off.
+    from agirails.runtime.mock_runtime import MockRuntime  # noqa: PLC0415 - imported only when it is needed.
 
     return MockRuntime(state_directory)
 

@@ -1,16 +1,16 @@
-"""Providers on AGIRAILS, who are paid through an escrow: the money is locked before they begin and released after.
+"""Call providers on AGIRAILS through an escrow: money is locked before the provider begins, and released afterwards.
 
-A call writes down a transaction, locks its money, waits for the delivery, and pays:
+A call creates a transaction, locks its money, waits for the delivery, and pays:
 
-| what is known                             | what the caller is told          | the money          |
+| what happened                             | the caller gets                  | the money          |
 |-------------------------------------------|----------------------------------|--------------------|
 | it failed before the money was locked     | `NotAdmitted`, `Permanent`       | never left         |
 | it was delivered                          | `ProviderReply`                  | paid               |
-| it was not, in time, or the call was cut  | `OutcomeUnknown`                 | locked: held       |
+| no delivery in time, or the call was cut  | `OutcomeUnknown`                 | locked: held       |
 
-Held money is a state of its own, which can last: a provider whose handler failed, hangs or is not there never says so,
-and what it has begun cannot be called off. `look_up` and `cancel` find out and do what can be done, late answers are
-paid for by whoever looks them up, and `AgirailsNetwork.locked` lists all that is still held.
+Money can stay held for long: a provider whose handler fails, hangs or is absent does not report that, and a transaction
+that it has begun cannot be cancelled. `look_up` finds the outcome, and pays for an answer that came late. `cancel`
+cancels a transaction if that is possible. `AgirailsNetwork.locked` lists all held money.
 """
 
 from __future__ import annotations
@@ -34,25 +34,26 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from actors.agirails.purchases import Purchases
-    from actors.agirails.sdk import Books
+    from actors.agirails.sdk import NetworkState
     from actors.money import Micros
     from actors.transports.transport import Idempotent, ProviderCall
 
 MIN_PRICE: Micros = 50_000
-"""The least that AGIRAILS lets anybody pay for anything, in micro-units."""
+"""The smallest payment that AGIRAILS accepts, in micro-units."""
 
 
 class AgirailsTransport:
-    """The door to one provider of an `AgirailsNetwork`, made by its method `transport`.
+    """The transport to one provider of an `AgirailsNetwork`, made by the network's method `transport`.
 
-    Whoever repeats a call goes on with the transaction that bears its key, whatever became of the first caller, also in
-    another process and after a restart, and so it is paid once. It is not declared idempotent all the same. A call that
-    may be repeated is cut off as soon as it is slow, and repeated; here an early cut would only leave money locked, and
-    a repetition wait for the same delivery. So a call has all of its time, and what is unknown then is looked up.
+    A repeated call continues the transaction that has its key, whatever became of the first call, even in another
+    process and after a restart. So each key is paid once. The transport is not declared idempotent all the same: a call
+    that may be repeated is cut off as soon as it is slow, and is sent again. Here, an early cut would only leave money
+    locked, and the repetition would wait for the same delivery. So each call has its whole timeout, and an unknown
+    outcome is looked up afterwards.
 
-    A provider may run its handler twice for one transaction, for the SDK does so where its own writings fail; one that
-    must not has to look at the transaction's id. Closing the transport ends the waiting of the calls under way, whose
-    money stays locked, and returns once everything begun is written.
+    A provider may run its handler twice for one transaction, because the SDK does so if one of its own writes fails. A
+    handler that must not run twice has to check the transaction's id. Closing the transport ends the waits of the calls
+    under way, whose money stays locked, and returns once every write that was begun has ended.
     """
 
     paid = True
@@ -72,10 +73,10 @@ class AgirailsTransport:
         return f"AgirailsTransport({self.provider} at {self.address}, {state})"
 
     async def call(self, call: ProviderCall) -> ProviderReply:
-        """Buy one answer. Raises a member of `CallFailed`; see this module for which, and where the money is then.
+        """Buy one answer. Raises a subclass of `CallFailed`; see this module for which, and where the money is then.
 
-        What is offered, and paid, is `call.max_cost`, which a supervisor sets to the price that the provider is listed
-        for. The input must be JSON.
+        The price offered and paid is `call.max_cost`, which a supervisor sets to the listed price of the provider.
+        The input must be JSON.
         """
         order = self._order(call)
         if order.amount < MIN_PRICE:
@@ -90,13 +91,13 @@ class AgirailsTransport:
                     if delivered.state == DELIVERED:
                         await self._purchases.pay(delivered)
             except TimeoutError:
-                # Paying for an answer that came in time may take longer.
+                # The payment for an answer that came in time may take longer.
                 if reply is None:
                     raise self._not_in_time(progress, within=call.timeout) from None
         return reply
 
     async def check(self, *, timeout: float) -> None:  # noqa: ASYNC109 - the interface of `Transport`.
-        """Return if the books can be read: that is all that can be known of a provider without paying it."""
+        """Return if the network's state can be read, which is all that can be checked without paying a provider."""
         try:
             async with asyncio.timeout(timeout):
                 await self._purchases.read()
@@ -104,31 +105,31 @@ class AgirailsTransport:
             raise classify_agirails(error, provider=self.provider, stage="creating") from error
 
     async def look_up(self, call: ProviderCall, *, timeout: float) -> Finding:  # noqa: ASYNC109 - as above.
-        """Find out what became of a call; an answer that is found is paid for. Raises a member of `CallFailed`."""
+        """Return what became of a call; an answer that is found is paid. Raises a subclass of `CallFailed`."""
         order = self._order(call)
         try:
             async with asyncio.timeout(timeout):
-                transaction, books = await self._purchases.find(order)
-                return await self._finding(transaction, books)
+                transaction, state = await self._purchases.find(order)
+                return await self._finding(transaction, state)
         except CallFailed:
             raise
         except Exception as error:
-            raise self._not_found_out(error) from error
+            raise self._lookup_failed(error) from error
 
     async def cancel(self, call: ProviderCall, *, timeout: float) -> Finding:  # noqa: ASYNC109 - as above.
-        """Call a call off if its provider has not begun, and return what became of it, as `look_up` does."""
+        """Cancel a call if its provider has not begun, and return what became of it, as `look_up` does."""
         order = self._order(call)
         try:
             async with asyncio.timeout(timeout):
-                transaction, books = await self._purchases.cancel_call(order)
-                return await self._finding(transaction, books, is_refused=True)
+                transaction, state = await self._purchases.cancel_call(order)
+                return await self._finding(transaction, state, is_refused=True)
         except CallFailed:
             raise
         except Exception as error:
-            raise self._not_found_out(error) from error
+            raise self._lookup_failed(error) from error
 
     async def aclose(self) -> None:
-        """End the waiting of the calls under way. A call after this raises RuntimeError."""
+        """End the waits of the calls under way. A call after this raises RuntimeError."""
         self._is_closed = True
         for progress in self._progress:
             progress.is_given_up = True
@@ -167,7 +168,7 @@ class AgirailsTransport:
         )
 
     async def _delivery_of(self, transaction: Transaction) -> Transaction:
-        """Wait for the delivery of what is locked; raises a member of `CallFailed` where there will be none."""
+        """Wait for the delivery of a transaction. Raises a subclass of `CallFailed` if there will be none."""
         delivered = None
         if not self._is_closed:
             wait = asyncio.ensure_future(self._purchases.delivered(transaction))
@@ -180,10 +181,10 @@ class AgirailsTransport:
             finally:
                 self._waits.discard(wait)
         if delivered is None:
-            why = "its transport was closed" if self._is_closed else "the books have lost it"
+            why = "its transport was closed" if self._is_closed else "the network has lost it"
             raise self._unknown(f"{transaction.id} is paid into escrow and not delivered: {why}")
         if delivered.state == CANCELLED:
-            raise NotAdmitted(f"{self.provider!r}: {delivered.id} was called off", provider=self.provider)
+            raise NotAdmitted(f"{self.provider!r}: {delivered.id} was cancelled", provider=self.provider)
         if delivered.state == DISPUTED:
             raise self._unknown(f"{delivered.id} is disputed")
         return delivered
@@ -194,12 +195,14 @@ class AgirailsTransport:
             raise self._unknown(f"{transaction.id} was delivered without an answer that can be read")
         return ProviderReply(output=answer, cost=transaction.amount)
 
-    async def _finding(self, transaction: Transaction | None, books: Books, *, is_refused: bool = False) -> Finding:
-        """Say what became of a call; `is_refused` where it would have been called off, had that been possible."""
+    async def _finding(
+        self, transaction: Transaction | None, state: NetworkState, *, is_refused: bool = False
+    ) -> Finding:
+        """Return what became of a call; `is_refused` means that it could not be cancelled if it is under way."""
         if transaction is None or transaction.state in UNPAID:
             return NeverRan()
         if transaction.state not in {DELIVERED, SETTLED}:
-            return UnderWay(self._callable_off_at(transaction, books) if is_refused else None)
+            return UnderWay(self._cancellable_at(transaction, state) if is_refused else None)
         answer = answer_in(transaction)
         if answer is msgspec.UNSET and not self._purchases.is_lost(transaction):
             return UnderWay()
@@ -209,11 +212,11 @@ class AgirailsTransport:
             return Lost(transaction.amount)
         return Answered(ProviderReply(output=answer, cost=transaction.amount))
 
-    def _callable_off_at(self, transaction: Transaction, books: Books) -> float | None:
-        """Return when, in loop time, calling off is possible at the earliest; None where nobody can say."""
+    def _cancellable_at(self, transaction: Transaction, state: NetworkState) -> float | None:
+        """Return the earliest loop time at which a call can be cancelled; None if that is unknown."""
         if transaction.state != "COMMITTED":
             return None
-        return asyncio.get_running_loop().time() + max(0, transaction.deadline + 1 - books.now)
+        return asyncio.get_running_loop().time() + max(0, transaction.deadline + 1 - state.now)
 
     def _not_in_time(self, progress: PurchaseProgress, *, within: float) -> CallFailed:
         if progress.is_locked:
@@ -221,8 +224,8 @@ class AgirailsTransport:
         what = f"{self.provider!r}: this call paid nothing within {within:g} s; allow a longer timeout"
         return NotAdmitted(what, provider=self.provider)
 
-    def _not_found_out(self, error: Exception) -> CallFailed:
-        what = f"{self.provider!r}: what became of the call could not be found out: {type(error).__name__}: {error}"
+    def _lookup_failed(self, error: Exception) -> CallFailed:
+        what = f"{self.provider!r}: the outcome of the call could not be looked up: {type(error).__name__}: {error}"
         return Transient(what, provider=self.provider, charged="held")
 
     def _unknown(self, what: str) -> OutcomeUnknown:

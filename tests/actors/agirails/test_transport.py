@@ -577,7 +577,7 @@ async def test_how_long_an_answer_is_waited_for_does_not_begin_anew_with_another
     assert await look_up(town.door("alder")) == UnderWay()
     monkeypatch.setattr(purchases_module, "PROOF_WITHIN", 1e-9)
     assert await look_up(town.door("alder")) == Lost(PRICE)
-    assert town.network._purchases._proofless == {}
+    assert town.network._purchases._without_proof == {}
 
 
 async def test_a_dispute_keeps_the_money_held(town: Town):
@@ -623,7 +623,7 @@ async def test_a_call_that_is_called_off_while_it_waits_never_ran(town: Town):
     await town.until_states("COMMITTED")
 
     assert await cancel(door) == NeverRan()
-    with pytest.raises(NotAdmitted, match="was called off"):
+    with pytest.raises(NotAdmitted, match="was cancelled"):
         await call
 
 
@@ -636,7 +636,7 @@ async def test_books_that_are_lost_leave_the_outcome_unknown(town: Town):
     state = json.loads(kept)
     books.write_text(json.dumps(state | {"transactions": {}, "escrows": {}}))
 
-    with pytest.raises(OutcomeUnknown, match="the books have lost it"):
+    with pytest.raises(OutcomeUnknown, match="the network has lost it"):
         await call
     books.write_text(kept)
 
