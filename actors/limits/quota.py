@@ -1,4 +1,4 @@
-"""Several limits at once (requests, tokens, cost), drawn on together: all that a call needs, or nothing. Pure."""
+"""Several limits of one provider (requests, tokens, cost); a call takes everything that it needs, or nothing. Pure."""
 
 from __future__ import annotations
 

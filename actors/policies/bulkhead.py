@@ -1,4 +1,4 @@
-"""Bounds the calls to one provider that run at once, and the callers that wait: how much one slow provider holds up."""
+"""Bounds the calls that run at once and the callers that wait, so that one slow provider cannot hold up the program."""
 
 from __future__ import annotations
 
