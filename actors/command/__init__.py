@@ -1,4 +1,4 @@
-"""The command `understudy`. It needs the extra `cli`; without it, it says how to get that."""
+"""The command `understudy`. It needs the extra `cli`; without it, it says what to install."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         sys.stderr.write(f'error: the command understudy needs {needs}; write: pip install "understudy[cli]"\n')
         sys.exit(2)
     try:
-        # Imported here, so that a demo provider, which needs none of this, starts without it.
+        # Imported here, so that a demo provider, which does not need it, starts without it.
         from actors.command.app import run_app  # noqa: PLC0415
     except KeyboardInterrupt:
         sys.exit(130)

@@ -1,4 +1,4 @@
-"""The command line: what each command takes, and how every mistake of input becomes one plain line."""
+"""The command line of `understudy`: the commands, their options, and one plain line for every mistake of input."""
 
 from __future__ import annotations
 
@@ -36,12 +36,45 @@ app = typer.Typer(
     help="Get every answer from unreliable, rate-limited, paid providers: with retries, reroutes and a budget.",
     epilog="Begin with: understudy demo",
 )
-# Where the parser refuses the arguments; click's own name for it differs between versions of typer.
+# Raised if the parser refuses the arguments; the name of click's class differs between versions of typer.
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
+# The arguments and options of `understudy run`.
 MarketPath = Annotated[
-    str, typer.Argument(metavar="MARKET.toml", help="Who can be called, at what price, and the policies.")
+    str, typer.Argument(metavar="MARKET.toml", help="The providers, their prices, and the policies.")
 ]
+RequestsPath = Annotated[
+    str,
+    typer.Argument(
+        metavar="REQUESTS.jsonl",
+        help='One JSON object a line: {"id": 1, "service": "uppercase", "input": "any JSON"}, and if wanted '
+        '"budget": "0.02" (dollars), "timeout": 5 (seconds), "where": {"min_reputation": 70}. '
+        '"-" reads standard input.',
+    ),
+]
+ResultsPath = Annotated[
+    str, typer.Option(metavar="FILE", help="Where each outcome is written, a JSON line as it comes ('-': stdout).")
+]
+MaxConcurrency = Annotated[int, typer.Option(metavar="N", help="Requests under way at the same time.")]
+RateLimit = Annotated[
+    float | None, typer.Option(metavar="R", help="Requests begun per second.", show_default="no limit")
+]
+Budget = Annotated[
+    str | None,
+    typer.Option(metavar="USD", help='Dollars for the whole run, such as "2.50".', show_default="no limit"),
+]
+StrategyName = Annotated[
+    str, typer.Option(metavar="S", help="The provider to call first: best, cheapest, fastest or balanced.")
+]
+Timeout = Annotated[
+    float, typer.Option(metavar="S", help="Seconds for a request with all its calls, unless its line has its own.")
+]
+HealthCheck = Annotated[
+    bool, typer.Option("--health-check", help="Check the health of a provider before it is called.")
+]
+ReportPath = Annotated[str | None, typer.Option(metavar="FILE", help="Where the closing report is written, as JSON.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files at --out and --report that have content.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no report.")]
 
 
 @app.command(
@@ -49,54 +82,27 @@ MarketPath = Annotated[
 )
 def run(
     market: MarketPath,
-    requests: Annotated[
-        str,
-        typer.Argument(
-            metavar="REQUESTS.jsonl",
-            help='One JSON object a line: {"id": 1, "service": "uppercase", "input": "any JSON"}, and if wanted '
-            '"budget": "0.02" (dollars), "timeout": 5 (seconds), "where": {"min_reputation": 70}. '
-            '"-" reads standard input.',
-        ),
-    ],
+    requests: RequestsPath,
     *,
-    out: Annotated[
-        str,
-        typer.Option(metavar="FILE", help="Where each outcome is written, a JSON line as it comes ('-': stdout)."),
-    ],
-    max_concurrency: Annotated[int, typer.Option(metavar="N", help="Requests under way at the same time.")] = 10,
-    rate_limit: Annotated[
-        float | None,
-        typer.Option(metavar="R", help="Requests begun per second.", show_default="no limit"),
-    ] = None,
-    budget: Annotated[
-        str | None,
-        typer.Option(metavar="USD", help='Dollars for the whole run, such as "2.50".', show_default="no limit"),
-    ] = None,
-    strategy: Annotated[
-        str, typer.Option(metavar="S", help="Whom to call first: best, cheapest, fastest or balanced.")
-    ] = "balanced",
-    timeout: Annotated[
-        float, typer.Option(metavar="S", help="Seconds for a request with all its calls, unless its line says other.")
-    ] = 30.0,
-    health_check: Annotated[
-        bool, typer.Option("--health-check", help="Ask for a provider's health before it is called.")
-    ] = False,
-    report: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Where the closing report is written, as JSON.")
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace files at --out and --report that have content.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no report.")] = False,
+    out: ResultsPath,
+    max_concurrency: MaxConcurrency = 10,
+    rate_limit: RateLimit = None,
+    budget: Budget = None,
+    strategy: StrategyName = "balanced",
+    timeout: Timeout = 30.0,
+    health_check: HealthCheck = False,
+    report: ReportPath = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
 ) -> int:
-    """Answer every request of a file, one line of results for each as it finishes.
+    """Answer every request of a file, and write a line of results for each as it finishes.
 
     A line of results is {"id", "status": "done|failed|unknown", "output", "provider", "cost", "attempts", "error"}.
-    "unknown" means that a provider may have been paid although no answer came: look it up before asking again.
+    "unknown" means that a provider may have been paid although no answer came: look it up before you ask again.
     Progress and report go to standard error.
 
     Exit codes: 0 all done, 1 some failed or unknown, 2 bad input (nothing was called, nothing spent), 3 budget
-    exhausted, 130 interrupted (143 by SIGTERM); what had finished is in the file, and only whole lines.
+    exhausted, 130 interrupted (143 by SIGTERM). Finished requests are in the file, which has only whole lines.
     """
     options = Options(
         max_concurrency=max_concurrency,
@@ -120,9 +126,9 @@ def run(
 
 @app.command(epilog="Example: understudy providers market.toml")
 def providers(market: MarketPath) -> int:
-    """Show every provider of a market: what it offers, its price and limits, and whether it is healthy now.
+    """Show every provider of a market: its services, price and limits, and whether it is healthy now.
 
-    The health checks are made at the same time and cost nothing.
+    The health checks run at the same time and cost nothing.
 
     Exit codes: 0 all healthy, 1 at least one is not, 2 bad input.
     """
@@ -131,21 +137,21 @@ def providers(market: MarketPath) -> int:
 
 @app.command("demo", epilog="Example: understudy demo --keep demo-files")
 def show_demo(
-    requests: Annotated[
-        int, typer.Option(metavar="N", help=f"How many requests are made, from {FEWEST} to {MOST}.")
-    ] = 300,
-    seed: Annotated[int, typer.Option(metavar="N", help="Another seed has other texts and other failures.")] = 1,
+    requests: Annotated[int, typer.Option(metavar="N", help=f"The number of requests, from {FEWEST} to {MOST}.")] = 300,
+    seed: Annotated[int, typer.Option(metavar="N", help="Decides the texts and the failures.")] = 1,
     keep: Annotated[
         str | None,
-        typer.Option(metavar="DIR", help="Keep market, requests, results and report there.", show_default="no files"),
+        typer.Option(
+            metavar="DIR", help="The folder to keep market, requests, results and report in.", show_default="no files"
+        ),
     ] = None,
 ) -> int:
     """Watch a run over three providers that fail, brown out and throttle; it takes about 20 seconds.
 
     The providers are real HTTP servers on this machine, and end with the demo. Nothing leaves the machine.
 
-    Exit codes: 0 at least 99 % were answered while a breaker tripped and requests were rerouted, 1 something of
-    this is missing (it is named), 2 bad input, 130 interrupted.
+    Exit codes: 0 at least 99 % were answered while a breaker tripped and requests were rerouted, 1 not so (it says
+    what is missing), 2 bad input, 130 interrupted.
     """
     return demo(error_console(), requests=requests, seed=seed, keep=keep)
 
@@ -161,29 +167,29 @@ def show_simulation(
     ] = None,
     keep: Annotated[
         str | None,
-        typer.Option(metavar="1,4", help="With --seed: let only these faults strike, or none.", show_default="all"),
+        typer.Option(metavar="1,4", help="With --seed: apply only these faults, or none.", show_default="all"),
     ] = None,
     events: Annotated[
-        int | None, typer.Option(metavar="N", help="With --seed: how many events are shown.", show_default="20")
+        int | None, typer.Option(metavar="N", help="With --seed: the number of events shown.", show_default="20")
     ] = None,
     logs: Annotated[bool, typer.Option("--logs", help="With --seed: write the program's log lines.")] = False,
     seeds: Annotated[
         int | None, typer.Option(metavar="N", help="Run the seeds from 0 to N - 1.", show_default="100")
     ] = None,
     processes: Annotated[
-        int | None, typer.Option(metavar="N", help="How many processes share the seeds.", show_default="2")
+        int | None, typer.Option(metavar="N", help="The number of processes that share the seeds.", show_default="2")
     ] = None,
     order: Annotated[
-        str, typer.Option(metavar="O", help="seeded: the seed decides who goes first; fifo: as in production.")
+        str, typer.Option(metavar="O", help="seeded: the seed decides the order; fifo: as in production.")
     ] = "seeded",
     max_steps: Annotated[
         int | None,
-        typer.Option(metavar="N", help="The turns after which a run has failed.", show_default="20 million"),
+        typer.Option(metavar="N", help="A run with more steps fails.", show_default="20 million"),
     ] = None,
 ) -> int:
-    """Run a scenario in virtual time, with many seeds or with one, and say what fails.
+    """Run a scenario in virtual time, with many seeds or with one, and show what fails.
 
-    Of many seeds the smallest that fails is shown, with the faults it takes, and the command that repeats it.
+    Of many seeds, it shows the smallest that fails, with the faults it needs, and the command that repeats it.
 
     Exit codes: 0 passed, 1 failed, 2 bad input, 130 interrupted.
     """
@@ -205,7 +211,7 @@ COMMANDS = frozenset({"run", "providers", "demo", "simulate"})
 
 
 def error_console() -> Console:
-    """Return the console of standard error; where that is no terminal, lines may be long."""
+    """Return the console of standard error; if that is not a terminal, lines may be long."""
     return Console(stderr=True, width=None if sys.stderr.isatty() else 120)
 
 

@@ -1,4 +1,4 @@
-"""The one error for everything that a person can put right before anything is called: it ends with exit code 2."""
+"""The error for bad options and files, found before any provider is called; it ends the command with exit code 2."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 
 class BadInput(Exception):
-    """An option or a file cannot be used; the message says which, where, and what was expected."""
+    """An option or a file cannot be used; the message says which, at which place, and what was expected."""
 
 
 def check_positive(option: str, value: float | None, unit: str) -> None:
@@ -16,7 +16,7 @@ def check_positive(option: str, value: float | None, unit: str) -> None:
 
 
 def one_line(text: str) -> str:
-    r"""Return `text` without line breaks, for a place where one line is one record.
+    r"""Return `text` without line breaks, for outputs in which each line is a record.
 
     >>> one_line("two calls:\n  1. alder\n  2. birch")
     'two calls: 1. alder; 2. birch'

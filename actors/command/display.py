@@ -1,4 +1,4 @@
-"""How figures look to a person: one line of progress, the live display, the closing report. Pure rendering."""
+"""Render the figures of a run: a line of progress, the live display, and the closing report."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def report_text(report: Report) -> RenderableType:
 
 
 def providers_table(report: Report) -> Table:
-    """Return the part of each provider."""
+    """Return a table with a row for each provider."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("provider")
     table.add_column("breaker")
@@ -87,7 +87,7 @@ def providers_table(report: Report) -> Table:
 def _requests(report: Report) -> str:
     parts = [f"{report.requests}: {report.done} done", f"{report.failed} failed", f"{report.unknown} unknown"]
     if report.unfinished:
-        # Where results could not be written, an answer may have been paid for and lost.
+        # If results could not be written, an answer may have been paid for and lost.
         paid = "" if report.ending == "failed" else ", for which nothing was paid"
         parts.append(f"{report.unfinished} not begun or cut off{paid}")
     return ", ".join(parts)
@@ -98,7 +98,7 @@ def _calls(report: Report) -> str:
 
 
 def percent(ratio: float) -> str:
-    """Return a ratio as a percentage that is rounded down, so that 100 % means all.
+    """Return a ratio as a percentage, rounded down so that 100 % means all.
 
     >>> percent(1.0), percent(0.9996), percent(0.5)
     ('100.0 %', '99.9 %', '50.0 %')

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: the first asks the run to stop, the second ends the process at once."""
+"""Handle SIGINT and SIGTERM: the first signal stops the run, the second ends the process at once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupts:
-    """Whether the run was asked to stop, and by which signal; made on the loop that runs."""
+    """Whether the run was asked to stop, and by which signal. Make it in the running event loop."""
 
     def __init__(self) -> None:
         self.stop = asyncio.Event()
@@ -23,14 +23,14 @@ class Interrupts:
 
     @property
     def exit_code(self) -> int | None:
-        """128 and the number of the signal, as shells count: 130 for Ctrl-C, 143 for SIGTERM; None without one."""
+        """128 plus the number of the signal, as in shells: 130 for Ctrl-C, 143 for SIGTERM; None without a signal."""
         return None if self.signal is None else 128 + self.signal
 
     @contextmanager
     def listening(self, *, first: Callable[[], None], at_once: Callable[[], None]) -> Generator[None]:
-        """Listen within the block: call `first` on the loop at the first signal, `at_once` before the sudden end.
+        """Handle signals within the block: call `first` on the loop at the first one, `at_once` before the sudden end.
 
-        It listens also where a shell had the process ignore SIGINT, as for a command in the background.
+        SIGINT is handled even if a shell made the process ignore it, as for a command in the background.
         """
         loop = asyncio.get_running_loop()
 
@@ -38,7 +38,7 @@ class Interrupts:
             self.stop.set()
             first()
 
-        # Handlers of the signal module run even while the loop is busy, and so does the second signal's.
+        # A handler of the signal module runs even while the loop is busy, which the second signal relies on.
         def receive(number: int, _frame: object) -> None:
             if self.signal is not None:
                 at_once()

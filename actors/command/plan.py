@@ -1,4 +1,4 @@
-"""What a run is to do: the market, the requests and the options, checked before anything is called."""
+"""The plan of a run: its market, requests and options, checked before any provider is called."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ MAX_CONCURRENCY = 10_000
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """How a run is to be made; `budget` in dollars, `rate_limit` in requests a second, `timeout` in seconds each.
+    """The options of a run; `budget` is in dollars, `rate_limit` in requests a second, `timeout` in seconds a request.
 
-    Raises `BadInput`, which names the option, for values that cannot be.
+    Raises `BadInput`, which names the option, for bad values.
     """
 
     max_concurrency: int = 10
@@ -32,7 +32,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be."""
+        """Refuse bad values."""
         if not 1 <= self.max_concurrency <= MAX_CONCURRENCY:
             raise BadInput(
                 f"--max-concurrency: expected a number from 1 to {MAX_CONCURRENCY}, got {self.max_concurrency}"
@@ -54,7 +54,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a run is made of, checked."""
+    """All that a run needs, checked."""
 
     market: Market
     requests: tuple[RequestLine, ...]

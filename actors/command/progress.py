@@ -1,4 +1,4 @@
-"""Progress on standard error: a live display on a terminal, a plain line now and then elsewhere, or nothing."""
+"""Progress on standard error: a live display on a terminal, plain lines elsewhere, or nothing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class ProgressDisplay(Protocol):
-    """Where the state of a run is shown, every `interval` seconds."""
+    """A display of the state of a run, updated every `interval` seconds."""
 
     interval: float
     log_level: str
@@ -31,11 +31,11 @@ class ProgressDisplay(Protocol):
         ...
 
     def note(self, text: str) -> None:
-        """Show a fact as a line that stays."""
+        """Show a line that stays."""
         ...
 
     def warn(self, text: str) -> None:
-        """Show a line of the engine's log."""
+        """Show a line of the runtime's log."""
         ...
 
     def close(self) -> None:
@@ -51,7 +51,7 @@ class LiveProgress:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        # Drawn by the run's own ticks: no thread is started.
+        # The run draws it in its own ticks, so that no thread is started.
         self._live = Live(console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
         self._live.start()
 
@@ -69,7 +69,7 @@ class LiveProgress:
 
 
 class PlainProgress:
-    """A line every `interval` seconds, when there is something new to tell."""
+    """A line every `interval` seconds, if anything has changed."""
 
     log_level = "WARNING"
 
@@ -94,7 +94,7 @@ class PlainProgress:
 
 
 class NoProgress:
-    """Nothing but errors."""
+    """No progress; only errors."""
 
     interval = 3600.0
     log_level = "ERROR"
@@ -113,7 +113,7 @@ class NoProgress:
 
 
 def choose_progress(console: Console, *, quiet: bool, alone: bool) -> ProgressDisplay:
-    """Return what suits standard error; `alone` is False where results are written to the same terminal."""
+    """Return the display for standard error; `alone` is False if results are written to the same terminal."""
     if quiet:
         return NoProgress()
     if alone and console.is_terminal and not console.is_dumb_terminal:
@@ -122,7 +122,7 @@ def choose_progress(console: Console, *, quiet: bool, alone: bool) -> ProgressDi
 
 
 def write_error(text: str) -> None:
-    """Write to standard error at once; a reader that has gone away is no reason to stop."""
+    """Write to standard error at once; a closed pipe is ignored."""
     try:
         sys.stderr.write(text)
         sys.stderr.flush()
@@ -132,7 +132,7 @@ def write_error(text: str) -> None:
 
 @asynccontextmanager
 async def ticking(progress: ProgressDisplay, tally: RunTally) -> AsyncGenerator[None]:
-    """Show the state of `tally` every so often within the block, and once more at its end."""
+    """Show the state of `tally` at intervals within the block, and once more at its end."""
     loop = asyncio.get_running_loop()
 
     async def tick() -> None:
@@ -151,9 +151,9 @@ async def ticking(progress: ProgressDisplay, tally: RunTally) -> AsyncGenerator[
 
 @contextmanager
 def logging_to(progress: ProgressDisplay, *, is_stopping: Callable[[], bool]) -> Generator[None]:
-    """Show the engine's warnings and errors by `progress` within the block, one line each, and nothing else.
+    """Show the runtime's warnings and errors by `progress` within the block, one line each, and no other log lines.
 
-    While the run is being stopped, warnings are left out: what is cut off then is meant to be.
+    Warnings are left out while the run is being stopped, because the interruptions that they report are intended.
     """
     log = logger_for("understudy")
 
@@ -166,7 +166,7 @@ def logging_to(progress: ProgressDisplay, *, is_stopping: Callable[[], bool]) ->
         because = f": {cause.type.__name__}: {cause.value}" if cause is not None and cause.type is not None else ""
         progress.warn(f"{level.lower()}: {record['message']}{because}")
 
-    # The program's own handler takes the place of loguru's, which would write into the live display.
+    # This handler replaces that of loguru, which would write into the live display.
     log.remove()
     handler = log.add(sink, level=progress.log_level, format="{message}")
     try:

@@ -1,4 +1,4 @@
-"""`understudy providers`: the market as a table, each provider asked for its health now, all at the same time."""
+"""`understudy providers`: show the market as a table, with a health check of every provider at the same time."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from actors.market.market import Market
 
 
-class Checked(msgspec.Struct, frozen=True):
-    """A health check that took `latency` seconds; `problem` is None for a healthy provider."""
+class CheckResult(msgspec.Struct, frozen=True):
+    """A health check that took `latency` seconds; `problem` is None if the provider is healthy."""
 
     latency: float
     problem: str | None = None
 
 
-async def check(listing: Listing, *, timeout: float) -> Checked:  # noqa: ASYNC109 - the transport bounds itself.
-    """Ask one provider for its health, within `timeout` seconds."""
+async def check(listing: Listing, *, timeout: float) -> CheckResult:  # noqa: ASYNC109 - the transport bounds itself.
+    """Check the health of one provider, within `timeout` seconds."""
     loop = asyncio.get_running_loop()
     transport = listing.transport()
     started = loop.time()
@@ -40,29 +40,29 @@ async def check(listing: Listing, *, timeout: float) -> Checked:  # noqa: ASYNC1
         await transport.check(timeout=timeout)
     except CallFailed as error:
         problem = one_line(str(error))
-    except Exception as error:  # noqa: BLE001 - whatever it is, it concerns this provider, and not the table.
+    except Exception as error:  # noqa: BLE001 - any error concerns this provider only, not the table.
         problem = one_line(f"{type(error).__name__}: {error}")
     finally:
         latency = loop.time() - started
         await transport.aclose()
-    return Checked(latency, problem)
+    return CheckResult(latency, problem)
 
 
-async def check_all(market: Market) -> list[Checked]:
-    """Ask every provider of a market, all at the same time."""
+async def check_all(market: Market) -> list[CheckResult]:
+    """Check every provider of a market, all at the same time."""
     timeout = market.health.timeout
     return await asyncio.gather(*(check(listing, timeout=timeout) for listing in market.providers))
 
 
 def show_providers(market: Market, console: Console) -> int:
-    """Print the market with its health; return 0 where everybody is healthy, else 1."""
-    found = asyncio.run(check_all(market))
-    console.print(providers_table(market.providers, found))
-    return 0 if all(one.problem is None for one in found) else 1
+    """Print the market with its health; return 0 if every provider is healthy, else 1."""
+    results = asyncio.run(check_all(market))
+    console.print(providers_table(market.providers, results))
+    return 0 if all(one.problem is None for one in results) else 1
 
 
-def providers_table(listings: Sequence[Listing], found: Sequence[Checked]) -> Table:
-    """Return one row for each provider."""
+def providers_table(listings: Sequence[Listing], results: Sequence[CheckResult]) -> Table:
+    """Return a table with a row for each provider."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("provider")
     table.add_column("services")
@@ -71,7 +71,7 @@ def providers_table(listings: Sequence[Listing], found: Sequence[Checked]) -> Ta
     table.add_column("limits")
     table.add_column("health now", overflow="fold")
     table.add_column("check", justify="right")
-    for listing, checked in zip(listings, found, strict=True):
+    for listing, checked in zip(listings, results, strict=True):
         provider = listing.provider
         healthy = checked.problem is None
         table.add_row(
@@ -88,7 +88,7 @@ def providers_table(listings: Sequence[Listing], found: Sequence[Checked]) -> Ta
 
 
 def limits(listing: Listing) -> str:
-    """Return the limits of a provider in words.
+    """Return the limits of a provider as text.
 
     >>> from actors import FunctionTransport, Listing, Provider
     >>> async def shout(call):

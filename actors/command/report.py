@@ -1,4 +1,4 @@
-"""What a run came to: counted from its events and outcomes, with `now` as an argument. No clock, no I/O."""
+"""The figures of a run, counted from its events and outcomes. No clock, no I/O: the time is an argument."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from runtime import Event
 
 MAY_BE_PAID = frozenset({"Cancelled", "OutcomeUnknown", "Transient", "Unclassified"})
-"""Kinds of failure after which a paid provider may have charged the call."""
+"""The kinds of error after which a paid provider may have charged the call."""
 
 Ending = Literal["finished", "interrupted", "failed"]
-"""A run is finished when every request has its line; it failed when its results could not be written."""
+"""A run is finished when every request has its line; it failed if its results could not be written."""
 
 
 class ProviderReport(msgspec.Struct, frozen=True, kw_only=True):
-    """One provider's part; `breaker` is the state at the end, `spent` in dollars."""
+    """The figures of one provider; `breaker` is its state at the end, `spent` is in dollars."""
 
     name: str
     breaker: str
@@ -44,11 +44,11 @@ class ProviderReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """A run in figures: money in dollars, durations in seconds.
+    """The figures of a run: money in dollars, durations in seconds.
 
-    `success_ratio` is of the requests that have a line, `unfinished` counts those that have none. `in_doubt` is what
-    requests of unknown outcome may have cost beyond `spent`. Latencies are those of answered requests, from the first
-    to the last of their calls and waits.
+    `success_ratio` is that of the requests with a line; `unfinished` counts those without. `in_doubt` is what requests
+    of unknown outcome may have cost beyond `spent`. Latencies are those of answered requests, with all their calls and
+    waits.
     """
 
     ending: Ending
@@ -72,14 +72,14 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ended(msgspec.Struct, frozen=True):
-    """How a request ended as the events tell it; `doubt` is a provider that may have been paid without an answer."""
+    """The end of a request according to its events; `doubt` is a provider that may have been paid for no answer."""
 
     event: RequestEnded
     doubt: str | None
 
 
 class ProviderTally:
-    """What is counted of one provider."""
+    """The counts of one provider."""
 
     def __init__(self, price: Micros) -> None:
         self.price = price
@@ -89,7 +89,7 @@ class ProviderTally:
 
 
 class RunTally:
-    """The counts so far. Memory is bounded by the requests under way, but for 8 bytes of latency for each answer."""
+    """The counts so far. Memory is bounded by the requests under way, except for 8 bytes for each answer's latency."""
 
     def __init__(self, *, requests: int, prices: Mapping[str, Micros], started: float) -> None:
         self.requests = requests
@@ -104,27 +104,27 @@ class RunTally:
 
     @property
     def lines(self) -> int:
-        """The requests that have a line."""
+        """The number of requests that have a line."""
         return sum(self.statuses.values())
 
     @property
     def calls(self) -> int:
-        """The calls made to all providers."""
+        """The number of calls to all providers."""
         return sum(provider.calls for provider in self.providers.values())
 
     @property
     def spent(self) -> Micros:
-        """What all providers are known to have charged."""
+        """The sum that all providers are known to have charged, in micro-units."""
         return sum(provider.spent for provider in self.providers.values())
 
     @property
     def success_ratio(self) -> float | None:
-        """The part of the requests with a line that was answered; None before the first."""
+        """The share of the requests with a line that were answered; None before the first line."""
         return self.statuses["done"] / self.lines if self.lines else None
 
     @singledispatchmethod
     def receive(self, event: Event) -> None:
-        """Count an event; those that say nothing about the run are ignored."""
+        """Count an event; ignore those without a meaning for the report."""
 
     @receive.register
     def _(self, event: CallEnded) -> None:
@@ -165,16 +165,16 @@ class RunTally:
         self.providers[event.provider].breaker = "closed"
 
     def take(self, request_id: str) -> Ended | None:
-        """Return how a request ended, and forget it; None where no event has told."""
+        """Return the end of a request and forget it; None if there was no event."""
         return self._ended.pop(request_id, None)
 
     def take_all(self) -> dict[str, Ended]:
-        """Return every request that ended and was not taken, and forget them."""
+        """Return the ends of all requests that were not taken, and forget them."""
         ended, self._ended = self._ended, {}
         return ended
 
     def count(self, status: Literal["done", "failed", "unknown"], *, doubt: str | None = None) -> None:
-        """Count a line; `doubt` is the provider that a request of unknown outcome may have paid."""
+        """Count a line; `doubt` is the provider that may have been paid by a request of unknown outcome."""
         self.statuses[status] += 1
         if status == "unknown" and doubt is not None:
             self.in_doubt += self.providers[doubt].price

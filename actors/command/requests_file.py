@@ -1,4 +1,4 @@
-"""The requests file: one JSON object a line, all of it checked before anything is called."""
+"""Read the requests file, which has one JSON object a line, and check it before any provider is called."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class RequestLine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     where: ProviderFilter = ProviderFilter()
 
     def __post_init__(self) -> None:
-        """Refuse what no request can have."""
+        """Refuse values that no request can have."""
         if not self.service:
             raise ValueError("service: expected the name of a service, got an empty string")
         if self.timeout is not None and not 0 < self.timeout < math.inf:
@@ -43,7 +43,7 @@ class RequestLine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 def read_requests(path: str) -> list[RequestLine]:
-    """Read the file at `path`, or standard input for "-", once; raises `BadInput` for its first fault."""
+    """Read the file at `path`, or standard input for "-", once. Raises `BadInput` for its first mistake."""
     try:
         content = sys.stdin.buffer.read() if path == STANDARD_INPUT else Path(path).read_bytes()
     except OSError as error:
@@ -54,7 +54,7 @@ def read_requests(path: str) -> list[RequestLine]:
 def parse_requests(content: bytes, *, path: str = "requests") -> list[RequestLine]:
     r"""Return the requests in `content`; `path` is what errors call it. Blank lines are skipped.
 
-    Raises `BadInput` for the first fault, with file, line and field, and for a file without any request.
+    Raises `BadInput` for the first mistake, with file, line and field, and for a file without any request.
 
     >>> [line.id for line in parse_requests(b'{"id": 1, "service": "uppercase", "input": "a"}\n')]
     [1]
@@ -80,7 +80,7 @@ def parse_requests(content: bytes, *, path: str = "requests") -> list[RequestLin
 
 
 def parse_line(text: bytes) -> RequestLine:
-    """Return the request of one line; raises `ValueError` that names the field and what was expected."""
+    """Return the request of one line. Raises ValueError with the field and what was expected."""
     try:
         document = msgspec.json.decode(text)
     except RecursionError:
@@ -90,7 +90,7 @@ def parse_line(text: bytes) -> RequestLine:
     except msgspec.DecodeError as error:
         raise ValueError(f"expected a JSON object: {_syntax(str(error))}") from error
     if not isinstance(document, dict):
-        raise ValueError(f"expected a JSON object, got {json_type(document)}")  # noqa: TRY004 - of a file.
+        raise ValueError(f"expected a JSON object, got {json_type(document)}")  # noqa: TRY004 - an error in a file.
     document = cast("dict[str, Any]", document)
     _refuse_unknown(document, "", RequestLine.__struct_fields__)
     if isinstance(where := document.get("where"), dict):
@@ -113,7 +113,7 @@ def _refuse_float(document: Any, field: str, name: str) -> None:
     """Refuse an amount of money that is a JSON number with a fraction, with the reason."""
     value = cast("dict[str, Any]", document).get(field) if isinstance(document, dict) else None
     if isinstance(value, float):
-        raise ValueError(  # noqa: TRY004 - of a file.
+        raise ValueError(  # noqa: TRY004 - an error in a file.
             f'{name}: expected a string of dollars such as "0.02", got the number {value!r} '
             "(a float cannot hold most cents exactly)"
         )
@@ -135,13 +135,13 @@ _JSON_NAMES = {
 
 
 def json_type(value: object) -> str:
-    """Return what JSON calls the type of `value`."""
+    """Return the name of the type of `value` in JSON."""
     name = type(value).__name__
     return _JSON_NAMES.get(name, name)
 
 
 def _explain(message: str) -> str:
-    """Say what msgspec says with the field first, in the words of JSON.
+    """Return a message of msgspec with the field first, and with the type names of JSON.
 
     >>> _explain("Expected `str | int`, got `null` - at `$.id`")
     'id: expected string or integer, got null'

@@ -1,4 +1,4 @@
-"""The results file: one whole JSON line for each request that ended, on disk as soon as it did."""
+"""Write the results file: one whole JSON line for each request, written as soon as the request has ended."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ STANDARD_OUTPUT = frozenset({"-", "/dev/stdout"})
 
 
 class CannotWrite(Exception):
-    """A file that could be opened cannot be written after all: a full disk, or a reader that has gone away."""
+    """A file that was opened cannot be written, for example because the disk is full or a pipe is closed."""
 
 
 class ResultLine(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one request; `cost` is in dollars, `error` one line that begins with the kind of failure."""
+    """The outcome of one request; `cost` is in dollars, `error` is one line that begins with the kind of error."""
 
     id: str | int
     status: Literal["done", "failed", "unknown"]
@@ -42,7 +42,7 @@ class ResultLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def result_line(id: str | int, outcome: RequestOutcome, *, cost: Micros, attempts: int) -> ResultLine:  # noqa: A002
-    """Return the line for an outcome; `cost` and `attempts` are those of a request that was not answered."""
+    """Return the line for an outcome; `cost` and `attempts` are used for a request that was not answered."""
     if isinstance(outcome, Done):
         result = outcome.result
         return ResultLine(
@@ -54,7 +54,7 @@ def result_line(id: str | int, outcome: RequestOutcome, *, cost: Micros, attempt
             attempts=result.attempts,
         )
     error = outcome.error
-    # Where the supervisor itself gave no answer, nobody knows what it had called.
+    # If the supervisor itself gave no answer, it is unknown what it had called.
     unknown = isinstance(outcome, Unknown) or isinstance(error, AskTimeout | ActorCrashed)
     return ResultLine(
         id=id,
@@ -67,11 +67,11 @@ def result_line(id: str | int, outcome: RequestOutcome, *, cost: Micros, attempt
 
 
 class OutputFile:
-    """A file that is opened before anything is called, and written by whole texts.
+    """An output file that is opened before any provider is called, and written in whole texts.
 
-    An existing file with content is refused unless `overwrite` is set, and then kept until `begin`; a file that is
-    one of `inputs` is always refused. A file that was made and never begun is removed again. "-" and /dev/stdout are
-    standard output. Raises `BadInput`.
+    An existing file with content is refused unless `overwrite` is set; then its content is kept until `begin`. A file
+    that is one of `inputs` is always refused. A new file is removed again if it is closed before `begin`. "-" and
+    /dev/stdout are standard output. Raises `BadInput`.
     """
 
     def __init__(self, option: str, path: str, *, overwrite: bool = False, inputs: Sequence[str] = ()) -> None:
@@ -92,20 +92,20 @@ class OutputFile:
 
     @property
     def is_terminal(self) -> bool:
-        """Whether what is written shows on a terminal."""
+        """Whether the output goes to a terminal."""
         return os.isatty(self._descriptor)
 
     def begin(self) -> None:
-        """Drop what the file held before."""
+        """Empty the file."""
         self._is_new = False
         if self._is_regular():
             os.ftruncate(self._descriptor, 0)
 
     def write(self, text: bytes) -> None:
-        """Write `text` at once; raise `CannotWrite` if that fails, and take back what half of it was written."""
+        """Write `text` at once. Raises `CannotWrite` if that fails, after removing the part that was written."""
         written = 0
         try:
-            # A single write, except into a pipe that is short of room.
+            # A single write, except into a pipe that has too little room.
             while written < len(text):
                 written += os.write(self._descriptor, text[written:])
         except OSError as error:
@@ -155,6 +155,6 @@ def _open(path: str, *, overwrite: bool, inputs: Sequence[str]) -> tuple[int, bo
 
 def _is_file(status: os.stat_result, path: str) -> bool:
     try:
-        return os.path.samestat(status, os.stat(path))  # noqa: PTH116 - the descriptor's status has no Path.
+        return os.path.samestat(status, os.stat(path))  # noqa: PTH116 - compared with the status of a descriptor.
     except OSError:
         return False

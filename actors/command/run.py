@@ -1,4 +1,4 @@
-"""`understudy run`: every request of a file through a market, each outcome on disk as it comes, a report at the end."""
+"""`understudy run`: send every request of a file through a market, write each outcome at once, and report."""
 
 from __future__ import annotations
 
@@ -35,28 +35,28 @@ if TYPE_CHECKING:
     from actors.command.requests_file import RequestLine
 
 BATCH = "batch"
-"""The account that `--budget` caps, as errors name it."""
+"""The account that `--budget` caps, by its name in errors."""
 CAPS = (BATCH, RUN)
-"""The accounts whose end is that of the whole run; the second has the budget of the market."""
+"""The accounts without whose money the whole run ends; the second has the budget of the market."""
 
 
 class BatchRun:
-    """One run: what was asked, what has ended, and whether there is money left."""
+    """One run: its requests, those that have ended, and whether there is money left."""
 
     def __init__(self, plan: Plan, results: OutputFile, tally: RunTally, interrupts: Interrupts) -> None:
         self.plan = plan
         self.results = results
         self.tally = tally
         self.interrupts = interrupts
-        # Not the ids of the file: two files with the same ids are no repetition of each other, and a provider
-        # would take equal idempotency keys for that.
+        # Not the ids of the file: if two files have the same ids, the second must not repeat the first, and a
+        # provider would take equal idempotency keys for a repetition.
         self.name = secrets.token_hex(8)
         self.under_way: dict[str, RequestLine] = {}
         self.refused: BudgetExceeded | None = None
-        """How a budget of the whole run has refused the least amount for good."""
+        """The refusal of the smallest amount by a budget of the whole run; None as long as there is none."""
 
     async def requests(self) -> AsyncGenerator[SmartRequest]:
-        """Yield what is to be asked, until the run is stopped; what nobody can be paid for is written off at once."""
+        """Yield the requests until the run is stopped; fail those at once that no budget of the run can pay."""
         options = self.plan.options
         for number, line in enumerate(self.plan.requests, start=1):
             if self.interrupts.stop.is_set():
@@ -80,13 +80,13 @@ class BatchRun:
             )
 
     def cheapest(self, line: RequestLine) -> Micros:
-        """Return the least that a request can cost; 0 where nobody offers it, which is for the supervisor to say."""
+        """Return the least that a request can cost; 0 if no provider offers it, which the supervisor reports."""
         providers = [listing.provider for listing in self.plan.market.providers]
         eligible = (one for one in providers if line.service in one.services and line.where.matches(one) is None)
         return min((one.price for one in eligible), default=0)
 
     def receive(self, outcome: RequestOutcome) -> None:
-        """Write the line of an outcome, and notice when the money is used up."""
+        """Write the line of an outcome, and remember a refusal by a budget of the run."""
         request_id: str = outcome.item.request_id
         line = self.under_way.pop(request_id)
         ended = self.tally.take(request_id)
@@ -104,14 +104,14 @@ class BatchRun:
         self.tally.count(line.status, doubt=doubt)
 
     def write_cut_off(self) -> None:
-        """Write a line for each request that was cut off and may have been paid for; the others may be run again."""
+        """Write a line for each request that was cut off and may have been paid; the others can be run again."""
         for request_id, ended in self.tally.take_all().items():
             line = self.under_way.pop(request_id, None)
             if line is not None and (ended.doubt is not None or ended.event.provider is not None):
                 self.write(_cut_off(line, ended), doubt=ended.doubt)
 
     def exit_code(self) -> int:
-        """Return what the process should end with."""
+        """Return the exit code of the process."""
         if self.interrupts.exit_code is not None:
             return self.interrupts.exit_code
         if self.refused is not None:
@@ -120,7 +120,7 @@ class BatchRun:
 
 
 def _refusals_in(error: Exception) -> list[BudgetExceeded]:
-    """Return how the budgets of the whole run have refused an item."""
+    """Return the refusals of an item by the budgets of the whole run."""
     refusals = [error, *(error.refused if isinstance(error, AllProvidersFailed) else ())]
     return [one for one in refusals if isinstance(one, BudgetExceeded) and one.cap in CAPS]
 
@@ -170,7 +170,8 @@ async def _make_run(plan: Plan, results: OutputFile, progress: ProgressDisplay) 
         stack.callback(progress.close)
         stack.enter_context(
             interrupts.listening(
-                first=lambda: progress.note("interrupted: stopping; once more ends at once"), at_once=progress.close
+                first=lambda: progress.note("interrupted: stopping; a second interrupt ends at once"),
+                at_once=progress.close,
             )
         )
         stack.enter_context(logging_to(progress, is_stopping=interrupts.stop.is_set))
@@ -185,7 +186,7 @@ async def _make_run(plan: Plan, results: OutputFile, progress: ProgressDisplay) 
             ending = "failed"
             progress.warn(f"error: {error}; the run was stopped")
         except (CallFailed, RuntimeFault) as error:
-            # Not of one request but of the engine itself, such as a supervisor that crashed.
+            # An error of the whole run and not of one request, such as a supervisor that crashed.
             ending = "failed"
             progress.warn(f"error: the run was stopped by {type(error).__name__}: {one_line(str(error))}")
     exhausted = run.refused is not None
@@ -193,18 +194,18 @@ async def _make_run(plan: Plan, results: OutputFile, progress: ProgressDisplay) 
 
 
 async def _serve(run: BatchRun, progress: ProgressDisplay) -> None:
-    """Serve all requests, or those that end before the run is stopped; leave nothing running."""
+    """Serve the requests until all have ended or the run is stopped; leave nothing running."""
     options, tally = run.plan.options, run.tally
     started = tally.started
     loop = asyncio.get_running_loop()
 
-    def narrate(event: Event) -> None:
+    def show_breaker(event: Event) -> None:
         if text := breaker_note(event):
             progress.note(f"{loop.time() - started:.1f} s: {text}")
 
     async with ActorSystem("run", seed=options.seed) as system, ticking(progress, tally):
         system.events.subscribe(Event, tally.receive)
-        system.events.subscribe(Event, narrate)
+        system.events.subscribe(Event, show_breaker)
         supervisor = system.spawn(lambda: Supervisor(run.plan.market), name="supervisor")
         async with (
             robust_batch(
@@ -222,7 +223,7 @@ async def _serve(run: BatchRun, progress: ProgressDisplay) -> None:
 
 
 def breaker_note(event: Event) -> str | None:
-    """Return what to tell a person of a breaker's change; None for other events."""
+    """Return a line for the transition of a breaker; None for other events."""
     match event:
         case BreakerOpened():
             return f"{event.provider}: breaker open for {event.wait:.1f} s, its requests are rerouted"
@@ -238,7 +239,7 @@ def breaker_note(event: Event) -> str | None:
 async def until(
     stop: asyncio.Event, outcomes: AsyncIterator[RequestOutcome]
 ) -> AsyncGenerator[AsyncIterator[RequestOutcome]]:
-    """Yield the outcomes until `stop` is set, and those that are there already when it is."""
+    """Yield an iterator of the outcomes that ends when `stop` is set, after those that are ready then."""
     stopping = asyncio.create_task(stop.wait())
     following: asyncio.Task[RequestOutcome | None] | None = None
 

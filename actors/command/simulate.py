@@ -1,4 +1,4 @@
-"""`understudy simulate`: a scenario in virtual time, with many seeds to find what fails, or with one to look at it."""
+"""`understudy simulate`: run a scenario in virtual time, with many seeds to find failures or with one to study it."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
 
 SEEDS, PROCESSES, EVENTS = 100, 2, 20
 RUNNERS = (__file__, *(f"{Path(module.__file__ or '').parent}{os.sep}" for module in (runtime.simulation, asyncio)))
-"""The files and folders of those who run a scenario: its author does not look for their lines in a traceback."""
+"""The files and folders of the code that runs a scenario; its lines are left out of tracebacks."""
 
 
 class Rehearsal(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be simulated: `seed` alone, or as many as `seeds`; an option that was not given is None.
+    """The options of a simulation: `seed` alone, or so many `seeds`; an option that was not given is None.
 
-    Raises `BadInput`, which names the option, for values that cannot be, or not together.
+    Raises `BadInput`, which names the option, for bad values and for options that exclude each other.
     """
 
     scenario: str
@@ -54,7 +54,7 @@ class Rehearsal(msgspec.Struct, frozen=True, kw_only=True):
     max_steps: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be."""
+        """Refuse bad values."""
         if self.seed is not None and self.seeds is not None:
             raise BadInput("--seed runs one seed and --seeds many; give one of the two")
         if self.seed is None:
@@ -80,7 +80,7 @@ class Rehearsal(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def kept(self) -> tuple[int, ...] | None:
-        """The numbers of the faults that strike; None for all."""
+        """The numbers of the faults that are applied; None for all."""
         try:
             return None if self.keep is None else read_keep(self.keep)
         except ValueError as error:
@@ -88,14 +88,14 @@ class Rehearsal(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def task_order(self) -> Literal["seeded", "fifo"]:
-        """Which of two tasks goes first."""
+        """The order in which ready tasks run."""
         return "fifo" if self.order == "fifo" else "seeded"
 
 
 def simulate(rehearsal: Rehearsal) -> int:
-    """Run what is asked for, write what came of it to standard output, and return 0 where it passed, 1 where not.
+    """Run the simulation, write the result to standard output, and return 0 if it passed, else 1.
 
-    Raises `BadInput` for a scenario that cannot be found, and `KeyboardInterrupt` when it is interrupted.
+    Raises `BadInput` for a scenario that cannot be found, and KeyboardInterrupt if it is interrupted.
     """
     with interruptible():
         kept = rehearsal.kept
@@ -107,7 +107,7 @@ def simulate(rehearsal: Rehearsal) -> int:
 
 @contextmanager
 def interruptible() -> Generator[None]:
-    """Listen to Ctrl-C within the block, also where a shell had the process ignore it, as in the background."""
+    """Handle Ctrl-C within the block, even if a shell made the process ignore it, as in the background."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
@@ -116,7 +116,7 @@ def interruptible() -> Generator[None]:
 
 
 def load_scenario(name: str) -> Scenario[Any]:
-    """Return the scenario; raises `BadInput` where there is none, and for whatever its file raises."""
+    """Return the scenario. Raises `BadInput` if there is none, and for any error that its file raises."""
     try:
         return find_scenario(name)
     except NoScenario as error:
@@ -134,7 +134,7 @@ def is_file(code: Any, path: str) -> bool:
 
 
 def run_many(scenario: Scenario[Any], rehearsal: Rehearsal) -> int:
-    """Run many seeds, and show the smallest that fails."""
+    """Run many seeds, and write the smallest that fails."""
     seeds = SEEDS if rehearsal.seeds is None else rehearsal.seeds
     try:
         passed = explore(
@@ -155,7 +155,7 @@ def run_many(scenario: Scenario[Any], rehearsal: Rehearsal) -> int:
 
 
 def run_one(scenario: Scenario[Any], rehearsal: Rehearsal, seed: int, kept: tuple[int, ...] | None) -> int:
-    """Run one seed, and show the last of what happened in it."""
+    """Run one seed, and write the last events of the run."""
     simulation = Simulation(
         seed,
         order=rehearsal.task_order,
@@ -168,7 +168,7 @@ def run_one(scenario: Scenario[Any], rehearsal: Rehearsal, seed: int, kept: tupl
         simulation.run(scenario)
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # noqa: BLE001 - whatever it is, `sys.exit` included, the scenario fails with it.
+    except BaseException as error:  # noqa: BLE001 - the scenario fails with any error, `sys.exit` included.
         failure = error
     events = EVENTS if rehearsal.events is None else rehearsal.events
     lines = simulation.trace.tail(events) if events else []
@@ -188,7 +188,7 @@ def run_one(scenario: Scenario[Any], rehearsal: Rehearsal, seed: int, kept: tupl
 
 
 def traceback_of(error: BaseException) -> str:
-    """Return an error with the lines that led to it, without those above the scenario, which run it."""
+    """Return the traceback of an error, without the lines of the code that runs the scenario."""
     begin: TracebackType | None = error.__traceback__
     while begin is not None and begin.tb_frame.f_code.co_filename.startswith(RUNNERS):
         begin = begin.tb_next
@@ -196,6 +196,6 @@ def traceback_of(error: BaseException) -> str:
 
 
 def write(text: str) -> None:
-    """Write to standard output, after what the scenario itself has written there."""
+    """Write to standard output, after the scenario's own output."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()

@@ -1,3 +1,3 @@
-"""The demo: three providers that fail, each a process with a server, and a batch of requests over them."""
+"""The demo: a batch of requests to three providers that fail, each an HTTP server in a process of its own."""
 
 __all__: list[str] = []

@@ -1,4 +1,4 @@
-"""What a demo provider decides: whom it throttles, fails and serves, what it charges. No socket, no clock."""
+"""The decisions of a demo provider: which calls it throttles, fails and serves, and its charges. No socket or clock."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ class DemoSettings(msgspec.Struct, frozen=True, kw_only=True):
     name: str = "demo"
     price: str = "0"  # US dollars, charged once per idempotency key.
     failure_rate: float = 0.0
-    unclear_rate: float = 0.5  # Share of these failures that are a 500, of unknown effect; the others are a 503.
+    unclear_rate: float = 0.5  # The share of failures that are a 500, of unknown effect; the others are a 503.
     latency: tuple[float, float] = (0.0, 0.0)  # The shortest and the longest.
     brownout: tuple[float, float] | None = None  # Start, counted from the first call, and length.
     rate_limit: float | None = None  # Requests a second.
-    burst: int | None = None  # Requests at once; by default one second's worth.
+    burst: int | None = None  # Requests at once; by default those of one second.
     seed: int = 0
-    max_remembered: int = 10_000  # Answers kept for idempotency keys that come again.
+    max_remembered: int = 10_000  # Answers kept for repeated idempotency keys.
 
     def __post_init__(self) -> None:
         """Refuse values that no provider can have."""
-        to_micros(self.price)  # Raises ValueError for what is no price.
+        to_micros(self.price)  # Raises ValueError for a text that is not a price.
         if not 0 <= self.failure_rate <= 1:
             raise ValueError(f"failure rate must be from 0 to 1, got {self.failure_rate}")
         if not 0 <= self.unclear_rate <= 1:
@@ -55,21 +55,21 @@ class DemoSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Stats(msgspec.Struct):
-    """What a provider has seen and charged since it started."""
+    """The calls and charges of a provider since it started."""
 
     calls: int = 0
     answered: int = 0
     failures: int = 0
     throttled: int = 0
-    refused: int = 0  # The caller's own mistakes.
-    replayed: int = 0  # Answers given again from memory, at no charge.
+    refused: int = 0  # Mistakes of the caller.
+    replayed: int = 0  # Remembered answers that were given again, at no charge.
     charged_micros: int = 0
-    distinct_keys: int = 0  # Idempotency keys among all calls; `calls - distinct_keys` came again.
-    paid_twice: int = 0  # Charges for a request id that had been charged before: money lost by a caller.
+    distinct_keys: int = 0  # The distinct idempotency keys of all calls; `calls - distinct_keys` calls repeated one.
+    paid_twice: int = 0  # Charges for a request id that was charged before: money that the caller lost.
 
 
 class TextInput(msgspec.Struct, frozen=True):
-    """An input object; members other than `text` are left alone."""
+    """An input object; members other than `text` are ignored."""
 
     text: str
 
@@ -82,7 +82,7 @@ class DemoCall(msgspec.Struct, frozen=True):
 
     @property
     def text(self) -> str:
-        """The text to work on."""
+        """The text of the input."""
         return self.input if isinstance(self.input, str) else self.input.text
 
 
@@ -96,20 +96,20 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def refusal(status: int, message: str, *, delay: float = 0.0, retry_after: int | None = None) -> Reply:
-    """Return a reply that says why there is no output."""
+    """Return an error reply with a message."""
     body = {"error": {"code": status, "message": message}}
     return Reply(status=status, body=body, delay=delay, retry_after=retry_after)
 
 
 class RecentNames:
-    """The last `max_size` names, to tell a new one from one that comes again."""
+    """The last `max_size` names, by which a repeated name is recognised."""
 
     def __init__(self, max_size: int) -> None:
         self._names: OrderedDict[str, None] = OrderedDict()
         self._max_size = max_size
 
     def add(self, name: str) -> bool:
-        """Return whether the name is new. No name at all is never new."""
+        """Add a name, and return whether it is new; an empty name never is."""
         if not name or name in self._names:
             return False
         self._names[name] = None
@@ -119,7 +119,7 @@ class RecentNames:
 
 
 class DemoProvider:
-    """The provider's memory and its decisions. Holds no socket and no clock; one lock guards the whole."""
+    """The memory and the decisions of one provider, under one lock."""
 
     def __init__(self, settings: DemoSettings) -> None:
         self.settings = settings
@@ -129,12 +129,12 @@ class DemoProvider:
         self._first_request: float | None = None
         self._next_slot = -math.inf
         self._answers: OrderedDict[str, tuple[DemoCall, Reply]] = OrderedDict()
-        # They outlast the answers, so that a payment made twice shows after its answer is forgotten.
+        # They are kept longer than the answers, so that a double payment shows after its answer is forgotten.
         self._keys = RecentNames(100 * settings.max_remembered)
         self._charged = RecentNames(100 * settings.max_remembered)
 
     def answer(self, work: DemoCall, *, key: str, request_id: str, now: float) -> Reply:
-        """Decide what this call gets: throttled, browned out, remembered, failed, or served and charged."""
+        """Return the reply to a call: throttled, browned out, repeated, failed, or served and charged."""
         with self._lock:
             self.stats.calls += 1
             self.stats.distinct_keys += self._keys.add(key)
@@ -160,14 +160,14 @@ class DemoProvider:
             return self._serve(work, key=key, request_id=request_id, delay=delay)
 
     def health(self, *, now: float) -> Reply:
-        """Return 200, or 503 in the brown-out."""
+        """Return 200, or 503 during the brown-out."""
         with self._lock:
             if self._in_brownout(now):
                 return refusal(503, "brown-out")
             return Reply(status=200, body={"name": self.settings.name, "status": "ok"})
 
     def counters(self) -> Reply:
-        """Return the counters as they are now."""
+        """Return the present counters."""
         with self._lock:
             return Reply(status=200, body=msgspec.structs.asdict(self.stats))
 
@@ -178,7 +178,7 @@ class DemoProvider:
         return start <= now - self._first_request < start + length
 
     def _throttle(self, now: float) -> float:
-        """Take one permit and return 0, or return the seconds until there is one (GCRA, ITU-T I.371)."""
+        """Take a permit and return 0, or return the seconds until there is one (GCRA, ITU-T I.371)."""
         rate = self.settings.rate_limit
         if rate is None:
             return 0.0
@@ -194,7 +194,7 @@ class DemoProvider:
         remembered, reply = self._answers[key]
         if remembered != work:
             self.stats.refused += 1
-            return refusal(422, "this idempotency key came with another input before")
+            return refusal(422, "this idempotency key belongs to another input")
         self.stats.replayed += 1
         return reply
 

@@ -1,4 +1,4 @@
-"""`understudy demo`: a real run over three real providers that fail, checked afterwards to the last answer and cent."""
+"""`understudy demo`: a real run over three local providers that fail, with every answer and cent checked afterwards."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ FILES = ("market.toml", "requests.jsonl", "results.jsonl", "report.json")
 
 
 class ProviderBooks(msgspec.Struct, frozen=True, kw_only=True):
-    """What one provider counted, beside what the run booked for it in micro-units."""
+    """The counters of one provider, and the micro-units that the run booked for it."""
 
     name: str
     stats: Stats
@@ -45,9 +45,9 @@ class ProviderBooks(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def demo(console: Console, *, requests: int = 300, seed: int = 1, keep: str | None = None) -> int:
-    """Run the demo; return 0 where everything that it is to show was seen, 1 where not, and a run's other codes.
+    """Run the demo; return 0 if the run showed all that it should, 1 if not, or another exit code of the run.
 
-    Raises `BadInput` for a number of requests that shows nothing, and for a folder that cannot be used.
+    Raises `BadInput` for too few or too many requests, and for a folder that cannot be used.
     """
     if not FEWEST <= requests <= MOST:
         raise BadInput(f"--requests: expected a number from {FEWEST} to {MOST}, got {requests}")
@@ -96,7 +96,7 @@ def _folder(keep: str | None) -> Generator[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise BadInput(f"--keep: {keep} cannot be made a folder: {error.strerror}") from error
+        raise BadInput(f"--keep: the folder {keep} cannot be made: {error.strerror}") from error
     for name in FILES:
         if (folder / name).exists():
             raise BadInput(f"--keep: {folder / name} exists; name another folder")
@@ -119,7 +119,7 @@ def _books(providers: Sequence[DemoProcess], report: Report) -> list[ProviderBoo
 
 
 def books_table(books: Sequence[ProviderBooks]) -> Table:
-    """Return what the providers say of the run, beside our own books."""
+    """Return a table of the providers' counters beside the amounts that the run booked."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="What the providers counted", title_justify="left")
     table.add_column("provider")
     for heading in ("calls seen", "failed", "throttled", "answered again", "charged", "we booked", "paid twice"):
@@ -135,7 +135,7 @@ def books_table(books: Sequence[ProviderBooks]) -> Table:
 def shortcomings(
     tasks: Sequence[Task], results: Sequence[ResultLine], report: Report, books: Sequence[ProviderBooks]
 ) -> list[str]:
-    """Return what is wrong with a run, or was to be seen and was not; nothing for a good one."""
+    """Return what is wrong with a run, or missing in it; nothing for a good run."""
     expected = {task.id: task.expected for task in tasks}
     missing: list[str] = []
     if sorted(str(line.id) for line in results) != sorted(map(str, expected)):
@@ -153,7 +153,7 @@ def shortcomings(
         missing.append("no provider answered 429")
     if twice := sum(one.stats.paid_twice for one in books):
         missing.append(f"{twice} requests were paid twice")
-    # What a request of unknown outcome may have cost is in nobody's books but the provider's.
+    # The cost of a request of unknown outcome is in the books of its provider only.
     charged, booked = sum(one.stats.charged_micros for one in books), sum(one.booked for one in books)
     if not booked <= charged <= booked + to_micros(report.in_doubt):
         missing.append(

@@ -1,4 +1,4 @@
-"""The demo's market: three providers that fail in their own ways, and policies for a run of a quarter of a minute."""
+"""The market of the demo: three providers that fail in different ways, and policies for a run of 15 seconds."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ BROWNOUT = (4.0, 4.0)
 """Start and length, in seconds."""
 
 POLICIES = """\
-# The waits are short, because the whole run is; for real providers leave these sections out, or begin from
-# the defaults (see the documentation of Retry and BreakerConfig).
+# The waits are short, because the whole run is short. For real providers, leave these sections out or begin
+# with the defaults (see the documentation of Retry and BreakerConfig).
 [retry]
 max_retries = 8
 base = 0.1
@@ -35,7 +35,7 @@ max_open_for = 2.0
 
 
 class DemoListing(msgspec.Struct, frozen=True, kw_only=True):
-    """A provider of the demo: how it behaves, and what the market says of it."""
+    """A provider of the demo: its behaviour, and its entry in the market."""
 
     settings: DemoSettings
     reputation: int
@@ -46,8 +46,8 @@ class DemoListing(msgspec.Struct, frozen=True, kw_only=True):
 def demo_listings(requests: int, *, seed: int) -> list[DemoListing]:
     """Return the providers for a run of so many requests.
 
-    The cheapest is the first choice and the least reliable; while it browns out, its load is more than the second
-    one's own limit allows, so that the dear third has to help.
+    The cheapest is the first choice and the least reliable. While it browns out, its load exceeds the rate limit of the
+    second provider, so that the third and most expensive one gets the rest.
     """
     rate = requests / RUN
     return [
@@ -56,8 +56,8 @@ def demo_listings(requests: int, *, seed: int) -> list[DemoListing]:
                 name="alder",
                 price="0.001",
                 failure_rate=0.3,
-                # A 500 is repeated here until it is known what became of it. More of them would be more retries
-                # than the 10 % of extra load that a provider in trouble is spared from.
+                # A call that ended with a 500 is repeated until its outcome is known. With more of them, the retries
+                # would exceed the 10 % of extra load that the retry budget allows.
                 unclear_rate=0.2,
                 latency=(0.02, 0.08),
                 brownout=BROWNOUT,
@@ -85,7 +85,7 @@ def demo_listings(requests: int, *, seed: int) -> list[DemoListing]:
             settings=DemoSettings(name="cedar", price="0.005", failure_rate=0.01, latency=(0.1, 0.25), seed=seed + 2),
             reputation=90,
             response_time=0.2,
-            description="fails 1 %, and is the dearest and slowest",
+            description="fails 1 %, and is the most expensive and slowest",
         ),
     ]
 

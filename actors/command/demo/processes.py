@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
     from actors.command.demo.backend import DemoSettings
 
-STOPPING = 5.0
+STOP_TIMEOUT = 5.0
 """Seconds that a provider has to end by itself."""
 
 
 class Ready(msgspec.Struct, frozen=True):
-    """What a provider prints when it listens."""
+    """The line that a provider prints once it listens."""
 
     port: int
 
@@ -36,11 +36,11 @@ class DemoProcess(msgspec.Struct, frozen=True):
 
     @property
     def url(self) -> str:
-        """Where it takes calls."""
+        """The URL for calls."""
         return f"http://127.0.0.1:{self.port}/"
 
     def stats(self) -> Stats:
-        """Ask for its counters. Raises OSError where it is gone."""
+        """Return its counters. Raises OSError if it is gone."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         try:
             connection.request("GET", "/stats")
@@ -50,7 +50,7 @@ class DemoProcess(msgspec.Struct, frozen=True):
 
 
 def arguments(settings: DemoSettings) -> list[str]:
-    """Return the arguments of the demo provider for these settings.
+    """Return the command line arguments of a demo provider for these settings.
 
     >>> from actors.command.demo.backend import DemoSettings
     >>> arguments(DemoSettings(name="alder", price="0.001", brownout=(4.0, 3.0)))[2:6]
@@ -70,21 +70,21 @@ def arguments(settings: DemoSettings) -> list[str]:
 
 @contextmanager
 def run_providers(providers: Sequence[DemoSettings]) -> Generator[list[DemoProcess]]:
-    """Run these providers within the block. Raises OSError where one does not start."""
+    """Run these providers within the block. Raises OSError if one does not start."""
     with ExitStack() as stack:
-        # All are started before the first is waited for.
+        # All processes are started before the first one is waited for.
         processes = [(one, stack.enter_context(start_provider(one))) for one in providers]
         yield [DemoProcess(one, read_port(one, process.stdout), process) for one, process in processes]
 
 
 @contextmanager
 def start_provider(settings: DemoSettings) -> Generator[subprocess.Popen[bytes]]:
-    """Run one provider within the block; whatever happens, it is gone afterwards."""
+    """Run one provider within the block; in every case it is gone afterwards."""
     process = subprocess.Popen(  # noqa: S603 - our own module, our own arguments.
         [sys.executable, "-m", "actors.command.demo.server", *arguments(settings)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        # A group of its own, or Ctrl-C would stop it before its counters were read.
+        # A process group of its own, because Ctrl-C would stop it before its counters are read.
         process_group=0,
     )
     try:
@@ -94,12 +94,12 @@ def start_provider(settings: DemoSettings) -> Generator[subprocess.Popen[bytes]]
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """End a provider by closing its standard input, and kill it where that does not help."""
+    """End a provider by closing its standard input; kill it if it does not end."""
     for stream in (process.stdin, process.stdout):
         if stream is not None:
             stream.close()
     try:
-        process.wait(STOPPING)
+        process.wait(STOP_TIMEOUT)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
@@ -110,7 +110,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def read_port(settings: DemoSettings, output: IO[bytes] | None) -> int:
-    """Return the port that a provider prints, once it does. Raises OSError where it ends instead."""
+    """Wait for the port that a provider prints, and return it. Raises OSError if it ends instead."""
     line = b"" if output is None else output.readline()
     try:
         return msgspec.json.decode(line, type=Ready).port

@@ -1,11 +1,11 @@
-"""A provider that fails on purpose: a real HTTP server on loopback, for the demo and for failure drills.
+"""A provider that fails on purpose: an HTTP server on the loopback interface, for the demo and for failure drills.
 
 `python -m actors.command.demo.server --name alder --price 0.002 --failure-rate 0.3` prints `{"port": N}`
-when it is ready, and ends when its standard input closes: it never outlives the program that started it.
+when it is ready. It ends when its standard input closes, so it never outlives the program that started it.
 
 - `POST /` with `{"service": "uppercase" | "word-count", "input": TEXT | {"text": TEXT}}` answers
-  `{"output": ..., "cost": PRICE}`. A key seen before gets its first answer again, at no charge.
-- `GET /health` answers 200, or 503 in the brown-out. `GET /stats` answers the counters of `Stats`.
+  `{"output": ..., "cost": PRICE}`. A repeated idempotency key gets its first answer again, at no charge.
+- `GET /health` answers 200, or 503 during the brown-out. `GET /stats` answers the counters of `Stats`.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 
 class DemoHandler(BaseHTTPRequestHandler):
-    """HTTP/1.1 with keep-alive; everything it decides, it asks the provider."""
+    """Handles HTTP/1.1 requests with keep-alive; all decisions are those of the provider."""
 
     protocol_version = "HTTP/1.1"
-    timeout = 30.0  # An idle connection is closed after so many seconds.
+    timeout = 30.0  # Seconds after which an idle connection is closed.
     disable_nagle_algorithm = True
     wbufsize = -1  # Head and body leave in one segment.
     max_body_bytes = 1024 * 1024
@@ -83,7 +83,7 @@ class DemoHandler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the inherited name.
-        """Stay silent: standard output is for the port, and the counters tell the rest."""
+        """Write no log: standard output is for the port, and the counters have the rest."""
 
 
 class DemoServer(ThreadingHTTPServer):
@@ -94,7 +94,7 @@ class DemoServer(ThreadingHTTPServer):
     max_connections = 256
 
     def __init__(self, provider: DemoProvider, *, port: int) -> None:
-        self._rooms = threading.BoundedSemaphore(self.max_connections)
+        self._free_connections = threading.BoundedSemaphore(self.max_connections)
         super().__init__(("127.0.0.1", port), functools.partial(DemoHandler, provider))
 
     def server_bind(self) -> None:
@@ -105,21 +105,21 @@ class DemoServer(ThreadingHTTPServer):
         self.server_name, self.server_port = "localhost", self.server_address[1]
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Serve this connection in its own thread, if there is room for one more."""
-        if self._rooms.acquire(blocking=False):
+        """Serve this connection in a thread of its own, unless there are too many."""
+        if self._free_connections.acquire(blocking=False):
             super().process_request(request, client_address)
         else:
             self.shutdown_request(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Serve, and give the room back."""
+        """Serve, and free the connection."""
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._rooms.release()
+            self._free_connections.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing when a caller hangs up: that is its right. Report any other error as usual."""
+        """Ignore a caller that closes the connection, which is normal. Report any other error as usual."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
@@ -145,12 +145,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--price", default="0", help="US dollars a call, such as 0.002")
     parser.add_argument("--failure-rate", type=float, default=0.0, help="share of calls that fail, 0 to 1")
     parser.add_argument(
-        "--unclear-rate", type=float, default=0.5, help="share of these that are 500s; the rest are 503s"
+        "--unclear-rate", type=float, default=0.5, help="share of the failures that are 500s; the rest are 503s"
     )
     parser.add_argument("--latency", type=_pair("-"), default=(0.0, 0.0), metavar="LOW-HIGH", help="seconds")
     parser.add_argument("--brownout", type=_pair(":"), metavar="START:LENGTH", help="in seconds")
-    parser.add_argument("--rate-limit", type=float, metavar="R", help="requests a second; beyond it: 429")
-    parser.add_argument("--burst", type=int, help="requests at once; one second's worth by default")
+    parser.add_argument("--rate-limit", type=float, metavar="R", help="requests a second; beyond it, answers are 429")
+    parser.add_argument("--burst", type=int, help="requests at once; by default those of one second")
     parser.add_argument("--seed", type=int, default=0)
     return parser
 
@@ -160,7 +160,7 @@ def _end(_signal: int, _frame: object) -> NoReturn:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Serve until standard input closes, or SIGTERM or SIGINT comes; exits 2 on bad arguments."""
+    """Serve until standard input closes, or SIGTERM or SIGINT comes. Exits with code 2 for bad arguments."""
     parser = _parser()
     options = vars(parser.parse_args(arguments))
     port = options.pop("port")
@@ -175,7 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stdout.write(msgspec.json.encode({"port": server.server_port}).decode() + "\n")
         sys.stdout.flush()
         try:
-            # The main thread does nothing but wait here, where a signal's handler can interrupt it.
+            # The main thread only waits here, where the handler of a signal can interrupt it.
             while os.read(sys.stdin.fileno(), 4096):
                 pass
         finally:

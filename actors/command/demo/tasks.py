@@ -1,4 +1,4 @@
-"""The demo's work: short texts, each with a service whose answer can be checked."""
+"""The requests of the demo: short texts, each with a service whose answer can be checked."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def expected(self) -> str | int:
-        """What a right answer is."""
+        """The right answer."""
         answer: str | int = SERVICES[self.service](self.input)
         return answer
 
 
 def make_tasks(count: int, *, seed: int) -> list[Task]:
-    """Return so many tasks, each of one to three sentences and about half of them for each service.
+    """Return `count` tasks, each of one to three sentences, about half of them for each service.
 
     >>> make_tasks(2, seed=1) == make_tasks(2, seed=1)
     True

@@ -129,7 +129,7 @@ def test_bad_requests_are_2_and_no_provider_is_called(market, content, facts):
         (["providers", "none.toml"], ["none.toml: cannot be read"]),
         (["providers"], ["MARKET.toml", "understudy providers --help"]),
         (["demo", "--requests", "3"], ["--requests: expected a number from 60 to 1000, got 3"]),
-        (["demo", "--keep", "market.toml"], ["--keep: market.toml cannot be made a folder"]),
+        (["demo", "--keep", "market.toml"], ["--keep: the folder market.toml cannot be made"]),
         (["demo", "--keep", "."], ["--keep: ", "market.toml exists"]),
         (["dmeo"], ["dmeo", "understudy --help"]),
     ],
