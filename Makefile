@@ -11,7 +11,7 @@ CACHES = .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL: # Two installations at once into one environment would damage it.
-.PHONY: help demo test check format setup constraints clean
+.PHONY: help demo test nightly check format setup constraints clean
 
 help: ## List these targets.
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' Makefile | while IFS='	' read -r target text; do \
@@ -21,8 +21,11 @@ help: ## List these targets.
 demo: $(VENV)/.installed-cli ## Run a batch of requests over three providers that fail.
 	@"$(VENV)/bin/understudy" demo
 
-test: $(VENV)/.installed-dev ## Run every test, doctest and documentation block.
+test: $(VENV)/.installed-dev ## Run every test, doctest and documentation block; long proofs for a tenth of their length.
 	@"$(VENV)/bin/pytest" --numprocesses auto --dist worksteal $(PYTEST_ARGS)
+
+nightly: $(VENV)/.installed-dev ## Run every test in its whole length, benchmarks too, and say how long each part took.
+	@"$(VENV)/bin/pytest" --numprocesses auto --dist worksteal --nightly --durations 25 --durations-min 5 $(PYTEST_ARGS)
 
 check: $(VENV)/.installed-dev $(VENV)/linter/.installed ## Check format, lint, strict types and import contracts.
 	"$(VENV)/bin/ruff" format --check .

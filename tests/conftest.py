@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING
+from collections import Counter
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
 from hypothesis import HealthCheck, settings
 
 from runtime.simulation import VirtualTimeLoop
+from tests.proofs import EXTENT, repeated
 from tests.real_time import RealTimeLoop
 
 if TYPE_CHECKING:
@@ -22,9 +25,16 @@ pytest_plugins = ["pytester", "runtime.simulation.plugin"]
 collect_ignore = ["typing"]
 
 
-def pytest_configure() -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--nightly", action="store_true", help="run every proof by repetition in its whole length")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    EXTENT.is_whole = config.getoption("--nightly")
     # A busy machine is no failure: neither has an example a deadline, nor is it too slow to make one.
-    settings.register_profile("understudy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.register_profile(
+        "understudy", deadline=None, max_examples=repeated(250), suppress_health_check=[HealthCheck.too_slow]
+    )
     settings.load_profile("understudy")
     # A shell that starts the tests in the background has them ignore SIGINT, and so would every program that
     # they start; those which interrupt a program need the default.
@@ -33,9 +43,31 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    # A process of pytest-xdist has a second thread, and so does not fork; one test there starts these elsewhere.
+    left_out = set[str]()
+    if not EXTENT.is_whole:
+        left_out.add("nightly")
     if hasattr(config, "workerinput"):
-        items[:] = [item for item in items if item.get_closest_marker("forks") is None]
+        # A process of pytest-xdist has a second thread, and so does not fork; one test there starts these elsewhere.
+        left_out.add("forks")
+    deselected = [item for item in items if any(map(item.get_closest_marker, left_out))]
+    if deselected:
+        config.hook.pytest_deselected(items=deselected)
+        items[:] = [item for item in items if item not in deselected]
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Say of a night what was run in it, and how long each file took."""
+    if not config.getoption("--nightly"):
+        return
+    ran, took = Counter[str](), Counter[str]()
+    for report in chain.from_iterable(terminalreporter.stats.values()):
+        if hasattr(report, "when") and hasattr(report, "duration"):
+            file = report.nodeid.partition("::")[0]
+            ran[file] += report.when == "call"
+            took[file] += report.duration
+    terminalreporter.section("what was run, and how long it took")
+    for file, seconds in took.most_common():
+        terminalreporter.write_line(f"{seconds:8.1f} s  {ran[file]:5d} tests  {file}")
 
 
 def pytest_asyncio_loop_factories(

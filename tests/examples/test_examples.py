@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from runtime.simulation import explore, find_scenario
+from tests.proofs import repeated
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SAYS = {
@@ -50,13 +51,25 @@ def test_every_example_is_run_by_the_test_below():
 @pytest.mark.slow
 @pytest.mark.parametrize("drill", DRILLS)
 def test_a_failure_drill_holds_whatever_the_seed(drill: str):
-    explore(find_scenario(f"{EXAMPLES / 'failure_drills.py'}::{drill}"), seeds=range(30))
+    explore(find_scenario(f"{EXAMPLES / 'failure_drills.py'}::{drill}"), seeds=range(repeated(30)))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(SAYS))
 def test_an_example_runs_and_says_what_it_promises(name: str):
-    done = subprocess.run([sys.executable, str(EXAMPLES / name)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    said = said_by(name)
     for text in SAYS[name]:
-        assert text in done.stdout
+        assert text in said
+
+
+@pytest.mark.nightly
+def test_the_agents_of_the_example_serve_a_hundred_requests_too():
+    assert "100 of 100 requests answered, by {'cedar': 100}" in said_by("agirails_market.py", "100")
+
+
+def said_by(name: str, *arguments: str) -> str:
+    """Run an example to its end, and return what it printed."""
+    command = [sys.executable, str(EXAMPLES / name), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout

@@ -29,6 +29,7 @@ from actors.ledger.messages import (
 from actors.money import usd
 from runtime import Actor, ActorSystem, Request, RestartIntensity, RuntimeFault, Supervision, handles
 from runtime.simulation import Crash, random_faults
+from tests.proofs import repeated
 
 if TYPE_CHECKING:
     import random
@@ -274,7 +275,7 @@ class Race:
         return await self.ledger.ask(GetStatement(name), timeout=1)
 
 
-@pytest.mark.simulate(seeds=200)
+@pytest.mark.simulate(seeds=repeated(200))
 async def test_a_hundred_workers_never_exceed_leak_or_pay_twice_from_one_budget(simulation):
     for _ in range(3):
         simulation.inject(Crash(at=simulation.random.uniform(0.2, 1.5), actor="race/worker-*"))
@@ -315,7 +316,7 @@ async def test_a_hundred_workers_never_exceed_leak_or_pay_twice_from_one_budget(
     assert total.settled == sum(world.by_reservation.values()) + last * PRICES["alder"]
 
 
-@pytest.mark.simulate(seeds=200)
+@pytest.mark.simulate(seeds=repeated(200))
 async def test_nor_does_it_happen_if_the_ledger_crashes_and_its_mail_is_lost_late_doubled_or_out_of_order(
     simulation, tmp_path
 ):

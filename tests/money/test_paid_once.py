@@ -44,6 +44,7 @@ from actors.simulation import (
 from actors.supervisor.payments.accounts import account_of
 from runtime import ActorSystem, RestartIntensity, RuntimeFault, Supervision
 from runtime.simulation import Crash, Simulation
+from tests.proofs import repeated
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -230,7 +231,7 @@ class Race:
         assert rest - (self.income - before) < max(PRICES.values())
 
 
-@pytest.mark.simulate(seeds=100)
+@pytest.mark.simulate(seeds=repeated(100))
 async def test_a_hundred_workers_pay_no_key_twice_and_exceed_no_cap(simulation):
     await Race(simulation).run()
 
@@ -243,7 +244,7 @@ def test_the_races_are_eventful_enough_to_prove_something():
         await one.run(kinds)
         kinds.update(type(outcome).__name__ for outcome in one.outcomes.values())
 
-    for seed in range(25):
+    for seed in range(repeated(25, at_least=10)):
         Simulation(seed, logs=False).run(race)
     assert {"SmartResult", "OutcomeUnknown", "BudgetExceeded", "AllProvidersFailed"} <= {*kinds}
     assert {"Answered", "NeverRan", "MoneyHeld"} <= {*kinds}, kinds

@@ -12,7 +12,7 @@ from benchmarks.scenarios import seed_port
 
 
 @pytest.mark.real_time
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("group", resilience.GROUPS)
 def test_every_row_of_the_resilience_benchmark_is_measured(group):
     options = argparse.Namespace(rounds=1, only=group, uvloop=False)

@@ -34,12 +34,13 @@ from actors.simulation import (
 from actors.supervisor import OpenQuota
 from runtime import ActorCrashed, ActorRestarted, ActorSystem, AskTimeout, RuntimeFault
 from runtime.simulation import Crash, DropMail, DuplicateMail, explore, random_faults
+from tests.proofs import repeated
 
 if TYPE_CHECKING:
     from actors.ledger.account import Account
     from runtime.simulation import Fault, Simulation
 
-SEEDS = range(150)
+SEEDS = range(repeated(150))
 CAP = 300
 PRICES = (5, 10, 20, 50)
 STRATEGIES = ("best", "cheapest", "fastest", "balanced")

@@ -12,6 +12,7 @@ import pytest
 from actors import BreakerConfig, BreakerOpen, CircuitBreaker, Transient
 from actors.policies.breaker.states import Open
 from runtime.simulation import ScenarioFailed, Simulation, explore
+from tests.proofs import repeated
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -80,9 +81,9 @@ def test_a_half_open_breaker_that_lets_two_probes_through_is_found():
 
 
 def test_it_never_shows_in_the_order_of_production():
-    assert explore(with_breaker(RacyBreaker), seeds=range(1_000), order="fifo").runs == 1_000
+    assert explore(with_breaker(RacyBreaker), seeds=range(repeated(1_000)), order="fifo").runs == repeated(1_000)
 
 
 @pytest.mark.slow
 def test_the_breaker_that_is_shipped_survives_ten_thousand_orders():
-    assert explore(with_breaker(CircuitBreaker), seeds=range(10_000)).runs == 10_000
+    assert explore(with_breaker(CircuitBreaker), seeds=range(repeated(10_000))).runs == repeated(10_000)

@@ -14,11 +14,12 @@ import pytest
 from benchmarks.harness import met
 from benchmarks.scenarios.troubles import TROUBLES, figure, ours
 from runtime.simulation import Simulation
+from tests.proofs import repeated
 
 if TYPE_CHECKING:
     from benchmarks.scenarios.troubles import Outcome
 
-SEEDS = 100
+SEEDS = repeated(100)
 
 
 async def survive(simulation: Simulation, name: str, *, knows: bool = True, **reached: str) -> Outcome:
@@ -146,11 +147,11 @@ def test_overload_ends_with_its_cause_in_nearly_every_seed():
     # the others it cannot be: ten calls sent before the first was overdue, of 20 seconds each for two at a time, are
     # 100 seconds of work that nobody waits for any more, and the spell is over after 20.
     missed = []
-    for seed in range(100):
+    for seed in range(SEEDS):
         outcome = Simulation(seed, logs=False).run(overload).result
         if outcome.time_to_return > 40 or outcome.more["success_after"] < 0.999:
             missed.append((seed, outcome.time_to_return, outcome.more))
-    assert len(missed) <= 4, missed
+    assert len(missed) <= 0.04 * SEEDS, missed
 
 
 async def overload(simulation: Simulation) -> Outcome:

@@ -22,6 +22,7 @@ from actors.batch.concurrent import (
 from actors.errors.families import RateLimited
 from runtime import current_deadline
 from runtime.simulation import Simulation, explore
+from tests.proofs import repeated
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
@@ -505,4 +506,4 @@ def test_whenever_the_caller_leaves_each_item_has_one_fate_and_no_result_is_lost
     async def scenario(simulation: Simulation) -> None:
         await any_run(simulation, is_batch=is_batch, is_awaited=is_awaited)
 
-    assert explore(scenario, seeds=range(300)).runs == 300
+    assert explore(scenario, seeds=range(repeated(300))).runs == repeated(300)

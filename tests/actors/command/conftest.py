@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from actors.command.demo.backend import DemoSettings
-from actors.command.demo.processes import run_providers
+from actors.command.demo.processes import DemoProcess, run_providers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -92,6 +92,20 @@ class Market:
             line += byte
         self.first = line.decode()
         return process
+
+
+@pytest.fixture(scope="module")
+def idle() -> Iterator[DemoProcess]:
+    """Start one provider for all tests of a module that must not call it."""
+    with run_providers([DemoSettings(name="alder", price="0.001")]) as (one,):
+        yield one
+
+
+@pytest.fixture
+def uncalled(tmp_path: Path, idle: DemoProcess) -> Iterator[Market]:
+    """Write the market of the idle provider, and see that it was not called."""
+    yield Market(tmp_path, [idle])
+    assert idle.stats().calls == 0
 
 
 @pytest.fixture

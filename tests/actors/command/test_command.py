@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from actors.command import main
 from actors.command.demo.backend import DemoSettings
 from actors.command.report import Report
 
@@ -98,13 +99,26 @@ def test_so_it_is_where_the_market_has_the_budget(market, options):
         ("", ["/dev/stdin: expected at least one request"]),
     ],
 )
-def test_bad_requests_are_2_and_no_provider_is_called(market, content, facts):
-    market = market()
-    done = market.execute("run", "market.toml", "/dev/stdin", "--out", "o.jsonl", input=content)
+def test_bad_requests_are_2_and_no_provider_is_called(uncalled, content, facts):
+    done = uncalled.execute("run", "market.toml", "/dev/stdin", "--out", "o.jsonl", input=content)
     assert done.returncode == 2
     assert_one_error(done.stderr, *facts)
-    assert market.providers[0].stats().calls == 0
-    assert not (market.folder / "o.jsonl").exists()
+    assert not (uncalled.folder / "o.jsonl").exists()
+
+
+@pytest.fixture(params=["here", pytest.param("as a process", marks=pytest.mark.nightly)])
+def execute(request, uncalled, monkeypatch, capfd):
+    """Run the command in the folder of the market: in this process, and every night in one of its own."""
+    if request.param == "as a process":
+        return uncalled.execute
+
+    def execute_here(*arguments):
+        monkeypatch.chdir(uncalled.folder)
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        return subprocess.CompletedProcess(arguments, ended.value.code, *capfd.readouterr())
+
+    return execute_here
 
 
 @pytest.mark.parametrize(
@@ -134,20 +148,18 @@ def test_bad_requests_are_2_and_no_provider_is_called(market, content, facts):
         (["dmeo"], ["dmeo", "understudy --help"]),
     ],
 )
-def test_bad_input_is_2_in_one_or_two_plain_lines(market, arguments, facts):
-    market = market()
-    market.ask(1)
-    (market.folder / "bad.toml").write_text(
+def test_bad_input_is_2_in_one_or_two_plain_lines(uncalled, execute, arguments, facts):
+    uncalled.ask(1)
+    (uncalled.folder / "bad.toml").write_text(
         '[[providers]]\nname = "a"\nservices = ["s"]\nprice = 1\nurl = "http://a/"\n'
     )
-    (market.folder / "full.txt").write_text("precious")
-    before = sorted(path.name for path in market.folder.iterdir())
-    done = market.execute(*arguments)
+    (uncalled.folder / "full.txt").write_text("precious")
+    before = sorted(path.name for path in uncalled.folder.iterdir())
+    done = execute(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert_one_error(done.stderr, *facts)
-    assert market.providers[0].stats().calls == 0
-    assert sorted(path.name for path in market.folder.iterdir()) == before
-    assert (market.folder / "full.txt").read_text() == "precious"
+    assert sorted(path.name for path in uncalled.folder.iterdir()) == before
+    assert (uncalled.folder / "full.txt").read_text() == "precious"
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

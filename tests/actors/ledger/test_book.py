@@ -14,6 +14,7 @@ from actors.ledger.entries import Entry, MoneyHeld, MoneyReleased, MoneyReserved
 from actors.ledger.errors import AlreadyPaid, StillUnsettled
 from actors.ledger.messages import Intent, Reservation, Reserve
 from actors.ledger.postings import MAX_RELEASED
+from tests.proofs import repeated
 
 NAMES = ("run", "batch", "alder", "birch")
 
@@ -476,7 +477,7 @@ class Play:
                 self.overcharged[name] += entry.cost if entry.is_late else entry.overcharged
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=repeated(300))
 @given(caps=st.tuples(*[st.one_of(st.none(), st.integers(0, 300))] * 4), plan=steps)
 def test_whatever_happens_it_adds_up_and_no_account_is_over_its_cap_but_by_what_was_overcharged(
     caps: tuple[int | None, ...], plan: list[tuple[int, int, int, int, bool]]
@@ -498,7 +499,7 @@ def test_whatever_happens_it_adds_up_and_no_account_is_over_its_cap_but_by_what_
     assert replayed.postings.figures() == play.book.postings.figures()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=repeated(100))
 @given(caps=st.tuples(*[st.integers(0, 300)] * 4), plan=steps)
 def test_once_all_is_resolved_every_micro_unit_is_spent_or_free(
     caps: tuple[int, ...], plan: list[tuple[int, int, int, int, bool]]

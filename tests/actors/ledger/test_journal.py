@@ -13,6 +13,7 @@ from actors.ledger.entries import AccountOpened, Entry
 from actors.ledger.errors import JournalError
 from actors.ledger.journal import Journal
 from tests.actors.ledger.journalled import entries_of, filled
+from tests.proofs import repeated
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -101,7 +102,7 @@ def crashed(tmp_path_factory) -> tuple[bytes, bytes, list[Entry]]:
     return crashed_files(tmp_path_factory.mktemp("crashed") / "l.db")
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=repeated(120), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(where=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), cut=st.booleans(), in_log=st.booleans())
 def test_whatever_is_cut_off_or_flipped_a_journal_is_read_as_far_as_it_is_whole_or_refused(
     crashed,

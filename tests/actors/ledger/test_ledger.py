@@ -17,6 +17,7 @@ from actors.ledger.messages import GetHeld, GetStatement, MarkSent, OpenAccount,
 from runtime import Actor, ActorRestarted, ActorSystem, DeadLetter, Request, handles
 from runtime.simulation import Crash, DuplicateMail, Simulation, explore
 from tests.actors.ledger.bank import DOLLAR, Money, money, settle
+from tests.proofs import repeated
 
 if TYPE_CHECKING:
     from runtime import ActorRef
@@ -278,7 +279,7 @@ async def a_ledger_whose_mail_comes_twice(simulation: Simulation) -> None:
 
 
 def test_mail_that_comes_twice_books_nothing_twice():
-    assert explore(a_ledger_whose_mail_comes_twice, seeds=range(50)).runs == 50
+    assert explore(a_ledger_whose_mail_comes_twice, seeds=range(repeated(50))).runs == repeated(50)
 
 
 async def a_ledger_that_crashes(simulation: Simulation) -> None:
@@ -304,4 +305,4 @@ async def a_ledger_that_crashes(simulation: Simulation) -> None:
 
 
 def test_a_ledger_that_crashes_leaks_nothing_that_its_book_knows():
-    assert explore(a_ledger_that_crashes, seeds=range(50)).runs == 50
+    assert explore(a_ledger_that_crashes, seeds=range(repeated(50))).runs == repeated(50)

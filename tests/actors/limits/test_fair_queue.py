@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.limits.fair_queue import MIN_SWEPT, FairQueue, Turn
+from tests.proofs import repeated
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,7 +62,7 @@ class Plain:
 
 
 @given(seeds, st.integers(1, 6), st.integers(0, 300))
-@settings(max_examples=200)
+@settings(max_examples=repeated(200))
 def test_it_does_what_its_rules_say_with_heap_and_sweeping_too(seed, tenants, steps):
     dice = random.Random(seed)
     # Weights and costs that floats hold exactly, so that both sides agree on ties.
@@ -103,7 +104,7 @@ def test_it_does_what_its_rules_say_with_heap_and_sweeping_too(seed, tenants, st
 
 
 @given(seeds, st.floats(0.1, 10.0), st.floats(0.1, 10.0), st.booleans())
-@settings(max_examples=100)
+@settings(max_examples=repeated(100))
 def test_of_two_tenants_that_wait_all_the_while_neither_gets_ahead_by_more_than_one_item_each(
     seed, weight, other, leaving
 ):

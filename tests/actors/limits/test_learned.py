@@ -23,6 +23,7 @@ from actors.limits.learned import (
     after_unpaid,
 )
 from actors.limits.reported import ReportedLimit
+from tests.proofs import repeated
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 NEW = LearnedLimit()
@@ -166,7 +167,7 @@ def test_a_caller_below_the_limit_begins_at_a_share_of_the_rate_it_used():
 
 
 @given(st.floats(0.5, 200.0), st.floats(0.0, 20.0), st.floats(0.0, 0.999))
-@settings(max_examples=50)
+@settings(max_examples=repeated(50, at_least=10))
 def test_there_is_no_burst_at_the_end_of_the_gate(rate, retry_after, random):
     state = after_throttled(served(NEW, 0.0, rate=rate, lasts=20.0), 20.0, retry_after, random=random)
     _, times = begun_in(state, 20.0, until=state.gated_until + 5.0)
@@ -177,7 +178,7 @@ def test_there_is_no_burst_at_the_end_of_the_gate(rate, retry_after, random):
 
 
 @given(st.floats(1.0, 50.0), st.integers(0, 3))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=repeated(25, at_least=5), deadline=None)
 def test_it_settles_close_to_the_true_limit_of_a_provider_that_states_none(limit, phase):
     """A provider that allows `limit` calls in each second and answers 429 beyond; the last of ten minutes count."""
     state, now, admitted, refused = NEW, phase / 4, 0, 0
@@ -405,7 +406,7 @@ names = st.sampled_from(
         names, st.text(alphabet='0123456789.;=,"qrtwmshdlimterag -:TZ+', max_size=60) | st.text(max_size=20)
     )
 )
-@settings(max_examples=500)
+@settings(max_examples=repeated(500))
 def test_whatever_a_header_holds_is_read_as_numbers_or_left_out(headers):
     state = NEW
     for said in parse_limits(headers, now=NOW):

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.limits.quota import Quota, QuotaGrant, QuotaRefusal, RateLimit, per_minute, quota_of
+from tests.proofs import repeated
 
 rates = st.floats(min_value=0.1, max_value=1e3)
 bursts = st.integers(min_value=1, max_value=50)
@@ -49,7 +50,7 @@ def assert_never_over(used: list[tuple[float, int]], rate: float, burst: int) ->
 
 
 @given(limit_sets, st.data())
-@settings(max_examples=300)
+@settings(max_examples=repeated(300))
 def test_no_dimension_is_ever_over_its_rate_whatever_is_taken_refunded_or_corrected_downwards(limits, data):
     quota, now = quota_of(*limits), 1000.0
     grants: list[QuotaGrant] = []

@@ -7,6 +7,7 @@ from actors.policies.bulkhead import Bulkhead
 from actors.policies.limiter import Limiter
 from runtime import current_deadline
 from runtime.simulation import Simulation, explore
+from tests.proofs import repeated
 
 
 async def work(seconds=1.0):
@@ -241,4 +242,4 @@ async def callers_are_cancelled_anywhere(simulation: Simulation) -> None:
 
 
 def test_wherever_a_caller_is_cancelled_its_slot_and_its_token_come_back():
-    assert explore(callers_are_cancelled_anywhere, seeds=range(400)).runs == 400
+    assert explore(callers_are_cancelled_anywhere, seeds=range(repeated(400))).runs == repeated(400)

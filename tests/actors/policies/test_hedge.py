@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from actors.errors.families import Transient
 from actors.policies.hedge import Hedge, HedgeConfig, LatencyQuantile, budget_of, hedge_delay
 from runtime.simulation import Simulation, explore
+from tests.proofs import repeated
 
 CONFIG = HedgeConfig()
 
@@ -260,4 +261,4 @@ async def calls_race_and_are_cancelled_anywhere(simulation: Simulation) -> None:
 
 
 def test_wherever_a_caller_is_cancelled_no_call_is_left_behind():
-    assert explore(calls_race_and_are_cancelled_anywhere, seeds=range(400)).runs == 400
+    assert explore(calls_race_and_are_cancelled_anywhere, seeds=range(repeated(400))).runs == repeated(400)

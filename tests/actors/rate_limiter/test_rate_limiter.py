@@ -18,6 +18,7 @@ from actors.limits.reported import ReportedLimit
 from actors.rate_limiter.messages import ReportThrottled, Settle
 from runtime import ActorFailed, ActorSystem, AskTimeout
 from runtime.simulation import explore
+from tests.proofs import repeated
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -453,4 +454,4 @@ async def no_overtaking(simulation: Simulation) -> None:
 
 
 def test_over_many_orders_no_asker_is_overtaken_and_the_rate_is_kept_under_cancellation():
-    assert explore(no_overtaking, seeds=range(400)).runs == 400
+    assert explore(no_overtaking, seeds=range(repeated(400))).runs == repeated(400)

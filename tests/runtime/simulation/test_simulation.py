@@ -25,6 +25,7 @@ from runtime import (
 from runtime.events import ActorFailed, ActorRestarted
 from runtime.simulation import Deadlock, InvariantBroken, Simulation, SimulationError, explore
 from runtime.simulation.mail import RecordedQueue
+from tests.proofs import repeated
 
 sys.path.insert(0, str(Path(__file__).parent))
 from random_program import scenario as random_program
@@ -256,7 +257,7 @@ class Slow(Actor):
 
 @pytest.mark.slow
 def test_random_programs_of_plain_actors_break_no_invariant() -> None:
-    assert explore(random_program, seeds=range(150)).runs == 150
+    assert explore(random_program, seeds=range(repeated(150))).runs == repeated(150)
 
 
 def test_what_the_scenario_raises_comes_out_with_the_seed() -> None:
