@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 CALLERS = 1_000
 UNLIMITED = 10**9
-"""Tokens per second of a limiter that is on and never makes anybody wait."""
+"""Tokens per second of a limiter that is on and never makes a call wait."""
 RETRIES = 3
 TIMEOUT = 10.0
 

@@ -33,7 +33,7 @@ class LineFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Per cent of the rate, from the first grant that was waited for."""
     most_in_a_second: float
     overtakes: float
-    """Grants to somebody who came after one who was still waiting, and was not cancelled."""
+    """Grants to a waiter that came after one that was still waiting and was not cancelled."""
     cpu: float
     """Per cent of the time that went by."""
 
@@ -71,7 +71,7 @@ async def line(
     waiters: int = WAITERS,
     cancelled: float = 0.0,
 ) -> LineFacts:
-    """Let waiters stand in line for `lasts` seconds, of whom a part is cancelled while they wait.
+    """Let waiters queue for `lasts` seconds; a part of them is cancelled while they wait.
 
     Where some are cancelled, others join the line meanwhile.
     """
@@ -128,7 +128,7 @@ async def disturb(
 
 
 def overtakes(order: list[int], given_up: set[int]) -> int:
-    """Count the grants that came before that of somebody who had joined the line earlier.
+    """Count the grants that came before that of a waiter that had joined the queue earlier.
 
     >>> overtakes([0, 2, 3, 1, 4], given_up=set())
     2

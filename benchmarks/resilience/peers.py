@@ -1,7 +1,7 @@
 """Other libraries of policies, where they are installed (extra `bench`): the same work, as their own manuals write it.
 
 A peer is asked for a new guard inside a running event loop. Each has the same policies on: two or three retries, a
-breaker that opens on 5 failures in a row, a limiter that never makes anybody wait, and a timeout.
+breaker that opens on 5 failures in a row, a limiter that never makes a call wait, and a timeout.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def the_router() -> Any:
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     from litellm import Router  # noqa: PLC0415 - an extra.
 
-    # Or each collection would walk through all that it has imported, at the cost of whoever is measured then.
+    # Or each collection would walk through all that it has imported, at the cost of the peer that is measured then.
     gc.freeze()
     # It takes the dicts apart, so that each deployment needs one of its own.
     deployments = [

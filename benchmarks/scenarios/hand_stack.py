@@ -99,7 +99,7 @@ class HandStack:
             for index, item in following:
                 results.put_nowait(await self._result(index, item))
 
-        async def everybody() -> None:
+        async def serve_all() -> None:
             try:
                 # Workers, or every item would be a task from the start.
                 async with asyncio.TaskGroup() as group:
@@ -108,7 +108,7 @@ class HandStack:
             finally:
                 results.put_nowait(None)
 
-        running = asyncio.create_task(everybody())
+        running = asyncio.create_task(serve_all())
         try:
             while (result := await results.get()) is not None:
                 yield result
@@ -136,7 +136,7 @@ class HandStack:
 
     async def _guarded(self, name: str, call: Callable[[Any, str], Awaitable[Any]], item: Any, key: str) -> Any:
         async with AsyncExitStack() as guards:
-            # The breaker is last, so that nobody is let through by it who then waits for the limiter.
+            # The breaker is last, so that no call is let through by it that then waits for the limiter.
             if (limiter := self._limiters.get(name)) is not None:
                 await guards.enter_async_context(limiter)
             await guards.enter_async_context(await self._breakers.get_breaker(name))

@@ -1,7 +1,7 @@
 """The recipe that people copy and paste, ported literally with its mistakes, as a peer to measure against.
 
-What it shows, and nobody should copy: `with_retry` returns where it should raise, so that its breaker never opens and
-a failed item counts as a success; half-open lets everybody through; callers of the token bucket wait side by side and
+It shows what should not be copied: `with_retry` returns where it should raise, so that its breaker never opens and a
+failed item counts as a success; half-open lets every caller through; callers of the token bucket wait side by side and
 not in line; the fallback ends with the strategies although providers remain; and the provider that was chosen is never
 called, because the request names the service alone.
 """
@@ -57,7 +57,7 @@ class CircuitOpen(Exception):
 
 
 class CircuitBreaker:
-    """Counts failures in a row; from its reset time on, everybody may try."""
+    """Counts failures in a row; from its reset time on, every caller may try."""
 
     def __init__(self, name: str, *, failure_threshold: int = 5, reset_time: float = 30.0) -> None:
         self.name = name
@@ -207,7 +207,7 @@ class ProviderDiscovery:
                 return max(providers, key=lambda provider: provider.reputation / 100 - provider.price)
 
     async def request(self, service: str, payload: Any) -> Any:
-        """Make a request as `request(service, {input, budget})` does: whoever is registered first gets it."""
+        """Make a request as `request(service, {input, budget})` does: the provider that is registered first gets it."""
         return await self.discover(service)[0].call(payload)
 
 

@@ -1,7 +1,7 @@
 """The troubles that the cast must survive: tests put ours through them, the benchmark puts others through them too.
 
 A trouble is an async function of a simulation and a contender, which returns the figures of the run. What is drawn is
-drawn from the seed before the contender begins, so that one seed is the same trouble for everybody.
+drawn from the seed before the contender begins, so that one seed is the same trouble for every contender.
 """
 
 from __future__ import annotations

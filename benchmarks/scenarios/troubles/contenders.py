@@ -146,7 +146,7 @@ class TheSeed(Deaf):
 
         async with self.places:
             result = await self.breaker.execute(lambda: seed_port.with_retry(attempt, max_retries=3))
-        # What it returns instead of raising is a success to whoever called it.
+        # What it returns instead of raising is a success to its caller.
         return Reply(result.data)
 
 

@@ -53,7 +53,7 @@ def with_more(outcome: Outcome, **more: float) -> Outcome:
 
 
 async def metastable(simulation: Simulation, contender: Contender) -> Outcome:
-    """The only provider works on calls that nobody waits for any more, after a slow spell has let them pile up.
+    """The only provider works on calls that no caller waits for any more, after a slow spell has let them pile up.
 
     It bears the customers with a third to spare. What succeeds, and the time to return, are counted after the spell.
     """

@@ -76,7 +76,7 @@ class Customers:
         )
 
     def served_in_turn(self) -> list[Served]:
-        """Return the requests before which nobody waits any more."""
+        """Return the requests before which no customer waits any more."""
         first = next(iter(self.waiting.values()), math.inf)
         return [one for one in self.served if one.begun < first]
 

@@ -100,7 +100,7 @@ async def slow_loris(simulation: Simulation, contender: Contender) -> Outcome:
 
 
 async def paid_slow_loris(simulation: Simulation, contender: Contender) -> Outcome:
-    """As before, but it charges for what comes too late: whoever asks elsewhere pays twice."""
+    """As before, but it charges for what comes too late: a request that goes on elsewhere pays twice."""
     idempotent = simulation.random.choice(["key", "no"])
     providers = three(simulation, idempotent=idempotent)
     span = draw_span(simulation, least=40.0, most=90.0, settling=25.0)

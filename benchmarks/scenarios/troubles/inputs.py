@@ -28,7 +28,7 @@ async def poison_refused(simulation: Simulation, contender: Contender) -> Outcom
 
 
 async def poison_crashes(simulation: Simulation, contender: Contender) -> Outcome:
-    """At 2 to 5 % of the inputs the transport of every provider crashes, whoever else uses it."""
+    """At 2 to 5 % of the inputs the transport of every provider crashes, whatever other calls it makes."""
     return await poisoned(simulation, contender, crashes=True)
 
 

@@ -1,4 +1,4 @@
-"""Troubles for limits of several dimensions, for tenants, and those that nobody but a customer sees."""
+"""Troubles for limits of several dimensions, for tenants, and those that only a customer sees."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ async def bulk_against_interactive(simulation: Simulation, contender: Contender)
 
 
 async def global_slowness(simulation: Simulation, contender: Contender) -> Outcome:
-    """Everybody becomes slow at once: a second call to somebody else would only add to it.
+    """All providers become slow at once: a second call to another would only add to it.
 
     Calls cost nothing and may be repeated, so that they would be hedged.
     """

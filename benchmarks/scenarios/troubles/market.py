@@ -1,4 +1,4 @@
-"""The market that most troubles strike: one provider that everybody prefers, and two others who could do as well."""
+"""The market that most troubles strike: one provider that every request prefers, and two that could do as well."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A simulated provider that notes every attempt at it, and for whom it was paid, whoever calls it and however."""
+"""A simulated provider that notes every attempt at it and each payment, however it is called."""
 
 from __future__ import annotations
 
