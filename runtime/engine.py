@@ -113,7 +113,7 @@ class Engine:
         """Return an empty queue for the mail of one actor."""
         return deque()
 
-    def new_line(self, inbox: Any) -> OrderedDict[Any, None]:
+    def new_wait_queue(self, inbox: Any) -> OrderedDict[Any, None]:
         """Return an empty wait queue for senders that wait for room in a mailbox."""
         return OrderedDict()
 

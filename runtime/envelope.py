@@ -1,12 +1,18 @@
-"""What travels with a request: its deadline, and the way back for the answer."""
+"""What travels with a message: its deadline, and for a request the way back for the answer."""
 
 from __future__ import annotations
 
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
+from runtime.errors import ActorStopped, MailboxFull
+from runtime.events import DeadReason, Terminated
+from runtime.messages import Message, name_of
+
 if TYPE_CHECKING:
     import asyncio
+
+    from runtime.mailbox import Mailbox
 
 
 class AskState(Enum):
@@ -25,26 +31,37 @@ EXPIRED, CANCELLED = AskState.EXPIRED, AskState.CANCELLED
 
 
 class Cancellable(Protocol):
-    """Whoever runs the handler of a request, and can cancel it: a task, a future, or a cell."""
+    """What runs the handler of a request, and can cancel it: a task, a future, or an inline execution."""
 
     def cancel(self) -> Any: ...
 
 
-class Ask:
+class Addressee(Protocol):
+    """The actor that an envelope is addressed to."""
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def mailbox(self) -> Mailbox: ...
+
+
+class Envelope:
+    """A message on its way, with what travels along. A plain message, which most are, needs none."""
+
+    __slots__ = ("message", "reroutes")
+
+    message: Any
+    reroutes: int
+    """How often its handler has crashed, and another actor was given it."""
+
+    def dead_letter(self, reason: DeadReason, addressee: Addressee) -> None:
+        """Tell the asker, if any, that no handler will see the message."""
+
+
+class Ask(Envelope):
     """A request in flight. It is settled once, by whichever comes first: answer, error, deadline, cancellation."""
 
-    __slots__ = (
-        "answerer",
-        "deadline",
-        "error",
-        "handling",
-        "message",
-        "progress",
-        "reroutes",
-        "tick",
-        "value",
-        "waiter",
-    )
+    __slots__ = ("answerer", "deadline", "error", "execution", "progress", "tick", "value", "waiter")
 
     def __init__(self, message: Any, deadline: float) -> None:
         self.message = message
@@ -55,18 +72,19 @@ class Ask:
         self.value: Any = None
         self.error: BaseException | None = None
         self.waiter: asyncio.Future[None] | None = None
-        self.handling: Cancellable | None = None
+        self.execution: Cancellable | None = None
+        """What runs its handler, if that can be cancelled."""
         self.answerer: Any = None
-        """The cell that gave the answer, who may not be the one that was asked."""
+        """The cell that gave the answer, which may not be the one that was asked."""
 
     def answer(self, value: Any) -> bool:
-        """Settle with a value; False where the asker has given up, and the value is unclaimed."""
+        """Settle with a value; False if the asker has given up, and the value is unclaimed."""
         if self.progress is not RUNNING:
             return False
         if self.waiter is not None and self.waiter.cancelled():
             # The asker has been cancelled, but its task has not had its turn to say so.
             self.progress = CANCELLED
-            self.handling = None
+            self.execution = None
             return False
         self.progress = SETTLED
         self.value = value
@@ -80,30 +98,36 @@ class Ask:
             self.error = error
             self._wake()
 
+    def dead_letter(self, reason: DeadReason, addressee: Addressee) -> None:
+        if reason is DeadReason.STOPPED:
+            self.fail(ActorStopped(addressee.path, name_of(self.message)))
+        elif reason is DeadReason.FULL:
+            self.fail(MailboxFull(addressee.path, capacity=addressee.mailbox.capacity))
+
     def expire(self) -> None:
         """Give up because the deadline has passed; the handler is cancelled."""
         if self._abandon(EXPIRED) and self.waiter is not None and not self.waiter.done():
             self.waiter.set_result(None)
 
     def cancel(self) -> bool:
-        """Give up because the asker was cancelled; False where the answer had already been given."""
+        """Give up because the asker was cancelled; False if the answer had already been given."""
         return self._abandon(CANCELLED)
 
     def put_back(self) -> None:
         """Let it be handled from the beginning, here or elsewhere, unless its asker has given up."""
         if self.progress is RUNNING:
             self.progress = WAITING
-            self.handling = None  # One that was given up keeps it: whoever was cancelled for it has to know.
+            self.execution = None  # One that was given up keeps it: what was cancelled for it has to know.
 
     def _abandon(self, progress: AskState) -> bool:
         if self.progress is WAITING or self.progress is RUNNING:
             self.progress = progress
-            if self.handling is not None:
-                self.handling.cancel()
+            if self.execution is not None:
+                self.execution.cancel()
         return self.progress is not SETTLED
 
     def _wake(self) -> None:
-        self.handling = None
+        self.execution = None
         if self.waiter is not None and not self.waiter.done():
             self.waiter.set_result(None)
 
@@ -111,15 +135,22 @@ class Ask:
         return f"<Ask {self.message!r} {self.progress.value}, deadline {self.deadline:.3f}>"
 
 
-class Told:
-    """A message that was told, where more has to travel with it: a deadline, or how often it was rerouted."""
+class Told(Envelope):
+    """A message that was told, if more has to travel with it: a deadline, or how often it was rerouted."""
 
-    __slots__ = ("deadline", "message", "reroutes")
+    __slots__ = ("deadline",)
 
     def __init__(self, message: Any, *, deadline: float | None = None, reroutes: int = 0) -> None:
         self.message = message
         self.deadline = deadline
         self.reroutes = reroutes
+
+
+class Unclaimed(Message, frozen=True):
+    """Told by the runtime to an actor whose answer came too late for its asker."""
+
+    request: Any
+    answer: Any
 
 
 class Stashed:
@@ -133,9 +164,13 @@ class Stashed:
 
 def told(item: Any) -> Any:
     """Return the user's message in an item of a mailbox."""
-    return item.message if isinstance(item, Ask | Told) else item
+    return item.message if isinstance(item, Envelope) else item
 
 
 def deadline_of(item: Any) -> float | None:
     """Return the deadline that travels with an item of a mailbox, if any."""
     return item.deadline if isinstance(item, Ask | Told) else None
+
+
+FROM_RUNTIME = (Terminated, Unclaimed)
+"""What the runtime itself tells an actor: it is never dropped, and concerns no other actor."""

@@ -68,7 +68,7 @@ def handles(message: type[Any], /, *, concurrent: int = 1, inline: bool = False)
     The handler of a `Request[R]` returns its answer, an `R`; or an `asyncio.Future` of one, to answer later: the
     actor goes on meanwhile, and the future is cancelled when the asker gives up. An async handler holds the actor
     until it returns, unless `concurrent` lets that many of its messages be handled at the same time, each in a
-    task of its own. With `inline` it runs in the task of its asker instead where it may begin at once, which saves a
+    task of its own. With `inline` it runs in the task of its asker instead if it may begin at once, which saves a
     task and two turns of the event loop. Such a handler must end soon after it is cancelled: its asker waits for that,
     beyond its deadline if need be. Raises `TypeError` for what cannot be a handler.
     """
@@ -77,7 +77,10 @@ def handles(message: type[Any], /, *, concurrent: int = 1, inline: bool = False)
     if concurrent < 1:
         raise TypeError(f"handles({message.__name__}): concurrent must be >= 1, got {concurrent}")
     if inline and (concurrent == 1 or Request not in message.__mro__):
-        raise TypeError(f"handles({message.__name__}): only a concurrent handler of a Request can borrow a task")
+        raise TypeError(
+            f"handles({message.__name__}): only a concurrent handler of a Request can be inline; "
+            "give it `concurrent=2` or more, or leave `inline` out"
+        )
 
     def declare(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
         is_async = inspect.iscoroutinefunction(function)
@@ -93,13 +96,13 @@ def handles(message: type[Any], /, *, concurrent: int = 1, inline: bool = False)
 
 
 def check_annotation(function: Callable[..., Any], message: type[Message]) -> None:
-    """Raise `TypeError` where a handler does not take (self, message), or is annotated with another message."""
+    """Raise `TypeError` if a handler does not take (self, message), or is annotated with another message."""
     parameters = list(inspect.signature(function).parameters.values())
     if len(parameters) != 2 or any(one.kind is not one.POSITIONAL_OR_KEYWORD for one in parameters):
         raise TypeError(f"{function.__qualname__} must take (self, message: {message.__name__}) and nothing else")
     annotation: Any = parameters[1].annotation
     if isinstance(annotation, str) and annotation != message.__name__:
-        # A class made in a function cannot be looked up here; its name can still be compared.
+        # A class made in a function cannot be looked up; its name can still be compared.
         annotation = getattr(inspect.getmodule(function), annotation, None) or annotation
         mismatch = isinstance(annotation, str) and annotation.isidentifier() and annotation != message.__name__
     else:
@@ -115,7 +118,7 @@ def check_annotation(function: Callable[..., Any], message: type[Message]) -> No
 
 
 def collect_handlers(cls: type) -> Handlers:
-    """Collect the handlers of a class and its parents; raise `TypeError` where two take the same message."""
+    """Collect the handlers of a class and its parents; raise `TypeError` if two take the same message."""
     collected = Handlers()
     for parent in reversed(cls.__mro__):
         own: dict[type, Handler] = {}
@@ -139,9 +142,9 @@ def collect_handlers(cls: type) -> Handlers:
 
 
 def direct_of(handlers: Handlers) -> dict[type, Callable[[Any, Any], Any]]:
-    """Return the functions that take a message straight: no task of their own, and no answer to be seen to.
+    """Return the functions that the run queue may call directly: they need no task of their own, and give no answer.
 
-    A request, even one that is told instead of asked, has an answer.
+    A request has an answer, even one that is told instead of asked.
     """
     return {
         one.message: one.function

@@ -1,4 +1,4 @@
-"""The address of an actor, and everything anybody may do to it: tell, send, ask, stop, kill."""
+"""The address of an actor, and all that may be done to it from outside: tell, send, ask, stop, kill."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Recipient(Protocol):
 
     @property
     def home(self) -> Recipient:
-        """What lives and ends for it; a router is at home in an actor."""
+        """The cell itself; that of the actor which a router stands before."""
         ...
 
     def schedule(self) -> None: ...
@@ -55,7 +55,7 @@ class Recipient(Protocol):
 class ActorRef(Generic[M_contra]):
     """The address of one actor, over all its restarts: a hashable value that may be put in messages.
 
-    There is one ref per actor, so two refs are equal where they are the same actor. Use a ref only on the event
+    There is one ref per actor, so two refs are equal if they are of the same actor. Use a ref only on the event
     loop its system runs in; another thread goes through `ActorSystem.from_thread`.
     """
 
@@ -88,7 +88,7 @@ class ActorRef(Generic[M_contra]):
         """Put a message in the mailbox, waiting for room while it is full: back-pressure.
 
         Waits at most `timeout` seconds (without one, until the deadline of the request being handled, if any), in
-        the order of arrival. Raises `AskTimeout` when the time is up, and `ActorStopped` where the actor is
+        the order of arrival. Raises `AskTimeout` when the time is up, and `ActorStopped` if the actor is
         stopped; in both cases the message was not sent.
         """
         return self.recipient.send(message, timeout)
@@ -97,11 +97,11 @@ class ActorRef(Generic[M_contra]):
         """Send a request, waiting for room, and return its answer.
 
         `timeout` (seconds, > 0) becomes an absolute deadline that travels with the request; inside a handler the
-        deadline of the request being handled binds where it is earlier. When it passes, or the caller is
+        deadline of the request being handled binds if it is earlier. When it passes, or the caller is
         cancelled, the handler is cancelled too.
 
-        Raises `AskTimeout`; the actor's `Refusal`; `ActorCrashed` where the handler raised anything else;
-        `ActorStopped` where the request was never handled; `Unhandled` where the actor has no handler for it.
+        Raises `AskTimeout`; the actor's `Refusal`; `ActorCrashed` if the handler raised anything else;
+        `ActorStopped` if the request was never handled; `Unhandled` if the actor has no handler for it.
         """
         return self.recipient.ask(message, timeout)
 

@@ -10,8 +10,8 @@ import anyio
 
 from runtime.actor import Actor
 from runtime.cell.cell import Cell, check_name
-from runtime.cell.handling import ALIVE
 from runtime.cell.options import DEFAULT_OPTIONS
+from runtime.cell.phases import IN_SERVICE
 from runtime.engine import Engine
 from runtime.errors import SystemClosed
 from runtime.log import LOGGED, log_event
@@ -169,7 +169,7 @@ class ActorSystem:
         Raises `NameTaken`, `SystemClosed`, and TypeError if the factory does not make an actor.
         """
         root = self._root
-        if root is None or root.goal or root.phase is not ALIVE:
+        if root is None or root.life is not IN_SERVICE:
             raise SystemClosed(self.name, "spawn")
         return root.spawn(factory, name=name, mailbox=mailbox, restart=restart, stop_timeout=stop_timeout)
 

@@ -49,7 +49,7 @@ class Timers:
 
     __slots__ = ("_active", "context", "deliver", "loop")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, context: Context, deliver: Callable[[Any], None]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, context: Context, deliver: Callable[[Any], object]) -> None:
         self.loop = loop
         self.context = context
         self.deliver = deliver

@@ -18,6 +18,8 @@ from runtime.supervision import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from runtime.engine import Engine
     from runtime.ref import ActorRef
     from runtime.snapshot import ActorSnapshot
@@ -41,8 +43,8 @@ class Child(Protocol):
     def pause(self) -> None: ...
     def restart_after(self, delay: float, cause: Exception | None) -> None: ...
     def terminate(self, exit: Exit) -> None: ...  # noqa: A002 - the field's word for how a process ended.
-    async def join(self) -> Exit: ...
-    async def instance_gone(self) -> None: ...
+    def join(self) -> Coroutine[Any, Any, Exit]: ...
+    def instance_ended(self) -> Coroutine[Any, Any, None]: ...
     def snapshot(self) -> ActorSnapshot: ...
 
 
@@ -72,8 +74,9 @@ class Children:
         self._named = 0
         self.by_name: dict[str, Child] = {}
 
-    def failed(self, child: Child, error: Exception | None) -> None:
+    def failed(self, name: str, error: Exception | None) -> None:
         """Decide what follows the end of a child's instance: it crashed, or (`error` None) stopped itself."""
+        child = self.by_name[name]
         if not self._parent.is_alive or not calls_for_restart(child.restart, crashed=error is not None):
             child.terminate(ended_by(error))
             return
@@ -87,7 +90,7 @@ class Children:
                 # Not before: an empty deque costs 760 bytes, and most parents never see a child crash.
                 self._restarts = deque()
             if supervision.intensity.tolerates(self._restarts, now=now):
-                self._restart(child, error, now)
+                self._restart(child, error, now, supervision)
                 return
         child.terminate(ended_by(error))
         if directive is not Directive.STOP:
@@ -102,8 +105,7 @@ class Children:
         except Exception as broken:  # noqa: BLE001 - a supervisor that cannot decide has failed itself.
             return Directive.ESCALATE, broken
 
-    def _restart(self, failed: Child, error: Exception | None, now: float) -> None:
-        supervision = self._parent.supervision
+    def _restart(self, failed: Child, error: Exception | None, now: float, supervision: Supervision) -> None:
         if now - failed.restarted_at >= supervision.backoff.reset_after:
             failed.attempt = 0
         delay = 0.0
@@ -132,7 +134,7 @@ class Children:
                 child.restart_after(0.0, cause)
 
     async def _pause_dependents(self) -> None:
-        """Pause, the last started first, whoever restarts together with one that failed, also meanwhile."""
+        """Pause all that restart together with one that failed, or fails meanwhile; the last started first."""
         strategy = self._parent.supervision.strategy
         while True:
             children = list(self.by_name.values())
@@ -145,7 +147,7 @@ class Children:
                 running[-1].request_stop()
             else:
                 running[-1].pause()
-            await running[-1].instance_gone()
+            await running[-1].instance_ended()
 
     def kill_all(self) -> None:
         """Kill every child; their ends follow."""
@@ -168,7 +170,7 @@ class Children:
     async def stop_all(self) -> None:
         """Stop the children one by one, the last started first, each within its own limit."""
         self.forget_group()
-        # Nobody is added any more: an actor that is ending spawns no children.
+        # None is added any more: an actor that is ending spawns no children.
         for child in reversed(tuple(self.by_name.values())):
             child.request_stop()
             await child.join()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from runtime.cell.inbox import Inbox
+from runtime.cell.answers import hand_back
+from runtime.cell.state import CellState
 from runtime.routing.router import M, Router
 
 if TYPE_CHECKING:
@@ -19,10 +20,10 @@ async def ask_first(refs: Sequence[ActorRef[M]], message: Asks[M, R], *, timeout
     """Ask all, return the first answer, and cancel the other requests: scatter-gather.
 
     What the others have answered in the same moment goes back to them, as an answer that came too late
-    (`Actor.unclaimed`). Raises the last error where nobody answers, and `ValueError` where there is nobody to ask.
+    (`Actor.unclaimed`). Raises the last error if no actor answers, and `ValueError` if `refs` is empty.
     """
     if not refs:
-        raise ValueError("ask_first needs at least one actor to ask")
+        raise ValueError("ask_first needs at least one actor to ask; refs is empty")
     gathering = Gathering(message, len(refs))
     tasks = [asyncio.create_task(gathering.ask(ref.recipient, timeout)) for ref in refs]
     try:
@@ -39,7 +40,7 @@ async def ask_first(refs: Sequence[ActorRef[M]], message: Asks[M, R], *, timeout
 
 
 class Gathering:
-    """One request put to several actors, of whose answers one is wanted."""
+    """One request in flight to several actors, of which the first answer is wanted."""
 
     def __init__(self, message: Any, asked: int) -> None:
         self.message = message
@@ -53,7 +54,7 @@ class Gathering:
             if isinstance(recipient, Router):
                 recipient = recipient.destination(self.message)
             answer = await recipient.ask(self.message, timeout)
-        except Exception as error:  # noqa: BLE001 - raised at the asker, where nobody answers.
+        except Exception as error:  # noqa: BLE001 - raised at the asker, if no actor answers.
             self._open -= 1
             if not self._open and not self.first.done():
                 self.first.set_exception(error)
@@ -69,10 +70,10 @@ class Gathering:
         if self._winner is not None:
             give_back(self._winner, self.message, self.first.result())
         elif self.first.done() and not self.first.cancelled():
-            self.first.exception()  # It is nobody's business any more.
+            self.first.exception()  # It has no one left to concern; asyncio would log it otherwise.
 
 
 def give_back(recipient: Recipient, request: Any, answer: Any) -> None:
     """Give an answer back to the actor it came from."""
-    if isinstance(recipient, Inbox):
-        recipient.unclaimed(request, answer)
+    if isinstance(recipient, CellState):
+        hand_back(recipient, request, answer)

@@ -1,7 +1,7 @@
 """One ref for several actors: a router hands each message on, without a mailbox or a turn of its own.
 
-A router is at home in an actor, which it stands before: that actor's ref leads to the router. Mail stays in the
-mailbox of the home only while there is no worker yet, or while a pool restarts.
+A router stands before an actor, its home, whose ref leads to the router. Mail stays in the mailbox of the home only
+while there is no worker yet, or while a pool restarts.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from runtime.actor import Actor
 from runtime.cell.cell import Cell
-from runtime.cell.handling import ALIVE
-from runtime.cell.inbox import NO_MAIL
+from runtime.cell.inbox import admit_waiters, dead_letter
+from runtime.cell.phases import IN_SERVICE
+from runtime.cell.state import NO_MAIL
 from runtime.envelope import Ask, told
 from runtime.errors import ActorStopped
 from runtime.events import DeadReason
@@ -64,20 +65,20 @@ class Router:
         return self.home.load + sum(routee.load for routee in self.living())
 
     def living(self) -> list[Recipient]:
-        """Return those who take mail; one that is being restarted does."""
+        """Return the routees that take mail; one that is being restarted does."""
         return [ref.recipient for ref in self.routees if not ref.recipient.closed]
 
     def choose(self, message: Any) -> Recipient | None:
-        """Return who gets this message: the home unless it is up and running, None where all routees have ended."""
-        return self.pick(message) if self.home.phase is ALIVE and not self.home.goal else self.home
+        """Return what gets this message: the home unless it is up and running; None if all routees have ended."""
+        return self.pick(message) if self.home.life is IN_SERVICE else self.home
 
     def pick(self, message: Any) -> Recipient | None:
-        """Return one of the routees; None where all have ended."""
+        """Return one of the routees; None if all have ended."""
         living = self.living()
         return self.routing.choose(message, living) if living else None
 
     def destination(self, message: Any) -> Recipient:
-        """Return who gets this message, over routers behind this one too; raise `ActorStopped` where nobody does."""
+        """Return the actor that gets this message, also behind further routers; raise `ActorStopped` if none does."""
         chosen = self.choose(message)
         while isinstance(chosen, Router):
             chosen = chosen.choose(message)
@@ -91,7 +92,7 @@ class Router:
     def tell_slowly(self, message: Any) -> None:
         chosen = self.choose(message)
         if chosen is None:
-            self.home.bury(message, DeadReason.STOPPED)
+            dead_letter(self.home, message, DeadReason.STOPPED)
         else:
             chosen.tell_slowly(message)
 
@@ -105,27 +106,27 @@ class Router:
         return await self.destination(message).ask(message, timeout)
 
     def settle(self, routees: Sequence[ActorRef[Any]]) -> None:
-        """Hand on to these from now on, first of all what has come meanwhile."""
+        """Hand messages on to these routees from now on, first of all those that have come meanwhile."""
         self.routees = tuple(routees)
         home = self.home
-        home.admit()
+        admit_waiters(home)
         while home.queue:
             item = home.queue.popleft()
             try:
                 chosen = self.pick(told(item))
                 while isinstance(chosen, Router):
                     chosen = chosen.choose(told(item))
-            except Exception as error:  # noqa: BLE001 - of the user's routing; who asks a moment later is told it too.
+            except Exception as error:  # noqa: BLE001 - of the user's routing; the next asker is told it too.
                 if isinstance(item, Ask):
                     item.fail(error)
-                home.bury(item, DeadReason.POISON)
+                dead_letter(home, item, DeadReason.POISON)
             else:
                 self._pass_on(item, chosen)
-            home.admit()
+            admit_waiters(home)
 
     def _pass_on(self, item: Any, chosen: Recipient | None) -> None:
         if chosen is None:
-            self.home.bury(item, DeadReason.STOPPED)
+            dead_letter(self.home, item, DeadReason.STOPPED)
         else:
             chosen.take_over(item)
 
@@ -195,7 +196,7 @@ def pool(
     A `factory` that raises does so when the pool starts, which is a crash of the pool.
     """
     if type(size) is not int or size < 1:
-        raise ValueError(f"size must be >= 1 worker, got {size!r}")
+        raise ValueError(f"size must be a whole number of workers >= 1, got {size!r}")
     if not isinstance(mailbox, Mailbox):
         raise TypeError(f"mailbox must be a Mailbox, got {mailbox!r:.100}")
     if not isinstance(supervision, Supervision):
@@ -207,9 +208,9 @@ def pool(
 
 
 def checked(routing: Routing | None) -> Routing | None:
-    """Return a routing as it is; raise `TypeError` for what cannot choose."""
+    """Return a routing as it is; raise `TypeError` if it cannot choose."""
     if routing is not None and (isinstance(routing, type) or not callable(getattr(routing, "choose", None))):
-        raise TypeError(f"routing must be one that chooses, such as RoundRobin(), got {routing!r:.100}")
+        raise TypeError(f"routing must have a choose() method, such as RoundRobin(), got {routing!r:.100}")
     return routing
 
 

@@ -1,4 +1,4 @@
-"""Which of several actors gets a message: what is known of them comes in, the chosen one goes out."""
+"""Strategies of a router: which of several actors gets a message. Given the message and the actors, they return one."""
 
 from __future__ import annotations
 

@@ -138,7 +138,7 @@ class SimulatedEngine(Engine):
     def new_queue(self, inbox: Any) -> deque[Any]:
         return self.run.mail.new_queue(inbox)
 
-    def new_line(self, inbox: Any) -> OrderedDict[Any, None]:
+    def new_wait_queue(self, inbox: Any) -> OrderedDict[Any, None]:
         return RecordedWaitQueue(inbox, self.run.mail.origins)
 
     def number_of(self, runnable: Any) -> float:

@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from runtime.cell.inbox import accept, dead_letter_instead
 from runtime.envelope import SETTLED, WAITING, Ask, told
 from runtime.events import Terminated
 from runtime.messages import name_of
@@ -36,7 +37,7 @@ class Duplicate(Ask):
 
     def answer(self, value: Any) -> bool:
         self.progress = SETTLED
-        self.handling = None
+        self.execution = None
         return False
 
 
@@ -201,7 +202,7 @@ class RecordedQueue(deque[Any]):
             if inbox.idle:
                 inbox.schedule()
         else:
-            inbox.deliver_or_bury(item)
+            accept(inbox, item, otherwise=dead_letter_instead)
 
     def _is_taken_by_fault(self, item: Any, message: Any, faults: Iterable[MailFault], origin: Origin) -> bool:
         """Apply the faults to an item; return True if it does not arrive now, or not in its place."""

@@ -87,7 +87,7 @@ class Books:
     def spawn(self, system: ActorSystem | Context) -> ActorRef[Any]:
         """Spawn an actor of any kind, with a mailbox that is often too small."""
         random_ = self.random
-        kind = random_.choice((SyncSubject, AsyncSubject, LaneSubject, BorrowingSubject, MixedSubject))
+        kind = random_.choice((SyncSubject, AsyncSubject, LaneSubject, InlineSubject, MixedSubject))
         mailbox = Mailbox(capacity=random_.choice((1, 2, 5, 100)), overflow=random_.choice(list(Overflow)))
         restart = random_.choice(list(Restart))
         return system.spawn(lambda: kind(self), mailbox=mailbox, restart=restart, stop_timeout=1.0)
@@ -211,7 +211,7 @@ class LaneSubject(Subject):
         return self.give(message)
 
 
-class BorrowingSubject(LaneSubject):
+class InlineSubject(LaneSubject):
     """Works in the task of its asker, and therefore ends as soon as it is cancelled."""
 
     @handles(Asked, concurrent=3, inline=True)

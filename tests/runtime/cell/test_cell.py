@@ -163,7 +163,7 @@ async def test_stop_cancels_what_takes_longer_than_the_limit(kind: type[Life]):
 
 @pytest.mark.parametrize("kind", [AsyncLife, LaneLife])
 async def test_kill_cancels_the_current_message_at_once(kind: type[Life]):
-    """G8: also where the actor has been stopping for a while."""
+    """G8: also if the actor has been stopping for a while."""
     for stop_first in (False, True):
         async with ActorSystem() as system:
             begin = asyncio.get_running_loop().time()
@@ -359,7 +359,7 @@ class Remembering(Life):
         self.log.append(f"instance {self.context.kept['instances']}")
 
 
-async def test_what_an_actor_keeps_goes_over_to_its_next_instance_and_to_nobody_else():
+async def test_what_an_actor_keeps_goes_over_to_its_next_instance_and_to_no_other_actor():
     """G7."""
     log: list[str] = []
 
@@ -546,7 +546,7 @@ async def test_a_crash_in_started_is_restarted_like_any_other():
     async with ActorSystem(supervision=AT_ONCE) as system:
         ref = system.spawn(Flaky)
         assert await ref.ask(Ping(), timeout=9.0) == "pong"
-        assert Flaky.log == ["started"] * 3, "nothing to stop where the start failed"
+        assert Flaky.log == ["started"] * 3, "nothing to stop if the start failed"
 
 
 async def test_a_crash_while_the_actor_stops_does_not_restart_it(recorded):
@@ -597,7 +597,7 @@ class Watcher(Actor):
 
 @pytest.mark.parametrize("how", ["stop", "kill", "crash"])
 async def test_a_watcher_is_told_exactly_once(how: str):
-    """G8: also where it watches twice."""
+    """G8: also if it watches twice."""
     async with ActorSystem() as system:
         target = system.spawn(variant(Life), restart=Restart.TEMPORARY)
         watcher = Watcher(target, target)

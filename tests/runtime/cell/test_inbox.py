@@ -99,7 +99,7 @@ async def test_messages_of_one_sender_stay_in_order_whichever_way_they_are_sent(
         assert clerk.numbers == list(range(1, 61))
 
 
-async def test_senders_who_wait_are_let_in_in_the_order_of_their_arrival():
+async def test_senders_that_wait_are_let_in_in_the_order_of_their_arrival():
     """G2."""
     async with ActorSystem() as system:
         clerk, ref = occupied(system, capacity=1)
@@ -115,7 +115,7 @@ async def test_senders_who_wait_are_let_in_in_the_order_of_their_arrival():
 
 
 async def test_the_place_that_the_current_message_leaves_goes_to_the_first_who_waits():
-    """G4: at once, however long the handler takes, and not to whoever comes along later."""
+    """G4: at once, however long the handler takes, and not to a sender that comes later."""
     async with ActorSystem() as system:
         clerk, ref = occupied(system, capacity=1)
         waiting = asyncio.create_task(ref.send(Note(1), timeout=1.0))
@@ -226,7 +226,7 @@ async def test_a_send_that_is_cancelled_leaves_the_line():
 
 
 async def test_an_ask_waits_for_room_only_until_its_deadline(recorded):
-    """G4, G5: it never got in, so it is nobody's dead letter; its asker knows."""
+    """G4, G5: it never got in, so it is no dead letter; its asker knows."""
     async with ActorSystem() as system:
         letters = recorded(system)
         clerk, ref = occupied(system, capacity=1)

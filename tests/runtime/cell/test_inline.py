@@ -26,7 +26,7 @@ from runtime import (
     Supervision,
     handles,
 )
-from runtime.cell.inline import MAX_ERRANDS
+from runtime.cell.inline import MAX_INLINE_DEPTH
 
 colour: ContextVar[str] = ContextVar("colour", default="none")
 
@@ -100,7 +100,7 @@ async def settled() -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.0, 1.0])
-async def test_a_handler_that_borrows_runs_in_the_task_of_its_asker(seconds: float):
+async def test_an_inline_handler_runs_in_the_task_of_its_asker(seconds: float):
     """G1."""
     async with ActorSystem() as system:
         host, ref = spawn(system, wait)
@@ -165,7 +165,7 @@ async def test_no_more_run_at_a_time_than_are_declared():
 
 
 async def test_a_long_chain_of_askers_does_not_stand_on_one_stack():
-    depth = 20 * MAX_ERRANDS
+    depth = 20 * MAX_INLINE_DEPTH
     async with ActorSystem() as system:
         refs: list[ActorRef[Any]] = []
         tasks: set[Any] = set()
@@ -183,7 +183,7 @@ async def test_a_long_chain_of_askers_does_not_stand_on_one_stack():
 # Whose cancellation it is.
 
 
-async def test_an_asker_that_is_cancelled_cancels_the_handler_and_nobody_else():
+async def test_an_asker_that_is_cancelled_cancels_the_handler_and_nothing_else():
     """G5, G12."""
     async with ActorSystem() as system:
         host, ref = spawn(system, wait)
@@ -288,7 +288,7 @@ async def test_whatever_a_cancelled_handler_makes_of_it_its_asker_is_cancelled(o
         assert asking.cancelled()
 
 
-async def test_an_asker_that_is_being_cancelled_as_it_asks_is_cancelled_and_nobody_else_harmed():
+async def test_an_asker_that_is_being_cancelled_as_it_asks_is_cancelled_and_nothing_else_harmed():
     """G5: by itself before it asks, or by the handler's first step."""
 
     async def cancel_and_ask(ref: ActorRef[Any]) -> None:
@@ -315,7 +315,7 @@ async def test_an_asker_that_is_being_cancelled_as_it_asks_is_cancelled_and_nobo
 
 
 async def test_a_handler_that_ends_its_asker_is_cancelled_and_its_own_actor_lives_on():
-    """G5: where the asker is a handler that borrowed the same task."""
+    """G5: also if the asker is a handler inline in the same task."""
 
     async def end_asker(host: Host, message: Get) -> str:
         asker.kill()
@@ -485,7 +485,7 @@ async def test_a_refusal_is_an_answer(waits: bool):  # noqa: FBT001
 
 
 async def test_a_cancellation_that_escapes_is_a_crash():
-    """G6: of something the handler awaited, which nobody told it to end for."""
+    """G6: of something the handler awaited, although neither asker nor actor ended it."""
 
     async def escape(_host: Host, _message: Get) -> str:
         gone = asyncio.get_running_loop().create_future()
@@ -529,7 +529,7 @@ async def test_a_request_whose_handler_crashed_may_go_elsewhere(waits: bool):  #
         assert await first.ask(Get("a", 1.0), timeout=9.0) == "a"
 
 
-def test_only_a_concurrent_handler_of_a_request_can_borrow():
+def test_only_a_concurrent_handler_of_a_request_can_be_inline():
     for message, concurrent in ((Get, 1), (Note, 2)):
-        with pytest.raises(TypeError, match="only a concurrent handler of a Request can borrow a task"):
+        with pytest.raises(TypeError, match="only a concurrent handler of a Request can be inline"):
             handles(message, concurrent=concurrent, inline=True)  # type: ignore[call-overload]

@@ -1,4 +1,4 @@
-"""A message whose handler crashed goes to somebody else, a stated number of times, and is then poison."""
+"""A message whose handler crashed goes to another actor, a stated number of times, and is then poison."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ async def test_a_told_request_goes_to_the_sibling_too():
         assert good.done == [Get(1)]
 
 
-async def test_what_the_runtime_tells_an_actor_goes_to_nobody_else(recorded):
+async def test_what_the_runtime_tells_an_actor_goes_to_no_other(recorded):
     """G12: an answer that came back was this actor's."""
 
     class Clumsy(Good):
@@ -240,7 +240,7 @@ async def test_a_when_that_raises_loses_no_asker(waits: bool, recorded):  # noqa
         assert {type(failure.error) for failure in failures} == {KeyError, ValueError}
 
 
-async def test_an_answer_whose_asker_goes_in_the_same_turn_goes_back_to_whoever_gave_it():
+async def test_an_answer_whose_asker_goes_in_the_same_turn_goes_back_to_the_actor_that_gave_it():
     """G12: not to the actor that was asked, whose handler crashed."""
     back: list[str] = []
 

@@ -23,6 +23,7 @@ from runtime import (
     Supervision,
     handles,
 )
+from runtime.cell.answers import hand_back
 
 
 class Open(Message):
@@ -167,7 +168,7 @@ async def test_a_request_of_a_concurrent_handler_cannot_be_stashed():
 
 
 async def test_a_request_asked_again_with_the_same_object_is_another_request():
-    """G6: whoever asked first, through the mailbox, and has his answer, is not taken for who asks now."""
+    """G6: the one that asked first, through the mailbox, and has its answer, is not taken for the one that asks now."""
 
     class Closing(Door):
         @handles(Open)
@@ -289,7 +290,7 @@ async def test_a_request_that_is_stashed_but_ends_all_the_same_is_not_handled_ag
 
 
 async def test_giving_up_a_request_that_is_being_stashed_leaves_no_cancellation_behind():
-    """G5: the actor lives on, and its task is as if nobody had cancelled anything."""
+    """G5: the actor lives on, and its task is as if nothing had been cancelled."""
     left: list[int] = []
 
     class Stubborn(Door):
@@ -340,7 +341,7 @@ async def test_an_answer_that_comes_back_is_handled_before_what_was_stashed():
         @handles(Open)
         def open(self, message: Open) -> None:
             self.is_open = True
-            self.context.ref.recipient.unclaimed(Get(9), 9)  # As for an asker who is cancelled in this very turn.
+            hand_back(self.context.ref.recipient, Get(9), 9)  # As for an asker that is cancelled in this very turn.
             self.context.unstash_all()
 
     async with ActorSystem() as system:
@@ -352,7 +353,7 @@ async def test_an_answer_that_comes_back_is_handled_before_what_was_stashed():
 
 
 async def test_nothing_is_stashed_by_an_actor_that_has_ended():
-    """G3: nobody would ever hear of it."""
+    """G3: nothing would ever tell of it."""
     actor = Door()
     async with ActorSystem() as system:
         ref = system.spawn(lambda: actor)

@@ -203,7 +203,7 @@ async def test_stopping_a_pool_stops_its_workers_and_its_watcher_is_told_once_of
             await workers.ask(Who(), timeout=1.0)
 
 
-async def test_least_busy_prefers_whoever_has_least_mail_and_work():
+async def test_least_busy_prefers_the_one_with_the_least_mail_and_work():
     async with ActorSystem() as system:
         workers = pool(system, Worker, size=3, routing=LeastBusy())
         asks = [asyncio.create_task(workers.ask(Slowly(5.0), timeout=60.0)) for _ in range(6)]
@@ -295,7 +295,7 @@ async def test_mail_sent_before_the_workers_exist_finds_them_in_order(recorded):
 
 
 def test_a_pool_without_workers_is_refused():
-    with pytest.raises(ValueError, match="size must be >= 1 worker, got 0"):
+    with pytest.raises(ValueError, match="size must be a whole number of workers >= 1, got 0"):
         pool(ActorSystem(), Worker, size=0)
 
 
@@ -358,14 +358,14 @@ async def test_answers_given_in_the_same_moment_go_back(leftovers):
             if outcome == "now":
                 assert log == ["back now"] * 2
             else:
-                # Before the tasks begin nobody has been asked.
+                # Before the tasks begin no actor has been asked.
                 assert log in ([], ["back now"] * 3)
                 cancelled += bool(log)
         assert cancelled >= 2
     assert leftovers() == []
 
 
-async def test_an_error_matters_only_where_nobody_answers():
+async def test_an_error_matters_only_if_no_actor_answers():
     async with ActorSystem(supervision=PATIENT) as system:
         failing, fine = system.spawn(Worker), system.spawn(Worker)
         failing.stop()
@@ -379,15 +379,15 @@ async def test_an_error_matters_only_where_nobody_answers():
 async def test_what_could_not_be_a_pool_is_refused_where_it_is_made():
     async with ActorSystem() as system:
         for terms, problem in (
-            ({"size": 2.5}, "size must be >= 1 worker"),
+            ({"size": 2.5}, "size must be a whole number of workers"),
             ({"size": 1, "mailbox": "x"}, "mailbox must be a Mailbox"),
             ({"size": 1, "supervision": "x"}, "supervision must be a Supervision"),
-            ({"size": 1, "routing": "x"}, "routing must be one that chooses"),
-            ({"size": 1, "routing": RoundRobin}, "routing must be one that chooses"),
+            ({"size": 1, "routing": "x"}, "routing must have a choose"),
+            ({"size": 1, "routing": RoundRobin}, "routing must have a choose"),
         ):
             with pytest.raises((TypeError, ValueError), match=problem):
                 pool(system, Actor, **terms)  # type: ignore[arg-type]
-        with pytest.raises(TypeError, match="routing must be one that chooses"):
+        with pytest.raises(TypeError, match="routing must have a choose"):
             router(system, [system.spawn(Actor)], routing="x")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 

@@ -52,7 +52,7 @@ class Get(Request[str]):
 
 
 class Lease(Request[int]):
-    """Ask for something that must come back if nobody takes it."""
+    """Ask for something that must come back if no asker takes it."""
 
     seconds: float = 0.0
 
@@ -276,7 +276,7 @@ async def test_the_exception_of_a_future_reaches_the_asker_and_the_actor_lives_o
 
 
 async def test_the_exception_of_a_future_whose_asker_gave_up_is_an_event(recorded):
-    """G3, G6: nobody else would hear of it."""
+    """G3, G6: no asker would hear of it."""
 
     class Untidy(Journal):
         async def work(self) -> str:
@@ -298,7 +298,7 @@ async def test_the_exception_of_a_future_whose_asker_gave_up_is_an_event(recorde
         assert [(one.ref, str(one.error), one.message) for one in failures] == [(ref, "cleanup", Get("x"))]
 
 
-async def test_a_request_nobody_handles_is_told_to_its_asker(recorded):
+async def test_the_asker_of_a_request_without_a_handler_is_told(recorded):
     """G3."""
     async with ActorSystem("s") as system:
         letters = recorded(system)
@@ -341,7 +341,7 @@ async def test_an_answer_that_cannot_be_one_is_a_crash_of_which_the_asker_hears_
 
 @pytest.mark.parametrize("is_async", [True, False])
 async def test_a_handler_of_what_is_told_that_returns_something_has_crashed(is_async: bool, recorded):  # noqa: FBT001
-    """G6: whoever returns an answer takes the message for a request."""
+    """G6: a handler that returns an answer takes the message for a request."""
 
     class Chatty(Actor):
         @handles(Boom)
@@ -716,11 +716,11 @@ async def test_an_actor_may_ask_itself_from_a_concurrent_handler():
         assert await system.spawn(Twin).ask(Lease(), timeout=9.0) == 4
 
 
-# Cancellation that is nobody's: a crash, not a silent end.
+# Cancellation by neither asker nor runtime: a crash, not a silent end.
 
 
 class Orphan(Journal):
-    """Awaits something that somebody else cancels."""
+    """Awaits something that is cancelled from elsewhere."""
 
     @handles(Get)
     async def get(self, message: Get) -> str:
@@ -743,7 +743,7 @@ class SyncOrphan(Journal):
 
 @pytest.mark.parametrize("actor", [Orphan, OrphanInLane, SyncOrphan])
 async def test_a_cancelled_error_that_escapes_a_handler_is_a_crash(actor: type[Journal], recorded):
-    """G6: it must not cancel whoever happened to ask, nor end the actor without a word."""
+    """G6: it must not cancel the asker, nor end the actor without a word."""
     async with ActorSystem(supervision=AT_ONCE) as system:
         failures = recorded(system, ActorFailed)
         ref = system.spawn(actor)
@@ -768,7 +768,7 @@ async def test_an_actor_whose_task_is_cancelled_from_outside_is_killed(recorded)
         assert [(one.ref, one.exit.reason) for one in ends] == [(ref, ExitReason.KILLED)]
 
 
-# Crashes and those who are at work beside: G1, G3, G7.
+# Crashes, and the handlers at work beside them: G1, G3, G7.
 
 
 async def test_a_crash_cancels_the_concurrent_handlers_beside_it_and_their_askers_hear_of_it():
@@ -834,7 +834,7 @@ class DeafLane(Deaf):
 async def test_a_handler_that_ignores_cancellation_is_reported_and_left_behind(
     actor: type[Deaf], end: str, recorded, leftovers
 ):
-    """G8: the limit, then cancellation, then the limit once more; whoever asked hears of it."""
+    """G8: the limit, then cancellation, then the limit once more; the asker hears of it."""
     async with ActorSystem() as system:
         ignored, ends = recorded(system, CancellationIgnored), recorded(system, ActorEnded)
         ref = system.spawn(actor, stop_timeout=5.0)
@@ -898,7 +898,7 @@ class Promising(Lender):
 
 
 @pytest.mark.parametrize("told", [True, False])
-async def test_an_answer_in_a_future_that_is_done_goes_back_where_nobody_waits_for_it(told: bool):  # noqa: FBT001
+async def test_an_answer_in_a_future_that_is_done_goes_back_if_no_asker_waits_for_it(told: bool):  # noqa: FBT001
     """G12."""
     async with ActorSystem() as system:
         instance, ref = spawn(system, Promising())
@@ -912,7 +912,7 @@ async def test_an_answer_in_a_future_that_is_done_goes_back_where_nobody_waits_f
 
 
 @pytest.mark.parametrize("end", ["stop", "crash"])
-async def test_a_future_that_an_actor_gives_while_it_ends_keeps_nobody_waiting(end: str):
+async def test_a_future_that_an_actor_gives_while_it_ends_keeps_no_asker_waiting(end: str):
     """G8: what is asked is answered or fails, also by the last message of an instance."""
     async with ActorSystem(log=False) as system:
         _, ref = spawn(system, Promising())
@@ -944,7 +944,7 @@ async def test_mail_that_is_overdue_is_not_handled_however_long_the_handler_befo
         assert [one.reason for one in dead] == [DeadReason.EXPIRED]
 
 
-async def test_an_answer_that_will_not_end_keeps_nobody_waiting_beyond_the_limit_of_its_actor(recorded):
+async def test_an_answer_that_will_not_end_keeps_no_asker_waiting_beyond_the_limit_of_its_actor(recorded):
     """G8."""
 
     class Stubborn(Actor):
@@ -973,7 +973,7 @@ async def test_an_answer_that_will_not_end_keeps_nobody_waiting_beyond_the_limit
         await asyncio.sleep(5.0)
 
 
-async def test_what_goes_wrong_in_an_answer_that_nobody_waits_for_is_told_of(recorded):
+async def test_what_goes_wrong_in_an_answer_that_no_asker_waits_for_is_told_of(recorded):
     """G6."""
 
     class Failing(Actor):
