@@ -40,10 +40,16 @@ TEXTS: tuple[tuple[str, type[CallFailed]], ...] = (
 )
 """The meaning of a message (in lower case) if neither type nor status tells; the first match counts."""
 
+TIMEOUT_STATUSES = frozenset({408, 504})
+"""What client libraries put on their own timeouts, as if the server had said it."""
 NO_ROUTE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL})
 NEVER_SENT = (ConnectionRefusedError, socket.gaierror, ssl.SSLCertVerificationError)
 LOCAL_MISTAKES = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
 CALLERS_MISTAKES = (ValueError, TypeError, LookupError, AttributeError, NotImplementedError)
+AMBIGUOUS = frozenset({302, 303, 408, 409, 425, 499})
+"""Statuses below 500 that do not tell whether the call ran. 302 and 303 answer a POST that was accepted (RFC 9110
+15.4); 408 and 425 may come from a proxy after it passed the request on; 409 is said while a call under the same key is
+still at work; 499 is a proxy's word for a caller that hung up (nginx)."""
 MAX_MARKED = 4096  # Characters of a body or message that are searched; error codes stand near its beginning.
 
 
@@ -61,10 +67,11 @@ def classify(
     if not isinstance(error, Exception):
         raise error
     status = _status_of(error)
-    if status is not None:
+    if status is not None and not _is_timeout_of_client(error, status):
         return classify_status(status, provider=provider, body=str(error), paid=paid, idempotent=idempotent)
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    if isinstance(error, OSError | EOFError) and not isinstance(error, LOCAL_MISTAKES):
+    is_timeout = status is not None
+    if is_timeout or (isinstance(error, OSError | EOFError) and not isinstance(error, LOCAL_MISTAKES)):
         # An expired timer or a broken pipe does not tell how far the call came; a failed connect does.
         if not sent or isinstance(error, NEVER_SENT) or getattr(error, "errno", None) in NO_ROUTE:
             return ConnectionFailed(provider, text)
@@ -88,8 +95,10 @@ def classify_status(
     """Return the family of an HTTP answer of `status` 300 or above; raise ValueError for one below.
 
     If the body matches a dialect (see dialects.toml) of `provider`, or of the provider at `host`, the dialect decides.
-    500, 502, 504 and every status unknown to HTTP leave open whether the call took effect, so for a call that is paid
-    and not idempotent they are `OutcomeUnknown`. 503 is a refusal, and safe to repeat.
+    A status proves that a call never ran only if a specification or the provider's documents say so: 402, 421, 429
+    (RFC 9110, RFC 6585), and 503 unless a proxy says it. The statuses of `AMBIGUOUS`, all others from 500 up, and those
+    unknown to HTTP leave open whether the call took effect: for a call that is paid and not idempotent they are
+    `OutcomeUnknown`. Every other status is the caller's mistake.
     """
     if status < 300:
         raise ValueError(f"status {status} is not a failure; classify only answers with a status of 300 or above")
@@ -113,10 +122,9 @@ def classify_status(
             return QuotaExhausted(message, provider=provider, status=status, retry_after=retry_after)
         case 429:
             return Throttled(message, provider=provider, status=status, retry_after=retry_after)
-        # 408 and 425: not processed. 503: refused for now. 409: a call under this idempotency key is still at work.
-        case 408 | 425 | 503:
+        case 421 | 503:
             return Transient(message, provider=provider, status=status, retry_after=retry_after, outcome="not_started")
-        case _ if status < 500 and status != 409:
+        case _ if status < 500 and status not in AMBIGUOUS:
             return Permanent(message, provider=provider, status=status)
         case _:
             return _ambiguous(
@@ -194,6 +202,12 @@ def _status_of(error: Exception) -> int | None:
             if isinstance(status, int) and status >= 300:
                 return status
     return None
+
+
+def _is_timeout_of_client(error: Exception, status: int) -> bool:
+    """Tell whether a status is what a client library puts on its own timeout: no response has come with it."""
+    is_named_so = any("timeout" in kind.__name__.lower() for kind in type(error).__mro__)
+    return status in TIMEOUT_STATUSES and is_named_so and getattr(error, "response", None) is None
 
 
 def _name_of(status: int) -> str:

@@ -132,6 +132,9 @@ def test_each_row_of_the_texts_is_a_last_resort(text, family):
     ("status", "family"),
     [
         (301, Permanent),
+        (302, Transient),
+        (303, Transient),
+        (308, Permanent),
         (400, Permanent),
         (401, Permanent),
         (402, QuotaExhausted),
@@ -139,9 +142,11 @@ def test_each_row_of_the_texts_is_a_last_resort(text, family):
         (404, Permanent),
         (408, Transient),
         (409, Transient),
+        (421, Transient),
         (422, Permanent),
         (425, Transient),
         (429, Throttled),
+        (499, Transient),
         (500, Transient),
         (502, Transient),
         (503, Transient),
@@ -162,16 +167,59 @@ def test_the_wait_the_provider_asks_for_is_kept(status):
     assert classify_status(status, provider="acme", retry_after=2.0).retry_after == 2.0
 
 
-@pytest.mark.parametrize("status", [500, 502, 504, 999])
+@pytest.mark.parametrize("status", [302, 303, 408, 409, 425, 499, 500, 501, 502, 504, 520, 524, 529, 999])
 def test_an_ambiguous_status_of_a_paid_call_that_may_not_be_repeated_is_of_unknown_outcome(status):
     failure = classify_status(status, provider="acme", paid=True, idempotent=False)
     assert (type(failure), failure.charged) == (OutcomeUnknown, "held")
     assert classify_status(status, provider="acme", paid=True).charged == "held"
 
 
-def test_a_503_is_a_refusal_and_safe_to_repeat_even_if_paid():
-    failure = classify_status(503, provider="acme", paid=True, idempotent=False)
+@pytest.mark.parametrize("body", ["", '{"error": {"message": "The engine is currently overloaded"}}'])
+def test_a_503_in_the_providers_own_words_or_without_any_is_a_refusal_and_safe_to_repeat(body):
+    failure = classify_status(503, provider="acme", body=body, paid=True, idempotent=False)
     assert (type(failure), failure.outcome, failure.charged) == (Transient, "not_started", "no")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "upstream connect error or disconnect/reset before headers. reset reason: connection termination",
+        "upstream connect error or disconnect/reset before headers. retried and the latest reset reason: local reset",
+        "<html><title>Application error</title></html>",
+        "<!DOCTYPE html><html><head><title>503 Service Unavailable</title></head></html>",
+        '{"error": {"code": 503, "message": "Deadline expired before operation could complete."}}',
+        "upstream request timeout",
+        "The origin timed out.",
+        "Error 503 first byte timeout",
+    ],
+)
+def test_a_503_in_a_proxys_words_leaves_open_whether_the_call_ran(body):
+    failure = classify_status(503, provider="acme", body=body, paid=True, idempotent=False)
+    assert (type(failure), failure.charged) == (OutcomeUnknown, "held")
+    assert type(classify_status(503, provider="acme", body=body)) is Transient
+
+
+@pytest.mark.parametrize("reason", ["connection failure", "overflow"])
+def test_a_proxy_that_never_passed_the_request_on_says_so(reason):
+    body = f"upstream connect error or disconnect/reset before headers. reset reason: {reason}"
+    failure = classify_status(503, provider="acme", body=body, paid=True, idempotent=False)
+    assert (type(failure), failure.outcome, failure.charged) == (Transient, "not_started", "no")
+
+
+class APITimeoutError(Exception):
+    """As the clients of several providers raise it: a timeout of their own, with a status of their own."""
+
+    status_code = 408
+
+
+def test_a_clients_own_timeout_is_a_timeout_whatever_status_it_carries():
+    timeout = APITimeoutError("Request timed out.")
+    assert type(classify(timeout, provider="acme", paid=True, idempotent=False)) is OutcomeUnknown
+    never_sent = classify(timeout, provider="acme", sent=False, paid=True, idempotent=False)
+    assert (type(never_sent), never_sent.charged) == (ConnectionFailed, "no")
+    answered = APITimeoutError("the server said so")
+    answered.response = SimpleNamespace(status_code=408)  # type: ignore[attr-defined]
+    assert classify(answered, provider="acme").status == 408
 
 
 def test_a_conflict_of_a_paid_call_keeps_its_money_held():
