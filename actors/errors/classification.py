@@ -8,6 +8,7 @@ import math
 import re
 import socket
 import ssl
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import cast
@@ -42,6 +43,9 @@ TEXTS: tuple[tuple[str, type[CallFailed]], ...] = (
 
 TIMEOUT_STATUSES = frozenset({408, 504})
 """What client libraries put on their own timeouts, as if the server had said it."""
+OWN_FIELDS = ("error", "errors", "detail", "message", "code", "__type")
+"""Fields of the bodies in which providers describe an error."""
+REQUEST_IDS = ("x-request-id", "request-id", "x-amzn-requestid", "apim-request-id")
 NO_ROUTE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL})
 NEVER_SENT = (ConnectionRefusedError, socket.gaierror, ssl.SSLCertVerificationError)
 LOCAL_MISTAKES = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
@@ -50,6 +54,9 @@ AMBIGUOUS = frozenset({302, 303, 408, 409, 425, 499})
 """Statuses below 500 that do not tell whether the call ran. 302 and 303 answer a POST that was accepted (RFC 9110
 15.4); 408 and 425 may come from a proxy after it passed the request on; 409 is said while a call under the same key is
 still at work; 499 is a proxy's word for a caller that hung up (nginx)."""
+SAID_BY_PROXIES = AMBIGUOUS | {502, 504, *range(520, 528)}
+"""Ambiguous statuses that a proxy may say, 520 to 527 being Cloudflare's: whatever the provider declares, such a call
+may have been charged."""
 MAX_MARKED = 4096  # Characters of a body or message that are searched; error codes stand near its beginning.
 
 
@@ -91,6 +98,7 @@ def classify_status(
     host: str | None = None,
     paid: bool = False,
     idempotent: bool = True,
+    uncharged: bool = False,
 ) -> CallFailed:
     """Return the family of an HTTP answer of `status` 300 or above; raise ValueError for one below.
 
@@ -99,6 +107,9 @@ def classify_status(
     (RFC 9110, RFC 6585), and 503 unless a proxy says it. The statuses of `AMBIGUOUS`, all others from 500 up, and those
     unknown to HTTP leave open whether the call took effect: for a call that is paid and not idempotent they are
     `OutcomeUnknown`. Every other status is the caller's mistake.
+
+    `uncharged` says that the provider does not charge for errors that it answers itself, and that this is one (see
+    `is_own_answer`): then an ambiguous status holds nothing, unless a proxy may have said it too.
     """
     if status < 300:
         raise ValueError(f"status {status} is not a failure; classify only answers with a status of 300 or above")
@@ -107,6 +118,8 @@ def classify_status(
     if dialect is not None:
         message = f"{message}: {dialect.marker}"
         if dialect.means is Transient and not dialect.refused:
+            if uncharged and not dialect.by_proxy:
+                return _uncharged(message, provider, status=status, retry_after=retry_after)
             return _ambiguous(
                 message, provider, paid=paid, idempotent=idempotent, status=status, retry_after=retry_after
             )
@@ -126,6 +139,8 @@ def classify_status(
             return Transient(message, provider=provider, status=status, retry_after=retry_after, outcome="not_started")
         case _ if status < 500 and status not in AMBIGUOUS:
             return Permanent(message, provider=provider, status=status)
+        case _ if uncharged and status not in SAID_BY_PROXIES:
+            return _uncharged(message, provider, status=status, retry_after=retry_after)
         case _:
             return _ambiguous(
                 message, provider, paid=paid, idempotent=idempotent, status=status, retry_after=retry_after
@@ -180,6 +195,26 @@ def _ambiguous(
     """Classify a failure after which it is not known whether the call took effect."""
     family = OutcomeUnknown if paid and not idempotent else Transient
     return family(message, provider=provider, status=status, retry_after=retry_after, charged="held" if paid else "no")
+
+
+def _uncharged(message: str, provider: str, *, status: int, retry_after: float | None) -> CallFailed:
+    """Classify an error of a provider that does not charge for it: nothing is held, and another may be called."""
+    return Transient(message, provider=provider, status=status, retry_after=retry_after, outcome="done", charged="no")
+
+
+def is_own_answer(headers: Mapping[str, str], body: object) -> bool:
+    """Tell whether an error answer is in the provider's own form, and no proxy's: by its body or its request id.
+
+    `headers` have names in lower case; `body` is the decoded JSON, or None if it is not JSON. A proxy's page is HTML or
+    plain text, and a request id is added by the provider's own front.
+
+    >>> is_own_answer({}, {"error": {"message": "internal error"}}), is_own_answer({}, None)
+    (True, False)
+    """
+    if isinstance(body, Mapping):
+        fields = cast("Mapping[object, object]", body)
+        return any(fields.get(name) for name in OWN_FIELDS)
+    return body is not None and any(headers.get(name) for name in REQUEST_IDS)
 
 
 def _by_text(text: str, provider: str, *, sent: bool, paid: bool, idempotent: bool) -> CallFailed:

@@ -24,7 +24,8 @@ class Dialect(NamedTuple):
     """A status that means another family if the body holds `marker` (in lower case).
 
     `only` holds patterns of the names and hosts of the providers it applies to; if it is empty, it applies to all.
-    `refused` means that such a call never began, so that even a paid call may be repeated.
+    `refused` means that such a call never began, so that even a paid call may be repeated. `by_proxy` means that these
+    are the words of a proxy, or of a time limit that ran out while the call was at work.
     """
 
     status: int
@@ -32,6 +33,7 @@ class Dialect(NamedTuple):
     means: type[CallFailed]
     only: tuple[str, ...] = ()
     refused: bool = False
+    by_proxy: bool = False
 
     def applies_to(self, provider: str, host: str | None = None) -> bool:
         """Tell whether this row applies to a provider of this name, or at this host if that is known.
@@ -52,6 +54,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     means: str
     only: tuple[str, ...] = ()
     refused: bool = False
+    by_proxy: bool = False
     seen_at: str = ""
 
     def __post_init__(self) -> None:
@@ -102,7 +105,8 @@ def read_dialects(toml: str) -> Dialects:
     """
     table = msgspec.toml.decode(toml, type=Table)
     rows = [
-        Dialect(row.status, row.marker.lower(), FAMILIES[row.means], row.only, row.refused) for row in table.dialect
+        Dialect(row.status, row.marker.lower(), FAMILIES[row.means], row.only, row.refused, row.by_proxy)
+        for row in table.dialect
     ]
     rows.sort(key=lambda row: not row.only)
     return Dialects(tuple(rows), {word.lower(): status for word, status in table.statuses.items()})

@@ -11,7 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.errors.classification import TEXTS, classify, classify_status, is_retryable_error, parse_retry_after
+from actors.errors.classification import (
+    TEXTS,
+    classify,
+    classify_status,
+    is_own_answer,
+    is_retryable_error,
+    parse_retry_after,
+)
 from actors.errors.families import (
     BreakerOpen,
     BudgetExceeded,
@@ -220,6 +227,41 @@ def test_a_clients_own_timeout_is_a_timeout_whatever_status_it_carries():
     answered = APITimeoutError("the server said so")
     answered.response = SimpleNamespace(status_code=408)  # type: ignore[attr-defined]
     assert classify(answered, provider="acme").status == 408
+
+
+@pytest.mark.parametrize("status", [500, 501, 503, 505, 529, 999])
+def test_an_error_that_its_provider_does_not_charge_holds_nothing_and_goes_on(status):
+    failure = classify_status(status, provider="acme", paid=True, idempotent=False, uncharged=True)
+    assert (type(failure), failure.charged, failure.retryable) == (Transient, "no", True)
+
+
+@pytest.mark.parametrize("status", [302, 303, 408, 409, 425, 499, 502, 504, 520, 524, 527])
+def test_what_a_proxy_may_have_said_is_unknown_whatever_the_provider_declares(status):
+    failure = classify_status(status, provider="acme", paid=True, idempotent=False, uncharged=True)
+    assert (type(failure), failure.charged) == (OutcomeUnknown, "held")
+
+
+def test_a_time_limit_that_ran_out_at_work_is_unknown_whatever_the_provider_declares():
+    body = '{"error": {"code": 503, "message": "Deadline expired before operation could complete."}}'
+    failure = classify_status(503, provider="acme", body=body, paid=True, idempotent=False, uncharged=True)
+    assert (type(failure), failure.charged) == (OutcomeUnknown, "held")
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "is_own"),
+    [
+        ({}, {"error": {"message": "internal"}}, True),
+        ({}, {"type": "error", "error": {"type": "api_error"}}, True),
+        ({}, {"detail": "it failed"}, True),
+        ({"x-request-id": "r1"}, [], True),
+        ({}, {}, False),
+        ({}, [], False),
+        ({"x-request-id": "r1"}, None, False),
+        ({}, None, False),
+    ],
+)
+def test_an_answer_is_the_providers_own_by_its_body_or_its_request_id(headers, body, is_own):
+    assert is_own_answer(headers, body) is is_own
 
 
 def test_a_conflict_of_a_paid_call_keeps_its_money_held():
