@@ -121,7 +121,7 @@ class AgirailsRegistry:
 
     async def _page(self, service: str, *, offset: int) -> tuple[list[Any], int]:
         """Return the rows of one page, unparsed, and the number of rows on all pages."""
-        # Imported here, so that httpx is needed only for look-ups.
+        # Imported here, so that aiohttp is needed only for look-ups.
         from actors.transports.http import HttpTransport  # noqa: PLC0415
 
         query = urlencode({"capability": service, "limit": PAGE, "offset": offset}, errors="replace")

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 __all__: list[str] = []
 
-EXTRA = ("httpx", "rich", "typer")
+EXTRA = ("aiohttp", "rich", "typer")
 """The packages that the extra `cli` brings."""
 
 

@@ -165,7 +165,7 @@ def _price(reader: TableReader, price: Any, key: str) -> int:
 
 
 def _transport(reader: TableReader, provider: Provider, endpoint: Endpoint, key: str) -> Callable[[], Transport]:
-    # Imported here, so that a market made in Python does not need httpx.
+    # Imported here, so that a market made in Python does not need aiohttp.
     from actors.transports.http import HttpTransport  # noqa: PLC0415
 
     make = functools.partial(
@@ -176,6 +176,7 @@ def _transport(reader: TableReader, provider: Provider, endpoint: Endpoint, key:
         idempotent=endpoint.idempotent,
         health_path=endpoint.health_path,
         max_connections=endpoint.max_concurrency,
+        max_reply_bytes=endpoint.max_reply_bytes,
         headers=endpoint.headers,
     )
     try:

@@ -110,10 +110,12 @@ def canonicalize_budget(capped: msgspec.Struct, budget: Amount | None) -> None:
 class Endpoint(CallLimits, frozen=True, kw_only=True):
     """The keys of a `[[providers]]` table that say how to reach a provider; the other keys are those of `Provider`.
 
-    `health_path` is resolved against `url`; `headers` are sent with every request.
+    `health_path` is resolved against `url`; `headers` are sent with every request. A reply of more than
+    `max_reply_bytes` is malformed.
     """
 
     url: str
     health_path: str = "/health"
     headers: dict[str, str] = {}
     idempotent: Idempotent = "no"
+    max_reply_bytes: int = 4 * 1024 * 1024

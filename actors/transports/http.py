@@ -1,4 +1,4 @@
-"""Providers that speak HTTP: JSON in, JSON out, over one pooled client. The only module that imports httpx.
+"""Providers that speak HTTP: JSON in, JSON out, over one pooled client.
 
 A call is `POST url` with `{"service": ..., "input": ...}` and the headers `Idempotency-Key` and `X-Request-Id`. The
 answer is `{"output": ..., "cost": "0.002"}`, with an optional cost in US dollars as a string; or, with any status,
@@ -8,75 +8,36 @@ list of a registry.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+import asyncio
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import msgspec
 
 from actors.errors.bodies import error_in_body
-from actors.errors.classification import classify, classify_status, parse_retry_after
+from actors.errors.classification import classify, classify_status
 from actors.errors.families import BulkheadFull, CallFailed, OutcomeUnknown, Permanent, Transient
-from actors.limits.headers import parse_limits
 from actors.money import to_micros
-from actors.transports.http_exchange import ExchangeProgress, bounded, checked_headers, header_value
+from actors.policies.timeout import DeadlineTimers
+from actors.transports.aiohttp_wire import AiohttpWire
+from actors.transports.http_exchange import (
+    Exchange,
+    checked_headers,
+    checked_url,
+    header_value,
+    joined_url,
+    merged_headers,
+    without_credentials,
+)
+from actors.transports.http_json import AnswerBody, decode_answer, encode_call
 from actors.transports.transport import Idempotent, ProviderCall, ProviderReply
+from actors.transports.wire import Wire, WireRequest, shown_url
 from actors.validation import check_count
-
-try:
-    import httpx
-except ImportError as error:
-    raise ImportError('HttpTransport needs httpx; write: pip install "understudy[http]"') from error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from actors.limits.reported import ReportedLimit
-
-_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
-
-
-class _Body(msgspec.Struct, frozen=True):
-    """The body of a call."""
-
-    service: str
-    input: Any
-
-
-class _Answer(msgspec.Struct, frozen=True):
-    """The body of a 2xx answer. A cost given as a JSON number is refused: floats lose money."""
-
-    output: Any = msgspec.UNSET
-    cost: str | None = None
-    error: Any = None
-
-
-_ANSWER = msgspec.json.Decoder(_Answer)
-
-
-class _Response(msgspec.Struct, frozen=True):
-    """A response: its head, as much of its body as is allowed, and the number of requests that it took."""
-
-    status: int
-    headers: httpx.Headers
-    body: bytes
-    wire_calls: int
-
-    @property
-    def succeeded(self) -> bool:
-        return 200 <= self.status < 300
-
-    @property
-    def text(self) -> str:
-        return self.body.decode(errors="replace")
-
-    @property
-    def limits(self) -> tuple[ReportedLimit, ...]:
-        """The limits that the headers report."""
-        return parse_limits(self.headers, now=datetime.now(UTC))
-
-    @property
-    def retry_after(self) -> float | None:
-        return parse_retry_after(self.headers.get("Retry-After", ""), now=datetime.now(UTC))
+MAX_REPLY_BYTES = 4 * 1024 * 1024
 
 
 class HttpTransport:
@@ -85,12 +46,11 @@ class HttpTransport:
     `health_path` is resolved against `url` as a link would be: "/health" is at the root of the host. `headers` are sent
     with every request (an API key, for example). The pool holds `max_connections`, and one more so that a health check
     does not wait behind calls; a call that gets no connection within its timeout raises `BulkheadFull`. A reply larger
-    than `max_reply_bytes` is malformed. Redirects are not followed, since a paid call must not be posted twice, and
-    proxy settings of the environment are ignored.
+    than `max_reply_bytes` is malformed; one of more than 256 KB is decoded in slices, so that it holds up no other
+    task for long. Redirects are not followed, since a paid call must not be posted twice, and proxy settings of the
+    environment are ignored. Idle connections are closed after 30 seconds at the latest.
 
-    `wire` replaces the transport of httpx by another, such as `httpx.AsyncHTTPTransport(retries=2)`, with its own pool.
-    If it passes on the "trace" extension of a request, `wire_calls` of the reply and of the error counts every request
-    that it sends for an attempt; if it does not, an attempt that times out counts as sent.
+    `wire` sends the requests; by default, an `AiohttpWire` of its own. It is closed with the transport.
 
     The client is opened by the first call. Raises `ValueError` for a URL or header that could never be sent.
     """
@@ -104,205 +64,178 @@ class HttpTransport:
         idempotent: Idempotent,
         health_path: str = "/health",
         max_connections: int = 10,
-        max_reply_bytes: int = 16 * 1024 * 1024,
+        max_reply_bytes: int = MAX_REPLY_BYTES,
         headers: Mapping[str, str] | None = None,
-        wire: httpx.AsyncBaseTransport | None = None,
+        wire: Wire | None = None,
     ) -> None:
+        check_count("max_connections", max_connections)
+        check_count("max_reply_bytes", max_reply_bytes, unit="byte")
         self.provider = provider
         self.paid = paid
         self.idempotent: Idempotent = idempotent
-        self.ends_when_cancelled = wire is None
-        """True for the transport of httpx; not assumed of another `wire`."""
-        self._url = _checked_url(url)
-        try:
-            self._health_url = self._url.join(health_path)
-        except (httpx.InvalidURL, TypeError) as error:
-            raise ValueError(f"health_path {health_path!r:.100} cannot be joined to {url}: {error}") from error
-        self._pool_size = max_connections + 1
+        self._url, credentials = without_credentials(checked_url(url))
+        self._health_url = joined_url(self._url, health_path)
+        self._host = urlsplit(self._url).hostname
         self._max_reply_bytes = max_reply_bytes
-        self._headers = checked_headers(headers or {})
-        self._wire = wire
-        self._client: httpx.AsyncClient | None = None
-        self._closed = False
-        check_count("max_connections", max_connections)
+        self._headers = merged_headers(
+            # Compressed replies are not accepted: a bound on compressed bytes does not bound the reply.
+            {"User-Agent": "understudy"},
+            credentials,
+            checked_headers(headers or {}),
+            {"Accept-Encoding": "identity"},
+        )
+        self._wire: Wire = AiohttpWire(max_connections=max_connections + 1) if wire is None else wire
+        self.ends_when_cancelled = bool(getattr(self._wire, "ends_when_cancelled", False))
+        """Whether the wire says so of itself."""
+        self._timers = DeadlineTimers()
+        self._state = "unused"
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else "open" if self._client else "unused"
-        return f"HttpTransport({self.provider} at {self._url!r}, {state}, idempotent={self.idempotent!r})"
+        where = f"{self.provider} at {shown_url(self._url)}"
+        return f"HttpTransport({where}, {self._state}, idempotent={self.idempotent!r})"
 
     async def call(self, call: ProviderCall) -> ProviderReply:
         """Post one attempt. Raises a `CallFailed`, by the status, the error and how far the request had come.
 
         If no byte of the request was sent, that is a `ConnectionFailed`. If the answer is a malformed 2xx, the call ran
         and was perhaps charged: that is an `OutcomeUnknown`, or a `Transient` if repeating costs nothing. A 2xx with an
-        error instead of an output is classified as that error.
+        error instead of an output is classified as that error. An input that is not JSON, such as one that contains
+        NaN or infinity, is `Permanent` and is never sent.
         """
         try:
-            content = msgspec.json.encode(_Body(call.service, call.input))
+            body = encode_call(call.service, call.input)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise Permanent(
                 f"the input cannot be written as JSON: {error}", provider=self.provider, outcome="not_started"
             ) from error
-        headers = {
-            "Content-Type": "application/json",
-            "Idempotency-Key": header_value(call.idempotency_key),
-            "X-Request-Id": header_value(call.request_id),
-        }
-        request = self._open_client().build_request("POST", self._url, content=content, headers=headers)
-        response = await self._exchange(request, within=call.timeout, paid=self.paid)
-        return self._parse_reply(response)
+        headers = merged_headers(
+            self._headers,
+            {
+                "Content-Type": "application/json",
+                "Idempotency-Key": header_value(call.idempotency_key),
+                "X-Request-Id": header_value(call.request_id),
+            },
+        )
+        deadline = asyncio.get_running_loop().time() + call.timeout
+        request = WireRequest("POST", self._url, headers, body)
+        exchange = await self._exchange(request, within=call.timeout, paid=self.paid)
+        return await self._parse_reply(exchange, deadline=deadline)
 
     async def check(self, *, timeout: float) -> None:  # noqa: ASYNC109 - the interface of `Transport`.
         """Return if GET on the health path answers 2xx within `timeout` seconds; raises `CallFailed` if not."""
-        request = self._open_client().build_request("GET", self._health_url)
-        await self._exchange(request, within=timeout, paid=False)
+        await self._exchange(WireRequest("GET", self._health_url, self._headers), within=timeout, paid=False)
 
     async def fetch(self, *, timeout: float) -> bytes:  # noqa: ASYNC109 - as above.
         """Return the body of a GET of the URL, which costs nothing. Raises a `CallFailed`.
 
         The error of a refusal has the `Retry-After` that came with it.
         """
-        response = await self._exchange(self._open_client().build_request("GET", self._url), within=timeout, paid=False)
-        if len(response.body) > self._max_reply_bytes:
+        exchange = await self._exchange(WireRequest("GET", self._url, self._headers), within=timeout, paid=False)
+        if exchange.size > self._max_reply_bytes:
             raise Transient(f"{self.provider!r} sent more than {self._max_reply_bytes} bytes", provider=self.provider)
-        return response.body
+        return exchange.body
 
     async def aclose(self) -> None:
         """Close all connections. A call after this raises `RuntimeError`."""
-        self._closed = True
-        if self._client is not None:
-            await self._client.aclose()
+        self._state = "closed"
+        self._timers.close()
+        await self._wire.aclose()
 
-    def _open_client(self) -> httpx.AsyncClient:
-        if self._closed:
-            raise RuntimeError(f"the transport to {self.provider!r} is closed; make a new one")
-        if self._client is None:
-            self._client = httpx.AsyncClient(
-                # Compressed replies are not accepted: a bound on compressed bytes does not bound the reply.
-                headers={"User-Agent": "understudy", **self._headers, "Accept-Encoding": "identity"},
-                limits=httpx.Limits(max_connections=self._pool_size),
-                timeout=None,  # noqa: S113 - `_exchange` sets one deadline for the whole attempt.
-                follow_redirects=False,
-                trust_env=False,
-                transport=self._wire,
-                # Building a TLS context blocks the event loop for some 20 ms; plain HTTP never uses it.
-                verify=self._url.scheme == "https",
-            )
-        return self._client
-
-    async def _exchange(self, request: httpx.Request, *, within: float, paid: bool) -> _Response:
+    async def _exchange(self, request: WireRequest, *, within: float, paid: bool) -> Exchange:
         """Send and receive within `within` seconds; return a success, raise any other outcome as its error family."""
-        progress = ExchangeProgress()
-        request.extensions["trace"] = progress
+        if self._state == "closed":
+            raise RuntimeError(f"the transport to {self.provider!r} is closed; make a new one")
+        self._state = "open"
+        exchange = Exchange(request)
+        loop = asyncio.get_running_loop()
+        timer = self._timers.at(loop.time() + within, loop)
+        is_watched = timer is not None
         try:
-            response = await bounded(self._receive(request, progress), within=within)
-        except (httpx.TransportError, TimeoutError) as error:
-            raise self._failure_before_response(error, progress, within=within, paid=paid) from error
-        if not response.succeeded:
-            failure = classify_status(
-                response.status,
-                provider=self.provider,
-                host=self._url.host,
-                retry_after=response.retry_after,
-                body=response.text,
-                paid=paid,
-                idempotent=not paid or self.idempotent != "no",
-            )
-            failure.wire_calls, failure.limits = response.wire_calls, response.limits
-            raise failure
-        return response
+            await exchange.run(self._wire, max_reply_bytes=self._max_reply_bytes)
+        except asyncio.CancelledError:
+            is_watched = False
+            if timer is None or not timer.end():
+                raise
+            if not exchange.refused:
+                raise self._failure(_timeout(exchange, within), exchange, paid=paid) from None
+        except OSError as error:
+            raise self._failure(error, exchange, paid=paid) from error
+        finally:
+            if timer is not None and is_watched:
+                timer.end()
+        if exchange.refused:
+            raise self._refusal(exchange, paid=paid)
+        return exchange
 
-    def _failure_before_response(
-        self, error: httpx.TransportError | TimeoutError, progress: ExchangeProgress, *, within: float, paid: bool
-    ) -> CallFailed:
-        """Classify an error before there was a response, by how far the request had come."""
-        sent = progress.sent
-        if not progress.connecting:
-            if self._wire is None and isinstance(error, TimeoutError):
-                return BulkheadFull(self.provider, max_concurrency=self._pool_size)
-            # A wire that traces nothing may have sent the request, unless its error says that it could not.
-            sent = self._wire is not None and not isinstance(error, _NOT_SENT)
+    def _failure(self, error: OSError, exchange: Exchange, *, paid: bool) -> CallFailed:
+        """Classify an error for which there is no status, by how far the request had come."""
+        progress = exchange.progress
+        if progress.stage == "waiting" and isinstance(error, TimeoutError):
+            return BulkheadFull(self.provider, max_concurrency=progress.max_concurrency)
         failure = classify(
-            _as_builtin(error, within=within, sent=sent),
+            error,
             provider=self.provider,
-            sent=sent,
+            sent=progress.may_be_sent,
             paid=paid,
             idempotent=not paid or self.idempotent != "no",
         )
-        failure.wire_calls = progress.wire_calls
+        failure.wire_calls = exchange.wire_calls
         return failure
 
-    async def _receive(self, request: httpx.Request, progress: ExchangeProgress) -> _Response:
-        """Read the body to its end, or until it is larger than allowed, which `_parse_reply` detects by its size."""
-        response = await self._open_client().send(request, stream=True)
-        body = bytearray()
-        try:
-            async for chunk in response.aiter_raw():
-                body += chunk
-                if len(body) > self._max_reply_bytes:
-                    break
-        except httpx.TransportError:
-            # A refusal whose body breaks off is still a refusal; a success needs its body.
-            if response.is_success:
-                raise
-        finally:
-            await response.aclose()
-        return _Response(response.status_code, response.headers, bytes(body), progress.wire_calls)
+    def _refusal(self, exchange: Exchange, *, paid: bool) -> CallFailed:
+        failure = classify_status(
+            exchange.status,
+            provider=self.provider,
+            host=self._host,
+            retry_after=exchange.retry_after,
+            body=exchange.text,
+            paid=paid,
+            idempotent=not paid or self.idempotent != "no",
+        )
+        failure.wire_calls, failure.limits = exchange.wire_calls, exchange.limits
+        return failure
 
-    def _parse_reply(self, response: _Response) -> ProviderReply:
-        if len(response.body) > self._max_reply_bytes:
-            raise self._malformed(f"more than {self._max_reply_bytes} bytes", response)
-        encoding = response.headers.get("Content-Encoding", "identity")
+    async def _parse_reply(self, exchange: Exchange, *, deadline: float) -> ProviderReply:
+        if exchange.size > self._max_reply_bytes:
+            raise self._malformed(f"more than {self._max_reply_bytes} bytes", exchange)
+        encoding = exchange.headers.get("content-encoding", "identity")
         if encoding != "identity":
-            raise self._malformed(f"compressed ({encoding}), although only identity is accepted", response)
+            raise self._malformed(f"compressed ({encoding}), although only identity is accepted", exchange)
         try:
-            answer = _ANSWER.decode(response.body)
+            answer = await decode_answer(exchange.body, deadline=deadline)
             cost = None if answer.cost is None else to_micros(answer.cost)
         except (msgspec.DecodeError, ValueError, RecursionError) as error:
-            raise self._malformed(f"{error}: {response.text[:200]!r}", response) from error
+            raise self._malformed(f"{error}: {exchange.quoted}", exchange) from error
         if answer.output is msgspec.UNSET or answer.output is None:
             # An output is used even if there is an error beside it: it may have been paid.
-            self._raise_error_in(answer, response)
-        return ProviderReply(output=answer.output, cost=cost, wire_calls=response.wire_calls, limits=response.limits)
+            self._raise_error_in(answer, exchange)
+        return ProviderReply(output=answer.output, cost=cost, wire_calls=exchange.wire_calls, limits=exchange.limits)
 
-    def _raise_error_in(self, answer: _Answer, response: _Response) -> None:
+    def _raise_error_in(self, answer: AnswerBody, exchange: Exchange) -> None:
         failure = error_in_body(
             {"error": answer.error},
             provider=self.provider,
-            host=self._url.host,
-            retry_after=response.retry_after,
+            host=self._host,
+            retry_after=exchange.retry_after,
             paid=self.paid,
             idempotent=not self.paid or self.idempotent != "no",
         )
         if failure is not None:
-            failure.wire_calls, failure.limits = response.wire_calls, response.limits
+            failure.wire_calls, failure.limits = exchange.wire_calls, exchange.limits
             raise failure
         if answer.output is msgspec.UNSET:
-            raise self._malformed(f"neither output nor error: {response.text[:200]!r}", response)
+            raise self._malformed(f"neither output nor error: {exchange.quoted}", exchange)
 
-    def _malformed(self, what: str, response: _Response) -> CallFailed:
+    def _malformed(self, what: str, exchange: Exchange) -> CallFailed:
         """Return the error for an answer that cannot be used: the call ran, and was perhaps charged."""
         family = OutcomeUnknown if self.paid and self.idempotent == "no" else Transient
         return family(
             f"{self.provider!r} sent a malformed answer: {what}",
             provider=self.provider,
             charged="held" if self.paid else "no",
-            wire_calls=response.wire_calls,
+            wire_calls=exchange.wire_calls,
         )
 
 
-def _as_builtin(error: httpx.TransportError | TimeoutError, *, within: float, sent: bool) -> OSError:
-    """Return the error as one of the standard library, which classification knows."""
-    if isinstance(error, TimeoutError | httpx.TimeoutException):
-        return TimeoutError(f"no {'answer' if sent else 'connection'} within {within:g} s")
-    return ConnectionError(str(error) or type(error).__name__)
-
-
-def _checked_url(url: str) -> httpx.URL:
-    try:
-        parsed = httpx.URL(url)
-    except httpx.InvalidURL as error:
-        raise ValueError(f"url {url!r} is not a URL: {error}") from error
-    if parsed.scheme not in {"http", "https"} or not parsed.host:
-        raise ValueError(f'url must begin with http:// or https:// and name a host, got "{url}"')
-    return parsed
+def _timeout(exchange: Exchange, within: float) -> TimeoutError:
+    return TimeoutError(f"no {'answer' if exchange.progress.may_be_sent else 'connection'} within {within:g} s")

@@ -1,79 +1,146 @@
-"""The parts of an HTTP exchange that need no client: how far it has come, its time limit, and its header values."""
+"""The parts of an HTTP exchange that need no client: its response as far as it came, its URL and its header values."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
+import base64
 import re
-from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import quote
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote, urljoin, urlsplit
 
-import anyio
+from actors.errors.classification import parse_retry_after
+from actors.limits.headers import parse_limits
+from actors.transports.http_json import BYTE_ORDER_MARK
+from actors.transports.wire import WireProgress, shown_url
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping
+    from collections.abc import Mapping
 
-T = TypeVar("T")
+    from actors.limits.reported import ReportedLimit
+    from actors.transports.wire import Wire, WireRequest
 
 # Everything that a header value may hold, except "%", which marks the escaped characters.
 HEADER_SAFE = "!#$&'()*+,/:;<=>?@[]^`{|}"
 
+FRAMING = frozenset({"content-length", "transfer-encoding", "connection"})
 
-class ExchangeProgress:
-    """How far a request has come, by the events that httpx traces."""
+MAX_REFUSAL_BYTES = 65_536
+"""As much of the body of a refusal is read; its meaning stands near its beginning."""
+QUOTED_BYTES = 800
 
-    def __init__(self) -> None:
-        self.connecting = False
-        self.sent = False
-        self._heads = self._retries = 0
-        self._stream: Any = None
 
-    async def __call__(self, event: str, info: Mapping[str, Any]) -> None:
-        self.connecting = True
-        if event.endswith(".send_request_headers.started"):
-            # Once the first bytes of the head are sent, the call may have run.
-            self.sent = True
-            self._heads += 1
-        elif event == "connection.retry.started":
-            self._retries += 1
-        elif event == "connection.connect_tcp.complete":
-            self._stream = info["return_value"]
-        elif event == "connection.start_tls.failed" and self._stream is not None:
-            # httpcore leaves the socket open if a handshake is cancelled, as it is at every deadline.
-            with anyio.CancelScope(shield=True):
-                await self._stream.aclose()
+class Exchange:
+    """One request and as much of its response as has come."""
+
+    def __init__(self, request: WireRequest) -> None:
+        self.request = request
+        self.progress = WireProgress()
+        self.status = 0
+        """0 until the head of the response has come."""
+        self.headers: Mapping[str, str] = {}
+        self._body = bytearray()
+
+    @property
+    def succeeded(self) -> bool:
+        return 200 <= self.status < 300
+
+    @property
+    def refused(self) -> bool:
+        return self.status != 0 and not self.succeeded
+
+    @property
+    def body(self) -> bytes:
+        return bytes(self._body)
+
+    @property
+    def size(self) -> int:
+        return len(self._body)
+
+    @property
+    def text(self) -> str:
+        return self.body.removeprefix(BYTE_ORDER_MARK).decode(errors="replace")
+
+    @property
+    def quoted(self) -> str:
+        """The beginning of the body, for an error message."""
+        return repr(self._body[:QUOTED_BYTES].decode(errors="replace")[:200])
 
     @property
     def wire_calls(self) -> int:
-        """The number of requests sent, including connects that failed and were tried again."""
-        return max(1, self._heads) + self._retries
+        return self.progress.wire_calls
+
+    @property
+    def limits(self) -> tuple[ReportedLimit, ...]:
+        """The limits that the headers report."""
+        return parse_limits(self.headers, now=datetime.now(UTC))
+
+    @property
+    def retry_after(self) -> float | None:
+        return parse_retry_after(self.headers.get("retry-after", ""), now=datetime.now(UTC))
+
+    async def run(self, wire: Wire, *, max_reply_bytes: int) -> None:
+        """Send, and read the body to its end, or until it is larger than allowed. Raises `OSError`."""
+        response = await wire.send(self.request, self.progress)
+        try:
+            self.headers = response.headers
+            self.status = response.status
+            most = max_reply_bytes if self.succeeded else min(max_reply_bytes, MAX_REFUSAL_BYTES)
+            async for chunk in response.chunks():
+                self._body += chunk
+                if len(self._body) > most:
+                    break
+        except OSError:
+            # A refusal whose body breaks off is still a refusal; a success needs its body.
+            if not self.refused:
+                raise
+        finally:
+            response.close()
 
 
-async def bounded(work: Coroutine[Any, Any, T], *, within: float) -> T:
-    """Await `work` for at most `within` seconds; raises TimeoutError. It has cleaned up even if it is ended early.
-
-    httpcore shields its bookkeeping only against the cancellation of anyio. If a plain `Task.cancel()` comes while a
-    connection is given back to the pool, the pool counts that connection as busy for ever. So the work has a task of
-    its own, which only an anyio scope cancels, and which is awaited to its end.
-    """
-    scope = anyio.CancelScope(deadline=anyio.current_time() + within)
-
-    async def run() -> T:
-        with scope:
-            return await work
-        raise TimeoutError
-
-    task = asyncio.create_task(run())
+def checked_url(url: str) -> str:
+    """Return `url`; raises ValueError if it could never be called. What it holds of secrets is not in the error."""
     try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        scope.cancel()
-        while not task.done():
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait({task})
-        if not task.cancelled():
-            task.exception()  # Retrieved, so that asyncio does not report it as never retrieved.
-        raise
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+        (host or "").encode("idna")
+    except ValueError:
+        # The error quotes what it does not understand, which may be a password.
+        raise ValueError("url is not a URL: its host or its port cannot be read") from None
+    if parts.scheme not in {"http", "https"} or not host:
+        raise ValueError(f'url must begin with http:// or https:// and name a host, got "{shown_url(url)}"')
+    if not url.isprintable() or " " in host:
+        raise ValueError(f"url must be printable and its host without spaces, got {shown_url(url)!r}")
+    return url
+
+
+def joined_url(url: str, path: str) -> str:
+    """Return `path` resolved against `url`, as a link would be; raises ValueError if that is no URL.
+
+    >>> joined_url("http://host:8001/v1/work?key=1", "/health")
+    'http://host:8001/health'
+    """
+    try:
+        if path.isprintable():
+            return checked_url(urljoin(url, path))
+        why = "it is not printable"
+    except (ValueError, TypeError, AttributeError) as error:
+        why = str(error)
+    raise ValueError(f"health_path {path!r:.100} cannot be joined to {shown_url(url)}: {why}")
+
+
+def without_credentials(url: str) -> tuple[str, dict[str, str]]:
+    """Return `url` without its user and password, and the header that says the same.
+
+    >>> without_credentials("http://me:secret@host/")
+    ('http://host/', {'Authorization': 'Basic bWU6c2VjcmV0'})
+    """
+    parts = urlsplit(url)
+    user, _, host = parts.netloc.rpartition("@")
+    if not user:
+        return url, {}
+    name, _, password = user.partition(":")
+    secret = base64.b64encode(f"{unquote(name)}:{unquote(password)}".encode()).decode()
+    return parts._replace(netloc=host).geturl(), {"Authorization": f"Basic {secret}"}
 
 
 def header_value(text: str) -> str:
@@ -90,7 +157,19 @@ def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
     for name, value in headers.items():
         if not re.fullmatch(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", name):
             raise ValueError(f"{name!r} is not a header name; use letters, digits and !#$%&'*+-.^_`|~ only")
+        if name.lower() in FRAMING:
+            raise ValueError(f"header {name!r} says where a request ends, which the transport does; leave it out")
         if not (value.isascii() and value.isprintable() and value == value.strip()):
             # The value may be a secret, so the message does not show it.
             raise ValueError(f"the value of header {name!r} must be printable ASCII without spaces around it")
     return dict(headers)
+
+
+def merged_headers(*parts: Mapping[str, str]) -> dict[str, str]:
+    """Return all headers; of those whose names differ at most in case, the last one.
+
+    >>> merged_headers({"User-Agent": "understudy"}, {"user-agent": "mine"})
+    {'user-agent': 'mine'}
+    """
+    merged = {name.lower(): (name, value) for part in parts for name, value in part.items()}
+    return dict(merged.values())

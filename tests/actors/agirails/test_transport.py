@@ -895,7 +895,7 @@ def test_the_sdk_is_imported_only_when_a_network_is_used():
         "import sys, tempfile, actors\n"
         "from actors.agirails import AgirailsNetwork\n"
         f"AgirailsNetwork(state_directory=tempfile.gettempdir(), requester={REQUESTER!r})\n"
-        "print([name for name in sys.modules if name.partition('.')[0] in ('agirails', 'web3', 'httpx')])"
+        "print([name for name in sys.modules if name.partition('.')[0] in ('agirails', 'web3', 'aiohttp')])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

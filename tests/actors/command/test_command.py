@@ -294,7 +294,7 @@ def test_the_installed_command_shows_its_help_when_it_is_given_nothing():
         assert command in done.stdout
 
 
-@pytest.mark.parametrize("missing", ["rich", "typer", "httpx"])
+@pytest.mark.parametrize("missing", ["rich", "typer", "aiohttp"])
 def test_without_its_extra_the_command_says_how_to_get_it(missing):
     program = f"import sys; sys.modules[{missing!r}] = None; from actors.command import main; main(['demo'])"
     done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)

@@ -275,9 +275,10 @@ def test_a_file_that_is_no_text_is_named_with_its_line(tmp_path):
     assert (caught.value.key, caught.value.problem) == ("line 2", "not valid TOML: the text is not UTF-8")
 
 
-def test_a_file_needs_httpx_and_says_how_to_get_it(monkeypatch):
+def test_a_file_needs_aiohttp_and_says_how_to_get_it(monkeypatch):
     monkeypatch.delitem(sys.modules, "actors.transports.http")
-    monkeypatch.setitem(sys.modules, "httpx", None)
+    monkeypatch.delitem(sys.modules, "actors.transports.aiohttp_wire")
+    monkeypatch.setitem(sys.modules, "aiohttp", None)
     with pytest.raises(ImportError, match=r'pip install "understudy\[http\]"'):
         parse_market(ALDER)
 

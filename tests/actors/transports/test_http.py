@@ -11,7 +11,6 @@ import time
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import pytest
 
 from actors.errors.families import (
@@ -24,12 +23,15 @@ from actors.errors.families import (
     Throttled,
     Transient,
 )
+from actors.transports.aiohttp_wire import AiohttpWire
 from actors.transports.http import HttpTransport
 from actors.transports.transport import ProviderCall, ProviderReply
 from tests.real_time import FAR, skip
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+
+    from actors.transports.wire import WireProgress, WireRequest, WireResponse
 
 pytestmark = pytest.mark.real_time
 
@@ -82,7 +84,8 @@ class Upstream:
         self.requests.append((first, headers, json.loads(body) if body else None))
         self.request_came.set()
         step = self.script.pop(0)
-        if step == self.CLOSE:
+        if step.endswith(self.CLOSE):
+            writer.write(step.removesuffix(self.CLOSE))
             return False
         if step.endswith(self.HANG):
             writer.write(step.removesuffix(self.HANG))
@@ -309,29 +312,29 @@ async def test_an_output_is_used_even_if_an_error_stands_beside_it(upstream, doo
     assert (await transport.call(a_call())).output is None
 
 
-class Insisting(httpx.AsyncBaseTransport):
+class InsistingWire:
     """A wire that sends each request again after a 503, `retries` times, and follows no rule of ours."""
 
     def __init__(self, retries: int) -> None:
         self.retries = retries
-        self.pool = httpx.AsyncHTTPTransport()
+        self.inner = AiohttpWire()
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def send(self, request: WireRequest, progress: WireProgress) -> WireResponse:
         for _ in range(self.retries):
-            response = await self.pool.handle_async_request(request)
-            if response.status_code != 503:
+            response = await self.inner.send(request, progress)
+            if response.status != 503:
                 return response
-            await response.aread()
-            await response.aclose()
-        return await self.pool.handle_async_request(request)
+            response.close()
+        return await self.inner.send(request, progress)
 
     async def aclose(self) -> None:
-        await self.pool.aclose()
+        await self.inner.aclose()
 
 
 async def test_what_a_wire_retries_on_its_own_is_counted_in_the_reply_and_in_the_error(upstream, door):
     upstream.script = [answer(503), answer(503), answer(body={"output": 1}), *[answer(503)] * 3, answer(200, b"{oops")]
-    transport = door(wire=Insisting(2))
+    transport = door(wire=InsistingWire(2))
+    assert not transport.ends_when_cancelled
     assert (await transport.call(a_call())).wire_calls == 3
     assert [(error := await failure(transport)).wire_calls, error.status] == [3, 503]
     assert (await failure(transport)).wire_calls == 1
@@ -340,39 +343,43 @@ async def test_what_a_wire_retries_on_its_own_is_counted_in_the_reply_and_in_the
     assert (type(lost), lost.wire_calls) == (Transient, 2)
 
 
-class Deaf(httpx.AsyncBaseTransport):
-    """A wire that does not trace how far a request has come."""
+class FailingWire:
+    """A wire that reports `stages` and then fails."""
 
-    def __init__(self, error: Exception) -> None:
+    def __init__(self, error: Exception, *stages: str) -> None:
         self.error = error
+        self.stages = stages
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def send(self, request: WireRequest, progress: WireProgress) -> WireResponse:
+        for stage in self.stages:
+            if stage == "waiting":
+                progress.waiting(7)
+            else:
+                getattr(progress, stage)()
         raise self.error
+
+    async def aclose(self) -> None:
+        pass
 
 
 @pytest.mark.parametrize(
-    ("error", "family"),
+    ("stages", "error", "family", "wire_calls"),
     [
-        (httpx.ReadTimeout("none"), OutcomeUnknown),
-        (httpx.ReadError("broke"), OutcomeUnknown),
-        (TimeoutError(), OutcomeUnknown),
-        (httpx.ConnectError("refused"), ConnectionFailed),
-        (httpx.ConnectTimeout("slow"), ConnectionFailed),
-        (httpx.PoolTimeout("full"), ConnectionFailed),
+        ((), TimeoutError("none"), OutcomeUnknown, 1),
+        ((), ConnectionError("broke"), OutcomeUnknown, 1),
+        (("waiting",), TimeoutError("none"), BulkheadFull, 0),
+        (("waiting",), ConnectionError("closed"), ConnectionFailed, 1),
+        (("waiting", "connecting"), TimeoutError("none"), ConnectionFailed, 1),
+        (("connecting", "connecting"), ConnectionError("refused"), ConnectionFailed, 2),
+        (("connecting", "sending"), ConnectionError("broke"), OutcomeUnknown, 1),
+        (("connecting", "sending", "connecting"), ConnectionError("refused"), OutcomeUnknown, 1),
+        (("connecting", "sending", "waiting", "connecting", "sending"), TimeoutError("none"), OutcomeUnknown, 2),
     ],
     ids=repr,
 )
-async def test_what_a_wire_that_tells_nothing_may_have_sent_counts_as_sent(door, error, family):
-    failed = await failure(door(wire=Deaf(error), idempotent="no"))
-    assert (type(failed), failed.wire_calls) == (family, 1)
-
-
-async def test_connects_that_are_tried_again_are_counted(door):
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        port = closed.getsockname()[1]
-    failed = await failure(door(f"http://127.0.0.1:{port}/", wire=httpx.AsyncHTTPTransport(retries=1)))
-    assert (type(failed), failed.wire_calls) == (ConnectionFailed, 2)
+async def test_the_error_of_a_wire_counts_by_what_it_reported(door, stages, error, family, wire_calls):
+    failed = await failure(door(wire=FailingWire(error, *stages), idempotent="no"))
+    assert (type(failed), failed.wire_calls) == (family, wire_calls)
 
 
 async def test_a_call_that_found_no_place_went_out_never(upstream, door):
@@ -387,10 +394,13 @@ async def test_a_call_that_found_no_place_went_out_never(upstream, door):
 
 
 async def test_a_refusal_whose_explanation_breaks_off_is_still_that_refusal(upstream, door):
-    upstream.script = [b"HTTP/1.1 429 X\r\nRetry-After: 3\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"]
-    error = await failure(door())
-    assert type(error) is Throttled
-    assert error.retry_after == 3.0
+    head = b"HTTP/1.1 429 X\r\nRetry-After: 3\r\nContent-Length: 50\r\n\r\n{"
+    upstream.script = [head + Upstream.CLOSE, head + Upstream.HANG]
+    transport = door(idempotent="no")
+    for timeout in (5.0, 0.2):
+        error = await failure(transport, timeout=timeout)
+        assert type(error) is Throttled
+        assert error.retry_after == 3.0
 
 
 async def test_a_reply_is_read_up_to_its_bound_and_no_further(upstream, door):

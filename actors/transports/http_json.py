@@ -1,0 +1,86 @@
+"""The JSON of an HTTP transport: the body of a call is written, the body of an answer is read.
+
+A large answer is read in slices, and `output` is plain data whatever its size. The alternative, an output that is
+handed on undecoded if it is large, would give callers a type that depends on the size of an answer that they have paid
+for; and the decoder has to go over that text as well, which takes a third of the time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import Any, cast
+
+import msgspec
+
+from actors.transports.sliced_json import SlicedDecoder
+
+SLICED_ABOVE_BYTES = 262_144
+"""A smaller answer is decoded at once, in at most 10 ms or so."""
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+class CallBody(msgspec.Struct, frozen=True):
+    """The body of a call."""
+
+    service: str
+    input: Any
+
+
+class AnswerBody(msgspec.Struct, frozen=True):
+    """The body of a 2xx answer. A cost given as a JSON number is refused: floats lose money."""
+
+    output: Any = msgspec.UNSET
+    cost: str | None = None
+    error: Any = None
+
+
+_ANSWER = msgspec.json.Decoder(AnswerBody)
+
+
+def encode_call(service: str, given: Any) -> bytes:
+    """Return the body of a call. Raises TypeError, ValueError, OverflowError or RecursionError if it is not JSON.
+
+    >>> encode_call("double", {"amount": 1.5})
+    b'{"service":"double","input":{"amount":1.5}}'
+    >>> encode_call("double", {"amount": math.nan})
+    Traceback (most recent call last):
+    ValueError: JSON has no nan; send null or leave the value out
+    """
+    body = msgspec.json.encode(CallBody(service, given))
+    # The encoder writes NaN and infinity as null, so an input without a null has none.
+    if b"null" in body:
+        _refuse_not_finite(given)
+    return body
+
+
+async def decode_answer(body: bytes, *, deadline: float) -> AnswerBody:
+    """Return the answer in `body`. Raises `msgspec.DecodeError` or RecursionError.
+
+    A byte order mark is skipped. A body of more than 256 KB is decoded in slices, between which other tasks run, until
+    `deadline`, in the time of the loop. After it, the rest is decoded at once: an answer that was received in time is
+    not lost because of its size.
+    """
+    text = body.removeprefix(BYTE_ORDER_MARK)
+    if len(text) <= SLICED_ABOVE_BYTES:
+        return _ANSWER.decode(text)
+    loop = asyncio.get_running_loop()
+    decoder = SlicedDecoder(text)
+    for _ in decoder.steps():
+        if loop.time() < deadline:
+            await asyncio.sleep(0)
+    return msgspec.convert(decoder.value, AnswerBody)
+
+
+def _refuse_not_finite(given: Any) -> None:
+    # A list of what is left, and no recursion: an input may be nested as deep as the encoder allows.
+    left: list[Any] = [msgspec.to_builtins(given, str_keys=True)]
+    while left:
+        value = left.pop()
+        if isinstance(value, float):
+            if not math.isfinite(value):
+                raise ValueError(f"JSON has no {value}; send null or leave the value out")
+        elif isinstance(value, dict):
+            left.extend(cast("dict[str, Any]", value).values())
+        elif isinstance(value, list | tuple):
+            left.extend(cast("list[Any]", value))
