@@ -77,7 +77,8 @@ class AiohttpWire:
         self._under_way.add(exchange)
         token = _EXCHANGE.set(exchange)
         try:
-            return _Response(await self._request(request), exchange)
+            exchange.response = await self._request(request)
+            return _Response(exchange.response, exchange)
         except (aiohttp.ClientError, HttpProcessingError) as error:
             exchange.end()
             raise ConnectionError(_said(error)) from error
@@ -140,6 +141,7 @@ class _Exchange:
     def __init__(self, progress: WireProgress, on_end: Callable[[_Exchange], None]) -> None:
         self.progress = progress
         self.is_sent = False
+        self.response: aiohttp.ClientResponse | None = None
         self._on_end: Callable[[_Exchange], None] | None = on_end
         self._transport: asyncio.Transport | None = None
 
@@ -150,9 +152,11 @@ class _Exchange:
         self.progress.sending()
 
     def abort(self) -> None:
-        """Close the connection at once, whatever is still to be sent on it."""
+        """Close the connection at once, whatever is still to be sent on it; reading from it fails."""
         if self._transport is not None:
             self._transport.abort()
+        if self.response is not None:
+            self.response.close()
 
     def end(self, *, is_complete: bool = False) -> None:
         """Give the place free; a connection whose exchange is not complete is aborted."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -37,6 +38,9 @@ class AnswerBody(msgspec.Struct, frozen=True):
 
 _ANSWER = msgspec.json.Decoder(AnswerBody)
 
+_TURNS: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+"""For each loop, whose turn it is to decode a slice: one slice at a time, however many answers there are."""
+
 
 def encode_call(service: str, given: Any) -> bytes:
     """Return the body of a call. Raises TypeError, ValueError, OverflowError or RecursionError if it is not JSON.
@@ -55,20 +59,26 @@ def encode_call(service: str, given: Any) -> bytes:
 
 
 async def decode_answer(body: bytes, *, deadline: float) -> AnswerBody:
-    """Return the answer in `body`. Raises `msgspec.DecodeError` or RecursionError.
+    """Return the answer in `body`. Raises ValueError, such as `msgspec.DecodeError`, or RecursionError.
 
-    A byte order mark is skipped. A body of more than 256 KB is decoded in slices, between which other tasks run, until
-    `deadline`, in the time of the loop. After it, the rest is decoded at once: an answer that was received in time is
-    not lost because of its size.
+    A byte order mark is skipped. A body of more than 256 KB is decoded in slices, one slice of one answer at a time,
+    between which other tasks run. After `deadline`, in the time of the loop, the rest is decoded at once: an answer
+    that was received in time is not lost because of its size.
     """
     text = body.removeprefix(BYTE_ORDER_MARK)
     if len(text) <= SLICED_ABOVE_BYTES:
         return _ANSWER.decode(text)
     loop = asyncio.get_running_loop()
     decoder = SlicedDecoder(text)
-    for _ in decoder.steps():
-        if loop.time() < deadline:
+    steps = decoder.steps()
+    turns = _TURNS.setdefault(loop, asyncio.Lock())
+    while loop.time() < deadline:
+        async with turns:
+            if next(steps, steps) is steps:
+                break
             await asyncio.sleep(0)
+    for _ in steps:
+        pass
     return msgspec.convert(decoder.value, AnswerBody)
 
 
