@@ -1,0 +1,1 @@
+"""A whole request over HTTP beside bare HTTP clients."""
