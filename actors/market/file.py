@@ -177,6 +177,7 @@ def _transport(reader: TableReader, provider: Provider, endpoint: Endpoint, key:
         health_path=endpoint.health_path,
         max_connections=endpoint.max_concurrency,
         max_reply_bytes=endpoint.max_reply_bytes,
+        charges_errors=endpoint.charges_errors,
         headers=endpoint.headers,
     )
     try:

@@ -111,7 +111,8 @@ class Endpoint(CallLimits, frozen=True, kw_only=True):
     """The keys of a `[[providers]]` table that say how to reach a provider; the other keys are those of `Provider`.
 
     `health_path` is resolved against `url`; `headers` are sent with every request. A reply of more than
-    `max_reply_bytes` is malformed.
+    `max_reply_bytes` is malformed. With `charges_errors = false` the provider does not charge for an error that it
+    answers itself.
     """
 
     url: str
@@ -119,3 +120,4 @@ class Endpoint(CallLimits, frozen=True, kw_only=True):
     headers: dict[str, str] = {}
     idempotent: Idempotent = "no"
     max_reply_bytes: int = 4 * 1024 * 1024
+    charges_errors: bool = True

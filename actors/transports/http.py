@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from actors.errors.bodies import error_in_body
-from actors.errors.classification import classify, classify_status
+from actors.errors.classification import classify, classify_status, is_own_answer
 from actors.errors.families import BulkheadFull, CallFailed, OutcomeUnknown, Permanent, Transient
 from actors.money import to_micros
 from actors.policies.timeout import DeadlineTimers
@@ -48,7 +48,9 @@ class HttpTransport:
     does not wait behind calls; a call that gets no connection within its timeout raises `BulkheadFull`. A reply larger
     than `max_reply_bytes` is malformed; one of more than 256 KB is decoded in slices, so that it holds up no other
     task for long. Redirects are not followed, since a paid call must not be posted twice, and proxy settings of the
-    environment are ignored. Idle connections are closed after 30 seconds at the latest.
+    environment are ignored. With `charges_errors=False` a paid provider does not charge for an error that it answers
+    itself: nothing is held for it, and another provider is called. That covers no error that a proxy may have answered,
+    nor one inside a 200. Idle connections are closed after 30 seconds at the latest.
 
     `wire` sends the requests; by default, an `AiohttpWire` of its own. It is closed with the transport.
 
@@ -65,6 +67,7 @@ class HttpTransport:
         health_path: str = "/health",
         max_connections: int = 10,
         max_reply_bytes: int = MAX_REPLY_BYTES,
+        charges_errors: bool = True,
         headers: Mapping[str, str] | None = None,
         wire: Wire | None = None,
     ) -> None:
@@ -77,6 +80,7 @@ class HttpTransport:
         self._health_url = joined_url(self._url, health_path)
         self._host = urlsplit(self._url).hostname
         self._max_reply_bytes = max_reply_bytes
+        self._charges_errors = charges_errors
         self._headers = merged_headers(
             # Compressed replies are not accepted: a bound on compressed bytes does not bound the reply.
             {"User-Agent": "understudy"},
@@ -191,6 +195,7 @@ class HttpTransport:
             body=exchange.text,
             paid=paid,
             idempotent=not paid or self.idempotent != "no",
+            uncharged=paid and not self._charges_errors and is_own_answer(exchange.headers, exchange.json),
         )
         failure.wire_calls, failure.limits = exchange.wire_calls, exchange.limits
         return failure

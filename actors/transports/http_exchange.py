@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
+import msgspec
+
 from actors.errors.classification import parse_retry_after
 from actors.limits.headers import parse_limits
 from actors.transports.http_json import BYTE_ORDER_MARK
@@ -59,6 +61,14 @@ class Exchange:
     @property
     def text(self) -> str:
         return self.body.removeprefix(BYTE_ORDER_MARK).decode(errors="replace")
+
+    @property
+    def json(self) -> object:
+        """The body, decoded; None if it is not JSON."""
+        try:
+            return msgspec.json.decode(self.text)
+        except (msgspec.DecodeError, RecursionError):
+            return None
 
     @property
     def quoted(self) -> str:

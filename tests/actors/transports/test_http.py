@@ -413,3 +413,34 @@ def test_a_pool_needs_a_connection():
 def test_an_invalid_health_path_is_refused_when_the_transport_is_made():
     with pytest.raises(ValueError, match=r"health_path .* cannot be joined to http:"):
         HttpTransport("acme", "http://127.0.0.1/", paid=False, idempotent="no", health_path="/\n")
+
+
+OWN_ERROR = {"error": {"type": "api_error", "message": "internal"}}
+
+
+@pytest.mark.parametrize(
+    ("reply", "charged"),
+    [
+        (answer(500, OWN_ERROR), "no"),
+        (answer(529, OWN_ERROR), "no"),
+        (answer(500, {}, X_Request_Id="r-1"), "held"),
+        (answer(500, b"<html>Internal Server Error</html>", X_Request_Id="r-1"), "held"),
+        (answer(502, OWN_ERROR), "held"),
+        (answer(504, OWN_ERROR), "held"),
+        (answer(409, OWN_ERROR), "held"),
+        (answer(200, {"error": {"code": 500, "message": "internal"}}), "held"),
+        (answer(500, OWN_ERROR)[:-20] + Upstream.CLOSE, "held"),
+    ],
+)
+async def test_only_an_error_that_the_provider_answers_itself_is_uncharged_by_its_declaration(
+    upstream: Upstream, reply: bytes, charged: str
+):
+    upstream.script = [reply, reply]
+    declared = HttpTransport("alder", upstream.url, paid=True, idempotent="no", charges_errors=False)
+    silent = HttpTransport("alder", upstream.url, paid=True, idempotent="no")
+    try:
+        assert (await failure(declared)).charged == charged
+        assert (await failure(silent)).charged == "held"
+    finally:
+        await declared.aclose()
+        await silent.aclose()
