@@ -60,7 +60,10 @@ RUN_INLINE: Any = object()
 
 
 class Cell(ActorContext):
-    """One actor of a system."""
+    """One actor of a system.
+
+    What is only named here, such as `send = send`, is a function over a cell, defined where its idea is.
+    """
 
     __slots__ = ()
 
@@ -118,12 +121,12 @@ class Cell(ActorContext):
                 return 1
             self.task = self.engine.create_task(handle_in_task(self), name=self.name)
             return 1
-        queue, actor, direct = self.queue, self.actor, self.actor.direct
+        queue, actor, direct, life = self.queue, self.actor, self.actor.direct, self.life
         handled = 0
         message: object = None
         self.busy = True
         try:
-            while queue and handled < limit and self.life is IN_SERVICE:
+            while queue and handled < limit and self.life is life:
                 message = queue.popleft()
                 handled += 1
                 try:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class ActorContext(CellState):
-    """The members of `Context`, each of which says there what it does."""
+    """The members of `Context`, which tells what each does."""
 
     __slots__ = ()
 

@@ -139,7 +139,7 @@ def next_transition(phase: Phase, goal: Goal, event: Event) -> Transition:
         case LifeEvent.STARTED if phase is STARTING and goal is NO_GOAL:
             return Transition(ALIVE, goal)
         case LifeEvent.QUIET if phase in (STARTING, ALIVE) and goal is not NO_GOAL:
-            at_once = goal in (Goal.CRASH, Goal.KILL)
+            at_once = goal in (CRASH, KILL)
             return Transition(ENDING, goal, (*((Action.CANCEL_HANDLERS,) if at_once else ()), Action.WIND_DOWN))
         case LifeEvent.CLEANED_UP if phase is ENDING:
             return INSTANCE_OVER[goal]
@@ -152,18 +152,23 @@ def next_transition(phase: Phase, goal: Goal, event: Event) -> Transition:
 
 
 def transition_to_end(phase: Phase, goal: Goal, demanded: Goal) -> Transition:
-    """Decide what follows the demand that the instance end with a goal. There are four cases, but for a lower goal."""
-    if phase is AWAITING_RESTART and demanded is Goal.PAUSE:  # 1. It has ended already, and waits for its group.
+    """Decide what follows the demand that the instance end with a goal.
+
+    There are five cases: 1. it has ended already, and is to wait for its group; 2. a goal that is as high or higher
+    stands; 3. there is no instance to clean up; 4. an end under way is cut short; 5. it ends once it is quiet, or does
+    so already.
+    """
+    if phase is AWAITING_RESTART and demanded is PAUSE:  # 1.
         return Transition(phase, goal, (Action.CANCEL_RESTART,))
-    if demanded <= goal:
+    if demanded <= goal:  # 2.
         return Transition(phase, goal)
-    close = (Action.CLOSE_MAILBOX,) if demanded >= Goal.RETIRE else ()
-    if phase is AWAITING_RESTART:  # 2. There is no instance to clean up.
+    close = (Action.CLOSE_MAILBOX,) if demanded >= RETIRE else ()
+    if phase is AWAITING_RESTART:  # 3.
         over = INSTANCE_OVER[demanded]
         return Transition(over.phase, over.goal, (*close, Action.CANCEL_RESTART, *over.actions))
-    if phase is ENDING and demanded is Goal.KILL:  # 3. What is being waited for is cut short.
+    if phase is ENDING and demanded is KILL:  # 4.
         return Transition(phase, demanded, (*close, Action.CANCEL_HANDLERS, Action.KILL_CHILDREN))
-    return Transition(phase, demanded, close)  # 4. It ends once it is quiet, or does so already.
+    return Transition(phase, demanded, close)  # 5.
 
 
 class LifeState:
@@ -187,5 +192,6 @@ TRANSITIONS: dict[tuple[Phase, Goal, Event], Transition] = {
 """The whole table."""
 LIFE_STATES = {(phase, goal): LifeState(phase, goal) for phase, goal in product(Phase, Goal)}
 IN_SERVICE = LIFE_STATES[ALIVE, NO_GOAL]
-"""That of an actor that handles its mail."""
+"""The state of an actor that handles its mail, and is to go on."""
 STARTING_UP = LIFE_STATES[STARTING, NO_GOAL]
+"""The state of an actor whose `started` hook is to run, or runs, and which is to go on."""

@@ -119,7 +119,7 @@ class CellState:
     # The life.
 
     life: LifeState
-    """Its phase and its goal. `life.advance` alone changes it."""
+    """Its phase and its goal; see `phases`. It changes by `life.advance`, and when a start is over."""
     begun: bool
     """True from the time `started` has returned until the instance is released."""
     started_at: float
@@ -127,6 +127,7 @@ class CellState:
     exit: Exit | None
     """How the actor ended; None until it has."""
     supervised: Children | None
+    """The children; None if the instance has spawned none."""
     lifecycle: asyncio.Task[None] | None = None
     """The task that winds the instance down."""
     cause: Exception | None = None
