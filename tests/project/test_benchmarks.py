@@ -7,6 +7,7 @@ import asyncio
 
 import pytest
 
+from benchmarks.http import rows as http
 from benchmarks.resilience import rows as resilience
 from benchmarks.scenarios import seed_port
 
@@ -25,6 +26,17 @@ def test_every_row_of_the_resilience_benchmark_is_measured(group):
     assert all((row.holds is None) == row.against.endswith("not installed") for row in with_target)
     exact = [row for row in rows if row.target.startswith("= ")]
     assert all(row.holds for row in exact)
+
+
+@pytest.mark.real_time
+@pytest.mark.slow
+def test_every_row_of_the_http_benchmark_is_measured():
+    rows = http.collect(argparse.Namespace(rounds=1, only="10 at once", uvloop=False), scale=0.02)
+    assert [row.row for row in rows[:2]] == [
+        "smart request over HTTP, 10 at once",
+        "smart request over HTTP, 10 at once, p99",
+    ]
+    assert all(row.value > 0 and row.ratio for row in rows)
 
 
 async def failing():

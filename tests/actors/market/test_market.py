@@ -106,6 +106,9 @@ def test_each_transport_is_new_and_declares_what_the_file_says():
     assert isinstance(first, HttpTransport)
     assert first is not second
     assert (first.provider, first.paid, first.idempotent) == ("alder", True, "key")
+    assert first._max_reply_bytes == 4 * 1024 * 1024
+    (bounded,) = parse_market(ALDER + "\nmax_reply_bytes = 1000\n").providers
+    assert bounded.transport()._max_reply_bytes == 1000
     free = birch.transport()
     assert (free.paid, free.idempotent) == (False, "no")
 
@@ -121,6 +124,7 @@ def test_each_transport_is_new_and_declares_what_the_file_says():
         ('timeout = "10"', "timeout: expected float, got string"),
         ("timeout = true", "timeout: expected float, got boolean"),
         ("rate_limit = '5'", "rate_limit: expected float, got string"),
+        ("max_reply_bytes = '4 MB'", "max_reply_bytes: expected integer, got string"),
         ("max_concurrency = 2.5", "max_concurrency: expected integer, got float"),
         ("idempotent = 'maybe'", "idempotent: expected 'key', 'repeatable' or 'no', got 'maybe'"),
         ("capabilities = 'en'", "capabilities: expected list, got string"),
@@ -145,6 +149,7 @@ def test_a_value_of_a_wrong_type_is_named_with_its_path(line, message):
         ("burst = 0", "burst must be >= 1 request, got 0"),
         ("max_concurrency = 0", "max_concurrency must be >= 1 call, got 0"),
         ("reputation = 101", "reputation must be from 0 to 100, got 101"),
+        ("max_reply_bytes = 0", "max_reply_bytes must be >= 1 byte, got 0"),
         ("headers = { Key = 'ä' }", "the value of header 'Key' must be printable ASCII without spaces around it"),
     ],
 )

@@ -123,26 +123,30 @@ async def no_tasks_are_left() -> None:
     assert of_aiohttp() == []
 
 
-async def given_up(wire: AiohttpWire, request: WireRequest, stage: str, reached: Callable[[], Any]) -> None:
+async def turns(count: int = 20) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def given_up(wire: AiohttpWire, request: WireRequest, stage: str, reached: Callable[[], Any] = turns) -> None:
     """Send, wait until the request has come so far, and cancel it."""
     progress = WireProgress()
     task = asyncio.create_task(wire.send(request, progress))
     await reached()
+    for _ in range(1_000):
+        if progress.stage != stage:
+            await asyncio.sleep(0)
     assert progress.stage == stage
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
 
 
-async def a_moment() -> None:
-    await asyncio.sleep(0.05)
-
-
 async def test_cancelled_while_it_waits_for_a_place(upstream, wire):
     upstream.script = [Upstream.HANG, Upstream.HANG, answer(200, b"next")]
     busy = [asyncio.create_task(wire.send(post(upstream.url), WireProgress())) for _ in range(2)]
     await upstream.has_had(2)
-    await given_up(wire, post(upstream.url), "waiting", a_moment)
+    await given_up(wire, post(upstream.url), "waiting")
     for task in busy:
         task.cancel()
     await asyncio.gather(*busy, return_exceptions=True)
@@ -153,7 +157,7 @@ async def test_cancelled_while_it_waits_for_a_place(upstream, wire):
 
 
 async def test_cancelled_while_it_connects(wire, full_socket):
-    await given_up(wire, post(full_socket), "connecting", a_moment)
+    await given_up(wire, post(full_socket), "connecting")
     assert at_rest(wire)
     await no_tasks_are_left()
 
@@ -165,11 +169,7 @@ async def test_cancelled_in_a_tls_handshake_the_server_sees_it(wire, silent):
 
 
 async def test_cancelled_while_a_large_body_is_sent_the_server_sees_it(wire, silent):
-    async def accepted() -> None:
-        await silent.accept()
-        await a_moment()
-
-    await given_up(wire, post(silent.url, LARGE.encode()), "sent", accepted)
+    await given_up(wire, post(silent.url, LARGE.encode()), "sent", silent.accept)
     await silent.has_lost_its_client()
     assert at_rest(wire)
     await no_tasks_are_left()
@@ -281,9 +281,8 @@ async def test_idle_connections_are_closed_in_time_and_there_are_no_more_than_we
     await asyncio.gather(*[body_of(wire, post(upstream.url)) for _ in range(20)])
     assert 1 <= upstream.connections <= 3
     began = time.monotonic()
-    while upstream._tasks:
-        await asyncio.sleep(0.01)
-        assert time.monotonic() - began < 2
+    _, still_open = await asyncio.wait(list(upstream._tasks), timeout=2)
+    assert not still_open
     assert time.monotonic() - began > 0.1
     assert at_rest(wire)
     await wire.aclose()
@@ -297,7 +296,7 @@ async def test_closing_ends_what_is_under_way_and_what_waits(upstream, silent):
     sending = asyncio.create_task(body_of(wire, post(silent.url, LARGE.encode())))
     await silent.accept()
     waiting = asyncio.create_task(body_of(wire, post(upstream.url)))
-    await a_moment()
+    await turns()
     async with asyncio.timeout(5):
         await wire.aclose()
         await wire.aclose()
