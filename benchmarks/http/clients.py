@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import aiohttp
 import msgspec
 
-from actors import Listing, Market, Provider, Supervisor, smart_request, to_micros
+from actors import Listing, Market, Provider, ProviderCall, Supervisor, smart_request, to_micros
 from actors.transports.http import HttpTransport
 from runtime import ActorSystem
 
@@ -55,6 +55,25 @@ async def bare_httpx(url: str, at_once: int) -> AsyncGenerator[Post]:
 
 
 @asynccontextmanager
+async def transport_alone(url: str, at_once: int) -> AsyncGenerator[Post]:
+    transport = HttpTransport("alder", url, paid=True, idempotent="key", max_connections=at_once)
+    call = ProviderCall(
+        service="benchmark",
+        input="hello, world",
+        request_id="request-1",
+        idempotency_key="key-1",
+        max_cost=1,
+        timeout=TIMEOUT,
+    )
+
+    async def post() -> Any:
+        return (await transport.call(call)).output
+
+    yield post
+    await transport.aclose()
+
+
+@asynccontextmanager
 async def smart_requests(url: str, at_once: int) -> AsyncGenerator[Post]:
     """Enter a system that makes whole requests: discovery, choice, budget, breaker, retry and transport."""
     listing = Listing(
@@ -75,7 +94,7 @@ async def smart_requests(url: str, at_once: int) -> AsyncGenerator[Post]:
 
 def clients() -> dict[str, Client]:
     """Return the clients that are installed, ours first."""
-    found: dict[str, Client] = {"ours": smart_requests, "aiohttp": bare_aiohttp}
+    found: dict[str, Client] = {"ours": smart_requests, "transport": transport_alone, "aiohttp": bare_aiohttp}
     if importlib.util.find_spec("httpx") is not None:
         found["httpx"] = bare_httpx
     return found
