@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from runtime.actor import Actor
 from runtime.cell.execution import after_activation, handler_raised
 from runtime.cell.life import ONCE_STARTED, advance
-from runtime.cell.phases import RESTART_DUE, STARTING_UP
+from runtime.cell.phases import QUIET, RESTART_DUE, STARTING_UP
 from runtime.events import ActorRestarted, ActorStarted
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ def begin(cell: CellState) -> None:
             now_alive(cell)
         elif cell.task is None:
             after_activation(cell)
+        elif not cell.is_alive:
+            advance(cell, QUIET)  # It was told to end while its instance was made; the hook may finish.
 
 
 def renew(cell: CellState) -> None:

@@ -531,6 +531,24 @@ async def test_a_factory_that_fails_or_gives_the_same_actor_again_at_the_restart
         await reuse()
 
 
+async def test_a_factory_that_stops_the_actor_it_makes_lets_it_end():
+    """G7, G8: also if the new instance starts async, and is not there yet when it is told to stop."""
+    life, made = variant(AsyncLife), []
+
+    def make() -> Life:
+        made.append(1)
+        if len(made) == 2:
+            ref.stop()
+        return life()
+
+    async with ActorSystem(supervision=AT_ONCE) as system:
+        ref = system.spawn(make)
+        ref.tell(Do("crash"))
+        async with asyncio.timeout(60):
+            assert (await ref.terminated()).reason is ExitReason.STOPPED
+        assert life.log == ["started", "crash", "stopped", "started", "stopped"]
+
+
 async def test_a_crash_in_started_is_restarted_like_any_other():
     """G7."""
 
