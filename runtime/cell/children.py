@@ -161,6 +161,12 @@ class Children:
             self._named += 1
         return name
 
+    def forget(self, name: str, ref: ActorRef[Any]) -> None:
+        """Forget a child that has ended; one of an earlier instance may end after another has taken its name."""
+        child = self.by_name.get(name)
+        if child is not None and child.ref is ref:
+            del self.by_name[name]
+
     def forget_group(self) -> None:
         """Restart no group of children any more."""
         if self._regroup is not None:

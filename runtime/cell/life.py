@@ -132,7 +132,7 @@ def _end(cell: CellState, exit: Exit) -> None:  # noqa: A002 - as above.
     dead_letter_all(cell)
     siblings = cell.owner.supervised if cell.owner is not None else None
     if siblings is not None:
-        siblings.by_name.pop(cell.name, None)
+        siblings.forget(cell.name, cell.ref)
     if cell.watchers is not None:
         tell_watchers(cell, cell.watchers, exit)
     cell.engine.events.publish(ActorEnded(cell.ref, exit))

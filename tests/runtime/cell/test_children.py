@@ -360,3 +360,34 @@ async def test_killing_a_parent_kills_its_children_at_once():
         await parent.terminated()
         assert exits == [ExitReason.KILLED] * 4
         assert asyncio.get_running_loop().time() == 1.0
+
+
+async def test_a_child_that_ends_late_leaves_the_new_child_of_its_name_to_its_parent():
+    """G8, G9: an end that is cancelled from outside does not wait for the children."""
+
+    class Lingering(Actor):
+        async def stopped(self) -> None:
+            await asyncio.sleep(2)
+
+    class Parent(Actor):
+        def started(self) -> None:
+            self.context.spawn(Lingering, name="child")
+
+        @handles(Do)
+        def do(self, message: Do) -> None:
+            raise RuntimeError(message.what)
+
+    async with ActorSystem(supervision=Supervision(backoff=IMMEDIATELY), log=False) as system:
+        parent = system.spawn(Parent, name="parent")
+        await asyncio.sleep(1)
+        old = parent.recipient.children["child"]
+        parent.tell(Do("crash"))
+        await asyncio.sleep(1)
+        (ending,) = [task for task in asyncio.all_tasks() if task.get_name() == "parent ends"]
+        ending.cancel()
+        await asyncio.sleep(0.5)
+        new = parent.recipient.children["child"]
+        assert new is not old
+        await old.terminated()
+        assert parent.recipient.children == {"child": new}
+    assert "ended" in repr(new)
