@@ -121,12 +121,12 @@ class Cell(ActorContext):
                 return 1
             self.task = self.engine.create_task(handle_in_task(self), name=self.name)
             return 1
-        queue, actor, direct, life = self.queue, self.actor, self.actor.direct, self.life
+        queue, actor, direct = self.queue, self.actor, self.actor.direct
         handled = 0
         message: object = None
         self.busy = True
         try:
-            while queue and handled < limit and self.life is life:
+            while queue and handled < limit and self.life is IN_SERVICE:
                 message = queue.popleft()
                 handled += 1
                 try:
