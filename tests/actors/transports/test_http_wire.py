@@ -323,7 +323,8 @@ async def test_a_storm_of_callers_that_give_up_leaves_the_pool_empty(upstream, s
         for _ in range(6):
             await asyncio.gather(*[give_up() for _ in range(60)])
     assert at_rest(wire)
-    upstream.script = [answer(200, b"next")]
+    # The server may still be at work on requests of callers that have left.
+    upstream.script = [answer(200, b"next")] * 1_000
     async with asyncio.timeout(1):
         assert await body_of(wire, post(upstream.url)) == b"next"
     assert at_rest(wire)
@@ -397,7 +398,7 @@ async def test_a_tls_context_is_not_made_while_a_call_runs(upstream, door, monke
 
 async def test_a_large_body_that_is_not_taken_in_time_may_have_been_sent(silent, door):
     transport = door(silent.url, idempotent="no")
-    error = await failure(transport, input=LARGE, timeout=0.3)
+    error = await failure(transport, input=LARGE, timeout=1.0)
     assert type(error) is OutcomeUnknown
     await silent.accept()
     await silent.has_lost_its_client()

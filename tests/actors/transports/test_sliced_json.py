@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from actors.transports.sliced_json import SlicedDecoder
@@ -37,12 +37,14 @@ def outcome(decode: Any, *arguments: Any) -> str | None:
         return None
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(VALUES, SIZES, st.sampled_from([None, 1]))
 def test_slices_make_the_same_value(value, size, indent):
     text = json.dumps(value, indent=indent, ensure_ascii=False).encode()
     assert json.dumps(sliced(text, size)) == json.dumps(msgspec.json.decode(text))
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(VALUES, SIZES, st.lists(st.tuples(st.integers(0, 300), st.sampled_from(list(b'[]{},:"\\ 1a')), st.booleans())))
 def test_what_is_malformed_is_malformed_in_slices_too(value, size, changes):
     text = bytearray(json.dumps(value, ensure_ascii=False).encode())
@@ -52,6 +54,7 @@ def test_what_is_malformed_is_malformed_in_slices_too(value, size, changes):
     assert outcome(sliced, bytes(text), size) == outcome(msgspec.json.decode, bytes(text))
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(st.sampled_from("abc"), VALUES), max_size=8), SIZES)
 @example([("a", [1, 2, 3]), ("b", [4, 5, 6]), ("a", [7, 8, 9, 10, 11])], 8)
 def test_of_a_repeated_key_the_last_value_counts(members, size):
