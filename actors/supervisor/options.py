@@ -44,6 +44,8 @@ class RequestOptions(msgspec.Struct, frozen=True, kw_only=True):
                 f"fallback_strategies must be several strategies, got the text {self.fallback_strategies!r}"
             )
         msgspec.structs.force_setattr(self, "fallback_strategies", tuple(self.fallback_strategies))
+        if self.budget is not None:
+            to_micros(self.budget)  # An amount that is none is refused here, before any request is made of it.
 
     def changed(self, **given: Any) -> RequestOptions:
         """Return these options with what is given in place of their own; None is not given."""

@@ -147,7 +147,9 @@ async def test_an_item_may_be_a_whole_request_and_keeps_what_it_says():
 
 
 @pytest.mark.parametrize(
-    "options", [{"rate_limit": 0.0}, {"rate_limit": -1.0}, {"budget": 1.5}, {"max_concurrency": 0}], ids=repr
+    "options",
+    [{"rate_limit": 0.0}, {"rate_limit": -1.0}, {"budget": 1.5}, {"item_budget": 1.5}, {"max_concurrency": 0}],
+    ids=repr,
 )
 async def test_options_that_cannot_be_are_refused_to_the_caller_and_harm_nobody_else(options: dict[str, Any]):
     async with staged(offer("a", upper)) as stage:

@@ -47,3 +47,11 @@ def test_what_is_given_goes_before_the_options_and_none_is_not_given():
 def test_fallback_strategies_are_several():
     with pytest.raises(TypeError, match="must be several strategies, got the text 'cheapest'"):
         RequestOptions(fallback_strategies="cheapest")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("budget", ["nonsense", 0.5, "-1"])
+def test_a_budget_that_is_no_amount_is_refused_when_the_options_are_made(budget):
+    with pytest.raises((TypeError, ValueError), match="amount"):
+        RequestOptions(budget=budget)
+    with pytest.raises((TypeError, ValueError), match="amount"):
+        RequestOptions().changed(budget=budget)
