@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, TypedDict, Unpack, get_args
 
 import msgspec
 
@@ -30,8 +30,11 @@ CallOutcome: TypeAlias = Literal["not_started", "unknown", "done"]
 """What is known about the call: it never took effect, that is not known, or the provider answered it."""
 Charged: TypeAlias = Literal["no", "held", "yes"]
 """What is known about the money: not spent, perhaps spent (keep the reservation), or spent."""
+Scope: TypeAlias = Literal["request", "here", "provider"]
+"""What a refusal concerns: the request wherever it goes, this request at this provider, or the provider."""
 OUTCOMES: tuple[CallOutcome, ...] = get_args(CallOutcome)
 CHARGES: tuple[Charged, ...] = get_args(Charged)
+SCOPES: tuple[Scope, ...] = get_args(Scope)
 MAX_RETRY_AFTER = 365 * 86_400.0
 """Seconds; a longer `retry_after` is shortened to this."""
 
@@ -45,6 +48,17 @@ def checked_retry_after(retry_after: float) -> float:
     return min(retry_after, MAX_RETRY_AFTER)
 
 
+class CallFacts(TypedDict, total=False):
+    """The keyword arguments that every family takes."""
+
+    provider: str | None
+    outcome: CallOutcome | None
+    charged: Charged | None
+    retry_after: float | None
+    status: int | None
+    wire_calls: int | None
+
+
 class CallFailed(Refusal):
     """A call to a provider, or a request over several, has failed; catch it to catch every family.
 
@@ -52,9 +66,11 @@ class CallFailed(Refusal):
     and `status` the HTTP status; each is None if there is none. `limits` are the limits that the provider reported.
     `wire_calls` is the number of HTTP requests sent for this one attempt: more than 1 if a layer below retries on its
     own, or follows redirects. `key` is the idempotency key of a failed request, under which the ledger keeps its money.
+    `said` is what the provider itself said, as plain text without secrets, or "" if it said nothing.
     """
 
     key: str | None = None
+    said: str = ""
     outcome: CallOutcome = "unknown"
     charged: Charged = "no"
     wire_calls: int = 1
@@ -246,9 +262,26 @@ class QuotaExhausted(CallFailed):
 
 
 class Permanent(CallFailed):
-    """The request is wrong (400, 401, 403, 404, 422): it fails again unless the caller changes it."""
+    """The request is refused (400, 401, 403, 404, 422): at this provider it fails again unless something changes.
+
+    `scope` tells what the refusal concerns. "request": the request is wrong wherever it goes, which ends it (the
+    default). "here": this provider cannot serve this request, such as one too large for it; the next is asked, and this
+    one is not blamed. "provider": the key, the account, the region or a name such as a model's is refused; the next is
+    asked, and the provider is left alone for a while. `concerns` says which: "key", "account", "region" or "name".
+    """
 
     outcome: CallOutcome = "done"
+    scope: Scope = "request"
+    concerns: str | None = None
+
+    def __init__(
+        self, message: str, *, scope: Scope = "request", concerns: str | None = None, **known: Unpack[CallFacts]
+    ) -> None:
+        super().__init__(message, **known)
+        if scope not in SCOPES:
+            raise ValueError(f"scope must be one of {', '.join(SCOPES)}, got {scope!r}")
+        self.scope = scope
+        self.concerns = concerns
 
 
 class Unclassified(CallFailed):
