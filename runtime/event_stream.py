@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from runtime.error_text import printable
 from runtime.events import Event
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class EventStream:
                 subscription.receive(event)
             except Exception as error:  # noqa: BLE001 - reported below; the publisher is not to fail with its subscribers.
                 asyncio.get_running_loop().call_exception_handler(
-                    {"message": f"a subscriber of {type(event).__name__} raised", "exception": error}
+                    {"message": f"a subscriber of {type(event).__name__} raised", "exception": printable(error)}
                 )
 
     def _interested(self, event_type: type[Event]) -> tuple[Subscription, ...]:

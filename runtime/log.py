@@ -11,6 +11,7 @@ from loguru import _logger as loguru_module
 from loguru import logger
 from loguru._datetime import datetime
 
+from runtime.error_text import printable
 from runtime.events import (
     ActorFailed,
     ActorRestarted,
@@ -50,7 +51,10 @@ def _(event: DeadLetter) -> None:
 @log_event.register
 def _(event: ActorFailed) -> None:
     handling = f"while handling {name_of(event.message)}" if event.message is not None else "in a hook"
-    bound(event.ref.path).opt(exception=event.error).error("{} failed {}", event.ref.path, handling)
+    error = printable(event.error)
+    # A tuple, because loguru asks an error for its truth value.
+    log = bound(event.ref.path).opt(exception=(type(error), error, error.__traceback__))
+    log.error("{} failed {}", event.ref.path, handling)
 
 
 @log_event.register

@@ -13,6 +13,7 @@ from runtime.cell.cell import Cell, check_name
 from runtime.cell.options import DEFAULT_OPTIONS
 from runtime.cell.phases import IN_SERVICE
 from runtime.engine import Engine
+from runtime.error_text import annotate
 from runtime.errors import SystemClosed
 from runtime.log import LOGGED, log_event
 from runtime.mailbox import DEFAULT_MAILBOX, Mailbox
@@ -229,7 +230,7 @@ class ActorSystem:
         return root
 
     def _fail(self, error: Exception) -> None:
-        error.add_note(f"not handled by any supervisor of system {self.name!r}")
+        annotate(error, f"not handled by any supervisor of system {self.name!r}")
         if self._failure is None:
             self._failure = error
             if self._host is not None:

@@ -35,6 +35,7 @@ from runtime.cell.starting import begin, made_by, never_again, restart_after
 from runtime.cell.state import NO_MAIL, CellState
 from runtime.deadline import current_deadline
 from runtime.envelope import RUNNING, SETTLED, WAITING, Ask, Stashed
+from runtime.error_text import annotate
 from runtime.errors import ActorStopped, AskTimeout, NameTaken, Refusal
 from runtime.events import ActorStarted, DeadReason
 from runtime.mailbox import DEFAULT_MAILBOX, Mailbox
@@ -309,7 +310,7 @@ class Cell(ActorContext):
     failed = fail
 
     def child_escalated(self, error: Exception) -> None:
-        error.add_note(f"escalated to {self.path}")
+        annotate(error, f"escalated to {self.path}")
         self.failed(error, None)
 
 

@@ -94,7 +94,9 @@ class Children:
                 return
         child.terminate(ended_by(error))
         if directive is not Directive.STOP:
-            self._parent.child_escalated(escalating or RuntimeError(f"{child.path} stops itself again and again"))
+            if escalating is None:  # Not `or`: an error may have a truth value of its own.
+                escalating = RuntimeError(f"{child.path} stops itself again and again")
+            self._parent.child_escalated(escalating)
 
     def _directive(self, error: Exception | None) -> tuple[Directive, Exception | None]:
         """Return what to do about a crash, and what to escalate; a self-stop that calls for a restart gets one."""

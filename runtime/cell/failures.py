@@ -6,6 +6,7 @@ import asyncio
 from inspect import iscoroutine
 from typing import Any
 
+from runtime.error_text import described
 from runtime.errors import ActorCrashed
 from runtime.messages import name_of
 
@@ -21,7 +22,7 @@ def as_failure(error: BaseException) -> Exception:
 
 def crashed(path: str, message: Any, error: BaseException | None) -> ActorCrashed:
     """Make the error for the asker of a handler that raised, or (`error` None) was cancelled."""
-    reason = f"{type(error).__name__}: {error}" if error is not None else "its handler was cancelled"
+    reason = described(error) if error is not None else "its handler was cancelled"
     failure = ActorCrashed(path, name_of(message), reason=reason)
     failure.__cause__ = error
     return failure

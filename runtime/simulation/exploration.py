@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from runtime.error_text import annotate, described
 from runtime.simulation.errors import SimulationError
 from runtime.simulation.replay import replay_command
 from runtime.simulation.search import NONE_FAILED, Search, SeedRun, can_fork, never, run_in_processes, run_in_turn
@@ -46,7 +47,7 @@ class ScenarioFailed(SimulationError, AssertionError):
         replay: str | None = None,
         digest: str = "",
     ) -> None:
-        lines = [f"seed {seed} fails: {type(cause).__name__}: {cause}", *(f"  {one}" for one in parts_of(cause))]
+        lines = [f"seed {seed} fails: {described(cause)}", *(f"  {one}" for one in parts_of(cause))]
         if faults:
             lines += ["", "it needs these faults:", *(f"  {fault!r}" for fault in faults)]
         if events:
@@ -105,7 +106,7 @@ def explore(
         try:
             failure = failure_of(search, failed, command)
         except BaseException as cut_off:
-            cut_off.add_note(f"seed {failed} had failed before, and was being repeated to explain it")
+            annotate(cut_off, f"seed {failed} had failed before, and was being repeated to explain it")
             raise
         raise failure
     return Exploration(

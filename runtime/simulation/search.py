@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from runtime.error_text import annotate
 from runtime.simulation.errors import SimulationError
 from runtime.simulation.simulation import MAX_STEPS, Simulation
 
@@ -134,7 +135,7 @@ def run_in_processes(search: Search, seeds: Sequence[int], processes: int) -> li
         return [receive(number, *worker, at_work) for number, worker in enumerate(workers)]
     except BaseException as error:
         if not isinstance(error, Exception):  # An interrupt, or the time limit of a test.
-            error.add_note(f"this cut off the processes that ran the seeds {', '.join(map(str, at_work))}")
+            annotate(error, f"this cut off the processes that ran the seeds {', '.join(map(str, at_work))}")
         raise
     finally:
         for worker, connection in workers:

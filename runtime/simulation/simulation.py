@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, cas
 
 import msgspec
 
+from runtime.error_text import annotate
 from runtime.simulation.alarm import Alarm
 from runtime.simulation.engine import SimulatedEngine
 from runtime.simulation.errors import InvariantBroken, NotSimulated, SimulationError
@@ -244,9 +245,9 @@ class Simulation:
         )
 
     def _add_notes(self, error: BaseException) -> None:
-        error.add_note(f"seed {self.seed}, after {self.loop.now:g} virtual seconds and {self.loop.steps:,} steps")
+        annotate(error, f"seed {self.seed}, after {self.loop.now:g} virtual seconds and {self.loop.steps:,} steps")
         if error is self.alarm.error:
-            error.add_note("a time limit cut this run off before its end; allow more time, or run fewer seeds")
+            annotate(error, "a time limit cut this run off before its end; allow more time, or run fewer seeds")
 
     def _run(self, scenario: Scenario[T]) -> T:
         loop = self.loop

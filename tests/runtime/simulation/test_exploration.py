@@ -402,3 +402,23 @@ def test_a_time_limit_tells_what_seeds_the_processes_were_at() -> None:
         explore(scenario, seeds=range(8), processes=2)
     assert re.fullmatch(r"this cut off the processes that ran the seeds \d, 5", cut_off.value.__notes__[-1])
     assert multiprocessing.active_children() == []
+
+
+class WithoutText(Exception):
+    """An error whose text cannot be read."""
+
+    def __str__(self) -> str:
+        raise AttributeError("no such attribute")
+
+    def add_note(self, note: str, /) -> None:
+        raise AttributeError("no notes")
+
+
+async def scenario_that_fails_without_a_text(simulation: Simulation) -> None:
+    raise WithoutText
+
+
+def test_a_failure_that_cannot_be_described_is_still_reported_with_its_seed() -> None:
+    with pytest.raises(ScenarioFailed, match="WithoutText") as caught:
+        explore(scenario_that_fails_without_a_text, seeds=range(2))
+    assert type(caught.value.__cause__) is WithoutText
