@@ -15,6 +15,7 @@ from runtime.errors import (
     RuntimeFault,
     SystemClosed,
     Unhandled,
+    WrongThread,
 )
 from runtime.event_stream import EventStream, Subscription
 from runtime.events import (
@@ -92,6 +93,7 @@ __all__ = [
     "Terminated",
     "Timer",
     "Unhandled",
+    "WrongThread",
     "ask_first",
     "current_deadline",
     "earlier",

@@ -11,9 +11,11 @@ import asyncio
 import contextvars
 import random
 from collections import OrderedDict, deque
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Protocol
 
 from runtime.deadline import DeadlineWatch
+from runtime.errors import WrongThread
 from runtime.event_stream import EventStream
 from runtime.interceptor import InterceptedHandlers
 from runtime.registry import ActorRegistry
@@ -45,6 +47,7 @@ class Engine:
         "_armed",
         "_pumps",
         "_ready",
+        "_thread",
         "at_work",
         "context",
         "deadlines",
@@ -64,6 +67,7 @@ class Engine:
     ) -> None:
         self.name = name
         self.loop = loop
+        self._thread = get_ident()
         self.root: Any = None
         """The cell at the root of the tree; None before there is one."""
         self.random = random.Random(seed)
@@ -84,9 +88,9 @@ class Engine:
 
     def enqueue(self, runnable: Runnable) -> None:
         """Queue `runnable` to run in this turn of the loop or the next."""
-        self._ready.append(runnable)
         if not self._armed and not self.draining:
             self._arm()
+        self._ready.append(runnable)
 
     def pump(self) -> None:
         """Drain the run queue now, in the caller's task, so that a request answered without waiting needs no turn.
@@ -133,7 +137,13 @@ class Engine:
         # engine relies on its tasks beginning in a later turn.
         return asyncio.Task(coroutine, loop=self.loop, name=name, context=self.context.copy())
 
+    def check_thread(self) -> None:
+        """Raise `WrongThread` in another thread than that of the loop, which would wake it too late or not at all."""
+        if self._thread != get_ident():
+            raise WrongThread(self.name)
+
     def _arm(self) -> None:
+        self.check_thread()
         self._armed = True
         self.loop.call_soon(self._turn, context=self.context)
 

@@ -68,6 +68,17 @@ class Unhandled(RuntimeFault):
         self.handled = handled
 
 
+class WrongThread(RuntimeFault):
+    """An actor was used from another thread than that of its event loop; nothing has been done."""
+
+    def __init__(self, system: str) -> None:
+        super().__init__(
+            f"the actors of system {system!r} live in the thread of its event loop, and this is another; use "
+            "system.from_thread, such as system.from_thread(ref.tell, message)"
+        )
+        self.system = system
+
+
 class NameTaken(RuntimeFault):
     """A living child of the same parent already has this name."""
 

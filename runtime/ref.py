@@ -78,9 +78,9 @@ class ActorRef(Generic[M_contra]):
         recipient = self.recipient
         queue = recipient.queue
         if len(queue) < recipient.room:
-            queue.append(message)
             if recipient.idle:
-                recipient.schedule()
+                recipient.schedule()  # Before the message is taken, because it raises in a wrong thread.
+            queue.append(message)
         else:
             recipient.tell_slowly(message)
 

@@ -111,7 +111,7 @@ class Cell(ActorContext):
 
     # The quick way of the mail.
 
-    def run(self, limit: int) -> int:
+    def run(self, limit: int) -> int:  # noqa: C901 - in two functions each message would cost a call more.
         """Handle up to `limit` messages, or see to it that a task does; return how many were handled, at least 1."""
         if self.life is not IN_SERVICE:
             if self.phase is STARTING:
@@ -133,10 +133,11 @@ class Cell(ActorContext):
                 try:
                     handle = direct[type(message)]
                 except KeyError:
+                    handle = None
+                if handle is None:  # Not within the `except`, whose KeyError would stand above each traceback.
                     handle_item(self, message)
                     self.current = None
-                    continue
-                if (outcome := handle(actor, message)) is not None:
+                elif (outcome := handle(actor, message)) is not None:
                     take_outcome(self, message, outcome)
         except Refusal:
             dead_letter(self, message, DeadReason.REFUSED)
@@ -153,6 +154,7 @@ class Cell(ActorContext):
         if not 0 < timeout < LONGEST:
             raise ValueError(f"timeout must be a finite number of seconds > 0 (and < {LONGEST:g}), got {timeout}")
         engine = self.engine
+        engine.check_thread()
         now = engine.loop.time()
         deadline = now + timeout
         inherited = current_deadline.get()
@@ -248,6 +250,7 @@ class Cell(ActorContext):
 
     def tell_slowly(self, message: Any) -> None:
         """Take a message that found no room: the first ever, one too many, or one too late."""
+        self.engine.check_thread()
         if not accept_if_room(self, message):
             apply_overflow_rule(self, message)
 
@@ -255,9 +258,11 @@ class Cell(ActorContext):
     take_over = accept_rerouted
 
     def request_stop(self) -> None:
+        self.engine.check_thread()
         end(self, STOP)
 
     def kill(self) -> None:
+        self.engine.check_thread()
         end(self, KILL)
 
     join = wait_until_ended
@@ -272,6 +277,7 @@ class Cell(ActorContext):
         restart: Restart = Restart.TRANSIENT,
         stop_timeout: float = 5.0,
     ) -> ActorRef[M]:
+        self.engine.check_thread()
         if self.life is not IN_SERVICE and self.life is not STARTING_UP:
             raise ActorStopped(self.path, "spawn")
         if self.supervised is None:

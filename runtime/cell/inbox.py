@@ -39,12 +39,12 @@ def accept(
     if cell.closed or (needs_room and len(cell.queue) >= cell.room):
         otherwise(cell, item)
         return
+    if cell.idle:
+        cell.schedule()
     if in_front:
         cell.queue.appendleft(item)
     else:
         cell.queue.append(item)
-    if cell.idle:
-        cell.schedule()
 
 
 def accept_if_room(cell: CellState, item: Any) -> bool:
@@ -53,9 +53,9 @@ def accept_if_room(cell: CellState, item: Any) -> bool:
         open_queue(cell)
     if len(cell.queue) >= cell.room:
         return False
-    cell.queue.append(item)
     if cell.idle:
         cell.schedule()
+    cell.queue.append(item)
     return True
 
 
@@ -200,6 +200,7 @@ async def send(cell: CellState, message: Any, timeout: float | None) -> None:  #
     """Put a message into the mailbox as soon as there is room; see `ActorRef.send`."""
     if timeout is not None and not timeout > 0:
         raise ValueError(f"timeout must be > 0 seconds, got {timeout}")
+    cell.engine.check_thread()
     if accept_if_room(cell, message):
         return
     if cell.closed:

@@ -113,8 +113,8 @@ class CellState:
     until: float | None
     """The deadline of the request whose sync handler runs; for an async one a context variable has it."""
     lanes: Lanes | None = None
-    later: dict[asyncio.Future[Any], Ask] | None = None
-    """The futures that handlers have returned in order to answer later."""
+    later: dict[asyncio.Future[Any], Any] | None = None
+    """The futures that handlers have returned in order to answer later, each with its request, an `Ask` if asked."""
 
     # The life.
 
@@ -182,8 +182,8 @@ class CellState:
 
     def schedule(self) -> None:
         """See that the mail is handled; called when mail comes in and nothing is under way."""
-        self.idle = False
         self.engine.enqueue(self)  # pyright: ignore[reportArgumentType] - see `enqueue`; a call less.
+        self.idle = False
 
     def enqueue(self) -> None:
         """Have a turn soon."""

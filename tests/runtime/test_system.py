@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
@@ -27,9 +27,14 @@ from runtime import (
     Strategy,
     Supervision,
     SystemClosed,
+    WrongThread,
     handles,
+    run_in_thread,
 )
 from runtime.simulation import VirtualTimeLoop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 FRAGILE = Supervision(intensity=RestartIntensity(max_restarts=0))
 
@@ -407,6 +412,39 @@ async def test_a_thread_enters_through_one_call():
         thread.start()
         await told.wait()
         thread.join()
+
+
+@pytest.mark.real_time
+@pytest.mark.parametrize("use", ["tell", "tell again", "send", "ask", "stop", "kill", "spawn"])
+async def test_an_actor_used_from_another_thread_says_how_to_enter(use: str):
+    """G11: nothing has been done then, and the actor works on."""
+    handled: list[Message] = []
+
+    class Listener(Actor):
+        @handles(Boom)
+        def boom(self, message: Boom) -> None:
+            handled.append(message)
+
+    async with ActorSystem("threads") as system:
+        ref = system.spawn(Listener)
+        if use == "tell again":
+            ref.tell(Boom())
+            await asyncio.sleep(0)
+        uses: dict[str, Callable[[], object]] = {
+            "send": lambda: asyncio.run(ref.send(Boom())),
+            "ask": lambda: asyncio.run(ref.ask(Work(0.0), timeout=1.0)),
+            "stop": ref.stop,
+            "kill": ref.kill,
+            "spawn": lambda: system.spawn(Listener),
+        }
+        with pytest.raises(WrongThread, match=r"system\.from_thread"):
+            await run_in_thread(uses.get(use, lambda: ref.tell(Boom())))
+        before = len(handled)
+        assert before == (use == "tell again")
+        assert list(system.children) == ["listener-1"]
+        ref.tell(Boom())
+        await asyncio.sleep(0)
+        assert len(handled) == before + 1
 
 
 # Exceptions that end the program.
