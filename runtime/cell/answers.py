@@ -77,7 +77,13 @@ def take_outcome(cell: CellState, message: Any, answer: Any) -> None:
         hand_back(cell, message, answer)
         return
 
+    if cell.later is None:
+        cell.later = {}
+    later = cell.later
+    later[answer] = message
+
     def settle(done: asyncio.Future[Any]) -> None:
+        later.pop(done, None)
         if done.cancelled():
             return
         error = done.exception()
@@ -87,7 +93,8 @@ def take_outcome(cell: CellState, message: Any, answer: Any) -> None:
             cell.engine.events.publish(ActorFailed(cell.ref, as_failure(error), message))
 
     answer.add_done_callback(settle, context=cell.engine.context)
-    answer.cancel()
+    if cell.phase is not ALIVE:
+        answer.cancel()  # The end of its instance, which cancels what is under way, has begun already.
 
 
 def hand_back(cell: CellState, request: Any, answer: Any) -> None:

@@ -72,9 +72,9 @@ async def handle_all(cell: CellState) -> None:
                 try:
                     handle = direct[type(message)]
                 except KeyError:
-                    outcome = handle_item(cell, message)
-                else:
-                    outcome = handle(actor, message)
+                    handle = None
+                # Not within the `except`, whose KeyError would stand above each traceback.
+                outcome = handle_item(cell, message) if handle is None else handle(actor, message)
                 if outcome is not None:
                     if cell.wait_queue:
                         admit_waiters(cell)  # This message left room, and may take long.

@@ -570,13 +570,46 @@ async def test_a_request_that_is_told_is_handled_and_its_answer_goes_back(actor:
         assert failures == []
 
 
-async def test_a_future_for_a_request_that_was_told_is_cancelled():
-    """G12."""
+async def test_a_future_for_a_request_that_was_told_runs_to_its_end():
+    """G5: no asker can give up. G9: its actor's end cancels it, as it cancels a handler."""
     async with ActorSystem() as system:
         actor, ref = spawn(system, Later())
         ref.tell(Get())
+        ref.tell(Get())
         await turns()
-        assert actor.answers[0].cancelled()
+        first, second = actor.answers
+        await asyncio.sleep(3600.0)
+        assert not first.done()
+        first.set_result("late")
+        await turns()
+        ref.stop()
+        await ref.terminated()
+        assert second.cancelled()
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_a_crash_shows_no_error_of_the_runtime_above_its_own(is_async: bool):  # noqa: FBT001
+    """G6: what the author of an actor reads is their own traceback."""
+
+    class Failing(Lender):
+        @handles(Lease)
+        def lease(self, message: Lease) -> int:
+            raise OSError("own")
+
+    class FailingAsync(Failing):
+        @handles(Get)
+        async def get(self, message: Get) -> str:
+            return ""
+
+    async with ActorSystem(log=False) as system:
+        ref = system.spawn(FailingAsync if is_async else Failing)
+        ref.tell(Get())  # It is at work, so that the request goes through the mailbox.
+        asked = ref.ask(Lease(0.0), timeout=1.0)
+        with pytest.raises(ActorCrashed) as caught:
+            await asked
+        cause = caught.value.__cause__
+        assert isinstance(cause, OSError)
+        assert cause.__context__ is None
 
 
 # Whose deadline: G5.
@@ -991,7 +1024,10 @@ async def test_what_goes_wrong_in_an_answer_that_no_asker_waits_for_is_told_of(r
 
     async with ActorSystem(log=False) as system:
         failures = recorded(system, ActorFailed)
-        system.spawn(Failing).tell(Lease(1.0))
+        ref = system.spawn(Failing)
+        ref.tell(Lease(1.0))
         await asyncio.sleep(1.0)
+        ref.stop()
+        await ref.terminated()
         (failure,) = failures
         assert str(failure.error) == "while it cleaned up"
