@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from inspect import iscoroutine
+from inspect import iscoroutine, iscoroutinefunction
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 
 import anyio
@@ -13,7 +13,7 @@ from runtime.cell.cell import Cell, check_name
 from runtime.cell.options import DEFAULT_OPTIONS
 from runtime.cell.phases import IN_SERVICE
 from runtime.engine import Engine
-from runtime.error_text import annotate
+from runtime.error_text import annotate, printable
 from runtime.errors import SystemClosed
 from runtime.log import LOGGED, log_event
 from runtime.mailbox import DEFAULT_MAILBOX, Mailbox
@@ -69,7 +69,8 @@ class ActorSystem:
     """A tree of actors that lives as long as its `async with` block.
 
     Leaving the block stops every actor, the last started first, and leaves no task, timer or file behind. A failure
-    that escalates beyond `supervision` cancels the block and is raised from it. `seed` makes the system's random
+    that escalates beyond `supervision` cancels the block and is raised from it; `on_failure` is called with it first,
+    so that a program whose block only waits, such as a web server's, can be shut down. `seed` makes the system's random
     numbers repeatable; `log` writes failures, restarts and dead letters as log lines; every message passes the
     `interceptors`. Many systems may live in one process, and in one loop.
     """
@@ -82,10 +83,13 @@ class ActorSystem:
         seed: int | None = None,
         log: bool = True,
         interceptors: Sequence[Interceptor] = (),
+        on_failure: Callable[[Exception], object] | None = None,
     ) -> None:
         check_name(name, "a system's")
         if not isinstance(supervision, Supervision):
             raise TypeError(f"supervision must be a Supervision, got {supervision!r}")
+        if on_failure is not None and (not callable(on_failure) or iscoroutinefunction(on_failure)):
+            raise TypeError(f"on_failure must be a function that is not async, got {on_failure!r}")
         self._log = log
         self._interceptors = tuple(interceptors)
         self.name = name
@@ -96,6 +100,10 @@ class ActorSystem:
         self._host: asyncio.Task[Any] | None = None
         self._cancelled_host = False
         self._failure: Exception | None = None
+        self._on_failure = on_failure
+        self._first_failure: Exception | None = None
+        self._ended: asyncio.Event | None = None
+        """Set once the system has failed or has been left."""
 
     async def __aenter__(self) -> Self:
         if self._engine is not None:
@@ -107,6 +115,7 @@ class ActorSystem:
         for event_type in LOGGED if self._log else ():
             self._engine.events.subscribe(event_type, log_event)
         self._root = self._engine.root = Root(self._engine, self._supervision, self._fail)
+        self._ended = asyncio.Event()
         # Not a cancel scope, which the task that entered it would have to leave; a fixture is left by another task.
         self._host = asyncio.current_task()
         return self
@@ -114,14 +123,15 @@ class ActorSystem:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        root, engine, host = self._root, self._engine, self._host
-        if root is None or engine is None:
+        root, engine, host, ended = self._root, self._engine, self._host, self._ended
+        if root is None or engine is None or ended is None:
             raise SystemClosed(self.name, "leaving it")
         self._host = None
         root.request_stop()
         pending = self._cancelled_host and not isinstance(error, asyncio.CancelledError)
         cancelled = await self._join(root, pending=pending)
         engine.deadlines.close()
+        ended.set()
         if self._cancelled_host and host is not None:
             host.uncancel()
         if self._failure is not None:
@@ -223,6 +233,17 @@ class ActorSystem:
             entering.close()
             raise
 
+    async def failed(self) -> Exception | None:
+        """Wait until a failure ends the system, and return it; None once the system has been left without one.
+
+        For a task beside the system's block, which itself is cancelled. Raises `SystemClosed` if the system has not
+        been entered.
+        """
+        if self._ended is None:
+            raise SystemClosed(self.name, "failed")
+        await self._ended.wait()
+        return self._first_failure
+
     def _living(self, action: str) -> Root:
         root = self._root
         if root is None or not root.is_alive:
@@ -231,10 +252,19 @@ class ActorSystem:
 
     def _fail(self, error: Exception) -> None:
         annotate(error, f"not handled by any supervisor of system {self.name!r}")
-        if self._failure is None:
-            self._failure = error
-            if self._host is not None:
-                self._cancelled_host = self._host.cancel()
+        if self._first_failure is not None or self._ended is None:
+            return
+        self._failure = self._first_failure = error
+        self._ended.set()
+        if self._on_failure is not None:
+            try:
+                self._on_failure(error)
+            except Exception as broken:  # noqa: BLE001 - reported; the system is failing for another reason already.
+                asyncio.get_running_loop().call_exception_handler(
+                    {"message": f"on_failure of system {self.name!r} raised", "exception": printable(broken)}
+                )
+        if self._host is not None:
+            self._cancelled_host = self._host.cancel()
 
     def __repr__(self) -> str:
         if self._root is None:

@@ -592,3 +592,79 @@ async def test_children_end_also_where_the_end_of_their_parent_is_cancelled_midw
         await asyncio.sleep(5.0)
         assert ended == ["quiet"]
         assert sorted(one.ref.path for one in told) == ["s/parent", "s/parent/quiet-1", "s/parent/slow-2"]
+
+
+# A program that has to be told of a failure.
+
+
+async def test_on_failure_is_called_once_before_the_block_is_cancelled():
+    """G7."""
+    told: list[Exception] = []
+
+    async def run() -> None:
+        async with ActorSystem(supervision=FRAGILE, on_failure=told.append) as system:
+            for _ in range(2):
+                system.spawn(Worker).tell(Boom())
+            try:
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                told.append(RuntimeError("cancelled"))
+                raise
+
+    with pytest.raises(OSError, match="boom") as caught:
+        await run()
+    assert [str(error) for error in told] == ["boom", "cancelled"]
+    assert told[0] is caught.value
+
+
+async def test_an_on_failure_that_raises_is_reported_and_the_failure_leaves_the_block():
+    reported: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+
+    def fail(_: Exception) -> None:
+        raise LookupError("no server")
+
+    async def run() -> None:
+        async with ActorSystem("s", supervision=FRAGILE, on_failure=fail) as system:
+            system.spawn(Worker).tell(Boom())
+            await asyncio.sleep(3600)
+
+    with pytest.raises(OSError, match="boom"):
+        await run()
+    assert [(one["message"], str(one["exception"])) for one in reported] == [
+        ("on_failure of system 's' raised", "no server")
+    ]
+
+
+async def test_an_on_failure_that_would_not_be_awaited_is_refused():
+    async def shut_down(_: Exception) -> None:
+        raise AssertionError
+
+    with pytest.raises(TypeError, match="a function that is not async"):
+        ActorSystem(on_failure=shut_down)
+
+
+@pytest.mark.parametrize("fails", [True, False])
+async def test_a_task_beside_the_block_waits_for_the_end_of_the_system(fails: bool):  # noqa: FBT001
+    system = ActorSystem(supervision=FRAGILE)
+    with pytest.raises(SystemClosed, match="failed"):
+        await system.failed()
+
+    async def run() -> None:
+        async with system:
+            system.spawn(Worker)
+            waiting.append(asyncio.create_task(system.failed()))
+            await asyncio.sleep(1.0)
+            if fails:
+                system.spawn(Worker).tell(Boom())
+                await asyncio.sleep(3600)
+
+    waiting: list[asyncio.Task[Exception | None]] = []
+    if fails:
+        with pytest.raises(OSError, match="boom") as caught:
+            await run()
+        assert await waiting[0] is caught.value
+    else:
+        await run()
+        assert await waiting[0] is None
+        assert await system.failed() is None
