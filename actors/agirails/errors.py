@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 from typing import Literal, TypeAlias, cast
 
-from actors.errors.classification import classify, classify_status
+from actors.errors.classification import classify_status
+from actors.errors.exceptions import classify
 from actors.errors.families import CallFailed, NotAdmitted, OutcomeUnknown, Permanent, Throttled
 
 Stage: TypeAlias = Literal["creating", "locking", "locked"]

@@ -1,7 +1,7 @@
 """Why a call failed: one family of errors for each decision that a caller makes, and the rules that classify errors."""
 
 from actors.errors.bodies import error_in_body
-from actors.errors.classification import classify, is_retryable_error
+from actors.errors.exceptions import classify, is_retryable_error
 from actors.errors.families import (
     AllProvidersFailed,
     Attempt,

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
-from actors.errors.classification import classify, classify_status
+from actors.errors.classification import classify_status
 from actors.errors.dialects import dialects
+from actors.errors.texts import classify_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,11 +56,9 @@ def error_in_body(
             paid=paid,
             idempotent=idempotent,
         )
-    return classify(ErrorInBody(text[:1_000]), provider=provider, paid=paid, idempotent=idempotent)
-
-
-class ErrorInBody(Exception):
-    """An error of which only its text is known."""
+    return classify_text(
+        f"an error in its answer: {text[:1_000]}", provider=provider, sent=True, paid=paid, idempotent=idempotent
+    )
 
 
 def _decoded(body: object) -> object:

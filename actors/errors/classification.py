@@ -1,13 +1,10 @@
-"""Classifies failures into families: by type and HTTP status, by a provider's dialect, and at last by text."""
+"""Classifies answers with the status of a failure into families: by a provider's dialect, and by the status."""
 
 from __future__ import annotations
 
 import email.utils
-import errno
 import math
 import re
-import socket
-import ssl
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -16,40 +13,16 @@ from typing import cast
 from actors.errors.dialects import dialects
 from actors.errors.families import (
     CallFailed,
-    ConnectionFailed,
     OutcomeUnknown,
     Permanent,
     QuotaExhausted,
     Throttled,
     Transient,
-    Unclassified,
 )
 
-TEXTS: tuple[tuple[str, type[CallFailed]], ...] = (
-    ("insufficient_quota", QuotaExhausted),
-    ("insufficient funds", QuotaExhausted),
-    ("budget exceeded", Permanent),
-    ("unauthorized", Permanent),
-    ("invalid input", Permanent),
-    ("bad request", Permanent),
-    ("too many requests", Throttled),
-    ("temporar", Transient),  # "temporary", "temporarily"
-    ("service unavailable", Transient),
-    ("connection refused", Transient),
-    ("timed out", Transient),
-    ("timeout", Transient),
-)
-"""The meaning of a message (in lower case) if neither type nor status tells; the first match counts."""
-
-TIMEOUT_STATUSES = frozenset({408, 504})
-"""What client libraries put on their own timeouts, as if the server had said it."""
 OWN_FIELDS = ("error", "errors", "detail", "message", "code", "__type")
 """Fields of the bodies in which providers describe an error."""
 REQUEST_IDS = ("x-request-id", "request-id", "x-amzn-requestid", "apim-request-id")
-NO_ROUTE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL})
-NEVER_SENT = (ConnectionRefusedError, socket.gaierror, ssl.SSLCertVerificationError)
-LOCAL_MISTAKES = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
-CALLERS_MISTAKES = (ValueError, TypeError, LookupError, AttributeError, NotImplementedError)
 AMBIGUOUS = frozenset({302, 303, 408, 409, 425, 499})
 """Statuses below 500 that do not tell whether the call ran. 302 and 303 answer a POST that was accepted (RFC 9110
 15.4); 408 and 425 may come from a proxy after it passed the request on; 409 is said while a call under the same key is
@@ -58,35 +31,6 @@ SAID_BY_PROXIES = AMBIGUOUS | {502, 504, *range(520, 528)}
 """Ambiguous statuses that a proxy may say, 520 to 527 being Cloudflare's: whatever the provider declares, such a call
 may have been charged."""
 MAX_MARKED = 4096  # Characters of a body or message that are searched; error codes stand near its beginning.
-
-
-def classify(
-    error: BaseException, *, provider: str, sent: bool = True, paid: bool = False, idempotent: bool = True
-) -> CallFailed:
-    """Return the family of `error`; a `CallFailed` is returned as it is. Raise the result `from error`.
-
-    `sent` means that the request may have reached the provider. If a call is `paid` and not `idempotent`, repeating it
-    may cost twice: a failure that leaves open whether the call happened is then `OutcomeUnknown`, not `Transient`.
-    A cancellation (any BaseException that is not an Exception) is not a failure: it is raised again.
-    """
-    if isinstance(error, CallFailed):
-        return error
-    if not isinstance(error, Exception):
-        raise error
-    status = _status_of(error)
-    if status is not None and not _is_timeout_of_client(error, status):
-        return classify_status(status, provider=provider, body=str(error), paid=paid, idempotent=idempotent)
-    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    is_timeout = status is not None
-    if is_timeout or (isinstance(error, OSError | EOFError) and not isinstance(error, LOCAL_MISTAKES)):
-        # An expired timer or a broken pipe does not tell how far the call came; a failed connect does.
-        if not sent or isinstance(error, NEVER_SENT) or getattr(error, "errno", None) in NO_ROUTE:
-            return ConnectionFailed(provider, text)
-        return _ambiguous(f"{provider!r}: {text}", provider, paid=paid, idempotent=idempotent)
-    if isinstance(error, LOCAL_MISTAKES + CALLERS_MISTAKES):
-        # A mistake found after sending, such as an answer that does not parse, does not bring the money back.
-        return Permanent(f"{provider!r}: {text}", provider=provider, charged="held" if sent and paid else "no")
-    return _by_text(text, provider, sent=sent, paid=paid, idempotent=idempotent)
 
 
 def classify_status(
@@ -120,7 +64,7 @@ def classify_status(
         if dialect.means is Transient and not dialect.refused:
             if uncharged and not dialect.by_proxy:
                 return _uncharged(message, provider, status=status, retry_after=retry_after)
-            return _ambiguous(
+            return ambiguous(
                 message, provider, paid=paid, idempotent=idempotent, status=status, retry_after=retry_after
             )
         return dialect.means(
@@ -142,21 +86,9 @@ def classify_status(
         case _ if uncharged and status not in SAID_BY_PROXIES:
             return _uncharged(message, provider, status=status, retry_after=retry_after)
         case _:
-            return _ambiguous(
+            return ambiguous(
                 message, provider, paid=paid, idempotent=idempotent, status=status, retry_after=retry_after
             )
-
-
-def is_retryable_error(error: BaseException) -> bool:
-    """Whether the same call may succeed if tried again: timeouts, refused connections, 503, 429, "temporary".
-
-    False for a caller's mistakes (ValueError, 400, unauthorized), for missing money, for cancellation, and for errors
-    that no rule knows: raise `Transient` to ask for a retry.
-
-    >>> is_retryable_error(TimeoutError()), is_retryable_error(ValueError("a temporary name"))
-    (True, False)
-    """
-    return isinstance(error, Exception) and classify(error, provider="provider").retryable
 
 
 def parse_retry_after(value: str, *, now: datetime) -> float | None:
@@ -183,7 +115,7 @@ def parse_retry_after(value: str, *, now: datetime) -> float | None:
     return max(0.0, (moment - now).total_seconds())
 
 
-def _ambiguous(
+def ambiguous(
     message: str,
     provider: str,
     *,
@@ -215,34 +147,6 @@ def is_own_answer(headers: Mapping[str, str], body: object) -> bool:
         fields = cast("Mapping[object, object]", body)
         return any(fields.get(name) for name in OWN_FIELDS)
     return body is not None and any(headers.get(name) for name in REQUEST_IDS)
-
-
-def _by_text(text: str, provider: str, *, sent: bool, paid: bool, idempotent: bool) -> CallFailed:
-    message = f"{provider!r}: {text}"
-    marked = text[:MAX_MARKED].lower()
-    family = next((means for marker, means in TEXTS if marker in marked), Unclassified)
-    if family in {Transient, Unclassified} and sent and paid:
-        if not idempotent:
-            return OutcomeUnknown(message, provider=provider)
-        return family(message, provider=provider, charged="held")
-    return family(message, provider=provider)
-
-
-def _status_of(error: Exception) -> int | None:
-    """Return the HTTP status of an error of a client library, by the attribute names that such libraries use."""
-    response = cast("object", getattr(error, "response", None))
-    for holder in (error, response):
-        for name in ("status_code", "status"):
-            status = cast("object", getattr(holder, name, None))
-            if isinstance(status, int) and status >= 300:
-                return status
-    return None
-
-
-def _is_timeout_of_client(error: Exception, status: int) -> bool:
-    """Tell whether a status is what a client library puts on its own timeout: no response has come with it."""
-    is_named_so = any("timeout" in kind.__name__.lower() for kind in type(error).__mro__)
-    return status in TIMEOUT_STATUSES and is_named_so and getattr(error, "response", None) is None
 
 
 def _name_of(status: int) -> str:

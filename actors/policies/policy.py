@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from actors.errors.classification import is_retryable_error
+from actors.errors.exceptions import is_retryable_error
 from actors.errors.families import BulkheadFull, CallFailed, NotAdmitted, RateLimited, Throttled
 from actors.policies.breaker.circuit_breaker import CircuitBreaker
 from actors.policies.bulkhead import Bulkhead

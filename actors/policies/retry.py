@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar, get_args
 import anyio
 import msgspec
 
-from actors.errors.classification import is_retryable_error
+from actors.errors.exceptions import is_retryable_error
 from actors.errors.families import CallFailed, Transient
 from actors.policies.retry_budget import RetryBudget as RetryBudget
 from actors.policies.retry_budget import SharedRetryBudget as SharedRetryBudget

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from actors.errors.classification import classify
+from actors.errors.exceptions import classify
 from actors.errors.families import BulkheadFull, CallFailed, Permanent
 from actors.limits.reported import check_reported
 from actors.provider_gateway.messages import (

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
-from actors.errors.classification import classify, classify_status
+from actors.errors.classification import classify_status
+from actors.errors.exceptions import classify
 from actors.limits.token_bucket import TokenBucket
 from actors.market.listing import Listing
 from actors.providers.provider import Provider

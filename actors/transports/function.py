@@ -6,7 +6,7 @@ import asyncio
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from actors.errors.classification import classify
+from actors.errors.exceptions import classify
 from actors.errors.families import CallFailed
 from actors.policies.timeout import CallTimedOut, DeadlineTimers
 from actors.transports.transport import Idempotent, ProviderCall, ProviderReply, check_declared

@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 import msgspec
 
 from actors.errors.bodies import error_in_body
-from actors.errors.classification import classify, classify_status, is_own_answer
+from actors.errors.classification import classify_status, is_own_answer
+from actors.errors.exceptions import classify
 from actors.errors.families import BulkheadFull, CallFailed, OutcomeUnknown, Permanent, Transient
 from actors.money import to_micros
 from actors.policies.timeout import DeadlineTimers

@@ -6,7 +6,7 @@ import asyncio
 import random
 from typing import TYPE_CHECKING, TypeVar
 
-from actors.errors.classification import classify
+from actors.errors.exceptions import classify
 from actors.errors.families import BreakerOpen
 from actors.policies.breaker.config import DEFAULT_BREAKER, BreakerConfig
 from actors.policies.breaker.states import BreakerState, Closed, HalfOpen, Isolated, Open, Permit, Refused

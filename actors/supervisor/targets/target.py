@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
-from actors.errors.classification import classify
+from actors.errors.exceptions import classify
 from actors.errors.families import NotAdmitted, Overpriced, Unclassified
 from actors.events import BreakerClosed, BreakerOpened, HealthChecked
 from actors.limits.concurrency import ConcurrencyLimit

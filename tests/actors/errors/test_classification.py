@@ -12,13 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.errors.classification import (
-    TEXTS,
-    classify,
     classify_status,
     is_own_answer,
-    is_retryable_error,
     parse_retry_after,
 )
+from actors.errors.exceptions import classify, is_retryable_error
 from actors.errors.families import (
     BreakerOpen,
     BudgetExceeded,
@@ -31,6 +29,7 @@ from actors.errors.families import (
     Transient,
     Unclassified,
 )
+from actors.errors.texts import TEXTS
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
 

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.errors.bodies import error_in_body
-from actors.errors.classification import classify, classify_status, is_retryable_error
+from actors.errors.classification import classify_status
 from actors.errors.dialects import FAMILIES, Dialect, dialects, read_dialects
+from actors.errors.exceptions import classify, is_retryable_error
 from actors.errors.families import (
     BudgetExceeded,
     CallFailed,
