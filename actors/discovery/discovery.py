@@ -6,6 +6,7 @@ The answers of the registry are corrected by what calls have shown in the meanti
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -35,6 +36,10 @@ MIN_PAUSE = 1.0
 """Seconds after a failed look-up for which the older answer is served; doubled with each failure in a row."""
 MAX_PAUSE = 60.0
 LOOKUP_BACKOFF = Backoff(initial=MIN_PAUSE, cap=MAX_PAUSE, jitter=0.2)
+FORGET_AFTER = 3600.0
+"""Seconds after which a service is forgotten that was not asked for, and how often such services are looked for."""
+MAX_SERVICES = 1_000
+"""The services remembered beside those with subscribers; of more, those asked for longest ago are forgotten."""
 JITTER = 0.1
 """The time to live of each answer varies by this part to both sides, so that not all are looked up at once."""
 
@@ -72,7 +77,8 @@ class Discovery(Actor[Discover | SubscribeProviders | UnsubscribeProviders | Ref
 
     An older answer is served once more while it is refreshed in the background. While the registry is down, old answers
     are served, marked stale, and the registry is asked again after pauses that grow. Only for a service that is not
-    cached does an asker wait for the registry.
+    cached does an asker wait for the registry. A service without subscribers that was not asked for in an hour is
+    forgotten, and so is the one asked for longest ago if there are more than 1,000 of them.
 
     The answers of the registry are corrected by the events of the system since this actor started; a restart begins
     anew.
@@ -99,6 +105,7 @@ class Discovery(Actor[Discover | SubscribeProviders | UnsubscribeProviders | Ref
         self._refreshing: dict[str, asyncio.Task[tuple[Listing, ...]]] = {}
         self._subscribers = ProviderSubscribers()
         self._timers: dict[str, Timer] = {}
+        self._forget_at = -math.inf
         self._subscriptions: tuple[Subscription, ...] = ()
 
     def started(self) -> None:
@@ -117,6 +124,10 @@ class Discovery(Actor[Discover | SubscribeProviders | UnsubscribeProviders | Ref
         """Answer from the cache if possible."""
         service = message.service
         cached, now = self._cache.get(service), self.context.now()
+        if cached is not None:
+            cached.used_at = now
+        if now >= self._forget_at:
+            self._forget_unused(now)
         if cached is None:
             return asyncio.create_task(self._first_lookup(message))
         if now >= cached.stale_at and now >= self._paused_until.get(service, now):
@@ -220,7 +231,7 @@ class Discovery(Actor[Discover | SubscribeProviders | UnsubscribeProviders | Ref
         if error is None:
             self._failures.pop(service, None)
             until = now + self.config.ttl * (1 + self.jitter * (2 * random - 1))
-            self._store(service, task.result(), until)
+            self._store(service, task.result(), now=now, until=until)
         else:
             self.context.log.warning("the registry could not list the providers of {!r}: {}", service, error)
             if service in self._cache or service in self._subscribers:
@@ -229,20 +240,48 @@ class Discovery(Actor[Discover | SubscribeProviders | UnsubscribeProviders | Ref
         if service in self._subscribers:
             self.refresh_if_due(RefreshDue(service))
 
-    def _store(self, service: str, listings: tuple[Listing, ...], until: float) -> None:
+    def _store(self, service: str, listings: tuple[Listing, ...], *, now: float, until: float) -> None:
         """Cache an answer of the registry, and notify the subscribers."""
         self._paused_until.pop(service, None)
-        cached = CachedOffers(listings, stale_at=until)
+        before, cached = self._cache.get(service), CachedOffers(listings, stale_at=until)
         if listings:
+            cached.used_at = now if before is None else before.used_at
             self._cache[service] = cached
+            if len(self._cache) > MAX_SERVICES:
+                self._forget_longest_unused()
         else:
             # An empty answer is not cached, so that the next asker finds the first provider at once. For subscribers
             # alone, it is looked up again only after the usual time to live.
             self._cache.pop(service, None)
             if service in self._subscribers:
                 self._paused_until[service] = until
-        self.watch.keep(one.name for other in self._cache.values() for one in other.providers)
+        self._watch_cached()
         self._notify(service, cached.providers)
+
+    def _watch_cached(self) -> None:
+        self.watch.keep(one.name for other in self._cache.values() for one in other.providers)
+
+    def _forget_unused(self, now: float) -> None:
+        """Let go of the services that were not asked for in the last hour and have no subscribers."""
+        self._forget_at, since = now + FORGET_AFTER, now - FORGET_AFTER
+        unused = [name for name, one in self._cache.items() if one.used_at <= since and name not in self._subscribers]
+        for service in unused:
+            self._forget(service)
+        for service in [*self._paused_until]:
+            if service not in self._cache and service not in self._subscribers:
+                self._forget(service)
+        if unused:
+            self._watch_cached()
+
+    def _forget_longest_unused(self) -> None:
+        unused = [name for name in self._cache if name not in self._subscribers]
+        if len(unused) > MAX_SERVICES:
+            self._forget(min(unused, key=lambda name: self._cache[name].used_at))
+
+    def _forget(self, service: str) -> None:
+        self._cache.pop(service, None)
+        self._failures.pop(service, None)
+        self._paused_until.pop(service, None)
 
     def _notify(self, service: str, providers: tuple[Provider, ...]) -> None:
         for ref in self._subscribers.notify(service, providers):

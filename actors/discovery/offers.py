@@ -49,12 +49,24 @@ NO_OFFERS = Offers(listings=(), providers=(), dropped={}, observed={}, unhealthy
 class CachedOffers:
     """The answer of the registry for one service, its expiry `stale_at` in loop time, and the views made of it."""
 
-    __slots__ = ("_all", "_views", "changes", "listings", "providers", "stale_at", "unfiltered", "valid_until")
+    __slots__ = (
+        "_all",
+        "_views",
+        "changes",
+        "listings",
+        "providers",
+        "stale_at",
+        "unfiltered",
+        "used_at",
+        "valid_until",
+    )
 
     def __init__(self, listings: tuple[Listing, ...], *, stale_at: float) -> None:
         self.listings = listings
         self.providers = tuple(listing.provider for listing in listings)
         self.stale_at = stale_at
+        self.used_at = -math.inf
+        """When the service was last asked for, in loop time."""
         self.valid_until, self.changes = -math.inf, -1
         """The views hold until then, and while the watch counts this number of changes."""
         self._all: Offers = NO_OFFERS

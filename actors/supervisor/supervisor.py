@@ -24,6 +24,7 @@ from actors.supervisor.pipeline.hedge_budget import HedgeBudget
 from actors.supervisor.pipeline.job import Job
 from actors.supervisor.pipeline.pipeline import serve
 from actors.supervisor.pipeline.scores import Scores
+from actors.supervisor.targets.idle_gateways import CloseIdleDue
 from actors.supervisor.targets.target import TargetDeps
 from actors.supervisor.targets.target_table import TargetTable
 from actors.supervisor.targets.waiting import WaitQueues
@@ -63,6 +64,7 @@ class Supervisor(
         | Release
         | GetStatus
         | ReconcileDue
+        | CloseIdleDue
     ]
 ):
     """Serves `SmartRequest`s over the providers of a market.
@@ -90,9 +92,9 @@ class Supervisor(
     def started(self) -> None:
         context, market = self.context, self.market
         self.payments = Payments(self._own_ledger() if self.ledger is None else self.ledger, context, market)
-        self.targets = TargetTable(
-            TargetDeps(market, context, self.queues), isolated=self._isolated, needed=self.payments.held_providers
-        )
+        target_deps = TargetDeps(market, context, self.queues)
+        self.idle_gateways = target_deps.idle
+        self.targets = TargetTable(target_deps, isolated=self._isolated, needed=self.payments.held_providers)
         discovery = context.spawn(
             lambda: Discovery(self.registry, market.discovery, watch=market.watch), name="discovery"
         )
@@ -210,6 +212,11 @@ class Supervisor(
         finally:
             if is_mine:
                 self._be_reminded()
+
+    @handles(CloseIdleDue)
+    def close_idle(self, message: CloseIdleDue) -> None:
+        """Close the gateways that have been idle for long."""
+        self.idle_gateways.close_due()
 
     @handles(OpenQuota)
     def open_quota(self, message: OpenQuota) -> ActorRef[Acquire]:

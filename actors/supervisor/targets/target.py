@@ -7,6 +7,7 @@ exactly one probe.
 from __future__ import annotations
 
 import math
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
@@ -31,6 +32,7 @@ from actors.provider_gateway.messages import (
 )
 from actors.supervisor.messages import TargetStatus
 from actors.supervisor.targets.admission import Admission, Admitted, CallNeeds, Never, admit, queue_of
+from actors.supervisor.targets.idle_gateways import IdleGateways
 from actors.supervisor.targets.probe_check import ProbeCheck
 from actors.supervisor.targets.settlement import EndedCall, settle
 from actors.supervisor.targets.state import TargetState
@@ -38,7 +40,7 @@ from actors.transports.reconciliation import Cancels, LooksUp
 from runtime import ActorCrashed, AskTimeout, Restart, RuntimeFault
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from actors.market.listing import Listing
     from actors.market.market import Market
@@ -61,6 +63,7 @@ class TargetDeps:
         self.market = market
         self.context = context
         self.queues = queues
+        self.idle = IdleGateways(context)
         self.gateways_started = 0
 
 
@@ -74,7 +77,9 @@ class Target:
         self.listing = listing
         self.state = TargetState(quota=listing.quota(), limit=limit_of(listing), retries=deps.market.retry_budget)
         self.gateway: GatewayRef | None = None
-        """Running while the provider is in use and not isolated."""
+        """Running while the provider is in use and not isolated, and for a while after."""
+        self._uses = 0
+        """The calls, checks and look-ups under way at the gateway."""
         self.paid = False
         self.idempotent: Idempotent = "no"
         self.can_look_up = self.can_cancel = False
@@ -187,7 +192,28 @@ class Target:
         """
         if self.gateway is None:
             self.gateway = self._start_gateway()
+            if not self._uses:
+                self._deps.idle.add(self)
         return self.gateway
+
+    def _begin_use(self) -> None:
+        self._uses += 1
+        if self._uses == 1:
+            self._deps.idle.discard(self)
+
+    def _end_use(self) -> None:
+        self._uses -= 1
+        if not self._uses and self.gateway is not None:
+            self._deps.idle.add(self)
+
+    @contextmanager
+    def _in_use(self) -> Generator[None]:
+        """Keep the gateway open for a question that is asked of it."""
+        self._begin_use()
+        try:
+            yield
+        finally:
+            self._end_use()
 
     def _start_gateway(self) -> GatewayRef:
         listing, deps = self.listing, self._deps
@@ -225,10 +251,12 @@ class Target:
         if self.gateway is not None:
             self.gateway.stop()
             self.gateway = None
+            self._deps.idle.discard(self)
 
     async def call(self, call: ProviderCall, marker: SentMarker) -> ProviderReply:
         """Make one call; raises members of `CallFailed` only. `marker` tells afterwards whether it was sent."""
         gateway: GatewayRef | None = None
+        self._begin_use()
         try:
             gateway = self.open()
             return await gateway.ask(self._call_type(call, marker), timeout=call.timeout + TRANSPORT_GRACE)
@@ -247,24 +275,23 @@ class Target:
         except RuntimeFault as fault:
             self._forget(gateway)
             raise NotAdmitted(f"{self.name!r}: {fault}", provider=self.name) from fault
+        finally:
+            self._end_use()
 
     async def look_up(self, call: ProviderCall) -> Finding:
         """Find out what became of a call; raises members of `CallFailed` and of `RuntimeFault` if that fails."""
-        try:
-            return await self.open().ask(
-                LookUpCall(call, RECONCILE_TIMEOUT), timeout=RECONCILE_TIMEOUT + TRANSPORT_GRACE
-            )
-        finally:
-            self._close_if_isolated()
+        return await self._ask(LookUpCall(call, RECONCILE_TIMEOUT))
 
     async def cancel(self, call: ProviderCall) -> Finding:
         """Cancel a call, and return what became of it; raises as `look_up` does."""
-        try:
-            return await self.open().ask(
-                CancelCall(call, RECONCILE_TIMEOUT), timeout=RECONCILE_TIMEOUT + TRANSPORT_GRACE
-            )
-        finally:
-            self._close_if_isolated()
+        return await self._ask(CancelCall(call, RECONCILE_TIMEOUT))
+
+    async def _ask(self, question: LookUpCall | CancelCall) -> Finding:
+        with self._in_use():
+            try:
+                return await self.open().ask(question, timeout=question.timeout + TRANSPORT_GRACE)
+            finally:
+                self._close_if_isolated()
 
     def _close_if_isolated(self) -> None:
         """Stop a gateway that was opened for a question alone: the probe gets a fresh one."""
@@ -287,20 +314,24 @@ class Target:
         context = self._deps.context
         started = context.now()
         if not self.has_fresh_health(max_age=max_age, now=started):
-            limit = min(self._deps.market.health.timeout, within)
-            gateway: GatewayRef | None = None
-            try:
-                gateway = self.open()
-                question = CheckHealth(max_age=max_age, timeout=limit)
-                self.health = await gateway.ask(question, timeout=limit + 2 * TRANSPORT_GRACE)
-            except (RuntimeFault, Unclassified) as error:
-                self.health = Health(started, problem=str(error))
-                if not isinstance(error, AskTimeout):
-                    self._forget(gateway)
-            finally:
-                self._close_if_isolated()
+            self.health = await self._check_now(max_age, within=min(self._deps.market.health.timeout, within))
             context.events.publish(HealthChecked(provider=self.name, problem=self.health.problem))
         return self.health or Health(started)
+
+    async def _check_now(self, max_age: float, *, within: float) -> Health:
+        started = self._deps.context.now()
+        gateway: GatewayRef | None = None
+        with self._in_use():
+            try:
+                gateway = self.open()
+                question = CheckHealth(max_age=max_age, timeout=within)
+                return await gateway.ask(question, timeout=within + 2 * TRANSPORT_GRACE)
+            except (RuntimeFault, Unclassified) as error:
+                if not isinstance(error, AskTimeout):
+                    self._forget(gateway)
+                return Health(started, problem=str(error))
+            finally:
+                self._close_if_isolated()
 
     async def is_worth_a_probe(self, *, within: float) -> bool:
         """Check a provider that is due for its probe, for `within` seconds at most; tell whether to make it."""

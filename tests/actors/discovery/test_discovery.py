@@ -23,7 +23,14 @@ from actors import (
     Supervisor,
 )
 from actors.discovery import Discover
-from actors.discovery.discovery import LOOKUP_TIMEOUT, MAX_PAUSE, MIN_PAUSE, registry_of
+from actors.discovery.discovery import (
+    FORGET_AFTER,
+    LOOKUP_TIMEOUT,
+    MAX_PAUSE,
+    MAX_SERVICES,
+    MIN_PAUSE,
+    registry_of,
+)
 from actors.discovery.subscribers import ProvidersChanged, SubscribeProviders, UnsubscribeProviders
 from actors.errors import RegistryDown
 from actors.events import BreakerClosed, BreakerOpened, CallEnded, HealthChecked
@@ -37,7 +44,7 @@ from runtime.simulation import Simulation, explore
 from tests.proofs import repeated
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from actors.discovery import Offers
     from runtime import ActorRef
@@ -265,6 +272,50 @@ async def test_the_first_provider_of_a_service_is_found_at_once_and_the_last_to_
         await settle()
         with pytest.raises(NoProvider):
             await find(ref)
+
+
+async def test_a_service_that_was_not_asked_for_in_an_hour_is_forgotten_unless_it_has_subscribers():
+    registry = Registry(listed("a"))
+    async with remembering(registry) as (system, ref, actor):
+        follower, _ = listener(system)
+        ref.tell(SubscribeProviders(service="followed", subscriber=follower))
+        for service in ("once", "often"):
+            await ref.ask(Discover(service=service), timeout=FOREVER)
+        registry.error = ConnectionError("down")
+        for _ in range(int(2 * FORGET_AFTER / TTL)):
+            await asyncio.sleep(TTL)
+            await ref.ask(Discover(service="often"), timeout=FOREVER)
+        await settle()
+        assert {*actor()._cache} == {"followed", "often"}
+        assert {*actor()._failures} == {*actor()._paused_until} == {"followed", "often"}
+        # What is asked for now is not forgotten now: an old answer is all that there is while the registry is down.
+        await asyncio.sleep(2 * FORGET_AFTER)
+        assert (await ref.ask(Discover(service="often"), timeout=FOREVER)).stale
+
+
+async def test_of_too_many_services_the_one_asked_for_longest_ago_is_forgotten():
+    async with remembering(Registry(listed("a"))) as (_, ref, actor):
+        for number in range(MAX_SERVICES):
+            await ref.ask(Discover(service=f"service-{number}"), timeout=FOREVER)
+            await asyncio.sleep(0.001)
+        await ref.ask(Discover(service="service-0"), timeout=FOREVER)
+        for number in range(3):
+            await ref.ask(Discover(service=f"new-{number}"), timeout=FOREVER)
+        assert len(actor()._cache) == MAX_SERVICES
+        assert "service-0" in actor()._cache
+        assert {f"service-{number}" for number in (1, 2, 3)}.isdisjoint(actor()._cache)
+
+
+@asynccontextmanager
+async def remembering(registry: Any) -> AsyncIterator[tuple[ActorSystem, ActorRef[Discover], Callable[[], Discovery]]]:
+    made: list[Discovery] = []
+
+    def make() -> Discovery:
+        made.append(Discovery(registry, DiscoveryConfig(ttl=TTL), jitter=0.0))
+        return made[-1]
+
+    async with ActorSystem("market") as system:
+        yield system, system.spawn(make), lambda: made[-1]
 
 
 async def test_discovery_that_is_stopped_during_a_look_up_leaves_no_task():
