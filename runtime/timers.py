@@ -15,12 +15,17 @@ if TYPE_CHECKING:
 class Timer:
     """One pending or periodic message; `cancel` ends it."""
 
-    __slots__ = ("_due", "_handle", "_timers", "interval", "message")
+    __slots__ = ("_due", "_handle", "_tick", "_timers", "coalesce", "interval", "message")
 
-    def __init__(self, timers: Timers, message: Any, *, delay: float, interval: float | None) -> None:
+    def __init__(
+        self, timers: Timers, message: Any, *, delay: float, interval: float | None, coalesce: bool = False
+    ) -> None:
         self._timers = timers
         self.message = message
         self.interval = interval
+        self.coalesce = coalesce
+        self._tick: Told | None = None
+        """The last message sent, if it is to be recognised in the mailbox."""
         self._due = timers.loop.time() + delay
         self._handle = timers.loop.call_at(self._due, self._fire, context=timers.context)
 
@@ -37,7 +42,11 @@ class Timer:
             missed = max(0.0, (self._timers.loop.time() - self._due) // self.interval)
             self._due += (missed + 1) * self.interval
             self._handle = self._timers.loop.call_at(self._due, self._fire, context=self._timers.context)
-        self._timers.deliver(self.message)
+        if not self.coalesce:
+            self._timers.deliver(self.message)
+        elif self._tick is None or not self._timers.is_waiting(self._tick):
+            self._tick = Told(self.message)
+            self._timers.deliver(self._tick)
 
     def __repr__(self) -> str:
         again = f", every {self.interval:g} s" if self.interval is not None else ""
@@ -47,12 +56,19 @@ class Timer:
 class Timers:
     """The timers of one actor instance. A message that finds the mailbox full becomes a dead letter."""
 
-    __slots__ = ("_active", "context", "deliver", "loop")
+    __slots__ = ("_active", "context", "deliver", "is_waiting", "loop")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, context: Context, deliver: Callable[[Any], object]) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        context: Context,
+        deliver: Callable[[Any], object],
+        is_waiting: Callable[[Any], bool],
+    ) -> None:
         self.loop = loop
         self.context = context
         self.deliver = deliver
+        self.is_waiting = is_waiting
         self._active: dict[Timer, None] = {}
 
     def once(self, delay: float, message: Any, *, deadline: float | None = None) -> Timer:
@@ -66,11 +82,15 @@ class Timers:
         item = message if deadline is None else Told(message, deadline=deadline)
         return self._start(item, delay=delay, interval=None)
 
-    def every(self, interval: float, message: Any) -> Timer:
-        """Send `message` to this actor every `interval` seconds (> 0), first after one interval."""
+    def every(self, interval: float, message: Any, *, coalesce: bool = True) -> Timer:
+        """Send `message` to this actor every `interval` seconds (> 0), first after one interval.
+
+        A message that would find the one before it still waiting is left out, so that a slow handler has at most one to
+        come back to. With `coalesce` False they pile up, for an actor that counts them.
+        """
         if not interval > 0:
             raise ValueError(f"interval must be > 0 seconds, got {interval}")
-        return self._start(message, delay=interval, interval=interval)
+        return self._start(message, delay=interval, interval=interval, coalesce=coalesce)
 
     def cancel_all(self) -> None:
         """Cancel every timer of this actor."""
@@ -81,8 +101,8 @@ class Timers:
         """Drop a timer that will not fire again."""
         self._active.pop(timer, None)
 
-    def _start(self, message: Any, *, delay: float, interval: float | None) -> Timer:
-        timer = Timer(self, message, delay=delay, interval=interval)
+    def _start(self, message: Any, *, delay: float, interval: float | None, coalesce: bool = False) -> Timer:
+        timer = Timer(self, message, delay=delay, interval=interval, coalesce=coalesce)
         self._active[timer] = None
         return timer
 

@@ -6,7 +6,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from runtime.cell.inbox import accept, dead_letter_instead
+from runtime.cell.inbox import accept, dead_letter_instead, is_waiting
 from runtime.cell.life import end
 from runtime.cell.phases import AWAITING_RESTART, ENDED, RENEW, RETIRE
 from runtime.cell.stash import stash, unstash_all
@@ -48,7 +48,7 @@ class ActorContext(CellState):
             raise ActorStopped(self.path, "a timer")
         if self.own_timers is None:
             deliver = partial(accept, self, otherwise=dead_letter_instead)
-            self.own_timers = Timers(self.engine.loop, self.engine.context, deliver)
+            self.own_timers = Timers(self.engine.loop, self.engine.context, deliver, partial(is_waiting, self))
         return self.own_timers
 
     @property

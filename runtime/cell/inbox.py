@@ -59,6 +59,13 @@ def accept_if_room(cell: CellState, item: Any) -> bool:
     return True
 
 
+def is_waiting(cell: CellState, item: Any) -> bool:
+    """Tell whether this very item waits in the mailbox, or for a place in a lane."""
+    if any(one is item for one in cell.queue):
+        return True
+    return cell.lanes is not None and any(one is item for lane in cell.lanes for one in lane.waiting)
+
+
 # What may be done with an item that found no room.
 
 

@@ -190,3 +190,64 @@ async def test_a_timer_that_fires_after_its_deadline_is_a_dead_letter(recorded):
             await system.spawn(lambda: actor).ask(Fetch(), timeout=3.0)
         await asyncio.sleep(10)
         assert [(letter.message, letter.reason) for letter in dead] == [(FetchLater(), DeadReason.EXPIRED)]
+
+
+class SlowClock(Actor):
+    """Takes ten seconds for each tick; told one tick aside, up to `concurrent` at a time."""
+
+    def __init__(self) -> None:
+        self.ticks: list[float] = []
+
+    @handles(Tick)
+    async def tick(self, message: Tick) -> None:
+        self.ticks.append(self.context.now())
+        await asyncio.sleep(10.0)
+
+
+class SlowLane(SlowClock):
+    @handles(Tick, concurrent=2)
+    async def tick(self, message: Tick) -> None:
+        self.ticks.append(self.context.now())
+        await asyncio.sleep(10.0)
+
+
+@pytest.mark.parametrize(("kind", "at_once"), [(SlowClock, 1), (SlowLane, 2)])
+async def test_ticks_do_not_pile_up_behind_a_slow_handler(kind: type[SlowClock], at_once: int):
+    async with ActorSystem() as system:
+        actor = kind()
+        ref = system.spawn(lambda: actor)
+        await asyncio.sleep(0)
+        timer = actor.context.timers.every(1.0, Tick())
+        await asyncio.sleep(100.5)
+        timer.cancel()
+        assert ref.recipient.load <= at_once + 1
+        begun = len(actor.ticks)
+        await asyncio.sleep(60.0)
+        assert len(actor.ticks) <= begun + 1
+        assert begun == 10 * at_once
+
+
+async def test_an_actor_that_counts_its_ticks_gets_every_one():
+    async with ActorSystem() as system:
+        actor = SlowClock()
+        system.spawn(lambda: actor)
+        await asyncio.sleep(0)
+        timer = actor.context.timers.every(1.0, Tick(), coalesce=False)
+        await asyncio.sleep(10.5)
+        timer.cancel()
+        await asyncio.sleep(1000.0)
+        assert len(actor.ticks) == 10
+
+
+async def test_a_tick_that_became_a_dead_letter_stops_no_later_one():
+    """G3: the mailbox was full, or its oldest message was dropped."""
+    async with ActorSystem(log=False) as system:
+        actor = SlowClock()
+        ref = system.spawn(lambda: actor, mailbox=Mailbox(capacity=1))
+        await asyncio.sleep(0)
+        ref.tell(Tick())
+        await asyncio.sleep(0.1)
+        ref.tell(Tick())
+        actor.context.timers.every(1.0, Tick())
+        await asyncio.sleep(95.0)
+        assert len(actor.ticks) == 10
