@@ -23,6 +23,7 @@ from runtime.registry import ActorRegistry
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
+    from runtime.envelope import Ask
     from runtime.interceptor import Interceptor
 
 MESSAGES_PER_ACTIVATION = 64
@@ -48,6 +49,7 @@ class Engine:
         "_pumps",
         "_ready",
         "_thread",
+        "asking",
         "at_work",
         "context",
         "deadlines",
@@ -75,6 +77,8 @@ class Engine:
         self.registry = ActorRegistry(self.events)
         self.interceptors = InterceptedHandlers(interceptors) if interceptors else None
         self.deadlines = DeadlineWatch(loop)
+        self.asking: dict[asyncio.Task[Any] | None, Ask] = {}
+        """The request that each task waits for, to find those that wait for each other."""
         # Handlers run in the context of the system, not in that of the code that caused them to run.
         self.context = contextvars.copy_context()
         self._ready: deque[Runnable] = deque()

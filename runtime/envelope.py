@@ -75,7 +75,7 @@ class Ask(Envelope):
         self.execution: Cancellable | None = None
         """What runs its handler, if that can be cancelled."""
         self.answerer: Any = None
-        """The cell that gave the answer, which may not be the one that was asked."""
+        """The cell that is to give the answer, or gave it, which may not be the one that was asked."""
 
     def answer(self, value: Any) -> bool:
         """Settle with a value; False if the asker has given up, and the value is unclaimed."""

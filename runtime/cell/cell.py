@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from runtime.cell.answers import answer_later, hand_back, take_outcome
 from runtime.cell.children import Children
+from runtime.cell.circles import circle_of
 from runtime.cell.context import ActorContext
 from runtime.cell.execution import after_activation, handle_in_task, handle_item, handler_raised
-from runtime.cell.failures import asks_itself, wrong_answer
+from runtime.cell.failures import waits_for_itself, wrong_answer
 from runtime.cell.inbox import (
     LONGEST,
     accept_if_room,
@@ -177,9 +178,12 @@ class Cell(ActorContext):
         elif not isinstance(ask, Ask):
             return ask
         if ask.progress is WAITING or ask.progress is RUNNING:
-            if self.task is not None and self.task is asyncio.current_task():
+            asker = asyncio.current_task()
+            ask.answerer = self
+            if self.task is not None and (circle := circle_of(self, ask, asker)):
                 ask.cancel()
-                raise asks_itself(self.path, message)
+                raise waits_for_itself([one.path for one in circle], message)
+            engine.asking[asker] = ask
             ask.waiter = engine.loop.create_future()
             engine.deadlines.add(ask)
             try:
@@ -189,6 +193,7 @@ class Cell(ActorContext):
                     hand_back(ask.answerer or self, message, ask.value)
                 raise
             finally:
+                del engine.asking[asker]
                 engine.deadlines.discard(ask)
                 if self.wait_queue:
                     dequeue_waiter(self, ask)

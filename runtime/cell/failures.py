@@ -38,9 +38,15 @@ def wrong_answer(path: str, message: Any, answer: Any) -> TypeError:
     )
 
 
-def asks_itself(path: str, message: Any) -> RuntimeError:
-    """Make the error for an actor that would wait for its own answer."""
+def waits_for_itself(circle: list[str], message: Any) -> RuntimeError:
+    """Make the error for a request that would wait for its own asker; `circle` has the asked actor's path first."""
+    if len(circle) == 1:
+        return RuntimeError(
+            f"{circle[0]} asks itself {name_of(message)} and would wait forever; "
+            "call the method, `tell` it, or declare the handler concurrent"
+        )
+    path = " -> ".join((circle[-1], *circle))
     return RuntimeError(
-        f"{path} asks itself {name_of(message)} and would wait forever; "
-        "call the method, `tell` it, or declare the handler concurrent"
+        f"{circle[-1]} asks {circle[0]} {name_of(message)} and would wait forever, for each waits for the next: "
+        f"{path}; `tell` instead of one of the asks, or declare a handler on the way concurrent"
     )

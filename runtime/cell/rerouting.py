@@ -39,6 +39,7 @@ def reroute(cell: CellState, item: Any, error: BaseException) -> bool:
         return False
     if isinstance(item, Ask):
         item.reroutes = times
+        item.answerer = None
         item.put_back()
     else:
         item = Told(told(item), deadline=deadline_of(item), reroutes=times)

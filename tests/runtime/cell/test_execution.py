@@ -28,6 +28,7 @@ from runtime import (
     Overflow,
     Refusal,
     Request,
+    Reroute,
     Restart,
     Supervision,
     Unhandled,
@@ -737,6 +738,108 @@ async def test_an_actor_that_asks_itself_is_told_so(asked: bool, recorded):  # n
         await ref.terminated()
         assert [type(one.error) for one in failures] == [RuntimeError]
         assert asyncio.get_running_loop().time() == 0.0
+
+
+class Passing(Actor):
+    """Passes a request on to the next actor, in one of several ways."""
+
+    following: ActorRef[Any]
+
+    @handles(Get)
+    async def get(self, message: Get) -> str:
+        return await self.following.ask(Get(message.text, seconds=message.seconds), timeout=60.0)
+
+    @handles(Lease)
+    def lease(self, message: Lease) -> int:
+        return 1
+
+
+class PassingAside(Passing):
+    @handles(Get, concurrent=2)
+    async def get(self, message: Get) -> str:
+        if not message.text:
+            return "free"
+        return await self.following.ask(Get(), timeout=60.0)
+
+
+class PassingLater(Passing):
+    @handles(Get)
+    def get(self, message: Get) -> asyncio.Future[str]:
+        if not message.text:
+            done: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+            done.set_result("free")
+            return done
+        return asyncio.ensure_future(self.following.ask(Get(), timeout=60.0))
+
+
+def ring(system: ActorSystem, *kinds: type[Passing]) -> list[ActorRef[Any]]:
+    """Spawn actors of which each asks the next, and the last the first."""
+    actors = [kind() for kind in kinds]
+    refs = [
+        system.spawn(lambda actor=actor: actor, name=f"a{number}", restart=Restart.TEMPORARY)
+        for number, actor in enumerate(actors)
+    ]
+    for actor, following in zip(actors, refs[1:] + refs[:1], strict=True):
+        actor.following = following
+    return refs
+
+
+@pytest.mark.parametrize("length", [2, 3, 50])
+async def test_a_circle_of_asks_is_refused_at_once_with_its_path(length: int, recorded):
+    """G5."""
+    async with ActorSystem("s") as system:
+        failures = recorded(system, ActorFailed)
+        refs = ring(system, *[Passing] * length)
+        with pytest.raises(ActorCrashed):
+            await refs[0].ask(Get("x"), timeout=9.0)
+        assert asyncio.get_running_loop().time() == 0.0
+        path = " -> ".join(f"s/a{number % length}" for number in range(-1, length)).replace("s/a-1", f"s/a{length - 1}")
+        assert path in str(failures[0].error)
+
+
+@pytest.mark.parametrize("free", [PassingAside, PassingLater])
+async def test_a_circle_with_an_actor_that_is_free_is_none(free: type[Passing]):
+    """G5: its own turn comes while it waits."""
+    async with ActorSystem("s") as system:
+        refs = ring(system, free, Passing, Passing)
+        assert await refs[0].ask(Get("x"), timeout=9.0) == "free"
+
+
+async def test_a_request_that_was_rerouted_makes_no_circle():
+    """G5: it waits for another actor than the one it was sent to."""
+
+    class Unsteady(Passing):
+        @handles(Get)
+        async def get(self, message: Get) -> str:
+            if message.text == "crash":
+                await asyncio.sleep(1.0)
+                raise OSError("unsteady")
+            await asyncio.sleep(2.0)
+            return str(await self.following.ask(Lease(), timeout=60.0))
+
+    class Reserve(Actor):
+        @handles(Get)
+        async def get(self, message: Get) -> str:
+            await asyncio.sleep(10.0)
+            return "reserve"
+
+    supervision = Supervision(reroute=Reroute(to="reserve"), backoff=IMMEDIATELY)
+    async with ActorSystem("s", supervision=supervision, log=False) as system:
+        asker = Passing()
+        first = system.spawn(lambda: asker, name="asker")
+        system.spawn(Reserve, name="reserve")
+
+        def make() -> Unsteady:
+            unsteady = Unsteady()
+            unsteady.following = first
+            return unsteady
+
+        asker.following = system.spawn(make, name="unsteady")
+        asking = asyncio.create_task(first.ask(Get("crash"), timeout=60.0))
+        await asyncio.sleep(1.5)
+        back = asyncio.create_task(asker.following.ask(Get(), timeout=60.0))
+        assert await asking == "reserve"
+        assert await back == "1"
 
 
 async def test_an_actor_may_ask_itself_from_a_concurrent_handler():
