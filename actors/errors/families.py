@@ -6,7 +6,7 @@
 | `Transient`       | yes                     | yes     | yes                         |
 | `Throttled`       | after `retry_after`     | yes     | no                          |
 | `QuotaExhausted`  | no                      | yes     | no                          |
-| `Permanent`       | no                      | no      | no                          |
+| `Permanent`       | no                      | by scope| no                          |
 | `Unclassified`    | no                      | yes     | yes                         |
 | `OutcomeUnknown`  | no: reconcile first     | no      | yes                         |
 """
@@ -207,6 +207,25 @@ class Overpriced(NotAdmitted):
         self.quoted = quoted
 
 
+class LeftAlone(NotAdmitted):
+    """The provider has refused `what`, and is left alone for a while that grows: the call never ran.
+
+    `retry_after` is None while one call finds out whether it still does. It is called again at once if it is released
+    by hand, or listed with a new key.
+    """
+
+    def __init__(self, provider: str, *, what: str, said: str, retry_after: float | None) -> None:
+        when = "until one call has found out" if retry_after is None else f"for {retry_after:.0f} s"
+        super().__init__(
+            f"{provider!r} refuses {what}, and is left alone {when}: {said}; correct that, and release it or list it "
+            "with a new key",
+            provider=provider,
+            retry_after=retry_after,
+        )
+        self.what = what
+        self.said = said
+
+
 class RegistryDown(NotAdmitted):
     """The registry does not answer, and no earlier answer is cached: the providers of the service are not known."""
 
@@ -349,7 +368,7 @@ class AllProvidersFailed(CallFailed):
         paid = any(attempt.cost for attempt in attempts)
         super().__init__(
             f"all providers of {service!r} failed, {len(attempts)} attempts:{listed}",
-            outcome="unknown" if unknown else "done",
+            outcome="unknown" if unknown else "done" if attempts else "not_started",
             charged="held" if unknown else "yes" if paid else "no",
         )
         self.service = service

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import msgspec
 
@@ -17,6 +17,8 @@ from runtime import ActorRef, Request
 
 OnUnknown: TypeAlias = Literal["hold", "pay_again"]
 """What a request does if a call may have been paid and its outcome stays unknown."""
+OnRefused: TypeAlias = Literal["fail", "next"]
+"""What a request does if a provider refuses its content."""
 MAX_TIMEOUT = 1e9
 """Seconds, some 30 years: more than a request needs, and less than a clock has difficulties with."""
 MAX_RATE = 1e15
@@ -46,7 +48,8 @@ class SmartRequest(Request[SmartResult], frozen=True, kw_only=True):
     Tenants take turns at what is short; `tenant` is by default the account. An `idempotency_key` is kept over all
     attempts; by default it is the `request_id`, and that is made up. If it cannot be found out whether a call was paid,
     the request fails with `OutcomeUnknown` and its money is held; with `on_unknown="pay_again"` other providers may be
-    paid besides, within its budget.
+    paid besides, within its budget. If a provider refuses its content, the request fails; with `on_refused="next"` it
+    is shown to the next provider.
     """
 
     service: str
@@ -63,6 +66,7 @@ class SmartRequest(Request[SmartResult], frozen=True, kw_only=True):
     request_id: str | None = None
     idempotency_key: str | None = None
     on_unknown: OnUnknown = "hold"
+    on_refused: OnRefused = "fail"
 
     def __post_init__(self) -> None:
         # A caller's mistake must come out here, and not in the supervisor, which serves all callers.
@@ -79,8 +83,8 @@ class SmartRequest(Request[SmartResult], frozen=True, kw_only=True):
             and (self.tenant is None or isinstance(self.tenant, str))
         ):
             raise wrong_type(self)
-        if self.on_unknown not in {"hold", "pay_again"}:
-            raise ValueError(f'on_unknown must be "hold" or "pay_again", got {self.on_unknown!r}')
+        _check_choice("on_unknown", self.on_unknown, OnUnknown)
+        _check_choice("on_refused", self.on_refused, OnRefused)
         if not 0 < self.timeout <= MAX_TIMEOUT:
             raise ValueError(f"timeout must be > 0 and at most {MAX_TIMEOUT:g} seconds, got {self.timeout!r:.100}")
         if self.budget is not None and self.budget < 0:
@@ -94,6 +98,13 @@ class SmartRequest(Request[SmartResult], frozen=True, kw_only=True):
         for strategy in self.strategies:
             if strategy not in ALL_STRATEGIES:
                 raise ValueError(f"strategy must be one of {', '.join(ALL_STRATEGIES)}, got {strategy!r}")
+
+
+def _check_choice(name: str, value: object, choices: Any) -> None:
+    known = get_args(choices)
+    if value not in known:
+        listed = " or ".join(f'"{one}"' for one in known)
+        raise ValueError(f"{name} must be {listed}, got {value!r}")
 
 
 WHAT_IT_IS: dict[str, tuple[Any, str]] = {

@@ -11,7 +11,7 @@ from actors.money import Amount, to_micros
 from actors.providers.provider import ProviderFilter  # noqa: TC001 - msgspec resolves the annotations below.
 from actors.providers.requirement import NO_REQUIREMENT, Requirement
 from actors.providers.selection import SelectionStrategy  # noqa: TC001
-from actors.supervisor.messages import OnUnknown, SmartRequest
+from actors.supervisor.messages import OnRefused, OnUnknown, SmartRequest
 
 DEFAULT_STRATEGY: SelectionStrategy = "best"
 
@@ -37,6 +37,7 @@ class RequestOptions(msgspec.Struct, frozen=True, kw_only=True):
     weights: dict[str, int] = {}
     tenant: str | None = None
     on_unknown: OnUnknown = "hold"
+    on_refused: OnRefused = "fail"
 
     def __post_init__(self) -> None:
         if isinstance(self.fallback_strategies, str):
@@ -77,6 +78,7 @@ class RequestOptions(msgspec.Struct, frozen=True, kw_only=True):
             request_id=request_id,
             idempotency_key=idempotency_key,
             on_unknown=self.on_unknown,
+            on_refused=self.on_refused,
         )
 
 

@@ -131,7 +131,7 @@ class AttemptRun:
                 job.calls -= 1
                 target.calls -= 1
                 self.deps.payments.book(self._reservation, NOTHING)
-                target.settle(self._admitted, EndedCall(now(), error=error))
+                target.settle(self._admitted, EndedCall(now(), error=error, subject=job.subject))
         if passes:
             # The probe begins only now.
             permit = msgspec.structs.replace(self._admitted.permit, admitted=now())
@@ -155,7 +155,8 @@ class AttemptRun:
         finally:
             job.under_way -= 1
             # Also if the caller was cancelled: then there is neither a reply nor an error.
-            self._settle(call, EndedCall(self.deps.context.now(), reply, error, call.timeout, own_timeout))
+            now = self.deps.context.now()
+            self._settle(call, EndedCall(now, reply, error, call.timeout, own_timeout, job.subject))
         return reply if error is None else await self._failed(error, started=started)
 
     def _settle(self, call: ProviderCall, ended: EndedCall) -> None:
@@ -218,7 +219,7 @@ class AttemptRun:
         if job.held is not None and isinstance(error, Permanent):
             raise unknown_outcome(target.name, error)
         pays_again = isinstance(error, OutcomeUnknown) and job.message.on_unknown == "pay_again"
-        if ends_request(error) and not pays_again:
+        if ends_request(error, on_refused=job.message.on_refused) and not pays_again:
             raise error
         return None
 

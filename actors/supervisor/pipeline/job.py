@@ -9,6 +9,7 @@ from actors.errors.families import (
     Attempt,
     CallFailed,
     DeadlineTooShort,
+    LeftAlone,
     NotAdmitted,
     OutcomeUnknown,
     Transient,
@@ -20,6 +21,7 @@ from actors.supervisor.messages import SmartRequest, SmartResult
 from actors.supervisor.pipeline.money_state import ENOUGH
 from actors.supervisor.targets.admission import CallNeeds
 from actors.supervisor.targets.candidates import NO_CANDIDATES, Candidates
+from actors.supervisor.targets.refusals import Subject
 from actors.supervisor.targets.waiting import QueueEntry
 from actors.transports.reconciliation import Answered, Lost, NeverRan
 from actors.transports.transport import ProviderCall, ProviderReply
@@ -48,6 +50,7 @@ class Job:
         self.deadline = deadline
         self.key = message.idempotency_key or request_id
         self.entry = QueueEntry(message.tenant or message.account or "default")
+        self.subject = Subject(message.service, message.input)
         self.candidates: Candidates = NO_CANDIDATES
         self.deprioritized: tuple[str, ...] = ()
         """Providers to call after the others: unhealthy, fallen in scores, or held back by slow start."""
@@ -84,7 +87,7 @@ class Job:
         """Return what a call to `target` would need to be admitted."""
         # A repetition under its key is owed: no other provider may be called meanwhile.
         is_retry = target.name in self.tried and not self.repeats(target)
-        return CallNeeds(self.deadline, self.message.weights, is_retry, self.deadline - self.started)
+        return CallNeeds(self.deadline, self.message.weights, is_retry, self.deadline - self.started, self.subject)
 
     def wish(self, target: Target, *, holder: ActorRef, wait: bool) -> Reserve:
         """Return what is asked of the ledger for a call to `target`; the caps of the market come to it there."""
@@ -175,6 +178,9 @@ class Job:
             )
         if because is not None:
             return because
+        if any(isinstance(refusal, LeftAlone) for refusal in refused):
+            # Which of them is to be corrected first, is for the caller to say.
+            return AllProvidersFailed(self.message.service, attempts=(), refused=refused)
         if refused:
             return refused[0]
         return DeadlineTooShort(needed=0.0, left=0.0)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from actors.policies.retry import Retry
     from actors.providers.provider import Provider
     from actors.providers.selection import SelectionStrategy, Signals
+    from actors.supervisor.messages import OnRefused
 
 
 class Tried(msgspec.Struct, frozen=True):
@@ -40,9 +41,19 @@ def after_failure(
     return Tried(failures, now, ready_at if ready_at < deadline else math.inf)
 
 
-def ends_request(error: CallFailed) -> bool:
-    """Tell whether no other provider may be tried: it is the caller's mistake, or it may be paid for already."""
-    return isinstance(error, Permanent | OutcomeUnknown)
+def ends_request(error: CallFailed, *, on_refused: OnRefused = "fail") -> bool:
+    """Tell whether no other provider may be tried.
+
+    There are four cases:
+
+    1. It may be paid for already.
+    2. Its content was refused: it is shown to others only if its caller says so.
+    3. It is the caller's mistake, wherever it goes.
+    4. It may be served elsewhere.
+    """
+    if isinstance(error, Permanent):
+        return on_refused == "fail" if error.concerns == "content" else error.scope == "request"
+    return isinstance(error, OutcomeUnknown)
 
 
 def in_order(

@@ -16,6 +16,7 @@ from actors.limits.quota import NO_WEIGHTS, QuotaGrant, QuotaRefusal
 from actors.policies.breaker.states import BreakerState, Closed, HalfOpen, Permit, Refused
 from actors.policies.breaker.transitions import admit as admit_by_breaker
 from actors.policies.breaker.transitions import failures_left, is_on_probation, share
+from actors.supervisor.targets.refusals import NO_SUBJECT, StandingRefusal, Subject
 from actors.supervisor.targets.state import TargetState
 from actors.supervisor.targets.waiting import QueueName  # noqa: TC001 - msgspec resolves this annotation
 
@@ -59,6 +60,8 @@ class Later(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The limit that leaves nothing for now; None if it is the breaker."""
     is_sooner_possible: bool = False
     """Whether a call under way may decide it before `at`."""
+    refused: StandingRefusal | None = None
+    """What the provider is left alone for, if it is."""
 
     def is_in_time(self, deadline: float) -> bool:
         """Tell whether it may become possible before `deadline`."""
@@ -67,6 +70,8 @@ class Later(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     @property
     def refusal(self) -> NotAdmitted:
         """The error of a request that cannot wait for it."""
+        if self.refused is not None:
+            return self.refused.error(self.provider, self.wait)
         if self.short is None:
             return BreakerOpen(self.provider, retry_after=self.wait)
         return RateLimited(self.short, retry_after=self.wait, provider=self.provider)
@@ -97,17 +102,20 @@ class CallNeeds(NamedTuple):
     """What a call would take of its provider, and the time that its request has.
 
     `weights` is what it will use of each limit but "requests", as far as is known before. `patience` is all the seconds
-    that the request had, some of which are left until its `deadline`, in loop time.
+    that the request had, some of which are left until its `deadline`, in loop time. `subject` is what refusals go by.
     """
 
     deadline: float
     weights: Mapping[str, int] = NO_WEIGHTS
     is_retry: bool = False
     patience: float = math.inf
+    subject: Subject = NO_SUBJECT
 
 
 def admit(listing: Listing, state: TargetState, needs: CallNeeds, *, now: float, breaker: BreakerConfig) -> Admission:
-    """Decide on one call at `now`: time left, breaker, concurrency, throttling, rate, retry budget, in this order.
+    """Decide on one call at `now`.
+
+    The order is: time left, breaker, refusals, concurrency, throttling, rate, retry budget.
 
     Money is not decided on here: it is the ledger's, and reserved before what this returns is taken.
     """
@@ -118,6 +126,8 @@ def admit(listing: Listing, state: TargetState, needs: CallNeeds, *, now: float,
     if isinstance(permission, Refused):
         return _refused_by_breaker(state.breaker, permission, name, now)
     next_breaker, permit = permission
+    if state.refusals.all and (left := state.refusals.wait(needs.subject, now)) is not None:
+        return _left_alone(name, *left, now=now)
     needed = time_needed(state, permit, now=now, patience=needs.patience, breaker=breaker)
     if deadline - now < needed:
         # It would be abandoned, worked on all the same, and say nothing of the provider.
@@ -143,6 +153,7 @@ def admit(listing: Listing, state: TargetState, needs: CallNeeds, *, now: float,
         limit=state.limit,
         answers=state.answers,
         retries=retries,
+        refusals=state.refusals.tried(needs.subject) if state.refusals.all else state.refusals,
         under_way=state.under_way + 1,
         quiet_since=state.quiet_since if state.under_way else now,
     )
@@ -196,6 +207,20 @@ def _refused_by_breaker(state: BreakerState, refused: Refused, name: str, now: f
     # A half-open breaker is decided by its probe, which may end at any time.
     is_sooner_possible = isinstance(state, HalfOpen)
     return Later(provider=name, queue=queue_of(name), at=now + wait, wait=wait, is_sooner_possible=is_sooner_possible)
+
+
+def _left_alone(name: str, refused: StandingRefusal, wait: float, *, now: float) -> Later | Never:
+    """Refuse because the provider is left alone: for this request, if it is for a name in its input, else for now."""
+    if refused.service is not None:
+        return Never(refused.error(name, wait))
+    return Later(
+        provider=name,
+        queue=queue_of(name),
+        at=now + wait,
+        wait=wait,
+        is_sooner_possible=wait == math.inf,  # The call that finds out may end at any time.
+        refused=refused,
+    )
 
 
 def _refused_until(now: float, wait: float, name: str, *, short: str, queue: QueueName) -> Later | Never:

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from actors.errors.families import CallFailed, NotAdmitted, QuotaExhausted, Throttled
-from actors.limits.learned import (
-    LearnedLimit,
-    after_headers,
-    after_no_run,
-    after_success,
-    after_throttled,
-    after_unpaid,
-)
+from actors.errors.families import CallFailed, NotAdmitted, Throttled
+from actors.limits.learned import LearnedLimit, after_headers, after_no_run, after_success, after_throttled
 from actors.limits.quota import NO_WEIGHTS
 from actors.policies.breaker.transitions import after_cancellation, after_failure, after_inconclusive
 from actors.policies.breaker.transitions import after_success as breaker_after_success
+from actors.supervisor.targets import refusals
+from actors.supervisor.targets.refusals import NO_SUBJECT, Refusals, Subject
 from actors.supervisor.targets.state import TargetState
 
 if TYPE_CHECKING:
@@ -28,8 +23,6 @@ CLOCK_ERROR = 1e-3
 """Seconds by which a timer may be early, and sums of times be off."""
 STILL_AT_WORK = 409
 """The status of an answer to a call whose idempotency key is still at work."""
-UNPAID_FOR = 10.0
-"""Seconds to leave a provider alone whose quota is exhausted."""
 NO_LIMIT = float("inf")
 
 
@@ -37,7 +30,7 @@ class EndedCall(NamedTuple):
     """How a call ended, at loop time `now`: with a `reply`, with an `error`, or with neither if it was cancelled.
 
     `timeout` is what the call was given, in seconds, and `own_timeout` what it would have been given without the
-    deadline of its request.
+    deadline of its request. `subject` is what of the request a refusal may concern.
     """
 
     now: float
@@ -45,6 +38,7 @@ class EndedCall(NamedTuple):
     error: CallFailed | None = None
     timeout: float = NO_LIMIT
     own_timeout: float = NO_LIMIT
+    subject: Subject = NO_SUBJECT
 
     @property
     def told(self) -> ProviderReply | CallFailed | None:
@@ -97,6 +91,7 @@ def settle(
         limit=limit,
         answers=answers,
         retries=state.retries,
+        refusals=refusals_after(state.refusals, admitted, ended, random=random),
         under_way=state.under_way - 1,
         quiet_since=ended.now if is_sign_of_life else state.quiet_since,
     )
@@ -147,10 +142,15 @@ def learned_after(learned: LearnedLimit, admitted: Admitted, ended: EndedCall, *
         learned = after_no_run(learned, admitted.begun)
     elif isinstance(error, Throttled):
         learned = after_throttled(learned, now, error.retry_after, started=started, random=random)
-    elif isinstance(error, QuotaExhausted):
-        # Its account has to be paid first; until then not every request need ask.
-        learned = after_unpaid(learned, now, error.retry_after or UNPAID_FOR, started=started, random=random)
     elif ended.reply is not None:
         learned = after_success(learned, now, started=started)
     told = ended.told
     return after_headers(learned, told.limits, now) if told is not None and told.limits else learned
+
+
+def refusals_after(before: Refusals, admitted: Admitted, ended: EndedCall, *, random: float) -> Refusals:
+    """Return what the end of a call tells of what the provider refuses."""
+    started = admitted.permit.admitted
+    if ended.reply is not None:
+        return refusals.after_answer(before, ended.subject, started=started)
+    return refusals.after_failure(before, ended.error, ended.subject, started=started, now=ended.now, random=random)

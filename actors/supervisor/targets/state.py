@@ -12,6 +12,7 @@ from actors.limits.learned import LearnedLimit
 from actors.limits.quota import Quota  # noqa: TC001 - msgspec resolves the annotations below.
 from actors.policies.breaker.states import BreakerState, Closed
 from actors.policies.retry import RetryBudget
+from actors.supervisor.targets.refusals import NO_REFUSALS, Refusals
 
 
 class TargetState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -27,6 +28,8 @@ class TargetState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     answers: AttemptTimeout = AttemptTimeout()
     """How long its answers take, and so how long to wait for one."""
     retries: RetryBudget = RetryBudget()
+    refusals: Refusals = NO_REFUSALS
+    """What it refuses, and is left alone for."""
     under_way: int = 0
     quiet_since: float = math.inf
     """Since when no call under way has been answered, in loop time."""

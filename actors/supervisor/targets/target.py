@@ -34,6 +34,8 @@ from actors.supervisor.messages import TargetStatus
 from actors.supervisor.targets.admission import Admission, Admitted, CallNeeds, Never, admit, queue_of
 from actors.supervisor.targets.idle_gateways import IdleGateways
 from actors.supervisor.targets.probe_check import ProbeCheck
+from actors.supervisor.targets.refusals import Refusals
+from actors.supervisor.targets.same_transport import makes_same
 from actors.supervisor.targets.settlement import EndedCall, settle
 from actors.supervisor.targets.state import TargetState
 from actors.transports.reconciliation import Cancels, LooksUp
@@ -129,7 +131,8 @@ class Target:
             self.become(after.breaker)
         if not deps.queues:
             return
-        if after.learned.gated_until > ended.now >= before.learned.gated_until:
+        is_gated = after.learned.gated_until > ended.now >= before.learned.gated_until
+        if is_gated or after.refusals is not before.refusals:
             deps.queues.wake_all(self.queue)
         deps.queues.wake(self.queue)
 
@@ -161,14 +164,22 @@ class Target:
         self.state = msgspec.structs.replace(self.state, breaker=isolate(self.state.breaker))
 
     def release(self) -> None:
-        """Let it be called again, and forget what it said of its limits: the operator knows better."""
+        """Let it be called again, and forget what it said of its limits, and refused: the operator knows better."""
+        self._end_refusals()
         self.state = msgspec.structs.replace(self.state, learned=LearnedLimit())
         self.become(release(self.state.breaker))
         self._deps.queues.wake_all(self.queue)
 
+    def _end_refusals(self) -> None:
+        self.state = msgspec.structs.replace(self.state, refusals=Refusals(since=self._deps.context.now()))
+
     def relist(self, listing: Listing) -> None:
         """Take on what the registry says now; a quota that stays as it was goes on as it is."""
         before, self.listing = self.listing, listing
+        if not makes_same(listing.transport, before.transport):
+            # It may have another key: what was refused is asked for anew, through another gateway.
+            self.close()
+            self._end_refusals()
         if listing.max_concurrency != before.max_concurrency:
             self.close()  # It would go on to count by the old number.
             self.state = msgspec.structs.replace(self.state, limit=limit_of(listing))

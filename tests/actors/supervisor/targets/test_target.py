@@ -107,7 +107,7 @@ async def test_throttling_an_exhausted_quota_and_cancelled_callers_never_trip():
     async with staged(offer("a", script, max_concurrency=100), retry=Retry(max_retries=0)) as stage:
         for _ in range(60):
             with pytest.raises(AllProvidersFailed):
-                await stage.request(timeout=100)
+                await stage.request(timeout=1_000)
         await asyncio.sleep(60)
         tasks = [asyncio.create_task(stage.request()) for _ in range(40)]
         await steps(10)
