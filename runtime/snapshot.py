@@ -35,3 +35,31 @@ class ActorSnapshot(msgspec.Struct, frozen=True, kw_only=True):
             actor = ahead.pop()
             yield actor
             ahead.extend(reversed(actor.children))
+
+    def tree(self) -> str:
+        """Return this actor and all below it as text for people, one line each, in start order."""
+        rows: list[tuple[str, ActorSnapshot]] = []
+        ahead = [("", "", self)]
+        while ahead:
+            lead, below, actor = ahead.pop()
+            rows.append((lead + actor.path.rpartition("/")[2], actor))
+            last = len(actor.children) - 1
+            ahead += [
+                (below + ("└─ " if place == last else "├─ "), below + ("   " if place == last else "│  "), child)
+                for place, child in reversed(tuple(enumerate(actor.children)))
+            ]
+        names = max(len(name) for name, _ in rows)
+        kinds = max(len(actor.actor) for _, actor in rows)
+        return "\n".join(f"{name:{names}}  {actor.actor:{kinds}}  {_state(actor)}" for name, actor in rows)
+
+
+def _state(actor: ActorSnapshot) -> str:
+    """Say in a few words how an actor is."""
+    facts = [actor.phase]
+    if actor.working:
+        facts.append(f"{actor.working} working")
+    if actor.waiting:
+        facts.append(f"{actor.waiting} of {actor.capacity} waiting")
+    if actor.restarts:
+        facts.append(f"{actor.restarts} restarts")
+    return ", ".join(facts)

@@ -208,6 +208,13 @@ class ActorSystem:
             raise SystemClosed(self.name, "snapshot")
         return self._root.snapshot()
 
+    def tree(self) -> str:
+        """Return every actor as text for people, one line each: name, class, phase, work and mail.
+
+        Raises `SystemClosed` if the system has not been entered.
+        """
+        return self.snapshot().tree()
+
     @overload
     def from_thread(
         self, function: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs

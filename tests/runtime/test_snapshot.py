@@ -116,3 +116,22 @@ async def test_a_sync_handler_sees_itself_at_work():
 
     async with ActorSystem() as system:
         assert await system.spawn(Mirror).ask(Work(), timeout=1.0) == "1 False"
+
+
+async def test_the_tree_shows_each_actor_below_its_parent():
+    system = ActorSystem("s", supervision=Supervision(backoff=Backoff(initial=1.0)), log=False)
+    with pytest.raises(SystemClosed, match="snapshot"):
+        system.tree()
+    async with system:
+        system.spawn(Parent, name="parent")
+        last = system.spawn(Worker, name="last")
+        last.tell(Boom())
+        await asyncio.sleep(0.1)
+        assert system.tree().splitlines() == [
+            "s            Guardian  running",
+            "├─ parent    Parent    running",
+            "│  ├─ left   Worker    running",
+            "│  └─ right  Worker    running",
+            "└─ last      Worker    awaiting restart, 1 restarts",
+        ]
+    assert system.tree() == "s  Guardian  ended"
