@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
@@ -10,6 +11,7 @@ import msgspec
 from actors.errors.classification import classify_status
 from actors.errors.dialects import dialects
 from actors.errors.texts import classify_text
+from actors.errors.waits import retry_after_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,8 +35,8 @@ def error_in_body(
 
     `body` is JSON as bytes or str, or the decoded object. An error is a value under "error" that is not empty:
     `{"error": {"code": 429, "message": ...}}`, `{"error": "overloaded"}`. It is classified by the status it names, as a
-    number or as a word of dialects.toml; if it names none, by its text, as any error of a call that was sent. The other
-    arguments are those of `classify_status`.
+    number or as a word of dialects.toml; if it names none, by its text, as any error of a call that was sent. Without
+    `retry_after` the wait is what the error tells. The other arguments are those of `classify_status`.
 
     >>> error_in_body('{"error": {"code": 429, "message": "slow down"}}', provider="acme")
     Throttled("'acme' answered 429 Too Many Requests")
@@ -56,9 +58,11 @@ def error_in_body(
             paid=paid,
             idempotent=idempotent,
         )
-    return classify_text(
+    failure = classify_text(
         f"an error in its answer: {text[:1_000]}", provider=provider, sent=True, paid=paid, idempotent=idempotent
     )
+    failure.retry_after = retry_after_of({}, text, now=datetime.now(UTC)) if retry_after is None else retry_after
+    return failure
 
 
 def _decoded(body: object) -> object:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import email.utils
-import math
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -19,6 +16,7 @@ from actors.errors.families import (
     Throttled,
     Transient,
 )
+from actors.errors.waits import is_day_spent, retry_after_of
 
 OWN_FIELDS = ("error", "errors", "detail", "message", "code", "__type")
 """Fields of the bodies in which providers describe an error."""
@@ -39,6 +37,7 @@ def classify_status(
     provider: str,
     retry_after: float | None = None,
     body: str = "",
+    kind: str = "",
     host: str | None = None,
     paid: bool = False,
     idempotent: bool = True,
@@ -46,7 +45,10 @@ def classify_status(
 ) -> CallFailed:
     """Return the family of an HTTP answer of `status` 300 or above; raise ValueError for one below.
 
-    If the body matches a dialect (see dialects.toml) of `provider`, or of the provider at `host`, the dialect decides.
+    If the body, or the `kind` that headers tell (see `kind_of`), matches a dialect (see dialects.toml) of `provider`,
+    or of the provider at `host`, the dialect decides. Without `retry_after` the wait is what the body tells. Too many
+    calls for a quota of a day, of which it is not told when it resets, are `QuotaExhausted`: waiting is of no use.
+
     A status proves that a call never ran only if a specification or the provider's documents say so: 402, 421, 429
     (RFC 9110, RFC 6585), and 503 unless a proxy says it. The statuses of `AMBIGUOUS`, all others from 500 up, and those
     unknown to HTTP leave open whether the call took effect: for a call that is paid and not idempotent they are
@@ -58,7 +60,10 @@ def classify_status(
     if status < 300:
         raise ValueError(f"status {status} is not a failure; classify only answers with a status of 300 or above")
     message = f"{provider!r} answered {_name_of(status)}"
-    dialect = dialects().find(status, body[:MAX_MARKED], provider=provider, host=host)
+    marked = f"{kind} {body}"[:MAX_MARKED]
+    dialect = dialects().find(status, marked, provider=provider, host=host)
+    retry_after = retry_after_of({}, body, now=datetime.now(UTC)) if retry_after is None else retry_after
+    throttled = QuotaExhausted if is_day_spent(marked, retry_after) else Throttled
     if dialect is not None:
         message = f"{message}: {dialect.marker}"
         if dialect.means is Transient and not dialect.refused:
@@ -67,7 +72,8 @@ def classify_status(
             return ambiguous(
                 message, provider, paid=paid, idempotent=idempotent, status=status, retry_after=retry_after
             )
-        return dialect.means(
+        means = throttled if dialect.means is Throttled else dialect.means
+        return means(
             message,
             provider=provider,
             status=status,
@@ -78,7 +84,7 @@ def classify_status(
         case 402:
             return QuotaExhausted(message, provider=provider, status=status, retry_after=retry_after)
         case 429:
-            return Throttled(message, provider=provider, status=status, retry_after=retry_after)
+            return throttled(message, provider=provider, status=status, retry_after=retry_after)
         case 421 | 503:
             return Transient(message, provider=provider, status=status, retry_after=retry_after, outcome="not_started")
         case _ if status < 500 and status not in AMBIGUOUS:
@@ -89,30 +95,6 @@ def classify_status(
             return ambiguous(
                 message, provider, paid=paid, idempotent=idempotent, status=status, retry_after=retry_after
             )
-
-
-def parse_retry_after(value: str, *, now: datetime) -> float | None:
-    """Return the seconds that a `Retry-After` header asks for (RFC 9110 10.2.3), or None if it is malformed.
-
-    It may hold seconds, also with a fraction, or an HTTP date, which is read against `now` (which needs a time zone).
-    A date that has passed is 0.0.
-
-    >>> parse_retry_after("120", now=datetime(2030, 1, 1, tzinfo=UTC))
-    120.0
-    """
-    if now.tzinfo is None:
-        raise ValueError(f"now must have a time zone, got {now!r}")
-    value = value.strip()
-    if re.fullmatch(r"\d+(\.\d+)?", value, re.ASCII):
-        seconds = float(value)
-        return seconds if math.isfinite(seconds) else None
-    try:
-        moment = email.utils.parsedate_to_datetime(value)
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - now).total_seconds())
 
 
 def ambiguous(

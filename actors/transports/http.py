@@ -133,7 +133,7 @@ class HttpTransport:
     async def fetch(self, *, timeout: float) -> bytes:  # noqa: ASYNC109 - as above.
         """Return the body of a GET of the URL, which costs nothing. Raises a `CallFailed`.
 
-        The error of a refusal has the `Retry-After` that came with it.
+        The error of a refusal has the wait that came with it.
         """
         exchange = await self._exchange(WireRequest("GET", self._url, self._headers), within=timeout, paid=False)
         if exchange.size > self._max_reply_bytes:
@@ -151,7 +151,7 @@ class HttpTransport:
         if self._state == "closed":
             raise RuntimeError(f"the transport to {self.provider!r} is closed; make a new one")
         self._state = "open"
-        exchange = Exchange(request)
+        exchange = Exchange(request, provider=self.provider, host=self._host)
         loop = asyncio.get_running_loop()
         timer = self._timers.at(loop.time() + within, loop)
         is_watched = timer is not None
@@ -194,6 +194,7 @@ class HttpTransport:
             host=self._host,
             retry_after=exchange.retry_after,
             body=exchange.text,
+            kind=exchange.kind,
             paid=paid,
             idempotent=not paid or self.idempotent != "no",
             uncharged=paid and not self._charges_errors and is_own_answer(exchange.headers, exchange.json),

@@ -10,7 +10,7 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 
 import msgspec
 
-from actors.errors.classification import parse_retry_after
+from actors.errors.waits import kind_of, retry_after_of
 from actors.limits.headers import parse_limits
 from actors.transports.http_json import BYTE_ORDER_MARK
 from actors.transports.wire import WireProgress, shown_url
@@ -32,10 +32,12 @@ QUOTED_BYTES = 800
 
 
 class Exchange:
-    """One request and as much of its response as has come."""
+    """One request to a provider, at `host`, and as much of its response as has come."""
 
-    def __init__(self, request: WireRequest) -> None:
+    def __init__(self, request: WireRequest, *, provider: str, host: str | None) -> None:
         self.request = request
+        self.provider = provider
+        self.host = host
         self.progress = WireProgress()
         self.status = 0
         """0 until the head of the response has come."""
@@ -82,11 +84,17 @@ class Exchange:
     @property
     def limits(self) -> tuple[ReportedLimit, ...]:
         """The limits that the headers report."""
-        return parse_limits(self.headers, now=datetime.now(UTC))
+        return parse_limits(self.headers, now=datetime.now(UTC), host=self.host, provider=self.provider)
 
     @property
     def retry_after(self) -> float | None:
-        return parse_retry_after(self.headers.get("retry-after", ""), now=datetime.now(UTC))
+        """The seconds that a failed answer asks to wait, by its headers or its body."""
+        return retry_after_of(self.headers, self.text, now=datetime.now(UTC), host=self.host, status=self.status)
+
+    @property
+    def kind(self) -> str:
+        """What the headers tell of the kind of an error."""
+        return kind_of(self.headers, now=datetime.now(UTC), host=self.host, provider=self.provider)
 
     async def run(self, wire: Wire, *, max_reply_bytes: int) -> None:
         """Send, and read the body to its end, or until it is larger than allowed. Raises `OSError`."""

@@ -3,8 +3,6 @@ import errno
 import json
 import socket
 import ssl
-from datetime import UTC, datetime, timedelta, timezone
-from email.utils import format_datetime
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +12,6 @@ from hypothesis import strategies as st
 from actors.errors.classification import (
     classify_status,
     is_own_answer,
-    parse_retry_after,
 )
 from actors.errors.exceptions import classify, is_retryable_error
 from actors.errors.families import (
@@ -30,8 +27,6 @@ from actors.errors.families import (
     Unclassified,
 )
 from actors.errors.texts import TEXTS
-
-NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
 
 
 class ClientError(Exception):
@@ -304,44 +299,3 @@ def test_whatever_a_provider_answers_is_some_family(status, body, paid, idempote
 )
 def test_the_table_of_retryable_errors_holds_row_by_row(error, retryable):
     assert is_retryable_error(error) is retryable
-
-
-@pytest.mark.parametrize(
-    ("value", "seconds"),
-    [
-        ("120", 120.0),
-        (" 0 ", 0.0),
-        ("1.5", 1.5),
-        ("Tue, 01 Jan 2030 12:00:30 GMT", 30.0),
-        ("Tue, 01 Jan 2030 12:00:30 -0000", 30.0),
-        ("Tue, 01 Jan 2030 13:00:30 +0100", 30.0),
-        ("Tue, 01 Jan 2030 11:00:00 GMT", 0.0),
-        ("-5", None),
-        ("", None),
-        ("soon", None),
-        ("nan", None),
-        ("inf", None),
-        ("1e3", None),
-        ("9" * 400, None),
-    ],
-)
-def test_retry_after_is_read_as_seconds_or_a_date(value, seconds):
-    assert parse_retry_after(value, now=NOW) == seconds
-
-
-@given(st.text() | st.from_regex(r"[A-Z][a-z]{2}, \d+ [A-Z][a-z]{2} \d+ \d+:\d+:\d+ [-+]?\w+", fullmatch=True))
-def test_no_header_breaks_the_parser_or_gives_a_negative_wait(value):
-    seconds = parse_retry_after(value, now=NOW)
-    assert seconds is None or 0 <= seconds < float("inf")
-
-
-@given(st.datetimes(datetime(1970, 1, 1), datetime(2200, 1, 1)), st.integers(-12, 14))  # noqa: DTZ001 - aware below.
-def test_a_date_in_any_zone_is_the_time_that_is_left(moment, hours):
-    moment = moment.replace(microsecond=0, tzinfo=timezone(timedelta(hours=hours)))
-    left = (moment - NOW).total_seconds()
-    assert parse_retry_after(format_datetime(moment), now=NOW) == max(0.0, left)
-
-
-def test_a_now_without_a_zone_is_refused():
-    with pytest.raises(ValueError, match="time zone"):
-        parse_retry_after("1", now=NOW.replace(tzinfo=None))
