@@ -12,6 +12,7 @@ from actors.errors.classification import classify_status
 from actors.errors.dialects import dialects
 from actors.errors.texts import classify_text
 from actors.errors.waits import retry_after_of
+from actors.errors.words import with_words, written
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,11 +36,12 @@ def error_in_body(
 
     `body` is JSON as bytes or str, or the decoded object. An error is a value under "error" that is not empty:
     `{"error": {"code": 429, "message": ...}}`, `{"error": "overloaded"}`. It is classified by the status it names, as a
-    number or as a word of dialects.toml; if it names none, by its text, as any error of a call that was sent. Without
-    `retry_after` the wait is what the error tells. The other arguments are those of `classify_status`.
+    number or as a word of dialects.toml; if it names none, by its text, as any error of a call that was sent. What
+    it says is in the error, unmasked, and without `retry_after` the wait is what it tells. The other arguments are
+    those of `classify_status`.
 
     >>> error_in_body('{"error": {"code": 429, "message": "slow down"}}', provider="acme")
-    Throttled("'acme' answered 429 Too Many Requests")
+    Throttled("'acme' answered 429 Too Many Requests: slow down")
     >>> error_in_body({"output": "fine", "error": None}) is None
     True
     """
@@ -47,9 +49,9 @@ def error_in_body(
     error = cast("Mapping[str, Any]", content).get("error") if isinstance(content, Mapping) else None
     if not error:
         return None
-    text = error if isinstance(error, str) else msgspec.json.encode(error, enc_hook=repr).decode()
+    text = error if isinstance(error, str) else written(error)
     for status in _statuses(error):
-        return classify_status(
+        failure = classify_status(
             status,
             provider=provider,
             host=host,
@@ -58,11 +60,12 @@ def error_in_body(
             paid=paid,
             idempotent=idempotent,
         )
-    failure = classify_text(
-        f"an error in its answer: {text[:1_000]}", provider=provider, sent=True, paid=paid, idempotent=idempotent
-    )
-    failure.retry_after = retry_after_of({}, text, now=datetime.now(UTC)) if retry_after is None else retry_after
-    return failure
+        break
+    else:
+        failure = classify_text(text[:1_000], provider=provider, sent=True, paid=paid, idempotent=idempotent)
+        failure.args = (f"{provider!r} answered with an error",)  # What it says follows.
+        failure.retry_after = retry_after_of({}, text, now=datetime.now(UTC)) if retry_after is None else retry_after
+    return with_words(failure, error)
 
 
 def _decoded(body: object) -> object:
@@ -70,7 +73,7 @@ def _decoded(body: object) -> object:
         return body
     try:
         return msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError):
+    except (ValueError, RecursionError):  # Of text with a lone surrogate, that is no DecodeError.
         # A body that is not JSON is malformed; the transport decides what that means.
         return None
 

@@ -57,6 +57,7 @@ class CallFacts(TypedDict, total=False):
     retry_after: float | None
     status: int | None
     wire_calls: int | None
+    said: str
 
 
 class CallFailed(Refusal):
@@ -66,7 +67,8 @@ class CallFailed(Refusal):
     and `status` the HTTP status; each is None if there is none. `limits` are the limits that the provider reported.
     `wire_calls` is the number of HTTP requests sent for this one attempt: more than 1 if a layer below retries on its
     own, or follows redirects. `key` is the idempotency key of a failed request, under which the ledger keeps its money.
-    `said` is what the provider itself said, as plain text without secrets, or "" if it said nothing.
+    `said` is what the provider itself said, or "": at most 500 characters of one line, without secrets; the text of the
+    error ends with it. A transport of your own may give it as it comes.
     """
 
     key: str | None = None
@@ -91,9 +93,11 @@ class CallFailed(Refusal):
         retry_after: float | None = None,
         status: int | None = None,
         wire_calls: int | None = None,
+        said: str = "",
     ) -> None:
         super().__init__(message)
         self.provider = provider
+        self.said = said
         self.retry_after = None if retry_after is None else checked_retry_after(retry_after)
         self.status = status
         if outcome is not None:
@@ -112,6 +116,13 @@ class CallFailed(Refusal):
     def kind(self) -> str:
         """The name of the class, as recorded in an `Attempt`."""
         return type(self).__name__
+
+    def __str__(self) -> str:
+        message = super().__str__()
+        return f"{message}: {self.said}" if self.said and self.said not in message else message
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self)!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The default calls the class with the message alone, which most families do not accept.
@@ -334,7 +345,10 @@ class NoProvider(CallFailed):
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
-    """One failed call of a request: its provider, error, start (loop time), latency (seconds) and cost."""
+    """One failed call of a request: its provider, error, start (loop time), latency (seconds) and cost.
+
+    `said` is what the provider itself said, or "".
+    """
 
     provider: str
     error: str
@@ -342,6 +356,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     started: float
     latency: float
     cost: Micros = 0
+    said: str = ""
 
     def __str__(self) -> str:
         return f"{self.provider}: {self.kind} after {self.latency:.3f} s, ${usd(self.cost)}: {self.error}"
@@ -351,7 +366,8 @@ class AllProvidersFailed(CallFailed):
     """Every provider that could be tried has failed.
 
     `attempts` holds each call in order, and `refused` why the other providers were not called, or not called again.
-    `left_unknown` means that a call may have been paid, and that this is still not known.
+    `left_unknown` means that a call may have been paid, and that this is still not known. `said` is from the last
+    attempt in which a provider said something.
     """
 
     def __init__(
@@ -370,6 +386,7 @@ class AllProvidersFailed(CallFailed):
             f"all providers of {service!r} failed, {len(attempts)} attempts:{listed}",
             outcome="unknown" if unknown else "done" if attempts else "not_started",
             charged="held" if unknown else "yes" if paid else "no",
+            said=next((attempt.said for attempt in reversed(attempts) if attempt.said), ""),
         )
         self.service = service
         self.attempts = tuple(attempts)

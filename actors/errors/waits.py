@@ -202,7 +202,7 @@ def _read(body: object, now: datetime) -> BodyText:
         text = body[:MAX_READ].removeprefix("\ufeff")
         try:
             return _walk(msgspec.json.decode(text), now)
-        except (msgspec.DecodeError, RecursionError):
+        except (ValueError, RecursionError):  # Of a lone surrogate, that is no DecodeError.
             return BodyText(_fields_in(text, now), text)
     return _walk(body, now)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from actors.errors.exceptions import classify
 from actors.errors.families import BulkheadFull, CallFailed, Permanent
+from actors.errors.words import own_words
 from actors.limits.reported import check_reported
 from actors.provider_gateway.messages import (
     TRANSPORT_GRACE,
@@ -69,6 +70,8 @@ class ProviderGateway(Actor[Call | InlineCall | CheckHealth | LookUpCall | Cance
                 reply = await self.transport.call(message.call)
             except CallFailed as failure:
                 check_reported({}, failure.limits)  # The transport may have set it to anything.
+                if failure.said:
+                    failure.said = own_words(failure.said)
                 raise
             if not is_reply(reply):
                 raise TypeError(f"it returned {reply!r:.200}, which is not a ProviderReply with a cost in micro-units")

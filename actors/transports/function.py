@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from actors.errors.exceptions import classify
 from actors.errors.families import CallFailed
+from actors.errors.words import with_words
+from actors.masking import Secrets, shown_callable
 from actors.policies.timeout import CallTimedOut, DeadlineTimers
 from actors.transports.transport import Idempotent, ProviderCall, ProviderReply, check_declared
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Collection
 
 
 def check_function(function: object) -> None:
@@ -26,7 +28,7 @@ def check_function(function: object) -> None:
     try:
         signature.bind(None)
     except TypeError as error:
-        name = getattr(function, "__qualname__", repr(function))
+        name = shown_callable(function)
         raise TypeError(f"a FunctionTransport calls its function with one ProviderCall, but {name}: {error}") from None
 
 
@@ -46,7 +48,8 @@ class FunctionTransport:
     `CallFailed` itself, which pass through. An SDK that retries on its own hides calls: state `wire_calls` in the reply
     and in the error if the SDK tells them, or switch its retries off.
 
-    Errors name the provider as it is listed, or as `provider`.
+    Errors name the provider as it is listed, or as `provider`, and end with what it said. `secrets` are masked in them,
+    such as the key of an SDK, which providers may quote.
 
     `check(timeout)` checks the health of the provider; without it the provider counts as healthy. Set
     `ends_when_cancelled` if the function ends soon after it is cancelled: if it awaits sockets, timers and the like,
@@ -71,6 +74,7 @@ class FunctionTransport:
         provider: str | None = None,
         check: Callable[[float], Awaitable[None]] | None = None,
         ends_when_cancelled: bool = False,
+        secrets: Collection[str] = (),
     ) -> None:
         check_declared(paid, idempotent)
         check_function(function)
@@ -78,9 +82,10 @@ class FunctionTransport:
         self.paid = paid
         self.idempotent: Idempotent = idempotent
         self.provider = provider
-        self._name = str(getattr(function, "__qualname__", repr(function)))
+        self._name = shown_callable(function)
         self._function = function
         self._check = check
+        self._secrets = Secrets(certain=secrets)
         self._timers = DeadlineTimers()
 
     def __repr__(self) -> str:
@@ -109,7 +114,13 @@ class FunctionTransport:
 
     def _failure(self, error: Exception, call: ProviderCall) -> CallFailed:
         name = self.provider or call.provider or self._name
-        return classify(error, provider=name, sent=True, paid=self.paid, idempotent=self.idempotent != "no")
+        failure = classify(error, provider=name, sent=True, paid=self.paid, idempotent=self.idempotent != "no")
+        return self._told(failure, error)
+
+    def _told(self, failure: CallFailed, error: Exception) -> CallFailed:
+        """Return a failure with what the provider said, which is in an error unless that is the client's own."""
+        own = "" if isinstance(error, OSError | EOFError) else error
+        return with_words(failure, failure.said or own, secrets=self._secrets)
 
     async def check(self, *, timeout: float) -> None:  # noqa: ASYNC109 - the interface of `Transport`.
         """Await the given check for at most `timeout` seconds; without one, return at once."""
@@ -121,7 +132,7 @@ class FunctionTransport:
         except CallFailed:
             raise
         except Exception as error:
-            raise classify(error, provider=self.provider or self._name, sent=True) from error
+            raise self._told(classify(error, provider=self.provider or self._name, sent=True), error) from error
 
     async def aclose(self) -> None:
         """Drop the timer of the timeouts; what the function uses is closed by its owner."""

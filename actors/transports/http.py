@@ -18,6 +18,8 @@ from actors.errors.bodies import error_in_body
 from actors.errors.classification import classify_status, is_own_answer
 from actors.errors.exceptions import classify
 from actors.errors.families import BulkheadFull, CallFailed, OutcomeUnknown, Permanent, Transient
+from actors.errors.words import with_words
+from actors.masking import secrets_in, shown_url
 from actors.money import to_micros
 from actors.policies.timeout import DeadlineTimers
 from actors.transports.aiohttp_wire import AiohttpWire
@@ -32,12 +34,14 @@ from actors.transports.http_exchange import (
 )
 from actors.transports.http_json import AnswerBody, decode_answer, encode_call
 from actors.transports.transport import Idempotent, ProviderCall, ProviderReply
-from actors.transports.wire import Wire, WireRequest, shown_url
+from actors.transports.wire import Wire, WireRequest
 from actors.validation import check_count
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
+MAX_QUOTED = 200
+"""Characters of a malformed answer that its error quotes."""
 MAX_REPLY_BYTES = 4 * 1024 * 1024
 
 
@@ -52,6 +56,9 @@ class HttpTransport:
     environment are ignored. With `charges_errors=False` a paid provider does not charge for an error that it answers
     itself: nothing is held for it, and another provider is called. That covers no error that a proxy may have answered,
     nor one inside a 200. Idle connections are closed after 30 seconds at the latest.
+
+    Errors end with what the provider itself said. In them, and in the `repr`, the values of `headers`, what the URL has
+    of user, password and query, and further `secrets` are masked.
 
     `wire` sends the requests; by default, an `AiohttpWire` of its own. It is closed with the transport.
 
@@ -70,6 +77,7 @@ class HttpTransport:
         max_reply_bytes: int = MAX_REPLY_BYTES,
         charges_errors: bool = True,
         headers: Mapping[str, str] | None = None,
+        secrets: Collection[str] = (),
         wire: Wire | None = None,
     ) -> None:
         check_count("max_connections", max_connections)
@@ -77,6 +85,7 @@ class HttpTransport:
         self.provider = provider
         self.paid = paid
         self.idempotent: Idempotent = idempotent
+        self._secrets = secrets_in(headers=headers or {}, url=url, values=secrets)
         self._url, credentials = without_credentials(checked_url(url))
         self._health_url = joined_url(self._url, health_path)
         self._host = urlsplit(self._url).hostname
@@ -96,7 +105,7 @@ class HttpTransport:
         self._state = "unused"
 
     def __repr__(self) -> str:
-        where = f"{self.provider} at {shown_url(self._url)}"
+        where = f"{self.provider} at {self._secrets.mask(shown_url(self._url))}"
         return f"HttpTransport({where}, {self._state}, idempotent={self.idempotent!r})"
 
     async def call(self, call: ProviderCall) -> ProviderReply:
@@ -185,7 +194,7 @@ class HttpTransport:
             idempotent=not paid or self.idempotent != "no",
         )
         failure.wire_calls = exchange.wire_calls
-        return failure
+        return with_words(failure, "", secrets=self._secrets)
 
     def _refusal(self, exchange: Exchange, *, paid: bool) -> CallFailed:
         failure = classify_status(
@@ -200,7 +209,7 @@ class HttpTransport:
             uncharged=paid and not self._charges_errors and is_own_answer(exchange.headers, exchange.json),
         )
         failure.wire_calls, failure.limits = exchange.wire_calls, exchange.limits
-        return failure
+        return with_words(failure, exchange.text, secrets=self._secrets)
 
     async def _parse_reply(self, exchange: Exchange, *, deadline: float) -> ProviderReply:
         if exchange.size > self._max_reply_bytes:
@@ -212,7 +221,7 @@ class HttpTransport:
             answer = await decode_answer(exchange.body, deadline=deadline)
             cost = None if answer.cost is None else to_micros(answer.cost)
         except (msgspec.DecodeError, ValueError, RecursionError) as error:
-            raise self._malformed(f"{error}: {exchange.quoted}", exchange) from error
+            raise self._malformed(str(error), exchange) from error
         if answer.output is msgspec.UNSET or answer.output is None:
             # An output is used even if there is an error beside it: it may have been paid.
             self._raise_error_in(answer, exchange)
@@ -228,20 +237,22 @@ class HttpTransport:
             idempotent=not self.paid or self.idempotent != "no",
         )
         if failure is not None:
+            with_words(failure, answer.error, secrets=self._secrets)
             failure.wire_calls, failure.limits = exchange.wire_calls, exchange.limits
             raise failure
         if answer.output is msgspec.UNSET:
-            raise self._malformed(f"neither output nor error: {exchange.quoted}", exchange)
+            raise self._malformed("neither output nor error", exchange)
 
     def _malformed(self, what: str, exchange: Exchange) -> CallFailed:
         """Return the error for an answer that cannot be used: the call ran, and was perhaps charged."""
         family = OutcomeUnknown if self.paid and self.idempotent == "no" else Transient
-        return family(
+        failure = family(
             f"{self.provider!r} sent a malformed answer: {what}",
             provider=self.provider,
             charged="held" if self.paid else "no",
             wire_calls=exchange.wire_calls,
         )
+        return with_words(failure, exchange.beginning, secrets=self._secrets, at_most=MAX_QUOTED)
 
 
 def _timeout(exchange: Exchange, within: float) -> TimeoutError:

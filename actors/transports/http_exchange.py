@@ -12,8 +12,9 @@ import msgspec
 
 from actors.errors.waits import kind_of, retry_after_of
 from actors.limits.headers import parse_limits
+from actors.masking import shown_url
 from actors.transports.http_json import BYTE_ORDER_MARK
-from actors.transports.wire import WireProgress, shown_url
+from actors.transports.wire import WireProgress
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,7 +29,7 @@ FRAMING = frozenset({"content-length", "transfer-encoding", "connection"})
 
 MAX_REFUSAL_BYTES = 65_536
 """As much of the body of a refusal is read; its meaning stands near its beginning."""
-QUOTED_BYTES = 800
+QUOTED_BYTES = 65_536
 
 
 class Exchange:
@@ -73,9 +74,9 @@ class Exchange:
             return None
 
     @property
-    def quoted(self) -> str:
+    def beginning(self) -> str:
         """The beginning of the body, for an error message."""
-        return repr(self._body[:QUOTED_BYTES].decode(errors="replace")[:200])
+        return self._body[:QUOTED_BYTES].decode(errors="replace")
 
     @property
     def wire_calls(self) -> int:
@@ -143,7 +144,8 @@ def joined_url(url: str, path: str) -> str:
         why = "it is not printable"
     except (ValueError, TypeError, AttributeError) as error:
         why = str(error)
-    raise ValueError(f"health_path {path!r:.100} cannot be joined to {shown_url(url)}: {why}")
+    shown = shown_url(path) if isinstance(path, str) else path
+    raise ValueError(f"health_path {shown!r:.100} cannot be joined to {shown_url(url)}: {why}")
 
 
 def without_credentials(url: str) -> tuple[str, dict[str, str]]:

@@ -6,9 +6,10 @@ A wire moves bytes and reports how far it has come. It decides nothing: no retry
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, Protocol
-from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
+
+from actors.masking import shown_url
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -120,14 +121,3 @@ class Wire(Protocol):
     async def aclose(self) -> None:
         """Close every connection; requests under way fail. Safe to call twice."""
         ...
-
-
-def shown_url(url: str) -> str:
-    """Return a URL as it may be shown: without user, password, fragment, and the values of its query.
-
-    >>> shown_url("https://me:secret@host:8001/v1?key=abc&page=2")
-    'https://host:8001/v1?key=...&page=...'
-    """
-    parts = urlsplit(url)
-    names = "&".join(f"{name}=..." for name, _ in parse_qsl(parts.query, keep_blank_values=True))
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}{'?' if names else ''}{names}"

@@ -23,6 +23,7 @@ WIDE_DOORS = {
     "actors.simulation.provider.__init__",
     "actors.supervisor.client.discover",
     "actors.supervisor.client.smart_request",
+    "actors.transports.function.__init__",
     "actors.transports.http.__init__",
     "runtime.routing.router.pool",
 }

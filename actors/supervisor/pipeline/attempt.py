@@ -235,6 +235,7 @@ class AttemptRun:
                 started=started,
                 latency=now - started,
                 cost=self._cost,
+                said=error.said,
             )
         )
         tried = job.tried.get(name)

@@ -168,9 +168,12 @@ class Job:
         refusals = (one if isinstance(one, NotAdmitted) else one.refusal for one in self.refused.values())
         refused = (*refusals, *because_of_all)
         if self.held_at is not None:
-            why = because or (self.attempts[-1].error if self.attempts else "it was refused")
+            last = self.attempts[-1] if self.attempts else None
+            why = because or (last.error if last is not None else "it was refused")
             return OutcomeUnknown(
-                f"{self.held_at!r} may have been paid, and it could not be found out: {why}", provider=self.held_at
+                f"{self.held_at!r} may have been paid, and it could not be found out: {why}",
+                provider=self.held_at,
+                said=because.said if because is not None else last.said if last is not None else "",
             )
         if self.attempts:
             return AllProvidersFailed(

@@ -88,7 +88,10 @@ async def recover_or_raise(deps: Deps, job: Job) -> ProviderReply | None:
 def unknown_outcome(name: str, error: CallFailed) -> OutcomeUnknown:
     """Say first of a failed call what its caller has to know first: that it may have been paid."""
     unknown = OutcomeUnknown(
-        f"{name!r} may have been paid for a call that failed: {error}", provider=name, status=error.status
+        f"{name!r} may have been paid for a call that failed: {error}",
+        provider=name,
+        status=error.status,
+        said=error.said,
     )
     unknown.limits, unknown.wire_calls, unknown.__cause__ = error.limits, error.wire_calls, error
     return unknown
