@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from runtime.cell.answers import answer_later, hand_back, take_outcome
 from runtime.cell.children import Children
-from runtime.cell.circles import circle_of
+from runtime.cell.circles import refuse_circle
 from runtime.cell.context import ActorContext
 from runtime.cell.execution import after_activation, handle_in_task, handle_item, handler_raised
-from runtime.cell.failures import waits_for_itself, wrong_answer
+from runtime.cell.failures import wrong_answer
 from runtime.cell.inbox import (
     LONGEST,
     accept_if_room,
@@ -178,11 +178,9 @@ class Cell(ActorContext):
         elif not isinstance(ask, Ask):
             return ask
         if ask.progress is WAITING or ask.progress is RUNNING:
-            asker = asyncio.current_task()
-            ask.answerer = self
-            if self.task is not None and (circle := circle_of(self, ask, asker)):
-                ask.cancel()
-                raise waits_for_itself([one.path for one in circle], message)
+            asker, ask.answerer = asyncio.current_task(), self
+            if self.task is not None:
+                refuse_circle(self, ask, asker)
             engine.asking[asker] = ask
             ask.waiter = engine.loop.create_future()
             engine.deadlines.add(ask)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from runtime.cell.failures import waits_for_itself
 from runtime.envelope import WAITING
 
 if TYPE_CHECKING:
@@ -12,6 +13,14 @@ if TYPE_CHECKING:
 
     from runtime.cell.state import CellState
     from runtime.envelope import Ask
+
+
+def refuse_circle(cell: CellState, ask: Ask, asker: asyncio.Task[Any] | None) -> None:
+    """Raise RuntimeError if a request to `cell` would wait for its own `asker`."""
+    circle = circle_of(cell, ask, asker)
+    if circle:
+        ask.cancel()
+        raise waits_for_itself([one.path for one in circle], ask.message)
 
 
 def circle_of(cell: CellState, ask: Ask, asker: asyncio.Task[Any] | None) -> list[CellState]:
