@@ -16,7 +16,7 @@ from actors.errors.families import (
     Throttled,
     Transient,
 )
-from actors.errors.waits import is_day_spent, retry_after_of
+from actors.errors.waits import is_day_spent, kind_of, retry_after_of
 
 OWN_FIELDS = ("error", "errors", "detail", "message", "code", "__type")
 """Fields of the bodies in which providers describe an error."""
@@ -37,7 +37,7 @@ def classify_status(
     provider: str,
     retry_after: float | None = None,
     body: str = "",
-    kind: str = "",
+    headers: Mapping[str, str] | None = None,
     host: str | None = None,
     paid: bool = False,
     idempotent: bool = True,
@@ -45,8 +45,8 @@ def classify_status(
 ) -> CallFailed:
     """Return the family of an HTTP answer of `status` 300 or above; raise ValueError for one below.
 
-    If the body, or the `kind` that headers tell (see `kind_of`), matches a dialect (see dialects.toml) of `provider`,
-    or of the provider at `host`, the dialect decides. Without `retry_after` the wait is what the body tells. Too many
+    If the body, or the kind that `headers` name, matches a dialect (see dialects.toml) of `provider`, or of the
+    provider at `host`, the dialect decides. Without `retry_after` the wait is what headers and body tell. Too many
     calls for a quota of a day, of which it is not told when it resets, are `QuotaExhausted`: waiting is of no use.
 
     A status proves that a call never ran only if a specification or the provider's documents say so: 402, 421, 429
@@ -60,10 +60,12 @@ def classify_status(
     if status < 300:
         raise ValueError(f"status {status} is not a failure; classify only answers with a status of 300 or above")
     message = f"{provider!r} answered {_name_of(status)}"
-    marked = f"{kind} {body}"[:MAX_MARKED]
-    dialect = dialects().find(status, marked, provider=provider, host=host)
-    retry_after = retry_after_of({}, body, now=datetime.now(UTC)) if retry_after is None else retry_after
-    throttled = QuotaExhausted if is_day_spent(marked, retry_after) else Throttled
+    told, now = headers or {}, datetime.now(UTC)
+    dialect = dialects().find(status, f"{kind_of(told)} {body}"[:MAX_MARKED], provider=provider, host=host)
+    heard = retry_after_of(told, body, now=now, host=host, status=status)
+    retry_after = heard if retry_after is None else retry_after
+    is_spent = is_day_spent(told, body, retry_after, now=now, host=host, provider=provider)
+    throttled = QuotaExhausted if is_spent else Throttled
     if dialect is not None:
         message = f"{message}: {dialect.marker}"
         if dialect.means is Transient and not dialect.refused:

@@ -131,38 +131,48 @@ def retry_after_of(
     return None if wait is None else min(wait, MAX_RETRY_AFTER)
 
 
-def is_day_spent(text: str, retry_after: float | None) -> bool:
+def is_day_spent(
+    headers: Mapping[str, str],
+    body: object,
+    retry_after: float | None,
+    *,
+    now: datetime,
+    host: str | None = None,
+    provider: str = "",
+) -> bool:
     """Tell whether a refusal for too many calls concerns a quota of a day, or longer, that no told wait brings back.
 
-    If it speaks of a day and of a minute, what it names first counts. A wait that is told beside is that of the quota,
-    unless Google names the quota: it tells the wait of a minute beside a quota of a day.
-
-    >>> is_day_spent("on tokens per day (TPD): Limit 100000", None), is_day_spent("on requests per min (RPM)", None)
-    (True, False)
-    >>> is_day_spent("on tokens per day (TPD): Limit 100000", 579.0)
-    False
-    """
-    if QUOTAS_OF_A_DAY.search(text):
-        return True
-    first = OF_A_DAY.search(text.lower())
-    return retry_after is None and first is not None and first["short"] is None
-
-
-def kind_of(headers: Mapping[str, str], *, now: datetime, host: str | None = None, provider: str = "") -> str:
-    """Return what headers tell of the kind of an error, in words that a body might use; "" if they tell nothing.
-
-    That is a kind which is named, and whether a limit of a day, or of longer, is used up.
+    That is so if headers report a limit of a day of which nothing is left, or if the body speaks of one. If the body
+    speaks of a day and of a minute, what it names first counts. A wait that is told beside, `retry_after` in seconds,
+    is that of the quota, unless Google names the quota: it tells the wait of a minute beside a quota of a day.
 
     >>> from datetime import UTC
-    >>> kind_of({"x-ratelimit-remaining-requests-day": "0"}, now=datetime(2030, 1, 1, tzinfo=UTC))
-    'used up: a limit per day'
+    >>> now = datetime(2030, 1, 1, tzinfo=UTC)
+    >>> is_day_spent({}, "tokens per day (TPD)", None, now=now), is_day_spent({}, "per min (RPM)", None, now=now)
+    (True, False)
+    >>> is_day_spent({}, "tokens per day (TPD)", 579.0, now=now)
+    False
+    """
+    text = _text_of(body)[:MAX_PROSE]
+    if QUOTAS_OF_A_DAY.search(text):
+        return True
+    if retry_after is not None:
+        return False
+    limits = limits_in(_plain(headers), now=now, host=host, provider=provider)
+    if any(limit.is_used_up and limit.fields.get("window", 0.0) >= DAY for limit in limits):
+        return True
+    first = OF_A_DAY.search(text.lower())
+    return first is not None and first["short"] is None
+
+
+def kind_of(headers: Mapping[str, str]) -> str:
+    """Return the kind of an error that headers name, which may stand nowhere else; "" if they name none.
+
+    >>> kind_of({"x-amzn-ErrorType": "ThrottlingException:http://internal.amazon.com/coral/"})
+    'ThrottlingException:http://internal.amazon.com/coral/'
     """
     plain = _plain(headers)
-    words = [plain[name] for name in KIND_HEADERS if name in plain]
-    limits = limits_in(plain, now=now, host=host, provider=provider)
-    if any(limit.is_used_up and limit.fields.get("window", 0.0) >= DAY for limit in limits):
-        words.append("used up: a limit per day")
-    return " ".join(words)
+    return " ".join(plain[name] for name in KIND_HEADERS if name in plain)
 
 
 def _in_headers(headers: Mapping[str, str], *, now: datetime, host: str | None, status: int | None) -> float | None:
@@ -205,6 +215,17 @@ def _read(body: object, now: datetime) -> BodyText:
         except (ValueError, RecursionError):  # Of a lone surrogate, that is no DecodeError.
             return BodyText(_fields_in(text, now), text)
     return _walk(body, now)
+
+
+def _text_of(body: object) -> str:
+    if isinstance(body, bytes):
+        return body[:MAX_READ].decode(errors="replace")
+    if isinstance(body, str):
+        return body
+    try:
+        return msgspec.json.encode(body, enc_hook=lambda _: None).decode()
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        return ""
 
 
 def _walk(content: object, now: datetime) -> BodyText:

@@ -203,7 +203,7 @@ class HttpTransport:
             host=self._host,
             retry_after=exchange.retry_after,
             body=exchange.text,
-            kind=exchange.kind,
+            headers=exchange.headers,
             paid=paid,
             idempotent=not paid or self.idempotent != "no",
             uncharged=paid and not self._charges_errors and is_own_answer(exchange.headers, exchange.json),

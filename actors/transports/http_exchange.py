@@ -10,7 +10,7 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 
 import msgspec
 
-from actors.errors.waits import kind_of, retry_after_of
+from actors.errors.waits import retry_after_of
 from actors.limits.headers import parse_limits
 from actors.masking import shown_url
 from actors.transports.http_json import BYTE_ORDER_MARK
@@ -91,11 +91,6 @@ class Exchange:
     def retry_after(self) -> float | None:
         """The seconds that a failed answer asks to wait, by its headers or its body."""
         return retry_after_of(self.headers, self.text, now=datetime.now(UTC), host=self.host, status=self.status)
-
-    @property
-    def kind(self) -> str:
-        """What the headers tell of the kind of an error."""
-        return kind_of(self.headers, now=datetime.now(UTC), host=self.host, provider=self.provider)
 
     async def run(self, wire: Wire, *, max_reply_bytes: int) -> None:
         """Send, and read the body to its end, or until it is larger than allowed. Raises `OSError`."""

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from actors.errors.bodies import error_in_body
 from actors.errors.classification import classify_status
 from actors.errors.families import MAX_RETRY_AFTER, QuotaExhausted, Throttled, Transient
-from actors.errors.waits import MAX_READ, is_day_spent, kind_of, retry_after_of, wait_names
+from actors.errors.waits import MAX_READ, is_day_spent, retry_after_of, wait_names
 from tests.proofs import repeated
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
@@ -22,6 +22,12 @@ SOON = NOW + timedelta(seconds=30)
 
 def told(headers=None, body="", **known):
     return retry_after_of(headers or {}, body, now=NOW, **known)
+
+
+def endless() -> list[object]:
+    inner: list[object] = []
+    inner.append(inner)
+    return inner
 
 
 def of_google(quota: str, delay: str | None = None) -> str:
@@ -222,13 +228,23 @@ def test_every_field_of_the_table_is_read(name):
     assert told(body=f"{{'{name}': '3000', ...") == seconds
 
 
+@pytest.mark.parametrize(
+    "body",
+    [endless(), object(), {1.5: 2}, {"a": {object(): 1}}, "\ud800", b"\xff", None],
+    ids=["endless", "object", "float key", "object key", "surrogate", "no UTF-8", "None"],
+)
+def test_a_body_that_is_no_json_tells_nothing(body):
+    assert told(body=body) is None
+    assert not is_day_spent({}, body, None, now=NOW)
+
+
 def test_a_now_without_a_zone_is_refused():
     with pytest.raises(ValueError, match="time zone"):
         retry_after_of({}, "", now=NOW.replace(tzinfo=None))
 
 
 TEXTS = (
-    st.text(max_size=60)
+    st.text(st.characters(), max_size=60)
     | st.text(alphabet="0123456789.:-+TZ smhdnµ", max_size=40)
     | st.builds(
         "{}{}{}".format, st.sampled_from(["retry in ", "resets at ", "retry_after: "]), st.integers(), st.text()
@@ -238,17 +254,18 @@ TEXTS = (
 NAMES = st.sampled_from([*wait_names().headers, "ratelimit", "x-ratelimit-reset", "x-ratelimit-remaining", "é"])
 FIELDS = st.sampled_from([*wait_names().fields, "headers", "message", "seconds", "nanos"]) | st.text(max_size=5)
 VALUES = st.recursive(
-    TEXTS | st.none() | st.booleans() | st.integers() | st.floats(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(FIELDS, inner, max_size=4),
+    TEXTS | st.none() | st.booleans() | st.integers() | st.floats() | st.builds(object),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(FIELDS | st.integers(), inner, max_size=4),
     max_leaves=12,
 )
 
 
 @given(st.dictionaries(NAMES, TEXTS, max_size=4), VALUES | st.binary() | VALUES.map(repr))
-@settings(max_examples=repeated(500))
+@settings(max_examples=repeated(5_000))
 def test_whatever_is_told_the_wait_is_none_or_finite_and_bounded(headers, body):
     wait = told(headers, body)
     assert wait is None or 0 <= wait <= MAX_RETRY_AFTER
+    assert is_day_spent(headers, body, wait, now=NOW) in {True, False}
 
 
 @pytest.mark.parametrize(
@@ -272,7 +289,7 @@ def test_a_hostile_text_takes_no_long_time(text):
     started = time.process_time()
     told({"retry-after": text, "x-ratelimit-reset": text}, text)
     told(body=[text] * 5)
-    is_day_spent(text[:4096], None)
+    is_day_spent({}, text, None, now=NOW)
     assert time.process_time() - started < 1.0
 
 
@@ -325,14 +342,19 @@ def test_a_quota_of_a_day_is_told_from_one_of_a_minute(body, family, seconds):
     ids=str,
 )
 def test_a_limit_of_a_day_that_is_used_up_is_a_quota_of_a_day(headers, host, family):
-    kind = kind_of(headers, now=NOW, host=host)
-    assert type(classify_status(429, provider="acme", kind=kind)) is family
+    assert type(classify_status(429, provider="acme", host=host, headers=headers)) is family
 
 
 def test_a_kind_that_stands_in_a_header_alone_is_classified():
-    kind = kind_of({"x-amzn-ErrorType": "ThrottlingException:http://internal.amazon.com/coral/"}, now=NOW)
-    assert type(classify_status(400, provider="acme", kind=kind, body='{"message": "Rate exceeded"}')) is Throttled
-    assert kind_of({"content-type": "application/json"}, now=NOW) == ""
+    headers = {"x-amzn-ErrorType": "ThrottlingException:http://internal.amazon.com/coral/"}
+    assert type(classify_status(400, provider="acme", headers=headers, body='{"message": "no"}')) is Throttled
+
+
+def test_the_wait_of_a_status_is_that_of_its_headers_and_its_body():
+    body = '{"error": {"message": "Please try again in 4.77s"}}'
+    assert classify_status(429, provider="acme", body=body).retry_after == 4.77
+    assert classify_status(429, provider="acme", body=body, headers={"Retry-After": "7"}).retry_after == 7.0
+    assert classify_status(429, provider="acme", body=body, retry_after=9.0).retry_after == 9.0
 
 
 def test_an_error_of_which_only_the_text_is_known_has_its_wait():

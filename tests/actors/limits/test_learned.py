@@ -254,6 +254,26 @@ def test_a_stated_limit_for_a_short_window_is_a_ceiling_with_headroom():
     assert after_headers(NEW, [ReportedLimit(dimension="tokens", limit=5_000, window=60.0)], 0.0) == NEW
 
 
+def test_a_limit_of_a_day_is_no_pace_and_gates_until_its_reset_but_for_an_hour_at_most():
+    day = {"x-ratelimit-limit-requests-day": "1000", "x-ratelimit-reset-requests-day": "1200.5"}
+    left = after_headers(NEW, parse_limits(day | {"x-ratelimit-remaining-requests-day": "2"}, now=NOW), 0.0)
+    assert left.rate(0.0) == math.inf
+    for _ in range(2):
+        assert left.wait(0.0) == 0.0
+        left, _ = left.take(0.0)
+    assert left.wait(1.0) == 1199.5
+    used_up = day | {"x-ratelimit-remaining-requests-day": "0", "x-ratelimit-reset-requests-day": "33011.3"}
+    assert after_headers(NEW, parse_limits(used_up, now=NOW), 0.0).wait(0.0) == 3600.0
+
+
+def test_a_limit_of_a_minute_beside_one_of_a_day_stays_the_pace():
+    minute = {"x-ratelimit-limit-requests-minute": "60", "x-ratelimit-remaining-requests-minute": "50"}
+    day = {"x-ratelimit-limit-requests-day": "1000", "x-ratelimit-remaining-requests-day": "40"}
+    paced = after_headers(NEW, parse_limits(minute, now=NOW), 0.0)
+    assert paced.rate(0.0) == pytest.approx(0.8)
+    assert after_headers(paced, parse_limits(minute | day, now=NOW), 1.0).rate(1.0) == pytest.approx(0.8)
+
+
 def test_a_call_that_never_ran_gives_back_its_place_and_what_it_took():
     state = after_headers(NEW, [ReportedLimit(remaining=1, reset=30.0)], 0.0)
     after, begun = state.take(1.0)
