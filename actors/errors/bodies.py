@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
-import msgspec
-
-from actors.errors.classification import classify_status
+from actors.errors.classification import classify_status, refusal_of
 from actors.errors.dialects import dialects
+from actors.errors.families import CallFacts, CallFailed, Transient
 from actors.errors.texts import classify_text
 from actors.errors.waits import retry_after_of
+from actors.errors.wording import Wording, decoded, plain_code
 from actors.errors.words import with_words, written
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from actors.errors.families import CallFailed
-
-CODE_FIELDS = ("code", "type", "status", "__type", "reason")
+CODE_FIELDS = ("code", "status_code", "http_code", "statusCode", "type", "status", "__type", "reason", "error_type")
 """The fields in which the errors of known providers hold their code, the most precise first."""
+BARE_FIELDS = frozenset(
+    {"code", "message", "msg", "detail", "details", "type", "status", "title", "param", "object", "id", "path"}
+    | {"request_id", "requestid", "trace_id", "timestamp", "instance", "__type", "error_type", "raw_status_code"}
+    | {"jsonrpc", "success", "ok", "statuscode", "status_code", "cost", "reason"}
+)
+"""A body of these fields alone, in any case, is an error itself if it says what went wrong."""
+NO_ERROR = frozenset({"0", "200", "ok", "success", "succeeded", "completed", "none", ""})
+"""Codes of a success, as `plain_code` spells them."""
+XML_ERROR = re.compile(r"\s*(<\?xml[^>]{0,200}\?>\s*)?<error\b", re.IGNORECASE)
 
 
 def error_in_body(
@@ -34,48 +42,82 @@ def error_in_body(
 ) -> CallFailed | None:
     """Return the family of the error that the body of a successful answer holds, or None if it holds none.
 
-    `body` is JSON as bytes or str, or the decoded object. An error is a value under "error" that is not empty:
-    `{"error": {"code": 429, "message": ...}}`, `{"error": "overloaded"}`. It is classified by the status it names, as a
-    number or as a word of dialects.toml; if it names none, by its text, as any error of a call that was sent. What
-    it says is in the error, unmasked, and without `retry_after` the wait is what it tells. The other arguments are
-    those of `classify_status`.
+    `body` is JSON as bytes or str, or the decoded object; or XML whose root is `Error`. An error is a value under
+    "error" or "errors" that is not empty, also in a list of objects. A body without these is an error if it says
+    `"success": false`, or has nothing but a code with a message, or a "detail". It is classified by the status it
+    names, as a number or as a word of dialects.toml; if it names none, by the codes and words of the dialects, and at
+    last by its text, as any error of a call that was sent. What it says is in the error, unmasked, and without
+    `retry_after` the wait is what it tells. The other arguments are those of `classify_status`.
 
     >>> error_in_body('{"error": {"code": 429, "message": "slow down"}}', provider="acme")
     Throttled("'acme' answered 429 Too Many Requests: slow down")
     >>> error_in_body({"output": "fine", "error": None}) is None
     True
     """
-    content = _decoded(body)
-    error = cast("Mapping[str, Any]", content).get("error") if isinstance(content, Mapping) else None
-    if not error:
+    error = _error_of(body)
+    if error is None:
         return None
-    text = error if isinstance(error, str) else written(error)
     for status in _statuses(error):
         failure = classify_status(
             status,
             provider=provider,
             host=host,
             retry_after=retry_after,
-            body=text,
+            body=error,
             paid=paid,
             idempotent=idempotent,
         )
-        break
-    else:
-        failure = classify_text(text[:1_000], provider=provider, sent=True, paid=paid, idempotent=idempotent)
-        failure.args = (f"{provider!r} answered with an error",)  # What it says follows.
-        failure.retry_after = retry_after_of({}, text, now=datetime.now(UTC)) if retry_after is None else retry_after
+        return with_words(failure, error)
+    if retry_after is None:
+        retry_after = retry_after_of({}, error, now=datetime.now(UTC))
+    wording = Wording.of(error)
+    for status in (0, 400):  # Without a status, words that refuse are taken for those of a 400.
+        row = dialects().find(status, wording, provider=provider, host=host)
+        if row is not None and row.means is not Transient:
+            message = f"{provider!r} answered with an error: {row.says}"
+            return with_words(refusal_of(row, message, CallFacts(provider=provider, retry_after=retry_after)), error)
+    text = error if isinstance(error, str) else written(error)
+    failure = classify_text(text[:1_000], provider=provider, sent=True, paid=paid, idempotent=idempotent)
+    failure.args = (f"{provider!r} answered with an error",)  # What it says follows.
+    failure.retry_after = retry_after
     return with_words(failure, error)
 
 
-def _decoded(body: object) -> object:
-    if not isinstance(body, bytes | str):
-        return body
-    try:
-        return msgspec.json.decode(body)
-    except (ValueError, RecursionError):  # Of text with a lone surrogate, that is no DecodeError.
-        # A body that is not JSON is malformed; the transport decides what that means.
-        return None
+def _error_of(body: object) -> object | None:
+    """Return what describes the error of a body; None if there is none."""
+    fields = decoded(body)
+    if fields is None:
+        # A body that is not JSON is malformed, unless it is an XML error; the transport decides what that means.
+        text = body.decode(errors="replace") if isinstance(body, bytes) else body
+        return text if isinstance(text, str) and XML_ERROR.match(text) else None
+    if isinstance(fields, list):
+        return next((error for one in _mappings(fields) if (error := _error_of(one)) is not None), None)
+    for name in ("error", "errors"):
+        if fields.get(name):
+            return fields if name == "errors" or isinstance(fields[name], bool) else fields[name]
+    answered = fields.get("base_resp")
+    if isinstance(answered, Mapping) and not _is_success(cast("Mapping[str, object]", answered).get("status_code")):
+        return cast("object", answered)
+    return fields if _is_bare_error(fields) else None
+
+
+def _is_bare_error(fields: Mapping[str, object]) -> bool:
+    if fields.get("isError") is True or any(fields.get(name) is False for name in ("success", "ok", "succeeded")):
+        return True
+    if fields.get("type") == "error":
+        return True
+    if not {str(name).lower() for name in fields} <= BARE_FIELDS:
+        return False
+    named = {str(name).lower(): value for name, value in fields.items()}
+    codes = [
+        named.get(name) for name in ("code", "status", "type", "__type", "error_type", "statuscode", "status_code")
+    ]
+    has_words = any(named.get(name) for name in ("message", "msg", "title"))
+    return bool(named.get("detail")) or (has_words and any(not _is_success(code) for code in codes))
+
+
+def _is_success(code: object) -> bool:
+    return code is None or isinstance(code, Mapping | list) or plain_code(str(code)) in NO_ERROR
 
 
 def _statuses(error: object) -> Iterator[int]:
@@ -88,6 +130,16 @@ def _statuses(error: object) -> Iterator[int]:
         elif isinstance(code, str) and code.isascii() and code.isdigit() and 300 <= int(code[:4]) <= 599:
             yield int(code)
     for code in codes:
-        status = dialects().status_of(code) if isinstance(code, str) else None
-        if status is not None:
-            yield status
+        if isinstance(code, str) or (isinstance(code, int) and code < 0):
+            status = dialects().status_of(str(code))
+            if status is not None:
+                yield status
+    if fields is not None:
+        for name in ("error", "errors", "detail", "details"):
+            for inner in _mappings(fields.get(name)):
+                yield from _statuses(inner)
+
+
+def _mappings(value: object) -> list[object]:
+    values = cast("list[object]", value)[:100] if isinstance(value, list) else [value]
+    return [one for one in values if isinstance(one, Mapping)]

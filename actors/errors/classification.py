@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import cast
 
-from actors.errors.dialects import dialects
+from actors.errors.dialects import AMBIGUOUS, CONCERNS, SAID_BY_PROXIES, Dialect, dialects
 from actors.errors.families import (
+    CallFacts,
     CallFailed,
     OutcomeUnknown,
     Permanent,
@@ -16,19 +17,17 @@ from actors.errors.families import (
     Throttled,
     Transient,
 )
-from actors.errors.waits import is_day_spent, kind_of, retry_after_of
+from actors.errors.waits import is_day_spent, plain_headers, retry_after_of
+from actors.errors.wording import Wording
 
 OWN_FIELDS = ("error", "errors", "detail", "message", "code", "__type")
 """Fields of the bodies in which providers describe an error."""
 REQUEST_IDS = ("x-request-id", "request-id", "x-amzn-requestid", "apim-request-id")
-AMBIGUOUS = frozenset({302, 303, 408, 409, 425, 499})
-"""Statuses below 500 that do not tell whether the call ran. 302 and 303 answer a POST that was accepted (RFC 9110
-15.4); 408 and 425 may come from a proxy after it passed the request on; 409 is said while a call under the same key is
-still at work; 499 is a proxy's word for a caller that hung up (nginx)."""
-SAID_BY_PROXIES = AMBIGUOUS | {502, 504, *range(520, 528)}
-"""Ambiguous statuses that a proxy may say, 520 to 527 being Cloudflare's: whatever the provider declares, such a call
-may have been charged."""
-MAX_MARKED = 4096  # Characters of a body or message that are searched; error codes stand near its beginning.
+KEY_REFUSED = frozenset({401, 407})
+REFUSED_HERE = frozenset({403, 404, 405, 406, 410, 411, 413, 414, 415, 417, 426, 431, 451, *range(300, 400)})
+"""Statuses that say nothing of the request elsewhere, and too little to leave the provider for other requests: its
+address, its size, or a right. A 403 without words may be a firewall's."""
+MAX_MARKED = 4096  # Characters of a message that are searched.
 
 
 def classify_status(
@@ -36,7 +35,7 @@ def classify_status(
     *,
     provider: str,
     retry_after: float | None = None,
-    body: str = "",
+    body: object = "",
     headers: Mapping[str, str] | None = None,
     host: str | None = None,
     paid: bool = False,
@@ -45,58 +44,65 @@ def classify_status(
 ) -> CallFailed:
     """Return the family of an HTTP answer of `status` 300 or above; raise ValueError for one below.
 
-    If the body, or the kind that `headers` name, matches a dialect (see dialects.toml) of `provider`, or of the
-    provider at `host`, the dialect decides. Without `retry_after` the wait is what headers and body tell. Too many
-    calls for a quota of a day, of which it is not told when it resets, are `QuotaExhausted`: waiting is of no use.
+    `body` is its text, or its JSON decoded. If body or `headers` match a dialect (see dialects.toml) of `provider`, or
+    of the provider at `host`, the dialect decides. Otherwise the status does: 401 is the key; 402 is an empty account;
+    403, 404, 413, redirects and others of their kind concern this request at this provider; every other status below
+    500 is the caller's mistake. Without `retry_after` the wait is what headers and body tell. Too many calls for a
+    quota of a day, of which it is not told when it resets, are `QuotaExhausted`: waiting is of no use.
 
     A status proves that a call never ran only if a specification or the provider's documents say so: 402, 421, 429
     (RFC 9110, RFC 6585), and 503 unless a proxy says it. The statuses of `AMBIGUOUS`, all others from 500 up, and those
     unknown to HTTP leave open whether the call took effect: for a call that is paid and not idempotent they are
-    `OutcomeUnknown`. Every other status is the caller's mistake.
+    `OutcomeUnknown`.
 
     `uncharged` says that the provider does not charge for errors that it answers itself, and that this is one (see
     `is_own_answer`): then an ambiguous status holds nothing, unless a proxy may have said it too.
     """
     if status < 300:
         raise ValueError(f"status {status} is not a failure; classify only answers with a status of 300 or above")
-    message = f"{provider!r} answered {_name_of(status)}"
-    told, now = headers or {}, datetime.now(UTC)
-    dialect = dialects().find(status, f"{kind_of(told)} {body}"[:MAX_MARKED], provider=provider, host=host)
+    told, now = plain_headers(headers or {}), datetime.now(UTC)
+    wording = Wording.of(body, told)
+    row = dialects().find(status, wording, provider=provider, host=host)
+    message = f"{provider!r} answered {_name_of(status)}" + (f": {row.says}" if row is not None else "")
     heard = retry_after_of(told, body, now=now, host=host, status=status)
     retry_after = heard if retry_after is None else retry_after
     is_spent = is_day_spent(told, body, retry_after, now=now, host=host, provider=provider)
-    throttled = QuotaExhausted if is_spent else Throttled
-    if dialect is not None:
-        message = f"{message}: {dialect.marker}"
-        if dialect.means is Transient and not dialect.refused:
-            if uncharged and not dialect.by_proxy:
-                return _uncharged(message, provider, status=status, retry_after=retry_after)
-            return ambiguous(
-                message, provider, paid=paid, idempotent=idempotent, status=status, retry_after=retry_after
-            )
-        means = throttled if dialect.means is Throttled else dialect.means
-        return means(
-            message,
-            provider=provider,
-            status=status,
-            retry_after=retry_after,
-            outcome="not_started" if dialect.refused else None,
-        )
+    facts = CallFacts(provider=provider, status=status, retry_after=retry_after)
+    if row is not None and (row.means is not Transient or row.refused):
+        return refusal_of(row, message, facts, is_day_spent=is_spent)
+    by_proxy = status in SAID_BY_PROXIES or (row.by_proxy if row is not None else wording.form == "page")
     match status:
         case 402:
-            return QuotaExhausted(message, provider=provider, status=status, retry_after=retry_after)
+            return QuotaExhausted(message, **facts)
         case 429:
-            return throttled(message, provider=provider, status=status, retry_after=retry_after)
-        case 421 | 503:
-            return Transient(message, provider=provider, status=status, retry_after=retry_after, outcome="not_started")
-        case _ if status < 500 and status not in AMBIGUOUS:
-            return Permanent(message, provider=provider, status=status)
-        case _ if uncharged and status not in SAID_BY_PROXIES:
-            return _uncharged(message, provider, status=status, retry_after=retry_after)
+            return QuotaExhausted(message, **facts) if is_spent else Throttled(message, **facts)
+        case 421:
+            return Transient(message, **(facts | CallFacts(outcome="not_started")))
+        case 503 if not by_proxy:
+            return Transient(message, **(facts | CallFacts(outcome="not_started")))
+        case _ if row is None and status < 500 and status not in AMBIGUOUS:
+            if status in KEY_REFUSED:
+                return Permanent(f"{message}: {CONCERNS['key']}", scope="provider", concerns="key", **facts)
+            return Permanent(message, scope="here" if status in REFUSED_HERE else "request", **facts)
+        case _ if uncharged and not by_proxy:
+            # A provider that does not charge for its errors: nothing is held, and another may be called.
+            return Transient(message, **(facts | CallFacts(outcome="done", charged="no")))
         case _:
             return ambiguous(
                 message, provider, paid=paid, idempotent=idempotent, status=status, retry_after=retry_after
             )
+
+
+def refusal_of(row: Dialect, message: str, facts: CallFacts, *, is_day_spent: bool = False) -> CallFailed:
+    """Return the error for an answer that, by a dialect, refused the call; `is_day_spent` if for the rest of a day."""
+    if row.charged is not None:
+        facts = facts | CallFacts(charged=row.charged)
+    if row.means is Permanent:
+        return Permanent(message, scope=row.scope, concerns=row.concerns, **facts)
+    if row.refused:
+        facts = facts | CallFacts(outcome="not_started")
+    means = QuotaExhausted if is_day_spent and row.means is Throttled else row.means
+    return means(message, **facts)
 
 
 def ambiguous(
@@ -111,11 +117,6 @@ def ambiguous(
     """Classify a failure after which it is not known whether the call took effect."""
     family = OutcomeUnknown if paid and not idempotent else Transient
     return family(message, provider=provider, status=status, retry_after=retry_after, charged="held" if paid else "no")
-
-
-def _uncharged(message: str, provider: str, *, status: int, retry_after: float | None) -> CallFailed:
-    """Classify an error of a provider that does not charge for it: nothing is held, and another may be called."""
-    return Transient(message, provider=provider, status=status, retry_after=retry_after, outcome="done", charged="no")
 
 
 def is_own_answer(headers: Mapping[str, str], body: object) -> bool:

@@ -1,4 +1,4 @@
-"""The meanings that providers give to HTTP statuses in their own words: the table dialects.toml, read at first use."""
+"""What providers mean by their own codes and words, whatever the status: the table dialects.toml, read at first use."""
 
 from __future__ import annotations
 
@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from actors.errors.families import CallFailed, Permanent, QuotaExhausted, Throttled, Transient
+from actors.errors.families import (
+    CallFailed,
+    Charged,
+    Permanent,
+    QuotaExhausted,
+    Scope,
+    Throttled,
+    Transient,
+)
+from actors.errors.wording import Wording, plain_code
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,52 +27,123 @@ if TYPE_CHECKING:
 FAMILIES: dict[str, type[CallFailed]] = {
     family.__name__: family for family in (Permanent, QuotaExhausted, Throttled, Transient)
 }
+CONCERNS = {
+    "key": "the key is refused",
+    "account": "the account is refused",
+    "region": "the region is not served",
+    "name": "a name is not known",
+    "content": "the content is refused",
+}
+AMBIGUOUS = frozenset({302, 303, 408, 409, 424, 425, 499})
+"""Statuses below 500 that do not tell whether the call ran. 302 and 303 answer a POST that was accepted (RFC 9110
+15.4); 408 and 425 may come from a proxy after it passed the request on; 409 is said while a call under the same key is
+still at work; 424 by providers whose model failed at work (Bedrock, text-generation-inference); 499 is a proxy's word
+for a caller that hung up (nginx)."""
+SAID_BY_PROXIES = AMBIGUOUS - {424} | {502, 504, *range(520, 528)}
+"""Ambiguous statuses that a proxy may say, 520 to 527 being Cloudflare's: whatever the provider declares, such a call
+may have been charged."""
 
 
 class Dialect(NamedTuple):
-    """A status that means another family if the body holds `marker` (in lower case).
+    """What answers with one of these `codes` (as `plain_code` spells them), or with `words`, mean.
 
     `only` holds patterns of the names and hosts of the providers it applies to; if it is empty, it applies to all.
-    `refused` means that such a call never began, so that even a paid call may be repeated. `by_proxy` means that these
-    are the words of a proxy, or of a time limit that ran out while the call was at work.
+    Without `statuses`, codes hold for every status that no proxy says, and words for 4xx alone. `scope` and `concerns`
+    are those of a `Permanent`. `refused` means that such a call never began, so that even a paid call may be repeated.
+    `by_proxy` means that these are the words of a proxy, or of a time limit that ran out while the call was at work.
+    `charged` is what is known of the money, if that differs from what the family says.
     """
 
-    status: int
-    marker: str
     means: type[CallFailed]
+    codes: frozenset[str] = frozenset()
+    words: re.Pattern[str] | None = None
+    statuses: frozenset[int] = frozenset()
     only: tuple[str, ...] = ()
+    header: str = ""
+    scope: Scope = "request"
+    concerns: str | None = None
+    charged: Charged | None = None
     refused: bool = False
     by_proxy: bool = False
+
+    @property
+    def says(self) -> str:
+        """What it says, for a message of an error; nothing of the answer itself."""
+        if self.by_proxy:
+            return "a proxy says so, or a time limit ran out"
+        if self.refused:
+            return "it was turned away"
+        if self.means is Permanent:
+            return CONCERNS.get(self.concerns or "", "too large for this provider")
+        if self.means is QuotaExhausted:
+            return "no money or quota is left"
+        return "too many calls" if self.means is Throttled else "it failed at work"
 
     def applies_to(self, provider: str, host: str | None = None) -> bool:
         """Tell whether this row applies to a provider of this name, or at this host if that is known.
 
-        >>> row = Dialect(429, "quota", Throttled, only=("*google*",))
+        >>> row = Dialect(Throttled, frozenset({"quota"}), only=("*google*",))
         >>> row.applies_to("gemini-eu"), row.applies_to("gemini-eu", "generativelanguage.googleapis.com")
         (False, True)
         """
         names = (provider.lower(), (host or "").lower())
         return not self.only or any(fnmatchcase(name, pattern) for pattern in self.only for name in names)
 
+    def matches(self, status: int, wording: Wording) -> bool:
+        """Tell whether an answer with this status says it; 0 stands for an error without a status."""
+        if (self.statuses and status not in self.statuses) or (self.header and self.header not in wording.headers):
+            return False
+        if not self.statuses and status in SAID_BY_PROXIES:
+            return False
+        # What a 5xx says in words may be quoted from the request, and so may what looks like a code in a text.
+        has_codes = bool(self.statuses) or status < 500 or wording.form == "fields"
+        if has_codes and not self.codes.isdisjoint(wording.codes):
+            return True
+        has_words = bool(self.statuses) or status < 500
+        return has_words and self.words is not None and self.words.search(wording.text) is not None
+
 
 class Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A `[[dialect]]` table of the file."""
 
-    status: int
-    marker: str
     means: str
+    codes: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+    status: tuple[int, ...] = ()
     only: tuple[str, ...] = ()
+    header: str = ""
+    scope: Scope = "request"
+    concerns: str | None = None
+    charged: Charged | None = None
     refused: bool = False
     by_proxy: bool = False
-    seen_at: str = ""
+    seen_at: str
 
     def __post_init__(self) -> None:
-        if not 300 <= self.status <= 999:
-            raise ValueError(f"status must be the status of a failure, from 300 to 999, got {self.status}")
-        if not self.marker:
-            raise ValueError(f"marker must not be empty: every answer of {self.status} would have it")
+        for status in self.status:
+            if not 300 <= status <= 999:
+                raise ValueError(f"status must be the status of a failure, from 300 to 999, got {status}")
+        if not all([*self.codes, *self.words]) or not (self.codes or self.words):
+            raise ValueError("give codes or words, none of them empty: every answer would have them")
         if self.means not in FAMILIES:
             raise ValueError(f"means must be one of {', '.join(FAMILIES)}, got {self.means!r}")
+        if self.concerns is not None and self.concerns not in CONCERNS:
+            raise ValueError(f"concerns must be one of {', '.join(CONCERNS)}, got {self.concerns!r}")
+
+    def dialect(self) -> Dialect:
+        return Dialect(
+            means=FAMILIES[self.means],
+            codes=frozenset(map(plain_code, self.codes)),
+            words=re.compile("|".join(f"(?:{words})" for words in self.words)) if self.words else None,
+            statuses=frozenset(self.status),
+            only=self.only,
+            header=self.header,
+            scope=self.scope,
+            concerns=self.concerns,
+            charged=self.charged,
+            refused=self.refused,
+            by_proxy=self.by_proxy,
+        )
 
 
 class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -79,23 +159,19 @@ class Dialects(NamedTuple):
     rows: tuple[Dialect, ...]
     statuses: Mapping[str, int]
 
-    def find(self, status: int, body: str, *, provider: str, host: str | None = None) -> Dialect | None:
-        """Return the first row that an answer matches; None if it means what its status says."""
-        marked = body.lower()
+    def find(self, status: int, wording: Wording, *, provider: str, host: str | None = None) -> Dialect | None:
+        """Return the first row that an answer matches; None if it means what its status says.
+
+        A `status` of 0 stands for an error that came without one.
+        """
         return next(
-            (
-                row
-                for row in self.rows
-                if row.status == status and row.marker in marked and row.applies_to(provider, host)
-            ),
+            (row for row in self.rows if row.applies_to(provider, host) and row.matches(status, wording)),
             None,
         )
 
-    def status_of(self, word: str) -> int | None:
+    def status_of(self, code: str) -> int | None:
         """Return the status that a code or type of an error stands for: `RESOURCE_EXHAUSTED`, `overloaded_error`."""
-        # AWS writes "com.amazon.coral.service#ThrottlingException", and others "Rate-Limit Exceeded".
-        plain = re.sub(r"[\s-]+", "_", word.rpartition("#")[2].strip().lower())
-        return self.statuses.get(plain)
+        return self.statuses.get(plain_code(code))
 
 
 def read_dialects(toml: str) -> Dialects:
@@ -104,12 +180,9 @@ def read_dialects(toml: str) -> Dialects:
     Rows that apply to certain providers come before rows that apply to all; otherwise the order of the file is kept.
     """
     table = msgspec.toml.decode(toml, type=Table)
-    rows = [
-        Dialect(row.status, row.marker.lower(), FAMILIES[row.means], row.only, row.refused, row.by_proxy)
-        for row in table.dialect
-    ]
+    rows = [row.dialect() for row in table.dialect]
     rows.sort(key=lambda row: not row.only)
-    return Dialects(tuple(rows), {word.lower(): status for word, status in table.statuses.items()})
+    return Dialects(tuple(rows), {plain_code(code): status for code, status in table.statuses.items()})
 
 
 @functools.cache

@@ -296,8 +296,9 @@ class Permanent(CallFailed):
 
     `scope` tells what the refusal concerns. "request": the request is wrong wherever it goes, which ends it (the
     default). "here": this provider cannot serve this request, such as one too large for it; the next is asked, and this
-    one is not blamed. "provider": the key, the account, the region or a name such as a model's is refused; the next is
-    asked, and the provider is left alone for a while. `concerns` says which: "key", "account", "region" or "name".
+    one is not blamed. Refused content is "here" as well, and concerns "content". "provider": the key, the account, the
+    region or a name such as a model's is refused; the next is asked, and the provider is left alone for a while.
+    `concerns` says which: "key", "account", "region" or "name".
     """
 
     outcome: CallOutcome = "done"

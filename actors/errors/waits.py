@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 DAY = 86_400.0
 TOO_MANY = 429
-KIND_HEADERS = ("x-amzn-errortype", "x-ms-error-code")
-"""In these AWS and Azure name the kind of an error, of which the body may hold only a message."""
 MAX_READ = 65_536
 """Characters of a body that are read."""
 MAX_PROSE = 4_096
@@ -158,25 +156,15 @@ def is_day_spent(
         return True
     if retry_after is not None:
         return False
-    limits = limits_in(_plain(headers), now=now, host=host, provider=provider)
+    limits = limits_in(plain_headers(headers), now=now, host=host, provider=provider)
     if any(limit.is_used_up and limit.fields.get("window", 0.0) >= DAY for limit in limits):
         return True
     first = OF_A_DAY.search(text.lower())
     return first is not None and first["short"] is None
 
 
-def kind_of(headers: Mapping[str, str]) -> str:
-    """Return the kind of an error that headers name, which may stand nowhere else; "" if they name none.
-
-    >>> kind_of({"x-amzn-ErrorType": "ThrottlingException:http://internal.amazon.com/coral/"})
-    'ThrottlingException:http://internal.amazon.com/coral/'
-    """
-    plain = _plain(headers)
-    return " ".join(plain[name] for name in KIND_HEADERS if name in plain)
-
-
 def _in_headers(headers: Mapping[str, str], *, now: datetime, host: str | None, status: int | None) -> float | None:
-    plain = _plain(headers)
+    plain = plain_headers(headers)
     for name, unit in wait_names().headers.items():
         wait = _wait(plain.get(name), unit, now)
         if wait is not None:
@@ -195,7 +183,7 @@ def _in_headers(headers: Mapping[str, str], *, now: datetime, host: str | None, 
     return min(untold) if untold else None
 
 
-def _plain(headers: Mapping[str, str]) -> dict[str, str]:
+def plain_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """Return headers with names in lower case; what is not text is left out."""
     given = cast("Mapping[object, object]", headers)
     return {

@@ -24,6 +24,7 @@ from actors.money import to_micros
 from actors.policies.timeout import DeadlineTimers
 from actors.transports.aiohttp_wire import AiohttpWire
 from actors.transports.http_exchange import (
+    MAX_REFUSAL_BYTES,
     Exchange,
     checked_headers,
     checked_url,
@@ -32,7 +33,7 @@ from actors.transports.http_exchange import (
     merged_headers,
     without_credentials,
 )
-from actors.transports.http_json import AnswerBody, decode_answer, encode_call
+from actors.transports.http_json import decode_answer, encode_call
 from actors.transports.transport import Idempotent, ProviderCall, ProviderReply
 from actors.transports.wire import Wire, WireRequest
 from actors.validation import check_count
@@ -221,15 +222,20 @@ class HttpTransport:
             answer = await decode_answer(exchange.body, deadline=deadline)
             cost = None if answer.cost is None else to_micros(answer.cost)
         except (msgspec.DecodeError, ValueError, RecursionError) as error:
+            if exchange.size <= MAX_REFUSAL_BYTES:
+                self._raise_error_in(exchange.body, exchange)
             raise self._malformed(str(error), exchange) from error
         if answer.output is msgspec.UNSET or answer.output is None:
             # An output is used even if there is an error beside it: it may have been paid.
-            self._raise_error_in(answer, exchange)
+            is_small = answer.output is msgspec.UNSET and exchange.size <= MAX_REFUSAL_BYTES
+            self._raise_error_in(exchange.body if is_small else {"error": answer.error}, exchange)
+            if answer.output is msgspec.UNSET:
+                raise self._malformed("neither output nor error", exchange)
         return ProviderReply(output=answer.output, cost=cost, wire_calls=exchange.wire_calls, limits=exchange.limits)
 
-    def _raise_error_in(self, answer: AnswerBody, exchange: Exchange) -> None:
+    def _raise_error_in(self, body: object, exchange: Exchange) -> None:
         failure = error_in_body(
-            {"error": answer.error},
+            body,
             provider=self.provider,
             host=self._host,
             retry_after=exchange.retry_after,
@@ -237,11 +243,9 @@ class HttpTransport:
             idempotent=not self.paid or self.idempotent != "no",
         )
         if failure is not None:
-            with_words(failure, answer.error, secrets=self._secrets)
+            with_words(failure, body, secrets=self._secrets)
             failure.wire_calls, failure.limits = exchange.wire_calls, exchange.limits
             raise failure
-        if answer.output is msgspec.UNSET:
-            raise self._malformed("neither output nor error", exchange)
 
     def _malformed(self, what: str, exchange: Exchange) -> CallFailed:
         """Return the error for an answer that cannot be used: the call ran, and was perhaps charged."""

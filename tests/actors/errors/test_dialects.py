@@ -6,6 +6,7 @@ import asyncio
 import json
 import tomllib
 from importlib import resources
+from typing import Any
 
 import msgspec
 import pytest
@@ -27,29 +28,60 @@ from actors.errors.families import (
     Transient,
     Unclassified,
 )
+from actors.errors.wording import Wording
 
 ROWS = dialects().rows
 STATUSES = dialects().statuses
-
-
-def body_of(marker: str) -> str:
-    return json.dumps({"error": {"code": marker.upper(), "message": "no"}})
 
 
 def speaker_of(row: Dialect) -> str:
     return row.only[0].replace("*", "") if row.only else "acme"
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.status} {row.marker}")
-def test_each_row_holds_for_its_status_and_its_marker(row: Dialect):
-    failure = classify_status(row.status, provider=speaker_of(row), body=body_of(row.marker), retry_after=3.0)
+def status_for(row: Dialect) -> int:
+    return min(row.statuses, default=418)
+
+
+def headers_of(row: Dialect) -> dict[str, str]:
+    return {row.header: "x"} if row.header else {}
+
+
+def spoken(row: Dialect, code: str, *, status: int | None = None, **options: Any) -> CallFailed:
+    body = json.dumps({"error": {"code": f"{code.upper()}Exception", "message": "no"}})
+    status = status_for(row) if status is None else status
+    return classify_status(status, provider=speaker_of(row), body=body, headers=headers_of(row), **options)
+
+
+CODES = [(row, code) for row in ROWS for code in sorted(row.codes)]
+
+
+@pytest.mark.parametrize(("row", "code"), CODES, ids=lambda one: one if isinstance(one, str) else "")
+def test_each_code_means_what_its_row_says(row: Dialect, code: str):
+    failure = spoken(row, code, retry_after=3.0)
     assert type(failure) is row.means
-    assert (failure.status, failure.retry_after) == (row.status, 3.0)
-    assert row.marker in str(failure)
-    assert type(classify_status(404, provider=speaker_of(row), body=body_of(row.marker))) is Permanent
+    assert (failure.status, failure.retry_after) == (status_for(row), 3.0)
+    assert row.says in str(failure)
+    if isinstance(failure, Permanent):
+        assert (failure.scope, failure.concerns) == (row.scope, row.concerns)
 
 
-@pytest.mark.parametrize("row", [row for row in ROWS if row.only], ids=lambda row: f"{row.only} {row.marker}")
+@pytest.mark.parametrize(("row", "code"), CODES, ids=lambda one: one if isinstance(one, str) else "")
+def test_a_paid_call_is_only_repeated_if_the_row_says_that_it_never_began(row: Dialect, code: str):
+    failure = spoken(row, code, paid=True, idempotent=False)
+    if row.means is Transient and not row.refused:
+        assert (type(failure), failure.charged) == (OutcomeUnknown, "held")
+    else:
+        assert (type(failure), failure.charged) == (row.means, row.charged or "no")
+
+
+@pytest.mark.parametrize(("row", "code"), CODES, ids=lambda one: one if isinstance(one, str) else "")
+def test_no_code_denies_a_call_of_which_a_proxy_may_speak(row: Dialect, code: str):
+    for status in {408, 409, 499, 504, 524} - row.statuses:
+        failure = spoken(row, code, status=status, paid=True, idempotent=False)
+        assert (type(failure), failure.charged) == (OutcomeUnknown, "held")
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if row.only], ids=lambda row: f"{row.only} {row.says}")
 def test_a_row_of_certain_providers_applies_to_no_others_and_to_their_hosts_too(row: Dialect):
     assert not row.applies_to("acme", "api.acme.example")
     for pattern in row.only:
@@ -58,27 +90,21 @@ def test_a_row_of_certain_providers_applies_to_no_others_and_to_their_hosts_too(
         assert row.applies_to("acme", name)
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.status} {row.marker}")
-def test_a_paid_call_is_only_repeated_if_the_row_says_that_it_never_began(row: Dialect):
-    failure = classify_status(
-        row.status, provider=speaker_of(row), body=body_of(row.marker), paid=True, idempotent=False
-    )
-    if row.means is Transient and not row.refused:
-        assert (type(failure), failure.charged) == (OutcomeUnknown, "held")
-    else:
-        assert (type(failure), failure.outcome, failure.charged) == (row.means, "not_started", "no")
-
-
-def test_no_row_hides_another_and_every_row_names_its_source():
+def test_no_code_hides_another_and_every_row_names_its_source():
     table = tomllib.loads(resources.files("actors.errors").joinpath("dialects.toml").read_text(encoding="utf-8"))
     assert all(row["seen_at"] for row in table["dialect"])
     for position, row in enumerate(ROWS):
-        before = [
-            earlier
-            for earlier in ROWS[:position]
-            if earlier.status == row.status and earlier.marker in row.marker and earlier.only in {(), row.only}
-        ]
-        assert before == []
+        for earlier in ROWS[:position]:
+            if earlier.only not in {(), row.only} or earlier.header:
+                continue
+            if not earlier.statuses or (row.statuses and row.statuses <= earlier.statuses):
+                assert row.codes & earlier.codes == set()
+
+
+@given(st.text(), st.integers(300, 999))
+def test_what_a_request_is_quoted_with_is_not_searched(text: str, status: int):
+    body = json.dumps({"detail": [{"type": "missing", "msg": "needed", "input": text + " insufficient_quota"}]})
+    assert not isinstance(classify_status(status if status != 402 else 400, provider="acme", body=body), QuotaExhausted)
 
 
 CREDIT = "Your credit balance is too low to access the API."
@@ -186,7 +212,7 @@ def test_the_table_of_the_page_holds_row_by_row(error, retryable):
     ("error", "family"),
     [
         (ValueError("a temporary timeout: 429 too many requests"), Permanent),
-        (ClientError("temporarily unavailable, insufficient funds", 401), Permanent),
+        (ClientError("temporarily unavailable", 401), Permanent),
         (ClientError("unauthorized: invalid input", 503), Transient),
         (TimeoutError("unauthorized"), Transient),
         (ConnectionRefusedError("insufficient funds"), ConnectionFailed),
@@ -236,7 +262,7 @@ def test_an_error_inside_a_success_is_classified_as_if_it_were_one_of_its_own(er
 
 @pytest.mark.parametrize("word", sorted(STATUSES))
 def test_each_word_stands_for_its_status(word):
-    failure = error_in_body({"error": {"type": word}}, provider="acme")
+    failure = error_in_body({"error": {"code": -int(word) if word.isdigit() else word}}, provider="acme")
     assert failure is not None
     assert failure.status == STATUSES[word]
     assert 300 <= STATUSES[word] <= 599
@@ -291,14 +317,24 @@ def test_the_file_is_read_once_and_without_a_running_loop():
         asyncio.get_running_loop()
 
 
-ROW = '[[dialect]]\nstatus = {status}\nmarker = "{marker}"\nmeans = "{means}"\n{more}\n[statuses]\nbusy = 503\n'
+ROW = """
+[[dialect]]
+status = [{status}]
+codes = ["{code}"]
+means = "{means}"
+seen_at = "a table of ones own"
+{more}
+[statuses]
+busy = 503
+"""
 
 
 def test_a_table_of_ones_own_can_be_read():
-    table = read_dialects(ROW.format(status=418, marker="TeaPot", means="Throttled", more='only = ["*tea*"]'))
-    assert table.rows == (Dialect(418, "teapot", Throttled, ("*tea*",)),)
-    assert table.find(418, "a TEAPOT", provider="green-tea") == table.rows[0]
-    assert table.find(418, "a teapot", provider="coffee") is None
+    table = read_dialects(ROW.format(status=418, code="TeaPot", means="Throttled", more='only = ["*tea*"]'))
+    assert table.rows == (Dialect(Throttled, frozenset({"teapot"}), statuses=frozenset({418}), only=("*tea*",)),)
+    wording = Wording.of('{"code": "tea_pot"}')
+    assert table.find(418, wording, provider="green-tea") == table.rows[0]
+    assert table.find(418, wording, provider="coffee") is None
     assert table.status_of("BUSY") == 503
     assert table.status_of("idle") is None
 
@@ -307,12 +343,14 @@ def test_a_table_of_ones_own_can_be_read():
     ("changes", "says"),
     [
         ({"status": 200}, "from 300 to 999, got 200"),
-        ({"marker": ""}, "marker must not be empty"),
+        ({"code": ""}, "give codes or words, none of them empty"),
         ({"means": "Annoying"}, f"one of {', '.join(FAMILIES)}, got 'Annoying'"),
+        ({"more": 'concerns = "weather"'}, "concerns must be one of key, .*, got 'weather'"),
+        ({"more": 'scope = "world"'}, "Invalid enum value 'world'"),
         ({"more": 'mark = "x"'}, "unknown field `mark`"),
     ],
 )
 def test_a_row_that_makes_no_sense_is_refused_by_name(changes, says):
-    row = {"status": 429, "marker": "x", "means": "Throttled", "more": ""} | changes
+    row = {"status": 429, "code": "x", "means": "Throttled", "more": ""} | changes
     with pytest.raises(msgspec.ValidationError, match=says):
         read_dialects(ROW.format(**row))
