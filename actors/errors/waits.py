@@ -116,7 +116,7 @@ def retry_after_of(
     if it has no time zone. `host` is that of the provider, if it is known. A reset of a limit of which the headers do
     not say what is left counts only if `status` is 429, or not known.
 
-    >>> from datetime import UTC
+    >>> from datetime import UTC, datetime
     >>> retry_after_of({}, {"error": "Rate limit. Please try again in 1m30s."}, now=datetime(2030, 1, 1, tzinfo=UTC))
     90.0
     """
@@ -144,7 +144,7 @@ def is_day_spent(
     speaks of a day and of a minute, what it names first counts. A wait that is told beside, `retry_after` in seconds,
     is that of the quota, unless Google names the quota: it tells the wait of a minute beside a quota of a day.
 
-    >>> from datetime import UTC
+    >>> from datetime import UTC, datetime
     >>> now = datetime(2030, 1, 1, tzinfo=UTC)
     >>> is_day_spent({}, "tokens per day (TPD)", None, now=now), is_day_spent({}, "per min (RPM)", None, now=now)
     (True, False)
