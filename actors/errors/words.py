@@ -8,6 +8,7 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
+from actors.errors.error_tree import quiet, sound
 from actors.errors.families import CallFailed, ConnectionFailed
 from actors.masking import NO_SECRETS, Secrets, escaped
 
@@ -73,8 +74,8 @@ def _shown(text: str, at_most: int, secrets: Secrets) -> str:
 
 
 def _text_of(source: object) -> str:
-    if isinstance(source, BaseException):
-        source = _written_by(source)
+    if issubclass(type(source), BaseException):  # Not `isinstance`, which an error may answer by raising.
+        source = _written_by(cast("BaseException", source))
     if isinstance(source, bytes | bytearray):
         source = source.decode(errors="replace")
     if isinstance(source, str):
@@ -109,10 +110,8 @@ def _message_in(value: object, depth: int = MAX_DEPTH) -> str:
 
 
 def _written_by(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:  # noqa: BLE001 - the method of any client's error; what it cannot say, it has not said.
-        return ""
+    text = sound(quiet(lambda: str(error)))
+    return text if isinstance(text, str) else ""  # What it cannot say, it has not said.
 
 
 def written(value: object) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import sys
 from typing import TYPE_CHECKING, Any
 
 from actors.errors.exceptions import classify
@@ -43,10 +44,13 @@ class FunctionTransport:
     """Reaches a provider through an async function, such as a call of an SDK.
 
     `function(call)` returns a `ProviderReply`, or any other value, which becomes the output of a reply without a
-    stated cost. Its errors are classified as those of a call that was sent: from outside it cannot be seen whether an
-    unknown function failed before it reached its provider. If the function knows better, it may raise members of
-    `CallFailed` itself, which pass through. An SDK that retries on its own hides calls: state `wire_calls` in the reply
-    and in the error if the SDK tells them, or switch its retries off.
+    stated cost. Errors of SDKs are read as the answers that they carry; others are those of a call that was sent,
+    unless they mean that no byte left. If the function knows better, it may raise members of `CallFailed` itself, which
+    pass through.
+
+    An SDK that retries on its own, or follows redirects, hides calls: state `wire_calls` in the reply and in the error
+    if the SDK tells them, or switch that off and say `client_retries=False`. With True, its last error proves nothing
+    of the tries before it; by default (None) the error is asked how many they were.
 
     Errors name the provider as it is listed, or as `provider`, and end with what it said. `secrets` are masked in them,
     such as the key of an SDK, which providers may quote.
@@ -75,6 +79,7 @@ class FunctionTransport:
         check: Callable[[float], Awaitable[None]] | None = None,
         ends_when_cancelled: bool = False,
         secrets: Collection[str] = (),
+        client_retries: bool | None = None,
     ) -> None:
         check_declared(paid, idempotent)
         check_function(function)
@@ -86,6 +91,7 @@ class FunctionTransport:
         self._function = function
         self._check = check
         self._secrets = Secrets(certain=secrets)
+        self._client_retries = client_retries
         self._timers = DeadlineTimers()
 
     def __repr__(self) -> str:
@@ -96,30 +102,38 @@ class FunctionTransport:
         loop = asyncio.get_running_loop()
         timer = self._timers.at(loop.time() + call.timeout, loop)
         is_ended = False
+        handled = sys.exception()
         try:
             answer = await awaitable(self._function(call))
         except asyncio.CancelledError:
             is_ended = True
             if timer is None or not timer.end():
                 raise
-            raise self._failure(CallTimedOut(call.timeout), call) from None
+            raise self._failure(CallTimedOut(call.timeout), call, handled) from None
         except CallFailed:
             raise
         except Exception as error:
-            raise self._failure(error, call) from error
+            raise self._failure(error, call, handled) from error
         finally:
             if timer is not None and not is_ended:
                 timer.end()
         return answer if isinstance(answer, ProviderReply) else ProviderReply(output=answer)
 
-    def _failure(self, error: Exception, call: ProviderCall) -> CallFailed:
-        name = self.provider or call.provider or self._name
-        failure = classify(error, provider=name, sent=True, paid=self.paid, idempotent=self.idempotent != "no")
+    def _failure(self, error: Exception, call: ProviderCall, handled: BaseException | None) -> CallFailed:
+        failure = classify(
+            error,
+            provider=self.provider or call.provider or self._name,
+            sent=True,
+            paid=self.paid,
+            idempotent=self.idempotent != "no",
+            client_retries=self._client_retries,
+            handled=handled,
+        )
         return self._told(failure, error)
 
     def _told(self, failure: CallFailed, error: Exception) -> CallFailed:
         """Return a failure with what the provider said, which is in an error unless that is the client's own."""
-        own = "" if isinstance(error, OSError | EOFError) else error
+        own = "" if issubclass(type(error), OSError | EOFError) else error
         return with_words(failure, failure.said or own, secrets=self._secrets)
 
     async def check(self, *, timeout: float) -> None:  # noqa: ASYNC109 - the interface of `Transport`.

@@ -16,6 +16,7 @@ WIDE_DOORS = {
     "actors.command.app.run",
     "actors.command.app.show_simulation",
     "actors.errors.classification.classify_status",
+    "actors.errors.exceptions.classify",
     "actors.errors.families.__init__",
     "actors.policies.policy.__init__",
     "actors.policies.retry.with_retry",

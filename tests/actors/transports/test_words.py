@@ -25,7 +25,7 @@ async def test_the_words_of_a_refusal_are_in_its_error(upstream, door):
     upstream.script = [answer(400, {"error": {"message": TOO_LONG, "type": "invalid_request_error"}})]
     error = await failure(door())
     assert (type(error), error.said) == (Permanent, TOO_LONG)
-    assert str(error) == f"'alder' answered 400 Bad Request: {TOO_LONG}"
+    assert str(error) == f"'alder' answered 400 Bad Request: too large for this provider: {TOO_LONG}"
 
 
 @http
@@ -118,7 +118,11 @@ async def raised_as(error: Exception, **options: object) -> CallFailed:
 @pytest.mark.parametrize(
     ("error", "family", "text"),
     [
-        (SdkError(TOO_LONG, 400), Permanent, f"'acme' answered 400 Bad Request: {TOO_LONG}"),
+        (
+            SdkError(TOO_LONG, 400),
+            Permanent,
+            f"'acme' answered 400 Bad Request: too large for this provider: {TOO_LONG}",
+        ),
         (
             SdkError(f"wait, {KEY}\n\x1b[31m", 429),
             Throttled,
@@ -137,7 +141,8 @@ async def test_the_words_of_an_sdk_are_in_the_error(error, family, text):
     failed = await raised_as(error, secrets=[KEY])
     assert type(failed) is family
     assert str(failed) == text
-    said = "" if isinstance(error, OSError) else text.partition("SdkError: ")[2] or text.partition(": ")[2]
+    told = text.replace("too large for this provider: ", "")
+    said = "" if isinstance(error, OSError) else told.partition("SdkError: ")[2] or told.partition(": ")[2]
     assert failed.said == said
 
 
