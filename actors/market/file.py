@@ -63,7 +63,8 @@ def parse_market(text: str, *, path: str = "market") -> Market:
     except (ValueError, RecursionError) as error:
         raise MarketError(path, "", f"cannot be read: {type(error).__name__}: {error}") from error
     reader = TableReader(path)
-    reader.refuse_unknown(document, "", Market.__struct_fields__)
+    # A file cannot hold a function.
+    reader.refuse_unknown(document, "", tuple(name for name in Market.__struct_fields__ if name != "classify"))
     return Market(
         providers=_listings(reader, document.get("providers")),
         retry=_section(reader, document, "retry", Retry),

@@ -15,6 +15,7 @@ from actors.policies.hedge import HedgeConfig
 from actors.policies.retry import Retry
 from actors.policies.retry_budget import RetryBudget
 from actors.providers.health import WatchConfig
+from actors.transports.own_reading import Classify, check_classify
 
 
 class DiscoveryConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,6 +47,10 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
     cost nothing and may be repeated are hedged by `hedge` (None: never). Each provider has its own `retry_budget`, and
     `watch` says how discovery uses observations.
 
+    `classify(error, call)` may return the `CallFailed` that a failed call means, or None to leave that to us. `error`
+    is what the transport met, or its own `CallFailed` if it met an answer. If it raises, that is logged, and our
+    reading holds. It is not asked about a transport that has a `classify` of its own.
+
     Raises ValueError if there is no provider, or if two have the same name.
     """
 
@@ -58,9 +63,11 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
     hedge: HedgeConfig | None = HedgeConfig()
     retry_budget: RetryBudget = RetryBudget()
     watch: WatchConfig = WatchConfig()
+    classify: Classify | None = None
 
     def __post_init__(self) -> None:
         canonicalize_budget(self, self.budget)
+        check_classify(self.classify)
         msgspec.structs.force_setattr(self, "providers", tuple(self.providers))
         if not self.providers:
             raise ValueError("a market needs at least one provider; give it a Listing")

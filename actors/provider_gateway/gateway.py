@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from actors.errors.error_tree import text_of
 from actors.errors.exceptions import classify
 from actors.errors.families import BulkheadFull, CallFailed, Permanent
 from actors.errors.words import own_words
@@ -18,6 +19,7 @@ from actors.provider_gateway.messages import (
     InlineCall,
     LookUpCall,
 )
+from actors.transports.own_reading import own_reading
 from actors.transports.reconciliation import Cancels, Finding, LooksUp, is_finding, is_reply
 from runtime import Actor, handles, is_being_cancelled
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterator
 
     from actors.market.listing import Listing
+    from actors.transports.own_reading import Classify
     from actors.transports.transport import ProviderReply
 
 MAX_CONCURRENCY = 10_000
@@ -41,11 +44,14 @@ class ProviderGateway(Actor[Call | InlineCall | CheckHealth | LookUpCall | Cance
     It decides nothing: no retry, no breaker, no money. An error of a call that is not a `CallFailed` is a bug of the
     transport. It is logged, and counts as a broken connection; the other calls under way, which may be paid, are not
     affected. If a transport keeps failing so, the breaker opens, and the transport is replaced.
+
+    `classify` is that of the market (see `Market`).
     """
 
-    def __init__(self, listing: Listing) -> None:
+    def __init__(self, listing: Listing, *, classify: Classify | None = None) -> None:
         self.listing = listing
         self.transport = listing.transport()
+        self._classify = None if getattr(self.transport, "classify", None) is not None else classify
         self.under_way = 0
         self.health: Health | None = None
         self._check: asyncio.Task[Health] | None = None
@@ -76,21 +82,33 @@ class ProviderGateway(Actor[Call | InlineCall | CheckHealth | LookUpCall | Cance
             if not is_reply(reply):
                 raise TypeError(f"it returned {reply!r:.200}, which is not a ProviderReply with a cost in micro-units")
             return reply  # noqa: TRY300
-        except CallFailed:
+        except CallFailed as failure:
+            self._raise_own_reading(failure.__cause__ or failure, message)
             raise
         except (Exception, asyncio.CancelledError) as bug:
             if isinstance(bug, asyncio.CancelledError) and is_being_cancelled():
                 raise
             name = self.listing.provider.name
-            self.context.log.opt(exception=bug).error("a bug of the transport to {!r}: {!r}", name, bug)
+            self.context.log.opt(exception=bug).error("a bug of the transport to {!r}: {}", name, text_of(bug))
+            self._raise_own_reading(bug, message)
             raise classify(
-                TransportBug(f"{type(bug).__name__}: {bug}"),
+                TransportBug(text_of(bug)),
                 provider=name,
                 paid=self.transport.paid or message.call.max_cost > 0,
                 idempotent=self.transport.idempotent != "no",
             ) from bug
         finally:
             self.under_way -= 1
+
+    def _raise_own_reading(self, error: BaseException, message: Call) -> None:
+        """Raise what the market's `classify` makes of an error, if it makes anything of it."""
+        if self._classify is None or not isinstance(error, Exception):
+            return
+        name = self.listing.provider.name
+        if (own := own_reading(self._classify, error, message.call, provider=name)) is not None:
+            check_reported({}, own.limits)
+            if own is not error:
+                raise own from error
 
     @handles(InlineCall, concurrent=MAX_CONCURRENCY, inline=True)
     async def call_inline(self, message: InlineCall) -> ProviderReply:
@@ -146,7 +164,7 @@ class ProviderGateway(Actor[Call | InlineCall | CheckHealth | LookUpCall | Cance
         except CallFailed as error:
             problem, is_its_own = str(error), error.blames_provider
         except Exception as error:  # noqa: BLE001 - any error means that the provider was not found healthy.
-            problem = f"its check failed: {type(error).__name__}: {error}"
+            problem = f"its check failed: {text_of(error)}"
         self.health = Health(self.context.now(), problem=problem, is_its_own=is_its_own)
         return self.health
 

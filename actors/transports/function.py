@@ -12,6 +12,7 @@ from actors.errors.families import CallFailed
 from actors.errors.words import with_words
 from actors.masking import Secrets, shown_callable
 from actors.policies.timeout import CallTimedOut, DeadlineTimers
+from actors.transports.own_reading import Classify, check_classify, own_reading
 from actors.transports.transport import Idempotent, ProviderCall, ProviderReply, check_declared
 
 if TYPE_CHECKING:
@@ -52,6 +53,9 @@ class FunctionTransport:
     if the SDK tells them, or switch that off and say `client_retries=False`. With True, its last error proves nothing
     of the tries before it; by default (None) the error is asked how many they were.
 
+    `classify(error, call)` may return the `CallFailed` that an error means here, or None to leave that to us. It is
+    asked about each failure, also about a `CallFailed` of the function, and takes the place of the market's `classify`.
+
     Errors name the provider as it is listed, or as `provider`, and end with what it said. `secrets` are masked in them,
     such as the key of an SDK, which providers may quote.
 
@@ -80,9 +84,11 @@ class FunctionTransport:
         ends_when_cancelled: bool = False,
         secrets: Collection[str] = (),
         client_retries: bool | None = None,
+        classify: Classify | None = None,
     ) -> None:
         check_declared(paid, idempotent)
         check_function(function)
+        check_classify(classify)
         self.ends_when_cancelled = ends_when_cancelled
         self.paid = paid
         self.idempotent: Idempotent = idempotent
@@ -92,6 +98,7 @@ class FunctionTransport:
         self._check = check
         self._secrets = Secrets(certain=secrets)
         self._client_retries = client_retries
+        self.classify = classify
         self._timers = DeadlineTimers()
 
     def __repr__(self) -> str:
@@ -110,7 +117,9 @@ class FunctionTransport:
             if timer is None or not timer.end():
                 raise
             raise self._failure(CallTimedOut(call.timeout), call, handled) from None
-        except CallFailed:
+        except CallFailed as failure:
+            if (own := self._failure(failure, call)) is not failure:
+                raise own from failure
             raise
         except Exception as error:
             raise self._failure(error, call, handled) from error
@@ -119,17 +128,20 @@ class FunctionTransport:
                 timer.end()
         return answer if isinstance(answer, ProviderReply) else ProviderReply(output=answer)
 
-    def _failure(self, error: Exception, call: ProviderCall, handled: BaseException | None) -> CallFailed:
+    def _failure(self, error: Exception, call: ProviderCall, handled: BaseException | None = None) -> CallFailed:
+        name = self.provider or call.provider or self._name
+        if self.classify is not None and (own := own_reading(self.classify, error, call, provider=name)) is not None:
+            return own
         failure = classify(
             error,
-            provider=self.provider or call.provider or self._name,
+            provider=name,
             sent=True,
             paid=self.paid,
             idempotent=self.idempotent != "no",
             client_retries=self._client_retries,
             handled=handled,
         )
-        return self._told(failure, error)
+        return failure if failure is error else self._told(failure, error)
 
     def _told(self, failure: CallFailed, error: Exception) -> CallFailed:
         """Return a failure with what the provider said, which is in an error unless that is the client's own."""

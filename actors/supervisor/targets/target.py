@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
+from actors.errors.error_tree import text_of
 from actors.errors.exceptions import classify
 from actors.errors.families import NotAdmitted, Overpriced, Unclassified
 from actors.events import BreakerClosed, BreakerOpened, HealthChecked
@@ -230,7 +231,7 @@ class Target:
         listing, deps = self.listing, self._deps
 
         def make() -> ProviderGateway:
-            gateway = ProviderGateway(listing)
+            gateway = ProviderGateway(listing, classify=deps.market.classify)
             self.learn_of(gateway.transport)
             return gateway
 
@@ -247,7 +248,7 @@ class Target:
             raise
         except Exception as error:
             # A transport is the user's code: one that fails must not take the other providers along.
-            what = f"no transport to {self.name!r} could be made: {type(error).__name__}: {error}"
+            what = f"no transport to {self.name!r} could be made: {text_of(error)}"
             raise Unclassified(what, provider=self.name, outcome="not_started") from error
 
     def learn_of(self, transport: Transport) -> None:
