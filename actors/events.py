@@ -118,14 +118,51 @@ class Overcharged(Event, frozen=True, kw_only=True):
     accounts: tuple[str, ...]
 
 
+class DearAnswer(Event, frozen=True, kw_only=True):
+    """An answer cost more than its provider lists: `charged` instead of `listed`, in micro-units.
+
+    From now on what is reserved for a call to the provider is the dearest charge of the last hour.
+    """
+
+    request_id: str
+    provider: str
+    listed: Micros
+    charged: Micros
+
+
+class ProviderLeft(Event, frozen=True, kw_only=True):
+    """A provider is left alone for `wait` seconds, after which one call finds out; `ProviderBack` will follow.
+
+    `concerns` is "key", "account", "region" or "name" if it refuses that, and "price" if it charged more than it lists;
+    `what` says which, and `cause` tells a person why, and how it ends.
+    """
+
+    provider: str
+    concerns: str
+    what: str
+    cause: str
+    wait: float
+
+
+class ProviderBack(Event, frozen=True, kw_only=True):
+    """A provider is no longer left alone for `what`: it answered, was released, or is listed otherwise."""
+
+    provider: str
+    what: str
+
+
 class AlertRaised(Event, frozen=True, kw_only=True):
-    """A rule is broken for `subject` since `at`, in loop time; `AlertCleared` will follow."""
+    """A rule is broken for `subject` since `at`, in loop time; `AlertCleared` will follow.
+
+    `cause` tells a person why, if more is known than the value.
+    """
 
     rule: str
     subject: str
     value: float
     threshold: float
     at: float
+    cause: str | None = None
 
 
 class AlertCleared(Event, frozen=True, kw_only=True):

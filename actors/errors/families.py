@@ -206,16 +206,25 @@ class LedgerDown(NotAdmitted):
 
 
 class Overpriced(NotAdmitted):
-    """The provider charged more than it had quoted; it is not called until it lists another price."""
+    """The provider `charged` more than it had `quoted`, in micro-units, and is left alone for a while that grows.
 
-    retryable: ClassVar[bool] = False
+    It is called again at once if it lists another price, or is released by hand. `retry_after` is None while one call
+    finds out whether it still charges so much.
+    """
 
-    def __init__(self, provider: str, *, quoted: Micros) -> None:
+    def __init__(
+        self, provider: str, *, quoted: Micros, charged: Micros | None = None, retry_after: float | None = None
+    ) -> None:
+        amount = "" if charged is None else f", ${usd(charged)}"
+        when = "until one call has found out" if retry_after is None else f"for {retry_after:.0f} s"
         super().__init__(
-            f"{provider!r} has charged more than the ${usd(quoted)} it lists; correct its listed price",
+            f"{provider!r} has charged more than the ${usd(quoted)} it lists{amount}, and is left alone {when}; "
+            "list another price, or release it",
             provider=provider,
+            retry_after=retry_after,
         )
         self.quoted = quoted
+        self.charged_before = charged
 
 
 class LeftAlone(NotAdmitted):

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
-from actors.market.listing import CallLimits, Endpoint, Listing
+from actors.market.listing import CallLimits, Endpoint, Listing, check_tolerance
 from actors.market.market import DiscoveryConfig, HealthConfig, Market
 from actors.market.tables import MarketError as MarketError
 from actors.market.tables import Table, TableReader, toml_type
@@ -74,6 +74,7 @@ def parse_market(text: str, *, path: str = "market") -> Market:
         budget=_budget(reader, document, "budget"),
         retry_budget=_retry_budget(reader, document),
         watch=_watch(reader, document),
+        price_tolerance=_tolerance(reader, document),
         hedge=None if document.get("hedge") is False else _section(reader, document, "hedge", HedgeConfig),
     )
 
@@ -153,6 +154,18 @@ def _listing(reader: TableReader, entry: Table, key: str) -> Listing:
 
 def _budget(reader: TableReader, table: Table, key: str) -> str | None:
     return usd(_price(reader, table["budget"], key)) if "budget" in table else None
+
+
+def _tolerance(reader: TableReader, document: Table) -> float:
+    key = "price_tolerance"
+    tolerance: Any = document.get(key, 2.0)
+    if type(tolerance) not in {int, float}:
+        raise reader.error(key, f"expected float, got {toml_type(tolerance)}")
+    try:
+        check_tolerance(tolerance)
+    except ValueError as error:
+        raise reader.error(key, str(error)) from error
+    return tolerance
 
 
 def _price(reader: TableReader, price: Any, key: str) -> int:

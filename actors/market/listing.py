@@ -23,12 +23,20 @@ def check_positive(field: str, value: float, unit: str) -> None:
         raise ValueError(f"{field} must be > 0 {unit} and finite, got {value}")
 
 
+def check_tolerance(tolerance: float) -> None:
+    """Raise TypeError or ValueError if an answer could not cost `tolerance` times its price."""
+    check_positive("price_tolerance", tolerance, "times the price")
+    if tolerance < 1:
+        raise ValueError(f"price_tolerance must be at least 1 times the price, got {tolerance}")
+
+
 class CallLimits(msgspec.Struct, frozen=True, kw_only=True):
     """How much a provider may be called; raises ValueError or TypeError for limits that cannot be.
 
     `timeout` is for one attempt, in seconds; `max_concurrency` bounds the calls under way. `rate_limit` is in requests
     a second (None: not known), of which `burst` may come at once, and `limits` holds further ones, such as
-    `per_minute("tokens", 90_000)`. The provider is called at the part `headroom` of its limits.
+    `per_minute("tokens", 90_000)`. The provider is called at the part `headroom` of its limits. It is left alone after
+    an answer that costs more than `price_tolerance` times its price (None: as the market says).
     """
 
     timeout: float = 10.0
@@ -37,6 +45,7 @@ class CallLimits(msgspec.Struct, frozen=True, kw_only=True):
     burst: int = 1
     limits: tuple[RateLimit, ...] = ()
     headroom: float = 0.8
+    price_tolerance: float | None = None
 
     def __post_init__(self) -> None:
         check_positive("timeout", self.timeout, "seconds")
@@ -46,6 +55,8 @@ class CallLimits(msgspec.Struct, frozen=True, kw_only=True):
         check_count("burst", self.burst, unit="request")
         if not 0 < self.headroom <= 1:
             raise ValueError(f"headroom must be above 0 and at most 1 of the limits, got {self.headroom}")
+        if self.price_tolerance is not None:
+            check_tolerance(self.price_tolerance)
         known = (REQUESTS,) if self.rate_limit is not None else ()
         if dimensions := (*known, *(limit.dimension for limit in self.limits)):
             check_dimensions(dimensions)

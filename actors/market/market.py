@@ -7,7 +7,7 @@ from collections.abc import Sequence  # noqa: TC003 - inspect.signature evaluate
 
 import msgspec
 
-from actors.market.listing import Listing, canonicalize_budget, check_positive
+from actors.market.listing import Listing, canonicalize_budget, check_positive, check_tolerance
 from actors.market.tables import MarketError as MarketError
 from actors.money import Amount  # noqa: TC001 - msgspec resolves the annotations below.
 from actors.policies.breaker.config import BreakerConfig
@@ -45,7 +45,8 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
 
     `budget` caps what is spent on all requests together, in dollars as str, int or Decimal (None: no cap). Calls that
     cost nothing and may be repeated are hedged by `hedge` (None: never). Each provider has its own `retry_budget`, and
-    `watch` says how discovery uses observations.
+    `watch` says how discovery uses observations. A provider is left alone after an answer that costs more than
+    `price_tolerance` times its price.
 
     `classify(error, call)` may return the `CallFailed` that a failed call means, or None to leave that to us. `error`
     is what the transport met, or its own `CallFailed` if it met an answer. If it raises, that is logged, and our
@@ -64,10 +65,12 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
     retry_budget: RetryBudget = RetryBudget()
     watch: WatchConfig = WatchConfig()
     classify: Classify | None = None
+    price_tolerance: float = 2.0
 
     def __post_init__(self) -> None:
         canonicalize_budget(self, self.budget)
         check_classify(self.classify)
+        check_tolerance(self.price_tolerance)
         msgspec.structs.force_setattr(self, "providers", tuple(self.providers))
         if not self.providers:
             raise ValueError("a market needs at least one provider; give it a Listing")

@@ -163,7 +163,12 @@ class Release(Request[None], frozen=True, kw_only=True):
 
 
 class TargetStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One provider as the supervisor sees it now. `breaker` is closed, open, half-open or isolated."""
+    """One provider as the supervisor sees it now. `breaker` is closed, open, half-open or isolated.
+
+    `left` says, for each thing that the provider is left alone for, what it is, for how long, and how it ends.
+    `dearest` is the dearest charge of the last hour above its price, in micro-units: so much is reserved for a call;
+    None if no answer cost more than the provider lists.
+    """
 
     provider: Provider
     breaker: str
@@ -175,6 +180,8 @@ class TargetStatus(msgspec.Struct, frozen=True, kw_only=True):
     healthy: bool | None = None
     """None if it was not checked."""
     problem: str | None = None
+    left: tuple[str, ...] = ()
+    dearest: Micros | None = None
 
 
 class GetStatus(Request[tuple[TargetStatus, ...]], frozen=True, kw_only=True):

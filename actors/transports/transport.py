@@ -23,7 +23,7 @@ work twice does no harm, though a repetition may be charged again. "no": it has 
 class ProviderCall(msgspec.Struct, frozen=True, kw_only=True):
     """One attempt at one logical request.
 
-    `request_id` and `idempotency_key` are the same for all attempts at a request. `max_cost` is the amount reserved for
+    `request_id` and `idempotency_key` are the same for all attempts at a request. `max_cost` is the price listed for
     this attempt, in micro-units; `timeout` is for the whole attempt, in seconds. `provider` is the name under which the
     called provider is listed.
     """

@@ -113,6 +113,7 @@ class Payments:
             cost = found.cost
         is_paid = not isinstance(found, NeverRan)
         await self._resolve(held.reservation, is_paid=is_paid, cost=cost)
+        held.target.learn_cost(held.call, cost)
         self._context.events.publish(
             Reconciled(
                 request_id=held.call.request_id,

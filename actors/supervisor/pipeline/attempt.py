@@ -10,7 +10,7 @@ from actors.errors.families import Attempt, BudgetExceeded, CallFailed, Connecti
 from actors.events import BreakerHalfOpened, CallEnded, Hedged, Rerouted, Retried
 from actors.ledger.errors import StillUnsettled
 from actors.provider_gateway.messages import SentMarker
-from actors.supervisor.payments.charge import NOTHING, charge_of
+from actors.supervisor.payments.charge import NOTHING, Charge, charge_of
 from actors.supervisor.payments.held_call import HeldCall
 from actors.supervisor.pipeline.money_state import ENOUGH
 from actors.supervisor.pipeline.recovery import reconcile, take_on, unknown_outcome
@@ -37,6 +37,7 @@ class AttemptRun:
         self.job = job
         self.deps = deps
         self._choice = choice
+        self._quote = job.quote(choice.target)
         self._marker = SentMarker()
         self._reservation: Reservation
         self._admitted: Admitted
@@ -93,6 +94,9 @@ class AttemptRun:
             if not isinstance(admission, Admitted):
                 return False
             admitted = admission
+        if self._reservation.amount < target.to_reserve(self._quote):
+            # Meanwhile an answer has cost more than was reserved.
+            return False
         target.take(admitted)
         self._admitted = admitted
         self.deps.queues.leave(job.entry, served=target.queue)
@@ -156,7 +160,7 @@ class AttemptRun:
             job.under_way -= 1
             # Also if the caller was cancelled: then there is neither a reply nor an error.
             now = self.deps.context.now()
-            self._settle(call, EndedCall(now, reply, error, call.timeout, own_timeout, job.subject))
+            self._settle(call, EndedCall(now, reply, error, call.timeout, own_timeout, job.subject, self._quote))
         return reply if error is None else await self._failed(error, started=started)
 
     def _settle(self, call: ProviderCall, ended: EndedCall) -> None:
@@ -195,8 +199,10 @@ class AttemptRun:
         charge = charge_of(
             ended.reply, ended.error, sent=self._marker.is_sent, reserved=reservation.amount, paid=target.paid
         )
-        if charge.cost is not None and charge.cost > reservation.amount:
-            target.overpriced = job.candidates.listings[target.name].provider.price
+        if charge.charged == "yes" and charge.cost is None and not job.repeats(target):
+            # It may be less than what was reserved, which follows the dearest answer.
+            charge = Charge("yes", self._quote.price)
+        target.flag(self._quote, charge.cost, request_id=job.request_id)
         payments.book(reservation, charge)
         if job.held is not None and job.held.reservation.number != reservation.number:
             # It was paid again, and what became of the first call is still not known.

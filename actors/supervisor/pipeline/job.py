@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from actors.supervisor.pipeline.money_state import MoneyState
     from actors.supervisor.pipeline.routing import Tried
     from actors.supervisor.targets.admission import Full, Later, Never
+    from actors.supervisor.targets.dear_answers import Quote
     from actors.supervisor.targets.target import Target
     from runtime import ActorRef
 
@@ -87,7 +88,18 @@ class Job:
         """Return what a call to `target` would need to be admitted."""
         # A repetition under its key is owed: no other provider may be called meanwhile.
         is_retry = target.name in self.tried and not self.repeats(target)
-        return CallNeeds(self.deadline, self.message.weights, is_retry, self.deadline - self.started, self.subject)
+        return CallNeeds(
+            self.deadline,
+            self.message.weights,
+            is_retry,
+            self.deadline - self.started,
+            self.subject,
+            self.quote(target).price,
+        )
+
+    def quote(self, target: Target) -> Quote:
+        """Return what `target` lists for a call."""
+        return target.quote(self.candidates.listings[target.name], self.message)
 
     def wish(self, target: Target, *, holder: ActorRef, wait: bool) -> Reserve:
         """Return what is asked of the ledger for a call to `target`; the caps of the market come to it there."""
@@ -95,7 +107,7 @@ class Job:
         return Reserve(
             key=self.key,
             provider=target.name,
-            amount=self.candidates.listings[target.name].provider.price,
+            amount=target.to_reserve(self.quote(target)),
             accounts=() if message.account is None else (message.account,),
             budget=message.budget,
             intent=self._intent(target),
@@ -140,13 +152,13 @@ class Job:
 
     def call_to(self, target: Target, *, timeout: float) -> ProviderCall:
         """Return the call to make, which has `timeout` seconds (> 0)."""
-        listing, message = self.candidates.listings[target.name], self.message
+        message = self.message
         return ProviderCall(
             service=message.service,
             input=message.input,
             request_id=self.request_id,
             idempotency_key=self.key,
-            max_cost=listing.provider.price,
+            max_cost=self.quote(target).price,
             timeout=timeout,
             provider=target.name,
         )

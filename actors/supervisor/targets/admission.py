@@ -13,9 +13,11 @@ import msgspec
 from actors.errors.families import BreakerOpen, BulkheadFull, DeadlineTooShort, NotAdmitted, RateLimited
 from actors.limits.learned import LearnedGrant  # noqa: TC001 - msgspec resolves the annotations below.
 from actors.limits.quota import NO_WEIGHTS, QuotaGrant, QuotaRefusal
+from actors.money import Micros  # noqa: TC001 - a NamedTuple's annotations.
 from actors.policies.breaker.states import BreakerState, Closed, HalfOpen, Permit, Refused
 from actors.policies.breaker.transitions import admit as admit_by_breaker
 from actors.policies.breaker.transitions import failures_left, is_on_probation, share
+from actors.supervisor.targets.dear_answers import DearAnswers  # noqa: TC001 - msgspec resolves this annotation.
 from actors.supervisor.targets.refusals import NO_SUBJECT, StandingRefusal, Subject
 from actors.supervisor.targets.state import TargetState
 from actors.supervisor.targets.waiting import QueueName  # noqa: TC001 - msgspec resolves this annotation
@@ -60,7 +62,7 @@ class Later(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The limit that leaves nothing for now; None if it is the breaker."""
     is_sooner_possible: bool = False
     """Whether a call under way may decide it before `at`."""
-    refused: StandingRefusal | None = None
+    left_for: StandingRefusal | DearAnswers | None = None
     """What the provider is left alone for, if it is."""
 
     def is_in_time(self, deadline: float) -> bool:
@@ -70,8 +72,8 @@ class Later(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     @property
     def refusal(self) -> NotAdmitted:
         """The error of a request that cannot wait for it."""
-        if self.refused is not None:
-            return self.refused.error(self.provider, self.wait)
+        if self.left_for is not None:
+            return self.left_for.error(self.provider, self.wait)
         if self.short is None:
             return BreakerOpen(self.provider, retry_after=self.wait)
         return RateLimited(self.short, retry_after=self.wait, provider=self.provider)
@@ -102,7 +104,8 @@ class CallNeeds(NamedTuple):
     """What a call would take of its provider, and the time that its request has.
 
     `weights` is what it will use of each limit but "requests", as far as is known before. `patience` is all the seconds
-    that the request had, some of which are left until its `deadline`, in loop time. `subject` is what refusals go by.
+    that the request had, some of which are left until its `deadline`, in loop time. `subject` is what refusals go by,
+    and `price` what is listed for it, in micro-units.
     """
 
     deadline: float
@@ -110,12 +113,13 @@ class CallNeeds(NamedTuple):
     is_retry: bool = False
     patience: float = math.inf
     subject: Subject = NO_SUBJECT
+    price: Micros = 0
 
 
 def admit(listing: Listing, state: TargetState, needs: CallNeeds, *, now: float, breaker: BreakerConfig) -> Admission:
     """Decide on one call at `now`.
 
-    The order is: time left, breaker, refusals, concurrency, throttling, rate, retry budget.
+    The order is: time left, breaker, refusals, dear answers, concurrency, throttling, rate, retry budget.
 
     Money is not decided on here: it is the ledger's, and reserved before what this returns is taken.
     """
@@ -126,7 +130,7 @@ def admit(listing: Listing, state: TargetState, needs: CallNeeds, *, now: float,
     if isinstance(permission, Refused):
         return _refused_by_breaker(state.breaker, permission, name, now)
     next_breaker, permit = permission
-    if state.refusals.all and (left := state.refusals.wait(needs.subject, now)) is not None:
+    if (state.refusals.all or state.dear is not None) and (left := _left_for(state, needs, now)) is not None:
         return _left_alone(name, *left, now=now)
     needed = time_needed(state, permit, now=now, patience=needs.patience, breaker=breaker)
     if deadline - now < needed:
@@ -154,6 +158,7 @@ def admit(listing: Listing, state: TargetState, needs: CallNeeds, *, now: float,
         answers=state.answers,
         retries=retries,
         refusals=state.refusals.tried(needs.subject) if state.refusals.all else state.refusals,
+        dear=state.dear.tried() if state.dear is not None and state.dear.price == needs.price else state.dear,
         under_way=state.under_way + 1,
         quiet_since=state.quiet_since if state.under_way else now,
     )
@@ -209,17 +214,27 @@ def _refused_by_breaker(state: BreakerState, refused: Refused, name: str, now: f
     return Later(provider=name, queue=queue_of(name), at=now + wait, wait=wait, is_sooner_possible=is_sooner_possible)
 
 
-def _left_alone(name: str, refused: StandingRefusal, wait: float, *, now: float) -> Later | Never:
+def _left_for(state: TargetState, needs: CallNeeds, now: float) -> tuple[StandingRefusal | DearAnswers, float] | None:
+    """Return what a provider is left alone for, as far as it concerns a call, and for how many seconds."""
+    if (left := state.refusals.wait(needs.subject, now)) is not None:
+        return left
+    dear = state.dear
+    if dear is None or dear.price != needs.price or (wait := dear.wait(now)) <= 0:
+        return None
+    return dear, wait
+
+
+def _left_alone(name: str, reason: StandingRefusal | DearAnswers, wait: float, *, now: float) -> Later | Never:
     """Refuse because the provider is left alone: for this request, if it is for a name in its input, else for now."""
-    if refused.service is not None:
-        return Never(refused.error(name, wait))
+    if isinstance(reason, StandingRefusal) and reason.service is not None:
+        return Never(reason.error(name, wait))
     return Later(
         provider=name,
         queue=queue_of(name),
         at=now + wait,
         wait=wait,
         is_sooner_possible=wait == math.inf,  # The call that finds out may end at any time.
-        refused=refused,
+        left_for=reason,
     )
 
 

@@ -112,6 +112,10 @@ class StandingRefusal(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         """Tell whether a request may not call the provider."""
         return self.has_names_of(subject) and (self.is_for_others or self.inputs[0] == subject.digest)
 
+    def wait(self, now: float) -> float:
+        """Return the seconds for which the provider is left alone; infinity while one call finds out."""
+        return self.leave.wait(now)
+
     def error(self, provider: str, wait: float) -> LeftAlone:
         """Return the error of a request that may not call the provider for `wait` seconds."""
         return LeftAlone(provider, what=self.what, said=self.said, retry_after=None if wait == math.inf else wait)
@@ -125,7 +129,7 @@ class Refusals(msgspec.Struct, frozen=True, gc=False):
 
     def wait(self, subject: Subject, now: float) -> tuple[StandingRefusal, float] | None:
         """Return the refusal that keeps a request waiting the longest, and for how long; None if it may call."""
-        waits = [(one.leave.wait(now), one) for one in self.all if one.is_about(subject)]
+        waits = [(one.wait(now), one) for one in self.all if one.is_about(subject)]
         wait, one = max(waits, key=lambda pair: pair[0], default=(0.0, None))
         return None if one is None or wait <= 0 else (one, wait)
 

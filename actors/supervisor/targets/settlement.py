@@ -10,6 +10,7 @@ from actors.limits.quota import NO_WEIGHTS
 from actors.policies.breaker.transitions import after_cancellation, after_failure, after_inconclusive
 from actors.policies.breaker.transitions import after_success as breaker_after_success
 from actors.supervisor.targets import refusals
+from actors.supervisor.targets.dear_answers import FREE, DearAnswers, Quote, after_charge, after_no_charge
 from actors.supervisor.targets.refusals import NO_SUBJECT, Refusals, Subject
 from actors.supervisor.targets.state import TargetState
 
@@ -30,7 +31,8 @@ class EndedCall(NamedTuple):
     """How a call ended, at loop time `now`: with a `reply`, with an `error`, or with neither if it was cancelled.
 
     `timeout` is what the call was given, in seconds, and `own_timeout` what it would have been given without the
-    deadline of its request. `subject` is what of the request a refusal may concern.
+    deadline of its request. `subject` is what of the request a refusal may concern, and
+    `quote` what is listed for the call.
     """
 
     now: float
@@ -39,6 +41,7 @@ class EndedCall(NamedTuple):
     timeout: float = NO_LIMIT
     own_timeout: float = NO_LIMIT
     subject: Subject = NO_SUBJECT
+    quote: Quote = FREE
 
     @property
     def told(self) -> ProviderReply | CallFailed | None:
@@ -92,6 +95,7 @@ def settle(
         answers=answers,
         retries=state.retries,
         refusals=refusals_after(state.refusals, admitted, ended, random=random),
+        dear=dear_after(state.dear, admitted, ended, random=random),
         under_way=state.under_way - 1,
         quiet_since=ended.now if is_sign_of_life else state.quiet_since,
     )
@@ -154,3 +158,13 @@ def refusals_after(before: Refusals, admitted: Admitted, ended: EndedCall, *, ra
     if ended.reply is not None:
         return refusals.after_answer(before, ended.subject, started=started)
     return refusals.after_failure(before, ended.error, ended.subject, started=started, now=ended.now, random=random)
+
+
+def dear_after(
+    before: DearAnswers | None, admitted: Admitted, ended: EndedCall, *, random: float
+) -> DearAnswers | None:
+    """Return what the end of a call tells of a provider that charges more than it lists."""
+    started = admitted.permit.admitted
+    if ended.reply is None:
+        return after_no_charge(before, started=started)
+    return after_charge(before, ended.quote, ended.reply.cost, started=started, now=ended.now, random=random)

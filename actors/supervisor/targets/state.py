@@ -12,7 +12,8 @@ from actors.limits.learned import LearnedLimit
 from actors.limits.quota import Quota  # noqa: TC001 - msgspec resolves the annotations below.
 from actors.policies.breaker.states import BreakerState, Closed
 from actors.policies.retry import RetryBudget
-from actors.supervisor.targets.refusals import NO_REFUSALS, Refusals
+from actors.supervisor.targets.dear_answers import DearAnswers  # noqa: TC001 - msgspec resolves this annotation.
+from actors.supervisor.targets.refusals import NO_REFUSALS, Refusals, StandingRefusal
 
 
 class TargetState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -30,9 +31,18 @@ class TargetState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     retries: RetryBudget = RetryBudget()
     refusals: Refusals = NO_REFUSALS
     """What it refuses, and is left alone for."""
+    dear: DearAnswers | None = None
+    """What it has charged beyond the price that it lists."""
     under_way: int = 0
     quiet_since: float = math.inf
     """Since when no call under way has been answered, in loop time."""
+
+    def left_for(self) -> list[StandingRefusal | DearAnswers]:
+        """Return all that the provider is left alone for by more than the requests with one input."""
+        left: list[StandingRefusal | DearAnswers] = [one for one in self.refusals.all if one.is_for_others]
+        if self.dear is not None and self.dear.leave is not None:
+            left.append(self.dear)
+        return left
 
     def is_stalled(self, now: float) -> bool:
         """Tell whether calls are under way and none has come back for as long as an answer should take.

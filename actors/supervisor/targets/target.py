@@ -14,8 +14,8 @@ import msgspec
 
 from actors.errors.error_tree import text_of
 from actors.errors.exceptions import classify
-from actors.errors.families import NotAdmitted, Overpriced, Unclassified
-from actors.events import BreakerClosed, BreakerOpened, HealthChecked
+from actors.errors.families import NotAdmitted, Unclassified
+from actors.events import BreakerClosed, BreakerOpened, DearAnswer, HealthChecked, ProviderBack, ProviderLeft
 from actors.limits.concurrency import ConcurrencyLimit
 from actors.limits.learned import LearnedLimit
 from actors.policies.breaker.states import BreakerState, Closed, HalfOpen, Isolated, Open
@@ -32,7 +32,8 @@ from actors.provider_gateway.messages import (
     SentMarker,
 )
 from actors.supervisor.messages import TargetStatus
-from actors.supervisor.targets.admission import Admission, Admitted, CallNeeds, Never, admit, queue_of
+from actors.supervisor.targets.admission import Admission, Admitted, CallNeeds, admit, queue_of
+from actors.supervisor.targets.dear_answers import Quote, after_charge, price_of, to_reserve
 from actors.supervisor.targets.idle_gateways import IdleGateways
 from actors.supervisor.targets.probe_check import ProbeCheck
 from actors.supervisor.targets.refusals import Refusals
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
 
     from actors.market.listing import Listing
     from actors.market.market import Market
+    from actors.money import Micros
+    from actors.supervisor.messages import SmartRequest
     from actors.supervisor.targets.waiting import WaitQueues
     from actors.transports.reconciliation import Finding
     from actors.transports.transport import Idempotent, ProviderCall, ProviderReply, Transport
@@ -87,8 +90,6 @@ class Target:
         self.idempotent: Idempotent = "no"
         self.can_look_up = self.can_cancel = False
         """What its transport can do about a call whose outcome is unknown."""
-        self.overpriced: int | None = None
-        """The price it listed when it charged more; it is not called until it lists another."""
         self.health: Health | None = None
         self.probe_check = ProbeCheck()
         self.check_failed = False
@@ -107,11 +108,19 @@ class Target:
 
     # Its state: what an admission takes, and what a settlement gives back.
 
+    def quote(self, listing: Listing, request: SmartRequest) -> Quote:
+        """Return what a call would cost by its listing, and how many times that it may."""
+        return Quote(price_of(listing, request), self._tolerance(listing))
+
+    def _tolerance(self, listing: Listing) -> float:
+        return self._deps.market.price_tolerance if listing.price_tolerance is None else listing.price_tolerance
+
+    def to_reserve(self, quote: Quote) -> Micros:
+        """Return what to reserve for a call, in micro-units: more than its price after a dear answer."""
+        return to_reserve(self.state.dear, quote.price, now=self._deps.context.now())
+
     def admit(self, listing: Listing, needs: CallNeeds, *, now: float) -> Admission:
         """Decide on one call at the terms of `listing`, which may be older than its own; nothing is taken yet."""
-        price = listing.provider.price
-        if self.overpriced == price:
-            return Never(Overpriced(self.name, quoted=price))
         return admit(listing, self.state, needs, now=now, breaker=self._deps.market.breaker)
 
     def take(self, admitted: Admitted) -> None:
@@ -130,12 +139,31 @@ class Target:
         else:
             self.state = msgspec.structs.replace(after, breaker=before.breaker)
             self.become(after.breaker)
+        self._tell_leaves(before)
         if not deps.queues:
             return
         is_gated = after.learned.gated_until > ended.now >= before.learned.gated_until
-        if is_gated or after.refusals is not before.refusals:
+        if is_gated or after.refusals is not before.refusals or after.dear is not before.dear:
             deps.queues.wake_all(self.queue)
         deps.queues.wake(self.queue)
+
+    def learn_cost(self, call: ProviderCall, cost: Micros | None) -> None:
+        """Take note of what a call cost, of which that was found out only after its end."""
+        context, before = self._deps.context, self.state
+        quote = Quote(call.max_cost, self._tolerance(self.listing))
+        now, random = context.now(), context.random.random()
+        dear = after_charge(before.dear, quote, cost, started=-math.inf, now=now, random=random)
+        if dear is not before.dear:
+            self.state = msgspec.structs.replace(before, dear=dear)
+            self._tell_leaves(before)
+        self.flag(quote, cost, request_id=call.request_id)
+
+    def flag(self, quote: Quote, cost: Micros | None, *, request_id: str) -> None:
+        """Publish a charge above its price."""
+        if cost is not None and cost > quote.price:
+            self._deps.context.events.publish(
+                DearAnswer(request_id=request_id, provider=self.name, listed=quote.price, charged=cost)
+            )
 
     def become(self, breaker: BreakerState) -> None:
         """Take on the next state of the breaker, and start or stop what goes with it."""
@@ -165,14 +193,40 @@ class Target:
         self.state = msgspec.structs.replace(self.state, breaker=isolate(self.state.breaker))
 
     def release(self) -> None:
-        """Let it be called again, and forget what it said of its limits, and refused: the operator knows better."""
-        self._end_refusals()
-        self.state = msgspec.structs.replace(self.state, learned=LearnedLimit())
+        """Let it be called again, and forget why it was not: the operator knows better."""
+        before = self.state
+        dear = None if self.state.dear is None else self.state.dear.released(self._deps.context.now())
+        refusals = Refusals(since=self._deps.context.now())
+        self.state = msgspec.structs.replace(self.state, learned=LearnedLimit(), refusals=refusals, dear=dear)
+        self._tell_leaves(before)
         self.become(release(self.state.breaker))
         self._deps.queues.wake_all(self.queue)
 
-    def _end_refusals(self) -> None:
-        self.state = msgspec.structs.replace(self.state, refusals=Refusals(since=self._deps.context.now()))
+    def _tell_leaves(self, before: TargetState) -> None:
+        """Publish what the provider is left alone for, from now or for longer, and what no more."""
+        after, events, now = self.state, self._deps.context.events, self._deps.context.now()
+        if after.refusals is before.refusals and after.dear is before.dear:
+            return
+        was = {one.what: one.leave for one in before.left_for()}
+        for one in after.left_for():
+            last, leave = was.pop(one.what, None), one.leave
+            if leave is not None and (last is None or last.until < leave.until):
+                wait = leave.until - now
+                cause = str(one.error(self.name, wait))
+                events.publish(
+                    ProviderLeft(provider=self.name, concerns=one.concerns, what=one.what, cause=cause, wait=wait)
+                )
+        for what in was:
+            events.publish(ProviderBack(provider=self.name, what=what))
+
+    def forget(self) -> None:
+        """Let go of it: there is nothing left that would call it again."""
+        events, before = self._deps.context.events, self.state
+        self.close()
+        self.state = TargetState()
+        self._tell_leaves(before)
+        if not isinstance(before.breaker, Closed):
+            events.publish(BreakerClosed(provider=self.name))
 
     def relist(self, listing: Listing) -> None:
         """Take on what the registry says now; a quota that stays as it was goes on as it is."""
@@ -180,7 +234,13 @@ class Target:
         if not makes_same(listing.transport, before.transport):
             # It may have another key: what was refused is asked for anew, through another gateway.
             self.close()
-            self._end_refusals()
+            state = self.state
+            self.state = msgspec.structs.replace(state, refusals=Refusals(since=self._deps.context.now()))
+            self._tell_leaves(state)
+        if listing.provider.price != before.provider.price:
+            state = self.state
+            self.state = msgspec.structs.replace(state, dear=None)
+            self._tell_leaves(state)
         if listing.max_concurrency != before.max_concurrency:
             self.close()  # It would go on to count by the old number.
             self.state = msgspec.structs.replace(self.state, limit=limit_of(listing))
@@ -361,6 +421,9 @@ class Target:
 
     def status(self) -> TargetStatus:
         """Return the facts for a person."""
+        now, dear, price = self._deps.context.now(), self.state.dear, self.listing.provider.price
+        # A wait that is over ends only with a call that finds out.
+        left = tuple(str(one.error(self.name, one.wait(now) or math.inf)) for one in self.state.left_for())
         return TargetStatus(
             provider=self.listing.provider,
             breaker=name_of_state(self.state.breaker),
@@ -371,6 +434,8 @@ class Target:
             spent=self.spent,
             healthy=None if self.health is None else self.health.is_healthy,
             problem=None if self.health is None else self.health.problem,
+            left=left,
+            dearest=None if dear is None or dear.price != price else dear.dearest(now),
         )
 
     def broken_invariants(self) -> Iterator[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from actors.errors.families import Permanent
-from actors.events import BreakerClosed
 from actors.policies.breaker.states import Closed
 from actors.policies.breaker.transitions import share
 from actors.providers.requirement import NO_REQUIREMENT
@@ -100,10 +99,7 @@ class TargetTable:
         for name, target in tuple(self.by_name.items()):
             if name in kept or target.used_at > since or target.state.under_way:
                 continue
-            target.close()
-            if not isinstance(target.state.breaker, Closed):
-                # There is nothing left that would close it.
-                self._deps.context.events.publish(BreakerClosed(provider=name))
+            target.forget()
             del self.by_name[name]
 
     def _isolate_again(self, target: Target) -> None:

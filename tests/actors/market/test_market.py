@@ -100,6 +100,14 @@ def test_a_file_without_sections_has_the_default_policies():
     assert market.discovery.ttl == 600.0
 
 
+def test_a_tolerance_of_prices_is_of_the_market_and_of_each_provider():
+    market = parse_market("price_tolerance = 3\n" + ALDER + "\nprice_tolerance = 1.5\n")
+    assert (market.price_tolerance, market.providers[0].price_tolerance) == (3.0, 1.5)
+    assert parse_market(ALDER).providers[0].price_tolerance is None
+    assert problem_of("price_tolerance = 0.5\n" + ALDER).startswith("price_tolerance: price_tolerance must be at least")
+    assert problem_of("price_tolerance = '2'\n" + ALDER).startswith("price_tolerance: expected float, got string")
+
+
 def test_each_transport_is_new_and_declares_what_the_file_says():
     alder, birch = parse_market(FULL).providers
     first, second = alder.transport(), alder.transport()
@@ -125,6 +133,7 @@ def test_each_transport_is_new_and_declares_what_the_file_says():
         ("timeout = true", "timeout: expected float, got boolean"),
         ("rate_limit = '5'", "rate_limit: expected float, got string"),
         ("max_reply_bytes = '4 MB'", "max_reply_bytes: expected integer, got string"),
+        ("price_tolerance = true", "price_tolerance: expected float, got boolean"),
         ("max_concurrency = 2.5", "max_concurrency: expected integer, got float"),
         ("idempotent = 'maybe'", "idempotent: expected 'key', 'repeatable' or 'no', got 'maybe'"),
         ("capabilities = 'en'", "capabilities: expected list, got string"),
@@ -149,6 +158,8 @@ def test_a_value_of_a_wrong_type_is_named_with_its_path(line, message):
         ("burst = 0", "burst must be >= 1 request, got 0"),
         ("max_concurrency = 0", "max_concurrency must be >= 1 call, got 0"),
         ("reputation = 101", "reputation must be from 0 to 100, got 101"),
+        ("price_tolerance = 0.9", "price_tolerance must be at least 1 times the price, got 0.9"),
+        ("price_tolerance = nan", "price_tolerance must be > 0 times the price and finite, got nan"),
         ("max_reply_bytes = 0", "max_reply_bytes must be >= 1 byte, got 0"),
         ("headers = { Key = 'ä' }", "the value of header 'Key' must be printable ASCII without spaces around it"),
     ],

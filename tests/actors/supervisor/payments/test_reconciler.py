@@ -32,7 +32,7 @@ from actors import (
     smart_request,
 )
 from actors.errors import Overpriced
-from actors.events import Overcharged, Reconciled
+from actors.events import DearAnswer, Overcharged, ProviderLeft, Reconciled
 from actors.ledger import AlreadyPaid, Book, GetHeld, GetStatement, OpenAccount, Resolve, SetCap, StillUnsettled
 from actors.ledger.journal import Journal
 from actors.supervisor.payments.accounts import account_of
@@ -244,18 +244,29 @@ async def test_a_request_that_is_cancelled_leaves_its_money_to_be_found_out_abou
         assert (await one.settled(), await one.held()) == ((8, []) if tells else (0, [10]))
 
 
-async def test_a_provider_that_charges_more_than_it_lists_is_paid_flagged_and_left_until_it_lists_another_price():
-    alder, birch = Door("alder", breaks=0, cost=15), Door("birch", breaks=0)
+async def test_a_provider_that_charges_more_than_twice_what_it_lists_is_paid_flagged_and_left_alone():
+    alder, birch = Door("alder", breaks=0, cost=25), Door("birch", breaks=0)
     offered = [alder.listing(), birch.listing(price=20)]
     async with desk(*offered) as one:
-        assert (await one.request()).cost == 15
+        assert (await one.request()).cost == 25
         (event,) = one.of(Overcharged)
-        assert (event.provider, event.quoted, event.charged) == ("alder", 10, 15)
+        assert (event.provider, event.quoted, event.charged) == ("alder", 10, 25)
         assert (await one.request()).provider == "birch"
     async with desk(alder.listing()) as one:
         await one.request()
         with pytest.raises(Overpriced, match=r"has charged more than the \$0.00001 it lists"):
             await one.request()
+
+
+async def test_what_a_call_cost_counts_as_dear_although_it_was_found_out_later():
+    alder, birch = Telling("alder", Answered(ProviderReply(output="late", cost=25))), Door("birch", breaks=0)
+    async with desk(alder.listing(), birch.listing(price=20)) as one:
+        assert (await one.request()).cost == 25
+        (dear,) = one.of(DearAnswer)
+        assert (dear.provider, dear.listed, dear.charged) == ("alder", 10, 25)
+        (left,) = one.of(ProviderLeft)
+        assert (left.provider, left.concerns) == ("alder", "price")
+        assert (await one.request()).provider == "birch"
 
 
 async def test_a_provider_that_lists_nothing_and_charges_is_left_too():
