@@ -13,6 +13,8 @@ from rich.text import Text
 from actors.money import usd
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.console import RenderableType
 
     from actors.command.report import Report, RunTally
@@ -68,7 +70,7 @@ def report_text(report: Report) -> RenderableType:
     doubt = f", and up to ${report.in_doubt} in doubt" if report.unknown else ""
     facts.add_row("spent", f"${report.spent}{doubt}")
     facts.add_row("time", f"{report.wall:.1f} s")
-    return Group(Text(), facts, providers_table(report))
+    return Group(Text(), facts, providers_table(report), *_notes(report))
 
 
 def providers_table(report: Report) -> Table:
@@ -82,6 +84,16 @@ def providers_table(report: Report) -> Table:
         state = Text(one.breaker, style=BREAKER_STYLES[one.breaker])
         table.add_row(one.name, state, str(one.calls), str(one.failures), str(one.trips), f"${one.spent}")
     return table
+
+
+def _notes(report: Report) -> Iterator[Text]:
+    """Yield what a person should do about the providers, as text: they may say what looks like markup."""
+    for one in report.providers:
+        if one.dear_answers:
+            many = "1 answer" if one.dear_answers == 1 else f"{one.dear_answers} answers"
+            yield Text(f"{one.name}: {many} above its price, the dearest ${one.dearest}; correct its listed price")
+        for why in one.left:
+            yield Text(why, style="red")
 
 
 def _requests(report: Report) -> str:

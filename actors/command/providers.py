@@ -58,6 +58,7 @@ def show_providers(market: Market, console: Console) -> int:
     """Print the market with its health; return 0 if every provider is healthy, else 1."""
     results = asyncio.run(check_all(market))
     console.print(providers_table(market.providers, results))
+    console.print(Text(tolerances(market)))
     return 0 if all(one.problem is None for one in results) else 1
 
 
@@ -85,6 +86,18 @@ def providers_table(listings: Sequence[Listing], results: Sequence[CheckResult])
             f"{checked.latency * 1000:.0f} ms",
         )
     return table
+
+
+def tolerances(market: Market) -> str:
+    """Say which answers make a provider be left alone, and how that ends."""
+    own = [
+        f"{one.provider.name} {one.price_tolerance:g}" for one in market.providers if one.price_tolerance is not None
+    ]
+    of_some = f" ({', '.join(own)})" if own else ""
+    return (
+        f"A provider is left alone after an answer above {market.price_tolerance:g} times its price{of_some}, or three "
+        "above it in 10 minutes; list another price to end that."
+    )
 
 
 def limits(listing: Listing) -> str:

@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
+from actors.command.bad_input import one_line
 from actors.events import (
     BreakerClosed,
     BreakerHalfOpened,
     BreakerOpened,
     CallEnded,
+    DearAnswer,
+    ProviderBack,
+    ProviderLeft,
     RequestEnded,
     Rerouted,
     Retried,
@@ -33,7 +37,11 @@ Ending = Literal["finished", "interrupted", "failed"]
 
 
 class ProviderReport(msgspec.Struct, frozen=True, kw_only=True):
-    """The figures of one provider; `breaker` is its state at the end, `spent` is in dollars."""
+    """The figures of one provider; `breaker` is its state at the end, `spent` is in dollars.
+
+    `dear_answers` counts those that cost more than it lists, and `dearest` is the most that one cost, in dollars.
+    `left` says what the provider is left alone for at the end, and how that ends.
+    """
 
     name: str
     breaker: str
@@ -41,6 +49,9 @@ class ProviderReport(msgspec.Struct, frozen=True, kw_only=True):
     failures: int
     trips: int
     spent: str
+    dear_answers: int = 0
+    dearest: str | None = None
+    left: tuple[str, ...] = ()
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,6 +97,24 @@ class ProviderTally:
         self.breaker = "closed"
         self.calls = self.failures = self.trips = 0
         self.spent: Micros = 0
+        self.dear_answers = 0
+        self.dearest: Micros = 0
+        self.left: dict[str, str] = {}
+        """Why it is left alone, by what for."""
+
+    def report(self, name: str) -> ProviderReport:
+        """Return the figures."""
+        return ProviderReport(
+            name=name,
+            breaker=self.breaker,
+            calls=self.calls,
+            failures=self.failures,
+            trips=self.trips,
+            spent=usd(self.spent),
+            dear_answers=self.dear_answers,
+            dearest=usd(self.dearest) if self.dear_answers else None,
+            left=tuple(self.left.values()),
+        )
 
 
 class RunTally:
@@ -164,6 +193,20 @@ class RunTally:
     def _(self, event: BreakerClosed) -> None:
         self.providers[event.provider].breaker = "closed"
 
+    @receive.register
+    def _(self, event: DearAnswer) -> None:
+        provider = self.providers[event.provider]
+        provider.dear_answers += 1
+        provider.dearest = max(provider.dearest, event.charged)
+
+    @receive.register
+    def _(self, event: ProviderLeft) -> None:
+        self.providers[event.provider].left[event.what] = one_line(event.cause)
+
+    @receive.register
+    def _(self, event: ProviderBack) -> None:
+        self.providers[event.provider].left.pop(event.what, None)
+
     def take(self, request_id: str) -> Ended | None:
         """Return the end of a request and forget it; None if there was no event."""
         return self._ended.pop(request_id, None)
@@ -196,17 +239,7 @@ class RunTally:
             latency_p99=percentile(self._latencies, 99),
             spent=usd(self.spent),
             in_doubt=usd(self.in_doubt),
-            providers=tuple(
-                ProviderReport(
-                    name=name,
-                    breaker=provider.breaker,
-                    calls=provider.calls,
-                    failures=provider.failures,
-                    trips=provider.trips,
-                    spent=usd(provider.spent),
-                )
-                for name, provider in self.providers.items()
-            ),
+            providers=tuple(provider.report(name) for name, provider in self.providers.items()),
             wall=round(now - self.started, 6),
         )
 

@@ -17,7 +17,7 @@ from actors.command.progress import choose_progress, logging_to, ticking, write_
 from actors.command.report import Ended, Report, RunTally
 from actors.command.results_file import CannotWrite, OutputFile, ResultLine, result_line
 from actors.errors.families import AllProvidersFailed, BudgetExceeded, CallFailed
-from actors.events import BreakerClosed, BreakerHalfOpened, BreakerOpened
+from actors.events import BreakerClosed, BreakerHalfOpened, BreakerOpened, ProviderBack, ProviderLeft
 from actors.money import Micros, to_micros, usd
 from actors.supervisor.messages import SmartRequest
 from actors.supervisor.payments.accounts import RUN
@@ -223,7 +223,7 @@ async def _serve(run: BatchRun, progress: ProgressDisplay) -> None:
 
 
 def breaker_note(event: Event) -> str | None:
-    """Return a line for the transition of a breaker; None for other events."""
+    """Return a line for a provider that is called no more, or again; None for other events."""
     match event:
         case BreakerOpened():
             return f"{event.provider}: breaker open for {event.wait:.1f} s, its requests are rerouted"
@@ -231,6 +231,10 @@ def breaker_note(event: Event) -> str | None:
             return f"{event.provider}: breaker half-open, one probe"
         case BreakerClosed():
             return f"{event.provider}: breaker closed again"
+        case ProviderLeft():
+            return one_line(event.cause)
+        case ProviderBack():
+            return f"{event.provider}: {event.what} is no longer a reason not to call it"
         case _:
             return None
 

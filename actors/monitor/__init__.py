@@ -2,7 +2,7 @@
 
 from actors.monitor.metrics import AmplificationSeen, Figures, Metrics, Quantiles, Rates
 from actors.monitor.monitor import GetMetrics, Memory, Monitor, MonitorConfig
-from actors.monitor.rules import DEFAULT_RULES, BudgetRule, CircuitOpenRule, LatencyRule, SuccessRateRule
+from actors.monitor.rules import DEFAULT_RULES, BudgetRule, CircuitOpenRule, LatencyRule, LeftAloneRule, SuccessRateRule
 
 __all__ = [
     "DEFAULT_RULES",
@@ -12,6 +12,7 @@ __all__ = [
     "Figures",
     "GetMetrics",
     "LatencyRule",
+    "LeftAloneRule",
     "Memory",
     "Metrics",
     "Monitor",

@@ -22,6 +22,8 @@ from actors.events import (
     BreakerOpened,
     CallEnded,
     Hedged,
+    ProviderBack,
+    ProviderLeft,
     Reconciled,
     RequestEnded,
     Rerouted,
@@ -30,7 +32,7 @@ from actors.events import (
 from actors.monitor.metrics import Metrics
 from actors.monitor.readings import book_of, readings_of
 from actors.monitor.request_log import line_of
-from actors.monitor.rules import DEFAULT_RULES, Alerts, CircuitOpenRule, Reading, Rule, judge
+from actors.monitor.rules import DEFAULT_RULES, Alerts, CircuitOpenRule, LeftAloneRule, Reading, Rule, judge
 from actors.validation import check_count
 from runtime import Actor, Message, Request, handles
 
@@ -50,6 +52,8 @@ OBSERVED = (
     BreakerOpened,
     BreakerHalfOpened,
     BreakerClosed,
+    ProviderLeft,
+    ProviderBack,
 )
 
 MIN_COUNTED = 250
@@ -170,7 +174,7 @@ class Monitor(Actor[GetMetrics | CheckRules]):
 
     @handles(CheckRules)
     def check(self, message: CheckRules) -> None:
-        """Check every rule against its window, but those of breakers, which follow the breakers' events."""
+        """Check every rule against its window, but those that follow the events of single providers."""
         self._count_pending()
         now = self.context.now()
         for rule in self.config.rules:
@@ -223,7 +227,12 @@ class Monitor(Actor[GetMetrics | CheckRules]):
             )
             self.context.events.publish(seen)
         if isinstance(event, BreakerOpened | BreakerClosed):
-            self._judge_breaker(event)
+            reading = Reading(subject=event.provider, value=float(isinstance(event, BreakerOpened)))
+            self._judge_event(CircuitOpenRule, reading)
+        elif isinstance(event, ProviderLeft | ProviderBack):
+            cause = event.cause if isinstance(event, ProviderLeft) else None
+            reading = Reading(subject=f"{event.provider}: {event.what}", value=float(cause is not None), cause=cause)
+            self._judge_event(LeftAloneRule, reading)
         if self.log_requests:
             self._log(event)
 
@@ -232,10 +241,10 @@ class Monitor(Actor[GetMetrics | CheckRules]):
         if line is not None:
             self.context.log.bind(**line.fields).log(line.level, "{}", line.text)
 
-    def _judge_breaker(self, event: BreakerOpened | BreakerClosed) -> None:
-        reading = Reading(subject=event.provider, value=float(isinstance(event, BreakerOpened)))
+    def _judge_event(self, kind: type[Rule], reading: Reading) -> None:
+        """Apply the rules of one kind to what an event says."""
         for rule in self.config.rules:
-            if isinstance(rule, CircuitOpenRule):
+            if isinstance(rule, kind):
                 self._judge(rule, reading)
 
     def _judge(self, rule: Rule, reading: Reading) -> None:
@@ -245,7 +254,9 @@ class Monitor(Actor[GetMetrics | CheckRules]):
             return
         log = self.context.log.bind(rule=change.rule, subject=change.subject, value=change.value)
         if isinstance(change, AlertRaised):
-            log.warning("alert {} of {} raised at {:g}", change.rule, change.subject, change.value)
+            # The words of a provider may have line breaks, with which parts of them could pass for log lines.
+            why = "" if change.cause is None else f": {' '.join(change.cause.split())}"
+            log.warning("alert {} of {} raised at {:g}{}", change.rule, change.subject, change.value, why)
         else:
             log.info("alert {} of {} cleared after {:g} s", change.rule, change.subject, change.lasted)
         self.context.events.publish(change)

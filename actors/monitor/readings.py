@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from actors.monitor.rules import BudgetRule, CircuitOpenRule, Reading, Rule, SuccessRateRule
+from actors.monitor.rules import BudgetRule, CircuitOpenRule, LeftAloneRule, Reading, Rule, SuccessRateRule
 from actors.monitor.tallies import Tally, TallyBook
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ def book_of(rules: Sequence[Rule], *, start: float, recent: float, max_subjects:
 
 
 def readings_of(book: TallyBook, rule: Rule, *, now: float) -> Iterator[Reading]:
-    """Yield the reading of a rule for each of its subjects; none for breaker rules, which follow events."""
-    if isinstance(rule, CircuitOpenRule):
+    """Yield the reading of a rule for each of its subjects; none for those that follow events."""
+    if isinstance(rule, CircuitOpenRule | LeftAloneRule):
         return
     if isinstance(rule, BudgetRule):
         tally = book.total if rule.account is None else book.accounts[rule.account]

@@ -118,6 +118,29 @@ class CircuitOpenRule(msgspec.Struct, frozen=True, kw_only=True, tag="circuit_op
         return value == 0
 
 
+class LeftAloneRule(msgspec.Struct, frozen=True, kw_only=True, tag="left_alone", tag_field="kind"):
+    """Raised at once when a provider is left alone, because it refuses something or charges more than it lists.
+
+    Its subject is the provider and what it is left alone for, such as "alder: the key", and the alert names the cause.
+    Its value is 1 while that lasts, and 0 when the provider has answered, was released, or is listed otherwise.
+    """
+
+    name: str = "left_alone"
+    threshold: ClassVar[float] = 1.0
+    min_requests: ClassVar[int] = 0
+
+    def __post_init__(self) -> None:
+        _check(self.name)
+
+    def is_bad(self, value: float) -> bool:
+        """Tell whether the provider is left alone."""
+        return value > 0
+
+    def is_good(self, value: float) -> bool:
+        """Tell whether the provider is called again."""
+        return value == 0
+
+
 class BudgetRule(msgspec.Struct, frozen=True, kw_only=True, tag="budget", tag_field="kind"):
     """Raised if the share `threshold` of `cap` (micro-units) is used; cleared below `clear_threshold`.
 
@@ -156,17 +179,21 @@ def _check_falling(name: str, threshold: float, clear_threshold: float) -> None:
         )
 
 
-Rule: TypeAlias = SuccessRateRule | LatencyRule | CircuitOpenRule | BudgetRule
-DEFAULT_RULES: tuple[Rule, ...] = (SuccessRateRule(), LatencyRule(), CircuitOpenRule())
+Rule: TypeAlias = SuccessRateRule | LatencyRule | CircuitOpenRule | LeftAloneRule | BudgetRule
+DEFAULT_RULES: tuple[Rule, ...] = (SuccessRateRule(), LatencyRule(), CircuitOpenRule(), LeftAloneRule())
 """The rules that need no cap; add a `BudgetRule` for a cap of yours."""
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
-    """The value of a rule for one subject, computed from so many requests; None if there were none."""
+    """The value of a rule for one subject, computed from so many requests; None if there were none.
+
+    `cause` tells a person why, if more is known than the value.
+    """
 
     subject: str
     value: float | None
     requests: int = 0
+    cause: str | None = None
 
 
 class Alerts(msgspec.Struct, frozen=True):
@@ -183,7 +210,7 @@ def judge(
     >>> slow = Reading(subject="all", value=6.0, requests=20)
     >>> alerts, change = judge(Alerts(), LatencyRule(), slow, now=10.0)
     >>> change
-    AlertRaised(rule='latency', subject='all', value=6.0, threshold=5.0, at=10.0)
+    AlertRaised(rule='latency', subject='all', value=6.0, threshold=5.0, at=10.0, cause=None)
     >>> judge(alerts, LatencyRule(), slow, now=11.0)[1]
     >>> judge(alerts, LatencyRule(), Reading(subject="all", value=None), now=70.0)[1]
     AlertCleared(rule='latency', subject='all', value=None, lasted=60.0)
@@ -193,7 +220,14 @@ def judge(
     if alert is None:
         if value is None or reading.requests < rule.min_requests or not rule.is_bad(value):
             return alerts, None
-        alert = AlertRaised(rule=rule.name, subject=reading.subject, value=value, threshold=rule.threshold, at=now)
+        alert = AlertRaised(
+            rule=rule.name,
+            subject=reading.subject,
+            value=value,
+            threshold=rule.threshold,
+            at=now,
+            cause=reading.cause,
+        )
         return Alerts({**alerts.raised, key: alert}), alert
     if value is not None and not rule.is_good(value):
         return alerts, None

@@ -10,7 +10,18 @@ from rich.console import Console
 
 from actors.command.display import live_display, progress_line, report_text
 from actors.command.report import Report, RunTally, percentile
-from actors.events import BreakerClosed, BreakerHalfOpened, BreakerOpened, CallEnded, RequestEnded, Rerouted, Retried
+from actors.events import (
+    BreakerClosed,
+    BreakerHalfOpened,
+    BreakerOpened,
+    CallEnded,
+    DearAnswer,
+    ProviderBack,
+    ProviderLeft,
+    RequestEnded,
+    Rerouted,
+    Retried,
+)
 
 
 def call(request_id: str, provider: str, *, cost: int = 0, error: str | None = None) -> CallEnded:
@@ -68,6 +79,24 @@ def test_a_run_comes_to_these_figures(full):
     alder, birch, free = report.providers
     assert (alder.breaker, alder.calls, alder.failures, alder.trips, alder.spent) == ("closed", 3, 2, 1, "0.001")
     assert (birch.calls, birch.spent, free.calls, free.spent) == (1, "0.002", 0, "0.00")
+
+
+def test_dear_answers_and_what_a_provider_is_left_alone_for_are_reported_with_how_it_ends(tally):
+    for charged in (1_500, 1_200):
+        tally.receive(DearAnswer(request_id="a", provider="alder", listed=1_000, charged=charged))
+    for provider, what in (("birch", "the key"), ("free", "its price"), ("free", "the account")):
+        cause = f"{provider!r} refuses {what}:\n[red]bad; release it"
+        tally.receive(ProviderLeft(provider=provider, concerns="key", what=what, cause=cause, wait=10.0))
+    tally.receive(ProviderBack(provider="free", what="its price"))
+    report = tally.report(now=110.0, ending="finished", budget_exhausted=False)
+    alder, birch, free = report.providers
+    assert (alder.dear_answers, alder.dearest, alder.left) == (2, "0.0015", ())
+    assert birch.left == ("'birch' refuses the key: [red]bad; release it",)
+    assert free.left == ("'free' refuses the account: [red]bad; release it",)
+    out = io.StringIO()
+    Console(file=out, width=200).print(report_text(report))
+    assert "alder: 2 answers above its price, the dearest $0.0015; correct its listed price" in out.getvalue()
+    assert "'birch' refuses the key: [red]bad; release it" in out.getvalue()
 
 
 def test_a_report_is_json_that_reads_back(full):

@@ -36,7 +36,7 @@ def changes(rule: Rule, *values: float | None, requests: int = 100, subject: str
 
 
 def test_the_thresholds_are_those_of_the_seed():
-    success, latency, circuit = DEFAULT_RULES
+    success, latency, circuit, _ = DEFAULT_RULES
     assert isinstance(success, SuccessRateRule)
     assert isinstance(latency, LatencyRule)
     assert isinstance(circuit, CircuitOpenRule)

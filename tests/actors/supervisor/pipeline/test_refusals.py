@@ -11,6 +11,7 @@ import pytest
 
 from actors import (
     AllProvidersFailed,
+    GetStatus,
     Market,
     OutcomeUnknown,
     Permanent,
@@ -20,6 +21,7 @@ from actors import (
     Transient,
 )
 from actors.errors import LeftAlone, QuotaExhausted
+from actors.events import ProviderBack, ProviderLeft
 from runtime import ActorSystem
 from tests.actors.supervisor.stage import Script, Stage, now, offer, staged, steps
 from tests.proofs import repeated
@@ -235,6 +237,37 @@ async def test_a_provider_that_says_how_long_is_left_for_that_long():
         assert (await stage.request()).output == "b"
         await asyncio.sleep(1.0)
         assert (await stage.request()).output == "a"
+
+
+async def test_it_is_told_what_a_provider_is_left_alone_for_and_when_that_is_over():
+    a, b = Script(REVOKED, REVOKED, "a", EMPTY), Script("b")
+    async with staged(offer("a", a, price=1), offer("b", b, price=2)) as stage:
+        for wait in (11.0, 111.0, 1.0, 0.0):
+            await stage.request()
+            await asyncio.sleep(wait)
+        lefts, backs = stage.of(ProviderLeft), stage.of(ProviderBack)
+        assert [(one.concerns, one.what) for one in lefts] == [("key", "the key")] * 2 + [("account", "the account")]
+        assert [round(one.wait, -1) for one in lefts] == [10.0, 100.0, 10.0]
+        assert "401 Unauthorized" in lefts[0].cause
+        assert [one.what for one in backs] == ["the key"]
+        status, _ = await stage.ref.ask(GetStatus(), timeout=1)
+        (why,) = status.left
+        assert why.startswith("'a' refuses the account, and is left alone for")
+        assert why.endswith("402 Payment Required; correct that, and release it or list it with a new key")
+        await stage.ref.ask(Release(provider="a"), timeout=1)
+        assert [one.what for one in stage.of(ProviderBack)] == ["the key", "the account"]
+        status, _ = await stage.ref.ask(GetStatus(), timeout=1)
+        assert status.left == ()
+
+
+async def test_a_name_that_one_input_was_refused_for_is_no_news_and_that_two_were_is():
+    a, b = Models("good"), Script("b")
+    async with staged(offer("a", a, price=1), offer("b", b, price=2)) as stage:
+        await stage.request(input={"model": "bad", "prompt": "one"})
+        assert stage.of(ProviderLeft) == []
+        await stage.request(input={"model": "bad", "prompt": "two"})
+        (left,) = stage.of(ProviderLeft)
+        assert (left.concerns, left.what) == ("name", "'bad' for 's'")
 
 
 async def test_if_all_are_left_alone_a_request_waits_as_long_as_its_deadline_allows():
