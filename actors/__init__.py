@@ -23,7 +23,7 @@ from actors.errors import (
 from actors.ledger import Ledger
 from actors.limits import TokenBucket
 from actors.market import Listing, Market, load_market
-from actors.money import to_micros, usd
+from actors.money import Micros, to_micros
 from actors.monitor import Monitor
 from actors.policies import BreakerConfig, Bulkhead, CircuitBreaker, Hedge, Limiter, Policy, Retry, with_retry
 from actors.provider_gateway import ProviderGateway
@@ -65,6 +65,7 @@ __all__ = [
     "Limiter",
     "Listing",
     "Market",
+    "Micros",
     "Monitor",
     "NoProvider",
     "NotAdmitted",
@@ -101,6 +102,5 @@ __all__ = [
     "select_best",
     "smart_request",
     "to_micros",
-    "usd",
     "with_retry",
 ]

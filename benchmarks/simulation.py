@@ -10,6 +10,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from actors import CallFailed, Market, Supervisor, smart_request
+from actors.money import Micros
 from actors.simulation import SimulatedProvider, simulated_registry
 from benchmarks.harness import Row, bare_row, medians, ratio_row, report
 from runtime import Actor, ActorRef, ActorSystem, Message, RuntimeFault, handles
@@ -61,7 +62,7 @@ def market_hours(interval: float, hours: float) -> Callable[[], float]:
 
     async def market(simulation: Simulation) -> int:
         providers = [
-            SimulatedProvider(simulation, f"provider-{number}", services={"echo"}, price=100)
+            SimulatedProvider(simulation, f"provider-{number}", services={"echo"}, price=Micros(100))
             for number in range(PROVIDERS)
         ]
         clients: list[Client] = []

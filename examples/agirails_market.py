@@ -19,8 +19,7 @@ from typing import Any, NamedTuple
 from agirails import Agent, AgentConfig
 from agirails.runtime.mock_runtime import MockRuntime
 
-from actors import BreakerConfig, Done, Market, Provider, SmartRequest, Supervisor, robust_batch, usd
-from actors import to_micros as micros
+from actors import BreakerConfig, Done, Market, Micros, Provider, SmartRequest, Supervisor, robust_batch
 from actors.agirails import AgirailsNetwork
 from actors.ledger import GetHeld
 from runtime import ActorSystem
@@ -85,7 +84,7 @@ async def serve(market: Market, requests: list[SmartRequest]) -> Counter[str]:
                     case _:
                         failures[f"{type(outcome.error).__name__}: {outcome.error}"] += 1
         held = await supervisor.ask(GetHeld(), timeout=60.0)
-        print(f"{len(held)} calls may have been paid, and the ledger keeps ${usd(sum(one.amount for one in held))}")
+        print(f"{len(held)} calls may have been paid, and the ledger keeps {Micros(sum(one.amount for one in held))}")
     for failure, count in failures.most_common():
         print(f"{count} failed: {failure}")
     return answered_by
@@ -101,7 +100,7 @@ async def account_for(network: AgirailsNetwork, directory: Path) -> None:
     minted = sum(int(event.data["amount"]) for event in state.events if event.event_type == "TokensMinted")
     under_way = {one.id for one in state.transactions.values() if one.state.value in {"COMMITTED", "IN_PROGRESS"}}
     names = {shop.address: name for name, shop in SHOPS.items()}
-    print(f"${usd(sum(one.amount for one in held))} held by", dict(Counter(names[one.provider] for one in held)))
+    print(f"{Micros(sum(one.amount for one in held))} held by", dict(Counter(names[one.provider] for one in held)))
     print("all that is under way is listed as held:", under_way == {one.transaction for one in held})
     print("balances + unreleased escrow == minted:", balances + escrow == minted)
 
@@ -109,11 +108,15 @@ async def account_for(network: AgirailsNetwork, directory: Path) -> None:
 async def main(directory: Path, count: int) -> None:
     agents = [await open_shop(name, directory) for name in SHOPS]
     network = AgirailsNetwork(state_directory=directory, requester=REQUESTER, poll_every=POLL_EVERY)
-    await network.mint(micros("20"))
+    await network.mint("20")
     listings = [
         network.listing(
             Provider(
-                name=name, services={"shout"}, price=micros("0.06"), reputation=shop.reputation, address=shop.address
+                name=name,
+                services={"shout"},
+                price="0.06",
+                reputation=shop.reputation,
+                address=shop.address,
             ),
             timeout=shop.timeout,
         )

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from msgspec.structs import replace
 
 import runtime
-from actors import BreakerConfig, Done, GetStatus, Market, SmartRequest, Supervisor, robust_batch, usd
+from actors import BreakerConfig, Done, GetStatus, Market, SmartRequest, Supervisor, robust_batch
 from actors.events import BreakerClosed, BreakerHalfOpened, BreakerOpened, CallEnded, Rerouted
 from actors.ledger import CloseAccount, OpenAccount
 from actors.simulation import Flapping, Outage, SimulatedProvider, ThrottleStorm, paid_more_than_once
@@ -76,7 +76,7 @@ class Street:
         latency = (0.05 * slowness, 0.2 * slowness)
         self.providers = [
             SimulatedProvider(simulation, name, services={"echo"}, price=price, latency=latency, reputation=reputation)
-            for name, price, reputation in (("alder", 1_000, 90), ("birch", 2_000, 80), ("cedar", 3_000, 70))
+            for name, price, reputation in (("alder", "0.001", 90), ("birch", "0.002", 80), ("cedar", "0.003", 70))
         ]
         market = Market(providers=[one.listing(max_concurrency=places) for one in self.providers])
         self.supervisor = system.spawn(lambda: Supervisor(market), name="supervisor")
@@ -237,7 +237,7 @@ async def cancellation_storm(simulation: Simulation) -> None:
     simulation.inject(Outage(provider="alder", lasts=20.0))
     async with street(simulation, slowness=20.0, places=70) as market:
         ask, alder = market.supervisor.ask, market.providers[0]
-        account = await ask(OpenAccount(cap=1_000_000), timeout=1.0)
+        account = await ask(OpenAccount(cap="1.00"), timeout=1.0)
         common = SmartRequest(service="echo", input=None, timeout=60.0, account=account)
         requests = [replace(common, idempotency_key=str(number)) for number in range(206)]
         await asyncio.gather(*(ask(one, timeout=61.0) for one in requests[201:]))  # They open the breaker of alder.
@@ -256,8 +256,8 @@ async def cancellation_storm(simulation: Simulation) -> None:
     is_square = income == books.settled + books.held and taken == books.reserved == 0
     verdict(
         f"{ends['SmartResult']} of {ends.total()} answered, {taken} places taken, breaker of alder "
-        f"{status[0].breaker}, ${usd(books.reserved)} reserved; providers charged ${usd(income)}, "
-        f"the account has ${usd(books.settled)} spent and ${usd(books.held)} held",
+        f"{status[0].breaker}, {books.reserved} reserved; providers charged {income}, "
+        f"the account has {books.settled} spent and {books.held} held",
         holds=is_square and status[0].breaker == "closed" and ends == {"SmartResult": 20, "CancelledError": 180},
     )
 

@@ -15,8 +15,6 @@ from actors import (
     Supervisor,
     Transient,
     smart_request,
-    to_micros,
-    usd,
 )
 from actors.events import AlertCleared, AlertRaised
 from actors.monitor.monitor import GetMetrics, Monitor, MonitorConfig
@@ -28,7 +26,7 @@ CONFIG = MonitorConfig(
     rules=(
         *DEFAULT_RULES,  # Success below 95 %, latency above 5 s on average, a circuit open.
         LatencyRule(name="slow", threshold=1.0, clear_threshold=0.5),
-        BudgetRule(cap=to_micros("2.00")),  # At 80 % of it.
+        BudgetRule(cap="2.00"),  # At 80 % of it.
     )
 )
 
@@ -57,7 +55,7 @@ async def main() -> None:
     market = Market(
         providers=[
             Listing(
-                provider=Provider(name=name, services={"uppercase"}, price=to_micros(price), reputation=reputation),
+                provider=Provider(name=name, services={"uppercase"}, price=price, reputation=reputation),
                 transport=lambda function=function: FunctionTransport(function, paid=True, idempotent="no"),
             )
             for name, function, price, reputation in (("alder", alder, "0.002", 90), ("birch", birch, "0.007", 80))
@@ -71,7 +69,7 @@ async def main() -> None:
             await smart_request(supervisor, service="uppercase", input=f"text {number}", timeout=30.0)
         metrics = await monitor.ask(GetMetrics(), timeout=1.0)
     total = metrics.total
-    print(f"{total.success_count} of {total.request_count} requests answered for ${usd(total.total_cost)}")
+    print(f"{total.success_count} of {total.request_count} requests answered for {total.total_cost}")
     print(f"{total.reroute_count} reroutes, {total.circuit_breaker_trips} trips, {total.amplification:.3f} calls each")
     for name, figures in metrics.providers.items():
         if figures.latency is not None:

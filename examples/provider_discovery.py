@@ -15,8 +15,6 @@ from actors import (
     Transient,
     select_best,
     smart_request,
-    to_micros,
-    usd,
 )
 from actors.discovery import Discover
 from actors.discovery.discovery import registry_of
@@ -38,7 +36,7 @@ def translator(name: str, price: str, reputation: float, seconds: float, languag
     provider = Provider(
         name=name,
         services={"translation"},
-        price=to_micros(price),
+        price=price,
         reputation=reputation,
         response_time=seconds,
         capabilities=languages,
@@ -72,7 +70,7 @@ async def main() -> None:
             health_check=True,
         )
         print("failed before:", "; ".join(failure.error for failure in result.failures))
-        print(f"{result.output}, for ${usd(result.cost)} in {result.attempts} attempts")
+        print(f"{result.output}, for {result.cost} in {result.attempts} attempts")
 
 
 Simulation(seed=1, logs=False).run(main)

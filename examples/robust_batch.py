@@ -14,14 +14,13 @@ from actors import (
     FunctionTransport,
     Listing,
     Market,
+    Micros,
     Provider,
     ProviderCall,
     Retry,
     Supervisor,
     Transient,
     robust_batch,
-    to_micros,
-    usd,
 )
 from actors.events import BreakerOpened, Rerouted
 from runtime import ActorSystem
@@ -42,7 +41,7 @@ def unreliable(name: str, price: str, *, fails: float, down: range = range(0)) -
         return str(call.input).upper()
 
     return Listing(
-        provider=Provider(name=name, services={"uppercase"}, price=to_micros(price), reputation=90 - 100 * fails),
+        provider=Provider(name=name, services={"uppercase"}, price=price, reputation=90 - 100 * fails),
         transport=lambda: FunctionTransport(answer, paid=True, idempotent="no", provider=name),
     )
 
@@ -60,7 +59,7 @@ async def main() -> None:
     texts = [f"text number {number}" for number in range(200)]
     answers: dict[str, str] = {}
     by_provider: Counter[str] = Counter()
-    spent = 0
+    spent = Micros(0)
     async with ActorSystem("texts") as system:
         trips: list[BreakerOpened] = []
         reroutes: list[Rerouted] = []
@@ -74,7 +73,7 @@ async def main() -> None:
                     by_provider[outcome.result.provider] += 1
                     spent += outcome.result.cost
     right = sum(answers.get(text) == text.upper() for text in texts)
-    print(f"{right} of {len(texts)} texts answered for ${usd(spent)}")
+    print(f"{right} of {len(texts)} texts answered for {spent}")
     print(", ".join(f"{name}: {count}" for name, count in by_provider.most_common()))
     print("at least one breaker opened and one request was rerouted:", bool(trips) and bool(reroutes))
 

@@ -15,7 +15,7 @@ from actors.agirails.purchases import Purchases, key_in
 from actors.agirails.sdk import Sdk
 from actors.agirails.transport import MIN_PRICE, AgirailsTransport
 from actors.market.listing import Listing
-from actors.money import Micros, usd
+from actors.money import Amount, Micros, to_micros
 
 if TYPE_CHECKING:
     from actors.providers.provider import Provider
@@ -40,7 +40,7 @@ class LockedEscrow(msgspec.Struct, frozen=True, kw_only=True):
     deadline: int
 
     def __str__(self) -> str:
-        return f"{self.transaction[:10]} {self.state}: ${usd(self.amount)} for {self.provider}, key {self.key!r}"
+        return f"{self.transaction[:10]} {self.state}: {self.amount} for {self.provider}, key {self.key!r}"
 
 
 class AgirailsNetwork:
@@ -92,8 +92,8 @@ class AgirailsNetwork:
         address = _checked_address(f"address of {provider.name!r}", provider.address)
         if provider.price < MIN_PRICE:
             raise ValueError(
-                f"price of {provider.name!r} must be >= ${usd(MIN_PRICE)}, the least that AGIRAILS accepts, "
-                f"got ${usd(provider.price)}"
+                f"price of {provider.name!r} must be >= {MIN_PRICE}, the least that AGIRAILS accepts, "
+                f"got {provider.price}"
             )
         return AgirailsTransport(self._purchases, name=provider.name, address=address)
 
@@ -108,7 +108,7 @@ class AgirailsNetwork:
         )
 
     async def balances(self) -> dict[str, Micros]:
-        """Return the balances of all addresses on the network, in micro-units; money in escrow is in none of them."""
+        """Return the balances of all addresses on the network; money in escrow is in none of them."""
         return (await self._purchases.read()).balances
 
     async def locked(self) -> list[LockedEscrow]:
@@ -126,11 +126,9 @@ class AgirailsNetwork:
             if one.locked
         ]
 
-    async def mint(self, amount: Micros) -> None:
-        """Add so many micro-units to the requester's balance, as only a mock network can."""
-        if type(amount) is not int or amount < 0:
-            raise ValueError(f"amount must be a whole number of micro-units >= 0, got {amount!r}; see to_micros")
-        await self._purchases.mint(amount)
+    async def mint(self, amount: Amount) -> None:
+        """Add dollars (str, int or Decimal) to the requester's balance, as only a mock network can."""
+        await self._purchases.mint(to_micros(amount))
 
     async def settle(self) -> Micros:
         """Pay for every delivery that is not paid yet, such as an answer that came too late; return the sum.

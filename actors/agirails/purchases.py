@@ -19,7 +19,7 @@ from actors.agirails.deliveries import Deliveries
 from actors.agirails.errors import classify_agirails
 from actors.agirails.sdk import CANCELLED, DELIVERED, UNDER_WAY, UNPAID, NetworkState, Sdk, Transaction
 from actors.errors.families import NotAdmitted, Permanent
-from actors.money import Micros, usd
+from actors.money import ZERO, Micros
 from runtime import logger_for
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Purchases:
         return await self._sdk.read()
 
     async def mint(self, amount: Micros) -> None:
-        """Add so many micro-units to the requester's balance."""
+        """Add an amount to the requester's balance."""
         await self._in_turn(self._sdk.mint(self.requester, amount))
 
     async def buy(self, order: Order, progress: PurchaseProgress) -> Transaction:
@@ -98,7 +98,7 @@ class Purchases:
     async def settle(self) -> Micros:
         """Pay for every delivery that is not paid yet, and return the sum."""
         due = [one for one in (await self._sdk.read()).of(self.requester) if one.locked and one.state == DELIVERED]
-        return sum([await self._in_turn(self._pay_if_due(one)) for one in due])
+        return sum([await self._in_turn(self._pay_if_due(one)) for one in due], ZERO)
 
     def is_lost(self, transaction: Transaction) -> bool:
         """Tell whether the answer of a delivery is lost: it cannot be read, or has not come within `PROOF_WITHIN`."""
@@ -185,7 +185,7 @@ class Purchases:
         _check_same(found, order)
         if found.state in UNPAID and found.amount > order.amount:
             # The price of the transaction was changed between two readings, and its present price would be locked.
-            what = f"{order.name!r}: {found.id} is for ${usd(found.amount)}, and ${usd(order.amount)} was offered"
+            what = f"{order.name!r}: {found.id} is for {found.amount}, and {order.amount} was offered"
             raise NotAdmitted(what, provider=order.name)
         return found
 
@@ -218,7 +218,7 @@ class Purchases:
     async def _pay_if_due(self, transaction: Transaction) -> Micros:
         """Pay for a delivery unless it has been paid meanwhile; return the sum paid."""
         now = (await self._sdk.read()).transaction(transaction.id)
-        return now.locked if now is not None and now.locked and await self._pay(now) else 0
+        return now.locked if now is not None and now.locked and await self._pay(now) else ZERO
 
     async def _cancel(self, order: Order) -> tuple[Transaction | None, NetworkState]:
         state = await self._sdk.read()

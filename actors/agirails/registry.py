@@ -165,7 +165,7 @@ def provider_of(row: Any) -> Provider:
     ...     }
     ... )
     >>> provider.name, provider.price, provider.reputation, provider.success_rate
-    ('alder', 100000, 91.5, 0.75)
+    ('alder', Micros(100000), 91.5, 0.75)
     """
     known = msgspec.convert(row, _Row, strict=False)
     config = known.published_config

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
-from actors.money import Micros  # noqa: TC001 - msgspec resolves this annotation
+from actors.money import ZERO, Micros, micros_of
 from runtime import run_in_thread
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class NetworkState:
     def __init__(self, state: Any) -> None:
         self._state = state
         self.now = int(state.blockchain.timestamp)
-        self.balances: dict[str, Micros] = {address: int(units) for address, units in state.balances.items()}
+        self.balances: dict[str, Micros] = {address: micros_of(int(units)) for address, units in state.balances.items()}
 
     def transaction(self, transaction_id: str) -> Transaction | None:
         """Return one transaction; None if there is none of this id."""
@@ -68,8 +68,8 @@ class NetworkState:
             requester=transaction.requester,
             provider=transaction.provider,
             state=transaction.state.value,
-            amount=int(transaction.amount),
-            locked=0 if escrow is None or escrow.released else int(escrow.amount),
+            amount=micros_of(int(transaction.amount)),
+            locked=ZERO if escrow is None or escrow.released else micros_of(int(escrow.amount)),
             deadline=transaction.deadline,
             description=transaction.service_description or "",
             proof=transaction.delivery_proof or "",
@@ -100,7 +100,7 @@ class Sdk:
             _parameters(
                 provider=provider,
                 requester=requester,
-                amount=str(amount),
+                amount=str(int(amount)),
                 deadline=deadline,
                 # The mock's clock stands still, so a window for disputes would never end.
                 dispute_window=0,
@@ -111,7 +111,7 @@ class Sdk:
 
     async def lock(self, transaction: Transaction) -> None:
         """Lock the money of a transaction in its escrow: from now on its provider may begin."""
-        await (await self._runtime()).link_escrow(transaction.id, str(transaction.amount))
+        await (await self._runtime()).link_escrow(transaction.id, str(int(transaction.amount)))
 
     async def release(self, transaction: Transaction) -> None:
         """Pay the provider of a delivered transaction from its escrow."""
@@ -124,7 +124,7 @@ class Sdk:
 
     async def mint(self, address: str, amount: Micros) -> None:
         """Add money to an address, as the mock network can."""
-        await (await self._runtime()).mint_tokens(address, str(amount))
+        await (await self._runtime()).mint_tokens(address, str(int(amount)))
 
     async def _runtime(self) -> Any:
         if self._opened is None:

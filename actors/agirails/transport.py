@@ -26,6 +26,7 @@ from actors.agirails.errors import classify_agirails
 from actors.agirails.purchases import Order, PurchaseProgress, describe
 from actors.agirails.sdk import CANCELLED, DELIVERED, DISPUTED, SETTLED, UNPAID, Transaction
 from actors.errors.families import BudgetExceeded, CallFailed, NotAdmitted, OutcomeUnknown, Permanent, Transient
+from actors.money import Micros
 from actors.transports.reconciliation import Answered, Finding, Lost, NeverRan, UnderWay
 from actors.transports.transport import ProviderReply
 from runtime import is_being_cancelled
@@ -35,11 +36,10 @@ if TYPE_CHECKING:
 
     from actors.agirails.purchases import Purchases
     from actors.agirails.sdk import NetworkState
-    from actors.money import Micros
     from actors.transports.transport import Idempotent, ProviderCall
 
-MIN_PRICE: Micros = 50_000
-"""The smallest payment that AGIRAILS accepts, in micro-units."""
+MIN_PRICE = Micros(50_000)
+"""The smallest payment that AGIRAILS accepts."""
 
 
 class AgirailsTransport:

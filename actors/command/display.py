@@ -10,8 +10,6 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from actors.money import usd
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -45,7 +43,7 @@ def live_display(tally: RunTally, *, now: float, width: int) -> RenderableType:
             f"{provider.calls} calls",
             f"{provider.failures} failed",
             f"{provider.trips} trips",
-            f"${usd(provider.spent)}",
+            str(provider.spent),
         )
     return Group(bar, providers)
 
@@ -54,7 +52,7 @@ def _figures(tally: RunTally, elapsed: float) -> str:
     ratio = tally.success_ratio
     return (
         f"{tally.lines}/{tally.requests}, {tally.lines / elapsed if elapsed > 0 else 0:.1f}/s, "
-        f"{'-' if ratio is None else percent(ratio)} done, ${usd(tally.spent)} spent"
+        f"{'-' if ratio is None else percent(ratio)} done, {tally.spent} spent"
     )
 
 

@@ -12,7 +12,6 @@ from rich.text import Text
 
 from actors.command.bad_input import one_line
 from actors.errors.families import CallFailed
-from actors.money import usd
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,7 +77,7 @@ def providers_table(listings: Sequence[Listing], results: Sequence[CheckResult])
         table.add_row(
             provider.name,
             ", ".join(sorted(provider.services)),
-            f"${usd(provider.price)}" if provider.price else "free",
+            str(provider.price) if provider.price else "free",
             f"{provider.reputation:g}",
             f"{provider.response_time:g} s",
             limits(listing),

@@ -22,7 +22,7 @@ from actors.events import (
     Rerouted,
     Retried,
 )
-from actors.money import Micros, usd
+from actors.money import ZERO, Micros, usd
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -96,9 +96,9 @@ class ProviderTally:
         self.price = price
         self.breaker = "closed"
         self.calls = self.failures = self.trips = 0
-        self.spent: Micros = 0
+        self.spent = ZERO
         self.dear_answers = 0
-        self.dearest: Micros = 0
+        self.dearest = ZERO
         self.left: dict[str, str] = {}
         """Why it is left alone, by what for."""
 
@@ -125,7 +125,7 @@ class RunTally:
         self.started = started
         self.statuses = {"done": 0, "failed": 0, "unknown": 0}
         self.retries = self.reroutes = 0
-        self.in_doubt: Micros = 0
+        self.in_doubt = ZERO
         self.providers = {name: ProviderTally(price) for name, price in prices.items()}
         self._latencies = array("d")
         self._doubts: dict[str, str] = {}
@@ -143,8 +143,8 @@ class RunTally:
 
     @property
     def spent(self) -> Micros:
-        """The sum that all providers are known to have charged, in micro-units."""
-        return sum(provider.spent for provider in self.providers.values())
+        """The sum that all providers are known to have charged."""
+        return sum((provider.spent for provider in self.providers.values()), ZERO)
 
     @property
     def success_ratio(self) -> float | None:

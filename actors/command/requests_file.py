@@ -11,7 +11,7 @@ from typing import Any, cast
 import msgspec
 
 from actors.command.bad_input import BadInput
-from actors.money import Amount, to_micros, usd
+from actors.money import OptionalAmountField, amount_default, take_amount, to_micros
 from actors.providers.provider import ProviderFilter
 
 STANDARD_INPUT = "-"
@@ -25,7 +25,7 @@ class RequestLine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     id: str | int
     service: str
     input: Any
-    budget: Amount | None = None
+    budget: OptionalAmountField = amount_default(None)
     timeout: float | None = None
     where: ProviderFilter = ProviderFilter()
 
@@ -36,10 +36,7 @@ class RequestLine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         if self.timeout is not None and not 0 < self.timeout < math.inf:
             raise ValueError(f"timeout: expected a finite number of seconds above 0, got {self.timeout:g}")
         if self.budget is not None:
-            try:
-                msgspec.structs.force_setattr(self, "budget", usd(to_micros(self.budget)))
-            except ValueError as error:
-                raise ValueError(f"budget: {error}") from error
+            take_amount(self, "budget")
 
 
 def read_requests(path: str) -> list[RequestLine]:
@@ -95,8 +92,8 @@ def parse_line(text: bytes) -> RequestLine:
     _refuse_unknown(document, "", RequestLine.__struct_fields__)
     if isinstance(where := document.get("where"), dict):
         _refuse_unknown(cast("dict[str, Any]", where), "where.", ProviderFilter.__struct_fields__)
-    _refuse_float(document, "budget", "budget")
-    _refuse_float(where, "max_price", "where.max_price")
+    _read_dollars(document, "budget", "budget")
+    _read_dollars(where, "max_price", "where.max_price")
     try:
         return msgspec.convert(document, RequestLine)
     except msgspec.ValidationError as error:
@@ -109,9 +106,16 @@ def _refuse_unknown(document: dict[str, Any], prefix: str, known: tuple[str, ...
             raise ValueError(f"{prefix}{name}: unknown field; known are {', '.join(known)}")
 
 
-def _refuse_float(document: Any, field: str, name: str) -> None:
-    """Refuse an amount of money that is a JSON number with a fraction, with the reason."""
-    value = cast("dict[str, Any]", document).get(field) if isinstance(document, dict) else None
+def _read_dollars(document: Any, field: str, name: str) -> None:
+    """Read an amount that is a JSON number as whole dollars; refuse one with a fraction, with the reason."""
+    if not isinstance(document, dict):
+        return
+    value = cast("dict[str, Any]", document).get(field)
+    if type(value) is int:
+        try:
+            document[field] = to_micros(value)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
     if isinstance(value, float):
         raise ValueError(  # noqa: TRY004 - an error in a file.
             f'{name}: expected a string of dollars such as "0.02", got the number {value!r} '

@@ -18,7 +18,7 @@ from actors.command.report import Ended, Report, RunTally
 from actors.command.results_file import CannotWrite, OutputFile, ResultLine, result_line
 from actors.errors.families import AllProvidersFailed, BudgetExceeded, CallFailed
 from actors.events import BreakerClosed, BreakerHalfOpened, BreakerOpened, ProviderBack, ProviderLeft
-from actors.money import Micros, to_micros, usd
+from actors.money import ZERO, Micros, usd
 from actors.supervisor.messages import SmartRequest
 from actors.supervisor.payments.accounts import RUN
 from actors.supervisor.supervisor import Supervisor
@@ -63,7 +63,7 @@ class BatchRun:
                 return
             if self.refused is not None and (needed := self.cheapest(line)) >= self.refused.needed:
                 error = BudgetExceeded(needed=needed, available=self.refused.available, cap=self.refused.cap)
-                self.write(result_line(line.id, Failed(number, line, error), cost=0, attempts=0))
+                self.write(result_line(line.id, Failed(number, line, error), cost=ZERO, attempts=0))
                 await asyncio.sleep(0)
                 continue
             request_id = f"{self.name}-{number}"
@@ -72,7 +72,7 @@ class BatchRun:
                 service=line.service,
                 input=line.input,
                 timeout=line.timeout or options.timeout,
-                budget=None if line.budget is None else to_micros(line.budget),
+                budget=line.budget,
                 where=line.where,
                 strategies=options.strategies,
                 health_check=options.health_check,
@@ -83,14 +83,14 @@ class BatchRun:
         """Return the least that a request can cost; 0 if no provider offers it, which the supervisor reports."""
         providers = [listing.provider for listing in self.plan.market.providers]
         eligible = (one for one in providers if line.service in one.services and line.where.matches(one) is None)
-        return min((one.price for one in eligible), default=0)
+        return min((one.price for one in eligible), default=ZERO)
 
     def receive(self, outcome: RequestOutcome) -> None:
         """Write the line of an outcome, and remember a refusal by a budget of the run."""
         request_id: str = outcome.item.request_id
         line = self.under_way.pop(request_id)
         ended = self.tally.take(request_id)
-        cost, attempts = (ended.event.cost, ended.event.attempts) if ended is not None else (0, 0)
+        cost, attempts = (ended.event.cost, ended.event.attempts) if ended is not None else (ZERO, 0)
         if not isinstance(outcome, Done):
             refusals = [one for one in (self.refused, *_refusals_in(outcome.error)) if one is not None]
             self.refused = min(refusals, key=lambda one: one.needed, default=None)

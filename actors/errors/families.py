@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, TypedDict, 
 
 import msgspec
 
-from actors.money import Micros, usd
+from actors.money import ZERO, Micros
 from actors.validation import check_count
 from runtime import Refusal
 
@@ -184,7 +184,7 @@ class BudgetExceeded(NotAdmitted):
         self, *, needed: Micros, available: Micros, cap: str, provider: str | None = None, may_free_up: bool = False
     ) -> None:
         super().__init__(
-            f"the call needs ${usd(needed)} but only ${usd(available)} of the {cap} budget is left; "
+            f"the call needs {needed} but only {available} of the {cap} budget is left; "
             "raise that budget, or lower max_price",
             provider=provider,
         )
@@ -215,10 +215,10 @@ class Overpriced(NotAdmitted):
     def __init__(
         self, provider: str, *, quoted: Micros, charged: Micros | None = None, retry_after: float | None = None
     ) -> None:
-        amount = "" if charged is None else f", ${usd(charged)}"
+        amount = "" if charged is None else f", {charged}"
         when = "until one call has found out" if retry_after is None else f"for {retry_after:.0f} s"
         super().__init__(
-            f"{provider!r} has charged more than the ${usd(quoted)} it lists{amount}, and is left alone {when}; "
+            f"{provider!r} has charged more than the {quoted} it lists{amount}, and is left alone {when}; "
             "list another price, or release it",
             provider=provider,
             retry_after=retry_after,
@@ -365,11 +365,11 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     kind: str  # The class of the error, such as "Transient".
     started: float
     latency: float
-    cost: Micros = 0
+    cost: Micros = ZERO
     said: str = ""
 
     def __str__(self) -> str:
-        return f"{self.provider}: {self.kind} after {self.latency:.3f} s, ${usd(self.cost)}: {self.error}"
+        return f"{self.provider}: {self.kind} after {self.latency:.3f} s, {self.cost}: {self.error}"
 
 
 class AllProvidersFailed(CallFailed):

@@ -9,6 +9,7 @@ from actors.errors.families import BudgetExceeded, CallFailed
 from actors.ledger.entries import MoneyReserved
 from actors.ledger.messages import Reservation
 from actors.ledger.waiters import ReserveWaiter
+from actors.money import ZERO
 
 if TYPE_CHECKING:
     import asyncio
@@ -140,7 +141,9 @@ class Allocator:
         """Queue a request behind the others that wait for an account, as money in it goes to them first."""
         self._book.refuse_repetition(wish)
         if len(self._queues) >= self._max_waiting or not (wish.wait or self._approvals.is_pending(account)):
-            raise BudgetExceeded(needed=wish.amount, available=0, cap=account, provider=wish.provider, may_free_up=True)
+            raise BudgetExceeded(
+                needed=wish.amount, available=ZERO, cap=account, provider=wish.provider, may_free_up=True
+            )
         return self._enqueue(self._queues.new_waiter(wish), account)
 
     def _enqueue(self, waiter: ReserveWaiter, account: str) -> ReserveWaiter:
@@ -178,7 +181,7 @@ class Allocator:
             waiter.asked += (account,)
             wish = waiter.wish
             if not wish.wait and not waiter.done():
-                left = statement.available or 0
+                left = statement.available or ZERO
                 self._refuse(
                     waiter, BudgetExceeded(needed=wish.amount, available=left, cap=account, provider=wish.provider)
                 )

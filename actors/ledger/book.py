@@ -13,7 +13,7 @@ from actors.errors.families import BudgetExceeded, Permanent
 from actors.ledger.entries import AccountClosed, AccountOpened, CapChanged, MoneyReserved
 from actors.ledger.errors import AlreadyPaid, StillUnsettled
 from actors.ledger.postings import Postings
-from actors.money import Micros  # noqa: TC001 - msgspec resolves the annotations below.
+from actors.money import ZERO, Micros, micros_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -96,7 +96,7 @@ class Book:
         state = self.accounts.states.get(name)
         if state is not None:
             what = (
-                f"was closed and still holds {state.held} micro-units of calls whose outcome is unknown; resolve them"
+                f"was closed and still holds {micros_of(state.held)} for calls whose outcome is unknown; resolve them"
                 if state.is_closed and state.held
                 else "was closed, and calls under way still draw on it; wait for them"
                 if state.is_closed
@@ -130,7 +130,7 @@ class Book:
         in. It needs only what it costs more.
         """
         postings = self.postings
-        key, amount, accounts = wish.key, wish.amount, wish.accounts
+        key, amount, accounts = wish.key, int(wish.amount), wish.accounts
         states = self.accounts.combinations.get(accounts) or self.accounts.drawn_on(accounts)
         record: KeyRecord | None = None
         used = 0
@@ -142,7 +142,8 @@ class Book:
             number, accounts, states, from_held = record.number, record.accounts, record.states, record.amount
             more = max(0, amount - from_held)
         if wish.budget is not None and used + more > wish.budget:
-            return InsufficientFunds(None, more, max(0, wish.budget - used), False, wish.provider)  # noqa: FBT003
+            left = micros_of(max(0, int(wish.budget) - used))
+            return InsufficientFunds(None, micros_of(more), left, False, wish.provider)  # noqa: FBT003
         if more or record is None:  # What is held already is owed, whatever the caps say.
             for state in states:
                 if state.used + more > state.limit:
@@ -152,8 +153,8 @@ class Book:
             key=key,
             provider=wish.provider,
             accounts=accounts,
-            amount=more,
-            from_held=from_held,
+            amount=micros_of(more),
+            from_held=micros_of(from_held) if from_held else ZERO,
             at=at,
         )
         record = postings.post_reserved(entry, states)
@@ -266,7 +267,7 @@ class Book:
         return entry
 
     def _hold(
-        self, record: KeyRecord, at: float, *, keep: Micros | None = None, is_told: bool = True
+        self, record: KeyRecord, at: float, *, keep: int | None = None, is_told: bool = True
     ) -> MoneyHeld | MoneyReleased:
         """Hold a reservation, or only the amount to `keep` of it."""
         if record.amount == 0:
@@ -296,12 +297,16 @@ class Book:
                     return other
         paid = self.paid_keys.get(key)
         if paid is not None:
-            raise AlreadyPaid(key, paid=paid[0], paid_to=paid[1])
+            raise AlreadyPaid(key, paid=micros_of(paid[0]), paid_to=paid[1])
         others = self.postings.by_key.get(key)
         if others:
             first = others[0]
             raise StillUnsettled(
-                key, reservation=first.number, at_provider=first.provider, amount=first.amount, is_held=first.is_held
+                key,
+                reservation=first.number,
+                at_provider=first.provider,
+                amount=micros_of(first.amount),
+                is_held=first.is_held,
             )
         return None
 
@@ -319,8 +324,8 @@ class Book:
         return f"<Book {len(self.accounts.states)} accounts, {open_} reservations open, {held} held>"
 
 
-def _short(states: tuple[AccountState, ...], amount: Micros, provider: str) -> InsufficientFunds:
+def _short(states: tuple[AccountState, ...], amount: int, provider: str) -> InsufficientFunds:
     """Name the account that refuses: rather one in which no call under way can make room."""
     short = [state for state in states if state.used + amount > state.limit]
     state = next((one for one in short if not one.may_allow_later(amount)), short[0])
-    return InsufficientFunds(state.name, amount, state.available, state.may_allow_later(amount), provider)
+    return InsufficientFunds(state.name, micros_of(amount), state.available, state.may_allow_later(amount), provider)

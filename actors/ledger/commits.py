@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
     from actors.ledger.entries import Entry
     from actors.ledger.journal import Journal
-    from actors.money import Micros
 
 
 class Commits:
@@ -44,7 +43,7 @@ class Commits:
         self._unanswered.append((future, answer))
         return future
 
-    def paid(self, key: str) -> tuple[Micros, str] | None:
+    def paid(self, key: str) -> tuple[int, str] | None:
         """Return what was paid under a key in all, and to which provider last, whether it is written yet or not."""
         return self.journal.paid(key)
 

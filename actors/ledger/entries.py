@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-from actors.money import Micros  # noqa: TC001 - msgspec resolves the annotations below.
+from actors.money import ZERO, Micros
 from runtime import Event
 
 
@@ -46,7 +46,7 @@ class MoneyReserved(Event, frozen=True, kw_only=True, tag=True, gc=False):
     provider: str
     accounts: tuple[str, ...]
     amount: Micros
-    from_held: Micros = 0
+    from_held: Micros = ZERO
     at: float
 
 
@@ -61,8 +61,8 @@ class MoneySettled(Event, frozen=True, kw_only=True, tag=True, gc=False):
     provider: str
     accounts: tuple[str, ...]
     cost: Micros
-    released: Micros = 0
-    overcharged: Micros = 0
+    released: Micros = ZERO
+    overcharged: Micros = ZERO
     is_late: bool = False
     at: float
 
@@ -90,7 +90,7 @@ class MoneyHeld(Event, frozen=True, kw_only=True, tag=True, gc=False):
     provider: str
     accounts: tuple[str, ...]
     held: Micros
-    released: Micros = 0
+    released: Micros = ZERO
     is_told: bool = True
     at: float
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from actors.errors.families import CallOutcome, Charged, NotAdmitted, Permanent
-from actors.money import Micros, usd
+from actors.money import Micros  # noqa: TC001
 
 
 class AlreadyPaid(Permanent):
-    """A call under this idempotency key was paid: `paid` micro-units in all, the last to the provider `paid_to`."""
+    """A call under this idempotency key was paid: `paid` in all, the last to the provider `paid_to`."""
 
     charged: Charged = "yes"
 
     def __init__(self, key: str, *, paid: Micros, paid_to: str) -> None:
         super().__init__(
-            f"key {key!r} was paid already, ${usd(paid)}, last to {paid_to!r}; take its result from there, or, to pay "
+            f"key {key!r} was paid already, {paid}, last to {paid_to!r}; take its result from there, or, to pay "
             'once more, use another idempotency key, or reserve with intent="again"'
         )
         self.key = key
@@ -24,7 +24,7 @@ class AlreadyPaid(Permanent):
 class StillUnsettled(Permanent):
     """A call under this idempotency key is under way, or may have been paid (`is_held`), and must be settled first.
 
-    `reservation` is its number, `at_provider` the provider that was called, and `amount` the micro-units kept for it.
+    `reservation` is its number, `at_provider` the provider that was called, and `amount` what is kept for it.
     """
 
     outcome: CallOutcome = "unknown"
@@ -33,7 +33,7 @@ class StillUnsettled(Permanent):
     def __init__(self, key: str, *, reservation: int, at_provider: str, amount: Micros, is_held: bool) -> None:
         what = "may have been paid by" if is_held else "is under way with"
         super().__init__(
-            f"key {key!r} {what} a call to {at_provider!r}, reservation {reservation} of ${usd(amount)}; find out what "
+            f"key {key!r} {what} a call to {at_provider!r}, reservation {reservation} of {amount}; find out what "
             f'became of it, and ask Resolve({reservation}, "yes") or "no"; if both may be paid, use another '
             'idempotency key, or reserve with intent="again"'
         )

@@ -19,7 +19,6 @@ import msgspec
 
 from actors.ledger.entries import Entry, MoneySettled
 from actors.ledger.errors import JournalError
-from actors.money import Micros  # noqa: TC001
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,7 +45,7 @@ class Journal:
     def __init__(self, path: str | os.PathLike[str], *, safety: Safety = "normal") -> None:
         self.path = os.fspath(path)
         self.commits = 0
-        self._buffer: list[tuple[int, str | None, Micros | None, str, int]] = []
+        self._buffer: list[tuple[int, str | None, int | None, str, int]] = []
         self._decoder = msgspec.json.Decoder(Entry)
         self._encoder = msgspec.json.Encoder()
         self._number = self._checksum = 0
@@ -126,7 +125,7 @@ class Journal:
         content = self._encoder.encode(entry)
         self._checksum = zlib.crc32(content, self._checksum)
         self._number += 1
-        key, paid = (entry.key, entry.cost) if isinstance(entry, MoneySettled) and entry.cost else (None, None)
+        key, paid = (entry.key, int(entry.cost)) if isinstance(entry, MoneySettled) and entry.cost else (None, None)
         self._buffer.append((self._number, key, paid, content.decode(), self._checksum))
 
     @property
@@ -151,8 +150,8 @@ class Journal:
         self._buffer.clear()
         self.commits += 1
 
-    def paid(self, key: str) -> tuple[Micros, str] | None:
-        """Return what was paid under a key in all, and to which provider last; None if nothing was."""
+    def paid(self, key: str) -> tuple[int, str] | None:
+        """Return what was paid under a key in all, in micro-units, and to which provider last; None if nothing was."""
         rows: list[Any] = self._file.execute(
             "SELECT paid, entry FROM entries WHERE key = ? ORDER BY number", (key,)
         ).fetchall()

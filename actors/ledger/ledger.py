@@ -302,7 +302,7 @@ class Ledger(
         yield from self.queues.broken_invariants()
         if self.journal_path is None:  # What an instance with a journal leaves open is held by the next one.
             for one in self.book.unsettled(is_held=False):
-                yield f"reservation {one.reservation} under key {one.key!r} was never booked: {one.amount} micro-units"
+                yield f"reservation {one.reservation} under key {one.key!r} was never booked: {one.amount}"
         yield from self.closers.broken_invariants()
 
     def __repr__(self) -> str:

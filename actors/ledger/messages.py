@@ -1,4 +1,4 @@
-"""The messages that a ledger takes, and its answers. Amounts are micro-units."""
+"""The messages that a ledger takes, and its answers. Amounts are given in dollars, as str, int or Decimal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from actors.errors.families import Charged  # noqa: TC001 - msgspec resolves the
 from actors.ledger.account import Account
 from actors.ledger.entries import MoneyReleased, MoneySettled
 from actors.ledger.page import Statement
-from actors.money import MAX_MICROS, Micros
+from actors.money import AmountField, Micros, OptionalAmountField, amount_default, take_amount
 from actors.validation import check_text
 from runtime import ActorRef, Message, Request
 
@@ -46,19 +46,18 @@ class Reserve(Request[Reservation], frozen=True, kw_only=True):
 
     key: str
     provider: str
-    amount: Micros
+    amount: AmountField
     accounts: tuple[str, ...] = ()
-    budget: Micros | None = None
+    budget: OptionalAmountField = amount_default(None)
     intent: Intent = "first"
     wait: bool = False
     holder: ActorRef | None = None
     is_sent: bool = True
 
     def __post_init__(self) -> None:
-        if type(self.amount) is not int or not 0 <= self.amount <= MAX_MICROS:
-            raise ValueError(f"amount must be a whole number of micro-units, from 0 to 2^63 - 1, got {self.amount!r}")
-        if self.budget is not None and (type(self.budget) is not int or self.budget < 0):
-            raise TypeError(f"budget must be a whole number of micro-units >= 0, got {self.budget!r}; see to_micros")
+        take_amount(self, "amount")
+        if self.budget is not None:
+            take_amount(self, "budget")
         if type(self.accounts) is not tuple:
             raise TypeError(f"accounts must be a tuple of names, got {self.accounts!r}")
         for account in self.accounts:
@@ -86,13 +85,14 @@ class BookCall(Message, frozen=True, gc=False):
 
     reservation: Reservation
     charged: Charged = "yes"
-    cost: Micros | None = None
+    cost: OptionalAmountField = amount_default(None)
 
     def __post_init__(self) -> None:
         check_reservation(self.reservation)
         if self.charged not in {"yes", "no", "held"}:
             raise ValueError(f'charged must be "yes", "no" or "held", got {self.charged!r}')
         if self.cost is not None:
+            take_amount(self, "cost")
             check_cost(self.charged, self.cost)
 
 
@@ -105,7 +105,7 @@ class Resolve(Request[MoneySettled | MoneyReleased], frozen=True):
 
     reservation: int
     charged: Literal["yes", "no"]
-    cost: Micros | None = None
+    cost: OptionalAmountField = amount_default(None)
     as_found: bool = False
 
     def __post_init__(self) -> None:
@@ -114,22 +114,24 @@ class Resolve(Request[MoneySettled | MoneyReleased], frozen=True):
         if self.charged not in {"yes", "no"}:
             raise ValueError(f'charged must be "yes" or "no", got {self.charged!r}')
         if self.cost is not None:
+            take_amount(self, "cost")
             check_cost(self.charged, self.cost)
 
 
 class OpenAccount(Request[str], frozen=True, kw_only=True):
-    """Open an account with a cap in micro-units (None: no cap); answered with its name.
+    """Open an account with a cap (None: no cap); answered with its name.
 
     Without a name, one is made up. Refused with `Permanent` if the name is in use.
     """
 
     name: str | None = None
-    cap: Micros | None = None
+    cap: OptionalAmountField = amount_default(None)
 
     def __post_init__(self) -> None:
         if self.name is not None:
             check_text("name", self.name)
-        check_cap(self.cap)
+        if self.cap is not None:
+            take_amount(self, "cap")
 
 
 class CloseAccount(Request[Account], frozen=True, kw_only=True):
@@ -148,11 +150,12 @@ class SetCap(Request[Statement], frozen=True):
     """Change the cap of an open account (None: no cap); if more is used already, no call can draw on it."""
 
     account: str
-    cap: Micros | None
+    cap: OptionalAmountField
 
     def __post_init__(self) -> None:
         check_text("account", self.account)
-        check_cap(self.cap)
+        if self.cap is not None:
+            take_amount(self, "cap")
 
 
 class GetStatement(Request[Statement], frozen=True):
@@ -194,14 +197,6 @@ def check_reservation(reservation: Reservation) -> None:
 
 
 def check_cost(charged: Charged, cost: Micros) -> None:
-    """Raise `ValueError` if a call cannot have cost this."""
-    if type(cost) is not int or not 0 <= cost <= MAX_MICROS:
-        raise ValueError(f"cost must be a whole number of micro-units, from 0 to 2^63 - 1, got {cost!r}")
+    """Raise `ValueError` if a call that ended so has no cost."""
     if charged != "yes":
         raise ValueError(f'a call with charged={charged!r} has no cost, got {cost}; give charged="yes", or no cost')
-
-
-def check_cap(cap: Micros | None) -> None:
-    """Raise `ValueError` if this cannot be a cap."""
-    if cap is not None and (type(cap) is not int or cap < 0):
-        raise ValueError(f"cap must be a whole number of micro-units >= 0, or None for no cap, got {cap!r}")

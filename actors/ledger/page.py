@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from actors.errors.families import Permanent
 from actors.ledger.account import Account
 from actors.ledger.entries import AccountOpened, CapChanged
-from actors.money import Micros  # noqa: TC001 - msgspec resolves the annotations below.
+from actors.money import ZERO, Micros, micros_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,16 +25,16 @@ MAX_COMBINATIONS = 10_000
 
 
 class Statement(Account, frozen=True, kw_only=True):
-    """The figures of an account at one moment, in micro-units; `settled` and the like count since it was opened.
+    """The figures of an account at one moment; `settled` and the like count since it was opened.
 
     `reserved_ever == settled - overcharged + released + held + reserved`: what was reserved was spent, is free again,
     is kept for calls whose outcome is unknown, or belongs to calls under way. `overcharged` is what calls cost beyond
     what was reserved for them.
     """
 
-    reserved_ever: Micros = 0
-    released: Micros = 0
-    overcharged: Micros = 0
+    reserved_ever: Micros = ZERO
+    released: Micros = ZERO
+    overcharged: Micros = ZERO
     is_closed: bool = False
 
     @property
@@ -46,14 +46,14 @@ class Statement(Account, frozen=True, kw_only=True):
         """Name what does not add up."""
         accounted = self.settled - self.overcharged + self.released + self.held + self.reserved
         if self.reserved_ever != accounted:
-            yield f"{self.reserved_ever} micro-units were ever reserved in {self.name!r}, and {accounted} accounted for"
+            yield f"{self.reserved_ever} was ever reserved in {self.name!r}, and {accounted} accounted for"
         figures = (self.reserved, self.held, self.settled, self.released, self.overcharged, self.reserved_ever)
         if min(figures) < 0:
             yield f"a figure of account {self.name!r} is below zero: {self!r}"
 
 
 class AccountState:
-    """The figures of one account as a book keeps them, changed in place."""
+    """The figures of one account as a book keeps them, changed in place: plain integers of micro-units."""
 
     __slots__ = (
         "alert_at",
@@ -88,11 +88,11 @@ class AccountState:
     def set_cap(self, cap: Micros | None, *, alert_percent: int) -> None:
         """Change the cap; one below what is used already lets nothing more be reserved."""
         self.cap = cap
-        self.limit: float = math.inf if cap is None else cap
+        self.limit: float = math.inf if cap is None else int(cap)
         # Rounded up, so it is the first micro-unit at which the percentage is reached.
-        self.alert_at: float = math.inf if cap is None else max(1, -(-cap * alert_percent // 100))
-        if cap is not None and self.used > cap:
-            self.beyond = max(self.beyond, self.used - cap)
+        self.alert_at: float = math.inf if cap is None else max(1, -(-int(cap) * alert_percent // 100))
+        if self.used > self.limit:
+            self.beyond = max(self.beyond, self.used - int(self.limit))
 
     def broken_invariants(self) -> Iterator[str]:
         """Name what does not add up, and a cap that is exceeded without an overcharge or the like to explain it."""
@@ -100,26 +100,26 @@ class AccountState:
         if self.used > self.limit + self.overcharged + self.beyond:
             yield f"account {self.name!r} is over its cap: {self!r}"
 
-    def may_allow_later(self, amount: Micros) -> bool:
+    def may_allow_later(self, amount: int) -> bool:
         """Tell whether `amount` could be reserved if calls under way gave back what is reserved for them."""
         return self.used - self.reserved + amount <= self.limit
 
     @property
     def available(self) -> Micros:
         """What can still be reserved; of use only if the account has a cap."""
-        return max(0, (self.cap or 0) - self.used)
+        return micros_of(max(0, int(self.cap or 0) - self.used))
 
     def statement(self) -> Statement:
         """Return the figures as they are now."""
         return Statement(
             name=self.name,
             cap=self.cap,
-            reserved=self.reserved,
-            held=self.held,
-            settled=self.settled,
-            reserved_ever=self.reserved_ever,
-            released=self.released,
-            overcharged=self.overcharged,
+            reserved=micros_of(self.reserved),
+            held=micros_of(self.held),
+            settled=micros_of(self.settled),
+            reserved_ever=micros_of(self.reserved_ever),
+            released=micros_of(self.released),
+            overcharged=micros_of(self.overcharged),
             is_closed=self.is_closed,
         )
 

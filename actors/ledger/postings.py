@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from actors.ledger.entries import AccountOpened, MoneyHeld, MoneyReleased, MoneyReserved, MoneySettled
 from actors.ledger.page import AccountTable
 from actors.ledger.record import KeyRecord
-from actors.money import Micros
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,8 +24,8 @@ MAX_RELEASED = 10_000
 """How many of the reservations released last are remembered, in case one of their calls was charged after all."""
 
 
-class PaidKeys(OrderedDict[str, tuple[Micros, str]]):
-    """What was paid under each key in all, and to which provider last; only the `max_keys` paid last are kept."""
+class PaidKeys(OrderedDict[str, tuple[int, str]]):
+    """What was paid under each key in all (micro-units), and to which provider last; of the last `max_keys` keys."""
 
     def __init__(self, max_keys: int) -> None:
         super().__init__()
@@ -34,7 +33,7 @@ class PaidKeys(OrderedDict[str, tuple[Micros, str]]):
         self.has_forgotten = False
         """Whether a key was ever forgotten, so that one that is not in here may have been paid all the same."""
 
-    def add(self, key: str, cost: Micros, provider: str) -> None:
+    def add(self, key: str, cost: int, provider: str) -> None:
         """Add a payment under a key."""
         if key in self:
             cost += self.pop(key)[0]
@@ -42,7 +41,7 @@ class PaidKeys(OrderedDict[str, tuple[Micros, str]]):
         if len(self) > self.max_keys:
             self._forget_oldest()
 
-    def restore(self, key: str, paid: Micros, provider: str) -> None:
+    def restore(self, key: str, paid: int, provider: str) -> None:
         """Set what was paid under a key in all, as the journal knows it."""
         self[key] = (paid, provider)
         if len(self) > self.max_keys:
@@ -69,8 +68,8 @@ class Postings:
         self.released: OrderedDict[int, KeyRecord] = OrderedDict()
         """The reservations released last."""
 
-    def used_by(self, key: str) -> Micros:
-        """Return what was spent under a key and is kept for it."""
+    def used_by(self, key: str) -> int:
+        """Return the micro-units that were spent under a key, and are kept for it."""
         kept = sum(record.amount for record in self.by_key.get(key, ()))
         paid = self.paid_keys.get(key)
         return kept if paid is None else kept + paid[0]
@@ -153,7 +152,7 @@ class Postings:
 
     def post_reserved(self, entry: MoneyReserved, states: tuple[AccountState, ...]) -> KeyRecord:
         """Reserve in these accounts: for a new call, or for the repetition of one whose money is held."""
-        amount, from_held, number = entry.amount, entry.from_held, entry.reservation
+        amount, from_held, number = int(entry.amount), int(entry.from_held), entry.reservation
         if from_held:
             record = self.records[number]
             record.amount += amount
@@ -187,13 +186,14 @@ class Postings:
         """Spend what a call cost, and free the rest."""
         if entry.is_late:
             self._revive(record)
-        self._end(record, entry.cost, entry.released, entry.overcharged)
-        if entry.cost:
-            self.paid_keys.add(record.key, entry.cost, record.provider)
+        cost = int(entry.cost)
+        self._end(record, cost, int(entry.released), int(entry.overcharged))
+        if cost:
+            self.paid_keys.add(record.key, cost, record.provider)
 
     def post_released(self, record: KeyRecord, entry: MoneyReleased) -> None:
         """Free what was reserved for a call."""
-        self._end(record, 0, entry.released, 0)
+        self._end(record, 0, int(entry.released), 0)
         record.is_told = entry.is_told
         self.released[record.number] = record
         if len(self.released) > MAX_RELEASED:
@@ -205,7 +205,7 @@ class Postings:
             self._revive(record)
         self.leave_holder(record)
         was_open = not record.is_held
-        kept, released = entry.held, entry.released
+        kept, released = int(entry.held), int(entry.released)
         for state in record.states:
             if was_open:
                 state.open -= 1
@@ -224,7 +224,7 @@ class Postings:
         if entry.is_told:
             record.was_held = 0
 
-    def _end(self, record: KeyRecord, cost: Micros, released: Micros, overcharged: Micros) -> None:
+    def _end(self, record: KeyRecord, cost: int, released: int, overcharged: int) -> None:
         """Forget a reservation, and move its money to what is spent or free."""
         amount, is_held, beyond = record.amount, record.is_held, overcharged - released
         del self.records[record.number]

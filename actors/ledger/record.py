@@ -9,16 +9,16 @@ import msgspec
 from actors.ledger.entries import MoneyHeld, MoneyReleased, MoneySettled
 from actors.ledger.messages import Reservation, Unsettled
 from actors.ledger.page import AccountState  # noqa: TC001 - msgspec resolves the annotations below.
-from actors.money import Micros  # noqa: TC001 - msgspec resolves the annotations below.
+from actors.money import ZERO, Micros, micros_of
 
 
 class KeyRecord(msgspec.Struct, eq=False, gc=False):
-    """One reservation, as long as it may still be booked."""
+    """One reservation, as long as it may still be booked; its amounts are plain integers of micro-units."""
 
     number: int
     key: str
     provider: str
-    amount: Micros
+    amount: int
     accounts: tuple[str, ...]
     states: tuple[AccountState, ...]
     """The accounts that it draws on, and the total."""
@@ -27,14 +27,14 @@ class KeyRecord(msgspec.Struct, eq=False, gc=False):
     is_held: bool = False
     is_told: bool = False
     """Whether the outcome of the last call was told, and not inferred because its holder ended."""
-    was_held: Micros = 0
+    was_held: int = 0
     """What is held again if a repetition tells nothing new of the call before it."""
     is_sent: bool = True
     holder: Any = None
 
     def reservation(self) -> Reservation:
         """Return what its asker gets."""
-        return Reservation(self.number, self.key, self.provider, self.amount, self.attempt)
+        return Reservation(self.number, self.key, self.provider, micros_of(self.amount), self.attempt)
 
     def unsettled(self) -> Unsettled:
         """Return what `GetHeld` lists of it."""
@@ -42,7 +42,7 @@ class KeyRecord(msgspec.Struct, eq=False, gc=False):
             reservation=self.number,
             key=self.key,
             provider=self.provider,
-            amount=self.amount,
+            amount=micros_of(self.amount),
             accounts=self.accounts,
             is_held=self.is_held,
             since=self.since,
@@ -51,16 +51,15 @@ class KeyRecord(msgspec.Struct, eq=False, gc=False):
     def settled(self, cost: Micros | None, *, is_late: bool, at: float) -> MoneySettled:
         """Return the entry for a call that was paid; a cost of None is what was reserved."""
         amount = self.amount
-        if cost is None:
-            cost = amount
+        paid = amount if cost is None else int(cost)
         return MoneySettled(
             reservation=self.number,
             key=self.key,
             provider=self.provider,
             accounts=self.accounts,
-            cost=cost,
-            released=amount - cost if cost < amount else 0,
-            overcharged=cost - amount if cost > amount else 0,
+            cost=micros_of(paid),
+            released=micros_of(amount - paid) if paid < amount else ZERO,
+            overcharged=micros_of(paid - amount) if paid > amount else ZERO,
             is_late=is_late,
             at=at,
         )
@@ -72,20 +71,20 @@ class KeyRecord(msgspec.Struct, eq=False, gc=False):
             key=self.key,
             provider=self.provider,
             accounts=self.accounts,
-            released=self.amount,
+            released=micros_of(self.amount),
             is_told=is_told,
             at=at,
         )
 
-    def held(self, keep: Micros, *, is_told: bool, at: float) -> MoneyHeld:
+    def held(self, keep: int, *, is_told: bool, at: float) -> MoneyHeld:
         """Return the entry for a call whose outcome is unknown, and for which this amount is kept."""
         return MoneyHeld(
             reservation=self.number,
             key=self.key,
             provider=self.provider,
             accounts=self.accounts,
-            held=keep,
-            released=self.amount - keep,
+            held=micros_of(keep),
+            released=micros_of(self.amount - keep),
             is_told=is_told,
             at=at,
         )

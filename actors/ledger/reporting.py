@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from actors.events import AlertCleared, AlertRaised, Overcharged
+from actors.money import ZERO
 
 if TYPE_CHECKING:
     import sqlite3
@@ -53,7 +54,7 @@ class Reporter:
             Overcharged(
                 provider=entry.provider,
                 key=entry.key,
-                quoted=0 if entry.is_late else entry.cost - entry.overcharged,
+                quoted=ZERO if entry.is_late else entry.cost - entry.overcharged,
                 charged=entry.cost,
                 accounts=entry.accounts,
             )

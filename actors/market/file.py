@@ -14,7 +14,7 @@ from actors.market.listing import CallLimits, Endpoint, Listing, check_tolerance
 from actors.market.market import DiscoveryConfig, HealthConfig, Market
 from actors.market.tables import MarketError as MarketError
 from actors.market.tables import Table, TableReader, toml_type
-from actors.money import to_micros, usd
+from actors.money import Micros, to_micros
 from actors.policies.breaker.config import BreakerConfig
 from actors.policies.hedge import HedgeConfig
 from actors.policies.retry import Retry
@@ -51,7 +51,7 @@ def parse_market(text: str, *, path: str = "market") -> Market:
     ...     url = "http://127.0.0.1:8001/"
     ... ''')
     >>> market.providers[0].provider.price, market.retry.max_retries
-    (2000, 3)
+    (Micros(2000), 3)
     """
     try:
         document = tomllib.loads(text)
@@ -152,8 +152,8 @@ def _listing(reader: TableReader, entry: Table, key: str) -> Listing:
     )
 
 
-def _budget(reader: TableReader, table: Table, key: str) -> str | None:
-    return usd(_price(reader, table["budget"], key)) if "budget" in table else None
+def _budget(reader: TableReader, table: Table, key: str) -> Micros | None:
+    return _price(reader, table["budget"], key) if "budget" in table else None
 
 
 def _tolerance(reader: TableReader, document: Table) -> float:
@@ -168,7 +168,7 @@ def _tolerance(reader: TableReader, document: Table) -> float:
     return tolerance
 
 
-def _price(reader: TableReader, price: Any, key: str) -> int:
+def _price(reader: TableReader, price: Any, key: str) -> Micros:
     if not isinstance(price, str):
         why = " (a float cannot hold most cents exactly)" if isinstance(price, float) else ""
         raise reader.error(key, f'expected a string such as "0.002", got {toml_type(price)}{why}')

@@ -9,7 +9,7 @@ import msgspec
 
 from actors.limits.quota import REQUESTS, Quota, RateLimit, check_dimensions, quota_of
 from actors.market.tables import MarketError as MarketError
-from actors.money import Amount, to_micros, usd
+from actors.money import OptionalAmountField, amount_default, take_amount
 from actors.providers.provider import Provider
 from actors.transports.transport import Idempotent, Transport  # noqa: TC001 - inspect.signature and msgspec evaluate them.
 from actors.validation import check_count
@@ -73,7 +73,7 @@ class Listing(CallLimits, frozen=True, kw_only=True):
     >>> async def shout(call):
     ...     return call.input.upper()
     >>> listing = Listing(
-    ...     provider=Provider(name="alder", services={"uppercase"}, price=to_micros("0.002")),
+    ...     provider=Provider(name="alder", services={"uppercase"}, price="0.002"),
     ...     transport=lambda: FunctionTransport(shout, paid=True, idempotent="no"),
     ...     rate_limit=40,
     ... )
@@ -83,7 +83,7 @@ class Listing(CallLimits, frozen=True, kw_only=True):
 
     provider: Provider
     transport: Callable[[], Transport]
-    budget: Amount | None = None
+    budget: OptionalAmountField = amount_default(None)
 
     def __post_init__(self) -> None:
         if not isinstance(self.provider, Provider):
@@ -94,7 +94,8 @@ class Listing(CallLimits, frozen=True, kw_only=True):
                 f"got {self.transport!r:.100}"
             )
         super().__post_init__()
-        canonicalize_budget(self, self.budget)
+        if self.budget is not None:
+            take_amount(self, "budget")
 
     def all_limits(self) -> tuple[RateLimit, ...]:
         """Return every known limit, that of `rate_limit` first."""
@@ -110,12 +111,6 @@ class Listing(CallLimits, frozen=True, kw_only=True):
         if after is None:
             return quota_of(*limits, headroom=self.headroom)
         return after.with_limits(*limits, headroom=self.headroom)
-
-
-def canonicalize_budget(capped: msgspec.Struct, budget: Amount | None) -> None:
-    """Set the field `budget` of a frozen struct to its canonical text, in dollars."""
-    if budget is not None:
-        msgspec.structs.force_setattr(capped, "budget", usd(to_micros(budget)))
 
 
 class Endpoint(CallLimits, frozen=True, kw_only=True):

@@ -7,9 +7,9 @@ from collections.abc import Sequence  # noqa: TC003 - inspect.signature evaluate
 
 import msgspec
 
-from actors.market.listing import Listing, canonicalize_budget, check_positive, check_tolerance
+from actors.market.listing import Listing, check_positive, check_tolerance
 from actors.market.tables import MarketError as MarketError
-from actors.money import Amount  # noqa: TC001 - msgspec resolves the annotations below.
+from actors.money import OptionalAmountField, amount_default, take_amount
 from actors.policies.breaker.config import BreakerConfig
 from actors.policies.hedge import HedgeConfig
 from actors.policies.retry import Retry
@@ -60,7 +60,7 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
     breaker: BreakerConfig = BreakerConfig()
     discovery: DiscoveryConfig = DiscoveryConfig()
     health: HealthConfig = HealthConfig()
-    budget: Amount | None = None
+    budget: OptionalAmountField = amount_default(None)
     hedge: HedgeConfig | None = HedgeConfig()
     retry_budget: RetryBudget = RetryBudget()
     watch: WatchConfig = WatchConfig()
@@ -68,7 +68,8 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
     price_tolerance: float = 2.0
 
     def __post_init__(self) -> None:
-        canonicalize_budget(self, self.budget)
+        if self.budget is not None:
+            take_amount(self, "budget")
         check_classify(self.classify)
         check_tolerance(self.price_tolerance)
         msgspec.structs.force_setattr(self, "providers", tuple(self.providers))

@@ -41,7 +41,7 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
-    """The figures of one subject since counting began; latencies are in seconds, costs in micro-units.
+    """The figures of one subject since counting began; latencies are in seconds.
 
     Requests that their caller cancelled are neither successes nor failures. `total_cost` is that of all calls,
     including those of requests under way. `amplification` is wire calls per request. None means no data yet.

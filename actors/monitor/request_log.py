@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from actors.events import CallEnded, Hedged, Reconciled, RequestEnded, Rerouted, Retried
-from actors.money import usd
 from actors.monitor.tallies import CANCELLED
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ def line_of(event: Event) -> LogLine | None:
                 event,
                 "INFO",
                 f"the outcome of request {event.request_id} at {event.provider} is known now: {event.found}, "
-                f"${usd(event.cost)}",
+                f"{event.cost}",
             )
         case RequestEnded(error=str()) if event.error != CANCELLED:
             return _line(

@@ -13,7 +13,7 @@ from typing import ClassVar, Literal, TypeAlias, get_args
 import msgspec
 
 from actors.events import AlertCleared, AlertRaised
-from actors.money import Micros  # noqa: TC001 - msgspec resolves the annotations below.
+from actors.money import AmountField, take_amount
 from actors.validation import check_count, check_text
 
 Scope = Literal["all", "provider", "service"]
@@ -142,14 +142,16 @@ class LeftAloneRule(msgspec.Struct, frozen=True, kw_only=True, tag="left_alone",
 
 
 class BudgetRule(msgspec.Struct, frozen=True, kw_only=True, tag="budget", tag_field="kind"):
-    """Raised if the share `threshold` of `cap` (micro-units) is used; cleared below `clear_threshold`.
+    """Raised if the share `threshold` of `cap` is used; cleared below `clear_threshold`.
+
+    `cap` is in dollars as str, int or Decimal.
 
     It counts the cost of calls on `account`, or of all calls if that is None; within the last `window` seconds, or
     since counting began if that is None.
     """
 
     name: str = "budget"
-    cap: Micros
+    cap: AmountField
     account: str | None = None
     threshold: float = 0.80
     clear_threshold: float = 0.80
@@ -159,8 +161,9 @@ class BudgetRule(msgspec.Struct, frozen=True, kw_only=True, tag="budget", tag_fi
     def __post_init__(self) -> None:
         _check(self.name, window=self.window)
         _check_falling(self.name, self.threshold, self.clear_threshold)
+        take_amount(self, "cap")
         if self.cap <= 0:
-            raise ValueError(f"cap of rule {self.name!r} must be > 0 micro-units, got {self.cap}")
+            raise ValueError(f"cap of rule {self.name!r} must be > 0 dollars, got {self.cap}")
 
     def is_bad(self, value: float) -> bool:
         """Tell whether so much of the cap raises an alert."""

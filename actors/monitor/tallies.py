@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from actors.events import BreakerOpened, CallEnded, RequestEnded, Rerouted, Retried
+from actors.money import micros_of
 from actors.monitor.histogram import Histogram, bucket_of
 from actors.monitor.metrics import AmplificationSeen, Figures, Metrics, Quantiles, Rates
 from actors.monitor.rolling_window import RollingWindow, Totals
@@ -29,7 +30,7 @@ class Tally:
         self.successes = self.failures = self.cancelled = 0
         self.retries = self.reroutes = self.calls = self.wire_calls = self.trips = 0
         self.latency = 0.0
-        self.cost: Micros = 0
+        self.cost = 0
         self.errors: dict[str, int] = {}
         self.histogram = Histogram()
         self.windows = {length: RollingWindow(length, start=start) for length in windows}
@@ -56,9 +57,9 @@ class Tally:
         self.calls += 1
         self.wire_calls += wire_calls
         if cost:
-            self.cost += cost
+            self.cost += int(cost)
             for window in self.windows.values():
-                window.add(now, cost=cost)
+                window.add(now, cost=int(cost))
 
     def figures(self, now: float, *, recent: float) -> Figures:
         """Return the sums as figures, with the rates of the last `recent` seconds, which is one of its windows."""
@@ -75,7 +76,7 @@ class Tally:
             call_count=self.calls,
             wire_calls=self.wire_calls,
             total_latency=self.latency,
-            total_cost=self.cost,
+            total_cost=micros_of(self.cost),
             circuit_breaker_trips=self.trips,
             errors=dict(self.errors),
             success_rate=self.successes / ended if ended else None,

@@ -80,7 +80,7 @@ class ProviderGateway(Actor[Call | InlineCall | CheckHealth | LookUpCall | Cance
                     failure.said = own_words(failure.said)
                 raise
             if not is_reply(reply):
-                raise TypeError(f"it returned {reply!r:.200}, which is not a ProviderReply with a cost in micro-units")
+                raise TypeError(f"it returned {reply!r:.200}, which is not a ProviderReply")
             return reply  # noqa: TRY300
         except CallFailed as failure:
             self._raise_own_reading(failure.__cause__ or failure, message)

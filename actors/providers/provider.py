@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from actors.money import MAX_MICROS, Amount, Micros, to_micros, usd
+from actors.money import ZERO, AmountField, OptionalAmountField, amount_default, take_amount
 from actors.validation import check_count, check_text
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Provider(msgspec.Struct, frozen=True, kw_only=True):
-    """One provider, as discovery knows it; `price` is in micro-units per call (`to_micros("0.05")`).
+    """One provider, as discovery knows it; `price` is per call, in dollars as str, int or Decimal.
 
     `reputation` is from 0 to 100, `response_time` is the expected seconds of a call, `success_rate` is the part of its
     calls that succeed, and `address` is what its gateway needs to reach it. `max_input_tokens` is the longest input
@@ -27,7 +27,7 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     services: AbstractSet[str]
-    price: Micros = 0
+    price: AmountField = amount_default(ZERO)
     reputation: float = 50.0
     response_time: float = 1.0
     success_rate: float = 1.0
@@ -42,10 +42,7 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError("name of a provider must not be empty")
         _freeze(self, "services")
         _freeze(self, "capabilities")
-        if type(self.price) is not int:
-            raise TypeError(f'price must be an int of micro-units, like to_micros("0.05"), got {self.price!r}')
-        if not 0 <= self.price <= MAX_MICROS:
-            raise ValueError(f"price must be from 0 to 2^63 - 1 micro-units, got {self.price}")
+        take_amount(self, "price")
         _check_range("reputation", self.reputation, 100)
         _check_range("success_rate", self.success_rate, 1)
         if not 0 <= self.response_time < math.inf:
@@ -57,11 +54,11 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
 class ProviderFilter(msgspec.Struct, frozen=True, kw_only=True):
     """What a provider must be like to be called; the defaults require only that it is available.
 
-    `max_price` is an amount of dollars ("0.20"), kept as its canonical text, so that equal filters are equal
-    and a filter can be the key of a cache.
+    `max_price` is in dollars as str, int or Decimal. Equal filters are equal and hash alike, so that one can be the key
+    of a cache.
     """
 
-    max_price: Amount | None = None
+    max_price: OptionalAmountField = amount_default(None)
     min_reputation: float = 0.0
     max_response_time: float | None = None
     min_success_rate: float = 0.0
@@ -70,7 +67,7 @@ class ProviderFilter(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if self.max_price is not None:
-            msgspec.structs.force_setattr(self, "max_price", usd(to_micros(self.max_price)))
+            take_amount(self, "max_price")
         _freeze(self, "required_capabilities")
         _check_range("min_reputation", self.min_reputation, 100)
         _check_range("min_success_rate", self.min_success_rate, 1)
@@ -82,32 +79,10 @@ class ProviderFilter(msgspec.Struct, frozen=True, kw_only=True):
 
         Reasons name the limit of the filter and not the provider's value, so that they can be counted.
         """
-        return self._reason(provider, None if self.max_price is None else to_micros(self.max_price))
-
-    def select(self, providers: Iterable[Provider]) -> tuple[list[Provider], dict[str, int]]:
-        """Return the providers that pass, in the order given, and how many were dropped for each reason.
-
-        >>> offered = [Provider(name=name, services={"tts"}, price=price) for name, price in (("a", 1), ("b", 9))]
-        >>> kept, dropped = ProviderFilter(max_price="0.000005").select(offered)
-        >>> [provider.name for provider in kept], dropped
-        (['a'], {'over max_price 0.000005': 1})
-        """
-        max_micros = None if self.max_price is None else to_micros(self.max_price)
-        kept: list[Provider] = []
-        dropped: Counter[str] = Counter()
-        for provider in providers:
-            reason = self._reason(provider, max_micros)
-            if reason is None:
-                kept.append(provider)
-            else:
-                dropped[reason] += 1
-        return kept, dict(dropped)
-
-    def _reason(self, provider: Provider, max_micros: Micros | None) -> str | None:
         reason = None
         if self.available_only and not provider.available:
             reason = "unavailable"
-        elif max_micros is not None and provider.price > max_micros:
+        elif self.max_price is not None and provider.price > self.max_price:
             reason = f"over max_price {self.max_price}"
         elif provider.reputation < self.min_reputation:
             reason = f"below min_reputation {self.min_reputation:g}"
@@ -118,6 +93,24 @@ class ProviderFilter(msgspec.Struct, frozen=True, kw_only=True):
         elif missing := self.required_capabilities - provider.capabilities:
             reason = f"without {', '.join(sorted(missing))}"
         return reason
+
+    def select(self, providers: Iterable[Provider]) -> tuple[list[Provider], dict[str, int]]:
+        """Return the providers that pass, in the order given, and how many were dropped for each reason.
+
+        >>> offered = [Provider(name=name, services={"tts"}, price=price) for name, price in (("a", "0.01"), ("b", 9))]
+        >>> kept, dropped = ProviderFilter(max_price="0.50").select(offered)
+        >>> [provider.name for provider in kept], dropped
+        (['a'], {'over max_price $0.50': 1})
+        """
+        kept: list[Provider] = []
+        dropped: Counter[str] = Counter()
+        for provider in providers:
+            reason = self.matches(provider)
+            if reason is None:
+                kept.append(provider)
+            else:
+                dropped[reason] += 1
+        return kept, dict(dropped)
 
 
 def _freeze(struct: Provider | ProviderFilter, field: str) -> None:

@@ -9,6 +9,7 @@ import math
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
+from actors.money import AmountField, take_amount
 from runtime.simulation import Fault, TimedFault
 
 if TYPE_CHECKING:
@@ -159,19 +160,18 @@ class LostReplies(ProviderFault, frozen=True, kw_only=True):
 
 
 class PriceChange(Fault, frozen=True, kw_only=True):
-    """From `at` on, a call costs `price` micro-units.
+    """From `at` on, a call costs `price` dollars (str, int or Decimal).
 
     The provider charges the new price at once; a client of the registry learns of it at its next look-up.
     """
 
     provider: str
-    price: int
+    price: AmountField
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_provider(self.provider)
-        if self.price < 0:
-            raise ValueError(f"price must be >= 0 micro-units, got {self.price}")
+        take_amount(self, "price")
 
     def concerns(self, name: str) -> bool:
         """Tell whether the price of the provider of this name changes."""

@@ -19,6 +19,7 @@ from actors.errors.classification import classify_status
 from actors.errors.exceptions import classify
 from actors.limits.token_bucket import TokenBucket
 from actors.market.listing import Listing
+from actors.money import ZERO, Amount, Micros
 from actors.providers.provider import Provider
 from actors.simulation.faults import PriceChange, ProviderFault
 from actors.simulation.outcome import (
@@ -44,11 +45,11 @@ if TYPE_CHECKING:
 
 
 class SimulatedWork(msgspec.Struct, frozen=True):
-    """A piece of work that was accepted: when it is done (past or future), its output, and its cost in micro-units."""
+    """A piece of work that was accepted: when it is done (past or future), its output, and its cost."""
 
     done_at: float
     output: Any
-    cost: int
+    cost: Micros
 
 
 def echo(call: ProviderCall) -> Any:
@@ -59,10 +60,11 @@ def echo(call: ProviderCall) -> Any:
 class SimulatedProvider:
     """A simulated provider, and the record of what it really did. Make it in the scenario.
 
-    A call costs `price` micro-units and takes from `latency[0]` to `latency[1]` seconds, drawn evenly; an error comes
-    after `latency[0]`. `answer` makes the output of a call. The provider has limits of its own: beyond `rate_limit`
-    calls a second, of which `burst` may come at once, it answers 429 with `Retry-After`; beyond `capacity` calls at
-    the same time, calls queue. Work that it has accepted is done and charged even if the client has gone.
+    A call costs `price`, in dollars as str, int or Decimal, and takes from `latency[0]` to `latency[1]` seconds, drawn
+    evenly; an error comes after `latency[0]`. `answer` makes the output of a call. The provider has limits of its own:
+    beyond `rate_limit` calls a second, of which `burst` may come at once, it answers 429 with `Retry-After`; beyond
+    `capacity` calls at the same time, calls queue. Work that it has accepted is done and charged even if the client
+    has gone.
 
     With `idempotent="key"`, an idempotency key is charged once. It gets the same answer again, and 409 before that is
     ready. With `looks_up`, the outcome of a call can be looked up. With `cancels`, a call can be cancelled, and then
@@ -77,7 +79,7 @@ class SimulatedProvider:
         name: str,
         *,
         services: Iterable[str],
-        price: int = 0,
+        price: Amount = 0,
         latency: tuple[float, float] = (0.05, 0.2),
         answer: Callable[[ProviderCall], Any] = echo,
         idempotent: Idempotent = "no",
@@ -101,8 +103,8 @@ class SimulatedProvider:
         self.cancels = cancels
         self.called_at: list[float] = []
         """When each call reached it, in seconds since the run began, without calls whose connection was refused."""
-        self.charged: dict[str, list[int]] = {}
-        """The micro-units of each charge, by idempotency key."""
+        self.charged: dict[str, list[Micros]] = {}
+        """Each charge, by idempotency key."""
         self.under_way = 0
         """The calls that clients are waiting for."""
         self.max_under_way = 0
@@ -132,8 +134,8 @@ class SimulatedProvider:
         return frozenset(self.offer.services)
 
     @property
-    def price(self) -> int:
-        """The cost of a call now, in micro-units."""
+    def price(self) -> Micros:
+        """The cost of a call now."""
         changes = [change for change in self.simulation.active(PriceChange) if change.concerns(self.name)]
         return changes[-1].price if changes else self.offer.price
 
@@ -158,12 +160,12 @@ class SimulatedProvider:
         return len(self.called_at)
 
     @property
-    def income(self) -> int:
-        """The sum of its charges, in micro-units."""
-        return sum(sum(charges) for charges in self.charged.values())
+    def income(self) -> Micros:
+        """The sum of its charges."""
+        return sum((charge for charges in self.charged.values() for charge in charges), ZERO)
 
     @property
-    def paid_twice(self) -> dict[str, list[int]]:
+    def paid_twice(self) -> dict[str, list[Micros]]:
         """The charges of each idempotency key that was charged more than once."""
         return {key: charges for key, charges in self.charged.items() if len(charges) > 1}
 
@@ -364,9 +366,9 @@ class ReconcilingTransport(LookUpTransport, CancellingTransport):
     """The transport to a provider that can do both."""
 
 
-def paid_more_than_once(providers: Iterable[SimulatedProvider]) -> dict[str, dict[str, list[int]]]:
+def paid_more_than_once(providers: Iterable[SimulatedProvider]) -> dict[str, dict[str, list[Micros]]]:
     """Return, for each idempotency key that was charged more than once, the charges of each provider."""
-    charges: dict[str, dict[str, list[int]]] = {}
+    charges: dict[str, dict[str, list[Micros]]] = {}
     for provider in providers:
         for key, charged in provider.charged.items():
             charges.setdefault(key, {})[provider.name] = charged

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import msgspec
 
 from actors.errors.families import Attempt  # noqa: TC001
-from actors.money import Micros  # noqa: TC001
+from actors.money import Micros, OptionalAmountField, amount_default, take_amount
 from actors.providers.provider import Provider, ProviderFilter
 from actors.providers.requirement import NO_REQUIREMENT, Requirement
 from actors.providers.selection import ADAPTIVE_STRATEGIES, STRATEGIES, SelectionStrategy
@@ -26,7 +26,7 @@ ALL_STRATEGIES: tuple[SelectionStrategy, ...] = (*STRATEGIES, *ADAPTIVE_STRATEGI
 
 
 class SmartResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to a request: which provider gave it, what it cost in micro-units, and how many calls it took.
+    """The answer to a request: which provider gave it, what it cost, and how many calls it took.
 
     `failures` holds the calls that failed before it, in order.
     """
@@ -43,19 +43,19 @@ class SmartRequest(Request[SmartResult], frozen=True, kw_only=True):
     """Have a service rendered by a provider that can; refused with a member of `CallFailed`.
 
     `where` is what providers must pass, and `requirement` what they must be able to take, such as the size of the
-    input. `budget` caps this request, in micro-units; `account` names an open account that it draws on as well.
-    `timeout` is in seconds. `weights` estimates what it uses of a provider's limits, such as `{"tokens": 900}`.
-    Tenants take turns at what is short; `tenant` is by default the account. An `idempotency_key` is kept over all
-    attempts; by default it is the `request_id`, and that is made up. If it cannot be found out whether a call was paid,
-    the request fails with `OutcomeUnknown` and its money is held; with `on_unknown="pay_again"` other providers may be
-    paid besides, within its budget. If a provider refuses its content, the request fails; with `on_refused="next"` it
-    is shown to the next provider.
+    input. `budget` caps this request, in dollars as str, int or Decimal; `account` names an open account that it draws
+    on as well. `timeout` is in seconds. `weights` estimates what it uses of a provider's limits, such as
+    `{"tokens": 900}`. Tenants take turns at what is short; `tenant` is by default the account. An `idempotency_key` is
+    kept over all attempts; by default it is the `request_id`, and that is made up. If it cannot be found out whether a
+    call was paid, the request fails with `OutcomeUnknown` and its money is held; with `on_unknown="pay_again"` other
+    providers may be paid besides, within its budget. If a provider refuses its content, the request fails; with
+    `on_refused="next"` it is shown to the next provider.
     """
 
     service: str
     input: Any
     timeout: float
-    budget: Micros | None = None
+    budget: OptionalAmountField = amount_default(None)
     where: ProviderFilter = ProviderFilter()
     requirement: Requirement = NO_REQUIREMENT
     strategies: tuple[SelectionStrategy, ...] = ("best",)
@@ -76,7 +76,6 @@ class SmartRequest(Request[SmartResult], frozen=True, kw_only=True):
             and isinstance(self.where, ProviderFilter)
             and isinstance(self.requirement, Requirement)
             and isinstance(self.strategies, tuple)
-            and (self.budget is None or type(self.budget) is int)
             and (self.request_id is None or isinstance(self.request_id, str))
             and (self.idempotency_key is None or isinstance(self.idempotency_key, str))
             and (self.account is None or isinstance(self.account, str))
@@ -87,8 +86,8 @@ class SmartRequest(Request[SmartResult], frozen=True, kw_only=True):
         _check_choice("on_refused", self.on_refused, OnRefused)
         if not 0 < self.timeout <= MAX_TIMEOUT:
             raise ValueError(f"timeout must be > 0 and at most {MAX_TIMEOUT:g} seconds, got {self.timeout!r:.100}")
-        if self.budget is not None and self.budget < 0:
-            raise ValueError(f"budget must be >= 0 micro-units, got {self.budget}")
+        if self.budget is not None:
+            take_amount(self, "budget")
         for dimension, weight in self.weights.items():
             if type(weight) is not int or weight < 0:
                 raise ValueError(f"weight of {dimension} must be a whole number >= 0, got {weight!r}")
@@ -113,7 +112,6 @@ WHAT_IT_IS: dict[str, tuple[Any, str]] = {
     "where": (ProviderFilter, "a ProviderFilter"),
     "requirement": (Requirement, "a Requirement"),
     "strategies": (tuple, "a tuple of strategies"),
-    "budget": (int | None, "a whole number of micro-units or None; see to_micros"),
     "request_id": (str | None, "a str or None"),
     "idempotency_key": (str | None, "a str or None"),
     "account": (str | None, "a str or None"),
@@ -125,7 +123,7 @@ def wrong_type(request: SmartRequest) -> TypeError:
     """Make the error for the first field of a request that is not what it must be."""
     for name, (kind, what) in WHAT_IT_IS.items():
         value: object = getattr(request, name)
-        if not isinstance(value, kind) or (name == "budget" and isinstance(value, bool)):
+        if not isinstance(value, kind):
             return TypeError(f"{name} must be {what}, got {value!r:.100}")
     raise AssertionError(f"every field of {request} is what it must be")
 

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from actors.discovery.offers import ANY_PROVIDER
-from actors.money import Amount, to_micros
+from actors.money import OptionalAmountField, amount_default, take_amount
 from actors.providers.provider import ProviderFilter  # noqa: TC001 - msgspec resolves the annotations below.
 from actors.providers.requirement import NO_REQUIREMENT, Requirement
 from actors.providers.selection import SelectionStrategy  # noqa: TC001
@@ -24,10 +24,10 @@ class RequestOptions(msgspec.Struct, frozen=True, kw_only=True):
     of `fallback_strategies` does, the last of which holds on.
 
     >>> RequestOptions(budget="0.20", tenant="acme").request("translation", "Hello").budget
-    200000
+    Micros(200000)
     """
 
-    budget: Amount | None = None
+    budget: OptionalAmountField = amount_default(None)
     where: ProviderFilter = ANY_PROVIDER
     requirement: Requirement = NO_REQUIREMENT
     strategy: SelectionStrategy | None = None
@@ -46,7 +46,7 @@ class RequestOptions(msgspec.Struct, frozen=True, kw_only=True):
             )
         msgspec.structs.force_setattr(self, "fallback_strategies", tuple(self.fallback_strategies))
         if self.budget is not None:
-            to_micros(self.budget)  # An amount that is none is refused here, before any request is made of it.
+            take_amount(self, "budget")
 
     def changed(self, **given: Any) -> RequestOptions:
         """Return these options with what is given in place of their own; None is not given."""
@@ -67,7 +67,7 @@ class RequestOptions(msgspec.Struct, frozen=True, kw_only=True):
             service=service,
             input=input,
             timeout=self.timeout,
-            budget=None if self.budget is None else to_micros(self.budget),
+            budget=self.budget,
             where=self.where,
             requirement=self.requirement,
             strategies=(self.strategy or DEFAULT_STRATEGY, *self.fallback_strategies),

@@ -15,6 +15,7 @@ from actors.ledger.book import Book
 from actors.ledger.ledger import HolderRestarted, Ledger
 from actors.ledger.messages import CloseAccount, GetHeld, GetStatement, OpenAccount, Resolve, SetCap, Unsettled
 from actors.market.market import Market
+from actors.money import micros_of
 from actors.providers.bandit import ScoreAnswer
 from actors.rate_limiter.rate_limiter import RateLimiter
 from actors.supervisor.messages import GetStatus, Isolate, OpenQuota, Release, SmartRequest, SmartResult, TargetStatus
@@ -162,7 +163,7 @@ class Supervisor(
                         provider=provider,
                         attempts=job.calls,
                         latency=self.context.now() - job.started,
-                        cost=job.cost,
+                        cost=micros_of(job.cost),
                         error=error,
                         detail=detail,
                     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 
-from actors.money import MAX_MICROS
+from actors.money import OptionalAmountField, amount_default, take_amount
 from actors.transports.transport import ProviderReply
 
 if TYPE_CHECKING:
@@ -28,9 +28,16 @@ class NeverRan(msgspec.Struct, frozen=True, tag=True):
 
 
 class Lost(msgspec.Struct, frozen=True, tag=True):
-    """The call ran and was charged `cost` micro-units (None: the reserved amount), but its answer cannot be had."""
+    """The call ran and was charged `cost`, but its answer cannot be had.
 
-    cost: int | None = None
+    `cost` is in dollars as str, int or Decimal; None is what was reserved.
+    """
+
+    cost: OptionalAmountField = amount_default(None)
+
+    def __post_init__(self) -> None:
+        if self.cost is not None:
+            take_amount(self, "cost")
 
 
 class UnderWay(msgspec.Struct, frozen=True, tag=True):
@@ -44,8 +51,8 @@ Finding: TypeAlias = Answered | NeverRan | Lost | UnderWay
 
 
 def is_reply(answer: object) -> bool:
-    """Tell whether `answer` is a reply with a valid cost; a transport with a bug may return anything."""
-    return isinstance(answer, ProviderReply) and _is_cost(answer.cost)
+    """Tell whether `answer` is a reply; a transport with a bug may return anything."""
+    return isinstance(answer, ProviderReply)
 
 
 def is_finding(found: object) -> bool:
@@ -53,16 +60,10 @@ def is_finding(found: object) -> bool:
     match found:
         case Answered(reply):
             return is_reply(reply)
-        case Lost(cost):
-            return _is_cost(cost)
         case UnderWay(until):
             return until is None or isinstance(until, float | int)
         case _:
-            return isinstance(found, NeverRan)
-
-
-def _is_cost(cost: object) -> bool:
-    return cost is None or (type(cost) is int and 0 <= cost <= MAX_MICROS)
+            return isinstance(found, NeverRan | Lost)
 
 
 @runtime_checkable

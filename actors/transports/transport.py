@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 import msgspec
 
 from actors.limits.reported import ReportedLimit, check_reported
+from actors.money import AmountField, OptionalAmountField, amount_default, take_amount
 
 Idempotent = Literal["key", "repeatable", "no"]
 """Whether a call whose outcome is unknown may be repeated.
@@ -23,8 +24,8 @@ work twice does no harm, though a repetition may be charged again. "no": it has 
 class ProviderCall(msgspec.Struct, frozen=True, kw_only=True):
     """One attempt at one logical request.
 
-    `request_id` and `idempotency_key` are the same for all attempts at a request. `max_cost` is the price listed for
-    this attempt, in micro-units; `timeout` is for the whole attempt, in seconds. `provider` is the name under which the
+    `request_id` and `idempotency_key` are the same for all attempts at a request. `max_cost` is the amount reserved for
+    this attempt; `timeout` is for the whole attempt, in seconds. `provider` is the name under which the
     called provider is listed.
     """
 
@@ -32,20 +33,19 @@ class ProviderCall(msgspec.Struct, frozen=True, kw_only=True):
     input: Any
     request_id: str
     idempotency_key: str
-    max_cost: int
+    max_cost: AmountField
     timeout: float
     provider: str | None = None
 
     def __post_init__(self) -> None:
         """Raise ValueError for a call that could never succeed."""
-        if self.max_cost < 0:
-            raise ValueError(f"max_cost must be >= 0 micro-units, got {self.max_cost}")
+        take_amount(self, "max_cost")
         if not self.timeout > 0:
             raise ValueError(f"timeout must be > 0 seconds, got {self.timeout}")
 
 
 class ProviderReply(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer of a provider, and the cost that it states, in micro-units; None if it states none.
+    """The answer of a provider, and the cost that it states, in dollars as str, int or Decimal; None if it states none.
 
     `weights` is what the call used of the provider's limits, such as `{"tokens": 870}`, if that is known, and `limits`
     are the limits that the provider reported. `wire_calls` is the number of requests sent for this one attempt: more
@@ -53,14 +53,14 @@ class ProviderReply(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     output: Any
-    cost: int | None = None
+    cost: OptionalAmountField = amount_default(None)
     wire_calls: int = 1
     weights: dict[str, int] = {}
     limits: tuple[ReportedLimit, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.cost is not None and type(self.cost) is not int:
-            raise TypeError(f"cost must be a whole number of micro-units or None, got {self.cost!r}; see to_micros")
+        if self.cost is not None:
+            take_amount(self, "cost")
         if type(self.wire_calls) is not int or self.wire_calls < 0:
             raise ValueError(f"wire_calls must be >= 0 and a whole number of requests, got {self.wire_calls!r}")
         if self.weights or self.limits or type(self.weights) is not dict or type(self.limits) is not tuple:

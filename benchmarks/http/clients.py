@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import aiohttp
 import msgspec
 
-from actors import Listing, Market, Provider, ProviderCall, Supervisor, smart_request, to_micros
+from actors import Listing, Market, Provider, ProviderCall, Supervisor, smart_request
+from actors.money import Micros
 from actors.transports.http import HttpTransport
 from runtime import ActorSystem
 
@@ -62,7 +63,7 @@ async def transport_alone(url: str, at_once: int) -> AsyncGenerator[Post]:
         input="hello, world",
         request_id="request-1",
         idempotency_key="key-1",
-        max_cost=1,
+        max_cost=Micros(1),
         timeout=TIMEOUT,
     )
 
@@ -77,7 +78,7 @@ async def transport_alone(url: str, at_once: int) -> AsyncGenerator[Post]:
 async def smart_requests(url: str, at_once: int) -> AsyncGenerator[Post]:
     """Enter a system that makes whole requests: discovery, choice, budget, breaker, retry and transport."""
     listing = Listing(
-        provider=Provider(name="alder", services={"benchmark"}, price=to_micros("0.000001"), reputation=90.0),
+        provider=Provider(name="alder", services={"benchmark"}, price="0.000001", reputation=90.0),
         transport=lambda: HttpTransport("alder", url, paid=True, idempotent="key", max_connections=at_once),
         max_concurrency=at_once,
         timeout=TIMEOUT,

@@ -21,7 +21,6 @@ from actors import (
     Supervisor,
     TokenBucket,
     smart_request,
-    to_micros,
     with_retry,
 )
 from runtime import ActorSystem
@@ -119,7 +118,7 @@ def no_op_market() -> Market:
             provider=Provider(
                 name=name,
                 services={"benchmark"},
-                price=to_micros("0.000001"),
+                price="0.000001",
                 reputation=reputation,
                 capabilities={"en", "de"},
             ),

@@ -34,6 +34,7 @@ from actors import (
 from actors.discovery import Discover
 from actors.discovery.subscribers import SubscribeProviders, UnsubscribeProviders
 from actors.limits.reported import ReportedLimit
+from actors.money import Micros
 from actors.monitor import BudgetRule, LatencyRule, SuccessRateRule
 from actors.providers import Requirement, ScoreAnswer
 from actors.rate_limiter.messages import LimiterGrant, ReportThrottled, Settle
@@ -47,7 +48,10 @@ HUGE = 10**400
 MADE_WRONGLY: list[tuple[Any, str]] = [
     # Messages of actors that serve all.
     (lambda: SmartRequest(service="s", input=1, timeout=HUGE), "timeout must be > 0 and at most"),
-    (lambda: SmartRequest(service="s", input=1, timeout=1.0, budget=-1), "budget must be >= 0"),
+    (
+        lambda: SmartRequest(service="s", input=1, timeout=1.0, budget=-1),
+        "budget: amount -1 is negative",
+    ),
     (lambda: SmartRequest(service="s", input=1, timeout=math.nan), "timeout must be > 0"),
     (lambda: ScoreAnswer(service=[], score=0.5, request_id="r"), "service must be a str"),
     (lambda: ScoreAnswer(service="s", score=0.5, request_id=[]), "request_id must be a str"),
@@ -75,7 +79,10 @@ MADE_WRONGLY: list[tuple[Any, str]] = [
     (lambda: Requirement(capabilities={7}), "a name in capabilities must be a str"),
     (lambda: Requirement(input_tokens="9"), "input_tokens must be a whole number"),
     (lambda: Provider(name="a", services={7}), "a name in services must be a str"),
-    (lambda: Provider(name="a", services={"s"}, price=2**63), "price must be from 0 to"),
+    (
+        lambda: Provider(name="a", services={"s"}, price=2**63),
+        "price: amount 9223372036854775808 is above the largest",
+    ),
     # What transports raise and return.
     (lambda: Throttled("slow", retry_after="5"), "retry_after must be a number of seconds, got '5'"),
     (lambda: Throttled("slow", retry_after=True), "retry_after must be a number of seconds"),
@@ -102,7 +109,7 @@ MADE_WRONGLY: list[tuple[Any, str]] = [
     (lambda: SuccessRateRule(scope="providers"), "scope of rule 'success_rate' must be one of all, provider, service"),
     (lambda: SuccessRateRule(window=None), "window of rule 'success_rate' must be > 0"),
     (lambda: LatencyRule(threshold=1.0, clear_threshold=1.0, window="60"), "window of rule"),
-    (lambda: BudgetRule(cap=5, window=math.inf), "window of rule 'budget' must be > 0"),
+    (lambda: BudgetRule(cap=Micros(5), window=math.inf), "window of rule 'budget' must be > 0"),
 ]
 
 
@@ -114,7 +121,7 @@ def test_it_is_refused_when_it_is_made(make: Any, problem: str):
 
 
 def test_a_budget_over_all_time_has_no_window():
-    assert BudgetRule(cap=5).window is None
+    assert BudgetRule(cap=Micros(5)).window is None
 
 
 def test_an_absurd_count_is_named_by_its_length():

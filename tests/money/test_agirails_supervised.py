@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from actors import Market, Retry, Supervisor, smart_request, usd
+from actors import Market, Micros, Retry, Supervisor, smart_request
 from actors.ledger import AlreadyPaid, GetHeld, GetStatement
 from runtime import ActorSystem
 from tests.actors.agirails.agirails_town import MINTED, PRICE, REQUESTER, Town, shout, town_in
@@ -25,7 +25,7 @@ BUDGET = 10 * POINTS * PRICE
 
 def market_of(town: Town, *names: str) -> Market:
     listings = [town.network.listing(town.provider(name), timeout=FAR) for name in names]
-    return Market(providers=listings, budget=usd(BUDGET), retry=Retry(max_retries=0))
+    return Market(providers=listings, budget=Micros(BUDGET), retry=Retry(max_retries=0))
 
 
 async def request(supervisor: ActorRef[Any], key: str, **terms: Any) -> Any:
@@ -73,7 +73,7 @@ async def test_what_an_agent_that_hangs_has_been_given_is_held_by_both_books_and
         await town.open_shop("alder", hang)
         await town.open_shop("birch", shout)
         listings = [town.network.listing(town.provider(name), timeout=FAR) for name in ("alder", "birch")]
-        market = Market(providers=listings, budget=usd(BUDGET))
+        market = Market(providers=listings, budget=Micros(BUDGET))
         supervisor = system.spawn(lambda: Supervisor(market))
         asking = asyncio.create_task(request(supervisor, "order", on_unknown="pay_again", timeout=3 * FAR))
         await town.until_states("IN_PROGRESS")

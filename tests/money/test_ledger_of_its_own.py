@@ -35,6 +35,7 @@ from actors.ledger.book import Book
 from actors.ledger.errors import JournalError
 from actors.ledger.ledger import JournalBroke
 from actors.ledger.messages import MarkSent, Reservation
+from actors.money import Micros
 from actors.supervisor import OpenQuota
 from runtime import ActorCrashed, ActorSystem, AskTimeout, Backoff, Mailbox, Supervision, handles
 
@@ -62,7 +63,7 @@ class Shop:
 
     def market(self, **terms: Any) -> Market:
         listing = Listing(
-            provider=Provider(name="alder", services={"s"}, price=10),
+            provider=Provider(name="alder", services={"s"}, price=Micros(10)),
             transport=lambda: FunctionTransport(self.answer, paid=True, idempotent=self.idempotent),
         )
         return Market(providers=[listing], **{"retry": Retry(max_retries=0)} | terms)
@@ -215,7 +216,9 @@ async def test_what_a_busy_ledger_must_know_reaches_it_after_the_deadline_of_the
         ledger.tell(JournalBroke(fault))
         await asyncio.sleep(0)
         await asyncio.sleep(0.01)
-        ledger.tell(MarkSent(Reservation(1, "another", "alder", 1)))  # Which fills its mailbox until it has restarted.
+        ledger.tell(
+            MarkSent(Reservation(1, "another", "alder", Micros(1)))
+        )  # Which fills its mailbox until it has restarted.
         assert (await request).output == 1
         await asyncio.sleep(20.0)
         run = await ledger.ask(GetStatement("run"), timeout=1.0)
@@ -226,7 +229,7 @@ async def test_a_request_goes_on_elsewhere_after_a_call_that_a_busy_ledger_has_n
     """What it is told must not be overtaken by what it is asked next, under the same key."""
 
     async def fail(_call: ProviderCall) -> None:
-        ledger.tell(MarkSent(Reservation(1, "another", "alder", 1)))  # Which fills its mailbox for this turn.
+        ledger.tell(MarkSent(Reservation(1, "another", "alder", Micros(1))))  # Which fills its mailbox for this turn.
         raise Transient("down", provider="alder", outcome="not_started")
 
     async def answer(call: ProviderCall) -> Any:
@@ -234,7 +237,7 @@ async def test_a_request_goes_on_elsewhere_after_a_call_that_a_busy_ledger_has_n
 
     def listing(name: str, price: int, function: Any) -> Listing:
         return Listing(
-            provider=Provider(name=name, services={"s"}, price=price),
+            provider=Provider(name=name, services={"s"}, price=Micros(price)),
             transport=lambda: FunctionTransport(function, paid=True, idempotent="no", ends_when_cancelled=True),
         )
 
@@ -353,7 +356,7 @@ async def test_what_is_held_may_be_resolved_and_a_cap_changed_through_the_superv
             await smart_request(supervisor, service="s", input="break")
         [held] = await supervisor.ask(GetHeld(), timeout=1.0)
         await supervisor.ask(Resolve(held.reservation, "yes"), timeout=1.0)
-        assert (await supervisor.ask(SetCap("run", 20), timeout=1.0)).available == 10
+        assert (await supervisor.ask(SetCap("run", Micros(20)), timeout=1.0)).available == 10
         assert (await smart_request(supervisor, service="s", input="x")).cost == 10
 
 
@@ -369,7 +372,13 @@ async def test_a_ledger_that_is_gone_is_told_of_and_harms_no_request_under_way()
         await asyncio.sleep(0.05)
         ledger.stop()
         await ledger.terminated()
-        for question in (GetStatement(), GetHeld(), OpenAccount(cap=1), CloseAccount(name="x"), SetCap("x", 1)):
+        for question in (
+            GetStatement(),
+            GetHeld(),
+            OpenAccount(cap=Micros(1)),
+            CloseAccount(name="x"),
+            SetCap("x", Micros(1)),
+        ):
             with pytest.raises(LedgerDown, match="stopped"):
                 await supervisor.ask(question, timeout=1.0)
         assert (await asking).output == "x"
@@ -390,7 +399,7 @@ async def test_an_asker_that_did_not_wait_for_the_last_call_may_ask_again_for_th
     shop = Shop()
     async with ActorSystem("shop") as system:
         supervisor = system.spawn(lambda: Supervisor(shop.market()))
-        await supervisor.ask(OpenAccount(name="batch", cap=100), timeout=1.0)
+        await supervisor.ask(OpenAccount(name="batch", cap=Micros(100)), timeout=1.0)
         asking = asyncio.create_task(smart_request(supervisor, service="s", input="x", account="batch"))
         await asyncio.sleep(0.05)
         with pytest.raises(AskTimeout):

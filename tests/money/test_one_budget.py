@@ -26,7 +26,7 @@ from actors.ledger.messages import (
     Reserve,
     Resolve,
 )
-from actors.money import usd
+from actors.money import Micros
 from runtime import Actor, ActorSystem, Request, RestartIntensity, RuntimeFault, Supervision, handles
 from runtime.simulation import Crash, random_faults
 from tests.proofs import repeated
@@ -143,9 +143,9 @@ class Worker(Actor[Work]):
             key=key,
             provider=provider,
             # What it costs now, or was said to cost at most before it became cheaper.
-            amount=world.prices[provider] if world.may_rise else PRICES[provider],
+            amount=Micros(world.prices[provider] if world.may_rise else PRICES[provider]),
             accounts=("run", provider, BATCHES[number % 2]),
-            budget=150,
+            budget=Micros(150),
             intent="repeat" if held_at else "first",
             wait=dice.random() < 0.7,
             holder=self.context.ref,
@@ -180,7 +180,7 @@ class Worker(Actor[Work]):
         return bool(cell.goal)
 
     def book(self, reservation: Reservation, charged: Any, cost: int | None) -> None:
-        message = BookCall(reservation, charged, cost)
+        message = BookCall(reservation, charged, None if cost is None else Micros(cost))
         self.ledger.tell(message)
         if self.world.dice.random() < 0.05:
             self.ledger.tell(message)
@@ -207,7 +207,7 @@ class Race:
         system.events.subscribe(Overcharged, self.note)
 
     def make_ledger(self) -> Ledger:
-        caps = {name: usd(cap) for name, cap in self.world.caps.items()}
+        caps = {name: Micros(cap) for name, cap in self.world.caps.items()}
         book = self.kept if self.journal is None else None
         self.ledgers.append(Ledger(accounts=caps, book=book, journal=self.journal))
         return self.ledgers[-1]
@@ -253,14 +253,16 @@ class Race:
             if self.world.dice.random() < part:
                 cost = self.world.by_reservation[held.reservation]
                 charged = "yes" if cost else "no"
-                await self.ledger.ask(Resolve(held.reservation, charged, cost or None), timeout=1)
+                await self.ledger.ask(Resolve(held.reservation, charged, Micros(cost) if cost else None), timeout=1)
 
     async def spend_the_rest(self) -> None:
         """Let a last worker spend what is left of the run."""
         number = 0
         while True:
             number += 1
-            wish = Reserve(key=f"last {number}", provider="alder", amount=PRICES["alder"], accounts=("run",), wait=True)
+            wish = Reserve(
+                key=f"last {number}", provider="alder", amount=Micros(PRICES["alder"]), accounts=("run",), wait=True
+            )
             try:
                 reservation = await self.ledger.ask(wish, timeout=1)
             except BudgetExceeded:

@@ -32,6 +32,7 @@ from actors import (
 )
 from actors.events import Reconciled
 from actors.ledger import Book, CloseAccount, GetHeld, GetStatement, MoneyHeld, OpenAccount
+from actors.money import Micros
 from actors.simulation import (
     BrownOut,
     Hanging,
@@ -72,7 +73,7 @@ class Race:
                 simulation,
                 name,
                 services={"s"},
-                price=price,
+                price=Micros(price),
                 latency=(0.1, 2.0),
                 idempotent=dice.choice(["no", "no", "key"]),
                 looks_up=dice.random() < 0.5,
@@ -109,7 +110,7 @@ class Race:
             (LostReplies, {"rate": 1.0}),
         )
         if dice.random() < 0.5:
-            faults.append(PriceChange(provider="birch", at=dice.uniform(0.0, 10.0), price=40))
+            faults.append(PriceChange(provider="birch", at=dice.uniform(0.0, 10.0), price=Micros(40)))
         if dice.random() < 0.3:
             faults.append(Crash(actor="*gateway*", at=dice.uniform(0.0, 10.0)))
         if dice.random() < 0.3:
@@ -182,7 +183,7 @@ class Race:
             if self.simulation.seed % 2:
                 ledger = system.spawn(lambda: Ledger(book=self.book), name="ledger")
             supervisor = system.spawn(lambda: Supervisor(market, ledger=ledger), name="supervisor")
-            await supervisor.ask(OpenAccount(name="batch", cap=self.cap_of_batch), timeout=5.0)
+            await supervisor.ask(OpenAccount(name="batch", cap=Micros(self.cap_of_batch)), timeout=5.0)
             tasks = [asyncio.create_task(self.work(supervisor, number)) for number in range(WORKERS)]
             for task in self.dice.sample(tasks, 20):
                 asyncio.get_running_loop().call_later(self.dice.uniform(0.0, 15.0), task.cancel)

@@ -38,6 +38,7 @@ FRONT_DOOR = [
     "Limiter",
     "Listing",
     "Market",
+    "Micros",
     "Monitor",
     "NoProvider",
     "NotAdmitted",
@@ -74,7 +75,6 @@ FRONT_DOOR = [
     "select_best",
     "smart_request",
     "to_micros",
-    "usd",
     "with_retry",
 ]
 

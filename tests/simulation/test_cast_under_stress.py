@@ -34,6 +34,7 @@ from actors import (
     usd,
 )
 from actors.ledger import Account, GetStatement, MoneyHeld, MoneyReserved, MoneySettled, OpenAccount
+from actors.money import Micros
 from actors.policies.breaker.states import HalfOpen
 from runtime import ActorFailed, ActorSystem, Event
 from runtime.simulation import Simulation, explore
@@ -67,7 +68,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     def listing(self, transport: Callable[[], Any], *, price: int) -> Listing:
         return Listing(
-            provider=Provider(name=self.name, services={"s"}, price=price, response_time=self.latency),
+            provider=Provider(name=self.name, services={"s"}, price=Micros(price), response_time=self.latency),
             transport=transport,
             timeout=self.timeout,
             max_concurrency=self.max_concurrency,
@@ -200,7 +201,7 @@ class Wire:
                 await asyncio.sleep(plan.latency)
         world.charge(plan, call)
         cost = world.dice.choice([None, call.max_cost])
-        return ProviderReply(output=call.input, cost=cost)
+        return ProviderReply(output=call.input, cost=Micros(cost))
 
     async def check(self, *, timeout: float) -> None:  # noqa: ASYNC109 - the protocol.
         match self.plan.mood(self.world.now()):
@@ -275,7 +276,7 @@ async def run(world: World) -> tuple[dict[str, Any], list[Event], Any]:
     async with ActorSystem("market") as system:
         system.events.subscribe(Event, events.append)
         supervisor = system.spawn(world.make_supervisor, name="supervisor")
-        await supervisor.ask(OpenAccount(name="acc", cap=CAP), timeout=1)
+        await supervisor.ask(OpenAccount(name="acc", cap=Micros(CAP)), timeout=1)
         customer = Customer(world, supervisor)
         # Tasks of their own, because whoever is cancelled must not take the others along.
         tasks = [asyncio.create_task(customer.come_and_go(number)) for number in range(world.dice.randint(20, 120))]
@@ -370,11 +371,11 @@ class Race:
             raise ConnectionResetError("gone")
         cost = self.dice.randint(0, call.max_cost)
         self.charged[call.request_id] += cost
-        return ProviderReply(output="x", cost=cost)
+        return ProviderReply(output="x", cost=Micros(cost))
 
     def offer(self, name: str, price: int, idempotent: Any) -> Listing:
         return Listing(
-            provider=Provider(name=name, services={"s"}, price=price),
+            provider=Provider(name=name, services={"s"}, price=Micros(price)),
             transport=lambda: FunctionTransport(self.moody, paid=True, idempotent=idempotent, provider=name),
             max_concurrency=self.dice.choice([5, 200]),
         )

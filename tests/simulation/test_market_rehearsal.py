@@ -23,6 +23,7 @@ from actors import (
     usd,
 )
 from actors.ledger import CloseAccount, OpenAccount
+from actors.money import Micros
 from actors.rate_limiter.messages import Acquire
 from actors.simulation import (
     PriceChange,
@@ -74,7 +75,7 @@ class Rehearsal:
             name,
             services={"s"},
             # Who is free and suddenly is not, breaks what reservations stand on.
-            price=dice.choice(PRICES if self.prices_change else [0, *PRICES]),
+            price=Micros(dice.choice(PRICES if self.prices_change else [0, *PRICES])),
             latency=dice.choice([(0.0, 0.0), (0.05, 0.2), (0.5, 3.0)]),
             idempotent=dice.choice(["key", "repeatable", "no"]),
             rate_limit=dice.choice([None, None, 5.0]),
@@ -136,7 +137,7 @@ class Rehearsal:
     async def account(self) -> None:
         """Open the account, and close it while it is in use."""
         with suppress(CallFailed, RuntimeFault):
-            await self.supervisor.ask(OpenAccount(name="account", cap=CAP), timeout=5.0)
+            await self.supervisor.ask(OpenAccount(name="account", cap=Micros(CAP)), timeout=5.0)
         await asyncio.sleep(self.dice.choice([1.0, 100.0, 600.0]))
         with suppress(CallFailed, RuntimeFault):
             self.statements.append(await self.supervisor.ask(CloseAccount(name="account"), timeout=90.0))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, assert_type
 
 from actors import Ledger, Market, RequestOptions, SmartRequest, SmartResult, Supervisor, smart_request
 from actors.ledger import BookCall, GetHeld, GetStatement, Reservation, Reserve, Resolve, Statement, Unsettled
+from actors.money import Micros
 
 if TYPE_CHECKING:
     from runtime import ActorSystem
@@ -13,11 +14,11 @@ if TYPE_CHECKING:
 
 async def money(system: ActorSystem, market: Market) -> None:
     ledger = system.spawn(Ledger)
-    reservation = await ledger.ask(Reserve(key="k", provider="alder", amount=5), timeout=1.0)
+    reservation = await ledger.ask(Reserve(key="k", provider="alder", amount=Micros(5)), timeout=1.0)
     assert_type(reservation, Reservation)
     assert_type(await ledger.ask(GetStatement("run"), timeout=1.0), Statement)
     assert_type(await ledger.ask(GetHeld(), timeout=1.0), tuple[Unsettled, ...])
-    ledger.tell(BookCall(reservation, "yes", 5))
+    ledger.tell(BookCall(reservation, "yes", Micros(5)))
     ledger.tell(BookCall(5, "yes"))  # error: pyright, mypy
     ledger.tell(BookCall(reservation, "maybe"))  # error: pyright, mypy
     await ledger.ask(Resolve(reservation.number, "held"), timeout=1.0)  # error: pyright, mypy

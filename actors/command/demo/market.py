@@ -95,8 +95,8 @@ def market_file(listings: Sequence[DemoListing], urls: Sequence[str]) -> str:
 
     >>> from actors.market.file import parse_market
     >>> market = parse_market(market_file(demo_listings(300, seed=1), ["http://127.0.0.1:1/"] * 3))
-    >>> [listing.provider.price for listing in market.providers], market.breaker.open_for
-    ([1000, 2000, 5000], 1.0)
+    >>> [str(listing.provider.price) for listing in market.providers], market.breaker.open_for
+    (['$0.001', '$0.002', '$0.005'], 1.0)
     """
     services = ", ".join(f'"{service}"' for service in sorted(SERVICES))
     sections = [_section(listing, url, services) for listing, url in zip(listings, urls, strict=True)]

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 
 from actors.errors.families import LedgerDown, Permanent
 from actors.ledger.messages import GetStatement, OpenAccount
-from actors.money import to_micros, usd
 from actors.supervisor.payments.ledger_client import LEDGER_CALL_TIMEOUT
 from runtime import RuntimeFault
 
 if TYPE_CHECKING:
     from actors.market.listing import Listing
     from actors.market.market import Market
-    from actors.money import Amount
+    from actors.money import Micros
     from actors.supervisor.payments.ledger_client import LedgerClient
     from runtime import Context
 
@@ -78,7 +77,7 @@ class Accounts:
                 await self._ensure_cap(name, cap)
         return tuple(names)
 
-    async def _ensure_cap(self, name: str, cap: Amount) -> None:
+    async def _ensure_cap(self, name: str, cap: Micros) -> None:
         """Open an account for a cap of the market; one that is open at the ledger keeps the cap it has there.
 
         It serves all requests, and so none of them may cancel it: the ledger closes an account whose opener has gone,
@@ -101,19 +100,19 @@ class Accounts:
         if not opening.cancelled():
             opening.exception()  # The requests that waited have been told; if none waits any more, it is seen here.
 
-    async def _ask_to_open(self, name: str, cap: Amount) -> None:
-        ledger, wanted = self._client.ledger, to_micros(cap)
+    async def _ask_to_open(self, name: str, cap: Micros) -> None:
+        ledger = self._client.ledger
         try:
-            await ledger.ask(OpenAccount(name=name, cap=wanted), timeout=LEDGER_CALL_TIMEOUT)
+            await ledger.ask(OpenAccount(name=name, cap=cap), timeout=LEDGER_CALL_TIMEOUT)
         except Permanent:
             statement = await ledger.ask(GetStatement(name), timeout=LEDGER_CALL_TIMEOUT)
-            if statement.cap != wanted:
+            if statement.cap != cap:
                 self._context.log.warning(
-                    "account {!r} is open at the ledger with {}, which holds, and not the ${} of this market; "
+                    "account {!r} is open at the ledger with {}, which holds, and not the {} of this market; "
                     "SetCap changes it",
                     name,
-                    "no cap" if statement.cap is None else f"a cap of ${usd(statement.cap)}",
-                    usd(wanted),
+                    "no cap" if statement.cap is None else f"a cap of {statement.cap}",
+                    cap,
                 )
         self._open.add(name)
 

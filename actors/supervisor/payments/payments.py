@@ -14,6 +14,7 @@ from actors.errors.families import BudgetExceeded, CallFailed, LedgerDown, Perma
 from actors.events import Reconciled
 from actors.ledger.errors import JournalFailed
 from actors.ledger.messages import BookCall, CloseAccount, Reservation, Reserve, Resolve
+from actors.money import ZERO
 from actors.supervisor.payments.accounts import Accounts
 from actors.supervisor.payments.ledger_client import LEDGER_CALL_TIMEOUT, LedgerClient
 from actors.supervisor.payments.reconciler import Reconciler
@@ -119,7 +120,7 @@ class Payments:
                 request_id=held.call.request_id,
                 provider=held.target.name,
                 found=type(found).__name__,
-                cost=0 if not is_paid else held.reservation.amount if cost is None else cost,
+                cost=ZERO if not is_paid else held.reservation.amount if cost is None else cost,
                 output=output,
             )
         )

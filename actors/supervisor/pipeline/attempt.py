@@ -9,6 +9,7 @@ import msgspec
 from actors.errors.families import Attempt, BudgetExceeded, CallFailed, ConnectionFailed, OutcomeUnknown, Permanent
 from actors.events import BreakerHalfOpened, CallEnded, Hedged, Rerouted, Retried
 from actors.ledger.errors import StillUnsettled
+from actors.money import micros_of
 from actors.provider_gateway.messages import SentMarker
 from actors.supervisor.payments.charge import NOTHING, Charge, charge_of
 from actors.supervisor.payments.held_call import HeldCall
@@ -183,7 +184,7 @@ class AttemptRun:
                     service=job.message.service,
                     attempt=job.calls,
                     latency=latency,
-                    cost=self._cost,
+                    cost=micros_of(self._cost),
                     error="Cancelled" if told is None else None if error is None else error.kind,
                     detail=None if error is None else str(error),
                     account=job.message.account,
@@ -240,7 +241,7 @@ class AttemptRun:
                 kind=error.kind,
                 started=started,
                 latency=now - started,
-                cost=self._cost,
+                cost=micros_of(self._cost),
                 said=error.said,
             )
         )

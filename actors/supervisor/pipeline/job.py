@@ -16,6 +16,7 @@ from actors.errors.families import (
     Unclassified,
 )
 from actors.ledger.messages import Reserve
+from actors.money import micros_of
 from actors.providers.selection import NO_SIGNALS, Signals
 from actors.supervisor.messages import SmartRequest, SmartResult
 from actors.supervisor.pipeline.money_state import ENOUGH
@@ -127,7 +128,7 @@ class Job:
         if charge.charged == "held":
             self.held = call
         elif charge.charged == "yes":
-            cost = call.reservation.amount if charge.cost is None else charge.cost
+            cost = int(call.reservation.amount if charge.cost is None else charge.cost)
             self.cost += cost
             self.held, self.may_pay_again = None, True
             return cost
@@ -141,12 +142,12 @@ class Job:
         name = held.target.name
         match found:
             case Answered(reply):
-                self.cost += held.reservation.amount if reply.cost is None else reply.cost
+                self.cost += int(held.reservation.amount if reply.cost is None else reply.cost)
                 return reply
             case NeverRan():
                 return Transient(f"{name!r} never ran the call, or cancelled it", provider=name, outcome="not_started")
             case Lost(cost):
-                self.cost += held.reservation.amount if cost is None else cost
+                self.cost += int(held.reservation.amount if cost is None else cost)
                 self.may_pay_again = True
                 return Unclassified(f"{name!r} was paid, and its answer is lost", provider=name, charged="yes")
 
@@ -168,7 +169,7 @@ class Job:
         return SmartResult(
             output=reply.output,
             provider=self.last,
-            cost=self.cost,
+            cost=micros_of(self.cost),
             attempts=self.calls,
             request_id=self.request_id,
             failures=tuple(self.attempts),

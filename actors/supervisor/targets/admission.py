@@ -13,7 +13,7 @@ import msgspec
 from actors.errors.families import BreakerOpen, BulkheadFull, DeadlineTooShort, NotAdmitted, RateLimited
 from actors.limits.learned import LearnedGrant  # noqa: TC001 - msgspec resolves the annotations below.
 from actors.limits.quota import NO_WEIGHTS, QuotaGrant, QuotaRefusal
-from actors.money import Micros  # noqa: TC001 - a NamedTuple's annotations.
+from actors.money import ZERO, Micros
 from actors.policies.breaker.states import BreakerState, Closed, HalfOpen, Permit, Refused
 from actors.policies.breaker.transitions import admit as admit_by_breaker
 from actors.policies.breaker.transitions import failures_left, is_on_probation, share
@@ -113,7 +113,7 @@ class CallNeeds(NamedTuple):
     is_retry: bool = False
     patience: float = math.inf
     subject: Subject = NO_SUBJECT
-    price: Micros = 0
+    price: Micros = ZERO
 
 
 def admit(listing: Listing, state: TargetState, needs: CallNeeds, *, now: float, breaker: BreakerConfig) -> Admission:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from actors.errors.families import Overpriced
-from actors.money import Micros  # noqa: TC001 - msgspec resolves the annotations below.
+from actors.money import ZERO, Micros
 from actors.supervisor.targets.leaving import DEAR_WAITS, Leave, leave
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Quote(NamedTuple):
     tolerance: float = math.inf
 
 
-FREE = Quote(0)
+FREE = Quote(ZERO)
 
 
 def price_of(listing: Listing, request: SmartRequest) -> Micros:  # noqa: ARG001 - a tariff goes by the request.
@@ -89,7 +89,7 @@ def to_reserve(dear: DearAnswers | None, price: Micros, *, now: float) -> Micros
     """Return what to reserve for a call: its price, or the dearest charge of the last hour at this price."""
     if dear is None or dear.price != price:
         return price
-    return max(price, dear.dearest(now) or 0)
+    return max(price, dear.dearest(now) or ZERO)
 
 
 def after_charge(

@@ -18,6 +18,7 @@ from actors.errors.families import NotAdmitted, Unclassified
 from actors.events import BreakerClosed, BreakerOpened, DearAnswer, HealthChecked, ProviderBack, ProviderLeft
 from actors.limits.concurrency import ConcurrencyLimit
 from actors.limits.learned import LearnedLimit
+from actors.money import micros_of
 from actors.policies.breaker.states import BreakerState, Closed, HalfOpen, Isolated, Open
 from actors.policies.breaker.transitions import isolate, release
 from actors.provider_gateway.gateway import ProviderGateway
@@ -431,7 +432,7 @@ class Target:
             calls=self.calls,
             failures=self.failures,
             trips=self.trips,
-            spent=self.spent,
+            spent=micros_of(self.spent),
             healthy=None if self.health is None else self.health.is_healthy,
             problem=None if self.health is None else self.health.problem,
             left=left,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import msgspec
 
-from actors import BreakerConfig, Market, Supervisor, to_micros
+from actors import BreakerConfig, Market, Supervisor
 from actors.providers import ScoreAnswer, rank
 from actors.simulation import simulated_registry
 from actors.supervisor.client import ANSWER_GRACE
@@ -89,7 +89,7 @@ class Ours:
             input=question,
             strategies=("balanced",),
             timeout=timeout,
-            budget=None if budget is None else to_micros(budget),
+            budget=budget,
             request_id=f"request-{question}",
             tenant=tenant,
             weights={"tokens": tokens_of(question)},

@@ -12,6 +12,7 @@ from agirails.level1.config import AgentBehavior, AgentConfig
 from agirails.runtime.mock_state_manager import MockStateManager
 
 from actors.agirails.network import AgirailsNetwork
+from actors.money import Micros
 from actors.providers.provider import Provider
 from actors.transports.transport import ProviderCall
 from tests.real_time import FAR
@@ -48,7 +49,9 @@ class Town:
     def provider(self, name: str, *, services: set[str] | None = None) -> Provider:
         """Describe a provider, whether or not there is an agent that works for it."""
         address = f"0x{int.from_bytes(name.encode()):040x}"
-        return Provider(name=name, services=services or {"shout"}, price=PRICE, address=address, response_time=0.1)
+        return Provider(
+            name=name, services=services or {"shout"}, price=Micros(PRICE), address=address, response_time=0.1
+        )
 
     def door(self, name: str) -> AgirailsTransport:
         return self.network.transport(self.provider(name))

@@ -23,6 +23,7 @@ import actors.agirails.purchases as purchases_module
 from actors.agirails.network import AgirailsNetwork
 from actors.agirails.transport import MIN_PRICE
 from actors.errors.families import BudgetExceeded, CallFailed, NotAdmitted, OutcomeUnknown, Permanent, Transient
+from actors.money import Micros
 from actors.providers.provider import Provider
 from actors.transports.reconciliation import Answered, Cancels, Finding, LooksUp, Lost, NeverRan, UnderWay
 from actors.transports.transport import ProviderReply
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.real_time
 
-HELLO = ProviderReply(output="HELLO", cost=PRICE)
+HELLO = ProviderReply(output="HELLO", cost=Micros(PRICE))
 
 
 @pytest.fixture
@@ -548,7 +549,7 @@ async def test_an_answer_that_is_no_json_is_lost_and_paid(town: Town):
     door = town.door("alder")
 
     assert isinstance(await failure(door), OutcomeUnknown)
-    assert await look_up(door) == Lost(PRICE)
+    assert await look_up(door) == Lost(Micros(PRICE))
     assert await town.network.locked() == []
 
 
@@ -563,7 +564,7 @@ async def test_a_delivery_without_its_answer_is_waited_for_and_then_lost(town: T
     assert isinstance(await unanswered(town, door), OutcomeUnknown)
     assert await look_up(door) == UnderWay()
     monkeypatch.setattr(purchases_module, "PROOF_WITHIN", 0.0)
-    assert await look_up(door) == Lost(PRICE)
+    assert await look_up(door) == Lost(Micros(PRICE))
     assert await town.network.locked() == []
 
 
@@ -578,7 +579,7 @@ async def test_how_long_an_answer_is_waited_for_does_not_begin_anew_with_another
 
     assert await look_up(town.door("alder")) == UnderWay()
     monkeypatch.setattr(purchases_module, "PROOF_WITHIN", 1e-9)
-    assert await look_up(town.door("alder")) == Lost(PRICE)
+    assert await look_up(town.door("alder")) == Lost(Micros(PRICE))
     assert town.network._purchases._without_proof == {}
 
 
@@ -885,9 +886,9 @@ def test_what_could_never_work_is_refused_when_it_is_made(tmp_path: Path):
         AgirailsNetwork(state_directory="", requester=REQUESTER)
     network = AgirailsNetwork(state_directory=tmp_path, requester=REQUESTER)
     with pytest.raises(ValueError, match="address of 'alder' must be 0x"):
-        network.transport(Provider(name="alder", services={"shout"}, price=PRICE))
+        network.transport(Provider(name="alder", services={"shout"}, price=Micros(PRICE)))
     with pytest.raises(ValueError, match=r"price of 'alder' must be >= \$0.05"):
-        network.listing(Provider(name="alder", services={"shout"}, price=1, address=REQUESTER))
+        network.listing(Provider(name="alder", services={"shout"}, price=Micros(1), address=REQUESTER))
 
 
 def test_the_sdk_is_imported_only_when_a_network_is_used():

@@ -30,9 +30,9 @@ from actors import (
     Unknown,
     robust_batch,
     smart_request,
-    to_micros,
 )
 from actors.ledger import Account, CloseAccount, OpenAccount
+from actors.money import Micros
 from runtime import IMMEDIATELY, Actor, ActorSystem, Supervision, handles
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Stage:
 
 def offer(name: str, function: Callable[[ProviderCall], Any], *, price: int = 10, **limits: Any) -> Listing:
     return Listing(
-        provider=Provider(name=name, services={"s"}, price=price),
+        provider=Provider(name=name, services={"s"}, price=Micros(price)),
         transport=lambda: FunctionTransport(function, paid=price > 0, idempotent="no", provider=name),
         **{"max_concurrency": 1000} | limits,
     )
@@ -129,8 +129,8 @@ async def test_each_item_is_done_failed_or_unknown_and_none_stops_the_others():
 
 
 async def test_an_item_may_be_a_whole_request_and_keeps_what_it_says():
-    dear = SmartRequest(service="s", input="dear", timeout=5.0, budget=to_micros("0.000001"))
-    rich = SmartRequest(service="s", input="rich", timeout=5.0, budget=to_micros("1"))
+    dear = SmartRequest(service="s", input="dear", timeout=5.0, budget="0.000001")
+    rich = SmartRequest(service="s", input="rich", timeout=5.0, budget="1")
     plain = SmartRequest(service="s", input="plain", timeout=5.0)
     async with staged(offer("a", upper)) as stage:
         async with robust_batch(stage.ref, [dear, rich, plain], item_budget="0.000005") as outcomes:
@@ -303,7 +303,7 @@ async def test_with_a_hundred_at_once_the_budget_is_never_exceeded_and_nearly_al
             raise Transient("down", provider="x", outcome="not_started")
         cost = dice.randint(1, call.max_cost)
         charged += cost
-        return ProviderReply(output="x", cost=cost)
+        return ProviderReply(output="x", cost=Micros(cost))
 
     cap = 20_000
     listings = [offer("a", moody, price=70), offer("b", moody, price=100), offer("c", moody, price=130)]

@@ -22,11 +22,12 @@ from actors.events import (
     Rerouted,
     Retried,
 )
+from actors.money import Micros
 
 
 def call(request_id: str, provider: str, *, cost: int = 0, error: str | None = None) -> CallEnded:
     return CallEnded(
-        request_id=request_id, provider=provider, service="s", attempt=1, latency=0.1, cost=cost, error=error
+        request_id=request_id, provider=provider, service="s", attempt=1, latency=0.1, cost=Micros(cost), error=error
     )
 
 
@@ -34,7 +35,7 @@ def ended(
     request_id: str, *, provider: str | None = None, latency: float = 0.1, error: str | None = None
 ) -> RequestEnded:
     return RequestEnded(
-        request_id=request_id, service="s", provider=provider, attempts=1, latency=latency, cost=0, error=error
+        request_id=request_id, service="s", provider=provider, attempts=1, latency=latency, cost=Micros(0), error=error
     )
 
 

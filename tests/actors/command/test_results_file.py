@@ -10,13 +10,14 @@ from actors.batch.robust_batch import Done, Failed, Unknown
 from actors.command.bad_input import BadInput
 from actors.command.results_file import CannotWrite, OutputFile, ResultLine, result_line
 from actors.errors.families import AllProvidersFailed, Attempt, NoProvider, OutcomeUnknown
+from actors.money import Micros
 from actors.supervisor.messages import SmartResult
 from runtime import AskTimeout
 
 
 def test_an_answer_has_its_provider_cost_and_attempts():
-    result = SmartResult(output=[1], provider="alder", cost=1_500, attempts=2, request_id="r")
-    assert result_line(7, Done(0, None, result), cost=0, attempts=0) == ResultLine(
+    result = SmartResult(output=[1], provider="alder", cost=Micros(1_500), attempts=2, request_id="r")
+    assert result_line(7, Done(0, None, result), cost=Micros(0), attempts=0) == ResultLine(
         id=7, status="done", output=[1], provider="alder", cost="0.0015", attempts=2
     )
 
@@ -27,7 +28,7 @@ def test_a_failure_is_one_line_that_begins_with_its_kind():
         for name in ("alder", "birch")
     ]
     outcome = Failed(0, None, AllProvidersFailed("uppercase", attempts=attempts))
-    found = result_line("a", outcome, cost=2_000, attempts=2)
+    found = result_line("a", outcome, cost=Micros(2_000), attempts=2)
     assert (found.status, found.output, found.provider, found.cost, found.attempts) == (
         "failed",
         None,
@@ -43,15 +44,15 @@ def test_a_failure_is_one_line_that_begins_with_its_kind():
 
 def test_what_nobody_knows_is_unknown_and_names_who_may_have_been_paid():
     outcome = Unknown(0, None, OutcomeUnknown("no answer", provider="alder"))
-    found = result_line(1, outcome, cost=0, attempts=1)
+    found = result_line(1, outcome, cost=Micros(0), attempts=1)
     assert (found.status, found.provider, found.error) == ("unknown", "alder", "OutcomeUnknown: no answer")
 
 
 def test_a_supervisor_that_gave_no_answer_leaves_the_outcome_unknown():
     error = AskTimeout("run/supervisor", "SmartRequest", timeout=1.0)
-    assert result_line(1, Failed(0, None, error), cost=0, attempts=0).status == "unknown"
+    assert result_line(1, Failed(0, None, error), cost=Micros(0), attempts=0).status == "unknown"
     refused = NoProvider("uppercase", offered=0)
-    assert result_line(1, Failed(0, None, refused), cost=0, attempts=0).status == "failed"
+    assert result_line(1, Failed(0, None, refused), cost=Micros(0), attempts=0).status == "failed"
 
 
 def test_a_line_is_on_disk_as_soon_as_it_is_written(tmp_path):

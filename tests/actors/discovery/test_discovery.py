@@ -35,6 +35,7 @@ from actors.discovery.subscribers import ProvidersChanged, SubscribeProviders, U
 from actors.errors import RegistryDown
 from actors.events import BreakerClosed, BreakerOpened, CallEnded, HealthChecked
 from actors.market.market import DiscoveryConfig, Market
+from actors.money import Micros
 from actors.providers.ejection import EjectionConfig
 from actors.providers.health import WatchConfig
 from actors.simulation import RegistryOutage, SimulatedProvider, simulated_registry
@@ -247,7 +248,7 @@ async def test_the_deadline_of_the_asker_that_began_a_look_up_does_not_bind_the_
 
 
 async def test_if_none_passes_the_filter_that_is_no_provider_with_the_reasons():
-    registry = Registry(listed("a", price=500), listed("b", available=False))
+    registry = Registry(listed("a", price=Micros(500)), listed("b", available=False))
     async with discovering(registry) as ref:
         with pytest.raises(NoProvider) as none:
             await find(ref, where=ProviderFilter(max_price="0.0001"))
@@ -393,7 +394,7 @@ async def one_look_up_at_a_time(simulation: Simulation) -> None:
         RegistryOutage(at=dice.uniform(0, 3000), lasts=dice.uniform(1, 2000), hangs=dice.random() < 0.3),
         RegistryOutage(at=dice.uniform(0, 3000), lasts=dice.uniform(1, 2000)),
     )
-    provider = SimulatedProvider(simulation, "alder", services={"s", "t"}, price=1)
+    provider = SimulatedProvider(simulation, "alder", services={"s", "t"}, price=Micros(1))
     inner = simulated_registry(simulation, [provider], latency=dice.uniform(0.0, 5.0))
     under_way: Counter[str] = Counter()
     has_answered: set[str] = set()
@@ -540,7 +541,9 @@ async def test_a_subscriber_that_is_too_busy_is_told_with_the_next_look_up():
 
 
 def ended(provider: str, *, latency: float = 1.0, error: str | None = None) -> CallEnded:
-    return CallEnded(request_id="r", provider=provider, service="s", attempt=1, latency=latency, cost=0, error=error)
+    return CallEnded(
+        request_id="r", provider=provider, service="s", attempt=1, latency=latency, cost=Micros(0), error=error
+    )
 
 
 class Market3:
@@ -776,11 +779,11 @@ async def test_a_provider_whose_breaker_saw_to_its_failures_is_not_ejected_when_
 
 async def test_discover_filters_by_what_a_discovery_knows_or_a_registry_declares():
     registry = Registry(
-        listed("a", price=100_000, reputation=90, capabilities={"en", "de"}),
-        listed("b", price=300_000, reputation=95, capabilities={"en", "de"}),
-        listed("c", price=100_000, reputation=70, capabilities={"en", "de"}),
-        listed("d", price=100_000, reputation=99, capabilities={"en"}),
-        listed("e", price=150_000, reputation=80, capabilities={"en", "de", "fr"}),
+        listed("a", price="0.10", reputation=90, capabilities={"en", "de"}),
+        listed("b", price="0.30", reputation=95, capabilities={"en", "de"}),
+        listed("c", price="0.10", reputation=70, capabilities={"en", "de"}),
+        listed("d", price="0.10", reputation=99, capabilities={"en"}),
+        listed("e", price="0.15", reputation=80, capabilities={"en", "de", "fr"}),
     )
     wanted: dict[str, Any] = {"max_price": "0.20", "min_reputation": 80, "required_capabilities": ["en", "de"]}
     async with discovering_in(registry) as (system, ref):

@@ -27,6 +27,7 @@ from actors.errors.families import (
     Unclassified,
 )
 from actors.errors.texts import TEXTS
+from actors.money import Micros
 
 
 class ClientError(Exception):
@@ -288,7 +289,7 @@ def test_whatever_a_provider_answers_is_some_family(status, body, paid, idempote
         (classify_status(401, provider="acme"), False),
         (RuntimeError("Unauthorized"), False),
         (RuntimeError("Insufficient funds"), False),
-        (BudgetExceeded(needed=2, available=1, cap="run"), False),
+        (BudgetExceeded(needed=Micros(2), available=Micros(1), cap="run"), False),
         (RuntimeError("Budget exceeded"), False),
         (classify_status(400, provider="acme"), False),
         (RuntimeError("400 Bad Request"), False),

@@ -29,6 +29,7 @@ from actors.errors.families import (
     Unclassified,
 )
 from actors.errors.wording import Wording
+from actors.money import Micros
 
 ROWS = dialects().rows
 STATUSES = dialects().statuses
@@ -195,7 +196,7 @@ class ClientError(Exception):
         (classify_status(429, provider="acme", body="insufficient funds"), False),
         (RuntimeError("Insufficient funds"), False),
         # Budget exceeded.
-        (BudgetExceeded(needed=2, available=1, cap="run"), False),
+        (BudgetExceeded(needed=Micros(2), available=Micros(1), cap="run"), False),
         (RuntimeError("Budget exceeded"), False),
         # 400 Bad Request.
         (classify_status(400, provider="acme"), False),

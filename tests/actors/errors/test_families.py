@@ -22,18 +22,19 @@ from actors.errors.families import (
     Transient,
     Unclassified,
 )
+from actors.money import Micros
 from runtime import Refusal
 
 
 def attempt(kind: str = "Transient", cost: int = 0) -> Attempt:
-    return Attempt(provider="acme", error="503", kind=kind, started=1.0, latency=0.25, cost=cost)
+    return Attempt(provider="acme", error="503", kind=kind, started=1.0, latency=0.25, cost=Micros(cost))
 
 
 EVERY_ERROR = [
     BreakerOpen("acme", retry_after=4.0),
     RateLimited("acme/requests", retry_after=0.5),
     BulkheadFull("acme", max_concurrency=8),
-    BudgetExceeded(needed=200_000, available=50_000, cap="request"),
+    BudgetExceeded(needed=Micros(200_000), available=Micros(50_000), cap="request"),
     DeadlineTooShort(needed=2.0, left=0.5),
     ConnectionFailed("acme", "refused"),
     Transient("down", provider="acme", status=503),
@@ -105,7 +106,7 @@ def test_an_open_breaker_says_when_to_retry_and_an_isolated_one_that_a_hand_must
 
 
 def test_an_exceeded_budget_names_the_need_the_rest_and_the_cap():
-    error = BudgetExceeded(needed=200_000, available=50_000, cap="run", provider="acme")
+    error = BudgetExceeded(needed=Micros(200_000), available=Micros(50_000), cap="run", provider="acme")
     assert (error.needed, error.available, error.cap, error.provider) == (200_000, 50_000, "run", "acme")
     assert "needs $0.20 but only $0.05 of the run budget is left" in str(error)
 

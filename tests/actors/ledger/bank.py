@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors.ledger.ledger import Ledger
 from actors.ledger.messages import BookCall, GetStatement, Reservation, Reserve
+from actors.money import Micros
 from runtime import ActorFailed, ActorSystem, Event
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from runtime import ActorRef
 
-DOLLAR = 1_000_000
+DOLLAR = Micros(1_000_000)
 
 
 class Money:
@@ -34,14 +35,14 @@ class Money:
         system.events.subscribe(Event, self.events.append)
 
     async def reserve(self, key: str, amount: int = 4 * DOLLAR, *, timeout: float = 1e6, **more: Any) -> Reservation:  # noqa: ASYNC109 - a deadline.
-        asked = Reserve(**{"key": key, "provider": "alder", "amount": amount, "accounts": ("run",), **more})
+        asked = Reserve(**{"key": key, "provider": "alder", "amount": Micros(amount), "accounts": ("run",), **more})
         return await self.ref.ask(asked, timeout=timeout)
 
     def start(self, key: str, *args: Any, **more: Any) -> asyncio.Task[Reservation]:
         return asyncio.create_task(self.reserve(key, *args, **more), name=key)
 
     def tell(self, reservation: Reservation, charged: Any = "yes", cost: int | None = None) -> None:
-        self.ref.tell(BookCall(reservation, charged, cost))
+        self.ref.tell(BookCall(reservation, charged, None if cost is None else Micros(cost)))
 
     async def figures(self, account: str | None = "run") -> tuple[int, int, int]:
         statement = await self.ref.ask(GetStatement(account), timeout=1)

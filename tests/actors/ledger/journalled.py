@@ -9,6 +9,7 @@ from actors.ledger.entries import AccountOpened, Entry
 from actors.ledger.journal import Journal
 from actors.ledger.ledger import Ledger
 from actors.ledger.messages import GetStatement, Reservation, Reserve
+from actors.money import Micros
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,7 +30,7 @@ def spawn(system: ActorSystem, path: Path, **options: Any) -> tuple[ActorRef[Any
 
 
 async def reserve(ledger: ActorRef[Any], key: str, amount: int = 100, **more: Any) -> Reservation:
-    wish = Reserve(**{"key": key, "provider": "alder", "amount": amount, "accounts": ("run", "batch"), **more})
+    wish = Reserve(**{"key": key, "provider": "alder", "amount": Micros(amount), "accounts": ("run", "batch"), **more})
     return await ledger.ask(wish, timeout=5)
 
 
@@ -73,7 +74,9 @@ class FullDisk:
 def filled(path: Path, count: int = 60) -> list[Entry]:
     journal = Journal(path)
     list(journal.read())
-    made: list[Entry] = [AccountOpened(account=f"account {number}", cap=number, at=1.0) for number in range(count)]
+    made: list[Entry] = [
+        AccountOpened(account=f"account {number}", cap=Micros(number), at=1.0) for number in range(count)
+    ]
     for start in range(0, count, 7):
         for entry in made[start : start + 7]:
             journal.append(entry)

@@ -8,6 +8,7 @@ import sys
 from actors.errors.families import CallFailed
 from actors.ledger.ledger import Ledger
 from actors.ledger.messages import BookCall, Reserve
+from actors.money import Micros
 from runtime import ActorSystem
 
 
@@ -19,7 +20,7 @@ async def main(path: str) -> None:
             number = 0
             while True:
                 number += 1
-                wish = Reserve(key=f"{name}/{number}", provider="alder", amount=10, accounts=("run",))
+                wish = Reserve(key=f"{name}/{number}", provider="alder", amount=Micros(10), accounts=("run",))
                 try:
                     reservation = await ledger.ask(wish, timeout=60)
                 except CallFailed:

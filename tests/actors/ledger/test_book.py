@@ -14,19 +14,20 @@ from actors.ledger.entries import Entry, MoneyHeld, MoneyReleased, MoneyReserved
 from actors.ledger.errors import AlreadyPaid, StillUnsettled
 from actors.ledger.messages import Intent, Reservation, Reserve
 from actors.ledger.postings import MAX_RELEASED
+from actors.money import Micros
 from tests.proofs import repeated
 
 NAMES = ("run", "batch", "alder", "birch")
 
 
 def wish(key: str = "k", amount: int = 10, **more: Any) -> Reserve:
-    return Reserve(**{"key": key, "provider": "alder", "amount": amount, "accounts": ("run",), **more})
+    return Reserve(**{"key": key, "provider": "alder", "amount": Micros(amount), "accounts": ("run",), **more})
 
 
 def book_with(**caps: int | None) -> Book:
     book = Book()
     for name, cap in caps.items():
-        book.open(name, cap=cap, at=0.0)
+        book.open(name, cap=None if cap is None else Micros(cap), at=0.0)
     return book
 
 
@@ -53,7 +54,7 @@ def figures(book: Book, name: str | None = "run") -> tuple[int, int, int]:
 
 def test_every_account_takes_a_reservation_or_none_does():
     book = book_with(run=100, batch=50, alder=20)
-    reserved(book, amount=20, accounts=("run", "batch", "alder"))
+    reserved(book, amount=Micros(20), accounts=("run", "batch", "alder"))
     refusal = refused(book, "other", 1, accounts=("run", "batch", "alder"))
     assert (refusal.cap, refusal.needed, refusal.available) == ("alder", 1, 0)
     assert [figures(book, name) for name in ("run", "batch", "alder")] == [(20, 0, 0)] * 3
@@ -61,14 +62,14 @@ def test_every_account_takes_a_reservation_or_none_does():
 
 def test_a_requests_own_budget_caps_all_that_is_spent_and_kept_under_its_key():
     book = book_with(run=100)
-    first = reserved(book, amount=6, budget=10)
+    first = reserved(book, amount=Micros(6), budget=Micros(10))
     book.book(first, "yes", 6, at=2.0)
-    assert refused(book, amount=5, budget=10, intent="again").cap == "request"
-    second = reserved(book, amount=4, budget=10, intent="again")
+    assert refused(book, amount=Micros(5), budget=Micros(10), intent="again").cap == "request"
+    second = reserved(book, amount=Micros(4), budget=Micros(10), intent="again")
     book.book(second, "held", at=2.0)
-    refusal = refused(book, amount=1, budget=10, intent="again")
+    refusal = refused(book, amount=Micros(1), budget=Micros(10), intent="again")
     assert (refusal.cap, refusal.available) == ("request", 0)
-    reserved(book, "another", 10, budget=10)
+    reserved(book, "another", 10, budget=Micros(10))
     assert figures(book) == (10, 4, 6)
 
 
@@ -80,7 +81,7 @@ def test_an_account_without_a_cap_allows_anything():
 
 def test_the_account_that_refuses_for_good_is_named_before_one_that_may_have_more_later():
     book = book_with(run=10, batch=5)
-    reserved(book, amount=10)
+    reserved(book, amount=Micros(10))
     made = book.reserve(wish("other", 6, accounts=("run", "batch")), at=1.0)
     assert isinstance(made, InsufficientFunds)
     assert (made.account, made.may_free_up) == ("batch", False)
@@ -88,7 +89,7 @@ def test_the_account_that_refuses_for_good_is_named_before_one_that_may_have_mor
 
 def test_a_lowered_cap_stops_everything_and_a_raised_one_lets_it_go_on():
     book = book_with(run=100)
-    book.book(reserved(book, amount=50), "yes", at=2.0)
+    book.book(reserved(book, amount=Micros(50)), "yes", at=2.0)
     book.set_cap("run", 40, at=3.0)
     assert refused(book, "other", 0).available == 0
     assert list(book.broken_invariants()) == []
@@ -177,7 +178,7 @@ def test_a_call_that_was_charged_although_its_money_had_been_released_is_booked_
 def test_a_reservation_that_was_never_made_cannot_be_booked_or_resolved():
     book = book_with(run=10)
     with pytest.raises(Permanent, match="no reservation 99; was it made by another ledger"):
-        book.book(Reservation(99, "k", "alder", 10), "yes", at=1.0)
+        book.book(Reservation(99, "k", "alder", Micros(10)), "yes", at=1.0)
     with pytest.raises(Permanent, match="not held"):
         book.resolve(99, "no", at=1.0)
 
@@ -278,10 +279,10 @@ def test_no_more_than_the_reservations_released_last_are_remembered():
 
 def test_a_repetition_takes_on_what_is_held_and_needs_only_what_it_costs_more():
     book = book_with(run=12)
-    first = reserved(book, amount=10)
+    first = reserved(book, amount=Micros(10))
     book.book(first, "held", at=2.0)
-    assert refused(book, amount=13, intent="repeat").needed == 3
-    again = reserved(book, amount=12, intent="repeat")
+    assert refused(book, amount=Micros(13), intent="repeat").needed == 3
+    again = reserved(book, amount=Micros(12), intent="repeat")
     assert (again.number, again.amount, again.attempt) == (first.number, 12, 2)
     assert figures(book) == (12, 0, 0)
     book.book(again, "yes", 11, at=3.0)
@@ -298,8 +299,8 @@ def test_a_repetition_elsewhere_is_refused_and_one_of_nothing_is_a_first_call():
 
 def test_a_repetition_that_was_not_charged_says_nothing_of_the_call_before_it():
     book = book_with(run=100)
-    book.book(reserved(book, amount=10), "held", at=2.0)
-    again = reserved(book, amount=15, intent="repeat")
+    book.book(reserved(book, amount=Micros(10)), "held", at=2.0)
+    again = reserved(book, amount=Micros(15), intent="repeat")
     entry = book.book(again, "no", at=3.0)
     assert isinstance(entry, MoneyHeld)
     assert (entry.held, entry.released) == (10, 5)
@@ -331,7 +332,7 @@ def test_a_repetition_is_owed_even_on_an_account_that_is_over_its_cap():
 def test_a_repetition_whose_asker_has_given_up_is_held_as_before():
     book = book_with(run=20)
     book.book(reserved(book), "held", at=2.0)
-    book.take_back(reserved(book, amount=15, intent="repeat"), at=3.0)
+    book.take_back(reserved(book, amount=Micros(15), intent="repeat"), at=3.0)
     assert figures(book) == (0, 10, 0)
     other = reserved(book, "other")
     book.take_back(other, at=3.0)
@@ -390,7 +391,7 @@ def test_money_in_a_closed_account_goes_its_way_and_then_it_is_forgotten():
 
 def test_an_account_crosses_its_alert_at_the_first_micro_unit_of_80_percent_and_back_below_it():
     book = book_with(run=9)  # 80 % are 7.2.
-    seven = reserved(book, amount=7)
+    seven = reserved(book, amount=Micros(7))
     assert book.accounts.take_crossed() == []
     one = reserved(book, "one", 1)
     assert [(page.name, page.is_alerted) for page in book.accounts.take_crossed()] == [("run", True)]
@@ -435,16 +436,16 @@ class Play:
     def step(self, what: int, amount: int, cost: int, who: int, flag: bool) -> None:  # noqa: FBT001
         book = self.book
         intent: Intent = ("first", "repeat", "again", "first")[cost % 4]
-        one = self.given[amount % len(self.given)] if self.given else Reservation(10**6, "none", "alder", 1)
+        one = self.given[amount % len(self.given)] if self.given else Reservation(10**6, "none", "alder", Micros(1))
         try:
             match what:
                 case 0 | 1 | 2 | 3:
                     asked = Reserve(
                         key=f"k{cost % 7}",
                         provider=("alder", "birch")[who % 2],
-                        amount=amount,
+                        amount=Micros(amount),
                         accounts=NAMES[: who + 1] if flag else NAMES[who:],
-                        budget=100 if flag else None,
+                        budget=Micros(100) if flag else None,
                         intent=intent,
                         holder=who if cost % 2 else None,
                         is_sent=flag,
@@ -534,7 +535,9 @@ def test_an_entry_that_cannot_follow_is_refused():
     with pytest.raises(ValueError, match="not open"):
         released.postings.apply(gone)
     with pytest.raises(ValueError, match="never reserved"):
-        Book().postings.apply(MoneyReleased(reservation=1, key="k", provider="p", accounts=(), released=0, at=1.0))
+        Book().postings.apply(
+            MoneyReleased(reservation=1, key="k", provider="p", accounts=(), released=Micros(0), at=1.0)
+        )
 
 
 def test_a_book_and_its_parts_tell_their_state():

@@ -16,6 +16,7 @@ from actors.errors.families import BudgetExceeded, Permanent
 from actors.ledger.errors import JournalError, JournalFailed
 from actors.ledger.ledger import Ledger
 from actors.ledger.messages import BookCall, CloseAccount, GetHeld, GetStatement, OpenAccount, Reservation, SetCap
+from actors.money import Micros
 from runtime import ActorFailed, ActorSystem
 from runtime.simulation import Simulation, explore
 from tests.actors.ledger.journalled import ACCOUNTS, FullDisk, entries_of, figures, peek, reserve, spawn
@@ -118,8 +119,8 @@ async def test_a_request_that_waits_for_money_is_answered_after_its_entry_is_wri
 @pytest.mark.parametrize(
     ("request_", "entry"),
     [
-        (OpenAccount(name="new", cap=1), "AccountOpened"),
-        (SetCap("run", 1), "CapChanged"),
+        (OpenAccount(name="new", cap=Micros(1)), "AccountOpened"),
+        (SetCap("run", Micros(1)), "CapChanged"),
         (CloseAccount(name="run"), "AccountClosed"),
     ],
 )
@@ -138,7 +139,7 @@ async def test_an_account_whose_asker_gives_up_while_it_is_written_is_closed_aga
     async with ActorSystem("bank") as system:
         ledger, _ = spawn(system, tmp_path / "l.db")
         await figures(ledger)
-        opening = asyncio.create_task(ledger.ask(OpenAccount(name="new", cap=1), timeout=1))
+        opening = asyncio.create_task(ledger.ask(OpenAccount(name="new", cap=Micros(1)), timeout=1))
         await asyncio.sleep(0)
         opening.cancel()
         await asyncio.sleep(1)
@@ -150,17 +151,17 @@ async def test_an_account_whose_asker_gives_up_while_it_is_written_is_closed_aga
 async def test_a_cap_that_could_not_be_written_is_not_taken_for_one_that_was_set(tmp_path):
     async with ActorSystem("bank") as system:
         ledger, _ = spawn(system, tmp_path / "l.db")
-        await ledger.ask(OpenAccount(name="mine", cap=1000), timeout=1)
+        await ledger.ask(OpenAccount(name="mine", cap="0.001"), timeout=1)
     async with ActorSystem("bank") as system:
         ledger, made = spawn(system, tmp_path / "l.db")
         await figures(ledger)
         journal: Any = made[0].bookkeeper.commits.journal
         journal._file = FullDisk(journal._file)
         with pytest.raises(JournalFailed):
-            await ledger.ask(OpenAccount(name="mine", cap=100), timeout=1)
+            await ledger.ask(OpenAccount(name="mine", cap=Micros(100)), timeout=1)
         await asyncio.sleep(10)
         assert len(made) == 2
-        assert await ledger.ask(OpenAccount(name="mine", cap=100), timeout=1) == "mine"
+        assert await ledger.ask(OpenAccount(name="mine", cap=Micros(100)), timeout=1) == "mine"
         assert (await ledger.ask(GetStatement("mine"), timeout=1)).cap == 100
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from actors.ledger.entries import AccountOpened, Entry
 from actors.ledger.errors import JournalError
 from actors.ledger.journal import Journal
+from actors.money import Micros
 from tests.actors.ledger.journalled import entries_of, filled
 from tests.proofs import repeated
 
@@ -28,7 +29,7 @@ def test_what_was_not_committed_was_never_written(tmp_path):
     made = filled(tmp_path / "l.db")
     journal = Journal(tmp_path / "l.db")
     list(journal.read())
-    journal.append(AccountOpened(account="lost", cap=1, at=1.0))
+    journal.append(AccountOpened(account="lost", cap=Micros(1), at=1.0))
     assert repr(journal).endswith(f"{len(made) + 1} entries, 1 unwritten>")
     journal.close()
     assert entries_of(tmp_path / "l.db") == made
@@ -88,7 +89,9 @@ def crashed_files(path: Path) -> tuple[bytes, bytes, list[Entry]]:
     """Return the two files of a journal whose program was killed, and what it had written."""
     journal = Journal(path)
     list(journal.read())
-    made: list[Entry] = [AccountOpened(account=f"account {number}", cap=number, at=1.0) for number in range(120)]
+    made: list[Entry] = [
+        AccountOpened(account=f"account {number}", cap=Micros(number), at=1.0) for number in range(120)
+    ]
     for entry in made:
         journal.append(entry)
         journal.commit()

@@ -14,6 +14,7 @@ from actors.ledger.entries import MoneyReleased
 from actors.ledger.errors import AlreadyPaid
 from actors.ledger.ledger import Ledger
 from actors.ledger.messages import GetHeld, GetStatement, MarkSent, OpenAccount, Reservation, Reserve, Resolve, SetCap
+from actors.money import Micros
 from runtime import Actor, ActorRestarted, ActorSystem, DeadLetter, Request, handles
 from runtime.simulation import Crash, DuplicateMail, Simulation, explore
 from tests.actors.ledger.bank import DOLLAR, Money, money, settle
@@ -57,13 +58,13 @@ async def test_what_is_told_twice_counts_once_and_what_was_never_reserved_is_a_d
         bank.tell(reservation, "held")
         assert await bank.figures() == (0, 0, 3)
         assert bank.heard(DeadLetter) == []
-        bank.tell(Reservation(reservation.number + 1, "k", "alder", 5))
+        bank.tell(Reservation(reservation.number + 1, "k", "alder", Micros(5)))
         assert await bank.figures() == (0, 0, 3)
         await bank.reserve("mine", 2)
-        bank.tell(Reservation(reservation.number + 1, "of another ledger", "alder", 5))
+        bank.tell(Reservation(reservation.number + 1, "of another ledger", "alder", Micros(5)))
         assert await bank.figures() == (2, 0, 3)
         assert [letter.reason.value for letter in bank.heard(DeadLetter)] == ["refused"] * 2
-        bank.tell(Reservation(reservation.number + 1, "mine", "alder", 2))
+        bank.tell(Reservation(reservation.number + 1, "mine", "alder", Micros(2)))
 
 
 async def test_held_money_is_listed_until_it_is_resolved():
@@ -154,7 +155,7 @@ async def test_an_answer_that_its_asker_can_no_longer_take_releases_the_money():
 
 async def test_a_reservation_that_was_told_and_not_asked_for_comes_back():
     async with money() as bank:
-        bank.ref.tell(Reserve(key="k", provider="alder", amount=5, accounts=("run",)))
+        bank.ref.tell(Reserve(key="k", provider="alder", amount=Micros(5), accounts=("run",)))
         bank.ref.tell(OpenAccount(name="unclaimed"))
         await settle()
         assert await bank.figures() == (0, 0, 0)
@@ -220,7 +221,7 @@ async def test_with_one_book_for_all_instances_a_restart_forgets_nothing():
 async def test_a_cap_that_was_changed_outlives_a_restart_with_the_book():
     async with ActorSystem("bank") as system:
         bank = Money(system, book=Book())
-        await bank.ref.ask(SetCap("run", 50), timeout=1)
+        await bank.ref.ask(SetCap("run", Micros(50)), timeout=1)
         crash(bank)
         await asyncio.sleep(10)
         assert (await bank.ref.ask(GetStatement("run"), timeout=1)).cap == 50

@@ -19,6 +19,7 @@ from actors.ledger.messages import (
     Resolve,
     SetCap,
 )
+from actors.money import Micros
 
 
 @pytest.mark.parametrize(
@@ -40,19 +41,19 @@ from actors.ledger.messages import (
     ],
 )
 def test_a_reservation_that_makes_no_sense_is_refused_where_it_is_made(wrong: Any):
-    with pytest.raises((TypeError, ValueError), match=r"must be|cannot be encoded as UTF-8"):
+    with pytest.raises((TypeError, ValueError), match=r"must be|amount: |budget: |cannot be encoded as UTF-8"):
         Reserve(**{"key": "k", "provider": "p", "amount": 1, **wrong})
 
 
 def test_a_booking_that_makes_no_sense_is_refused_where_it_is_made():
-    reservation = Reservation(1, "k", "p", 1)
+    reservation = Reservation(1, "k", "p", Micros(1))
     for message in (
-        lambda: BookCall(reservation, "no", 5),
+        lambda: BookCall(reservation, "no", Micros(5)),
         lambda: BookCall(reservation, "paid"),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         lambda: Resolve(1, "held"),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-        lambda: BookCall(reservation, "yes", -5),
-        lambda: Resolve(1, "no", 5),
-        lambda: SetCap("run", -1),
+        lambda: BookCall(reservation, "yes", Micros(-5)),
+        lambda: Resolve(1, "no", Micros(5)),
+        lambda: SetCap("run", Micros(-1)),
     ):
         with pytest.raises(ValueError, match=r"cost|cap|charged"):
             message()
@@ -66,7 +67,7 @@ def test_a_booking_that_makes_no_sense_is_refused_where_it_is_made():
         lambda: CloseAccount(name=None),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         lambda: GetStatement(["run"]),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         lambda: GetHeld(["run"]),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-        lambda: SetCap(["run"], 5),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        lambda: SetCap(["run"], Micros(5)),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         lambda: Resolve([1], "yes"),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         lambda: BookCall(1),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         lambda: MarkSent(1),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -14,6 +14,7 @@ from actors.ledger.errors import AlreadyPaid, JournalError, StillUnsettled
 from actors.ledger.journal import Journal
 from actors.ledger.messages import BookCall, CloseAccount, GetHeld, GetStatement, OpenAccount, Resolve, SetCap
 from actors.ledger.opening import SLICE
+from actors.money import Micros
 from runtime import ActorSystem
 from tests.actors.ledger.bank import money
 from tests.actors.ledger.journalled import entries_of, figures, filled, reserve, spawn
@@ -21,11 +22,11 @@ from tests.actors.ledger.journalled import entries_of, figures, filled, reserve,
 
 async def test_accounts_are_opened_closed_and_stated():
     async with money() as bank:
-        name = await bank.ref.ask(OpenAccount(cap=100), timeout=1)
+        name = await bank.ref.ask(OpenAccount(cap=Micros(100)), timeout=1)
         assert await bank.ref.ask(OpenAccount(name="batch"), timeout=1) == "batch"
         with pytest.raises(Permanent, match="open already"):
             await bank.ref.ask(OpenAccount(name="batch"), timeout=1)
-        with pytest.raises(ValueError, match="whole number of micro-units"):
+        with pytest.raises(TypeError, match=r"cap: amount 0\.5 is a float"):
             OpenAccount(cap=0.5)  # type: ignore[arg-type]
         bank.tell(await bank.reserve("k", 60, accounts=(name, "batch")), "yes", 50)
         account = await bank.ref.ask(CloseAccount(name=name), timeout=1)
@@ -40,9 +41,9 @@ async def test_a_program_that_starts_again_knows_its_accounts_its_keys_and_what_
     path = tmp_path / "ledger.db"
     async with ActorSystem("first") as system:
         ledger, _ = spawn(system, path)
-        await ledger.ask(OpenAccount(name="mine", cap=500), timeout=1)
+        await ledger.ask(OpenAccount(name="mine", cap=Micros(500)), timeout=1)
         paid, held, free, _left = [await reserve(ledger, key) for key in ("paid", "held", "free", "open")]
-        ledger.tell(BookCall(paid, "yes", 70))
+        ledger.tell(BookCall(paid, "yes", Micros(70)))
         ledger.tell(BookCall(held, "held"))
         ledger.tell(BookCall(free, "no"))
         assert await figures(ledger) == (100, 100, 70)
@@ -58,13 +59,13 @@ async def test_a_program_that_starts_again_knows_its_accounts_its_keys_and_what_
                 await reserve(ledger, key)
         with pytest.raises(BudgetExceeded):
             await reserve(ledger, "large", 731)
-        ledger.tell(BookCall(await reserve(ledger, "open", intent="repeat"), "yes", 90))
+        ledger.tell(BookCall(await reserve(ledger, "open", intent="repeat"), "yes", Micros(90)))
         new = await reserve(ledger, "free")
         assert new.number > max(one.number for one in (paid, held, free))
         ledger.tell(BookCall(new, "no"))
-        assert await ledger.ask(OpenAccount(name="mine", cap=600), timeout=1) == "mine", "taken over"
+        assert await ledger.ask(OpenAccount(name="mine", cap=Micros(600)), timeout=1) == "mine", "taken over"
         assert (await ledger.ask(GetStatement("mine"), timeout=1)).cap == 600
-        await ledger.ask(Resolve(held.number, "yes", 10), timeout=1)
+        await ledger.ask(Resolve(held.number, "yes", Micros(10)), timeout=1)
         assert await figures(ledger) == (0, 0, 170)
         assert list(made[0].broken_invariants()) == []
 
@@ -85,14 +86,14 @@ async def test_an_account_that_was_taken_over_for_an_asker_that_gave_up_can_stil
     path = tmp_path / "ledger.db"
     async with ActorSystem("first") as system:
         ledger, _ = spawn(system, path)
-        await ledger.ask(OpenAccount(name="mine", cap=500), timeout=1)
+        await ledger.ask(OpenAccount(name="mine", cap=Micros(500)), timeout=1)
         ledger.tell(BookCall(await reserve(ledger, "k", accounts=("mine",))))
         await figures(ledger)
     async with ActorSystem("second") as system:
         ledger, _ = spawn(system, path)
-        ledger.tell(OpenAccount(name="mine", cap=500))
+        ledger.tell(OpenAccount(name="mine", cap=Micros(500)))
         await asyncio.sleep(0.1)
-        assert await ledger.ask(OpenAccount(name="mine", cap=500), timeout=1) == "mine"
+        assert await ledger.ask(OpenAccount(name="mine", cap=Micros(500)), timeout=1) == "mine"
         assert await figures(ledger, "mine") == (0, 0, 100)
 
 
@@ -101,7 +102,7 @@ async def test_an_account_that_was_closed_is_gone_in_the_next_run_and_one_with_h
     async with ActorSystem("first") as system:
         ledger, _ = spawn(system, path)
         for name in ("gone", "left"):
-            await ledger.ask(OpenAccount(name=name, cap=500), timeout=1)
+            await ledger.ask(OpenAccount(name=name, cap=Micros(500)), timeout=1)
         ledger.tell(BookCall(await reserve(ledger, "a", accounts=("gone",))))
         left = await reserve(ledger, "b", accounts=("left",))
         ledger.tell(BookCall(left, "held"))
@@ -109,7 +110,7 @@ async def test_an_account_that_was_closed_is_gone_in_the_next_run_and_one_with_h
             await ledger.ask(CloseAccount(name=name), timeout=1)
     async with ActorSystem("second") as system:
         ledger, made = spawn(system, path)
-        await ledger.ask(Resolve(left.number, "yes", 1), timeout=1)
+        await ledger.ask(Resolve(left.number, "yes", Micros(1)), timeout=1)
         assert await figures(ledger, None) == (0, 0, 101)
         assert made[0].book.open_accounts() == ["run", "batch"]
 
@@ -118,8 +119,8 @@ async def test_a_key_that_memory_has_forgotten_is_known_to_the_journal(tmp_path)
     async with ActorSystem("bank") as system:
         ledger, made = spawn(system, tmp_path / "l.db", config=LedgerConfig(max_paid_keys=2))
         for number in range(5):
-            ledger.tell(BookCall(await reserve(ledger, f"k{number}", 10), "yes", 10 + number))
-        ledger.tell(BookCall(await reserve(ledger, "k1", 10, intent="again", provider="birch"), "yes", 1))
+            ledger.tell(BookCall(await reserve(ledger, f"k{number}", 10), "yes", Micros(10 + number)))
+        ledger.tell(BookCall(await reserve(ledger, "k1", 10, intent="again", provider="birch"), "yes", Micros(1)))
         for number in (0, 2, 3, 4):
             with pytest.raises(AlreadyPaid) as already:
                 await reserve(ledger, f"k{number}")
@@ -154,11 +155,11 @@ async def test_what_was_paid_before_a_key_was_forgotten_counts_against_the_budge
         ledger.tell(BookCall(await reserve(ledger, "another"), "yes"))
         await ledger.ask(Resolve(held.number, "yes"), timeout=1)
         with pytest.raises(BudgetExceeded):
-            await reserve(ledger, "k", intent="again", budget=250)
+            await reserve(ledger, "k", intent="again", budget=Micros(250))
     async with ActorSystem("second") as system:
         ledger, _ = spawn(system, path, config=config)
         with pytest.raises(BudgetExceeded):
-            await reserve(ledger, "k", intent="again", budget=250)
+            await reserve(ledger, "k", intent="again", budget=Micros(250))
 
 
 async def test_a_restart_of_the_actor_goes_on_by_the_journal_and_open_calls_settle_what_is_held(tmp_path):
@@ -170,7 +171,7 @@ async def test_a_restart_of_the_actor_goes_on_by_the_journal_and_open_calls_sett
         await asyncio.sleep(10)
         assert len(made) == 2
         assert await figures(ledger) == (0, 200, 0)
-        ledger.tell(BookCall(first, "yes", 60))
+        ledger.tell(BookCall(first, "yes", Micros(60)))
         ledger.tell(BookCall(second, "no"))
         assert await figures(ledger) == (0, 0, 60)
         assert list(made[1].broken_invariants()) == []
@@ -180,17 +181,17 @@ async def test_a_cap_that_was_lowered_stays_so_when_the_actor_restarts_and_not_w
     for _ in range(2):
         async with ActorSystem("bank") as system:
             ledger, made = spawn(system, tmp_path / "l.db")
-            assert await ledger.ask(OpenAccount(name="mine", cap=50), timeout=1) == "mine"
+            assert await ledger.ask(OpenAccount(name="mine", cap=Micros(50)), timeout=1) == "mine"
             caps = [(await ledger.ask(GetStatement(name), timeout=1)).cap for name in ("run", "mine")]
             assert caps == [1000, 50]
             for name in ("run", "mine"):
-                await ledger.ask(SetCap(name, 5), timeout=1)
+                await ledger.ask(SetCap(name, Micros(5)), timeout=1)
             cell: Any = ledger.recipient
             cell.failed(RuntimeError("made to crash"), None)
             await asyncio.sleep(10)
             assert len(made) == 2
             with pytest.raises(Permanent, match="is open already"):
-                await ledger.ask(OpenAccount(name="mine", cap=50), timeout=1)
+                await ledger.ask(OpenAccount(name="mine", cap=Micros(50)), timeout=1)
             caps = [(await ledger.ask(GetStatement(name), timeout=1)).cap for name in ("run", "mine")]
             assert caps == [5, 5]
 
@@ -247,7 +248,7 @@ async def test_a_ledger_that_ends_while_it_reads_its_journal_lets_go_of_it(tmp_p
 async def test_a_journal_that_does_not_add_up_ends_the_system_with_an_error_that_says_so(tmp_path):
     journal = Journal(tmp_path / "l.db")
     for _ in range(2):
-        journal.append(AccountOpened(account="run", cap=1, at=1.0))
+        journal.append(AccountOpened(account="run", cap=Micros(1), at=1.0))
     journal.commit()
     journal.close()
 

@@ -10,6 +10,7 @@ from actors.errors.families import BudgetExceeded
 from actors.events import AlertCleared, AlertRaised, Overcharged
 from actors.ledger.entries import Entry, MoneyHeld, MoneyReleased, MoneyReserved, MoneySettled
 from actors.ledger.messages import BookCall, GetStatement, Resolve
+from actors.money import Micros
 from runtime import ActorSystem, Event
 from tests.actors.ledger.bank import DOLLAR, money
 from tests.actors.ledger.journalled import figures, reserve, spawn
@@ -25,7 +26,7 @@ async def test_every_movement_is_an_event():
         bank.tell(first, "yes", 7)
         bank.tell(second, "no")
         bank.tell(third, "held")
-        await bank.ref.ask(Resolve(third.number, "yes", 9), timeout=1)
+        await bank.ref.ask(Resolve(third.number, "yes", Micros(9)), timeout=1)
         heard = bank.heard(MoneyReserved, MoneySettled, MoneyReleased, MoneyHeld)
         assert [type(one).__name__ for one in heard] == [
             *["MoneyReserved"] * 3,

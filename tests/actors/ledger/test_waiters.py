@@ -10,6 +10,7 @@ from actors.errors.families import BudgetExceeded, Permanent
 from actors.ledger.config import LedgerConfig
 from actors.ledger.errors import StillUnsettled
 from actors.ledger.messages import CloseAccount, GetHeld, Resolve
+from actors.money import Micros
 from runtime import AskTimeout
 from tests.actors.ledger.bank import DOLLAR, money, settle
 
@@ -151,5 +152,5 @@ async def test_an_account_is_closed_at_once_and_answers_when_the_last_call_has_e
         account = await closing
         assert (account.reserved, account.held, account.settled) == (0, 4, 3)
         (held,) = await bank.ref.ask(GetHeld("run"), timeout=1)
-        await bank.ref.ask(Resolve(held.reservation, "yes", 2), timeout=1)
+        await bank.ref.ask(Resolve(held.reservation, "yes", Micros(2)), timeout=1)
         assert await bank.figures(None) == (0, 0, 5)

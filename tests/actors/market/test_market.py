@@ -10,6 +10,7 @@ import pytest
 from actors.market.file import load_market, parse_market
 from actors.market.listing import Listing
 from actors.market.market import DiscoveryConfig, HealthConfig, Market, MarketError
+from actors.money import Micros
 from actors.policies.breaker.config import BreakerConfig
 from actors.policies.retry import Retry
 from actors.providers.provider import Provider
@@ -79,7 +80,7 @@ def test_a_full_file_gives_every_value_its_place(tmp_path):
     assert alder.provider == Provider(
         name="alder",
         services={"uppercase", "word-count"},
-        price=2_000,
+        price="0.002",
         reputation=95.0,
         response_time=0.03,
         capabilities={"en", "de"},
@@ -356,7 +357,7 @@ def test_a_file_may_set_caps_retry_budgets_hedging_and_what_is_made_of_observati
         "[watch]\nrenew_after = 2.0\n[watch.ejection]\nfailure_threshold = 9\n[hedge]\nratio = 0.01\n"
     )
     market = parse_market(text)
-    assert (market.budget, market.providers[0].budget) == ("25.00", "3.50")
+    assert (market.budget, market.providers[0].budget) == (Micros(25_000_000), Micros(3_500_000))
     assert (market.retry_budget.ratio, market.retry_budget.max_tokens, market.retry_budget.tokens) == (0.2, 5.0, 5.0)
     assert (market.watch.renew_after, market.watch.ejection.failure_threshold) == (2.0, 9)
     assert market.hedge is not None

@@ -38,6 +38,7 @@ from actors.events import (
     Reconciled,
     RequestEnded,
 )
+from actors.money import Micros
 from actors.monitor.metrics import AmplificationSeen, Metrics
 from actors.monitor.monitor import OBSERVED, GetMetrics, Memory, Monitor, MonitorConfig
 from actors.monitor.request_log import line_of
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
 class Provided:
     """A provider that fails while `is_down`, and takes `lasts` seconds."""
 
-    def __init__(self, name: str, *, lasts: float = 0.1, price: int = 1_000) -> None:
+    def __init__(self, name: str, *, lasts: float = 0.1, price: Any = "0.001") -> None:
         self.name = name
         self.lasts = lasts
         self.price = price
@@ -242,7 +243,7 @@ async def test_an_open_circuit_is_alerted_at_once_and_cleared_when_its_probe_suc
 
 
 async def test_a_budget_is_alerted_at_four_fifths():
-    rules = (*DEFAULT_RULES, BudgetRule(cap=10_000), BudgetRule(name="hour", cap=10_000, window=3600.0))
+    rules = (*DEFAULT_RULES, BudgetRule(cap="0.01"), BudgetRule(name="hour", cap="0.01", window=3600.0))
     async with staged(Provided("alder", price=1_000), monitor=lambda: Monitor(MonitorConfig(rules=rules))) as stage:
         await stage.request(7)
         await asyncio.sleep(2)
@@ -269,7 +270,7 @@ def drawn(**fields: Any) -> Drawn:
 
 
 async def test_the_budget_of_an_account_counts_what_was_drawn_on_it():
-    rules = (BudgetRule(cap=100, account="run"),)
+    rules = (BudgetRule(cap=Micros(100), account="run"),)
     async with staged(Provided("alder"), monitor=lambda: Monitor(MonitorConfig(rules=rules))) as stage:
         await stage.metrics()
         for account in ("other", None, "run"):
@@ -513,7 +514,7 @@ async def test_failures_that_are_the_callers_own_count_as_failures_of_the_reques
 
 def test_a_second_call_and_what_is_found_out_later_have_a_line_each():
     hedged = line_of(Hedged(request_id="r1", provider="birch", beside="alder", attempt=2))
-    found = line_of(Reconciled(request_id="r1", provider="alder", found="Answered", cost=8_000, output="late"))
+    found = line_of(Reconciled(request_id="r1", provider="alder", found="Answered", cost=Micros(8_000), output="late"))
     assert hedged is not None
     assert found is not None
     assert hedged.text == "request r1 is also sent to birch: alder is late"

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.events import AlertCleared, AlertRaised
+from actors.money import Micros
 from actors.monitor.rules import (
     DEFAULT_RULES,
     Alerts,
@@ -40,7 +41,7 @@ def test_the_thresholds_are_those_of_the_seed():
     assert isinstance(success, SuccessRateRule)
     assert isinstance(latency, LatencyRule)
     assert isinstance(circuit, CircuitOpenRule)
-    assert (success.threshold, latency.threshold, BudgetRule(cap=1).threshold) == (0.95, 5.0, 0.80)
+    assert (success.threshold, latency.threshold, BudgetRule(cap=Micros(1)).threshold) == (0.95, 5.0, 0.80)
 
 
 @pytest.mark.parametrize(
@@ -51,8 +52,8 @@ def test_the_thresholds_are_those_of_the_seed():
         (LatencyRule(), (4.9, 5.0, 5.1, 60.0, 4.1, 4.0, 0.1), "--R--C-"),
         (LatencyRule(), (None, 6.0, None), "-RC"),
         (CircuitOpenRule(), (0.0, 1.0, 1.0, 0.0, 0.0), "-R-C-"),
-        (BudgetRule(cap=100), (0.79, 0.80, 1.0, 0.80, 0.79), "-R--C"),
-        (BudgetRule(cap=100, clear_threshold=0.5), (0.8, 0.7, 0.5, 0.49), "R--C"),
+        (BudgetRule(cap=Micros(100)), (0.79, 0.80, 1.0, 0.80, 0.79), "-R--C"),
+        (BudgetRule(cap=Micros(100), clear_threshold=0.5), (0.8, 0.7, 0.5, 0.49), "R--C"),
     ],
 )
 def test_an_alert_is_raised_once_beyond_its_threshold_and_cleared_once_on_the_way_back(
@@ -90,7 +91,7 @@ def test_a_state_that_was_given_is_never_changed():
 
 
 RULES = st.sampled_from(
-    [SuccessRateRule(), LatencyRule(threshold=0.5, clear_threshold=0.4), CircuitOpenRule(), BudgetRule(cap=1)]
+    [SuccessRateRule(), LatencyRule(threshold=0.5, clear_threshold=0.4), CircuitOpenRule(), BudgetRule(cap=Micros(1))]
 )
 READINGS = st.lists(st.tuples(st.none() | st.floats(min_value=0, max_value=1), st.integers(0, 40)))
 
@@ -121,7 +122,7 @@ def test_raised_and_cleared_take_turns_whatever_is_read(rule: Rule, readings: li
         (LatencyRule, {"threshold": math.inf}, "0 < clear_threshold <= threshold"),
         (LatencyRule, {"window": math.nan}, "window of rule 'latency' must be > 0 seconds"),
         (CircuitOpenRule, {"name": ""}, "the name of a rule must not be empty"),
-        (BudgetRule, {"cap": 0}, "cap of rule 'budget' must be > 0 micro-units"),
+        (BudgetRule, {"cap": 0}, "cap of rule 'budget' must be > 0 dollars"),
         (BudgetRule, {"cap": 5, "clear_threshold": 0.9}, "0 < clear_threshold <= threshold"),
         (BudgetRule, {"cap": 5, "window": -1.0}, "window of rule 'budget' must be > 0 seconds"),
     ],
@@ -134,6 +135,6 @@ def test_a_rule_that_makes_no_sense_is_refused(make: Any, options: dict[str, Any
 def test_rules_are_read_from_data():
     data = [{"kind": "budget", "cap": 5, "name": "day", "window": 86400.0}, {"kind": "latency", "scope": "provider"}]
     assert msgspec.convert(data, list[Rule]) == [
-        BudgetRule(cap=5, name="day", window=86_400.0),
+        BudgetRule(cap=Micros(5), name="day", window=86_400.0),
         LatencyRule(scope="provider"),
     ]

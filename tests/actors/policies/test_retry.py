@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.errors.families import BudgetExceeded, Permanent, Throttled, Transient
+from actors.money import Micros
 from actors.policies.retry import ResultRejected, Retry, RetryBudget, RetryStats, SharedRetryBudget, with_retry
 from runtime import current_deadline
 
@@ -168,7 +169,9 @@ async def test_the_last_error_is_raised_and_never_returned(clock):
 
 
 @pytest.mark.parametrize(
-    "error", [ValueError("input"), Permanent("400"), BudgetExceeded(needed=2, available=1, cap="run")], ids=repr
+    "error",
+    [ValueError("input"), Permanent("400"), BudgetExceeded(needed=Micros(2), available=Micros(1), cap="run")],
+    ids=repr,
 )
 async def test_what_is_not_retryable_is_raised_at_once(clock, error):
     call = Script(clock, error)

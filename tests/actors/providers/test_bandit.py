@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actors.money import Micros
 from actors.providers.bandit import (
     AnswerLog,
     Bandit,
@@ -27,7 +28,7 @@ def provider(name, **facts):
     return Provider(**{"name": name, "services": {"s"}, "reputation": 50, "success_rate": 0.5} | facts)
 
 
-ALDER, BIRCH = provider("alder", price=10), provider("birch", price=10)
+ALDER, BIRCH = provider("alder", price=Micros(10)), provider("birch", price=Micros(10))
 
 
 def play(rng, bandit, providers, qualities, rounds):
@@ -89,7 +90,7 @@ def test_without_forgetting_the_drop_would_go_unnoticed():
 
 
 def test_among_the_equally_good_it_takes_the_cheap_one_and_pays_for_quality():
-    dear = provider("dear", price=100)
+    dear = provider("dear", price=Micros(100))
     for seed in range(10):
         rng = random.Random(seed)
         _, chosen = play(rng, Bandit(), [ALDER, dear], {"alder": 0.9, "dear": 0.9}, 300)
@@ -153,8 +154,8 @@ def test_what_scores_make_of_a_quality_lies_between_what_is_declared_and_what_wa
 
 
 def test_the_strategies_that_look_at_quality_go_by_the_scores():
-    alder = provider("alder", reputation=90, success_rate=0.9, price=10)
-    birch = provider("birch", reputation=80, success_rate=0.8, price=11)
+    alder = provider("alder", reputation=90, success_rate=0.9, price=Micros(10))
+    birch = provider("birch", reputation=80, success_rate=0.8, price=Micros(11))
     known = rescore(scored([("alder", 1.0)] * 20 + [("alder", 0.0)] * 10), [alder, birch], 0.0)
     assert select_best([alder, birch], "best").name == "alder"
     assert select_best([known.get(one.name, one) for one in (alder, birch)], "best").name == "birch"

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actors.money import Micros
 from actors.providers.provider import Provider
 from actors.providers.selection import ADAPTIVE_STRATEGIES, STRATEGIES, Signals, quality, rank, select_best, two_choices
 
@@ -12,17 +13,17 @@ def provider(name: str, **fields: object) -> Provider:
     return Provider(**{"name": name, "services": {"translation"}} | fields)
 
 
-GOOD = provider("good", price=90_000, reputation=98, success_rate=0.99, response_time=3.0)
-CHEAP = provider("cheap", price=10_000, reputation=50, success_rate=0.80, response_time=4.0)
-FAST = provider("fast", price=80_000, reputation=60, success_rate=0.85, response_time=0.2)
-SOLID = provider("solid", price=30_000, reputation=90, success_rate=0.97, response_time=1.0)
+GOOD = provider("good", price="0.09", reputation=98, success_rate=0.99, response_time=3.0)
+CHEAP = provider("cheap", price="0.01", reputation=50, success_rate=0.80, response_time=4.0)
+FAST = provider("fast", price="0.08", reputation=60, success_rate=0.85, response_time=0.2)
+SOLID = provider("solid", price="0.03", reputation=90, success_rate=0.97, response_time=1.0)
 MARKET = [GOOD, CHEAP, FAST, SOLID]
 
 markets = st.lists(
     st.builds(
         provider,
         name=st.text(alphabet="abcdef", min_size=1, max_size=4),
-        price=st.integers(0, 5) | st.integers(0, 2**62),
+        price=(st.integers(0, 5) | st.integers(0, 2**62)).map(Micros),
         reputation=st.integers(0, 3).map(lambda step: step * 30) | st.floats(0, 100),
         success_rate=st.sampled_from([0.5, 0.9, 1.0]) | st.floats(0, 1),
         response_time=st.sampled_from([0.1, 1.0]) | st.floats(0, 1e300),
@@ -83,9 +84,9 @@ def test_best_cheapest_and_fastest_take_the_extreme_of_their_measure(market):
 
 def test_balanced_measures_against_the_providers_at_hand():
     # Against an assumed maximum, such as a dollar or ten seconds, these prices would be all the same.
-    dear = provider("dear", price=20, reputation=51)
-    cheap = provider("cheap", price=10, reputation=50)
-    rest = provider("rest", price=20, reputation=0, response_time=1.0)
+    dear = provider("dear", price=Micros(20), reputation=51)
+    cheap = provider("cheap", price=Micros(10), reputation=50)
+    rest = provider("rest", price=Micros(20), reputation=0, response_time=1.0)
     assert select_best([dear, cheap, rest], "balanced") is cheap
 
 
@@ -198,7 +199,7 @@ def test_behind_the_one_chosen_the_others_stand_by_load():
 
 
 def test_a_bandit_pays_a_third_of_the_price_range_for_the_whole_of_the_quality():
-    dear, cheap = provider("dear", price=30), provider("cheap", price=10)
+    dear, cheap = provider("dear", price=Micros(30)), provider("cheap", price=Micros(10))
     for gain, chosen in ((0.2, cheap), (0.34, dear), (1.0, dear)):
         assert select_best([dear, cheap], "bandit", Signals(samples={"dear": gain, "cheap": 0.0})) is chosen
 

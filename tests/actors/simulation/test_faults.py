@@ -10,6 +10,7 @@ import pytest
 
 from actors import CallFailed, OutcomeUnknown, ProviderCall, ProviderReply, Throttled, Transient
 from actors.errors import ConnectionFailed, QuotaExhausted
+from actors.money import Micros
 from actors.simulation import (
     BrownOut,
     Bug,
@@ -38,7 +39,9 @@ LIMIT = 10.0
 
 
 def call_of(key: str = "k", *, max_cost: int = 7, timeout: float = LIMIT) -> ProviderCall:
-    return ProviderCall(service="s", input=key, request_id=key, idempotency_key=key, max_cost=max_cost, timeout=timeout)
+    return ProviderCall(
+        service="s", input=key, request_id=key, idempotency_key=key, max_cost=Micros(max_cost), timeout=timeout
+    )
 
 
 def outcome_of(*faults: Fault, at: float = 0.0, **terms: Any) -> tuple[Any, float, SimulatedProvider]:
@@ -73,7 +76,7 @@ def check_of(*faults: Fault) -> Any:
 
 def test_without_a_fault_a_call_is_answered_and_charged():
     outcome, took, provider = outcome_of()
-    assert outcome == ProviderReply(output="k", cost=7)
+    assert outcome == ProviderReply(output="k", cost=Micros(7))
     assert 0.05 <= took <= 0.2
     assert provider.charged == {"k": [7]}
 
@@ -161,7 +164,7 @@ def test_whoever_is_out_of_quota_is_understood_in_every_dialect(dialect: Any):
 
 def test_a_wrong_answer_looks_like_any_other_and_is_charged():
     outcome, _, provider = outcome_of(WrongAnswers(provider="*", output="nonsense"))
-    assert outcome == ProviderReply(output="nonsense", cost=7)
+    assert outcome == ProviderReply(output="nonsense", cost=Micros(7))
     assert provider.income == 7
 
 
@@ -232,8 +235,8 @@ def test_a_flapping_provider_answers_checks_while_it_is_up():
         (lambda: SlowLoris(provider="*", latency=0), "latency must be > 0"),
         (lambda: ThrottleStorm(provider="*", retry_after=-1.0), "retry_after must be >= 0"),
         (lambda: OutOfQuota(provider="*", dialect="418"), "dialect must be one of 429, 402, 403, 400, got '418'"),
-        (lambda: PriceChange(provider="*", price=-1), "price must be >= 0"),
-        (lambda: PriceChange(provider="", price=1), "provider must be a name"),
+        (lambda: PriceChange(provider="*", price=Micros(-1)), "price must be >= 0"),
+        (lambda: PriceChange(provider="", price=Micros(1)), "provider must be a name"),
         (lambda: random_provider_faults(random.Random(1), providers=()), "providers must have at least one name"),
     ],
 )

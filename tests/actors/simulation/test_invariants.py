@@ -12,6 +12,7 @@ import pytest
 
 from actors import Acquire, Discovery, Market, ProviderGateway, RateLimiter, Supervisor, smart_request
 from actors.ledger import OpenAccount, Reserve
+from actors.money import Micros
 from actors.policies.breaker.states import HalfOpen
 from actors.simulation import SimulatedProvider
 from actors.supervisor.targets.waiting import QueueEntry, Wait, WaitQueues
@@ -26,7 +27,7 @@ def spoilt(spoil: Callable[[Supervisor], None]) -> tuple[str, ...]:
     """Serve a request, spoil the state of the supervisor, and return what the simulation finds at the end."""
 
     async def scenario(simulation: Simulation) -> None:
-        market = Market(providers=[SimulatedProvider(simulation, "alder", services={"s"}, price=5).listing()])
+        market = Market(providers=[SimulatedProvider(simulation, "alder", services={"s"}, price=Micros(5)).listing()])
         supervisors: list[Supervisor] = []
 
         def make() -> Supervisor:
@@ -35,7 +36,7 @@ def spoilt(spoil: Callable[[Supervisor], None]) -> tuple[str, ...]:
 
         async with ActorSystem("market") as system:
             supervisor = system.spawn(make, name="supervisor")
-            await supervisor.ask(OpenAccount(name="account", cap=100), timeout=1.0)
+            await supervisor.ask(OpenAccount(name="account", cap=Micros(100)), timeout=1.0)
             await smart_request(supervisor, service="s", input="x", account="account")
             spoil(supervisors[0])
 
@@ -69,7 +70,7 @@ def keep_line(supervisor: Supervisor) -> None:
 
 def keep_money(supervisor: Supervisor) -> None:
     ledger: Any = supervisor.payments._client.ledger.recipient
-    ledger.actor.book.reserve(Reserve(key="k", provider="alder", amount=7, accounts=("account",)), at=0.0)
+    ledger.actor.book.reserve(Reserve(key="k", provider="alder", amount=Micros(7), accounts=("account",)), at=0.0)
 
 
 def create_retries(supervisor: Supervisor) -> None:
@@ -86,7 +87,7 @@ def create_retries(supervisor: Supervisor) -> None:
         (keep_place, ["1 calls to 'alder' never gave their place back"]),
         (keep_probe, ["the breaker of 'alder' was left half-open, without a probe"]),
         (keep_line, ["1 requests were left in the wait queue for provider 'alder'"]),
-        (keep_money, ["reservation N under key 'k' was never booked: 7 micro-units"]),
+        (keep_money, ["reservation N under key 'k' was never booked: $0.000007"]),
         (create_retries, ["'alder' has 101.0 retry tokens, of at most 100.0"]),
     ],
 )

@@ -11,6 +11,7 @@ from actors import CallFailed, ProviderCall, ProviderReply, Throttled, Transient
 from actors.discovery.discovery import Discovery
 from actors.discovery.messages import Discover
 from actors.errors import RegistryDown
+from actors.money import Micros
 from actors.simulation import (
     Hanging,
     LostReplies,
@@ -32,7 +33,9 @@ if TYPE_CHECKING:
 
 
 def call_of(key: str, *, timeout: float = 10.0) -> ProviderCall:
-    return ProviderCall(service="s", input=key, request_id=key, idempotency_key=key, max_cost=7, timeout=timeout)
+    return ProviderCall(
+        service="s", input=key, request_id=key, idempotency_key=key, max_cost=Micros(7), timeout=timeout
+    )
 
 
 def rehearse(
@@ -44,7 +47,7 @@ def rehearse(
     """Run a scenario with one provider that takes a second for a call, and return its result."""
 
     async def with_provider(simulation: Simulation) -> Any:
-        terms_of_all = {"price": 7, "latency": (1.0, 1.0)}
+        terms_of_all = {"price": Micros(7), "latency": (1.0, 1.0)}
         provider = SimulatedProvider(simulation, "alder", services={"s"}, **terms_of_all | terms)
         transport = provider.transport()
         try:
@@ -102,7 +105,7 @@ def test_an_idempotency_key_gets_the_same_answer_again_and_is_charged_once():
         return await call(transport, "a"), await call(transport, "a"), provider.charged
 
     first, again, charged = rehearse(scenario, idempotent="key", answer=lambda _: next(answers))
-    assert first == again == ProviderReply(output="first", cost=7)
+    assert first == again == ProviderReply(output="first", cost=Micros(7))
     assert charged == {"a": [7]}
 
 
@@ -113,7 +116,7 @@ def test_a_key_whose_reply_was_lost_is_answered_by_its_repetition():
 
     lost, found, paid_twice = rehearse(scenario, LostReplies(provider="*", lasts=0.5), idempotent="key")
     assert (type(lost), lost.charged) == (Transient, "held")
-    assert found == ProviderReply(output="a", cost=7)
+    assert found == ProviderReply(output="a", cost=Micros(7))
     assert paid_twice == {}
 
 
@@ -206,7 +209,9 @@ def test_a_changed_price_is_charged_and_listed_from_then_on():
         return before, first.cost, (await call(transport, "b")).cost, provider.listing()
 
     before, first, second, after = rehearse(
-        scenario, PriceChange(at=2.0, provider="al*", price=9), PriceChange(at=3.0, provider="al*", price=4)
+        scenario,
+        PriceChange(at=2.0, provider="al*", price=Micros(9)),
+        PriceChange(at=3.0, provider="al*", price=Micros(4)),
     )
     assert (before.provider.price, first, second, after.provider.price) == (7, 7, 4, 4)
     assert after.max_concurrency == 3
@@ -228,7 +233,7 @@ def test_terms_are_listed():
         ({"latency": (0.0, float("inf"))}, r"latency must be \(shortest, longest\)"),
         ({"capacity": 0}, "capacity must be >= 1"),
         ({"rate_limit": 0.0}, "rate must be > 0"),
-        ({"price": -1}, "price must be from 0"),
+        ({"price": -1}, "price: amount -1 is negative"),
     ],
 )
 def test_a_provider_that_cannot_be_is_refused(terms: dict[str, Any], problem: str):
@@ -238,7 +243,9 @@ def test_a_provider_that_cannot_be_is_refused(terms: dict[str, Any], problem: st
 
 def test_what_was_paid_more_than_once_is_found_over_all_providers():
     async def scenario(simulation: Simulation) -> Any:
-        alder, birch = (SimulatedProvider(simulation, name, services={"s"}, price=2) for name in ("alder", "birch"))
+        alder, birch = (
+            SimulatedProvider(simulation, name, services={"s"}, price=Micros(2)) for name in ("alder", "birch")
+        )
         for provider, keys in ((alder, "abb"), (birch, "ac")):
             transport = provider.transport()
             for key in keys:
@@ -257,7 +264,7 @@ def find(*faults: Fault, at: float = 0.0, within: float = 60.0) -> Any:
 
     async def scenario(simulation: Simulation) -> Any:
         providers = [
-            SimulatedProvider(simulation, name, services={service}, price=2)
+            SimulatedProvider(simulation, name, services={service}, price=Micros(2))
             for name, service in (("alder", "s"), ("birch", "t"), ("cedar", "s"))
         ]
         async with ActorSystem("market") as system:
@@ -273,7 +280,7 @@ def find(*faults: Fault, at: float = 0.0, within: float = 60.0) -> Any:
 
 
 def test_the_registry_lists_who_offers_a_service_at_the_price_of_now():
-    found, took = find(PriceChange(at=1.0, provider="cedar", price=5), at=2.0)
+    found, took = find(PriceChange(at=1.0, provider="cedar", price=Micros(5)), at=2.0)
     assert found == [("alder", 2), ("cedar", 5)]
     assert took == 2.05
 

@@ -25,6 +25,7 @@ from actors import (
 )
 from actors.events import BreakerOpened
 from actors.ledger.messages import GetStatement
+from actors.money import Micros
 from actors.policies.breaker.states import HalfOpen, Open
 from runtime import ActorSystem, Event
 
@@ -126,7 +127,7 @@ def offer(
         is_paid = price > 0 if paid is None else paid
         return FunctionTransport(script, paid=is_paid, idempotent=idempotent, provider=name, check=check)
 
-    return Listing(provider=Provider(name=name, services={"s"}, price=price), transport=make, **limits)
+    return Listing(provider=Provider(name=name, services={"s"}, price=Micros(price)), transport=make, **limits)
 
 
 @asynccontextmanager

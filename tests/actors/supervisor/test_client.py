@@ -23,6 +23,7 @@ from actors import (
     smart_request,
 )
 from actors.ledger import OpenAccount
+from actors.money import Micros
 from actors.providers import Requirement, ScoreAnswer
 from runtime import ActorStopped, ActorSystem
 
@@ -39,7 +40,9 @@ class Recorder:
 
 
 def market(recorder: Recorder, *, price: int = 10) -> Market:
-    provider = Provider(name="a", services={"translation"}, price=price, reputation=80, capabilities={"en", "de"})
+    provider = Provider(
+        name="a", services={"translation"}, price=Micros(price), reputation=80, capabilities={"en", "de"}
+    )
     return Market(
         providers=[
             Listing(provider=provider, transport=lambda: FunctionTransport(recorder, paid=True, idempotent="key"))
@@ -51,7 +54,7 @@ async def test_a_request_says_everything_and_is_answered_with_who_what_and_how_m
     recorder = Recorder()
     async with ActorSystem("requests", seed=1) as system:
         supervisor = system.spawn(lambda: Supervisor(market(recorder)))
-        await supervisor.ask(OpenAccount(name="job", cap=100), timeout=1)
+        await supervisor.ask(OpenAccount(name="job", cap=Micros(100)), timeout=1)
         result = await smart_request(
             supervisor,
             service="translation",
@@ -115,8 +118,8 @@ async def test_what_makes_no_sense_is_refused_before_anybody_is_asked(wrong: dic
             await smart_request(Supervisor(market(recorder)), service="s", input=1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="strategies"):
         SmartRequest(service="s", input=1, timeout=1.0, strategies=())
-    with pytest.raises(TypeError, match="budget must be a whole number of micro-units or None"):
-        SmartRequest(service="s", input=1, timeout=1.0, budget="0.10")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match=r"budget: amount .* is a float"):
+        SmartRequest(service="s", input=1, timeout=1.0, budget=0.1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 async def test_refusals_reach_the_caller_as_what_they_are():
@@ -191,7 +194,7 @@ async def test_whose_answers_are_scored_badly_is_left_by_every_strategy_and_trie
             return name
 
         return Listing(
-            provider=Provider(name=name, services={"s"}, price=price, response_time=price / 100),
+            provider=Provider(name=name, services={"s"}, price=Micros(price), response_time=price / 100),
             transport=lambda: FunctionTransport(answer, paid=True, idempotent="no"),
         )
 

@@ -23,7 +23,7 @@ def test_options_make_the_request_that_they_describe():
     assert options.request("s", "x", account="a", request_id="r", idempotency_key="k") == SmartRequest(
         service="s",
         input="x",
-        budget=200_000,
+        budget="0.20",
         where=options.where,
         requirement=options.requirement,
         strategies=("fastest", "cheapest"),

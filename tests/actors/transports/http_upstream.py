@@ -93,7 +93,7 @@ def a_call(**changes: Any) -> ProviderCall:
         "input": {"text": "hello"},
         "request_id": "request-1",
         "idempotency_key": "key-1",
-        "max_cost": 2_000,
+        "max_cost": "0.002",
         "timeout": FAR,
     }
     return ProviderCall(**(fields | changes))

@@ -20,6 +20,7 @@ from actors.errors.families import (
     Throttled,
     Transient,
 )
+from actors.money import Micros
 from actors.transports.aiohttp_wire import AiohttpWire
 from actors.transports.http import HttpTransport
 from actors.transports.transport import ProviderReply
@@ -35,7 +36,7 @@ pytestmark = pytest.mark.real_time
 async def test_a_call_is_posted_with_its_names_and_its_answer_comes_back_typed(upstream, door):
     upstream.script = [answer(body={"output": "HELLO", "cost": "0.0015", "model": "x"})]
     transport = door(headers={"Authorization": "Bearer t"})
-    assert await transport.call(a_call()) == ProviderReply(output="HELLO", cost=1_500)
+    assert await transport.call(a_call()) == ProviderReply(output="HELLO", cost=Micros(1_500))
     first, headers, body = upstream.requests[0]
     assert first == "POST /v1/work HTTP/1.1"
     assert body == {"service": "uppercase", "input": {"text": "hello"}}

@@ -191,7 +191,7 @@ async def test_only_calls_under_way_at_a_dear_answer_can_pass_a_cap(seed: int):
         await asyncio.sleep(rng.uniform(0.1, 5.0))
         if is_dear:
             dear_at.append(now())
-        return ProviderReply(output="a", cost=dear if is_dear else rng.randint(0, PRICE))
+        return ProviderReply(output="a", cost=Micros(dear if is_dear else rng.randint(0, PRICE)))
 
     listing = offer("a", answer, price=PRICE, max_concurrency=rng.randint(1, 10))
     async with ActorSystem("stage", seed=seed, log=False) as system:

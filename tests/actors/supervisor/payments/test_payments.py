@@ -10,6 +10,7 @@ import pytest
 from actors import AllProvidersFailed, BudgetExceeded, OutcomeUnknown, Permanent, ProviderReply, Unclassified
 from actors.events import CallEnded
 from actors.ledger import CloseAccount, OpenAccount
+from actors.money import Micros
 from tests.actors.supervisor.stage import Script, flaky, now, offer, staged, steps
 
 if TYPE_CHECKING:
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
 
 
 async def test_the_true_cost_is_settled_and_the_rest_is_free_again():
-    script = Script(ProviderReply(output="x", cost=3), ProviderReply(output="x"), "plain")
+    script = Script(ProviderReply(output="x", cost=Micros(3)), ProviderReply(output="x"), "plain")
     async with staged(offer("a", script, price=10)) as stage:
-        await stage.ref.ask(OpenAccount(name="acc", cap=100), timeout=1)
+        await stage.ref.ask(OpenAccount(name="acc", cap=Micros(100)), timeout=1)
         assert [(await stage.request(account="acc")).cost for _ in range(3)] == [3, 10, 10]
         account = await stage.ref.ask(CloseAccount(name="acc"), timeout=1)
         assert (account.settled, account.held, account.reserved) == (23, 0, 0)
@@ -53,7 +54,7 @@ async def test_a_call_that_may_have_been_paid_is_repeated_under_its_key_and_paid
     script = Script(lost, flaky("a"), lost, "done")
     other = Script("other")
     async with staged(offer("a", script, price=10, idempotent="key"), offer("b", other, price=20)) as stage:
-        await stage.ref.ask(OpenAccount(name="acc", cap=10), timeout=1)
+        await stage.ref.ask(OpenAccount(name="acc", cap=Micros(10)), timeout=1)
         result = await stage.request(account="acc")
         assert (result.provider, result.cost, result.attempts) == ("a", 10, 4)
         assert len({call.idempotency_key for call in script.calls}) == 1
@@ -66,7 +67,7 @@ async def test_nobody_else_is_paid_while_a_call_may_have_been():
     lost = ConnectionResetError("gone")
     other = Script("other")
     async with staged(offer("a", Script(lost), price=10, idempotent="key"), offer("b", other, price=20)) as stage:
-        await stage.ref.ask(OpenAccount(name="acc", cap=1000), timeout=1)
+        await stage.ref.ask(OpenAccount(name="acc", cap="0.001"), timeout=1)
         with pytest.raises(OutcomeUnknown) as unknown:
             await stage.request(account="acc", timeout=5)
         assert (unknown.value.provider, unknown.value.charged) == ("a", "held")
@@ -96,7 +97,7 @@ async def test_a_repetition_that_may_be_charged_again_needs_money_of_its_own():
     lost = ConnectionResetError("gone")
     script = Script(lost, "done")
     async with staged(offer("a", script, price=10, idempotent="repeatable")) as stage:
-        await stage.ref.ask(OpenAccount(name="acc", cap=100), timeout=1)
+        await stage.ref.ask(OpenAccount(name="acc", cap=Micros(100)), timeout=1)
         result = await stage.request(account="acc")
         assert (result.output, result.cost) == ("done", 10)
         account = await stage.account("acc")
@@ -108,9 +109,9 @@ async def test_a_repetition_that_may_be_charged_again_needs_money_of_its_own():
 
 
 async def test_a_request_waits_for_money_that_a_call_under_way_gives_back():
-    script = Script(ProviderReply(output="x", cost=1), lasts=2.0)
+    script = Script(ProviderReply(output="x", cost=Micros(1)), lasts=2.0)
     async with staged(offer("a", script, price=10)) as stage:
-        await stage.ref.ask(OpenAccount(name="acc", cap=11), timeout=1)
+        await stage.ref.ask(OpenAccount(name="acc", cap=Micros(11)), timeout=1)
         await asyncio.gather(stage.request(account="acc"), stage.request(account="acc"))
         assert script.at == [0.0, 2.0]
         with pytest.raises(BudgetExceeded) as refused:
@@ -123,7 +124,7 @@ async def test_a_request_waits_for_money_that_a_call_under_way_gives_back():
 async def test_an_account_is_closed_when_its_last_call_has_ended_and_a_new_one_of_its_name_is_another():
     script = Script("done", lasts=1.0)
     async with staged(offer("a", script, price=10)) as stage:
-        await stage.ref.ask(OpenAccount(name="acc", cap=10), timeout=1)
+        await stage.ref.ask(OpenAccount(name="acc", cap=Micros(10)), timeout=1)
         request = asyncio.create_task(stage.request(account="acc"))
         await steps(10)
         closing = asyncio.create_task(stage.ref.ask(CloseAccount(name="acc"), timeout=9))
@@ -133,7 +134,7 @@ async def test_an_account_is_closed_when_its_last_call_has_ended_and_a_new_one_o
             await stage.request(account="acc")
         assert (await request).cost == 10
         assert (await closing).settled == 10
-        await stage.ref.ask(OpenAccount(name="acc", cap=10), timeout=1)
+        await stage.ref.ask(OpenAccount(name="acc", cap=Micros(10)), timeout=1)
         fresh = await stage.account("acc")
         assert (fresh.reserved, fresh.settled, fresh.available) == (0, 0, 10)
         with pytest.raises(Permanent, match="open already"):
@@ -143,7 +144,7 @@ async def test_an_account_is_closed_when_its_last_call_has_ended_and_a_new_one_o
 async def test_a_request_whose_account_is_closed_makes_no_further_call():
     script = Script(flaky("a"), "done", lasts=1.0)
     async with staged(offer("a", script, price=10)) as stage:
-        await stage.ref.ask(OpenAccount(name="acc", cap=10), timeout=1)
+        await stage.ref.ask(OpenAccount(name="acc", cap=Micros(10)), timeout=1)
         request = asyncio.create_task(stage.request(account="acc"))
         await steps(10)
         assert (await stage.ref.ask(CloseAccount(name="acc"), timeout=9)).settled == 0
@@ -157,7 +158,7 @@ async def test_a_cancelled_call_holds_money_only_if_the_gateway_had_sent_it(
     monkeypatch: pytest.MonkeyPatch, *, is_sent: bool
 ):
     async with staged(offer("a", Script(), price=10)) as stage:
-        await stage.ref.ask(OpenAccount(name="acc", cap=1000), timeout=1)
+        await stage.ref.ask(OpenAccount(name="acc", cap="0.001"), timeout=1)
 
         async def never(_call: ProviderCall, marker: SentMarker) -> None:
             marker.is_sent = is_sent
@@ -181,7 +182,7 @@ async def test_of_many_calls_cancelled_at_any_step_just_those_that_were_sent_hol
         async with staged(offer("a", script, price=10, max_concurrency=300)) as stage:
             await stage.request()
             script.calls.clear()
-            await stage.ref.ask(OpenAccount(name="acc", cap=10_000), timeout=1)
+            await stage.ref.ask(OpenAccount(name="acc", cap="0.01"), timeout=1)
             requests = [asyncio.create_task(stage.request(account="acc")) for _ in range(300)]
             await steps(k)
             for request in requests:
@@ -199,7 +200,7 @@ async def test_of_many_calls_cancelled_at_any_step_just_those_that_were_sent_hol
 async def test_a_cancelled_call_that_had_been_sent_keeps_its_money_held():
     script = Script("done", lasts=1.0)
     async with staged(offer("a", script, price=10)) as stage:
-        await stage.ref.ask(OpenAccount(name="acc", cap=1000), timeout=1)
+        await stage.ref.ask(OpenAccount(name="acc", cap="0.001"), timeout=1)
         request = asyncio.create_task(stage.request(account="acc"))
         while not script.calls:
             await steps(1)

@@ -11,6 +11,7 @@ from actors import AllProvidersFailed, Listing, Provider, Retry, Throttled
 from actors.errors import BulkheadFull, DeadlineTooShort
 from actors.events import RequestEnded
 from actors.ledger import OpenAccount
+from actors.money import Micros
 from actors.policies.breaker.states import Open
 from runtime import ActorFailed
 from tests.actors.supervisor.stage import Buggy, Script, flaky, healthy_for, offer, staged, steps, unhealthy_for
@@ -54,7 +55,7 @@ async def test_a_request_cancelled_at_any_step_leaves_nothing_behind(scene: Any)
     for k in range(60):
         listings, scripts = scene()
         async with staged(*listings) as stage:
-            await stage.ref.ask(OpenAccount(name="acc", cap=1000), timeout=1)
+            await stage.ref.ask(OpenAccount(name="acc", cap="0.001"), timeout=1)
             request = asyncio.create_task(stage.request(account="acc", health_check=scene is checked_first))
             await steps(k)
             request.cancel()
@@ -88,7 +89,7 @@ async def test_one_who_waits_and_is_cancelled_leaves_nothing_behind(what: str):
     retry = Retry(base=3.0, cap=3.0, jitter="none")
     for k in range(25):
         async with staged(offer("a", script, price=10, **limits), retry=retry) as stage:
-            cap = 10 if what == "money" else 1000
+            cap = Micros(10) if what == "money" else "0.001"
             await stage.ref.ask(OpenAccount(name="acc", cap=cap), timeout=1)
             target = stage.actor.targets.named("a")
             if what == "probe":

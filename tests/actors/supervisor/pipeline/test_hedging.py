@@ -10,6 +10,7 @@ import pytest
 
 from actors import FunctionTransport, GetStatus, Listing, Market, Provider, Supervisor, Transient, smart_request
 from actors.events import CallEnded, Hedged
+from actors.money import Micros
 from actors.policies import HedgeConfig
 from runtime import ActorSystem, Event
 
@@ -50,7 +51,7 @@ class Door:
         self, *, price: int = 0, paid: bool = False, idempotent: Any = "repeatable", response_time: float = 1.0
     ) -> Listing:
         return Listing(
-            provider=Provider(name=self.name, services={"s"}, price=price, response_time=response_time),
+            provider=Provider(name=self.name, services={"s"}, price=Micros(price), response_time=response_time),
             transport=lambda: FunctionTransport(
                 self.answer, paid=paid or price > 0, idempotent=idempotent, provider=self.name, ends_when_cancelled=True
             ),

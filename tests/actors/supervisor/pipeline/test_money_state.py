@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from actors import BudgetExceeded
+from actors.money import Micros
 from actors.supervisor.pipeline.money_state import ENOUGH, FUNDS_RECHECK_INTERVAL, MoneyState
 
 
 def refusal(*, may_free_up: bool = True) -> BudgetExceeded:
-    error = BudgetExceeded(needed=10, available=3, cap="run", provider="a")
+    error = BudgetExceeded(needed=Micros(10), available=Micros(3), cap="run", provider="a")
     error.may_free_up = may_free_up
     return error
 

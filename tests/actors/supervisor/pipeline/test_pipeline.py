@@ -26,6 +26,7 @@ from actors import (
 )
 from actors.errors import RateLimited, RegistryDown
 from actors.events import BreakerOpened, RequestEnded, Rerouted, Retried
+from actors.money import Micros
 from actors.policies.retry import RetryBudget
 from runtime import ActorSystem
 from tests.actors.supervisor.stage import Script, Stage, flaky, now, offer, staged, steps
@@ -48,10 +49,10 @@ async def test_untried_providers_come_before_retries_and_each_failure_is_told():
 
 async def test_each_failure_moves_on_to_the_next_fallback_strategy_and_the_last_holds_on():
     providers = {
-        "best": Provider(name="best", services={"s"}, price=9, reputation=99, response_time=5),
-        "fast": Provider(name="fast", services={"s"}, price=8, reputation=10, response_time=0.1),
-        "cheap": Provider(name="cheap", services={"s"}, price=1, reputation=20, response_time=4),
-        "cheaper-than-none": Provider(name="cheaper-than-none", services={"s"}, price=2, reputation=30),
+        "best": Provider(name="best", services={"s"}, price=Micros(9), reputation=99, response_time=5),
+        "fast": Provider(name="fast", services={"s"}, price=Micros(8), reputation=10, response_time=0.1),
+        "cheap": Provider(name="cheap", services={"s"}, price=Micros(1), reputation=20, response_time=4),
+        "cheaper-than-none": Provider(name="cheaper-than-none", services={"s"}, price=Micros(2), reputation=30),
     }
     asked: list[str] = []
 

@@ -20,13 +20,14 @@ from actors import (
     Unclassified,
 )
 from actors.errors import BulkheadFull, QuotaExhausted
+from actors.money import Micros
 from actors.supervisor.pipeline.routing import Tried, after_failure, ends_request, in_order
 
 STEADY = Retry(base=2.0, cap=8.0, jitter="none", max_retries=3)
 
 
 def provider(name: str, price: int, reputation: float = 50.0) -> Provider:
-    return Provider(name=name, services={"s"}, price=price, reputation=reputation)
+    return Provider(name=name, services={"s"}, price=Micros(price), reputation=reputation)
 
 
 CHEAP, MIDDLE, DEAR = provider("cheap", 1, 10), provider("middle", 2, 50), provider("dear", 3, 99)
@@ -68,7 +69,7 @@ def test_what_is_not_retryable_is_not_retried(error: Exception):
         (QuotaExhausted("pay"), False),
         (Unclassified("?"), False),
         (BulkheadFull("a", max_concurrency=1), False),
-        (BudgetExceeded(needed=2, available=1, cap="request"), False),
+        (BudgetExceeded(needed=Micros(2), available=Micros(1), cap="request"), False),
         (AllProvidersFailed("s", attempts=[]), False),
     ],
     ids=lambda one: type(one).__name__,

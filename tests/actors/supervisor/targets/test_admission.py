@@ -21,6 +21,7 @@ from actors.errors import BulkheadFull, DeadlineTooShort, RateLimited
 from actors.limits.concurrency import ConcurrencyLimit
 from actors.limits.learned import LearnedLimit
 from actors.limits.quota import RateLimit, quota_of
+from actors.money import Micros
 from actors.policies import RetryBudget
 from actors.policies.breaker.states import Closed, HalfOpen, Isolated, Open, Permit
 from actors.supervisor.targets.admission import Admitted, CallNeeds, Full, Later, Never, admit, time_needed
@@ -34,7 +35,7 @@ async def answer(_: Any) -> str:
 
 
 LISTING = Listing(
-    provider=Provider(name="a", services={"s"}, price=10),
+    provider=Provider(name="a", services={"s"}, price=Micros(10)),
     transport=lambda: FunctionTransport(answer, paid=True, idempotent="no"),
     max_concurrency=2,
 )

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from actors import FunctionTransport, Listing, Provider
+from actors.money import Micros
 from runtime import ActorFailed
 from tests.actors.supervisor.stage import Script, flaky, healthy_for, now, offer, staged, steps, unhealthy_for
 
@@ -51,7 +52,7 @@ async def test_a_check_that_raises_finds_the_provider_unhealthy_and_harms_no_cal
 
     slow = Script("slow", lasts=5.0)
     bad = Listing(
-        provider=Provider(name="bad", services={"s"}, price=1),
+        provider=Provider(name="bad", services={"s"}, price=Micros(1)),
         transport=lambda: Bad(slow, paid=True, idempotent="no", provider="bad"),
     )
     async with staged(bad, offer("b", Script("b"), price=2)) as stage:
@@ -72,7 +73,7 @@ async def test_many_who_want_a_check_share_one_and_a_check_that_hangs_is_given_u
             await asyncio.sleep(forever)
 
     deaf = Listing(
-        provider=Provider(name="deaf", services={"s"}, price=1),
+        provider=Provider(name="deaf", services={"s"}, price=Micros(1)),
         transport=lambda: Deaf(Script("deaf"), paid=True, idempotent="no", provider="deaf"),
     )
     async with staged(deaf, offer("b", Script("b"), price=2, max_concurrency=100)) as stage:

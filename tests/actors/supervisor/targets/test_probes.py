@@ -20,6 +20,7 @@ from actors import (
 )
 from actors.errors import DeadlineTooShort
 from actors.events import BreakerClosed, BreakerHalfOpened, BreakerOpened, CallEnded
+from actors.money import Micros
 from actors.policies.breaker.states import HalfOpen, Open
 from tests.actors.supervisor.stage import FRAGILE, Script, flaky, now, offer, staged, steps, trip, wait_is_over
 
@@ -161,7 +162,7 @@ async def test_a_check_that_takes_all_of_the_time_leaves_neither_money_nor_the_p
 
     script = Script(*[flaky("a")] * 5, "done")
     listing = Listing(
-        provider=Provider(name="a", services={"s"}, price=5),
+        provider=Provider(name="a", services={"s"}, price=Micros(5)),
         transport=lambda: Slow(script, paid=True, idempotent="no", provider="a"),
     )
     async with staged(listing, retry=Retry(max_retries=0), breaker=FRAGILE) as stage:

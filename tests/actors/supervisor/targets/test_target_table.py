@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from actors import FunctionTransport, Listing, Provider, Retry
 from actors.events import BreakerClosed, BreakerOpened
+from actors.money import Micros
 from tests.actors.supervisor.stage import Script, flaky, now, offer, staged, steps
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ async def test_a_provider_that_nobody_lists_any_more_is_forgotten_and_its_gatewa
         hour = int(now() // 3600)
         return [
             Listing(
-                provider=Provider(name=name, services={"s"}, price=price),
+                provider=Provider(name=name, services={"s"}, price=Micros(price)),
                 transport=lambda name=name: Door(answer, paid=False, idempotent="repeatable", provider=name),
             )
             for price, name in enumerate([f"{hour}-bad", f"{hour}-good"])

@@ -12,6 +12,7 @@ from actors import BreakerOpen, FunctionTransport, Listing, Provider, ProviderFi
 from actors.errors import BulkheadFull
 from actors.events import BreakerOpened
 from actors.ledger import OpenAccount
+from actors.money import Micros
 from tests.actors.supervisor.stage import FRAGILE, Script, flaky, now, offer, staged, steps, trip
 
 if TYPE_CHECKING:
@@ -71,10 +72,10 @@ async def test_a_thousand_who_wait_for_tokens_are_served_in_order_and_at_the_rat
 
 
 async def test_a_thousand_who_wait_for_money_take_two_looks_a_release(monkeypatch: pytest.MonkeyPatch):
-    script = Script(ProviderReply(output="x", cost=1), lasts=1.0)
+    script = Script(ProviderReply(output="x", cost=Micros(1)), lasts=1.0)
     async with staged(offer("a", script, price=10, max_concurrency=1000)) as stage:
         decided = await count_decisions(stage, monkeypatch)
-        await stage.ref.ask(OpenAccount(name="acc", cap=1009), timeout=1)
+        await stage.ref.ask(OpenAccount(name="acc", cap=Micros(1009)), timeout=1)
         results = await asyncio.gather(*(stage.request(account="acc", timeout=1000) for _ in range(1000)))
         assert sum(result.cost for result in results) == 1000
         assert len(decided) <= 4 * 1000
