@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Sequence
 
+    from actors.money import Amount
+
 Dialect: TypeAlias = Literal["429", "402", "403", "400"]
 """How a provider says that its bill has not been paid; see `OutOfQuota`."""
 DIALECTS: tuple[Dialect, ...] = get_args(Dialect)
@@ -190,12 +192,12 @@ def random_provider_faults(
     providers: Sequence[str],
     within: float = 60.0,
     max_faults: int = 5,
-    prices: Sequence[int] = (),
+    prices: Sequence[Amount] = (),
 ) -> list[Fault]:
     """Draw up to `max_faults` faults that begin in the first `within` seconds, in the order of their times.
 
     They affect the given `providers` (names or patterns) and the registry. Prices change if `prices` to choose from are
-    given, in micro-units. Pass `Simulation.random` as `random`, so that the seed decides.
+    given, in dollars as str, int or Decimal. Pass `Simulation.random` as `random`, so that the seed decides.
     """
     if not providers:
         raise ValueError("providers must have at least one name or pattern, got none")
@@ -203,7 +205,7 @@ def random_provider_faults(
     return sorted(plan, key=lambda fault: fault.at)
 
 
-def _draw(random: random.Random, provider: str, within: float, prices: Sequence[int]) -> Fault:
+def _draw(random: random.Random, provider: str, within: float, prices: Sequence[Amount]) -> Fault:
     at, lasts = random.uniform(0, within), random.uniform(0, within / 4) + 0.001
     rate = random.choice((1.0, 0.5, 0.1))
     common: dict[str, Any] = {"at": at, "lasts": lasts, "provider": provider}

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 SEEDS = range(repeated(150))
 CAP = 300
-PRICES = (5, 10, 20, 50)
+PRICES = (Micros(5), Micros(10), Micros(20), Micros(50))
 STRATEGIES = ("best", "cheapest", "fastest", "balanced")
 BURST = 3
 MAX_CRASHES = 3
@@ -75,7 +75,7 @@ class Rehearsal:
             name,
             services={"s"},
             # Who is free and suddenly is not, breaks what reservations stand on.
-            price=Micros(dice.choice(PRICES if self.prices_change else [0, *PRICES])),
+            price=dice.choice(PRICES if self.prices_change else [Micros(0), *PRICES]),
             latency=dice.choice([(0.0, 0.0), (0.05, 0.2), (0.5, 3.0)]),
             idempotent=dice.choice(["key", "repeatable", "no"]),
             rate_limit=dice.choice([None, None, 5.0]),

@@ -253,7 +253,7 @@ async def test_if_none_passes_the_filter_that_is_no_provider_with_the_reasons():
         with pytest.raises(NoProvider) as none:
             await find(ref, where=ProviderFilter(max_price="0.0001"))
         assert none.value.offered == 2
-        assert none.value.dropped == {"over max_price 0.0001": 1, "unavailable": 1}
+        assert none.value.dropped == {"over max_price $0.0001": 1, "unavailable": 1}
         kept = await find(ref, where=ProviderFilter(max_price="0.001"))
         assert (names(kept), kept.dropped) == (["a"], {"unavailable": 1})
         assert len(registry.asked) == 1

@@ -134,7 +134,7 @@ STEADY = BreakerConfig(failure_threshold=1_000_000, min_calls=1_000_000)
 
 
 async def test_the_metrics_of_real_requests_are_theirs():
-    alder, birch = Provided("alder", price=10), Provided("birch", lasts=0.3, price=20)
+    alder, birch = Provided("alder", price=Micros(10)), Provided("birch", lasts=0.3, price=Micros(20))
     alder.is_down = True
     async with staged(alder, birch, breaker=BreakerConfig(failure_threshold=3)) as stage:
         assert await stage.request(5) == 5
@@ -221,7 +221,7 @@ async def test_latency_is_alerted_for_the_provider_that_is_slow():
 
 
 async def test_an_open_circuit_is_alerted_at_once_and_cleared_when_its_probe_succeeds():
-    alder, birch = Provided("alder", lasts=0.01), Provided("birch", lasts=0.01, price=5_000)
+    alder, birch = Provided("alder", lasts=0.01), Provided("birch", lasts=0.01, price="0.005")
     alder.is_down = True
     breaker = BreakerConfig(failure_threshold=3, open_for=30.0, jitter=0.0)
     async with staged(alder, birch, breaker=breaker) as stage:
@@ -244,7 +244,7 @@ async def test_an_open_circuit_is_alerted_at_once_and_cleared_when_its_probe_suc
 
 async def test_a_budget_is_alerted_at_four_fifths():
     rules = (*DEFAULT_RULES, BudgetRule(cap="0.01"), BudgetRule(name="hour", cap="0.01", window=3600.0))
-    async with staged(Provided("alder", price=1_000), monitor=lambda: Monitor(MonitorConfig(rules=rules))) as stage:
+    async with staged(Provided("alder", price="0.001"), monitor=lambda: Monitor(MonitorConfig(rules=rules))) as stage:
         await stage.request(7)
         await asyncio.sleep(2)
         assert stage.alerts == []
@@ -337,7 +337,7 @@ def test_a_configuration_that_makes_no_sense_is_refused(options: dict[str, Any],
 
 
 async def test_every_line_of_a_request_that_failed_carries_what_finds_it():
-    alder, birch = Provided("alder"), Provided("birch", price=2_000)
+    alder, birch = Provided("alder"), Provided("birch", price="0.002")
     alder.is_down = birch.is_down = True
     with log_records() as records:
         async with staged(
