@@ -118,6 +118,18 @@ class Overcharged(Event, frozen=True, kw_only=True):
     accounts: tuple[str, ...]
 
 
+class CostUnreadable(Event, frozen=True, kw_only=True):
+    """A call was answered, and what the provider stated as its cost is none: `settled`, which was reserved, is paid.
+
+    `stated` is what it stated, in at most 100 characters: a negative number, for example, or no number at all.
+    """
+
+    request_id: str
+    provider: str
+    stated: str
+    settled: Micros
+
+
 class DearAnswer(Event, frozen=True, kw_only=True):
     """An answer cost more than its provider lists: `charged` instead of `listed`, in micro-units.
 

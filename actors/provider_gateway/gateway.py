@@ -21,6 +21,7 @@ from actors.provider_gateway.messages import (
 )
 from actors.transports.own_reading import own_reading
 from actors.transports.reconciliation import Cancels, Finding, LooksUp, is_finding, is_reply
+from actors.transports.transport import UnreadableCost
 from runtime import Actor, handles, is_being_cancelled
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ class ProviderGateway(Actor[Call | InlineCall | CheckHealth | LookUpCall | Cance
         try:
             try:
                 reply = await self.transport.call(message.call)
+            except UnreadableCost as mistake:
+                reply = mistake.reply
             except CallFailed as failure:
                 check_reported({}, failure.limits)  # The transport may have set it to anything.
                 if failure.said:

@@ -13,7 +13,7 @@ from actors.errors.words import with_words
 from actors.masking import Secrets, shown_callable
 from actors.policies.timeout import CallTimedOut, DeadlineTimers
 from actors.transports.own_reading import Classify, check_classify, own_reading
-from actors.transports.transport import Idempotent, ProviderCall, ProviderReply, check_declared
+from actors.transports.transport import Idempotent, ProviderCall, ProviderReply, UnreadableCost, check_declared
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection
@@ -70,7 +70,7 @@ class FunctionTransport:
     ...     service="greeting", input="Ada", request_id="r1", idempotency_key="k1", max_cost=0, timeout=1.0
     ... )
     >>> asyncio.run(transport.call(call))
-    ProviderReply(output='Hello, Ada', cost=None, wire_calls=1, weights={}, limits=())
+    ProviderReply(output='Hello, Ada', cost=None, wire_calls=1, weights={}, limits=(), unread_cost=None)
     """
 
     def __init__(
@@ -117,6 +117,8 @@ class FunctionTransport:
             if timer is None or not timer.end():
                 raise
             raise self._failure(CallTimedOut(call.timeout), call, handled) from None
+        except UnreadableCost as mistake:
+            answer = mistake.reply  # It was paid for, and is not lost because of its cost.
         except CallFailed as failure:
             if (own := self._failure(failure, call)) is not failure:
                 raise own from failure

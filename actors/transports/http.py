@@ -1,7 +1,7 @@
 """Providers that speak HTTP: JSON in, JSON out, over one pooled client.
 
 A call is `POST url` with `{"service": ..., "input": ...}` and the headers `Idempotency-Key` and `X-Request-Id`. The
-answer is `{"output": ..., "cost": "0.002"}`, with an optional cost in US dollars as a string; or, with any status,
+answer is `{"output": ..., "cost": "0.002"}`, with an optional cost in US dollars, as a string; or, with any status,
 `{"error": {"code": ..., "message": ...}}`. A health check is a GET, and so is the request for a document, such as the
 list of a registry.
 """
@@ -20,7 +20,6 @@ from actors.errors.exceptions import classify
 from actors.errors.families import BulkheadFull, CallFailed, OutcomeUnknown, Permanent, Transient
 from actors.errors.words import with_words
 from actors.masking import secrets_in, shown_url
-from actors.money import to_micros
 from actors.policies.timeout import DeadlineTimers
 from actors.transports.aiohttp_wire import AiohttpWire
 from actors.transports.http_exchange import (
@@ -34,7 +33,7 @@ from actors.transports.http_exchange import (
     without_credentials,
 )
 from actors.transports.http_json import decode_answer, encode_call
-from actors.transports.transport import Idempotent, ProviderCall, ProviderReply
+from actors.transports.transport import Idempotent, ProviderCall, ProviderReply, UnreadableCost, shown_cost
 from actors.transports.wire import Wire, WireRequest
 from actors.validation import check_count
 
@@ -220,7 +219,6 @@ class HttpTransport:
             raise self._malformed(f"compressed ({encoding}), although only identity is accepted", exchange)
         try:
             answer = await decode_answer(exchange.body, deadline=deadline)
-            cost = None if answer.cost is None else to_micros(answer.cost)
         except (msgspec.DecodeError, ValueError, RecursionError) as error:
             if exchange.size <= MAX_REFUSAL_BYTES:
                 self._raise_error_in(exchange.body, exchange)
@@ -231,7 +229,17 @@ class HttpTransport:
             self._raise_error_in(exchange.body if is_small else {"error": answer.error}, exchange)
             if answer.output is msgspec.UNSET:
                 raise self._malformed("neither output nor error", exchange)
-        return ProviderReply(output=answer.output, cost=cost, wire_calls=exchange.wire_calls, limits=exchange.limits)
+        # The shortest text of a JSON number has the digits that the provider wrote.
+        cost = repr(answer.cost) if isinstance(answer.cost, float) else answer.cost
+        try:
+            reply = ProviderReply(
+                output=answer.output, cost=cost, wire_calls=exchange.wire_calls, limits=exchange.limits
+            )
+        except UnreadableCost as mistake:
+            reply = mistake.reply
+        if reply.unread_cost is not None and isinstance(cost, str):
+            reply = msgspec.structs.replace(reply, unread_cost=shown_cost(self._secrets.mask(cost)))
+        return reply
 
     def _raise_error_in(self, body: object, exchange: Exchange) -> None:
         failure = error_in_body(

@@ -29,10 +29,10 @@ class CallBody(msgspec.Struct, frozen=True):
 
 
 class AnswerBody(msgspec.Struct, frozen=True):
-    """The body of a 2xx answer. A cost given as a JSON number is refused: floats lose money."""
+    """The body of a 2xx answer. Whatever stands for its cost, the answer is read."""
 
     output: Any = msgspec.UNSET
-    cost: str | None = None
+    cost: Any = None
     error: Any = None
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 
-from actors.money import OptionalAmountField, amount_default, take_amount
-from actors.transports.transport import ProviderReply
+from actors.money import OptionalAmountField, amount_default
+from actors.transports.transport import ProviderReply, take_cost
 
 if TYPE_CHECKING:
     from actors.transports.transport import ProviderCall
@@ -30,14 +30,18 @@ class NeverRan(msgspec.Struct, frozen=True, tag=True):
 class Lost(msgspec.Struct, frozen=True, tag=True):
     """The call ran and was charged `cost`, but its answer cannot be had.
 
-    `cost` is in dollars as str, int or Decimal; None is what was reserved.
+    `cost` is in dollars as str, int or Decimal; None is what was reserved. One that is no cost is read as in a
+    `ProviderReply`: what was reserved is paid, and `unread_cost` says what was stated.
     """
 
     cost: OptionalAmountField = amount_default(None)
+    unread_cost: str | None = None
 
     def __post_init__(self) -> None:
         if self.cost is not None:
-            take_amount(self, "cost")
+            wrong = take_cost(self)
+            if wrong is not None:
+                raise type(wrong)(f"cost: {wrong}")
 
 
 class UnderWay(msgspec.Struct, frozen=True, tag=True):

@@ -6,12 +6,23 @@ those, by what the transport declares about itself and by the errors that it rai
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any, Literal, Protocol
 
 import msgspec
 
 from actors.limits.reported import ReportedLimit, check_reported
-from actors.money import AmountField, OptionalAmountField, amount_default, take_amount
+from actors.money import (
+    MAX_BARE_DOLLARS,
+    MAX_MICROS,
+    MICROS_PER_DOLLAR,
+    AmountField,
+    Micros,
+    OptionalAmountField,
+    amount_default,
+    cost_of,
+    take_amount,
+)
 
 Idempotent = Literal["key", "repeatable", "no"]
 """Whether a call whose outcome is unknown may be repeated.
@@ -19,6 +30,10 @@ Idempotent = Literal["key", "repeatable", "no"]
 "key": yes, and it is charged once, because the provider honours idempotency keys. "repeatable": yes, because doing the
 work twice does no harm, though a repetition may be charged again. "no": it has to be reconciled first.
 """
+
+
+MAX_SHOWN_COST = 100
+"""Characters of what a provider stated as its cost that are kept if it is none."""
 
 
 class ProviderCall(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,6 +62,10 @@ class ProviderCall(msgspec.Struct, frozen=True, kw_only=True):
 class ProviderReply(msgspec.Struct, frozen=True, kw_only=True):
     """The answer of a provider, and the cost that it states, in dollars as str, int or Decimal; None if it states none.
 
+    A cost that is finer than a micro-unit rounds up. One that is none does no harm to the answer: `cost` is None then,
+    so that what was reserved is paid, and `unread_cost` says what was stated. If it is of a type that no amount has, or
+    a plain int that may be meant either way, `UnreadableCost` is raised, which carries this reply.
+
     `weights` is what the call used of the provider's limits, such as `{"tokens": 870}`, if that is known, and `limits`
     are the limits that the provider reported. `wire_calls` is the number of requests sent for this one attempt: more
     than 1 if a layer below the transport retries on its own, 0 if the answer came from a cache.
@@ -57,14 +76,59 @@ class ProviderReply(msgspec.Struct, frozen=True, kw_only=True):
     wire_calls: int = 1
     weights: dict[str, int] = {}
     limits: tuple[ReportedLimit, ...] = ()
+    unread_cost: str | None = None
 
     def __post_init__(self) -> None:
-        if self.cost is not None:
-            take_amount(self, "cost")
         if type(self.wire_calls) is not int or self.wire_calls < 0:
             raise ValueError(f"wire_calls must be >= 0 and a whole number of requests, got {self.wire_calls!r}")
         if self.weights or self.limits or type(self.weights) is not dict or type(self.limits) is not tuple:
             check_reported(self.weights, self.limits)
+        if self.cost is not None:
+            wrong = take_cost(self)
+            if wrong is not None:
+                raise UnreadableCost(str(wrong), self) from None
+
+
+class UnreadableCost(TypeError, ValueError):
+    """The cost given for a reply is of a type that no amount has, or may be meant either way.
+
+    That is a mistake of the program; the answer is in `reply` all the same, and what was reserved is paid for it.
+    """
+
+    def __init__(self, problem: str, reply: ProviderReply) -> None:
+        super().__init__(f"cost: {problem}")
+        self.reply = reply
+
+
+def take_cost(stating: Any) -> TypeError | ValueError | None:
+    """Convert the cost that a new struct was given, or note it in `unread_cost` if it is none.
+
+    Returns the error for it if that is a mistake of the program, and not of the provider.
+    """
+    given: Any = stating.cost
+    mistake: TypeError | ValueError | None = None
+    cost: Micros | None = None
+    try:
+        cost = cost_of(given)
+    except TypeError as error:
+        mistake = error
+    except ValueError as error:
+        mistake = error if type(given) is int and MAX_BARE_DOLLARS < given <= MAX_MICROS / MICROS_PER_DOLLAR else None
+    msgspec.structs.force_setattr(stating, "cost", cost)
+    if cost is None:
+        msgspec.structs.force_setattr(stating, "unread_cost", shown_cost(given))
+    return mistake
+
+
+def shown_cost(given: object) -> str:
+    """Return what was stated as a cost, in at most 100 characters."""
+    if isinstance(given, str | float | Decimal | bool):
+        text = str(given)
+    elif isinstance(given, int) and abs(given) < 10**MAX_SHOWN_COST:
+        text = str(int(given))
+    else:
+        text = f"a value of type {type(given).__name__}"
+    return text if len(text) <= MAX_SHOWN_COST else text[: MAX_SHOWN_COST - 3] + "..."
 
 
 def check_declared(paid: object, idempotent: object) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from actors.errors.families import BudgetExceeded, CallFailed, LedgerDown, Permanent
-from actors.events import Reconciled
+from actors.events import CostUnreadable, Reconciled
 from actors.ledger.errors import JournalFailed
 from actors.ledger.messages import BookCall, CloseAccount, Reservation, Reserve, Resolve
 from actors.money import ZERO
@@ -108,13 +108,23 @@ class Payments:
         """Enter what became of a held call with the ledger, and publish it; raises `LedgerDown`."""
         cost: Micros | None = None
         output: object = None
+        unread: str | None = None
         if isinstance(found, Answered):
-            cost, output = found.reply.cost, found.reply.output
+            cost, output, unread = found.reply.cost, found.reply.output, found.reply.unread_cost
         elif isinstance(found, Lost):
-            cost = found.cost
+            cost, unread = found.cost, found.unread_cost
         is_paid = not isinstance(found, NeverRan)
         await self._resolve(held.reservation, is_paid=is_paid, cost=cost)
         held.target.learn_cost(held.call, cost)
+        if unread is not None:
+            self._context.events.publish(
+                CostUnreadable(
+                    request_id=held.call.request_id,
+                    provider=held.target.name,
+                    stated=unread,
+                    settled=held.reservation.amount,
+                )
+            )
         self._context.events.publish(
             Reconciled(
                 request_id=held.call.request_id,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from actors.errors.families import Attempt, BudgetExceeded, CallFailed, ConnectionFailed, OutcomeUnknown, Permanent
-from actors.events import BreakerHalfOpened, CallEnded, Hedged, Rerouted, Retried
+from actors.events import BreakerHalfOpened, CallEnded, CostUnreadable, Hedged, Rerouted, Retried
 from actors.ledger.errors import StillUnsettled
 from actors.money import micros_of
 from actors.provider_gateway.messages import SentMarker
@@ -205,6 +205,15 @@ class AttemptRun:
             charge = Charge("yes", self._quote.price)
         target.flag(self._quote, charge.cost, request_id=job.request_id)
         payments.book(reservation, charge)
+        if ended.reply is not None and ended.reply.unread_cost is not None:
+            self.deps.context.events.publish(
+                CostUnreadable(
+                    request_id=job.request_id,
+                    provider=target.name,
+                    stated=ended.reply.unread_cost,
+                    settled=reservation.amount,
+                )
+            )
         if job.held is not None and job.held.reservation.number != reservation.number:
             # It was paid again, and what became of the first call is still not known.
             payments.reconcile_later(job.held)

@@ -121,11 +121,10 @@ async def test_a_large_request_is_sent_whole(upstream, door):
     [
         (b'{"output": [' + b"{}," * 200_000 + b"]}", "malformed"),
         (b'{"output": [' + b"{}," * 200_000, "malformed"),
-        (b'{"output": 1, "cost": 0.5, "x": "' + b"x" * 500_000 + b'"}', r"Expected `str | null`, got `float`"),
         (b'{"x": [' + b"{}," * 200_000 + b"1]}", "neither output nor error"),
         (b"[" * 500_000, "malformed"),
     ],
-    ids=["a comma too many", "no end", "cost as number", "no output", "too deep"],
+    ids=["a comma too many", "no end", "no output", "too deep"],
 )
 async def test_a_large_answer_is_checked_as_a_small_one(upstream, door, body, why):
     assert len(body) > SLICED_ABOVE_BYTES

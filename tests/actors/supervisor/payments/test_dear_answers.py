@@ -13,6 +13,7 @@ from actors import BudgetExceeded, GetStatus, Listing, Market, ProviderReply, Re
 from actors.errors import Overpriced
 from actors.events import DearAnswer, Overcharged
 from actors.ledger import GetStatement, MoneyReserved
+from actors.money import Micros
 from runtime import ActorSystem
 from tests.actors.supervisor.stage import Script, Stage, now, offer, staged, steps
 from tests.proofs import repeated

@@ -355,18 +355,6 @@ async def test_a_transport_that_returns_no_reply_is_paid_once_and_harms_no_other
         assert (await one.settled(), await one.held()) == (20, [10])
 
 
-@pytest.mark.parametrize("cost", [0.5, -1, True, "three", 2**63])
-async def test_a_reply_whose_cost_is_none_leaves_the_call_held_and_harms_no_other_request(cost: Any):
-    alder, birch = Door("alder", breaks=0, cost=cost), Door("birch", breaks=0)
-    async with desk(alder.listing(), also_for_t(birch)) as one:
-        other = asyncio.create_task(one.request(service="t"))
-        await asyncio.sleep(0.25)
-        with pytest.raises(OutcomeUnknown, match="amount"):
-            await one.request()
-        assert (await other).output == "birch"
-        assert (await one.settled(), await one.held()) == (20, [10])
-
-
 @pytest.mark.parametrize(
     "found",
     [None, "paid", UnderWay("soon")],  # pyright: ignore[reportArgumentType]
