@@ -230,14 +230,17 @@ class Overpriced(NotAdmitted):
 class LeftAlone(NotAdmitted):
     """The provider has refused `what`, and is left alone for a while that grows: the call never ran.
 
+    `said` is what it said to a request of the same tenant, or "".
+
     `retry_after` is None while one call finds out whether it still does. It is called again at once if it is released
     by hand, or listed with a new key.
     """
 
     def __init__(self, provider: str, *, what: str, said: str, retry_after: float | None) -> None:
         when = "until one call has found out" if retry_after is None else f"for {retry_after:.0f} s"
+        words = f": {said}" if said else ""
         super().__init__(
-            f"{provider!r} refuses {what}, and is left alone {when}: {said}; correct that, and release it or list it "
+            f"{provider!r} refuses {what}, and is left alone {when}{words}; correct that, and release it or list it "
             "with a new key",
             provider=provider,
             retry_after=retry_after,

@@ -22,6 +22,7 @@ from actors.supervisor.messages import SmartRequest, SmartResult
 from actors.supervisor.pipeline.money_state import ENOUGH
 from actors.supervisor.targets.admission import CallNeeds
 from actors.supervisor.targets.candidates import NO_CANDIDATES, Candidates
+from actors.supervisor.targets.dear_answers import price_of
 from actors.supervisor.targets.refusals import Subject
 from actors.supervisor.targets.waiting import QueueEntry
 from actors.transports.reconciliation import Answered, Lost, NeverRan
@@ -52,7 +53,7 @@ class Job:
         self.deadline = deadline
         self.key = message.idempotency_key or request_id
         self.entry = QueueEntry(message.tenant or message.account or "default")
-        self.subject = Subject(message.service, message.input)
+        self.subject = Subject(message.service, message.input, tenant=self.entry.tenant)
         self.candidates: Candidates = NO_CANDIDATES
         self.deprioritized: tuple[str, ...] = ()
         """Providers to call after the others: unhealthy, fallen in scores, or held back by slow start."""
@@ -95,7 +96,7 @@ class Job:
             is_retry,
             self.deadline - self.started,
             self.subject,
-            self.quote(target).price,
+            price_of(self.candidates.listings[target.name], self.message),
         )
 
     def quote(self, target: Target) -> Quote:

@@ -217,7 +217,8 @@ def _refused_by_breaker(state: BreakerState, refused: Refused, name: str, now: f
 def _left_for(state: TargetState, needs: CallNeeds, now: float) -> tuple[StandingRefusal | DearAnswers, float] | None:
     """Return what a provider is left alone for, as far as it concerns a call, and for how many seconds."""
     if (left := state.refusals.wait(needs.subject, now)) is not None:
-        return left
+        refusal, wait = left
+        return refusal.told_to(needs.subject.tenant), wait
     dear = state.dear
     if dear is None or dear.price != needs.price or (wait := dear.wait(now)) <= 0:
         return None

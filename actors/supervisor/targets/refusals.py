@@ -13,6 +13,7 @@ import functools
 import hashlib
 import math
 import re
+from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
@@ -29,6 +30,8 @@ MAX_REFUSALS = 32
 """The refusals of names that are kept for one provider, the oldest of which is forgotten first."""
 MAX_NAME = 200
 """Characters of a name at most; a longer text in an input is none."""
+MAX_SAID = 500
+"""Characters of the words of a provider that are kept."""
 MAX_VALUES = 1_000
 """The values of an input that are searched for names."""
 NEVER = Leave(left_at=-math.inf, until=-math.inf)
@@ -37,8 +40,9 @@ NEVER = Leave(left_at=-math.inf, until=-math.inf)
 class Subject:
     """What of a request a refusal may concern: its service, its input as a whole, and the names in it."""
 
-    def __init__(self, service: str, given: Any) -> None:
+    def __init__(self, service: str, given: Any, *, tenant: str = "default") -> None:
         self.service = service
+        self.tenant = tenant
         self._input = given
 
     @functools.cached_property
@@ -71,7 +75,7 @@ def _texts_in(given: Any) -> Iterator[str]:
             if 0 < len(value) <= MAX_NAME:
                 yield value
         elif isinstance(value, dict):
-            rest.extend(cast("dict[object, object]", value).values())
+            rest.extend(islice(cast("dict[object, object]", value).values(), MAX_VALUES))
         elif isinstance(value, list | tuple):
             rest.extend(cast("list[object]", value)[:MAX_VALUES])
 
@@ -79,12 +83,15 @@ def _texts_in(given: Any) -> Iterator[str]:
 class StandingRefusal(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A provider `said` no to what it `concerns`, and is left alone; by requests for `service` if that is not None.
 
+    It said so to `tenant`, and what it said is told to no other.
+
     `inputs` are the digests of the inputs that were refused, two at most. While there is one, only requests with that
     input are concerned; from two on it is all requests whose input has the `names`.
     """
 
     concerns: str
     said: str
+    tenant: str
     leave: Leave
     service: str | None = None
     names: frozenset[str] = frozenset()
@@ -115,6 +122,10 @@ class StandingRefusal(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     def wait(self, now: float) -> float:
         """Return the seconds for which the provider is left alone; infinity while one call finds out."""
         return self.leave.wait(now)
+
+    def told_to(self, tenant: str) -> StandingRefusal:
+        """Return what a tenant may know of it."""
+        return self if tenant == self.tenant else msgspec.structs.replace(self, said="")
 
     def error(self, provider: str, wait: float) -> LeftAlone:
         """Return the error of a request that may not call the provider for `wait` seconds."""
@@ -181,13 +192,19 @@ def after_failure(
         refusals = Refusals(tuple(kept), refusals.since)
     if error is None or concerns is None or started < refusals.since:
         return refusals
-    said = error.said or str(error)
+    said, tenant = error.said or " ".join(str(error).split())[:MAX_SAID], subject.tenant
     if concerns in FOR_ALL:
-        new = StandingRefusal(concerns=concerns, said=said, leave=NEVER)
+        new = StandingRefusal(concerns=concerns, said=said, tenant=tenant, leave=NEVER)
     else:
         names = frozenset(name for name in subject.names if is_named(name, said))
         new = StandingRefusal(
-            concerns=concerns, said=said, leave=NEVER, service=subject.service, names=names, inputs=(subject.digest,)
+            concerns=concerns,
+            said=said,
+            tenant=tenant,
+            leave=NEVER,
+            service=subject.service,
+            names=names,
+            inputs=(subject.digest,),
         )
     return _after_refusal(refusals, new, started=started, now=now, random=random, stated=error.retry_after)
 

@@ -13,6 +13,7 @@ from actors.limits.quota import Quota  # noqa: TC001 - msgspec resolves the anno
 from actors.policies.breaker.states import BreakerState, Closed
 from actors.policies.retry import RetryBudget
 from actors.supervisor.targets.dear_answers import DearAnswers  # noqa: TC001 - msgspec resolves this annotation.
+from actors.supervisor.targets.leaving import Leave  # noqa: TC001 - as above.
 from actors.supervisor.targets.refusals import NO_REFUSALS, Refusals, StandingRefusal
 
 
@@ -43,6 +44,11 @@ class TargetState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         if self.dear is not None and self.dear.leave is not None:
             left.append(self.dear)
         return left
+
+    def leaves(self) -> list[Leave]:
+        """Return every wait for which the provider is left alone."""
+        dear = None if self.dear is None else self.dear.leave
+        return [*(one.leave for one in self.refusals.all), *(() if dear is None else (dear,))]
 
     def is_stalled(self, now: float) -> bool:
         """Tell whether calls are under way and none has come back for as long as an answer should take.

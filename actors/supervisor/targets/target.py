@@ -444,6 +444,8 @@ class Target:
         state = self.state
         if state.under_way:
             yield f"{state.under_way} calls to {self.name!r} never gave their place back"
+        if any(leave.is_tried for leave in state.leaves()):
+            yield f"{self.name!r} was left alone as if a call were under way that finds out"
         if isinstance(state.breaker, HalfOpen):
             yield f"the breaker of {self.name!r} was left half-open, without a probe"
         if not 0 <= state.retries.tokens <= state.retries.max_tokens:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 from itertools import pairwise
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,7 +24,7 @@ from actors import (
 from actors.errors import LeftAlone, QuotaExhausted
 from actors.events import ProviderBack, ProviderLeft
 from runtime import ActorSystem
-from tests.actors.supervisor.stage import Script, Stage, now, offer, staged, steps
+from tests.actors.supervisor.stage import Script, Stage, flaky, now, offer, staged, steps
 from tests.proofs import repeated
 
 if TYPE_CHECKING:
@@ -268,6 +269,58 @@ async def test_a_name_that_one_input_was_refused_for_is_no_news_and_that_two_wer
         await stage.request(input={"model": "bad", "prompt": "two"})
         (left,) = stage.of(ProviderLeft)
         assert (left.concerns, left.what) == ("name", "'bad' for 's'")
+
+
+async def test_what_a_provider_said_to_one_tenant_is_told_to_no_other():
+    a = Script(REVOKED)
+    async with staged(offer("a", a)) as stage:
+        for tenant, is_told in (("acme", True), ("acme", True), ("other", False)):
+            with pytest.raises(AllProvidersFailed) as failed:
+                await stage.request(options=RequestOptions(tenant=tenant, timeout=5.0))
+            assert ("401 Unauthorized" in str(failed.value)) == is_told
+        assert "'a' refuses the key, and is left alone for 10 s; correct that" in str(failed.value)
+
+
+@pytest.mark.parametrize("seed", range(repeated(200)))
+async def test_while_a_provider_is_left_alone_one_call_at_most_tries_it_whatever_becomes_of_the_calls(seed: int):
+    rng = Random(seed)
+    refused_at = -1.0  # When it was refused last, until an answer.
+    trials = most = all_trials = 0
+
+    async def answer(_: ProviderCall) -> str:
+        nonlocal refused_at, trials, most, all_trials
+        began, outcome = now(), rng.random()
+        is_trial = 0.0 <= refused_at < began
+        trials, all_trials = trials + is_trial, all_trials + is_trial
+        most = max(most, trials)
+        try:
+            await asyncio.sleep(rng.uniform(0.1, 5.0))
+            if outcome < 0.5:
+                refused_at = now() if is_trial or refused_at < 0.0 else refused_at
+                raise copy.copy(rng.choice(FOR_ALL))
+            if outcome < 0.7:
+                raise flaky("a")
+            refused_at = -1.0 if is_trial else refused_at
+            return "a"
+        finally:
+            trials -= is_trial
+
+    listing = offer("a", answer, idempotent="repeatable", max_concurrency=20)
+    async with ActorSystem("stage", seed=seed, log=False) as system:
+        stage = Stage(system, Market(providers=[listing], hedge=None))
+
+        async def ask() -> None:
+            await asyncio.sleep(rng.uniform(0.0, 1000.0))
+            await stage.request(timeout=rng.uniform(1.0, 200.0))
+
+        asking = [asyncio.create_task(ask()) for _ in range(100)]
+        for task in rng.sample(asking, 20):
+            asyncio.get_running_loop().call_later(rng.uniform(0.0, 1000.0), task.cancel)
+        await asyncio.gather(*asking, return_exceptions=True)
+        assert (most, trials) == (1, 0)
+        assert all_trials >= 3
+        await stage.assert_at_rest()
+        assert list(stage.actor.broken_invariants()) == []
 
 
 async def test_if_all_are_left_alone_a_request_waits_as_long_as_its_deadline_allows():
