@@ -4,8 +4,7 @@ After a 429 all callers wait at one gate until `Retry-After` has passed. Behind 
 a rate that grows as CUBIC's window does: it starts at a share of the rate observed before the 429, grows steeply at
 first, is flat around the rate before, where the limit must be, and grows steeply again beyond it, because the limit may
 have been raised. A pace that was not used for a moment is made up for, as by a token bucket: callers do not come at
-equal intervals. A provider that asks to be paid shuts the same gate, but says nothing about a pace: the first success
-behind that gate restores the state before it.
+equal intervals.
 
 Source: S. Ha, I. Rhee, L. Xu, "CUBIC: A New TCP-Friendly High-Speed TCP Variant", 2008, and RFC 9438; here scaled so
 that the return to the earlier rate takes `ramp` seconds, whatever that rate is. The decrease is multiplicative, as
@@ -107,8 +106,7 @@ class LearnedLimit(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     `throttled_rate` is the rate, in calls a second, at which the last 429 came (at `throttled_at`): infinity if none
     did. `gates_in_a_row` counts the gates since a call last succeeded. `next_at` is when the pace lets the next call
     begin. `ceiling` is the rate that headers allow. `count` calls have succeeded since `counted_since`, and
-    `earlier_rate` is the rate at which calls succeeded before that. `is_unpaid` means that the gate is shut because the
-    provider wants to be paid.
+    `earlier_rate` is the rate at which calls succeeded before that.
     """
 
     gated_until: float = -math.inf
@@ -121,7 +119,6 @@ class LearnedLimit(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     count: int = 0
     counted_since: float = -math.inf
     earlier_rate: float = 0.0
-    is_unpaid: bool = False
 
     def rate(self, now: float, *, config: LearningConfig = DEFAULT_LEARNING) -> float:
         """Return the calls a second that are let through at `now`; infinity if no limit is known.
@@ -221,7 +218,6 @@ def after_throttled(
         count=0,
         counted_since=gated_until,
         earlier_rate=0.0,
-        is_unpaid=False,
     )
     next_at = gated_until + random / throttled.rate(gated_until, config=config)
     return msgspec.structs.replace(throttled, next_at=next_at)
@@ -238,27 +234,7 @@ def after_success(
     is_behind_gate = now >= state.gated_until and (started is None or started > state.throttled_at)
     if not (counted.gates_in_a_row and is_behind_gate):
         return counted
-    throttled_rate = math.inf if counted.is_unpaid else counted.throttled_rate
-    return msgspec.structs.replace(counted, gates_in_a_row=0, throttled_rate=throttled_rate, is_unpaid=False)
-
-
-def after_unpaid(
-    state: LearnedLimit,
-    now: float,
-    wait: float,
-    *,
-    started: float | None = None,
-    random: float = 0.0,
-    config: LearningConfig = DEFAULT_LEARNING,
-) -> LearnedLimit:
-    """Return the limit after a provider asked to be paid at `now`: a gate for `wait` seconds, and no new pace.
-
-    Behind the gate calls go one by one until one has succeeded, as after a 429; a pace that was known before, stays.
-    """
-    knew_nothing = state.throttled_rate == math.inf or state.is_unpaid
-    after = after_throttled(state, now, wait, started=started, random=random, config=config)
-    throttled_rate = after.throttled_rate if knew_nothing else state.throttled_rate
-    return msgspec.structs.replace(after, throttled_rate=throttled_rate, is_unpaid=knew_nothing)
+    return msgspec.structs.replace(counted, gates_in_a_row=0)
 
 
 def after_grant(state: LearnedLimit, now: float, *, config: LearningConfig = DEFAULT_LEARNING) -> LearnedLimit:

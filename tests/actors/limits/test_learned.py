@@ -20,7 +20,6 @@ from actors.limits.learned import (
     after_no_run,
     after_success,
     after_throttled,
-    after_unpaid,
 )
 from actors.limits.reported import ReportedLimit
 from tests.proofs import repeated
@@ -128,27 +127,6 @@ def test_another_429_soon_behind_the_gate_lowers_the_rate_that_was_allowed_then(
 def test_a_429_with_nothing_served_since_the_last_says_nothing_of_the_pace():
     first = after_throttled(served(NEW, 0.0, rate=10.0, lasts=20.0), 20.0, 5.0)
     assert after_throttled(first, 26.0, 5.0, started=25.5).throttled_rate == first.throttled_rate
-
-
-def test_a_provider_that_asks_to_be_paid_shuts_the_gate_and_says_nothing_of_a_pace():
-    state = after_unpaid(served(NEW, 0.0, rate=10.0, lasts=20.0), 20.0, 10.0)
-    assert state.wait(20.0) == 10.0
-    first, _ = state.take(30.0)
-    assert first.wait(30.0) > 0.0
-    again = after_unpaid(first, 30.1, 10.0, started=30.0)
-    assert again.wait(30.1) == 10.0
-    second, _ = again.take(40.2)
-    paid = after_success(second, 40.3, started=40.2)
-    assert paid.rate(40.3) == math.inf
-    throttled = after_throttled(again, 41.0, started=40.9)
-    assert after_success(throttled, 45.0, started=44.0).rate(45.0) < math.inf
-
-
-def test_a_pace_that_was_known_outlives_a_bill_that_was_not_paid():
-    paced = after_throttled(served(NEW, 0.0, rate=10.0, lasts=20.0), 20.0, 5.0)
-    paced = after_success(paced, 26.0, started=25.5)
-    unpaid = after_unpaid(paced, 27.0, 10.0)
-    assert after_success(unpaid, 38.0, started=37.5).throttled_rate == paced.throttled_rate == unpaid.throttled_rate
 
 
 def test_what_was_not_used_of_a_pace_is_caught_up_with_once_the_pace_has_held():
@@ -443,6 +421,5 @@ def test_microseconds_since_1970_are_a_moment_too():
 
 def test_no_provider_is_left_alone_for_longer_than_an_hour_because_it_says_so():
     assert after_throttled(LearnedLimit(), 0.0, 1e9).wait(0.0) == pytest.approx(3600.0, abs=10.0)
-    assert after_unpaid(LearnedLimit(), 0.0, 1e9).wait(0.0) == pytest.approx(3600.0, abs=10.0)
     reported = after_headers(LearnedLimit(), [ReportedLimit(remaining=0.0, reset=1e9)], 0.0)
     assert reported.wait(0.0) == 3600.0
