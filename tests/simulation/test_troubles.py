@@ -117,7 +117,8 @@ async def test_a_storm_of_429s_costs_no_request(simulation):
 
 @pytest.mark.simulate(seeds=SEEDS)
 async def test_a_bill_that_is_not_paid_costs_no_request(simulation):
-    await survive(simulation, "quota exhausted")
+    # It is tried again 10 seconds after it wanted to be paid, and then 100 seconds after that.
+    await survive(simulation, "quota exhausted", time_to_return="<= 115")
 
 
 @pytest.mark.simulate(seeds=SEEDS)
