@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import io
+from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
 from rich.console import Console
 
+from actors import FunctionTransport, Listing, Market, Provider, to_micros
 from actors.command.display import live_display, progress_line, report_text
+from actors.command.providers import tolerances
 from actors.command.report import Report, RunTally, percentile
 from actors.events import (
     BreakerClosed,
@@ -23,6 +27,9 @@ from actors.events import (
     Retried,
 )
 from actors.money import Micros
+
+if TYPE_CHECKING:
+    from actors import ProviderCall
 
 
 def call(request_id: str, provider: str, *, cost: int = 0, error: str | None = None) -> CallEnded:
@@ -177,3 +184,19 @@ def test_the_text_of_an_interrupted_run_says_what_is_left(tally):
     assert "4 not begun or cut off, for which nothing was paid" in text
     text = shown(report_text(tally.report(now=101.0, ending="failed", budget_exhausted=False)))
     assert "nothing was paid" not in text
+
+
+def test_the_table_of_providers_is_followed_by_what_a_dear_answer_does():
+    async def shout(call: ProviderCall) -> str:
+        return call.input.upper()
+
+    def listing(name: str, tolerance: float | None) -> Listing:
+        provider = Provider(name=name, services={"s"}, price=to_micros("0.001"))
+        transport = functools.partial(FunctionTransport, shout, paid=True, idempotent="no")
+        return Listing(provider=provider, transport=transport, price_tolerance=tolerance)
+
+    market = Market(providers=[listing("alder", None), listing("birch", 1.5)])
+    assert tolerances(market) == (
+        "A provider is left alone after an answer above 2 times its price (birch 1.5), or three above it in 10 "
+        "minutes; list another price to end that."
+    )

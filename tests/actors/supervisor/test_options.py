@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from actors import ProviderFilter, RequestOptions, SmartRequest
@@ -55,3 +57,11 @@ def test_a_budget_that_is_no_amount_is_refused_when_the_options_are_made(budget)
         RequestOptions(budget=budget)
     with pytest.raises((TypeError, ValueError), match="amount"):
         RequestOptions().changed(budget=budget)
+
+
+def test_what_a_request_does_with_refused_content_is_fail_or_next():
+    assert RequestOptions(on_refused="next").request("s", "x").on_refused == "next"
+    assert RequestOptions().request("s", "x").on_refused == "fail"
+    odd: Any = "retry"
+    with pytest.raises(ValueError, match='on_refused must be "fail" or "next", got \'retry\''):
+        RequestOptions(on_refused=odd).request("s", "x")
