@@ -71,15 +71,22 @@ def error_in_body(
     if retry_after is None:
         retry_after = retry_after_of({}, error, now=datetime.now(UTC))
     wording = Wording.of(error)
+    facts = CallFacts(provider=provider, retry_after=retry_after)
     for status in (0, 400):  # Without a status, words that refuse are taken for those of a 400.
         row = dialects().find(status, wording, provider=provider, host=host)
         if row is not None and row.means is not Transient:
             message = f"{provider!r} answered with an error: {row.says}"
-            return with_words(refusal_of(row, message, CallFacts(provider=provider, retry_after=retry_after)), error)
+            return with_words(refusal_of(row, message, facts, paid=paid), error)
+    return _by_text(error, facts, paid=paid, idempotent=idempotent)
+
+
+def _by_text(error: object, facts: CallFacts, *, paid: bool, idempotent: bool) -> CallFailed:
+    """Classify an error that names no status, and of whose codes and words none is known."""
+    provider = facts.get("provider") or "provider"
     text = error if isinstance(error, str) else written(error)
     failure = classify_text(text[:1_000], provider=provider, sent=True, paid=paid, idempotent=idempotent)
     failure.args = (f"{provider!r} answered with an error",)  # What it says follows.
-    failure.retry_after = retry_after
+    failure.retry_after = facts.get("retry_after")
     return with_words(failure, error)
 
 

@@ -23,6 +23,7 @@ from actors.errors.wording import Wording
 OWN_FIELDS = ("error", "errors", "detail", "message", "code", "__type")
 """Fields of the bodies in which providers describe an error."""
 REQUEST_IDS = ("x-request-id", "request-id", "x-amzn-requestid", "apim-request-id")
+STATUS_NAMES = frozenset(status.phrase.lower() for status in HTTPStatus)
 KEY_REFUSED = frozenset({401, 407})
 REFUSED_HERE = frozenset({403, 404, 405, 406, 410, 411, 413, 414, 415, 417, 426, 431, 451, *range(300, 400)})
 """Statuses that say nothing of the request elsewhere, and too little to leave the provider for other requests: its
@@ -69,7 +70,7 @@ def classify_status(
     is_spent = is_day_spent(told, body, retry_after, now=now, host=host, provider=provider)
     facts = CallFacts(provider=provider, status=status, retry_after=retry_after)
     if row is not None and (row.means is not Transient or row.refused):
-        return refusal_of(row, message, facts, is_day_spent=is_spent)
+        return refusal_of(row, message, facts, paid=paid, is_day_spent=is_spent)
     by_proxy = status in SAID_BY_PROXIES or (row.by_proxy if row is not None else wording.form == "page")
     match status:
         case 402:
@@ -93,9 +94,9 @@ def classify_status(
             )
 
 
-def refusal_of(row: Dialect, message: str, facts: CallFacts, *, is_day_spent: bool = False) -> CallFailed:
+def refusal_of(row: Dialect, message: str, facts: CallFacts, *, paid: bool, is_day_spent: bool = False) -> CallFailed:
     """Return the error for an answer that, by a dialect, refused the call; `is_day_spent` if for the rest of a day."""
-    if row.charged is not None:
+    if paid and row.charged is not None:
         facts = facts | CallFacts(charged=row.charged)
     if row.means is Permanent:
         return Permanent(message, scope=row.scope, concerns=row.concerns, **facts)
@@ -130,7 +131,11 @@ def is_own_answer(headers: Mapping[str, str], body: object) -> bool:
     """
     if isinstance(body, Mapping):
         fields = cast("Mapping[object, object]", body)
-        return any(fields.get(name) for name in OWN_FIELDS)
+        told = {name: value for name in OWN_FIELDS if (value := fields.get(name))}
+        # A gateway writes the name of the status where a provider writes what went wrong.
+        return bool(told) and not (told.keys() == {"message"} and str(told["message"]).lower() in STATUS_NAMES)
+    if isinstance(body, list) and body and isinstance(body[0], Mapping):
+        return is_own_answer(headers, cast("object", body[0]))
     return body is not None and any(headers.get(name) for name in REQUEST_IDS)
 
 

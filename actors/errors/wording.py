@@ -37,13 +37,13 @@ FURTHER_FIELDS = frozenset(
         "fault",
         "violations",
     }
-    | {"data", "cause", "body", "issues"}
+    | {"data", "cause", "body", "issues", "meta"}
 )
 """The fields whose content describes the error further."""
 KIND_HEADERS = ("x-amzn-errortype", "x-amzn-error-type", "x-ms-error-code", "x-error-code", "x-error-type")
 """Headers that hold the code of an error."""
 
-MAX_SEARCHED = 4096  # Characters; codes and words stand near the beginning.
+MAX_SEARCHED = 2048  # Characters; codes and words stand near the beginning.
 MAX_FIELDS = 200
 
 
@@ -150,4 +150,4 @@ def _plain(name: str) -> str:
 
 
 def _lowered(words: list[str]) -> str:
-    return " ".join(" ".join(words).split()).lower()[:MAX_SEARCHED]
+    return " ".join(" ".join(words).split()).lower().replace("\u2019", "'")[:MAX_SEARCHED]
