@@ -112,14 +112,8 @@ async def test_an_answer_to_a_paid_call_means_what_its_provider_means(row: Mappi
     assert (failure.outcome == "unknown") == (row["charged"] == "held")
 
 
-def is_told_in_a_header(row: Mapping[str, Any]) -> bool:
-    return any(name.lower() == "retry-after" for name in row.get("headers", {}))
-
-
 @pytest.mark.parametrize("row", [row for row in ANSWERS if row.get("wait") is not None], ids=name_of)
-async def test_the_wait_that_an_answer_tells_is_kept(row: Mapping[str, Any], request: pytest.FixtureRequest):
-    if not is_told_in_a_header(row):
-        request.applymarker(pytest.mark.xfail(reason="waits are read from the header alone", strict=False))
+async def test_the_wait_that_an_answer_tells_is_kept(row: Mapping[str, Any]):
     failure = await failure_of(row)
     assert failure.retry_after is not None
     assert failure.retry_after == pytest.approx(row["wait"], rel=0.05)
