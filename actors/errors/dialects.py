@@ -42,6 +42,8 @@ for a caller that hung up (nginx)."""
 SAID_BY_PROXIES = AMBIGUOUS - {424} | {502, 504, *range(520, 528)}
 """Ambiguous statuses that a proxy may say, 520 to 527 being Cloudflare's: whatever the provider declares, such a call
 may have been charged."""
+OVERLOADED = frozenset({503, 529})
+"""Of the statuses from 500 up, these are said by providers that turn calls away."""
 
 
 class Dialect(NamedTuple):
@@ -96,7 +98,7 @@ class Dialect(NamedTuple):
         if not self.statuses and status in SAID_BY_PROXIES:
             return False
         # What a 5xx says in words may be quoted from the request, and so may what looks like a code in a text.
-        has_codes = bool(self.statuses) or status < 500 or wording.form == "fields"
+        has_codes = status < 500 or wording.form == "fields" or (status in self.statuses and status in OVERLOADED)
         if has_codes and not self.codes.isdisjoint(wording.codes):
             return True
         has_words = bool(self.statuses) or status < 500

@@ -144,6 +144,52 @@ def test_what_a_provider_says_is_understood_in_its_own_dialect(provider, status,
     assert type(classify_status(status, provider=provider, body=body)) is family
 
 
+@pytest.mark.parametrize(
+    ("host", "status", "body"),
+    [
+        ("api.openai.com", 429, {"error": {"code": "billing_not_active", "message": "Your account is not active"}}),
+        ("openrouter.ai", 403, {"error": {"code": 403, "message": "Key limit exceeded (total limit)."}}),
+        ("api.x.ai", 403, {"code": "permission-denied", "error": "Your team has used all available credits."}),
+        ("api.x.ai", 429, {"code": "exhausted", "error": "Your team reached its monthly spending limit."}),
+        ("api.moonshot.ai", 429, {"error": {"type": "exceeded_current_quota_error", "message": "suspended"}}),
+        ("open.bigmodel.cn", 429, {"error": {"code": "1113", "message": "余额不足或无可用资源包,请充值。"}}),
+        ("gateway.example", 429, {"error": {"code": "1", "message": "余额不足或无可用资源包,请充值。"}}),
+        ("api.z.ai", 429, {"type": "error", "error": {"type": "1113", "message": "no resource package"}}),
+        ("api.minimax.io", 500, {"error": {"type": "api_error", "message": "insufficient balance (1008)"}}),
+        ("dashscope.aliyuncs.com", 400, {"code": "Arrearage", "message": "Access denied, be in good standing."}),
+        (
+            "generativelanguage.googleapis.com",
+            429,
+            {"error": {"status": "RESOURCE_EXHAUSTED", "details": [{"reason": "INSUFFICIENT_G1_CREDITS_BALANCE"}]}},
+        ),
+        ("proxy.example", 429, {"error": {"type": "budget_exceeded", "code": "429", "message": "exceeded budget"}}),
+        ("api.vendor.example", 403, {"code": "INSUFFICIENT_BALANCE", "message": "Insufficient account balance"}),
+        ("api.fireworks.ai", 412, {"error": {"message": "Account x is suspended: failure to pay past invoices"}}),
+        ("api.vendor.example", 418, {"errors": [{"title": "Out of credits", "status": "418"}]}),
+        ("api.vendor.example", 400, "<Error><Code>InsufficientFunds</Code><Message>no</Message></Error>"),
+    ],
+)
+def test_an_account_without_money_is_understood_in_whatever_status_and_words(host, status, body):
+    text = body if isinstance(body, str) else json.dumps(body, ensure_ascii=False)
+    failure = classify_status(status, provider="alder", host=host, body=text, paid=True, idempotent=False)
+    assert (type(failure), failure.outcome, failure.charged) == (QuotaExhausted, "not_started", "no")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": {"code": "server_error", "message": "could not translate 'insufficient balance, invalid api key'"}},
+        {"error": {"message": "failed", "input": "insufficient_quota"}},
+        "Traceback: insufficient_quota in the prompt; rate_limit_exceeded",
+        {"message": "worker died while it wrote: model not found"},
+    ],
+)
+def test_what_a_500_quotes_from_a_request_that_ran_denies_nothing(body):
+    text = body if isinstance(body, str) else json.dumps(body)
+    failure = classify_status(500, provider="alder", body=text, paid=True, idempotent=False)
+    assert (type(failure), failure.charged) == (OutcomeUnknown, "held")
+
+
 def test_the_same_words_are_an_unpaid_bill_here_and_a_busy_minute_there():
     kinds = [type(classify_status(429, provider=name, body=OVER_QUOTA)) for name in ("openai", "acme", "gemini-pro")]
     assert kinds == [QuotaExhausted, QuotaExhausted, Throttled]
