@@ -24,8 +24,14 @@ BARE_FIELDS = frozenset(
     {"code", "message", "msg", "detail", "details", "type", "status", "title", "param", "object", "id", "path"}
     | {"request_id", "requestid", "trace_id", "timestamp", "instance", "__type", "error_type", "raw_status_code"}
     | {"jsonrpc", "success", "ok", "statuscode", "status_code", "cost", "reason"}
+    | {"error_code", "error_msg", "error_message", "errcode", "errmsg", "err_code", "err_msg"}
 )
 """A body of these fields alone, in any case, is an error itself if it says what went wrong."""
+BARE_CODES = (
+    *("code", "status", "type", "__type", "error_type"),
+    *("statuscode", "status_code", "error_code", "errcode", "err_code"),
+)
+BARE_WORDS = ("message", "msg", "title", "error_msg", "error_message", "errmsg", "err_msg")
 NO_ERROR = frozenset({"0", "200", "ok", "success", "succeeded", "completed", "none", ""})
 """Codes of a success, as `plain_code` spells them."""
 XML_ERROR = re.compile(r"\s*(<\?xml[^>]{0,200}\?>\s*)?<error\b", re.IGNORECASE)
@@ -99,9 +105,12 @@ def _error_of(body: object) -> object | None:
         return text if isinstance(text, str) and XML_ERROR.match(text) else None
     if isinstance(fields, list):
         return next((error for one in _mappings(fields) if (error := _error_of(one)) is not None), None)
-    for name in ("error", "errors"):
+    inner = fields.get("Response", fields.get("meta"))
+    if isinstance(inner, Mapping) and len(fields) == 1:
+        fields = cast("Mapping[str, object]", inner)
+    for name in ("error", "errors", "Error", "Errors"):
         if fields.get(name):
-            return fields if name == "errors" or isinstance(fields[name], bool) else fields[name]
+            return fields if name in {"errors", "Errors"} or isinstance(fields[name], bool) else fields[name]
     answered = fields.get("base_resp")
     if isinstance(answered, Mapping) and not _is_success(cast("Mapping[str, object]", answered).get("status_code")):
         return cast("object", answered)
@@ -116,10 +125,8 @@ def _is_bare_error(fields: Mapping[str, object]) -> bool:
     if not {str(name).lower() for name in fields} <= BARE_FIELDS:
         return False
     named = {str(name).lower(): value for name, value in fields.items()}
-    codes = [
-        named.get(name) for name in ("code", "status", "type", "__type", "error_type", "statuscode", "status_code")
-    ]
-    has_words = any(named.get(name) for name in ("message", "msg", "title"))
+    codes = [named.get(name) for name in BARE_CODES]
+    has_words = any(named.get(name) for name in BARE_WORDS)
     return bool(named.get("detail")) or (has_words and any(not _is_success(code) for code in codes))
 
 
@@ -142,7 +149,7 @@ def _statuses(error: object) -> Iterator[int]:
             if status is not None:
                 yield status
     if fields is not None:
-        for name in ("error", "errors", "detail", "details"):
+        for name in ("error", "errors", "detail", "details", "extensions"):
             for inner in _mappings(fields.get(name)):
                 yield from _statuses(inner)
 

@@ -73,7 +73,7 @@ def classify_status(
         return refusal_of(row, message, facts, paid=paid, is_day_spent=is_spent)
     by_proxy = status in SAID_BY_PROXIES or (row.by_proxy if row is not None else wording.form == "page")
     match status:
-        case 402:
+        case 402 if row is None:
             return QuotaExhausted(message, **facts)
         case 429:
             return QuotaExhausted(message, **facts) if is_spent else Throttled(message, **facts)

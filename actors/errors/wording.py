@@ -12,7 +12,20 @@ Form: TypeAlias = Literal["fields", "page", "text"]
 """JSON or XML, whose fields have names; an HTML page; or anything else."""
 
 CODE_FIELDS = frozenset(
-    {"code", "type", "status", "reason", "errorcode", "errortype", "errcode", "statuscode", "httpcode", "kind", "name"}
+    {
+        "code",
+        "type",
+        "status",
+        "reason",
+        "errorcode",
+        "errortype",
+        "errcode",
+        "statuscode",
+        "httpcode",
+        "kind",
+        "name",
+        "errorreason",
+    }
 )
 """The fields that hold the code of an error, as `_plain` writes their names."""
 WORD_FIELDS = frozenset(
@@ -37,7 +50,7 @@ FURTHER_FIELDS = frozenset(
         "fault",
         "violations",
     }
-    | {"data", "cause", "body", "issues", "meta"}
+    | {"data", "cause", "body", "issues", "meta", "status", "extensions"}
 )
 """The fields whose content describes the error further."""
 KIND_HEADERS = ("x-amzn-errortype", "x-amzn-error-type", "x-ms-error-code", "x-error-code", "x-error-type")
@@ -101,7 +114,9 @@ def codes_in_headers(headers: Mapping[str, str]) -> list[str]:
     codes = [headers[name].partition(":")[0] for name in KIND_HEADERS if headers.get(name)]
     # RFC 9209: "ExampleCDN; error=connection_timeout"; RFC 6750: 'Bearer error="invalid_token"'.
     for name in ("proxy-status", "www-authenticate"):
-        codes += re.findall(r'\berror="?(\w{1,60})', headers.get(name, ""))
+        told = re.findall(r'\berror="?(\w{1,60})', headers.get(name, ""))
+        # Of several proxies, one may have passed the request on.
+        codes += told if len(told) == 1 else ["proxy_error"] * bool(told)
     return codes
 
 

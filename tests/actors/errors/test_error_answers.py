@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 
     from actors.transports.wire import WireProgress, WireRequest
 
-FILE = Path(__file__).resolve().parents[2] / "data" / "error_answers.json"
-ANSWERS: list[dict[str, Any]] = json.loads(FILE.read_text(encoding="utf-8"))
+DATA = Path(__file__).resolve().parents[2] / "data"
+ANSWERS: list[dict[str, Any]] = json.loads((DATA / "error_answers.json").read_text(encoding="utf-8"))
+WORDINGS: list[dict[str, Any]] = json.loads((DATA / "error_wordings.json").read_text(encoding="utf-8"))
+"""Bodies as providers word them, shortened; made for these tests, and no records of one exchange."""
 
 
 def name_of(row: Mapping[str, Any]) -> str:
@@ -110,6 +112,15 @@ async def test_an_answer_to_a_paid_call_means_what_its_provider_means(row: Mappi
     if isinstance(failure, Throttled | QuotaExhausted):
         assert failure.outcome == "not_started"
     assert (failure.outcome == "unknown") == (row["charged"] == "held")
+
+
+@pytest.mark.parametrize("row", WORDINGS, ids=name_of)
+async def test_further_wordings_of_the_same_kinds_are_understood(row: Mapping[str, Any]):
+    failure = await failure_of(row)
+    assert type(failure).__name__ == row["family"]
+    if isinstance(failure, Permanent):
+        assert (failure.scope, failure.concerns) == (row["scope"], row.get("concerns"))
+    assert (failure.charged == "held") == (row["family"] == "OutcomeUnknown")
 
 
 @pytest.mark.parametrize("row", [row for row in ANSWERS if row.get("wait") is not None], ids=name_of)
