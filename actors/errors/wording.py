@@ -142,6 +142,9 @@ def _of_fields(fields: object) -> tuple[list[str], list[str]]:
         elif isinstance(value, str):
             if name in WORD_FIELDS or not name:
                 words.append(value)
+                # A gateway passes on the whole body of the provider that it called.
+                if value.lstrip()[:1] in {"{", "["} and (passed_on := decoded(value)) is not None:
+                    left.append((name, passed_on))
             if name in CODE_FIELDS or (name in WORD_FIELDS and re.fullmatch(r"\S{1,64}", value)):
                 codes.append(plain_code(value))
         elif isinstance(value, int) and name in CODE_FIELDS:
