@@ -1,15 +1,21 @@
-"""Log lines for the runtime's events, by loguru, which only this module imports."""
+"""Log lines for the runtime's events, by loguru, which only this module imports.
+
+A traceback in them names places, and no values of variables, among which may be secrets and what people wrote.
+"""
 
 from __future__ import annotations
 
+import os
+import traceback
 from contextlib import contextmanager
 from datetime import UTC
 from functools import singledispatch
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from loguru import _logger as loguru_module
 from loguru import logger
 from loguru._datetime import datetime
+from loguru._recattrs import RecordException
 
 from runtime.error_text import printable
 from runtime.events import (
@@ -22,14 +28,22 @@ from runtime.events import (
 from runtime.messages import name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterator
 
-    from loguru import Logger
+    from loguru import Logger, Record
+
+YES = frozenset({"1", "true", "yes", "y", "ok", "on"})
+"""What loguru takes for yes in its environment variables."""
+MAX_TRACEBACK = 20_000
+"""Characters of a traceback; of a longer one, the middle is left out."""
 
 
 def logger_for(path: str) -> Logger:
-    """Return the logger of one actor; each of its lines carries `actor=path`."""
-    return logger.bind(actor=path)
+    """Return the logger of one actor; each of its lines carries `actor=path`.
+
+    Its tracebacks have no values of variables, whatever the sinks are, unless `LOGURU_DIAGNOSE=1` asks for them.
+    """
+    return bound(path)
 
 
 LOGGED = (DeadLetter, ActorFailed, ActorRestarted, CancellationIgnored)
@@ -69,7 +83,42 @@ def _(event: CancellationIgnored) -> None:
 
 def bound(path: str, **fields: Any) -> Logger:
     """Return a logger that carries the actor's path and these fields."""
-    return logger.bind(actor=path, **fields)
+    return logger.bind(actor=path, **fields).patch(_without_values)
+
+
+class Traceback(Exception):
+    """A traceback as text, which loguru shows as it shows any exception: by its class and what it says."""
+
+    __module__ = "builtins"  # Not shown then.
+
+
+class PlainException(RecordException):
+    """The exception of a log line, for sinks that read it; formatted, it is a text.
+
+    The standard sink of loguru, and each one that is added without `diagnose=False`, writes the values of variables
+    beside the lines of a traceback. It takes the frames by unpacking, and gets none.
+    """
+
+    def __iter__(self) -> Iterator[Any]:
+        text = Traceback(traceback_text(cast("BaseException", self.value)))
+        return iter((Traceback, text, None))
+
+
+def traceback_text(error: BaseException) -> str:
+    """Return where an error was raised, with its causes: at most 20,000 characters, without control characters."""
+    text = "".join(traceback.format_exception(error)).removeprefix("Traceback ").rstrip("\n")
+    if len(text) > MAX_TRACEBACK:
+        text = f"{text[: MAX_TRACEBACK // 2]}\n...\n{text[-MAX_TRACEBACK // 2 :]}"
+    if text.replace("\n", "").isprintable():
+        return text
+    return "".join(one if one.isprintable() or one == "\n" else one.encode("unicode_escape").decode() for one in text)
+
+
+def _without_values(record: Record) -> None:
+    found = record["exception"]
+    is_asked_for = os.environ.get("LOGURU_DIAGNOSE", "").strip().lower() in YES
+    if found is not None and found.value is not None and not is_asked_for:
+        record["exception"] = cast("Any", PlainException(found.type, found.value, found.traceback))
 
 
 @contextmanager
