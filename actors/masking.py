@@ -22,6 +22,7 @@ MIN_HALVED = 16
 """Of a secret that is as long, the first half is masked too, with the word that it begins: echoes are often cut."""
 SECRET_NAMES = re.compile(r"auth|key|token|secret|passw|cookie|credential|signature|session|bearer|jwt", re.IGNORECASE)
 """What the names of headers and of query parameters contain if their values are secrets."""
+_PUNCTUATION = frozenset("@?#")
 SCHEMES = frozenset({"basic", "bearer", "token", "key", "apikey", "api-key", "digest", "negotiate", "signature"})
 """What stands before a secret in the value of a header (RFC 9110 11.4, and the habits of providers)."""
 MAX_FORMS = 256
@@ -74,6 +75,25 @@ class Secrets:
 NO_SECRETS = Secrets()
 
 
+class HidesSecrets:
+    """A mixin for Structs that hold secrets: their `repr`, that of rich included, shows `shown_instead`."""
+
+    __slots__ = ()
+    __struct_fields__: tuple[str, ...]
+
+    def shown_instead(self) -> dict[str, object]:
+        """Return what is shown in place of the fields that hold secrets."""
+        raise NotImplementedError
+
+    def __rich_repr__(self) -> Iterator[tuple[str, object]]:
+        instead = self.shown_instead()
+        for name in self.__struct_fields__:
+            yield name, instead[name] if name in instead else getattr(self, name)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
+
+
 def secrets_in(*, headers: Mapping[str, str], url: str = "", values: Iterable[str] = ()) -> Secrets:
     """Return the secrets of a provider: what its headers and its URL hold, and further `values`.
 
@@ -114,6 +134,15 @@ def shown_callable(function: object) -> str:
     while isinstance(function, functools.partial):
         function = cast("functools.partial[Any]", function).func
     return str(getattr(function, "__qualname__", type(function).__name__))
+
+
+def shown_address(address: str) -> str:
+    """Return the address of a provider, as a URL is shown if it holds what a URL may hide.
+
+    >>> shown_address("0x55"), shown_address("http://me:secret@host/")
+    ('0x55', 'http://host/')
+    """
+    return address if "//" not in address and _PUNCTUATION.isdisjoint(address) else shown_url(address)
 
 
 def shown_url(url: str) -> str:

@@ -19,6 +19,7 @@ import msgspec
 from actors.agirails.transport import MIN_PRICE
 from actors.errors.families import CallFailed, RegistryDown, Throttled
 from actors.market.listing import Listing
+from actors.masking import shown_url
 from actors.money import Amount, Micros, to_micros
 from actors.providers.provider import Provider
 from runtime import logger_for
@@ -91,20 +92,24 @@ class AgirailsRegistry:
             raise ValueError(f"timeout must be > 0 seconds and finite, got {timeout}")
         parts = urlsplit(url)
         if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
-            raise ValueError(f"url must be like https://agirails.app/api/v1/discover, without a query, got {url!r}")
+            raise ValueError(
+                f"url must be like https://agirails.app/api/v1/discover, without a query, got {shown_url(url)!r}"
+            )
         self._list_as = list_as
         self._url = url
         self._timeout = timeout
         self._retry_at = 0.0
 
     def __repr__(self) -> str:
-        return f"AgirailsRegistry({self._url!r})"
+        return f"AgirailsRegistry({shown_url(self._url)!r})"
 
     async def __call__(self, service: str) -> list[Listing]:
         """Return the listings of the providers of `service`, in the order of the list."""
         left = self._retry_at - asyncio.get_running_loop().time()
         if left > 0:
-            raise Throttled(f"{self._url} takes no requests for {left:.1f} s more (Retry-After)", retry_after=left)
+            raise Throttled(
+                f"{shown_url(self._url)} takes no requests for {left:.1f} s more (Retry-After)", retry_after=left
+            )
         listings: dict[str, Listing] = {}
         addresses: set[str] = set()
         for page in range(MAX_PAGES):

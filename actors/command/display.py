@@ -38,7 +38,7 @@ def live_display(tally: RunTally, *, now: float, width: int) -> RenderableType:
     providers = Table.grid(padding=(0, 2))
     for name, provider in tally.providers.items():
         providers.add_row(
-            f"  {name}",
+            Text(f"  {name}"),
             Text(provider.breaker, style=BREAKER_STYLES[provider.breaker]),
             f"{provider.calls} calls",
             f"{provider.failures} failed",
@@ -80,7 +80,7 @@ def providers_table(report: Report) -> Table:
         table.add_column(heading, justify="right")
     for one in report.providers:
         state = Text(one.breaker, style=BREAKER_STYLES[one.breaker])
-        table.add_row(one.name, state, str(one.calls), str(one.failures), str(one.trips), f"${one.spent}")
+        table.add_row(Text(one.name), state, str(one.calls), str(one.failures), str(one.trips), f"${one.spent}")
     return table
 
 

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.live import Live
 
+from actors.command.bad_input import one_line
 from actors.command.display import live_display, progress_line
+from actors.masking import escaped
 from runtime import logger_for
 
 if TYPE_CHECKING:
@@ -164,11 +166,12 @@ def logging_to(progress: ProgressDisplay, *, is_stopping: Callable[[], bool]) ->
             return
         cause = record["exception"]
         because = f": {cause.type.__name__}: {cause.value}" if cause is not None and cause.type is not None else ""
-        progress.warn(f"{level.lower()}: {record['message']}{because}")
+        # It may quote a provider, and a terminal does what it is told by some characters.
+        progress.warn(escaped(one_line(f"{level.lower()}: {record['message']}{because}")))
 
     # This handler replaces that of loguru, which would write into the live display.
     log.remove()
-    handler = log.add(sink, level=progress.log_level, format="{message}")
+    handler = log.add(sink, level=progress.log_level, format="{message}", backtrace=False, diagnose=False)
     try:
         yield
     finally:

@@ -75,8 +75,8 @@ def providers_table(listings: Sequence[Listing], results: Sequence[CheckResult])
         provider = listing.provider
         healthy = checked.problem is None
         table.add_row(
-            provider.name,
-            ", ".join(sorted(provider.services)),
+            Text(provider.name),
+            Text(", ".join(sorted(provider.services))),
             str(provider.price) if provider.price else "free",
             f"{provider.reputation:g}",
             f"{provider.response_time:g} s",

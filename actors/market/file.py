@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import functools
+import os
 import tomllib
-from collections.abc import Callable  # noqa: TC003 - inspect.signature evaluates it.
+from collections.abc import Callable, Collection, Mapping  # noqa: TC003 - inspect.signature evaluates it.
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import msgspec
 
+from actors.market.environment import Expansion
 from actors.market.listing import CallLimits, Endpoint, Listing, check_tolerance
 from actors.market.market import DiscoveryConfig, HealthConfig, Market
 from actors.market.tables import MarketError as MarketError
 from actors.market.tables import Table, TableReader, toml_type
+from actors.masking import Secrets, shown_url
 from actors.money import Micros, to_micros
 from actors.policies.breaker.config import BreakerConfig
 from actors.policies.hedge import HedgeConfig
@@ -34,14 +36,20 @@ RETRY_BUDGET_KEYS = ("ratio", "min_per_second", "max_tokens")
 def load_market(path: str | Path) -> Market:
     """Read a market file.
 
-    Raises `MarketError` if the file cannot be used, and ImportError without the extra `http`, which every provider in a
-    file needs. Prices are strings in dollars; calls to a provider with a price above 0 are paid.
+    In the values of `url`, `health_path` and `headers`, `${NAME}` stands for the environment variable of that name,
+    and `$${` for the text `${`. What a variable holds is a secret: no error and no `repr` shows it.
+
+    Raises `MarketError` if the file cannot be used or variables are not set, and ImportError without the extra `http`,
+    which every provider in a file needs. Prices are strings in dollars; calls to a provider with a price above 0 are
+    paid.
     """
-    return parse_market(_read(Path(path)), path=str(path))
+    return _market(_document(_read(Path(path)), str(path)), str(path), os.environ)
 
 
 def parse_market(text: str, *, path: str = "market") -> Market:
     """Return the market that `text` describes; `path` is its name in errors. Raises as `load_market` does.
+
+    `${NAME}` is plain text in it: it may come from elsewhere, and the environment is not its business.
 
     >>> market = parse_market('''
     ...     [[providers]]
@@ -53,8 +61,12 @@ def parse_market(text: str, *, path: str = "market") -> Market:
     >>> market.providers[0].provider.price, market.retry.max_retries
     (Micros(2000), 3)
     """
+    return _market(_document(text, path), path, None)
+
+
+def _document(text: str, path: str) -> Table:
     try:
-        document = tomllib.loads(text)
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         what, _, position = str(error).partition(" (at ")
         end = f"line {len(text.splitlines())}"
@@ -62,11 +74,18 @@ def parse_market(text: str, *, path: str = "market") -> Market:
         raise MarketError(path, position, f"not valid TOML: {what}") from error
     except (ValueError, RecursionError) as error:
         raise MarketError(path, "", f"cannot be read: {type(error).__name__}: {error}") from error
+
+
+def _market(document: Table, path: str, environ: Mapping[str, str] | None) -> Market:
     reader = TableReader(path)
     # A file cannot hold a function.
     reader.refuse_unknown(document, "", tuple(name for name in Market.__struct_fields__ if name != "classify"))
+    as_written = document.get("providers")
+    expansion = Expansion(environ or {}, path)
+    if environ is not None:
+        document = expansion.document(document)
     return Market(
-        providers=_listings(reader, document.get("providers")),
+        providers=_listings(reader, document.get("providers"), as_written, expansion.values),
         retry=_section(reader, document, "retry", Retry),
         breaker=_section(reader, document, "breaker", BreakerConfig),
         discovery=_section(reader, document, "discovery", DiscoveryConfig),
@@ -89,7 +108,7 @@ def _read(path: Path) -> str:
         raise MarketError(str(path), f"line {line}", "not valid TOML: the text is not UTF-8") from error
 
 
-def _listings(reader: TableReader, entries: Any) -> list[Listing]:
+def _listings(reader: TableReader, entries: Any, as_written: Any, secrets: Collection[str]) -> list[Listing]:
     if entries is None or entries == []:
         raise reader.error("providers", "expected at least one [[providers]] table")
     if not isinstance(entries, list):
@@ -97,7 +116,8 @@ def _listings(reader: TableReader, entries: Any) -> list[Listing]:
     listings: dict[str, Listing] = {}
     for position, entry in enumerate(cast("list[Any]", entries)):
         key = f"providers[{position}]"
-        listing = _listing(reader, reader.table(entry, key, "[[providers]]"), key)
+        table = reader.table(entry, key, "[[providers]]")
+        listing = _listing(reader, table, key, address=as_written[position].get("url"), secrets=secrets)
         name = listing.provider.name
         if name in listings:
             owner = f"providers[{list(listings).index(name)}]"
@@ -132,21 +152,21 @@ def _watch(reader: TableReader, document: Table) -> WatchConfig:
     return _section(reader, document, "watch", WatchConfig)
 
 
-def _listing(reader: TableReader, entry: Table, key: str) -> Listing:
-    # The `url` in the file becomes the address of the provider.
+def _listing(reader: TableReader, entry: Table, key: str, *, address: Any, secrets: Collection[str]) -> Listing:
+    # The `url` as the file has it becomes the address of the provider; its transport has what that stands for.
     offer = tuple(name for name in Provider.__struct_fields__ if name != "address")
     reader.refuse_unknown(entry, key, (*offer, *Endpoint.__struct_fields__, "budget"))
     offered = {name: value for name, value in entry.items() if name in offer}
     offered["price"] = _price(reader, entry.get("price", "0"), f"{key}.price")
     reached = {name: value for name, value in entry.items() if name in Endpoint.__struct_fields__}
     endpoint = reader.convert(reached, key, Endpoint)
-    provider = reader.convert(offered | {"address": endpoint.url}, key, Provider)
+    provider = reader.convert(offered | {"address": shown_url(address)}, key, Provider)
     if not provider.services:
         raise reader.error(f"{key}.services", "expected at least one service")
     limits = {name: getattr(endpoint, name) for name in CallLimits.__struct_fields__}
     return Listing(
         provider=provider,
-        transport=_transport(reader, provider, endpoint, key),
+        transport=_transport(reader, provider, endpoint, key, secrets),
         budget=_budget(reader, entry, f"{key}.budget"),
         **limits,
     )
@@ -178,24 +198,43 @@ def _price(reader: TableReader, price: Any, key: str) -> Micros:
         raise reader.error(key, str(error)) from error
 
 
-def _transport(reader: TableReader, provider: Provider, endpoint: Endpoint, key: str) -> Callable[[], Transport]:
-    # Imported here, so that a market made in Python does not need aiohttp.
-    from actors.transports.http import HttpTransport  # noqa: PLC0415
+class MakeHttp:
+    """Makes the transport of one provider of a file. Its `repr` shows no secret."""
 
-    make = functools.partial(
-        HttpTransport,
-        provider.name,
-        endpoint.url,
-        paid=provider.price > 0,
-        idempotent=endpoint.idempotent,
-        health_path=endpoint.health_path,
-        max_connections=endpoint.max_concurrency,
-        max_reply_bytes=endpoint.max_reply_bytes,
-        charges_errors=endpoint.charges_errors,
-        headers=endpoint.headers,
-    )
+    def __init__(self, provider: Provider, endpoint: Endpoint, secrets: Collection[str]) -> None:
+        self._provider = provider
+        self._endpoint = endpoint
+        self._secrets = tuple(sorted(secrets))
+
+    def __repr__(self) -> str:
+        return f"MakeHttp({self._provider.name} at {self._provider.address})"
+
+    def __call__(self) -> Transport:
+        # Imported here, so that a market made in Python does not need aiohttp.
+        from actors.transports.http import HttpTransport  # noqa: PLC0415
+
+        endpoint = self._endpoint
+        return HttpTransport(
+            self._provider.name,
+            endpoint.url,
+            paid=self._provider.price > 0,
+            idempotent=endpoint.idempotent,
+            health_path=endpoint.health_path,
+            max_connections=endpoint.max_concurrency,
+            max_reply_bytes=endpoint.max_reply_bytes,
+            charges_errors=endpoint.charges_errors,
+            headers=endpoint.headers,
+            secrets=self._secrets,
+        )
+
+
+def _transport(
+    reader: TableReader, provider: Provider, endpoint: Endpoint, key: str, secrets: Collection[str]
+) -> Callable[[], Transport]:
+    make = MakeHttp(provider, endpoint, secrets)
     try:
         make()  # It opens nothing until it is used; but a bad URL is reported here, and not at the first call.
     except ValueError as error:
-        raise reader.error(key, str(error)) from error
+        # An error may quote what was put in, and so would its traceback.
+        raise reader.error(key, Secrets(secrets).mask(str(error))) from None
     return make

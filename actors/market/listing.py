@@ -9,6 +9,7 @@ import msgspec
 
 from actors.limits.quota import REQUESTS, Quota, RateLimit, check_dimensions, quota_of
 from actors.market.tables import MarketError as MarketError
+from actors.masking import MASK, HidesSecrets, shown_callable, shown_url
 from actors.money import OptionalAmountField, amount_default, take_amount
 from actors.providers.provider import Provider
 from actors.transports.transport import Idempotent, Transport  # noqa: TC001 - inspect.signature and msgspec evaluate them.
@@ -62,7 +63,7 @@ class CallLimits(msgspec.Struct, frozen=True, kw_only=True):
             check_dimensions(dimensions)
 
 
-class Listing(CallLimits, frozen=True, kw_only=True):
+class Listing(HidesSecrets, CallLimits, frozen=True, kw_only=True):
     """One provider on the market: what it offers, how it is reached, and how much it may be called (`CallLimits`).
 
     `transport` makes a new `Transport`, and is called again when the provider's gateway restarts. `budget` caps what
@@ -97,6 +98,9 @@ class Listing(CallLimits, frozen=True, kw_only=True):
         if self.budget is not None:
             take_amount(self, "budget")
 
+    def shown_instead(self) -> dict[str, object]:
+        return {"transport": shown_callable(self.transport)}
+
     def all_limits(self) -> tuple[RateLimit, ...]:
         """Return every known limit, that of `rate_limit` first."""
         if self.rate_limit is None:
@@ -113,7 +117,7 @@ class Listing(CallLimits, frozen=True, kw_only=True):
         return after.with_limits(*limits, headroom=self.headroom)
 
 
-class Endpoint(CallLimits, frozen=True, kw_only=True):
+class Endpoint(HidesSecrets, CallLimits, frozen=True, kw_only=True):
     """The keys of a `[[providers]]` table that say how to reach a provider; the other keys are those of `Provider`.
 
     `health_path` is resolved against `url`; `headers` are sent with every request. A reply of more than
@@ -127,3 +131,10 @@ class Endpoint(CallLimits, frozen=True, kw_only=True):
     idempotent: Idempotent = "no"
     max_reply_bytes: int = 4 * 1024 * 1024
     charges_errors: bool = True
+
+    def shown_instead(self) -> dict[str, object]:
+        return {
+            "url": shown_url(self.url),
+            "health_path": shown_url(self.health_path),
+            "headers": dict.fromkeys(self.headers, MASK),
+        }

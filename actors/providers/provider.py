@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from actors.masking import HidesSecrets, shown_address
 from actors.money import ZERO, AmountField, OptionalAmountField, amount_default, take_amount
 from actors.validation import check_count, check_text
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-class Provider(msgspec.Struct, frozen=True, kw_only=True):
+class Provider(HidesSecrets, msgspec.Struct, frozen=True, kw_only=True):
     """One provider, as discovery knows it; `price` is per call, in dollars as str, int or Decimal.
 
     `reputation` is from 0 to 100, `response_time` is the expected seconds of a call, `success_rate` is the part of its
@@ -49,6 +50,9 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"response_time must be >= 0 seconds and finite, got {self.response_time}")
         if self.max_input_tokens is not None:
             check_count("max_input_tokens", self.max_input_tokens, unit="token")
+
+    def shown_instead(self) -> dict[str, object]:
+        return {"address": shown_address(self.address)}
 
 
 class ProviderFilter(msgspec.Struct, frozen=True, kw_only=True):

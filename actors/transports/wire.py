@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import msgspec
 
-from actors.masking import shown_url
+from actors.masking import MASK, HidesSecrets, shown_url
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -18,7 +18,7 @@ WireStage = Literal["unknown", "waiting", "connecting", "sent"]
 """How far a request has come: the wire has not said; it waits for a connection; it gets one; its bytes may be sent."""
 
 
-class WireRequest(msgspec.Struct, frozen=True):
+class WireRequest(HidesSecrets, msgspec.Struct, frozen=True):
     """One HTTP request. A body that is not empty is sent with its length; `headers` are sent as they are."""
 
     method: Literal["GET", "POST"]
@@ -26,8 +26,12 @@ class WireRequest(msgspec.Struct, frozen=True):
     headers: dict[str, str] = {}
     body: bytes = b""
 
-    def __repr__(self) -> str:
-        return f"WireRequest({self.method} {shown_url(self.url)}, {len(self.body)} bytes)"
+    def shown_instead(self) -> dict[str, object]:
+        return {
+            "url": shown_url(self.url),
+            "headers": dict.fromkeys(self.headers, MASK),
+            "body": f"{len(self.body)} bytes",
+        }
 
 
 class WireProgress:

@@ -1,0 +1,84 @@
+"""Expands `${NAME}` in the headers, keys and URLs of a market file, so that no secret stands in the file. Pure."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, cast
+
+from actors.market.tables import MarketError, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+REFERENCE = re.compile(r"\$\$\{|\$\{(?:([A-Za-z_][A-Za-z0-9_]*)\})?")
+"""The escape, which stands for the text itself; or a reference, whose group is None if it names nothing."""
+URLS = ("url", "health_path")
+SHOWN_MISSING = 20
+
+
+class Expansion:
+    """Expands what is read from one file at `path`. `values` are what was put in, which are secrets.
+
+    Each text is expanded once: what stands in a variable is not looked at again.
+    """
+
+    def __init__(self, environ: Mapping[str, str], path: str) -> None:
+        self.values: set[str] = set()
+        self._environ = environ
+        self._path = path
+        self._missing: dict[str, str] = {}
+        """The place of the first reference to each variable that is not set."""
+
+    def document(self, document: Table) -> Table:
+        """Return the document with its references expanded. Raises `MarketError`, which names all that are missing.
+
+        What is of the wrong type stays as it is: it is reported when it is read.
+        """
+        listed = document.get("providers")
+        if not isinstance(listed, list):
+            return document
+        entries = [self._entry(entry, f"providers[{place}]") for place, entry in enumerate(cast("list[Any]", listed))]
+        if self._missing:
+            shown = [f"{name} ({key})" for name, key in self._missing.items()]
+            more = f" and {len(shown) - SHOWN_MISSING} more" if len(shown) > SHOWN_MISSING else ""
+            raise MarketError(
+                self._path,
+                "",
+                f"these environment variables are not set, or are empty: {', '.join(shown[:SHOWN_MISSING])}{more}; "
+                "set them, or write $${ for the text ${ itself",
+            )
+        return document | {"providers": entries}
+
+    def _entry(self, entry: Any, key: str) -> Any:
+        if not isinstance(entry, dict):
+            return entry
+        table = cast("Table", entry)
+        changed: Table = {name: self._expanded(table[name], f"{key}.{name}") for name in URLS if name in table}
+        if isinstance(table.get("headers"), dict):
+            headers = cast("Table", table["headers"])
+            changed["headers"] = {
+                name: self._expanded(value, f"{key}.headers.{name}") for name, value in headers.items()
+            }
+        return table | changed
+
+    def _expanded(self, text: Any, key: str) -> Any:
+        if not isinstance(text, str):
+            return text
+
+        def put_in(found: re.Match[str]) -> str:
+            if found[0] == "$${":
+                return "${"
+            name = found[1]
+            if name is None:
+                # What follows is not shown: it may be a secret that begins so.
+                raise MarketError(
+                    self._path, key, "a ${ begins no reference; write ${NAME}, or $${ for the text ${ itself"
+                )
+            value = self._environ.get(name, "")
+            if not value:
+                self._missing.setdefault(name, key)
+            # A URL that is shown has lost its line breaks (WHATWG URL).
+            self.values |= {value, re.sub(r"[\r\n\t]", "", value)}
+            return value
+
+        return REFERENCE.sub(put_in, text)
