@@ -9,6 +9,7 @@ import base64
 import functools
 import html
 import re
+import traceback
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote, unquote, urlsplit
 
@@ -20,6 +21,8 @@ MIN_MASKED = 6
 """A shorter value is masked only if its name says that it is a secret: a header may well say "json"."""
 MIN_HALVED = 16
 """Of a secret that is as long, the first half is masked too, with the word that it begins: echoes are often cut."""
+MAX_SEARCHED = 65_536
+"""Characters of an error and its causes that are searched for secrets."""
 SECRET_NAMES = re.compile(r"auth|key|token|secret|passw|cookie|credential|signature|session|bearer|jwt", re.IGNORECASE)
 """What the names of headers and of query parameters contain if their values are secrets."""
 _PUNCTUATION = frozenset("@?#")
@@ -67,6 +70,16 @@ class Secrets:
             position = found.end()
         return "".join((*parts, text[position:end]))
 
+    def cause(self, error: BaseException) -> BaseException | None:
+        """Return `error` to be named as a cause; None if it, or what it came from, says a secret, or too much."""
+        if not self._values:
+            return error
+        try:
+            text = "".join(traceback.format_exception(error, limit=0))
+        except Exception:  # noqa: BLE001 - whatever it raises if it is looked at, it might say a secret.
+            return None
+        return error if len(text) <= MAX_SEARCHED and self.mask(text) == text else None
+
     @functools.cached_property
     def _pattern(self) -> re.Pattern[str]:
         return re.compile("|".join(_pattern_of(value) for value in self._values), re.IGNORECASE)
@@ -112,6 +125,14 @@ def secrets_in(*, headers: Mapping[str, str], url: str = "", values: Iterable[st
             known += _parts_of(rest if has_scheme else value)
     certain += _credentials_of(url)
     return Secrets(known, certain=certain)
+
+
+def text_of(error: BaseException) -> str:
+    """Return what an error says; "" if it cannot say it."""
+    try:
+        return str.__getitem__(str(error), slice(None))  # Exact: a subclass of str may do anything.
+    except Exception:  # noqa: BLE001 - the method of any client's error; what it cannot say, it has not said.
+        return ""
 
 
 def escaped(text: str) -> str:

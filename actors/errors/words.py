@@ -8,9 +8,8 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
-from actors.errors.error_tree import quiet, sound
 from actors.errors.families import CallFailed, ConnectionFailed
-from actors.masking import NO_SECRETS, Secrets, escaped
+from actors.masking import NO_SECRETS, Secrets, escaped, text_of
 
 F = TypeVar("F", bound=CallFailed)
 MAX_SAID = 500
@@ -75,7 +74,7 @@ def _shown(text: str, at_most: int, secrets: Secrets) -> str:
 
 def _text_of(source: object) -> str:
     if issubclass(type(source), BaseException):  # Not `isinstance`, which an error may answer by raising.
-        source = _written_by(cast("BaseException", source))
+        source = text_of(cast("BaseException", source))
     if isinstance(source, bytes | bytearray):
         source = source.decode(errors="replace")
     if isinstance(source, str):
@@ -107,11 +106,6 @@ def _message_in(value: object, depth: int = MAX_DEPTH) -> str:
             if found := _message_in(fields.get(name), depth - 1):
                 return found
     return ""
-
-
-def _written_by(error: BaseException) -> str:
-    text = sound(quiet(lambda: str(error)))
-    return text if isinstance(text, str) else ""  # What it cannot say, it has not said.
 
 
 def written(value: object) -> str:

@@ -123,8 +123,8 @@ class FunctionTransport:
             if (own := self._failure(failure, call)) is not failure:
                 raise own from failure
             raise
-        except Exception as error:
-            raise self._failure(error, call, handled) from error
+        except Exception as error:  # noqa: BLE001 - raised again, by its family.
+            raise self._failure(error, call, handled) from self._secrets.cause(error)
         finally:
             if timer is not None and not is_ended:
                 timer.end()
@@ -159,8 +159,9 @@ class FunctionTransport:
                 await self._check(timeout)
         except CallFailed:
             raise
-        except Exception as error:
-            raise self._told(classify(error, provider=self.provider or self._name, sent=True), error) from error
+        except Exception as error:  # noqa: BLE001 - as above.
+            failure = self._told(classify(error, provider=self.provider or self._name, sent=True), error)
+            raise failure from self._secrets.cause(error)
 
     async def aclose(self) -> None:
         """Drop the timer of the timeouts; what the function uses is closed by its owner."""

@@ -173,7 +173,7 @@ class HttpTransport:
             if not exchange.refused:
                 raise self._failure(_timeout(exchange, within), exchange, paid=paid) from None
         except OSError as error:
-            raise self._failure(error, exchange, paid=paid) from error
+            raise self._failure(error, exchange, paid=paid) from self._secrets.cause(error)
         finally:
             if timer is not None and is_watched:
                 timer.end()
@@ -222,7 +222,7 @@ class HttpTransport:
         except (msgspec.DecodeError, ValueError, RecursionError) as error:
             if exchange.size <= MAX_REFUSAL_BYTES:
                 self._raise_error_in(exchange.body, exchange)
-            raise self._malformed(str(error), exchange) from error
+            raise self._malformed(str(error), exchange) from self._secrets.cause(error)
         if answer.output is msgspec.UNSET or answer.output is None:
             # An output is used even if there is an error beside it: it may have been paid.
             is_small = answer.output is msgspec.UNSET and exchange.size <= MAX_REFUSAL_BYTES

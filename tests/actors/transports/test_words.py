@@ -147,6 +147,23 @@ async def test_the_words_of_an_sdk_are_in_the_error(error, family, text):
     assert failed.said == said
 
 
+async def test_a_cause_is_named_unless_it_says_a_secret():
+    for error, secrets, is_named in (
+        (SdkError("no"), [KEY], True),
+        (SdkError(f"no {KEY}"), [], True),
+        (SdkError(f"no {KEY}"), [KEY], False),
+    ):
+        failed = await raised_as(error, secrets=secrets)
+        assert (failed.__cause__ is error) is is_named
+        assert failed.__suppress_context__
+    wrapped = RuntimeError("wrapped")
+    wrapped.__cause__ = SdkError(f"no {KEY}")
+    assert (await raised_as(wrapped, secrets=[KEY])).__cause__ is None
+    wrapped.__cause__.__cause__ = wrapped  # A circle.
+    assert (await raised_as(wrapped, secrets=["another-one"])).__cause__ is wrapped
+    assert (await raised_as(ExceptionGroup("two", [SdkError(KEY), SdkError("no")]), secrets=[KEY])).__cause__ is None
+
+
 async def test_an_endless_text_of_an_sdk_is_cut():
     failed = await raised_as(SdkError("y" * 4_000_000))
     assert len(str(failed)) < 1_600
