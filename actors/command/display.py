@@ -10,6 +10,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from actors.command.bad_input import one_line
+from actors.masking import escaped
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -85,13 +88,15 @@ def providers_table(report: Report) -> Table:
 
 
 def _notes(report: Report) -> Iterator[Text]:
-    """Yield what a person should do about the providers, as text: they may say what looks like markup."""
+    """Yield what a person should know of the providers, as text: they may say what looks like markup."""
     for one in report.providers:
         if one.dear_answers:
             many = "1 answer" if one.dear_answers == 1 else f"{one.dear_answers} answers"
             yield Text(f"{one.name}: {many} above its price, the dearest ${one.dearest}; correct its listed price")
         for why in one.left:
-            yield Text(why, style="red")
+            yield Text(escaped(one_line(why)), style="red")
+        if one.last_error is not None:
+            yield Text(f"{one.name} failed last with {escaped(one_line(one.last_error))}")
 
 
 def _requests(report: Report) -> str:

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from actors.command.bad_input import one_line
 from actors.errors.families import CallFailed
+from actors.masking import escaped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,7 +41,7 @@ async def check(listing: Listing, *, timeout: float) -> CheckResult:  # noqa: AS
     except CallFailed as error:
         problem = one_line(str(error))
     except Exception as error:  # noqa: BLE001 - any error concerns this provider only, not the table.
-        problem = one_line(f"{type(error).__name__}: {error}")
+        problem = escaped(one_line(f"{type(error).__name__}: {error}"))
     finally:
         latency = loop.time() - started
         await transport.aclose()

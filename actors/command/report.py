@@ -40,7 +40,8 @@ class ProviderReport(msgspec.Struct, frozen=True, kw_only=True):
     """The figures of one provider; `breaker` is its state at the end, `spent` is in dollars.
 
     `dear_answers` counts those that cost more than it lists, and `dearest` is the most that one cost, in dollars.
-    `left` says what the provider is left alone for at the end, and how that ends.
+    `left` says what the provider is left alone for at the end, and how that ends. `last_error` is the text of its last
+    failure, with what the provider itself said.
     """
 
     name: str
@@ -52,6 +53,7 @@ class ProviderReport(msgspec.Struct, frozen=True, kw_only=True):
     dear_answers: int = 0
     dearest: str | None = None
     left: tuple[str, ...] = ()
+    last_error: str | None = None
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,6 +103,7 @@ class ProviderTally:
         self.dearest = ZERO
         self.left: dict[str, str] = {}
         """Why it is left alone, by what for."""
+        self.last_error: str | None = None
 
     def report(self, name: str) -> ProviderReport:
         """Return the figures."""
@@ -114,6 +117,7 @@ class ProviderTally:
             dear_answers=self.dear_answers,
             dearest=usd(self.dearest) if self.dear_answers else None,
             left=tuple(self.left.values()),
+            last_error=self.last_error,
         )
 
 
@@ -161,6 +165,8 @@ class RunTally:
         provider.calls += 1
         provider.failures += event.error is not None
         provider.spent += event.cost
+        if event.detail is not None:
+            provider.last_error = f"{event.error}: {event.detail}"
         if event.error is None:
             self._doubts.pop(event.request_id, None)
         elif event.error in MAY_BE_PAID and provider.price > 0:

@@ -18,6 +18,7 @@ from actors.command.report import Ended, Report, RunTally
 from actors.command.results_file import CannotWrite, OutputFile, ResultLine, result_line
 from actors.errors.families import AllProvidersFailed, BudgetExceeded, CallFailed
 from actors.events import BreakerClosed, BreakerHalfOpened, BreakerOpened, ProviderBack, ProviderLeft
+from actors.masking import escaped
 from actors.money import ZERO, Micros, usd
 from actors.supervisor.messages import SmartRequest
 from actors.supervisor.payments.accounts import RUN
@@ -188,7 +189,7 @@ async def _make_run(plan: Plan, results: OutputFile, progress: ProgressDisplay) 
         except (CallFailed, RuntimeFault) as error:
             # An error of the whole run and not of one request, such as a supervisor that crashed.
             ending = "failed"
-            progress.warn(f"error: the run was stopped by {type(error).__name__}: {one_line(str(error))}")
+            progress.warn(f"error: the run was stopped by {type(error).__name__}: {escaped(one_line(str(error)))}")
     exhausted = run.refused is not None
     return code, tally.report(now=loop.time(), ending=ending, budget_exhausted=exhausted)
 
