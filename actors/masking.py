@@ -58,12 +58,14 @@ class Secrets:
     def mask(self, text: str, *, at_most: int | None = None) -> str:
         """Return `text` with each secret replaced by "***"; of a long text, what its first `at_most` characters are."""
         end = len(text) if at_most is None else min(at_most, len(text))
-        if not self._values:
+        # A secret that begins before the end is found although it goes on after it.
+        searched = text[: end + 6 * len(self._values[0])] if self._values else ""
+        lower = searched.lower()
+        if not any(run in lower for run in self._runs):
             return text[:end]
         parts: list[str] = []
         position = 0
-        # A secret that begins before the end is found although it goes on after it.
-        for found in self._pattern.finditer(text[: end + 6 * len(self._values[0])]):
+        for found in self._pattern.finditer(searched):
             if found.start() >= end:
                 break
             parts += (text[position : found.start()], MASK)
@@ -79,6 +81,11 @@ class Secrets:
         except Exception:  # noqa: BLE001 - whatever it raises if it is looked at, it might say a secret.
             return None
         return error if len(text) <= MAX_SEARCHED and self.mask(text) == text else None
+
+    @functools.cached_property
+    def _runs(self) -> tuple[str, ...]:
+        """Letters and digits of each secret that every form of it has: if a text has none, the search is spared."""
+        return tuple({max(re.findall(r"[a-z0-9]*", _least_of(value).lower()), key=len) for value in self._values})
 
     @functools.cached_property
     def _pattern(self) -> re.Pattern[str]:
@@ -195,8 +202,13 @@ def _pattern_of(value: str) -> str:
         return rf"(?<!\w){whole}(?!\w)"
     if len(value) < MIN_HALVED:
         return whole
-    half = "".join(map(_forms_of, value[: min(len(value), MAX_FORMS) // 2]))
+    half = "".join(map(_forms_of, _least_of(value)))
     return rf"{whole}|{half}[\w\-.~+/=%*]*"
+
+
+def _least_of(value: str) -> str:
+    """Return the beginning of a secret that is masked if no more of it is there."""
+    return value if len(value) < MIN_HALVED else value[: min(len(value), MAX_FORMS) // 2]
 
 
 def _forms_of(character: str) -> str:
