@@ -27,7 +27,6 @@ from actors import (
     Unknown,
     robust_batch,
     smart_request,
-    usd,
 )
 from actors.errors import LedgerDown
 from actors.ledger import AlreadyPaid, CloseAccount, GetHeld, GetStatement, OpenAccount, Resolve, SetCap, StillUnsettled
@@ -137,12 +136,12 @@ async def test_a_request_waits_while_the_owner_is_asked_for_more_money():
     async def ask(statement: Statement, needed: int) -> str | None:
         asked.append((statement.name, needed))
         await asyncio.sleep(5.0)
-        return usd(25) if len(asked) == 1 else None
+        return Micros(25) if len(asked) == 1 else None
 
     shop = Shop()
     async with ActorSystem("asking") as system:
         ledger = system.spawn(lambda: Ledger(on_exhausted=ask))
-        supervisor = system.spawn(lambda: Supervisor(shop.market(budget=usd(10)), ledger=ledger))
+        supervisor = system.spawn(lambda: Supervisor(shop.market(budget=Micros(10)), ledger=ledger))
         loop = asyncio.get_running_loop()
         await smart_request(supervisor, service="s", input=1)
         began = loop.time()
@@ -164,7 +163,7 @@ async def test_no_provider_is_called_while_the_owner_is_asked_beyond_the_deadlin
     shop = Shop()
     async with ActorSystem("asking") as system:
         ledger = system.spawn(lambda: Ledger(on_exhausted=never))
-        supervisor = system.spawn(lambda: Supervisor(shop.market(budget=usd(10)), ledger=ledger))
+        supervisor = system.spawn(lambda: Supervisor(shop.market(budget=Micros(10)), ledger=ledger))
         await smart_request(supervisor, service="s", input=1)
         with pytest.raises(Exception, match="no money can be reserved") as failed:
             await smart_request(supervisor, service="s", input=2, timeout=3.0)
@@ -176,7 +175,7 @@ async def test_no_provider_is_called_while_the_owner_is_asked_beyond_the_deadlin
 async def test_two_supervisors_share_one_budget_to_the_last_micro_unit():
     shop = Shop()
     async with ActorSystem("shared") as system:
-        ledger = system.spawn(lambda: Ledger(accounts={"run": usd(95)}))
+        ledger = system.spawn(lambda: Ledger(accounts={"run": Micros(95)}))
         supervisors = [
             system.spawn(lambda: Supervisor(shop.market(budget="1"), ledger=ledger), name=name) for name in "ab"
         ]

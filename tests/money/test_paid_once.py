@@ -28,7 +28,6 @@ from actors import (
     Transient,
     Unclassified,
     smart_request,
-    usd,
 )
 from actors.events import Reconciled
 from actors.ledger import Book, CloseAccount, GetHeld, GetStatement, MoneyHeld, OpenAccount
@@ -120,13 +119,13 @@ class Race:
         return faults
 
     def market(self) -> Market:
-        cedar = self.providers["cedar"].listing(timeout=3.0, max_concurrency=50, budget=usd(self.cap_of_cedar))
+        cedar = self.providers["cedar"].listing(timeout=3.0, max_concurrency=50, budget=Micros(self.cap_of_cedar))
         others = [self.providers[name].listing(timeout=3.0, max_concurrency=50) for name in ("alder", "birch")]
         if self.mumbles:
             others[0] = msgspec.structs.replace(others[0], transport=partial(self.mumbling, others[0].transport))
         return Market(
             providers=[cedar, *others],
-            budget=usd(self.cap),
+            budget=Micros(self.cap),
             retry=Retry(base=0.1, cap=1.0),
             breaker=BreakerConfig(open_for=1.0),
         )
@@ -149,7 +148,7 @@ class Race:
     async def work(self, supervisor: ActorRef[Any], number: int) -> None:
         dice, key = self.dice, f"request {number}"
         await asyncio.sleep(dice.uniform(0.0, 12.0))
-        budget = usd(dice.choice([60, 120, 500]))
+        budget = Micros(dice.choice([60, 120, 500]))
         for repetition in range(dice.choice([1, 1, 2, 3])):  # Who was not answered may ask again, under the same key.
             if repetition:
                 self.repeated.add(key)

@@ -31,7 +31,6 @@ from actors import (
     Transient,
     Unclassified,
     smart_request,
-    usd,
 )
 from actors.ledger import Account, GetStatement, MoneyHeld, MoneyReserved, MoneySettled, OpenAccount
 from actors.money import Micros
@@ -405,7 +404,7 @@ class Race:
             input=name,
             request_id=name,
             account="acc",
-            budget=None if budget is None else usd(budget),
+            budget=None if budget is None else Micros(budget),
             strategy=self.dice.choice(["cheapest", "best"]),
             timeout=30.0,
         )

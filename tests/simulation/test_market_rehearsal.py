@@ -20,7 +20,6 @@ from actors import (
     SmartResult,
     Supervisor,
     smart_request,
-    usd,
 )
 from actors.ledger import CloseAccount, OpenAccount
 from actors.money import Micros
@@ -109,7 +108,7 @@ class Rehearsal:
         options = {
             "timeout": dice.choice([2.0, 20.0, 60.0]),
             "account": dice.choice([None, "account"]),
-            "budget": dice.choice([None, None, usd(30)]),
+            "budget": dice.choice([None, None, Micros(30)]),
             "strategy": dice.choice(STRATEGIES),
             "fallback_strategies": dice.choice([(), ("cheapest",)]),
             "health_check": dice.random() < 0.3,

@@ -47,7 +47,7 @@ micros: Micros = 5  # error: pyright, mypy
 
 assert_type(alder.price + alder.price, Micros)
 assert_type(alder.price - 5, Micros)
-assert_type(3 * alder.price, Micros)
+assert_type(alder.price * 3, Micros)
 assert_type(-alder.price, Micros)
 assert_type(alder.price // 3, Micros)
 assert_type(alder.price // alder.price, int)
