@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from actors.agirails.transport import AgirailsTransport
 
 REQUESTER = "0x" + "a1" * 20
-MINTED = 1_000_000_000
-PRICE = 60_000
+MINTED = Micros(1_000_000_000)
+PRICE = Micros(60_000)
 PATIENT = (None, "mock-state.json", int(10_000 * FAR), 10 * FAR)
 """The defaults of the SDK for who reads and writes its books, but for the time that the lock of the books is awaited.
 
@@ -49,9 +49,7 @@ class Town:
     def provider(self, name: str, *, services: set[str] | None = None) -> Provider:
         """Describe a provider, whether or not there is an agent that works for it."""
         address = f"0x{int.from_bytes(name.encode()):040x}"
-        return Provider(
-            name=name, services=services or {"shout"}, price=Micros(PRICE), address=address, response_time=0.1
-        )
+        return Provider(name=name, services=services or {"shout"}, price=PRICE, address=address, response_time=0.1)
 
     def door(self, name: str) -> AgirailsTransport:
         return self.network.transport(self.provider(name))

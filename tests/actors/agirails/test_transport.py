@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.real_time
 
-HELLO = ProviderReply(output="HELLO", cost=Micros(PRICE))
+HELLO = ProviderReply(output="HELLO", cost=PRICE)
 
 
 @pytest.fixture
@@ -367,7 +367,7 @@ async def test_no_more_is_locked_than_was_offered_whatever_is_agreed_meanwhile(
             return await create(**terms)
         made = await create(**terms)
         await runtime.transition_state(made, "QUOTED", "0x1")
-        await runtime.accept_quote(made, str(15 * PRICE))
+        await runtime.accept_quote(made, str(int(15 * PRICE)))
         return made
 
     monkeypatch.setattr(sdk, "create", create_and_raise)
@@ -549,7 +549,7 @@ async def test_an_answer_that_is_no_json_is_lost_and_paid(town: Town):
     door = town.door("alder")
 
     assert isinstance(await failure(door), OutcomeUnknown)
-    assert await look_up(door) == Lost(Micros(PRICE))
+    assert await look_up(door) == Lost(PRICE)
     assert await town.network.locked() == []
 
 
@@ -564,7 +564,7 @@ async def test_a_delivery_without_its_answer_is_waited_for_and_then_lost(town: T
     assert isinstance(await unanswered(town, door), OutcomeUnknown)
     assert await look_up(door) == UnderWay()
     monkeypatch.setattr(purchases_module, "PROOF_WITHIN", 0.0)
-    assert await look_up(door) == Lost(Micros(PRICE))
+    assert await look_up(door) == Lost(PRICE)
     assert await town.network.locked() == []
 
 
@@ -579,7 +579,7 @@ async def test_how_long_an_answer_is_waited_for_does_not_begin_anew_with_another
 
     assert await look_up(town.door("alder")) == UnderWay()
     monkeypatch.setattr(purchases_module, "PROOF_WITHIN", 1e-9)
-    assert await look_up(town.door("alder")) == Lost(Micros(PRICE))
+    assert await look_up(town.door("alder")) == Lost(PRICE)
     assert town.network._purchases._without_proof == {}
 
 
@@ -886,7 +886,7 @@ def test_what_could_never_work_is_refused_when_it_is_made(tmp_path: Path):
         AgirailsNetwork(state_directory="", requester=REQUESTER)
     network = AgirailsNetwork(state_directory=tmp_path, requester=REQUESTER)
     with pytest.raises(ValueError, match="address of 'alder' must be 0x"):
-        network.transport(Provider(name="alder", services={"shout"}, price=Micros(PRICE)))
+        network.transport(Provider(name="alder", services={"shout"}, price=PRICE))
     with pytest.raises(ValueError, match=r"price of 'alder' must be >= \$0.05"):
         network.listing(Provider(name="alder", services={"shout"}, price=Micros(1), address=REQUESTER))
 
