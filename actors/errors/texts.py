@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from actors.errors.classification import MAX_MARKED
 from actors.errors.families import (
     CallFailed,
@@ -12,6 +14,7 @@ from actors.errors.families import (
     Transient,
     Unclassified,
 )
+from actors.errors.waits import is_day_spent, retry_after_of
 
 TEXTS: tuple[tuple[str, type[CallFailed]], ...] = (
     ("insufficient_quota", QuotaExhausted),
@@ -31,12 +34,15 @@ TEXTS: tuple[tuple[str, type[CallFailed]], ...] = (
 
 
 def classify_text(text: str, *, provider: str, sent: bool, paid: bool, idempotent: bool) -> CallFailed:
-    """Return the family of an error by its text; the other arguments are those of `classify`."""
-    message = f"{provider!r}: {text}"
+    """Return the family of an error by its text, with the wait that it tells; other arguments are as for `classify`."""
+    message, now = f"{provider!r}: {text}", datetime.now(UTC)
     marked = text[:MAX_MARKED].lower()
     family = next((means for marker, means in TEXTS if marker in marked), Unclassified)
+    wait = None if family is Permanent else retry_after_of({}, text, now=now)
+    if family is Throttled and is_day_spent({}, text, wait, now=now):
+        family = QuotaExhausted
+    charged = None
     if family in {Transient, Unclassified} and sent and paid:
-        if not idempotent:
-            return OutcomeUnknown(message, provider=provider)
-        return family(message, provider=provider, charged="held")
-    return family(message, provider=provider)
+        charged = "held"
+        family = family if idempotent else OutcomeUnknown
+    return family(message, provider=provider, charged=charged, retry_after=wait)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from actors.errors.bodies import error_in_body
 from actors.errors.classification import classify_status
-from actors.errors.families import MAX_RETRY_AFTER, QuotaExhausted, Throttled, Transient
+from actors.errors.exceptions import classify
+from actors.errors.families import MAX_RETRY_AFTER, Permanent, QuotaExhausted, Throttled, Transient
 from actors.errors.waits import MAX_READ, is_day_spent, retry_after_of, wait_names
 from tests.proofs import repeated
 
@@ -360,3 +361,17 @@ def test_the_wait_of_a_status_is_that_of_its_headers_and_its_body():
 def test_an_error_of_which_only_the_text_is_known_has_its_wait():
     failure = error_in_body({"error": "temporarily overloaded, try again in 20 s"}, provider="acme")
     assert (type(failure), failure.retry_after) == (Transient, 20.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "family", "seconds"),
+    [
+        ("too many requests: please try again in 4.77s", Throttled, 4.77),
+        ("too many requests per day", QuotaExhausted, None),
+        ("service unavailable, retry in 20 minutes", Transient, 1200.0),
+        ("bad request: wait 5 s", Permanent, None),
+    ],
+)
+def test_an_exception_of_which_only_the_text_is_known_has_its_wait(text, family, seconds):
+    failure = classify(RuntimeError(text), provider="acme")
+    assert (type(failure), failure.retry_after) == (family, seconds)

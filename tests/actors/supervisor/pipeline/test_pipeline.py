@@ -134,6 +134,29 @@ async def test_a_retry_after_beyond_the_deadline_reroutes_at_once():
         assert 60.0 <= refused.value.retry_after <= 62.0
 
 
+class TooManyCalls(Exception):
+    status_code = 429
+
+
+async def test_a_quota_of_a_minute_is_waited_for_and_one_of_a_day_is_not():
+    minute = TooManyCalls("on requests per minute (RPM): Limit 60. Please try again in 1m30s.")
+    a = Script(minute, "a")
+    async with staged(offer("a", a)) as stage:
+        assert (await stage.request(timeout=500)).output == "a"
+        assert 90.0 <= a.at[1] - a.at[0] <= 100.0
+    day = TooManyCalls("{'quotaId': 'GenerateRequestsPerDayPerProjectPerModel', 'retryDelay': '36s'}")
+    a, b = Script(day, "a"), Script("b")
+    async with staged(offer("a", a, price=1), offer("b", b, price=2)) as stage:
+        began = now()
+        assert (await stage.request(timeout=500)).output == "b"
+        assert (len(a.calls), now()) == (1, began)
+    a = Script(day, "a")
+    async with staged(offer("a", a)) as stage:
+        with pytest.raises(AllProvidersFailed):
+            await stage.request(timeout=500)
+        assert (len(a.calls), now()) == (1, began)
+
+
 @pytest.mark.parametrize(
     "error",
     [Permanent("no such language", provider="a"), ValueError("not json"), TypeError("no str")],
