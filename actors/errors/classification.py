@@ -22,6 +22,7 @@ from actors.errors.wording import Wording
 
 OWN_FIELDS = ("error", "errors", "detail", "message", "code", "__type")
 """Fields of the bodies in which providers describe an error."""
+DAY_SPENT = "; no calls are left for the day, or longer"
 REQUEST_IDS = ("x-request-id", "request-id", "x-amzn-requestid", "apim-request-id")
 STATUS_NAMES = frozenset(status.phrase.lower() for status in HTTPStatus)
 KEY_REFUSED = frozenset({401, 407})
@@ -76,7 +77,7 @@ def classify_status(
         case 402 if row is None:
             return QuotaExhausted(message, **facts)
         case 429:
-            return QuotaExhausted(message, **facts) if is_spent else Throttled(message, **facts)
+            return QuotaExhausted(message + DAY_SPENT, **facts) if is_spent else Throttled(message, **facts)
         case 421:
             return Transient(message, **(facts | CallFacts(outcome="not_started")))
         case 503 if not by_proxy:
@@ -102,8 +103,9 @@ def refusal_of(row: Dialect, message: str, facts: CallFacts, *, paid: bool, is_d
         return Permanent(message, scope=row.scope, concerns=row.concerns, **facts)
     if row.refused:
         facts = facts | CallFacts(outcome="not_started")
-    means = QuotaExhausted if is_day_spent and row.means is Throttled else row.means
-    return means(message, **facts)
+    if is_day_spent and row.means is Throttled:
+        return QuotaExhausted(message + DAY_SPENT, **facts)
+    return row.means(message, **facts)
 
 
 def ambiguous(

@@ -41,10 +41,13 @@ MOMENT = (
     r"(\d{4}-\d\d-\d\d)(?:(?:t|\s{1,2}(?:at\s)?)(\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?))?"
     r"\s?(z|utc|gmt|[+-]\d\d:?\d\d)?"
 )
-LEAD = r"\b(?:try|retry|retrying|resets?|refresh(?:es)?|renews?|available|access|wait)\b[^\d.;!?\n]{0,40}?"
+LEAD = (
+    r"\b(?:try|again|come back|retry|retrying|resets?|refresh(?:es|ed)?|renew(?:s|ed)?|restored|lifted|available|access"
+    r"|wait(?: time)?|cooldown|cool down|back ?off)\b[^\d.;!?\n]{0,40}?"
+)
 WAIT_IN_PROSE = re.compile(
-    rf"(?:{LEAD}\b(?:in|after|for|least|about|around)|\bwait|\bretry[-_]after\W{{0,3}})\s{{0,3}}"
-    rf"(?:(?:about|around|approximately|at least|another)\s)?~?({PARTS})"
+    rf"(?:{LEAD}(?:\b(?:in|after|for|least|about|around|time is|time of)\b:?|[:=])|\bwait|\bretry[-_]after\W{{0,3}})"
+    rf"\s{{0,3}}(?:(?:about|around|approximately|at least|another)\s)?~?({PARTS})"
 )
 """Google: "retry in 36.4s", "quota will reset after 18h31m10s"; Groq and OpenAI: "try again in 1m30s"; Azure: "retry
 after 45 seconds"; and others. Every repetition is bounded, so a hostile text takes no long time."""
