@@ -147,7 +147,7 @@ class FailedCall(NamedTuple):
             failure = error_in_body(answer.error_body, host=answer.host, retry_after=wait, **self._facts)
         if failure is None:
             return None
-        failure.limits = parse_limits(answer.headers, now=now)
+        failure.limits = parse_limits(answer.headers, now=now, host=answer.host, provider=self.provider)
         return self._doubted(failure)
 
     def _by_rpc(self, node: ErrorNode, answer: CarriedAnswer) -> CallFailed | None:

@@ -5,6 +5,7 @@ import math
 import time
 from datetime import UTC, datetime, timedelta, timezone
 from email.utils import format_datetime
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -15,6 +16,7 @@ from actors.errors.classification import classify_status
 from actors.errors.exceptions import classify
 from actors.errors.families import MAX_RETRY_AFTER, Permanent, QuotaExhausted, Throttled, Transient
 from actors.errors.waits import MAX_READ, is_day_spent, retry_after_of, wait_names
+from actors.limits.reported import ReportedLimit
 from tests.proofs import repeated
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
@@ -388,3 +390,16 @@ def test_an_error_of_which_only_the_text_is_known_has_its_wait():
 def test_an_exception_of_which_only_the_text_is_known_has_its_wait(text, family, seconds):
     failure = classify(RuntimeError(text), provider="acme")
     assert (type(failure), failure.retry_after) == (family, seconds)
+
+
+def test_the_answer_that_an_exception_carries_tells_the_limit_of_a_day():
+    class RateLimitError(Exception):
+        response = SimpleNamespace(
+            status_code=429,
+            headers={"x-ratelimit-limit-requests": "1000", "x-ratelimit-remaining-requests": "0"},
+            text='{"error": {"message": "Rate limit reached"}}',
+        )
+
+    failure = classify(RateLimitError(), provider="groq")
+    assert type(failure) is QuotaExhausted
+    assert failure.limits == (ReportedLimit(limit=1000, remaining=0, window=86_400.0),)
