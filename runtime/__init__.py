@@ -2,7 +2,7 @@
 
 from runtime.actor import Actor, Context
 from runtime.backoff import IMMEDIATELY, Backoff
-from runtime.blocking import run_in_process, run_in_thread
+from runtime.blocking import ThreadPool, run_in_process, run_in_thread
 from runtime.cancellation import is_being_cancelled
 from runtime.deadline import DeadlineWatch, current_deadline, earlier
 from runtime.errors import (
@@ -91,6 +91,7 @@ __all__ = [
     "Supervision",
     "SystemClosed",
     "Terminated",
+    "ThreadPool",
     "Timer",
     "Unhandled",
     "WrongThread",

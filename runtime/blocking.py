@@ -27,6 +27,35 @@ async def run_in_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.
     caller's context variables. It may send messages to actors through `ActorSystem.from_thread`, under the deadline of
     the request being handled.
     """
+    return await _run_in_thread(None, function, *args, **kwargs)
+
+
+class ThreadPool:
+    """Threads for one purpose: at most `size` functions run in them at the same time, and further ones wait.
+
+    What stalls them takes no thread from others. Threads that are idle are shared with `run_in_thread`.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._limiter: anyio.CapacityLimiter | None = None
+
+    async def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a blocking function in one of the threads, as `run_in_thread` does."""
+        if self._limiter is None:
+            self._limiter = anyio.CapacityLimiter(self._size)  # It belongs to the loop that it is made in.
+        return await _run_in_thread(self._limiter, function, *args, **kwargs)
+
+    def resize(self, size: int) -> None:
+        """Let so many functions run at the same time from now on."""
+        self._size = size
+        if self._limiter is not None:
+            self._limiter.total_tokens = size
+
+
+async def _run_in_thread(
+    limiter: anyio.CapacityLimiter | None, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+) -> T:
     begun: Future[None] = Future()
 
     def run() -> T:
@@ -34,7 +63,7 @@ async def run_in_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.
             raise asyncio.CancelledError
         return function(*args, **kwargs)
 
-    work = asyncio.ensure_future(anyio.to_thread.run_sync(run))
+    work = asyncio.ensure_future(anyio.to_thread.run_sync(run, limiter=limiter))
     cancelled = False
     # The scope keeps anyio from cancelling again at each turn; the loop waits on after a cancellation by asyncio.
     with anyio.CancelScope(shield=True):

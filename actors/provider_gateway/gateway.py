@@ -19,8 +19,10 @@ from actors.provider_gateway.messages import (
     InlineCall,
     LookUpCall,
 )
+from actors.transports.function import FunctionTransport
 from actors.transports.own_reading import own_reading
 from actors.transports.reconciliation import Cancels, Finding, LooksUp, is_finding, is_reply
+from actors.transports.threaded_calls import ThreadedCalls
 from actors.transports.transport import UnreadableCost
 from runtime import Actor, handles, is_being_cancelled
 
@@ -46,13 +48,17 @@ class ProviderGateway(Actor[Call | InlineCall | CheckHealth | LookUpCall | Cance
     transport. It is logged, and counts as a broken connection; the other calls under way, which may be paid, are not
     affected. If a transport keeps failing so, the breaker opens, and the transport is replaced.
 
-    `classify` is that of the market (see `Market`).
+    `classify` is that of the market (see `Market`). Sync functions run in `threads`, which outlive this gateway.
     """
 
-    def __init__(self, listing: Listing, *, classify: Classify | None = None) -> None:
+    def __init__(
+        self, listing: Listing, *, classify: Classify | None = None, threads: ThreadedCalls | None = None
+    ) -> None:
         self.listing = listing
         self.transport = listing.transport()
         self._classify = None if getattr(self.transport, "classify", None) is not None else classify
+        if isinstance(self.transport, FunctionTransport) and self.transport.threads is not None:
+            self.transport.threads = threads or ThreadedCalls(listing.max_concurrency)
         self.under_way = 0
         self.health: Health | None = None
         self._check: asyncio.Task[Health] | None = None

@@ -1,11 +1,12 @@
-"""The function transport: reaches a provider through an async function of one call."""
+"""The function transport: reaches a provider through a function of one call, async or in a thread."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from actors.errors.exceptions import classify
 from actors.errors.families import CallFailed
@@ -13,16 +14,19 @@ from actors.errors.words import with_words
 from actors.masking import Secrets, shown_callable
 from actors.policies.timeout import CallTimedOut, DeadlineTimers
 from actors.transports.own_reading import Classify, check_classify, own_reading
+from actors.transports.threaded_calls import ThreadedCalls
 from actors.transports.transport import Idempotent, ProviderCall, ProviderReply, UnreadableCost, check_declared
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection
 
+    from actors.transports.reconciliation import Finding
+
 
 def check_function(function: object) -> None:
     """Raise `TypeError` if `function` cannot be called with one argument, as far as its signature tells."""
     if not callable(function):
-        raise TypeError(f"a FunctionTransport needs an async function of one ProviderCall, got {function!r}")
+        raise TypeError(f"a FunctionTransport needs a function of one ProviderCall, got {function!r}")
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
@@ -34,15 +38,21 @@ def check_function(function: object) -> None:
         raise TypeError(f"a FunctionTransport calls its function with one ProviderCall, but {name}: {error}") from None
 
 
-def awaitable(outcome: Any) -> Awaitable[Any]:
-    """Return what the function of a transport returned; raise `TypeError` if it cannot be awaited."""
-    if not inspect.isawaitable(outcome):
-        raise TypeError(f"the function returned {outcome!r:.100} instead of an awaitable; make it an async function")
-    return outcome
+def is_async(function: object) -> bool:
+    """Tell whether a function, or the `__call__` of an object, is async; what a lambda returns is seen too late."""
+    while isinstance(function, functools.partial):
+        function = cast("functools.partial[object]", function).func
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004 - its kind is asked for, not whether there is one.
 
 
 class FunctionTransport:
-    """Reaches a provider through an async function, such as a call of an SDK.
+    """Reaches a provider through a function, such as a call of an SDK.
+
+    An async function runs in the event loop. A sync one runs in a thread of its provider's, with the caller's context
+    variables; it has as many threads as the listing's `max_concurrency`, or 10 without a listing. A thread cannot be
+    cut: beyond `call.timeout` the outcome is unknown, the thread keeps its place until the function returns, and until
+    then the call is under way for a look-up. If every place is taken, a call is refused (`BulkheadFull`). A
+    sync function that returns an awaitable, such as a lambda of an async call, has it awaited in the loop.
 
     `function(call)` returns a `ProviderReply`, or any other value, which becomes the output of a reply without a
     stated cost. Errors of SDKs are read as the answers that they carry; others are those of a call that was sent,
@@ -75,7 +85,7 @@ class FunctionTransport:
 
     def __init__(
         self,
-        function: Callable[[ProviderCall], Awaitable[Any]],
+        function: Callable[[ProviderCall], Any],
         *,
         paid: bool,
         idempotent: Idempotent,
@@ -100,6 +110,11 @@ class FunctionTransport:
         self._client_retries = client_retries
         self.classify = classify
         self._timers = DeadlineTimers()
+        self.threads: ThreadedCalls | None = None
+        """The threads of a sync function; a gateway shares those of its provider."""
+        if not is_async(function):
+            self.threads = ThreadedCalls()
+            self.look_up = self._look_up  # Only what runs in a thread can be looked up.
 
     def __repr__(self) -> str:
         return f"FunctionTransport({self.provider or self._name}, paid={self.paid}, idempotent={self.idempotent!r})"
@@ -111,7 +126,7 @@ class FunctionTransport:
         is_ended = False
         handled = sys.exception()
         try:
-            answer = await awaitable(self._function(call))
+            answer: Any = await self._answer(call, handled)
         except asyncio.CancelledError:
             is_ended = True
             if timer is None or not timer.end():
@@ -130,8 +145,28 @@ class FunctionTransport:
                 timer.end()
         return answer if isinstance(answer, ProviderReply) else ProviderReply(output=answer)
 
+    async def _answer(self, call: ProviderCall, handled: BaseException | None) -> Any:
+        """Return what the function returns, in the loop or in a thread."""
+        if self.threads is None:
+            return await self._function(call)
+        answer = await self.threads.run(
+            self._function,
+            call,
+            provider=self._provider_of(call),
+            read=lambda error: self._failure(error, call, handled),
+        )
+        return await answer if inspect.isawaitable(answer) else answer
+
+    async def _look_up(self, call: ProviderCall, *, timeout: float) -> Finding:  # noqa: ASYNC109 - the interface of `LooksUp`.
+        """Return what became of a call that was given up while its thread was at work; raises a `CallFailed`."""
+        assert self.threads is not None  # noqa: S101 - otherwise there is no look_up.
+        return self.threads.find(call, provider=self._provider_of(call))
+
+    def _provider_of(self, call: ProviderCall) -> str:
+        return self.provider or call.provider or self._name
+
     def _failure(self, error: Exception, call: ProviderCall, handled: BaseException | None = None) -> CallFailed:
-        name = self.provider or call.provider or self._name
+        name = self._provider_of(call)
         if self.classify is not None and (own := own_reading(self.classify, error, call, provider=name)) is not None:
             return own
         failure = classify(

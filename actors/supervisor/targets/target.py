@@ -42,6 +42,7 @@ from actors.supervisor.targets.same_transport import makes_same
 from actors.supervisor.targets.settlement import EndedCall, settle
 from actors.supervisor.targets.state import TargetState
 from actors.transports.reconciliation import Cancels, LooksUp
+from actors.transports.threaded_calls import ThreadedCalls
 from runtime import ActorCrashed, AskTimeout, Restart, RuntimeFault
 
 if TYPE_CHECKING:
@@ -99,6 +100,8 @@ class Target:
         """When it was last listed anew, or called, in loop time."""
         self.calls = self.failures = self.trips = self.spent = 0
         self._deps = deps
+        self._threads = ThreadedCalls(listing.max_concurrency)
+        """They outlive a gateway, as a thread cannot be cut."""
         self._call_type: type[Call] = Call
         """The message by which its gateway is asked for a call."""
 
@@ -292,7 +295,8 @@ class Target:
         listing, deps = self.listing, self._deps
 
         def make() -> ProviderGateway:
-            gateway = ProviderGateway(listing, classify=deps.market.classify)
+            self._threads.resize(listing.max_concurrency)
+            gateway = ProviderGateway(listing, classify=deps.market.classify, threads=self._threads)
             self.learn_of(gateway.transport)
             return gateway
 

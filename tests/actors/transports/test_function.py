@@ -165,13 +165,6 @@ def test_what_cannot_be_a_transport_is_refused_when_it_is_made(wrong: dict[str, 
         FunctionTransport(**{"function": function, "paid": True, "idempotent": "no"} | wrong)
 
 
-async def test_a_function_that_is_not_async_is_named_and_its_money_held():
-    transport = FunctionTransport(lambda _call: "Hi", paid=True, idempotent="no")  # type: ignore[arg-type, return-value]  # pyright: ignore[reportArgumentType, reportReturnType]
-    with pytest.raises(Permanent, match="returned 'Hi' instead of an awaitable; make it an async function") as caught:
-        await transport.call(a_call())
-    assert caught.value.charged == "held"
-
-
 async def test_errors_name_the_provider_as_it_is_listed_or_as_was_said():
     for said, listed, named in ((None, None, "fail"), (None, "birch", "birch"), ("alder", "birch", "alder")):
         with pytest.raises(OutcomeUnknown) as caught:

@@ -1,0 +1,206 @@
+"""A sync function as a transport: it runs in a thread, which cannot be cut, and its late answer is looked up."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import threading
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from actors import (
+    CallFailed,
+    FunctionTransport,
+    Listing,
+    Market,
+    OutcomeUnknown,
+    Provider,
+    ProviderCall,
+    ProviderReply,
+    Supervisor,
+    Throttled,
+    smart_request,
+    to_micros,
+)
+from actors.errors import BulkheadFull, Unclassified
+from actors.ledger import GetHeld, GetStatement
+from actors.transports import Answered, LooksUp, NeverRan, UnderWay
+from runtime import ActorSystem
+from runtime.simulation import NotSimulated, Simulation
+from tests.real_time import GUARD
+
+pytestmark = pytest.mark.real_time
+
+CONTEXT: contextvars.ContextVar[str] = contextvars.ContextVar("CONTEXT", default="none")
+
+
+def a_call(timeout: float = GUARD, key: str = "k") -> ProviderCall:
+    return ProviderCall(service="s", input="Ada", request_id="r", idempotency_key=key, max_cost=1, timeout=timeout)
+
+
+class Stalling:
+    """A function that stalls until it is let go on."""
+
+    def __init__(self, answer: Any = "late", error: Exception | None = None) -> None:
+        self.answer, self.error = answer, error
+        self.go_on = threading.Event()
+        self.begun = 0
+
+    def __call__(self, _call: ProviderCall) -> Any:
+        self.begun += 1
+        assert self.go_on.wait(GUARD)
+        if self.error is not None:
+            raise self.error
+        return self.answer
+
+
+def transport_of(function: Any, **declared: Any) -> FunctionTransport:
+    return FunctionTransport(function, **({"paid": True, "idempotent": "no", "provider": "alder"} | declared))
+
+
+async def found(transport: Any, call: ProviderCall) -> Any:
+    """Wait until a call that was given up has ended, and return what is found of it."""
+    async with asyncio.timeout(GUARD):
+        while isinstance(finding := await transport.look_up(call, timeout=1.0), UnderWay):  # noqa: ASYNC110 - a thread sets no event.
+            await asyncio.sleep(0)
+    return finding
+
+
+async def test_a_sync_function_runs_in_a_thread_with_the_callers_context():
+    CONTEXT.set("the caller's")
+
+    def function(call: ProviderCall) -> Any:
+        assert threading.current_thread() is not threading.main_thread()
+        return ProviderReply(output=(call.input, CONTEXT.get()), cost=5)
+
+    assert await transport_of(function).call(a_call()) == ProviderReply(output=("Ada", "the caller's"), cost=5)
+
+
+async def test_its_errors_are_read_as_those_of_an_async_function():
+    def function(_call: ProviderCall) -> Any:
+        raise Throttled("slow down", retry_after=3.0)
+
+    with pytest.raises(Throttled):
+        await transport_of(function).call(a_call())
+
+
+async def test_what_it_returns_is_awaited_in_the_loop_if_it_can_be():
+    async def answer(call: ProviderCall) -> str:
+        assert threading.current_thread() is threading.main_thread()
+        return call.input
+
+    # A lambda is not seen to be async before it is called.
+    assert (await transport_of(lambda call: answer(call)).call(a_call())).output == "Ada"  # noqa: PLW0108 - that is what is tested.
+    bound = transport_of(functools.partial(answer))
+    assert bound.threads is None
+    assert (await bound.call(a_call())).output == "Ada"
+
+
+async def test_beyond_its_timeout_the_outcome_is_unknown_and_its_late_answer_is_found():
+    function = Stalling()
+    transport = transport_of(function)
+    with pytest.raises(OutcomeUnknown) as caught:
+        await transport.call(a_call(timeout=0.01))
+    assert caught.value.charged == "held"
+    assert isinstance(transport, LooksUp)
+    assert await transport.look_up(a_call(), timeout=1.0) == UnderWay()
+    function.go_on.set()
+    assert await found(transport, a_call()) == Answered(ProviderReply(output="late"))
+    with pytest.raises(Unclassified, match="nothing is known"):
+        await transport.look_up(a_call(key="another"), timeout=1.0)
+
+
+async def test_a_call_that_its_caller_gives_up_is_found_too():
+    function = Stalling()
+    transport = transport_of(function)
+    calling = asyncio.create_task(transport.call(a_call()))
+    while not function.begun:  # noqa: ASYNC110 - as above.
+        await asyncio.sleep(0)
+    calling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await calling
+    function.go_on.set()
+    assert await found(transport, a_call()) == Answered(ProviderReply(output="late"))
+
+
+@pytest.mark.parametrize(
+    ("error", "finding"), [(ConnectionRefusedError(111, "x"), NeverRan()), (TimeoutError(), OutcomeUnknown)]
+)
+async def test_a_late_error_is_read_as_any(error, finding):
+    function = Stalling(error=error)
+    transport = transport_of(function)
+    with pytest.raises(OutcomeUnknown):
+        await transport.call(a_call(timeout=0.01))
+    function.go_on.set()
+    if finding is OutcomeUnknown:
+        with pytest.raises(OutcomeUnknown):
+            await found(transport, a_call())
+    else:
+        assert await found(transport, a_call()) == finding
+
+
+async def test_a_thread_keeps_its_place_until_it_ends():
+    function = Stalling()
+    transport = transport_of(function)
+    assert transport.threads is not None
+    transport.threads.resize(2)
+    for key in ("a", "b"):
+        with pytest.raises(OutcomeUnknown):
+            await transport.call(a_call(timeout=0.01, key=key))
+    with pytest.raises(BulkheadFull) as refused:
+        await transport.call(a_call(key="c"))
+    assert (refused.value.charged, refused.value.max_concurrency, function.begun) == ("no", 2, 2)
+    function.go_on.set()
+    await found(transport, a_call(key="a"))
+    await found(transport, a_call(key="b"))
+    assert (await transport.call(a_call(key="c"))).output == "late"
+    assert len(transport.threads) == 0
+
+
+def listing(function: Any, **known: Any) -> Listing:
+    return Listing(
+        provider=Provider(name="alder", services={"s"}, price=to_micros("0.02")),
+        transport=lambda: FunctionTransport(function, paid=True, idempotent="no"),
+        **known,
+    )
+
+
+async def test_a_request_with_time_left_gets_the_late_answer():
+    function = Stalling("late")
+    async with ActorSystem("shop", log=False) as system:
+        market = Market(providers=[listing(function, timeout=0.05)])
+        supervisor = system.spawn(lambda: Supervisor(market))
+        asking = asyncio.create_task(smart_request(supervisor, service="s", input="x", timeout=GUARD))
+        async with asyncio.timeout(GUARD):
+            while not await supervisor.ask(GetHeld(), timeout=GUARD):  # noqa: ASYNC110 - as above.
+                await asyncio.sleep(0)
+        function.go_on.set()
+        result = await asking
+    assert (result.output, result.attempts, function.begun) == ("late", 1, 1)
+
+
+async def test_money_stays_held_until_the_thread_ends_and_no_other_provider_is_paid():
+    function = Stalling()
+    async with ActorSystem("shop", log=False) as system:
+        market = Market(providers=[listing(function, timeout=0.05)], budget="1")
+        supervisor = system.spawn(lambda: Supervisor(market))
+        with pytest.raises(OutcomeUnknown):
+            await smart_request(supervisor, service="s", input="x", timeout=0.5)
+        statement = await supervisor.ask(GetStatement("run"), timeout=GUARD)
+        assert (statement.held, statement.settled) == (20_000, 0)
+        function.go_on.set()
+    assert function.begun == 1
+
+
+def test_in_a_simulation_there_are_no_threads():
+    async def main() -> None:
+        transport = transport_of(lambda call: call.input)
+        with suppress(CallFailed):
+            await transport.call(a_call())
+        await transport.aclose()
+
+    with pytest.raises(NotSimulated, match="thread"):
+        Simulation(seed=1).run(main)
