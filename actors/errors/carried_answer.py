@@ -135,6 +135,7 @@ def _headers_of(error: BaseException, response: object) -> dict[str, str]:
     kept: tuple[Any, ...] = (
         attribute(response, "headers"),
         attribute(error, "headers"),
+        attribute(error, "litellm_response_headers"),
         _in(response, "ResponseMetadata", "HTTPHeaders"),
     )
     for headers in kept:
