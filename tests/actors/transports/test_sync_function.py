@@ -29,7 +29,7 @@ from actors.errors import BulkheadFull, Unclassified
 from actors.ledger import GetHeld, GetStatement
 from actors.transports import Answered, LooksUp, NeverRan, UnderWay
 from runtime import ActorSystem
-from runtime.simulation import NotSimulated, Simulation
+from runtime.simulation import Simulation, SimulationError
 from tests.real_time import GUARD
 
 pytestmark = pytest.mark.real_time
@@ -202,5 +202,5 @@ def test_in_a_simulation_there_are_no_threads():
             await transport.call(a_call())
         await transport.aclose()
 
-    with pytest.raises(NotSimulated, match="thread"):
+    with pytest.raises(SimulationError, match="a thread does not exist"):
         Simulation(seed=1).run(main)
