@@ -110,6 +110,29 @@ class FairQueue(Generic[T]):
         owner = self._next_tenant()
         return None if owner is None else next(iter(owner.items))
 
+    def in_order(self) -> Iterator[T]:
+        """Iterate over the items in the order of service, which holds until one is added or taken out."""
+        if self._waiting_tenants == 1:
+            owner = self._next_tenant()
+            assert owner is not None  # noqa: S101 - one tenant waits.
+            yield from owner.items
+            return
+        heads = [
+            (one.start_tag, *next(items), one, items)
+            for one in self._tenants.values()
+            if one.items
+            for items in [_arrivals(one)]
+        ]
+        heapq.heapify(heads)
+        while heads:
+            tag, _, item, cost, owner, items = heads[0]
+            yield item
+            following = next(items, None)
+            if following is None:
+                heapq.heappop(heads)
+            else:
+                heapq.heapreplace(heads, (tag + cost / owner.weight, *following, owner, items))
+
     def dequeue(self, turn: Turn[T] | None = None) -> Turn[T]:
         """Take out the next item, and charge its tenant for it; `turn`, if given, is what `peek` has just returned.
 
@@ -194,3 +217,9 @@ class FairQueue(Generic[T]):
     def __repr__(self) -> str:
         tenants = ", ".join(f"{one.name} {len(one.items)}" for one in self._tenants.values() if one.items)
         return f"<FairQueue {tenants or 'empty'}>"
+
+
+def _arrivals(owner: _Tenant[T]) -> Iterator[tuple[int, T, float]]:
+    """Iterate over a tenant's items, each with its arrival number and its cost."""
+    for item, (arrival, cost) in owner.items.items():
+        yield arrival, item, cost

@@ -1,8 +1,8 @@
 """Wait queues, one for each thing that is short. Tenants take turns in each; one tenant's requests keep their order.
 
-Only the head of a queue looks whether it may go on: at its time, or when the queue is woken. An entry that leaves the
-head of a queue, whatever the reason, wakes the next. So a release costs two looks, however many requests wait, and
-none is lost on a request that was cancelled meanwhile.
+Only the head of a queue looks whether it may go on at its time. A release wakes the first entry that sleeps, and an
+entry that leaves the head of a queue, whatever the reason, wakes the next. So a release costs two looks, however many
+requests wait, and none is lost on a request that was cancelled meanwhile.
 """
 
 from __future__ import annotations
@@ -44,10 +44,12 @@ class QueueEntry:
         """The queues that it has left unserved, and may come back to."""
         self.waiter: asyncio.Future[None] | None = None
 
-    def wake(self) -> None:
-        """Let the request look again; one that is awake already will."""
-        if self.waiter is not None and not self.waiter.done():
-            self.waiter.set_result(None)
+    def wake(self) -> bool:
+        """Let the request look again, and tell whether it slept; one that is awake already will look anyway."""
+        if self.waiter is None or self.waiter.done():
+            return False
+        self.waiter.set_result(None)
+        return True
 
 
 class WaitQueues:
@@ -84,10 +86,16 @@ class WaitQueues:
             self._move_to(entry, (), served=served)
 
     def wake(self, name: QueueName) -> None:
-        """Let the head of a queue look again: something changed for the better."""
+        """Let the next of a queue look again: something changed for the better.
+
+        That is the first one that is not awake yet: of several places that become free in one turn of the loop, each
+        has its request. One that looks before its turn goes on waiting.
+        """
         queue = self._queues.get(name)
         if queue is not None:
-            head_of(queue).wake()
+            for entry in queue.in_order():
+                if entry.wake():
+                    return
 
     def wake_all(self, name: QueueName) -> None:
         """Let every entry of a queue look again: something changed for the worse, and some may have to give up."""

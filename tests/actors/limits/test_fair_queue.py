@@ -101,6 +101,8 @@ def test_it_does_what_its_rules_say_with_heap_and_sweeping_too(seed, tenants, st
         assert queue.virtual_time == pytest.approx(plain.time)
         assert set(queue) == inside
         assert len(queue) == len(inside)
+    in_order = [*queue.in_order()]
+    assert in_order == [queue.dequeue().item for _ in range(len(queue))]
 
 
 @given(seeds, st.floats(0.1, 10.0), st.floats(0.1, 10.0), st.booleans())

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import actors.supervisor.targets.target as target_module
-from actors import BreakerOpen, FunctionTransport, Listing, Provider, ProviderFilter, ProviderReply, Retry
+from actors import (
+    BreakerOpen,
+    FunctionTransport,
+    Listing,
+    Provider,
+    ProviderFilter,
+    ProviderReply,
+    RequestOptions,
+    Retry,
+)
 from actors.errors import BulkheadFull
 from actors.events import BreakerOpened
 from actors.ledger import OpenAccount
@@ -16,6 +25,7 @@ from actors.money import Micros
 from tests.actors.supervisor.stage import FRAGILE, Script, flaky, now, offer, staged, steps, trip
 
 if TYPE_CHECKING:
+    from actors import ProviderCall
     from tests.actors.supervisor.stage import Stage
 
 
@@ -132,6 +142,39 @@ async def test_who_takes_another_provider_leaves_the_front_of_the_line_to_the_ne
         assert [call.input for call in a.calls] == [0, 3]
         assert [call.input for call in b.calls] == [1, 2]
         assert a.at == [0.0, 10.0]
+        await stage.assert_at_rest()
+
+
+async def test_places_that_become_free_together_are_all_taken_at_once_by_tenants_in_turn():
+    gate = asyncio.Event()
+    begun: list[str] = []
+
+    async def answer(call: ProviderCall) -> str:
+        begun.append(call.input)
+        if not call.input.startswith("later"):
+            await gate.wait()
+        else:
+            await asyncio.sleep(1.0)
+        return "done"
+
+    async with staged(offer("a", answer, max_concurrency=8)) as stage:
+        requests = [asyncio.create_task(stage.request(input=f"first {number}")) for number in range(8)]
+        await steps(20)
+        for tenant in ("bulk", "small"):
+            for number in range(12 if tenant == "bulk" else 3):
+                options = RequestOptions(tenant=tenant)
+                request = stage.request(input=f"later {tenant} {number}", options=options)
+                requests.append(asyncio.create_task(request))
+        await steps(20)
+        assert len(begun) == 8
+        gate.set()
+        await steps(8)  # A turn each for the end of the calls, the wake-up, and the new calls; no turn for each call.
+        assert begun[8:] == [f"later {tenant} {number}" for number in range(3) for tenant in ("bulk", "small")] + [
+            "later bulk 3",
+            "later bulk 4",
+        ]
+        await asyncio.gather(*requests)
+        assert [one for one in begun if "bulk" in one] == [f"later bulk {number}" for number in range(12)]
         await stage.assert_at_rest()
 
 
