@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 MAX_QUOTED = 200
 """Characters of a malformed answer that its error quotes."""
 MAX_REPLY_BYTES = 4 * 1024 * 1024
+OF_EACH_CALL = frozenset({"idempotency-key", "x-request-id"})
+"""The headers that each call has a value of its own for, whatever was given for all requests."""
 
 
 class HttpTransport:
@@ -98,6 +100,8 @@ class HttpTransport:
             checked_headers(headers or {}),
             {"Accept-Encoding": "identity"},
         )
+        call_headers = merged_headers(self._headers, {"Content-Type": "application/json"})
+        self._call_headers = {name: one for name, one in call_headers.items() if name.lower() not in OF_EACH_CALL}
         self._wire: Wire = AiohttpWire(max_connections=max_connections + 1) if wire is None else wire
         self.ends_when_cancelled = bool(getattr(self._wire, "ends_when_cancelled", False))
         """Whether the wire says so of itself."""
@@ -122,14 +126,11 @@ class HttpTransport:
             raise Permanent(
                 f"the input cannot be written as JSON: {error}", provider=self.provider, outcome="not_started"
             ) from error
-        headers = merged_headers(
-            self._headers,
-            {
-                "Content-Type": "application/json",
-                "Idempotency-Key": header_value(call.idempotency_key),
-                "X-Request-Id": header_value(call.request_id),
-            },
-        )
+        headers = {
+            **self._call_headers,
+            "Idempotency-Key": header_value(call.idempotency_key),
+            "X-Request-Id": header_value(call.request_id),
+        }
         deadline = asyncio.get_running_loop().time() + call.timeout
         request = WireRequest("POST", self._url, headers, body)
         exchange = await self._exchange(request, within=call.timeout, paid=self.paid)

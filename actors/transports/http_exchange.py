@@ -164,6 +164,8 @@ def header_value(text: str) -> str:
     >>> header_value("order-7"), header_value("Bäcker 1%")
     ('order-7', 'B%C3%A4cker%201%25')
     """
+    if text.isalnum() and text.isascii():
+        return text
     return quote(text, safe=HEADER_SAFE, errors="surrogatepass")
 
 

@@ -132,10 +132,13 @@ def admit(listing: Listing, state: TargetState, needs: CallNeeds, *, now: float,
     next_breaker, permit = permission
     if (state.refusals.all or state.dear is not None) and (left := _left_for(state, needs, now)) is not None:
         return _left_alone(name, *left, now=now)
-    needed = time_needed(state, permit, now=now, patience=needs.patience, breaker=breaker)
-    if deadline - now < needed:
+    time_left = deadline - now
+    # With as much time as `time_needed` can ask for at most, there is no need to ask.
+    has_plenty = time_left >= max(state.limit.usual_latency, needs.patience / 2)
+    needed = 0.0 if has_plenty else time_needed(state, permit, now=now, patience=needs.patience, breaker=breaker)
+    if time_left < needed:
         # It would be abandoned, worked on all the same, and say nothing of the provider.
-        return Never(DeadlineTooShort(needed=needed, left=deadline - now, provider=name))
+        return Never(DeadlineTooShort(needed=needed, left=time_left, provider=name))
     places = places_of(state, permit, now=now, breaker=breaker)
     if state.under_way >= places:
         return Full(name, places)

@@ -47,6 +47,16 @@ async def test_a_call_is_posted_with_its_names_and_its_answer_comes_back_typed(u
     assert headers["accept-encoding"] == "identity"
 
 
+async def test_no_header_given_for_all_requests_takes_the_place_of_a_calls_own(upstream, door):
+    upstream.script = [answer(200, {"output": "done"})]
+    own = {"X-REQUEST-ID": "fixed", "idempotency-key": "fixed", "content-type": "text/plain"}
+    await door(headers=own).call(a_call())
+    _, headers, _ = upstream.requests[0]
+    assert headers["idempotency-key"] == "key-1"
+    assert headers["x-request-id"] == "request-1"
+    assert headers["content-type"] == "application/json"
+
+
 async def test_calls_share_pooled_connections(upstream, door):
     upstream.script = [answer(body={"output": None})] * 3
     transport = door()
