@@ -66,8 +66,9 @@ class CallLimits(msgspec.Struct, frozen=True, kw_only=True):
 class Listing(HidesSecrets, CallLimits, frozen=True, kw_only=True):
     """One provider on the market: what it offers, how it is reached, and how much it may be called (`CallLimits`).
 
-    `transport` makes a new `Transport`, and is called again when the provider's gateway restarts. `budget` caps what
-    the provider is paid in all, in dollars as str, int or Decimal (None: no cap).
+    `transport` makes a new `Transport`. It is called again when the provider's gateway restarts, or is needed again
+    after it was closed because it was idle. `budget` caps what the provider is paid in all, in dollars as str, int or
+    Decimal (None: no cap).
 
     >>> from actors.market import Market
     >>> from actors.transports import FunctionTransport
