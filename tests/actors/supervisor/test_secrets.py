@@ -40,7 +40,7 @@ FAILURES = {
     "a-500": answer(500, {"message": f"words of 500: {ECHO}"}),
     "a-503": answer(503, {"detail": f"words of 503: {ECHO}"}),
     "an-error-in-a-200": answer(200, {"error": {"message": f"words of 200: {ECHO}", "echo": ECHO}}),
-    "a-malformed-200": answer(200, f'{{"output": 1, "cost": "{ECHO}"}}'.encode()),
+    "a-malformed-200": answer(200, f'{{"output": 1, "cost": "{ECHO}"'.encode()),
     "a-cut": answer(200, {"output": ECHO})[:-20] + Upstream.CLOSE,
     "a-garbled-head": f"HTTP/1.1 {ECHO}\r\n\r\n".encode(),
     "a-timeout": Upstream.HANG,
