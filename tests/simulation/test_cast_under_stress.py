@@ -200,7 +200,7 @@ class Wire:
                 await asyncio.sleep(plan.latency)
         world.charge(plan, call)
         cost = world.dice.choice([None, call.max_cost])
-        return ProviderReply(output=call.input, cost=Micros(cost))
+        return ProviderReply(output=call.input, cost=None if cost is None else Micros(cost))
 
     async def check(self, *, timeout: float) -> None:  # noqa: ASYNC109 - the protocol.
         match self.plan.mood(self.world.now()):
@@ -414,7 +414,7 @@ async def a_race_for_one_budget(simulation: Simulation) -> None:
     race = Race(simulation.random)
     async with ActorSystem("race") as system:
         supervisor = system.spawn(race.make_supervisor)
-        await supervisor.ask(OpenAccount(name="acc", cap=race.cap), timeout=1)
+        await supervisor.ask(OpenAccount(name="acc", cap=Micros(race.cap)), timeout=1)
         with (
             system.events.subscribe(MoneyReserved, race.look),
             system.events.subscribe(MoneyHeld, race.look),

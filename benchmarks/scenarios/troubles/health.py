@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from actors.money import Micros
 from actors.simulation import BrownOut, Flapping, Hanging, Outage, SlowLoris
 from benchmarks.scenarios.troubles.drill import drill
 from benchmarks.scenarios.troubles.market import draw_span, rate_of, three
@@ -57,7 +58,7 @@ async def correlated_outage(simulation: Simulation, contender: Contender) -> Out
         TroubledProvider(
             simulation,
             "dwarf",
-            price=3_000,
+            price=Micros(3_000),
             latency=(0.1, 0.3),
             reputation=40.0,
             rate_limit=limit,

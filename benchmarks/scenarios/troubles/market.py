@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from actors.money import Micros
 from benchmarks.scenarios.troubles.outcome import Span
 from benchmarks.scenarios.troubles.provider import TroubledProvider
 
@@ -24,7 +25,7 @@ def three(simulation: Simulation, *, price: int = 1_000, **favourite: Any) -> li
     for number, (name, reputation) in enumerate(zip(NAMES, REPUTATIONS, strict=True)):
         least = dice.uniform(0.05, 0.15)
         terms: dict[str, Any] = {
-            "price": price + price * number // 2,
+            "price": Micros(price + price * number // 2),
             "latency": (least, least + dice.uniform(0.0, 0.3)),
             "reputation": reputation,
             "response_time": 0.2 + 0.1 * number,
