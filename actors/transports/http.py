@@ -9,6 +9,7 @@ list of a registry.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -38,7 +39,7 @@ from actors.transports.wire import Wire, WireRequest
 from actors.validation import check_count
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
 MAX_QUOTED = 200
 """Characters of a malformed answer that its error quotes."""
@@ -102,7 +103,10 @@ class HttpTransport:
         )
         call_headers = merged_headers(self._headers, {"Content-Type": "application/json"})
         self._call_headers = {name: one for name, one in call_headers.items() if name.lower() not in OF_EACH_CALL}
-        self._wire: Wire = AiohttpWire(max_connections=max_connections + 1) if wire is None else wire
+        self._make_wire: Callable[[], Wire] = partial(AiohttpWire, max_connections=max_connections + 1)
+        if wire is not None:
+            self._make_wire = lambda: wire
+        self._wire = self._make_wire()
         self.ends_when_cancelled = bool(getattr(self._wire, "ends_when_cancelled", False))
         """Whether the wire says so of itself."""
         self._timers = DeadlineTimers()
@@ -151,7 +155,7 @@ class HttpTransport:
         return exchange.body
 
     async def aclose(self) -> None:
-        """Close all connections. A call after this raises `RuntimeError`."""
+        """Close all connections. A later call opens them again, unless the wire is one of your own."""
         self._state = "closed"
         self._timers.close()
         await self._wire.aclose()
@@ -159,7 +163,8 @@ class HttpTransport:
     async def _exchange(self, request: WireRequest, *, within: float, paid: bool) -> Exchange:
         """Send and receive within `within` seconds; return a success, raise any other outcome as its error family."""
         if self._state == "closed":
-            raise RuntimeError(f"the transport to {self.provider!r} is closed; make a new one")
+            # It was idle, or its breaker open, and may be shared: `transport=lambda: this_one`.
+            self._wire = self._make_wire()
         self._state = "open"
         exchange = Exchange(request, provider=self.provider, host=self._host)
         loop = asyncio.get_running_loop()

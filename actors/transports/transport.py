@@ -166,5 +166,9 @@ class Transport(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Close every connection. Safe to call twice; calls made after it are bugs."""
+        """Close every connection. Safe to call twice.
+
+        A transport that several listings share is closed whenever one of them is idle, and called again after that: it
+        either opens again, or raises a `NotAdmitted` such as `ConnectionFailed`.
+        """
         ...

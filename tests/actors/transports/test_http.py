@@ -400,12 +400,23 @@ async def test_health_is_a_get_at_the_root_of_the_host(upstream, door):
             await transport.check(timeout=FAR)
 
 
-async def test_a_closed_transport_says_so(upstream, door):
+async def test_a_closed_transport_opens_again_for_the_next_call(upstream, door):
+    """It may be one for several gateways, each of which closes it when it is idle."""
+    upstream.script = [answer(body={"output": 1}), answer(body={"output": 2})]
     transport = door()
     assert repr(transport).endswith("unused, idempotent='key')")
+    await transport.call(a_call())
     await transport.aclose()
     await transport.aclose()
-    with pytest.raises(RuntimeError, match="'alder' is closed"):
+    assert repr(transport).endswith("closed, idempotent='key')")
+    assert (await transport.call(a_call())).output == 2
+    assert upstream.connections == 2
+
+
+async def test_a_call_over_a_wire_of_ones_own_that_is_closed_never_ran(upstream, door):
+    transport = door(wire=AiohttpWire(), paid=True, idempotent="no")
+    await transport.aclose()
+    with pytest.raises(ConnectionFailed, match="closed before the request was sent"):
         await transport.call(a_call())
     assert upstream.connections == 0
 
