@@ -42,7 +42,8 @@ def classify_text(text: str, *, provider: str, sent: bool, paid: bool, idempoten
     if family is Throttled and is_day_spent({}, text, wait, now=now):
         family = QuotaExhausted
     charged = None
-    if family in {Transient, Unclassified} and sent and paid:
+    if family in {Transient, Unclassified, Permanent} and sent and paid:
+        # A mere text proves neither that the call never ran, nor whose words it is.
         charged = "held"
         family = family if idempotent else OutcomeUnknown
     return family(message, provider=provider, charged=charged, retry_after=wait)
