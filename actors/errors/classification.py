@@ -69,7 +69,8 @@ def classify_status(
     heard = retry_after_of(told, body, now=now, host=host, status=status)
     retry_after = heard if retry_after is None else retry_after
     is_spent = is_day_spent(told, body, retry_after, now=now, host=host, provider=provider)
-    facts = CallFacts(provider=provider, status=status, retry_after=retry_after)
+    # What is told beside a quota of a day is the wait for one of a minute.
+    facts = CallFacts(provider=provider, status=status, retry_after=None if is_spent else retry_after)
     if row is not None and (row.means is not Transient or row.refused):
         return refusal_of(row, message, facts, paid=paid, is_day_spent=is_spent)
     by_proxy = status in SAID_BY_PROXIES or (row.by_proxy if row is not None else wording.form == "page")

@@ -316,7 +316,7 @@ def test_a_hostile_text_takes_no_long_time(text):
         (of_google("GenerateRequestsPerMinutePerProjectPerModel-FreeTier"), Throttled, None),
         (of_google("GenerateRequestsPerDayPerProjectPerModel-FreeTier"), QuotaExhausted, None),
         # The wait of a minute does not bring a day's quota back.
-        (of_google("GenerateRequestsPerDayPerProjectPerModel-FreeTier", "36s"), QuotaExhausted, 36.0),
+        (of_google("GenerateRequestsPerDayPerProjectPerModel-FreeTier", "36s"), QuotaExhausted, None),
         ('{"error": {"details": [{"metadata": {"quota_limit": "Gemini25ProRequestsPerDay"}}]}}', QuotaExhausted, None),
         ("limit 'Gemini 2.5 Pro Requests per day per user per tier'", QuotaExhausted, None),
         ("on tokens per day (TPD): Limit 100000, Used 97050. Please try again in 9m38.016s.", Throttled, 578.016),
