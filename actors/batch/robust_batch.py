@@ -85,8 +85,8 @@ async def robust_batch(
     An item is the input of `service`, or a whole `SmartRequest`. `items` may be an async iterator without end: memory
     stays flat. `rate_limit` bounds the requests begun per second, `budget` the money of the whole batch and
     `item_budget` that of each item that brings none (dollars as str, int or Decimal); `timeout` is the seconds an item
-    has once it has begun. `options` holds these and further options for each item; what is given beside it goes before
-    it. `account` names the batch in `BudgetExceeded.cap`; by default a name is made up.
+    has once it has begun. `options` holds these and further options for each item, such as `risk`; what is given beside
+    it goes before it. `account` names the batch in `BudgetExceeded.cap`; by default a name is made up.
 
     Leaving the block early cancels what is under way and closes the source. What that raises is raised to the consumer.
     """
@@ -137,7 +137,10 @@ def request_for(item: Any, service: str | None, options: RequestOptions, *, acco
     """Return the request for one item, which may be one already."""
     if isinstance(item, SmartRequest):
         budget = cap_of(options.budget) if item.budget is None else item.budget
-        return msgspec.structs.replace(item, account=account, budget=budget)
+        on_unknown, risk = item.on_unknown, item.risk
+        if on_unknown is None and risk is None:
+            on_unknown, risk = options.on_unknown, options.risk
+        return msgspec.structs.replace(item, account=account, budget=budget, on_unknown=on_unknown, risk=risk)
     if service is None:
         raise TypeError(f"robust_batch needs service= for items that are no SmartRequest, such as {item!r}")
     return options.request(service, item, account=account)

@@ -48,7 +48,8 @@ RequestsPath = Annotated[
     typer.Argument(
         metavar="REQUESTS.jsonl",
         help='One JSON object a line: {"id": 1, "service": "uppercase", "input": "any JSON"}, and if wanted '
-        '"budget": "0.02" (dollars), "timeout": 5 (seconds), "where": {"min_reputation": 70}. '
+        '"budget": "0.02" (dollars), "risk": "0.05" (what may be paid twice), '
+        '"timeout": 5 (seconds), "where": {"min_reputation": 70}. '
         '"-" reads standard input.',
     ),
 ]

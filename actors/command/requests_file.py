@@ -20,7 +20,7 @@ BOM = b"\xef\xbb\xbf"
 
 
 class RequestLine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One line of the file; `timeout` is in seconds, `budget` in dollars ("0.02"), both for this request alone."""
+    """One line of the file; `timeout` is in seconds, `budget` and `risk` in dollars, all for this request alone."""
 
     id: str | int
     service: str
@@ -28,6 +28,7 @@ class RequestLine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     budget: OptionalAmountField = amount_default(None)
     timeout: float | None = None
     where: ProviderFilter = ProviderFilter()
+    risk: OptionalAmountField = amount_default(None)
 
     def __post_init__(self) -> None:
         """Refuse values that no request can have."""
@@ -35,8 +36,9 @@ class RequestLine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             raise ValueError("service: expected the name of a service, got an empty string")
         if self.timeout is not None and not 0 < self.timeout < math.inf:
             raise ValueError(f"timeout: expected a finite number of seconds above 0, got {self.timeout:g}")
-        if self.budget is not None:
-            take_amount(self, "budget")
+        for name in ("budget", "risk"):
+            if getattr(self, name) is not None:
+                take_amount(self, name)
 
 
 def read_requests(path: str) -> list[RequestLine]:
@@ -93,6 +95,7 @@ def parse_line(text: bytes) -> RequestLine:
     if isinstance(where := document.get("where"), dict):
         _refuse_unknown(cast("dict[str, Any]", where), "where.", ProviderFilter.__struct_fields__)
     _read_dollars(document, "budget", "budget")
+    _read_dollars(document, "risk", "risk")
     _read_dollars(where, "max_price", "where.max_price")
     try:
         return msgspec.convert(document, RequestLine)

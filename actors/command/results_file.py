@@ -30,7 +30,10 @@ class CannotWrite(Exception):
 
 
 class ResultLine(msgspec.Struct, frozen=True, kw_only=True):
-    """The outcome of one request; `cost` is in dollars, `error` is one line that begins with the kind of error."""
+    """The outcome of one request; `cost` is in dollars, `error` is one line that begins with the kind of error.
+
+    `at_risk` says how many dollars may be paid twice because other providers were paid besides, if any.
+    """
 
     id: str | int
     status: Literal["done", "failed", "unknown"]
@@ -39,6 +42,7 @@ class ResultLine(msgspec.Struct, frozen=True, kw_only=True):
     cost: str = "0.00"
     attempts: int = 0
     error: str | None = None
+    at_risk: str | msgspec.UnsetType = msgspec.UNSET
 
 
 def result_line(id: str | int, outcome: RequestOutcome, *, cost: Micros, attempts: int) -> ResultLine:  # noqa: A002
@@ -52,6 +56,7 @@ def result_line(id: str | int, outcome: RequestOutcome, *, cost: Micros, attempt
             provider=result.provider,
             cost=usd(result.cost),
             attempts=result.attempts,
+            at_risk=usd(result.at_risk) if result.at_risk else msgspec.UNSET,
         )
     error = outcome.error
     # If the supervisor itself gave no answer, it is unknown what it had called.
@@ -63,6 +68,7 @@ def result_line(id: str | int, outcome: RequestOutcome, *, cost: Micros, attempt
         cost=usd(cost),
         attempts=attempts,
         error=one_line(f"{type(error).__name__}: {error}"),
+        at_risk=usd(error.at_risk) if isinstance(error, CallFailed) and error.at_risk else msgspec.UNSET,
     )
 
 

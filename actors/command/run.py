@@ -74,6 +74,7 @@ class BatchRun:
                 input=line.input,
                 timeout=line.timeout or options.timeout,
                 budget=line.budget,
+                risk=line.risk,
                 where=line.where,
                 strategies=options.strategies,
                 health_check=options.health_check,

@@ -69,6 +69,8 @@ class CallFailed(Refusal):
     own, or follows redirects. `key` is the idempotency key of a failed request, under which the ledger keeps its money.
     `said` is what the provider itself said, or "": at most 500 characters of one line, without secrets; the text of the
     error ends with it. A transport of your own may give it as it comes.
+    `held` are the calls of a failed request that may have been charged, and `at_risk` is how much of that may be paid
+    twice because other providers were paid besides.
     """
 
     key: str | None = None
@@ -77,6 +79,8 @@ class CallFailed(Refusal):
     charged: Charged = "no"
     wire_calls: int = 1
     limits: tuple[ReportedLimit, ...] = ()
+    held: tuple[PossibleCharge, ...] = ()
+    at_risk: Micros = ZERO
 
     retryable: ClassVar[bool] = False
     """Whether the same call to the same provider may succeed if it is tried again, and is safe to try again."""
@@ -373,6 +377,18 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         return f"{self.provider}: {self.kind} after {self.latency:.3f} s, {self.cost}: {self.error}"
+
+
+class PossibleCharge(msgspec.Struct, frozen=True, kw_only=True):
+    """A call that may have been charged: `amount` is held for it at the ledger, under `key`.
+
+    `reservation` is the number by which `Resolve` settles or releases it.
+    """
+
+    provider: str
+    amount: Micros
+    key: str
+    reservation: int
 
 
 class AllProvidersFailed(CallFailed):

@@ -12,7 +12,7 @@ from actors.ledger.entries import (
     MoneyReserved,
     MoneySettled,
 )
-from actors.ledger.errors import AlreadyPaid, JournalError, JournalFailed, StillUnsettled
+from actors.ledger.errors import AlreadyPaid, JournalError, JournalFailed, RiskExceeded, StillUnsettled
 from actors.ledger.ledger import Ledger
 from actors.ledger.messages import (
     BookCall,
@@ -53,6 +53,7 @@ __all__ = [
     "Reservation",
     "Reserve",
     "Resolve",
+    "RiskExceeded",
     "SetCap",
     "Statement",
     "StillUnsettled",

@@ -11,7 +11,7 @@ import msgspec
 
 from actors.errors.families import BudgetExceeded, Permanent
 from actors.ledger.entries import AccountClosed, AccountOpened, CapChanged, MoneyReserved
-from actors.ledger.errors import AlreadyPaid, StillUnsettled
+from actors.ledger.errors import AlreadyPaid, RiskExceeded, StillUnsettled
 from actors.ledger.postings import Postings
 from actors.money import ZERO, Micros, micros_of
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from actors.errors.families import Charged
     from actors.ledger.entries import Booked, MoneyHeld, MoneyReleased, MoneySettled
-    from actors.ledger.messages import Intent, Reservation, Reserve, Unsettled
+    from actors.ledger.messages import Reservation, Reserve, Unsettled
     from actors.ledger.page import AccountState, Statement
     from actors.ledger.record import KeyRecord
 
@@ -127,15 +127,17 @@ class Book:
         """Reserve in every account, or nothing in any; raises as described at `Reserve`, but returns what is short.
 
         A call that repeats one whose outcome is unknown takes over its reservation, which stays in the accounts it is
-        in. It needs only what it costs more.
+        in. It needs only what it costs more. The held calls that it passes over are at risk from then on.
         """
         postings = self.postings
         key, amount, accounts = wish.key, int(wish.amount), wish.accounts
         states = self.accounts.combinations.get(accounts) or self.accounts.drawn_on(accounts)
         record: KeyRecord | None = None
+        put_at_risk: tuple[int, ...] = ()
         used = 0
         if key in postings.by_key or key in self.paid_keys:
-            record = self._repeated(key, wish.provider, wish.intent)
+            record = self._repeated(wish)
+            put_at_risk = self._put_at_risk(wish, record)
             used = postings.used_by(key)
         number, more, from_held = postings.next, amount, 0
         if record is not None:
@@ -155,6 +157,9 @@ class Book:
             accounts=accounts,
             amount=micros_of(more),
             from_held=micros_of(from_held) if from_held else ZERO,
+            passes_over=put_at_risk,
+            risk_account=wish.risk_account if put_at_risk else None,
+            must_hold=wish.must_hold,
             at=at,
         )
         record = postings.post_reserved(entry, states)
@@ -179,7 +184,7 @@ class Book:
         if wish.accounts not in self.accounts.combinations:
             self.accounts.drawn_on(wish.accounts)
         if wish.key in self.postings.by_key or wish.key in self.paid_keys:
-            self._repeated(wish.key, wish.provider, wish.intent)
+            self._repeated(wish)
 
     def mark_sent(self, reservation: Reservation) -> None:
         """Note that a call has been sent: if its holder ends, it is unknown whether it was paid."""
@@ -287,28 +292,48 @@ class Book:
 
     # Keys.
 
-    def _repeated(self, key: str, provider: str, intent: Intent) -> KeyRecord | None:
+    def _repeated(self, wish: Reserve) -> KeyRecord | None:
         """Return the held reservation that a call under a known key takes over, if any; raise if it is refused."""
-        if intent == "again":
-            return None
+        key, intent = wish.key, wish.intent
+        others = self.postings.by_key.get(key, ())
         if intent == "repeat":
-            for other in self.postings.by_key.get(key, ()):
-                if other.is_held and other.provider == provider:
+            for other in others:
+                if other.is_held and other.provider == wish.provider:
                     return other
         paid = self.paid_keys.get(key)
-        if paid is not None:
+        if paid is not None and intent != "again":
             raise AlreadyPaid(key, paid=micros_of(paid[0]), paid_to=paid[1])
-        others = self.postings.by_key.get(key)
-        if others:
-            first = others[0]
-            raise StillUnsettled(
-                key,
-                reservation=first.number,
-                at_provider=first.provider,
-                amount=micros_of(first.amount),
-                is_held=first.is_held,
-            )
+        for other in others:
+            if _is_in_the_way(other, wish):
+                raise StillUnsettled(
+                    key,
+                    reservation=other.number,
+                    at_provider=other.provider,
+                    amount=micros_of(other.amount),
+                    is_held=other.is_held,
+                )
         return None
+
+    def _put_at_risk(self, wish: Reserve, repeated: KeyRecord | None) -> tuple[int, ...]:
+        """Return the held reservations that a call is the first to pass over; raise if that is too much at risk."""
+        if not wish.passes_over:
+            return ()
+        passed = [
+            one
+            for one in self.postings.by_key.get(wish.key, ())
+            if one.is_held and one.number in wish.passes_over and one is not repeated
+        ]
+        if wish.risk is not None and (held := sum(one.amount for one in passed)) > wish.risk:
+            raise RiskExceeded(passed[-1].reservation(), at_risk=micros_of(held), limit=wish.risk, cap=REQUEST)
+        new = [one for one in passed if not one.is_passed_over]
+        if wish.risk_account is not None and new:
+            state = self.accounts.opened(wish.risk_account)
+            at_risk = state.used + sum(one.amount for one in new)
+            if at_risk > state.limit:
+                raise RiskExceeded(
+                    new[-1].reservation(), at_risk=micros_of(at_risk), limit=state.cap or ZERO, cap=state.name
+                )
+        return tuple(one.number for one in new)
 
     def _has_another(self, record: KeyRecord) -> bool:
         """Tell whether the provider of a released reservation was paid, or may be, for another call under its key."""
@@ -322,6 +347,19 @@ class Book:
         held = sum(1 for record in self.postings.records.values() if record.is_held)
         open_ = len(self.postings.records) - held
         return f"<Book {len(self.accounts.states)} accounts, {open_} reservations open, {held} held>"
+
+
+def _is_in_the_way(other: KeyRecord, wish: Reserve) -> bool:
+    """Tell whether a reservation under the same key forbids a call, as long as it is not settled.
+
+    There are three cases: 1. The call passes it over, if it may. 2. It is held, and what is at risk is bounded: each
+    that is held must be passed over. 3. Any other, unless both may be paid.
+    """
+    if other.number in wish.passes_over:
+        return other.must_hold or not (other.is_held or wish.intent == "again")  # 1.
+    if other.is_held and wish.risk is not None:
+        return True  # 2.
+    return wish.intent != "again"  # 3.
 
 
 def _short(states: tuple[AccountState, ...], amount: int, provider: str) -> InsufficientFunds:

@@ -39,6 +39,9 @@ class MoneyReserved(Event, frozen=True, kw_only=True, tag=True, gc=False):
 
     If the call repeats one under its idempotency key, both share one reservation. `from_held` is then what had been
     held for it before, and is promised to it too; otherwise it is 0.
+
+    `passes_over` numbers the held calls that may be paid as well, from this call on. What they hold is held in
+    `risk_account` too, if there is one. A call with `must_hold` is never passed over itself.
     """
 
     reservation: int
@@ -47,6 +50,9 @@ class MoneyReserved(Event, frozen=True, kw_only=True, tag=True, gc=False):
     accounts: tuple[str, ...]
     amount: Micros
     from_held: Micros = ZERO
+    passes_over: tuple[int, ...] = ()
+    risk_account: str | None = None
+    must_hold: bool = False
     at: float
 
 

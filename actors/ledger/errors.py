@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from actors.errors.families import CallOutcome, Charged, NotAdmitted, Permanent
 from actors.money import Micros  # noqa: TC001
+
+if TYPE_CHECKING:
+    from actors.ledger.messages import Reservation
 
 
 class AlreadyPaid(Permanent):
@@ -42,6 +47,29 @@ class StillUnsettled(Permanent):
         self.at_provider = at_provider
         self.amount = amount
         self.is_held = is_held
+
+
+class RiskExceeded(StillUnsettled):
+    """To pay another provider besides would leave more at risk of being paid twice than is allowed.
+
+    `at_risk` is what would be at risk, and `limit` what may be: under the key if `cap` is "request",
+    else in the account of that name.
+    """
+
+    def __init__(self, passed: Reservation, *, at_risk: Micros, limit: Micros, cap: str) -> None:
+        number, amount = passed.number, passed.amount
+        super().__init__(passed.key, reservation=number, at_provider=passed.provider, amount=amount, is_held=True)
+        whose = "the request" if cap == "request" else f"account {cap!r}"
+        what = (
+            f"key {passed.key!r} may have been paid by a call to {passed.provider!r}, reservation {number} of "
+            f"{amount}; to pay another provider besides would leave {at_risk} at risk of being paid twice, "
+            f'and {whose} allows {limit}; find out what became of it, and ask Resolve({number}, "yes") or "no"; '
+            "or allow a higher risk"
+        )
+        self.args = (what,)
+        self.at_risk = at_risk
+        self.limit = limit
+        self.cap = cap
 
 
 class JournalError(Exception):

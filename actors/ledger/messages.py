@@ -39,6 +39,11 @@ class Reserve(Request[Reservation], frozen=True, kw_only=True):
     and kept under it. Refused with `AlreadyPaid` or `StillUnsettled` if the key might be paid twice, unless that is the
     `intent`: "repeat" for a provider that charges a key once, "again" for a call that may be paid in addition.
 
+    `passes_over` numbers held calls under the key whose outcome could not be found out: they are no reason to refuse,
+    as long as they hold at most `risk` together (None: no bound), and there is room for them in `risk_account`, an open
+    account that bounds what may be paid twice in all. Refused with `RiskExceeded` otherwise. A call that was reserved
+    with `must_hold` is never passed over.
+
     With `wait`, the request waits for money that calls under way may give back, in order, until its deadline. `holder`
     is the actor that answers for the call. If it ends or is restarted without telling the outcome, the money is held.
     It is released instead if the reservation was made with `is_sent=False` and no `MarkSent` came.
@@ -53,11 +58,21 @@ class Reserve(Request[Reservation], frozen=True, kw_only=True):
     wait: bool = False
     holder: ActorRef | None = None
     is_sent: bool = True
+    passes_over: tuple[int, ...] = ()
+    risk: OptionalAmountField = amount_default(None)
+    risk_account: str | None = None
+    must_hold: bool = False
 
     def __post_init__(self) -> None:
         take_amount(self, "amount")
         if self.budget is not None:
             take_amount(self, "budget")
+        if self.risk is not None:
+            take_amount(self, "risk")
+        if type(self.passes_over) is not tuple or (
+            self.passes_over and any(type(number) is not int for number in self.passes_over)
+        ):
+            raise TypeError(f"passes_over must be a tuple of numbers, as GetHeld lists them, got {self.passes_over!r}")
         if type(self.accounts) is not tuple:
             raise TypeError(f"accounts must be a tuple of names, got {self.accounts!r}")
         for account in self.accounts:
@@ -169,7 +184,10 @@ class GetStatement(Request[Statement], frozen=True):
 
 
 class Unsettled(msgspec.Struct, frozen=True, kw_only=True):
-    """A reservation whose money is neither settled nor released; `since` is in seconds since 1970."""
+    """A reservation whose money is neither settled nor released; `since` is in seconds since 1970.
+
+    It `is_passed_over` if another call under its key was made besides, so that both may be paid.
+    """
 
     reservation: int
     key: str
@@ -178,6 +196,7 @@ class Unsettled(msgspec.Struct, frozen=True, kw_only=True):
     accounts: tuple[str, ...]
     is_held: bool
     since: float
+    is_passed_over: bool = False
 
 
 class GetHeld(Request[tuple[Unsettled, ...]], frozen=True):

@@ -139,6 +139,10 @@ class Postings:
             self.post_reserved(entry, record.states)
         elif entry.reservation < self.next or not all(map(self.accounts.is_open, entry.accounts)):
             raise ValueError(f"it reserves what it cannot: {entry}")
+        elif not all(number in self.records and self.records[number].is_held for number in entry.passes_over):
+            raise ValueError(f"it passes over a call that is not held: {entry}")
+        elif entry.risk_account is not None and not self.accounts.is_open(entry.risk_account):
+            raise ValueError(f"it puts at risk what it cannot: {entry}")
         else:
             self.post_reserved(entry, self.accounts.drawn_on(entry.accounts))
 
@@ -169,7 +173,10 @@ class Postings:
                 self.by_key[entry.key] = [record]
             else:
                 others.append(record)
+            record.must_hold = entry.must_hold
             self.next = number + 1
+        if entry.passes_over:
+            self._pass_over(entry)
         for state in states:
             state.used += amount
             state.reserved_ever += amount
@@ -190,6 +197,8 @@ class Postings:
         self._end(record, cost, int(entry.released), int(entry.overcharged))
         if cost:
             self.paid_keys.add(record.key, cost, record.provider)
+            for other in self.by_key.get(record.key, ()):
+                other.is_doubled = other.is_passed_over
 
     def post_released(self, record: KeyRecord, entry: MoneyReleased) -> None:
         """Free what was reserved for a call."""
@@ -198,6 +207,8 @@ class Postings:
         self.released[record.number] = record
         if len(self.released) > MAX_RELEASED:
             self.released.popitem(last=False)
+        if record.key in self.by_key:
+            self._withdraw_risk(self.by_key[record.key])
 
     def post_held(self, record: KeyRecord, entry: MoneyHeld) -> None:
         """Keep what a call may have cost until that is known, and free the rest."""
@@ -266,6 +277,47 @@ class Postings:
             state.used += record.amount
             state.beyond += record.amount
             state.open += 1
+
+    # What may be paid twice.
+
+    def _pass_over(self, entry: MoneyReserved) -> None:
+        """Count what these held calls keep as at risk, because another call is made besides."""
+        state = None if entry.risk_account is None else self.accounts.states[entry.risk_account]
+        for number in entry.passes_over:
+            record = self.records[number]
+            record.is_passed_over = True
+            if state is not None and record.risk_account is None:
+                record.risk_account = state
+                record.accounts += (state.name,)
+                record.states += (state,)
+                state.held += record.amount
+                state.used += record.amount
+                state.reserved_ever += record.amount
+                state.on_hold += 1
+                self.accounts.check_alert(state)
+
+    def _withdraw_risk(self, left: list[KeyRecord]) -> None:
+        """After a call was not charged, count the last held one before it as at risk no more if nothing else may be.
+
+        `left` are the reservations of its key. The last is at risk only if another call was charged since it was passed
+        over, and those before it are because of the last.
+        """
+        last = left[-1]
+        if last.is_doubled or not all(one.is_passed_over and one.is_held for one in left):
+            return
+        last.is_passed_over = False
+        state, last.risk_account = last.risk_account, None
+        if state is None:
+            return
+        last.accounts = tuple(name for name in last.accounts if name != state.name)
+        last.states = tuple(one for one in last.states if one is not state)
+        state.held -= last.amount
+        state.used -= last.amount
+        state.released += last.amount
+        state.on_hold -= 1
+        self.accounts.check_alert(state)
+        if state.is_closed:
+            self.accounts.forget_if_empty(state)
 
     # Holders.
 

@@ -31,6 +31,14 @@ class KeyRecord(msgspec.Struct, eq=False, gc=False):
     """What is held again if a repetition tells nothing new of the call before it."""
     is_sent: bool = True
     holder: Any = None
+    must_hold: bool = False
+    """Whether no other call under its key may pass it over while it is held."""
+    is_passed_over: bool = False
+    """Whether another call under its key was made besides while it was held, so that both may be paid."""
+    is_doubled: bool = False
+    """Whether another call under its key was charged since it was passed over."""
+    risk_account: AccountState | None = None
+    """The account that bounds what may be paid twice, which it draws on too once it is passed over."""
 
     def reservation(self) -> Reservation:
         """Return what its asker gets."""
@@ -46,6 +54,7 @@ class KeyRecord(msgspec.Struct, eq=False, gc=False):
             accounts=self.accounts,
             is_held=self.is_held,
             since=self.since,
+            is_passed_over=self.is_passed_over,
         )
 
     def settled(self, cost: Micros | None, *, is_late: bool, at: float) -> MoneySettled:

@@ -90,7 +90,9 @@ def _market(document: Table, path: str, environ: Mapping[str, str] | None) -> Ma
         breaker=_section(reader, document, "breaker", BreakerConfig),
         discovery=_section(reader, document, "discovery", DiscoveryConfig),
         health=_section(reader, document, "health", HealthConfig),
-        budget=_budget(reader, document, "budget"),
+        budget=_amount(reader, document, "budget"),
+        risk=_amount(reader, document, "risk"),
+        risk_total=_amount(reader, document, "risk_total"),
         retry_budget=_retry_budget(reader, document),
         watch=_watch(reader, document),
         price_tolerance=_tolerance(reader, document),
@@ -167,13 +169,14 @@ def _listing(reader: TableReader, entry: Table, key: str, *, address: Any, secre
     return Listing(
         provider=provider,
         transport=_transport(reader, provider, endpoint, key, secrets),
-        budget=_budget(reader, entry, f"{key}.budget"),
+        budget=_amount(reader, entry, "budget", key=f"{key}.budget"),
+        on_unknown=endpoint.on_unknown,
         **limits,
     )
 
 
-def _budget(reader: TableReader, table: Table, key: str) -> Micros | None:
-    return _price(reader, table["budget"], key) if "budget" in table else None
+def _amount(reader: TableReader, table: Table, name: str, *, key: str | None = None) -> Micros | None:
+    return _price(reader, table[name], key or name) if name in table else None
 
 
 def _tolerance(reader: TableReader, document: Table) -> float:

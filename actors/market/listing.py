@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable  # noqa: TC003 - inspect.signature evaluates it.
+from typing import Literal
 
 import msgspec
 
@@ -68,7 +69,8 @@ class Listing(HidesSecrets, CallLimits, frozen=True, kw_only=True):
 
     `transport` makes a new `Transport`. It is called again when the provider's gateway restarts, or is needed again
     after it was closed because it was idle. `budget` caps what the provider is paid in all, in dollars as str, int or
-    Decimal (None: no cap).
+    Decimal (None: no cap). With `on_unknown="hold"`, no other provider is paid besides a call to this one that may have
+    been charged, whatever risk a request allows.
 
     >>> from actors.market import Market
     >>> from actors.transports import FunctionTransport
@@ -86,6 +88,7 @@ class Listing(HidesSecrets, CallLimits, frozen=True, kw_only=True):
     provider: Provider
     transport: Callable[[], Transport]
     budget: OptionalAmountField = amount_default(None)
+    on_unknown: Literal["hold"] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.provider, Provider):
@@ -96,6 +99,7 @@ class Listing(HidesSecrets, CallLimits, frozen=True, kw_only=True):
                 f"got {self.transport!r:.100}"
             )
         super().__post_init__()
+        check_listed_on_unknown(self.on_unknown)
         if self.budget is not None:
             take_amount(self, "budget")
 
@@ -118,12 +122,18 @@ class Listing(HidesSecrets, CallLimits, frozen=True, kw_only=True):
         return after.with_limits(*limits, headroom=self.headroom)
 
 
+def check_listed_on_unknown(on_unknown: object) -> None:
+    """Raise `ValueError` if a provider's listing cannot say this."""
+    if on_unknown not in {None, "hold"}:
+        raise ValueError(f'on_unknown of a listing must be "hold" or None, got {on_unknown!r:.100}')
+
+
 class Endpoint(HidesSecrets, CallLimits, frozen=True, kw_only=True):
     """The keys of a `[[providers]]` table that say how to reach a provider; the other keys are those of `Provider`.
 
     `health_path` is resolved against `url`; `headers` are sent with every request. A reply of more than
     `max_reply_bytes` is malformed. With `charges_errors = false` the provider does not charge for an error that it
-    answers itself.
+    answers itself. `on_unknown` is that of the `Listing`.
     """
 
     url: str
@@ -132,6 +142,7 @@ class Endpoint(HidesSecrets, CallLimits, frozen=True, kw_only=True):
     idempotent: Idempotent = "no"
     max_reply_bytes: int = 4 * 1024 * 1024
     charges_errors: bool = True
+    on_unknown: Literal["hold"] | None = None
 
     def shown_instead(self) -> dict[str, object]:
         return {

@@ -43,10 +43,11 @@ class HealthConfig(msgspec.Struct, frozen=True, kw_only=True):
 class Market(msgspec.Struct, frozen=True, kw_only=True):
     """Every provider that may be called, and the policies for calling them.
 
-    `budget` caps what is spent on all requests together, in dollars as str, int or Decimal (None: no cap). Calls that
-    cost nothing and may be repeated are hedged by `hedge` (None: never). Each provider has its own `retry_budget`, and
-    `watch` says how discovery uses observations. A provider is left alone after an answer that costs more than
-    `price_tolerance` times its price.
+    `budget` caps what is spent on all requests together, in dollars as str, int or Decimal (None: no cap). `risk` is
+    what a request may leave to be paid twice if it does not say so itself (None: nothing), and `risk_total` bounds that
+    for all requests together (None: no bound), in dollars too. Calls that cost nothing and may be repeated are hedged
+    by `hedge` (None: never). Each provider has its own `retry_budget`, and `watch` says how discovery uses
+    observations. A provider is left alone after an answer that costs more than `price_tolerance` times its price.
 
     `classify(error, call)` may return the `CallFailed` that a failed call means, or None to leave that to us. `error`
     is what the transport met, or its own `CallFailed` if it met an answer. If it raises, that is logged, and our
@@ -61,6 +62,8 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
     discovery: DiscoveryConfig = DiscoveryConfig()
     health: HealthConfig = HealthConfig()
     budget: OptionalAmountField = amount_default(None)
+    risk: OptionalAmountField = amount_default(None)
+    risk_total: OptionalAmountField = amount_default(None)
     hedge: HedgeConfig | None = HedgeConfig()
     retry_budget: RetryBudget = RetryBudget()
     watch: WatchConfig = WatchConfig()
@@ -68,8 +71,9 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
     price_tolerance: float = 2.0
 
     def __post_init__(self) -> None:
-        if self.budget is not None:
-            take_amount(self, "budget")
+        for name in ("budget", "risk", "risk_total"):
+            if getattr(self, name) is not None:
+                take_amount(self, name)
         check_classify(self.classify)
         check_tolerance(self.price_tolerance)
         msgspec.structs.force_setattr(self, "providers", tuple(self.providers))

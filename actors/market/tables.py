@@ -88,11 +88,19 @@ def _explain(message: str, struct: type[msgspec.Struct]) -> tuple[str, str]:
     if missing := re.fullmatch(r"Object missing required field `(\w+)`", problem):
         return ".".join(part for part in (path, missing[1]) if part), "this key is required"
     if enum := re.fullmatch(r"Invalid enum value (.*)", problem):
-        *most, last = map(repr, typing.get_args(typing.get_type_hints(struct)[path]))
-        return path, f"expected {', '.join(most)} or {last}, got {enum[1]}"
+        *most, last = map(repr, _choices(typing.get_type_hints(struct)[path]))
+        return path, f"expected {', '.join(most)}{' or ' if most else ''}{last}, got {enum[1]}"
     if expected := re.fullmatch(r"Expected `(.*)`, got `(.*)`", problem):
         return path, f"expected {_in_toml(expected[1])}, got {_in_toml(expected[2])}"
     return path, problem
+
+
+def _choices(hint: Any) -> list[Any]:
+    """Return the values that a Literal allows, or one that may be left out."""
+    options = typing.get_args(hint)
+    if type(None) in options:
+        return [choice for option in options for choice in typing.get_args(option)]
+    return list(options)
 
 
 def _in_toml(types: str) -> str:

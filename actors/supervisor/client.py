@@ -44,6 +44,7 @@ async def smart_request(
     request_id: str | None = None,
     idempotency_key: str | None = None,
     on_unknown: OnUnknown | None = None,
+    risk: Amount | None = None,
 ) -> SmartResult:
     """Have `service` rendered on `input` by a provider that can, and return the answer.
 
@@ -51,7 +52,9 @@ async def smart_request(
     the next of `fallback_strategies`, the last of which holds on until providers, money (`budget`: dollars as str, int
     or Decimal) or time (`timeout`: 30 seconds by default) run out. With `health_check` a provider's health is checked
     first, unless it is known. `account` names an account opened at the supervisor that this request draws on too.
-    With `on_unknown="pay_again"` other providers may be paid besides one whose outcome is unknown, within the budget.
+    `risk` (dollars, as `budget`) bounds what may be paid twice: other providers are paid besides calls whose outcome is
+    unknown as long as these hold no more than that together. By default it is the market's, or 0. With
+    `on_unknown="pay_again"` it has no bound but the budget, and `on_unknown="hold"` is a risk of 0.
     `options` holds these and further options, for requests that are alike; what is given beside it goes before it.
 
     Raises a member of `CallFailed`: `AllProvidersFailed` with every attempt, `OutcomeUnknown` if a call may have been
@@ -68,6 +71,7 @@ async def smart_request(
         health_check=health_check,
         timeout=timeout,
         on_unknown=on_unknown,
+        risk=risk,
     )
     message = options.request(
         service,

@@ -6,8 +6,8 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import msgspec
 
-from actors.errors.families import Attempt  # noqa: TC001
-from actors.money import Micros, OptionalAmountField, amount_default, take_amount
+from actors.errors.families import Attempt, PossibleCharge  # noqa: TC001
+from actors.money import ZERO, Micros, OptionalAmountField, amount_default, take_amount
 from actors.providers.provider import Provider, ProviderFilter
 from actors.providers.requirement import NO_REQUIREMENT, Requirement
 from actors.providers.selection import ADAPTIVE_STRATEGIES, STRATEGIES, SelectionStrategy
@@ -28,7 +28,8 @@ ALL_STRATEGIES: tuple[SelectionStrategy, ...] = (*STRATEGIES, *ADAPTIVE_STRATEGI
 class SmartResult(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to a request: which provider gave it, what it cost, and how many calls it took.
 
-    `failures` holds the calls that failed before it, in order.
+    `failures` holds the calls that failed before it, in order. `held` are the calls before it that may have been
+    charged as well, for all that is known, and `at_risk` is what they hold together: that much may be paid twice.
     """
 
     output: Any
@@ -37,6 +38,8 @@ class SmartResult(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int
     request_id: str
     failures: tuple[Attempt, ...] = ()
+    at_risk: Micros = ZERO
+    held: tuple[PossibleCharge, ...] = ()
 
 
 class SmartRequest(Request[SmartResult], frozen=True, kw_only=True):
@@ -46,10 +49,13 @@ class SmartRequest(Request[SmartResult], frozen=True, kw_only=True):
     input. `budget` caps this request, in dollars as str, int or Decimal; `account` names an open account that it draws
     on as well. `timeout` is in seconds. `weights` estimates what it uses of a provider's limits, such as
     `{"tokens": 900}`. Tenants take turns at what is short; `tenant` is by default the account. An `idempotency_key` is
-    kept over all attempts; by default it is the `request_id`, and that is made up. If it cannot be found out whether a
-    call was paid, the request fails with `OutcomeUnknown` and its money is held; with `on_unknown="pay_again"` other
-    providers may be paid besides, within its budget. If a provider refuses its content, the request fails; with
-    `on_refused="next"` it is shown to the next provider.
+    kept over all attempts; by default it is the `request_id`, and that is made up. If a provider refuses its content,
+    the request fails; with `on_refused="next"` it is shown to the next provider.
+
+    If it cannot be found out whether a call was paid, its money is held. Then other providers may be paid besides as
+    long as the calls that are passed over hold at most `risk` together, in dollars too (None: as the market says, which
+    is 0 by default); else the request fails with `OutcomeUnknown`. `on_unknown="hold"` is a risk of 0, and
+    `on_unknown="pay_again"` one that only the budget bounds.
     """
 
     service: str
@@ -65,8 +71,9 @@ class SmartRequest(Request[SmartResult], frozen=True, kw_only=True):
     tenant: str | None = None
     request_id: str | None = None
     idempotency_key: str | None = None
-    on_unknown: OnUnknown = "hold"
+    on_unknown: OnUnknown | None = None
     on_refused: OnRefused = "fail"
+    risk: OptionalAmountField = amount_default(None)
 
     def __post_init__(self) -> None:
         # A caller's mistake must come out here, and not in the supervisor, which serves all callers.
@@ -82,7 +89,9 @@ class SmartRequest(Request[SmartResult], frozen=True, kw_only=True):
             and (self.tenant is None or isinstance(self.tenant, str))
         ):
             raise wrong_type(self)
-        _check_choice("on_unknown", self.on_unknown, OnUnknown)
+        if self.risk is not None:
+            take_amount(self, "risk")
+        check_on_unknown(self.on_unknown, self.risk)
         _check_choice("on_refused", self.on_refused, OnRefused)
         if not 0 < self.timeout <= MAX_TIMEOUT:
             raise ValueError(f"timeout must be > 0 and at most {MAX_TIMEOUT:g} seconds, got {self.timeout!r:.100}")
@@ -97,6 +106,16 @@ class SmartRequest(Request[SmartResult], frozen=True, kw_only=True):
         for strategy in self.strategies:
             if strategy not in ALL_STRATEGIES:
                 raise ValueError(f"strategy must be one of {', '.join(ALL_STRATEGIES)}, got {strategy!r}")
+
+
+def check_on_unknown(on_unknown: OnUnknown | None, risk: Micros | None) -> None:
+    """Raise `ValueError` if a request cannot do this after a call whose outcome is unknown."""
+    if on_unknown is None:
+        return
+    _check_choice("on_unknown", on_unknown, OnUnknown)
+    if risk is not None and (risk or on_unknown == "pay_again"):
+        what = "has no risk to bound" if on_unknown == "pay_again" else "is a risk of 0"
+        raise ValueError(f"on_unknown={on_unknown!r} {what}, got a risk of {risk} beside it; give one of the two")
 
 
 def _check_choice(name: str, value: object, choices: Any) -> None:

@@ -11,7 +11,7 @@ from actors.money import OptionalAmountField, amount_default, take_amount
 from actors.providers.provider import ProviderFilter  # noqa: TC001 - msgspec resolves the annotations below.
 from actors.providers.requirement import NO_REQUIREMENT, Requirement
 from actors.providers.selection import SelectionStrategy  # noqa: TC001
-from actors.supervisor.messages import OnRefused, OnUnknown, SmartRequest
+from actors.supervisor.messages import OnRefused, OnUnknown, SmartRequest, check_on_unknown
 
 DEFAULT_STRATEGY: SelectionStrategy = "best"
 
@@ -21,7 +21,8 @@ class RequestOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     `budget` caps a request, in dollars as str, int or Decimal (None: no cap), and `timeout` is its time in seconds.
     `strategy` ranks the providers (None: "best" for one request, "balanced" in a batch); after each failure the next
-    of `fallback_strategies` does, the last of which holds on.
+    of `fallback_strategies` does, the last of which holds on. `risk` is in dollars too, and bounds what may be paid
+    twice (None: as the market says).
 
     >>> RequestOptions(budget="0.20", tenant="acme").request("translation", "Hello").budget
     Micros(200000)
@@ -36,8 +37,9 @@ class RequestOptions(msgspec.Struct, frozen=True, kw_only=True):
     timeout: float = 30.0
     weights: dict[str, int] = {}
     tenant: str | None = None
-    on_unknown: OnUnknown = "hold"
+    on_unknown: OnUnknown | None = None
     on_refused: OnRefused = "fail"
+    risk: OptionalAmountField = amount_default(None)
 
     def __post_init__(self) -> None:
         if isinstance(self.fallback_strategies, str):
@@ -47,10 +49,19 @@ class RequestOptions(msgspec.Struct, frozen=True, kw_only=True):
         msgspec.structs.force_setattr(self, "fallback_strategies", tuple(self.fallback_strategies))
         if self.budget is not None:
             take_amount(self, "budget")
+        if self.risk is not None:
+            take_amount(self, "risk")
+        check_on_unknown(self.on_unknown, self.risk)
 
     def changed(self, **given: Any) -> RequestOptions:
-        """Return these options with what is given in place of their own; None is not given."""
+        """Return these options with what is given in place of their own; None is not given.
+
+        `on_unknown` and `risk` are two ways to say one thing: each takes the place of the other.
+        """
         changes = {name: value for name, value in given.items() if value is not None}
+        for name, other in (("on_unknown", "risk"), ("risk", "on_unknown")):
+            if name in changes:
+                changes.setdefault(other, None)
         return msgspec.structs.replace(self, **changes) if changes else self
 
     def request(
@@ -79,6 +90,7 @@ class RequestOptions(msgspec.Struct, frozen=True, kw_only=True):
             idempotency_key=idempotency_key,
             on_unknown=self.on_unknown,
             on_refused=self.on_refused,
+            risk=self.risk,
         )
 
 

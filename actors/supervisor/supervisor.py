@@ -22,7 +22,7 @@ from actors.supervisor.messages import GetStatus, Isolate, OpenQuota, Release, S
 from actors.supervisor.payments.payments import Payments
 from actors.supervisor.pipeline.deps import Deps
 from actors.supervisor.pipeline.hedge_budget import HedgeBudget
-from actors.supervisor.pipeline.job import Job
+from actors.supervisor.pipeline.job import Job, risk_of
 from actors.supervisor.pipeline.pipeline import serve
 from actors.supervisor.pipeline.scores import Scores
 from actors.supervisor.targets.idle_gateways import CloseIdleDue
@@ -142,14 +142,16 @@ class Supervisor(
             error, provider = None, result.provider
         except CallFailed as failure:
             error, detail = failure.kind, str(failure)
-            failure.key = job.key
+            failure.key, failure.held, failure.at_risk = job.key, job.possible_charges(), job.at_risk()
             raise
         except Exception as bug:
             # A crash would end the requests beside it too, whose calls may be paid.
             error, detail = Unclassified.__name__, f"a bug while it was served: {type(bug).__name__}: {bug}"
             self.context.log.opt(exception=bug).error("request {}: {}", job.request_id, detail)
             charged = "held" if job.held is not None else "yes" if job.cost else "no"
-            raise Unclassified(detail, charged=charged) from bug
+            failed = Unclassified(detail, charged=charged)
+            failed.key, failed.held, failed.at_risk = job.key, job.possible_charges(), job.at_risk()
+            raise failed from bug
         else:
             return result
         finally:
@@ -270,6 +272,7 @@ class Supervisor(
             started=now,
             # The caller may have less time than the request allows.
             deadline=min(now + message.timeout, math.inf if asked_until is None else asked_until),
+            risk=risk_of(message, self.market),
         )
 
     def _end(self, job: Job, *, is_done: bool) -> None:

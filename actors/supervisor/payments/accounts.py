@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 RUN = "run"
 """The account of all that a supervisor spends, if its market has a budget."""
+RISK = "risk"
+"""The account of what may be paid twice because other providers were paid besides, if the market bounds that."""
 OF_PROVIDER = "provider "
 """How the names of the accounts begin that hold what single providers are paid."""
 
@@ -40,6 +42,7 @@ class Accounts:
         """The accounts that are open, as far as this supervisor has found out."""
         self._of_market = {
             *([] if market.budget is None else [RUN]),
+            *([] if market.risk_total is None else [RISK]),
             *(account_of(one.provider.name) for one in market.providers if one.budget is not None),
         }
         self._opening: dict[str, asyncio.Task[None]] = {}
@@ -76,6 +79,16 @@ class Accounts:
                 self._of_market.add(name)
                 await self._ensure_cap(name, cap)
         return tuple(names)
+
+    async def of_risk(self) -> str | None:
+        """Return the account that bounds what may be paid twice, opened if need be; None if the market has no bound.
+
+        Raises `LedgerDown` if the ledger cannot be reached.
+        """
+        if self._market.risk_total is None:
+            return None
+        await self._ensure_cap(RISK, self._market.risk_total)
+        return RISK
 
     async def _ensure_cap(self, name: str, cap: Micros) -> None:
         """Open an account for a cap of the market; one that is open at the ledger keeps the cap it has there.

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
+import msgspec
+
+from actors.errors.families import PossibleCharge
+from actors.money import ZERO
 from actors.transports.reconciliation import Answered, Lost, NeverRan
 
 if TYPE_CHECKING:
     from actors.ledger.messages import Reservation
+    from actors.money import Micros
     from actors.supervisor.targets.target import Target
     from actors.transports.transport import ProviderCall
 
@@ -15,9 +20,39 @@ Resolution: TypeAlias = Answered | NeverRan | Lost
 """What became of a held call, once that is known."""
 
 
-class HeldCall(NamedTuple):
+class HeldCall(msgspec.Struct, eq=False):
     """A call that may have been paid: the provider it was made to, and the reservation that is kept for it."""
 
     target: Target
     call: ProviderCall
     reservation: Reservation
+    found: Resolution | None = None
+    """What became of it, once this supervisor has found out."""
+
+
+class PassedOver(msgspec.Struct, frozen=True, eq=False):
+    """A held call besides which a request goes on: `held` is None if its provider is not listed any more."""
+
+    reservation: Reservation
+    held: HeldCall | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is still unknown what became of it."""
+        return self.held is None or self.held.found is None
+
+    @property
+    def at_risk(self) -> Micros:
+        """How much may be paid twice because of it, or was: all that it holds, unless it is known not to be charged."""
+        is_free = self.held is not None and isinstance(self.held.found, NeverRan)
+        return ZERO if is_free else self.reservation.amount
+
+
+def possible_charge(reservation: Reservation) -> PossibleCharge:
+    """Return what a caller is told of a call that may have been charged."""
+    return PossibleCharge(
+        provider=reservation.provider,
+        amount=reservation.amount,
+        key=reservation.key,
+        reservation=reservation.number,
+    )

@@ -60,14 +60,17 @@ class Payments:
     ) -> Reservation | CallFailed:
         """Reserve the money of one call in all that it draws on, or return why not, until loop time `until`.
 
-        The accounts of the market's caps are added to those of `wish`. `refused` is why there was no money for it when
-        it was last asked for. A `BudgetExceeded` concerns this provider's price; with every other refusal no other
-        provider would fare better: the ledger cannot be reached, or the request was paid already.
+        The accounts of the market's caps are added to those of `wish`, and the one that bounds what may be paid twice.
+        `refused` is why there was no money for it when it was last asked for. A `BudgetExceeded` concerns this
+        provider's price; with every other refusal no other provider would fare better: the ledger cannot be reached,
+        the request was paid already, or it may have been.
         """
         try:
             if self._market.budget is not None or listing.budget is not None:
                 accounts = wish.accounts + await self.accounts.of_market(listing)
                 wish = msgspec.structs.replace(wish, accounts=accounts)
+            if wish.passes_over:
+                wish = msgspec.structs.replace(wish, risk_account=await self.accounts.of_risk())
             await self._client.until_told(until=until)
             left = max(until - self._context.now(), SHORTEST_WAIT)
             return await self._client.ledger.ask(wish, timeout=left)
@@ -114,6 +117,7 @@ class Payments:
         elif isinstance(found, Lost):
             cost, unread = found.cost, found.unread_cost
         is_paid = not isinstance(found, NeverRan)
+        held.found = found
         await self._resolve(held.reservation, is_paid=is_paid, cost=cost)
         held.target.learn_cost(held.call, cost)
         if unread is not None:

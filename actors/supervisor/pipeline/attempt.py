@@ -8,7 +8,7 @@ import msgspec
 
 from actors.errors.families import Attempt, BudgetExceeded, CallFailed, ConnectionFailed, OutcomeUnknown, Permanent
 from actors.events import BreakerHalfOpened, CallEnded, CostUnreadable, Hedged, Rerouted, Retried
-from actors.ledger.errors import StillUnsettled
+from actors.ledger.errors import RiskExceeded, StillUnsettled
 from actors.money import micros_of
 from actors.provider_gateway.messages import SentMarker
 from actors.supervisor.payments.charge import NOTHING, Charge, charge_of
@@ -70,10 +70,13 @@ class AttemptRun:
     async def _refused(self, refusal: CallFailed, *, waited: bool) -> ProviderReply | None:
         """Go on from a refusal of the ledger.
 
-        There are three cases: 1. A call is held under this key. 2. There is no money for this provider. 3. No provider
-        may be paid.
+        There are four cases: 1. Too much would be at risk of being paid twice. 2. A call is held under this key.
+        3. There is no money for this provider. 4. No provider may be paid.
         """
         job, name = self.job, self.target.name
+        if isinstance(refusal, RiskExceeded):
+            job.hold_again(refusal.reservation)
+            raise job.failure(refusal) from refusal
         if isinstance(refusal, StillUnsettled):
             return await take_on(self.deps, job, refusal)
         if isinstance(refusal, BudgetExceeded):
@@ -234,8 +237,8 @@ class AttemptRun:
         self._record(error, started=started)
         if job.held is not None and isinstance(error, Permanent):
             raise unknown_outcome(target.name, error)
-        pays_again = isinstance(error, OutcomeUnknown) and job.message.on_unknown == "pay_again"
-        if ends_request(error, on_refused=job.message.on_refused) and not pays_again:
+        goes_on = isinstance(error, OutcomeUnknown) and job.goes_on_besides
+        if ends_request(error, on_refused=job.message.on_refused) and not goes_on:
             raise error
         return None
 

@@ -15,10 +15,12 @@ from actors.errors.families import (
     Transient,
     Unclassified,
 )
+from actors.ledger.errors import RiskExceeded
 from actors.ledger.messages import Reserve
-from actors.money import micros_of
+from actors.money import ZERO, micros_of
 from actors.providers.selection import NO_SIGNALS, Signals
 from actors.supervisor.messages import SmartRequest, SmartResult
+from actors.supervisor.payments.held_call import PassedOver, possible_charge
 from actors.supervisor.pipeline.money_state import ENOUGH
 from actors.supervisor.targets.admission import CallNeeds
 from actors.supervisor.targets.candidates import NO_CANDIDATES, Candidates
@@ -31,7 +33,10 @@ from actors.transports.transport import ProviderCall, ProviderReply
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from actors.ledger.messages import Intent
+    from actors.errors.families import PossibleCharge
+    from actors.ledger.messages import Intent, Reservation
+    from actors.market.market import Market
+    from actors.money import Micros
     from actors.providers.provider import Provider
     from actors.supervisor.payments.charge import Charge
     from actors.supervisor.payments.held_call import HeldCall, Resolution
@@ -43,11 +48,28 @@ if TYPE_CHECKING:
     from runtime import ActorRef
 
 
+def risk_of(message: SmartRequest, market: Market) -> Micros | None:
+    """Return how much a request may leave to be paid twice; None if only its budget bounds that."""
+    match message.on_unknown:
+        case "pay_again":
+            return None
+        case "hold":
+            return ZERO
+        case None if message.risk is not None:
+            return message.risk
+        case None:
+            return ZERO if market.risk is None else market.risk
+
+
 class Job:
     """One logical request while it is served."""
 
-    def __init__(self, message: SmartRequest, request_id: str, *, started: float, deadline: float) -> None:
+    def __init__(
+        self, message: SmartRequest, request_id: str, *, started: float, deadline: float, risk: Micros | None = ZERO
+    ) -> None:
         self.message = message
+        self.risk = risk
+        """What the calls that are passed over may hold together; None for no bound."""
         self.request_id = request_id
         self.started = started
         self.deadline = deadline
@@ -72,8 +94,10 @@ class Job:
         """What the request is known to have cost, in micro-units."""
         self.held: HeldCall | None = None
         """The call that may have been paid already; until that is known, no other provider is."""
-        self.left_unknown = False
-        """Whether a call may have been paid, and other providers are paid besides."""
+        self.passed_over: dict[int, PassedOver] = {}
+        """The calls that may have been paid, and besides which others are made; by the number of the reservation."""
+        self.cost_before = 0
+        """What the request was known to have cost when it passed over a call last."""
         self.may_pay_again = False
         """Whether what was paid before is no reason not to pay: a failure that was charged, or one left as unknown."""
 
@@ -85,6 +109,37 @@ class Job:
     def repeats(self, target: Target) -> bool:
         """Tell whether a call to `target` repeats, under its idempotency key, one that may have been paid."""
         return self.held is not None and self.held.target is target and target.idempotent == "key"
+
+    def may_pass_over(self, reservation: Reservation) -> bool:
+        """Tell whether another provider may be paid besides a call that may have been paid, by this request's risk."""
+        listing = self.candidates.listings.get(reservation.provider)
+        if listing is not None and listing.on_unknown == "hold":
+            return False
+        if self.risk is None:
+            return True
+        others = sum(one.at_risk for number, one in self.passed_over.items() if number != reservation.number)
+        return 0 < self.risk >= others + reservation.amount
+
+    def pass_over(self, reservation: Reservation, held: HeldCall | None) -> None:
+        """Go on besides a call that may have been paid; what is at risk is for the ledger to bound."""
+        self.held, self.cost_before = None, self.cost
+        self.passed_over[reservation.number] = PassedOver(reservation, held)
+        # The same provider might leave its answer unknown once more.
+        self.deprioritized = (*self.deprioritized, reservation.provider)
+        if self.risk is None:
+            self.may_pay_again = True
+
+    def hold_again(self, number: int) -> None:
+        """Go on no more besides a call that was passed over, because the ledger allows no other to be paid besides."""
+        passed = self.passed_over.get(number)
+        if passed is not None and passed.held is not None:
+            self.held = passed.held
+            del self.passed_over[number]
+
+    @property
+    def goes_on_besides(self) -> bool:
+        """Whether the request may go on after a call whose outcome is unknown."""
+        return self.risk != 0 and (self.held is None or self.may_pass_over(self.held.reservation))
 
     def needs(self, target: Target) -> CallNeeds:
         """Return what a call to `target` would need to be admitted."""
@@ -105,16 +160,21 @@ class Job:
 
     def wish(self, target: Target, *, holder: ActorRef, wait: bool) -> Reserve:
         """Return what is asked of the ledger for a call to `target`; the caps of the market come to it there."""
-        message = self.message
+        message, listing, intent = self.message, self.candidates.listings[target.name], self._intent(target)
+        is_repeatable = self.held is not None and intent == "again"
         return Reserve(
             key=self.key,
             provider=target.name,
             amount=target.to_reserve(self.quote(target)),
             accounts=() if message.account is None else (message.account,),
             budget=message.budget,
-            intent=self._intent(target),
+            intent=intent,
             wait=wait,
             holder=holder,
+            passes_over=tuple(self.passed_over),
+            # That a repeatable call may be charged again is declared.
+            risk=None if is_repeatable else self.risk,
+            must_hold=listing.on_unknown == "hold",
         )
 
     def _intent(self, target: Target) -> Intent:
@@ -126,6 +186,10 @@ class Job:
 
     def charge(self, call: HeldCall, charge: Charge) -> int:
         """Note what a call was charged, and return that in micro-units; a cost of None is what was reserved."""
+        held = self.held
+        if charge.charged != "no" and held is not None and held.reservation.number != call.reservation.number:
+            # A repeatable call was made again, and what became of the one before is still not known.
+            self.passed_over[held.reservation.number] = PassedOver(held.reservation, held)
         if charge.charged == "held":
             self.held = call
         elif charge.charged == "yes":
@@ -167,6 +231,7 @@ class Job:
 
     def result(self, reply: ProviderReply) -> SmartResult:
         """Return the answer to the request."""
+        held = self.possible_charges()
         return SmartResult(
             output=reply.output,
             provider=self.last,
@@ -174,24 +239,44 @@ class Job:
             attempts=self.calls,
             request_id=self.request_id,
             failures=tuple(self.attempts),
+            at_risk=sum((one.amount for one in held), ZERO),
+            held=held,
         )
+
+    def possible_charges(self) -> tuple[PossibleCharge, ...]:
+        """Return the calls that may have been charged, for all that is known, the oldest first."""
+        charges = [possible_charge(one.reservation) for one in self.passed_over.values() if one.is_open]
+        if self.held is not None:
+            charges.append(possible_charge(self.held.reservation))
+        return tuple(charges)
+
+    def at_risk(self) -> Micros:
+        """Return how much a request that failed leaves to be paid twice.
+
+        The call that was held last is at risk only if another was charged since.
+        """
+        charges = self.possible_charges()
+        if self.held is not None or self.cost == self.cost_before:
+            charges = charges[:-1]
+        return sum((one.amount for one in charges), ZERO)
 
     def failure(self, because: CallFailed | None = None) -> CallFailed:
         """Return the error of a request that has to end, `because` of a refusal or for want of another choice."""
         because_of_all = () if because is None else (because,)
         refusals = (one if isinstance(one, NotAdmitted) else one.refusal for one in self.refused.values())
         refused = (*refusals, *because_of_all)
-        if self.held_at is not None:
+        may_be_paid = because.at_provider if isinstance(because, RiskExceeded) else self.held_at
+        if may_be_paid is not None:
             last = self.attempts[-1] if self.attempts else None
             why = because or (last.error if last is not None else "it was refused")
             return OutcomeUnknown(
-                f"{self.held_at!r} may have been paid, and it could not be found out: {why}",
-                provider=self.held_at,
+                f"{may_be_paid!r} may have been paid, and it could not be found out: {why}",
+                provider=may_be_paid,
                 said=because.said if because is not None else last.said if last is not None else "",
             )
         if self.attempts:
             return AllProvidersFailed(
-                self.message.service, attempts=self.attempts, refused=refused, left_unknown=self.left_unknown
+                self.message.service, attempts=self.attempts, refused=refused, left_unknown=bool(self.passed_over)
             )
         if because is not None:
             return because

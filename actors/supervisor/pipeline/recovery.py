@@ -23,19 +23,19 @@ SHORTEST_CALL = 0.01
 async def reconcile(deps: Deps, job: Job, error: CallFailed) -> ProviderReply | CallFailed:
     """Find out whether the call that may have been paid was; return its answer, or what the request goes on from.
 
-    If that cannot be found out, it is `error` still, unless the request says that other providers may be paid besides.
+    If that cannot be found out, it is `error` still. The call is passed over if the request's risk allows that.
     """
     held, now = job.held, deps.context.now()
     assert held is not None  # noqa: S101 - the caller has looked.
-    pays_again = job.message.on_unknown == "pay_again"
+    may_go_on = job.may_pass_over(held.reservation)
     if now < job.deadline:
-        found = await deps.payments.reconcile(held, until=now if pays_again else job.deadline)
+        found = await deps.payments.reconcile(held, until=now if may_go_on else job.deadline)
         if found is not None:
             return job.reconciled(found)
     may_be_repeated = job.repeats(held.target) and held.target.name not in job.tried
-    if pays_again and not may_be_repeated:
+    if may_go_on and not may_be_repeated:
         deps.payments.reconcile_later(held)
-        job.held, job.may_pay_again, job.left_unknown = None, True, True
+        job.pass_over(held.reservation, held)
     return error
 
 
@@ -44,23 +44,26 @@ async def take_on(deps: Deps, job: Job, unsettled: StillUnsettled) -> ProviderRe
 
     There are four cases:
 
-    1. Its provider is not listed any more, and the request may pay again: it goes on elsewhere.
+    1. Its provider is not listed any more, and the request's risk allows to pass it over: it goes on elsewhere.
     2. What became of it can be found out: its answer is the answer, and what it failed with is gone on from.
     3. It can be repeated under its key: it is the next choice.
     4. None of these: the request ends here.
     """
     target = job.candidates.targets.get(unsettled.at_provider)
-    pays_again = job.message.on_unknown == "pay_again"
-    if unsettled.is_held and target is None and pays_again and not job.may_pay_again:
-        job.may_pay_again = job.left_unknown = True
+    number, amount = unsettled.reservation, unsettled.amount
+    reservation = Reservation(number, job.key, unsettled.at_provider, amount)
+    if number in job.passed_over:
+        # It was made by the terms of a listing that is never passed over.
+        job.hold_again(number)
+    elif unsettled.is_held and target is None and job.may_pass_over(reservation):
+        job.pass_over(reservation, None)
         return None
-    if unsettled.is_held and target is not None:
+    elif unsettled.is_held and target is not None:
         with suppress(CallFailed, RuntimeFault):
             target.open()  # Then it is known what its transport can do.
         call = job.call_to(target, timeout=max(job.deadline - deps.context.now(), SHORTEST_CALL))
-        number, amount = unsettled.reservation, unsettled.amount
-        job.held = HeldCall(target, call, Reservation(number, job.key, target.name, amount))
-        if target.can_tell or (pays_again and not job.repeats(target)):
+        job.held = HeldCall(target, call, reservation)
+        if target.can_tell or (job.may_pass_over(reservation) and not job.repeats(target)):
             found = await reconcile(deps, job, unsettled)
             if not isinstance(found, CallFailed):
                 job.last = target.name

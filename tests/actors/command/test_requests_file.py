@@ -72,6 +72,8 @@ def test_the_input_may_be_any_json():
         (line(service=""), "service: expected the name of a service, got an empty string"),
         (line(sevice="a"), "sevice: unknown field; known are id, service, input, budget, timeout, where"),
         (line(budget=0.02), 'budget: expected a string of dollars such as "0.02", got the number 0.02 (a float'),
+        (line(risk=0.05), 'risk: expected a string of dollars such as "0.02", got the number 0.05 (a float'),
+        (line(risk="much"), "risk: amount 'much' is not a decimal number"),
         (line(budget="cheap"), "budget: amount 'cheap' is not a decimal number"),
         (line(budget="-1"), "budget: amount '-1' is negative"),
         (line(budget="0.0000001"), "budget: amount '0.0000001' has more than 6 decimals"),

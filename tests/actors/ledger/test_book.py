@@ -428,10 +428,22 @@ class Play:
         self.book = Book()
         self.entries: list[Entry] = []
         self.given: list[Reservation] = []
-        self.spent: dict[str, int] = dict.fromkeys(NAMES, 0)
-        self.overcharged: dict[str, int] = dict.fromkeys(NAMES, 0)
+        self.spent: dict[str, int] = dict.fromkeys((*NAMES, "risk"), 0)
+        self.overcharged: dict[str, int] = dict.fromkeys((*NAMES, "risk"), 0)
         for name, cap in zip(NAMES, caps, strict=True):
             self.entries.append(self.book.open(name, cap=cap, at=0.0))
+        self.entries.append(self.book.open("risk", cap=Micros(80), at=0.0))
+
+    def passed_over(self, key: str, risk: int) -> dict[str, Any]:
+        """Pass over what is held under a key, each second time."""
+        numbers = tuple(one.reservation for one in self.book.unsettled(is_held=True) if one.key == key)
+        if risk % 2:
+            return {}
+        return {
+            "passes_over": numbers,
+            "risk": Micros(risk) if risk else None,
+            "risk_account": "risk" if risk % 4 else None,
+        }
 
     def step(self, what: int, amount: int, cost: int, who: int, flag: bool) -> None:  # noqa: FBT001
         book = self.book
@@ -449,6 +461,7 @@ class Play:
                         intent=intent,
                         holder=who if cost % 2 else None,
                         is_sent=flag,
+                        **self.passed_over(f"k{cost % 7}", amount + cost),
                     )
                     made = book.reserve(asked, at=1.0)
                     if isinstance(made, MoneyReserved):

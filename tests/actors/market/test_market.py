@@ -365,9 +365,29 @@ def test_a_file_may_set_caps_retry_budgets_hedging_and_what_is_made_of_observati
     assert parse_market("hedge = false\n" + ALDER).hedge is None
 
 
+def test_a_file_may_say_what_may_be_paid_twice():
+    market = parse_market("risk = '0.05'\nrisk_total = '1.5'\n" + ALDER + "\non_unknown = 'hold'\n")
+    assert (market.risk, market.risk_total, market.providers[0].on_unknown) == (
+        Micros(50_000),
+        Micros(1_500_000),
+        "hold",
+    )
+    market = parse_market(ALDER)
+    assert (market.risk, market.risk_total, market.providers[0].on_unknown) == (None, None, None)
+    with pytest.raises(ValueError, match='on_unknown of a listing must be "hold" or None'):
+        Listing(
+            provider=market.providers[0].provider,
+            transport=market.providers[0].transport,
+            on_unknown="pay_again",  # pyright: ignore[reportArgumentType]
+        )
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("risk = 0.05\n" + ALDER, 'risk: expected a string such as "0.002", got float (a float cannot hold'),
+        ("risk_total = '-1'\n" + ALDER, "risk_total: amount '-1' is negative"),
+        (ALDER + "\non_unknown = 'pay_again'\n", "providers[0].on_unknown: expected 'hold'"),
         ("budget = 2.5\n" + ALDER, 'budget: expected a string such as "0.002", got float (a float cannot hold'),
         (ALDER + "\nbudget = 3\n", 'providers[0].budget: expected a string such as "0.002", got integer'),
         (ALDER + "\n[retry_budget]\ntokens = 3.0", "retry_budget.tokens: unknown key; known are max_tokens, "),
