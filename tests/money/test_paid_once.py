@@ -61,6 +61,9 @@ RESTARTING = Supervision(intensity=RestartIntensity(max_restarts=1_000))
 class Race:
     """One market, one ledger, and all that draws on it."""
 
+    can_tell = 0.5
+    """How likely a provider can be asked what became of a call, and how likely it can cancel one."""
+
     def __init__(self, simulation: Simulation) -> None:
         self.simulation = simulation
         self.dice = dice = simulation.random
@@ -75,8 +78,8 @@ class Race:
                 price=Micros(price),
                 latency=(0.1, 2.0),
                 idempotent=dice.choice(["no", "no", "key"]),
-                looks_up=dice.random() < 0.5,
-                cancels=dice.random() < 0.5,
+                looks_up=dice.random() < self.can_tell,
+                cancels=dice.random() < self.can_tell,
                 capacity=dice.choice([None, 20]),
             )
             for name, price in PRICES.items()

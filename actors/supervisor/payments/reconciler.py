@@ -119,8 +119,12 @@ class Reconciler:
         self._is_at_work = True
         try:
             for number, kept in tuple(self._kept.items()):
-                if self._kept.get(number) is not kept or number in self._reconciling:
-                    continue  # A request has found out meanwhile, or is about to.
+                if self._kept.get(number) is not kept:
+                    continue  # A request has found out meanwhile.
+                if number in self._reconciling:
+                    # A request is about to find out. Until then it must not be due, or it would be at every moment.
+                    kept.due = max(kept.due, self._context.now() + LATER.initial)
+                    continue
                 if kept.due <= self._context.now() and await self._is_settled(number, kept):
                     self._kept.pop(number, None)
         finally:

@@ -300,3 +300,15 @@ def test_a_risk_is_an_amount_and_says_what_on_unknown_says():
     ):
         with pytest.raises(error, match="risk"):
             SmartRequest(service="s", input=1, timeout=1.0, risk=risk)  # pyright: ignore[reportArgumentType]
+
+
+async def test_what_one_request_asks_about_while_another_keeps_it_does_not_busy_the_supervisor():
+    alder, birch = Telling("alder", UnderWay(), breaks=9), Door("birch", breaks=0)
+    async with desk(alder.listing(), birch.listing(20)) as one:
+        first = asyncio.create_task(one.request(idempotency_key="k", timeout=40.0))
+        await asyncio.sleep(1.0)
+        with pytest.raises(StillUnsettled):
+            await one.request(idempotency_key="k", risk="0", timeout=2.0)
+        with pytest.raises(OutcomeUnknown):
+            await first
+        assert await one.held() == [10]
