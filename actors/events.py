@@ -163,6 +163,21 @@ class ProviderBack(Event, frozen=True, kw_only=True):
     what: str
 
 
+class HeldExpired(Event, frozen=True, kw_only=True):
+    """A call that may have been paid counts as charged, because nothing was found out about it for too long.
+
+    `amount` was held for it since `since`, in seconds since 1970. Nothing is known of its answer; `Resolve(reservation,
+    ...)` corrects what it cost.
+    """
+
+    reservation: int
+    provider: str
+    key: str
+    amount: Micros
+    accounts: tuple[str, ...]
+    since: float
+
+
 class AlertRaised(Event, frozen=True, kw_only=True):
     """A rule is broken for `subject` since `at`, in loop time; `AlertCleared` will follow.
 

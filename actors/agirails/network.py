@@ -98,13 +98,17 @@ class AgirailsNetwork:
         return AgirailsTransport(self._purchases, name=provider.name, address=address)
 
     def listing(self, provider: Provider, *, timeout: float = 30.0, max_concurrency: int = 10) -> Listing:
-        """List a provider on a market; `timeout` is for one attempt, in seconds."""
+        """List a provider on a market; `timeout` is for one attempt, in seconds.
+
+        What is held for a call never counts as charged by its age: a locked escrow tells what becomes of it.
+        """
         self.transport(provider)  # It opens nothing; a mistake is raised here and not at the first call.
         return Listing(
             provider=provider,
             transport=functools.partial(self.transport, provider),
             timeout=timeout,
             max_concurrency=max_concurrency,
+            held_for=math.inf,
         )
 
     async def balances(self) -> dict[str, Micros]:

@@ -7,12 +7,13 @@ from actors.ledger.entries import (
     AccountClosed,
     AccountOpened,
     CapChanged,
+    HeldUnderWay,
     MoneyHeld,
     MoneyReleased,
     MoneyReserved,
     MoneySettled,
 )
-from actors.ledger.errors import AlreadyPaid, JournalError, JournalFailed, RiskExceeded, StillUnsettled
+from actors.ledger.errors import AlreadyPaid, JournalError, JournalFailed, PaidUnanswered, RiskExceeded, StillUnsettled
 from actors.ledger.ledger import Ledger
 from actors.ledger.messages import (
     BookCall,
@@ -20,6 +21,7 @@ from actors.ledger.messages import (
     GetHeld,
     GetStatement,
     MarkSent,
+    MarkUnderWay,
     OpenAccount,
     Reservation,
     Reserve,
@@ -40,16 +42,19 @@ __all__ = [
     "CloseAccount",
     "GetHeld",
     "GetStatement",
+    "HeldUnderWay",
     "JournalError",
     "JournalFailed",
     "Ledger",
     "LedgerConfig",
     "MarkSent",
+    "MarkUnderWay",
     "MoneyHeld",
     "MoneyReleased",
     "MoneyReserved",
     "MoneySettled",
     "OpenAccount",
+    "PaidUnanswered",
     "Reservation",
     "Reserve",
     "Resolve",

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from actors.errors.families import BudgetExceeded, Permanent
-from actors.ledger.entries import AccountClosed, AccountOpened, CapChanged, MoneyReserved
-from actors.ledger.errors import AlreadyPaid, RiskExceeded, StillUnsettled
+from actors.ledger.entries import AccountClosed, AccountOpened, CapChanged, HeldUnderWay, MoneyReserved
+from actors.ledger.errors import AlreadyPaid, PaidUnanswered, RiskExceeded, StillUnsettled
 from actors.ledger.postings import Postings
 from actors.money import ZERO, Micros, micros_of
 
@@ -160,6 +160,7 @@ class Book:
             passes_over=put_at_risk,
             risk_account=wish.risk_account if put_at_risk else None,
             must_hold=wish.must_hold,
+            held_for=wish.held_for,
             at=at,
         )
         record = postings.post_reserved(entry, states)
@@ -201,7 +202,7 @@ class Book:
         lately. Raises `Permanent` for a reservation that was never made.
         """
         number, postings = reservation.number, self.postings
-        record = postings.records.get(number) or postings.released.get(number)
+        record = postings.ended_or_not(number)
         if record is None:
             if not postings.first <= number < postings.next:
                 raise Permanent(f"there is no reservation {number}; was it made by another ledger?")
@@ -213,6 +214,8 @@ class Book:
         if record.is_told or record.attempt != reservation.attempt:
             # It came twice, or late: a repetition of the call that was made meanwhile tells more.
             return None
+        if number in postings.expired:
+            return self._release(record, at) if charged == "no" and not record.was_held else None
         if charged == "held" and record.amount:  # For a call that costs nothing there is nothing to hold.
             return self._hold(record, at)
         if number in postings.released:
@@ -222,13 +225,13 @@ class Book:
     def resolve(
         self, number: int, charged: Charged, cost: Micros | None = None, *, as_found: bool = False, at: float
     ) -> MoneySettled | MoneyReleased:
-        """Enter what was found out about a call whose money is held; raises `Permanent` for any other.
+        """Enter what was found out about a call whose money is held, or was for too long; else raises `Permanent`.
 
         With `as_found`, a payment is entered also if the money was released lately. There is one exception: the same
         provider was paid for another call under the key, or may still be. A look-up asks by the key, and so it is that
         call which was found.
         """
-        record = self.postings.records.get(number)
+        record = self.postings.records.get(number) or self.postings.expired.get(number)
         late = self.postings.released.get(number) if as_found and charged == "yes" else None
         if late is not None and not self._has_another(late):
             return self._settle(late, cost, at)
@@ -251,6 +254,21 @@ class Book:
             for record in tuple(self.postings.holders.pop(holder, {}).values())
         ]
 
+    def expire(self, record: KeyRecord, *, at: float) -> MoneySettled:
+        """Settle a call that was held for too long as charged; what is found out later corrects it."""
+        entry = record.expired(at=at)
+        self.postings.post_settled(record, entry)
+        return entry
+
+    def mark_under_way(self, number: int, *, at: float) -> HeldUnderWay | None:
+        """Note that a held call is still under way, so that it does not age; None if it is not held."""
+        record = self.postings.records.get(number)
+        if record is None or not record.is_held:
+            return None
+        entry = HeldUnderWay(reservation=number, key=record.key, provider=record.provider, at=at)
+        self.postings.post_under_way(record, entry)
+        return entry
+
     def hold_all(self, *, at: float) -> list[Booked]:
         """Hold what is open after a crash, because the outcome of those calls is unknown."""
         return [
@@ -262,12 +280,15 @@ class Book:
     # Entries.
 
     def _settle(self, record: KeyRecord, cost: Micros | None, at: float) -> MoneySettled:
-        entry = record.settled(cost, is_late=record.number in self.postings.released, at=at)
+        number, postings = record.number, self.postings
+        corrects = record.amount if number in postings.expired else 0
+        entry = record.settled(cost, is_late=number in postings.released, corrects=corrects, at=at)
         self.postings.post_settled(record, entry)
         return entry
 
     def _release(self, record: KeyRecord, at: float, *, is_told: bool = True) -> MoneyReleased:
-        entry = record.released(is_told=is_told, at=at)
+        corrects = record.amount if record.number in self.postings.expired else 0
+        entry = record.released(is_told=is_told, corrects=corrects, at=at)
         self.postings.post_released(record, entry)
         return entry
 
@@ -302,7 +323,7 @@ class Book:
                     return other
         paid = self.paid_keys.get(key)
         if paid is not None and intent != "again":
-            raise AlreadyPaid(key, paid=micros_of(paid[0]), paid_to=paid[1])
+            raise self._already_paid(key, paid=micros_of(paid[0]), paid_to=paid[1])
         for other in others:
             if _is_in_the_way(other, wish):
                 raise StillUnsettled(
@@ -313,6 +334,12 @@ class Book:
                     is_held=other.is_held,
                 )
         return None
+
+    def _already_paid(self, key: str, *, paid: Micros, paid_to: str) -> AlreadyPaid:
+        for one in self.postings.expired.values():
+            if one.key == key:
+                return PaidUnanswered(key, paid=paid, paid_to=paid_to, reservation=one.number)
+        return AlreadyPaid(key, paid=paid, paid_to=paid_to)
 
     def _put_at_risk(self, wish: Reserve, repeated: KeyRecord | None) -> tuple[int, ...]:
         """Return the held reservations that a call is the first to pass over; raise if that is too much at risk."""

@@ -41,7 +41,8 @@ class MoneyReserved(Event, frozen=True, kw_only=True, tag=True, gc=False):
     held for it before, and is promised to it too; otherwise it is 0.
 
     `passes_over` numbers the held calls that may be paid as well, from this call on. What they hold is held in
-    `risk_account` too, if there is one. A call with `must_hold` is never passed over itself.
+    `risk_account` too, if there is one. A call with `must_hold` is never passed over itself. `held_for` is how many
+    seconds its money is held at most, if it ever is; None is as the ledger says.
     """
 
     reservation: int
@@ -53,13 +54,15 @@ class MoneyReserved(Event, frozen=True, kw_only=True, tag=True, gc=False):
     passes_over: tuple[int, ...] = ()
     risk_account: str | None = None
     must_hold: bool = False
+    held_for: float | None = None
     at: float
 
 
 class MoneySettled(Event, frozen=True, kw_only=True, tag=True, gc=False):
     """A call cost `cost`, of which `overcharged` was never reserved; `released` of what was reserved is free again.
 
-    It `is_late` if all of that had been released before, because the charge was not known.
+    It `is_late` if all of that had been released before, because the charge was not known. It `is_expired` if the money
+    was held for too long, and the charge is not known. Once it is, another entry `corrects` what was settled then.
     """
 
     reservation: int
@@ -70,11 +73,16 @@ class MoneySettled(Event, frozen=True, kw_only=True, tag=True, gc=False):
     released: Micros = ZERO
     overcharged: Micros = ZERO
     is_late: bool = False
+    is_expired: bool = False
+    corrects: Micros = ZERO
     at: float
 
 
 class MoneyReleased(Event, frozen=True, kw_only=True, tag=True, gc=False):
-    """A call cost nothing, so what was reserved for it is free again. `is_told` as in `MoneyHeld`."""
+    """A call cost nothing, so what was reserved for it is free again. `is_told` as in `MoneyHeld`.
+
+    It `corrects` what was settled for it when it had been held for too long.
+    """
 
     reservation: int
     key: str
@@ -82,6 +90,16 @@ class MoneyReleased(Event, frozen=True, kw_only=True, tag=True, gc=False):
     accounts: tuple[str, ...]
     released: Micros
     is_told: bool = True
+    corrects: Micros = ZERO
+    at: float
+
+
+class HeldUnderWay(Event, frozen=True, kw_only=True, tag=True):
+    """The provider has said of a held call that it is still under way, so that its money does not age."""
+
+    reservation: int
+    key: str
+    provider: str
     at: float
 
 
@@ -105,5 +123,5 @@ Booked: TypeAlias = MoneySettled | MoneyReleased | MoneyHeld
 """What becomes of a reservation."""
 AccountEntry: TypeAlias = AccountOpened | CapChanged | AccountClosed
 """What concerns an account and no reservation."""
-Entry: TypeAlias = AccountEntry | MoneyReserved | Booked
+Entry: TypeAlias = AccountEntry | MoneyReserved | HeldUnderWay | Booked
 """Every step of a book."""

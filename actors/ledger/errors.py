@@ -26,6 +26,26 @@ class AlreadyPaid(Permanent):
         self.paid_to = paid_to
 
 
+class PaidUnanswered(AlreadyPaid):
+    """A call under this key was held for so long that it counts as paid, and there is no answer to it.
+
+    Whether it was paid is unknown still, and may become known later. Until then the key is not paid again.
+    """
+
+    outcome: CallOutcome = "unknown"
+    charged: Charged = "held"
+
+    def __init__(self, key: str, *, paid: Micros, paid_to: str, reservation: int) -> None:
+        super().__init__(key, paid=paid, paid_to=paid_to)
+        what = (
+            f"key {key!r} counts as paid to {paid_to!r}, {paid}, without an answer: what became of its call was "
+            f'not found out in time; ask Resolve({reservation}, "yes") or "no" once it is known, or use another '
+            "idempotency key"
+        )
+        self.args = (what,)
+        self.reservation = reservation
+
+
 class StillUnsettled(Permanent):
     """A call under this idempotency key is under way, or may have been paid (`is_held`), and must be settled first.
 

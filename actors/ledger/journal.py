@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import msgspec
 
-from actors.ledger.entries import Entry, MoneySettled
+from actors.ledger.entries import Entry, MoneyReleased, MoneySettled
 from actors.ledger.errors import JournalError
 
 if TYPE_CHECKING:
@@ -125,7 +125,12 @@ class Journal:
         content = self._encoder.encode(entry)
         self._checksum = zlib.crc32(content, self._checksum)
         self._number += 1
-        key, paid = (entry.key, int(entry.cost)) if isinstance(entry, MoneySettled) and entry.cost else (None, None)
+        key: str | None = None
+        paid: int | None = None
+        if isinstance(entry, MoneySettled | MoneyReleased):
+            # What an entry corrects was written as paid before.
+            change = (int(entry.cost) if isinstance(entry, MoneySettled) else 0) - int(entry.corrects)
+            key, paid = (entry.key, change) if change else (None, None)
         self._buffer.append((self._number, key, paid, content.decode(), self._checksum))
 
     @property
@@ -156,11 +161,12 @@ class Journal:
             "SELECT paid, entry FROM entries WHERE key = ? ORDER BY number", (key,)
         ).fetchall()
         rows += [(paid, entry) for _, unwritten, paid, entry, _ in self._buffer if unwritten == key]
-        if not rows:
+        total = sum(paid for paid, _ in rows)
+        if not total:
             return None
-        last = self._decoder.decode(rows[-1][1])
-        assert isinstance(last, MoneySettled)  # noqa: S101 - no other entry has a key in that column.
-        return sum(paid for paid, _ in rows), last.provider
+        last = self._decoder.decode(next(entry for paid, entry in reversed(rows) if paid > 0))
+        assert isinstance(last, MoneySettled)  # noqa: S101 - no other entry was paid.
+        return total, last.provider
 
     def paid_repeatedly(self) -> list[str]:
         """Return the keys under which more than one payment is written."""

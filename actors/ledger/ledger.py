@@ -12,12 +12,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from actors.errors.families import Permanent
+from actors.ledger.aging import HeldAges
 from actors.ledger.allocator import Allocator
 from actors.ledger.approvals import Approvals
 from actors.ledger.book import Book
 from actors.ledger.bookkeeper import Bookkeeper
 from actors.ledger.commits import Commits
 from actors.ledger.config import DEFAULT_CONFIG, LedgerConfig
+from actors.ledger.entries import MoneyHeld
 from actors.ledger.errors import JournalError  # noqa: TC001 - msgspec resolves the annotations below.
 from actors.ledger.messages import (
     BookCall,
@@ -25,6 +27,7 @@ from actors.ledger.messages import (
     GetHeld,
     GetStatement,
     MarkSent,
+    MarkUnderWay,
     OpenAccount,
     Reservation,
     Reserve,
@@ -47,13 +50,19 @@ if TYPE_CHECKING:
     from actors.ledger.approvals import OnExhausted
     from actors.ledger.entries import Booked, MoneyReleased, MoneySettled
     from actors.ledger.page import AccountState, Statement
+    from actors.ledger.record import KeyRecord
     from actors.money import Amount
+    from runtime import Timer
 
 
 class HolderRestarted(Message, frozen=True):
     """The ledger tells itself that an actor which answers for calls was restarted, after what that one told it."""
 
     ref: ActorRef
+
+
+class ExpireHeld(Message, frozen=True):
+    """The ledger reminds itself of money that may have been held for too long."""
 
 
 class JournalBroke(Message, frozen=True):
@@ -76,6 +85,8 @@ class Ledger(
         | Terminated
         | HolderRestarted
         | JournalBroke
+        | MarkUnderWay
+        | ExpireHeld
     ]
 ):
     """Keeps a book of accounts, in memory or in a journal.
@@ -115,6 +126,8 @@ class Ledger(
         self.closers = CloseWaiters()
         self.approvals = Approvals(on_exhausted, timeout=config.approval_timeout, on_failure=self._approval_failed)
         self.watched: set[Any] = set()
+        self.ages = HeldAges(config.held_for)
+        self.reminder: Timer | None = None
 
     async def started(self) -> None:
         self.bookkeeper = Bookkeeper(self.book, Reporter(self.context, self.book.accounts))
@@ -135,6 +148,10 @@ class Ledger(
         except BaseException:
             self.bookkeeper.close()  # `stopped` is not called for an instance that could not start.
             raise
+        for record in self.book.postings.records.values():
+            record.born = None
+            self._note_age(record)
+        self._be_reminded()
         self.subscription = self.context.events.subscribe(ActorRestarted, self._actor_restarted)
 
     async def stopped(self) -> None:
@@ -156,6 +173,8 @@ class Ledger(
         """Continue from where the journal ends."""
         journal = await recover(path, self.book, safety=self.config.safety, at=time.time())
         self.bookkeeper.commits = Commits(journal, on_abandoned=self._take_back, on_failure=self._journal_failed)
+        for record in self.book.postings.records.values():
+            record.is_under_way = False  # That was said before, and no look-up goes on that could say otherwise.
         self.opener.note_recovered(self.book.open_accounts())
         self.book.accounts.forget_crossings()
         self.bookkeeper.reporter.report_alerts()
@@ -187,6 +206,29 @@ class Ledger(
         )
         self._outcome_recorded(entry)
         return self.bookkeeper.once_written(entry)
+
+    @handles(MarkUnderWay)
+    def mark_under_way(self, message: MarkUnderWay) -> None:
+        """Note whether a held call is known to be under way, and so does not age."""
+        record = self.book.postings.records.get(message.reservation)
+        if record is None or not self.ages.ages(record):
+            return
+        if message.is_under_way:
+            if (entry := self.book.mark_under_way(record.number, at=time.time())) is not None:
+                self.bookkeeper.record(entry)
+        else:
+            record.is_under_way = False
+            self._note_age(record)
+
+    @handles(ExpireHeld)
+    def expire_held(self, message: ExpireHeld) -> None:
+        """Settle what was held for too long as charged."""
+        now, clock = self.context.now(), time.time()
+        for record in self.ages.take_due(self.book.postings.records, now=now, clock=clock):
+            entry = self.book.expire(record, at=clock)
+            self._outcome_recorded(entry)
+            self.bookkeeper.reporter.report_expired(entry, since=record.held_since or clock)
+        self._be_reminded()
 
     @handles(Terminated)
     def holder_ended(self, message: Terminated) -> None:
@@ -254,12 +296,28 @@ class Ledger(
         if entry is None:
             return
         self.bookkeeper.record_outcome(entry)
+        if isinstance(entry, MoneyHeld):
+            self._note_age(self.book.postings.records[entry.reservation])
         if self.queues:
             for account in entry.accounts:
                 self.allocator.serve(account)
         if self.closers:
             for state, waiter in self.closers.take_drained():
                 self.bookkeeper.once_written(state.statement(), waiter)
+
+    def _note_age(self, record: KeyRecord) -> None:
+        """Take note of what is held, and be reminded when it has been for too long."""
+        if self.ages.ages(record) and self.ages.note(record, now=self.context.now(), clock=time.time()):
+            self._be_reminded()
+
+    def _be_reminded(self) -> None:
+        """Set a timer for what expires next."""
+        if self.reminder is not None:
+            self.reminder.cancel()
+            self.reminder = None
+        pause = self.ages.pause(now=self.context.now())
+        if pause is not None:
+            self.reminder = self.context.timers.once(pause, ExpireHeld())
 
     def _close(self, name: str) -> AccountState:
         state = self.allocator.close(name)

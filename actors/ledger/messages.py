@@ -11,7 +11,7 @@ from actors.ledger.account import Account
 from actors.ledger.entries import MoneyReleased, MoneySettled
 from actors.ledger.page import Statement
 from actors.money import AmountField, Micros, OptionalAmountField, amount_default, take_amount
-from actors.validation import check_text
+from actors.validation import check_text, checked_held_for
 from runtime import ActorRef, Message, Request
 
 Intent: TypeAlias = Literal["first", "repeat", "again"]
@@ -42,7 +42,8 @@ class Reserve(Request[Reservation], frozen=True, kw_only=True):
     `passes_over` numbers held calls under the key whose outcome could not be found out: they are no reason to refuse,
     as long as they hold at most `risk` together (None: no bound), and there is room for them in `risk_account`, an open
     account that bounds what may be paid twice in all. Refused with `RiskExceeded` otherwise. A call that was reserved
-    with `must_hold` is never passed over.
+    with `must_hold` is never passed over. What is held for it counts as charged after `held_for` seconds (None: as the
+    ledger says).
 
     With `wait`, the request waits for money that calls under way may give back, in order, until its deadline. `holder`
     is the actor that answers for the call. If it ends or is restarted without telling the outcome, the money is held.
@@ -62,6 +63,7 @@ class Reserve(Request[Reservation], frozen=True, kw_only=True):
     risk: OptionalAmountField = amount_default(None)
     risk_account: str | None = None
     must_hold: bool = False
+    held_for: float | None = None
 
     def __post_init__(self) -> None:
         take_amount(self, "amount")
@@ -69,6 +71,8 @@ class Reserve(Request[Reservation], frozen=True, kw_only=True):
             take_amount(self, "budget")
         if self.risk is not None:
             take_amount(self, "risk")
+        if self.held_for is not None:
+            msgspec.structs.force_setattr(self, "held_for", checked_held_for(self.held_for))
         if type(self.passes_over) is not tuple or (
             self.passes_over and any(type(number) is not int for number in self.passes_over)
         ):
@@ -89,6 +93,17 @@ class MarkSent(Message, frozen=True):
 
     def __post_init__(self) -> None:
         check_reservation(self.reservation)
+
+
+class MarkUnderWay(Message, frozen=True):
+    """Tell that a held call is still under way, so that its money does not age; or that this is not known any more."""
+
+    reservation: int
+    is_under_way: bool = True
+
+    def __post_init__(self) -> None:
+        if type(self.reservation) is not int:
+            raise TypeError(f"reservation must be a number, as GetHeld lists it, got {self.reservation!r}")
 
 
 class BookCall(Message, frozen=True, gc=False):
@@ -114,7 +129,8 @@ class BookCall(Message, frozen=True, gc=False):
 class Resolve(Request[MoneySettled | MoneyReleased], frozen=True):
     """Tell what was found out about a call whose money is held: paid, and how much; or not paid.
 
-    It may come after the accounts were closed. Refused with `Permanent` for a reservation that is not held. With
+    It may come after the accounts were closed, and after the money was settled because it had been held for too long:
+    then it corrects that. Refused with `Permanent` for a reservation that is not held. With
     `as_found`, the provider itself has said so, and then "yes" counts even if the money was released lately.
     """
 

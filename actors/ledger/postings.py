@@ -9,7 +9,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
-from actors.ledger.entries import AccountOpened, MoneyHeld, MoneyReleased, MoneyReserved, MoneySettled
+from actors.ledger.entries import (
+    AccountOpened,
+    HeldUnderWay,
+    MoneyHeld,
+    MoneyReleased,
+    MoneyReserved,
+    MoneySettled,
+)
 from actors.ledger.page import AccountTable
 from actors.ledger.record import KeyRecord
 
@@ -22,6 +29,8 @@ if TYPE_CHECKING:
 
 MAX_RELEASED = 10_000
 """How many of the reservations released last are remembered, in case one of their calls was charged after all."""
+MAX_EXPIRED = 100_000
+"""How many of the reservations that expired last are remembered, in case it becomes known what they cost."""
 
 
 class PaidKeys(OrderedDict[str, tuple[int, str]]):
@@ -47,6 +56,15 @@ class PaidKeys(OrderedDict[str, tuple[int, str]]):
         if len(self) > self.max_keys:
             self._forget_oldest()
 
+    def take_back(self, key: str, cost: int) -> None:
+        """Take back a payment under a key that is not known to have been made."""
+        paid = self.get(key)
+        if paid is not None:
+            if paid[0] > cost:
+                self[key] = (paid[0] - cost, paid[1])
+            else:
+                del self[key]
+
     def _forget_oldest(self) -> None:
         self.popitem(last=False)
         self.has_forgotten = True
@@ -67,6 +85,8 @@ class Postings:
         """The reservations of calls under way, by the actor that answers for them."""
         self.released: OrderedDict[int, KeyRecord] = OrderedDict()
         """The reservations released last."""
+        self.expired: OrderedDict[int, KeyRecord] = OrderedDict()
+        """The reservations that were settled last because they had been held for too long."""
 
     def used_by(self, key: str) -> int:
         """Return the micro-units that were spent under a key, and are kept for it."""
@@ -106,6 +126,8 @@ class Postings:
             "accounts": [state.statement() for state in self.accounts.all_states()],
             "unsettled": self.unsettled(),
             "paid": dict(self.paid_keys),
+            "expired": list(self.expired),
+            "ages": [(one.number, one.held_since, one.held_for) for one in self.records.values() if one.is_held],
             "next": self.next,
         }
 
@@ -122,6 +144,8 @@ class Postings:
                 self.post_released(self._booked(entry), entry)
             case MoneyHeld():
                 self.post_held(self._booked(entry), entry)
+            case HeldUnderWay():
+                self.post_under_way(self._booked(entry), entry)
             case AccountOpened():
                 if self.accounts.is_known(entry.account):
                     raise ValueError(f"it opens an account that is open: {entry}")
@@ -146,11 +170,15 @@ class Postings:
         else:
             self.post_reserved(entry, self.accounts.drawn_on(entry.accounts))
 
-    def _booked(self, entry: Booked) -> KeyRecord:
-        record = self.records.get(entry.reservation) or self.released.get(entry.reservation)
+    def _booked(self, entry: Booked | HeldUnderWay) -> KeyRecord:
+        record = self.ended_or_not(entry.reservation)
         if record is None:
             raise ValueError(f"it books what was never reserved: {entry}")
         return record
+
+    def ended_or_not(self, number: int) -> KeyRecord | None:
+        """Return a reservation that can still be booked: open, held, or released or expired lately."""
+        return self.records.get(number) or self.released.get(number) or self.expired.get(number)
 
     # The steps.
 
@@ -164,6 +192,7 @@ class Postings:
             record.is_held = record.is_told = False
             record.was_held = from_held
             record.since = entry.at
+            record.is_under_way = False
         else:
             record = self.records[number] = KeyRecord(
                 number, entry.key, entry.provider, amount, entry.accounts, states, entry.at
@@ -173,7 +202,7 @@ class Postings:
                 self.by_key[entry.key] = [record]
             else:
                 others.append(record)
-            record.must_hold = entry.must_hold
+            record.must_hold, record.held_for = entry.must_hold, entry.held_for
             self.next = number + 1
         if entry.passes_over:
             self._pass_over(entry)
@@ -193,15 +222,23 @@ class Postings:
         """Spend what a call cost, and free the rest."""
         if entry.is_late:
             self._revive(record)
+        elif entry.corrects:
+            self._hold_expired(record)
         cost = int(entry.cost)
         self._end(record, cost, int(entry.released), int(entry.overcharged))
         if cost:
             self.paid_keys.add(record.key, cost, record.provider)
             for other in self.by_key.get(record.key, ()):
                 other.is_doubled = other.is_passed_over
+        if entry.is_expired:
+            self.expired[record.number] = record
+            if len(self.expired) > MAX_EXPIRED:
+                self.expired.popitem(last=False)
 
     def post_released(self, record: KeyRecord, entry: MoneyReleased) -> None:
         """Free what was reserved for a call."""
+        if entry.corrects:
+            self._hold_expired(record)
         self._end(record, 0, int(entry.released), 0)
         record.is_told = entry.is_told
         self.released[record.number] = record
@@ -232,8 +269,15 @@ class Postings:
         record.is_held = True
         record.is_told = entry.is_told
         record.since = entry.at
+        if record.held_since is None:
+            record.held_since = entry.at
         if entry.is_told:
             record.was_held = 0
+
+    def post_under_way(self, record: KeyRecord, entry: HeldUnderWay) -> None:
+        """Let what is held for a call age from now on, once it is not known to be under way any more."""
+        record.held_since, record.born = entry.at, None
+        record.is_under_way = True
 
     def _end(self, record: KeyRecord, cost: int, released: int, overcharged: int) -> None:
         """Forget a reservation, and move its money to what is spent or free."""
@@ -318,6 +362,17 @@ class Postings:
         self.accounts.check_alert(state)
         if state.is_closed:
             self.accounts.forget_if_empty(state)
+
+    def _hold_expired(self, record: KeyRecord) -> None:
+        """Hold again what was settled because it had been held for too long: now it is known what it cost."""
+        del self.expired[record.number]
+        self.records[record.number] = record
+        self.by_key.setdefault(record.key, []).append(record)
+        self.paid_keys.take_back(record.key, record.amount)
+        for state in record.states:
+            state.settled -= record.amount
+            state.held += record.amount
+            state.on_hold += 1
 
     # Holders.
 

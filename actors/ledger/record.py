@@ -39,6 +39,14 @@ class KeyRecord(msgspec.Struct, eq=False, gc=False):
     """Whether another call under its key was charged since it was passed over."""
     risk_account: AccountState | None = None
     """The account that bounds what may be paid twice, which it draws on too once it is passed over."""
+    held_for: float | None = None
+    """Seconds that it is held at most; None is as the ledger says."""
+    held_since: float | None = None
+    """When it was first held, or was last known to be under way, in seconds since 1970; None if it never was."""
+    born: float | None = None
+    """The same in loop time, once it is known in this run."""
+    is_under_way: bool = False
+    """Whether its provider says that it is under way, although it is held."""
 
     def reservation(self) -> Reservation:
         """Return what its asker gets."""
@@ -57,7 +65,7 @@ class KeyRecord(msgspec.Struct, eq=False, gc=False):
             is_passed_over=self.is_passed_over,
         )
 
-    def settled(self, cost: Micros | None, *, is_late: bool, at: float) -> MoneySettled:
+    def settled(self, cost: Micros | None, *, is_late: bool, corrects: int = 0, at: float) -> MoneySettled:
         """Return the entry for a call that was paid; a cost of None is what was reserved."""
         amount = self.amount
         paid = amount if cost is None else int(cost)
@@ -70,10 +78,23 @@ class KeyRecord(msgspec.Struct, eq=False, gc=False):
             released=micros_of(amount - paid) if paid < amount else ZERO,
             overcharged=micros_of(paid - amount) if paid > amount else ZERO,
             is_late=is_late,
+            corrects=micros_of(corrects) if corrects else ZERO,
             at=at,
         )
 
-    def released(self, *, is_told: bool, at: float) -> MoneyReleased:
+    def expired(self, *, at: float) -> MoneySettled:
+        """Return the entry for a call that was held for too long: it counts as charged."""
+        return MoneySettled(
+            reservation=self.number,
+            key=self.key,
+            provider=self.provider,
+            accounts=self.accounts,
+            cost=micros_of(self.amount),
+            is_expired=True,
+            at=at,
+        )
+
+    def released(self, *, is_told: bool, corrects: int = 0, at: float) -> MoneyReleased:
         """Return the entry for a call that cost nothing."""
         return MoneyReleased(
             reservation=self.number,
@@ -82,6 +103,7 @@ class KeyRecord(msgspec.Struct, eq=False, gc=False):
             accounts=self.accounts,
             released=micros_of(self.amount),
             is_told=is_told,
+            corrects=micros_of(corrects) if corrects else ZERO,
             at=at,
         )
 

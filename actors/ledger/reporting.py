@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from actors.events import AlertCleared, AlertRaised, Overcharged
+from actors.events import AlertCleared, AlertRaised, HeldExpired, Overcharged
 from actors.money import ZERO
 
 if TYPE_CHECKING:
@@ -57,6 +57,19 @@ class Reporter:
                 quoted=ZERO if entry.is_late else entry.cost - entry.overcharged,
                 charged=entry.cost,
                 accounts=entry.accounts,
+            )
+        )
+
+    def report_expired(self, entry: MoneySettled, *, since: float) -> None:
+        """Publish that a call counts as charged, because nothing was found out about it for too long."""
+        self.publish(
+            HeldExpired(
+                reservation=entry.reservation,
+                provider=entry.provider,
+                key=entry.key,
+                amount=entry.cost,
+                accounts=entry.accounts,
+                since=since,
             )
         )
 

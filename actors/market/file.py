@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 import msgspec
 
 from actors.market.environment import Expansion
-from actors.market.listing import CallLimits, Endpoint, Listing, check_tolerance
+from actors.market.listing import CallTerms, Endpoint, Listing, check_tolerance
 from actors.market.market import DiscoveryConfig, HealthConfig, Market
 from actors.market.tables import MarketError as MarketError
 from actors.market.tables import Table, TableReader, toml_type
@@ -165,13 +165,12 @@ def _listing(reader: TableReader, entry: Table, key: str, *, address: Any, secre
     provider = reader.convert(offered | {"address": shown_url(address)}, key, Provider)
     if not provider.services:
         raise reader.error(f"{key}.services", "expected at least one service")
-    limits = {name: getattr(endpoint, name) for name in CallLimits.__struct_fields__}
+    terms = {name: getattr(endpoint, name) for name in CallTerms.__struct_fields__}
     return Listing(
         provider=provider,
         transport=_transport(reader, provider, endpoint, key, secrets),
         budget=_amount(reader, entry, "budget", key=f"{key}.budget"),
-        on_unknown=endpoint.on_unknown,
-        **limits,
+        **terms,
     )
 
 

@@ -14,7 +14,7 @@ from actors.masking import MASK, HidesSecrets, shown_callable, shown_url
 from actors.money import OptionalAmountField, amount_default, take_amount
 from actors.providers.provider import Provider
 from actors.transports.transport import Idempotent, Transport  # noqa: TC001 - inspect.signature and msgspec evaluate them.
-from actors.validation import check_count
+from actors.validation import check_count, checked_held_for
 
 
 def check_positive(field: str, value: float, unit: str) -> None:
@@ -64,13 +64,31 @@ class CallLimits(msgspec.Struct, frozen=True, kw_only=True):
             check_dimensions(dimensions)
 
 
-class Listing(HidesSecrets, CallLimits, frozen=True, kw_only=True):
-    """One provider on the market: what it offers, how it is reached, and how much it may be called (`CallLimits`).
+class CallTerms(CallLimits, frozen=True, kw_only=True):
+    """How much a provider may be called, and what is done about its calls whose outcome is unknown.
+
+    With `on_unknown="hold"`, no other provider is paid besides a call to this one that may have been charged, whatever
+    risk a request allows. What is held for such a call counts as charged after `held_for` seconds (None: as the ledger
+    says, which is for ever by default).
+    """
+
+    on_unknown: Literal["hold"] | None = None
+    held_for: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.on_unknown not in {None, "hold"}:
+            raise ValueError(f'on_unknown of a listing must be "hold" or None, got {self.on_unknown!r:.100}')
+        if self.held_for is not None:
+            msgspec.structs.force_setattr(self, "held_for", checked_held_for(self.held_for))
+
+
+class Listing(HidesSecrets, CallTerms, frozen=True, kw_only=True):
+    """One provider on the market: what it offers, how it is reached, and how it may be called (`CallTerms`).
 
     `transport` makes a new `Transport`. It is called again when the provider's gateway restarts, or is needed again
     after it was closed because it was idle. `budget` caps what the provider is paid in all, in dollars as str, int or
-    Decimal (None: no cap). With `on_unknown="hold"`, no other provider is paid besides a call to this one that may have
-    been charged, whatever risk a request allows.
+    Decimal (None: no cap).
 
     >>> from actors.market import Market
     >>> from actors.transports import FunctionTransport
@@ -88,7 +106,6 @@ class Listing(HidesSecrets, CallLimits, frozen=True, kw_only=True):
     provider: Provider
     transport: Callable[[], Transport]
     budget: OptionalAmountField = amount_default(None)
-    on_unknown: Literal["hold"] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.provider, Provider):
@@ -99,7 +116,6 @@ class Listing(HidesSecrets, CallLimits, frozen=True, kw_only=True):
                 f"got {self.transport!r:.100}"
             )
         super().__post_init__()
-        check_listed_on_unknown(self.on_unknown)
         if self.budget is not None:
             take_amount(self, "budget")
 
@@ -122,18 +138,12 @@ class Listing(HidesSecrets, CallLimits, frozen=True, kw_only=True):
         return after.with_limits(*limits, headroom=self.headroom)
 
 
-def check_listed_on_unknown(on_unknown: object) -> None:
-    """Raise `ValueError` if a provider's listing cannot say this."""
-    if on_unknown not in {None, "hold"}:
-        raise ValueError(f'on_unknown of a listing must be "hold" or None, got {on_unknown!r:.100}')
-
-
-class Endpoint(HidesSecrets, CallLimits, frozen=True, kw_only=True):
+class Endpoint(HidesSecrets, CallTerms, frozen=True, kw_only=True):
     """The keys of a `[[providers]]` table that say how to reach a provider; the other keys are those of `Provider`.
 
     `health_path` is resolved against `url`; `headers` are sent with every request. A reply of more than
     `max_reply_bytes` is malformed. With `charges_errors = false` the provider does not charge for an error that it
-    answers itself. `on_unknown` is that of the `Listing`.
+    answers itself.
     """
 
     url: str
@@ -142,7 +152,6 @@ class Endpoint(HidesSecrets, CallLimits, frozen=True, kw_only=True):
     idempotent: Idempotent = "no"
     max_reply_bytes: int = 4 * 1024 * 1024
     charges_errors: bool = True
-    on_unknown: Literal["hold"] | None = None
 
     def shown_instead(self) -> dict[str, object]:
         return {

@@ -28,6 +28,8 @@ class HeldCall(msgspec.Struct, eq=False):
     reservation: Reservation
     found: Resolution | None = None
     """What became of it, once this supervisor has found out."""
+    is_under_way: bool = False
+    """Whether its provider has said that it is under way when it was asked last."""
 
 
 class PassedOver(msgspec.Struct, frozen=True, eq=False):

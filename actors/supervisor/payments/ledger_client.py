@@ -10,7 +10,7 @@ from actors.errors.families import LedgerDown
 from runtime import MailboxFull, RuntimeFault
 
 if TYPE_CHECKING:
-    from actors.ledger.messages import BookCall, CloseAccount
+    from actors.ledger.messages import BookCall, CloseAccount, MarkUnderWay
     from runtime import ActorRef, Context, Request
 
 LedgerRef: TypeAlias = "ActorRef[Any]"
@@ -37,7 +37,7 @@ class LedgerClient:
         except RuntimeFault as fault:
             raise LedgerDown(str(fault)) from fault
 
-    def tell(self, message: BookCall | CloseAccount) -> None:
+    def tell(self, message: BookCall | CloseAccount | MarkUnderWay) -> None:
         """Tell the ledger what it has to know, as soon as it has room."""
         try:
             self.ledger.tell(message)

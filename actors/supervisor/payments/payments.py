@@ -13,7 +13,7 @@ import msgspec
 from actors.errors.families import BudgetExceeded, CallFailed, LedgerDown, Permanent
 from actors.events import CostUnreadable, Reconciled
 from actors.ledger.errors import JournalFailed
-from actors.ledger.messages import BookCall, CloseAccount, Reservation, Reserve, Resolve
+from actors.ledger.messages import BookCall, CloseAccount, MarkUnderWay, Reservation, Reserve, Resolve
 from actors.money import ZERO
 from actors.supervisor.payments.accounts import Accounts
 from actors.supervisor.payments.ledger_client import LEDGER_CALL_TIMEOUT, LedgerClient
@@ -44,7 +44,7 @@ class Payments:
         self._market = market
         self._client = LedgerClient(ledger, context)
         self.accounts = Accounts(self._client, context, market)
-        self.reconciler = Reconciler(context, record=self._record)
+        self.reconciler = Reconciler(context, record=self._record, mark_under_way=self._mark_under_way)
 
     async def ask_ledger(self, request: Request[Any]) -> Any:
         """Pass a caller's own question on to the ledger; raises `LedgerDown` if it cannot be reached."""
@@ -106,6 +106,10 @@ class Payments:
         """Leave no task behind."""
         await self._client.close()
         await self.accounts.close()
+
+    def _mark_under_way(self, held: HeldCall, *, is_under_way: bool) -> None:
+        """Tell the ledger whether a held call is known to be under way: then its money does not age."""
+        self._client.tell(MarkUnderWay(held.reservation.number, is_under_way))
 
     async def _record(self, held: HeldCall, found: Resolution) -> None:
         """Enter what became of a held call with the ledger, and publish it; raises `LedgerDown`."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from actors.errors.families import CallFailed, LedgerDown
 from actors.transports.reconciliation import UnderWay
@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from runtime import Context
 
     Record: TypeAlias = Callable[[HeldCall, Resolution], Awaitable[None]]
+
+    class UnderWayMarker(Protocol):
+        """Tells the ledger whether a held call is under way."""
+
+        def __call__(self, held: HeldCall, *, is_under_way: bool) -> None: ...
+
 
 SOON = Backoff(initial=0.2, cap=5.0, jitter=0.2)
 """The pauses while a request waits to know."""
@@ -44,11 +50,15 @@ class Kept:
 
 
 class Reconciler:
-    """Reconciles the calls of one supervisor; `record` enters what was found with the ledger."""
+    """Reconciles the calls of one supervisor; `record` enters what was found with the ledger.
 
-    def __init__(self, context: Context, *, record: Record) -> None:
+    `mark_under_way` tells it that a call is under way, and later that this is not known any more.
+    """
+
+    def __init__(self, context: Context, *, record: Record, mark_under_way: UnderWayMarker) -> None:
         self._context = context
         self._record = record
+        self._mark_under_way = mark_under_way
         self._kept: dict[int, Kept] = {}
         """By the number of the reservation."""
         self._reconciling: dict[int, asyncio.Future[Resolution | None]] = {}
@@ -159,6 +169,10 @@ class Reconciler:
                     # That it cannot be cancelled before some time is no reason not to look it up before.
                     if finding is None or not isinstance(cancelled, UnderWay):
                         finding = cancelled
+        is_under_way = isinstance(finding, UnderWay)
+        if is_under_way or held.is_under_way:
+            self._mark_under_way(held, is_under_way=is_under_way)
+        held.is_under_way = is_under_way
         return finding
 
     def held(self) -> Iterator[HeldCall]:

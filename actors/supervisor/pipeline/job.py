@@ -175,6 +175,7 @@ class Job:
             # That a repeatable call may be charged again is declared.
             risk=None if is_repeatable else self.risk,
             must_hold=listing.on_unknown == "hold",
+            held_for=listing.held_for,
         )
 
     def _intent(self, target: Target) -> Intent:

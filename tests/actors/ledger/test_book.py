@@ -476,15 +476,28 @@ class Play:
                 case 8:
                     for booked in book.holder_ended(who, at=3.0):
                         self.note(booked)
+                case _ if flag:
+                    self.age(who, amount)
                 case _:
                     self.note(book.take_back(one, at=3.0))
         except Permanent:
             pass
 
+    def age(self, who: int, amount: int) -> None:
+        """Let held money expire, or be known to be of a call under way."""
+        held = [one for one in self.book.postings.records.values() if one.is_held]
+        if held and who % 2:
+            self.note(self.book.mark_under_way(held[-1].number, at=4.0))
+        elif held:
+            self.note(self.book.expire(held[amount % len(held)], at=4.0))
+
     def note(self, entry: Any) -> None:
         if entry is None:
             return
         self.entries.append(entry)
+        if isinstance(entry, MoneySettled | MoneyReleased):
+            for name in entry.accounts:
+                self.spent[name] -= entry.corrects
         if isinstance(entry, MoneySettled):
             for name in entry.accounts:
                 self.spent[name] += entry.cost

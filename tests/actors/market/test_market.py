@@ -374,6 +374,8 @@ def test_a_file_may_say_what_may_be_paid_twice():
     )
     market = parse_market(ALDER)
     assert (market.risk, market.risk_total, market.providers[0].on_unknown) == (None, None, None)
+    assert market.providers[0].held_for is None
+    assert parse_market(ALDER + "\nheld_for = 3600\n").providers[0].held_for == 3600.0
     with pytest.raises(ValueError, match='on_unknown of a listing must be "hold" or None'):
         Listing(
             provider=market.providers[0].provider,
@@ -387,6 +389,7 @@ def test_a_file_may_say_what_may_be_paid_twice():
     [
         ("risk = 0.05\n" + ALDER, 'risk: expected a string such as "0.002", got float (a float cannot hold'),
         ("risk_total = '-1'\n" + ALDER, "risk_total: amount '-1' is negative"),
+        (ALDER + "\nheld_for = 0\n", "providers[0]: held_for must be > 0 seconds"),
         (ALDER + "\non_unknown = 'pay_again'\n", "providers[0].on_unknown: expected 'hold'"),
         ("budget = 2.5\n" + ALDER, 'budget: expected a string such as "0.002", got float (a float cannot hold'),
         (ALDER + "\nbudget = 3\n", 'providers[0].budget: expected a string such as "0.002", got integer'),
