@@ -96,6 +96,8 @@ class Job:
         """The call that may have been paid already; until that is known, no other provider is."""
         self.passed_over: dict[int, PassedOver] = {}
         """The calls that may have been paid, and besides which others are made; by the number of the reservation."""
+        self.kept_from_going_on: Reservation | None = None
+        """A call of an earlier request under the key that ends this one, because it may have been paid."""
         self.cost_before = 0
         """What the request was known to have cost when it passed over a call last."""
         self.may_pay_again = False
@@ -171,8 +173,8 @@ class Job:
             intent=intent,
             wait=wait,
             holder=holder,
-            passes_over=tuple(self.passed_over),
-            # That a repeatable call may be charged again is declared.
+            # That a repeatable call may be charged again is declared, and puts nothing more at risk.
+            passes_over=() if is_repeatable else tuple(self.passed_over),
             risk=None if is_repeatable else self.risk,
             must_hold=listing.on_unknown == "hold",
             held_for=listing.held_for,
@@ -247,8 +249,9 @@ class Job:
     def possible_charges(self) -> tuple[PossibleCharge, ...]:
         """Return the calls that may have been charged, for all that is known, the oldest first."""
         charges = [possible_charge(one.reservation) for one in self.passed_over.values() if one.is_open]
-        if self.held is not None:
-            charges.append(possible_charge(self.held.reservation))
+        last = self.kept_from_going_on if self.held is None else self.held.reservation
+        if last is not None:
+            charges.append(possible_charge(last))
         return tuple(charges)
 
     def at_risk(self) -> Micros:
@@ -257,7 +260,7 @@ class Job:
         The call that was held last is at risk only if another was charged since.
         """
         charges = self.possible_charges()
-        if self.held is not None or self.cost == self.cost_before:
+        if self.held is not None or self.kept_from_going_on is not None or self.cost == self.cost_before:
             charges = charges[:-1]
         return sum((one.amount for one in charges), ZERO)
 

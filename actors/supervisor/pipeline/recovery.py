@@ -72,6 +72,8 @@ async def take_on(deps: Deps, job: Job, unsettled: StillUnsettled) -> ProviderRe
             return None
         deps.payments.reconcile_later(job.held)
         job.held = None
+    if unsettled.is_held and job.held is None and number not in job.passed_over:
+        job.kept_from_going_on = reservation
     raise job.failure(unsettled) from unsettled
 
 

@@ -312,3 +312,29 @@ async def test_what_one_request_asks_about_while_another_keeps_it_does_not_busy_
         with pytest.raises(OutcomeUnknown):
             await first
         assert await one.held() == [10]
+
+
+@pytest.mark.parametrize("is_listed", [True, False])
+async def test_a_request_that_an_earlier_call_keeps_from_going_on_names_that_call(is_listed: bool, tmp_path: Path):  # noqa: FBT001
+    alder, birch = Door("alder", breaks=9), Door("birch", breaks=0)
+    for listings in ([alder.listing()], [*([alder.listing()] if is_listed else []), birch.listing(20)]):
+        async with ActorSystem("desk", seed=1) as system:
+            ledger = system.spawn(lambda: Ledger(journal=tmp_path / "run.db"))
+            supervisor = system.spawn(
+                lambda listings=listings, ledger=ledger: Supervisor(Market(providers=listings), ledger=ledger)
+            )
+            with pytest.raises((OutcomeUnknown, StillUnsettled)) as refused:
+                await smart_request(supervisor, service="s", input="x", idempotency_key="order 1", risk="0.000005")
+            (held,) = await ledger.ask(GetHeld(), timeout=1.0)
+            assert [(one.reservation, one.amount) for one in refused.value.held] == [(held.reservation, 10)]
+            assert refused.value.at_risk == 0
+
+
+@pytest.mark.parametrize("terms", [{}, {"on_unknown": "hold"}])
+async def test_a_repeatable_call_is_repeated_as_declared_and_the_answer_says_what_that_left_at_stake(terms: Any):
+    alder = Door("alder", breaks=2, idempotent="repeatable")
+    async with desk(alder.listing(**terms)) as one:
+        result = await one.request()
+        assert (result.output, result.cost, len(alder.calls)) == ("alder", 10, 3)
+        assert (result.at_risk, [held.provider for held in result.held]) == (20, ["alder", "alder"])
+        assert await one.held() == [10, 10]
