@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from runtime.envelope import Ask
     from runtime.interceptor import Interceptor
+    from runtime.propagation import Propagation
 
 MESSAGES_PER_ACTIVATION = 64
 MESSAGES_PER_TURN = 512
@@ -58,6 +59,7 @@ class Engine:
         "interceptors",
         "loop",
         "name",
+        "propagation",
         "random",
         "registry",
         "root",
@@ -75,6 +77,8 @@ class Engine:
         self.random = random.Random(seed)
         self.events = EventStream()
         self.registry = ActorRegistry(self.events)
+        self.propagation: Propagation | None = None
+        """Which context variables travel with requests; None if none do."""
         self.interceptors = InterceptedHandlers(interceptors) if interceptors else None
         self.deadlines = DeadlineWatch(loop)
         self.asking: dict[asyncio.Task[Any] | None, Ask] = {}

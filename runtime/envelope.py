@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from runtime.mailbox import Mailbox
+    from runtime.propagation import Carried
 
 
 class AskState(Enum):
@@ -61,7 +62,7 @@ class Envelope:
 class Ask(Envelope):
     """A request in flight. It is settled once, by whichever comes first: answer, error, deadline, cancellation."""
 
-    __slots__ = ("answerer", "deadline", "error", "execution", "progress", "tick", "value", "waiter")
+    __slots__ = ("answerer", "carried", "deadline", "error", "execution", "progress", "tick", "value", "waiter")
 
     def __init__(self, message: Any, deadline: float) -> None:
         self.message = message
@@ -74,6 +75,8 @@ class Ask(Envelope):
         self.waiter: asyncio.Future[None] | None = None
         self.execution: Cancellable | None = None
         """What runs its handler, if that can be cancelled."""
+        self.carried: Carried = ()
+        """The context variables that travel with it."""
         self.answerer: Any = None
         """The cell that is to give the answer, or gave it, which may not be the one that was asked."""
 

@@ -17,12 +17,14 @@ from runtime.error_text import annotate, printable
 from runtime.errors import SystemClosed
 from runtime.log import LOGGED, log_event
 from runtime.mailbox import DEFAULT_MAILBOX, Mailbox
+from runtime.propagation import propagation_of
 from runtime.supervision import Restart, Supervision
 from runtime.supervision.strategy import DEFAULT_SUPERVISION
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Collection, Coroutine, Sequence
     from concurrent.futures import Future
+    from contextvars import ContextVar
     from types import TracebackType
 
     from runtime.event_stream import EventStream
@@ -72,7 +74,8 @@ class ActorSystem:
     that escalates beyond `supervision` cancels the block and is raised from it; `on_failure` is called with it first,
     so that a program whose block only waits, such as a web server's, can be shut down. `seed` makes the system's random
     numbers repeatable; `log` writes failures, restarts and dead letters as log lines; every message passes the
-    `interceptors`. Many systems may live in one process, and in one loop.
+    `interceptors`. `propagate` names the context variables that travel from an asker to the handler of its request,
+    such as the id of a trace, or is True for all of them. Many systems may live in one process, and in one loop.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class ActorSystem:
         log: bool = True,
         interceptors: Sequence[Interceptor] = (),
         on_failure: Callable[[Exception], object] | None = None,
+        propagate: Collection[ContextVar[Any]] | bool = False,
     ) -> None:
         check_name(name, "a system's")
         if not isinstance(supervision, Supervision):
@@ -101,6 +105,7 @@ class ActorSystem:
         self._cancelled_host = False
         self._failure: Exception | None = None
         self._on_failure = on_failure
+        self._propagation = propagation_of(propagate)
         self._first_failure: Exception | None = None
         self._ended: asyncio.Event | None = None
         """Set once the system has failed or has been left."""
@@ -112,6 +117,7 @@ class ActorSystem:
         # A loop may provide another kind of engine, as that of a simulation does.
         make_engine: type[Engine] = getattr(loop, "actor_engine", Engine)
         self._engine = make_engine(self.name, loop, self._seed, self._interceptors)
+        self._engine.propagation = self._propagation
         for event_type in LOGGED if self._log else ():
             self._engine.events.subscribe(event_type, log_event)
         self._root = self._engine.root = Root(self._engine, self._supervision, self._fail)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from runtime.cell.answers import answer_later, hand_back, take_outcome
 from runtime.cell.children import Children
-from runtime.cell.circles import refuse_circle
+from runtime.cell.circles import register_wait
 from runtime.cell.context import ActorContext
 from runtime.cell.execution import after_activation, handle_in_task, handle_item, handler_raised
 from runtime.cell.failures import wrong_answer
@@ -170,6 +170,8 @@ class Cell(ActorContext):
                 return ask
         elif ask is USE_MAILBOX:
             ask = Ask(message, deadline)
+            if engine.propagation is not None:
+                ask.carried = engine.propagation.capture()
             if not accept_if_room(self, ask):
                 if self.closed:
                     raise ActorStopped(self.path, name_of(message))
@@ -179,9 +181,7 @@ class Cell(ActorContext):
             return ask
         if ask.progress is WAITING or ask.progress is RUNNING:
             asker, ask.answerer = asyncio.current_task(), self
-            if self.task is not None:
-                refuse_circle(self, ask, asker)
-            engine.asking[asker] = ask
+            register_wait(self, ask, asker)
             ask.waiter = engine.loop.create_future()
             engine.deadlines.add(ask)
             try:
@@ -208,6 +208,8 @@ class Cell(ActorContext):
             return USE_MAILBOX
         if handler.is_async:
             return RUN_INLINE if handler.inline and may_run_inline(self, handler) else USE_MAILBOX
+        if self.engine.propagation is not None:
+            return USE_MAILBOX  # What travels with the request is kept there, also if it is stashed or rerouted.
         self.busy = True
         self.idle = False
         self.until = deadline

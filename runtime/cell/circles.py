@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from runtime.envelope import Ask
 
 
-def refuse_circle(cell: CellState, ask: Ask, asker: asyncio.Task[Any] | None) -> None:
-    """Raise RuntimeError if a request to `cell` would wait for its own `asker`."""
+def register_wait(cell: CellState, ask: Ask, asker: asyncio.Task[Any] | None) -> None:
+    """Note that `asker` waits for a request to `cell`; raise RuntimeError if that would wait for its own asker."""
     circle = circle_of(cell, ask, asker)
     if circle:
         ask.cancel()
         raise waits_for_itself([one.path for one in circle], ask.message)
+    cell.engine.asking[asker] = ask
 
 
 def circle_of(cell: CellState, ask: Ask, asker: asyncio.Task[Any] | None) -> list[CellState]:

@@ -22,6 +22,7 @@ from runtime.envelope import FROM_RUNTIME, RUNNING, WAITING, Ask, AskState, Uncl
 from runtime.errors import Refusal, Unhandled
 from runtime.events import DeadReason
 from runtime.messages import name_of
+from runtime.propagation import await_with, call_with, set_all
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -173,7 +174,10 @@ def handle_request(cell: CellState, ask: Ask) -> Coroutine[Any, Any, None] | Non
     cell.until = ask.deadline
     cell.current = ask
     try:
-        take_answer(cell, ask, handler.function(cell.actor, ask.message))
+        if ask.carried:
+            take_answer(cell, ask, call_with(ask.carried, handler.function, cell.actor, ask.message))
+        else:
+            take_answer(cell, ask, handler.function(cell.actor, ask.message))
     except Refusal as refusal:
         ask.fail(refusal)
     except BaseException as error:
@@ -190,7 +194,11 @@ async def answer_in_task(cell: CellState, handler: Handler, ask: Ask) -> None:
     ask.execution = task
     current_deadline.set(ask.deadline)
     try:
-        take_answer(cell, ask, await handler.function(cell.actor, ask.message))
+        if ask.carried:
+            answer = await await_with(ask.carried, handler.function, cell.actor, ask.message)
+        else:
+            answer = await handler.function(cell.actor, ask.message)
+        take_answer(cell, ask, answer)
     except asyncio.CancelledError:
         if cell.goal or ask.progress is RUNNING:
             ask.fail(crashed(cell.path, ask.message, None))
@@ -236,6 +244,8 @@ async def handle_in_lane(cell: CellState, lane: Lane, handler: Handler, item: An
     message = told(item)
     current_deadline.set(deadline_of(item))
     try:
+        if ask is not None:
+            set_all(ask.carried)  # For good: the task is its own.
         answer = await handler.function(cell.actor, message)
         if ask is not None:
             take_answer(cell, ask, answer)

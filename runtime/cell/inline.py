@@ -19,6 +19,7 @@ from runtime.cell.rerouting import reroute_or_fail
 from runtime.deadline import current_deadline
 from runtime.envelope import RUNNING, Ask, Stashed
 from runtime.errors import Refusal
+from runtime.propagation import set_all
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Generator
@@ -119,6 +120,8 @@ async def answer_inline(cell: CellState, message: Any, deadline: float) -> Any:
     handler = cell.actor.handlers[type(message)]
     assert handler is not None  # noqa: S101 - it was found a moment ago.
     context = cell.engine.context.copy()
+    if cell.engine.propagation is not None:
+        context.run(set_all, cell.engine.propagation.capture())
     work: Any = handler.function(cell.actor, message)
     ask: Ask | None = None
     cell.busy = True

@@ -27,6 +27,7 @@ WIDE_DOORS = {
     "actors.transports.function.__init__",
     "actors.transports.http.__init__",
     "runtime.routing.router.pool",
+    "runtime.system.__init__",
 }
 
 
