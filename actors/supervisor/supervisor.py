@@ -142,16 +142,16 @@ class Supervisor(
             error, provider = None, result.provider
         except CallFailed as failure:
             error, detail = failure.kind, str(failure)
-            failure.key, failure.held, failure.at_risk = job.key, job.possible_charges(), job.at_risk()
+            told = job.with_charges(failure)
+            if told is not failure:
+                raise told from failure
             raise
         except Exception as bug:
             # A crash would end the requests beside it too, whose calls may be paid.
             error, detail = Unclassified.__name__, f"a bug while it was served: {type(bug).__name__}: {bug}"
             self.context.log.opt(exception=bug).error("request {}: {}", job.request_id, detail)
             charged = "held" if job.held is not None else "yes" if job.cost else "no"
-            failed = Unclassified(detail, charged=charged)
-            failed.key, failed.held, failed.at_risk = job.key, job.possible_charges(), job.at_risk()
-            raise failed from bug
+            raise job.with_charges(Unclassified(detail, charged=charged)) from bug
         else:
             return result
         finally:

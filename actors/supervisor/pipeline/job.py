@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING
 
 from actors.errors.families import (
@@ -263,6 +264,19 @@ class Job:
         if self.held is not None or self.kept_from_going_on is not None or self.cost == self.cost_before:
             charges = charges[:-1]
         return sum((one.amount for one in charges), ZERO)
+
+    def with_charges(self, failure: CallFailed) -> CallFailed:
+        """Return the error of a request that says what may have been charged for it.
+
+        Something may have been, by a call that was passed over, whatever the last call says of itself. Then the error
+        is a copy: a transport may raise one error for many calls.
+        """
+        held = self.possible_charges()
+        if held and failure.charged == "no":
+            failure = copy.copy(failure)
+            failure.charged = "held"
+        failure.key, failure.held, failure.at_risk = self.key, held, self.at_risk()
+        return failure
 
     def failure(self, because: CallFailed | None = None) -> CallFailed:
         """Return the error of a request that has to end, `because` of a refusal or for want of another choice."""

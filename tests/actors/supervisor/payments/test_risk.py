@@ -10,18 +10,22 @@ import pytest
 from actors import (
     AllProvidersFailed,
     BudgetExceeded,
+    CallFailed,
     FunctionTransport,
     Ledger,
     Listing,
     Market,
     Micros,
     OutcomeUnknown,
+    Permanent,
     Provider,
     RequestOptions,
     Retry,
     SmartRequest,
     Supervisor,
     Transient,
+    Unknown,
+    robust_batch,
     smart_request,
     to_micros,
 )
@@ -37,11 +41,15 @@ if TYPE_CHECKING:
 
 
 class Refusing(Door):
-    """Fails every call, and charges for none."""
+    """Fails every call by the same error, and charges for none."""
+
+    def __init__(self, name: str, *, refusal: CallFailed) -> None:
+        super().__init__(name)
+        self.refusal = refusal
 
     async def answer(self, call: ProviderCall) -> Any:
         self.calls.append(call)
-        raise Transient(f"{self.name} is down", provider=self.name, outcome="not_started")
+        raise self.refusal
 
 
 def three(*, breaks: int = 9) -> tuple[Door, Door, Door]:
@@ -202,7 +210,10 @@ async def test_the_total_of_a_run_bounds_what_all_its_requests_leave_at_risk():
 
 
 async def test_what_was_passed_over_in_vain_is_not_at_risk():
-    alder, birch = Door("alder", breaks=99), Refusing("birch")
+    alder, birch = (
+        Door("alder", breaks=99),
+        Refusing("birch", refusal=Transient("birch is down", outcome="not_started")),
+    )
     async with desk(alder.listing(), birch.listing(20), risk_total="0.00001") as one:
         for _ in range(3):
             with pytest.raises(AllProvidersFailed) as failed:
@@ -211,6 +222,20 @@ async def test_what_was_passed_over_in_vain_is_not_at_risk():
         risk = await one.supervisor.ask(GetStatement("risk"), timeout=1.0)
         assert (risk.held, risk.reserved, risk.settled) == (0, 0, 0)
         assert await one.supervisor.ask(GetHeld("risk"), timeout=1.0) == ()
+
+
+@pytest.mark.parametrize("terms", [{"risk": "1"}, {"on_unknown": "pay_again"}])
+async def test_a_request_that_ends_by_a_refusal_says_that_a_call_it_passed_over_may_be_charged(terms: Any):
+    alder, birch = Door("alder", breaks=9), Refusing("birch", refusal=Permanent("bad input", provider="birch"))
+    async with desk(alder.listing(), birch.listing(20)) as one:
+        request = RequestOptions(strategy="cheapest", timeout=5.0, **terms).request("s", "x")
+        async with robust_batch(one.supervisor, [request]) as outcomes:
+            (unknown,) = [outcome async for outcome in outcomes]
+        assert isinstance(unknown, Unknown)
+        error = unknown.error
+        assert (type(error), error.charged, [held.provider for held in error.held]) == (Permanent, "held", ["alder"])
+        assert error.at_risk == 0
+        assert birch.refusal.charged == "no"
 
 
 async def test_every_further_call_is_reserved_under_the_same_caps():
