@@ -109,6 +109,11 @@ INSTANCE_OVER: dict[Goal, Transition] = {
     Goal.KILL: Transition(ENDED, NO_GOAL, (Action.RELEASE, Action.END_KILLED, Action.NOTIFY)),
 }
 """What follows once an instance is cleaned up, by its goal."""
+AT_ONCE: dict[Goal, tuple[Action, ...]] = {
+    Goal.CRASH: (Action.CANCEL_HANDLERS,),
+    Goal.KILL: (Action.CANCEL_HANDLERS, Action.KILL_CHILDREN),
+}
+"""What an instance does as soon as it begins to end; with other goals, its handlers and children have their time."""
 
 
 def next_transition(phase: Phase, goal: Goal, event: Event) -> Transition:
@@ -139,8 +144,7 @@ def next_transition(phase: Phase, goal: Goal, event: Event) -> Transition:
         case LifeEvent.STARTED if phase is STARTING and goal is NO_GOAL:
             return Transition(ALIVE, goal)
         case LifeEvent.QUIET if phase in (STARTING, ALIVE) and goal is not NO_GOAL:
-            at_once = goal in (CRASH, KILL)
-            return Transition(ENDING, goal, (*((Action.CANCEL_HANDLERS,) if at_once else ()), Action.WIND_DOWN))
+            return Transition(ENDING, goal, (*AT_ONCE.get(goal, ()), Action.WIND_DOWN))
         case LifeEvent.CLEANED_UP if phase is ENDING:
             return INSTANCE_OVER[goal]
         case LifeEvent.RESTART_DUE if phase is AWAITING_RESTART:

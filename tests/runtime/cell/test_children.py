@@ -362,6 +362,33 @@ async def test_killing_a_parent_kills_its_children_at_once():
         assert asyncio.get_running_loop().time() == 1.0
 
 
+async def test_a_kill_reaches_the_children_although_their_parent_takes_its_time_to_end():
+    """G8."""
+    ended: dict[str, float] = {}
+
+    class Tidy(Actor):
+        @handles(Do)
+        async def do(self, message: Do) -> None:
+            try:
+                await asyncio.sleep(3600)
+            finally:
+                if message.what == "slowly":
+                    await asyncio.sleep(2.0)
+                ended[self.context.path] = self.context.now()
+
+    class Parent(Tidy):
+        def started(self) -> None:
+            self.context.spawn(Tidy, name="child").tell(Do("at once"))
+
+    async with ActorSystem("s") as system:
+        parent = system.spawn(Parent, name="parent")
+        parent.tell(Do("slowly"))
+        await asyncio.sleep(1.0)
+        parent.kill()
+        await parent.terminated()
+    assert ended == {"s/parent/child": 1.0, "s/parent": 3.0}
+
+
 async def test_a_child_that_ends_late_leaves_the_new_child_of_its_name_to_its_parent():
     """G8, G9: an end that is cancelled from outside does not wait for the children."""
 
