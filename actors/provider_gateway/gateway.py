@@ -19,6 +19,7 @@ from actors.provider_gateway.messages import (
     InlineCall,
     LookUpCall,
 )
+from actors.provider_gateway.open_transports import OpenTransports
 from actors.transports.function import FunctionTransport
 from actors.transports.own_reading import own_reading
 from actors.transports.reconciliation import Cancels, Finding, LooksUp, is_finding, is_reply
@@ -48,17 +49,26 @@ class ProviderGateway(Actor[Call | InlineCall | CheckHealth | LookUpCall | Cance
     transport. It is logged, and counts as a broken connection; the other calls under way, which may be paid, are not
     affected. If a transport keeps failing so, the breaker opens, and the transport is replaced.
 
-    `classify` is that of the market (see `Market`). Sync functions run in `threads`, which outlive this gateway.
+    `classify` is that of the market (see `Market`). Sync functions run in `threads`, which outlive this gateway. A
+    transport that is among `open_transports` for other gateways too is closed by the last of them.
     """
 
     def __init__(
-        self, listing: Listing, *, classify: Classify | None = None, threads: ThreadedCalls | None = None
+        self,
+        listing: Listing,
+        *,
+        classify: Classify | None = None,
+        threads: ThreadedCalls | None = None,
+        open_transports: OpenTransports | None = None,
     ) -> None:
         self.listing = listing
         self.transport = listing.transport()
         self._classify = None if getattr(self.transport, "classify", None) is not None else classify
-        if isinstance(self.transport, FunctionTransport) and self.transport.threads is not None:
-            self.transport.threads = threads or ThreadedCalls(listing.max_concurrency)
+        self._threads = ThreadedCalls(listing.max_concurrency) if threads is None else threads
+        if isinstance(self.transport, FunctionTransport):
+            self.transport.use_threads(self._threads, provider=listing.provider.name)
+        self._open_transports = OpenTransports() if open_transports is None else open_transports
+        self._open_transports.take(self.transport)
         self.under_way = 0
         self.health: Health | None = None
         self._check: asyncio.Task[Health] | None = None
@@ -69,7 +79,8 @@ class ProviderGateway(Actor[Call | InlineCall | CheckHealth | LookUpCall | Cance
                 self._check.cancel()
                 await asyncio.wait([self._check])
         finally:
-            await self.transport.aclose()
+            if self._open_transports.leave(self.transport):
+                await self.transport.aclose()
 
     @handles(Call, concurrent=MAX_CONCURRENCY)
     async def call(self, message: Call) -> ProviderReply:

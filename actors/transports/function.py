@@ -7,6 +7,7 @@ import functools
 import inspect
 import sys
 from typing import TYPE_CHECKING, Any, cast
+from weakref import WeakValueDictionary
 
 from actors.errors.exceptions import classify
 from actors.errors.families import CallFailed
@@ -111,13 +112,24 @@ class FunctionTransport:
         self.classify = classify
         self._timers = DeadlineTimers()
         self.threads: ThreadedCalls | None = None
-        """The threads of a sync function; a gateway shares those of its provider."""
+        """The threads of a sync function that is called without a listing."""
+        self._threads_of: WeakValueDictionary[str, ThreadedCalls] = WeakValueDictionary()
+        """Those of each listed provider, which keeps them."""
         if not is_async(function):
             self.threads = ThreadedCalls()
             self.look_up = self._look_up  # Only what runs in a thread can be looked up.
 
     def __repr__(self) -> str:
         return f"FunctionTransport({self.provider or self._name}, paid={self.paid}, idempotent={self.idempotent!r})"
+
+    def use_threads(self, threads: ThreadedCalls, *, provider: str) -> None:
+        """Run a sync function in `threads` for the calls to a listed provider; several may share this transport."""
+        self._threads_of[provider] = threads
+
+    def _threads_for(self, call: ProviderCall) -> ThreadedCalls | None:
+        if self.threads is None or call.provider is None:
+            return self.threads
+        return self._threads_of.get(call.provider, self.threads)
 
     async def call(self, call: ProviderCall) -> ProviderReply:
         """Await the function for at most `call.timeout` seconds; raises members of `CallFailed` only."""
@@ -147,9 +159,10 @@ class FunctionTransport:
 
     async def _answer(self, call: ProviderCall, handled: BaseException | None) -> Any:
         """Return what the function returns, in the loop or in a thread."""
-        if self.threads is None:
+        threads = self._threads_for(call)
+        if threads is None:
             return await self._function(call)
-        answer = await self.threads.run(
+        answer = await threads.run(
             self._function,
             call,
             provider=self._provider_of(call),
@@ -159,8 +172,9 @@ class FunctionTransport:
 
     async def _look_up(self, call: ProviderCall, *, timeout: float) -> Finding:  # noqa: ASYNC109 - the interface of `LooksUp`.
         """Return what became of a call that was given up while its thread was at work; raises a `CallFailed`."""
-        assert self.threads is not None  # noqa: S101 - otherwise there is no look_up.
-        return self.threads.find(call, provider=self._provider_of(call))
+        threads = self._threads_for(call)
+        assert threads is not None  # noqa: S101 - otherwise there is no look_up.
+        return threads.find(call, provider=self._provider_of(call))
 
     def _provider_of(self, call: ProviderCall) -> str:
         return self.provider or call.provider or self._name

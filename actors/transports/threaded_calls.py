@@ -28,9 +28,13 @@ MAX_LATE = 256
 
 
 class ThreadedCalls:
-    """The threads of one provider, at most `size`. A call that finds none free is refused with `BulkheadFull`."""
+    """The threads of one provider, at most `size`. A call that finds none free is refused with `BulkheadFull`.
 
-    def __init__(self, size: int = DEFAULT_SIZE) -> None:
+    `on_late_end` is called when a call that was given up has ended, and its place is free.
+    """
+
+    def __init__(self, size: int = DEFAULT_SIZE, *, on_late_end: Callable[[], object] | None = None) -> None:
+        self._on_late_end = on_late_end
         self._size = size
         self._pool = ThreadPool(size)
         self._under_way: set[asyncio.Task[Any]] = set()
@@ -38,6 +42,8 @@ class ThreadedCalls:
         """How many calls run on under a key."""
         self._late: dict[str, Finding | CallFailed] = {}
         """What became of those that have ended, by key."""
+        self.given_up = 0
+        """How many calls that were given up are still at work."""
 
     def resize(self, size: int) -> None:
         """Allow so many threads from now on; what runs in more goes on."""
@@ -67,12 +73,16 @@ class ThreadedCalls:
         except asyncio.CancelledError:
             key = call.idempotency_key
             self._given_up[key] += 1
+            self.given_up += 1
             work.add_done_callback(lambda work: self._ended_late(key, work, read))
             raise
         return work.result()
 
     def _ended_late(self, key: str, work: asyncio.Task[Any], read: Callable[[Exception], CallFailed]) -> None:
         self._given_up[key] -= 1
+        self.given_up -= 1
+        if self._on_late_end is not None:
+            self._on_late_end()
         if not self._given_up[key]:
             del self._given_up[key]
         if work.cancelled():

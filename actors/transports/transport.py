@@ -168,7 +168,7 @@ class Transport(Protocol):
     async def aclose(self) -> None:
         """Close every connection. Safe to call twice.
 
-        A transport that several listings share is closed whenever one of them is idle, and called again after that: it
-        either opens again, or raises a `NotAdmitted` such as `ConnectionFailed`.
+        A transport that several listings share is closed when none of them needs it, and may be called again after
+        that: it either opens again, or raises a `NotAdmitted` such as `ConnectionFailed`.
         """
         ...

@@ -32,8 +32,9 @@ from actors.provider_gateway.messages import (
     LookUpCall,
     SentMarker,
 )
+from actors.provider_gateway.open_transports import OpenTransports
 from actors.supervisor.messages import TargetStatus
-from actors.supervisor.targets.admission import Admission, Admitted, CallNeeds, admit, queue_of
+from actors.supervisor.targets.admission import Admission, Admitted, CallNeeds, Full, admit, queue_of
 from actors.supervisor.targets.dear_answers import Quote, after_charge, price_of, to_reserve
 from actors.supervisor.targets.idle_gateways import IdleGateways
 from actors.supervisor.targets.probe_check import ProbeCheck
@@ -72,6 +73,7 @@ class TargetDeps:
         self.context = context
         self.queues = queues
         self.idle = IdleGateways(context)
+        self.open_transports = OpenTransports()
         self.gateways_started = 0
 
 
@@ -100,7 +102,9 @@ class Target:
         """When it was last listed anew, or called, in loop time."""
         self.calls = self.failures = self.trips = self.spent = 0
         self._deps = deps
-        self._threads = ThreadedCalls(listing.max_concurrency)
+        self._threads = ThreadedCalls(
+            listing.max_concurrency, on_late_end=lambda: deps.queues.wake(self.queue) if deps.queues else None
+        )
         """They outlive a gateway, as a thread cannot be cut."""
         self._call_type: type[Call] = Call
         """The message by which its gateway is asked for a call."""
@@ -121,11 +125,16 @@ class Target:
 
     def to_reserve(self, quote: Quote) -> Micros:
         """Return what to reserve for a call, in micro-units: more than its price after a dear answer."""
-        return to_reserve(self.state.dear, quote.price, now=self._deps.context.now())
+        dear = self.state.dear
+        return quote.price if dear is None else to_reserve(dear, quote.price, now=self._deps.context.now())
 
     def admit(self, listing: Listing, needs: CallNeeds, *, now: float) -> Admission:
         """Decide on one call at the terms of `listing`, which may be older than its own; nothing is taken yet."""
-        return admit(listing, self.state, needs, now=now, breaker=self._deps.market.breaker)
+        admission = admit(listing, self.state, needs, now=now, breaker=self._deps.market.breaker)
+        lost = self._threads.given_up
+        if lost and isinstance(admission, Admitted) and self.state.under_way + lost >= listing.max_concurrency:
+            return Full(self.name, listing.max_concurrency)  # Calls that were given up are at work in the others.
+        return admission
 
     def take(self, admitted: Admitted) -> None:
         """Take what an admission decided on, all of it at once."""
@@ -208,9 +217,10 @@ class Target:
 
     def _tell_leaves(self, before: TargetState) -> None:
         """Publish what the provider is left alone for, from now or for longer, and what no more."""
-        after, events, now = self.state, self._deps.context.events, self._deps.context.now()
+        after = self.state
         if after.refusals is before.refusals and after.dear is before.dear:
             return
+        events, now = self._deps.context.events, self._deps.context.now()
         was = {one.what: one.leave for one in before.left_for()}
         for one in after.left_for():
             last, leave = was.pop(one.what, None), one.leave
@@ -296,7 +306,12 @@ class Target:
 
         def make() -> ProviderGateway:
             self._threads.resize(listing.max_concurrency)
-            gateway = ProviderGateway(listing, classify=deps.market.classify, threads=self._threads)
+            gateway = ProviderGateway(
+                listing,
+                classify=deps.market.classify,
+                threads=self._threads,
+                open_transports=deps.open_transports,
+            )
             self.learn_of(gateway.transport)
             return gateway
 

@@ -14,6 +14,8 @@ import pytest
 from actors import (
     CallFailed,
     FunctionTransport,
+    GetStatus,
+    Isolate,
     Listing,
     Market,
     OutcomeUnknown,
@@ -193,6 +195,70 @@ async def test_money_stays_held_until_the_thread_ends_and_no_other_provider_is_p
         assert (statement.held, statement.settled) == (20_000, 0)
         function.go_on.set()
     assert function.begun == 1
+
+
+async def test_each_provider_that_shares_a_function_has_threads_of_its_own():
+    function = Stalling()
+
+    def alone(call: ProviderCall) -> Any:
+        return function(call) if call.provider == "alder" else call.provider
+
+    shared = FunctionTransport(alone, paid=True, idempotent="no")
+    listings = [
+        Listing(
+            provider=Provider(name=name, services={name}, price="0.02"),
+            transport=lambda: shared,
+            timeout=0.05,
+            max_concurrency=1,
+        )
+        for name in ("alder", "birch")
+    ]
+    async with ActorSystem("shop", log=False) as system:
+        supervisor = system.spawn(lambda: Supervisor(Market(providers=listings)))
+        asking = asyncio.create_task(smart_request(supervisor, service="alder", input="x", timeout=GUARD))
+        async with asyncio.timeout(GUARD):
+            while not await supervisor.ask(GetHeld(), timeout=GUARD):  # noqa: ASYNC110 - as above.
+                await asyncio.sleep(0)
+        assert (await smart_request(supervisor, service="birch", input="x")).output == "birch"
+        function.go_on.set()
+        assert (await asking).output == "late"
+        assert await supervisor.ask(GetHeld(), timeout=GUARD) == ()
+
+
+async def test_a_thread_is_still_known_after_its_gateway_was_closed():
+    function = Stalling("late")
+    async with ActorSystem("shop", log=False) as system:
+        supervisor = system.spawn(lambda: Supervisor(Market(providers=[listing(function, timeout=0.05)])))
+        asking = asyncio.create_task(smart_request(supervisor, service="s", input="x", timeout=GUARD))
+        async with asyncio.timeout(GUARD):
+            while not await supervisor.ask(GetHeld(), timeout=GUARD):  # noqa: ASYNC110 - as above.
+                await asyncio.sleep(0)
+        await supervisor.ask(Isolate(provider="alder"), timeout=GUARD)
+        function.go_on.set()
+        assert (await asking).output == "late"
+
+
+async def test_a_call_that_was_given_up_keeps_its_place_and_others_wait_for_it():
+    function = Stalling()
+    async with ActorSystem("shop", log=False) as system:
+        supervisor = system.spawn(lambda: Supervisor(Market(providers=[listing(function, max_concurrency=1)])))
+        ended = asyncio.create_task(smart_request(supervisor, service="s", input="x", timeout=GUARD))
+        async with asyncio.timeout(GUARD):
+            while not function.begun:  # noqa: ASYNC110 - as above.
+                await asyncio.sleep(0)
+        ended.cancel()
+        with suppress(asyncio.CancelledError):
+            await ended
+        with pytest.raises(BulkheadFull):  # It was not even called.
+            await smart_request(supervisor, service="s", input="y", timeout=0.05)
+        waiting = asyncio.create_task(smart_request(supervisor, service="s", input="z", timeout=GUARD))
+        async with asyncio.timeout(GUARD):
+            while not (await supervisor.ask(GetStatus(), timeout=GUARD))[0].calls:  # noqa: ASYNC110 - as above.
+                await asyncio.sleep(0)
+        function.go_on.set()
+        assert (await waiting).attempts == 1
+        (status,) = await supervisor.ask(GetStatus(), timeout=GUARD)
+    assert (status.calls, function.begun) == (2, 2)
 
 
 def test_in_a_simulation_there_are_no_threads():

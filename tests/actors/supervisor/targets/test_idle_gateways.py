@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from actors import FunctionTransport, GetStatus, Listing, Market, NoProvider, Provider, Supervisor, smart_request
+from actors import (
+    FunctionTransport,
+    GetStatus,
+    Isolate,
+    Listing,
+    Market,
+    NoProvider,
+    Provider,
+    Supervisor,
+    smart_request,
+)
 from actors.supervisor.targets.idle_gateways import CLOSE_IDLE_AFTER, MAX_IDLE
 from actors.transports.http import HttpTransport
 from runtime import ActorSystem
@@ -20,6 +30,7 @@ from tests.real_time import skip
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from actors import ProviderCall
     from tests.actors.supervisor.stage import Stage
 
 
@@ -81,6 +92,35 @@ async def test_a_gateway_with_a_call_under_way_is_not_idle_however_long_it_takes
         await second
         await asyncio.sleep(CLOSE_IDLE_AFTER + 1.0)
         assert doors.open["a"] == 0
+
+
+@pytest.mark.parametrize("why", ["idle", "isolated"])
+async def test_a_transport_that_listings_share_is_closed_by_the_last_of_them(why: str):
+    ended: list[str] = []
+
+    class Shared(FunctionTransport):
+        async def aclose(self) -> None:
+            ended.append(f"closed at {asyncio.get_running_loop().time() - began:.0f}")
+
+    async def answer(call: ProviderCall) -> str:
+        await asyncio.sleep(1_000.0 if call.provider == "a" else 0.0)
+        return "done"
+
+    shared = Shared(answer, paid=True, idempotent="no")
+    listings = [
+        Listing(provider=Provider(name=name, services={name}), transport=lambda: shared, timeout=2_000.0)
+        for name in ("a", "b")
+    ]
+    async with staged(*listings) as stage:
+        began = asyncio.get_running_loop().time()
+        asking = asyncio.create_task(stage.request(service="a", timeout=2_000.0))
+        await stage.request(service="b")
+        if why == "isolated":
+            await stage.ref.ask(Isolate(provider="b"), timeout=1.0)
+        assert (await asking).output == "done"
+        assert ended == []
+        await asyncio.sleep(CLOSE_IDLE_AFTER + 1.0)
+        assert ended == ["closed at 1300"]
 
 
 async def test_a_request_that_is_given_up_leaves_its_gateway_to_close():
