@@ -19,6 +19,7 @@ OnUnknown: TypeAlias = Literal["hold", "pay_again"]
 """What a request does if a call may have been paid and its outcome stays unknown."""
 OnRefused: TypeAlias = Literal["fail", "next"]
 """What a request does if a provider refuses its content."""
+ON_UNKNOWN, ON_REFUSED = get_args(OnUnknown), get_args(OnRefused)
 MAX_TIMEOUT = 1e9
 """Seconds, some 30 years: more than a request needs, and less than a clock has difficulties with."""
 MAX_RATE = 1e15
@@ -92,7 +93,7 @@ class SmartRequest(Request[SmartResult], frozen=True, kw_only=True):
         if self.risk is not None:
             take_amount(self, "risk")
         check_on_unknown(self.on_unknown, self.risk)
-        _check_choice("on_refused", self.on_refused, OnRefused)
+        _check_choice("on_refused", self.on_refused, ON_REFUSED)
         if not 0 < self.timeout <= MAX_TIMEOUT:
             raise ValueError(f"timeout must be > 0 and at most {MAX_TIMEOUT:g} seconds, got {self.timeout!r:.100}")
         if self.budget is not None:
@@ -112,14 +113,13 @@ def check_on_unknown(on_unknown: OnUnknown | None, risk: Micros | None) -> None:
     """Raise `ValueError` if a request cannot do this after a call whose outcome is unknown."""
     if on_unknown is None:
         return
-    _check_choice("on_unknown", on_unknown, OnUnknown)
+    _check_choice("on_unknown", on_unknown, ON_UNKNOWN)
     if risk is not None and (risk or on_unknown == "pay_again"):
         what = "has no risk to bound" if on_unknown == "pay_again" else "is a risk of 0"
         raise ValueError(f"on_unknown={on_unknown!r} {what}, got a risk of {risk} beside it; give one of the two")
 
 
-def _check_choice(name: str, value: object, choices: Any) -> None:
-    known = get_args(choices)
+def _check_choice(name: str, value: object, known: tuple[str, ...]) -> None:
     if value not in known:
         listed = " or ".join(f'"{one}"' for one in known)
         raise ValueError(f"{name} must be {listed}, got {value!r}")

@@ -52,7 +52,7 @@ class AttemptRun:
         deps, job, target, choice = self.deps, self.job, self.target, self._choice
         waits = choice.admitted is None
         reservation = await deps.payments.reserve(
-            job.wish(target, holder=deps.context.ref, wait=waits),
+            job.wish(target, self._quote, holder=deps.context.ref, wait=waits),
             job.candidates.listings[target.name],
             until=job.deadline,
             refused=job.money.short_of.get(target.name),
@@ -152,7 +152,7 @@ class AttemptRun:
         # The time of the admission, which found some left.
         started = self._admitted.permit.admitted
         own_timeout = target.timeout(job.candidates.listings[target.name])
-        call = job.call_to(target, timeout=min(own_timeout, job.deadline - started))
+        call = job.call_to(target, self._quote, timeout=min(own_timeout, job.deadline - started))
         reply: ProviderReply | None = None
         error: CallFailed | None = None
         job.under_way += 1

@@ -161,14 +161,14 @@ class Job:
         """Return what `target` lists for a call."""
         return target.quote(self.candidates.listings[target.name], self.message)
 
-    def wish(self, target: Target, *, holder: ActorRef, wait: bool) -> Reserve:
+    def wish(self, target: Target, quote: Quote, *, holder: ActorRef, wait: bool) -> Reserve:
         """Return what is asked of the ledger for a call to `target`; the caps of the market come to it there."""
         message, listing, intent = self.message, self.candidates.listings[target.name], self._intent(target)
         is_repeatable = self.held is not None and intent == "again"
         return Reserve(
             key=self.key,
             provider=target.name,
-            amount=target.to_reserve(self.quote(target)),
+            amount=target.to_reserve(quote),
             accounts=() if message.account is None else (message.account,),
             budget=message.budget,
             intent=intent,
@@ -220,7 +220,7 @@ class Job:
                 self.may_pay_again = True
                 return Unclassified(f"{name!r} was paid, and its answer is lost", provider=name, charged="yes")
 
-    def call_to(self, target: Target, *, timeout: float) -> ProviderCall:
+    def call_to(self, target: Target, quote: Quote, *, timeout: float) -> ProviderCall:
         """Return the call to make, which has `timeout` seconds (> 0)."""
         message = self.message
         return ProviderCall(
@@ -228,7 +228,7 @@ class Job:
             input=message.input,
             request_id=self.request_id,
             idempotency_key=self.key,
-            max_cost=self.quote(target).price,
+            max_cost=quote.price,
             timeout=timeout,
             provider=target.name,
         )

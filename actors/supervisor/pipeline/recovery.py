@@ -61,7 +61,7 @@ async def take_on(deps: Deps, job: Job, unsettled: StillUnsettled) -> ProviderRe
     elif unsettled.is_held and target is not None:
         with suppress(CallFailed, RuntimeFault):
             target.open()  # Then it is known what its transport can do.
-        call = job.call_to(target, timeout=max(job.deadline - deps.context.now(), SHORTEST_CALL))
+        call = job.call_to(target, job.quote(target), timeout=max(job.deadline - deps.context.now(), SHORTEST_CALL))
         job.held = HeldCall(target, call, reservation)
         if target.can_tell or (job.may_pass_over(reservation) and not job.repeats(target)):
             found = await reconcile(deps, job, unsettled)

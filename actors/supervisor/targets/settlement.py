@@ -156,6 +156,8 @@ def refusals_after(before: Refusals, admitted: Admitted, ended: EndedCall, *, ra
     """Return what the end of a call tells of what the provider refuses."""
     started = admitted.permit.admitted
     if ended.reply is not None:
+        if not before.all:
+            return before
         return refusals.after_answer(before, ended.subject, started=started)
     return refusals.after_failure(before, ended.error, ended.subject, started=started, now=ended.now, random=random)
 
