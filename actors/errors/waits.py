@@ -46,19 +46,23 @@ LEAD = (
     r"|wait(?: time)?|cooldown|cool down|back ?off)\b[^\d.;!?\n]{0,40}?"
 )
 WAIT_IN_PROSE = re.compile(
-    rf"(?:{LEAD}(?:\b(?:in|after|for|least|about|around|time is|time of)\b:?|[:=])|\bwait|\bretry[-_]after\W{{0,3}})"
+    rf"(?:{LEAD}(?:\b(?:in|after|for|least|about|around|time is|time of)\b:?|[:=])|\bwait"
+    rf"|\bbeen timed out for|\bretry[-_]after\W{{0,3}})"
     rf"\s{{0,3}}(?:(?:about|around|approximately|at least|another)\s)?~?({PARTS})"
 )
 """Google: "retry in 36.4s", "quota will reset after 18h31m10s"; Groq and OpenAI: "try again in 1m30s"; Azure: "retry
 after 45 seconds"; and others. Every repetition is bounded, so a hostile text takes no long time."""
 MOMENT_IN_PROSE = re.compile(rf"{LEAD}\b(?:on|at|after|until|from):?\s{{1,3}}{MOMENT}")
 """Anthropic: "You will regain access on 2026-12-01 at 00:00 UTC"."""
+CLOCK_IN_PROSE = re.compile(rf"(?:{LEAD}|\breplenished )in\s{{1,3}}(?:(\d{{1,3}})\.)?(\d\d):(\d\d):(\d\d)\b")
+"""Azure API Management: "Quota will be replenished in 5.03:23:11", the days before the point."""
 BARE_IN_PROSE = re.compile(rf"\bretry[-_ ]after[:= ]{{1,3}}({NUMBER})\s{{0,2}}(?:$|[.,;)\n])")
 PART_IN_PROSE = re.compile(PART)
 
 OF_A_DAY = re.compile(
     r"per[ _-]?(?:day|week|month)|/ ?(?:day|month)\b|\b(?:rpd|tpd)\b|\b(?:daily|weekly|monthly) (?:\w{1,20} )?"
-    r"(?:limit|quota|allowance)|(?P<short>per[ _-]?(?:min|sec|hour)|/ ?min\b|\b(?:rpm|tpm)\b)"
+    r"(?:limit|quota|allowance)|\b(?:for|of|in) the current (?:day|week|month)"
+    r"|(?P<short>per[ _-]?(?:min|sec|hour)|/ ?min\b|\b(?:rpm|tpm)\b)"
 )
 """Google: quotaId and quota_limit such as GenerateRequestsPerDayPerProjectPerModel; Groq and OpenAI: "requests per day
 (RPD)"; OpenRouter: free-models-per-day; AWS Bedrock: "Too many tokens per day". What is not of a day is `short`."""
@@ -275,6 +279,10 @@ def _in_prose(prose: str, now: datetime) -> float | None:
         zone = "+00:00" if zone in {None, "z", "utc", "gmt"} else zone
         # A moment that has passed tells nothing of the next one.
         return parse_reset(f"{day}t{time or '00:00'}{zone}", now=now) or None
+    match = CLOCK_IN_PROSE.search(text)
+    if match is not None:
+        days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+        return days * DAY + hours * 3_600.0 + minutes * 60.0 + seconds
     match = BARE_IN_PROSE.search(text)
     return None if match is None else float(match[1])
 

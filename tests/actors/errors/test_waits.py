@@ -403,3 +403,20 @@ def test_the_answer_that_an_exception_carries_tells_the_limit_of_a_day():
     failure = classify(RateLimitError(), provider="groq")
     assert type(failure) is QuotaExhausted
     assert failure.limits == (ReportedLimit(limit=1000, remaining=0, window=86_400.0),)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("Out of call volume quota. Quota will be replenished in 5.03:23:11.", 5 * 86_400 + 12_191),
+        ("Quota will be replenished in 00:00:42.", 42),
+        ("You have exceeded the limit of 150 requests within 10 seconds, and have been timed out for 60 seconds.", 60),
+        ("The request timed out after 60 seconds", None),
+    ],
+)
+def test_a_span_on_a_clock_is_a_wait_and_the_length_of_a_call_is_none(text, seconds):
+    assert told(body=text) == seconds
+
+
+def test_a_quota_of_the_current_month_is_spent_for_more_than_a_day():
+    assert is_day_spent({}, "You've reached your read unit limit for the current month (1000000).", None, now=NOW)
