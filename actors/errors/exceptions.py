@@ -12,6 +12,7 @@ from actors.errors.classification import ambiguous, classify_status
 from actors.errors.departure import LOCAL_MISTAKES, departure_of
 from actors.errors.error_tree import attribute, lineage, text_of, tree_of
 from actors.errors.families import CallFailed, ConnectionFailed, OutcomeUnknown, Permanent
+from actors.errors.local_refusals import local_refusal_of
 from actors.errors.texts import classify_text
 from actors.errors.tries import Tries, tries_of
 from actors.errors.waits import retry_after_of
@@ -25,8 +26,10 @@ TIMEOUT_STATUSES = frozenset({408, 504})
 CALLERS_MISTAKES = (ValueError, TypeError, LookupError, AttributeError, NotImplementedError)
 NO_RPC_CONNECTION = ("failed to connect to all addresses", "dns resolution failed")
 """What gRPC says, with UNAVAILABLE, if a call found no connection."""
-RPC_TOO_LARGE = "received message larger than max"
-"""What gRPC says, with RESOURCE_EXHAUSTED, of an answer that came."""
+RPC_TOO_LARGE = "message larger than max"
+"""What gRPC says, with RESOURCE_EXHAUSTED, of a request or of an answer."""
+RPC_REQUEST_TOO_LARGE = ("client: sent message larger", "server: received message larger")
+"""Which of these concern the request, as newer versions of gRPC tell; the others may be said of an answer."""
 ADVICE = (
     "if its client makes one try and follows no redirect, say client_retries=False; otherwise switch that off, since it"
     " hides whether an earlier try was at work"
@@ -109,6 +112,12 @@ class FailedCall(NamedTuple):
             return error
         if node.is_group:
             return self._of_several(node)
+        if (refusal := local_refusal_of(error)) is not None:
+            scope, concerns = refusal
+            message = f"{self.provider!r}: {text_of(error)}"
+            return self._doubted(
+                Permanent(message, provider=self.provider, scope=scope, concerns=concerns, outcome="not_started")
+            )
         departure, answer = departure_of(node), answer_of(error)
         # A status above an error of the connection is the SDK's own: no answer had come.
         if departure is None and answer is not None:
@@ -156,6 +165,9 @@ class FailedCall(NamedTuple):
         if answer.status == 503:
             return self._connection_failed(node, never_left=any(words in text for words in NO_RPC_CONNECTION))
         if answer.status == 429 and RPC_TOO_LARGE in text:
+            if any(words in text for words in RPC_REQUEST_TOO_LARGE):
+                message = f"{self.provider!r}: {text_of(node.error)}"
+                return self._doubted(Permanent(message, provider=self.provider, scope="here"))
             return self._connection_failed(node, never_left=False)
         return None
 

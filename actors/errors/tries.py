@@ -9,6 +9,8 @@ from __future__ import annotations
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+from actors.errors.carried_answer import answer_of
+from actors.errors.classification import classify_status
 from actors.errors.departure import departure_of
 from actors.errors.error_tree import attribute, contexts_of, lineage, name_of, quiet, root_of, sound, tree_of
 
@@ -175,9 +177,12 @@ def _is_uncounted(tree: ErrorNode, *, counted: bool) -> bool:
 
 
 def _has_earlier_try(tree: ErrorNode, *, until: BaseException | None) -> bool:
-    """Tell whether the error was raised while one of a request that may have been sent was handled."""
-    known = {id(node.error) for node in tree.walk()}
-    for node in tree.walk():
+    """Tell whether the error was raised while one of a request that may have been sent was handled, or from one."""
+    nodes = list(tree.walk())
+    if any(_was_at_work(node.error, than=tree.error) for node in nodes[1:]):
+        return True
+    known = {id(node.error) for node in nodes}
+    for node in nodes:
         for context in contexts_of(node.error, until=until):
             if id(context) in known:
                 continue
@@ -185,7 +190,31 @@ def _has_earlier_try(tree: ErrorNode, *, until: BaseException | None) -> bool:
             # Below the outermost error, one of the system's is why a connection failed.
             if departure_of(tree_of(context)) == "maybe" and (node is tree or _is_of_client(context)):
                 return True
+            if _was_at_work(context, than=tree.error):
+                return True
     return False
+
+
+def _was_at_work(error: BaseException, *, than: BaseException) -> bool:
+    """Tell whether an error carries another answer `than` the last one, and one after which a call may be paid."""
+    answer = answer_of(error)
+    if answer is None:
+        return False
+    last = answer_of(than)
+    if last is not None and last.status == answer.status:
+        return False  # An SDK's own error for the same answer.
+    if answer.status < 300:
+        return True
+    meant = classify_status(
+        answer.status,
+        provider="",
+        headers=answer.headers,
+        body=answer.body,
+        host=answer.host,
+        paid=True,
+        idempotent=False,
+    )
+    return meant.charged != "no"
 
 
 def _is_of_client(error: BaseException) -> bool:

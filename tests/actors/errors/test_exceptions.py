@@ -486,3 +486,89 @@ def test_nothing_is_imported_to_recognise_a_client():
     before = set(sys.modules)
     paid(error_of("botocore.exceptions", "EndpointConnectionError"))
     assert set(sys.modules) == before
+
+
+def of_httpx(status: int, **content: Any) -> httpx.HTTPStatusError:
+    request = httpx.Request("POST", "https://api.example/")
+    response = httpx.Response(status, request=request, **content)
+    return httpx.HTTPStatusError(f"answered {status}", request=request, response=response)
+
+
+FIRST_TRIES = [
+    (of_httpx(500), True),
+    (of_httpx(504), True),
+    (of_httpx(503, text="upstream request timeout"), True),
+    (error_of("aiohttp", "ContentTypeError", status=200), True),
+    (of_httpx(429), False),
+    (of_httpx(401), False),
+    (of_httpx(503, json={"error": {"message": "overloaded"}}), False),
+]
+
+
+@pytest.mark.parametrize("last", [of_httpx(429), httpx.ConnectError("refused")], ids=in_short)
+@pytest.mark.parametrize("is_cause", [False, True])
+@pytest.mark.parametrize(("first", "may_be_paid"), FIRST_TRIES, ids=in_short)
+async def test_an_answer_to_an_earlier_try_counts_as_well(first, may_be_paid, last, is_cause):
+    async def function(_call: ProviderCall) -> None:
+        try:
+            raise first
+        except Exception as error:  # noqa: BLE001 - whichever it is.
+            last.__cause__ = error if is_cause else None
+            raise last  # noqa: B904 - both ways.
+
+    with pytest.raises(CallFailed) as caught:
+        await FunctionTransport(function, paid=True, idempotent="no").call(a_call())
+    assert caught.value.charged == ("held" if may_be_paid else "no")
+
+
+async def test_an_error_of_an_sdk_and_the_answer_that_it_stands_for_are_one_try():
+    error = caused(error_of("sdk", "RateLimitError", status_code=429), of_httpx(429))
+    assert type(await failed_call(error)) is Throttled
+
+
+LOCAL_REFUSALS = [
+    (error_of("botocore.exceptions", "NoCredentialsError"), "provider", "key"),
+    (error_of("botocore.exceptions", "ParamValidationError"), "request", None),
+    (error_of("botocore.exceptions", "NoRegionError"), "here", None),
+    (error_of("google.auth.exceptions", "DefaultCredentialsError"), "provider", "key"),
+    (httpx.InvalidURL("no host"), "here", None),
+    (error_of("requests.exceptions", "MissingSchema", ValueError), "here", None),
+    (error_of("aiohttp.client_exceptions", "InvalidUrlClientError"), "here", None),
+    (error_of("openai", "OpenAIError", text="The api_key client option must be set"), "provider", "key"),
+    (TypeError('"Could not resolve authentication method. Expected either api_key or auth_token"'), "provider", "key"),
+]
+
+
+@pytest.mark.parametrize(("error", "scope", "concerns"), LOCAL_REFUSALS, ids=in_short)
+async def test_what_a_client_refuses_before_it_sends_holds_nothing(error, scope, concerns):
+    failure = await failed_call(error)
+    assert isinstance(failure, Permanent)
+    assert (failure.scope, failure.concerns) == (scope, concerns)
+    assert (failure.outcome, failure.charged) == ("not_started", "no")
+    assert (await failed_call(error, client_retries=True)).charged == "held"
+
+
+REDIRECTED = error_of("aiohttp", "InvalidUrlRedirectClientError", type(LOCAL_REFUSALS[6][0]))
+
+
+@pytest.mark.parametrize(
+    "error", [REDIRECTED, TypeError("unexpected"), error_of("openai", "OpenAIError")], ids=in_short
+)
+async def test_what_a_client_refuses_later_keeps_its_money_held(error):
+    assert (await failed_call(error)).charged == "held"
+
+
+@pytest.mark.parametrize(
+    ("details", "family"),
+    [
+        ("CLIENT: Sent message larger than max (5 vs. 4)", Permanent),
+        ("SERVER: Received message larger than max (5 vs. 4)", Permanent),
+        ("SERVER: Sent message larger than max (5 vs. 4)", OutcomeUnknown),
+        ("CLIENT: Received message larger than max (5 vs. 4)", OutcomeUnknown),
+        ("Received message larger than max (5 vs. 4)", OutcomeUnknown),
+        ("Decompressed message larger than max", OutcomeUnknown),
+    ],
+)
+async def test_a_message_too_large_for_grpc_is_the_request_only_if_it_says_so(details, family):
+    failure = await failed_call(of_grpc(GrpcStatus.RESOURCE_EXHAUSTED, details))
+    assert isinstance(failure, family)
