@@ -46,6 +46,11 @@ def is_async(function: object) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004 - its kind is asked for, not whether there is one.
 
 
+def _is_cancellation(group: BaseExceptionGroup[BaseException]) -> bool:
+    """Tell whether a group holds a cancellation, beside errors, and nothing else that ends a program."""
+    return group.split((Exception, asyncio.CancelledError))[1] is None
+
+
 class FunctionTransport:
     """Reaches a provider through a function, such as a call of an SDK.
 
@@ -160,15 +165,21 @@ class FunctionTransport:
     async def _answer(self, call: ProviderCall, handled: BaseException | None) -> Any:
         """Return what the function returns, in the loop or in a thread."""
         threads = self._threads_for(call)
-        if threads is None:
-            return await self._function(call)
-        answer = await threads.run(
-            self._function,
-            call,
-            provider=self._provider_of(call),
-            read=lambda error: self._failure(error, call, handled),
-        )
-        return await answer if inspect.isawaitable(answer) else answer
+        try:
+            if threads is None:
+                return await self._function(call)
+            answer = await threads.run(
+                self._function,
+                call,
+                provider=self._provider_of(call),
+                read=lambda error: self._failure(error, call, handled),
+            )
+            return await answer if inspect.isawaitable(answer) else answer
+        except BaseExceptionGroup as group:
+            if isinstance(group, Exception) or not _is_cancellation(group):
+                raise
+            # As a task group raises it that was cancelled while a member failed.
+            raise asyncio.CancelledError from group
 
     async def _look_up(self, call: ProviderCall, *, timeout: float) -> Finding:  # noqa: ASYNC109 - the interface of `LooksUp`.
         """Return what became of a call that was given up while its thread was at work; raises a `CallFailed`."""

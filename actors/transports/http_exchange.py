@@ -96,6 +96,8 @@ class Exchange:
         """Send, and read the body to its end, or until it is larger than allowed. Raises `OSError`."""
         response = await wire.send(self.request, self.progress)
         try:
+            if response.status < 200:
+                raise ConnectionError(f"the server answered {response.status}, which is no answer to a call")
             self.headers = response.headers
             self.status = response.status
             most = max_reply_bytes if self.succeeded else min(max_reply_bytes, MAX_REFUSAL_BYTES)

@@ -175,3 +175,23 @@ async def test_errors_name_the_provider_as_it_is_listed_or_as_was_said():
 def test_a_cost_that_is_a_float_is_refused_at_once():
     with pytest.raises(TypeError, match=r"cost: amount 0\.001 is a float"):
         ProviderReply(output="x", cost=0.001)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+async def test_a_group_that_holds_a_cancellation_is_one_and_the_time_limit_is_heard_through_it():
+    async def gives_up(_call: ProviderCall) -> None:
+        try:
+            await asyncio.sleep(60.0)
+        except asyncio.CancelledError as cancelled:
+            raise BaseExceptionGroup("of a task group", [cancelled, OSError("lost")]) from None
+
+    transport = FunctionTransport(gives_up, paid=True, idempotent="no")
+    with pytest.raises(OutcomeUnknown):
+        await transport.call(a_call(timeout=0.01))
+    calling = asyncio.create_task(transport.call(a_call()))
+    await asyncio.sleep(0)
+    calling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await calling
+    ends_the_program = BaseExceptionGroup("g", [asyncio.CancelledError(), SystemExit()])
+    with pytest.raises(BaseExceptionGroup):
+        await raising(ends_the_program).call(a_call())

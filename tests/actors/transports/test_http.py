@@ -148,6 +148,7 @@ async def test_a_timeout_before_the_request_left_never_ran(upstream, door):
         Upstream.CLOSE,
         b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n{" + Upstream.HANG,
         b"nonsense\r\n\r\n",
+        b"HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n",
         answer(200, b"{oops"),
         answer(200, {"cost": "1"}),
         answer(200, {"error": {}}),
