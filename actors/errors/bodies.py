@@ -24,17 +24,18 @@ BARE_FIELDS = frozenset(
     {"code", "message", "msg", "detail", "details", "type", "status", "title", "param", "object", "id", "path"}
     | {"request_id", "requestid", "trace_id", "timestamp", "instance", "__type", "error_type", "raw_status_code"}
     | {"jsonrpc", "success", "ok", "statuscode", "status_code", "cost", "reason"}
+    | {"errormessage", "errortype", "stacktrace"}  # AWS Lambda.
     | {"error_code", "error_msg", "error_message", "errcode", "errmsg", "err_code", "err_msg"}
 )
 """A body of these fields alone, in any case, is an error itself if it says what went wrong."""
 BARE_CODES = (
     *("code", "status", "type", "__type", "error_type"),
-    *("statuscode", "status_code", "error_code", "errcode", "err_code"),
+    *("statuscode", "status_code", "error_code", "errcode", "err_code", "errortype"),
 )
-BARE_WORDS = ("message", "msg", "title", "error_msg", "error_message", "errmsg", "err_msg")
+BARE_WORDS = ("message", "msg", "title", "errormessage", "error_msg", "error_message", "errmsg", "err_msg")
 NO_ERROR = frozenset({"0", "200", "ok", "success", "succeeded", "completed", "none", ""})
 """Codes of a success, as `plain_code` spells them."""
-XML_ERROR = re.compile(r"\s*(<\?xml[^>]{0,200}\?>\s*)?<error\b", re.IGNORECASE)
+XML_ERROR = re.compile(r"\s*(<\?xml[^>]{0,200}\?>\s*)?<error(response)?\b", re.IGNORECASE)
 
 
 def error_in_body(

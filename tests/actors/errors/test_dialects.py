@@ -401,3 +401,15 @@ def test_a_row_that_makes_no_sense_is_refused_by_name(changes, says):
     row = {"status": 429, "code": "x", "means": "Throttled", "more": ""} | changes
     with pytest.raises(msgspec.ValidationError, match=says):
         read_dialects(ROW.format(**row))
+
+
+@pytest.mark.parametrize(
+    ("body", "family"),
+    [
+        ({"errorType": "Runtime.ExitError", "errorMessage": "exited with status 1"}, OutcomeUnknown),
+        ('{"errors": [{"message": "no", "extensions": {"code": "GRAPHQL_VALIDATION_FAILED"}}]}', Permanent),
+        ("<ErrorResponse><Error><Code>Throttling</Code></Error></ErrorResponse>", Throttled),
+    ],
+)
+def test_a_body_that_is_an_error_as_a_whole_is_found(body, family):
+    assert type(error_in_body(body, paid=True, idempotent=False)) is family
