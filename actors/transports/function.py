@@ -154,6 +154,7 @@ class FunctionTransport:
         except CallFailed as failure:
             if (own := self._failure(failure, call)) is not failure:
                 raise own from failure
+            self._mask(failure)
             raise
         except Exception as error:  # noqa: BLE001 - raised again, by its family.
             raise self._failure(error, call, handled) from self._secrets.cause(error)
@@ -204,6 +205,12 @@ class FunctionTransport:
             handled=handled,
         )
         return failure if failure is error else self._told(failure, error)
+
+    def _mask(self, failure: CallFailed) -> None:
+        """Mask the secrets in a failure that the function has raised itself; one that says none stays as it is."""
+        said = f"{failure} {failure.said}"
+        if failure.args and self._secrets.mask(said) != said:
+            with_words(failure, failure.said, secrets=self._secrets)
 
     def _told(self, failure: CallFailed, error: Exception) -> CallFailed:
         """Return a failure with what the provider said, which is in an error unless that is the client's own."""

@@ -195,3 +195,10 @@ async def test_a_group_that_holds_a_cancellation_is_one_and_the_time_limit_is_he
     ends_the_program = BaseExceptionGroup("g", [asyncio.CancelledError(), SystemExit()])
     with pytest.raises(BaseExceptionGroup):
         await raising(ends_the_program).call(a_call())
+
+
+async def test_what_the_function_says_of_a_failure_is_masked_too():
+    error = Throttled("too many calls of sk-12345", said="the key sk-12345 calls too often")
+    with pytest.raises(Throttled) as caught:
+        await raising(error, secrets=["sk-12345"]).call(a_call())
+    assert str(caught.value) == "too many calls of ***: the key *** calls too often"
