@@ -21,8 +21,8 @@ from actors.limits.headers import parse_limits
 if TYPE_CHECKING:
     from actors.errors.error_tree import ErrorNode
 
-TIMEOUT_STATUSES = frozenset({408, 504})
-"""What client libraries put on their own timeouts, as if the server had said it."""
+CLIENTS_OWN = ("timeout", "connectionerror")
+"""What the names of the errors hold that client libraries make themselves; some put a status on them."""
 CALLERS_MISTAKES = (ValueError, TypeError, LookupError, AttributeError, NotImplementedError)
 NO_RPC_CONNECTION = ("failed to connect to all addresses", "dns resolution failed")
 """What gRPC says, with UNAVAILABLE, if a call found no connection."""
@@ -121,7 +121,7 @@ class FailedCall(NamedTuple):
         departure, answer = departure_of(node), answer_of(error)
         # A status above an error of the connection is the SDK's own: no answer had come.
         if departure is None and answer is not None:
-            if _is_timeout_of_client(error, answer):
+            if _is_made_by_client(error, answer):
                 departure = "maybe"
             elif (failure := self._by_answer(node, answer)) is not None:
                 return failure
@@ -211,10 +211,10 @@ class FailedCall(NamedTuple):
         return self._doubted(classify_text(text, **self._facts, sent=self.sent))
 
 
-def _is_timeout_of_client(error: BaseException, answer: CarriedAnswer) -> bool:
-    """Tell whether a status is what a client library puts on its own timeout: no response has come with it."""
-    is_named_so = any("timeout" in name.lower() for name in lineage(type(error)))
-    return answer.status in TIMEOUT_STATUSES and is_named_so and not answer.has_response
+def _is_made_by_client(error: BaseException, answer: CarriedAnswer) -> bool:
+    """Tell whether a status is what a client library puts on its own timeout or lost connection: it has no response."""
+    names = [name.lower() for name in lineage(type(error))]
+    return not answer.has_response and any(own in name for own in CLIENTS_OWN for name in names)
 
 
 def _wait_of(error: BaseException, answer: CarriedAnswer, *, now: datetime) -> float | None:

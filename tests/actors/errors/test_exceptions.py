@@ -572,3 +572,10 @@ async def test_what_a_client_refuses_later_keeps_its_money_held(error):
 async def test_a_message_too_large_for_grpc_is_the_request_only_if_it_says_so(details, family):
     failure = await failed_call(of_grpc(GrpcStatus.RESOURCE_EXHAUSTED, details))
     assert isinstance(failure, family)
+
+
+@pytest.mark.parametrize("name", ["APITimeoutError", "APIConnectionError"])
+@pytest.mark.parametrize("status", [400, 408, 429, 500, 503])
+async def test_a_status_that_a_client_puts_on_its_own_error_is_no_answer(name, status):
+    failure = await failed_call(error_of("sdk", name, status_code=status))
+    assert (type(failure), failure.charged) == (OutcomeUnknown, "held")
