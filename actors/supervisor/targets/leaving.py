@@ -54,6 +54,8 @@ def leave(
 ) -> Leave:
     """Return the next wait: the first of `waits` seconds, or the one after that of `before`; or what was `stated`.
 
+    What was stated counts for the first wait. If the provider refuses after that too, only a longer one counts.
+
     Each is 10 % longer or shorter at most, by `random` from [0, 1), so that many processes do not come back together.
     The times themselves are shifted, by 5 % of the wait before them, and not one after the other: so jitter does not
     add up, and as many calls are made in an hour as without it.
@@ -64,9 +66,9 @@ def leave(
     (10.0, 105.0, 2)
     """
     count = 1 if before is None else before.waits + 1
-    if stated:
-        return Leave(left_at=now, until=now + min(stated, MAX_STATED), waits=count)
     length = waits[min(count, len(waits)) - 1]
+    if stated and (before is None or stated >= length):
+        return Leave(left_at=now, until=now + min(stated, MAX_STATED), waits=count)
     shift = JITTER * length * (2.0 * random - 1.0)
     owed = 0.0 if before is None else before.shift
     return Leave(left_at=now, until=now + length + shift - owed, waits=count, shift=shift)

@@ -9,6 +9,7 @@ service whose input has these names. If the words name nothing of the input, the
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import math
@@ -22,7 +23,7 @@ from actors.errors.families import CallFailed, LeftAlone, Permanent, QuotaExhaus
 from actors.supervisor.targets.leaving import REFUSAL_WAITS, Leave, leave
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 FOR_ALL = frozenset({"key", "account", "region"})
 """What a refusal may concern that is the same for every request."""
@@ -49,7 +50,7 @@ class Subject:
     def digest(self) -> bytes:
         """Stands for the input: inputs that differ have different ones."""
         try:
-            data = msgspec.msgpack.encode(self._input, order="deterministic")
+            data = msgspec.msgpack.encode(self._input, enc_hook=_fields_of, order="deterministic")
         except (TypeError, ValueError, OverflowError, RecursionError):
             # It is an object that only a function takes.
             data = str(id(self._input)).encode()
@@ -59,6 +60,14 @@ class Subject:
     def names(self) -> frozenset[str]:
         """The short texts in the input, each of which may be a name."""
         return frozenset(_texts_in(self._input))
+
+
+def _fields_of(given: object) -> dict[str, object]:
+    """Return the values of an object of no type that msgspec knows, such as a model of pydantic, by name."""
+    fields = getattr(given, "__dict__", None)
+    if not fields:
+        raise TypeError(f"{type(given).__name__} has no values")
+    return dict(fields)
 
 
 NO_SUBJECT = Subject("", None)
@@ -74,10 +83,20 @@ def _texts_in(given: Any) -> Iterator[str]:
         if isinstance(value, str):
             if 0 < len(value) <= MAX_NAME:
                 yield value
-        elif isinstance(value, dict):
-            rest.extend(islice(cast("dict[object, object]", value).values(), MAX_VALUES))
-        elif isinstance(value, list | tuple):
-            rest.extend(cast("list[object]", value)[:MAX_VALUES])
+        else:
+            rest.extend(islice(_parts_of(value), MAX_VALUES))
+
+
+def _parts_of(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return cast("dict[Any, Any]", value).values()
+    if isinstance(value, list | tuple | set | frozenset):
+        return cast("Iterable[Any]", value)
+    if isinstance(value, msgspec.Struct):
+        return msgspec.structs.astuple(value)
+    if dataclasses.is_dataclass(value):
+        return [getattr(value, field.name, None) for field in dataclasses.fields(value)]
+    return dict(getattr(value, "__dict__", {})).values()
 
 
 class StandingRefusal(msgspec.Struct, frozen=True, kw_only=True, gc=False):

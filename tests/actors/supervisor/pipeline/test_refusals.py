@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import dataclasses
 from itertools import pairwise
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 from actors import (
@@ -384,6 +386,56 @@ async def test_a_name_is_left_out_for_all_only_when_a_second_input_with_it_is_re
         assert await served_by("good", "three") == "a"
         assert [await served_by("bad", prompt) for prompt in ("five", "six")] == ["b", "b"]
         assert len(a.calls) == 5
+
+
+class AStruct(msgspec.Struct):
+    model: str
+    prompt: str
+
+
+@dataclasses.dataclass(slots=True)
+class ADataclass:
+    model: str
+    prompt: str
+
+
+class AnObject:
+    def __init__(self, model: str, prompt: str) -> None:
+        self.model, self.prompt = model, prompt
+
+
+class Nested:
+    def __init__(self, model: str, prompt: str) -> None:
+        self.asked = [{"of": AStruct(model, prompt)}]
+
+
+@pytest.mark.parametrize("make", [AStruct, ADataclass, AnObject, Nested])
+async def test_the_names_in_an_object_are_told_from_one_another_as_those_in_json(make: Any):
+    class Known(Models):
+        async def __call__(self, call: ProviderCall) -> Any:
+            asked = call.input.asked[0]["of"] if make is Nested else call.input
+            return await super().__call__(msgspec.structs.replace(call, input={"model": asked.model}))
+
+    models = Known("good")
+    async with staged(offer("a", models)) as stage:
+        for prompt in ("one", "one", "two"):
+            with pytest.raises(AllProvidersFailed):
+                await stage.request(input=make("bad", prompt))
+        assert len(models.calls) == 2  # The same input again, in an object of its own, is no second one.
+        assert (await stage.request(input=make("good", "three"))).output == "a"
+        with pytest.raises(AllProvidersFailed) as caught:
+            await stage.request(input=make("bad", "three"), timeout=1.0)
+        assert [type(one) for one in caught.value.refused] == [LeftAlone]
+    assert len(models.calls) == 3
+
+
+async def test_a_provider_that_states_a_short_wait_again_and_again_is_left_for_longer_all_the_same():
+    script = Script(QuotaExhausted("402: come back in 1 s", provider="a", retry_after=1.0))
+    async with staged(offer("a", script), offer("b", Script("b"), price=1)) as stage:
+        for _ in range(1_800):
+            assert (await stage.request()).output == "b"
+            await asyncio.sleep(2.0)
+    assert len(script.at) <= 9
 
 
 async def test_two_names_that_are_refused_once_each_keep_no_other_away():

@@ -58,6 +58,8 @@ def test_a_wait_that_is_stated_holds_up_to_an_hour_and_counts():
     assert (first.until, leave(None, REFUSAL_WAITS, now=0.0, random=0.5, stated=1e9).until) == (30.0, 3600.0)
     assert leave(first, REFUSAL_WAITS, now=30.0, random=0.5).until == 130.0
     assert leave(None, REFUSAL_WAITS, now=0.0, random=0.5, stated=0.0).until == 10.0
+    assert leave(first, REFUSAL_WAITS, now=30.0, random=0.5, stated=30.0).until == 130.0
+    assert leave(first, REFUSAL_WAITS, now=30.0, random=0.5, stated=300.0).until == 330.0
 
 
 @pytest.mark.parametrize(
