@@ -76,6 +76,13 @@ class Micros(_IntBase):
     def __mod__(self, other: int) -> Micros:
         return _micros(int.__mod__(self, other))
 
+    def __divmod__(self, other: int) -> tuple[int, Micros]:
+        times, rest = int.__divmod__(self, other)
+        return times if isinstance(other, Micros) else _micros(times), _micros(rest)
+
+    def __round__(self, ndigits: Any = None) -> Micros:
+        return _micros(int.__round__(self, *(() if ndigits is None else (ndigits,))))
+
     def __neg__(self) -> Micros:
         return _micros(int.__neg__(self))
 

@@ -96,8 +96,11 @@ class UnreadableCost(TypeError, ValueError):
     """
 
     def __init__(self, problem: str, reply: ProviderReply) -> None:
-        super().__init__(f"cost: {problem}")
+        super().__init__(problem, reply)
         self.reply = reply
+
+    def __str__(self) -> str:
+        return f"cost: {self.args[0]}"
 
 
 def take_cost(stating: Any) -> TypeError | ValueError | None:

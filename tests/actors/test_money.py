@@ -1,3 +1,5 @@
+import copy
+import pickle
 from decimal import Decimal
 from typing import Any
 
@@ -5,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actors import Micros, ProviderReply
 from actors.money import MAX_MICROS, to_micros, usd
+from actors.transports.transport import UnreadableCost
 
 
 @pytest.mark.parametrize(
@@ -78,3 +82,18 @@ def test_an_impossible_amount_is_named_in_the_error(amount, why):
 def test_the_precision_of_the_decimal_context_does_not_matter():
     assert to_micros("9223372036854.775807") == MAX_MICROS
     assert to_micros("0.20" + "0" * 100) == 200_000
+
+
+def test_what_rounding_and_divmod_give_is_an_amount_too():
+    price = Micros(500)
+    assert [type(one) for one in (round(price), round(price, -2), *divmod(price, 3))] == [Micros] * 4
+    times, rest = divmod(price, Micros(300))
+    assert (type(times), times, type(rest), rest) == (int, 1, Micros, 200)
+    assert divmod(price, 3) == (166, 2)
+
+
+def test_the_error_of_an_unreadable_cost_can_be_copied_and_sent():
+    with pytest.raises(UnreadableCost) as caught:
+        ProviderReply(output="a", cost=0.5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    for copied in (copy.copy(caught.value), pickle.loads(pickle.dumps(caught.value))):  # noqa: S301 - our own.
+        assert (str(copied), copied.reply) == (str(caught.value), caught.value.reply)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from actors.errors.families import Overpriced
-from actors.money import ZERO, Micros
+from actors.money import MAX_MICROS, ZERO, Micros
 from actors.supervisor.targets.leaving import DEAR_WAITS, Leave, leave
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ class Quote(NamedTuple):
 
 
 FREE = Quote(ZERO)
+FOR_ANY_COST = Quote(MAX_MICROS)
+"""A quote above which no charge is."""
 
 
 def price_of(listing: Listing, request: SmartRequest) -> Micros:  # noqa: ARG001 - a tariff goes by the request.

@@ -35,7 +35,7 @@ from actors.provider_gateway.messages import (
 from actors.provider_gateway.open_transports import OpenTransports
 from actors.supervisor.messages import TargetStatus
 from actors.supervisor.targets.admission import Admission, Admitted, CallNeeds, Full, admit, queue_of
-from actors.supervisor.targets.dear_answers import Quote, after_charge, price_of, to_reserve
+from actors.supervisor.targets.dear_answers import FOR_ANY_COST, Quote, after_charge, price_of, to_reserve
 from actors.supervisor.targets.idle_gateways import IdleGateways
 from actors.supervisor.targets.probe_check import ProbeCheck
 from actors.supervisor.targets.refusals import Refusals
@@ -146,6 +146,9 @@ class Target:
         """Give back what a call took, move the breaker, and let the requests that wait for it look again."""
         deps, before = self._deps, self.state
         random = deps.context.random.random()
+        if ended.quote.price != self.listing.provider.price:
+            # It was made at an older price, and tells nothing of the one that is listed now.
+            ended = ended._replace(quote=FOR_ANY_COST)
         after = settle(before, admitted, ended, breaker=deps.market.breaker, random=random)
         if type(after.breaker) is type(before.breaker):
             self.state = after
@@ -165,7 +168,9 @@ class Target:
         context, before = self._deps.context, self.state
         quote = Quote(call.max_cost, self._tolerance(self.listing))
         now, random = context.now(), context.random.random()
-        dear = after_charge(before.dear, quote, cost, started=-math.inf, now=now, random=random)
+        is_of_old = quote.price != self.listing.provider.price
+        judged = FOR_ANY_COST if is_of_old else quote
+        dear = after_charge(before.dear, judged, cost, started=-math.inf, now=now, random=random)
         if dear is not before.dear:
             self.state = msgspec.structs.replace(before, dear=dear)
             self._tell_leaves(before)

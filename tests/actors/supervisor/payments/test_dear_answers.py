@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from itertools import pairwise
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -159,6 +160,36 @@ async def test_another_listed_price_ends_it_at_once_and_so_does_a_release():
         assert (await stage.request()).output == "b"
         # What was charged is reserved after a release too.
         assert [one.amount for one in stage.of(MoneyReserved) if one.provider == "a"] == [1_000, 5_000]
+
+
+async def test_a_dear_answer_at_an_older_price_tells_nothing_of_the_price_that_is_listed_now():
+    listed = [PRICE]
+    answers = {"old": ("0.005", 650.0), "new": ("0.01", 0.0)}
+
+    async def answer(call: ProviderCall) -> ProviderReply:
+        cost, lasts = answers[call.input]
+        await asyncio.sleep(lasts)
+        return ProviderReply(output="a", cost=cost)
+
+    async def registry(_service: str) -> list[Listing]:
+        return [offer("a", answer, price=listed[0], timeout=900.0)]
+
+    async with staged(offer("c", Script("c")), registry=registry) as stage:
+        old = asyncio.create_task(stage.request(input="old", timeout=900.0))
+        await asyncio.sleep(620.0)
+        listed[0] = 2 * PRICE
+        for _ in range(3):  # The first of them has the older answer of the registry refreshed.
+            with suppress(Overpriced):
+                await stage.request(input="new", timeout=0.5)
+            await asyncio.sleep(1.0)
+        before = (await stage.ref.ask(GetStatus(), timeout=1))[-1]
+        assert (before.dearest, len(before.left)) == (10_000, 1)
+        await old
+        after = (await stage.ref.ask(GetStatus(), timeout=1))[-1]
+        assert (after.dearest, len(after.left)) == (10_000, 1)
+        assert len(stage.of(DearAnswer)) == 3
+        with pytest.raises(Overpriced):
+            await stage.request(input="new", timeout=1.0)
 
 
 async def test_a_provider_that_lists_another_price_is_called_at_once():
