@@ -206,7 +206,8 @@ class AttemptRun:
         if charge.charged == "yes" and charge.cost is None and not job.repeats(target):
             # It may be less than what was reserved, which follows the dearest answer.
             charge = Charge("yes", self._quote.price)
-        target.flag(self._quote, charge.cost, request_id=job.request_id)
+        if charge.cost is not None and charge.cost > self._quote.price:
+            target.flag(self._quote, charge.cost, request_id=job.request_id)
         payments.book(reservation, charge)
         if ended.reply is not None and ended.reply.unread_cost is not None:
             self.deps.context.events.publish(

@@ -44,6 +44,11 @@ class EndedCall(NamedTuple):
     quote: Quote = FREE
 
     @property
+    def is_dear(self) -> bool:
+        """Whether its answer cost more than is listed for it."""
+        return self.reply is not None and self.reply.cost is not None and self.reply.cost > self.quote.price
+
+    @property
     def told(self) -> ProviderReply | CallFailed | None:
         """What the provider said: its reply, or else its error."""
         return self.error if self.reply is None else self.reply
@@ -94,8 +99,12 @@ def settle(
         limit=limit,
         answers=answers,
         retries=state.retries,
-        refusals=refusals_after(state.refusals, admitted, ended, random=random),
-        dear=dear_after(state.dear, admitted, ended, random=random),
+        refusals=state.refusals
+        if answered and not state.refusals.all
+        else refusals_after(state.refusals, admitted, ended, random=random),
+        dear=None
+        if state.dear is None and not ended.is_dear
+        else dear_after(state.dear, admitted, ended, random=random),
         under_way=state.under_way - 1,
         quiet_since=ended.now if is_sign_of_life else state.quiet_since,
     )
@@ -156,8 +165,6 @@ def refusals_after(before: Refusals, admitted: Admitted, ended: EndedCall, *, ra
     """Return what the end of a call tells of what the provider refuses."""
     started = admitted.permit.admitted
     if ended.reply is not None:
-        if not before.all:
-            return before
         return refusals.after_answer(before, ended.subject, started=started)
     return refusals.after_failure(before, ended.error, ended.subject, started=started, now=ended.now, random=random)
 

@@ -155,7 +155,8 @@ class Target:
         else:
             self.state = msgspec.structs.replace(after, breaker=before.breaker)
             self.become(after.breaker)
-        self._tell_leaves(before)
+        if after.refusals is not before.refusals or after.dear is not before.dear:
+            self._tell_leaves(before)
         if not deps.queues:
             return
         is_gated = after.learned.gated_until > ended.now >= before.learned.gated_until
@@ -174,14 +175,14 @@ class Target:
         if dear is not before.dear:
             self.state = msgspec.structs.replace(before, dear=dear)
             self._tell_leaves(before)
-        self.flag(quote, cost, request_id=call.request_id)
-
-    def flag(self, quote: Quote, cost: Micros | None, *, request_id: str) -> None:
-        """Publish a charge above its price."""
         if cost is not None and cost > quote.price:
-            self._deps.context.events.publish(
-                DearAnswer(request_id=request_id, provider=self.name, listed=quote.price, charged=cost)
-            )
+            self.flag(quote, cost, request_id=call.request_id)
+
+    def flag(self, quote: Quote, cost: Micros, *, request_id: str) -> None:
+        """Publish a charge above its price."""
+        self._deps.context.events.publish(
+            DearAnswer(request_id=request_id, provider=self.name, listed=quote.price, charged=cost)
+        )
 
     def become(self, breaker: BreakerState) -> None:
         """Take on the next state of the breaker, and start or stop what goes with it."""
@@ -222,10 +223,7 @@ class Target:
 
     def _tell_leaves(self, before: TargetState) -> None:
         """Publish what the provider is left alone for, from now or for longer, and what no more."""
-        after = self.state
-        if after.refusals is before.refusals and after.dear is before.dear:
-            return
-        events, now = self._deps.context.events, self._deps.context.now()
+        after, events, now = self.state, self._deps.context.events, self._deps.context.now()
         was = {one.what: one.leave for one in before.left_for()}
         for one in after.left_for():
             last, leave = was.pop(one.what, None), one.leave
