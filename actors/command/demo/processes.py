@@ -44,7 +44,8 @@ class DemoProcess(msgspec.Struct, frozen=True):
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         try:
             connection.request("GET", "/stats")
-            return msgspec.json.decode(connection.getresponse().read(), type=Stats)
+            with connection.getresponse() as response:  # One that breaks off holds the socket open.
+                return msgspec.json.decode(response.read(), type=Stats)
         finally:
             connection.close()
 

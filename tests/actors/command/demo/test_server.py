@@ -161,8 +161,8 @@ class Provider:
         encoded = body if isinstance(body, bytes | None) else json.dumps(body).encode()
         names = {name.replace("_", "-"): value for name, value in headers.items()}
         self.connection.request(method, path, encoded, names)
-        response = self.connection.getresponse()
-        return response.status, json.loads(response.read()), response.headers
+        with self.connection.getresponse() as response:
+            return response.status, json.loads(response.read()), response.headers
 
     def end(self) -> tuple[int, bytes]:
         """Close its standard input; return its exit code and what it wrote to standard error."""
