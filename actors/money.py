@@ -48,22 +48,22 @@ class Micros(_IntBase):
             return _new_int(cls, value)
 
     def __add__(self, other: int) -> Micros:
-        return _micros(int.__add__(self, other))
+        return _micros(int.__add__(self, other), other)
 
     def __radd__(self, other: int) -> Micros:
-        return _micros(int.__radd__(self, other))
+        return _micros(int.__radd__(self, other), other)
 
     def __sub__(self, other: int) -> Micros:
-        return _micros(int.__sub__(self, other))
+        return _micros(int.__sub__(self, other), other)
 
     def __rsub__(self, other: int) -> Micros:
-        return _micros(int.__rsub__(self, other))
+        return _micros(int.__rsub__(self, other), other)
 
     def __mul__(self, other: int) -> Micros:
-        return _micros(int.__mul__(self, other))
+        return _micros(int.__mul__(self, other), other)
 
     def __rmul__(self, other: int) -> Micros:
-        return _micros(int.__rmul__(self, other))
+        return _micros(int.__rmul__(self, other), other)
 
     @overload
     def __floordiv__(self, other: Micros) -> int: ...  # type: ignore[overload-overlap]
@@ -74,7 +74,7 @@ class Micros(_IntBase):
         return times if isinstance(other, Micros) else _micros(times)
 
     def __mod__(self, other: int) -> Micros:
-        return _micros(int.__mod__(self, other))
+        return _micros(int.__mod__(self, other), other)
 
     def __divmod__(self, other: int) -> tuple[int, Micros]:
         times, rest = int.__divmod__(self, other)
@@ -138,9 +138,17 @@ MAX_CACHED_TEXT = 40
 ZERO = Micros(0)
 
 
-def _micros(number: int) -> Micros:
-    """Return an int as Micros, and what is no int, such as NotImplemented, as it is."""
-    return _new_int(Micros, number) if type(number) is int else number  # type: ignore[return-value]  # pyright: ignore[reportReturnType]
+def _micros(number: int, other: object = None) -> Micros:
+    """Return an int as Micros, and what is no int, such as NotImplemented, as it is.
+
+    Raises TypeError if `other` is a Decimal: the sum or product would be micro-units, which every amount takes for
+    dollars.
+    """
+    if type(number) is int:
+        return _new_int(Micros, number)
+    if isinstance(other, Decimal):
+        raise TypeError(f"Micros and Decimal cannot be mixed; {other} dollars are to_micros({other!r})")
+    return number  # type: ignore[return-value]  # pyright: ignore[reportReturnType]
 
 
 micros_of: Callable[[int], Micros] = functools.partial(_new_int, Micros)

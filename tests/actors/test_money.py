@@ -1,4 +1,5 @@
 import copy
+import operator
 import pickle
 from decimal import Decimal
 from typing import Any
@@ -97,3 +98,9 @@ def test_the_error_of_an_unreadable_cost_can_be_copied_and_sent():
         ProviderReply(output="a", cost=0.5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     for copied in (copy.copy(caught.value), pickle.loads(pickle.dumps(caught.value))):  # noqa: S301 - our own.
         assert (str(copied), copied.reply) == (str(caught.value), caught.value.reply)
+
+
+@pytest.mark.parametrize("operate", [operator.add, operator.sub, operator.mul, operator.mod])
+def test_a_decimal_is_no_operand_because_the_result_would_be_taken_for_dollars(operate):
+    with pytest.raises(TypeError, match=r"to_micros\(Decimal\('1.1'\)\)"):
+        operate(Micros(20_000), Decimal("1.1"))
