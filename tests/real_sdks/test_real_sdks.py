@@ -6,8 +6,10 @@ They come with the extra `sdks`; what is not installed is left out, and named in
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
-from typing import Any
+import warnings
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -16,6 +18,9 @@ from actors.transports.function import FunctionTransport
 from actors.transports.transport import ProviderCall
 from tests.real_sdks.clients import CLIENTS, INSTALLED, MISSING, RETRYING
 from tests.real_sdks.scripted_server import Answer, Cut, Stall, Step, refused_url, serving
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 pytestmark = [
     pytest.mark.sdk,
@@ -29,6 +34,15 @@ pytestmark = [
 @pytest.fixture(autouse=True)
 def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # It would fetch its prices.
+
+
+@pytest.fixture(autouse=True)
+def _collected() -> Iterator[None]:
+    """Let what the SDKs leave open end here, and not as a warning in a later test."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        gc.collect()
 
 
 async def failure_of(name: str, url: str, *, retries: int = 0, **declared: Any) -> CallFailed:
