@@ -160,7 +160,8 @@ async def test_a_repetition_does_not_age_and_does_not_make_it_younger():
 
 @pytest.mark.simulate(seeds=1)
 async def test_an_age_outlives_a_restart(simulation, tmp_path: Path):  # noqa: ARG001 - time is simulated.
-    path, expired = tmp_path / "run.db", list[HeldExpired]()
+    # Each run of the test has a journal of its own, also if it is told to run with more seeds.
+    path, expired = tmp_path / f"run-{len(list(tmp_path.iterdir()))}.db", list[HeldExpired]()
     numbers: dict[str, int] = {}
     for run, lasts in enumerate((2000.0, 1000.0, 1000.0, 10.0)):
         async with ActorSystem("bank") as system:
