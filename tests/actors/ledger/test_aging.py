@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import TYPE_CHECKING, Any
+import tempfile
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,9 +34,6 @@ from actors.money import Micros
 from runtime import ActorSystem
 from tests.actors.ledger.bank import Money, money
 from tests.actors.ledger.test_book import book_with, figures, reserved
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 HOUR = LedgerConfig(held_for=3600.0)
 
@@ -161,7 +160,7 @@ async def test_a_repetition_does_not_age_and_does_not_make_it_younger():
 @pytest.mark.simulate(seeds=1)
 async def test_an_age_outlives_a_restart(simulation, tmp_path: Path):  # noqa: ARG001 - time is simulated.
     # Each run of the test has a journal of its own, also if it is told to run with more seeds.
-    path, expired = tmp_path / f"run-{len(list(tmp_path.iterdir()))}.db", list[HeldExpired]()
+    path, expired = Path(tempfile.mkdtemp(dir=tmp_path), "run.db"), list[HeldExpired]()
     numbers: dict[str, int] = {}
     for run, lasts in enumerate((2000.0, 1000.0, 1000.0, 10.0)):
         async with ActorSystem("bank") as system:
