@@ -96,29 +96,35 @@ class LatencyRule(msgspec.Struct, frozen=True, kw_only=True, tag="latency", tag_
         return value <= self.clear_threshold
 
 
-class CircuitOpenRule(msgspec.Struct, frozen=True, kw_only=True, tag="circuit_open", tag_field="kind"):
+class OnOffRule(msgspec.Struct, frozen=True, kw_only=True):
+    """What rules have in common whose value is 1 while something is wrong, and 0 while it is not."""
+
+    threshold: ClassVar[float] = 1.0
+    min_requests: ClassVar[int] = 0
+    name: str
+
+    def __post_init__(self) -> None:
+        _check(self.name)
+
+    def is_bad(self, value: float) -> bool:
+        """Tell whether it is wrong."""
+        return value > 0
+
+    def is_good(self, value: float) -> bool:
+        """Tell whether it is right again."""
+        return value == 0
+
+
+class CircuitOpenRule(OnOffRule, frozen=True, kw_only=True, tag="circuit_open", tag_field="kind"):
     """Raised at once when the breaker of a provider opens or is isolated by hand; cleared when it closes.
 
     Its value is 1 while the breaker is open or half-open, and 0 while it is closed.
     """
 
     name: str = "circuit_open"
-    threshold: ClassVar[float] = 1.0
-    min_requests: ClassVar[int] = 0
-
-    def __post_init__(self) -> None:
-        _check(self.name)
-
-    def is_bad(self, value: float) -> bool:
-        """Tell whether the breaker is open."""
-        return value > 0
-
-    def is_good(self, value: float) -> bool:
-        """Tell whether the breaker is closed."""
-        return value == 0
 
 
-class LeftAloneRule(msgspec.Struct, frozen=True, kw_only=True, tag="left_alone", tag_field="kind"):
+class LeftAloneRule(OnOffRule, frozen=True, kw_only=True, tag="left_alone", tag_field="kind"):
     """Raised at once when a provider is left alone, because it refuses something or charges more than it lists.
 
     Its subject is the provider and what it is left alone for, such as "alder: the key", and the alert names the cause.
@@ -126,19 +132,6 @@ class LeftAloneRule(msgspec.Struct, frozen=True, kw_only=True, tag="left_alone",
     """
 
     name: str = "left_alone"
-    threshold: ClassVar[float] = 1.0
-    min_requests: ClassVar[int] = 0
-
-    def __post_init__(self) -> None:
-        _check(self.name)
-
-    def is_bad(self, value: float) -> bool:
-        """Tell whether the provider is left alone."""
-        return value > 0
-
-    def is_good(self, value: float) -> bool:
-        """Tell whether the provider is called again."""
-        return value == 0
 
 
 class BudgetRule(msgspec.Struct, frozen=True, kw_only=True, tag="budget", tag_field="kind"):
