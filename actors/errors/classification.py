@@ -66,8 +66,7 @@ def classify_status(
     wording = Wording.of(body, told)
     row = dialects().find(status, wording, provider=provider, host=host)
     message = f"{provider!r} answered {_name_of(status)}" + (f": {row.says}" if row is not None else "")
-    heard = retry_after_of(told, body, now=now, host=host, status=status)
-    retry_after = heard if retry_after is None else retry_after
+    retry_after = retry_after_of(told, body, now=now, host=host, status=status) if retry_after is None else retry_after
     is_spent = is_day_spent(told, body, retry_after, now=now, host=host, provider=provider)
     # What is told beside a quota of a day is the wait for one of a minute.
     facts = CallFacts(provider=provider, status=status, retry_after=None if is_spent else retry_after)

@@ -207,7 +207,6 @@ class HttpTransport:
             exchange.status,
             provider=self.provider,
             host=self._host,
-            retry_after=exchange.retry_after,
             body=exchange.text,
             headers=exchange.headers,
             paid=paid,
