@@ -24,11 +24,6 @@ from actors.market.market import MarketError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-EXIT_CODES = (
-    "Exit codes: 0 all done; 1 some failed or unknown; 2 bad input, nothing was called or spent; "
-    "3 budget exhausted; 130 interrupted (143 by SIGTERM)."
-)
-
 app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
