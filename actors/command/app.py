@@ -1,4 +1,7 @@
-"""The command line of `understudy`: the commands, their options, and one plain line for every mistake of input."""
+"""The command line of `understudy`: the commands, their options, and one plain line for every mistake of input.
+
+A command imports what it needs when it is called, so that the help and the refusal of a typing mistake come at once.
+"""
 
 from __future__ import annotations
 
@@ -7,26 +10,19 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from actors.command.bad_input import BadInput
-from actors.command.demo.demo import FEWEST, MOST, demo
-from actors.command.plan import Options, Plan
-from actors.command.progress import write_error
-from actors.command.providers import show_providers
-from actors.command.requests_file import read_requests
-from actors.command.results_file import OutputFile
-from actors.command.run import make_run
-from actors.command.simulate import Rehearsal, simulate
-from actors.market.file import load_market
-from actors.market.market import MarketError
+from actors.command.demo import FEWEST, MOST
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rich.console import Console
+
 app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Get every answer from unreliable, rate-limited, paid providers: with retries, reroutes and a budget.",
     epilog="Begin with: understudy demo",
@@ -74,7 +70,8 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and
 
 
 @app.command(
-    epilog="Example: understudy run market.toml requests.jsonl --out results.jsonl --budget 0.50 --rate-limit 20"
+    short_help="Answer every request of a file.",
+    epilog="Example: understudy run market.toml requests.jsonl --out results.jsonl --budget 0.50 --rate-limit 20",
 )
 def run(
     market: MarketPath,
@@ -100,6 +97,11 @@ def run(
     Exit codes: 0 all done, 1 some failed or unknown, 2 bad input (nothing was called, nothing spent), 3 budget
     exhausted, 130 interrupted (143 by SIGTERM). Finished requests are in the file, which has only whole lines.
     """
+    from actors.command.plan import Options, Plan, read_market
+    from actors.command.requests_file import read_requests
+    from actors.command.results_file import OutputFile
+    from actors.command.run import make_run
+
     options = Options(
         max_concurrency=max_concurrency,
         rate_limit=rate_limit,
@@ -108,7 +110,7 @@ def run(
         timeout=timeout,
         health_check=health_check,
     )
-    plan = Plan(market=load_market(market), requests=tuple(read_requests(requests)), options=options)
+    plan = Plan(market=read_market(market), requests=tuple(read_requests(requests)), options=options)
     with ExitStack() as stack:
         results = OutputFile("--out", out, overwrite=overwrite, inputs=[market, requests])
         stack.callback(results.close)
@@ -120,7 +122,9 @@ def run(
     return code
 
 
-@app.command(epilog="Example: understudy providers market.toml")
+@app.command(
+    short_help="Show every provider, and whether it is healthy.", epilog="Example: understudy providers market.toml"
+)
 def providers(market: MarketPath) -> int:
     """Show every provider of a market: its services, price and limits, and whether it is healthy now.
 
@@ -128,10 +132,19 @@ def providers(market: MarketPath) -> int:
 
     Exit codes: 0 all healthy, 1 at least one is not, 2 bad input.
     """
-    return show_providers(load_market(market), Console(width=None if sys.stdout.isatty() else 160))
+    from rich.console import Console
+
+    from actors.command.plan import read_market
+    from actors.command.providers import show_providers
+
+    return show_providers(read_market(market), Console(width=None if sys.stdout.isatty() else 160))
 
 
-@app.command("demo", epilog="Example: understudy demo --keep demo-files")
+@app.command(
+    "demo",
+    short_help="Watch a run over three providers that fail.",
+    epilog="Example: understudy demo --keep demo-files",
+)
 def show_demo(
     requests: Annotated[int, typer.Option(metavar="N", help=f"The number of requests, from {FEWEST} to {MOST}.")] = 300,
     seed: Annotated[int, typer.Option(metavar="N", help="Decides the texts and the failures.")] = 1,
@@ -149,10 +162,16 @@ def show_demo(
     Exit codes: 0 at least 99 % were answered while a breaker tripped and requests were rerouted, 1 not so (it says
     what is missing), 2 bad input, 130 interrupted.
     """
+    from actors.command.demo.demo import demo
+
     return demo(error_console(), requests=requests, seed=seed, keep=keep)
 
 
-@app.command("simulate", epilog="Example: understudy simulate rehearsals.py::survives_an_outage --seed 17 --keep 1")
+@app.command(
+    "simulate",
+    short_help="Run a scenario in virtual time, with many seeds.",
+    epilog="Example: understudy simulate rehearsals.py::survives_an_outage --seed 17 --keep 1",
+)
 def show_simulation(
     scenario: Annotated[
         str, typer.Argument(metavar="FILE.py::FUNCTION", help="An async function; its parameter is the simulation.")
@@ -189,6 +208,8 @@ def show_simulation(
 
     Exit codes: 0 passed, 1 failed, 2 bad input, 130 interrupted.
     """
+    from actors.command.simulate import Rehearsal, simulate
+
     rehearsal = Rehearsal(
         scenario=scenario,
         seed=seed,
@@ -208,20 +229,29 @@ COMMANDS = frozenset({"run", "providers", "demo", "simulate"})
 
 def error_console() -> Console:
     """Return the console of standard error; if that is not a terminal, lines may be long."""
+    from rich.console import Console
+
     return Console(stderr=True, width=None if sys.stderr.isatty() else 120)
+
+
+def say(text: str) -> None:
+    """Write an error to standard error."""
+    from actors.command.progress import write_error
+
+    write_error(text)
 
 
 def run_app(arguments: Sequence[str]) -> int:
     """Run the command line and return its exit code."""
     try:
         code: object = app(args=list(arguments) or ["--help"], prog_name="understudy", standalone_mode=False)
-    except (BadInput, MarketError) as error:
-        write_error(f"error: {error}\n")
+    except BadInput as error:
+        say(f"error: {error}\n")
         return 2
     except UsageError as error:
         command = " ".join(["understudy", *(name for name in arguments[:1] if name in COMMANDS)])
         message: object = getattr(error, "format_message", error.__str__)()
-        write_error(f"error: {message}\nhelp: {command} --help\n")
+        say(f"error: {message}\nhelp: {command} --help\n")
         return 2
     except (KeyboardInterrupt, typer.Abort):
         return 130

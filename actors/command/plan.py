@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from actors.command.bad_input import BadInput, check_positive
+from actors.market import MarketError, load_market
 from actors.money import to_micros
 from actors.providers.selection import STRATEGIES, SelectionStrategy
 
@@ -59,3 +60,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     market: Market
     requests: tuple[RequestLine, ...]
     options: Options
+
+
+def read_market(path: str) -> Market:
+    """Return the market of a TOML file. Raises `BadInput`, which names the place and what was expected there."""
+    try:
+        return load_market(path)
+    except MarketError as error:
+        raise BadInput(str(error)) from error

@@ -12,6 +12,7 @@ from rich import box
 from rich.table import Table
 
 from actors.command.bad_input import BadInput
+from actors.command.demo import FEWEST, MOST
 from actors.command.demo.market import RUN, demo_listings, market_file
 from actors.command.demo.processes import DemoProcess, run_providers
 from actors.command.demo.tasks import Task, make_tasks
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from actors.command.demo.backend import Stats
     from actors.command.report import Report
 
-FEWEST, MOST = 60, 1000
 MIN_SUCCESS_RATIO = 0.99
 FILES = ("market.toml", "requests.jsonl", "results.jsonl", "report.json")
 
