@@ -223,8 +223,8 @@ def test_what_the_readme_tells_people_to_run_is_a_target_and_runs_in_ci() -> Non
 def test_everything_public_can_say_what_it_is(package: ModuleType) -> None:
     public = {
         name: value
-        for name, value in vars(package).items()
-        if not name.startswith("_") and (inspect.isfunction(value) or isinstance(value, type))
+        for name, value in ((name, getattr(package, name)) for name in package.__all__)
+        if (inspect.isfunction(value) or isinstance(value, type))
     }
     assert len(public) > 50
     for name, value in public.items():
