@@ -68,24 +68,26 @@ def handles(message: type[Any], /, *, concurrent: int = 1, inline: bool = False)
     The handler of a `Request[R]` returns its answer, an `R`; or an `asyncio.Future` of one, to answer later: the
     actor goes on meanwhile, and the future is cancelled when the asker gives up. An async handler holds the actor
     until it returns, unless `concurrent` lets that many of its messages be handled at the same time, each in a
-    task of its own. With `inline` it runs in the task of its asker instead if it may begin at once, which saves a
-    task and two turns of the event loop. Such a handler must end soon after it is cancelled: its asker waits for that,
-    beyond its deadline if need be. Raises `TypeError` for what cannot be a handler.
+    task of its own. With `inline`, an async handler runs in the task of its asker instead if it may begin at once,
+    which saves a task and two turns of the event loop. Such a handler must end soon after it is cancelled: its asker
+    waits for that, beyond its deadline if need be. Raises `TypeError` for what cannot be a handler.
     """
     if not (isinstance(message, type) and issubclass(message, Message)):
         raise TypeError(f"handles() takes a subclass of Message or Request, got {message!r}")
     if concurrent < 1:
         raise TypeError(f"handles({message.__name__}): concurrent must be >= 1, got {concurrent}")
-    if inline and (concurrent == 1 or Request not in message.__mro__):
+    if inline and Request not in message.__mro__:
         raise TypeError(
-            f"handles({message.__name__}): only a concurrent handler of a Request can be inline; "
-            "give it `concurrent=2` or more, or leave `inline` out"
+            f"handles({message.__name__}): only the handler of a Request can be inline, since it runs in the task of "
+            "its asker; leave `inline` out"
         )
 
     def declare(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
         is_async = inspect.iscoroutinefunction(function)
         if concurrent > 1 and not is_async:
             raise TypeError(f"{function.__qualname__}: only an `async def` handler can be concurrent")
+        if inline and not is_async:
+            raise TypeError(f"{function.__qualname__}: only an `async def` handler can be inline")
         check_annotation(function, message)
         declared: list[Handler] = getattr(function, "declared_handlers", [])
         declared.append(Handler(message, function, is_async, concurrent, inline))

@@ -98,6 +98,14 @@ class AsyncCounter(Actor):
         return self.count
 
 
+class InlineCounter(AsyncCounter):
+    """Counts in an async handler that may run in the task of its asker."""
+
+    @handles(Total, inline=True)
+    async def total(self, message: Total) -> int:
+        return self.count
+
+
 class Passer(Actor):
     """Passes a hop on to the next."""
 
@@ -604,6 +612,7 @@ COMPARISONS = {
     "bounded tell": (lambda: tell_ours(SyncCounter), lambda: tell_floor(BoundedCounter), ">= 0.5", "1/s"),
     "fan-in from 100": (fan_in_ours, fan_in_floor, ">= 0.5", "1/s"),
     "ask from outside, sync handler": (lambda: ask_ours(SyncCounter), ask_floor, ">= 0.8", "1/s"),
+    "ask from outside, inline async handler": (lambda: ask_ours(InlineCounter), ask_floor, ">= 0.8", "1/s"),
     "1,000 concurrent askers": (askers_ours, askers_floor, ">= 0.8", "1/s"),
     "actor-to-actor ask": (inner_ask_ours, inner_ask_floor, ">= 2", "1/s"),
     "ping-pong": (lambda: ring_ours(2), lambda: ring_floor(2), ">= 3", "hops/s"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runtime.cell.failures import waits_for_itself
+from runtime.cell.inline_execution import InlineExecution
 from runtime.envelope import WAITING
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ def circle_of(cell: CellState, ask: Ask, asker: asyncio.Task[Any] | None) -> lis
         if task is None or not waits_for(ask, cell, task):
             return []
         path.append(cell)
+        if isinstance(task, InlineExecution):
+            task = task.task
         if task is asker:
             return path
         pending = cell.engine.asking.get(task)
@@ -44,8 +47,8 @@ def circle_of(cell: CellState, ask: Ask, asker: asyncio.Task[Any] | None) -> lis
         ask, cell = pending, pending.answerer
 
 
-def waits_for(ask: Ask, cell: CellState, task: asyncio.Task[Any]) -> bool:
-    """Tell whether a request cannot be answered before the task of the asked actor goes on."""
+def waits_for(ask: Ask, cell: CellState, task: asyncio.Task[None] | InlineExecution) -> bool:
+    """Tell whether a request cannot be answered before what the asked actor runs goes on."""
     if ask.execution is task:
         return True
     is_parked = cell.lanes is not None and any(ask in lane.waiting for lane in cell.lanes)

@@ -210,7 +210,7 @@ async def answer_in_task(cell: CellState, handler: Handler, ask: Ask) -> None:
         raise
     finally:
         current_deadline.set(None)
-        if task is not None and ask.execution is task:
+        if isinstance(task, asyncio.Task) and ask.execution is task:
             # The asker gave up, which cancelled this handler and nothing else.
             task.uncancel()
 
@@ -294,7 +294,7 @@ def leave_lane(cell: CellState, lane: Lane, execution: asyncio.Future[None]) -> 
 # Handlers that went wrong.
 
 
-def handler_raised(cell: CellState, error: BaseException, item: Any, task: asyncio.Task[None] | None) -> None:
+def handler_raised(cell: CellState, error: BaseException, item: Any, task: asyncio.Future[None] | None) -> None:
     """End the instance as the exception that left one of its handlers, or its start, demands."""
     if isinstance(error, asyncio.CancelledError):
         if not cell.goal:

@@ -1,4 +1,4 @@
-"""A concurrent handler at work in the task of its asker: no task of its own, no future, no turn of the loop.
+"""A handler at work in the task of its asker: no task of its own, no future, no turn of the loop.
 
 The asker waits inside of the handler, in its own task. So the two share what asyncio keeps for each task, above all
 its cancellation; an inline execution tells apart which of them was cancelled.
@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import asyncio
 from contextvars import ContextVar
-from types import CoroutineType, coroutine
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from runtime.cell.answers import take_answer
 from runtime.cell.execution import after_activation, handler_cancelled, handler_raised, is_current, leave_lane
 from runtime.cell.failures import crashed
+from runtime.cell.inbox import admit_waiters
+from runtime.cell.inline_execution import InlineExecution
 from runtime.cell.lanes import Lanes
+from runtime.cell.life import advance
+from runtime.cell.phases import IN_SERVICE, QUIET
 from runtime.cell.rerouting import reroute_or_fail
 from runtime.deadline import current_deadline
 from runtime.envelope import RUNNING, Ask, Stashed
@@ -22,8 +26,7 @@ from runtime.errors import Refusal
 from runtime.propagation import set_all
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Generator
-    from contextvars import Context
+    from collections.abc import Coroutine
 
     from runtime.cell.lanes import Lane
     from runtime.cell.state import CellState
@@ -34,74 +37,6 @@ MAX_INLINE_DEPTH = 8
 
 inline_depth: ContextVar[int] = ContextVar("understudy_inline_depth", default=0)
 """How many inline executions the running code stands on."""
-
-
-class InlineExecution(asyncio.Future[None]):
-    """A handler that waits in its asker's task; done when it has ended. To cancel it leaves the asker alone.
-
-    When it began the task was not being cancelled (`may_run_inline`): all that its count shows since came meanwhile.
-    """
-
-    def __init__(self, task: asyncio.Task[Any]) -> None:
-        super().__init__(loop=task.get_loop())
-        self._task = task
-        self._times_cancelled = 0
-        self._is_over = False
-        self._thrown: asyncio.CancelledError | None = None
-
-    def cancel(self, msg: Any | None = None) -> bool:
-        """Cancel the handler, also one that has been cancelled before and went on."""
-        if self._is_over:
-            return False
-        self._times_cancelled += 1
-        self._task.cancel(msg)
-        return True
-
-    @property
-    def handler_cancelled(self) -> bool:
-        """True if the handler was cancelled, by its actor or its deadline, and not by what happened to the asker."""
-        return self._times_cancelled > 0
-
-    @property
-    def asker_cancelled(self) -> asyncio.CancelledError | None:
-        """What to raise if the asker itself was cancelled meanwhile, whatever the handler made of it."""
-        return (self._thrown or asyncio.CancelledError()) if self._task.cancelling() else None
-
-    async def run(self, work: Coroutine[Any, Any, Any], context: Context, waits_for: Any) -> Any:
-        """Go on with a handler that waits for the first time; return or raise what it does, in its own context."""
-        try:
-            return await self._drive(work, context, waits_for)
-        finally:
-            self._is_over = True
-            if self._task.cancelling():
-                await self._take_late_cancellation()
-            for _ in range(self._times_cancelled):
-                self._task.uncancel()
-            self.set_result(None)
-
-    @coroutine
-    def _drive(self, work: Coroutine[Any, Any, Any], context: Context, waits_for: Any) -> Generator[Any, Any, Any]:
-        while True:
-            try:
-                yield waits_for
-            except BaseException as error:  # noqa: BLE001 - it is thrown on; a GeneratorExit, too, is the handler's.
-                if isinstance(error, asyncio.CancelledError):
-                    self._thrown = error
-                step, value = work.throw, error
-            else:
-                step, value = work.send, None
-            try:
-                waits_for = context.run(step, value)
-            except StopIteration as done:
-                return done.value
-
-    @coroutine
-    def _take_late_cancellation(self) -> Generator[None, None, None]:
-        """Take the cancellation of the handler's last step, which the asker's next await would raise otherwise."""
-        try:
-            yield
-        except asyncio.CancelledError as error:
-            self._thrown = error
 
 
 def may_run_inline(cell: CellState, handler: Handler) -> bool:
@@ -123,14 +58,16 @@ async def answer_inline(cell: CellState, message: Any, deadline: float) -> Any:
     if cell.engine.propagation is not None:
         context.run(set_all, cell.engine.propagation.capture())
     work: Any = handler.function(cell.actor, message)
-    ask: Ask | None = None
+    execution: InlineExecution | None = None
+    if handler.concurrent == 1:
+        # It holds the actor's turn from the first step on: what it asks there may be a circle.
+        cell.task = execution = InlineExecution(running_task(cell))
     cell.busy = True
     cell.idle = False
     try:
         waits_for = context.run(first_step, work, deadline, inline_depth.get())
-        ask = running(message, deadline)
-        lane, execution = enter_lane(cell, handler, ask)
     except StopIteration as done:
+        give_turn_back(cell, execution)
         answer: Any = done.value
         if not isinstance(answer, asyncio.Future | CoroutineType | Stashed):
             return answer
@@ -138,15 +75,20 @@ async def answer_inline(cell: CellState, message: Any, deadline: float) -> Any:
         take_answer_or_crash(cell, ask, answer)
         return ask
     except Refusal:
+        give_turn_back(cell, execution)
         raise
     except BaseException as error:  # noqa: BLE001 - `handler_raised` raises what concerns more than the actor.
+        give_turn_back(cell, execution)
         ask = running(message, deadline)
         reroute_or_fail(cell, ask, error)
         handler_raised(cell, error, ask, None)
         return ask
+    else:
+        ask = running(message, deadline)
+        lane, execution = take_place(cell, handler, ask, execution)
     finally:
         cell.busy = False
-        after_activation(cell)
+        after_step(cell)
     return await wait_inline(cell, lane, execution, ask, execution.run(work, context, waits_for))
 
 
@@ -164,20 +106,60 @@ def running(message: Any, deadline: float) -> Ask:
     return ask
 
 
-def enter_lane(cell: CellState, handler: Handler, ask: Ask) -> tuple[Lane, InlineExecution]:
-    """Take a place in the lane for a handler that waits in the running task."""
+def running_task(cell: CellState) -> asyncio.Task[Any]:
+    """Return the task that is running, which is the asker's."""
     task = asyncio.current_task(cell.engine.loop)
     assert task is not None  # noqa: S101 - asyncio steps a coroutine nowhere else.
+    return task
+
+
+def take_place(
+    cell: CellState, handler: Handler, ask: Ask, turn: InlineExecution | None
+) -> tuple[Lane | None, InlineExecution]:
+    """Let a handler that waits in the running task take a place in its lane; without one, it holds the turn."""
+    if turn is not None:
+        ask.execution, cell.current = turn, ask
+        return None, turn
     if cell.lanes is None:
         cell.lanes = Lanes()
     lane = cell.lanes.of(handler)
-    execution = ask.execution = InlineExecution(task)
+    execution = ask.execution = InlineExecution(running_task(cell))
     lane.running[execution] = ask
     return lane, execution
 
 
+def give_turn_back(cell: CellState, turn: InlineExecution | None) -> None:
+    """Let the actor's turn go that a handler held which ended in its first step."""
+    if turn is not None and cell.task is turn:
+        cell.task = None
+
+
+def has_place(cell: CellState, lane: Lane | None, execution: InlineExecution) -> bool:
+    """Tell whether an execution belongs to the present instance, and not to one whose handlers would not end."""
+    return cell.task is execution if lane is None else is_current(cell, lane)
+
+
+def leave_place(cell: CellState, lane: Lane | None, execution: InlineExecution) -> None:
+    """See to what comes after a handler that has ended."""
+    if lane is not None:
+        leave_lane(cell, lane, execution)
+    elif cell.task is execution:
+        cell.task = cell.current = None
+        after_activation(cell)
+
+
+def after_step(cell: CellState) -> None:
+    """Go on, end, or rest after the first step of a handler; one that holds the actor's turn keeps it."""
+    if not isinstance(cell.task, InlineExecution):
+        after_activation(cell)
+    elif cell.life is not IN_SERVICE:
+        advance(cell, QUIET)
+    elif cell.wait_queue:
+        admit_waiters(cell)
+
+
 async def wait_inline(
-    cell: CellState, lane: Lane, execution: InlineExecution, ask: Ask, work: Coroutine[Any, Any, Any]
+    cell: CellState, lane: Lane | None, execution: InlineExecution, ask: Ask, work: Coroutine[Any, Any, Any]
 ) -> Ask:
     """See an inline execution to its end, and settle its request as a task of a lane does."""
     deadlines = cell.engine.deadlines
@@ -195,7 +177,7 @@ async def wait_inline(
     except asyncio.CancelledError:
         if ask.progress is RUNNING:
             ask.fail(crashed(cell.path, ask.message, None))
-            if not execution.handler_cancelled and not cell.goal and is_current(cell, lane):
+            if not execution.handler_cancelled and not cell.goal and has_place(cell, lane, execution):
                 handler_cancelled(cell, None, ask)
     except Refusal as refusal:
         ask.fail(refusal)
@@ -203,10 +185,10 @@ async def wait_inline(
         raise  # The loop is closed, and nothing is left to be told.
     except BaseException as error:  # noqa: BLE001 - `handler_raised` raises what concerns more than the actor.
         reroute_or_fail(cell, ask, error)
-        if is_current(cell, lane):
+        if has_place(cell, lane, execution):
             handler_raised(cell, error, ask, None)
     finally:
-        leave_lane(cell, lane, execution)
+        leave_place(cell, lane, execution)
     if cancelled is not None:
         raise cancelled
     return ask

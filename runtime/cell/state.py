@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from runtime.actor import Actor
     from runtime.cell.children import Children
+    from runtime.cell.inline_execution import InlineExecution
     from runtime.cell.lanes import Lanes
     from runtime.cell.options import SpawnOptions
     from runtime.engine import Engine
@@ -108,8 +109,9 @@ class CellState:
     """True while a sync handler or hook is on the stack; if the instance is to end, it does so afterwards."""
     current: Any
     """The item that is being handled, if it came in an envelope or is handled in `task`."""
-    task: asyncio.Task[None] | None
-    """The task that handles the mail of an actor with async handlers, or runs an async `started`."""
+    task: asyncio.Task[None] | InlineExecution | None
+    """The task that handles the mail of an actor with async handlers, or runs an async `started`; or the inline
+    execution of a handler that is not concurrent."""
     until: float | None
     """The deadline of the request whose sync handler runs; for an async one a context variable has it."""
     lanes: Lanes | None = None

@@ -87,7 +87,7 @@ class Books:
     def spawn(self, system: ActorSystem | Context) -> ActorRef[Any]:
         """Spawn an actor of any kind, with a mailbox that is often too small."""
         random_ = self.random
-        kind = random_.choice((SyncSubject, AsyncSubject, LaneSubject, InlineSubject, MixedSubject))
+        kind = random_.choice((SyncSubject, AsyncSubject, LaneSubject, InlineSubject, InlineAloneSubject, MixedSubject))
         mailbox = Mailbox(capacity=random_.choice((1, 2, 5, 100)), overflow=random_.choice(list(Overflow)))
         restart = random_.choice(list(Restart))
         return system.spawn(lambda: kind(self), mailbox=mailbox, restart=restart, stop_timeout=1.0)
@@ -219,6 +219,17 @@ class InlineSubject(LaneSubject):
         if message.deed in {"linger", "deaf"}:
             message = msgspec.structs.replace(message, deed="wait")
         await self.perform(message)
+        return self.give(message)
+
+
+class InlineAloneSubject(AsyncSubject):
+    """Handles one message at a time, and requests in the task of their asker."""
+
+    @handles(Asked, inline=True)
+    async def asked(self, message: Asked) -> int:
+        if message.deed in {"linger", "deaf"}:
+            message = msgspec.structs.replace(message, deed="wait")
+        await self.alone(message)
         return self.give(message)
 
 

@@ -67,11 +67,38 @@ class Host(Actor):
         self.back.append(answer)
 
 
+class Single(Host):
+    """Handles one message after the other."""
+
+    @handles(Get, inline=True)
+    async def get(self, message: Get) -> str:
+        self.tasks.append(asyncio.current_task())
+        answer: str = await self.deed(self, message)
+        return answer
+
+    @handles(Note)
+    async def note(self, message: Note) -> None:
+        self.log.append(message.text)
+
+
+class Kind:
+    """The kind of host that a test spawns: each is run for both."""
+
+    host: type[Host] = Host
+
+
+@pytest.fixture(autouse=True, params=[Host, Single], ids=["concurrent", "one by one"])
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> type[Host]:
+    monkeypatch.setattr(Kind, "host", request.param)
+    host: type[Host] = request.param
+    return host
+
+
 def spawn(system: ActorSystem, deed: Any, **options: Any) -> tuple[Host, ActorRef[Any]]:
     made: list[Host] = []
 
     def make() -> Host:
-        made.append(Host(deed))
+        made.append(Kind.host(deed))
         return made[-1]
 
     ref = system.spawn(make, **options)
@@ -152,16 +179,17 @@ async def test_what_came_before_begins_before():
         assert host.tasks != [asyncio.current_task()]
 
 
-async def test_no_more_run_at_a_time_than_are_declared():
-    """G1: those that have to wait get a task of their own when their turn comes."""
+async def test_no_more_run_at_a_time_than_are_declared(kind: type[Host]):
+    """G1: those that have to wait get a task that is not their asker's when their turn comes."""
+    places, ends_at = (3, 2.0) if kind is Host else (1, 5.0)
     async with ActorSystem() as system:
         host, ref = spawn(system, wait)
         askers = [asyncio.create_task(ref.ask(Get(text, 1.0), timeout=9.0)) for text in "abcde"]
         await asyncio.sleep(0.5)
-        assert host.tasks == askers[:3]
+        assert host.tasks == askers[:places]
         assert await asyncio.gather(*askers) == list("abcde")
-        assert asyncio.get_running_loop().time() == 2.0
-        assert not {*host.tasks[3:]} & {*askers}
+        assert asyncio.get_running_loop().time() == ends_at
+        assert not {*host.tasks[places:]} & {*askers}
 
 
 async def test_a_long_chain_of_askers_does_not_stand_on_one_stack():
@@ -445,7 +473,7 @@ async def test_a_handler_that_kills_its_own_actor_harms_no_asker_afterwards(wait
 
 
 @pytest.mark.parametrize("waits", [False, True])
-async def test_a_crash_reaches_asker_and_supervisor_and_cancels_the_others(waits: bool):  # noqa: FBT001
+async def test_a_crash_reaches_asker_and_supervisor_and_cancels_the_others(waits: bool, kind: type[Host]):  # noqa: FBT001
     """G6."""
 
     async def crash(host: Host, message: Get) -> str:
@@ -458,12 +486,13 @@ async def test_a_crash_reaches_asker_and_supervisor_and_cancels_the_others(waits
     async with ActorSystem(supervision=Supervision(backoff=IMMEDIATELY)) as system:
         host, ref = spawn(system, crash)
         other = asyncio.create_task(ref.ask(Get("a", 5.0), timeout=9.0))
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.5 if kind is Host else 6.0)
         with pytest.raises(ActorCrashed, match="broken"):
             await ref.ask(Get("b"), timeout=9.0)
-        with pytest.raises(ActorCrashed, match="its handler was cancelled"):
-            await other
-        assert host.log == ["cancelled a"]
+        if kind is Host:
+            with pytest.raises(ActorCrashed, match="its handler was cancelled"):
+                await other
+            assert host.log == ["cancelled a"]
         assert await ref.ask(Get("a"), timeout=9.0) == "a"
 
 
@@ -529,7 +558,87 @@ async def test_a_request_whose_handler_crashed_may_go_elsewhere(waits: bool):  #
         assert await first.ask(Get("a", 1.0), timeout=9.0) == "a"
 
 
-def test_only_a_concurrent_handler_of_a_request_can_be_inline():
-    for message, concurrent in ((Get, 1), (Note, 2)):
-        with pytest.raises(TypeError, match="only a concurrent handler of a Request can be inline"):
-            handles(message, concurrent=concurrent, inline=True)  # type: ignore[call-overload]
+@pytest.mark.parametrize("kind", [Single], indirect=True)
+async def test_mail_waits_for_the_one_handler_in_its_order():
+    """G1, G2: what comes while it waits in its asker's task has its turn when it has ended."""
+    async with ActorSystem() as system:
+        host, ref = spawn(system, wait)
+        first = asyncio.create_task(ref.ask(Get("a", 1.0), timeout=9.0))
+        await asyncio.sleep(0.5)
+        ref.tell(Note("b"))
+        second = asyncio.create_task(ref.ask(Get("c"), timeout=9.0))
+        await asyncio.sleep(0.25)
+        assert host.log == []
+        assert not first.done()
+        assert await asyncio.gather(first, second) == ["a", "c"]
+        assert host.log == ["b"]
+
+
+@pytest.mark.parametrize("kind", [Single], indirect=True)
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_handler_that_asks_its_own_actor_is_refused_at_once(waits: bool):  # noqa: FBT001
+    """A circle of asks has no turn to come, in the first step of a handler and later."""
+
+    async def ask_itself(host: Host, _message: Get) -> str:
+        if waits:
+            await asyncio.sleep(1.0)
+        answer: str = await host.context.ref.ask(Get("again"), timeout=9.0)
+        return answer
+
+    async with ActorSystem() as system:
+        _, ref = spawn(system, ask_itself)
+        with pytest.raises(ActorCrashed, match="asks itself"):
+            await ref.ask(Get("a"), timeout=9.0)
+        assert asyncio.get_running_loop().time() < 2.0
+
+
+@pytest.mark.parametrize("kind", [Single], indirect=True)
+async def test_mail_that_waits_behind_a_handler_survives_its_crash():
+    """G4."""
+
+    async def crash(host: Host, message: Get) -> str:
+        if message.text == "a":
+            await asyncio.sleep(1.0)
+            raise OSError("broken")
+        return await wait(host, message)
+
+    async with ActorSystem(supervision=Supervision(backoff=IMMEDIATELY)) as system:
+        _, ref = spawn(system, crash)
+        first = asyncio.create_task(ref.ask(Get("a"), timeout=9.0))
+        await asyncio.sleep(0.5)
+        second = asyncio.create_task(ref.ask(Get("b"), timeout=9.0))
+        with pytest.raises(ActorCrashed, match="broken"):
+            await first
+        assert await second == "b"
+
+
+@pytest.mark.parametrize("kind", [Single], indirect=True)
+async def test_a_handler_that_will_not_end_leaves_the_actor_to_the_next_instance():
+    """G8: a kill gives it up after its limit, and what it does later touches nothing."""
+    release = asyncio.Event()
+
+    async def stubborn(host: Host, message: Get) -> str:
+        while not release.is_set():
+            with suppress(asyncio.CancelledError):
+                await release.wait()
+        return await wait(host, message)
+
+    async with ActorSystem() as system:
+        _, ref = spawn(system, stubborn, stop_timeout=1.0)
+        asker = asyncio.create_task(ref.ask(Get("a"), timeout=60.0))
+        await asyncio.sleep(0.5)
+        ref.kill()
+        assert (await ref.terminated()).reason.value == "killed"
+        release.set()
+        with pytest.raises(ActorCrashed, match="does not end"):
+            await asker
+
+
+def test_only_an_async_handler_of_a_request_can_be_inline():
+    with pytest.raises(TypeError, match="only the handler of a Request can be inline"):
+        handles(Note, inline=True)  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="only an `async def` handler can be inline"):
+
+        @handles(Get, inline=True)
+        def get(_self: Any, message: Get) -> str:
+            return message.text
