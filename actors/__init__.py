@@ -30,7 +30,12 @@ if TYPE_CHECKING:
     )
     from actors.ledger import Ledger
     from actors.limits import TokenBucket
-    from actors.market import Listing, Market, load_market
+    from actors.market import (
+        Listing,
+        Market,
+        load_market,
+        provider,
+    )
     from actors.money import Micros, to_micros
     from actors.monitor import Monitor
     from actors.policies import BreakerConfig, Bulkhead, CircuitBreaker, Hedge, Limiter, Policy, Retry, with_retry
@@ -106,6 +111,7 @@ __all__ = [
     "discover",
     "is_retryable_error",
     "load_market",
+    "provider",
     "robust_batch",
     "select_best",
     "smart_request",
@@ -133,7 +139,7 @@ HOMES = {
     ),
     "actors.ledger": ("Ledger",),
     "actors.limits": ("TokenBucket",),
-    "actors.market": ("Listing", "Market", "load_market"),
+    "actors.market": ("Listing", "Market", "load_market", "provider"),
     "actors.money": ("Micros", "to_micros"),
     "actors.monitor": ("Monitor",),
     "actors.policies": (

@@ -3,6 +3,7 @@
 from actors.market.file import load_market, parse_market
 from actors.market.listing import Listing
 from actors.market.market import Market
+from actors.market.short_form import provider
 from actors.market.tables import MarketError
 
-__all__ = ["Listing", "Market", "MarketError", "load_market", "parse_market"]
+__all__ = ["Listing", "Market", "MarketError", "load_market", "parse_market", "provider"]

@@ -71,6 +71,7 @@ FRONT_DOOR = [
     "discover",
     "is_retryable_error",
     "load_market",
+    "provider",
     "robust_batch",
     "select_best",
     "smart_request",
