@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, cast
 
-from actors.market.tables import MarketError, Table
+from actors.market.tables import MarketError, Places, Table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,10 +22,11 @@ class Expansion:
     Each text is expanded once: what stands in a variable is not looked at again.
     """
 
-    def __init__(self, environ: Mapping[str, str], path: str) -> None:
+    def __init__(self, environ: Mapping[str, str], path: str, places: Places) -> None:
         self.values: set[str] = set()
         self._environ = environ
         self._path = path
+        self._places = places
         self._missing: dict[str, str] = {}
         """The place of the first reference to each variable that is not set."""
 
@@ -39,7 +40,7 @@ class Expansion:
             return document
         entries = [self._entry(entry, f"providers[{place}]") for place, entry in enumerate(cast("list[Any]", listed))]
         if self._missing:
-            shown = [f"{name} ({key})" for name, key in self._missing.items()]
+            shown = [f"{name} in {self._places.shown(key)}" for name, key in self._missing.items()]
             more = f" and {len(shown) - SHOWN_MISSING} more" if len(shown) > SHOWN_MISSING else ""
             raise MarketError(
                 self._path,
@@ -72,7 +73,10 @@ class Expansion:
             if name is None:
                 # What follows is not shown: it may be a secret that begins so.
                 raise MarketError(
-                    self._path, key, "a ${ begins no reference; write ${NAME}, or $${ for the text ${ itself"
+                    self._path,
+                    key,
+                    "a ${ begins no reference; write ${NAME}, or $${ for the text ${ itself",
+                    where=self._places.where(key),
                 )
             value = self._environ.get(name, "")
             if not value:

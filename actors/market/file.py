@@ -1,4 +1,4 @@
-"""Reads a market from a TOML file; every mistake in the file is reported with its key."""
+"""Reads a market from a TOML file; every mistake is reported with its key, line and provider."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
+from actors.limits.quota import RateLimit
 from actors.market.environment import Expansion
 from actors.market.listing import CallTerms, Endpoint, Listing, check_tolerance
 from actors.market.market import DiscoveryConfig, HealthConfig, Market
 from actors.market.tables import MarketError as MarketError
-from actors.market.tables import Table, TableReader, toml_type
+from actors.market.tables import Places, Table, TableReader, toml_type
 from actors.masking import Secrets, shown_url
 from actors.money import Micros, to_micros
 from actors.policies.breaker.config import BreakerConfig
@@ -30,7 +31,26 @@ from actors.transports.transport import Transport  # noqa: TC001 - inspect.signa
 S = TypeVar("S", bound=msgspec.Struct)
 
 
+MARKET_KEYS = tuple(name for name in Market.__struct_fields__ if name != "classify")
+"""The keys of the file itself, which cannot hold a function."""
+OFFER_KEYS = tuple(name for name in Provider.__struct_fields__ if name != "address")
+"""The `url` as the file has it becomes the address of the provider; its transport has what that stands for."""
+PROVIDER_KEYS = (*OFFER_KEYS, *Endpoint.__struct_fields__, "budget")
 RETRY_BUDGET_KEYS = ("ratio", "min_per_second", "max_tokens")
+HEADINGS: dict[str, tuple[str, ...]] = {
+    "[[providers]]": PROVIDER_KEYS,
+    "[[providers.limits]]": RateLimit.__struct_fields__,
+    "[retry]": Retry.__struct_fields__,
+    "[breaker]": BreakerConfig.__struct_fields__,
+    "[discovery]": DiscoveryConfig.__struct_fields__,
+    "[health]": HealthConfig.__struct_fields__,
+    "[retry_budget]": RETRY_BUDGET_KEYS,
+    "[hedge]": HedgeConfig.__struct_fields__,
+    "[watch]": WatchConfig.__struct_fields__,
+    "[watch.observed]": ObservedConfig.__struct_fields__,
+    "[watch.ejection]": EjectionConfig.__struct_fields__,
+}
+"""The keys under each heading, for the error about one that stands under another."""
 
 
 def load_market(path: str | Path) -> Market:
@@ -43,7 +63,7 @@ def load_market(path: str | Path) -> Market:
     which every provider in a file needs. Prices are strings in dollars; calls to a provider with a price above 0 are
     paid.
     """
-    return _market(_document(_read(Path(path)), str(path)), str(path), os.environ)
+    return _market(_read(Path(path)), str(path), os.environ)
 
 
 def parse_market(text: str, *, path: str = "market") -> Market:
@@ -61,7 +81,7 @@ def parse_market(text: str, *, path: str = "market") -> Market:
     >>> market.providers[0].provider.price, market.retry.max_retries
     (Micros(2000), 3)
     """
-    return _market(_document(text, path), path, None)
+    return _market(text, path, None)
 
 
 def _document(text: str, path: str) -> Table:
@@ -76,12 +96,13 @@ def _document(text: str, path: str) -> Table:
         raise MarketError(path, "", f"cannot be read: {type(error).__name__}: {error}") from error
 
 
-def _market(document: Table, path: str, environ: Mapping[str, str] | None) -> Market:
-    reader = TableReader(path)
-    # A file cannot hold a function.
-    reader.refuse_unknown(document, "", tuple(name for name in Market.__struct_fields__ if name != "classify"))
+def _market(text: str, path: str, environ: Mapping[str, str] | None) -> Market:
+    document = _document(text, path)
+    places = Places(text, document)
+    reader = TableReader(path, places, HEADINGS)
+    reader.refuse_unknown(document, "", MARKET_KEYS)
     as_written = document.get("providers")
-    expansion = Expansion(environ or {}, path)
+    expansion = Expansion(environ or {}, path, places)
     if environ is not None:
         document = expansion.document(document)
     return Market(
@@ -122,7 +143,7 @@ def _listings(reader: TableReader, entries: Any, as_written: Any, secrets: Colle
         listing = _listing(reader, table, key, address=as_written[position].get("url"), secrets=secrets)
         name = listing.provider.name
         if name in listings:
-            owner = f"providers[{list(listings).index(name)}]"
+            owner = reader.places.shown(f"providers[{list(listings).index(name)}]")
             raise reader.error(
                 f"{key}.name", f"{name!r} is already the name of {owner}; give each provider its own name"
             )
@@ -155,10 +176,12 @@ def _watch(reader: TableReader, document: Table) -> WatchConfig:
 
 
 def _listing(reader: TableReader, entry: Table, key: str, *, address: Any, secrets: Collection[str]) -> Listing:
-    # The `url` as the file has it becomes the address of the provider; its transport has what that stands for.
-    offer = tuple(name for name in Provider.__struct_fields__ if name != "address")
-    reader.refuse_unknown(entry, key, (*offer, *Endpoint.__struct_fields__, "budget"))
-    offered = {name: value for name, value in entry.items() if name in offer}
+    reader.refuse_unknown(entry, key, PROVIDER_KEYS)
+    limits = entry.get("limits")
+    for position, limit in enumerate(cast("list[Any]", limits) if isinstance(limits, list) else []):
+        if isinstance(limit, dict):
+            reader.refuse_unknown(cast("Table", limit), f"{key}.limits[{position}]", RateLimit.__struct_fields__)
+    offered = {name: value for name, value in entry.items() if name in OFFER_KEYS}
     offered["price"] = _price(reader, entry.get("price", "0"), f"{key}.price")
     reached = {name: value for name, value in entry.items() if name in Endpoint.__struct_fields__}
     endpoint = reader.convert(reached, key, Endpoint)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -51,23 +52,55 @@ SYNONYMS: Mapping[str, str] = {
 """What other libraries and people call these settings; a name counts only at a door that knows what it stands for."""
 
 
-def closest(name: str, known: Collection[str]) -> str | None:
+def same(name: str, known: Collection[str]) -> str | None:
+    """Return which of the known names is `name` but for its spelling, or what it stands for; None if none is.
+
+    >>> same("Rate-Limit", ["rate_limit"]), same("rps", ["rate_limit"]), same("max_retires", ["max_retries"])
+    ('rate_limit', 'rate_limit', None)
+    """
+    glued = {_glued(one): one for one in known}
+    plain = _glued(name)
+    return glued.get(plain) or glued.get(_glued(GLUED_SYNONYMS.get(plain, "")))
+
+
+def _glued(name: str) -> str:
+    """Return a name without case and separators: camel-cased names and those with hyphens are alike."""
+    return re.sub(r"[\s_-]", "", name).lower()
+
+
+GLUED_SYNONYMS = {_glued(name): meant for name, meant in SYNONYMS.items()}
+
+
+def closest(name: str, known: Collection[str], *, cutoff: float = 0.65) -> str | None:
     """Return which of the known names was probably meant, or None if none is like it.
 
-    >>> closest("max_retires", ["base", "cap", "max_retries"]), closest("Rate-Limit", ["rate_limit", "burst"])
-    ('max_retries', 'rate_limit')
-    >>> closest("rps", ["rate_limit", "burst"]), closest("colour", ["base", "cap"])
-    ('rate_limit', None)
+    >>> closest("max_retires", ["base", "cap", "max_retries"]), closest("colour", ["base", "cap"])
+    ('max_retries', None)
     """
-    plain = name.strip().lower().replace("-", "_").replace(" ", "_")
-    if plain in known:
-        return plain
-    if SYNONYMS.get(plain) in known:
-        return SYNONYMS[plain]
-    # A glued or camel-cased name is compared without its underscores.
-    glued = {one.replace("_", ""): one for one in known}
-    found = difflib.get_close_matches(plain.replace("_", ""), glued, n=1, cutoff=0.6)
-    return glued[found[0]] if found else None
+    if (found := same(name, known)) is not None:
+        return found
+    glued = {_glued(one): one for one in known}
+    near = difflib.get_close_matches(_glued(name), glued, n=1, cutoff=cutoff)
+    return glued[near[0]] if near else None
+
+
+def meant_key(name: str, known: Collection[str], headings: Mapping[str, Collection[str]]) -> str | None:
+    """Return the key that was probably meant: one known here, or one that belongs under another heading.
+
+    >>> meant_key("retries", ["budget", "retry"], {"[retry]": ["max_retries"]})
+    "'max_retries' under [retry]"
+    >>> meant_key("budgte", ["budget", "retry"], {"[retry]": ["max_retries"]})
+    "'budget'"
+    """
+    if (here := same(name, known)) is not None:
+        return repr(here)
+    elsewhere = [(same(name, keys), heading) for heading, keys in headings.items()]
+    if not any(found for found, _ in elsewhere):
+        if (here := closest(name, known)) is not None:
+            return repr(here)
+        # Under another heading, only a slip of the fingers: what is merely like a key there would mislead.
+        elsewhere = [(closest(name, keys, cutoff=0.85), heading) for heading, keys in headings.items()]
+    return next((f"{found!r} under {heading}" for found, heading in elsewhere if found), None)
 
 
 def unknown_name(what: str, name: str, known: Collection[str]) -> str:

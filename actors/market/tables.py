@@ -8,28 +8,66 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import msgspec
 
+from actors.market.lines import key_lines, line_of
+from actors.market.spelling import meant_key
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
 S = TypeVar("S", bound=msgspec.Struct)
 Table = dict[str, Any]
 
 
 class MarketError(ValueError):
-    """A market file cannot be used: `path` is the file, `key` the place in it, `problem` what was expected there."""
+    """A market file cannot be used: `path` is the file, `key` the place in it, `problem` what was expected there.
 
-    def __init__(self, path: str, key: str, problem: str) -> None:
-        super().__init__(": ".join(part for part in (path, key, problem) if part))
+    The message names the line, and the provider that an entry describes, as far as they are known: these are `where`.
+    """
+
+    def __init__(self, path: str, key: str, problem: str, *, where: str = "") -> None:
+        super().__init__(": ".join(part for part in (path, f"{key} ({where})" if where else key, problem) if part))
         self.path = path
         self.key = key
         self.problem = problem
 
 
-class TableReader:
-    """Reads tables of the file `path`; `key` is always the place of a table or value in the file."""
+class Places:
+    """The line of each key of a file, and the name that each entry of a list gives to itself."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, text: str, document: Table) -> None:
+        self._lines = key_lines(text)
+        self._document = document
+
+    def where(self, key: str) -> str:
+        """Return the name of the entry that holds `key`, and the line of `key`; empty if neither is known."""
+        line = line_of(key, self._lines)
+        parts = [self._name(key), "" if line is None else f"line {line}"]
+        return ", ".join(part for part in parts if part)
+
+    def shown(self, key: str) -> str:
+        """Return `key` with its `where`."""
+        return f"{key} ({where})" if (where := self.where(key)) else key
+
+    def _name(self, key: str) -> str:
+        found = re.match(r"(\w+)\[(\d+)\]", key)
+        entries = self._document.get(found[1]) if found else None
+        if found is None or not isinstance(entries, list):
+            return ""
+        entry = cast("list[Any]", entries)[int(found[2])]
+        name = cast("Table", entry).get("name") if isinstance(entry, dict) else None
+        return f"{name!r:.60}" if isinstance(name, str) and name else ""
+
+
+class TableReader:
+    """Reads tables of the file `path`; `key` is always the place of a table or value in the file.
+
+    `places` tells lines and names for errors, and `headings` the keys that are known under each heading.
+    """
+
+    def __init__(self, path: str, places: Places, headings: Mapping[str, Collection[str]]) -> None:
         self.path = path
+        self.places = places
+        self._headings = headings
 
     def table(self, value: Any, key: str, heading: str) -> Table:
         """Return `value` as a table, or raise; `heading` is how the table is written in TOML."""
@@ -38,11 +76,13 @@ class TableReader:
         return cast("Table", value)
 
     def refuse_unknown(self, table: Table, key: str, known: Sequence[str]) -> None:
-        """Raise for the first key of `table` that is not among `known`."""
+        """Raise for the first key of `table` that is not among `known`, with what it was probably meant to be."""
         for name in table:
             if name not in known:
-                path = f"{key}.{name}" if key else name
-                raise self.error(path, f"unknown key; known are {', '.join(sorted(known))}")
+                meant = meant_key(name, known, self._headings)
+                hint = f"did you mean {meant}? " if meant is not None else ""
+                problem = f"unknown key; {hint}known are {', '.join(sorted(known))}"
+                raise self.error(f"{key}.{name}" if key else name, problem)
 
     def convert(self, table: Table, key: str, struct: type[S]) -> S:
         """Return `table` as a `struct`; types are not coerced."""
@@ -50,11 +90,18 @@ class TableReader:
             return msgspec.convert(table, struct)
         except msgspec.ValidationError as error:
             path, problem = _explain(str(error), struct)
+            if path.endswith("[...]"):  # msgspec names no key of a table of strings.
+                path = path.removesuffix("[...]")
+                values = cast("Table", table[path])
+                path += "." + next(name for name, value in values.items() if not isinstance(value, str))
+            if not path and (name := problem.partition(" ")[0]) in table:
+                # A check of the whole table, whose message begins with the value that it refuses.
+                raise MarketError(self.path, key, problem, where=self.places.where(f"{key}.{name}")) from error
             raise self.error(f"{key}.{path}" if path else key, problem) from error
 
     def error(self, key: str, problem: str) -> MarketError:
         """Return the error to raise for the value at `key`."""
-        return MarketError(self.path, key, problem)
+        return MarketError(self.path, key, problem, where=self.places.where(key))
 
 
 _TOML_NAMES = {

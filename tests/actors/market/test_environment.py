@@ -6,6 +6,7 @@ import pytest
 
 from actors.market import MarketError, load_market, parse_market
 from actors.market.environment import Expansion
+from actors.market.tables import Places
 
 ALDER = """
 [[providers]]
@@ -39,7 +40,7 @@ def write(tmp_path, monkeypatch):
 
 
 def entry_of(**values: object) -> dict[str, object]:
-    document = Expansion(SET, "market.toml").document({"providers": [values]})
+    document = Expansion(SET, "market.toml", Places("", {})).document({"providers": [values]})
     return document["providers"][0]
 
 
@@ -69,15 +70,16 @@ def test_references_are_expanded_once_in_urls_and_headers():
 @pytest.mark.parametrize("odd", [3, None, "${HOST}", {"providers": 1}, [1, "x", {"url": 3, "headers": ["${HOST}"]}]])
 def test_what_is_of_the_wrong_type_is_left_to_the_reader(odd):
     document = {"providers": odd}
-    assert Expansion({}, "market.toml").document(document) == document
+    assert Expansion({}, "market.toml", Places("", {})).document(document) == document
 
 
 def test_all_that_are_missing_are_named_at_once(write):
     with pytest.raises(MarketError) as caught:
         load_market(write(ALDER, ACME_KEY="key-of-ours", NESTED=""))
     assert caught.value.problem == (
-        "these environment variables are not set, or are empty: HOST (providers[0].url), "
-        "PATH_KEY (providers[0].url), QUERY_KEY (providers[0].url), NESTED (providers[0].headers.X-Twice); "
+        "these environment variables are not set, or are empty: HOST in providers[0].url ('alder', line 5), "
+        "PATH_KEY in providers[0].url ('alder', line 5), QUERY_KEY in providers[0].url ('alder', line 5), "
+        "NESTED in providers[0].headers.X-Twice ('alder', line 7); "
         "set them, or write $${ for the text ${ itself"
     )
     assert "key-of-ours" not in str(caught.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -66,10 +67,11 @@ url = "http://127.0.0.1:8001/"
 def problem_of(text: str) -> str:
     with pytest.raises(MarketError) as caught:
         parse_market(text, path="market.toml")
-    assert str(caught.value) == ": ".join(
-        part for part in ("market.toml", caught.value.key, caught.value.problem) if part
-    )
-    return str(caught.value).removeprefix("market.toml: ")
+    # Lines and names are tests of their own.
+    shown = re.sub(r" \(('[^']*', )?line \d+\)", "", str(caught.value))
+    problem = re.sub(r" \(('[^']*', )?line \d+\)", "", caught.value.problem)
+    assert shown == ": ".join(part for part in ("market.toml", caught.value.key, problem) if part)
+    return shown.removeprefix("market.toml: ")
 
 
 def test_a_full_file_gives_every_value_its_place(tmp_path):
@@ -174,7 +176,7 @@ def test_a_value_out_of_range_is_named_with_its_provider(line, message):
     [
         (
             "limits = [{ dimension = 'tokens', rate = 5.0, bogus = 2 }]",
-            "providers[0].limits[0]: Object contains unknown",
+            "providers[0].limits[0].bogus: unknown key; known are burst, dimension, rate",
         ),
         ("burst = 1" + "0" * 400, "providers[0]: burst must be at most 2^53"),
         ("health_path = '/\x7f'", "not valid TOML"),
@@ -209,11 +211,23 @@ def test_an_empty_or_unusable_value_is_named(old, new, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("retries = 3\n" + ALDER, "retries: unknown key; known are breaker, budget, discovery, health, "),
-        (ALDER + "prize = '1'", "providers[0].prize: unknown key; known are available, budget, burst, "),
-        (ALDER + "address = 'x'", "providers[0].address: unknown key; known are available, budget, "),
-        (ALDER + "[retry]\nretries = 3", "retry.retries: unknown key; known are base, cap, jitter, max_retries"),
-        (ALDER + "[health]\nttl = 3", "health.ttl: unknown key; known are max_age, timeout"),
+        (
+            "retries = 3\n" + ALDER,
+            "retries: unknown key; did you mean 'max_retries' under [retry]? known are breaker, budget, ",
+        ),
+        (
+            ALDER + "prize = '1'",
+            "providers[0].prize: unknown key; did you mean 'price'? known are available, budget, burst, ",
+        ),
+        (
+            ALDER + "address = 'x'",
+            "providers[0].address: unknown key; did you mean 'url'? known are available, budget, ",
+        ),
+        (
+            ALDER + "[retry]\nretries = 3",
+            "retry.retries: unknown key; did you mean 'max_retries'? known are base, cap, jitter, ",
+        ),
+        (ALDER + "[health]\nttl = 3", "health.ttl: unknown key; did you mean 'max_age'? known are max_age, timeout"),
     ],
 )
 def test_an_unknown_key_is_named_with_the_known_ones(text, message):
@@ -393,9 +407,15 @@ def test_a_file_may_say_what_may_be_paid_twice():
         (ALDER + "\non_unknown = 'pay_again'\n", "providers[0].on_unknown: expected 'hold'"),
         ("budget = 2.5\n" + ALDER, 'budget: expected a string such as "0.002", got float (a float cannot hold'),
         (ALDER + "\nbudget = 3\n", 'providers[0].budget: expected a string such as "0.002", got integer'),
-        (ALDER + "\n[retry_budget]\ntokens = 3.0", "retry_budget.tokens: unknown key; known are max_tokens, "),
+        (
+            ALDER + "\n[retry_budget]\ntokens = 3.0",
+            "retry_budget.tokens: unknown key; did you mean 'max_tokens'? known are max_tokens, ",
+        ),
         (ALDER + "\n[retry_budget]\nmax_tokens = 0.5", "retry_budget: max_tokens must be finite and >= 1"),
-        (ALDER + "\n[watch.ejection]\nratio = 1", "watch.ejection.ratio: unknown key; known are eject_for, "),
+        (
+            ALDER + "\n[watch.ejection]\nratio = 1",
+            "watch.ejection.ratio: unknown key; did you mean 'ratio' under [retry_budget]? known are eject_for, ",
+        ),
         (ALDER + "\n[hedge]\nratio = 2.0", "hedge: ratio must be above 0 and at most 1"),
         (ALDER + "\n[[watch]]\n", "watch: expected a table under [watch]"),
     ],
