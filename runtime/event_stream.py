@@ -47,7 +47,7 @@ class EventStream:
     """
 
     def __init__(self) -> None:
-        self._subscriptions: list[Subscription] = []
+        self._subscriptions: dict[Subscription, None] = {}
         self._by_type: dict[type[Event], tuple[Subscription, ...]] = {}
 
     def subscribe(self, event_type: type[E], receive: Callable[[E], None] | ActorRef[E]) -> Subscription:
@@ -58,15 +58,20 @@ class EventStream:
             raise TypeError(f"receive must be a function or the ref of an actor, got {receive!r:.100}")
         call: Callable[[Any], None] = receive if callable(receive) else receive.tell
         subscription = Subscription(self, event_type, call)
-        self._subscriptions.append(subscription)
-        self._by_type.clear()
+        self._subscriptions[subscription] = None
+        self._forget(event_type)
         return subscription
 
     def remove(self, subscription: Subscription) -> None:
         """Remove a subscription; do nothing if it is not one of this stream."""
         if subscription in self._subscriptions:
-            self._subscriptions.remove(subscription)
-            self._by_type.clear()
+            del self._subscriptions[subscription]
+            self._forget(subscription.event_type)
+
+    def _forget(self, event_type: type[Event]) -> None:
+        """Forget the answers for the types that a subscription to `event_type` concerns; those of others stay."""
+        for known in [one for one in self._by_type if issubclass(one, event_type)]:
+            del self._by_type[known]
 
     def wants(self, event_type: type[Event]) -> bool:
         """Tell whether such an event has a subscriber, for a publisher that makes it only then."""

@@ -44,6 +44,8 @@ class ActorRegistry:
     def __init__(self, events: EventStream) -> None:
         self._events = events
         self._refs: dict[str, dict[ActorRef[Any], None]] = {}
+        self._names: dict[ActorRef[Any], dict[str, None]] = {}
+        """The names of the keys of each actor, so that its end concerns these alone."""
         self._subscribers: dict[ActorRef[Any], list[Subscription]] = {}
         self._ends: Subscription | None = None
 
@@ -53,6 +55,7 @@ class ActorRegistry:
             return
         self._listen()
         self._refs.setdefault(key.name, {})[ref] = None
+        self._names.setdefault(ref, {})[key.name] = None
         self._publish(key)
 
     def unregister(self, key: Key[M], ref: ActorRef[M]) -> None:
@@ -60,6 +63,10 @@ class ActorRegistry:
         refs = self._refs.get(key.name, {})
         if ref in refs:
             del refs[ref]
+            names = self._names[ref]
+            del names[key.name]
+            if not names:
+                del self._names[ref]
             if not refs:
                 del self._refs[key.name]
             self._publish(key)
@@ -67,6 +74,15 @@ class ActorRegistry:
     def find(self, key: Key[M]) -> tuple[ActorRef[M], ...]:
         """Return the actors under a key that accept messages, in the order of their registration."""
         return tuple(ref for ref in self._refs.get(key.name, ()) if not ref.recipient.closed)
+
+    def find_one(self, key: Key[M]) -> ActorRef[M] | None:
+        """Return the first of the actors under a key that accept messages, or None; the others are not looked at.
+
+        >>> from runtime.event_stream import EventStream
+        >>> ActorRegistry(EventStream()).find_one(Key("translators")) is None
+        True
+        """
+        return next((ref for ref in self._refs.get(key.name, ()) if not ref.recipient.closed), None)
 
     def subscribe(self, key: Key[Any], receive: Callable[[Registered], None] | ActorRef[Registered]) -> Subscription:
         """Call `receive` with the actors under a key, now and at each change; if it is a ref, tell it.
@@ -96,7 +112,7 @@ class ActorRegistry:
     def _ended(self, event: ActorEnded) -> None:
         for subscription in self._subscribers.pop(event.ref, ()):
             subscription.cancel()
-        for name in tuple(self._refs):
+        for name in tuple(self._names.get(event.ref, ())):
             self.unregister(Key[Any](name), event.ref)
 
     def _publish(self, key: Key[Any]) -> None:
