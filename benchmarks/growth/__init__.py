@@ -1,0 +1,1 @@
+"""How cost grows with size: each thing at four sizes, and the exponent that fits."""

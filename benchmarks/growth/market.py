@@ -1,0 +1,131 @@
+"""What the cast does for many: candidates of a request, providers that are called first, items of a batch."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+from functools import partial
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from actors import (
+    FunctionTransport,
+    Listing,
+    Market,
+    Provider,
+    ProviderCall,
+    Supervisor,
+    robust_batch,
+    smart_request,
+)
+from runtime import ActorSystem
+
+if TYPE_CHECKING:
+    from actors.providers.selection import SelectionStrategy
+
+REQUESTS = 200
+
+
+async def answer(call: ProviderCall) -> object:
+    """Answer at once."""
+    return call.input
+
+
+def free(name: str, service: str = "work", *, max_concurrency: int = 1_000) -> Listing:
+    """Return a provider that costs nothing."""
+    return Listing(
+        provider=Provider(name=name, services={service}),
+        transport=lambda: FunctionTransport(answer, paid=False, idempotent="repeatable"),
+        max_concurrency=max_concurrency,
+    )
+
+
+async def requests_among(size: int, strategy: SelectionStrategy) -> float:
+    """Return the seconds of one request among `size` candidates, the first ones apart."""
+    market = Market(providers=[free(f"p{number}") for number in range(size)])
+    async with ActorSystem("growth", log=False) as system:
+        supervisor = system.spawn(lambda: Supervisor(market))
+        ask = partial(smart_request, supervisor, service="work", strategy=strategy)
+        for number in range(20):
+            await ask(input=number)
+        begin = perf_counter()
+        for number in range(REQUESTS):
+            await ask(input=number)
+        return (perf_counter() - begin) / REQUESTS
+
+
+async def first_calls(size: int) -> float:
+    """Return the seconds of the first call to each of `size` providers."""
+    market = Market(providers=[free(f"p{number}", f"service {number}") for number in range(size)])
+    async with ActorSystem("growth", log=False) as system:
+        supervisor = system.spawn(lambda: Supervisor(market))
+        begin = perf_counter()
+        for number in range(size):
+            await smart_request(supervisor, service=f"service {number}", input=number)
+        return perf_counter() - begin
+
+
+async def line(size: int) -> float:
+    """Return the seconds a request in which `size` requests, that wait for the one place of a provider, are served."""
+    market = Market(providers=[free("p", max_concurrency=1)])
+    async with ActorSystem("growth", log=False) as system:
+        supervisor = system.spawn(lambda: Supervisor(market))
+        begin = perf_counter()
+        async with asyncio.TaskGroup() as group:
+            for number in range(size):
+                group.create_task(smart_request(supervisor, service="work", input=number, timeout=600))
+        return (perf_counter() - begin) / size
+
+
+async def items_of_batch(size: int) -> float:
+    """Return the seconds an item of a batch of `size` items with a budget, 100 at a time."""
+    async with ActorSystem("growth", log=False) as system:
+        supervisor = system.spawn(lambda: Supervisor(Market(providers=[free("p")], budget=1)))
+        begin = perf_counter()
+        async with robust_batch(supervisor, range(size), service="work", max_concurrency=100) as outcomes:
+            async for _ in outcomes:
+                pass
+        return (perf_counter() - begin) / size
+
+
+async def blocks_of_batch(size: int) -> float:
+    """Return the most blocks of memory that were in use over a batch of `size` items, beside those before it."""
+    async with ActorSystem("growth", log=False) as system:
+        supervisor = system.spawn(lambda: Supervisor(Market(providers=[free("p")], budget=1)))
+        before = most = blocks()
+        async with robust_batch(supervisor, range(size), service="work", max_concurrency=100) as outcomes:
+            async for outcome in outcomes:
+                if outcome.index % 5_000 == 0:
+                    most = max(most, blocks())
+        return max(most, blocks()) - before
+
+
+def blocks() -> int:
+    """Return the blocks of memory that objects in use take."""
+    gc.collect()
+    return sys.getallocatedblocks()
+
+
+async def first_calls_of_one_service(size: int) -> float:
+    """Return the seconds until `size` providers of one service have each been called for the first time."""
+    market = Market(providers=[free(f"p{number}", max_concurrency=1) for number in range(size)])
+    async with ActorSystem("growth", log=False) as system:
+        supervisor = system.spawn(lambda: Supervisor(market))
+        begin = perf_counter()
+        async with asyncio.TaskGroup() as group:
+            for number in range(size):
+                group.create_task(smart_request(supervisor, service="work", input=number))
+        return perf_counter() - begin
+
+
+async def blocks_of_findings(size: int) -> float:
+    """Return the blocks of memory that stay in use after the first calls to `size` providers of one service."""
+    market = Market(providers=[free(f"p{number}", max_concurrency=1) for number in range(size)])
+    async with ActorSystem("growth", log=False) as system:
+        supervisor = system.spawn(lambda: Supervisor(market))
+        before = blocks()
+        async with asyncio.TaskGroup() as group:
+            for number in range(size):
+                group.create_task(smart_request(supervisor, service="work", input=number))
+        return blocks() - before
