@@ -1,10 +1,25 @@
 """Process many items at once, each with an outcome of its own, in memory that stays flat."""
 
+from actors.batch.batch_outcomes import BatchOutcomes
 from actors.batch.concurrent import Concurrent, batch_process, concurrent
-from actors.batch.outcomes import ItemDone, ItemFailed, ItemInterrupted, ItemOutcome, SourceFailed, WrongResultCount
-from actors.batch.robust_batch import Done, Failed, RequestOutcome, Unknown, robust_batch
+from actors.batch.outcomes import (
+    Done,
+    Failed,
+    ItemDone,
+    ItemFailed,
+    ItemInterrupted,
+    ItemOutcome,
+    RequestOutcome,
+    SourceFailed,
+    Unknown,
+    WrongResultCount,
+)
+from actors.batch.robust_batch import robust_batch
+from actors.batch.summary import BatchSummary
 
 __all__ = [
+    "BatchOutcomes",
+    "BatchSummary",
     "Concurrent",
     "Done",
     "Failed",

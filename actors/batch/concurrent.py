@@ -5,11 +5,10 @@ Every item that was taken from the source is accounted for: it is done, it faile
 
 from __future__ import annotations
 
-import asyncio
 import warnings
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable, Sequence, Sized
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
 from actors.batch.chunks import Chunks
 from actors.batch.fan_out import fan_out
@@ -19,14 +18,16 @@ from actors.batch.outcomes import ItemInterrupted as ItemInterrupted
 from actors.batch.outcomes import ItemOutcome as ItemOutcome
 from actors.batch.outcomes import SourceFailed as SourceFailed
 from actors.batch.outcomes import WrongResultCount as WrongResultCount
+from actors.batch.progress import Progress, failure_of
 from actors.policies.limiter import Limiter
 from actors.validation import check_count
-from runtime import is_being_cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
+
+    from actors.batch.progress import OnProgress
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -35,13 +36,14 @@ R = TypeVar("R")
 class Concurrent(Generic[T, R]):
     """Work over many items, to be awaited or entered, once.
 
-    `await` it for the outcomes of all items, in the order of the items. `async with` it for an async iterator of the
-    outcomes, each as it finishes, in memory that stays flat.
+    `await` it for the outcomes of all items, in the order of the items, or `await` its `results()` for the bare
+    results or the first failure. `async with` it for an async iterator of the outcomes, each as it finishes, in memory
+    that stays flat.
 
-    Once it has ended, `undelivered` holds the outcomes that the consumer did not get, because it left the block early
-    or was cancelled. `interrupted` holds the items that were taken from the source and have no outcome. An error of
-    `on_progress` stops nothing: the first one is `progress_error`, and is reported to the event loop's exception
-    handler; `progress_failures` counts them.
+    Once it has ended, `undelivered` holds the outcomes that the consumer did not get, because it left the block early,
+    was cancelled, or got an error. `interrupted` holds the items that were taken from the source and have no outcome.
+    An error of `on_progress` stops nothing: the first one is `progress_error`, and is reported to the event loop's
+    exception handler; `progress_failures` counts them.
     """
 
     _is_used = True  # An instance whose constructor failed must not warn that it was never used.
@@ -54,18 +56,15 @@ class Concurrent(Generic[T, R]):
         batch_size: int | None,
         max_concurrency: int,
         rate_limit: float | None,
-        on_progress: Callable[[int, int | None], None] | None,
+        on_progress: OnProgress | None,
     ) -> None:
         check_count("max_concurrency", max_concurrency)
         self.undelivered: list[ItemOutcome[T, R]] = []
         self.interrupted: list[ItemInterrupted[T]] = []
-        self.progress_error: Exception | None = None
-        self.progress_failures = self.finished = 0
-        self._total = len(items) if isinstance(items, Sized) else None
+        self._progress = Progress(on_progress, items)
         self._items = items
         self._chunks = None if batch_size is None else Chunks(items, batch_size)
         self._work = work
-        self._on_progress = on_progress
         self._limiter: Limiter | None = None
         if rate_limit is not None:
             self._limiter = Limiter("concurrent", rate=rate_limit, max_waiting=max_concurrency)
@@ -76,8 +75,35 @@ class Concurrent(Generic[T, R]):
         self._not_delivered: dict[int, ItemOutcome[T, R]] = {}
         self._is_used = False
 
+    @property
+    def finished(self) -> int:
+        """The items that have an outcome."""
+        return self._progress.finished
+
+    @property
+    def progress_error(self) -> Exception | None:
+        """The first error of `on_progress`."""
+        return self._progress.error
+
+    @property
+    def progress_failures(self) -> int:
+        """How often `on_progress` raised."""
+        return self._progress.failures
+
     def __await__(self) -> Generator[Any, None, list[ItemOutcome[T, R]]]:
         return self._all().__await__()
+
+    async def results(self) -> list[R]:
+        """Return the bare results of all items, in the order of the items; raise the first failure as soon as it comes.
+
+        Then the work under way is cancelled. `undelivered` holds all outcomes there were, that of the failed item too,
+        and `interrupted` the items without one. Raises `SourceFailed` if `items` raises.
+        """
+        outcomes = await self._all(until_failure=True)
+        for outcome in outcomes:
+            if isinstance(outcome, ItemFailed):
+                raise outcome.error
+        return [outcome.result for outcome in outcomes if isinstance(outcome, ItemDone)]
 
     async def __aenter__(self) -> Concurrent[T, R]:
         self._refuse_second_use()
@@ -120,20 +146,25 @@ class Concurrent(Generic[T, R]):
         del self._not_delivered[outcome.index]
         return outcome
 
-    async def _all(self) -> list[ItemOutcome[T, R]]:
+    async def _all(self, *, until_failure: bool = False) -> list[ItemOutcome[T, R]]:
         self._refuse_second_use()
         finished: list[ItemOutcome[T, R]] = []
         try:
             async with self:
                 async for outcome in self:
-                    finished.append(outcome)  # noqa: PERF401 - outcomes before an error must not be lost.
+                    finished.append(outcome)
+                    if until_failure and isinstance(outcome, ItemFailed):
+                        break
         except BaseException as error:
             self.undelivered = sorted([*finished, *self.undelivered], key=lambda outcome: outcome.index)
             if isinstance(error, Exception):
                 # An error of the work is an outcome, so this one is of the source, from its items or from closing it.
                 raise SourceFailed(error, self.undelivered) from error
             raise
-        return sorted(finished, key=lambda outcome: outcome.index)
+        finished.sort(key=lambda outcome: outcome.index)
+        if until_failure and any(isinstance(outcome, ItemFailed) for outcome in finished):
+            self.undelivered = sorted([*finished, *self.undelivered], key=lambda outcome: outcome.index)
+        return finished
 
     async def _serve_one(self, index: int, item: T) -> Sequence[ItemOutcome[T, R]]:
         async def work() -> Sequence[R]:
@@ -146,6 +177,9 @@ class Concurrent(Generic[T, R]):
 
         async def work() -> Collection[R]:
             results = await self._work(items)
+            if results is None:
+                # It was done for its effect.
+                return cast("list[R]", [None] * len(items))
             if not _has_length(results, len(items)):
                 raise WrongResultCount(results, expected=len(items))
             return results
@@ -171,46 +205,34 @@ class Concurrent(Generic[T, R]):
             if failed is None:
                 raise
             outcomes = failed
-        return self._kept(outcomes)
+        return await self._kept(outcomes)
 
     def _without_result(
         self, error: BaseException, start: int, items: Sequence[T], *, begun: bool
     ) -> Sequence[ItemOutcome[T, R]] | None:
         """Return the failures of items; None if they were interrupted and the worker has to end."""
-        failure = _failure_of(error)
+        failure = failure_of(error, "the work")
         if failure is None:
             self.interrupted += [ItemInterrupted(index, item, begun) for index, item in enumerate(items, start)]
             return None
         return [ItemFailed(index, item, failure) for index, item in enumerate(items, start)]
 
-    def _kept(self, outcomes: Sequence[ItemOutcome[T, R]]) -> Sequence[ItemOutcome[T, R]]:
+    async def _kept(self, outcomes: Sequence[ItemOutcome[T, R]]) -> Sequence[ItemOutcome[T, R]]:
         for outcome in outcomes:
             self._not_delivered[outcome.index] = outcome
-        self.finished += len(outcomes)
-        if self._on_progress is not None:
-            self._report_progress(self._on_progress)
+        await self._progress.add(len(outcomes))
         return outcomes
 
     def _refuse_second_use(self) -> None:
         if self._is_used:
             raise RuntimeError("this was awaited or entered before; make another one for another run")
 
-    def _report_progress(self, on_progress: Callable[[int, int | None], None]) -> None:
-        try:
-            on_progress(self.finished, self._total)
-        except Exception as error:  # noqa: BLE001 - kept and reported below; it must not cost a result.
-            self.progress_failures += 1
-            if self.progress_error is None:
-                self.progress_error = error
-                message = "on_progress raised; the work goes on, and further errors of on_progress are only counted"
-                asyncio.get_running_loop().call_exception_handler({"message": message, "exception": error})
-
     def __del__(self) -> None:
         if not self._is_used:
             warnings.warn(f"{self!r} was never awaited or entered, so nothing was done", RuntimeWarning, stacklevel=2)
 
     def __repr__(self) -> str:
-        total = "?" if self._total is None else self._total
+        total = "?" if self._progress.total is None else self._progress.total
         return f"<Concurrent {self.finished} of {total} items finished, {len(self._not_delivered)} undelivered>"
 
 
@@ -220,17 +242,19 @@ def concurrent(
     *,
     max_concurrency: int = 5,
     rate_limit: float | None = None,
-    on_progress: Callable[[int, int | None], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Concurrent[T, R]:
     """Do `work(item)` for every item, at most `max_concurrency` at a time and `rate_limit` begun per second, evenly.
 
     `results = await concurrent(...)` returns an `ItemDone` or `ItemFailed` for each item, in the order of the items,
-    and raises `SourceFailed` if `items` raises. `async with concurrent(...) as outcomes` yields each outcome as it
+    and raises `SourceFailed` if `items` raises. `await concurrent(...).results()` returns the bare results, or raises
+    the first failure and cancels the rest. `async with concurrent(...) as outcomes` yields each outcome as it
     finishes; an error of `items` is raised after the outcomes before it. There, `items` may have no end, because at
     most twice `max_concurrency` items are taken ahead of the consumer. An item that fails stops no other. Leaving the
     block early cancels the work under way; `Concurrent` says what becomes of its items. `on_progress(finished, total)`
-    is called after each item; the total is None for a source without a length. Raises ValueError for limits below 1
-    item or 0 per second.
+    is called after each item, and awaited if it is async; the total is None for a source without a length. An error of
+    it is reported to the event loop's exception handler, and stops nothing. Raises ValueError for limits below 1 item
+    or 0 per second.
     """
     return Concurrent(
         items,
@@ -242,20 +266,45 @@ def concurrent(
     )
 
 
+@overload
+def batch_process(
+    items: Iterable[T] | AsyncIterable[T],
+    process_batch: Callable[[Sequence[T]], Awaitable[None]],
+    batch_size: int = ...,
+    *,
+    max_concurrency: int = ...,
+    rate_limit: float | None = ...,
+    on_progress: OnProgress | None = ...,
+) -> Concurrent[T, None]: ...
+
+
+@overload
 def batch_process(
     items: Iterable[T] | AsyncIterable[T],
     process_batch: Callable[[Sequence[T]], Awaitable[Collection[R]]],
+    batch_size: int = ...,
+    *,
+    max_concurrency: int = ...,
+    rate_limit: float | None = ...,
+    on_progress: OnProgress | None = ...,
+) -> Concurrent[T, R]: ...
+
+
+def batch_process(
+    items: Iterable[T] | AsyncIterable[T],
+    process_batch: Callable[[Sequence[T]], Awaitable[Collection[Any] | None]],
     batch_size: int = 100,
     *,
     max_concurrency: int = 1,
     rate_limit: float | None = None,
-    on_progress: Callable[[int, int | None], None] | None = None,
-) -> Concurrent[T, R]:
+    on_progress: OnProgress | None = None,
+) -> Concurrent[T, Any]:
     """Do `process_batch(items)` for every `batch_size` items, the last batch with what is left.
 
-    It returns one result for each item, in their order. All else is as in `concurrent`: the outcomes are those of
-    items, but `max_concurrency` and `rate_limit` count batches. If a batch raises, each of its items fails with that
-    error. If it returns too few results or too many, each fails with `WrongResultCount`, which carries them.
+    It returns one result for each item, in their order; or None, and each item is done, with None for its result. All
+    else is as in `concurrent`: the outcomes are those of items, but `max_concurrency` and `rate_limit` count batches.
+    If a batch raises, each of its items fails with that error. If it returns too few results or too many, each fails
+    with `WrongResultCount`, which carries them.
     """
     return Concurrent(
         items,
@@ -269,14 +318,3 @@ def batch_process(
 
 def _has_length(results: object, length: int) -> bool:
     return isinstance(results, Collection) and len(cast("Collection[Any]", results)) == length
-
-
-def _failure_of(error: BaseException) -> Exception | None:
-    """Return the failure of an item; None if the worker itself has to end."""
-    if isinstance(error, Exception):
-        return error
-    if isinstance(error, asyncio.CancelledError) and not is_being_cancelled():
-        stray = RuntimeError("the work let a CancelledError escape")
-        stray.__cause__ = error
-        return stray
-    return None

@@ -1,10 +1,13 @@
-"""The outcome of one item among many: it is done, it failed, or it was interrupted."""
+"""The outcome of one item among many: it is done, it failed, or it was interrupted; for requests, also unknown."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 import msgspec
+
+from actors.errors.families import CallFailed  # noqa: TC001 - msgspec resolves the annotations below.
+from actors.supervisor.messages import SmartResult  # noqa: TC001
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,3 +57,33 @@ class SourceFailed(Exception):
     def __init__(self, error: Exception, outcomes: Sequence[ItemOutcome[Any, Any]]) -> None:
         super().__init__(f"the source raised {type(error).__name__} after {len(outcomes)} items: {error}")
         self.outcomes = outcomes
+
+
+class Done(msgspec.Struct, frozen=True):
+    """An item that was answered."""
+
+    index: int
+    item: Any
+    result: SmartResult
+
+
+class Failed(msgspec.Struct, frozen=True):
+    """An item that was not answered, and cost nothing beyond the attempts in `error`."""
+
+    index: int
+    item: Any
+    error: Exception
+
+
+class Unknown(msgspec.Struct, frozen=True):
+    """An item whose call may have been made and paid, although no answer came. Look it up before you ask again.
+
+    `error` is an `OutcomeUnknown`, or another error whose `charged` is "held".
+    """
+
+    index: int
+    item: Any
+    error: CallFailed
+
+
+RequestOutcome: TypeAlias = Done | Failed | Unknown

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import msgspec
 
+from actors.batch.batch_outcomes import BatchOutcomes
 from actors.batch.fan_out import fan_out
+from actors.batch.outcomes import Done, Failed, RequestOutcome, Unknown
 from actors.errors.families import CallFailed, OutcomeUnknown
 from actors.ledger.messages import CloseAccount, OpenAccount
 from actors.money import to_micros
 from actors.rate_limiter.messages import Acquire
 from actors.supervisor.client import ANSWER_GRACE
-from actors.supervisor.messages import OpenQuota, SmartRequest, SmartResult
+from actors.supervisor.messages import OpenQuota, SmartRequest
 from actors.supervisor.options import DEFAULT_OPTIONS, RequestOptions
 from runtime import ActorCrashed, AskTimeout, RuntimeFault
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Sequence
 
+    from actors.batch.progress import OnProgress
+    from actors.ledger.account import Account
     from actors.money import Amount, Micros
     from actors.providers.provider import ProviderFilter
     from actors.providers.selection import SelectionStrategy
@@ -30,36 +34,6 @@ ACCOUNT_TIMEOUT = 5.0
 """Seconds that the supervisor has to open or close an account."""
 MAX_QUEUEING = 365 * 86_400.0
 """Seconds that an item may wait for the batch's rate limit."""
-
-
-class Done(msgspec.Struct, frozen=True):
-    """An item that was answered."""
-
-    index: int
-    item: Any
-    result: SmartResult
-
-
-class Failed(msgspec.Struct, frozen=True):
-    """An item that was not answered, and cost nothing beyond the attempts in `error`."""
-
-    index: int
-    item: Any
-    error: Exception
-
-
-class Unknown(msgspec.Struct, frozen=True):
-    """An item whose call may have been made and paid, although no answer came. Look it up before you ask again.
-
-    `error` is an `OutcomeUnknown`, or another error whose `charged` is "held".
-    """
-
-    index: int
-    item: Any
-    error: CallFailed
-
-
-RequestOutcome: TypeAlias = Done | Failed | Unknown
 
 
 @asynccontextmanager
@@ -79,7 +53,8 @@ async def robust_batch(
     health_check: bool | None = None,
     timeout: float | None = None,  # noqa: ASYNC109 - for each item; it travels as a deadline.
     account: str | None = None,
-) -> AsyncGenerator[AsyncIterator[RequestOutcome]]:
+    on_progress: OnProgress | None = None,
+) -> AsyncGenerator[BatchOutcomes]:
     """Serve every item, at most `max_concurrency` at the same time, and yield `Done | Failed | Unknown` as each ends.
 
     An item is the input of `service`, or a whole `SmartRequest`. `items` may be an async iterator without end: memory
@@ -87,6 +62,10 @@ async def robust_batch(
     `item_budget` that of each item that brings none (dollars as str, int or Decimal); `timeout` is the seconds an item
     has once it has begun. `options` holds these and further options for each item, such as `risk`; what is given beside
     it goes before it. `account` names the batch in `BudgetExceeded.cap`; by default a name is made up.
+
+    `on_progress(finished, total)` is called after each item, and awaited if it is async; the total is None for a source
+    without a length. An error of it is reported to the event loop's exception handler, and stops nothing. What is
+    yielded has a `summary` of the figures so far, which is exact in its money once the block is left.
 
     Leaving the block early cancels what is under way and closes the source. What that raises is raised to the consumer.
     """
@@ -100,20 +79,31 @@ async def robust_batch(
         health_check=health_check,
         timeout=timeout,
     )
-    async with open_account(supervisor, account, cap=cap_of(budget), rate_limit=rate_limit) as (name, limiter):
+    run = BatchOutcomes(items, on_progress)
+    cap = cap_of(budget)
+    async with open_account(supervisor, account, cap=cap, rate_limit=rate_limit, closed=run.close) as (name, limiter):
 
         async def work(index: int, item: Any) -> RequestOutcome:
-            return await serve(supervisor, limiter, index, item, request_for(item, service, options, account=name))
+            request = request_for(item, service, options, account=name)
+            return await run.add(await serve(supervisor, limiter, index, item, request))
 
         async with fan_out(items, work, max_concurrency=max_concurrency) as outcomes:
-            yield outcomes
+            yield run.begin(outcomes)
 
 
 @asynccontextmanager
 async def open_account(
-    supervisor: ActorRef[Any], account: str | None, *, cap: Micros | None, rate_limit: float | None
+    supervisor: ActorRef[Any],
+    account: str | None,
+    *,
+    cap: Micros | None,
+    rate_limit: float | None,
+    closed: Callable[[Account], None],
 ) -> AsyncGenerator[tuple[str, ActorRef[Acquire] | None]]:
-    """Open an account, and a quota if there is a `rate_limit`; yield its name and the limiter, and close both."""
+    """Open an account, and a quota if there is a `rate_limit`; yield its name and the limiter, and close both.
+
+    `closed` is given the figures of the account at its end.
+    """
     limiter: ActorRef[Acquire] | None = None
     name = await supervisor.ask(OpenAccount(name=account, cap=cap), timeout=ACCOUNT_TIMEOUT)
     try:
@@ -125,7 +115,7 @@ async def open_account(
             limiter.stop()
         with anyio.CancelScope(shield=True), suppress(CallFailed, RuntimeFault):
             # A supervisor that has ended or restarted has forgotten its accounts.
-            await supervisor.ask(CloseAccount(name=name), timeout=ACCOUNT_TIMEOUT)
+            closed(await supervisor.ask(CloseAccount(name=name), timeout=ACCOUNT_TIMEOUT))
 
 
 def cap_of(budget: Amount | None) -> Micros | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import msgspec
 
-from actors.batch.robust_batch import Done, Unknown
+from actors.batch.outcomes import Done, Unknown
 from actors.command.bad_input import BadInput, one_line
 from actors.errors.families import CallFailed
 from actors.money import usd
@@ -19,7 +19,7 @@ from runtime import ActorCrashed, AskTimeout
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from actors.batch.robust_batch import RequestOutcome
+    from actors.batch.outcomes import RequestOutcome
     from actors.money import Micros
 
 STANDARD_OUTPUT = frozenset({"-", "/dev/stdout"})

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from actors.batch.robust_batch import Done, Failed, robust_batch
+from actors.batch.outcomes import Done, Failed
+from actors.batch.robust_batch import robust_batch
 from actors.command.bad_input import one_line
 from actors.command.display import report_text
 from actors.command.interrupts import Interrupts
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from actors.batch.robust_batch import RequestOutcome
+    from actors.batch.outcomes import RequestOutcome
     from actors.command.plan import Plan
     from actors.command.progress import ProgressDisplay
     from actors.command.requests_file import RequestLine

@@ -29,6 +29,7 @@ ALL_STRATEGIES: tuple[SelectionStrategy, ...] = (*STRATEGIES, *ADAPTIVE_STRATEGI
 class SmartResult(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to a request: which provider gave it, what it cost, and how many calls it took.
 
+    `latency` is the seconds from the request's arrival to its answer, with all of its calls and waits.
     `failures` holds the calls that failed before it, in order. `held` are the calls before it that may have been
     charged as well, for all that is known, and `at_risk` is what they hold together: that much may be paid twice.
     """
@@ -38,6 +39,7 @@ class SmartResult(msgspec.Struct, frozen=True, kw_only=True):
     cost: Micros
     attempts: int
     request_id: str
+    latency: float = 0.0
     failures: tuple[Attempt, ...] = ()
     at_risk: Micros = ZERO
     held: tuple[PossibleCharge, ...] = ()

@@ -233,7 +233,7 @@ class Job:
             provider=target.name,
         )
 
-    def result(self, reply: ProviderReply) -> SmartResult:
+    def result(self, reply: ProviderReply, *, now: float) -> SmartResult:
         """Return the answer to the request."""
         held = self.possible_charges()
         return SmartResult(
@@ -242,6 +242,7 @@ class Job:
             cost=micros_of(self.cost),
             attempts=self.calls,
             request_id=self.request_id,
+            latency=now - self.started,
             failures=tuple(self.attempts),
             at_risk=sum((one.amount for one in held), ZERO),
             held=held,

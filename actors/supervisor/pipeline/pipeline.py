@@ -61,7 +61,7 @@ async def serve(deps: Deps, job: Job) -> SmartResult:
             reply = await recover_or_raise(deps, job)
         if reply is not None:
             deps.scores.answers.record(job.message.service, job.request_id, job.last)
-            return job.result(reply)
+            return job.result(reply, now=deps.context.now())
 
 
 async def _find(deps: Deps, job: Job) -> Offers:

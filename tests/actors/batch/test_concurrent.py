@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
 
 FOREVER = 1e9
+FOREVER_LONG = 10**9
 LATENCY = 1.0
 
 
@@ -172,6 +173,20 @@ async def test_a_batch_is_one_call_and_its_outcomes_are_of_its_items(kind: str):
     assert now() == 4 * LATENCY
 
 
+async def test_a_batch_whose_function_returns_none_is_done():
+    seen: list[int] = []
+
+    async def save(items: Sequence[int]) -> None:
+        seen.extend(items)
+
+    outcomes = await batch_process(range(5), save, 2)
+    assert [(outcome.item, outcome.result) for outcome in outcomes if isinstance(outcome, ItemDone)] == [
+        (item, None) for item in range(5)
+    ]
+    assert seen == [*range(5)]
+    assert await batch_process(range(3), save).results() == [None] * 3
+
+
 async def test_a_batch_that_fails_fails_its_items_and_no_others():
     async def process(items: Sequence[int]) -> list[int]:
         if 3 in items:
@@ -182,7 +197,7 @@ async def test_a_batch_that_fails_fails_its_items_and_no_others():
     assert [type(outcome) for outcome in outcomes] == [ItemDone, ItemDone, ItemFailed, ItemFailed, ItemDone, ItemDone]
 
 
-@pytest.mark.parametrize("results", [["a"], ["a", "b", "c"], None, 7], ids=repr)
+@pytest.mark.parametrize("results", [["a"], ["a", "b", "c"], [], 7], ids=repr)
 async def test_results_that_fit_no_items_are_carried_by_the_error(results: Any):
     async def process(_: Sequence[int]) -> Any:
         return results
@@ -281,6 +296,86 @@ async def test_a_progress_report_that_raises_stops_nothing_and_is_told_once():
     assert [type(outcome) for outcome in outcomes] == [ItemDone] * 10
     assert (str(job.progress_error), job.progress_failures) == ("pipe closed at 1", 10)
     assert [context["exception"] for context in told] == [job.progress_error]
+
+
+async def test_an_async_progress_report_is_awaited_one_at_a_time_and_in_order():
+    told: list[tuple[int, int | None]] = []
+    under_way = 0
+
+    async def tell(finished: int, total: int | None) -> None:
+        nonlocal under_way
+        under_way += 1
+        assert under_way == 1
+        await asyncio.sleep(10.0 / finished)  # The first takes longest.
+        told.append((finished, total))
+        under_way -= 1
+
+    assert await concurrent(range(10), double, on_progress=tell).results() == [2 * item for item in range(10)]
+    assert told == [(count, 10) for count in range(1, 11)]
+
+
+async def test_an_async_progress_report_that_raises_stops_nothing_and_is_told_once():
+    told: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+
+    async def broken(finished: int, _: int | None) -> None:
+        await asyncio.sleep(1.0)
+        raise asyncio.CancelledError if finished == 1 else OSError("pipe closed")
+
+    job = concurrent(range(10), double, on_progress=broken)
+    assert [type(outcome) for outcome in await job] == [ItemDone] * 10
+    assert (str(job.progress_error), job.progress_failures) == ("on_progress let a CancelledError escape", 10)
+    assert [context["exception"] for context in told] == [job.progress_error]
+
+
+async def test_a_caller_that_is_cancelled_during_a_progress_report_loses_no_outcome():
+    async def stuck(_: int, __: int | None) -> None:
+        await asyncio.sleep(FOREVER)
+
+    job = concurrent(range(3), double, max_concurrency=3, on_progress=stuck)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(60.0):
+            await job
+    assert [outcome.index for outcome in job.undelivered] == [0, 1, 2]
+    assert len(asyncio.all_tasks()) == 1
+
+
+def test_a_progress_report_that_is_no_function_is_refused_at_once():
+    with pytest.raises(TypeError, match="on_progress must be a function"):
+        concurrent([1], double, on_progress="print")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+async def test_bare_results_come_in_the_order_of_the_items():
+    assert await concurrent([5, 1, 3], double).results() == [10, 2, 6]
+    assert await concurrent([], double).results() == []
+
+
+async def test_bare_results_raise_the_first_failure_at_once_and_keep_what_there_was():
+    async def work(item: int) -> int:
+        await asyncio.sleep(item)
+        if item in (2, 3):
+            raise LookupError(f"no {item}")
+        return item
+
+    job = concurrent([FOREVER_LONG, 3, 2, 1], work)
+    with pytest.raises(LookupError, match="no 2") as caught:
+        await job.results()
+    assert now() == 2.0
+    first, second = job.undelivered
+    assert isinstance(first, ItemFailed)
+    assert (first.index, first.error, second.item) == (2, caught.value, 1)
+    assert [(one.item, one.begun) for one in job.interrupted] == [(FOREVER_LONG, True), (3, True)]
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_bare_results_of_a_source_that_fails_raise_that():
+    def items() -> Iterator[int]:
+        yield 1
+        raise OSError("unreadable")
+
+    with pytest.raises(SourceFailed, match="unreadable") as caught:
+        await concurrent(items(), double).results()
+    assert [outcome.item for outcome in caught.value.outcomes] == [1]
 
 
 async def test_leaving_early_gives_back_what_had_finished_and_says_what_was_interrupted():

@@ -128,6 +128,87 @@ async def test_each_item_is_done_failed_or_unknown_and_none_stops_the_others():
         assert isinstance(came["lost"].error, OutcomeUnknown)
 
 
+async def test_progress_is_told_after_each_item_by_a_sync_or_an_async_function():
+    told: list[tuple[int, int | None]] = []
+
+    async def tell(finished: int, total: int | None) -> None:
+        await asyncio.sleep(1.0)
+        told.append((finished, total))
+
+    async def texts() -> AsyncIterator[str]:
+        for text in "xy":
+            yield text
+
+    async with staged(offer("a", upper)) as stage:
+        async with robust_batch(stage.ref, ["x", "y", "z"], service="s", on_progress=tell) as outcomes:
+            assert len([outcome async for outcome in outcomes]) == 3
+        note = told.append
+        async with robust_batch(
+            stage.ref, texts(), service="s", on_progress=lambda *figures: note(figures)
+        ) as outcomes:
+            assert len([outcome async for outcome in outcomes]) == 2
+        assert told == [(1, 3), (2, 3), (3, 3), (1, None), (2, None)]
+        with pytest.raises(TypeError, match="on_progress must be a function"):
+            async with robust_batch(stage.ref, ["x"], service="s", on_progress=3):  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+                pass
+        await asyncio.sleep(0)
+        stage.assert_at_rest()
+
+
+async def test_a_progress_report_that_raises_stops_nothing_and_is_told_once():
+    told: list[dict[str, Any]] = []
+
+    def broken(_: int, __: int | None) -> None:
+        raise OSError("pipe closed")
+
+    async with staged(offer("a", upper)) as stage:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+        async with robust_batch(stage.ref, ["x", "y", "z"], service="s", on_progress=broken) as outcomes:
+            assert [type(outcome) async for outcome in outcomes] == [Done] * 3
+        assert outcomes.progress_failures == 3
+        assert [context["exception"] for context in told] == [outcomes.progress_error]
+
+
+async def test_a_summary_has_the_figures_of_all_items_and_the_money_of_the_ledger():
+    async def picky(call: ProviderCall) -> str:
+        await asyncio.sleep(2.0 if call.input == "slow" else 1.0)
+        if call.input == "bad":
+            raise Permanent("no such text", provider="a", charged="yes")
+        if call.input == "lost":
+            raise ConnectionResetError("gone")
+        return "fine"
+
+    async with staged(offer("a", picky, price=50_000)) as stage:
+        items = ["x", "bad", "lost", "slow"]
+        async with robust_batch(stage.ref, items, service="s") as outcomes:
+            assert outcomes.summary.finished == 0
+            assert "0 of 4 items" in str(outcomes.summary)
+            assert len([outcome async for outcome in outcomes]) == 4
+        summary = outcomes.summary
+        assert (summary.total, summary.done, summary.failed, summary.unknown) == (4, 2, 1, 1)
+        assert (summary.cost, summary.held, stage.spent) == (Micros(150_000), Micros(50_000), 150_000)
+        assert (summary.providers, summary.errors) == ({"a": 2}, {"Permanent": 1, "OutcomeUnknown": 1})
+        assert (summary.latency_mean, summary.latency_max, summary.elapsed, summary.attempts) == (1.5, 2.0, 2.0, 2)
+        assert summary.latency_p50 == pytest.approx(1.0, rel=0.01)
+        assert str(summary).splitlines() == [
+            "4 of 4 items in 2 s: 2 done, 1 failed, 1 unknown",
+            "cost: $0.15, $0.05 held because it may have been paid",
+            "latency: 1.5 s on average, 0.99 s median, 0.99 s at 95 %, 2 s at most",
+            "calls: 2 for 2 answers, by a (2)",
+            "errors: Permanent (1), OutcomeUnknown (1)",
+        ]
+
+
+async def test_a_summary_counts_what_was_served_though_the_block_was_left_early():
+    async with staged(offer("a", upper)) as stage:
+        async with robust_batch(stage.ref, itertools.repeat("x"), service="s", max_concurrency=4) as outcomes:
+            await anext(outcomes)
+        summary = outcomes.summary
+        assert (summary.total, summary.done) == (None, 4)
+        assert summary.cost == Micros(stage.spent)
+        assert f"{summary.done} items" in str(summary)
+
+
 async def test_an_item_may_be_a_whole_request_and_keeps_what_it_says():
     dear = SmartRequest(service="s", input="dear", timeout=5.0, budget="0.000001")
     rich = SmartRequest(service="s", input="rich", timeout=5.0, budget="1")

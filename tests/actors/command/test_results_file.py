@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from actors.batch.robust_batch import Done, Failed, Unknown
+from actors.batch.outcomes import Done, Failed, Unknown
 from actors.command.bad_input import BadInput
 from actors.command.results_file import CannotWrite, OutputFile, ResultLine, result_line
 from actors.errors.families import AllProvidersFailed, Attempt, NoProvider, OutcomeUnknown

@@ -18,8 +18,10 @@ from actors import (
     ProviderCall,
     ProviderFilter,
     RequestOptions,
+    Retry,
     SmartRequest,
     Supervisor,
+    Transient,
     smart_request,
 )
 from actors.ledger import OpenAccount
@@ -73,6 +75,28 @@ async def test_a_request_says_everything_and_is_answered_with_who_what_and_how_m
         assert (result.cost, result.attempts, result.request_id, result.failures) == (10, 1, "r-1", ())
         (call,) = recorder.calls
         assert (call.request_id, call.idempotency_key, call.max_cost, call.timeout) == ("r-1", "k-1", 10, 10.0)
+
+
+async def test_an_answer_says_how_long_the_request_took_with_all_its_calls_and_waits():
+    calls = 0
+
+    async def slow(_: ProviderCall) -> str:
+        nonlocal calls
+        calls += 1
+        await asyncio.sleep(2.0)
+        if calls == 1:
+            raise Transient("503", outcome="not_started")
+        return "done"
+
+    listing = Listing(
+        provider=Provider(name="a", services={"s"}),
+        transport=lambda: FunctionTransport(slow, paid=False, idempotent="no"),
+    )
+    market = Market(providers=[listing], retry=Retry(base=1.0, jitter="none"))
+    async with ActorSystem("requests", seed=1) as system:
+        supervisor = system.spawn(lambda: Supervisor(market))
+        result = await smart_request(supervisor, service="s", input="x")
+    assert (result.latency, result.attempts) == (2.0 + 1.0 + 2.0, 2)
 
 
 async def test_a_request_without_names_gets_one_for_itself_and_its_key():

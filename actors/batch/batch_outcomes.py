@@ -1,0 +1,74 @@
+"""The outcomes of a batch of requests as they come, and the figures of all that have come."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from actors.batch.progress import Progress
+from actors.batch.summary import SummaryTally
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from actors.batch.outcomes import RequestOutcome
+    from actors.batch.progress import OnProgress
+    from actors.batch.summary import BatchSummary
+    from actors.ledger.account import Account
+
+
+class BatchOutcomes:
+    """An async iterator of the outcomes of a batch, each as it ends; `robust_batch` yields one.
+
+    The first error of `on_progress` is `progress_error`, and `progress_failures` counts all.
+    """
+
+    def __init__(self, items: object, on_progress: OnProgress | None) -> None:
+        self._progress = Progress(on_progress, items)
+        self._tally = SummaryTally()
+        self._outcomes: AsyncIterator[RequestOutcome] | None = None
+        self._closed: Account | None = None
+        self._began = self._latest = asyncio.get_running_loop().time()
+
+    @property
+    def summary(self) -> BatchSummary:
+        """The figures of the items that have an outcome, whether it was taken or not."""
+        elapsed = self._latest - self._began
+        return self._tally.summary(total=self._progress.total, elapsed=elapsed, closed=self._closed)
+
+    @property
+    def progress_error(self) -> Exception | None:
+        """The first error of `on_progress`."""
+        return self._progress.error
+
+    @property
+    def progress_failures(self) -> int:
+        """How often `on_progress` raised."""
+        return self._progress.failures
+
+    def __aiter__(self) -> AsyncIterator[RequestOutcome]:
+        return self
+
+    async def __anext__(self) -> RequestOutcome:
+        if self._outcomes is None:
+            raise StopAsyncIteration
+        return await anext(self._outcomes)
+
+    def begin(self, outcomes: AsyncIterator[RequestOutcome]) -> BatchOutcomes:
+        """Take the outcomes to pass on, and return this."""
+        self._outcomes = outcomes
+        return self
+
+    async def add(self, outcome: RequestOutcome) -> RequestOutcome:
+        """Count an outcome, tell of the progress, and return it."""
+        self._latest = asyncio.get_running_loop().time()
+        self._tally.add(outcome)
+        await self._progress.add(1)
+        return outcome
+
+    def close(self, account: Account) -> None:
+        """Take what the ledger says of the money of the whole batch."""
+        self._closed = account
+
+    def __repr__(self) -> str:
+        return f"<BatchOutcomes {self._progress!r}>"
