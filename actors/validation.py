@@ -2,10 +2,36 @@
 
 from __future__ import annotations
 
+import difflib
+import functools
+import inspect
+import re
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
 MAX_COUNT = 2**53
 """The largest count that a float holds exactly; some counts are used in float arithmetic."""
 MAX_HELD_FOR = 1e12
 """Seconds, some 30,000 years: a longer `held_for`, such as infinity, is shortened to this, which JSON can hold."""
+NAMES_ELSEWHERE = {
+    "base_delay_ms": "base, in seconds",
+    "base_delay": "base, in seconds",
+    "max_delay_ms": "cap, in seconds",
+    "max_delay": "cap, in seconds",
+    "jitter_factor": 'proportion, from 0 to 1, with jitter="proportional"',
+    "max_attempts": "max_retries, which does not count the first attempt",
+    "reset_time_ms": "open_for, in seconds",
+    "reset_timeout": "open_for, in seconds",
+    "timeout_ms": "timeout, in seconds",
+}
+"""What an option is called here that other libraries, and the recipes in TypeScript, call otherwise."""
 
 
 def check_text(what: str, text: object) -> None:
@@ -50,3 +76,73 @@ def checked_held_for(held_for: object) -> float:
     if not held_for > 0:
         raise ValueError(f"held_for must be > 0 seconds, or None for ever, got {held_for}")
     return float(min(held_for, MAX_HELD_FOR))
+
+
+def check_config(name: str, config: object, kind: type[msgspec.Struct]) -> None:
+    """Raise TypeError if `config` is no `kind`; of a dict of options it says what each is called there.
+
+    >>> class Oven(msgspec.Struct):
+    ...     max_heat: float = 200.0
+    >>> check_config("config", {"maxHeat": 250}, Oven)
+    Traceback (most recent call last):
+    TypeError: config must be an Oven, got {'maxHeat': 250}; write Oven(...): 'maxHeat' is max_heat
+    """
+    if isinstance(config, kind):
+        return
+    article = "an" if kind.__name__[0] in "AEIOU" else "a"
+    hint = ""
+    if isinstance(config, dict):
+        options = cast("dict[object, object]", config)
+        hints = (f"{option!r} {_hint(str(option), kind.__struct_fields__)}" for option in options)
+        hint = f"; write {kind.__name__}(...)" + (f": {', '.join(hints)}" if options else "")
+    raise TypeError(f"{name} must be {article} {kind.__name__}, got {config!r:.100}{hint}")
+
+
+def unknown_option(where: str, name: str, known: Collection[str]) -> TypeError:
+    """Make the error for an option that there is not; it says which one is meant.
+
+    >>> unknown_option("with_retry", "baseDelayMs", {"base", "cap"})
+    TypeError("with_retry has no option 'baseDelayMs': it is base, in seconds")
+    """
+    return TypeError(f"{where} has no option {name!r}: it {_hint(name, known)}")
+
+
+def says_option_names(function: Callable[P, R]) -> Callable[P, R]:
+    """Let a function with many options say which one is meant if it gets a keyword argument that it does not have."""
+    known = [
+        name
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind is not parameter.VAR_KEYWORD
+    ]
+    among = frozenset(known)
+
+    @functools.wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        if not kwargs.keys() <= among:
+            unknown = next(name for name in kwargs if name not in among)
+            raise unknown_option(cast("Any", function).__name__, unknown, known)
+        return function(*args, **kwargs)
+
+    return checked
+
+
+class SaysOptionNames(msgspec.StructMeta):
+    """The metaclass of a configuration that says which option is meant if it gets one that it does not have."""
+
+    if not TYPE_CHECKING:  # A checker goes by the fields.
+
+        def __call__(cls, *args: Any, **kwargs: Any) -> Any:  # noqa: N805 - this is a metaclass.
+            for name in kwargs:
+                if name not in cls.__struct_fields__:
+                    raise unknown_option(cls.__name__, name, cls.__struct_fields__)
+            return super().__call__(*args, **kwargs)
+
+
+def _hint(name: str, known: Collection[str]) -> str:
+    snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+    if snake in known:
+        return f"is {snake}"
+    if snake in NAMES_ELSEWHERE:
+        return f"is {NAMES_ELSEWHERE[snake]}"
+    close = difflib.get_close_matches(snake, known, n=1)
+    return f"may be {close[0]}" if close else f"is none of {', '.join(known)}"

@@ -20,7 +20,7 @@ from actors.batch.outcomes import SourceFailed as SourceFailed
 from actors.batch.outcomes import WrongResultCount as WrongResultCount
 from actors.batch.progress import Progress, failure_of
 from actors.policies.limiter import Limiter
-from actors.validation import check_count
+from actors.validation import check_count, says_option_names
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
@@ -236,6 +236,7 @@ class Concurrent(Generic[T, R]):
         return f"<Concurrent {self.finished} of {total} items finished, {len(self._not_delivered)} undelivered>"
 
 
+@says_option_names
 def concurrent(
     items: Iterable[T] | AsyncIterable[T],
     work: Callable[[T], Awaitable[R]],
@@ -290,6 +291,7 @@ def batch_process(
 ) -> Concurrent[T, R]: ...
 
 
+@says_option_names
 def batch_process(
     items: Iterable[T] | AsyncIterable[T],
     process_batch: Callable[[Sequence[T]], Awaitable[Collection[Any] | None]],

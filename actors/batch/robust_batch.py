@@ -18,6 +18,7 @@ from actors.rate_limiter.messages import Acquire
 from actors.supervisor.client import ANSWER_GRACE
 from actors.supervisor.messages import OpenQuota, SmartRequest
 from actors.supervisor.options import DEFAULT_OPTIONS, RequestOptions
+from actors.validation import says_option_names
 from runtime import ActorCrashed, AskTimeout, RuntimeFault
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ MAX_QUEUEING = 365 * 86_400.0
 """Seconds that an item may wait for the batch's rate limit."""
 
 
+@says_option_names
 @asynccontextmanager
 async def robust_batch(
     supervisor: ActorRef[Any],

@@ -19,6 +19,7 @@ from actors.errors.families import CallFailed, NoProvider, RegistryDown
 from actors.market.listing import Listing
 from actors.market.market import DiscoveryConfig, Market
 from actors.providers.health import ProviderWatch, WatchConfig
+from actors.validation import check_config
 from runtime import Actor, Backoff, Message, Terminated, handles
 
 if TYPE_CHECKING:
@@ -95,7 +96,8 @@ class Discovery(Actor[Discover | SubscribeProviders | UnsubscribeProviders | Ref
         if not 0 <= jitter < 1:
             raise ValueError(f"jitter must be from 0 to below 1, got {jitter}")
         self.registry = registry
-        self.config = config or DiscoveryConfig()
+        self.config = DiscoveryConfig() if config is None else config
+        check_config("config", self.config, DiscoveryConfig)
         self.watch = ProviderWatch(watch)
         self.jitter = jitter
         self._cache: dict[str, CachedOffers] = {}

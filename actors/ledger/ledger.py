@@ -39,7 +39,7 @@ from actors.ledger.opening import AccountOpener, recover
 from actors.ledger.reporting import Reporter
 from actors.ledger.waiters import CloseWaiters, ReserveQueues
 from actors.money import to_micros
-from actors.validation import check_text
+from actors.validation import check_config, check_text
 from runtime import Actor, ActorRef, ActorRestarted, MailboxFull, Message, Request, Terminated, handles
 
 if TYPE_CHECKING:
@@ -111,6 +111,7 @@ class Ledger(
         book: Book | None = None,
         on_exhausted: OnExhausted | None = None,
     ) -> None:
+        check_config("config", config, LedgerConfig)
         if journal is not None and book is not None:
             raise ValueError("a ledger with a journal reads its book from there; give either `journal` or `book`")
         if journal is not None and not os.fspath(journal):

@@ -16,6 +16,7 @@ from actors.policies.retry import Retry
 from actors.policies.retry_budget import RetryBudget
 from actors.providers.health import WatchConfig
 from actors.transports.own_reading import Classify, check_classify
+from actors.validation import check_config
 
 
 class DiscoveryConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,8 +82,8 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError("a market needs at least one provider; give it a Listing")
         for name, kind in POLICIES.items():
             policy: object = getattr(self, name)
-            if not isinstance(policy, kind) and not (name == "hedge" and policy is None):
-                raise TypeError(f"{name} must be a {kind.__name__}, got {policy!r:.100}")
+            if name != "hedge" or policy is not None:
+                check_config(name, policy, kind)
         names: set[str] = set()
         for listing in self.providers:
             if not isinstance(listing, Listing):
@@ -92,7 +93,7 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
             names.add(listing.provider.name)
 
 
-POLICIES: dict[str, type] = {
+POLICIES: dict[str, type[msgspec.Struct]] = {
     "retry": Retry,
     "breaker": BreakerConfig,
     "discovery": DiscoveryConfig,

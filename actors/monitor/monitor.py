@@ -33,7 +33,7 @@ from actors.monitor.metrics import Metrics
 from actors.monitor.readings import book_of, readings_of
 from actors.monitor.request_log import line_of
 from actors.monitor.rules import DEFAULT_RULES, Alerts, CircuitOpenRule, LeftAloneRule, Reading, Rule, judge
-from actors.validation import check_count
+from actors.validation import check_config, check_count
 from runtime import Actor, Message, Request, handles
 
 if TYPE_CHECKING:
@@ -135,7 +135,8 @@ class Monitor(Actor[GetMetrics | CheckRules]):
     ) -> None:
         if inspect.iscoroutinefunction(on_alert):
             raise TypeError("on_alert must not be async, because it is not awaited; let it tell an actor instead")
-        self.config = config or MonitorConfig()
+        self.config = MonitorConfig() if config is None else config
+        check_config("config", self.config, MonitorConfig)
         self.on_alert = on_alert
         self.log_requests = log_requests
         self.memory = memory or Memory()

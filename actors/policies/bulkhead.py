@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from actors.errors.families import BulkheadFull, Throttled
 from actors.limits.concurrency import ConcurrencyLimit
 from actors.policies.waiting_room import WaitingRoom, check_timeout, wait_deadline
-from actors.validation import check_count
+from actors.validation import check_count, check_text
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -28,6 +28,7 @@ class Bulkhead:
     """
 
     def __init__(self, name: str, max_concurrency: int, max_waiting: int = 1_000, *, adaptive: bool = False) -> None:
+        check_text("name of a bulkhead", name)
         check_count("max_concurrency", max_concurrency, unit="call")
         self.name = name
         self.max_concurrency = max_concurrency

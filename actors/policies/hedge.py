@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from actors.policies.retry_budget import RetryBudget
-from actors.validation import check_count
+from actors.validation import check_config, check_count
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -94,6 +94,7 @@ class Hedge:
     """
 
     def __init__(self, config: HedgeConfig = DEFAULT_HEDGE, *, idempotent: bool, paid: bool) -> None:
+        check_config("config", config, HedgeConfig)
         if paid:
             raise ValueError("a paid call cannot be hedged: both calls may be charged; retry it under its key instead")
         if not idempotent:

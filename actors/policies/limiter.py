@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from actors.errors.families import RateLimited
 from actors.limits.token_bucket import Grant, TokenBucket
 from actors.policies.waiting_room import WaitingRoom, check_timeout, wait_deadline
+from actors.validation import check_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,6 +22,7 @@ class Limiter:
     """
 
     def __init__(self, name: str, *, rate: float, burst: int = 1, max_waiting: int = 1_000) -> None:
+        check_text("name of a limiter", name)
         self.name = name
         self.bucket = TokenBucket(rate=rate, burst=burst)
         self._waiting = WaitingRoom[Grant](max_waiting, take_back=self.refund, on_head_gone=self._serve_queue)

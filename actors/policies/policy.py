@@ -23,6 +23,7 @@ from actors.policies.hedge import Hedge
 from actors.policies.limiter import Limiter
 from actors.policies.retry import Retry, RetryBudget
 from actors.policies.timeout import CallTimedOut, DeadlineTimers
+from actors.validation import check_config
 from runtime import current_deadline, earlier
 
 if TYPE_CHECKING:
@@ -67,7 +68,9 @@ class Policy:
             ("budget", budget, RetryBudget),
         )
         for name, part, kind in parts:
-            if part is not None and not isinstance(part, kind):
+            if part is not None and issubclass(kind, msgspec.Struct):
+                check_config(name, part, kind)
+            elif part is not None and not isinstance(part, kind):
                 raise TypeError(f"{name} must be a {kind.__name__}, got {part!r:.100}")
         for name, seconds in (("timeout", timeout), ("attempt_timeout", attempt_timeout)):
             if seconds is not None and not 0 < seconds < math.inf:

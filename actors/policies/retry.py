@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar, get_args
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict, TypeVar, Unpack, get_args
 
 import anyio
 import msgspec
@@ -14,7 +14,7 @@ from actors.errors.exceptions import is_retryable_error
 from actors.errors.families import CallFailed, Transient
 from actors.policies.retry_budget import RetryBudget as RetryBudget
 from actors.policies.retry_budget import SharedRetryBudget as SharedRetryBudget
-from actors.validation import check_count
+from actors.validation import SaysOptionNames, check_config, check_count, unknown_option
 from runtime import current_deadline, earlier
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ GaveUp: TypeAlias = Literal["permanent", "max_retries", "timeout", "budget"]
 """Why a call was not retried: its error is not retryable, or the retries, the time or the retry budget are used up."""
 
 
-class Retry(msgspec.Struct, frozen=True, kw_only=True):
+class Retry(msgspec.Struct, frozen=True, kw_only=True, metaclass=SaysOptionNames):
     """How often a call is retried, and the waits between; durations are seconds.
 
     The wait before retry n grows as `base * 2 ** (n - 1)` up to `cap`. With jitter it is drawn at random:
@@ -120,6 +120,16 @@ class RetryStats(msgspec.Struct):
     gave_up: GaveUp | None = None
 
 
+class RetryOptions(TypedDict, total=False):
+    """The fields of a `Retry`, as keyword arguments."""
+
+    max_retries: int
+    base: float
+    cap: float
+    jitter: Jitter
+    proportion: float
+
+
 DEFAULT_RETRY = Retry()
 NO_TIME_LIMIT = nullcontext()
 
@@ -137,9 +147,11 @@ async def with_retry(
     on_retry: Callable[[int, Exception, float], None] | None = None,
     sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
     clock: Callable[[], float] = anyio.current_time,
+    **options: Unpack[RetryOptions],
 ) -> T:
     """Return what `call` returns, after as many retries as `policy` allows; else raise its last error, as it is.
 
+    The fields of `Retry` may be given one by one, such as `max_retries=3`, in place of those of `policy`.
     An error is raised at once if it is not retryable, if its wait or its `retry_after` is longer than what is left of
     `timeout` seconds or of the deadline of the request being served, or if `budget` has no retry left. An attempt that
     still runs at the end of the timeout is cancelled, and TimeoutError is raised, with the last error as its cause.
@@ -147,6 +159,9 @@ async def with_retry(
     and after the last retry raised in `ResultRejected`. `on_retry(attempt, error, wait)` is called before each wait.
     `stats` is filled in with the attempts made.
     """
+    check_config("policy", policy, Retry)
+    if options:
+        policy = _changed(policy, options)
     # Without a time limit, neither the clock nor a cancel scope is paid for.
     ends = earlier(math.inf if timeout is None else clock() + timeout, current_deadline.get())
     run = _RetryRun(policy, is_retryable, budget, stats or RetryStats(), rng, ends, clock)
@@ -174,6 +189,13 @@ async def with_retry(
             run.stats.waited += wait
     run.stats.gave_up = "timeout"
     raise TimeoutError(f"no answer within {timeout:g} s, in attempt {run.attempt}") from run.failure
+
+
+def _changed(policy: Retry, options: RetryOptions) -> Retry:
+    for name in options:
+        if name not in Retry.__struct_fields__:
+            raise unknown_option("with_retry", name, Retry.__struct_fields__)
+    return msgspec.structs.replace(policy, **options)
 
 
 class _RetryRun(msgspec.Struct):

@@ -6,6 +6,8 @@ import math
 
 import msgspec
 
+from actors.validation import check_config
+
 
 class RetryBudget(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The retries left to one target, so that retries never multiply the load of an outage.
@@ -88,7 +90,8 @@ class SharedRetryBudget:
     """
 
     def __init__(self, budget: RetryBudget | None = None) -> None:
-        self.budget = budget or RetryBudget()
+        self.budget = RetryBudget() if budget is None else budget
+        check_config("budget", self.budget, RetryBudget)
 
     def deposit(self, now: float) -> None:
         """Deposit for a first attempt at `now`."""

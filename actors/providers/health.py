@@ -14,6 +14,7 @@ from actors.events import BreakerClosed, BreakerOpened, CallEnded, HealthChecked
 from actors.providers import ejection, observed
 from actors.providers.ejection import EjectionConfig
 from actors.providers.observed import BLAMED_KINDS, UNOBSERVED, ObservedConfig
+from actors.validation import check_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -81,7 +82,8 @@ class ProviderWatch:
     """Follows the events of the providers that it is asked to watch."""
 
     def __init__(self, config: WatchConfig | None = None) -> None:
-        self.config = config or WatchConfig()
+        self.config = WatchConfig() if config is None else config
+        check_config("watch", self.config, WatchConfig)
         self.changes = 0
         """Grows whenever an assessment made before may be wrong."""
         self._health: dict[str, ProviderHealth] = {}

@@ -11,7 +11,7 @@ import msgspec
 
 from actors.masking import HidesSecrets, shown_address
 from actors.money import ZERO, AmountField, OptionalAmountField, amount_default, take_amount
-from actors.validation import check_count, check_text
+from actors.validation import SaysOptionNames, check_count, check_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -55,7 +55,7 @@ class Provider(HidesSecrets, msgspec.Struct, frozen=True, kw_only=True):
         return {"address": shown_address(self.address)}
 
 
-class ProviderFilter(msgspec.Struct, frozen=True, kw_only=True):
+class ProviderFilter(msgspec.Struct, frozen=True, kw_only=True, metaclass=SaysOptionNames):
     """What a provider must be like to be called; the defaults require only that it is available.
 
     `max_price` is in dollars as str, int or Decimal. Equal filters are equal and hash alike, so that one can be the key

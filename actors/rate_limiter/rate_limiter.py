@@ -21,7 +21,7 @@ from actors.limits.learned import (
 )
 from actors.limits.quota import QuotaGrant, QuotaRefusal, RateLimit, quota_of, weight_in
 from actors.rate_limiter.messages import Acquire, LimiterGrant, ReportThrottled, Settle
-from actors.validation import check_count
+from actors.validation import check_config, check_count, check_text
 from runtime import Actor, Message, Request, handles
 
 if TYPE_CHECKING:
@@ -73,7 +73,9 @@ class RateLimiter(Actor[Acquire | Settle | ReportThrottled | Due]):
         learning: LearningConfig = DEFAULT_LEARNING,
         max_waiting: int = 100_000,
     ) -> None:
+        check_text("name of a rate limiter", name)
         check_count("max_waiting", max_waiting, least=0)
+        check_config("learning", learning, LearningConfig)
         if rate is not None:
             limits = (RateLimit(rate=rate, burst=burst), *limits)
         self.name = name

@@ -12,6 +12,7 @@ from actors.provider_gateway.messages import CheckHealth, Health
 from actors.providers.provider import ProviderFilter
 from actors.supervisor.messages import GetStatus, SmartRequest
 from actors.supervisor.options import DEFAULT_OPTIONS, RequestOptions
+from actors.validation import says_option_names
 from runtime import ActorRef
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ ANSWER_GRACE = 1.0
 """Seconds beyond the deadline in which the supervisor can say what had been tried."""
 
 
+@says_option_names
 async def smart_request(
     supervisor: ActorRef[SmartRequest],
     *,
@@ -84,6 +86,7 @@ async def smart_request(
     return await supervisor.ask(message, timeout=options.timeout + ANSWER_GRACE)
 
 
+@says_option_names
 async def discover(
     who: ActorRef[Discover] | Registry,
     *,

@@ -12,11 +12,12 @@ from actors.providers.provider import ProviderFilter  # noqa: TC001 - msgspec re
 from actors.providers.requirement import NO_REQUIREMENT, Requirement
 from actors.providers.selection import SelectionStrategy  # noqa: TC001
 from actors.supervisor.messages import OnRefused, OnUnknown, SmartRequest, check_on_unknown
+from actors.validation import SaysOptionNames
 
 DEFAULT_STRATEGY: SelectionStrategy = "best"
 
 
-class RequestOptions(msgspec.Struct, frozen=True, kw_only=True):
+class RequestOptions(msgspec.Struct, frozen=True, kw_only=True, metaclass=SaysOptionNames):
     """The options of requests that are alike; see `SmartRequest` for what each means.
 
     `budget` caps a request, in dollars as str, int or Decimal (None: no cap), and `timeout` is its time in seconds.

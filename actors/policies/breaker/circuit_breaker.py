@@ -19,6 +19,7 @@ from actors.policies.breaker.transitions import (
     release,
     share,
 )
+from actors.validation import check_config, check_text
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -47,6 +48,8 @@ class CircuitBreaker:
         rng: random.Random | None = None,
         counts_as_failure: Callable[[Exception], bool] = counts_against_provider,
     ) -> None:
+        check_text("name of a circuit breaker", name)
+        check_config("config", config, BreakerConfig)
         self.name = name
         self.config = config
         self._state: BreakerState = Closed()

@@ -6,10 +6,10 @@ import math
 
 import msgspec
 
-from actors.validation import check_count
+from actors.validation import SaysOptionNames, check_count
 
 
-class BreakerConfig(msgspec.Struct, frozen=True, kw_only=True):
+class BreakerConfig(msgspec.Struct, frozen=True, kw_only=True, metaclass=SaysOptionNames):
     """When a breaker opens, and for how long; durations are seconds.
 
     It opens on `failure_threshold` failures in a row. It also opens if, of the last `min_calls` or more within
