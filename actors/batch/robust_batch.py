@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from actors.batch.progress import OnProgress
     from actors.ledger.account import Account
     from actors.money import Amount, Micros
-    from actors.providers.provider import ProviderFilter
+    from actors.providers.provider import Predicate, ProviderFilter
     from actors.providers.selection import SelectionStrategy
     from runtime import ActorRef
 
@@ -49,7 +49,7 @@ async def robust_batch(
     rate_limit: float | None = None,
     budget: Amount | None = None,
     item_budget: Amount | None = None,
-    where: ProviderFilter | None = None,
+    where: ProviderFilter | Predicate | None = None,
     strategy: SelectionStrategy | None = None,
     fallback_strategies: Sequence[SelectionStrategy] | None = None,
     health_check: bool | None = None,

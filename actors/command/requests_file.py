@@ -93,7 +93,9 @@ def parse_line(text: bytes) -> RequestLine:
     document = cast("dict[str, Any]", document)
     _refuse_unknown(document, "", RequestLine.__struct_fields__)
     if isinstance(where := document.get("where"), dict):
-        _refuse_unknown(cast("dict[str, Any]", where), "where.", ProviderFilter.__struct_fields__)
+        # A file has no functions.
+        known = tuple(name for name in ProviderFilter.__struct_fields__ if name != "predicate")
+        _refuse_unknown(cast("dict[str, Any]", where), "where.", known)
     _read_dollars(document, "budget", "budget")
     _read_dollars(document, "risk", "risk")
     _read_dollars(where, "max_price", "where.max_price")

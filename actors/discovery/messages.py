@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from actors.discovery.offers import ANY_PROVIDER as ANY_PROVIDER
 from actors.discovery.offers import Offers as Offers
-from actors.providers.provider import ProviderFilter
+from actors.providers.provider import ProviderFilter, as_filter
 from runtime import Request
 
 
@@ -22,6 +24,6 @@ class Discover(Request[Offers], frozen=True, kw_only=True):
         if not isinstance(self.service, str):
             raise TypeError(f"service must be a str, got {self.service!r:.100}")
         if not isinstance(self.where, ProviderFilter):
-            raise TypeError(f"where must be a ProviderFilter, got {self.where!r:.100}")
+            msgspec.structs.force_setattr(self, "where", as_filter(self.where))
         if not isinstance(self.healthy_only, bool):
             raise TypeError(f"healthy_only must be True or False, got {self.healthy_only!r:.100}")

@@ -81,7 +81,9 @@ class CachedOffers:
             self.unfiltered = filter_offers(offers, ANY_PROVIDER, healthy_only=False)
 
     def view(self, where: ProviderFilter, *, healthy_only: bool) -> Offers:
-        """Return the offers that pass a filter."""
+        """Return the offers that pass a filter; a function of the caller's is asked anew each time."""
+        if where.predicate is not None:
+            return filter_offers(self._all, where, healthy_only=healthy_only)
         key = (where, healthy_only)
         offers = self._views.get(key)
         if offers is None:

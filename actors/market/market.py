@@ -54,10 +54,11 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
     is what the transport met, or its own `CallFailed` if it met an answer. If it raises, that is logged, and our
     reading holds. It is not asked about a transport that has a `classify` of its own.
 
-    Raises ValueError if there is no provider, or if two have the same name.
+    Without providers it is for a supervisor that gets a `registry`. Raises ValueError if two providers have the same
+    name.
     """
 
-    providers: Sequence[Listing]
+    providers: Sequence[Listing] = ()
     retry: Retry = Retry()
     breaker: BreakerConfig = BreakerConfig()
     discovery: DiscoveryConfig = DiscoveryConfig()
@@ -78,8 +79,6 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
         check_classify(self.classify)
         check_tolerance(self.price_tolerance)
         msgspec.structs.force_setattr(self, "providers", tuple(self.providers))
-        if not self.providers:
-            raise ValueError("a market needs at least one provider; give it a Listing")
         for name, kind in POLICIES.items():
             policy: object = getattr(self, name)
             if name != "hedge" or policy is not None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections import Counter
-from collections.abc import Set as AbstractSet  # noqa: TC003 - msgspec resolves this annotation
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
+from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
+from actors.errors.families import Permanent
 from actors.masking import HidesSecrets, shown_address
 from actors.money import ZERO, AmountField, OptionalAmountField, amount_default, take_amount
 from actors.validation import SaysOptionNames, check_count, check_text
@@ -55,11 +58,16 @@ class Provider(HidesSecrets, msgspec.Struct, frozen=True, kw_only=True):
         return {"address": shown_address(self.address)}
 
 
+Predicate: TypeAlias = Callable[[Provider], bool]
+"""A filter of one's own: True if a provider may be called."""
+
+
 class ProviderFilter(msgspec.Struct, frozen=True, kw_only=True, metaclass=SaysOptionNames):
     """What a provider must be like to be called; the defaults require only that it is available.
 
-    `max_price` is in dollars as str, int or Decimal. Equal filters are equal and hash alike, so that one can be the key
-    of a cache.
+    `max_price` is in dollars as str, int or Decimal. `predicate` is a function of your own, asked of the providers that
+    pass all else: it returns True if one may be called. Equal filters are equal and hash alike, so that one can be the
+    key of a cache.
     """
 
     max_price: OptionalAmountField = amount_default(None)
@@ -68,8 +76,11 @@ class ProviderFilter(msgspec.Struct, frozen=True, kw_only=True, metaclass=SaysOp
     min_success_rate: float = 0.0
     required_capabilities: AbstractSet[str] = frozenset()
     available_only: bool = True
+    predicate: Predicate | None = None
 
     def __post_init__(self) -> None:
+        if self.predicate is not None:
+            _check_predicate("predicate", self.predicate)
         if self.max_price is not None:
             take_amount(self, "max_price")
         _freeze(self, "required_capabilities")
@@ -81,7 +92,8 @@ class ProviderFilter(msgspec.Struct, frozen=True, kw_only=True, metaclass=SaysOp
     def matches(self, provider: Provider) -> str | None:
         """Return None if `provider` passes, or else the first reason why it does not.
 
-        Reasons name the limit of the filter and not the provider's value, so that they can be counted.
+        Reasons name the limit of the filter and not the provider's value, so that they can be counted. Raises
+        `Permanent` if the predicate raises, or returns anything but True or False.
         """
         reason = None
         if self.available_only and not provider.available:
@@ -96,6 +108,8 @@ class ProviderFilter(msgspec.Struct, frozen=True, kw_only=True, metaclass=SaysOp
             reason = f"below min_success_rate {self.min_success_rate:g}"
         elif missing := self.required_capabilities - provider.capabilities:
             reason = f"without {', '.join(sorted(missing))}"
+        elif self.predicate is not None:
+            reason = _refused_by(self.predicate, provider)
         return reason
 
     def select(self, providers: Iterable[Provider]) -> tuple[list[Provider], dict[str, int]]:
@@ -115,6 +129,32 @@ class ProviderFilter(msgspec.Struct, frozen=True, kw_only=True, metaclass=SaysOp
             else:
                 dropped[reason] += 1
         return kept, dict(dropped)
+
+
+def as_filter(where: ProviderFilter | Predicate) -> ProviderFilter:
+    """Return a filter, also for a function of a provider."""
+    if isinstance(where, ProviderFilter):
+        return where
+    _check_predicate("where", where)
+    return ProviderFilter(predicate=where)
+
+
+def _check_predicate(name: str, function: object) -> None:
+    if not callable(function) or isinstance(function, type) or inspect.iscoroutinefunction(function):
+        either = "a ProviderFilter, or " if name == "where" else ""
+        raise TypeError(f"{name} must be {either}a function of a provider that is not async, got {function!r:.100}")
+
+
+def _refused_by(predicate: Predicate, provider: Provider) -> str | None:
+    name = getattr(predicate, "__name__", repr(predicate))
+    try:
+        passes: object = predicate(provider)
+    except Exception as error:
+        # It is its caller's mistake, and other requests must not suffer from it.
+        raise Permanent(f"filter {name} raised {type(error).__name__}", outcome="not_started") from error
+    if not isinstance(passes, bool):
+        raise Permanent(f"filter {name} must return True or False, got {passes!r:.100}", outcome="not_started")
+    return None if passes else f"refused by filter {name}"
 
 
 def _freeze(struct: Provider | ProviderFilter, field: str) -> None:

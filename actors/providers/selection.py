@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping  # noqa: TC003 - msgspec resolves this annotation
-from typing import TYPE_CHECKING, Literal, TypeAlias
+import inspect
+from collections.abc import (
+    Callable,
+    Iterable,
+    Mapping,
+    Sequence,
+)
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from actors.errors.families import Permanent
+from actors.providers.provider import Provider
 
-    from actors.providers.provider import Provider
-
-SelectionStrategy: TypeAlias = Literal["best", "cheapest", "fastest", "balanced", "least_loaded", "bandit"]
-STRATEGIES: tuple[SelectionStrategy, ...] = ("best", "cheapest", "fastest", "balanced")
+NamedStrategy: TypeAlias = Literal["best", "cheapest", "fastest", "balanced", "least_loaded", "bandit"]
+OwnStrategy: TypeAlias = Callable[[Sequence[Provider]], Iterable[Provider]]
+"""A function that returns the providers in order, the one to call first at the head; those left out come after them."""
+SelectionStrategy: TypeAlias = NamedStrategy | OwnStrategy
+STRATEGIES: tuple[NamedStrategy, ...] = ("best", "cheapest", "fastest", "balanced")
 """The strategies that use only what is known about the providers."""
-ADAPTIVE_STRATEGIES: tuple[SelectionStrategy, ...] = ("least_loaded", "bandit")
+ADAPTIVE_STRATEGIES: tuple[NamedStrategy, ...] = ("least_loaded", "bandit")
 """The strategies that use `Signals` as well: how loaded the providers are, and how their answers were scored."""
 
 # What others say about a provider and what its calls show weigh the same; a market that trusts one of them
@@ -49,6 +56,15 @@ class Signals(msgspec.Struct, frozen=True, kw_only=True):
 NO_SIGNALS = Signals()
 
 
+def check_strategy(strategy: object) -> None:
+    """Raise ValueError if `strategy` is neither the name of one nor a function that orders providers."""
+    if inspect.iscoroutinefunction(strategy):
+        raise TypeError(f"strategy must not be async, because it is not awaited, got {strategy!r:.100}")
+    if not callable(strategy) and strategy not in (*STRATEGIES, *ADAPTIVE_STRATEGIES):
+        known = ", ".join((*STRATEGIES, *ADAPTIVE_STRATEGIES))
+        raise ValueError(f"strategy must be one of {known}, or a function that orders providers, got {strategy!r:.100}")
+
+
 def quality(provider: Provider) -> float:
     """Return the quality of `provider`, from 0 to 1: the mean of its reputation (of 100) and its success rate."""
     return REPUTATION_WEIGHT * (provider.reputation / 100) + SUCCESS_WEIGHT * provider.success_rate
@@ -62,9 +78,12 @@ def rank(providers: Sequence[Provider], strategy: SelectionStrategy, signals: Si
       between the worst and the best *of these providers*.
     - "least_loaded" draws two providers at random and puts the less loaded one first; the others follow by load.
     - "bandit" orders by the drawn quality, weighted 0.75, and the scaled price, weighted 0.25.
+    - A function of your own gets the providers, the best first, and returns them in its order; those that it leaves out
+      come after them, the best first. It is called for each choice and must be quick.
 
     Ties are broken by quality, price, response time and at last by name, so that one set of providers (and signals) has
-    one order, however it is given. Raises ValueError for an unknown strategy.
+    one order, however it is given. Raises ValueError for an unknown strategy, and `Permanent` if a function raises or
+    returns anything but some of these providers.
 
     Source of two choices: Mitzenmacher, "The power of two choices in randomized load balancing" (IEEE TPDS 12(10),
     2001): callers that choose at the same time, by the same load scores, do not all choose the same provider.
@@ -82,7 +101,10 @@ def rank(providers: Sequence[Provider], strategy: SelectionStrategy, signals: Si
             return _least_loaded(providers, signals)
         case "bandit":
             return _sorted_by(_bandit_penalties(providers, signals), providers)
-        case _:  # pyright: ignore[reportUnnecessaryComparison] - it may come from a file.
+        case _:
+            if callable(strategy):
+                return _by_function(providers, strategy)
+            # It may come from a file.
             raise ValueError(
                 f"strategy must be one of {', '.join(STRATEGIES)}, got {strategy!r}; "
                 f"with signals it may also be {' or '.join(ADAPTIVE_STRATEGIES)}"
@@ -96,6 +118,25 @@ def select_best(
     if not providers:
         raise ValueError("there is no provider to select from; relax the filter, or register one")
     return rank(providers, strategy, signals)[0]
+
+
+def _by_function(providers: Sequence[Provider], strategy: OwnStrategy) -> list[Provider]:
+    if not providers:
+        return []
+    best_first = sorted(providers, key=_quality_key)
+    name = getattr(strategy, "__name__", repr(strategy))
+    try:
+        chosen: Iterable[Any] = strategy(tuple(best_first))
+        if isinstance(chosen, Provider):
+            chosen = (chosen,)
+        ordered = {one.name: one for one in chosen}
+    except Exception as error:
+        # It is its caller's mistake, and other requests must not suffer from it.
+        raise Permanent(f"strategy {name} raised {type(error).__name__}", outcome="not_started") from error
+    known = {one.name: one for one in best_first}
+    if strange := ordered.keys() - known.keys():
+        raise Permanent(f"strategy {name} chose {sorted(strange)}, of which it was not given", outcome="not_started")
+    return [known[one] for one in {**ordered, **known}]
 
 
 def two_choices(loads: Sequence[float], first: float, second: float) -> int:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from actors.discovery.discovery import Registry
     from actors.money import Amount
-    from actors.providers.provider import Provider
+    from actors.providers.provider import Predicate, Provider
     from actors.providers.selection import SelectionStrategy
     from actors.supervisor.messages import OnUnknown, SmartResult
 
@@ -37,7 +37,7 @@ async def smart_request(
     input: Any,  # noqa: A002 - the seed's name.
     options: RequestOptions = DEFAULT_OPTIONS,
     budget: Amount | None = None,
-    where: ProviderFilter | None = None,
+    where: ProviderFilter | Predicate | None = None,
     strategy: SelectionStrategy | None = None,
     fallback_strategies: Sequence[SelectionStrategy] | None = None,
     health_check: bool | None = None,
@@ -50,12 +50,13 @@ async def smart_request(
 ) -> SmartResult:
     """Have `service` rendered on `input` by a provider that can, and return the answer.
 
-    Providers that pass `where` are ranked by `strategy` ("best" by default); after each failure the next is called, by
-    the next of `fallback_strategies`, the last of which holds on until providers, money (`budget`: dollars as str, int
-    or Decimal) or time (`timeout`: 30 seconds by default) run out. With `health_check` a provider's health is checked
-    first, unless it is known. `account` names an account opened at the supervisor that this request draws on too.
-    `risk` (dollars, as `budget`) bounds what may be paid twice: other providers are paid besides calls whose outcome is
-    unknown as long as these hold no more than that together. By default it is the market's, or 0. With
+    Providers that pass `where` (a `ProviderFilter`, or a function that returns True for a provider) are ranked by
+    `strategy` ("best" by default; or a function that orders providers, see `rank`). After each failure the next is
+    called, by the next of `fallback_strategies`, the last of which holds on until providers, money (`budget`: dollars
+    as str, int or Decimal) or time (`timeout`: 30 seconds by default) run out. With `health_check` a provider's health
+    is checked first, unless it is known. `account` names an account opened at the supervisor that this request draws on
+    too. `risk` (dollars, as `budget`) bounds what may be paid twice: other providers are paid besides calls whose
+    outcome is unknown as long as these hold no more than that together. By default it is the market's, or 0. With
     `on_unknown="pay_again"` it has no bound but the budget, and `on_unknown="hold"` is a risk of 0.
     `options` holds these and further options, for requests that are alike; what is given beside it goes before it.
 
@@ -97,6 +98,7 @@ async def discover(
     min_success_rate: float = 0.0,
     required_capabilities: Iterable[str] = (),
     available_only: bool = True,
+    predicate: Predicate | None = None,
     healthy_only: bool = True,
     timeout: float = 30.0,  # noqa: ASYNC109 - it travels as a deadline.
 ) -> list[Provider]:
@@ -104,8 +106,9 @@ async def discover(
 
     `who` is a `Discovery`, which answers by what its system has observed of them as well, or a registry, which is
     asked afresh and knows only what they declare. With `healthy_only`, a discovery leaves out the providers that are
-    isolated, ejected, unreachable or failed their health check, unless they are too many. `max_price` is in dollars, as
-    str, int or Decimal; `timeout` and `max_response_time` are seconds.
+    isolated, ejected, unreachable or failed their health check, unless they are too many. `predicate` is a filter of
+    your own: a function that returns True for a provider to keep. `max_price` is in dollars, as str, int or Decimal;
+    `timeout` and `max_response_time` are seconds.
 
     Raises `NoProvider`, with the reasons, if none passes; from a discovery also `RegistryDown` and `AskTimeout`, and
     from a registry what it raises, and TimeoutError.
@@ -117,6 +120,7 @@ async def discover(
         min_success_rate=min_success_rate,
         required_capabilities=frozenset(required_capabilities),
         available_only=available_only,
+        predicate=predicate,
     )
     if isinstance(who, ActorRef):
         question = Discover(service=service, where=where, healthy_only=healthy_only)

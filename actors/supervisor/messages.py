@@ -8,9 +8,9 @@ import msgspec
 
 from actors.errors.families import Attempt, PossibleCharge  # noqa: TC001
 from actors.money import ZERO, Micros, OptionalAmountField, amount_default, take_amount
-from actors.providers.provider import Provider, ProviderFilter
+from actors.providers.provider import Provider, ProviderFilter, as_filter
 from actors.providers.requirement import NO_REQUIREMENT, Requirement
-from actors.providers.selection import ADAPTIVE_STRATEGIES, STRATEGIES, SelectionStrategy
+from actors.providers.selection import ADAPTIVE_STRATEGIES, STRATEGIES, SelectionStrategy, check_strategy
 from actors.rate_limiter.messages import Acquire
 from actors.validation import check_count, check_text
 from runtime import ActorRef, Request
@@ -23,7 +23,7 @@ ON_UNKNOWN, ON_REFUSED = get_args(OnUnknown), get_args(OnRefused)
 MAX_TIMEOUT = 1e9
 """Seconds, some 30 years: more than a request needs, and less than a clock has difficulties with."""
 MAX_RATE = 1e15
-ALL_STRATEGIES: tuple[SelectionStrategy, ...] = (*STRATEGIES, *ADAPTIVE_STRATEGIES)
+ALL_STRATEGIES: tuple[str, ...] = (*STRATEGIES, *ADAPTIVE_STRATEGIES)
 
 
 class SmartResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,12 +48,13 @@ class SmartResult(msgspec.Struct, frozen=True, kw_only=True):
 class SmartRequest(Request[SmartResult], frozen=True, kw_only=True):
     """Have a service rendered by a provider that can; refused with a member of `CallFailed`.
 
-    `where` is what providers must pass, and `requirement` what they must be able to take, such as the size of the
-    input. `budget` caps this request, in dollars as str, int or Decimal; `account` names an open account that it draws
-    on as well. `timeout` is in seconds. `weights` estimates what it uses of a provider's limits, such as
-    `{"tokens": 900}`. Tenants take turns at what is short; `tenant` is by default the account. An `idempotency_key` is
-    kept over all attempts; by default it is the `request_id`, and that is made up. If a provider refuses its content,
-    the request fails; with `on_refused="next"` it is shown to the next provider.
+    `where` is what providers must pass: a `ProviderFilter`, or a function that returns True for one that may be called.
+    `strategies` rank them: names, or functions that order providers (see `rank`). `requirement` is what they must be
+    able to take, such as the size of the input. `budget` caps this request, in dollars as str, int or Decimal;
+    `account` names an open account that it draws on as well. `timeout` is in seconds. `weights` estimates what it uses
+    of a provider's limits, such as `{"tokens": 900}`. Tenants take turns at what is short; `tenant` is by default the
+    account. An `idempotency_key` is kept over all attempts; by default it is the `request_id`, and that is made up. If
+    a provider refuses its content, the request fails; with `on_refused="next"` it is shown to the next provider.
 
     If it cannot be found out whether a call was paid, its money is held. Then other providers may be paid besides as
     long as the calls that are passed over hold at most `risk` together, in dollars too (None: as the market says, which
@@ -80,10 +81,11 @@ class SmartRequest(Request[SmartResult], frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         # A caller's mistake must come out here, and not in the supervisor, which serves all callers.
+        if not isinstance(self.where, ProviderFilter):
+            msgspec.structs.force_setattr(self, "where", as_filter(self.where))
         if not (
             isinstance(self.service, str)
             and isinstance(self.timeout, int | float)
-            and isinstance(self.where, ProviderFilter)
             and isinstance(self.requirement, Requirement)
             and isinstance(self.strategies, tuple)
             and (self.request_id is None or isinstance(self.request_id, str))
@@ -107,8 +109,7 @@ class SmartRequest(Request[SmartResult], frozen=True, kw_only=True):
         if not self.strategies:
             raise ValueError(f"strategies must name at least one of {', '.join(ALL_STRATEGIES)}")
         for strategy in self.strategies:
-            if strategy not in ALL_STRATEGIES:
-                raise ValueError(f"strategy must be one of {', '.join(ALL_STRATEGIES)}, got {strategy!r}")
+            check_strategy(strategy)
 
 
 def check_on_unknown(on_unknown: OnUnknown | None, risk: Micros | None) -> None:
@@ -130,7 +131,6 @@ def _check_choice(name: str, value: object, known: tuple[str, ...]) -> None:
 WHAT_IT_IS: dict[str, tuple[Any, str]] = {
     "service": (str, "a str"),
     "timeout": (int | float, "a number of seconds"),
-    "where": (ProviderFilter, "a ProviderFilter"),
     "requirement": (Requirement, "a Requirement"),
     "strategies": (tuple, "a tuple of strategies"),
     "request_id": (str | None, "a str or None"),

@@ -8,9 +8,9 @@ import msgspec
 
 from actors.discovery.offers import ANY_PROVIDER
 from actors.money import OptionalAmountField, amount_default, take_amount
-from actors.providers.provider import ProviderFilter  # noqa: TC001 - msgspec resolves the annotations below.
+from actors.providers.provider import ProviderFilter, as_filter
 from actors.providers.requirement import NO_REQUIREMENT, Requirement
-from actors.providers.selection import SelectionStrategy  # noqa: TC001
+from actors.providers.selection import SelectionStrategy, check_strategy
 from actors.supervisor.messages import OnRefused, OnUnknown, SmartRequest, check_on_unknown
 from actors.validation import SaysOptionNames
 
@@ -48,6 +48,10 @@ class RequestOptions(msgspec.Struct, frozen=True, kw_only=True, metaclass=SaysOp
                 f"fallback_strategies must be several strategies, got the text {self.fallback_strategies!r}"
             )
         msgspec.structs.force_setattr(self, "fallback_strategies", tuple(self.fallback_strategies))
+        if not isinstance(self.where, ProviderFilter):
+            msgspec.structs.force_setattr(self, "where", as_filter(self.where))
+        for strategy in (*(() if self.strategy is None else (self.strategy,)), *self.fallback_strategies):
+            check_strategy(strategy)
         if self.budget is not None:
             take_amount(self, "budget")
         if self.risk is not None:

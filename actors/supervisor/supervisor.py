@@ -80,6 +80,8 @@ class Supervisor(
     ) -> None:
         if not isinstance(market, Market):
             raise TypeError(f"a Supervisor needs a Market, got {market!r:.100}")
+        if registry is None and not market.providers:
+            raise ValueError("a Supervisor needs a provider: give its market a Listing, or give it a registry=")
         self.market = market
         self.registry = registry or registry_of(market)
         self.ledger = ledger

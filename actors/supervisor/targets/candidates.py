@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from actors.discovery.offers import Offers
     from actors.market.listing import Listing
     from actors.providers.requirement import Requirement
-    from actors.providers.selection import SelectionStrategy
+    from actors.providers.selection import NamedStrategy, SelectionStrategy
     from actors.supervisor.targets.target import Target
 
 MAX_REMEMBERED = 1_000
@@ -39,7 +39,7 @@ class Candidates:
         self._failed_check = [
             name for name, why in offers.deprioritized.items() if why == CHECK_FAILED and name in self.targets
         ]
-        self._ranked: dict[SelectionStrategy, tuple[str, ...]] = {}
+        self._ranked: dict[NamedStrategy, tuple[str, ...]] = {}
 
     def deprioritized(self) -> list[str]:
         """Name the providers to call after the others, because their last health check failed.
@@ -53,6 +53,8 @@ class Candidates:
 
     def ranked(self, strategy: SelectionStrategy) -> tuple[str, ...] | None:
         """Return all names in the order of a strategy; None if it goes by more than what providers declare."""
+        if callable(strategy):
+            return None
         names = self._ranked.get(strategy)
         if names is None and strategy not in ADAPTIVE_STRATEGIES:
             # As declared: ranked by what was observed, a provider that came last would never be called again.
