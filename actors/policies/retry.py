@@ -159,6 +159,8 @@ async def with_retry(
     and after the last retry raised in `ResultRejected`. `on_retry(attempt, error, wait)` is called before each wait.
     `stats` is filled in with the attempts made.
     """
+    if not callable(call):
+        raise TypeError(f"call must be a function that calls anew each time, such as lambda: ask(), got {call!r:.100}")
     check_config("policy", policy, Retry)
     if options:
         policy = _changed(policy, options)

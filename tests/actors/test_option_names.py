@@ -153,6 +153,13 @@ async def test_a_retry_policy_of_the_wrong_kind_is_refused_before_any_call(wrong
     assert call.calls == 0
 
 
+async def test_a_call_that_was_made_already_cannot_be_retried():
+    made: Any = Failing(0)()
+    with pytest.raises(TypeError, match="call must be a function that calls anew each time"):
+        await with_retry(made)
+    made.close()
+
+
 def test_the_options_of_the_seed_in_a_dict_are_translated():
     with pytest.raises(TypeError) as refused:
         CircuitBreaker("my-service", SEED_BREAKER)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
