@@ -7,6 +7,13 @@ from typing import Any
 from actors.money import Micros  # noqa: TC001 - msgspec resolves the annotations below.
 from runtime import Event
 
+CAP_ALERT = "cap"
+"""The rule that a ledger names if most of an account's cap is used."""
+HELD_ALERT = "held"
+"""The rule that a ledger names while money is held for calls to a provider whose outcome is unknown."""
+LEDGER_ALERTS = frozenset({CAP_ALERT, HELD_ALERT})
+"""The rules of the alerts that a ledger publishes by itself."""
+
 
 class CallEnded(Event, frozen=True, kw_only=True, gc=False):
     """One call to one provider has ended; `error` is the kind of failure, or None, and `detail` its text.

@@ -6,7 +6,7 @@ import sqlite3
 import time
 from typing import TYPE_CHECKING, TypeVar
 
-from actors.ledger.entries import MoneySettled
+from actors.ledger.entries import MoneyHeld, MoneyReleased, MoneySettled
 from actors.ledger.messages import Reservation
 
 if TYPE_CHECKING:
@@ -38,6 +38,10 @@ class Bookkeeper:
         self._publish(entry)
         if self._accounts.crossed:
             self.reporter.report_alerts()
+        if isinstance(entry, MoneyHeld):
+            self.reporter.report_held(entry.provider, entry.reservation, entry.held)
+        elif isinstance(entry, MoneySettled | MoneyReleased):
+            self.reporter.report_resolved(entry.provider, entry.reservation)
 
     def record_outcome(self, entry: Booked) -> None:
         """Record what became of a call, and publish a charge that was too high or came late."""

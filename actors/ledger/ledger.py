@@ -38,7 +38,7 @@ from actors.ledger.messages import (
 from actors.ledger.opening import AccountOpener, recover
 from actors.ledger.reporting import Reporter
 from actors.ledger.waiters import CloseWaiters, ReserveQueues
-from actors.money import to_micros
+from actors.money import micros_of, to_micros
 from actors.validation import check_config, check_text
 from runtime import Actor, ActorRef, ActorRestarted, MailboxFull, Message, Request, Terminated, handles
 
@@ -152,6 +152,8 @@ class Ledger(
         for record in self.book.postings.records.values():
             record.born = None
             self._note_age(record)
+            if record.is_held:
+                self.bookkeeper.reporter.report_held(record.provider, record.number, micros_of(record.amount))
         self._be_reminded()
         self.subscription = self.context.events.subscribe(ActorRestarted, self._actor_restarted)
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from actors.events import (
+    LEDGER_ALERTS,
     AlertCleared,
     AlertRaised,
     BreakerClosed,
@@ -32,7 +33,7 @@ from actors.events import (
 from actors.monitor.metrics import Metrics
 from actors.monitor.readings import book_of, readings_of
 from actors.monitor.request_log import line_of
-from actors.monitor.rules import DEFAULT_RULES, Alerts, CircuitOpenRule, LeftAloneRule, Reading, Rule, judge
+from actors.monitor.rules import DEFAULT_RULES, Alerts, CircuitOpenRule, LeftAloneRule, Reading, Rule, judge, passed_on
 from actors.validation import check_config, check_count
 from runtime import Actor, Message, Request, handles
 
@@ -54,6 +55,8 @@ OBSERVED = (
     BreakerClosed,
     ProviderLeft,
     ProviderBack,
+    AlertRaised,
+    AlertCleared,
 )
 
 MIN_COUNTED = 250
@@ -82,6 +85,8 @@ class MonitorConfig(msgspec.Struct, frozen=True, kw_only=True):
             check_count(name, count)
         names = [rule.name for rule in self.rules]
         for name in names:
+            if name in LEDGER_ALERTS:
+                raise ValueError(f"alerts of a ledger are named {name!r}; give the rule another name")
             if names.count(name) > 1:
                 raise ValueError(f"two rules are named {name!r}; give each rule a name of its own")
 
@@ -116,8 +121,11 @@ class Monitor(Actor[GetMetrics | CheckRules]):
     """Counts the events of its system, and raises alerts.
 
     Alerts are events, `AlertRaised` and `AlertCleared`, and log lines. `on_alert` is called with the events too, and
-    should return soon. An exception of it is logged and counted, and has no other effect. With `log_requests`, there is
-    a log line for each failed call, retry, reroute, second call, reconciled call and failed request.
+    should return soon. Those that a ledger publishes are among them: 80 % of a cap is used ("cap"), and money is held
+    for a call whose outcome is unknown ("held"). An exception of it is logged and counted, and has no other effect.
+
+    With `log_requests`, there is a log line for each failed call, retry, reroute, second call, reconciled call and
+    failed request.
 
     The monitor sees events from its start on: spawn it before the supervisor.
 
@@ -234,6 +242,10 @@ class Monitor(Actor[GetMetrics | CheckRules]):
             cause = event.cause if isinstance(event, ProviderLeft) else None
             reading = Reading(subject=f"{event.provider}: {event.what}", value=float(cause is not None), cause=cause)
             self._judge_event(LeftAloneRule, reading)
+        elif isinstance(event, AlertRaised | AlertCleared) and event.rule in LEDGER_ALERTS:
+            self.memory.alerts, change = passed_on(self.memory.alerts, event)
+            if change is not None:
+                self._tell(change)
         if self.log_requests:
             self._log(event)
 
@@ -251,8 +263,12 @@ class Monitor(Actor[GetMetrics | CheckRules]):
     def _judge(self, rule: Rule, reading: Reading) -> None:
         """Apply a rule to a reading, and publish the change of its alert, if any."""
         self.memory.alerts, change = judge(self.memory.alerts, rule, reading, now=self.context.now())
-        if change is None:
-            return
+        if change is not None:
+            self._tell(change)
+            self.context.events.publish(change)
+
+    def _tell(self, change: AlertRaised | AlertCleared) -> None:
+        """Log a change of an alert, and call back."""
         log = self.context.log.bind(rule=change.rule, subject=change.subject, value=change.value)
         if isinstance(change, AlertRaised):
             # The words of a provider may have line breaks, with which parts of them could pass for log lines.
@@ -260,7 +276,6 @@ class Monitor(Actor[GetMetrics | CheckRules]):
             log.warning("alert {} of {} raised at {:g}{}", change.rule, change.subject, change.value, why)
         else:
             log.info("alert {} of {} cleared after {:g} s", change.rule, change.subject, change.lasted)
-        self.context.events.publish(change)
         if self.on_alert is not None:
             try:
                 self.on_alert(change)

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from actors.monitor.rules import BudgetRule, CircuitOpenRule, LeftAloneRule, Reading, Rule, SuccessRateRule
+from actors.monitor.rules import (
+    LONG,
+    BudgetRule,
+    CircuitOpenRule,
+    LatencyRule,
+    LeftAloneRule,
+    LongReading,
+    Reading,
+    Rule,
+    SuccessRateRule,
+)
 from actors.monitor.tallies import Tally, TallyBook
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from actors.monitor.rolling_window import Totals
 
 ALL = "all"
 """The subject of rules whose scope is `all`."""
@@ -17,6 +29,7 @@ ALL = "all"
 def book_of(rules: Sequence[Rule], *, start: float, recent: float, max_subjects: int) -> TallyBook:
     """Return empty running sums with the windows and accounts that the rules need."""
     windows = [getattr(rule, "window", None) for rule in rules]
+    windows += [LONG * rule.window for rule in rules if isinstance(rule, SuccessRateRule | LatencyRule)]
     accounts = [rule.account for rule in rules if isinstance(rule, BudgetRule) and rule.account is not None]
     return TallyBook(
         start=start,
@@ -41,5 +54,14 @@ def readings_of(book: TallyBook, rule: Rule, *, now: float) -> Iterator[Reading]
     ]
     for subject, tally in tallies.items():
         totals = tally.windows[rule.window].totals(now)
-        value = totals.success_rate if isinstance(rule, SuccessRateRule) else totals.average_latency
-        yield Reading(subject=subject, value=value, requests=totals.requests)
+        value, requests = _value_of(rule, totals), totals.requests
+        if requests >= rule.min_requests:
+            yield Reading(subject=subject, value=value, requests=requests)
+            continue
+        long_totals = tally.windows[LONG * rule.window].totals(now)
+        long = LongReading(_value_of(rule, long_totals), long_totals.requests)
+        yield Reading(subject=subject, value=value, requests=requests, long=long)
+
+
+def _value_of(rule: SuccessRateRule | LatencyRule, totals: Totals) -> float | None:
+    return totals.success_rate if isinstance(rule, SuccessRateRule) else totals.average_latency

@@ -3,12 +3,16 @@
 An alert is raised when the rule's value passes `threshold`. It is cleared when the value has passed `clear_threshold`
 on the way back, or when there is no value any more. Between the two nothing changes, so an alert is raised once and
 cleared once.
+
+A rule of a rate or an average looks at two windows: its own, and one that is ten times as long. With few requests, the
+long one says whether there is enough to go by, and the short one whether it is still so. The idea is that of "Site
+Reliability Workbook", chapter 5, "Multiwindow, Multi-Burn-Rate Alerts" (https://sre.google/workbook/alerting-on-slos).
 """
 
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal, TypeAlias, get_args
+from typing import ClassVar, Literal, NamedTuple, TypeAlias, get_args
 
 import msgspec
 
@@ -19,6 +23,12 @@ from actors.validation import check_count, check_text
 Scope = Literal["all", "provider", "service"]
 """The subjects of a rule: all requests together, the calls to each provider, or the requests for each service."""
 SCOPES: tuple[Scope, ...] = get_args(Scope)
+LONG = 10.0
+"""How many times as long as a rule's window its long one is."""
+CHANCE = 1e-3
+"""So improbable must failures be, if all were as the rule asks for, for few requests to raise an alert."""
+FEW_LATENCIES = 5
+"""So many requests of the long window make an average."""
 
 
 def _check(
@@ -43,7 +53,11 @@ def _check(
 class SuccessRateRule(msgspec.Struct, frozen=True, kw_only=True, tag="success_rate", tag_field="kind"):
     """Raised if less than `threshold` of at least `min_requests` within `window` seconds succeeded.
 
-    Cleared at `clear_threshold` or more, even with fewer requests, or when none are left in the window.
+    With fewer, it is raised too if so many of those within ten windows failed as would by chance only once in 1,000
+    times, such as 3 of 3 at 0.95.
+
+    Cleared at `clear_threshold` or more, even with fewer requests, or when none are left in the window. What was raised
+    by ten windows is cleared by ten windows, or by `min_requests` in one.
     """
 
     name: str = "success_rate"
@@ -65,6 +79,13 @@ class SuccessRateRule(msgspec.Struct, frozen=True, kw_only=True, tag="success_ra
         """Tell whether a success rate raises an alert."""
         return value < self.threshold
 
+    def is_shown_by(self, long: LongReading) -> bool:
+        """Tell whether the requests of the long window are enough to raise an alert."""
+        if long.value is None or not self.is_bad(long.value):
+            return False
+        failures = round(long.requests * (1 - long.value))
+        return tail(failures, long.requests, 1 - self.threshold) <= CHANCE
+
     def is_good(self, value: float) -> bool:
         """Tell whether a success rate clears the alert."""
         return value >= self.clear_threshold
@@ -73,7 +94,9 @@ class SuccessRateRule(msgspec.Struct, frozen=True, kw_only=True, tag="success_ra
 class LatencyRule(msgspec.Struct, frozen=True, kw_only=True, tag="latency", tag_field="kind"):
     """Raised if at least `min_requests` within `window` seconds took more than `threshold` seconds on average.
 
-    Cleared at `clear_threshold` seconds or less, even with fewer requests, or when none are left in the window.
+    With fewer, 5 within ten windows are enough. Cleared at `clear_threshold` seconds or less, even with fewer requests,
+    or when none are left in the window. What was raised by ten windows is cleared by ten windows, or by `min_requests`
+    in one.
     """
 
     name: str = "latency"
@@ -90,6 +113,11 @@ class LatencyRule(msgspec.Struct, frozen=True, kw_only=True, tag="latency", tag_
     def is_bad(self, value: float) -> bool:
         """Tell whether an average latency raises an alert."""
         return value > self.threshold
+
+    def is_shown_by(self, long: LongReading) -> bool:
+        """Tell whether the requests of the long window are enough to raise an alert."""
+        is_enough = long.requests >= min(FEW_LATENCIES, self.min_requests)
+        return is_enough and long.value is not None and self.is_bad(long.value)
 
     def is_good(self, value: float) -> bool:
         """Tell whether an average latency clears the alert."""
@@ -180,22 +208,50 @@ DEFAULT_RULES: tuple[Rule, ...] = (SuccessRateRule(), LatencyRule(), CircuitOpen
 """The rules that need no cap; add a `BudgetRule` for a cap of yours."""
 
 
+class LongReading(NamedTuple):
+    """The value of a rule over its long window, and the requests there."""
+
+    value: float | None = None
+    requests: int = 0
+
+
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
     """The value of a rule for one subject, computed from so many requests; None if there were none.
 
-    `cause` tells a person why, if more is known than the value.
+    `cause` tells a person why, if more is known than the value. `long` is the same over the long window.
     """
 
     subject: str
     value: float | None
     requests: int = 0
     cause: str | None = None
+    long: LongReading = LongReading()
+
+
+def tail(failures: int, requests: int, chance: float) -> float:
+    """Return the probability of so many failures or more, if each request fails with probability `chance`.
+
+    >>> round(tail(3, 3, 0.05), 6), round(tail(1, 3, 0.05), 6)
+    (0.000125, 0.142625)
+    """
+    return sum(
+        math.comb(requests, count) * chance**count * (1 - chance) ** (requests - count)
+        for count in range(failures, requests + 1)
+    )
+
+
+def _is_shown_by_long(rule: Rule, reading: Reading) -> bool:
+    return isinstance(rule, SuccessRateRule | LatencyRule) and rule.is_shown_by(reading.long)
 
 
 class Alerts(msgspec.Struct, frozen=True):
-    """The alerts that are raised now, by the name of their rule and their subject. Immutable."""
+    """The alerts that are raised now, by the name of their rule and their subject. Immutable.
+
+    Those in `by_long` were raised by a long window, because there were few requests.
+    """
 
     raised: dict[tuple[str, str], AlertRaised] = {}
+    by_long: frozenset[tuple[str, str]] = frozenset()
 
 
 def judge(
@@ -214,7 +270,10 @@ def judge(
     key, value = (rule.name, reading.subject), reading.value
     alert = alerts.raised.get(key)
     if alert is None:
-        if value is None or reading.requests < rule.min_requests or not rule.is_bad(value):
+        if value is None or not rule.is_bad(value):
+            return alerts, None
+        is_few = reading.requests < rule.min_requests
+        if is_few and not _is_shown_by_long(rule, reading):
             return alerts, None
         alert = AlertRaised(
             rule=rule.name,
@@ -224,8 +283,28 @@ def judge(
             at=now,
             cause=reading.cause,
         )
-        return Alerts({**alerts.raised, key: alert}), alert
+        return Alerts({**alerts.raised, key: alert}, alerts.by_long | {key} if is_few else alerts.by_long), alert
+    if key in alerts.by_long:
+        if reading.requests < rule.min_requests:
+            value = reading.long.value
+        else:
+            alerts = Alerts(alerts.raised, alerts.by_long - {key})  # By now there are enough.
     if value is not None and not rule.is_good(value):
         return alerts, None
     rest = {other: raised for other, raised in alerts.raised.items() if other != key}
-    return Alerts(rest), AlertCleared(rule=rule.name, subject=reading.subject, value=value, lasted=now - alert.at)
+    return Alerts(rest, alerts.by_long - {key}), AlertCleared(
+        rule=rule.name, subject=reading.subject, value=value, lasted=now - alert.at
+    )
+
+
+def passed_on(alerts: Alerts, event: AlertRaised | AlertCleared) -> tuple[Alerts, AlertRaised | AlertCleared | None]:
+    """Return the alerts after one that a ledger has published, and it again if that is news.
+
+    A ledger that starts anew raises again what is still so.
+    """
+    key = (event.rule, event.subject)
+    is_raised = key in alerts.raised
+    if isinstance(event, AlertRaised):
+        return (alerts, None) if is_raised else (Alerts({**alerts.raised, key: event}, alerts.by_long), event)
+    rest = {other: raised for other, raised in alerts.raised.items() if other != key}
+    return (Alerts(rest, alerts.by_long), event) if is_raised else (alerts, None)

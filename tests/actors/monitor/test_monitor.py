@@ -18,6 +18,7 @@ from actors import (
     Isolate,
     Listing,
     Market,
+    OutcomeUnknown,
     Permanent,
     Provider,
     ProviderCall,
@@ -28,6 +29,7 @@ from actors import (
     Transient,
     smart_request,
 )
+from actors.errors import QuotaExhausted
 from actors.events import (
     AlertCleared,
     AlertRaised,
@@ -38,7 +40,8 @@ from actors.events import (
     Reconciled,
     RequestEnded,
 )
-from actors.money import Micros
+from actors.ledger import CloseAccount, GetHeld, OpenAccount, Resolve
+from actors.money import Micros, to_micros
 from actors.monitor.metrics import AmplificationSeen, Metrics
 from actors.monitor.monitor import OBSERVED, GetMetrics, Memory, Monitor, MonitorConfig
 from actors.monitor.request_log import line_of
@@ -373,7 +376,8 @@ async def test_requests_that_succeed_or_are_given_up_write_no_line():
             await asyncio.wait([given_up])
             metrics = await stage.metrics()
     assert (metrics.total.cancelled_count, metrics.total.success_count) == (1, 1)
-    assert records == []
+    # The call that was given up may have been paid, and an alert tells of that.
+    assert [record["extra"].get("rule") for record in records] == ["held"]
 
 
 def test_a_line_is_one_line_and_its_field_the_whole_error():
@@ -520,3 +524,106 @@ def test_a_second_call_and_what_is_found_out_later_have_a_line_each():
     assert hedged.text == "request r1 is also sent to birch: alder is late"
     assert found.text == "the outcome of request r1 at alder is known now: Answered, $0.008"
     assert (found.fields["request_id"], found.fields["provider"], found.fields["attempt"]) == ("r1", "alder", None)
+
+
+# At low rates, and what the ledger tells.
+
+
+@pytest.mark.parametrize("pause", [2.0, 5.0, 30.0, 150.0])
+async def test_failures_are_alerted_at_a_low_rate_once_and_cleared_once(pause: float):
+    alder = Provided("alder")
+    async with staged(alder, breaker=STEADY, retry=Retry(max_retries=0)) as stage:
+
+        async def request(count: int) -> None:
+            for _ in range(count):
+                await stage.request()
+                await asyncio.sleep(pause)
+
+        alder.is_down = True
+        await request(4)
+        assert stage.alerts == [("Raised", "success_rate", "all")]
+        await request(30)
+        assert stage.alerts == [("Raised", "success_rate", "all")]
+        alder.is_down = False
+        await request(2)
+        assert stage.alerts == [("Raised", "success_rate", "all")]
+        await request(620 // int(min(pause, 20)))
+        assert stage.alerts == [("Raised", "success_rate", "all"), ("Cleared", "success_rate", "all")]
+
+
+async def test_a_few_stray_failures_at_a_low_rate_raise_nothing():
+    alder = Provided("alder")
+    async with staged(alder, breaker=STEADY, retry=Retry(max_retries=0)) as stage:
+        for number in range(300):
+            alder.is_down = number % 30 == 4
+            await stage.request()
+            await asyncio.sleep(5)
+    assert [alert for alert in stage.alerts if alert[0] == "Raised"] == []
+
+
+async def test_a_latency_is_alerted_at_a_low_rate():
+    slow = Provided("slow", lasts=7.0)
+    async with staged(slow) as stage:
+        for _ in range(6):
+            await stage.request()
+            await asyncio.sleep(20)
+    assert stage.alerts == [("Raised", "latency", "all")]
+
+
+async def test_the_alerts_of_the_ledger_reach_the_callback_without_a_rule():
+    alder, told = Provided("alder", price="0.10"), list[Any]()
+    async with staged(alder, monitor=lambda: Monitor(on_alert=told.append)) as stage:
+        await stage.supervisor.ask(OpenAccount(name="run", cap=to_micros("1")), timeout=1.0)
+        for _ in range(8):
+            await smart_request(stage.supervisor, service="s", input="x", account="run")
+        metrics = await stage.metrics()
+        assert [(one.rule, one.subject, one.value) for one in told] == [("cap", "run", 0.8)]
+        assert metrics.alerts == tuple(told)
+        await stage.supervisor.ask(CloseAccount(name="run"), timeout=1.0)
+        assert (await stage.metrics()).alerts == ()
+    assert [(type(one).__name__, one.rule, one.subject) for one in told] == [
+        ("AlertRaised", "cap", "run"),
+        ("AlertCleared", "cap", "run"),
+    ]
+
+
+async def test_money_that_is_held_is_alerted_until_none_is_held_for_the_provider():
+    alder, told = Provided("alder", price="0.10"), list[Any]()
+    alder.error = OutcomeUnknown("cut off", provider="alder")
+    alder.is_down = True
+    async with staged(alder, monitor=lambda: Monitor(on_alert=told.append), breaker=STEADY) as stage:
+        await stage.request(2)
+        await stage.metrics()
+        assert [(one.rule, one.subject) for one in told] == [("held", "alder")]
+        assert "GetHeld" in told[0].cause
+        held = await stage.supervisor.ask(GetHeld(), timeout=1.0)
+        assert len(held) == 2
+        for one in held:
+            await stage.metrics()
+            assert len(told) == 1
+            await stage.supervisor.ask(Resolve(reservation=one.reservation, charged="no"), timeout=1.0)
+        assert (await stage.metrics()).alerts == ()
+    assert [type(one).__name__ for one in told] == ["AlertRaised", "AlertCleared"]
+
+
+@pytest.mark.parametrize(
+    ("error", "subject"),
+    [
+        (QuotaExhausted("insufficient_quota", provider="alder"), "alder: the account"),
+        (Permanent("banned", provider="alder", scope="provider", concerns="account"), "alder: the account"),
+        (Permanent("401", provider="alder", scope="provider", concerns="key"), "alder: the key"),
+    ],
+)
+async def test_a_spent_key_and_a_banned_account_are_alerted_by_default(error: CallFailed, subject: str):
+    alder = Provided("alder")
+    alder.error, alder.is_down = error, True
+    async with staged(alder) as stage:
+        await stage.request()
+        await stage.metrics()
+        assert ("Raised", "left_alone", subject) in stage.alerts
+
+
+@pytest.mark.parametrize("name", ["cap", "held"])
+def test_a_rule_is_not_named_like_an_alert_of_the_ledger(name: str):
+    with pytest.raises(ValueError, match="give the rule another name"):
+        MonitorConfig(rules=(CircuitOpenRule(name=name),))
