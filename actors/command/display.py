@@ -25,7 +25,10 @@ BREAKER_STYLES = {"closed": "green", "half-open": "yellow", "open": "red", "isol
 
 def progress_line(tally: RunTally, *, now: float) -> str:
     """Return the state of a run as one plain line."""
-    states = ", ".join(f"{name} {provider.breaker}" for name, provider in tally.providers.items())
+    states = ", ".join(
+        f"{name} {provider.breaker}" + (f" ({'; '.join(provider.waits)})" if provider.waits else "")
+        for name, provider in tally.providers.items()
+    )
     elapsed = now - tally.started
     return f"{elapsed:.1f} s: {_figures(tally, elapsed)}; {states}"
 
@@ -47,6 +50,7 @@ def live_display(tally: RunTally, *, now: float, width: int) -> RenderableType:
             f"{provider.failures} failed",
             f"{provider.trips} trips",
             str(provider.spent),
+            Text("; ".join(provider.waits), no_wrap=True, overflow="ellipsis"),
         )
     return Group(bar, providers)
 
@@ -95,6 +99,8 @@ def _notes(report: Report) -> Iterator[Text]:
             yield Text(f"{one.name}: {many} above its price, the dearest ${one.dearest}; correct its listed price")
         for why in one.left:
             yield Text(escaped(one_line(why)), style="red")
+        for why in one.waits:
+            yield Text(f"{one.name} was held back at the end: {escaped(why)}")
         if one.last_error is not None:
             yield Text(f"{one.name} failed last with {escaped(one_line(one.last_error))}")
 

@@ -25,8 +25,9 @@ from actors.events import (
 from actors.money import ZERO, Micros, usd
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
+    from actors.supervisor.messages import TargetStatus
     from runtime import Event
 
 MAY_BE_PAID = frozenset({"Cancelled", "OutcomeUnknown", "Transient", "Unclassified"})
@@ -40,7 +41,8 @@ class ProviderReport(msgspec.Struct, frozen=True, kw_only=True):
     """The figures of one provider; `breaker` is its state at the end, `spent` is in dollars.
 
     `dear_answers` counts those that cost more than it lists, and `dearest` is the most that one cost, in dollars.
-    `left` says what the provider is left alone for at the end, and how that ends. `last_error` is the text of its last
+    `left` says what the provider is left alone for at the end, and how that ends; `waits` what else held requests back
+    there. `last_error` is the text of its last
     failure, with what the provider itself said.
     """
 
@@ -53,6 +55,7 @@ class ProviderReport(msgspec.Struct, frozen=True, kw_only=True):
     dear_answers: int = 0
     dearest: str | None = None
     left: tuple[str, ...] = ()
+    waits: tuple[str, ...] = ()
     last_error: str | None = None
 
 
@@ -103,6 +106,8 @@ class ProviderTally:
         self.dearest = ZERO
         self.left: dict[str, str] = {}
         """Why it is left alone, by what for."""
+        self.waits: tuple[str, ...] = ()
+        """What holds requests back there, as the supervisor last said; what it is left alone for excepted."""
         self.last_error: str | None = None
 
     def report(self, name: str) -> ProviderReport:
@@ -117,6 +122,7 @@ class ProviderTally:
             dear_answers=self.dear_answers,
             dearest=usd(self.dearest) if self.dear_answers else None,
             left=tuple(self.left.values()),
+            waits=self.waits,
             last_error=self.last_error,
         )
 
@@ -212,6 +218,12 @@ class RunTally:
     @receive.register
     def _(self, event: ProviderBack) -> None:
         self.providers[event.provider].left.pop(event.what, None)
+
+    def note_waits(self, statuses: Iterable[TargetStatus]) -> None:
+        """Take note of what holds requests back at each provider."""
+        for status in statuses:
+            texts = (one_line(one.text(status.now)) for one in status.waiting if one.reason != "left alone")
+            self.providers[status.provider.name].waits = tuple(texts)
 
     def take(self, request_id: str) -> Ended | None:
         """Return the end of a request and forget it; None if there was no event."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -21,7 +21,7 @@ from actors.errors.families import AllProvidersFailed, BudgetExceeded, CallFaile
 from actors.events import BreakerClosed, BreakerHalfOpened, BreakerOpened, ProviderBack, ProviderLeft
 from actors.masking import escaped
 from actors.money import ZERO, Micros, usd
-from actors.supervisor.messages import SmartRequest
+from actors.supervisor.messages import GetStatus, SmartRequest
 from actors.supervisor.payments.accounts import RUN
 from actors.supervisor.supervisor import Supervisor
 from runtime import ActorSystem, Event, RuntimeFault
@@ -35,11 +35,16 @@ if TYPE_CHECKING:
     from actors.command.plan import Plan
     from actors.command.progress import ProgressDisplay
     from actors.command.requests_file import RequestLine
+    from runtime import ActorRef
 
 BATCH = "batch"
 """The account that `--budget` caps, by its name in errors."""
 CAPS = (BATCH, RUN)
 """The accounts without whose money the whole run ends; the second has the budget of the market."""
+WATCH_INTERVAL = 0.5
+"""Seconds between two looks at what holds requests back."""
+STATUS_TIMEOUT = 5.0
+"""Seconds that the supervisor has to say so."""
 
 
 class BatchRun:
@@ -221,8 +226,25 @@ async def _serve(run: BatchRun, progress: ProgressDisplay) -> None:
             ) as outcomes,
             until(run.interrupts.stop, outcomes) as ended,
         ):
-            async for outcome in ended:
-                run.receive(outcome)
+            watching = asyncio.create_task(watch_waits(supervisor, tally))
+            try:
+                async for outcome in ended:
+                    run.receive(outcome)
+            finally:
+                watching.cancel()
+                await asyncio.wait([watching])
+        with suppress(RuntimeFault):  # Of a supervisor that has crashed, the requests have said so.
+            tally.note_waits(await supervisor.ask(GetStatus(), timeout=STATUS_TIMEOUT))
+
+
+async def watch_waits(supervisor: ActorRef[GetStatus], tally: RunTally) -> None:
+    """Have the supervisor say, twice a second, what holds requests back."""
+    while True:
+        await asyncio.sleep(WATCH_INTERVAL)
+        try:
+            tally.note_waits(await supervisor.ask(GetStatus(), timeout=STATUS_TIMEOUT))
+        except RuntimeFault:
+            return  # The run ends with the supervisor, and says why.
 
 
 def breaker_note(event: Event) -> str | None:

@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import msgspec
 
 from actors.errors.families import Attempt, PossibleCharge  # noqa: TC001
+from actors.limits.waiting import Waiting  # noqa: TC001 - msgspec resolves the annotations below.
 from actors.money import ZERO, Micros, OptionalAmountField, amount_default, take_amount
 from actors.providers.provider import Provider, ProviderFilter, as_filter
 from actors.providers.requirement import NO_REQUIREMENT, Requirement
@@ -186,7 +187,8 @@ class TargetStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     `left` says, for each thing that the provider is left alone for, what it is, for how long, and how it ends.
     `dearest` is the dearest charge of the last hour above its price, in micro-units: so much is reserved for a call;
-    None if no answer cost more than the provider lists.
+    None if no answer cost more than the provider lists. `waiting` says what requests wait for there, or what slows them
+    down, as of loop time `now`.
     """
 
     provider: Provider
@@ -201,6 +203,13 @@ class TargetStatus(msgspec.Struct, frozen=True, kw_only=True):
     problem: str | None = None
     left: tuple[str, ...] = ()
     dearest: Micros | None = None
+    waiting: tuple[Waiting, ...] = ()
+    now: float = 0.0
+
+    @property
+    def waits(self) -> tuple[str, ...]:
+        """What requests wait for, in words."""
+        return tuple(one.text(self.now) for one in self.waiting)
 
 
 class GetStatus(Request[tuple[TargetStatus, ...]], frozen=True, kw_only=True):

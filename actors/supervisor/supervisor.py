@@ -256,7 +256,7 @@ class Supervisor(
         targets = list(self.targets.by_name.values())
         if message.check_health:
             await asyncio.gather(*(target.check(max_age=0.0) for target in targets))
-        return tuple(target.status() for target in targets)
+        return tuple(target.status(short=self.payments.short_of_money(target.name)) for target in targets)
 
     def unclaimed(self, request: Request[Any], answer: Any) -> None:
         """Undo what was opened for a caller that had gone before the answer came."""

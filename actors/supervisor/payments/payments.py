@@ -5,7 +5,7 @@ Which accounts a call draws on is decided here. Whether it may is the ledger's t
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -22,7 +22,7 @@ from actors.transports.reconciliation import Answered, Lost, NeverRan
 from runtime import AskTimeout, RuntimeFault
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from actors.market.listing import Listing
     from actors.market.market import Market
@@ -44,6 +44,8 @@ class Payments:
         self._market = market
         self._client = LedgerClient(ledger, context)
         self.accounts = Accounts(self._client, context, market)
+        self._short: dict[object, tuple[str, float]] = {}
+        """The provider of each request that waits for money, and since when; the oldest first."""
         self.reconciler = Reconciler(context, record=self._record, mark_under_way=self._mark_under_way)
 
     async def ask_ledger(self, request: Request[Any]) -> Any:
@@ -73,7 +75,10 @@ class Payments:
                 wish = msgspec.structs.replace(wish, risk_account=await self.accounts.of_risk())
             await self._client.until_told(until=until)
             left = max(until - self._context.now(), SHORTEST_WAIT)
-            return await self._client.ledger.ask(wish, timeout=left)
+            if refused is None:
+                return await self._client.ledger.ask(wish, timeout=left)
+            with self._waiting(wish.provider):
+                return await self._client.ledger.ask(wish, timeout=left)
         except CallFailed as refusal:
             return refusal
         except AskTimeout as late:
@@ -85,6 +90,21 @@ class Payments:
             return _ledger_down(late)
         except RuntimeFault as fault:
             return _ledger_down(fault)
+
+    @contextmanager
+    def _waiting(self, provider: str) -> Generator[None]:
+        """Count a request among those that wait for money to pay a provider."""
+        token = object()
+        self._short[token] = (provider, self._context.now())
+        try:
+            yield
+        finally:
+            del self._short[token]
+
+    def short_of_money(self, provider: str) -> tuple[float, int] | None:
+        """Return since when requests wait for money to pay a provider, and how many; None if none does."""
+        since = [began for name, began in self._short.values() if name == provider]
+        return (since[0], len(since)) if since else None
 
     def book(self, reservation: Reservation, charge: Charge) -> None:
         """Tell the ledger what became of a call."""

@@ -38,6 +38,7 @@ from actors.supervisor.targets.admission import Admission, Admitted, CallNeeds, 
 from actors.supervisor.targets.dear_answers import FOR_ANY_COST, Quote, after_charge, price_of, to_reserve
 from actors.supervisor.targets.idle_gateways import IdleGateways
 from actors.supervisor.targets.probe_check import ProbeCheck
+from actors.supervisor.targets.reasons import by_money, waits_of
 from actors.supervisor.targets.refusals import Refusals
 from actors.supervisor.targets.same_transport import makes_same
 from actors.supervisor.targets.settlement import EndedCall, settle
@@ -49,6 +50,7 @@ from runtime import ActorCrashed, AskTimeout, Restart, RuntimeFault
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
+    from actors.limits.waiting import Waiting
     from actors.market.listing import Listing
     from actors.market.market import Market
     from actors.money import Micros
@@ -101,6 +103,8 @@ class Target:
         self.used_at = 0.0
         """When it was last listed anew, or called, in loop time."""
         self.calls = self.failures = self.trips = self.spent = 0
+        self.tripped_at: float | None = None
+        """When its breaker last opened, in loop time."""
         self._deps = deps
         self._threads = ThreadedCalls(
             listing.max_concurrency, on_late_end=lambda: deps.queues.wake(self.queue) if deps.queues else None
@@ -191,6 +195,8 @@ class Target:
         if type(breaker) is type(before):
             return
         events, queues, now = self._deps.context.events, self._deps.queues, self._deps.context.now()
+        if isinstance(before, Closed):
+            self.tripped_at = now
         if isinstance(breaker, Closed):
             events.publish(BreakerClosed(provider=self.name))
             queues.wake(self.queue)
@@ -442,8 +448,8 @@ class Target:
 
     # What others see of it.
 
-    def status(self) -> TargetStatus:
-        """Return the facts for a person."""
+    def status(self, *, short: tuple[float, int] | None = None) -> TargetStatus:
+        """Return the facts for a person; `short` says since when requests wait for money to pay it, and how many."""
         now, dear, price = self._deps.context.now(), self.state.dear, self.listing.provider.price
         # A wait that is over ends only with a call that finds out.
         left = tuple(str(one.error(self.name, one.wait(now) or math.inf)) for one in self.state.left_for())
@@ -459,7 +465,14 @@ class Target:
             problem=None if self.health is None else self.health.problem,
             left=left,
             dearest=None if dear is None or dear.price != price else dear.dearest(now),
+            waiting=(*self.waits(now), *(() if short is None else (by_money(*short),))),
+            now=now,
         )
+
+    def waits(self, now: float) -> Iterator[Waiting]:
+        """Yield why requests wait for it at `now`, money excepted."""
+        breaker = self._deps.market.breaker
+        return waits_of(self.name, self.state, now=now, breaker=breaker, tripped_at=self.tripped_at)
 
     def broken_invariants(self) -> Iterator[str]:
         """Name what does not hold although no call is under way."""

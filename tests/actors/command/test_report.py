@@ -26,7 +26,9 @@ from actors.events import (
     Rerouted,
     Retried,
 )
-from actors.money import Micros
+from actors.limits.waiting import LearnedPace, Waiting
+from actors.money import ZERO, Micros
+from actors.supervisor import TargetStatus
 
 if TYPE_CHECKING:
     from actors import ProviderCall
@@ -200,3 +202,28 @@ def test_the_table_of_providers_is_followed_by_what_a_dear_answer_does():
         "A provider is left alone after an answer above 2 times its price (birch 1.5), or three above it in 10 "
         "minutes; list another price to end that."
     )
+
+
+def test_what_holds_requests_back_is_shown_in_progress_and_report(tally):
+    pace = LearnedPace(rate=80.0, refusals=2, last_at=88.0)
+    waiting = (
+        Waiting(reason="learned limit", evidence=pace),
+        Waiting(reason="left alone", evidence="told as what it is left alone for"),
+    )
+    status = TargetStatus(
+        provider=Provider(name="alder", services={"s"}),
+        breaker="closed",
+        under_way=0,
+        calls=0,
+        failures=0,
+        trips=0,
+        spent=ZERO,
+        waiting=waiting,
+        now=100.0,
+    )
+    tally.note_waits([status])
+    said = "limited to 80/s since two 429s, 12 s ago"
+    assert f"alder closed ({said})" in progress_line(tally, now=101.0)
+    report = tally.report(now=101.0, ending="finished", budget_exhausted=False)
+    assert {one.name: one.waits for one in report.providers}["alder"] == (said,)
+    assert f"alder was held back at the end: {said}" in shown(report_text(report))

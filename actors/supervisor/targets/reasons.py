@@ -1,0 +1,102 @@
+"""Why requests wait for one provider now, each reason as what decides on it knows it. Pure."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from actors.limits.quota import QuotaRefusal
+from actors.limits.waiting import LearnedPace, Waiting
+from actors.policies.breaker.states import Closed, HalfOpen, Isolated, Open, Permit
+from actors.supervisor.targets.admission import places_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from actors.limits.learned import LearnedLimit
+    from actors.policies.breaker.config import BreakerConfig
+    from actors.supervisor.targets.state import TargetState
+
+NO_PROBE = Permit(epoch=0, probe=False, admitted=0.0)
+
+
+def waits_of(
+    name: str, state: TargetState, *, now: float, breaker: BreakerConfig, tripped_at: float | None = None
+) -> Iterator[Waiting]:
+    """Yield why requests wait for a provider at `now`, or go at a lower rate, in the order in which it is decided.
+
+    `tripped_at` is the loop time at which its breaker last opened.
+    """
+    yield from _by_breaker(state, now, tripped_at)
+    for one in state.left_for():
+        wait = one.wait(now)
+        if one.leave is not None:
+            # A wait that is over ends only with a call that finds out.
+            until = None if wait == math.inf or not wait else one.leave.until
+            evidence = str(one.error(name, wait or math.inf))
+            yield Waiting(reason="left alone", since=one.leave.left_at, until=until, evidence=evidence)
+    if isinstance(state.breaker, Closed):
+        places = places_of(state, NO_PROBE, now=now, breaker=breaker)
+        if state.under_way >= places:
+            some = "the place is" if places == 1 else f"all {places} places are"
+            yield Waiting(reason="place", evidence=f"{some} taken, of {state.limit.max_concurrency} at most")
+    learned = by_learned_limit(state.learned, now)
+    if learned is not None:
+        yield learned
+    refused = None if state.quota is None else state.quota.take(now)
+    if isinstance(refused, QuotaRefusal):
+        until = now + refused.wait if refused.wait < math.inf else None
+        yield Waiting(reason="stated limit", until=until, evidence=f"its limit of {refused.dimension} is used")
+    wait = state.retries.wait(now)
+    if wait > 0:
+        until = now + wait if wait < math.inf else None
+        yield Waiting(reason="retries", until=until, evidence="its retry budget is used; first attempts go on")
+
+
+def _by_breaker(state: TargetState, now: float, tripped_at: float | None) -> Iterator[Waiting]:
+    breaker = state.breaker
+    match breaker:
+        case Open():
+            failed = f", and {breaker.reopened} probes since" if breaker.reopened else ""
+            if breaker.until > now:
+                yield Waiting(
+                    reason="breaker", since=tripped_at, until=breaker.until, evidence=f"its calls failed{failed}"
+                )
+            else:
+                yield Waiting(
+                    reason="breaker", since=tripped_at, evidence=f"its calls failed{failed}; the next call is the probe"
+                )
+        case HalfOpen():
+            yield Waiting(
+                reason="probe", since=tripped_at, until=breaker.lease_ends, evidence="one call finds out if it is well"
+            )
+        case Isolated():
+            yield Waiting(reason="isolated", since=tripped_at, evidence="by hand, until it is released")
+        case Closed():
+            pass
+
+
+def by_learned_limit(learned: LearnedLimit, now: float) -> Waiting | None:
+    """Return the wait by what a provider's 429s and headers tell; None while they limit nothing."""
+    rate, wait = learned.rate(now), learned.wait(now)
+    if rate == math.inf and wait <= 0:
+        return None
+    is_throttled = learned.throttled_at > -math.inf and learned.throttled_rate < math.inf
+    pace = LearnedPace(
+        rate=None if rate == math.inf else rate,
+        refusals=max(1, learned.gates_in_a_row) if is_throttled else 0,
+        last_at=learned.throttled_at if is_throttled else now,
+    )
+    gate = learned.gated_until
+    return Waiting(
+        reason="learned limit",
+        since=pace.last_at if is_throttled else None,
+        until=gate if gate > now else None,
+        evidence=pace,
+    )
+
+
+def by_money(since: float, waiting: int) -> Waiting:
+    """Return the wait of so many requests for money that calls under way may free, the first since `since`."""
+    many = "1 request waits" if waiting == 1 else f"{waiting} requests wait"
+    return Waiting(reason="money", since=since, evidence=f"{many} for what calls under way may leave of a budget")
