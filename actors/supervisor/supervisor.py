@@ -24,6 +24,7 @@ from actors.supervisor.pipeline.deps import Deps
 from actors.supervisor.pipeline.hedge_budget import HedgeBudget
 from actors.supervisor.pipeline.job import Job, risk_of
 from actors.supervisor.pipeline.pipeline import serve
+from actors.supervisor.pipeline.request_lines import RequestLines
 from actors.supervisor.pipeline.scores import Scores
 from actors.supervisor.targets.idle_gateways import CloseIdleDue
 from actors.supervisor.targets.target import TargetDeps
@@ -111,6 +112,7 @@ class Supervisor(
             hedge_budget=HedgeBudget(market.hedge),
             scores=Scores(),
         )
+        self.lines = RequestLines(context)
         self.has_started = True
 
     async def stopped(self) -> None:
@@ -158,6 +160,7 @@ class Supervisor(
             return result
         finally:
             self._end(job, is_done=error is None)
+            self.lines.write(job, provider=provider, error=error, detail=detail)
             events = self.context.events
             if events.wants(RequestEnded):
                 events.publish(
