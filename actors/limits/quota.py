@@ -135,9 +135,9 @@ class Quota(msgspec.Struct, frozen=True, gc=False):
     def correct(self, grant: QuotaGrant, actual: Mapping[str, int], now: float) -> Quota:
         """Return the quota after a call turned out to weigh `actual`; dimensions not named weighed what was taken.
 
-        An excess comes back as by `TokenBucket.refund`: never above the burst, and never so that the rate could be
-        exceeded. A shortfall is charged at `now`, into debt if need be; the calls that follow wait until that debt is
-        paid.
+        An excess comes back as by `TokenBucket.refund`: in full, but never above the burst, and never so that the rate
+        could be exceeded. A shortfall is charged at `now`, into debt if need be; the calls that follow wait until that
+        debt is paid.
 
         >>> quota = quota_of(per_minute("tokens", 600, burst=100))
         >>> quota, grant = quota.take(0.0, {"tokens": 50})
@@ -153,7 +153,7 @@ class Quota(msgspec.Struct, frozen=True, gc=False):
             if weight < 0:
                 raise ValueError(f"the weight of a call in {dimension!r} must be >= 0, got {weight}")
             if weight > estimate:
-                bucket = charge(bucket, now, weight - estimate)  # noqa: PLW2901 - the bucket after the charge.
+                bucket = bucket.charge(now, weight - estimate)  # noqa: PLW2901 - the bucket after the charge.
             elif part is not None and weight < estimate:
                 bucket = bucket.refund(part, estimate - weight)  # noqa: PLW2901 - the bucket after the refund.
             buckets.append(bucket)
@@ -197,7 +197,7 @@ class Quota(msgspec.Struct, frozen=True, gc=False):
             if weight < 0:
                 raise ValueError(f"the weight of a call in {dimension!r} must be >= 0, got {weight}")
             if weight == 0:
-                wait, after, grant = debt(bucket, now), bucket, None
+                wait, after, grant = bucket.debt(now), bucket, None
             elif weight > bucket.burst:
                 return QuotaRefusal(math.inf, dimension)
             elif isinstance(taken := bucket.take(now, weight), tuple):
@@ -238,20 +238,3 @@ def check_dimensions(dimensions: Sequence[str]) -> None:
 def weight_in(weights: Mapping[str, int], dimension: str) -> int:
     """Return the weight of a call in one dimension; not given, it is 1 for "requests" and 0 for any other."""
     return weights.get(dimension, 1 if dimension == REQUESTS else 0)
-
-
-def charge(bucket: TokenBucket, now: float, weight: int) -> TokenBucket:
-    """Return the bucket after `weight` tokens were used at `now`, even if it did not hold them."""
-    tat = bucket.busy_since + bucket.spent / bucket.rate
-    serial = bucket.serial + 1
-    if now > tat:
-        return msgspec.structs.replace(
-            bucket, busy_since=now, spent=weight, slack=math.inf, serial=serial, first_serial=serial
-        )
-    slack = min(bucket.slack, tat - now)
-    return msgspec.structs.replace(bucket, spent=bucket.spent + weight, slack=slack, serial=serial)
-
-
-def debt(bucket: TokenBucket, now: float) -> float:
-    """Return the seconds until a bucket is out of debt, with at least 0 tokens; 0.0 if it has no debt."""
-    return max(0.0, bucket.busy_since + (bucket.spent - bucket.burst) / bucket.rate - now)

@@ -24,21 +24,36 @@ class Grant(msgspec.Struct, frozen=True, gc=False):
     serial: int
 
 
+class Low(msgspec.Struct, frozen=True, gc=False):
+    """Since the grant `serial` the bucket has lacked at least `tokens` of its burst; `before` are earlier, lower ones.
+
+    The levels that admissions met, each with those before it that were lower: a stack, whose `tokens` grow.
+    """
+
+    serial: int
+    tokens: int
+    before: Low | None = None
+
+
+LEVELS = 256
+"""The levels that are told apart, so that a stack of them is never deeper."""
+
+
 class TokenBucket(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """`rate` tokens per second, at most `burst` at once; an immutable value that starts full.
 
     In any span of t seconds at most `burst + rate * t` tokens fall due. `now` is seconds of any one clock.
 
     The TAT is `busy_since + spent / rate`, computed each time from a whole number of tokens, so that a bucket that
-    is busy for days does not drift. `slack` is the least backlog, in seconds, that an admission met since
-    `busy_since`; it bounds what a refund may give back. The fields after `burst` are its state.
+    is busy for days does not drift. `lows` are the least backlogs, in tokens, that admissions met since `busy_since`;
+    they bound what a refund may give back. The fields after `burst` are its state.
     """
 
     rate: float
     burst: int
     busy_since: float = -math.inf
     spent: int = 0
-    slack: float = math.inf
+    lows: Low | None = None
     serial: int = 0
     first_serial: int = 0
 
@@ -78,16 +93,16 @@ class TokenBucket(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         tat = self.busy_since + self.spent / self.rate
         # Only a bucket that was really full begins anew; doing so at each grant would add up rounding errors.
         if now > tat:
-            busy_since, spent, slack, first_serial = now, weight, math.inf, serial
+            busy_since, spent, lows, first_serial = now, weight, None, serial
         else:
             busy_since, spent, first_serial = self.busy_since, self.spent + weight, self.first_serial
-            slack = min(self.slack, max(0.0, tat - at))
+            lows = self._lows_after(serial, at)
         bucket = TokenBucket(
             rate=self.rate,
             burst=self.burst,
             busy_since=busy_since,
             spent=spent,
-            slack=slack,
+            lows=lows,
             serial=serial,
             first_serial=first_serial,
         )
@@ -101,23 +116,53 @@ class TokenBucket(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     def refund(self, grant: Grant, weight: int | None = None) -> TokenBucket:
         """Return the bucket after `weight` tokens of `grant` (default: all) come back unused. Once per grant.
 
-        The latest grant is undone in full. Of an earlier one, only tokens come back that the grants after it have
-        certainly neither used nor been promised: a bucket that was full at any time since then has lost the tokens
-        anyway. So a refund may give back less than `weight`, and the rate is never exceeded. A grant of another bucket
-        gives back nothing.
+        All of them come back, unless the bucket would have been full meanwhile without them: what it could not have
+        held then is lost, for an admission met it since. So the rate is never exceeded. A bucket that was full since
+        then has lost all of them, and a grant of another bucket gives back nothing.
         """
         unused = grant.weight if weight is None else weight
         if not 0 <= unused <= grant.weight:
             raise ValueError(f"weight must be from 0 to the {grant.weight} tokens of the grant, got {unused}")
         if not self.first_serial <= grant.serial <= self.serial:
             return self
-        if grant.serial == self.serial:
-            slack = self.slack
-        else:
-            # The 1e-6 absorbs the rounding of a backlog that is a whole number of tokens.
-            unused = min(unused, math.floor(self.slack * self.rate + 1e-6))
-            slack = max(0.0, self.slack - unused / self.rate)
-        return msgspec.structs.replace(self, spent=self.spent - unused, slack=slack, serial=self.serial + 1)
+        newer: list[Low] = []
+        low = self.lows
+        while low is not None and low.serial > grant.serial:
+            newer.append(low)
+            low = low.before
+        if newer:
+            unused = min(unused, newer[-1].tokens)
+            # Each admission since then would have met so many tokens more.
+            for one in reversed(newer):
+                low = self._pushed(low, one.serial, one.tokens - unused)
+        return msgspec.structs.replace(self, spent=self.spent - unused, lows=low, serial=self.serial + 1)
+
+    def charge(self, now: float, weight: int) -> TokenBucket:
+        """Return the bucket after `weight` tokens were used at `now`, even if it did not hold them."""
+        serial = self.serial + 1
+        if now > self.busy_since + self.spent / self.rate:
+            return msgspec.structs.replace(
+                self, busy_since=now, spent=weight, lows=None, serial=serial, first_serial=serial
+            )
+        lows = self._lows_after(serial, now)
+        return msgspec.structs.replace(self, spent=self.spent + weight, lows=lows, serial=serial)
+
+    def debt(self, now: float) -> float:
+        """Return the seconds until it holds at least 0 tokens again; 0.0 if it has no debt."""
+        return max(0.0, self.busy_since + (self.spent - self.burst) / self.rate - now)
+
+    def _lows_after(self, serial: int, at: float) -> Low | None:
+        """Return the least backlogs after an admission for time `at`."""
+        # The 1e-6 absorbs the rounding of a backlog that is a whole number of tokens.
+        backlog = math.floor((self.busy_since - at) * self.rate + self.spent + 1e-6)
+        return self._pushed(self.lows, serial, max(0, backlog))
+
+    def _pushed(self, low: Low | None, serial: int, tokens: int) -> Low:
+        step = self.burst // LEVELS + 1
+        while low is not None and low.tokens // step >= tokens // step:
+            tokens = min(tokens, low.tokens)
+            low = low.before
+        return Low(serial, tokens, low)
 
     def _due(self, now: float, weight: int) -> float:
         """Return the first time, `now` or later, at which the bucket holds `weight` tokens."""

@@ -33,6 +33,8 @@ PROOF_MARGIN = 2.5
 """How many times the usual latency a call must have that is to prove something, lest it fails for want of time."""
 CHECK_TIME = 2.0
 """Seconds for the health check before a probe."""
+FINDING_OUT = 2.0
+"""Seconds that a call must have to find out whether a provider still refuses."""
 SUSPICIOUS_FAILURES = 2
 """The failures in a row from which on no more calls are made than open the breaker; a single failure is common."""
 
@@ -183,6 +185,9 @@ def time_needed(state: TargetState, permit: Permit, *, now: float, patience: flo
         needed = PROOF_MARGIN * needed + CHECK_TIME
     elif is_on_probation(state.breaker, now, breaker):
         needed *= PROOF_MARGIN
+    if state.refusals.all:
+        # How long a refusal takes may not be known, and a call that is cut off does not find out if it still refuses.
+        needed = max(needed, FINDING_OUT)
     return min(needed, max(usual, patience / 2))
 
 

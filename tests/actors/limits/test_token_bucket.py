@@ -122,6 +122,19 @@ def test_an_estimate_that_was_too_high_gives_the_rest_back_while_the_bucket_is_b
     assert bucket.take(now=0.0, weight=301) == pytest.approx(0.01)
 
 
+def test_a_bucket_that_is_always_busy_loses_nothing_of_what_comes_back():
+    bucket, now, served = TokenBucket(rate=100.0, burst=1000), 0.0, 0
+    while now < 600:
+        taken = bucket.take(now, 100)
+        if isinstance(taken, tuple):
+            # Each call turns out to have used 70 of the 100 tokens that it was taken for.
+            bucket, grant = taken
+            bucket, served = bucket.refund(grant, 30), served + 70
+        else:
+            now += taken
+    assert served == pytest.approx(1000 + 100 * 600, abs=100)
+
+
 def test_tokens_that_come_back_to_a_bucket_that_was_full_since_are_gone():
     bucket, grant = TokenBucket(rate=1.0, burst=1).reserve(now=0.0)
     bucket, _ = bucket.reserve(now=5.0)
