@@ -1,9 +1,9 @@
 """The market: providers, prices and policies, from Python or from a TOML file."""
 
 from actors.market.file import load_market, parse_market
-from actors.market.listing import Listing
+from actors.market.listing import Listing, SharedQuota
 from actors.market.market import Market
 from actors.market.short_form import provider
 from actors.market.tables import MarketError
 
-__all__ = ["Listing", "Market", "MarketError", "load_market", "parse_market", "provider"]
+__all__ = ["Listing", "Market", "MarketError", "SharedQuota", "load_market", "parse_market", "provider"]

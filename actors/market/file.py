@@ -12,7 +12,7 @@ import msgspec
 
 from actors.limits.quota import RateLimit
 from actors.market.environment import Expansion
-from actors.market.listing import CallTerms, Endpoint, Listing, check_tolerance
+from actors.market.listing import CallTerms, Endpoint, Listing, SharedQuota, check_tolerance
 from actors.market.market import DiscoveryConfig, HealthConfig, Market
 from actors.market.tables import MarketError as MarketError
 from actors.market.tables import Places, Table, TableReader, toml_type
@@ -105,8 +105,10 @@ def _market(text: str, path: str, environ: Mapping[str, str] | None) -> Market:
     expansion = Expansion(environ or {}, path, places)
     if environ is not None:
         document = expansion.document(document)
+    quotas = _quotas(reader, document)
     return Market(
-        providers=_listings(reader, document.get("providers"), as_written, expansion.values),
+        providers=_listings(reader, document.get("providers"), as_written, expansion.values, quotas=quotas),
+        quotas=quotas,
         retry=_section(reader, document, "retry", Retry),
         breaker=_section(reader, document, "breaker", BreakerConfig),
         discovery=_section(reader, document, "discovery", DiscoveryConfig),
@@ -131,7 +133,9 @@ def _read(path: Path) -> str:
         raise MarketError(str(path), f"line {line}", "not valid TOML: the text is not UTF-8") from error
 
 
-def _listings(reader: TableReader, entries: Any, as_written: Any, secrets: Collection[str]) -> list[Listing]:
+def _listings(
+    reader: TableReader, entries: Any, as_written: Any, secrets: Collection[str], *, quotas: Collection[str]
+) -> list[Listing]:
     if entries is None or entries == []:
         raise reader.error("providers", "expected at least one [[providers]] table")
     if not isinstance(entries, list):
@@ -142,6 +146,8 @@ def _listings(reader: TableReader, entries: Any, as_written: Any, secrets: Colle
         table = reader.table(entry, key, "[[providers]]")
         listing = _listing(reader, table, key, address=as_written[position].get("url"), secrets=secrets)
         name = listing.provider.name
+        if listing.quota is not None and listing.quota not in quotas:
+            raise reader.error(f"{key}.quota", f"there is no table [quotas.{listing.quota}]")
         if name in listings:
             owner = reader.places.shown(f"providers[{list(listings).index(name)}]")
             raise reader.error(
@@ -149,6 +155,16 @@ def _listings(reader: TableReader, entries: Any, as_written: Any, secrets: Colle
             )
         listings[name] = listing
     return list(listings.values())
+
+
+def _quotas(reader: TableReader, document: Table) -> dict[str, SharedQuota]:
+    quotas: dict[str, SharedQuota] = {}
+    for name, entry in reader.table(document.get("quotas", {}), "quotas", "[quotas]").items():
+        key = f"quotas.{name}"
+        table = reader.table(entry, key, f"[{key}]")
+        reader.refuse_unknown(table, key, SharedQuota.__struct_fields__)
+        quotas[name] = reader.convert(table, key, SharedQuota)
+    return quotas
 
 
 def _section(reader: TableReader, document: Table, name: str, struct: type[S]) -> S:

@@ -14,7 +14,7 @@ from actors.masking import MASK, HidesSecrets, shown_callable, shown_url
 from actors.money import OptionalAmountField, amount_default, take_amount
 from actors.providers.provider import Provider
 from actors.transports.transport import Idempotent, Transport  # noqa: TC001 - inspect.signature and msgspec evaluate them.
-from actors.validation import check_count, checked_held_for
+from actors.validation import check_count, check_text, checked_held_for
 
 
 def check_positive(field: str, value: float, unit: str) -> None:
@@ -37,8 +37,9 @@ class CallLimits(msgspec.Struct, frozen=True, kw_only=True):
 
     `timeout` is for one attempt, in seconds; `max_concurrency` bounds the calls under way. `rate_limit` is in requests
     a second (None: not known), of which `burst` may come at once, and `limits` holds further ones, such as
-    `per_minute("tokens", 90_000)`. The provider is called at the part `headroom` of its limits. It is left alone after
-    an answer that costs more than `price_tolerance` times its price (None: as the market says).
+    `per_minute("tokens", 90_000)`. `quota` names one of the market's `quotas`, on which it draws too (None: on none).
+    The provider is called at the part `headroom` of its limits. It is left alone after an answer that costs more than
+    `price_tolerance` times its price (None: as the market says).
     """
 
     timeout: float = 10.0
@@ -48,6 +49,7 @@ class CallLimits(msgspec.Struct, frozen=True, kw_only=True):
     limits: tuple[RateLimit, ...] = ()
     headroom: float = 0.8
     price_tolerance: float | None = None
+    quota: str | None = None
 
     def __post_init__(self) -> None:
         check_positive("timeout", self.timeout, "seconds")
@@ -59,6 +61,8 @@ class CallLimits(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"headroom must be above 0 and at most 1 of the limits, got {self.headroom}")
         if self.price_tolerance is not None:
             check_tolerance(self.price_tolerance)
+        if self.quota is not None:
+            check_text("quota", self.quota)
         known = (REQUESTS,) if self.rate_limit is not None else ()
         if dimensions := (*known, *(limit.dimension for limit in self.limits)):
             check_dimensions(dimensions)
@@ -123,12 +127,12 @@ class Listing(HidesSecrets, CallTerms, frozen=True, kw_only=True):
         return {"transport": shown_callable(self.transport)}
 
     def all_limits(self) -> tuple[RateLimit, ...]:
-        """Return every known limit, that of `rate_limit` first."""
+        """Return every known limit of its own, that of `rate_limit` first."""
         if self.rate_limit is None:
             return self.limits
         return (RateLimit(rate=self.rate_limit, burst=self.burst), *self.limits)
 
-    def quota(self, *, after: Quota | None = None) -> Quota | None:
+    def own_quota(self, *, after: Quota | None = None) -> Quota | None:
         """Return the quota of the known limits, or None; `after` is the quota used so far, under earlier limits."""
         limits = self.all_limits()
         if not limits:
@@ -136,6 +140,27 @@ class Listing(HidesSecrets, CallTerms, frozen=True, kw_only=True):
         if after is None:
             return quota_of(*limits, headroom=self.headroom)
         return after.with_limits(*limits, headroom=self.headroom)
+
+
+class SharedQuota(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The limits of one account, on which several providers draw, such as the models of one organization.
+
+    The fields mean what they mean for a listing (`CallLimits`). Raises ValueError if no limit is given.
+    """
+
+    rate_limit: float | None = None
+    burst: int = 1
+    limits: tuple[RateLimit, ...] = ()
+    headroom: float = 0.8
+
+    def __post_init__(self) -> None:
+        quota_of(*self.all_limits(), headroom=self.headroom)
+
+    def all_limits(self) -> tuple[RateLimit, ...]:
+        """Return every limit, that of `rate_limit` first."""
+        if self.rate_limit is None:
+            return self.limits
+        return (RateLimit(rate=self.rate_limit, burst=self.burst), *self.limits)
 
 
 class Endpoint(HidesSecrets, CallTerms, frozen=True, kw_only=True):

@@ -7,7 +7,7 @@ from collections.abc import Sequence  # noqa: TC003 - inspect.signature evaluate
 
 import msgspec
 
-from actors.market.listing import Listing, check_positive, check_tolerance
+from actors.market.listing import Listing, SharedQuota, check_positive, check_tolerance
 from actors.market.tables import MarketError as MarketError
 from actors.money import OptionalAmountField, amount_default, take_amount
 from actors.policies.breaker.config import BreakerConfig
@@ -54,8 +54,10 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
     is what the transport met, or its own `CallFailed` if it met an answer. If it raises, that is logged, and our
     reading holds. It is not asked about a transport that has a `classify` of its own.
 
+    `quotas` are the limits, by name, on which several providers draw together: those whose `quota` is that name.
+
     Without providers it is for a supervisor that gets a `registry`. Raises ValueError if two providers have the same
-    name.
+    name, or if one draws on a quota that is not there.
     """
 
     providers: Sequence[Listing] = ()
@@ -71,6 +73,7 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
     watch: WatchConfig = WatchConfig()
     classify: Classify | None = None
     price_tolerance: float = 2.0
+    quotas: dict[str, SharedQuota] = {}
 
     def __post_init__(self) -> None:
         for name in ("budget", "risk", "risk_total"):
@@ -90,6 +93,11 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
             if listing.provider.name in names:
                 raise ValueError(f"two providers are named {listing.provider.name!r}; give each its own name")
             names.add(listing.provider.name)
+            if listing.quota is not None and listing.quota not in self.quotas:
+                there = ", ".join(sorted(self.quotas)) or "none"
+                raise ValueError(
+                    f"{listing.provider.name!r} draws on quota {listing.quota!r}; give it in quotas, there is {there}"
+                )
 
 
 POLICIES: dict[str, type[msgspec.Struct]] = {

@@ -39,12 +39,13 @@ class Acquire(Request[LimiterGrant], frozen=True):
     """Ask for `weight` requests, and `weights` of other dimensions; answered when all are due.
 
     `tenant` is the tenant on whose behalf the caller asks: the requests of one tenant are served in the order of
-    asking, and the tenants in turn.
+    asking, and the tenants in turn. With `at_once` it is refused with `RateLimited` instead of having to wait.
     """
 
     weight: int = 1
     weights: dict[str, int] = msgspec.field(default_factory=dict)
     tenant: str = "default"
+    at_once: bool = False
 
     def __post_init__(self) -> None:
         check_count("weight", self.weight, unit="token")

@@ -58,7 +58,8 @@ class RateLimiter(Actor[Acquire | Settle | ReportThrottled | Due]):
     are served in order; waiting tenants share the quota by `shares`, which is 1 for a tenant that is not named.
 
     An asker that gives up leaves the queue without a trace, and a grant that comes too late for its asker is given
-    back. At most `max_waiting` requests wait; one more is refused with `RateLimited`.
+    back. What is taken outlives a restart, and in `kept` also the actor. At most `max_waiting` requests wait; one more
+    is refused with `RateLimited`.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class RateLimiter(Actor[Acquire | Settle | ReportThrottled | Due]):
         shares: Mapping[str, float] | None = None,
         learning: LearningConfig = DEFAULT_LEARNING,
         max_waiting: int = 100_000,
+        kept: dict[str, Any] | None = None,
     ) -> None:
         check_text("name of a rate limiter", name)
         check_count("max_waiting", max_waiting, least=0)
@@ -79,6 +81,7 @@ class RateLimiter(Actor[Acquire | Settle | ReportThrottled | Due]):
         if rate is not None:
             limits = (RateLimit(rate=rate, burst=burst), *limits)
         self.name = name
+        self._kept = kept
         self.quota = quota_of(*limits, headroom=headroom) if limits else None
         self.learned = NOTHING_LEARNED
         self.learning = learning
@@ -104,9 +107,21 @@ class RateLimiter(Actor[Acquire | Settle | ReportThrottled | Due]):
         return self.buckets[0]
 
     def started(self) -> None:
-        # Grants of an instance before a restart do not count for this one, whose quota is full.
+        # A restart gives no caller more than the quota: what is taken, and what was learned, goes over to it.
+        kept = self._keeper.get("state")
+        if kept is not None:
+            self.quota, self.learned, self._first_number, self._granted, self._settled = kept
+            return
+        # Grants of another limiter do not count for this one.
         self._granted = int(self.context.random.random() * 2**52)
         self._first_number = self._granted + 1
+
+    async def stopped(self) -> None:
+        self._keeper["state"] = (self.quota, self.learned, self._first_number, self._granted, self._settled)
+
+    @property
+    def _keeper(self) -> dict[str, Any]:
+        return self.context.kept if self._kept is None else self._kept
 
     @handles(Acquire)
     def acquire(self, message: Acquire) -> LimiterGrant | PendingAcquire:
@@ -119,6 +134,8 @@ class RateLimiter(Actor[Acquire | Settle | ReportThrottled | Due]):
                 return taken
             wait = taken
         cost = self._cost(weights)
+        if message.at_once:
+            raise RateLimited(self.name, retry_after=max(wait, len(queue) * cost))
         if len(queue) >= self.max_waiting:
             # About when the whole queue is served, if no request gives up and each takes as much as this one.
             raise RateLimited(self.name, retry_after=max(wait, (len(queue) + 1) * cost))

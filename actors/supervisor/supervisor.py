@@ -33,7 +33,7 @@ from actors.supervisor.targets.waiting import WaitQueues
 from runtime import Actor, ActorRef, ActorStopped, Mailbox, Message, Request, handles
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from actors.discovery.discovery import Registry
     from actors.ledger.account import Account
@@ -74,10 +74,18 @@ class Supervisor(
     Its money is kept by a `Ledger` of its own, which outlives its restarts and ends with it; or by `ledger`, the ref of
     one that outlives it, is shared with others, or has a journal. `registry` tells discovery which providers there are;
     by default they are those of the market.
+
+    Each of the market's quotas is held by a `RateLimiter` of its own too, or by one of `quotas`, the refs by name of
+    limiters that several supervisors share.
     """
 
     def __init__(
-        self, market: Market, *, registry: Registry | None = None, ledger: ActorRef[Any] | None = None
+        self,
+        market: Market,
+        *,
+        registry: Registry | None = None,
+        ledger: ActorRef[Any] | None = None,
+        quotas: Mapping[str, ActorRef[Any]] | None = None,
     ) -> None:
         if not isinstance(market, Market):
             raise TypeError(f"a Supervisor needs a Market, got {market!r:.100}")
@@ -86,6 +94,7 @@ class Supervisor(
         self.market = market
         self.registry = registry or registry_of(market)
         self.ledger = ledger
+        self.shared_quotas = dict(quotas or {})
         self.quotas = self.begun = 0
         self.ended: Counter[str] = Counter()
         """How many requests have ended: done, failed or unknown; `begun` counts all."""
@@ -111,6 +120,7 @@ class Supervisor(
             payments=self.payments,
             hedge_budget=HedgeBudget(market.hedge),
             scores=Scores(),
+            limiters={name: self._limiter(name) for name in {**market.quotas, **self.shared_quotas}},
         )
         self.lines = RequestLines(context)
         self.has_started = True
@@ -133,6 +143,19 @@ class Supervisor(
         if begins_anew:
             ledger.tell(HolderRestarted(ref))  # What the instance before left open, it may have paid.
         return ledger
+
+    def _limiter(self, name: str) -> ActorRef[Any]:
+        """Return who holds a quota that providers share; its state outlives restarts, also of the supervisor."""
+        shared = self.shared_quotas.get(name)
+        if shared is not None:
+            return shared
+        quota = self.market.quotas[name]
+        kept: dict[str, Any] = self.context.kept.setdefault(f"quota {name}", {})
+        return self.context.spawn(
+            lambda: RateLimiter(name, limits=quota.all_limits(), headroom=quota.headroom, kept=kept),
+            name=f"shared-quota-{name.replace('/', '-')}",
+            mailbox=LEDGER_MAILBOX,
+        )
 
     @handles(SmartRequest, concurrent=MAX_REQUESTS, inline=True)
     async def serve_request(self, message: SmartRequest) -> SmartResult:

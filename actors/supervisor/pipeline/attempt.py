@@ -16,6 +16,7 @@ from actors.supervisor.payments.held_call import HeldCall
 from actors.supervisor.pipeline.money_state import ENOUGH
 from actors.supervisor.pipeline.recovery import reconcile, take_on, unknown_outcome
 from actors.supervisor.pipeline.routing import after_failure, ends_request
+from actors.supervisor.pipeline.shared_quota import acquire
 from actors.supervisor.targets.admission import Admitted
 from actors.supervisor.targets.settlement import EndedCall
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from actors.supervisor.pipeline.choosing import Choice
     from actors.supervisor.pipeline.deps import Deps
     from actors.supervisor.pipeline.job import Job
+    from actors.supervisor.pipeline.shared_quota import QuotaShare
     from actors.transports.transport import ProviderCall, ProviderReply
 
 ADMISSION_MAX_AGE = 0.01
@@ -43,6 +45,22 @@ class AttemptRun:
         self._reservation: Reservation
         self._admitted: Admitted
         self._cost = 0
+        self.quota = job.candidates.listings[choice.target.name].quota
+        """The quota that its provider shares with others, if it does."""
+        self._share: QuotaShare | None = None
+
+    async def begin_in_quota(self, quota: str) -> Admitted | ProviderReply | None:
+        """Take from a shared quota, and then as `begin` does; if anything else refuses, that is given back."""
+        share = self._share = await acquire(self.deps, self.job, self._choice, quota)
+        if share is None:
+            return None
+        begun: Admitted | ProviderReply | None = None
+        try:
+            begun = await self.begin()
+        finally:
+            if not isinstance(begun, Admitted):
+                share.give_back()
+        return begun
 
     async def begin(self) -> Admitted | ProviderReply | None:
         """Reserve the money for the call, and take what else it consumes.
@@ -179,6 +197,8 @@ class AttemptRun:
             if ended.reply is not None:
                 self.deps.hedge_budget.learn(target, latency)
             target.settle(admitted, ended)
+            if self._share is not None:
+                self._share.settle(ended)
             told = ended.told
             self.deps.context.events.publish(
                 CallEnded(

@@ -25,6 +25,8 @@ class Choice(NamedTuple):
     admitted: Admitted | None = None
     before: object = None
     """The state that the admission was made of."""
+    waits_for_quota: bool = False
+    """Whether to wait for the quota that its provider shares: no other provider can be called now."""
 
 
 def names_in_order(job: Job) -> Sequence[str]:
@@ -68,6 +70,7 @@ def choose(job: Job, names: Sequence[str], queues: WaitQueues, *, now: float) ->
 def _first_admitted(job: Job, names: Sequence[str], queues: WaitQueues, *, now: float) -> Choice | Wait | None:
     until, is_hopeful = job.deadline, False
     waits_in: dict[QueueName, None] = {}
+    last_resort: Choice | None = None
     for name in names:
         if name in job.money.short_of:
             continue
@@ -79,14 +82,27 @@ def _first_admitted(job: Job, names: Sequence[str], queues: WaitQueues, *, now: 
         admission = target.admit(job.candidates.listings[name], job.needs(target), now=now)
         if isinstance(admission, Admitted):
             if not queues or queues.is_first(job.entry, target.queue):
-                return Choice(target, now, admission, before)
+                choice = Choice(target, now, admission, before)
+                if not job.short_quotas or (may_wait := _may_wait(job, name)) is None:
+                    return choice
+                if may_wait and last_resort is None:
+                    last_resort = choice._replace(waits_for_quota=True)
+                continue
             # A request that came before has been woken, and will be next.
             waits_in[target.queue] = None
             continue
         until = min(until, _refused(job, name, admission, queues, waits_in))
+    if last_resort is not None and now < job.deadline:
+        return last_resort
     if (is_hopeful or waits_in) and now < job.deadline:
         return Wait(tuple(waits_in), until)
     return None
+
+
+def _may_wait(job: Job, name: str) -> bool | None:
+    """Tell whether a request may wait for the quota that a provider shares; None if that is not short."""
+    quota = job.candidates.listings[name].quota
+    return None if quota is None else job.short_quotas.get(quota)
 
 
 def _refused(

@@ -9,6 +9,7 @@ import msgspec
 if TYPE_CHECKING:
     from actors.discovery.messages import Discover
     from actors.market.market import Market
+    from actors.rate_limiter.messages import Acquire, ReportThrottled, Settle
     from actors.supervisor.payments.payments import Payments
     from actors.supervisor.pipeline.hedge_budget import HedgeBudget
     from actors.supervisor.pipeline.scores import Scores
@@ -28,3 +29,5 @@ class Deps(msgspec.Struct, frozen=True, kw_only=True):
     payments: Payments
     hedge_budget: HedgeBudget
     scores: Scores
+    limiters: dict[str, ActorRef[Acquire | Settle | ReportThrottled]]
+    """Who holds each quota that providers share, by its name."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 async def attempt(deps: Deps, job: Job, choice: Choice) -> ProviderReply | None:
     """Make one attempt, hedged if that is worth it; None if the request may go on by another choice."""
     run = AttemptRun(deps, job, choice)
-    begun = await run.begin()
+    begun = await (run.begin() if run.quota is None else run.begin_in_quota(run.quota))
     if not isinstance(begun, Admitted):
         return begun
     delay = None if begun.permit.probe else deps.hedge_budget.delay(job, run.target, deps.context.now())
@@ -91,7 +91,7 @@ async def _second(deps: Deps, job: Job, first: Target, end_first: Callable[[], N
         return None
     run = AttemptRun(deps, job, choice)
     try:
-        begun = await run.begin()
+        begun = await (run.begin() if run.quota is None else run.begin_in_quota(run.quota))
         reply = await run.call() if isinstance(begun, Admitted) else begun
     except CallFailed:
         return None

@@ -87,6 +87,8 @@ class Job:
         self.tried: dict[str, Tried] = {}
         self.refused: dict[str, NotAdmitted | Full | Later | Never] = {}
         self.money: MoneyState = ENOUGH
+        self.short_quotas: dict[str, bool] = {}
+        """The shared quotas that had nothing for it at once, and whether it may wait for them."""
         self.attempts: list[Attempt] = []
         self.calls = self.under_way = 0
         self.last = ""

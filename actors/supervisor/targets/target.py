@@ -87,7 +87,7 @@ class Target:
         self.queue = queue_of(self.name)
         """The wait queue of the requests that wait for it."""
         self.listing = listing
-        self.state = TargetState(quota=listing.quota(), limit=limit_of(listing), retries=deps.market.retry_budget)
+        self.state = TargetState(quota=listing.own_quota(), limit=limit_of(listing), retries=deps.market.retry_budget)
         self.gateway: GatewayRef | None = None
         """Running while the provider is in use and not isolated, and for a while after."""
         self._uses = 0
@@ -268,7 +268,7 @@ class Target:
             self.close()  # It would go on to count by the old number.
             self.state = msgspec.structs.replace(self.state, limit=limit_of(listing))
         if listing.all_limits() != before.all_limits() or listing.headroom != before.headroom:
-            self.state = msgspec.structs.replace(self.state, quota=listing.quota(after=self.state.quota))
+            self.state = msgspec.structs.replace(self.state, quota=listing.own_quota(after=self.state.quota))
         self._deps.queues.wake(self.queue)
 
     def timeout(self, listing: Listing) -> float:

@@ -1,0 +1,81 @@
+"""A request's share of a quota on which several providers draw: acquired before all else, and given back once."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from actors.errors.families import NotAdmitted, Permanent, RateLimited, Throttled
+from actors.rate_limiter.messages import Acquire, ReportThrottled, Settle
+from actors.supervisor.targets.admission import Never
+from runtime import ActorCrashed, AskTimeout, RuntimeFault
+
+if TYPE_CHECKING:
+    from actors.rate_limiter.messages import LimiterGrant
+    from actors.supervisor.pipeline.choosing import Choice
+    from actors.supervisor.pipeline.deps import Deps
+    from actors.supervisor.pipeline.job import Job
+    from actors.supervisor.targets.settlement import EndedCall
+    from runtime import ActorRef
+
+
+class QuotaShare:
+    """What one call has taken of a shared quota."""
+
+    __slots__ = ("_grant", "_limiter")
+
+    def __init__(self, limiter: ActorRef[Acquire | Settle | ReportThrottled], grant: LimiterGrant) -> None:
+        self._limiter = limiter
+        self._grant = grant
+
+    def give_back(self) -> None:
+        """Give all of it back: the call was not made."""
+        self._tell(Settle(grant=self._grant, outcome="never_ran"))
+
+    def settle(self, ended: EndedCall) -> None:
+        """Tell how the call ended; of a 429 all learn who draw on the quota."""
+        error, grant = ended.error, self._grant
+        limits = () if ended.told is None else ended.told.limits
+        if isinstance(error, Throttled):
+            self._tell(ReportThrottled(retry_after=error.retry_after, grant=grant, limits=limits))
+        elif isinstance(error, NotAdmitted):
+            self.give_back()
+        elif ended.reply is not None:
+            self._tell(Settle(grant=grant, weights=ended.reply.weights, limits=limits))
+        else:
+            self._tell(Settle(grant=grant, outcome="failed", limits=limits))
+
+    def _tell(self, message: Settle | ReportThrottled) -> None:
+        with suppress(RuntimeFault):  # A limiter that has ended counts no more.
+            self._limiter.tell(message)
+
+
+async def acquire(deps: Deps, job: Job, choice: Choice, quota: str) -> QuotaShare | None:
+    """Take what a call needs of a shared quota; None if it is short, and the request has to choose anew.
+
+    A request waits there, in the order of asking, only if no other provider can be called now.
+    """
+    name, limiter = choice.target.name, deps.limiters.get(quota)
+    if limiter is None:
+        what = f"quota {quota!r}, on which {name!r} draws, is not held here; name it in the market's quotas"
+        return _short(job, name, quota, NotAdmitted(what, provider=name), may_wait=False)
+    question = Acquire(weights=job.message.weights, tenant=job.entry.tenant, at_once=not choice.waits_for_quota)
+    try:
+        grant = await limiter.ask(question, timeout=max(0.0, job.deadline - deps.context.now()))
+    except RateLimited as refusal:
+        return _short(job, name, quota, refusal, may_wait=question.at_once)
+    except Permanent as refusal:
+        return _short(job, name, quota, NotAdmitted(str(refusal), provider=name), may_wait=False)
+    except AskTimeout:
+        return _short(job, name, quota, RateLimited(quota, retry_after=0.0, provider=name), may_wait=False)
+    except ActorCrashed:
+        return None  # It is restarted, and asked again.
+    except RuntimeFault as fault:
+        return _short(job, name, quota, NotAdmitted(f"quota {quota!r}: {fault}", provider=name), may_wait=False)
+    job.short_quotas = {}
+    return QuotaShare(limiter, grant)
+
+
+def _short(job: Job, name: str, quota: str, refusal: NotAdmitted, *, may_wait: bool) -> None:
+    job.short_quotas[quota] = may_wait
+    job.refused[name] = Never(refusal)
