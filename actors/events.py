@@ -18,7 +18,8 @@ LEDGER_ALERTS = frozenset({CAP_ALERT, HELD_ALERT})
 class CallEnded(Event, frozen=True, kw_only=True, gc=False):
     """One call to one provider has ended; `error` is the kind of failure, or None, and `detail` its text.
 
-    `wire_calls` is the number of requests sent for it: more than 1 if a layer below retries on its own.
+    `wire_calls` is the number of requests sent for it: more than 1 if a layer below retries on its own. `is_blameless`
+    says that its item failed alike at others, so that the error tells nothing of the provider.
     """
 
     request_id: str
@@ -31,6 +32,7 @@ class CallEnded(Event, frozen=True, kw_only=True, gc=False):
     detail: str | None = None
     account: str | None = None
     wire_calls: int = 1
+    is_blameless: bool = False
 
 
 class Retried(Event, frozen=True, kw_only=True):

@@ -420,3 +420,20 @@ class AllProvidersFailed(CallFailed):
         self.service = service
         self.attempts = tuple(attempts)
         self.refused = tuple(refused)
+
+
+class PoisonItem(AllProvidersFailed):
+    """The item itself is to blame: it failed where others are answered, and is not tried again.
+
+    `chance` is how likely it is that it failed by chance, below 1 in 5,000. `attempts` holds each call in order.
+    """
+
+    def __init__(self, service: str, *, attempts: Sequence[Attempt], chance: float, left_unknown: bool = False) -> None:
+        super().__init__(service, attempts=attempts, left_unknown=left_unknown)
+        listed = "".join(f"\n  {number}. {attempt}" for number, attempt in enumerate(attempts, 1))
+        text = (
+            f"this item fails wherever {service!r} is answered to others (1 in {1 / chance:,.0f} by chance) and is not "
+            f"tried again; look at it before you send it once more, {len(attempts)} attempts:{listed}"
+        )
+        self.args = (text,)
+        self.chance = chance

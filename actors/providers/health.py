@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 CHECK_FAILED = "health check failed"
 """Why a provider is unhealthy that failed its last health check."""
+NOT_ITS_FAULT = "Blameless"
+"""Stands for the error of a call that says nothing of its provider."""
 
 
 class WatchConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,7 +111,7 @@ class ProviderWatch:
         health = self._health.get(event.provider)
         if health is None:
             return
-        before, error = health.observed, event.error
+        before, error = health.observed, NOT_ITS_FAULT if event.is_blameless else event.error
         health.observed = observed.after_call(before, event.latency, error, now, self.config.observed)
         if event.provider in self._isolated_until and self._isolated_until[event.provider] > now:
             # Its breaker is open. Calls that end only now must not eject it when it comes back.

@@ -22,6 +22,7 @@ from actors.supervisor.messages import GetStatus, Isolate, OpenQuota, Release, S
 from actors.supervisor.payments.payments import Payments
 from actors.supervisor.pipeline.deps import Deps
 from actors.supervisor.pipeline.hedge_budget import HedgeBudget
+from actors.supervisor.pipeline.item_trial import end_trial
 from actors.supervisor.pipeline.job import Job, risk_of
 from actors.supervisor.pipeline.pipeline import serve
 from actors.supervisor.pipeline.request_lines import RequestLines
@@ -306,6 +307,7 @@ class Supervisor(
     def _end(self, job: Job, *, is_done: bool) -> None:
         """Leave nothing behind, whatever became of the request."""
         self.queues.leave(job.entry)
+        end_trial(job, is_answered=is_done)
         self.ended["done" if is_done else "failed" if job.held is None else "unknown"] += 1
         if job.held is not None:
             self.payments.reconcile_later(job.held)

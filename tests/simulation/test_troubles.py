@@ -185,6 +185,16 @@ async def test_inputs_that_crash_every_transport_harm_no_others(simulation):
 
 
 @pytest.mark.simulate(seeds=SEEDS)
+async def test_inputs_that_fail_at_every_provider_harm_no_others(simulation):
+    await survive(simulation, "poison, 500")
+
+
+@pytest.mark.simulate(seeds=SEEDS)
+async def test_inputs_that_hang_at_every_provider_harm_no_others(simulation):
+    await survive(simulation, "poison, hangs")
+
+
+@pytest.mark.simulate(seeds=SEEDS)
 async def test_a_registry_that_is_down_for_longer_than_it_is_believed_costs_no_request(simulation):
     await survive(simulation, "registry down")
 

@@ -13,6 +13,7 @@ from actors.money import micros_of
 from actors.provider_gateway.messages import SentMarker
 from actors.supervisor.payments.charge import NOTHING, Charge, charge_of
 from actors.supervisor.payments.held_call import HeldCall
+from actors.supervisor.pipeline.item_trial import judged, own_timeout, time_after_hanging
 from actors.supervisor.pipeline.money_state import ENOUGH
 from actors.supervisor.pipeline.recovery import reconcile, take_on, unknown_outcome
 from actors.supervisor.pipeline.routing import after_failure, ends_request
@@ -135,6 +136,7 @@ class AttemptRun:
         if self._admitted.permit.probe:
             events.publish(BreakerHalfOpened(provider=name))
         if job.under_way:
+            job.beside = job.last
             events.publish(Hedged(request_id=request_id, provider=name, beside=job.last, attempt=attempt))
         elif (tried := job.tried.get(name)) is not None:
             waited = now - tried.failed_at
@@ -169,8 +171,9 @@ class AttemptRun:
         job, target = self.job, self.target
         # The time of the admission, which found some left.
         started = self._admitted.permit.admitted
-        own_timeout = target.timeout(job.candidates.listings[target.name])
-        call = job.call_to(target, self._quote, timeout=min(own_timeout, job.deadline - started))
+        own_time = own_timeout(job, target, is_probe=self._admitted.permit.probe)
+        timeout = min(own_time, time_after_hanging(job, target, now=started), job.deadline - started)
+        call = job.call_to(target, self._quote, timeout=timeout)
         reply: ProviderReply | None = None
         error: CallFailed | None = None
         job.under_way += 1
@@ -182,7 +185,8 @@ class AttemptRun:
             job.under_way -= 1
             # Also if the caller was cancelled: then there is neither a reply nor an error.
             now = self.deps.context.now()
-            self._settle(call, EndedCall(now, reply, error, call.timeout, own_timeout, job.subject, self._quote))
+            ended = EndedCall(now, reply, error, timeout, own_time, job.subject, self._quote)
+            self._settle(call, judged(job, target, ended, started=started))
         return reply if error is None else await self._failed(error, started=started)
 
     def _settle(self, call: ProviderCall, ended: EndedCall) -> None:
@@ -193,9 +197,10 @@ class AttemptRun:
             self._cost = self._pay(call, ended)
         finally:
             target.spent += self._cost
-            target.failures += error is not None and error.blames_provider
+            target.failures += error is not None and error.blames_provider and not ended.is_blameless
             if ended.reply is not None:
                 self.deps.hedge_budget.learn(target, latency)
+                target.history.add_answer(ended.now)
             target.settle(admitted, ended)
             if self._share is not None:
                 self._share.settle(ended)
@@ -212,6 +217,7 @@ class AttemptRun:
                     detail=None if error is None else str(error),
                     account=job.message.account,
                     wire_calls=1 if told is None else told.wire_calls,
+                    is_blameless=ended.is_blameless,
                 )
             )
         if admitted.permit.probe:

@@ -13,6 +13,7 @@ from actors.errors.families import (
     LeftAlone,
     NotAdmitted,
     OutcomeUnknown,
+    PoisonItem,
     Transient,
     Unclassified,
 )
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from actors.supervisor.payments.charge import Charge
     from actors.supervisor.payments.held_call import HeldCall, Resolution
     from actors.supervisor.pipeline.money_state import MoneyState
+    from actors.supervisor.pipeline.poison import ItemFailure
     from actors.supervisor.pipeline.routing import Tried
     from actors.supervisor.targets.admission import Full, Later, Never
     from actors.supervisor.targets.dear_answers import Quote
@@ -93,6 +95,8 @@ class Job:
         self.calls = self.under_way = 0
         self.last = ""
         """The provider that was called last."""
+        self.beside: str | None = None
+        """The provider whose call takes unusually long, so that a second one is made beside it."""
         self.cost = 0
         """What the request is known to have cost, in micro-units."""
         self.held: HeldCall | None = None
@@ -103,6 +107,10 @@ class Job:
         """A call of an earlier request under the key that ends this one, because it may have been paid."""
         self.cost_before = 0
         """What the request was known to have cost when it passed over a call last."""
+        self.item_failures: tuple[ItemFailure, ...] = ()
+        """The failures that may be due to the item."""
+        self.chance: float | None = None
+        """How likely these are by chance, once the item is a dead letter."""
         self.may_pay_again = False
         """Whether what was paid before is no reason not to pay: a failure that was charged, or one left as unknown."""
 
@@ -290,11 +298,16 @@ class Job:
         if may_be_paid is not None:
             last = self.attempts[-1] if self.attempts else None
             why = because or (last.error if last is not None else "it was refused")
+            if because is None and self.chance is not None:
+                why = f"the item fails wherever others are answered, and is not tried again; {why}"
             return OutcomeUnknown(
                 f"{may_be_paid!r} may have been paid, and it could not be found out: {why}",
                 provider=may_be_paid,
                 said=because.said if because is not None else last.said if last is not None else "",
             )
+        if self.chance is not None:
+            unknown = bool(self.passed_over)
+            return PoisonItem(self.message.service, attempts=self.attempts, chance=self.chance, left_unknown=unknown)
         if self.attempts:
             return AllProvidersFailed(
                 self.message.service, attempts=self.attempts, refused=refused, left_unknown=bool(self.passed_over)

@@ -43,17 +43,18 @@ async def serve(deps: Deps, job: Job) -> SmartResult:
     _take_offers(deps, job, await _find(deps, job))
     while True:
         names = names_in_order(job)
-        if job.message.health_check and _has_unknown_health(deps, job, names):
+        if job.message.health_check and job.chance is None and _has_unknown_health(deps, job, names):
             await _find_unhealthy(deps, job, names)
             names = names_in_order(job)
-        choice = choose(job, names, deps.queues, now=deps.context.now())
+        is_dead = job.chance is not None
+        choice = None if is_dead else choose(job, names, deps.queues, now=deps.context.now())
         if isinstance(choice, Wait):
             await deps.queues.wait(job.entry, choice)
             job.money = job.money.after_wait(now=deps.context.now())
             continue
         if choice is not None:
             reply = await attempt(deps, job, choice)
-        elif job.money.is_stale:
+        elif job.money.is_stale and not is_dead:
             # No other provider is left, and money may have come back.
             job.money = ENOUGH
             continue

@@ -32,7 +32,8 @@ class EndedCall(NamedTuple):
 
     `timeout` is what the call was given, in seconds, and `own_timeout` what it would have been given without the
     deadline of its request. `subject` is what of the request a refusal may concern, and
-    `quote` what is listed for the call.
+    `quote` what is listed for the call. `is_blameless` says that the item is to blame for the error, and
+    `has_hung_alone` that it timed out while others were answered as usual.
     """
 
     now: float
@@ -42,6 +43,8 @@ class EndedCall(NamedTuple):
     own_timeout: float = NO_LIMIT
     subject: Subject = NO_SUBJECT
     quote: Quote = FREE
+    is_blameless: bool = False
+    has_hung_alone: bool = False
 
     @property
     def is_dear(self) -> bool:
@@ -78,10 +81,12 @@ def settle(
     latency = ended.now - admitted.permit.admitted
     judged = judge(state, admitted, ended)
     limit, answers = state.limit, state.answers
-    if answered or isinstance(error, Throttled) or judged.had_its_time or judged.is_late:
+    if ended.is_blameless or ended.has_hung_alone:
+        pass  # How long such an item takes says nothing of others.
+    elif answered or isinstance(error, Throttled) or judged.had_its_time or judged.is_late:
         # A late call counts although it was cut off: overload lives on calls that no caller waits for any more.
         limit = limit.after(latency, state.under_way, ended.now, dropped=not answered)
-    if answered or judged.had_its_time:
+    if answered or (judged.had_its_time and not (ended.is_blameless or ended.has_hung_alone)):
         answers = answers.after(latency, timed_out=judged.timed_out)
     quota = state.quota
     if quota is not None and admitted.grant is not None:
@@ -135,15 +140,15 @@ def breaker_after(
     """Return what a breaker becomes.
 
     There are four cases: 1. The call was answered. 2. A probe was told that its key is still at work, which says
-    nothing of new calls. 3. The provider is to blame. 4. The call was cancelled, cut off early, or failed by its
-    caller's fault.
+    nothing of new calls. 3. The provider is to blame. 4. The call was cancelled, cut off early, or failed by the fault
+    of its caller or its item.
     """
     error, permit, now = ended.error, admitted.permit, ended.now
     if ended.reply is not None:
         return breaker_after_success(before, permit, now=now, config=config, random=random)
     if error is not None and error.status == STILL_AT_WORK and permit.probe:
         return after_inconclusive(before, permit, now=now, config=config)
-    if error is not None and error.blames_provider and not judged.was_cut_off:
+    if error is not None and error.blames_provider and not (judged.was_cut_off or ended.is_blameless):
         return after_failure(before, permit, now=now, config=config, random=random)
     return after_cancellation(before, permit, now=now)
 

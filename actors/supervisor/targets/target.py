@@ -37,12 +37,14 @@ from actors.supervisor.messages import TargetStatus
 from actors.supervisor.targets.admission import Admission, Admitted, CallNeeds, Full, admit, queue_of
 from actors.supervisor.targets.dear_answers import FOR_ANY_COST, Quote, after_charge, price_of, to_reserve
 from actors.supervisor.targets.idle_gateways import IdleGateways
+from actors.supervisor.targets.item_history import ItemHistory
 from actors.supervisor.targets.probe_check import ProbeCheck
 from actors.supervisor.targets.reasons import by_money, waits_of
 from actors.supervisor.targets.refusals import Refusals
 from actors.supervisor.targets.same_transport import makes_same
 from actors.supervisor.targets.settlement import EndedCall, settle
 from actors.supervisor.targets.state import TargetState
+from actors.supervisor.targets.stragglers import Stragglers
 from actors.transports.reconciliation import Cancels, LooksUp
 from actors.transports.threaded_calls import ThreadedCalls
 from runtime import ActorCrashed, AskTimeout, Restart, RuntimeFault
@@ -100,6 +102,9 @@ class Target:
         self.probe_check = ProbeCheck()
         self.check_failed = False
         """Whether the check before the last probe failed."""
+        self.history = ItemHistory()
+        """How the latest items ended at it, by which a bad item is told from a bad provider."""
+        self.stragglers = Stragglers()
         self.used_at = 0.0
         """When it was last listed anew, or called, in loop time."""
         self.calls = self.failures = self.trips = self.spent = 0
@@ -134,7 +139,9 @@ class Target:
 
     def admit(self, listing: Listing, needs: CallNeeds, *, now: float) -> Admission:
         """Decide on one call at the terms of `listing`, which may be older than its own; nothing is taken yet."""
-        admission = admit(listing, self.state, needs, now=now, breaker=self._deps.market.breaker)
+        stragglers = self.stragglers.count(self.state.limit.expected_latency) if self.state.under_way else 0
+        breaker = self._deps.market.breaker
+        admission = admit(listing, self.state, needs, now=now, breaker=breaker, stragglers=stragglers)
         lost = self._threads.given_up
         if lost and isinstance(admission, Admitted) and self.state.under_way + lost >= listing.max_concurrency:
             return Full(self.name, listing.max_concurrency)  # Calls that were given up are at work in the others.
@@ -143,12 +150,16 @@ class Target:
     def take(self, admitted: Admitted) -> None:
         """Take what an admission decided on, all of it at once."""
         self.state = admitted.state
+        if not admitted.permit.probe:
+            self.stragglers.begin(admitted.permit.admitted)
         self.calls += 1
         self.used_at = admitted.permit.admitted
 
     def settle(self, admitted: Admitted, ended: EndedCall) -> None:
         """Give back what a call took, move the breaker, and let the requests that wait for it look again."""
         deps, before = self._deps, self.state
+        if not admitted.permit.probe:
+            self.stragglers.end(admitted.permit.admitted, is_answered=ended.reply is not None)
         random = deps.context.random.random()
         if ended.quote.price != self.listing.provider.price:
             # It was made at an older price, and tells nothing of the one that is listed now.
@@ -273,10 +284,16 @@ class Target:
 
     def timeout(self, listing: Listing) -> float:
         """Return the seconds to give one attempt: what was configured, or less if a repetition costs nothing."""
-        if (self.paid or listing.provider.price > 0) and self.idempotent == "no":
-            # Cut off early, such a call may have been paid all the same, and its outcome would be unknown.
+        if not self.may_cut(listing):
             return listing.timeout
         return self.state.answers.seconds(configured=listing.timeout)
+
+    def may_cut(self, listing: Listing) -> bool:
+        """Tell whether a call may end before its configured timeout.
+
+        Otherwise one that is cut off early may have been paid all the same, and its outcome would be unknown.
+        """
+        return self.idempotent != "no" or not (self.paid or listing.provider.price > 0)
 
     # Its gateway: opened when needed, closed when the breaker opens.
 

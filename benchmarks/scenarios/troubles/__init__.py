@@ -90,6 +90,16 @@ TROUBLES: dict[str, Trouble] = {
         scenario=inputs.poison_crashes,
         must={"success": ">= 0.999", "paid_twice": "<= 0", "poison_reported": "<= 0"},
     ),
+    "poison, 500": Trouble(
+        promise=RETRY,
+        scenario=inputs.poison_fails,
+        must={"success": ">= 0.999", "paid_twice": "<= 0", "poison_reported": "<= 0", "calls_per_poison": "<= 4"},
+    ),
+    "poison, hangs": Trouble(
+        promise="none",
+        scenario=inputs.poison_hangs,
+        must={"success": ">= 0.999", "paid_twice": "<= 0", "poison_reported": "<= 0", "calls_per_poison": "<= 4"},
+    ),
     "registry down": Trouble(
         promise="cache for 5-15 minutes",
         scenario=inputs.registry_down,

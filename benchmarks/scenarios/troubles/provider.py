@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from actors.errors.classification import classify_status
 from actors.errors.families import CallFailed
+from actors.simulation.outcome import ErrorReply, NoReply, Served
 from actors.simulation.provider import SimulatedProvider, SimulatedTransport
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from actors.limits.token_bucket import TokenBucket
-    from actors.simulation.outcome import Draws, Served
+    from actors.simulation.outcome import Draws, SimulatedOutcome
     from actors.simulation.provider import SimulatedWork
     from actors.transports.transport import ProviderCall, ProviderReply
     from runtime.simulation import Simulation
@@ -33,10 +34,10 @@ class Attempt(msgspec.Struct):
 
 
 class Poison(msgspec.Struct, frozen=True):
-    """Inputs that no provider can work on: it answers 400, or its transport crashes, at each of them."""
+    """Inputs that no provider can work on: it answers 400 or 500, its transport crashes, or it never answers."""
 
     inputs: Collection[int] = frozenset()
-    crashes: bool = False
+    does: Literal["refused", "crashes", "fails", "hangs"] = "refused"
 
 
 def tokens_of(question: int) -> int:
@@ -79,6 +80,12 @@ class TroubledProvider(SimulatedProvider):
     def transport(self) -> TroubledTransport:
         return TroubledTransport(self)
 
+    def outcome_of(self, call: ProviderCall, draws: Draws) -> SimulatedOutcome:
+        outcome = super().outcome_of(call, draws)
+        if isinstance(outcome, Served) and call.input in self.poison.inputs:
+            return NoReply() if self.poison.does == "hangs" else ErrorReply(500)
+        return outcome
+
     def accept(self, call: ProviderCall, outcome: Served, draws: Draws) -> SimulatedWork:
         before = len(self.charged.get(call.idempotency_key, ()))
         work = super().accept(call, outcome, draws)
@@ -96,7 +103,7 @@ class TroubledTransport(SimulatedTransport):
         attempt = Attempt(self.provider.simulation.now(), call.input)
         self.provider.attempts.append(attempt)
         try:
-            if call.input in self.provider.poison.inputs:
+            if call.input in self.provider.poison.inputs and self.provider.poison.does in {"refused", "crashes"}:
                 await self._choke()
             await self._take_tokens(call)
             reply = await super().call(call)
@@ -122,7 +129,7 @@ class TroubledTransport(SimulatedTransport):
 
     async def _choke(self) -> None:
         await asyncio.sleep(self.provider.latency[0])
-        if self.provider.poison.crashes:
+        if self.provider.poison.does == "crashes":
             raise KeyError("choices")
         raise classify_status(400, provider=self.provider.name)
 

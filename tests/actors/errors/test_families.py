@@ -16,6 +16,7 @@ from actors.errors.families import (
     NotAdmitted,
     OutcomeUnknown,
     Permanent,
+    PoisonItem,
     QuotaExhausted,
     RateLimited,
     Throttled,
@@ -45,6 +46,7 @@ EVERY_ERROR = [
     OutcomeUnknown("lost", provider="acme"),
     NoProvider("translation", offered=3, dropped={"unavailable": 2, "over max_price 0.20": 1}),
     AllProvidersFailed("translation", attempts=[attempt()]),
+    PoisonItem("translation", attempts=[attempt()], chance=0.0001),
 ]
 names = [error.kind for error in EVERY_ERROR]
 
@@ -87,6 +89,7 @@ def test_each_family_states_the_decision_of_its_caller():
         "OutcomeUnknown": (False, True),
         "NoProvider": (False, False),
         "AllProvidersFailed": (False, False),
+        "PoisonItem": (False, False),
     }
 
 
