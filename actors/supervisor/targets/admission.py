@@ -118,12 +118,11 @@ class CallNeeds(NamedTuple):
     price: Micros = ZERO
 
 
-def admit(
-    listing: Listing, state: TargetState, needs: CallNeeds, *, now: float, breaker: BreakerConfig, stragglers: int = 0
-) -> Admission:
-    """Decide on one call at `now`; of the calls under way, `stragglers` were overtaken by others.
+def admit(listing: Listing, state: TargetState, needs: CallNeeds, *, now: float, breaker: BreakerConfig) -> Admission:
+    """Decide on one call at `now`.
 
     The order is: time left, breaker, refusals, dear answers, concurrency, throttling, rate, retry budget.
+
     Money is not decided on here: it is the ledger's, and reserved before what this returns is taken.
     """
     name, deadline = listing.provider.name, needs.deadline
@@ -142,7 +141,7 @@ def admit(
     if time_left < needed:
         # It would be abandoned, worked on all the same, and say nothing of the provider.
         return Never(DeadlineTooShort(needed=needed, left=time_left, provider=name))
-    places = places_of(state, permit, now=now, breaker=breaker, stragglers=stragglers)
+    places = places_of(state, permit, now=now, breaker=breaker)
     if state.under_way >= places:
         return Full(name, places)
     wait = state.learned.wait(now, needs.weights)
@@ -192,12 +191,12 @@ def time_needed(state: TargetState, permit: Permit, *, now: float, patience: flo
     return min(needed, max(usual, patience / 2))
 
 
-def places_of(state: TargetState, permit: Permit, *, now: float, breaker: BreakerConfig, stragglers: int = 0) -> int:
+def places_of(state: TargetState, permit: Permit, *, now: float, breaker: BreakerConfig) -> int:
     """Return how many calls a provider may have under way: few while it is slow, or has just come back.
 
     While it fails or does not answer, no more are made than it takes to open the breaker: more would only be lost, or
-    be worked on when no caller waits for them any more. Calls that others have overtaken hang by themselves, and do not
-    count as signs of that. A probe always has a place; calls from before the breaker
+    be worked on when no caller waits for them any more. Calls that others have overtaken hang by themselves, and are no
+    sign of that. A probe always has a place; calls from before the breaker
     opened may take up the others.
     """
     if permit.probe or not isinstance(state.breaker, Closed):
@@ -206,7 +205,7 @@ def places_of(state: TargetState, permit: Permit, *, now: float, breaker: Breake
     if state.breaker.since is not None:
         places = max(1, int(places * share(state.breaker, now, breaker)))
     if state.breaker.failures >= SUSPICIOUS_FAILURES or state.is_stalled(now):
-        return min(places, failures_left(state.breaker, now, breaker) + stragglers)
+        return min(places, failures_left(state.breaker, now, breaker) + state.stragglers)
     return places
 
 

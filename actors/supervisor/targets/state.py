@@ -35,6 +35,8 @@ class TargetState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     dear: DearAnswers | None = None
     """What it has charged beyond the price that it lists."""
     under_way: int = 0
+    stragglers: int = 0
+    """The calls under way that later ones have overtaken, as of an admission."""
     quiet_since: float = math.inf
     """Since when no call under way has been answered, in loop time."""
 

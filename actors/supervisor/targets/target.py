@@ -139,9 +139,10 @@ class Target:
 
     def admit(self, listing: Listing, needs: CallNeeds, *, now: float) -> Admission:
         """Decide on one call at the terms of `listing`, which may be older than its own; nothing is taken yet."""
-        stragglers = self.stragglers.count(self.state.limit.expected_latency) if self.state.under_way else 0
-        breaker = self._deps.market.breaker
-        admission = admit(listing, self.state, needs, now=now, breaker=breaker, stragglers=stragglers)
+        state = self.state
+        if state.under_way and (stragglers := self.stragglers.count(state.limit.expected_latency)):
+            state = msgspec.structs.replace(state, stragglers=stragglers)
+        admission = admit(listing, state, needs, now=now, breaker=self._deps.market.breaker)
         lost = self._threads.given_up
         if lost and isinstance(admission, Admitted) and self.state.under_way + lost >= listing.max_concurrency:
             return Full(self.name, listing.max_concurrency)  # Calls that were given up are at work in the others.
