@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -13,10 +14,11 @@ from actors.money import micros_of
 from actors.provider_gateway.messages import SentMarker
 from actors.supervisor.payments.charge import NOTHING, Charge, charge_of
 from actors.supervisor.payments.held_call import HeldCall
+from actors.supervisor.pipeline.again import has_had_all_attempts, is_at_work, next_look
 from actors.supervisor.pipeline.item_trial import judged, own_timeout, time_after_hanging
 from actors.supervisor.pipeline.money_state import ENOUGH
 from actors.supervisor.pipeline.recovery import reconcile, take_on, unknown_outcome
-from actors.supervisor.pipeline.routing import after_failure, ends_request
+from actors.supervisor.pipeline.routing import Tried, after_failure, ends_request
 from actors.supervisor.pipeline.shared_quota import acquire
 from actors.supervisor.targets.admission import Admitted
 from actors.supervisor.targets.settlement import EndedCall
@@ -49,6 +51,7 @@ class AttemptRun:
         self.quota = job.candidates.listings[choice.target.name].quota
         """The quota that its provider shares with others, if it does."""
         self._share: QuotaShare | None = None
+        self._was_amplified = False
 
     async def begin_in_quota(self, quota: str) -> Admitted | ProviderReply | None:
         """Take from a shared quota, and then as `begin` does; if anything else refuses, that is given back."""
@@ -138,6 +141,8 @@ class AttemptRun:
         if job.under_way:
             job.beside = job.last
             events.publish(Hedged(request_id=request_id, provider=name, beside=job.last, attempt=attempt))
+        elif name in job.looks:
+            pass  # It is at work on this request, which is no retry.
         elif (tried := job.tried.get(name)) is not None:
             waited = now - tried.failed_at
             events.publish(Retried(request_id=request_id, provider=name, waited=waited, attempt=attempt))
@@ -176,6 +181,7 @@ class AttemptRun:
         call = job.call_to(target, self._quote, timeout=timeout)
         reply: ProviderReply | None = None
         error: CallFailed | None = None
+        self._was_amplified = target.is_amplified
         job.under_way += 1
         try:
             reply = await target.call(call, self._marker)
@@ -205,6 +211,7 @@ class AttemptRun:
             if self._share is not None:
                 self._share.settle(ended)
             told = ended.told
+            target.is_amplified |= told is not None and told.wire_calls > 1
             self.deps.context.events.publish(
                 CallEnded(
                     request_id=job.request_id,
@@ -229,6 +236,9 @@ class AttemptRun:
         charge = charge_of(
             ended.reply, ended.error, sent=self._marker.is_sent, reserved=reservation.amount, paid=target.paid
         )
+        may_be_paid = reservation.amount > 0 or target.paid
+        if charge.charged == "no" and job.held is None and may_be_paid and is_at_work(ended.error, target.idempotent):
+            charge = Charge("held")  # The call that is at work under the key may be charged.
         if charge.charged == "yes" and charge.cost is None and not job.repeats(target):
             # It may be less than what was reserved, which follows the dearest answer.
             charge = Charge("yes", self._quote.price)
@@ -272,7 +282,16 @@ class AttemptRun:
     def _record(self, error: CallFailed, *, started: float) -> None:
         """Note the failure of this attempt, and when its provider may be tried again."""
         job, name, context = self.job, self.target.name, self.deps.context
-        now = context.now()
+        now, tried = context.now(), job.tried.get(name)
+        if is_at_work(error, self.target.idempotent):
+            looks = job.looks[name] = job.looks.get(name, 0) + 1
+            if looks > 1 and job.attempts[-1].provider == name:
+                job.attempts.pop()  # The last of these answers in a row stands for them all.
+            random = context.random.random()
+            look = next_look(looks, now=now, deadline=job.deadline, random=random, retry_after=error.retry_after)
+            job.tried[name] = Tried(0 if tried is None else tried.failures, now, look)
+        else:
+            self._try_again_later(error, tried, now)
         job.attempts.append(
             Attempt(
                 provider=name,
@@ -284,12 +303,20 @@ class AttemptRun:
                 said=error.said,
             )
         )
-        tried = job.tried.get(name)
-        job.tried[name] = after_failure(
+
+    def _try_again_later(self, error: CallFailed, tried: Tried | None, now: float) -> None:
+        """Note when the provider may be tried again after a failure, if at all."""
+        job, target = self.job, self.target
+        failures = 1 if tried is None else tried.failures + 1
+        job.looks.pop(target.name, None)
+        again = after_failure(
             error,
-            failures=1 if tried is None else tried.failures + 1,
+            failures=failures,
             now=now,
             deadline=job.deadline,
             policy=self.deps.market.retry,
-            random=context.random.random(),
+            random=self.deps.context.random.random(),
         )
+        if has_had_all_attempts(failures, is_amplified=target.is_amplified, was_amplified=self._was_amplified):
+            again = Tried(failures, now, math.inf)
+        job.tried[target.name] = again

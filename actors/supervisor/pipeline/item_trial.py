@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from actors.supervisor.pipeline.again import is_at_work
 from actors.supervisor.pipeline.poison import (
     HANG_FACTOR,
     MAX_SHARE_OF_HEALTHY,
@@ -58,6 +59,8 @@ def judged(job: Job, target: Target, ended: EndedCall, *, started: float) -> End
     """Return how a call ended that began at `started`, with what that says of its item."""
     if ended.error is None:
         return ended
+    if is_at_work(ended.error, target.idempotent):
+        return ended._replace(is_blameless=True)
     has_hung = ended.now - started >= ended.own_timeout - CLOCK_ERROR and target.stragglers.has_overtaken(started)
     has_hung_alone = has_hung and _shares(job, (target.name,), now=ended.now)[target.name] <= MAX_SHARE_OF_HEALTHY
     if has_hung_alone:

@@ -107,6 +107,8 @@ class Job:
         """A call of an earlier request under the key that ends this one, because it may have been paid."""
         self.cost_before = 0
         """What the request was known to have cost when it passed over a call last."""
+        self.looks: dict[str, int] = {}
+        """How often each provider has said that it is at work on the request."""
         self.item_failures: tuple[ItemFailure, ...] = ()
         """The failures that may be due to the item."""
         self.chance: float | None = None
@@ -156,8 +158,8 @@ class Job:
 
     def needs(self, target: Target) -> CallNeeds:
         """Return what a call to `target` would need to be admitted."""
-        # A repetition under its key is owed: no other provider may be called meanwhile.
-        is_retry = target.name in self.tried and not self.repeats(target)
+        # A repetition under its key is owed: no other provider may be called meanwhile. Nor is a look at work a retry.
+        is_retry = target.name in self.tried and not (self.repeats(target) or target.name in self.looks)
         return CallNeeds(
             self.deadline,
             self.message.weights,

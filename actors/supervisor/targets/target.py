@@ -105,6 +105,8 @@ class Target:
         self.history = ItemHistory()
         """How the latest items ended at it, by which a bad item is told from a bad provider."""
         self.stragglers = Stragglers()
+        self.is_amplified = False
+        """Whether a layer below was seen to send a call more than once."""
         self.used_at = 0.0
         """When it was last listed anew, or called, in loop time."""
         self.calls = self.failures = self.trips = self.spent = 0
@@ -268,6 +270,7 @@ class Target:
         before, self.listing = self.listing, listing
         if not makes_same(listing.transport, before.transport):
             # It may have another key: what was refused is asked for anew, through another gateway.
+            self.is_amplified = False
             self.close()
             state = self.state
             self.state = msgspec.structs.replace(state, refusals=Refusals(since=self._deps.context.now()))
