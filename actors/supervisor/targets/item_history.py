@@ -18,7 +18,7 @@ LATELY = 600.0
 """Seconds for which they count."""
 LEAST_SHARE = 0.01
 """The share of items that fails at any provider, however well it is: answers alone never show that it is 0."""
-ENOUGH_CALLS = 5
+ENOUGH_CALLS = 20
 """The calls from which on the share is that of the provider itself; with fewer, some of it is presumed."""
 UNKNOWN_SHARE = 0.5
 """The share while nothing is known of any provider that an item was tried at."""
@@ -122,7 +122,7 @@ class OtherItems(NamedTuple):
     row: int
 
     def share(self, presumed: float) -> float:
-        """Return the share of them that fails, from 0.01 to 1; with fewer than 5 calls, some of it is `presumed`.
+        """Return the share of them that fails, from 0.01 to 1; with fewer than 20 calls, some of it is `presumed`.
 
         Half a standard deviation is added, as the calls are few. If the latest failed in a row, the provider itself may
         have begun to fail, and the share of that row counts if it is larger.

@@ -41,24 +41,24 @@ def test_what_was_long_ago_does_not_count():
 
 
 def test_a_suspected_item_does_not_count_until_it_is_answered_after_all():
-    a = history(*[None] * 10, "y", "y")
+    a = history(*[None] * 50, "y", "y")
     a.excuse("y")
     assert shares(a=a)["a"] == 0.01
     a.accuse("y")
-    assert shares(a=a)["a"] > 0.1
+    assert shares(a=a)["a"] > 0.03
 
 
 def test_a_bad_item_is_forgotten_at_once_if_others_were_answered_meanwhile():
-    a, b = history(*[None] * 10, "y", None), history("y")
-    acquit("y", [a, b], [10, 0])
+    a, b = history(*[None] * 50, "y", None), history("y")
+    acquit("y", [a, b], [50, 0])
     assert shares(a=a, b=b) == {"a": 0.01, "b": 0.01}
 
 
 @pytest.mark.parametrize("answers", ["a", "b"])
 def test_a_bad_item_is_forgotten_everywhere_with_the_next_answer_anywhere(answers: str):
-    both = {"a": history(*[None] * 10, "y"), "b": history("y")}
-    acquit("y", list(both.values()), [10, 0])
-    assert shares(**both)["b"] > 0.1, "all may have begun to fail"
+    both = {"a": history(*[None] * 50, "y"), "b": history("y")}
+    acquit("y", list(both.values()), [50, 0])
+    assert shares(**both)["b"] > 0.05, "all may have begun to fail"
     assert all(one.has_unconfirmed for one in both.values())
     both[answers].add_answer(0.0)
     assert shares(**both) == {"a": 0.01, "b": 0.01}

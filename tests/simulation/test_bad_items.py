@@ -1,0 +1,73 @@
+"""Items that fail everywhere among providers that fail by chance: each is found, and no other is taken for one."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from actors import AllProvidersFailed, FunctionTransport, Listing, Market, Provider, Supervisor, smart_request
+from actors.errors import PoisonItem
+from actors.errors.classification import classify_status
+from runtime import ActorSystem
+from tests.proofs import repeated
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from actors import ProviderCall
+    from runtime.simulation import Simulation
+
+SEEDS = repeated(100)
+ITEMS = 400
+
+
+async def errors_of_bad_items(simulation: Simulation, rates: Sequence[float]) -> list[AllProvidersFailed]:
+    """Serve 400 items, one in twenty of them bad, at providers that fail at these rates; all others are answered."""
+    dice = simulation.random
+    bad = set(dice.sample(range(ITEMS // 4, ITEMS), ITEMS // 20))
+    failed: dict[int, AllProvidersFailed] = {}
+
+    def listing(number: int, rate: float) -> Listing:
+        async def answer(call: ProviderCall) -> Any:
+            await asyncio.sleep(dice.uniform(0.1, 0.3))
+            if call.input in bad or dice.random() < rate:
+                raise classify_status(500, provider=f"p{number}")
+            return call.input
+
+        provider = Provider(name=f"p{number}", services={"s"}, reputation=90 - 10 * number, response_time=0.2)
+        transport = lambda: FunctionTransport(answer, paid=False, idempotent="repeatable")  # noqa: E731
+        return Listing(provider=provider, transport=transport, max_concurrency=100)
+
+    async with ActorSystem("batch") as system:
+        market = Market(providers=[listing(number, rate) for number, rate in enumerate(rates)])
+        supervisor = system.spawn(lambda: Supervisor(market))
+
+        async def serve(item: int) -> None:
+            try:
+                assert (await smart_request(supervisor, service="s", input=item, timeout=30.0)).output == item
+            except AllProvidersFailed as error:
+                failed[item] = error
+
+        async with asyncio.TaskGroup() as group:
+            for item in range(ITEMS):
+                group.create_task(serve(item))
+                await asyncio.sleep(dice.expovariate(20.0))
+    assert failed.keys() == bad, "no other item fails"
+    return sorted(failed.values(), key=lambda error: len(error.attempts))
+
+
+@pytest.mark.simulate(seeds=SEEDS)
+@pytest.mark.parametrize("count", [2, 3, 5])
+async def test_healthy_providers_settle_it_with_two_attempts(simulation, count):
+    errors = await errors_of_bad_items(simulation, [0.0] * count)
+    assert all(isinstance(error, PoisonItem) for error in errors)
+    assert len(errors[len(errors) // 2].attempts) == 2
+    assert len(errors[-1].attempts) <= 4
+
+
+@pytest.mark.simulate(seeds=SEEDS)
+async def test_a_single_healthy_provider_settles_it_with_two_or_three(simulation):
+    errors = await errors_of_bad_items(simulation, [0.0])
+    assert len(errors[len(errors) // 2].attempts) <= 3
