@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from actors import ProviderCall
     from runtime.simulation import Simulation
 
-SEEDS = repeated(100)
+SEEDS = repeated(30)
 ITEMS = 400
 
 
