@@ -102,7 +102,7 @@ class Policy:
         failure: Exception | None = None
         while True:
             try:
-                admitted = self._try_admit(now)
+                admitted = self._try_admit(now, ends)
                 if admitted is None:
                     admitted = await self._admit(ends)
                     now = loop.time()
@@ -126,7 +126,7 @@ class Policy:
 
     # Admission: an attempt takes everything that it needs, or nothing.
 
-    def _try_admit(self, now: float) -> tuple[Grant | None, Permit | None] | None:
+    def _try_admit(self, now: float, ends: float) -> tuple[Grant | None, Permit | None] | None:
         """Take slot, token and permit; return None, and take nothing, if the caller would have to wait."""
         bulkhead, limiter, breaker = self.bulkhead, self.limiter, self.breaker
         if bulkhead is not None and not bulkhead.try_acquire():
@@ -140,7 +140,7 @@ class Policy:
         if breaker is None:
             return grant, None
         try:
-            return grant, breaker.admit(now=now)
+            return grant, breaker.admit(now=now, within=min(ends - now, self.attempt_timeout))
         except BaseException:
             self._give_back(grant)
             raise
@@ -157,7 +157,10 @@ class Policy:
             now = asyncio.get_running_loop().time()
             if self.limiter is not None:
                 grant = self.limiter.try_take(now) or await self.limiter.wait(ends)
-            return grant, None if self.breaker is None else self.breaker.admit()
+            if self.breaker is None:
+                return grant, None
+            now = asyncio.get_running_loop().time()
+            return grant, self.breaker.admit(now=now, within=min(ends - now, self.attempt_timeout))
         except BaseException:
             self._give_back(grant)
             raise

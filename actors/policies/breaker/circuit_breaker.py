@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from typing import TYPE_CHECKING, TypeVar
 
@@ -78,12 +79,14 @@ class CircuitBreaker:
         finally:
             self.settle(permit, failed=failed)
 
-    def admit(self, *, now: float | None = None) -> Permit:
+    def admit(self, *, now: float | None = None, within: float = math.inf) -> Permit:
         """Give leave to make one call, for a caller that runs it itself; raise `BreakerOpen` if there is none.
 
-        Every permit must come back by `settle`, whatever becomes of the call.
+        The call may take `within` seconds, by default an unknown time. Every permit must come back by `settle`,
+        whatever becomes of the call.
         """
-        admission = admit(self._state, now=self._clock() if now is None else now, config=self.config)
+        at = self._clock() if now is None else now
+        admission = admit(self._state, now=at, config=self.config, within=within)
         if isinstance(admission, Refused):
             raise BreakerOpen(self.name, retry_after=admission.retry_after)
         self._state, permit = admission

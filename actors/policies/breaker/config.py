@@ -8,6 +8,9 @@ import msgspec
 
 from actors.validation import SaysOptionNames, check_count
 
+DEFAULT_LEASE = 30.0
+"""Seconds that a probe has to report if it is not known how long its call may take."""
+
 
 class BreakerConfig(msgspec.Struct, frozen=True, kw_only=True, metaclass=SaysOptionNames):
     """When a breaker opens, and for how long; durations are seconds.
@@ -17,7 +20,9 @@ class BreakerConfig(msgspec.Struct, frozen=True, kw_only=True, metaclass=SaysOpt
 
     It stays open for `open_for`, doubled for each probe that fails, up to `max_open_for`. None stands for three times
     `open_for`, and for five times after a relapse, which costs more than a probe. Each wait is spread by `jitter` to
-    both sides. A probe that has not reported after `probe_lease` counts as lost.
+    both sides. A probe that has not reported after `probe_lease` counts as lost, and makes room for another. None
+    stands for as long as its call may take, or 30 seconds if that is not known. A good answer to a lost probe counts
+    all the same, unless a later failure has opened the breaker again.
 
     For `slow_start` after a probe closed it, the provider gets a growing share of its load (0: all of it at once); see
     `share`. For `relapse_within` after a probe closed it, the provider is on probation: `failure_threshold` and
@@ -35,7 +40,7 @@ class BreakerConfig(msgspec.Struct, frozen=True, kw_only=True, metaclass=SaysOpt
     jitter: float = 0.1
     slow_call: float | None = None
     slow_rate: float = 0.5
-    probe_lease: float = 30.0
+    probe_lease: float | None = None
     slow_start: float = 10.0
     relapse_within: float = 60.0
 
@@ -56,7 +61,7 @@ class BreakerConfig(msgspec.Struct, frozen=True, kw_only=True, metaclass=SaysOpt
         for name, duration in (
             ("window", self.window),
             ("open_for", self.open_for),
-            ("probe_lease", self.probe_lease),
+            ("probe_lease", DEFAULT_LEASE if self.probe_lease is None else self.probe_lease),
             ("slow_call", 1.0 if self.slow_call is None else self.slow_call),
         ):
             if not 0 < duration < math.inf:
@@ -66,6 +71,16 @@ class BreakerConfig(msgspec.Struct, frozen=True, kw_only=True, metaclass=SaysOpt
         for name, duration in (("slow_start", self.slow_start), ("relapse_within", self.relapse_within)):
             if not 0 <= duration < math.inf:
                 raise ValueError(f"{name} must be >= 0 seconds (0: none) and finite, got {duration}")
+
+    def lease(self, within: float) -> float:
+        """Return the seconds that a probe has to report whose call may take `within` seconds.
+
+        >>> BreakerConfig().lease(45.0), BreakerConfig().lease(math.inf), BreakerConfig(probe_lease=5.0).lease(45.0)
+        (45.0, 30.0, 5.0)
+        """
+        if self.probe_lease is not None:
+            return self.probe_lease
+        return within if within < math.inf else DEFAULT_LEASE
 
     @property
     def longest_wait(self) -> float:

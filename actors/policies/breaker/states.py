@@ -1,8 +1,9 @@
 """The states of a circuit breaker, and its two answers to a call: a permit, or a refusal. All are immutable values.
 
 Every change of state begins a new epoch, and every admitted call carries a `Permit` of its epoch. A result whose epoch
-has passed is stale and changes nothing. That one rule keeps late results, lost probes and double reports from moving
-the breaker.
+has passed is stale and changes nothing. That one rule keeps late results and double reports from moving the breaker.
+It has one exception: a good answer to a probe counts, however late, as long as neither a failure nor a hand has opened
+the breaker since the probe was admitted. `earlier` says to how many epochs before its own a state extends that.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ class Open(msgspec.Struct, frozen=True, tag=True, gc=False):
     epoch: int
     until: float
     reopened: int = 0
+    earlier: int = 0
 
 
 class HalfOpen(msgspec.Struct, frozen=True, tag=True, gc=False):
@@ -41,6 +43,7 @@ class HalfOpen(msgspec.Struct, frozen=True, tag=True, gc=False):
     epoch: int
     lease_ends: float
     reopened: int = 0
+    earlier: int = 0
 
 
 class Isolated(msgspec.Struct, frozen=True, tag=True, gc=False):

@@ -13,8 +13,12 @@ MIN_FAILURES, MIN_RATE = 2, 0.5
 """On probation, `failure_threshold` is at least this number, and `failure_rate` at least this part of itself."""
 
 
-def admit(state: BreakerState, *, now: float, config: BreakerConfig) -> tuple[BreakerState, Permit] | Refused:
+def admit(
+    state: BreakerState, *, now: float, config: BreakerConfig, within: float = math.inf
+) -> tuple[BreakerState, Permit] | Refused:
     """Decide on one call at `now`; return the next state and a permit, or a refusal that leaves the state as it is.
+
+    The call may take `within` seconds; infinity if that is not known.
 
     >>> admit(Open(epoch=1, until=30.0), now=10.0, config=BreakerConfig())
     Refused(retry_after=20.0)
@@ -28,7 +32,9 @@ def admit(state: BreakerState, *, now: float, config: BreakerConfig) -> tuple[Br
             return Refused(state.lease_ends - now)
         case Open() | HalfOpen():
             epoch = state.epoch + 1
-            probing = HalfOpen(epoch, lease_ends=now + config.probe_lease, reopened=state.reopened)
+            lease_ends = now + config.lease(within)
+            # A probe whose lease is over is lost, but its good answer would still say all there is to know.
+            probing = HalfOpen(epoch, lease_ends, state.reopened, _earlier(state))
             return probing, Permit(epoch, probe=True, admitted=now)
         case Isolated():
             return Refused(None)
@@ -75,9 +81,16 @@ def after_success(
 ) -> BreakerState:
     """Return the state after a call that succeeded; `random` is a draw from [0, 1), used if it opens.
 
-    A success closes a half-open breaker, unless it was slow by `config.slow_call`.
+    A success closes a half-open breaker, unless it was slow by `config.slow_call`. So does that of an earlier probe
+    whose lease is over, or after which another was cancelled.
+
+    >>> late = Permit(3, probe=True, admitted=0.0)
+    >>> after_success(HalfOpen(4, 60.0, earlier=1), late, now=45.0, config=BreakerConfig(), random=0.5).epoch
+    5
+    >>> after_success(Open(4, until=50.0), late, now=45.0, config=BreakerConfig(), random=0.5)
+    Open(epoch=4, until=50.0, reopened=0, earlier=0)
     """
-    if permit.epoch != state.epoch:
+    if permit.epoch != state.epoch and not _still_counts(state, permit):
         return state
     slow = config.slow_call is not None and now - permit.admitted >= config.slow_call
     match state:
@@ -85,11 +98,11 @@ def after_success(
             window = state.window.record(now, length=config.window, slow=slow)
             closed = Closed(state.epoch, 0, window, state.since, state.reopened)
             return _opened(closed, now, config, random) if slow and _trips(closed, now, config) else closed
-        case HalfOpen():
-            if slow:
-                return _opened(state, now, config, random)
+        case HalfOpen() if slow and permit.epoch == state.epoch:
+            return _opened(state, now, config, random)
+        case HalfOpen() | Open() if not slow:
             return Closed(state.epoch + 1, since=now, reopened=state.reopened)
-        case Open() | Isolated():
+        case _:
             return state
 
 
@@ -117,7 +130,7 @@ def after_cancellation(state: BreakerState, permit: Permit, *, now: float) -> Br
     A cancelled probe makes room for another: the breaker is open and its wait is over, so the next call is a probe.
     """
     if isinstance(state, HalfOpen) and permit.epoch == state.epoch:
-        return Open(state.epoch + 1, until=now, reopened=state.reopened)
+        return Open(state.epoch + 1, until=now, reopened=state.reopened, earlier=_earlier(state))
     return state
 
 
@@ -127,10 +140,11 @@ def after_inconclusive(state: BreakerState, permit: Permit, *, now: float, confi
     A half-open breaker waits for `open_for` before its next probe, however long its last wait was.
 
     >>> after_inconclusive(HalfOpen(3, 30.0, 4), Permit(3, probe=True, admitted=0.0), now=1.0, config=BreakerConfig())
-    Open(epoch=4, until=6.0, reopened=4)
+    Open(epoch=4, until=6.0, reopened=4, earlier=1)
     """
     if isinstance(state, HalfOpen) and permit.epoch == state.epoch:
-        return Open(state.epoch + 1, until=now + config.open_for, reopened=state.reopened)
+        wait_ends = now + config.open_for
+        return Open(state.epoch + 1, until=wait_ends, reopened=state.reopened, earlier=_earlier(state))
     return state
 
 
@@ -151,6 +165,20 @@ def failures_left(state: Closed, now: float, config: BreakerConfig) -> int:
     3
     """
     return max(1, _threshold(state, now, config) - state.failures)
+
+
+def _earlier(state: Open | HalfOpen) -> int:
+    """Return how many epochs back good answers to probes count in a next state that no failure brings about."""
+    return state.earlier + 1
+
+
+def _still_counts(state: BreakerState, permit: Permit) -> bool:
+    """Tell whether a good answer to a probe of an earlier epoch closes the breaker."""
+    return (
+        permit.probe
+        and isinstance(state, Open | HalfOpen)
+        and state.epoch - state.earlier <= permit.epoch < state.epoch
+    )
 
 
 def _threshold(state: Closed, now: float, config: BreakerConfig) -> int:

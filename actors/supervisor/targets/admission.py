@@ -17,6 +17,7 @@ from actors.money import ZERO, Micros
 from actors.policies.breaker.states import BreakerState, Closed, HalfOpen, Permit, Refused
 from actors.policies.breaker.transitions import admit as admit_by_breaker
 from actors.policies.breaker.transitions import failures_left, is_on_probation, share
+from actors.provider_gateway.messages import TRANSPORT_GRACE
 from actors.supervisor.targets.dear_answers import DearAnswers  # noqa: TC001 - msgspec resolves this annotation.
 from actors.supervisor.targets.refusals import NO_SUBJECT, StandingRefusal, Subject
 from actors.supervisor.targets.state import TargetState
@@ -128,7 +129,7 @@ def admit(listing: Listing, state: TargetState, needs: CallNeeds, *, now: float,
     name, deadline = listing.provider.name, needs.deadline
     if deadline <= now:
         return Never(DeadlineTooShort(needed=listing.provider.response_time, left=0.0, provider=name))
-    permission = admit_by_breaker(state.breaker, now=now, config=breaker)
+    permission = admit_by_breaker(state.breaker, now=now, config=breaker, within=most_time(listing, deadline - now))
     if isinstance(permission, Refused):
         return _refused_by_breaker(state.breaker, permission, name, now)
     next_breaker, permit = permission
@@ -168,6 +169,11 @@ def admit(listing: Listing, state: TargetState, needs: CallNeeds, *, now: float,
         quiet_since=state.quiet_since if state.under_way else now,
     )
     return Admitted(state=after, permit=permit, grant=grant, begun=begun)
+
+
+def most_time(listing: Listing, left: float) -> float:
+    """Return the seconds that a call may take at most, of which `left` are left to its request, with its check."""
+    return min(listing.timeout + CHECK_TIME, left) + TRANSPORT_GRACE
 
 
 def time_needed(state: TargetState, permit: Permit, *, now: float, patience: float, breaker: BreakerConfig) -> float:

@@ -184,7 +184,7 @@ async def test_a_permit_can_be_taken_and_settled_by_hand(breaker, clock):
     permit = breaker.admit(now=31.0)
     assert permit.probe
     breaker.settle(permit, failed=None, now=32.0)
-    assert breaker.state == Open(3, until=32.0)
+    assert breaker.state == Open(3, until=32.0, earlier=2)
 
 
 async def callers_are_cancelled_anywhere(simulation: Simulation) -> None:

@@ -122,19 +122,63 @@ def test_jitter_spreads_the_wait_and_never_passes_its_limit(draw, reopened):
 def test_a_cancelled_probe_gives_its_place_to_the_next_caller_at_once():
     state, permit = admitted(Open(1, until=0.0, reopened=2), 5.0)
     state = after_cancellation(state, permit, now=6.0)
-    assert state == Open(3, until=6.0, reopened=2)
+    assert state == Open(3, until=6.0, reopened=2, earlier=2)
     state, permit = admitted(state, 6.0)
     assert permit.probe
 
 
-def test_a_lost_probe_is_replaced_when_its_lease_ends_and_its_late_result_is_ignored():
+def test_a_lost_probe_is_replaced_when_its_lease_ends_and_only_its_good_answer_still_counts():
     state, lost = admitted(Open(1, until=0.0), 0.0)
     assert isinstance(admit(state, now=29.9, config=CONFIG), Refused)
     state, second = admitted(state, 30.0)
     assert second.probe
-    for late in (succeed(state, lost, 31.0), fail(state, lost, 31.0), after_cancellation(state, lost, now=31.0)):
+    for late in (fail(state, lost, 31.0), after_cancellation(state, lost, now=31.0)):
         assert late is state
     assert isinstance(succeed(state, second, 32.0), Closed)
+    assert succeed(state, lost, 32.0) == Closed(4, since=32.0)
+
+
+@pytest.mark.parametrize("lasts", [0.1, 45.0, 300.0])
+def test_a_lease_lasts_as_long_as_its_call_may_take(lasts):
+    state = admit(Open(1, until=0.0), now=0.0, config=CONFIG, within=lasts)
+    assert not isinstance(state, Refused)
+    assert admit(state[0], now=lasts / 2, config=CONFIG, within=1.0) == Refused(lasts / 2)
+    strict = BreakerConfig(probe_lease=5.0)
+    state = admit(Open(1, until=0.0), now=0.0, config=strict, within=lasts)
+    assert not isinstance(state, Refused)
+    assert admit(state[0], now=0.0, config=strict, within=lasts) == Refused(5.0)
+
+
+def test_a_good_answer_to_a_probe_counts_whenever_it_comes():
+    state, first = admitted(Open(1, until=0.0, reopened=2), 0.0)
+    for lease_ends in (30.0, 60.0, 90.0):
+        state, last = admitted(state, lease_ends)
+    assert succeed(state, first, 91.0) == Closed(state.epoch + 1, since=91.0, reopened=2)
+    # A probe that is cancelled opens the breaker too, and has shown nothing.
+    state = after_cancellation(state, last, now=92.0)
+    assert isinstance(state, Open)
+    assert isinstance(succeed(state, first, 93.0), Closed)
+
+
+def test_a_good_answer_to_a_probe_is_too_late_after_a_failure_or_a_hand_has_opened_the_breaker():
+    state, late = admitted(Open(1, until=0.0), 0.0)
+    state, second = admitted(state, 30.0)
+    failed = fail(state, second, 31.0)
+    assert succeed(failed, late, 32.0) is failed
+    assert isinstance(failed, Open)
+    state, third = admitted(failed, failed.until)
+    assert succeed(state, late, failed.until) is state
+    by_hand = isolate(state)
+    assert succeed(by_hand, third, failed.until) is by_hand
+    released = release(by_hand)
+    assert succeed(released, third, failed.until) is released
+
+
+def test_a_slow_answer_to_a_lost_probe_decides_nothing():
+    config = BreakerConfig(slow_call=2.0, probe_lease=30.0)
+    state, late = admitted(Open(1, until=0.0), 0.0, config)
+    state, _ = admitted(state, 30.0, config)
+    assert succeed(state, late, 31.0, config) is state
 
 
 def test_a_call_admitted_before_the_breaker_opened_does_not_move_it():
@@ -293,7 +337,9 @@ def test_at_most_one_probe_is_out_cancellation_is_neutral_and_stale_results_are_
                 assert not isinstance(before, Closed | Open | Isolated) or state is before
             else:
                 state = (succeed if event == "success" else fail)(state, permit, now, config)
-            assert permit.epoch == before.epoch or state is before
+            # A probe that was lost or cancelled may close it by a good answer, and only by that.
+            is_late = permit.probe and event == "success" and isinstance(before, HalfOpen | Open) and before.earlier
+            assert permit.epoch == before.epoch or state is before or (is_late and isinstance(state, Closed))
         live_probes = [permit for permit in permits if permit.probe and permit.epoch == state.epoch]
         assert len(live_probes) == (1 if isinstance(state, HalfOpen) else 0)
         assert type(state) is type(before) or state.epoch > before.epoch

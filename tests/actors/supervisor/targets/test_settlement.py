@@ -125,7 +125,7 @@ def test_a_probe_closes_opens_or_gives_its_place_back():
 def test_a_probe_whose_key_is_still_at_work_is_no_failure_and_is_soon_repeated():
     admitted = decide(TargetState(breaker=Open(epoch=1, until=100.0, reopened=5)))
     after = end(admitted, Transient("409 Conflict", status=409)).breaker
-    assert after == Open(3, until=101.0 + CONFIG.open_for, reopened=5)
+    assert after == Open(3, until=101.0 + CONFIG.open_for, reopened=5, earlier=2)
 
 
 @pytest.mark.parametrize(
