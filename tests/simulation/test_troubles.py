@@ -73,6 +73,11 @@ async def test_answers_that_come_too_late_are_not_waited_for_again_and_again(sim
 
 
 @pytest.mark.simulate(seeds=SEEDS)
+async def test_who_has_little_time_does_not_lose_it_on_a_probe(simulation):
+    await survive(simulation, "slow loris, little time")
+
+
+@pytest.mark.simulate(seeds=SEEDS)
 async def test_what_was_paid_too_late_is_not_paid_again(simulation):
     # Reached: 17 seconds on average, 38 at worst: a probe that hangs for 10, the wait of 15 after it, the slow start.
     outcome = await survive(simulation, "slow loris, paid", time_to_return="<= 45")

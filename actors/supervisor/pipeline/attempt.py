@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from actors.errors.families import Attempt, BudgetExceeded, CallFailed, Connecti
 from actors.events import BreakerHalfOpened, CallEnded, CostUnreadable, Hedged, Rerouted, Retried
 from actors.ledger.errors import RiskExceeded, StillUnsettled
 from actors.money import micros_of
+from actors.policies.breaker.states import Closed
 from actors.provider_gateway.messages import SentMarker
 from actors.supervisor.payments.charge import NOTHING, Charge, charge_of
 from actors.supervisor.payments.held_call import HeldCall
@@ -21,10 +23,14 @@ from actors.supervisor.pipeline.recovery import reconcile, take_on, unknown_outc
 from actors.supervisor.pipeline.routing import Tried, after_failure, ends_request
 from actors.supervisor.pipeline.shared_quota import acquire
 from actors.supervisor.targets.admission import Admitted
-from actors.supervisor.targets.settlement import EndedCall
+from actors.supervisor.targets.probe_time import ProbeTime, asked_by_probe, spare_for, time_of_call, time_of_probe
+from actors.supervisor.targets.settlement import CLOCK_ERROR, EndedCall
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from actors.ledger.messages import Reservation
+    from actors.limits.concurrency import ConcurrencyLimit
     from actors.supervisor.pipeline.choosing import Choice
     from actors.supervisor.pipeline.deps import Deps
     from actors.supervisor.pipeline.job import Job
@@ -176,9 +182,14 @@ class AttemptRun:
         job, target = self.job, self.target
         # The time of the admission, which found some left.
         started = self._admitted.permit.admitted
-        own_time = own_timeout(job, target, is_probe=self._admitted.permit.probe)
-        timeout = min(own_time, time_after_hanging(job, target, now=started), job.deadline - started)
-        call = job.call_to(target, self._quote, timeout=timeout)
+        is_probe = self._admitted.permit.probe
+        own_time, left = own_timeout(job, target, is_probe=is_probe), job.deadline - started
+        given = self._time_of_probe(left) if is_probe else ProbeTime(left)
+        if not is_probe and own_time > left / 2 and not self._may_cost_when_cut():
+            given = ProbeTime(time_of_call(target.state.limit, left=left, spare=spare_for(self._others())))
+        keeps_deadline = is_probe and self._may_cost_when_cut()
+        after_hanging = time_after_hanging(job, target, now=started)
+        call = job.call_to(target, self._quote, timeout=min(own_time, after_hanging, given.seconds))
         reply: ProviderReply | None = None
         error: CallFailed | None = None
         self._was_amplified = target.is_amplified
@@ -191,9 +202,40 @@ class AttemptRun:
             job.under_way -= 1
             # Also if the caller was cancelled: then there is neither a reply nor an error.
             now = self.deps.context.now()
-            ended = EndedCall(now, reply, error, timeout, own_time, job.subject, self._quote)
+            proof = min(given.proof, own_time)
+            ended = EndedCall(now, reply, error, call.timeout, own_time, job.subject, self._quote, proof)
             self._settle(call, judged(job, target, ended, started=started))
-        return reply if error is None else await self._failed(error, started=started)
+        if error is None:
+            return reply
+        if keeps_deadline and now >= job.deadline - CLOCK_ERROR:
+            error = that_of_a_probe(error, target.name)
+        was_cut = given.is_cut and call.timeout < own_time and now >= started + call.timeout - CLOCK_ERROR
+        return await self._failed(error, started=started, is_counted=not was_cut)
+
+    def _time_of_probe(self, left: float) -> ProbeTime:
+        """Return the time of this call, which is a probe; it is cut if that helps its request, or others that wait."""
+        job, target = self.job, self.target
+        state = target.state
+        asked = asked_by_probe(state.limit.usual_latency, state.probe_cut)
+        spare: float | None = None
+        if not self._may_cost_when_cut():
+            spare = spare_for(self._others())
+            if spare is None and self.deps.queues.has_waiters(target.queue):
+                spare = 0.0
+        return time_of_probe(asked, left=left, patience=job.deadline - job.started, spare=spare)
+
+    def _may_cost_when_cut(self) -> bool:
+        """Tell whether it would be unknown what this call costs if it were cut off."""
+        return self.target.is_charged_when_cut and bool(self.target.paid or self._reservation.amount)
+
+    def _others(self) -> Iterator[ConcurrencyLimit]:
+        """Yield the limits of the providers that could serve the request if this call fails."""
+        job = self.job
+        for name, other in job.candidates.targets.items():
+            tried = job.tried.get(name)
+            may_serve = tried is None or tried.ready_at < job.deadline
+            if other is not self.target and may_serve and isinstance(other.state.breaker, Closed):
+                yield other.state.limit
 
     def _settle(self, call: ProviderCall, ended: EndedCall) -> None:
         """Pay for the call, give back what it took, and publish how it ended."""
@@ -245,6 +287,8 @@ class AttemptRun:
         if charge.cost is not None and charge.cost > self._quote.price:
             target.flag(self._quote, charge.cost, request_id=job.request_id)
         payments.book(reservation, charge)
+        if ended.error is not None and ended.now >= self._admitted.permit.admitted + call.timeout - CLOCK_ERROR:
+            target.is_charged_when_cut = charge.charged != "no"
         if ended.reply is not None and ended.reply.unread_cost is not None:
             self.deps.context.events.publish(
                 CostUnreadable(
@@ -259,7 +303,7 @@ class AttemptRun:
             payments.reconcile_later(job.held)
         return job.charge(HeldCall(target, call, reservation), charge)
 
-    async def _failed(self, error: CallFailed, *, started: float) -> ProviderReply | None:
+    async def _failed(self, error: CallFailed, *, started: float, is_counted: bool) -> ProviderReply | None:
         """Decide what follows a failure: an answer found later, None for another choice, or the end of the request."""
         job, target = self.job, self.target
         if job.held_at == target.name and target.idempotent == "no" and not isinstance(error, OutcomeUnknown):
@@ -271,7 +315,7 @@ class AttemptRun:
                 return found
             error = found
             self._cost += job.cost - known
-        self._record(error, started=started)
+        self._record(error, started=started, is_counted=is_counted)
         if job.held is not None and isinstance(error, Permanent):
             raise unknown_outcome(target.name, error)
         goes_on = isinstance(error, OutcomeUnknown) and job.goes_on_besides
@@ -279,8 +323,12 @@ class AttemptRun:
             raise error
         return None
 
-    def _record(self, error: CallFailed, *, started: float) -> None:
-        """Note the failure of this attempt, and when its provider may be tried again."""
+    def _record(self, error: CallFailed, *, started: float, is_counted: bool) -> None:
+        """Note the failure of this attempt, and when its provider may be tried again.
+
+        A probe that was cut is not counted, if any retry is allowed: it found out something for all requests, and none
+        should pay for that.
+        """
         job, name, context = self.job, self.target.name, self.deps.context
         now, tried = context.now(), job.tried.get(name)
         if is_at_work(error, self.target.idempotent):
@@ -291,7 +339,7 @@ class AttemptRun:
             look = next_look(looks, now=now, deadline=job.deadline, random=random, retry_after=error.retry_after)
             job.tried[name] = Tried(0 if tried is None else tried.failures, now, look)
         else:
-            self._try_again_later(error, tried, now)
+            self._try_again_later(error, tried, now, is_counted=is_counted)
         job.attempts.append(
             Attempt(
                 provider=name,
@@ -304,19 +352,32 @@ class AttemptRun:
             )
         )
 
-    def _try_again_later(self, error: CallFailed, tried: Tried | None, now: float) -> None:
+    def _try_again_later(self, error: CallFailed, tried: Tried | None, now: float, *, is_counted: bool) -> None:
         """Note when the provider may be tried again after a failure, if at all."""
         job, target = self.job, self.target
-        failures = 1 if tried is None else tried.failures + 1
+        policy = self.deps.market.retry
+        failures = (0 if tried is None else tried.failures) + (is_counted or not policy.max_retries)
         job.looks.pop(target.name, None)
         again = after_failure(
             error,
             failures=failures,
             now=now,
             deadline=job.deadline,
-            policy=self.deps.market.retry,
+            policy=policy,
             random=self.deps.context.random.random(),
         )
         if has_had_all_attempts(failures, is_amplified=target.is_amplified, was_amplified=self._was_amplified):
             again = Tried(failures, now, math.inf)
         job.tried[target.name] = again
+
+
+def that_of_a_probe(error: CallFailed, name: str) -> CallFailed:
+    """Say of a failure that its call was a probe, which was given all of its request's time, and why.
+
+    It is a copy: a transport may raise one error for many calls.
+    """
+    told = copy.copy(error)
+    what = error.args[0] if error.args else error.kind
+    why = f"it was the probe of {name!r}, and kept its whole deadline because it may be paid though it is cut off"
+    told.args, told.__cause__ = (f"{what}; {why}",), error.__cause__
+    return told

@@ -31,13 +31,13 @@ class Tried(msgspec.Struct, frozen=True):
 def after_failure(
     error: CallFailed, *, failures: int, now: float, deadline: float, policy: Retry, random: float
 ) -> Tried:
-    """Return what a provider is for this request after its failure number `failures`; `random` is in [0, 1).
+    """Return what a provider is for this request after so many failures that count; `random` is in [0, 1).
 
     It may be tried again after its backoff, if the error allows a retry and the deadline allows that wait.
     """
     if not error.retryable or failures > policy.max_retries:
         return Tried(failures, now, math.inf)
-    ready_at = now + policy.delay(failures, random=random, retry_after=error.retry_after)
+    ready_at = now + policy.delay(max(1, failures), random=random, retry_after=error.retry_after)
     return Tried(failures, now, ready_at if ready_at < deadline else math.inf)
 
 

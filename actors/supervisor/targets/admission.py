@@ -19,6 +19,7 @@ from actors.policies.breaker.transitions import admit as admit_by_breaker
 from actors.policies.breaker.transitions import failures_left, is_on_probation, share
 from actors.provider_gateway.messages import TRANSPORT_GRACE
 from actors.supervisor.targets.dear_answers import DearAnswers  # noqa: TC001 - msgspec resolves this annotation.
+from actors.supervisor.targets.probe_time import PROOF_MARGIN, asked_by_probe
 from actors.supervisor.targets.refusals import NO_SUBJECT, StandingRefusal, Subject
 from actors.supervisor.targets.state import TargetState
 from actors.supervisor.targets.waiting import QueueName  # noqa: TC001 - msgspec resolves this annotation
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from actors.policies.breaker.config import BreakerConfig
 
 
-PROOF_MARGIN = 2.5
-"""How many times the usual latency a call must have that is to prove something, lest it fails for want of time."""
 CHECK_TIME = 2.0
 """Seconds for the health check before a probe."""
 FINDING_OUT = 2.0
@@ -122,9 +121,8 @@ class CallNeeds(NamedTuple):
 def admit(listing: Listing, state: TargetState, needs: CallNeeds, *, now: float, breaker: BreakerConfig) -> Admission:
     """Decide on one call at `now`.
 
-    The order is: time left, breaker, refusals, dear answers, concurrency, throttling, rate, retry budget.
-
-    Money is not decided on here: it is the ledger's, and reserved before what this returns is taken.
+    The order is: time left, breaker, refusals, dear answers, concurrency, throttling, rate, retry budget. Money is not
+    decided on here: it is the ledger's, and reserved before what this returns is taken.
     """
     name, deadline = listing.provider.name, needs.deadline
     if deadline <= now:
@@ -167,6 +165,7 @@ def admit(listing: Listing, state: TargetState, needs: CallNeeds, *, now: float,
         dear=state.dear.tried() if state.dear is not None and state.dear.price == needs.price else state.dear,
         under_way=state.under_way + 1,
         quiet_since=state.quiet_since if state.under_way else now,
+        probe_cut=state.probe_cut,
     )
     return Admitted(state=after, permit=permit, grant=grant, begun=begun)
 
@@ -188,7 +187,7 @@ def time_needed(state: TargetState, permit: Permit, *, now: float, patience: flo
     if state.under_way:
         needed = max(needed, state.limit.present_latency)
     if permit.probe:
-        needed = PROOF_MARGIN * needed + CHECK_TIME
+        needed = asked_by_probe(needed, state.probe_cut) + CHECK_TIME
     elif is_on_probation(state.breaker, now, breaker):
         needed *= PROOF_MARGIN
     if state.refusals.all:

@@ -31,9 +31,10 @@ class EndedCall(NamedTuple):
     """How a call ended, at loop time `now`: with a `reply`, with an `error`, or with neither if it was cancelled.
 
     `timeout` is what the call was given, in seconds, and `own_timeout` what it would have been given without the
-    deadline of its request. `subject` is what of the request a refusal may concern, and
-    `quote` what is listed for the call. `is_blameless` says that the item is to blame for the error, and
-    `has_hung_alone` that it timed out while others were answered as usual.
+    deadline of its request. A probe counts against its provider if it has waited in vain for `proof` seconds, though it
+    was cut off. `subject` is what of the request a refusal may concern, and `quote` what is listed for the call.
+    `is_blameless` says that the item is to blame for the error, and `has_hung_alone` that it timed out while others
+    were answered as usual.
     """
 
     now: float
@@ -43,6 +44,7 @@ class EndedCall(NamedTuple):
     own_timeout: float = NO_LIMIT
     subject: Subject = NO_SUBJECT
     quote: Quote = FREE
+    proof: float = NO_LIMIT
     is_blameless: bool = False
     has_hung_alone: bool = False
 
@@ -112,6 +114,7 @@ def settle(
         else dear_after(state.dear, admitted, ended, random=random),
         under_way=state.under_way - 1,
         quiet_since=ended.now if is_sign_of_life else state.quiet_since,
+        probe_cut=0.0 if answered else latency if judged.timed_out and admitted.permit.probe else state.probe_cut,
     )
 
 
@@ -125,6 +128,8 @@ def judge(state: TargetState, admitted: Admitted, ended: EndedCall) -> Judgement
     # If other calls are answered all the time, this one had too little time to stand in the provider's queue.
     is_at_work = state.quiet_since > permit.admitted and not state.is_stalled(ended.now)
     had_too_little = is_at_work or (ended.timeout < ended.own_timeout / 2 and not is_late)
+    if permit.probe and ended.timeout >= ended.proof - CLOCK_ERROR:
+        had_too_little = False
     return Judgement(timed_out, had_its_time, is_late, was_cut_off=timed_out and not had_its_time and had_too_little)
 
 

@@ -39,6 +39,8 @@ class TargetState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The calls under way that later ones have overtaken, as of an admission."""
     quiet_since: float = math.inf
     """Since when no call under way has been answered, in loop time."""
+    probe_cut: float = 0.0
+    """The seconds that the last probe waited in vain; 0.0 if a call has been answered since."""
 
     def left_for(self) -> list[StandingRefusal | DearAnswers]:
         """Return all that the provider is left alone for by more than the requests with one input."""

@@ -96,6 +96,8 @@ class Target:
         """The calls, checks and look-ups under way at the gateway."""
         self.paid = False
         self.idempotent: Idempotent = "no"
+        self.is_charged_when_cut = True
+        """Whether a call that times out may have been charged, by what the last one that did has shown."""
         self.can_look_up = self.can_cancel = False
         """What its transport can do about a call whose outcome is unknown."""
         self.health: Health | None = None
@@ -236,7 +238,9 @@ class Target:
         before = self.state
         dear = None if self.state.dear is None else self.state.dear.released(self._deps.context.now())
         refusals = Refusals(since=self._deps.context.now())
-        self.state = msgspec.structs.replace(self.state, learned=LearnedLimit(), refusals=refusals, dear=dear)
+        self.state = msgspec.structs.replace(
+            self.state, learned=LearnedLimit(), refusals=refusals, dear=dear, probe_cut=0.0
+        )
         self._tell_leaves(before)
         self.become(release(self.state.breaker))
         self._deps.queues.wake_all(self.queue)

@@ -67,6 +67,10 @@ class WaitQueues:
         """Enqueue an entry behind the others that wait; if none does, it need not wait either."""
         self._joined(entry, name)
 
+    def has_waiters(self, name: QueueName) -> bool:
+        """Tell whether a request waits in a queue."""
+        return name in self._queues
+
     async def wait(self, entry: QueueEntry, wait: Wait) -> None:
         """Wait in the queues of `wait`, and no others, until woken or until its time."""
         self._move_to(entry, wait.queues)

@@ -37,6 +37,7 @@ TROUBLES: dict[str, Trouble] = {
         must={**without("calls_per_reopen"), "amplification": "<= 1.07"},
     ),
     "slow loris": Trouble(promise=BREAKER, scenario=health.slow_loris),
+    "slow loris, little time": Trouble(promise=BREAKER, scenario=health.impatient_slow_loris),
     "slow loris, paid": Trouble(
         promise="none: no timeout, no idempotency key",
         scenario=health.paid_slow_loris,

@@ -100,6 +100,23 @@ async def slow_loris(simulation: Simulation, contender: Contender) -> Outcome:
     )
 
 
+async def impatient_slow_loris(simulation: Simulation, contender: Contender) -> Outcome:
+    """As before, for longer, and customers have 5 to 12 seconds, of which a probe must leave enough."""
+    providers, dice = three(simulation, price=0), simulation.random
+    span = draw_span(simulation, least=60.0, most=180.0, settling=25.0)
+    simulation.inject(SlowLoris(provider="alder", at=span.at, lasts=span.lasts, latency=dice.uniform(15.0, 60.0)))
+    return await drill(
+        simulation,
+        contender,
+        providers,
+        rate=rate_of(simulation, 2.0, 5.0),
+        span=span,
+        failing=providers[0],
+        timeout=dice.uniform(5.0, 12.0),
+        min_requests=300,
+    )
+
+
 async def paid_slow_loris(simulation: Simulation, contender: Contender) -> Outcome:
     """As before, but it charges for what comes too late: a request that goes on elsewhere pays twice."""
     idempotent = simulation.random.choice(["key", "no"])
