@@ -9,6 +9,8 @@ from actors.policies.breaker.states import BreakerState, Closed, HalfOpen, Isola
 
 FIRST_SHARE = 0.1
 """The part of its load that a provider gets when it has just come back."""
+WAIT_IF_ALONE = 2 / 3
+"""The part of a wait after a failed probe that is left while requests wait for the provider and have no other."""
 MIN_FAILURES, MIN_RATE = 2, 0.5
 """On probation, `failure_threshold` is at least this number, and `failure_rate` at least this part of itself."""
 
@@ -146,6 +148,21 @@ def after_inconclusive(state: BreakerState, permit: Permit, *, now: float, confi
         wait_ends = now + config.open_for
         return Open(state.epoch + 1, until=wait_ends, reopened=state.reopened, earlier=_earlier(state))
     return state
+
+
+def sooner(state: Open, *, now: float, config: BreakerConfig) -> Open:
+    """Return an open breaker's state if requests wait for its provider, which have nowhere else to go.
+
+    A third is taken off its wait, but not below `config.open_for`. The wait keeps its jitter, and it stays as it is if
+    `max_open_for` is configured.
+
+    >>> sooner(Open(2, until=15.0, reopened=3), now=0.0, config=BreakerConfig()).until
+    10.0
+    """
+    wait = state.until - now
+    if config.max_open_for is not None or wait <= config.open_for * (1 + config.jitter):
+        return state
+    return Open(state.epoch, now + max(config.open_for, wait * WAIT_IF_ALONE), state.reopened, state.earlier)
 
 
 def isolate(state: BreakerState) -> Isolated:

@@ -20,7 +20,7 @@ from actors.limits.concurrency import ConcurrencyLimit
 from actors.limits.learned import LearnedLimit
 from actors.money import micros_of
 from actors.policies.breaker.states import BreakerState, Closed, HalfOpen, Isolated, Open
-from actors.policies.breaker.transitions import isolate, release
+from actors.policies.breaker.transitions import isolate, release, sooner
 from actors.provider_gateway.gateway import ProviderGateway
 from actors.provider_gateway.messages import (
     TRANSPORT_GRACE,
@@ -170,11 +170,14 @@ class Target:
             # It was made at an older price, and tells nothing of the one that is listed now.
             ended = ended._replace(quote=FOR_ANY_COST)
         after = settle(before, admitted, ended, breaker=deps.market.breaker, random=random)
-        if type(after.breaker) is type(before.breaker):
+        opened = after.breaker
+        if isinstance(opened, Open) and admitted.permit.probe and deps.queues.has_waiters(self.queue):
+            opened = sooner(opened, now=ended.now, config=deps.market.breaker)
+        if type(opened) is type(before.breaker):
             self.state = after
         else:
             self.state = msgspec.structs.replace(after, breaker=before.breaker)
-            self.become(after.breaker)
+            self.become(opened)
         if after.refusals is not before.refusals or after.dear is not before.dear:
             self._tell_leaves(before)
         if not deps.queues:
