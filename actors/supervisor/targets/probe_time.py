@@ -70,7 +70,7 @@ def time_of_probe(asked: float, *, left: float, patience: float, spare: float | 
 def time_of_call(limit: ConcurrencyLimit, *, left: float, spare: float | None) -> float:
     """Return the time of a call that is no probe, of the seconds `left` to its request: what another may need is kept.
 
-    It is all that is left if there is no other, if it is not known how long another takes, or if the rest would be too
+    It is all that is left if there is no other, if it is not known how long either takes, or if the rest would be too
     little for the provider itself.
 
     >>> from actors.limits.concurrency import ConcurrencyLimit
@@ -92,7 +92,7 @@ def spare_for(others: Iterable[ConcurrencyLimit]) -> float | None:
     """
     spare: float | None = None
     for limit in others:
-        latency = max(limit.usual_latency, limit.present_latency)
+        latency = max(limit.expected_latency, limit.present_latency)
         needed = PROOF_MARGIN * latency if latency > 0 else math.inf
         spare = needed if spare is None else min(spare, needed)
     return spare
