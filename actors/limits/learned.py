@@ -1,10 +1,16 @@
 """A provider's limit, learned from its 429s and from the rate-limit headers of its answers. Pure.
 
-After a 429 all callers wait at one gate until `Retry-After` has passed. Behind the gate they are paced, one by one, at
-a rate that grows as CUBIC's window does: it starts at a share of the rate observed before the 429, grows steeply at
-first, is flat around the rate before, where the limit must be, and grows steeply again beyond it, because the limit may
-have been raised. A pace that was not used for a moment is made up for, as by a token bucket: callers do not come at
-equal intervals.
+A lone 429 holds back its own call alone, which waits for its `Retry-After`: it may have nothing to do with our rate.
+`suspicion` tells whether 429s come because of it. There are two cases:
+
+1. So many come together that a limit is far exceeded. All callers wait at one gate until `Retry-After` has passed.
+   Behind the gate they are paced, one by one, from a share of the rate at which calls were served.
+2. There are enough to tell, but few. The pace is lowered to a little below the rate at which calls were served. If the
+   429s stay as frequent, the rate was not their cause, and it is taken back.
+
+The pace grows as CUBIC's window does: steeply at first, it is flat around the rate before, where the limit must be, and
+grows steeply again beyond it, because the limit may have been raised. A pace that was not used for a moment is made up
+for, as by a token bucket: callers do not come at equal intervals.
 
 Source: S. Ha, I. Rhee, L. Xu, "CUBIC: A New TCP-Friendly High-Speed TCP Variant", 2008, and RFC 9438; here scaled so
 that the return to the earlier rate takes `ramp` seconds, whatever that rate is. The decrease is multiplicative, as
@@ -15,11 +21,12 @@ Increase and Decrease Algorithms for Congestion Avoidance in Computer Networks",
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import msgspec
 
 from actors.limits.quota import NO_WEIGHTS, REQUESTS, weight_in
+from actors.limits.suspicion import CONFIRMED_TELLING, NO_SUSPICION, STRAY_SHARE, TELLING, Suspicion
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -30,6 +37,15 @@ MAX_PACED_WINDOW = 120.0
 """Seconds; a limit for a longer time, such as a day, is not used as a pace."""
 MAX_STATED = 3600.0
 """Seconds for which a provider is left alone at most because it says so; then one call asks again."""
+MIN_TOLD, MIN_TOLD_AT_FIRST = 1.0, 2.0
+"""Seconds that 429s have to be counted before the rate is lowered again, or taken back, or lowered at all. A rate needs
+time to be known, and what a provider let through before its first 429 may have been a burst."""
+NEAR = 0.95
+"""The part of a limit from which on a 429 may tell that it is exceeded."""
+SETTLED = 2.0
+"""Seconds after which the rate of the last second is that of the lowered pace."""
+ENOUGH = 20
+"""The calls that tell a rate, if they take a second at least."""
 
 
 class LearningConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,8 +56,9 @@ class LearningConfig(msgspec.Struct, frozen=True, kw_only=True):
     `window` without a 429 the next gate is a first one again.
 
     Pace: behind a gate calls begin at `share` of the rate before it (of `first_rate` if no call had succeeded), but at
-    no less than `min_rate` a second, and are back at the rate before after `ramp`. Another `ramp` later, calls that the
-    pace allowed in the last `catch_up` and that were not made may be made at once.
+    no less than `min_rate` a second, and are back at the rate before after `ramp`. Without a gate the rate is lowered
+    to `lower_to` of the rate at which calls were served. Another `ramp` later, calls that the pace allowed in the last
+    `catch_up` and that were not made may be made at once.
 
     Headers: `headroom` is the part of a stated limit that is used. If what remains is too little for a call, the call
     waits until the reset, but no longer than `window` after the report: many providers refill all the time, and state
@@ -52,6 +69,7 @@ class LearningConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_gate: float = 20.0
     window: float = 60.0
     share: float = 0.5
+    lower_to: float = 0.9
     ramp: float = 10.0
     min_rate: float = 0.1
     first_rate: float = 1.0
@@ -65,7 +83,7 @@ class LearningConfig(msgspec.Struct, frozen=True, kw_only=True):
                 f"first_gate must be > 0 and <= max_gate ({self.max_gate}) seconds and both finite, "
                 f"got {self.first_gate}"
             )
-        for name in ("share", "headroom"):
+        for name in ("share", "lower_to", "headroom"):
             if not 0 < getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be above 0 and at most 1, got {getattr(self, name)}")
         for name, unit in (
@@ -103,16 +121,23 @@ class LearnedGrant(msgspec.Struct, frozen=True, gc=False):
 class LearnedLimit(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What is known about a provider's limit; a new one knows nothing, and lets every call through.
 
-    `throttled_rate` is the rate, in calls a second, at which the last 429 came (at `throttled_at`): infinity if none
-    did. `gates_in_a_row` counts the gates since a call last succeeded. `next_at` is when the pace lets the next call
-    begin. `ceiling` is the rate that headers allow. `count` calls have succeeded since `counted_since`, and
-    `earlier_rate` is the rate at which calls succeeded before that.
+    `throttled_rate` is the rate, in calls a second, that is believed to be the limit since `throttled_at`, because of
+    so many `throttled` answers: infinity if none is. The pace began at the part `begins_at` of it when the gate opened,
+    and is never below `stated`, the rate that the provider is known to allow. `gates_in_a_row` counts the gates since a
+    call last succeeded. `next_at` is when the pace lets the next call begin, and `held_until` when calls may go on
+    after a 429 of which nothing else is known. `ceiling` is the rate that headers allow. `count` calls have succeeded
+    since `counted_since`, and `earlier_rate` is the rate at which calls succeeded before that.
     """
 
     gated_until: float = -math.inf
     throttled_at: float = -math.inf
     throttled_rate: float = math.inf
+    throttled: int = 0
+    begins_at: float = 0.5
+    stated: float = 0.0
     gates_in_a_row: int = 0
+    held_until: float = -math.inf
+    suspicion: Suspicion = NO_SUSPICION
     next_at: float = -math.inf
     ceiling: float = math.inf
     remaining: tuple[Remaining, ...] = ()
@@ -123,7 +148,7 @@ class LearnedLimit(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     def rate(self, now: float, *, config: LearningConfig = DEFAULT_LEARNING) -> float:
         """Return the calls a second that are let through at `now`; infinity if no limit is known.
 
-        With b = `throttled_rate`, s = `share` and u = the time since the gate opened, in ramps:
+        With b = `throttled_rate`, s = `begins_at` and u = the time since the gate opened, in ramps:
         b * (1 + (1 - s) * (u - 1) ** 3).
 
         >>> limit = LearnedLimit(throttled_rate=10.0, gated_until=0.0)
@@ -133,14 +158,14 @@ class LearnedLimit(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         if self.throttled_rate == math.inf:
             return self.ceiling
         ramps = max(0.0, now - self.gated_until) / config.ramp
-        grown = self.throttled_rate * (1 + (1 - config.share) * (ramps - 1) ** 3)
-        return min(self.ceiling, max(config.min_rate, grown))
+        grown = self.throttled_rate * (1 + (1 - self.begins_at) * (ramps - 1) ** 3)
+        return min(self.ceiling, max(config.min_rate, self.stated, grown))
 
     def wait(
         self, now: float, weights: Mapping[str, int] = NO_WEIGHTS, *, config: LearningConfig = DEFAULT_LEARNING
     ) -> float:
         """Return the seconds until a call of these weights may begin, as far as is known now; 0.0 if it may now."""
-        at = max(self.gated_until, self.next_at)
+        at = max(self.gated_until, self.next_at, self.held_until)
         if at <= now and not self.remaining:
             return 0.0
         for left in self.remaining:
@@ -175,25 +200,55 @@ class LearnedLimit(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return max(self.count / max(1.0, now - self.counted_since), self.earlier_rate)
 
 
+class ThrottledCall(NamedTuple):
+    """A call that was answered by a 429: which wait it was told, in seconds (None: not told), and when it `started`.
+
+    Other calls that are under way tell more: none begins before one was served, but for `hold` seconds at most. If it
+    is known that there is a limit, the gate is shut `at_once`.
+    """
+
+    retry_after: float | None = None
+    started: float | None = None
+    hold: float = 0.0
+    at_once: bool = False
+
+
+TOLD_NOTHING = ThrottledCall()
+
+
 def after_throttled(
     state: LearnedLimit,
     now: float,
-    retry_after: float | None = None,
+    refused: ThrottledCall = TOLD_NOTHING,
     *,
-    started: float | None = None,
     random: float = 0.0,
     config: LearningConfig = DEFAULT_LEARNING,
 ) -> LearnedLimit:
-    """Return the limit after a 429 at `now`; `retry_after` is in seconds, None if the answer did not say.
+    """Return the limit after a 429 at `now`.
 
-    `started` is when that call began. If it began before the last 429 came, or is answered while the gate is shut, it
-    tells nothing new: all calls that were under way together lower the rate once. `random`, a draw from [0, 1), says
-    when in the first interval behind the gate the first call goes, so that many processes do not go together.
+    If the call began before the rate was last lowered, or is answered while the gate is shut, it tells nothing new: all
+    calls that were under way together lower the rate once. `random`, a draw from [0, 1), says when in the first
+    interval behind the gate the first call goes, so that many processes do not go together.
     """
+    retry_after, started = refused.retry_after, refused.started
     stated = None if retry_after is None else min(max(0.0, retry_after), MAX_STATED)
     if now < state.gated_until or (started is not None and started <= state.throttled_at):
-        gated_until = state.gated_until if stated is None else max(state.gated_until, now + stated)
-        return msgspec.structs.replace(state, gated_until=gated_until)
+        if stated is None or now >= state.gated_until:
+            return state
+        return msgspec.structs.replace(state, gated_until=max(state.gated_until, now + stated))
+    suspicion = state.suspicion.after_throttled(now, memory=config.window)
+    state = msgspec.structs.replace(state, suspicion=suspicion)
+    if refused.at_once or state.gates_in_a_row or suspicion.is_alarmed(state.observed_rate(now)):
+        return _gated(state, now, stated, random=random, config=config)
+    if (lowered := _after_telling(state, now, config=config)) is not None:
+        return lowered
+    return msgspec.structs.replace(state, held_until=now + refused.hold) if refused.hold else state
+
+
+def _gated(
+    state: LearnedLimit, now: float, stated: float | None, *, random: float, config: LearningConfig
+) -> LearnedLimit:
+    """Shut the gate, because a limit is far exceeded."""
     # After a long calm a new gate is no repetition, even if no success was reported.
     gates_in_a_row = 1 if now >= state.gated_until + config.window else state.gates_in_a_row + 1
     length = min(config.max_gate, config.first_gate * 2.0 ** min(gates_in_a_row - 1, 60))
@@ -202,25 +257,82 @@ def after_throttled(
         length = stated if gates_in_a_row == 1 else max(stated, length)
     allowed = state.rate(now, config=config)
     is_fresh = state.throttled_rate < math.inf and now < state.gated_until + config.observed_for
-    observed = state.observed_rate(now) or config.first_rate
     if gates_in_a_row > 1 and state.throttled_rate < math.inf:
         # Nothing has succeeded since the last gate: the pace behind it was not too fast.
         throttled_rate = state.throttled_rate
     else:
-        throttled_rate = max(config.min_rate, allowed if is_fresh else min(allowed, observed))
+        served = _served_rate(state, now) or config.first_rate
+        throttled_rate = max(
+            config.min_rate, allowed if is_fresh and not state.suspicion.served else min(allowed, served)
+        )
     gated_until = now + length
-    throttled = msgspec.structs.replace(
+    gated = msgspec.structs.replace(
         state,
         gated_until=gated_until,
         throttled_at=now,
         throttled_rate=throttled_rate,
+        throttled=state.suspicion.throttled,
+        begins_at=config.share,
         gates_in_a_row=gates_in_a_row,
+        suspicion=state.suspicion.after_lowering(gated_until),
+        held_until=-math.inf,
         count=0,
         counted_since=gated_until,
         earlier_rate=0.0,
     )
-    next_at = gated_until + random / throttled.rate(gated_until, config=config)
-    return msgspec.structs.replace(throttled, next_at=next_at)
+    next_at = gated_until + random / gated.rate(gated_until, config=config)
+    return msgspec.structs.replace(gated, next_at=next_at)
+
+
+def _served_rate(state: LearnedLimit, now: float) -> float:
+    """Return the calls a second that a provider serves while it refuses others, as far as is known."""
+    suspicion, observed = state.suspicion, state.observed_rate(now)
+    told_for = now - suspicion.since
+    if state.throttled_rate == math.inf or told_for < MIN_TOLD or not suspicion.served:
+        return observed
+    # What it served in the last second may have been a burst; over all the time it was not.
+    return min(observed, suspicion.served / told_for) if told_for < SETTLED or suspicion.alarm else observed
+
+
+def _after_telling(state: LearnedLimit, now: float, *, config: LearningConfig) -> LearnedLimit | None:
+    """Return the limit with a lower pace, or without one, if the 429s tell that; None if they do not yet."""
+    suspicion, is_lowered = state.suspicion, state.throttled_rate < math.inf
+    told_for = now - suspicion.since
+    if told_for < (MIN_TOLD if is_lowered else MIN_TOLD_AT_FIRST):
+        return None
+    if is_lowered and suspicion.is_unmoved:
+        return msgspec.structs.replace(
+            state,
+            throttled_rate=math.inf,
+            next_at=-math.inf,
+            held_until=-math.inf,
+            throttled=0,
+            suspicion=suspicion.after_no_change(now),
+        )
+    allowed = state.rate(now, config=config)
+    throttled_rate = max(config.min_rate, min(allowed, _served_rate(state, now)))
+    if suspicion.is_confirmed and suspicion.share < STRAY_SHARE:
+        if allowed < NEAR * state.throttled_rate:
+            # So far below the limit, 429s stray.
+            return msgspec.structs.replace(state, suspicion=suspicion.after_stray(now))
+        if suspicion.throttled < CONFIRMED_TELLING + 2 * suspicion.strays_expected(now):
+            return None
+        if allowed >= state.throttled_rate:
+            # A few 429s beyond the limit tell that it is one, but not that it is lower.
+            throttled_rate = max(throttled_rate, state.throttled_rate)
+    elif suspicion.throttled < TELLING or suspicion.is_explained(now):
+        return None
+    return msgspec.structs.replace(
+        state,
+        gated_until=now,
+        throttled_at=now,
+        throttled_rate=throttled_rate,
+        throttled=suspicion.throttled,
+        begins_at=config.lower_to,
+        suspicion=suspicion.after_lowering(now),
+        held_until=-math.inf,
+        next_at=now,
+    )
 
 
 def after_success(
@@ -239,10 +351,20 @@ def after_success(
 
 def after_grant(state: LearnedLimit, now: float, *, config: LearningConfig = DEFAULT_LEARNING) -> LearnedLimit:
     """Return the limit after one more call at `now`, for its observed rate. For callers that report no outcomes."""
-    elapsed = now - state.counted_since
-    if elapsed < config.observed_for:
-        return msgspec.structs.replace(state, count=state.count + 1)
-    return msgspec.structs.replace(state, count=1, counted_since=now, earlier_rate=state.count / elapsed)
+    count, since, earlier = state.count + 1, state.counted_since, state.earlier_rate
+    elapsed = now - since
+    if elapsed >= config.observed_for or (elapsed >= 1.0 and count > ENOUGH):
+        count, since, earlier = 1, now, state.count / elapsed
+    if not state.suspicion.throttled and not state.suspicion.share_before:
+        return msgspec.structs.replace(state, count=count, counted_since=since, earlier_rate=earlier)
+    return msgspec.structs.replace(
+        state,
+        count=count,
+        counted_since=since,
+        earlier_rate=earlier,
+        held_until=-math.inf,
+        suspicion=state.suspicion.after_served(now),
+    )
 
 
 def after_headers(

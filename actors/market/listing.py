@@ -39,7 +39,9 @@ class CallLimits(msgspec.Struct, frozen=True, kw_only=True):
     a second (None: not known), of which `burst` may come at once, and `limits` holds further ones, such as
     `per_minute("tokens", 90_000)`. `quota` names one of the market's `quotas`, on which it draws too (None: on none).
     The provider is called at the part `headroom` of its limits. It is left alone after an answer that costs more than
-    `price_tolerance` times its price (None: as the market says).
+    `price_tolerance` times its price (None: as the market says). Limits that are not stated are learned from its 429s
+    and the headers of its answers, unless `learning` is False: then each call that was refused waits for its own
+    `Retry-After`, and no other.
     """
 
     timeout: float = 10.0
@@ -48,6 +50,7 @@ class CallLimits(msgspec.Struct, frozen=True, kw_only=True):
     burst: int = 1
     limits: tuple[RateLimit, ...] = ()
     headroom: float = 0.8
+    learning: bool = True
     price_tolerance: float | None = None
     quota: str | None = None
 
@@ -57,6 +60,8 @@ class CallLimits(msgspec.Struct, frozen=True, kw_only=True):
         if self.rate_limit is not None:
             check_positive("rate_limit", self.rate_limit, "requests a second")
         check_count("burst", self.burst, unit="request")
+        if not isinstance(self.learning, bool):
+            raise TypeError(f"learning must be True or False, got {self.learning!r:.100}")
         if not 0 < self.headroom <= 1:
             raise ValueError(f"headroom must be above 0 and at most 1 of the limits, got {self.headroom}")
         if self.price_tolerance is not None:
@@ -131,6 +136,11 @@ class Listing(HidesSecrets, CallTerms, frozen=True, kw_only=True):
         if self.rate_limit is None:
             return self.limits
         return (RateLimit(rate=self.rate_limit, burst=self.burst), *self.limits)
+
+    def stated_rate(self) -> float:
+        """Return the requests a second that may be made by the known limits, headroom left; 0.0 if none is known."""
+        rates = [limit.rate for limit in self.all_limits() if limit.dimension == REQUESTS]
+        return self.headroom * min(rates, default=0.0)
 
     def own_quota(self, *, after: Quota | None = None) -> Quota | None:
         """Return the quota of the known limits, or None; `after` is the quota used so far, under earlier limits."""

@@ -53,6 +53,8 @@ class ListingOptions(TypedDict, total=False):
     burst: int
     limits: tuple[RateLimit, ...]
     headroom: float
+    learning: bool
+    quota: str | None
     price_tolerance: float | None
     on_unknown: Any
     held_for: float | None

@@ -13,6 +13,7 @@ from actors.limits.learned import (
     LearnedGrant,
     LearnedLimit,
     LearningConfig,
+    ThrottledCall,
     after_grant,
     after_headers,
     after_no_run,
@@ -178,14 +179,11 @@ class RateLimiter(Actor[Acquire | Settle | ReportThrottled | Due]):
         for at in self._recent:
             learned = after_grant(learned, at, config=self.learning)
         self._recent.clear()
-        self.learned = after_throttled(
-            learned,
-            now,
-            message.retry_after,
-            started=None if message.grant is None else message.grant.at,
-            random=self.context.random.random(),
-            config=self.learning,
-        )
+        started = None if message.grant is None else message.grant.at
+        # The callers share a limit, or they would not ask.
+        refused = ThrottledCall(message.retry_after, started, at_once=True)
+        random = self.context.random.random()
+        self.learned = after_throttled(learned, now, refused, random=random, config=self.learning)
         self._serve_queue()
 
     def unclaimed(self, request: Request[Any], answer: LimiterGrant) -> None:

@@ -188,8 +188,8 @@ class AttemptRun:
         if not is_probe and own_time > left / 2 and not self._may_cost_when_cut():
             given = ProbeTime(time_of_call(target.state.limit, left=left, spare=spare_for(self._others())))
         keeps_deadline = is_probe and self._may_cost_when_cut()
-        after_hanging = time_after_hanging(job, target, now=started)
-        call = job.call_to(target, self._quote, timeout=min(own_time, after_hanging, given.seconds))
+        unhurried, hurried = min(own_time, given.seconds), time_after_hanging(job, target, now=started)
+        call = job.call_to(target, self._quote, timeout=min(unhurried, hurried))
         reply: ProviderReply | None = None
         error: CallFailed | None = None
         self._was_amplified = target.is_amplified
@@ -204,7 +204,7 @@ class AttemptRun:
             now = self.deps.context.now()
             proof = min(given.proof, own_time)
             ended = EndedCall(now, reply, error, call.timeout, own_time, job.subject, self._quote, proof)
-            self._settle(call, judged(job, target, ended, started=started))
+            self._settle(call, judged(job, target, ended, started=started, was_hurried=hurried < unhurried))
         if error is None:
             return reply
         if keeps_deadline and now >= job.deadline - CLOCK_ERROR:

@@ -23,7 +23,6 @@ from actors.supervisor.targets.settlement import CLOCK_ERROR
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from actors.errors.families import CallFailed
     from actors.supervisor.pipeline.job import Job
     from actors.supervisor.targets.item_history import ItemHistory
     from actors.supervisor.targets.settlement import EndedCall
@@ -55,8 +54,11 @@ def own_timeout(job: Job, target: Target, *, is_probe: bool) -> float:
     return listing.timeout if not is_probe and target.history.explores() else target.timeout(listing)
 
 
-def judged(job: Job, target: Target, ended: EndedCall, *, started: float) -> EndedCall:
-    """Return how a call ended that began at `started`, with what that says of its item."""
+def judged(job: Job, target: Target, ended: EndedCall, *, started: float, was_hurried: bool) -> EndedCall:
+    """Return how a call ended that began at `started`, with what that says of its item.
+
+    It `was_hurried` if it was given less time because its item has hung elsewhere.
+    """
     if ended.error is None:
         return ended
     if is_at_work(ended.error, target.idempotent):
@@ -65,19 +67,20 @@ def judged(job: Job, target: Target, ended: EndedCall, *, started: float) -> End
     has_hung_alone = has_hung and _shares(job, (target.name,), now=ended.now)[target.name] <= MAX_SHARE_OF_HEALTHY
     if has_hung_alone:
         target.history.explore()
-    is_blameless = is_item_to_blame(job, target, ended.error, ended, started=started)
+    is_blameless = is_item_to_blame(job, target, ended, started=started, was_hurried=was_hurried)
     return ended._replace(is_blameless=is_blameless, has_hung_alone=has_hung_alone)
 
 
-def is_item_to_blame(job: Job, target: Target, error: CallFailed, ended: EndedCall, *, started: float) -> bool:
+def is_item_to_blame(job: Job, target: Target, ended: EndedCall, *, started: float, was_hurried: bool) -> bool:
     """Note a failure of a request, and return whether its item is to blame and not the provider.
 
     There are four cases: 1. It had little time because it has hung elsewhere. 2. Two failures alike stand at different
     providers already. 3. It is the failure by which the item becomes a dead letter. 4. It is the second failure alike,
     others were answered meanwhile, and the provider is healthy: it may be one that sees the bad items alone.
     """
-    has_hung = ended.now - started >= ended.timeout - CLOCK_ERROR
-    had_little_time = has_hung and ended.timeout < min(ended.own_timeout, job.deadline - started) - CLOCK_ERROR
+    error, has_hung = ended.error, ended.now - started >= ended.timeout - CLOCK_ERROR
+    assert error is not None  # noqa: S101 - an answer blames nothing.
+    had_little_time = has_hung and was_hurried
     if error.blames_provider and not had_little_time:
         target.history.add_failure(job.request_id, ended.now)
     if not is_evidence(error) or (has_hung and ended.now >= job.deadline - CLOCK_ERROR):

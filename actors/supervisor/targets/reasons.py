@@ -84,13 +84,13 @@ def by_learned_limit(learned: LearnedLimit, now: float) -> Waiting | None:
     is_throttled = learned.throttled_at > -math.inf and learned.throttled_rate < math.inf
     pace = LearnedPace(
         rate=None if rate == math.inf else rate,
-        refusals=max(1, learned.gates_in_a_row) if is_throttled else 0,
-        last_at=learned.throttled_at if is_throttled else now,
+        refusals=learned.throttled if is_throttled else learned.suspicion.streak,
+        last_at=learned.suspicion.last if is_throttled else now,
     )
-    gate = learned.gated_until
+    gate = max(learned.gated_until, learned.held_until)
     return Waiting(
         reason="learned limit",
-        since=pace.last_at if is_throttled else None,
+        since=learned.throttled_at if is_throttled else None,
         until=gate if gate > now else None,
         evidence=pace,
     )

@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from actors.errors.families import CallFailed, NotAdmitted, Throttled
-from actors.limits.learned import LearnedLimit, after_headers, after_no_run, after_success, after_throttled
+from actors.limits.learned import (
+    LearnedLimit,
+    ThrottledCall,
+    after_headers,
+    after_no_run,
+    after_success,
+    after_throttled,
+)
 from actors.limits.quota import NO_WEIGHTS
 from actors.policies.breaker.transitions import after_cancellation, after_failure, after_inconclusive
 from actors.policies.breaker.transitions import after_success as breaker_after_success
@@ -15,6 +22,8 @@ from actors.supervisor.targets.refusals import NO_SUBJECT, Refusals, Subject
 from actors.supervisor.targets.state import TargetState
 
 if TYPE_CHECKING:
+    from actors.limits.attempt_timeout import AttemptTimeout
+    from actors.limits.concurrency import ConcurrencyLimit
     from actors.policies.breaker.config import BreakerConfig
     from actors.policies.breaker.states import BreakerState
     from actors.supervisor.targets.admission import Admitted
@@ -25,6 +34,8 @@ CLOCK_ERROR = 1e-3
 STILL_AT_WORK = 409
 """The status of an answer to a call whose idempotency key is still at work."""
 NO_LIMIT = float("inf")
+LONGEST_HOLD = 1.0
+"""Seconds for which no call begins after a 429, unless another one is served."""
 
 
 class EndedCall(NamedTuple):
@@ -73,23 +84,23 @@ class Judgement(NamedTuple):
 
 
 def settle(
-    state: TargetState, admitted: Admitted, ended: EndedCall, *, breaker: BreakerConfig, random: float
+    state: TargetState,
+    admitted: Admitted,
+    ended: EndedCall,
+    *,
+    breaker: BreakerConfig,
+    random: float,
+    learns: bool = True,
 ) -> TargetState:
     """Return the state after an admitted call has ended.
 
-    Its place is free again, and so are the tokens of a call that never ran. `random` is a draw from [0, 1).
+    Its place is free again, and so are the tokens of a call that never ran. `random` is a draw from [0, 1). Without
+    `learns`, limits that were not stated are not learned.
     """
     error, answered = ended.error, ended.reply is not None
     latency = ended.now - admitted.permit.admitted
     judged = judge(state, admitted, ended)
-    limit, answers = state.limit, state.answers
-    if ended.is_blameless or ended.has_hung_alone:
-        pass  # How long such an item takes says nothing of others.
-    elif answered or isinstance(error, Throttled) or judged.had_its_time or judged.is_late:
-        # A late call counts although it was cut off: overload lives on calls that no caller waits for any more.
-        limit = limit.after(latency, state.under_way, ended.now, dropped=not answered)
-    if answered or (judged.had_its_time and not (ended.is_blameless or ended.has_hung_alone)):
-        answers = answers.after(latency, timed_out=judged.timed_out)
+    limit, answers = timed_after(state, ended, judged, latency=latency)
     quota = state.quota
     if quota is not None and admitted.grant is not None:
         used = NO_WEIGHTS if ended.reply is None else ended.reply.weights
@@ -102,7 +113,7 @@ def settle(
     return TargetState(
         breaker=breaker_after(state.breaker, admitted, ended, judged, config=breaker, random=random),
         quota=quota,
-        learned=learned_after(state.learned, admitted, ended, random=random),
+        learned=learned_after(state, admitted, ended, random=random) if learns else state.learned,
         limit=limit,
         answers=answers,
         retries=state.retries,
@@ -116,6 +127,22 @@ def settle(
         quiet_since=ended.now if is_sign_of_life else state.quiet_since,
         probe_cut=0.0 if answered else latency if judged.timed_out and admitted.permit.probe else state.probe_cut,
     )
+
+
+def timed_after(
+    state: TargetState, ended: EndedCall, judged: Judgement, *, latency: float
+) -> tuple[ConcurrencyLimit, AttemptTimeout]:
+    """Return what the time that a call took tells of how many calls a provider bears, and how long to wait for one."""
+    limit, answers, answered = state.limit, state.answers, ended.reply is not None
+    if ended.is_blameless or ended.has_hung_alone:
+        # How long such an item takes says nothing of others.
+        return limit, answers.after(latency, timed_out=judged.timed_out) if answered else answers
+    if answered or judged.had_its_time or judged.is_late:
+        # A late call counts although it was cut off: overload lives on calls that no caller waits for any more.
+        limit = limit.after(latency, state.under_way, ended.now, dropped=not answered)
+    if answered or judged.had_its_time:
+        answers = answers.after(latency, timed_out=judged.timed_out)
+    return limit, answers
 
 
 def judge(state: TargetState, admitted: Admitted, ended: EndedCall) -> Judgement:
@@ -158,13 +185,16 @@ def breaker_after(
     return after_cancellation(before, permit, now=now)
 
 
-def learned_after(learned: LearnedLimit, admitted: Admitted, ended: EndedCall, *, random: float) -> LearnedLimit:
+def learned_after(state: TargetState, admitted: Admitted, ended: EndedCall, *, random: float) -> LearnedLimit:
     """Return what the end of a call tells of limits that were not stated."""
+    learned = state.learned
     started, error, now = admitted.permit.admitted, ended.error, ended.now
     if isinstance(error, NotAdmitted):
         learned = after_no_run(learned, admitted.begun)
     elif isinstance(error, Throttled):
-        learned = after_throttled(learned, now, error.retry_after, started=started, random=random)
+        # Those under way tell soon whether it was a stray one; if they take long, that is not waited for.
+        hold = min(LONGEST_HOLD, 2 * state.limit.usual_latency or LONGEST_HOLD) if state.under_way > 1 else 0.0
+        learned = after_throttled(learned, now, ThrottledCall(error.retry_after, started, hold), random=random)
     elif ended.reply is not None:
         learned = after_success(learned, now, started=started)
     told = ended.told

@@ -89,7 +89,12 @@ class Target:
         self.queue = queue_of(self.name)
         """The wait queue of the requests that wait for it."""
         self.listing = listing
-        self.state = TargetState(quota=listing.own_quota(), limit=limit_of(listing), retries=deps.market.retry_budget)
+        self.state = TargetState(
+            quota=listing.own_quota(),
+            learned=LearnedLimit(stated=listing.stated_rate()),
+            limit=limit_of(listing),
+            retries=deps.market.retry_budget,
+        )
         self.gateway: GatewayRef | None = None
         """Running while the provider is in use and not isolated, and for a while after."""
         self._uses = 0
@@ -169,7 +174,8 @@ class Target:
         if ended.quote.price != self.listing.provider.price:
             # It was made at an older price, and tells nothing of the one that is listed now.
             ended = ended._replace(quote=FOR_ANY_COST)
-        after = settle(before, admitted, ended, breaker=deps.market.breaker, random=random)
+        learns = self.listing.learning
+        after = settle(before, admitted, ended, breaker=deps.market.breaker, random=random, learns=learns)
         opened = after.breaker
         if isinstance(opened, Open) and admitted.permit.probe and deps.queues.has_waiters(self.queue):
             opened = sooner(opened, now=ended.now, config=deps.market.breaker)
@@ -186,6 +192,10 @@ class Target:
         if is_gated or after.refusals is not before.refusals or after.dear is not before.dear:
             deps.queues.wake_all(self.queue)
         deps.queues.wake(self.queue)
+        if before.learned.held_until > ended.now > after.learned.held_until:
+            # A 429 before was a stray one, and each place that became free meanwhile has its request.
+            for _ in range(before.learned.suspicion.streak):
+                deps.queues.wake(self.queue)
 
     def learn_cost(self, call: ProviderCall, cost: Micros | None) -> None:
         """Take note of what a call cost, of which that was found out only after its end."""
@@ -241,9 +251,8 @@ class Target:
         before = self.state
         dear = None if self.state.dear is None else self.state.dear.released(self._deps.context.now())
         refusals = Refusals(since=self._deps.context.now())
-        self.state = msgspec.structs.replace(
-            self.state, learned=LearnedLimit(), refusals=refusals, dear=dear, probe_cut=0.0
-        )
+        learned = LearnedLimit(stated=self.listing.stated_rate())
+        self.state = msgspec.structs.replace(self.state, learned=learned, refusals=refusals, dear=dear, probe_cut=0.0)
         self._tell_leaves(before)
         self.become(release(self.state.breaker))
         self._deps.queues.wake_all(self.queue)
@@ -290,7 +299,11 @@ class Target:
             self.close()  # It would go on to count by the old number.
             self.state = msgspec.structs.replace(self.state, limit=limit_of(listing))
         if listing.all_limits() != before.all_limits() or listing.headroom != before.headroom:
-            self.state = msgspec.structs.replace(self.state, quota=listing.own_quota(after=self.state.quota))
+            learned = msgspec.structs.replace(self.state.learned, stated=listing.stated_rate())
+            quota = listing.own_quota(after=self.state.quota)
+            self.state = msgspec.structs.replace(self.state, quota=quota, learned=learned)
+        if not listing.learning and before.learning:
+            self.state = msgspec.structs.replace(self.state, learned=LearnedLimit(stated=listing.stated_rate()))
         self._deps.queues.wake(self.queue)
 
     def timeout(self, listing: Listing) -> float:

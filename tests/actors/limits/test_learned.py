@@ -15,6 +15,7 @@ from actors.limits.headers import parse_limits, parse_reset
 from actors.limits.learned import (
     LearnedLimit,
     LearningConfig,
+    ThrottledCall,
     after_grant,
     after_headers,
     after_no_run,
@@ -26,6 +27,18 @@ from tests.proofs import repeated
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 NEW = LearnedLimit()
+
+
+def after_429(
+    state: LearnedLimit,
+    now: float,
+    retry_after: float | None = None,
+    *,
+    started: float | None = None,
+    random: float = 0.0,
+) -> LearnedLimit:
+    """Return the limit after a 429 that is known to come from a limit."""
+    return after_throttled(state, now, ThrottledCall(retry_after, started, at_once=True), random=random)
 
 
 def served(state: LearnedLimit, begin: float, *, rate: float, lasts: float) -> LearnedLimit:
@@ -59,7 +72,7 @@ def test_a_limit_that_knows_nothing_holds_no_call_back_and_costs_next_to_nothing
 
 
 def test_all_wait_at_the_gate_until_retry_after_has_passed():
-    state = after_throttled(served(NEW, 0.0, rate=10.0, lasts=10.0), 10.0, 7.0)
+    state = after_429(served(NEW, 0.0, rate=10.0, lasts=10.0), 10.0, 7.0)
     assert state.wait(10.0) == 7.0
     assert state.wait(16.0) == pytest.approx(1.0)
     assert state.wait(17.0) == 0.0
@@ -68,7 +81,7 @@ def test_all_wait_at_the_gate_until_retry_after_has_passed():
 def test_without_retry_after_the_gate_stays_shut_longer_each_time_up_to_twenty_seconds():
     state, now, waits = NEW, 100.0, []
     for _ in range(9):
-        state = after_throttled(state, now)
+        state = after_429(state, now)
         waits.append(state.gated_until - now)
         now = state.gated_until
     assert waits == [1.0, 2.0, 4.0, 8.0, 16.0, 20.0, 20.0, 20.0, 20.0]
@@ -77,33 +90,33 @@ def test_without_retry_after_the_gate_stays_shut_longer_each_time_up_to_twenty_s
 def test_a_retry_after_that_proved_too_soon_is_believed_to_be_the_least():
     state, now, waits = NEW, 100.0, []
     for stated in (5.0, 5.0, 5.0, 5.0, 5.0, 30.0):
-        state = after_throttled(state, now, stated)
+        state = after_429(state, now, stated)
         waits.append(state.gated_until - now)
         now = state.gated_until
     assert waits == [5.0, 5.0, 5.0, 8.0, 16.0, 30.0]
 
 
 def test_a_success_behind_the_gate_or_a_long_calm_makes_the_next_gate_a_first_one():
-    twice = after_throttled(after_throttled(NEW, 0.0), 1.0)
-    assert after_throttled(twice, 3.0).gated_until == 7.0
-    assert after_throttled(after_success(twice, 3.5), 4.0).gated_until == 5.0
-    assert after_throttled(twice, 3.0 + 60.0).gated_until == 64.0
+    twice = after_429(after_429(NEW, 0.0), 1.0)
+    assert after_429(twice, 3.0).gated_until == 7.0
+    assert after_429(after_success(twice, 3.5), 4.0).gated_until == 5.0
+    assert after_429(twice, 3.0 + 60.0).gated_until == 64.0
     # A call from before the gate, answered behind it, tells nothing of what is allowed now.
-    assert after_throttled(after_success(twice, 3.5, started=0.9), 4.0).gated_until == 8.0
+    assert after_429(after_success(twice, 3.5, started=0.9), 4.0).gated_until == 8.0
 
 
 def test_calls_that_were_under_way_together_lower_the_rate_once():
-    first = after_throttled(served(NEW, 0.0, rate=10.0, lasts=10.0), 10.0, started=9.9)
-    assert after_throttled(first, 10.3, started=9.95) == first
-    assert after_throttled(first, 11.5, started=10.0) == first
-    later = after_throttled(first, 10.3, 5.0, started=9.95)
+    first = after_429(served(NEW, 0.0, rate=10.0, lasts=10.0), 10.0, started=9.9)
+    assert after_429(first, 10.3, started=9.95) == first
+    assert after_429(first, 11.5, started=10.0) == first
+    later = after_429(first, 10.3, 5.0, started=9.95)
     assert (later.gated_until, later.throttled_rate, later.gates_in_a_row) == (15.3, first.throttled_rate, 1)
     assert later.wait(15.0) == pytest.approx(0.3)
-    assert after_throttled(first, 11.5, started=11.2).gates_in_a_row == 2
+    assert after_429(first, 11.5, started=11.2).gates_in_a_row == 2
 
 
 def test_behind_the_gate_calls_go_one_by_one_at_half_the_rate_and_are_back_after_the_ramp():
-    state = after_throttled(served(NEW, 0.0, rate=10.0, lasts=20.0), 20.0, 5.0)
+    state = after_429(served(NEW, 0.0, rate=10.0, lasts=20.0), 20.0, 5.0)
     assert state.throttled_rate == pytest.approx(10.0)
     state, times = begun_in(state, 20.0, until=25.0 + 20.0)
     assert times[0] == 25.0
@@ -117,20 +130,20 @@ def test_behind_the_gate_calls_go_one_by_one_at_half_the_rate_and_are_back_after
 
 
 def test_another_429_soon_behind_the_gate_lowers_the_rate_that_was_allowed_then():
-    first = after_throttled(served(NEW, 0.0, rate=10.0, lasts=20.0), 20.0, 5.0)
+    first = after_429(served(NEW, 0.0, rate=10.0, lasts=20.0), 20.0, 5.0)
     succeeded = after_success(first, 25.4, started=25.2)
-    second = after_throttled(succeeded, 26.0, 5.0, started=25.5)
+    second = after_429(succeeded, 26.0, 5.0, started=25.5)
     assert second.throttled_rate == first.rate(26.0)
     assert second.rate(31.0) == pytest.approx(second.throttled_rate / 2)
 
 
 def test_a_429_with_nothing_served_since_the_last_says_nothing_of_the_pace():
-    first = after_throttled(served(NEW, 0.0, rate=10.0, lasts=20.0), 20.0, 5.0)
-    assert after_throttled(first, 26.0, 5.0, started=25.5).throttled_rate == first.throttled_rate
+    first = after_429(served(NEW, 0.0, rate=10.0, lasts=20.0), 20.0, 5.0)
+    assert after_429(first, 26.0, 5.0, started=25.5).throttled_rate == first.throttled_rate
 
 
 def test_what_was_not_used_of_a_pace_is_caught_up_with_once_the_pace_has_held():
-    state = after_throttled(served(NEW, 0.0, rate=10.0, lasts=20.0), 20.0, 5.0)
+    state = after_429(served(NEW, 0.0, rate=10.0, lasts=20.0), 20.0, 5.0)
     for quiet_until, most in ((30.0, 1), (40.0, 6), (50.0, 31)):
         _, times = begun_in(state, quiet_until, until=quiet_until + 1e-6)
         assert len(times) <= most
@@ -138,16 +151,16 @@ def test_what_was_not_used_of_a_pace_is_caught_up_with_once_the_pace_has_held():
 
 
 def test_a_caller_below_the_limit_begins_at_a_share_of_the_rate_it_used():
-    state = after_throttled(NEW, 0.0, 0.0)
+    state = after_429(NEW, 0.0, 0.0)
     state = served(state, 400.0, rate=2.0, lasts=30.0)
     assert state.rate(430.0) > 100.0
-    assert after_throttled(state, 430.0).throttled_rate == pytest.approx(2.0, rel=0.1)
+    assert after_429(state, 430.0).throttled_rate == pytest.approx(2.0, rel=0.1)
 
 
 @given(st.floats(0.5, 200.0), st.floats(0.0, 20.0), st.floats(0.0, 0.999))
 @settings(max_examples=repeated(50, at_least=10))
 def test_there_is_no_burst_at_the_end_of_the_gate(rate, retry_after, random):
-    state = after_throttled(served(NEW, 0.0, rate=rate, lasts=20.0), 20.0, retry_after, random=random)
+    state = after_429(served(NEW, 0.0, rate=rate, lasts=20.0), 20.0, retry_after, random=random)
     _, times = begun_in(state, 20.0, until=state.gated_until + 5.0)
     assert all(time >= 20.0 + retry_after for time in times)
     for begin in times:
@@ -174,7 +187,7 @@ def test_it_settles_close_to_the_true_limit_of_a_provider_that_states_none(limit
             state = after_success(state, now)
             admitted += now >= 300.0
         else:
-            state = after_throttled(state, now)
+            state = after_429(state, now)
             refused += now >= 300.0
     assert admitted >= 0.6 * math.floor(limit) * 300.0
     assert refused <= max(0.05 * admitted, 60)
@@ -188,10 +201,10 @@ def test_whatever_comes_the_gate_only_moves_forward_and_the_rate_is_never_below_
         before = state.gated_until
         match event:
             case "429":
-                state = after_throttled(state, now)
+                state = after_429(state, now)
                 assert state.wait(now) > 0
             case "old 429":
-                state = after_throttled(state, now, 3.0, started=now - 50.0)
+                state = after_429(state, now, 3.0, started=now - 50.0)
             case "ok":
                 state = after_success(state, now)
             case _:
@@ -259,7 +272,7 @@ def test_a_call_that_never_ran_gives_back_its_place_and_what_it_took():
     assert after_no_run(after, begun).wait(1.0) == 0.0
     heard_again = after_headers(after, [ReportedLimit(remaining=0, reset=29.0)], 1.0)
     assert after_no_run(heard_again, begun).wait(1.0) == 29.0
-    paced = after_throttled(served(NEW, 0.0, rate=1.0, lasts=20.0), 20.0, 1.0)
+    paced = after_429(served(NEW, 0.0, rate=1.0, lasts=20.0), 20.0, 1.0)
     first, begun = paced.take(21.0)
     assert first.wait(21.0) > 1.0
     assert after_no_run(first, begun).wait(21.0) == 0.0
@@ -276,7 +289,7 @@ def test_grants_are_observed_if_outcomes_are_not_reported():
 
 
 def test_what_was_learned_survives_the_way_over_the_wire():
-    state, _ = after_throttled(after_headers(NEW, [ReportedLimit(remaining=7, reset=9.0)], 1.0), 2.0, 0.0).take(2.0)
+    state, _ = after_429(after_headers(NEW, [ReportedLimit(remaining=7, reset=9.0)], 1.0), 2.0, 0.0).take(2.0)
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(state), type=LearnedLimit) == state
 
 
@@ -420,6 +433,6 @@ def test_microseconds_since_1970_are_a_moment_too():
 
 
 def test_no_provider_is_left_alone_for_longer_than_an_hour_because_it_says_so():
-    assert after_throttled(LearnedLimit(), 0.0, 1e9).wait(0.0) == pytest.approx(3600.0, abs=10.0)
+    assert after_429(LearnedLimit(), 0.0, 1e9).wait(0.0) == pytest.approx(3600.0, abs=10.0)
     reported = after_headers(LearnedLimit(), [ReportedLimit(remaining=0.0, reset=1e9)], 0.0)
     assert reported.wait(0.0) == 3600.0

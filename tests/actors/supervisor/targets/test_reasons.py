@@ -35,13 +35,13 @@ async def test_a_provider_that_is_well_holds_nothing_back():
 
 async def test_a_429_shows_as_a_learned_limit_until_it_is_outgrown():
     refused = Throttled("429", retry_after=2.0, provider="a")
-    async with staged(offer("a", Script("done", refused, "done"))) as stage:
-        for _ in range(2):
-            await stage.request()
+    async with staged(offer("a", Script("done", *[refused] * 8, "done"))) as stage:
+        await stage.request()
+        await asyncio.gather(*(stage.request(timeout=60) for _ in range(9)))
         status = await look(stage)
         (waiting,) = [one for one in status.waiting if one.reason == "learned limit"]
         assert waiting.since is not None
-        assert " since one 429, " in status.waits[0]
+        assert " 429s, " in status.waits[0]
         assert status.waits[0].startswith("limited to ")
 
 

@@ -19,6 +19,7 @@ from actors.limits.concurrency import ConcurrencyLimit
 from actors.limits.learned import LearnedLimit
 from actors.limits.quota import QuotaRefusal, RateLimit, quota_of
 from actors.limits.reported import ReportedLimit
+from actors.limits.suspicion import Suspicion
 from actors.policies.breaker.states import Closed, Open
 from actors.supervisor.targets.settlement import EndedCall, settle
 from actors.supervisor.targets.state import TargetState
@@ -100,10 +101,14 @@ def test_a_call_that_its_requests_deadline_cut_off_early_does_not_count_against_
     assert (full.breaker.failures, full.answers.samples) == (1, 1)
 
 
-def test_throttling_gates_for_as_long_as_asked_and_never_shortens_a_gate():
+def test_throttling_that_raises_the_alarm_gates_for_as_long_as_asked_and_never_shortens_a_gate():
     admitted = decide(TargetState())
-    assert end(admitted, Throttled("slow", retry_after=9.0)).learned.gated_until == 110.0
-    assert end(admitted, Throttled("slow")).learned.gated_until == 102.0
+    assert end(admitted, Throttled("slow", retry_after=9.0)).learned.wait(101.0) == 0.0
+    suspicious = msgspec.structs.replace(
+        admitted, state=msgspec.structs.replace(admitted.state, learned=LearnedLimit(suspicion=Suspicion(alarm=20.0)))
+    )
+    assert end(suspicious, Throttled("slow", retry_after=9.0)).learned.gated_until == 110.0
+    assert end(suspicious, Throttled("slow")).learned.gated_until == 102.0
     learned = LearnedLimit(gated_until=500.0)
     gated = msgspec.structs.replace(admitted, state=msgspec.structs.replace(admitted.state, learned=learned))
     assert end(gated, Throttled("slow", retry_after=9.0)).learned.gated_until == 500.0
