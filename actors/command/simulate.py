@@ -23,6 +23,7 @@ from runtime.simulation import (
     SimulationError,
     explore,
     find_scenario,
+    read_deviations,
     read_keep,
 )
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from types import TracebackType
 
-    from runtime.simulation import Scenario
+    from runtime.simulation import Order, Scenario
 
 SEEDS, PROCESSES, EVENTS = 100, 2, 20
 RUNNERS = (__file__, *(f"{Path(module.__file__ or '').parent}{os.sep}" for module in (runtime.simulation, asyncio)))
@@ -75,8 +76,10 @@ class Rehearsal(msgspec.Struct, frozen=True, kw_only=True):
         ):
             if number is not None and number < least:
                 raise BadInput(f"{option}: expected a number from {least} up, got {number}")
-        if self.order not in {"seeded", "fifo"}:
+        if self.seed is None and self.order not in {"seeded", "fifo"}:
             raise BadInput(f"--order: expected seeded or fifo, got {self.order!r}")
+        if self.seed is not None:
+            _ = self.run_order
 
     @property
     def kept(self) -> tuple[int, ...] | None:
@@ -85,6 +88,18 @@ class Rehearsal(msgspec.Struct, frozen=True, kw_only=True):
             return None if self.keep is None else read_keep(self.keep)
         except ValueError as error:
             raise BadInput(f"--keep: {error}") from error
+
+    @property
+    def run_order(self) -> Order:
+        """The order of one run: also deviations, as a report prints them."""
+        if self.order in {"seeded", "fifo"}:
+            return self.task_order
+        try:
+            return read_deviations(self.order)
+        except ValueError:
+            raise BadInput(
+                f"--order: expected seeded, fifo or the deviations that a report prints, got {self.order!r}"
+            ) from None
 
     @property
     def task_order(self) -> Literal["seeded", "fifo"]:
@@ -158,7 +173,7 @@ def run_one(scenario: Scenario[Any], rehearsal: Rehearsal, seed: int, kept: tupl
     """Run one seed, and write the last events of the run."""
     simulation = Simulation(
         seed,
-        order=rehearsal.task_order,
+        order=rehearsal.run_order,
         keep=kept,
         logs=rehearsal.logs,
         max_steps=MAX_STEPS if rehearsal.max_steps is None else rehearsal.max_steps,

@@ -18,7 +18,8 @@ from runtime.simulation.faults import (
 from runtime.simulation.files import FragileFile, WriteCut
 from runtime.simulation.loop import VirtualTimeLoop
 from runtime.simulation.replay import NoScenario, find_scenario, read_keep
-from runtime.simulation.simulation import MAX_STEPS, Run, Scenario, Simulation
+from runtime.simulation.schedule import Deviation, read_deviations
+from runtime.simulation.simulation import MAX_STEPS, Order, Run, Scenario, Simulation
 from runtime.simulation.world import Fault, TimedFault, World
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "CutOff",
     "Deadlock",
     "DelayMail",
+    "Deviation",
     "DropMail",
     "DuplicateMail",
     "Exploration",
@@ -39,6 +41,7 @@ __all__ = [
     "Livelock",
     "NoScenario",
     "NotSimulated",
+    "Order",
     "ReorderMail",
     "Run",
     "Scenario",
@@ -53,5 +56,6 @@ __all__ = [
     "explore",
     "find_scenario",
     "random_faults",
+    "read_deviations",
     "read_keep",
 ]

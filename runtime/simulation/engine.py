@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
 
 from runtime.deadline import DeadlineWatch
-from runtime.engine import MESSAGES_PER_ACTIVATION, Engine
+from runtime.engine import Engine
 from runtime.errors import ActorStopped
 from runtime.event_stream import EventStream
 from runtime.events import ActorFailed, ActorRestarted
@@ -28,9 +28,8 @@ if TYPE_CHECKING:
     from runtime.simulation.injection import Injection
     from runtime.simulation.invariants import Witness
     from runtime.simulation.mail import Mail
+    from runtime.simulation.schedule import Schedule
 
-SHORTCUTS = 0.75
-"""The share of the requests that keep the shortcut past the mailbox, if they may take it; the others go through it."""
 WATCHED = (ActorFailed, ActorRestarted)
 """Events that are made even without a subscriber, because every simulation checks them."""
 
@@ -39,7 +38,7 @@ class SimulatedRun(World, Protocol):
     """What an engine needs of the run it is a part of, beyond what faults see."""
 
     seed: int
-    rng: random.Random | None
+    choices: Schedule
     mail: Mail
     injection: Injection
     witness: Witness
@@ -85,7 +84,7 @@ class RecordedDeadlines(DeadlineWatch):
 class SimulatedEngine(Engine):
     """One system of a run."""
 
-    __slots__ = ("_numbers", "_rng", "_watched_deadlines", "run")
+    __slots__ = ("_numbers", "_schedule", "_watched_deadlines", "run")
 
     def __init__(
         self,
@@ -102,7 +101,7 @@ class SimulatedEngine(Engine):
         self.deadlines = self._watched_deadlines = RecordedDeadlines(loop, run.mail.lost)
         if seed is None:
             self.random = random.Random(f"{run.seed}/{name}/{len(run.systems)}")
-        self._rng = run.rng
+        self._schedule = run.choices
         self._numbers: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
         self.context.run(system_at_work.set, self)
         run.systems.append(self)
@@ -120,13 +119,13 @@ class SimulatedEngine(Engine):
 
     def may_answer_now(self) -> bool:
         """Tell if a request may be answered without the mailbox: not all may, and none while a fault acts on mail."""
-        if not self.run.injection.has_shortcuts or (self._rng is not None and self._rng.random() >= SHORTCUTS):
+        if not self.run.injection.has_shortcuts or not self._schedule.takes_shortcut(self.name):
             return False
         return super().may_answer_now()
 
     def pump(self) -> None:
         """Drain the run queue now for most requests; let the others wait for the next turn of the loop."""
-        if self._rng is None or self._rng.random() < SHORTCUTS:
+        if self._schedule.drains_now(self.name):
             super().pump()
 
     def create_task(self, coroutine: Coroutine[Any, Any, None], *, name: str) -> asyncio.Task[None]:
@@ -146,16 +145,15 @@ class SimulatedEngine(Engine):
         return self._numbers.setdefault(runnable.ref, len(self._numbers) + 0.25)
 
     def _drain(self, budget: int) -> None:
-        ready, rng, origins = self._ready, self._rng, self.run.mail.origins
+        ready, schedule, origins = self._ready, self._schedule, self.run.mail.origins
         outer = origins.running
         self.draining = True
         try:
             while ready and budget > 0:
-                limit = min(budget, MESSAGES_PER_ACTIVATION)
-                if rng is not None:
-                    ready.rotate(-rng.randrange(len(ready)))
-                    limit = min(limit, rng.choice((1, 2, MESSAGES_PER_ACTIVATION)))
-                runnable = ready.popleft()
+                index, messages = schedule.choose(ready)
+                limit = min(budget, messages)
+                runnable = ready[index]
+                del ready[index]
                 if self.run.injection.is_held(runnable, self):
                     continue
                 origins.running = runnable

@@ -12,6 +12,7 @@ from weakref import WeakValueDictionary
 
 from runtime.simulation.closed_loop import ClosedLoop
 from runtime.simulation.errors import Deadlock, Livelock
+from runtime.simulation.schedule import SeededSchedule
 from runtime.simulation.tasks import (
     Generators,
     NumberedFuture,
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Coroutine, Generator
     from contextvars import Context
+
+    from runtime.simulation.schedule import Schedule
 
 T = TypeVar("T")
 
@@ -52,7 +55,8 @@ class VirtualTimeLoop(ClosedLoop):
 
     def __init__(self, rng: random.Random | None = None) -> None:
         super().__init__()
-        self.rng = rng
+        self.schedule: Schedule | None = None if rng is None else SeededSchedule(rng)
+        """Decides the order of tasks that are ready at the same time; None for that of any asyncio loop."""
         self.now = 0.0
         self.steps = 0
         self.step_cost = 0.0
@@ -149,8 +153,8 @@ class VirtualTimeLoop(ClosedLoop):
             return
         batch = list(ready)
         ready.clear()
-        if len(batch) > 1 and self.rng is not None:
-            self._shuffle_steps(batch, self.rng)
+        if len(batch) > 1 and self.schedule is not None:
+            self._arrange_steps(batch, self.schedule)
         if self.unstarted:
             self.unstarted.clear()  # All of them are in this batch.
         done = 0
@@ -232,19 +236,13 @@ class VirtualTimeLoop(ClosedLoop):
             self._ready.append(handle)
         self._pushed_back.clear()
 
-    def _shuffle_steps(self, batch: list[Any], rng: random.Random) -> None:
+    def _arrange_steps(self, batch: list[Any], schedule: Schedule) -> None:
         """Permute the steps of tasks among their places in the batch; plain callbacks keep theirs."""
         places = [place for place, handle in enumerate(batch) if handle.task is not None]
         if len(places) > 1:
-            steps = [batch[place] for place in places]
-            rng.shuffle(steps)
+            steps = schedule.arrange([batch[place] for place in places], self.unstarted)
             for place, handle in zip(places, steps, strict=True):
                 batch[place] = handle
-            if self.unstarted:
-                places = [place for place in places if batch[place].task in self.unstarted]
-                in_order = sorted((batch[place] for place in places), key=lambda handle: hash(handle.task))
-                for place, handle in zip(places, in_order, strict=True):
-                    batch[place] = handle
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
         self._cancelled_timers += 1

@@ -27,11 +27,13 @@ import pytest
 
 from runtime.simulation.exploration import LAST_EVENTS, ScenarioFailed, explore
 from runtime.simulation.replay import read_keep
+from runtime.simulation.schedule import read_deviations, write_deviations
 from runtime.simulation.simulation import MAX_STEPS, Simulation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
+    from runtime.simulation.schedule import Deviation
     from runtime.simulation.simulation import Scenario
 
 MARK = "simulate"
@@ -42,6 +44,12 @@ OPTIONS = (
     ("--seed", "N", int, "run simulated tests with this seed alone, in this process and with log lines"),
     ("--seeds", "N", int, "run simulated tests with the seeds from 0 to N - 1, whatever their marks say"),
     ("--keep", "1,4", str, "with --seed: apply only these faults of the run, by their numbers; or none"),
+    (
+        "--deviations",
+        "JSON",
+        str,
+        "with --seed: the order of production but for these deviations, as a report says; or none",
+    ),
 )
 
 
@@ -138,6 +146,14 @@ def pytest_configure(config: pytest.Config) -> None:
             read_keep(keep)
         except ValueError as error:
             raise pytest.UsageError(f"--keep: {error}") from error
+    deviations = config.getoption("deviations")
+    if deviations is not None:
+        if seed is None:
+            raise pytest.UsageError("--deviations decide the order of one run; say which with --seed")
+        try:
+            read_deviations(deviations)
+        except ValueError as error:
+            raise pytest.UsageError(f"--deviations: {error}") from error
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -285,9 +301,10 @@ class SimulatedTest(pytest.Function):
         """Run one seed in this process, so that its error is the test's own and a debugger can stop in it."""
         __tracebackhide__ = True
         keep: str | None = self.config.getoption("keep")
+        deviations: str | None = self.config.getoption("deviations")
         run = Simulation(
             seed,
-            order=settings.order,
+            order=settings.order if deviations is None else read_deviations(deviations),
             keep=None if keep is None else read_keep(keep),
             max_steps=settings.max_steps,
         )
@@ -314,11 +331,13 @@ class SimulatedTest(pytest.Function):
 
         return scenario
 
-    def command(self, seed: int, keep: Sequence[int] | None) -> str:
+    def command(self, seed: int, keep: Sequence[int] | None, deviations: Sequence[Deviation] | None) -> str:
         """Return the command that repeats one run of this test, from the directory in which pytest was started."""
         path = os.path.relpath(self.path, self.config.invocation_params.dir)
         _, _, name = self.nodeid.partition("::")
         words = ["pytest", f"{path}::{name}", "--seed", str(seed)]
         if keep is not None:
             words += ["--keep", ",".join(map(str, keep)) or "none"]
+        if deviations is not None:
+            words += ["--deviations", write_deviations(deviations)]
         return shlex.join(words)

@@ -10,11 +10,13 @@ from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runtime.simulation.schedule import write_deviations
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import ModuleType
 
-    from runtime.simulation.simulation import Scenario
+    from runtime.simulation.simulation import Order, Scenario
 
 
 class NoScenario(ValueError):
@@ -26,7 +28,7 @@ def replay_command(
     seed: int,
     *,
     keep: Sequence[int] | None = None,
-    order: str = "seeded",
+    order: Order = "seeded",
     max_steps: int | None = None,
 ) -> str | None:
     """Return the command that repeats one run of a scenario; None if no `path.py::function` names it."""
@@ -37,7 +39,7 @@ def replay_command(
     if keep is not None:
         words += ["--keep", ",".join(map(str, keep)) or "none"]
     if order != "seeded":
-        words += ["--order", order]
+        words += ["--order", order if isinstance(order, str) else write_deviations(order)]
     if max_steps is not None:
         words += ["--max-steps", str(max_steps)]
     return shlex.join(words)

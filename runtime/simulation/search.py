@@ -9,7 +9,7 @@ import threading
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from multiprocessing.connection import Connection
 
-    from runtime.simulation.simulation import Scenario
+    from runtime.simulation.simulation import Order, Scenario
 
 NONE_FAILED = 2**63 - 1
 
@@ -37,12 +37,17 @@ class Search(msgspec.Struct, frozen=True):
     """A scenario, and how it is run with each seed."""
 
     scenario: Scenario[Any]
-    order: Literal["seeded", "fifo"] = "seeded"
+    order: Order = "seeded"
     max_steps: int = MAX_STEPS
 
-    def attempt(self, seed: int, *, keep: Sequence[int] | None = None) -> SeedRun:
-        """Run the scenario with one seed."""
-        simulation = Simulation(seed, order=self.order, keep=keep, logs=False, max_steps=self.max_steps)
+    def attempt(
+        self, seed: int, *, keep: Sequence[int] | None = None, order: Order | None = None, is_recorded: bool = False
+    ) -> SeedRun:
+        """Run the scenario with one seed, in another `order` than that of the search if it is given."""
+        order = self.order if order is None else order
+        simulation = Simulation(seed, order=order, keep=keep, logs=False, max_steps=self.max_steps)
+        if is_recorded:
+            simulation.record_order()
         try:
             simulation.run(self.scenario)
         except KeyboardInterrupt:

@@ -22,6 +22,7 @@ from runtime.simulation.injection import Injection
 from runtime.simulation.invariants import Witness
 from runtime.simulation.loop import VirtualTimeLoop, unfinished
 from runtime.simulation.mail import Mail
+from runtime.simulation.schedule import FifoSchedule, RecordedSchedule, SeededSchedule
 from runtime.simulation.surroundings import surroundings
 from runtime.simulation.trace import Trace
 
@@ -29,12 +30,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from runtime.ref import ActorRef
+    from runtime.simulation.schedule import Deviation, Schedule
     from runtime.simulation.world import Fault
 
 T = TypeVar("T")
 
 Scenario: TypeAlias = Callable[["Simulation"], Awaitable[T]] | Callable[[], Awaitable[T]]
 """An async function to be run in virtual time. If it takes a parameter, that is the simulation."""
+
+Order: TypeAlias = "Literal['seeded', 'fifo'] | Sequence[Deviation]"
+"""The order of what is ready at once: drawn from the seed, that of production, or that but for some deviations."""
 
 MAX_STEPS = 20_000_000
 COLLECT_EVERY = 500_000
@@ -63,11 +68,13 @@ class Run(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
 class SimulatedLoop(VirtualTimeLoop):
     """The event loop of one simulation."""
 
-    def __init__(self, simulation: Simulation, rng: random.Random | None) -> None:
-        super().__init__(rng)
+    def __init__(self, simulation: Simulation) -> None:
+        super().__init__()
+        self.schedule = simulation.choices
         self.actor_engine = partial(SimulatedEngine, simulation)
         self._trace = simulation.trace
-        self.record_step = simulation.trace.step
+        recorded = isinstance(self.schedule, RecordedSchedule)
+        self.record_step = simulation.record_step if recorded else simulation.trace.step
         self.pause_at = COLLECT_EVERY
         self._report = simulation.refused
 
@@ -84,9 +91,9 @@ class Simulation:
     """Runs one scenario once, in virtual time, in an order that `seed` decides.
 
     `faults` are applied at their times; the scenario may `inject` more. With `order="fifo"`, tasks run in the order in
-    which they became ready, as in production. `keep` names faults by their numbers, from 0 in the order of injection;
-    all others are left out. `logs` says whether log lines are written. A run of more than `max_steps` steps fails as a
-    `Livelock`.
+    which they became ready, as in production; given `Deviation`s, they do so but for these. `keep` names faults by
+    their numbers, from 0 in the order of injection; all others are left out. `logs` says whether log lines are written.
+    A run of more than `max_steps` steps fails as a `Livelock`.
     """
 
     def __init__(
@@ -94,7 +101,7 @@ class Simulation:
         seed: int = 0,
         *,
         faults: Sequence[Fault] = (),
-        order: Literal["seeded", "fifo"] = "seeded",
+        order: Order = "seeded",
         keep: Sequence[int] | None = None,
         logs: bool = True,
         max_steps: int = MAX_STEPS,
@@ -102,8 +109,8 @@ class Simulation:
         self.seed = seed
         self.random = random.Random(f"{seed}/scenario")
         """Random numbers for the scenario's own choices; the seed decides them."""
-        self.rng = random.Random(f"{seed}/order") if order == "seeded" else None
-        """Decides which of several ready tasks and actors runs first; None for the order of production."""
+        self.choices = schedule_of(order, seed)
+        """Decides which of several ready tasks and actors runs first."""
         self.trace = Trace(self.now)
         self.problems: list[str] = []
         self.mail = Mail(self)
@@ -146,6 +153,21 @@ class Simulation:
     def active(self, kind: type[T]) -> list[T]:
         """Return the faults of a kind that last now, for simulated parts, such as a provider, that act on them."""
         return self.injection.active(kind)
+
+    @property
+    def deviations(self) -> tuple[Deviation, ...]:
+        """What ran in another order than in production, so far: only of a run that is given or records its order."""
+        return tuple(self.choices.made) if isinstance(self.choices, RecordedSchedule) else ()
+
+    def record_order(self) -> None:
+        """Record the `deviations` of the run. Call it before the run, which takes longer for it."""
+        if not isinstance(self.choices, RecordedSchedule):
+            self.choices = RecordedSchedule(self.choices)
+
+    def record_step(self, number: float) -> None:
+        """Record a step of the task with this number, in a run whose order is recorded."""
+        self.trace.step(number)
+        cast("RecordedSchedule", self.choices).stepped(number)
 
     # For faults and checks, see `World`.
 
@@ -209,7 +231,7 @@ class Simulation:
                 "this simulation has run already; make another one, with the same seed to repeat the run"
             )
         refuse_nested()
-        self.loop = SimulatedLoop(self, self.rng)
+        self.loop = SimulatedLoop(self)
         self._has_begun = True
         self.loop.max_steps = self._max_steps
         self.loop.set_exception_handler(self._unhandled)
@@ -312,6 +334,15 @@ class Simulation:
 
     def __repr__(self) -> str:
         return f"<Simulation seed {self.seed}, {self.loop.now:g} s, {self.loop.steps} steps, {len(self.faults)} faults>"
+
+
+def schedule_of(order: Order, seed: int) -> Schedule:
+    """Return the schedule of a run. Raises ValueError for an order that there is not."""
+    if not isinstance(order, str):
+        return RecordedSchedule(FifoSchedule(), order)
+    if order not in {"seeded", "fifo"}:
+        raise ValueError(f'order must be "seeded", "fifo" or deviations, got {order!r}')
+    return SeededSchedule(random.Random(f"{seed}/order")) if order == "seeded" else FifoSchedule()
 
 
 def refuse_nested() -> None:

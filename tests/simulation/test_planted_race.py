@@ -64,6 +64,40 @@ async def callers_come_one_turn_after_the_other(simulation: Simulation, kind: ty
     assert probes == 1
 
 
+async def one_pair_among_twenty() -> None:
+    """The reader must come after the writer; twenty others run beside them, in any order."""
+    written: list[int] = []
+
+    async def idle() -> None:
+        for _ in range(3):
+            await asyncio.sleep(1.0)
+
+    async def write() -> None:
+        await asyncio.sleep(2.0)
+        written.append(1)
+
+    async def read() -> None:
+        await asyncio.sleep(2.0)
+        assert written, "read before it was written"
+
+    others = [asyncio.create_task(idle(), name=f"other-{number}") for number in range(20)]
+    writer, reader = asyncio.create_task(write(), name="writer"), asyncio.create_task(read(), name="reader")
+    await asyncio.gather(*others, writer, reader)
+
+
+@pytest.mark.parametrize("first", range(0, 20, 4))
+def test_an_ordering_bug_is_reduced_to_its_one_pair(first: int):
+    with pytest.raises(ScenarioFailed, match="task reader went before task writer at step") as caught:
+        explore(one_pair_among_twenty, seeds=range(first, first + 100), processes=1)
+    failed = caught.value
+    assert [(one.subject, one.before) for one in failed.deviations] == [("reader", "writer")]
+    assert failed.runs <= 20
+    again = Simulation(failed.seed, order=failed.deviations, logs=False)
+    with pytest.raises(AssertionError, match="read before"):
+        again.run(one_pair_among_twenty)
+    assert again.trace.digest == failed.digest
+
+
 def with_breaker(kind: type[CircuitBreaker]) -> Any:
     async def scenario(simulation: Simulation) -> None:
         await callers_come_one_turn_after_the_other(simulation, kind)

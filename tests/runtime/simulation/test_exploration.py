@@ -141,7 +141,8 @@ def ended(simulation: Simulation, scenario: Any) -> str:
 def test_a_caller_may_word_the_command_and_learns_which_faults_are_kept() -> None:
     asked: list[Any] = []
 
-    def command(seed: int, keep: Any) -> str:
+    def command(seed: int, keep: Any, deviations: Any) -> str:
+        assert deviations is None  # It fails in the order of production, too.
         asked.append((seed, keep))
         return "run it so"
 

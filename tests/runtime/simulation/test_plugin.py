@@ -67,7 +67,7 @@ def test_a_marked_test_runs_once_for_every_seed_with_a_simulation_of_its_own(run
 
         @pytest.mark.simulate(seeds=[9, 1], processes=1, order="fifo")
         async def test_two(simulation):
-            assert simulation.rng is None
+            assert type(simulation.choices).__name__ == "FifoSchedule"
             seen.append(simulation.seed)
 
         @pytest.mark.simulate(processes=1)
