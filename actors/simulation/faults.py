@@ -9,6 +9,8 @@ import math
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
+import msgspec
+
 from actors.money import AmountField, take_amount
 from runtime.simulation import Fault, TimedFault
 
@@ -43,6 +45,10 @@ class ProviderFault(TimedFault, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_provider(self.provider)
+
+    @property
+    def target(self) -> tuple[str, str]:
+        return "provider", self.provider
 
     def concerns(self, name: str) -> bool:
         """Tell whether the fault affects the provider of this name."""
@@ -175,6 +181,10 @@ class PriceChange(Fault, frozen=True, kw_only=True):
         check_provider(self.provider)
         take_amount(self, "price")
 
+    @property
+    def target(self) -> tuple[str, str]:
+        return "provider", self.provider
+
     def concerns(self, name: str) -> bool:
         """Tell whether the price of the provider of this name changes."""
         return fnmatchcase(name, self.provider)
@@ -184,6 +194,10 @@ class RegistryOutage(TimedFault, frozen=True, kw_only=True):
     """The registry raises ConnectionError; with `hangs`, it never answers look-ups made meanwhile."""
 
     hangs: bool = False
+
+    @property
+    def target(self) -> tuple[str, str]:
+        return "registry", "*"
 
 
 def random_provider_faults(
@@ -196,8 +210,9 @@ def random_provider_faults(
 ) -> list[Fault]:
     """Draw up to `max_faults` faults that begin in the first `within` seconds, in the order of their times.
 
-    They affect the given `providers` (names or patterns) and the registry. Prices change if `prices` to choose from are
-    given, in dollars as str, int or Decimal. Pass `Simulation.random` as `random`, so that the seed decides.
+    They may miss. They affect the given `providers` (names or patterns) and the registry. Prices change if `prices` to
+    choose from are given, in dollars as str, int or Decimal. Pass `Simulation.random` as `random`, so that the seed
+    decides.
     """
     if not providers:
         raise ValueError("providers must have at least one name or pattern, got none")
@@ -224,4 +239,4 @@ def _draw(random: random.Random, provider: str, within: float, prices: Sequence[
     ]
     if prices:
         kinds.append(PriceChange(at=at, provider=provider, price=random.choice(prices)))
-    return random.choice(kinds)
+    return msgspec.structs.replace(random.choice(kinds), may_miss=True)

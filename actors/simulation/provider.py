@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import inspect
 import math
 import random
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -61,10 +62,10 @@ class SimulatedProvider:
     """A simulated provider, and the record of what it really did. Make it in the scenario.
 
     A call costs `price`, in dollars as str, int or Decimal, and takes from `latency[0]` to `latency[1]` seconds, drawn
-    evenly; an error comes after `latency[0]`. `answer` makes the output of a call. The provider has limits of its own:
-    beyond `rate_limit` calls a second, of which `burst` may come at once, it answers 429 with `Retry-After`; beyond
-    `capacity` calls at the same time, calls queue. Work that it has accepted is done and charged even if the client
-    has gone.
+    evenly; an error comes after `latency[0]`. `answer` makes the output of a call; if it is async, it is awaited before
+    that time begins, and a caller that gives up meanwhile is not charged. The provider has limits of its own: beyond
+    `rate_limit` calls a second, of which `burst` may come at once, it answers 429 with `Retry-After`; beyond `capacity`
+    calls at the same time, calls queue. Work that it has accepted is done and charged even if the client has gone.
 
     With `idempotent="key"`, an idempotency key is charged once. It gets the same answer again, and 409 before that is
     ready. With `looks_up`, the outcome of a call can be looked up. With `cancels`, a call can be cancelled, and then
@@ -111,6 +112,7 @@ class SimulatedProvider:
         self.abandoned = 0
         """The calls whose clients gave up while the provider worked on them."""
         self.open_transports = 0
+        simulation.declare("provider", name)
         self._listed: dict[str, Any] = {}
         self._rng = random.Random(f"{simulation.seed}/{name}")
         self._bucket = None if rate_limit is None else TokenBucket(rate=rate_limit, burst=burst)
@@ -195,8 +197,12 @@ class SimulatedProvider:
             return ErrorReply(409, "A call with this key is still at work.")
         return outcome
 
-    def accept(self, call: ProviderCall, outcome: Served, draws: Draws) -> SimulatedWork:
-        """Accept the work of a call and charge for it; a known idempotency key is not charged again."""
+    def knows(self, call: ProviderCall) -> bool:
+        """Tell whether the idempotency key of a call has its answer already."""
+        return call.idempotency_key in self._by_key
+
+    def accept(self, call: ProviderCall, outcome: Served, draws: Draws, right: Any) -> SimulatedWork:
+        """Accept the work of a call with this right output, and charge for it unless its idempotency key is known."""
         now = self.simulation.now()
         takes = self.latency[0] + draws.latency * (self.latency[1] - self.latency[0]) + outcome.extra
         known = self._by_key.get(call.idempotency_key)
@@ -207,7 +213,7 @@ class SimulatedProvider:
         else:
             done_at = max(now, self._free_at[0]) + takes
             heapq.heapreplace(self._free_at, done_at)
-        work = SimulatedWork(done_at, outcome.output(self.answer(call)), self.price)
+        work = SimulatedWork(done_at, outcome.output(right), self.price)
         if work.cost:
             self.charged.setdefault(call.idempotency_key, []).append(work.cost)
         if self.idempotent == "key":
@@ -301,7 +307,10 @@ class SimulatedTransport:
             provider.called_at.append(provider.simulation.now())
         if not isinstance(outcome, Served):
             await self._fail(outcome, paid=self.paid)
-        work = provider.accept(call, outcome, draws)
+        right = None if provider.knows(call) else provider.answer(call)
+        if inspect.isawaitable(right):
+            right = await right
+        work = provider.accept(call, outcome, draws, right)
         try:
             await asyncio.sleep(work.done_at - provider.simulation.now())
         except asyncio.CancelledError:

@@ -27,6 +27,8 @@ def simulated_registry(
     if not 0 <= latency < math.inf:
         raise ValueError(f"latency must be >= 0 seconds and finite, got {latency}")
 
+    simulation.declare("registry", "registry")
+
     async def look_up(service: str) -> list[Listing]:
         outages = simulation.active(RegistryOutage)
         if any(outage.hangs for outage in outages):

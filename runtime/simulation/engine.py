@@ -105,6 +105,7 @@ class SimulatedEngine(Engine):
         self._numbers: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
         self.context.run(system_at_work.set, self)
         run.systems.append(self)
+        run.declare("system", name)
 
     @property
     def pending_deadlines(self) -> Sequence[Expiring]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from runtime.envelope import Ask, told
+from runtime.simulation.injection import miss
 from runtime.simulation.mail import Duplicate, MailFault, system_at_work
 from runtime.simulation.world import Fault, TimedFault
 
@@ -30,9 +31,16 @@ class InjectedCrash(Exception):
     """The error with which a `Crash` makes an actor fail."""
 
 
-def note_no_match(fault: Fault, pattern: str, world: World) -> None:
-    """Record that a fault matches nothing, for example because its pattern is misspelt."""
+def note_no_match(fault: Fault, kind: str, pattern: str, there: Sequence[str], world: World) -> None:
+    """Record that a fault matches nothing; unless it may miss, the run fails."""
     world.trace.add("fault: matches nothing", pattern, type(fault).__name__)
+    if not fault.may_miss:
+        world.problem(miss(fault, kind, pattern, there))
+
+
+def paths(world: World) -> list[str]:
+    """Return the paths of the actors that live now."""
+    return [ref.path for ref in world.actors("*")]
 
 
 def pick(found: Sequence[T], world: World) -> T:
@@ -70,9 +78,9 @@ class Crash(Fault, frozen=True, kw_only=True):
             # A handler that injects the fault runs in that context already.
             crash() if cell.engine.draining else cell.engine.context.run(crash)
         else:
-            note_no_match(self, self.actor, world)
+            note_no_match(self, "actor", self.actor, paths(world), world)
         if self.times > 1:
-            again = msgspec.structs.replace(self, at=world.now() + self.every, times=self.times - 1)
+            again = msgspec.structs.replace(self, at=world.now() + self.every, times=self.times - 1, may_miss=True)
             world.schedule(again)
 
 
@@ -87,7 +95,7 @@ class Hang(TimedFault, frozen=True, kw_only=True):
             world.trace.add("fault: hang", ref, self.lasts)
             world.hold(ref, self.at + self.lasts)
         if not found:
-            note_no_match(self, self.actor, world)
+            note_no_match(self, "actor", self.actor, paths(world), world)
 
 
 # Mail.
@@ -146,6 +154,10 @@ class CutOff(MailFault, frozen=True, kw_only=True):
     actor: str = ""
     system: str
 
+    @property
+    def target(self) -> tuple[str, str]:
+        return "system", self.system
+
     def affects(self, inbox: Any, message: Any, world: World) -> bool:
         return inbox.engine.name == self.system and system_at_work.get() is not inbox.engine
 
@@ -189,7 +201,7 @@ class CancelTask(Fault, frozen=True, kw_only=True):
             world.trace.add("fault: cancel", task.get_name())
             task.cancel()
         else:
-            note_no_match(self, self.task, world)
+            note_no_match(self, "task", self.task, [task.get_name() for task in world.tasks()], world)
 
 
 def random_faults(
@@ -203,8 +215,8 @@ def random_faults(
 ) -> list[Fault]:
     """Draw up to `max_faults` faults that begin in the first `within` seconds, in the order of their times.
 
-    They affect the given `actors` and `tasks` (names, paths or patterns), the given `systems` (names), and the process
-    as a whole. Pass `Simulation.random` as `random`, so that the seed decides.
+    They may miss. They affect the given `actors` and `tasks` (names, paths or patterns), the given `systems` (names),
+    and the process as a whole. Pass `Simulation.random` as `random`, so that the seed decides.
     """
     if not 0 <= within < math.inf:
         raise ValueError(f"within must be >= 0 seconds and finite, got {within}")
@@ -229,5 +241,5 @@ def random_faults(
             plans.append(CancelTask(at=at, task=random.choice(tasks)))
         if systems:
             plans.append(CutOff(at=at, lasts=lasts, system=random.choice(systems)))
-        plan.append(random.choice(plans))
+        plan.append(msgspec.structs.replace(random.choice(plans), may_miss=True))
     return sorted(plan, key=lambda fault: fault.at)

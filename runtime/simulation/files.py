@@ -24,6 +24,10 @@ class WriteCut(Fault, frozen=True, kw_only=True):
 
     file: str = "*"
 
+    @property
+    def target(self) -> tuple[str, str]:
+        return "file", self.file
+
 
 class FragileFile:
     """A file that passes on what is written to `file`, until a `WriteCut` of its name is applied.
@@ -37,6 +41,7 @@ class FragileFile:
         self.is_cut = False
         self._world = world
         self._file = file
+        world.declare("file", name)
 
     def write(self, data: bytes) -> int:
         """Write all of `data` and return its length, or raise OSError after a part of it."""

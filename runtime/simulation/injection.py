@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -23,6 +25,22 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+SHOWN = 5
+"""So many names are given of what a fault could have struck."""
+
+
+def miss(fault: Fault, kind: str, pattern: str, there: Sequence[str]) -> str:
+    """Return the line that says that a fault finds nothing to strike, and what there was instead.
+
+    >>> from runtime.simulation import Crash
+    >>> miss(Crash(actor="x/til"), "actor", "x/til", ["x/till"])
+    "Crash(actor='x/til') strikes nothing: no actor 'x/til'; did you mean 'x/till'? If it may, say may_miss=True"
+    """
+    close = get_close_matches(pattern, there, n=1)
+    names = ", ".join(map(repr, there[:SHOWN])) + (f" and {len(there) - SHOWN} more" if len(there) > SHOWN else "")
+    hint = f"did you mean {close[0]!r}?" if close else f"there is {names}." if there else f"there is no {kind} at all."
+    return f"{fault!r} strikes nothing: no {kind} {pattern!r}; {hint} If it may, say may_miss=True"
+
 
 class Injection:
     """The faults of one run. With `keep`, all faults are left out but those with these numbers."""
@@ -30,6 +48,8 @@ class Injection:
     def __init__(self, world: World, mail: Mail, seed: int, keep: Sequence[int] | None) -> None:
         self.plan: list[Fault] = []
         """Every fault of the run in the order of injection, those that are left out included."""
+        self.declared: dict[str, dict[str, None]] = {}
+        """The names of what can be struck, by kind, in the order of their making."""
         self._world = world
         self._mail = mail
         self._keep = None if keep is None else frozenset(keep)
@@ -115,6 +135,18 @@ class Injection:
             return False
         self.call_at(until, partial(engine.enqueue, runnable))
         return True
+
+    def missed(self) -> list[str]:
+        """Return a line for each fault that was not left out, must not miss, and had no target in the run."""
+        lines: list[str] = []
+        for number, fault in enumerate(self.plan):
+            if fault.target is None or fault.may_miss or not (self._keep is None or number in self._keep):
+                continue
+            kind, pattern = fault.target
+            there = list(self.declared.get(kind, ()))
+            if not any(fnmatchcase(name, pattern) for name in there):
+                lines.append(miss(fault, kind, pattern, there))
+        return lines
 
     def stop(self) -> None:
         """End all faults with the scenario, so that the checks find what it left, and not what a fault holds back."""

@@ -77,6 +77,10 @@ class MailFault(TimedFault, frozen=True, kw_only=True):
         if not 0 < self.rate <= 1:
             raise ValueError(f"rate must be above 0 and at most 1, got {self.rate}")
 
+    @property
+    def target(self) -> tuple[str, str]:
+        return "actor", self.actor
+
     def affects(self, inbox: Any, message: Any, world: World) -> bool:
         """Tell whether the fault acts on this message."""
         return (
@@ -106,6 +110,7 @@ class Mail:
         """Return an empty queue for the mail of one actor."""
         queue = RecordedQueue(inbox, self)
         self.queues.append(queue)
+        self.world.declare("actor", inbox.path)
         return queue
 
     def __repr__(self) -> str:

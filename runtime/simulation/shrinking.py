@@ -2,8 +2,8 @@
 
 Deviations are not left out at random. What precedes a choice is untouched if all that follows it is left out, so the
 shortest beginning that still fails is found by bisection, and its last deviation is needed. The same is done with what
-stands before that one, until those that are needed fail alone. Then each moved task is let overtake as few others as can
-be. With one culprit among n deviations, which overtakes m tasks, this takes about 5 + log2(n) + log2(m) runs, and
+stands before that one, until those that are needed fail alone. Then each moved task overtakes as few others as can be.
+With one culprit among n deviations, which overtakes m tasks, this takes about 5 + log2(n) + log2(m) runs, and
 2 + log2(n) + log2(m) more for each further culprit; ddmin takes up to n² (A. Zeller and R. Hildebrandt,
 "Simplifying and Isolating Failure-Inducing Input", 2002). The division by needed parts is that of U. Junker,
 "QuickXplain", 2004.

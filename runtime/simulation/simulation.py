@@ -113,6 +113,8 @@ class Simulation:
         """Decides which of several ready tasks and actors runs first."""
         self.trace = Trace(self.now)
         self.problems: list[str] = []
+        self.refusals: list[NotSimulated] = []
+        """The errors of refused calls; the first of them is what the run fails with."""
         self.mail = Mail(self)
         self.injection = Injection(self, self.mail, seed, keep)
         self.witness = Witness(self, self.mail)
@@ -149,6 +151,10 @@ class Simulation:
     def faults(self) -> tuple[Fault, ...]:
         """Every fault of the run in the order of injection, those that are left out included."""
         return tuple(self.injection.plan)
+
+    def declare(self, kind: str, name: str) -> None:
+        """Say that the run has something that faults can strike: its kind, such as "provider", and its name."""
+        self.injection.declared.setdefault(kind, {})[name] = None
 
     def active(self, kind: type[T]) -> list[T]:
         """Return the faults of a kind that last now, for simulated parts, such as a provider, that act on them."""
@@ -211,6 +217,7 @@ class Simulation:
 
     def refused(self, error: NotSimulated) -> None:
         """Let the run fail because of a refused call, even if the program catches its error."""
+        self.refusals.append(error)
         self.problem(str(error))
 
     def problem(self, text: str) -> None:
@@ -251,6 +258,11 @@ class Simulation:
             if self.problems:
                 raise InvariantBroken(self.problems)
         except BaseException as error:
+            if self.refusals and isinstance(error, Exception) and error is not self.alarm.error:
+                # What followed from it says less, and is not its cause.
+                first = self.refusals[0]
+                self._add_notes(first)
+                raise first from None
             self._add_notes(error)
             raise
         finally:
@@ -265,6 +277,14 @@ class Simulation:
             steps=self.loop.steps,
             seconds=self.loop.now,
         )
+
+    async def arun(self, scenario: Scenario[T]) -> Run[T]:
+        """Run a scenario from an async context, such as a notebook: in a thread of its own, as `run` does.
+
+        The event loop that runs goes on meanwhile. Whatever the scenario uses must be made in it. A caller that is
+        cancelled leaves the run to end by itself, which real time may not limit, but `max_steps` does.
+        """
+        return await asyncio.to_thread(self.run, scenario)
 
     def _add_notes(self, error: BaseException) -> None:
         annotate(error, f"seed {self.seed}, after {self.loop.now:g} virtual seconds and {self.loop.steps:,} steps")
@@ -299,7 +319,7 @@ class Simulation:
         try:
             loop.run_until_complete(self._settle())
             if is_well:
-                for problem in self.witness.problems_at_end():
+                for problem in (*self.injection.missed(), *self.witness.problems_at_end()):
                     self.problem(problem)
             self._is_over = True
             left = unfinished(loop)
@@ -351,7 +371,10 @@ def refuse_nested() -> None:
         asyncio.get_running_loop()
     except RuntimeError:
         return
-    raise SimulationError("a simulation brings its own event loop; run it from a function that is not async")
+    raise SimulationError(
+        "a simulation brings its own event loop, and another one is running here; "
+        "await Simulation(seed).arun(scenario), or asyncio.to_thread(explore, scenario)"
+    )
 
 
 def takes_simulation(scenario: Scenario[Any]) -> bool:

@@ -83,7 +83,11 @@ def surroundings(
         random.seed(entropy.getrandbits(64))
         for way_out in WAYS_OUT:
             put(stack, way_out.owner, way_out.name, refusal_of(way_out, simulating, report))
-        for owner, name, replacement in (*clocks(now, simulating), *randomness(entropy, simulating), *hashes()):
+        for owner, name, replacement in (
+            *clocks(now, simulating),
+            *randomness(entropy, simulating),
+            *hashes(simulating),
+        ):
             put(stack, owner, name, replacement)
         stack.enter_context(log_lines(lambda: EPOCH + now(), silent=not logs))
         yield
@@ -185,19 +189,22 @@ def randomness(entropy: random.Random, simulating: int) -> list[tuple[Any, str, 
     ]
 
 
-def hashes() -> list[tuple[Any, str, Any]]:
+def hashes(simulating: int) -> list[tuple[Any, str, Any]]:
     """Return replacements that hash the instances of `HASHED_BY_ADDRESS` by number: the same in every run."""
     counter = count(1)
-    return [replacement for owner in HASHED_BY_ADDRESS for replacement in numbered(owner, counter)]
+    return [replacement for owner in HASHED_BY_ADDRESS for replacement in numbered(owner, counter, simulating)]
 
 
-def numbered(owner: Any, counter: Iterator[int]) -> list[tuple[Any, str, Any]]:
+def numbered(owner: Any, counter: Iterator[int], simulating: int) -> list[tuple[Any, str, Any]]:
     """Return replacements that hash the instances of a class in the order they are made in."""
     real_init, real_hash = owner.__init__, owner.__hash__
     numbers: dict[int, int] = {}  # By address, so that it has no more entries than there were instances at one time.
 
     def init(self: Any, *args: Any, **kwargs: Any) -> None:
-        numbers[id(self)] = next(counter)
+        if threading.get_ident() == simulating:
+            numbers[id(self)] = next(counter)
+        else:  # It outlives the run, and must keep its hash.
+            numbers.pop(id(self), None)
         real_init(self, *args, **kwargs)
 
     def hash_of(self: Any) -> int:

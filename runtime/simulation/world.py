@@ -82,6 +82,9 @@ class World(Protocol):
         """Return the unfinished tasks whose name matches, that of the scenario left out."""
         ...
 
+    def declare(self, kind: str, name: str) -> None:
+        """Say that the run has something that faults can strike: its kind, such as "provider", and its name."""
+
     def active(self, kind: type[T]) -> list[T]:
         """Return the faults of a kind that last now."""
         ...
@@ -100,14 +103,23 @@ class World(Protocol):
         """Let an actor have no turn before a certain time."""
 
 
-class Fault(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Something that goes wrong `at` seconds after the run began."""
+class Fault(msgspec.Struct, frozen=True, kw_only=True, tag=True, repr_omit_defaults=True):
+    """Something that goes wrong `at` seconds after the run began.
+
+    A fault that finds nothing to strike lets the run fail, because its name may be misspelt, unless it `may_miss`.
+    """
 
     at: float = 0.0
+    may_miss: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.at < math.inf:
             raise ValueError(f"at must be >= 0 seconds and finite, got {self.at}")
+
+    @property
+    def target(self) -> tuple[str, str] | None:
+        """What must be in the run: its kind, such as "provider", and its name or pattern. None if nothing need be."""
+        return None
 
     def apply(self, world: World) -> None:
         """Do it. Here nothing: the fault is one of those that are looked up, see `World.active`."""

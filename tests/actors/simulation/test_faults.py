@@ -29,7 +29,7 @@ from actors.simulation import (
     random_provider_faults,
 )
 from actors.simulation.outcome import ConnectionRefused, Draws, ErrorReply, Served, outcome_of_call, outcome_of_check
-from runtime.simulation import Simulation
+from runtime.simulation import InvariantBroken, Simulation
 
 if TYPE_CHECKING:
     from runtime.simulation import Fault
@@ -90,7 +90,7 @@ def test_an_outage_refuses_connections_so_that_nothing_runs():
 
 
 def test_a_fault_of_another_provider_does_nothing():
-    assert isinstance(outcome_of(Outage(provider="birch"))[0], ProviderReply)
+    assert isinstance(outcome_of(Outage(provider="birch", may_miss=True))[0], ProviderReply)
 
 
 def test_a_fault_strikes_all_that_its_pattern_matches():
@@ -269,3 +269,26 @@ def test_random_faults_are_a_plan_that_the_dice_decide():
 def test_prices_change_only_where_there_are_some_to_choose_from():
     plans = [random_provider_faults(random.Random(seed), providers=["a"]) for seed in range(300)]
     assert not any(isinstance(fault, PriceChange) for plan in plans for fault in plan)
+
+
+def test_a_misspelt_provider_fails_the_run_and_an_async_answer_is_awaited():
+    async def answer(call: ProviderCall) -> int:
+        await asyncio.sleep(0.1)
+        return call.input * 2
+
+    async def scenario(simulation: Simulation) -> object:
+        provider = SimulatedProvider(simulation, "search", services={"s"}, answer=answer)
+        call = ProviderCall(service="s", input=2, request_id="k", idempotency_key="k", max_cost=Micros(0), timeout=5.0)
+        return (await provider.transport().call(call)).output
+
+    assert Simulation(1).run(scenario).result == 4
+    with pytest.raises(InvariantBroken, match="no provider 'serch'; did you mean 'search'"):
+        Simulation(1, faults=[Outage(provider="serch")]).run(scenario)
+
+
+def test_a_run_is_awaited_in_an_event_loop_that_goes_on():
+    async def scenario() -> str:
+        await asyncio.sleep(86_400)
+        return "done"
+
+    assert asyncio.run(Simulation(1).arun(scenario)).result == "done"

@@ -7,6 +7,7 @@ from collections import Counter
 from contextlib import suppress
 from typing import Any
 
+import msgspec
 import pytest
 
 from runtime import (
@@ -34,6 +35,7 @@ from runtime.simulation import (
     Fault,
     Hang,
     InjectedCrash,
+    InvariantBroken,
     ReorderMail,
     Simulation,
     SlowSystem,
@@ -124,7 +126,7 @@ def test_drop_mail_loses_messages_during_its_time_and_only_then() -> None:
 
 def test_mail_faults_strike_the_messages_they_name_and_the_part_of_them_they_are_to() -> None:
     assert len(notes_each_second(DropMail(actor="house/*", message="Query"))[0]) == 10
-    assert len(notes_each_second(DropMail(actor="elsewhere/*"))[0]) == 10
+    assert len(notes_each_second(DropMail(actor="elsewhere/*", may_miss=True))[0]) == 10
     kept = len(notes_each_second(DropMail(actor="house/one", rate=0.5), count=200)[0])
     assert 60 < kept < 140
 
@@ -366,7 +368,11 @@ def test_cancel_task_hits_the_task_it_names_and_never_the_scenario() -> None:
         return [task.cancelled() for task in tasks]
 
     for seed in range(20):
-        faults = [CancelTask(at=1, task="worker 1"), CancelTask(at=7, task="scen*"), CancelTask(at=8)]
+        faults = [
+            CancelTask(at=1, task="worker 1"),
+            CancelTask(at=7, task="scen*", may_miss=True),
+            CancelTask(at=8, may_miss=True),
+        ]
         run = Simulation(seed, faults=faults).run(scenario)
         assert run.result == [False, True, False]
         assert lines(run, "fault: cancel") == [1.0]
@@ -528,13 +534,16 @@ def test_one_hang_does_not_shorten_another(hangs: list[tuple[float, float]]) -> 
     [Crash(actor="hous/*"), Hang(actor="hous/*"), CancelTask(task="no such task")],
     ids=lambda one: type(one).__name__,
 )
-def test_a_fault_that_matches_nothing_says_so_in_the_trace(fault: Fault) -> None:
+def test_a_fault_that_matches_nothing_fails_the_run_unless_it_may_miss(fault: Fault) -> None:
     async def scenario() -> None:
         async with ActorSystem("house", log=False) as system:
             system.spawn(lambda: Sync([]), name="one")
             await asyncio.sleep(1)
 
-    (line,) = [one for one in Simulation(faults=[fault]).run(scenario).trace.tail(100) if "matches nothing" in one]
+    with pytest.raises(InvariantBroken, match="strikes nothing"):
+        Simulation(faults=[fault]).run(scenario)
+    may_miss = msgspec.structs.replace(fault, may_miss=True)
+    (line,) = [one for one in Simulation(faults=[may_miss]).run(scenario).trace.tail(100) if "matches nothing" in one]
     assert type(fault).__name__ in line
     assert "hous/*" in line or "no such task" in line
 

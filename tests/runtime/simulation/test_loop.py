@@ -288,5 +288,5 @@ async def test_a_simulation_inside_of_a_running_loop_is_refused() -> None:
     async def scenario() -> None:
         pass
 
-    with pytest.raises(SimulationError, match="from a function that is not async"):
+    with pytest.raises(SimulationError, match="await Simulation"):
         Simulation().run(scenario)
