@@ -18,6 +18,7 @@ from actors.simulation.faults import (
 )
 from actors.simulation.provider import SimulatedProvider, paid_more_than_once
 from actors.simulation.registry import simulated_registry
+from actors.simulation.struck import with_faults
 
 __all__ = [
     "BrownOut",
@@ -37,4 +38,5 @@ __all__ = [
     "paid_more_than_once",
     "random_provider_faults",
     "simulated_registry",
+    "with_faults",
 ]

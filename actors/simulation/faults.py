@@ -1,6 +1,7 @@
 """Faults of providers and of the registry, as plain values with a beginning, a duration and a provider.
 
-They do nothing by themselves: a `SimulatedProvider` looks up which of them last, and behaves accordingly.
+They do nothing by themselves: a `SimulatedProvider`, or a transport that `with_faults` wraps, looks up which of them
+last, and behaves accordingly.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Sequence
 
-    from actors.money import Amount
+    from actors.money import Amount, Micros
+    from runtime.simulation import Simulation
 
 Dialect: TypeAlias = Literal["429", "402", "403", "400"]
 """How a provider says that its bill has not been paid; see `OutOfQuota`."""
@@ -198,6 +200,17 @@ class RegistryOutage(TimedFault, frozen=True, kw_only=True):
     @property
     def target(self) -> tuple[str, str]:
         return "registry", "*"
+
+
+def faults_of(simulation: Simulation, provider: str) -> list[ProviderFault]:
+    """Return the faults that affect a provider now."""
+    return [fault for fault in simulation.active(ProviderFault) if fault.concerns(provider)]
+
+
+def changed_price(simulation: Simulation, provider: str) -> Micros | None:
+    """Return what a call of a provider costs now if a fault has changed its price, else None."""
+    changes = [change for change in simulation.active(PriceChange) if change.concerns(provider)]
+    return changes[-1].price if changes else None
 
 
 def random_provider_faults(

@@ -78,7 +78,8 @@ class Served(msgspec.Struct, frozen=True):
         return right if self.wrong is None else self.wrong.output
 
 
-SimulatedOutcome: TypeAlias = BrokenTransport | ConnectionRefused | NoReply | ErrorReply | Served
+Unserved: TypeAlias = BrokenTransport | ConnectionRefused | NoReply | ErrorReply
+SimulatedOutcome: TypeAlias = Unserved | Served
 
 SERVED = Served()
 

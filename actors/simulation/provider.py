@@ -16,19 +16,17 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
-from actors.errors.classification import classify_status
-from actors.errors.exceptions import classify
 from actors.limits.token_bucket import TokenBucket
 from actors.market.listing import Listing
 from actors.money import ZERO, Amount, Micros
 from actors.providers.provider import Provider
-from actors.simulation.faults import PriceChange, ProviderFault
+from actors.simulation.failing import classified, fail
+from actors.simulation.faults import changed_price, faults_of
 from actors.simulation.outcome import (
     BrokenTransport,
     ConnectionRefused,
     Draws,
     ErrorReply,
-    NoReply,
     Served,
     SimulatedOutcome,
     outcome_of_call,
@@ -41,6 +39,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from actors.errors.families import CallFailed
+    from actors.simulation.faults import ProviderFault
+    from actors.simulation.outcome import Unserved
     from actors.transports.transport import Idempotent, ProviderCall
     from runtime.simulation import Simulation
 
@@ -138,8 +138,8 @@ class SimulatedProvider:
     @property
     def price(self) -> Micros:
         """The cost of a call now."""
-        changes = [change for change in self.simulation.active(PriceChange) if change.concerns(self.name)]
-        return changes[-1].price if changes else self.offer.price
+        changed = changed_price(self.simulation, self.name)
+        return self.offer.price if changed is None else changed
 
     def transport(self) -> SimulatedTransport:
         """Return a new transport to it."""
@@ -179,7 +179,7 @@ class SimulatedProvider:
 
     def faults(self) -> list[ProviderFault]:
         """Return the faults that affect it now."""
-        return [fault for fault in self.simulation.active(ProviderFault) if fault.concerns(self.name)]
+        return faults_of(self.simulation, self.name)
 
     def outcome_of(self, call: ProviderCall, draws: Draws) -> SimulatedOutcome:
         """Return what happens to a call, by the faults and then by the provider's own limits."""
@@ -320,30 +320,13 @@ class SimulatedTransport:
             raise ConnectionResetError("the connection broke before the answer came")
         return ProviderReply(output=work.output, cost=work.cost)
 
-    async def _fail(
-        self, outcome: BrokenTransport | ConnectionRefused | NoReply | ErrorReply, *, paid: bool
-    ) -> NoReturn:
+    async def _fail(self, outcome: Unserved, *, paid: bool) -> NoReturn:
         """Raise the error of an outcome that is no answer, or wait for ever."""
-        if isinstance(outcome, BrokenTransport):
-            raise KeyError("choices")
-        if isinstance(outcome, NoReply):
-            await asyncio.get_running_loop().create_future()
-        await asyncio.sleep(self.provider.latency[0])
-        if isinstance(outcome, ErrorReply):
-            raise classify_status(
-                outcome.status,
-                provider=self.provider.name,
-                retry_after=outcome.retry_after,
-                body=outcome.body,
-                paid=paid,
-                idempotent=self.idempotent != "no",
-            )
-        raise ConnectionRefusedError("connection refused")
+        provider = self.provider
+        await fail(outcome, provider=provider.name, latency=provider.latency[0], paid=paid, idempotent=self.idempotent)
 
     def _classified(self, error: OSError, *, paid: bool) -> CallFailed:
-        return classify(
-            error, provider=self.provider.name, sent=True, paid=paid, idempotent=not paid or self.idempotent != "no"
-        )
+        return classified(error, provider=self.provider.name, paid=paid, idempotent=self.idempotent)
 
     def _refuse_if_closed(self) -> None:
         if self._is_closed:
