@@ -137,6 +137,9 @@ class Engine:
         """
         return max(MESSAGES_PER_ACTIVATION, MESSAGES_PER_TURN // self.at_work)
 
+    def failing(self, error: BaseException) -> None:
+        """Take note that the system is about to end with an error; here there is nothing to do."""
+
     def create_task(self, coroutine: Coroutine[Any, Any, None], *, name: str) -> asyncio.Task[None]:
         """Start a task in the context of the system, not in that of the code that is running."""
         if self.loop.get_task_factory() is None:

@@ -133,6 +133,8 @@ class ActorSystem:
         if root is None or engine is None or ended is None:
             raise SystemClosed(self.name, "leaving it")
         self._host = None
+        if error is not None:
+            engine.failing(error)
         root.request_stop()
         pending = self._cancelled_host and not isinstance(error, asyncio.CancelledError)
         cancelled = await self._join(root, pending=pending)
@@ -268,6 +270,8 @@ class ActorSystem:
         if self._first_failure is not None or self._ended is None:
             return
         self._failure = self._first_failure = error
+        if self._engine is not None:
+            self._engine.failing(error)
         self._ended.set()
         if self._on_failure is not None:
             try:

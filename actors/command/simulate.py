@@ -186,7 +186,7 @@ def run_one(scenario: Scenario[Any], rehearsal: Rehearsal, seed: int, kept: tupl
     except BaseException as error:  # noqa: BLE001 - the scenario fails with any error, `sys.exit` included.
         failure = error
     events = EVENTS if rehearsal.events is None else rehearsal.events
-    lines = simulation.trace.tail(events) if events else []
+    lines = simulation.last_events(events) if events else []
     parts = ["the last events:\n" + "\n".join(lines)] if lines else []
     if failure is not None:
         parts.append(traceback_of(failure))

@@ -46,6 +46,9 @@ class SimulatedRun(World, Protocol):
     @property
     def systems(self) -> list[SimulatedEngine]: ...
 
+    def failing(self, error: BaseException) -> None:
+        """Remember the last events before an error."""
+
 
 class RecordedEvents(EventStream):
     """The event stream of one system, which records each event as it is published."""
@@ -111,6 +114,10 @@ class SimulatedEngine(Engine):
     def pending_deadlines(self) -> Sequence[Expiring]:
         """What still waited for its deadline when the system was left."""
         return self._watched_deadlines.left
+
+    def failing(self, error: BaseException) -> None:
+        """Let the run remember what preceded an error with which the system ends."""
+        self.run.failing(error)
 
     def enqueue(self, runnable: Any) -> None:
         """Let an actor run soon; if it is to be restarted, keep its old instance for the checks."""

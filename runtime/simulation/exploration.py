@@ -161,7 +161,7 @@ def failure_of(search: Search, seed: int, command: Command | None = None) -> Exc
         last.error,
         faults=[first.simulation.faults[number] for number in keep],
         deviations=deviations,
-        events=simulation.trace.tail(LAST_EVENTS),
+        events=simulation.last_events(LAST_EVENTS),
         replay=replay,
     )
     failure.digest, failure.runs = simulation.trace.digest, shrinking.runs

@@ -35,7 +35,7 @@ def note_no_match(fault: Fault, kind: str, pattern: str, there: Sequence[str], w
     """Record that a fault matches nothing; unless it may miss, the run fails."""
     world.trace.add("fault: matches nothing", pattern, type(fault).__name__)
     if not fault.may_miss:
-        world.problem(miss(fault, kind, pattern, there))
+        world.problem(miss(fault, kind, pattern, there, now=world.now()))
 
 
 def paths(world: World) -> list[str]:

@@ -29,8 +29,10 @@ SHOWN = 5
 """So many names are given of what a fault could have struck."""
 
 
-def miss(fault: Fault, kind: str, pattern: str, there: Sequence[str]) -> str:
+def miss(fault: Fault, kind: str, pattern: str, there: Sequence[str], *, now: float | None = None) -> str:
     """Return the line that says that a fault finds nothing to strike, and what there was instead.
+
+    `now` is the second of the run at which a fault is applied that strikes what there is at that moment alone.
 
     >>> from runtime.simulation import Crash
     >>> miss(Crash(actor="x/til"), "actor", "x/til", ["x/till"])
@@ -38,8 +40,16 @@ def miss(fault: Fault, kind: str, pattern: str, there: Sequence[str]) -> str:
     """
     close = get_close_matches(pattern, there, n=1)
     names = ", ".join(map(repr, there[:SHOWN])) + (f" and {len(there) - SHOWN} more" if len(there) > SHOWN else "")
-    hint = f"did you mean {close[0]!r}?" if close else f"there is {names}." if there else f"there is no {kind} at all."
-    return f"{fault!r} strikes nothing: no {kind} {pattern!r}; {hint} If it may, say may_miss=True"
+    if close:
+        hint = f"did you mean {close[0]!r}?"
+    elif there:
+        hint = f"there is {names}."
+    elif now is None:
+        hint = f"there is no {kind} at all."
+    else:
+        hint = f"there is no {kind} at all then. Give it a time at which it is there, or inject it when it is."
+    when = "" if now is None else f" at {now:g} s"
+    return f"{fault!r} strikes nothing{when}: no {kind} {pattern!r}; {hint} If it may, say may_miss=True"
 
 
 class Injection:

@@ -311,7 +311,7 @@ class SimulatedTest(pytest.Function):
         try:
             run.run(self.scenario())
         finally:
-            lines = [*run.trace.tail(LAST_EVENTS), f"digest {run.trace.digest}"]
+            lines = [*run.last_events(LAST_EVENTS), f"digest {run.trace.digest}"]
             self.add_report_section("call", f"events of seed {seed}", "\n".join(lines))
 
     def scenario(self) -> Scenario[None]:

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import inspect
 import random
+from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from fnmatch import fnmatchcase
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from runtime.ref import ActorRef
     from runtime.simulation.schedule import Deviation, Schedule
+    from runtime.simulation.trace import Entry
     from runtime.simulation.world import Fault
 
 T = TypeVar("T")
@@ -44,6 +46,8 @@ Order: TypeAlias = "Literal['seeded', 'fifo'] | Sequence[Deviation]"
 MAX_STEPS = 20_000_000
 COLLECT_EVERY = 500_000
 """The steps between two garbage collections, which are at the same places in every run."""
+REMEMBERED = 10
+"""So many errors are remembered with what preceded them, because the scenario may catch some."""
 TURNS_TO_END = 10_000
 TIME_TO_END = 3_600.0
 """Virtual seconds that cancelled tasks have to end after the scenario."""
@@ -115,6 +119,10 @@ class Simulation:
         self.problems: list[str] = []
         self.refusals: list[NotSimulated] = []
         """The errors of refused calls; the first of them is what the run fails with."""
+        self._preceding: deque[tuple[BaseException, list[Entry]]] = deque(maxlen=REMEMBERED)
+        """Errors, and the last events before each; what follows an error is how the program ends, and says little."""
+        self._before_problem: list[Entry] | None = None
+        self._before_failure: list[Entry] | None = None
         self.mail = Mail(self)
         self.injection = Injection(self, self.mail, seed, keep)
         self.witness = Witness(self, self.mail)
@@ -164,6 +172,11 @@ class Simulation:
     def deviations(self) -> tuple[Deviation, ...]:
         """What ran in another order than in production, so far: only of a run that is given or records its order."""
         return tuple(self.choices.made) if isinstance(self.choices, RecordedSchedule) else ()
+
+    def last_events(self, count: int) -> list[str]:
+        """Return the last events as lines: those before the failure if the run has failed, and not those of its end."""
+        events = list(self.trace) if self._before_failure is None else self._before_failure
+        return [str(entry) for entry in events[max(0, len(events) - count) :]]
 
     def record_order(self) -> None:
         """Record the `deviations` of the run. Call it before the run, which takes longer for it."""
@@ -219,11 +232,27 @@ class Simulation:
         """Let the run fail because of a refused call, even if the program catches its error."""
         self.refusals.append(error)
         self.problem(str(error))
+        self.failing(error)
 
     def problem(self, text: str) -> None:
         """Let the run fail with this line, as a broken invariant, once it is over."""
         self.trace.add("problem:", text)
         self.problems.append(text)
+        if self._before_problem is None:
+            self._before_problem = list(self.trace)
+
+    def failing(self, error: BaseException) -> None:
+        """Remember the last events before an error that may be what the run fails with."""
+        if not any(known is error for known, _ in self._preceding):
+            self._preceding.append((error, list(self.trace)))
+
+    def _before(self, error: BaseException) -> list[Entry] | None:
+        """Return the last events before an error or the first of what caused it; None if they are the last of all."""
+        causes = causes_of(error)
+        for known, events in self._preceding:
+            if any(known is cause for cause in causes):
+                return events
+        return self._before_problem if isinstance(error, InvariantBroken) else None
 
     # Running.
 
@@ -261,8 +290,10 @@ class Simulation:
             if self.refusals and isinstance(error, Exception) and error is not self.alarm.error:
                 # What followed from it says less, and is not its cause.
                 first = self.refusals[0]
+                self._before_failure = self._before(first)
                 self._add_notes(first)
                 raise first from None
+            self._before_failure = self._before(error)
             self._add_notes(error)
             raise
         finally:
@@ -296,7 +327,8 @@ class Simulation:
         self.main = loop.create_task(self._perform(scenario), name="scenario")
         try:
             result: T = loop.run_until_complete(self.main)
-        except BaseException:
+        except BaseException as error:
+            self.failing(error)
             with suppress(SimulationError):  # The scenario's own error says more than what is stuck because of it.
                 self._end(is_well=False)
             raise
@@ -363,6 +395,25 @@ def schedule_of(order: Order, seed: int) -> Schedule:
     if order not in {"seeded", "fifo"}:
         raise ValueError(f'order must be "seeded", "fifo" or deviations, got {order!r}')
     return SeededSchedule(random.Random(f"{seed}/order")) if order == "seeded" else FifoSchedule()
+
+
+def causes_of(error: BaseException) -> list[BaseException]:
+    """Return an error, what it was raised from, and the members of groups among these.
+
+    >>> causes_of(ExceptionGroup("both", [ValueError("a")]))
+    [ExceptionGroup('both', [ValueError('a')]), ValueError('a')]
+    """
+    found: list[BaseException] = []
+    left = [error]
+    while left:
+        one = left.pop()
+        if not any(one is known for known in found):
+            found.append(one)
+            if isinstance(one, BaseExceptionGroup):
+                left += cast("BaseExceptionGroup[BaseException]", one).exceptions
+            if one.__cause__ is not None:
+                left.append(one.__cause__)
+    return found
 
 
 def refuse_nested() -> None:

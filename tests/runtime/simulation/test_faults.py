@@ -548,6 +548,17 @@ def test_a_fault_that_matches_nothing_fails_the_run_unless_it_may_miss(fault: Fa
     assert "hous/*" in line or "no such task" in line
 
 
+@pytest.mark.parametrize("fault", [Crash(actor="house/one"), Hang(actor="house/*")], ids=lambda one: type(one).__name__)
+def test_a_fault_at_a_time_at_which_there_is_no_actor_says_so(fault: Fault) -> None:
+    async def scenario() -> None:
+        async with ActorSystem("house", log=False) as system:
+            system.spawn(lambda: Sync([]), name="one")
+            await asyncio.sleep(1)
+
+    with pytest.raises(InvariantBroken, match=r"at 0 s: .* there is no actor at all then\. Give it a time"):
+        Simulation(faults=[fault]).run(scenario)
+
+
 class Shutdown(TimedFault, frozen=True, kw_only=True):
     """A fault of a program's own: it stops actors, cancels tasks, and says what it found."""
 

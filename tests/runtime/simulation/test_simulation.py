@@ -338,3 +338,81 @@ def test_a_deadlock_while_a_generator_is_closed_does_not_hide_what_the_scenario_
     with pytest.raises((ValueError, Deadlock)) as caught:
         Simulation().run(scenario)
     assert isinstance(caught.value, ValueError)
+
+
+# What a report shows of the time before a failure.
+
+
+def events_of(scenario: Any) -> list[str]:
+    """Return the events that a failed run shows."""
+    run = Simulation(logs=False)
+    with pytest.raises((ValueError, OSError, ExceptionGroup, InvariantBroken)):
+        run.run(scenario)
+    return run.last_events(20)
+
+
+async def fails_in_its_system(simulation: Simulation) -> None:
+    async with ActorSystem("house", log=False) as system:
+        for number in range(30):
+            system.spawn(Plain, name=f"actor-{number}")
+        await asyncio.sleep(1)
+        simulation.note("about to fail")
+        raise ValueError("fails")
+
+
+async def fails_in_two_systems(simulation: Simulation) -> None:
+    async with ActorSystem("town", log=False):
+        await fails_in_its_system(simulation)
+
+
+async def fails_in_a_group(simulation: Simulation) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(fails_in_its_system(simulation))
+
+
+async def fails_with_another_error(simulation: Simulation) -> None:
+    try:
+        await fails_in_its_system(simulation)
+    except ValueError as error:
+        raise OSError("what follows from it") from error
+
+
+@pytest.mark.parametrize(
+    "scenario", [fails_in_its_system, fails_in_two_systems, fails_in_a_group, fails_with_another_error]
+)
+def test_the_events_before_a_failure_are_not_those_of_the_shutdown(scenario: Any) -> None:
+    assert events_of(scenario)[-1].endswith("about to fail")
+
+
+def test_the_events_before_a_problem_are_those_before_it() -> None:
+    async def scenario(simulation: Simulation) -> None:
+        async with ActorSystem("house", log=False) as system:
+            system.spawn(Plain, name="one")
+            simulation.problem("it leaks")
+
+    assert "problem: it leaks" in events_of(scenario)[-1]
+
+
+def test_the_events_before_a_failing_actor_are_those_before_it() -> None:
+    intolerant = Supervision(intensity=RestartIntensity(max_restarts=1, within=10.0))
+
+    async def scenario() -> None:
+        async with ActorSystem("house", log=False, supervision=intolerant) as system:
+            for number in range(30):
+                system.spawn(Plain, name=f"actor-{number}")
+            bad = system.spawn(Plain, name="bad")
+            for _ in range(2):
+                bad.tell(Note(number=-1))
+            await asyncio.sleep(1)
+
+    assert any("house/bad" in line and "OSError" in line for line in events_of(scenario))
+
+
+def test_an_error_that_was_caught_is_not_the_failure() -> None:
+    async def scenario(simulation: Simulation) -> None:
+        with pytest.raises(ValueError, match="fails"):
+            await fails_in_its_system(simulation)
+        simulation.note("went on")
+        raise OSError("fails later")
+
+    assert events_of(scenario)[-1].endswith("went on")
