@@ -86,9 +86,9 @@ class TroubledProvider(SimulatedProvider):
             return NoReply() if self.poison.does == "hangs" else ErrorReply(500)
         return outcome
 
-    def accept(self, call: ProviderCall, outcome: Served, draws: Draws) -> SimulatedWork:
+    def accept(self, call: ProviderCall, outcome: Served, draws: Draws, right: Any) -> SimulatedWork:
         before = len(self.charged.get(call.idempotency_key, ()))
-        work = super().accept(call, outcome, draws)
+        work = super().accept(call, outcome, draws, right)
         if len(self.charged.get(call.idempotency_key, ())) > before:
             self.paid_for.append(call.input)
         return work
