@@ -302,7 +302,7 @@ class Cell(ActorContext):
         else:
             options = options_of(mailbox, restart, stop_timeout)
         child = Cell(self.engine, self, name, factory, actor, options)
-        children.by_name[name] = child
+        children.add(name, child)
         return child.ref
 
     # As a child of its supervisor, and the supervisor of its children: see `Child` and `Parent`.

@@ -62,15 +62,26 @@ class Parent(Protocol):
     def child_escalated(self, error: Exception) -> None: ...
 
 
+async def _pause(child: Child) -> None:
+    """End the instance of a child that is restarted with its group; one that is not restarted ends for good."""
+    if child.restart is Restart.TEMPORARY:
+        child.request_stop()
+    else:
+        child.pause()
+    await child.instance_ended()
+
+
 class Children:
     """The children of one actor by name, in start order, and the restarts they have had."""
 
-    __slots__ = ("_named", "_parent", "_regroup", "_restarts", "by_name")
+    __slots__ = ("_named", "_parent", "_regroup", "_restarts", "_to_pause", "by_name")
 
     def __init__(self, parent: Parent) -> None:
         self._parent = parent
         self._restarts: deque[float] | None = None
         self._regroup: asyncio.Task[None] | None = None
+        self._to_pause: list[Child] | None = None
+        """What a restart of the group has still to pause, in start order; None while none is under way."""
         self._named = 0
         self.by_name: dict[str, Child] = {}
 
@@ -114,12 +125,21 @@ class Children:
         if supervision.backoff.cap > 0:
             delay = supervision.backoff.delay(failed.attempt + 1, random=self._parent.engine.random.random())
         failed.restarted_at = now + delay
-        alone = supervision.strategy is Strategy.ONE_FOR_ONE
-        if alone or len(restart_set(supervision.strategy, list(self.by_name.values()), failed)) == 1:
+        if self._restarts_alone(failed, supervision.strategy):
             failed.restart_after(delay, error)
         else:
             work = self._restart_group(delay, error)
             self._regroup = self._parent.engine.create_task(work, name=f"{self._parent.path} regroups")
+
+    def _restarts_alone(self, child: Child, strategy: Strategy) -> bool:
+        """Tell whether no other child is restarted together with this one."""
+        match strategy:
+            case Strategy.ONE_FOR_ONE:
+                return True
+            case Strategy.ONE_FOR_ALL:
+                return len(self.by_name) == 1
+            case Strategy.REST_FOR_ONE:
+                return next(reversed(self.by_name.values())) is child
 
     async def _restart_group(self, delay: float, cause: Exception | None) -> None:
         try:
@@ -138,18 +158,28 @@ class Children:
     async def _pause_dependents(self) -> None:
         """Pause all that restart together with one that failed, or fails meanwhile; the last started first."""
         strategy = self._parent.supervision.strategy
-        while True:
-            children = list(self.by_name.values())
-            first = next((child for child in children if child.is_waiting), None)
-            group = restart_set(strategy, children, first) if first is not None else ()
-            running = [child for child in group if not child.is_waiting]
-            if not running:
-                return
-            if running[-1].restart is Restart.TEMPORARY:
-                running[-1].request_stop()
-            else:
-                running[-1].pause()
-            await running[-1].instance_ended()
+        try:
+            while True:
+                children = list(self.by_name.values())
+                first = next((child for child in children if child.is_waiting), None)
+                if first is None:
+                    return
+                group = restart_set(strategy, children, first)
+                running = self._to_pause = [child for child in group if not child.is_waiting]
+                if not running:
+                    return
+                # An earlier one that fails meanwhile adds only what was started before these, and so comes after
+                # them. If the first one is stopped meanwhile, the group may be smaller.
+                while running and first.is_waiting:
+                    await _pause(running.pop())
+        finally:
+            self._to_pause = None
+
+    def add(self, name: str, child: Child) -> None:
+        """Add a child that has been started; if its group is being paused, it is the next to be."""
+        self.by_name[name] = child
+        if self._to_pause is not None:
+            self._to_pause.append(child)
 
     def kill_all(self) -> None:
         """Kill every child; their ends follow."""

@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
-from runtime import Actor, ActorSystem, Event, Key, Message, handles
+import asyncio
+
+import pytest
+
+from runtime import (
+    IMMEDIATELY,
+    Actor,
+    ActorSystem,
+    Event,
+    Key,
+    Message,
+    Restart,
+    Strategy,
+    Supervision,
+    handles,
+)
+from runtime.cell.cell import Cell
 from runtime.event_stream import EventStream
 
 
@@ -59,3 +75,47 @@ def test_a_change_forgets_the_answers_that_it_concerns_alone():
         with events.subscribe(Event, heard.append):
             events.publish(First())
     assert heard == [First(), Second(), First(), First()]
+
+
+class Crash(Message):
+    pass
+
+
+class Sibling(Actor[Crash]):
+    @handles(Crash)
+    def crash(self, message: Crash) -> None:
+        raise RuntimeError("down")
+
+
+async def visits(monkeypatch: pytest.MonkeyPatch, strategy: Strategy, size: int, restart: Restart) -> int:
+    """Count how often a restart of a group of that size looks at one of its children."""
+    seen: list[Cell] = []
+    started: list[int] = []
+    asked = Cell.is_waiting.fget
+    with monkeypatch.context() as patch:
+        patch.setattr(Cell, "is_waiting", property(lambda cell: (seen.append(cell), asked(cell))[1]))
+
+        class Counted(Sibling):
+            def started(self) -> None:
+                started.append(1)
+
+        async with ActorSystem("group", supervision=Supervision(strategy=strategy, backoff=IMMEDIATELY)) as system:
+            first = system.spawn(Counted)
+            others = [system.spawn(Counted, restart=restart) for _ in range(size - 1)]
+            await asyncio.sleep(1)
+            first.tell(Crash())
+            await asyncio.sleep(1)
+            restarted = size if restart is not Restart.TEMPORARY else 1
+            assert len(started) == size + restarted
+            assert [one.recipient.closed for one in others] == [restart is Restart.TEMPORARY] * (size - 1)
+    return len(seen)
+
+
+@pytest.mark.parametrize("strategy", [Strategy.ONE_FOR_ALL, Strategy.REST_FOR_ONE])
+@pytest.mark.parametrize("restart", [Restart.TRANSIENT, Restart.TEMPORARY])
+async def test_the_restart_of_a_group_looks_at_each_child_a_few_times(
+    monkeypatch: pytest.MonkeyPatch, strategy: Strategy, restart: Restart
+):
+    few, many = [await visits(monkeypatch, strategy, size, restart) for size in (50, 200)]
+    assert many <= 4 * few
+    assert many <= 10 * 200

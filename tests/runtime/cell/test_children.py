@@ -144,6 +144,20 @@ async def test_a_crash_of_an_earlier_one_meanwhile_takes_along_those_that_depend
         assert " ".join(log) == "+a +b +c +d +e -d -b -e -c +b +c +d +e"
 
 
+async def test_one_that_is_added_while_the_group_stops_is_the_next_to_stop():
+    """G7: the last started first."""
+    log: list[str] = []
+    async with ActorSystem(supervision=supervision(Strategy.ONE_FOR_ALL)) as system:
+        members = {n: system.spawn(lambda n=n: Member(n, log, stop_for=1.0), name=n) for n in "abc"}
+        await settle(members)
+        members["b"].tell(Do("crash"))
+        await asyncio.sleep(1.5)
+        members |= group(system, "d", log)
+        await asyncio.sleep(9)
+        assert await settle(members) == {"a": 2, "b": 2, "c": 2, "d": 2}
+        assert " ".join(log) == "+a +b +c -b +d -c -d -a +a +b +c +d"
+
+
 @pytest.mark.parametrize("end", ["stop", "kill"])
 @pytest.mark.parametrize("member", "abc")
 async def test_one_that_is_ended_while_the_group_restarts_stays_ended(end: str, member: str):
