@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any, Generic
 import msgspec
 from typing_extensions import TypeVar
 
+from runtime.event_stream import EventStream
 from runtime.events import ActorEnded, Event
 from runtime.ref import ActorRef
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from runtime.event_stream import EventStream, Subscription
+    from runtime.event_stream import Subscription
 
 M = TypeVar("M", default=Any)
 
@@ -35,6 +36,24 @@ class Registered(Event, frozen=True):
     refs: tuple[ActorRef, ...]
 
 
+class KeySubscribers(EventStream):
+    """The subscribers of one key, so that a change of it calls no others."""
+
+    def __init__(self, ended: Callable[[KeySubscribers, Subscription], None], name: str) -> None:
+        super().__init__()
+        self._ended = ended
+        self.name = name
+
+    @property
+    def is_empty(self) -> bool:
+        """Tell whether the last one has gone."""
+        return not self._subscriptions
+
+    def remove(self, subscription: Subscription) -> None:
+        super().remove(subscription)
+        self._ended(self, subscription)
+
+
 class ActorRegistry:
     """Refs by key, in the order of their registration. An actor that ends is removed; one that restarts stays.
 
@@ -46,7 +65,9 @@ class ActorRegistry:
         self._refs: dict[str, dict[ActorRef[Any], None]] = {}
         self._names: dict[ActorRef[Any], dict[str, None]] = {}
         """The names of the keys of each actor, so that its end concerns these alone."""
-        self._subscribers: dict[ActorRef[Any], list[Subscription]] = {}
+        self._by_key: dict[str, KeySubscribers] = {}
+        self._by_actor: dict[ActorRef[Any], dict[Subscription, None]] = {}
+        self._actors: dict[Subscription, ActorRef[Any]] = {}
         self._ends: Subscription | None = None
 
     def register(self, key: Key[M], ref: ActorRef[M]) -> None:
@@ -91,18 +112,26 @@ class ActorRegistry:
         `Registered` on the event stream.
         """
         call: Callable[[Registered], None] = receive.tell if isinstance(receive, ActorRef) else receive
-
-        def receive_own(event: Registered) -> None:
-            if event.key.name == key.name:
-                call(event)
-
-        subscription = self._events.subscribe(Registered, receive_own)
+        subscribers = self._by_key.get(key.name)
+        if subscribers is None:
+            subscribers = self._by_key[key.name] = KeySubscribers(self._unsubscribed, key.name)
+        subscription = subscribers.subscribe(Registered, call)
         if isinstance(receive, ActorRef):
             self._listen()
-            others = [one for one in self._subscribers.get(receive, ()) if one.is_active]
-            self._subscribers[receive] = [*others, subscription]
+            self._by_actor.setdefault(receive, {})[subscription] = None
+            self._actors[subscription] = receive
         call(Registered(key, self.find(key)))
         return subscription
+
+    def _unsubscribed(self, subscribers: KeySubscribers, subscription: Subscription) -> None:
+        if subscribers.is_empty and self._by_key.get(subscribers.name) is subscribers:
+            del self._by_key[subscribers.name]
+        actor = self._actors.pop(subscription, None)
+        if actor is not None:
+            own = self._by_actor[actor]
+            del own[subscription]
+            if not own:
+                del self._by_actor[actor]
 
     def _listen(self) -> None:
         # Not before there is an actor to remove: without a subscriber, the end of an actor costs nothing.
@@ -110,14 +139,18 @@ class ActorRegistry:
             self._ends = self._events.subscribe(ActorEnded, self._ended)
 
     def _ended(self, event: ActorEnded) -> None:
-        for subscription in self._subscribers.pop(event.ref, ()):
+        for subscription in tuple(self._by_actor.get(event.ref, ())):
             subscription.cancel()
         for name in tuple(self._names.get(event.ref, ())):
             self.unregister(Key[Any](name), event.ref)
 
     def _publish(self, key: Key[Any]) -> None:
-        if self._events.wants(Registered):
-            self._events.publish(Registered(key, self.find(key)))
+        subscribers = self._by_key.get(key.name)
+        if subscribers is not None or self._events.wants(Registered):
+            event = Registered(key, self.find(key))
+            self._events.publish(event)
+            if subscribers is not None:
+                subscribers.publish(event)
 
     def __repr__(self) -> str:
         return f"<ActorRegistry {len(self._refs)} keys, {sum(map(len, self._refs.values()))} actors>"

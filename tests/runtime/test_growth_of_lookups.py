@@ -19,7 +19,7 @@ from runtime import (
     handles,
 )
 from runtime.cell.cell import Cell
-from runtime.event_stream import EventStream
+from runtime.event_stream import EventStream, Subscription
 
 
 class Ping(Message):
@@ -56,6 +56,43 @@ async def test_the_end_of_an_actor_tries_its_own_keys_alone(monkeypatch):
         assert system.registry.find(Key("own-3")) == ()
         assert system.registry.find_one(Key("all")) is refs[0]
         assert system.registry.find_one(Key("none")) is None
+
+
+async def test_a_change_of_a_key_calls_the_subscribers_of_that_key_alone(monkeypatch: pytest.MonkeyPatch):
+    async with ActorSystem("keys") as system:
+        called: list[str] = []
+        receive = Subscription.receive
+        monkeypatch.setattr(
+            Subscription,
+            "receive",
+            property(lambda one: (called.append(""), receive.__get__(one))[1], receive.__set__),
+        )
+        heard: list[str] = []
+        for number in range(100):
+            system.registry.subscribe(Key(f"own-{number}"), lambda event: heard.append(event.key.name))
+        heard.clear()
+        ref = system.spawn(Member)
+        system.registry.register(Key("own-7"), ref)
+        system.registry.register(Key("none"), ref)
+        assert heard == ["own-7"]
+        # And one more for what listens to the starts and ends of actors, at most.
+        assert len(called) <= 2
+
+
+async def test_a_further_subscription_of_an_actor_looks_at_none_of_its_others(monkeypatch: pytest.MonkeyPatch):
+    async with ActorSystem("keys") as system:
+        ref = system.spawn(Member)
+        looked: list[Subscription] = []
+        is_active = Subscription.is_active
+        monkeypatch.setattr(
+            Subscription,
+            "is_active",
+            property(lambda one: (looked.append(one), is_active.__get__(one))[1], is_active.__set__),
+        )
+        ends = [system.registry.subscribe(Key(f"own-{number}"), ref) for number in range(100)]
+        for one in ends:
+            one.cancel()
+        assert looked == []
 
 
 def test_a_change_forgets_the_answers_that_it_concerns_alone():

@@ -126,9 +126,16 @@ async def test_a_pool_is_registered_and_forgotten_like_an_actor():
         assert repr(system.registry) == "<ActorRegistry 0 keys, 0 actors>"
 
 
-async def test_a_subscription_that_was_cancelled_is_kept_by_nobody():
+async def test_a_subscription_that_was_cancelled_is_not_kept():
     async with ActorSystem() as system:
         ref = system.spawn(Actor)
         for _ in range(100):
             system.registry.subscribe(TRANSLATORS, ref).cancel()
-        assert len(system.registry._subscribers[ref]) == 1
+        registry = system.registry
+        assert (registry._by_key, registry._by_actor, registry._actors) == ({}, {}, {})
+        kept = registry.subscribe(TRANSLATORS, ref)
+        registry.subscribe(TRANSLATORS, ref).cancel()
+        assert list(registry._by_actor[ref]) == [kept]
+        ref.stop()
+        await ref.terminated()
+        assert (registry._by_key, registry._by_actor, registry._actors) == ({}, {}, {})
