@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
 
@@ -15,10 +16,11 @@ from runtime.messages import name_of
 from runtime.registry import ActorRegistry
 from runtime.simulation.mail import RecordedWaitQueue, system_at_work
 from runtime.simulation.world import World
+from runtime.supervision import Strategy
 
 if TYPE_CHECKING:
     import asyncio
-    from collections import OrderedDict, deque
+    from collections import deque
     from collections.abc import Callable, Coroutine, Sequence
 
     from runtime.deadline import Expiring
@@ -87,7 +89,7 @@ class RecordedDeadlines(DeadlineWatch):
 class SimulatedEngine(Engine):
     """One system of a run."""
 
-    __slots__ = ("_numbers", "_schedule", "_watched_deadlines", "run")
+    __slots__ = ("_numbers", "_restarting", "_schedule", "_watched_deadlines", "run")
 
     def __init__(
         self,
@@ -105,6 +107,8 @@ class SimulatedEngine(Engine):
         if seed is None:
             self.random = random.Random(f"{run.seed}/{name}/{len(run.systems)}")
         self._schedule = run.choices
+        self._restarting: dict[Any, OrderedDict[Any, None]] = {}
+        """The actors that restart as a group and wait for their turn, in start order, by their supervisor."""
         self._numbers: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
         self.context.run(system_at_work.set, self)
         run.systems.append(self)
@@ -123,6 +127,9 @@ class SimulatedEngine(Engine):
         """Let an actor run soon; if it is to be restarted, keep its old instance for the checks."""
         if runnable.stale:
             self.run.witness.remember(runnable)
+            supervisor = runnable.owner
+            if supervisor is not None and supervisor.supervision.strategy is not Strategy.ONE_FOR_ONE:
+                self._restarting.setdefault(supervisor, OrderedDict())[runnable] = None
         super().enqueue(runnable)
 
     def may_answer_now(self) -> bool:
@@ -152,6 +159,18 @@ class SimulatedEngine(Engine):
         """Return the number that stands for an actor in the digest: that of its first turn."""
         return self._numbers.setdefault(runnable.ref, len(self._numbers) + 0.25)
 
+    def _keep_start_order(self, runnable: Any) -> Any:
+        """Return what takes the turn of `runnable`: of a group that restarts, the one that is first in start order."""
+        group = self._restarting.get(runnable.owner)
+        if group is None or runnable not in group:
+            return runnable
+        first, _ = group.popitem(last=False)
+        if not group:
+            del self._restarting[runnable.owner]
+        if first is not runnable:
+            self._ready[self._ready.index(first)] = runnable
+        return first
+
     def _drain(self, budget: int) -> None:
         ready, schedule, origins = self._ready, self._schedule, self.run.mail.origins
         outer = origins.running
@@ -162,6 +181,8 @@ class SimulatedEngine(Engine):
                 limit = min(budget, messages)
                 runnable = ready[index]
                 del ready[index]
+                if self._restarting:
+                    runnable = self._keep_start_order(runnable)
                 if self.run.injection.is_held(runnable, self):
                     continue
                 origins.running = runnable

@@ -170,6 +170,59 @@ def test_every_instance_is_asked_also_those_before_a_restart_their_own_or_that_o
     ]
 
 
+class Wait(Message):
+    pass
+
+
+class Ordered(Actor):
+    """Writes its start into a log: once it begins to start, whether its hook is async or not."""
+
+    def __init__(self, name: str, log: list[str]) -> None:
+        self.name = name
+        self.log = log
+
+    def started(self) -> None:
+        self.log.append(self.name)
+
+    @handles(Note)
+    def note(self, message: Note) -> None:
+        raise OSError(message.number)
+
+    @handles(Wait)
+    def wait(self, message: Wait) -> None: ...
+
+
+class OrderedInTask(Ordered):
+    async def started(self) -> None:
+        self.log.append(self.name)
+        await asyncio.sleep(0.1)
+
+
+@pytest.mark.parametrize("strategy", [Strategy.ONE_FOR_ALL, Strategy.REST_FOR_ONE])
+@pytest.mark.parametrize("kind", [Ordered, OrderedInTask])
+@pytest.mark.parametrize("mail", [0, 3])
+def test_a_group_restarts_in_start_order_under_every_seed(strategy: Strategy, kind: type[Ordered], mail: int) -> None:
+    """G7: also if mail waits for its members, and other actors are at work."""
+    names = "abcdef"
+
+    async def scenario(log: list[str]) -> None:
+        async with ActorSystem("house", supervision=Supervision(strategy=strategy), log=False) as system:
+            members = [system.spawn(partial(kind, name, log), name=name) for name in names]
+            await asyncio.sleep(1)
+            log.clear()
+            members[0].tell(Note(1))
+            await asyncio.sleep(0)
+            for member in members[1:]:
+                for _ in range(mail):
+                    member.tell(Wait())
+            await asyncio.sleep(10)
+
+    for seed in range(30):
+        log: list[str] = []
+        Simulation(seed=seed).run(partial(scenario, log))
+        assert "".join(log) == names, f"seed {seed}"
+
+
 def test_a_callback_that_raises_fails_the_run() -> None:
     async def scenario() -> None:
         asyncio.get_running_loop().call_soon(int, "x")
