@@ -116,6 +116,8 @@ class LearnedGrant(msgspec.Struct, frozen=True, gc=False):
 
     next_at: float
     taken: tuple[Remaining, ...]
+    since: float = -math.inf
+    """When the pace let it begin, of which `next_at` is one interval later."""
 
 
 class LearnedLimit(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -190,8 +192,9 @@ class LearnedLimit(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         # When a gate opens, none of the pace is left unused, however long the gate was shut.
         ramps = min(2.0, max(1.0, (now - self.gated_until) / config.ramp))
         since = max(self.next_at, self.gated_until, now - config.catch_up * (ramps - 1.0))
-        next_at = min(now, since) + 1 / self.rate(now, config=config)
-        grant = LearnedGrant(next_at, tuple(taken))
+        begun_at = min(now, since)
+        next_at = begun_at + 1 / self.rate(now, config=config)
+        grant = LearnedGrant(next_at, tuple(taken), begun_at)
         return msgspec.structs.replace(self, next_at=next_at, remaining=tuple(left)), grant
 
     def observed_rate(self, now: float) -> float:
@@ -395,7 +398,7 @@ def after_no_run(state: LearnedLimit, grant: LearnedGrant | None) -> LearnedLimi
     """
     if grant is None:
         return state
-    next_at = state.throttled_at if state.next_at == grant.next_at else state.next_at
+    next_at = grant.since if state.next_at == grant.next_at else state.next_at
     taken = {(one.dimension, one.reported_at): one.amount for one in grant.taken}
     remaining = tuple(
         msgspec.structs.replace(one, amount=one.amount + taken.get((one.dimension, one.reported_at), 0))

@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from actors.discovery.discovery import Discovery, registry_of
 from actors.errors.families import CallFailed, Permanent, Unclassified
@@ -154,7 +155,7 @@ class Supervisor(
         kept: dict[str, Any] = self.context.kept.setdefault(f"quota {name}", {})
         return self.context.spawn(
             lambda: RateLimiter(name, limits=quota.all_limits(), headroom=quota.headroom, kept=kept),
-            name=f"shared-quota-{name.replace('/', '-')}",
+            name=f"shared-quota-{quote(name, safe='')}",
             mailbox=LEDGER_MAILBOX,
         )
 

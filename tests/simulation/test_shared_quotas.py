@@ -145,6 +145,17 @@ async def test_nothing_of_a_shared_quota_is_taken_if_there_is_no_money():
         assert max(alder.at) == min(alder.at)
 
 
+async def test_quotas_may_have_any_names():
+    alder, birch = Script("alder"), Script("birch")
+    async with staged(
+        offer("alder", alder, quota="a/b"),
+        offer("birch", birch, quota="a-b"),
+        quotas={"a/b": TWO_A_SECOND, "a-b": TWO_A_SECOND},
+    ) as stage:
+        results = await asyncio.gather(*(stage.request() for _ in range(6)))
+        assert {one.provider for one in results} == {"alder", "birch"}
+
+
 def test_a_quota_is_stated_once_in_a_market_file():
     pytest.importorskip("aiohttp")
     text = """

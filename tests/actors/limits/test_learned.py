@@ -281,6 +281,20 @@ def test_a_call_that_never_ran_gives_back_its_place_and_what_it_took():
     assert after_no_run(second, None) == second
 
 
+def test_a_call_that_never_ran_gives_back_no_more_than_its_own_place():
+    paced = after_429(served(NEW, 0.0, rate=10.0, lasts=20.0), 20.0, 1.0)
+    now, begun = 60.0, 0
+    while paced.wait(now) == 0.0:
+        paced, _ = paced.take(now)
+    now += paced.wait(now)
+    one, grant = paced.take(now)
+    given_back = after_no_run(one, grant)
+    while given_back.wait(now) == 0.0:
+        given_back, _ = given_back.take(now)
+        begun += 1
+    assert begun == 1
+
+
 def test_grants_are_observed_if_outcomes_are_not_reported():
     state = NEW
     for number in range(200):
