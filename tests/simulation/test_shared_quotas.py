@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from actors import Listing, Market, RateLimiter, Supervisor, smart_request
-from actors.errors.families import CallFailed, Throttled
+from actors.errors.families import BudgetExceeded, CallFailed, Throttled
+from actors.ledger.messages import OpenAccount
 from actors.market import SharedQuota, parse_market
+from actors.money import Micros
 from actors.rate_limiter.messages import Acquire
 from actors.simulation import SimulatedProvider
 from runtime import ActorSystem, RuntimeFault
@@ -46,10 +48,14 @@ async def test_two_supervisors_never_exceed_the_quota_that_they_share_whatever_c
         SimulatedProvider(simulation, name, services={"s"}, price=dice.choice([0, "0.01"]), latency=(0.0, 1.0))
         for name in ("alder", "birch", "cedar")
     ]
+    other = dice.choice(["org", "other", None])
     for actor in dice.sample(["shared/org", "shared/one", "shared/org"], dice.randint(0, 3)):
         simulation.inject(Crash(at=dice.uniform(0, 30), actor=actor))
     markets = [
-        Market(providers=[drawing_on("org", one) for one in some], quotas={"org": quota})
+        Market(
+            providers=[one.listing(quota=other if one.name == "cedar" else "org", max_concurrency=2) for one in some],
+            quotas={"org": quota, "other": TWO_A_SECOND},
+        )
         for some in (providers[:2], providers[1:])
     ]
     limiters: list[RateLimiter] = []
@@ -81,7 +87,7 @@ async def test_two_supervisors_never_exceed_the_quota_that_they_share_whatever_c
         await asyncio.sleep(burst / rate + 1.0)
         for _ in range(burst):
             await org.ask(Acquire(at_once=True), timeout=1.0)
-    at = [at for one in providers for at in one.called_at]
+    at = [at for one in providers if other == "org" or one.name != "cedar" for at in one.called_at]
     assert_never_over(at, rate=rate, burst=burst)
 
 
@@ -145,6 +151,46 @@ async def test_nothing_of_a_shared_quota_is_taken_if_there_is_no_money():
         assert max(alder.at) == min(alder.at)
 
 
+ONE_IN_1000_SECONDS = SharedQuota(rate_limit=0.001, burst=1, headroom=1.0)
+
+
+async def test_a_request_that_waits_for_a_shared_quota_takes_a_place_that_becomes_free_elsewhere():
+    alder, birch = Script("alder", lasts=0.1), Script("birch", lasts=0.5)
+    async with staged(
+        offer("alder", alder, quota="org"),
+        offer("birch", birch, max_concurrency=1),
+        quotas={"org": ONE_IN_1000_SECONDS},
+    ) as stage:
+        results = await asyncio.gather(*(stage.request(timeout=30) for _ in range(10)))
+        assert [one.provider for one in results].count("birch") == 9
+        await stage.assert_at_rest()
+
+
+async def test_a_request_waits_for_all_the_quotas_that_may_serve_it():
+    alder, birch = Script("alder", lasts=0.1), Script("birch", lasts=0.5)
+    async with staged(
+        offer("alder", alder, quota="org"),
+        offer("birch", birch, quota="other"),
+        quotas={"org": ONE_IN_1000_SECONDS, "other": SharedQuota(rate_limit=1.0, burst=1, headroom=1.0)},
+    ) as stage:
+        results = await asyncio.gather(*(stage.request(timeout=30) for _ in range(10)))
+        assert [one.provider for one in results].count("birch") == 9
+        assert birch.at[-1] - birch.at[0] <= 8.01
+        await stage.assert_at_rest()
+
+
+async def test_a_request_that_is_short_of_money_and_of_a_shared_quota_waits_for_both():
+    alder = Script("alder", lasts=2.0)
+    quota = SharedQuota(rate_limit=1.0, burst=1, headroom=1.0)
+    async with staged(offer("alder", alder, price=5, quota="org"), quotas={"org": quota}) as stage:
+        await stage.ref.ask(OpenAccount(name="a", cap=Micros(6)), timeout=1)
+        asked = (stage.request(timeout=30, account="a") for _ in range(3))
+        results = await asyncio.gather(*asked, return_exceptions=True)
+        assert [type(one) for one in results[1:]] == [BudgetExceeded] * 2
+        assert len(alder.at) == 1
+        await stage.assert_at_rest()
+
+
 async def test_quotas_may_have_any_names():
     alder, birch = Script("alder"), Script("birch")
     async with staged(
@@ -172,5 +218,7 @@ def test_a_quota_is_stated_once_in_a_market_file():
     market = parse_market(text)
     assert market.quotas == {"org": SharedQuota(rate_limit=5, burst=2)}
     assert market.providers[0].quota == "org"
-    with pytest.raises(ValueError, match=r"providers\[0\]\.quota: there is no table \[quotas\.other\]"):
+    with pytest.raises(
+        ValueError, match=r"providers\[0\]\.quota \('alder', line 10\): there is no table \[quotas\.other\]"
+    ):
         parse_market(text.replace('quota = "org"', 'quota = "other"'))

@@ -60,17 +60,23 @@ class AttemptRun:
         self._was_amplified = False
 
     async def begin_in_quota(self, quota: str) -> Admitted | ProviderReply | None:
-        """Take from a shared quota, and then as `begin` does; if anything else refuses, that is given back."""
-        share = self._share = await acquire(self.deps, self.job, self._choice, quota)
-        if share is None:
-            return None
+        """Take from a shared quota, and then as `begin` does; if anything else refuses, that is given back.
+
+        A request that waits for money does that first: what it took of the quota would be idle as long.
+        """
         begun: Admitted | ProviderReply | None = None
+        self._share = self._choice.share
         try:
-            begun = await self.begin()
+            if self._choice.admitted is None or self._share is not None or await self._has_acquired(quota):
+                begun = await self.begin()
         finally:
-            if not isinstance(begun, Admitted):
-                share.give_back()
+            if self._share is not None and not isinstance(begun, Admitted):
+                self._share.give_back()
         return begun
+
+    async def _has_acquired(self, quota: str) -> bool:
+        self._share = await acquire(self.deps, self.job, self.target.name, quota)
+        return self._share is not None
 
     async def begin(self) -> Admitted | ProviderReply | None:
         """Reserve the money for the call, and take what else it consumes.
@@ -88,12 +94,25 @@ class AttemptRun:
         if isinstance(reservation, CallFailed):
             return await self._refused(reservation, waited=waits)
         self._reservation = reservation
+        if waits and self.quota is not None and not await self._has_acquired_besides(self.quota):
+            return None
         if not self._take():
             deps.payments.book(reservation, NOTHING)
             return None
         if self._admitted.permit.probe and not await self._passes_check():
             return None
         return self._admitted
+
+    async def _has_acquired_besides(self, quota: str) -> bool:
+        """Take from a shared quota, now that there is money; if it is short, the money is given back."""
+        has_acquired = False
+        try:
+            has_acquired = await self._has_acquired(quota)
+        finally:
+            if not has_acquired:
+                self.job.money = ENOUGH  # It is asked for anew once there is something of the quota.
+                self.deps.payments.book(self._reservation, NOTHING)
+        return has_acquired
 
     async def _refused(self, refusal: CallFailed, *, waited: bool) -> ProviderReply | None:
         """Go on from a refusal of the ledger.

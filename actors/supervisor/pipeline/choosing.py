@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from actors.supervisor.pipeline.job import Job
+    from actors.supervisor.pipeline.shared_quota import QuotaShare
     from actors.supervisor.targets.target import Target
 
 
@@ -25,8 +26,23 @@ class Choice(NamedTuple):
     admitted: Admitted | None = None
     before: object = None
     """The state that the admission was made of."""
-    waits_for_quota: bool = False
-    """Whether to wait for the quota that its provider shares: no other provider can be called now."""
+    share: QuotaShare | None = None
+    """What it has taken of a shared quota already, because it had to wait for that."""
+
+
+class QuotaWait(NamedTuple):
+    """Wait for shared quotas: no provider that needs none can be called now.
+
+    `choices` are the providers to call, one for each quota, and `besides` says what may come sooner.
+    """
+
+    choices: tuple[Choice, ...]
+    besides: Wait
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The names of these providers."""
+        return [choice.target.name for choice in self.choices]
 
 
 def names_in_order(job: Job) -> Sequence[str]:
@@ -46,7 +62,7 @@ def names_in_order(job: Job) -> Sequence[str]:
     )
 
 
-def choose(job: Job, names: Sequence[str], queues: WaitQueues, *, now: float) -> Choice | Wait | None:
+def choose(job: Job, names: Sequence[str], queues: WaitQueues, *, now: float) -> Choice | Wait | QuotaWait | None:
     """Choose a provider, or tell what to wait for; None if there is no hope.
 
     Nothing is taken, but a request that is refused is enqueued if others wait before it. There are three cases with
@@ -63,14 +79,22 @@ def choose(job: Job, names: Sequence[str], queues: WaitQueues, *, now: float) ->
     if first is None:
         return choice
     if isinstance(choice, Wait):
-        return Wait(choice.queues, min(choice.until, job.money.recheck_at))
+        return _until(choice, job.money.recheck_at)
+    if isinstance(choice, QuotaWait):
+        return choice._replace(besides=_until(choice.besides, job.money.recheck_at))
     return choice or Choice(job.candidates.targets[first], now)
 
 
-def _first_admitted(job: Job, names: Sequence[str], queues: WaitQueues, *, now: float) -> Choice | Wait | None:
+def _until(wait: Wait, at: float) -> Wait:
+    return Wait(wait.queues, min(wait.until, at))
+
+
+def _first_admitted(
+    job: Job, names: Sequence[str], queues: WaitQueues, *, now: float
+) -> Choice | Wait | QuotaWait | None:
     until, is_hopeful = job.deadline, False
     waits_in: dict[QueueName, None] = {}
-    last_resort: Choice | None = None
+    short: dict[str | None, Choice] = {}
     for name in names:
         if name in job.money.short_of:
             continue
@@ -85,15 +109,15 @@ def _first_admitted(job: Job, names: Sequence[str], queues: WaitQueues, *, now: 
                 choice = Choice(target, now, admission, before)
                 if not job.short_quotas or (may_wait := _may_wait(job, name)) is None:
                     return choice
-                if may_wait and last_resort is None:
-                    last_resort = choice._replace(waits_for_quota=True)
+                if may_wait:
+                    short.setdefault(job.candidates.listings[name].quota, choice)
                 continue
             # A request that came before has been woken, and will be next.
             waits_in[target.queue] = None
             continue
         until = min(until, _refused(job, name, admission, queues, waits_in))
-    if last_resort is not None and now < job.deadline:
-        return last_resort
+    if short and now < job.deadline:
+        return QuotaWait(tuple(short.values()), Wait(tuple(waits_in), until))
     if (is_hopeful or waits_in) and now < job.deadline:
         return Wait(tuple(waits_in), until)
     return None

@@ -15,9 +15,10 @@ from actors.policies.breaker.states import Closed
 from actors.providers.bandit import draw_qualities, low_rated, rescore
 from actors.providers.observed import UNOBSERVED, load
 from actors.providers.selection import ADAPTIVE_STRATEGIES, Signals
-from actors.supervisor.pipeline.choosing import choose, names_in_order
+from actors.supervisor.pipeline.choosing import QuotaWait, choose, names_in_order
 from actors.supervisor.pipeline.hedging import attempt
 from actors.supervisor.pipeline.money_state import ENOUGH
+from actors.supervisor.pipeline.quota_wait import wait_for_share
 from actors.supervisor.pipeline.recovery import recover_or_raise
 from actors.supervisor.pipeline.scores import UNSCORED
 from actors.supervisor.targets.waiting import Wait
@@ -52,6 +53,10 @@ async def serve(deps: Deps, job: Job) -> SmartResult:
             await deps.queues.wait(job.entry, choice)
             job.money = job.money.after_wait(now=deps.context.now())
             continue
+        if isinstance(choice, QuotaWait):
+            choice = await wait_for_share(deps, job, choice)
+            if choice is None:
+                continue
         if choice is not None:
             reply = await attempt(deps, job, choice)
         elif job.money.is_stale and not is_dead:

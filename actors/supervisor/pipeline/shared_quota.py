@@ -1,4 +1,4 @@
-"""A request's share of a quota on which several providers draw: acquired before all else, and given back once."""
+"""A request's share of a quota on which several providers draw: waited for, and given back once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from runtime import ActorCrashed, AskTimeout, RuntimeFault
 
 if TYPE_CHECKING:
     from actors.rate_limiter.messages import LimiterGrant
-    from actors.supervisor.pipeline.choosing import Choice
     from actors.supervisor.pipeline.deps import Deps
     from actors.supervisor.pipeline.job import Job
     from actors.supervisor.targets.settlement import EndedCall
@@ -50,20 +49,20 @@ class QuotaShare:
             self._limiter.tell(message)
 
 
-async def acquire(deps: Deps, job: Job, choice: Choice, quota: str) -> QuotaShare | None:
-    """Take what a call needs of a shared quota; None if it is short, and the request has to choose anew.
+async def acquire(deps: Deps, job: Job, name: str, quota: str, *, at_once: bool = True) -> QuotaShare | None:
+    """Take what a call to the provider `name` needs of a shared quota; None if it is short: choose anew.
 
-    A request waits there, in the order of asking, only if no other provider can be called now.
+    Unless it is to be had `at_once`, the request waits for it, in the order of asking.
     """
-    name, limiter = choice.target.name, deps.limiters.get(quota)
+    limiter = deps.limiters.get(quota)
     if limiter is None:
         what = f"quota {quota!r}, on which {name!r} draws, is not held here; name it in the market's quotas"
         return _short(job, name, quota, NotAdmitted(what, provider=name), may_wait=False)
-    question = Acquire(weights=job.message.weights, tenant=job.entry.tenant, at_once=not choice.waits_for_quota)
+    question = Acquire(weights=job.message.weights, tenant=job.entry.tenant, at_once=at_once)
     try:
         grant = await limiter.ask(question, timeout=max(0.0, job.deadline - deps.context.now()))
     except RateLimited as refusal:
-        return _short(job, name, quota, refusal, may_wait=question.at_once)
+        return _short(job, name, quota, refusal, may_wait=at_once)
     except Permanent as refusal:
         return _short(job, name, quota, NotAdmitted(str(refusal), provider=name), may_wait=False)
     except AskTimeout:
