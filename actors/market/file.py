@@ -14,6 +14,7 @@ from actors.limits.quota import RateLimit
 from actors.market.environment import Expansion
 from actors.market.listing import CallTerms, Endpoint, Listing, SharedQuota, check_tolerance
 from actors.market.market import DiscoveryConfig, HealthConfig, Market
+from actors.market.spelling import closest
 from actors.market.tables import MarketError as MarketError
 from actors.market.tables import Places, Table, TableReader, toml_type
 from actors.masking import Secrets, shown_url
@@ -40,6 +41,7 @@ RETRY_BUDGET_KEYS = ("ratio", "min_per_second", "max_tokens")
 HEADINGS: dict[str, tuple[str, ...]] = {
     "[[providers]]": PROVIDER_KEYS,
     "[[providers.limits]]": RateLimit.__struct_fields__,
+    "[quotas.NAME]": SharedQuota.__struct_fields__,
     "[retry]": Retry.__struct_fields__,
     "[breaker]": BreakerConfig.__struct_fields__,
     "[discovery]": DiscoveryConfig.__struct_fields__,
@@ -147,7 +149,9 @@ def _listings(
         listing = _listing(reader, table, key, address=as_written[position].get("url"), secrets=secrets)
         name = listing.provider.name
         if listing.quota is not None and listing.quota not in quotas:
-            raise reader.error(f"{key}.quota", f"there is no table [quotas.{listing.quota}]")
+            meant = closest(listing.quota, quotas)
+            hint = f"; did you mean {meant!r}?" if meant is not None else "; state its limits in one"
+            raise reader.error(f"{key}.quota", f"there is no table [quotas.{listing.quota}]{hint}")
         if name in listings:
             owner = reader.places.shown(f"providers[{list(listings).index(name)}]")
             raise reader.error(
@@ -163,8 +167,16 @@ def _quotas(reader: TableReader, document: Table) -> dict[str, SharedQuota]:
         key = f"quotas.{name}"
         table = reader.table(entry, key, f"[{key}]")
         reader.refuse_unknown(table, key, SharedQuota.__struct_fields__)
+        _refuse_unknown_limits(reader, table, key)
         quotas[name] = reader.convert(table, key, SharedQuota)
     return quotas
+
+
+def _refuse_unknown_limits(reader: TableReader, table: Table, key: str) -> None:
+    limits = table.get("limits")
+    for position, limit in enumerate(cast("list[Any]", limits) if isinstance(limits, list) else []):
+        if isinstance(limit, dict):
+            reader.refuse_unknown(cast("Table", limit), f"{key}.limits[{position}]", RateLimit.__struct_fields__)
 
 
 def _section(reader: TableReader, document: Table, name: str, struct: type[S]) -> S:
@@ -193,10 +205,7 @@ def _watch(reader: TableReader, document: Table) -> WatchConfig:
 
 def _listing(reader: TableReader, entry: Table, key: str, *, address: Any, secrets: Collection[str]) -> Listing:
     reader.refuse_unknown(entry, key, PROVIDER_KEYS)
-    limits = entry.get("limits")
-    for position, limit in enumerate(cast("list[Any]", limits) if isinstance(limits, list) else []):
-        if isinstance(limit, dict):
-            reader.refuse_unknown(cast("Table", limit), f"{key}.limits[{position}]", RateLimit.__struct_fields__)
+    _refuse_unknown_limits(reader, entry, key)
     offered = {name: value for name, value in entry.items() if name in OFFER_KEYS}
     offered["price"] = _price(reader, entry.get("price", "0"), f"{key}.price")
     reached = {name: value for name, value in entry.items() if name in Endpoint.__struct_fields__}

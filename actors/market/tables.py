@@ -77,9 +77,11 @@ class TableReader:
 
     def refuse_unknown(self, table: Table, key: str, known: Sequence[str]) -> None:
         """Raise for the first key of `table` that is not among `known`, with what it was probably meant to be."""
-        for name in table:
+        for name, value in table.items():
             if name not in known:
-                meant = meant_key(name, known, self._headings)
+                # A table was hardly meant to be one of the plain values under another heading.
+                headings = {} if isinstance(value, dict) else self._headings
+                meant = meant_key(name, known, headings) or meant_key(name, known, self._headings)
                 hint = f"did you mean {meant}? " if meant is not None else ""
                 problem = f"unknown key; {hint}known are {', '.join(sorted(known))}"
                 raise self.error(f"{key}.{name}" if key else name, problem)

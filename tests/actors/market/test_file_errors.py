@@ -96,6 +96,11 @@ def test_each_key_mistyped_at_its_door_is_recognised(heading, key):
         ("[hedge]\nmin_dealy = 3", "did you mean 'min_delay'?"),
         ("[watch.observe]\nhalf_life = 3", "did you mean 'observed'?"),
         ("[[providers.limits]]\nrates = 3", "did you mean 'rate'?"),
+        ("[quota.account]\nrate_limit = 3", "did you mean 'quotas'?"),
+        ("[quotas.account]\nrps = 3", "did you mean 'rate_limit'?"),
+        ("[[quotas.account.limits]]\nrates = 3", "quotas.account.limits[0].rates (line 14): unknown key; did you mean"),
+        ("quota = 'my-org'\n[quotas.my_org]\nrate_limit = 3", "no table [quotas.my-org]; did you mean 'my_org'?"),
+        ("quota = 'my-org'", "no table [quotas.my-org]; state its limits in one"),
     ],
 )
 def test_a_mistyped_key_is_answered_with_what_was_meant(line, hint):
