@@ -38,7 +38,7 @@ MAX_PACED_WINDOW = 120.0
 MAX_STATED = 3600.0
 """Seconds for which a provider is left alone at most because it says so; then one call asks again."""
 MIN_TOLD, MIN_TOLD_AT_FIRST = 1.0, 2.0
-"""Seconds that 429s have to be counted before the rate is lowered again, or taken back, or lowered at all. A rate needs
+"""Seconds that 429s have to be counted before the rate is lowered again, or lowered at all. A rate needs
 time to be known, and what a provider let through before its first 429 may have been a burst."""
 NEAR = 0.95
 """The part of a limit from which on a 429 may tell that it is exceeded."""
@@ -301,8 +301,6 @@ def _after_telling(state: LearnedLimit, now: float, *, config: LearningConfig) -
     """Return the limit with a lower pace, or without one, if the 429s tell that; None if they do not yet."""
     suspicion, is_lowered = state.suspicion, state.throttled_rate < math.inf
     told_for = now - suspicion.since
-    if told_for < (MIN_TOLD if is_lowered else MIN_TOLD_AT_FIRST):
-        return None
     if is_lowered and suspicion.is_unmoved:
         return msgspec.structs.replace(
             state,
@@ -312,6 +310,8 @@ def _after_telling(state: LearnedLimit, now: float, *, config: LearningConfig) -
             throttled=0,
             suspicion=suspicion.after_no_change(now),
         )
+    if told_for < (MIN_TOLD if is_lowered else MIN_TOLD_AT_FIRST):
+        return None
     allowed = state.rate(now, config=config)
     throttled_rate = max(config.min_rate, min(allowed, _served_rate(state, now)))
     if suspicion.is_confirmed and suspicion.share < STRAY_SHARE:

@@ -80,7 +80,7 @@ class TableReader:
         for name, value in table.items():
             if name not in known:
                 # A table was hardly meant to be one of the plain values under another heading.
-                headings = {} if isinstance(value, dict) else self._headings
+                headings: Mapping[str, Collection[str]] = {} if isinstance(value, dict) else self._headings
                 meant = meant_key(name, known, headings) or meant_key(name, known, self._headings)
                 hint = f"did you mean {meant}? " if meant is not None else ""
                 problem = f"unknown key; {hint}known are {', '.join(sorted(known))}"
