@@ -4,7 +4,8 @@ The evidence is a product: for each failure of the item, the share of other item
 provider. That is how likely it is that so many calls fail by chance. Two providers at which one item in a hundred fails
 are enough: 1 in 10,000. At providers with shares of 30, 10 and 1 % it takes a fourth failure.
 
-A call that never reached its provider, or was turned away for want of money or permits, says nothing of the item.
+A call that was never begun, by a provider that is overloaded or out of reach, or for want of money or permits, says
+nothing of the item.
 """
 
 from __future__ import annotations
@@ -42,13 +43,15 @@ class ItemFailure(NamedTuple):
 
 
 def is_evidence(error: CallFailed) -> bool:
-    """Tell whether a failure may be due to the item; not if its provider is not blamed, or was not reached.
+    """Tell whether a failure may be due to the item; not if its provider is not blamed, or did not begin to work on it.
 
     >>> from actors.errors.families import ConnectionFailed, Throttled, Transient
     >>> is_evidence(Transient("500")), is_evidence(Throttled("429")), is_evidence(ConnectionFailed("a", "refused"))
     (True, False, False)
+    >>> is_evidence(Transient("overloaded", outcome="not_started"))
+    False
     """
-    return error.blames_provider and not isinstance(error, NotAdmitted)
+    return error.blames_provider and not isinstance(error, NotAdmitted) and error.outcome != "not_started"
 
 
 def chance_of(failures: Sequence[ItemFailure], shares: Mapping[str, float]) -> float:
