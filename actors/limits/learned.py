@@ -40,6 +40,8 @@ MAX_STATED = 3600.0
 MIN_TOLD, MIN_TOLD_AT_FIRST = 1.0, 2.0
 """Seconds that 429s have to be counted before the rate is lowered again, or lowered at all. A rate needs
 time to be known, and what a provider let through before its first 429 may have been a burst."""
+FAR = 2.0
+"""How many times the rate that is believed to be the limit a provider has served before, if its gate was a mistake."""
 NEAR = 0.95
 """The part of a limit from which on a 429 may tell that it is exceeded."""
 SETTLED = 2.0
@@ -146,6 +148,8 @@ class LearnedLimit(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     count: int = 0
     counted_since: float = -math.inf
     earlier_rate: float = 0.0
+    best_rate: float = 0.0
+    """The highest rate at which calls were served before a gate was shut; what has proved too high is forgotten."""
 
     def rate(self, now: float, *, config: LearningConfig = DEFAULT_LEARNING) -> float:
         """Return the calls a second that are let through at `now`; infinity if no limit is known.
@@ -161,6 +165,11 @@ class LearnedLimit(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             return self.ceiling
         ramps = max(0.0, now - self.gated_until) / config.ramp
         grown = self.throttled_rate * (1 + (1 - self.begins_at) * (ramps - 1) ** 3)
+        if self.best_rate > FAR * self.throttled_rate:
+            # It served far more before: without a 429 the pace doubles each second, as TCP's slow start does.
+            calm = max(0.0, now - max(self.gated_until, self.suspicion.last))
+            doubled = self.throttled_rate * 2.0 ** (min(calm, 60.0) - 1.0)
+            grown = max(grown, min(0.9 * self.best_rate, doubled))
         return min(self.ceiling, max(config.min_rate, self.stated, grown))
 
     def wait(
@@ -239,8 +248,11 @@ def after_throttled(
         if stated is None or now >= state.gated_until:
             return state
         return msgspec.structs.replace(state, gated_until=max(state.gated_until, now + stated))
+    best_rate = state.best_rate
+    if best_rate > FAR * state.throttled_rate and (allowed := state.rate(now, config=config)) > state.throttled_rate:
+        best_rate = 0.9 * allowed
     suspicion = state.suspicion.after_throttled(now, memory=config.window)
-    state = msgspec.structs.replace(state, suspicion=suspicion)
+    state = msgspec.structs.replace(state, suspicion=suspicion, best_rate=best_rate)
     if refused.at_once or state.gates_in_a_row or suspicion.is_alarmed(state.observed_rate(now)):
         return _gated(state, now, stated, random=random, config=config)
     if (lowered := _after_telling(state, now, config=config)) is not None:
@@ -279,6 +291,7 @@ def _gated(
         gates_in_a_row=gates_in_a_row,
         suspicion=state.suspicion.after_lowering(gated_until),
         held_until=-math.inf,
+        best_rate=max(state.best_rate, state.observed_rate(now)),
         count=0,
         counted_since=gated_until,
         earlier_rate=0.0,
