@@ -22,7 +22,7 @@ STRAY_SHARE = 0.05
 """The share of calls that may be refused for other reasons than our rate, as long as no larger one was measured."""
 LIMIT_SHARE = 0.5
 """The share of calls that is refused if a limit is far exceeded; the test raises alarms from about a quarter on."""
-ALARM_EVERY = 600.0
+ALARM_EVERY = 90.0
 """Seconds between false alarms, about, if the share of strays is `STRAY_SHARE`."""
 LEAST_CALLS = 50.0
 """The calls between false alarms at least, for rates so low that there are fewer in that time."""

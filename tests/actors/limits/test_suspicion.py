@@ -91,4 +91,4 @@ def test_false_alarms_are_rare_at_the_share_that_is_expected_of_strays():
         if suspicion.is_alarmed(500.0):
             alarms, suspicion = alarms + 1, Suspicion()
     # 200,000 calls at 500 a second are 400 seconds.
-    assert alarms <= 2
+    assert alarms <= 4
