@@ -7,6 +7,7 @@ import asyncio
 
 import pytest
 
+from benchmarks.growth import rows as growth
 from benchmarks.http import rows as http
 from benchmarks.resilience import rows as resilience
 from benchmarks.scenarios import seed_port
@@ -37,6 +38,14 @@ def test_every_row_of_the_http_benchmark_is_measured():
         "smart request over HTTP, 10 at once, p99",
     ]
     assert all(row.value > 0 and row.ratio for row in rows)
+
+
+@pytest.mark.real_time
+@pytest.mark.nightly
+def test_every_row_of_the_growth_benchmark_is_measured():
+    rows = growth.collect(argparse.Namespace(rounds=1, only="", uvloop=False), scale=0.02)
+    assert [row.row for row in rows] == list(growth.GROWTHS)
+    assert all(row.target.startswith("<= ") and row.against for row in rows)
 
 
 async def failing():
