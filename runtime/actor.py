@@ -183,6 +183,11 @@ class Context(Protocol):
         """A logger whose lines carry the actor's path."""
         ...
 
+    @property
+    def logs(self) -> bool:
+        """Whether this system wants log lines (`ActorSystem(log=)`)."""
+        ...
+
     def now(self) -> float:
         """Return the event loop's time in seconds, the only clock that the runtime uses."""
         ...

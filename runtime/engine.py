@@ -57,6 +57,7 @@ class Engine:
         "draining",
         "events",
         "interceptors",
+        "logs",
         "loop",
         "name",
         "propagation",
@@ -77,6 +78,8 @@ class Engine:
         self.random = random.Random(seed)
         self.events = EventStream()
         self.registry = ActorRegistry(self.events)
+        self.logs = True
+        """Whether log lines are wanted (`ActorSystem(log=)`)."""
         self.propagation: Propagation | None = None
         """Which context variables travel with requests; None if none do."""
         self.interceptors = InterceptedHandlers(interceptors) if interceptors else None

@@ -73,9 +73,10 @@ class ActorSystem:
     Leaving the block stops every actor, the last started first, and leaves no task, timer or file behind. A failure
     that escalates beyond `supervision` cancels the block and is raised from it; `on_failure` is called with it first,
     so that a program whose block only waits, such as a web server's, can be shut down. `seed` makes the system's random
-    numbers repeatable; `log` writes failures, restarts and dead letters as log lines; every message passes the
-    `interceptors`. `propagate` names the context variables that travel from an asker to the handler of its request,
-    such as the id of a trace, or is True for all of them. Many systems may live in one process, and in one loop.
+    numbers repeatable; `log` writes failures, restarts and dead letters as log lines, and lets actors write lines of
+    their work; every message passes the `interceptors`. `propagate` names the context variables that travel from an
+    asker to the handler of its request, such as the id of a trace, or is True for all of them. Many systems may live in
+    one process, and in one loop.
     """
 
     def __init__(
@@ -118,6 +119,7 @@ class ActorSystem:
         make_engine: type[Engine] = getattr(loop, "actor_engine", Engine)
         self._engine = make_engine(self.name, loop, self._seed, self._interceptors)
         self._engine.propagation = self._propagation
+        self._engine.logs = self._log
         for event_type in LOGGED if self._log else ():
             self._engine.events.subscribe(event_type, log_event)
         self._root = self._engine.root = Root(self._engine, self._supervision, self._fail)

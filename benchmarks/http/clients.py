@@ -83,7 +83,7 @@ async def smart_requests(url: str, at_once: int) -> AsyncGenerator[Post]:
         max_concurrency=at_once,
         timeout=TIMEOUT,
     )
-    async with ActorSystem("benchmark") as system:
+    async with ActorSystem("benchmark", log=False) as system:
         supervisor = system.spawn(lambda: Supervisor(Market(providers=[listing])), name="supervisor")
 
         async def post() -> Any:

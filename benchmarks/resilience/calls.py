@@ -137,7 +137,7 @@ def no_op_market() -> Market:
 async def through_the_actors() -> AsyncGenerator[Guard]:
     """Enter a system that makes whole smart requests, with everything on."""
     where = ProviderFilter(max_price="1.00", min_reputation=60, required_capabilities={"en", "de"})
-    async with ActorSystem("benchmark") as system:
+    async with ActorSystem("benchmark", log=False) as system:
         supervisor = system.spawn(lambda: Supervisor(no_op_market()), name="supervisor")
 
         async def guard(call: Callable[[], Awaitable[Any]]) -> Any:

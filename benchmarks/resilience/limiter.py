@@ -40,7 +40,7 @@ class LineFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 @asynccontextmanager
 async def our_limiter(rate: float, burst: int) -> AsyncGenerator[Callable[[], Awaitable[object]]]:
-    async with ActorSystem("limiter") as system:
+    async with ActorSystem("limiter", log=False) as system:
         limiter = system.spawn(lambda: RateLimiter("quota", rate=rate, burst=burst), name="limiter")
         yield lambda: limiter.ask(Acquire(), timeout=600.0)
 

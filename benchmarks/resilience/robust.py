@@ -135,7 +135,7 @@ async def ours(seed: int, items: int = ITEMS) -> RobustFacts:
             yield item
 
     begin = perf_counter()
-    async with ActorSystem("robust") as system:
+    async with ActorSystem("robust", log=False) as system:
         supervisor = system.spawn(lambda: Supervisor(market), name="supervisor")
         batch = robust_batch(
             supervisor,

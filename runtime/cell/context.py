@@ -78,6 +78,10 @@ class ActorContext(CellState):
     def log(self) -> Logger:
         return logger_for(self.path)
 
+    @property
+    def logs(self) -> bool:
+        return self.engine.logs
+
     def now(self) -> float:
         return self.engine.loop.time()
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from loguru import logger
 
-from actors import BreakerConfig, CallFailed, Permanent, Retry
+from actors import BreakerConfig, CallFailed, Market, Permanent, Retry, Supervisor, smart_request
+from runtime import ActorSystem
 from tests.actors.supervisor.stage import Script, flaky, offer, staged
 
 if TYPE_CHECKING:
@@ -37,6 +38,15 @@ async def test_an_answered_request_has_one_line_with_provider_attempts_latency_a
         async with staged(offer("a", Script(flaky("a"), "done", lasts=0.25), price=2_000)) as stage:
             await stage.request(request_id="r1")
     assert found == [("DEBUG", "request r1 for s answered by a: 2 attempts, 0.500 s, $0.002")]
+
+
+async def test_a_system_without_log_lines_has_none_of_its_requests():
+    market = Market(providers=[offer("a", Script("done"))])
+    with lines() as found:
+        async with ActorSystem("quiet", log=False) as system:
+            supervisor = system.spawn(lambda: Supervisor(market))
+            await smart_request(supervisor, service="s", input="x")
+    assert found == []
 
 
 async def test_a_failed_request_is_a_warning_with_its_cause_in_one_line():
