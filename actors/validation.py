@@ -132,10 +132,13 @@ class SaysOptionNames(msgspec.StructMeta):
     if not TYPE_CHECKING:  # A checker goes by the fields.
 
         def __call__(cls, *args: Any, **kwargs: Any) -> Any:  # noqa: N805 - this is a metaclass.
-            for name in kwargs:
-                if name not in cls.__struct_fields__:
-                    raise unknown_option(cls.__name__, name, cls.__struct_fields__)
-            return super().__call__(*args, **kwargs)
+            try:
+                return super().__call__(*args, **kwargs)
+            except TypeError:
+                for name in kwargs:
+                    if name not in cls.__struct_fields__:
+                        raise unknown_option(cls.__name__, name, cls.__struct_fields__) from None
+                raise
 
 
 def _hint(name: str, known: Collection[str]) -> str:

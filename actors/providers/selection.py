@@ -9,7 +9,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import msgspec
 
@@ -19,11 +19,16 @@ from actors.providers.provider import Provider
 NamedStrategy: TypeAlias = Literal["best", "cheapest", "fastest", "balanced", "least_loaded", "bandit"]
 OwnStrategy: TypeAlias = Callable[[Sequence[Provider]], Iterable[Provider]]
 """A function that returns the providers in order, the one to call first at the head; those left out come after them."""
-SelectionStrategy: TypeAlias = NamedStrategy | OwnStrategy
+if TYPE_CHECKING:
+    SelectionStrategy: TypeAlias = NamedStrategy | OwnStrategy
+else:
+    SelectionStrategy = Any  # msgspec knows no type for functions; `check_strategy` looks at what comes.
 STRATEGIES: tuple[NamedStrategy, ...] = ("best", "cheapest", "fastest", "balanced")
 """The strategies that use only what is known about the providers."""
 ADAPTIVE_STRATEGIES: tuple[NamedStrategy, ...] = ("least_loaded", "bandit")
 """The strategies that use `Signals` as well: how loaded the providers are, and how their answers were scored."""
+
+KNOWN_STRATEGIES = frozenset((*STRATEGIES, *ADAPTIVE_STRATEGIES))
 
 # What others say about a provider and what its calls show weigh the same; a market that trusts one of them
 # more filters by it.
@@ -58,11 +63,15 @@ NO_SIGNALS = Signals()
 
 def check_strategy(strategy: object) -> None:
     """Raise ValueError if `strategy` is neither the name of one nor a function that orders providers."""
+    if isinstance(strategy, str) and strategy in KNOWN_STRATEGIES:
+        return  # As nearly always, and for every request.
     if inspect.iscoroutinefunction(strategy):
         raise TypeError(f"strategy must not be async, because it is not awaited, got {strategy!r:.100}")
-    if not callable(strategy) and strategy not in (*STRATEGIES, *ADAPTIVE_STRATEGIES):
+    if not callable(strategy):
         known = ", ".join((*STRATEGIES, *ADAPTIVE_STRATEGIES))
-        raise ValueError(f"strategy must be one of {known}, or a function that orders providers, got {strategy!r:.100}")
+        raise ValueError(  # noqa: TRY004 - a name that does not exist is what it is, nearly always.
+            f"strategy must be one of {known}, or a function that orders providers, got {strategy!r:.100}"
+        )
 
 
 def quality(provider: Provider) -> float:

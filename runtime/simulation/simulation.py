@@ -263,9 +263,7 @@ class Simulation:
         `InvariantBroken` if the scenario ended well but something was left, lost or out of order.
         """
         if self._has_begun:
-            raise SimulationError(
-                "this simulation has run already; make another one, with the same seed to repeat the run"
-            )
+            raise SimulationError("this simulation has run already; make another one, with its seed to repeat the run")
         refuse_nested()
         self.loop = SimulatedLoop(self)
         self._has_begun = True
@@ -276,26 +274,21 @@ class Simulation:
         try:
             with (
                 self.alarm,
-                surroundings(
-                    self.now,
-                    seed=f"{self.seed}/surroundings",
-                    logs=self._logs,
-                    report=self.refused,
-                ),
+                surroundings(self.now, seed=f"{self.seed}/surroundings", logs=self._logs, report=self.refused),
             ):
                 result = self._run(scenario)
             if self.problems:
                 raise InvariantBroken(self.problems)
         except BaseException as error:
+            first = error
             if self.refusals and isinstance(error, Exception) and error is not self.alarm.error:
                 # What followed from it says less, and is not its cause.
                 first = self.refusals[0]
-                self._before_failure = self._before(first)
-                self._add_notes(first)
-                raise first from None
-            self._before_failure = self._before(error)
-            self._add_notes(error)
-            raise
+            self._before_failure = self._before(first)
+            self._add_notes(first)
+            if first is error:
+                raise
+            raise first from None
         finally:
             self.loop.close()
             (gc.enable if collects else gc.disable)()

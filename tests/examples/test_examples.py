@@ -31,7 +31,7 @@ SAYS = {
     ],
     "failure_drills.py": [
         "200 of 200 answered",
-        "0 of them too early, 0 breakers opened",
+        "4 of them too early, 0 breakers opened",
         "500 of 500 answered",
         "1 escalated",
         "19 of 20 answered",

@@ -35,6 +35,8 @@ def time_after_hanging(job: Job, target: Target, *, now: float) -> float:
     It is infinity if the item has not hung, if it has hung three times and nothing shows that others do not, if other
     items fail here or there too, or if a call that is cut off may have been paid.
     """
+    if not job.item_failures and not (job.under_way and job.beside is not None):
+        return math.inf
     hung = [failure for failure in job.item_failures if failure.has_hung]
     if len(hung) >= MAX_SHORT_TRIES and not any(failure.was_overtaken for failure in hung):
         return math.inf

@@ -319,7 +319,7 @@ async def test_leaving_early_or_by_an_exception_leaves_nothing_under_way_and_the
         with pytest.raises(KeyError) as raised:
             await run(stage, boom)
         assert raised.value is boom
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.01)
         assert under_way == 0
         stage.assert_at_rest()
 
