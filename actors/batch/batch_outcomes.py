@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from actors.batch.progress import Progress
+from actors.batch.progress import Progress, TellsProgress
 from actors.batch.summary import SummaryTally
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from actors.ledger.account import Account
 
 
-class BatchOutcomes:
+class BatchOutcomes(TellsProgress):
     """An async iterator of the outcomes of a batch, each as it ends; `robust_batch` yields one.
 
     The first error of `on_progress` is `progress_error`, and `progress_failures` counts all.
@@ -35,16 +35,6 @@ class BatchOutcomes:
         """The figures of the items that have an outcome, whether it was taken or not."""
         elapsed = self._latest - self._began
         return self._tally.summary(total=self._progress.total, elapsed=elapsed, closed=self._closed)
-
-    @property
-    def progress_error(self) -> Exception | None:
-        """The first error of `on_progress`."""
-        return self._progress.error
-
-    @property
-    def progress_failures(self) -> int:
-        """How often `on_progress` raised."""
-        return self._progress.failures
 
     def __aiter__(self) -> AsyncIterator[RequestOutcome]:
         return self

@@ -18,7 +18,7 @@ from actors.batch.outcomes import ItemInterrupted as ItemInterrupted
 from actors.batch.outcomes import ItemOutcome as ItemOutcome
 from actors.batch.outcomes import SourceFailed as SourceFailed
 from actors.batch.outcomes import WrongResultCount as WrongResultCount
-from actors.batch.progress import Progress, failure_of
+from actors.batch.progress import Progress, TellsProgress, failure_of
 from actors.policies.limiter import Limiter
 from actors.validation import check_count, says_option_names
 
@@ -33,7 +33,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class Concurrent(Generic[T, R]):
+class Concurrent(TellsProgress, Generic[T, R]):
     """Work over many items, to be awaited or entered, once.
 
     `await` it for the outcomes of all items, in the order of the items, or `await` its `results()` for the bare
@@ -79,16 +79,6 @@ class Concurrent(Generic[T, R]):
     def finished(self) -> int:
         """The items that have an outcome."""
         return self._progress.finished
-
-    @property
-    def progress_error(self) -> Exception | None:
-        """The first error of `on_progress`."""
-        return self._progress.error
-
-    @property
-    def progress_failures(self) -> int:
-        """How often `on_progress` raised."""
-        return self._progress.failures
 
     def __await__(self) -> Generator[Any, None, list[ItemOutcome[T, R]]]:
         return self._all().__await__()

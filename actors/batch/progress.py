@@ -57,6 +57,22 @@ class Progress:
         return f"<Progress {self.finished} of {'?' if self.total is None else self.total} items finished>"
 
 
+class TellsProgress:
+    """A batch that says how `on_progress` fared."""
+
+    _progress: Progress
+
+    @property
+    def progress_error(self) -> Exception | None:
+        """The first error of `on_progress`."""
+        return self._progress.error
+
+    @property
+    def progress_failures(self) -> int:
+        """How often `on_progress` raised."""
+        return self._progress.failures
+
+
 def failure_of(error: BaseException, what: str) -> Exception | None:
     """Return how a function of the caller's failed; None if the task itself has to end."""
     if isinstance(error, Exception):
