@@ -22,6 +22,8 @@ from actors import (
 from runtime import ActorSystem
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from actors.providers.selection import SelectionStrategy
 
 REQUESTS = 200
@@ -107,25 +109,16 @@ def blocks() -> int:
     return sys.getallocatedblocks()
 
 
-async def first_calls_of_one_service(size: int) -> float:
-    """Return the seconds until `size` providers of one service have each been called for the first time."""
+async def first_calls_of_one_service(size: int, *, gauge: Callable[[], float] = perf_counter) -> float:
+    """Return by how much a gauge goes up while `size` providers of one service are each called for the first time.
+
+    By default these are seconds.
+    """
     market = Market(providers=[free(f"p{number}", max_concurrency=1) for number in range(size)])
     async with ActorSystem("growth", log=False) as system:
         supervisor = system.spawn(lambda: Supervisor(market))
-        begin = perf_counter()
+        before = gauge()
         async with asyncio.TaskGroup() as group:
             for number in range(size):
                 group.create_task(smart_request(supervisor, service="work", input=number))
-        return perf_counter() - begin
-
-
-async def blocks_of_findings(size: int) -> float:
-    """Return the blocks of memory that stay in use after the first calls to `size` providers of one service."""
-    market = Market(providers=[free(f"p{number}", max_concurrency=1) for number in range(size)])
-    async with ActorSystem("growth", log=False) as system:
-        supervisor = system.spawn(lambda: Supervisor(market))
-        before = blocks()
-        async with asyncio.TaskGroup() as group:
-            for number in range(size):
-                group.create_task(smart_request(supervisor, service="work", input=number))
-        return blocks() - before
+        return gauge() - before

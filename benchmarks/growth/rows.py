@@ -40,7 +40,7 @@ GROWTHS: dict[str, Growth] = {
     "request among candidates, bandit": Growth(partial(market.requests_among, strategy="bandit"), 250, FLAT),
     "first calls, a service each": Growth(market.first_calls, 50, LINEAR),
     "first calls, of one service": Growth(market.first_calls_of_one_service, 50, LINEAR),
-    "memory of what was found": Growth(market.blocks_of_findings, 50, LINEAR),
+    "memory of what was found": Growth(partial(market.first_calls_of_one_service, gauge=market.blocks), 50, LINEAR),
     "request in a line": Growth(market.line, 500, FLAT),
     "item of a batch": Growth(market.items_of_batch, 1_000, FLAT),
     "memory of a batch": Growth(market.blocks_of_batch, 12_000, FLAT),
