@@ -82,51 +82,50 @@ class Suspicion(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         """Tell whether so many 429s came together that strays do not explain it, at `rate` calls a second."""
         return self.alarm >= math.log(max(LEAST_CALLS, ALARM_EVERY * rate))
 
+    def strays(self, now: float) -> float:
+        """Return the share of 429s that was found to stray, as far as that is believed at `now`."""
+        return self.stray_share if now < self.strays_until else 0.0
+
     def expects(self, now: float) -> float:
         """Return the share of 429s that the rate does not cause, as far as is known at `now`."""
-        return (
-            min(0.9 * LIMIT_SHARE, max(STRAY_SHARE, 1.5 * self.stray_share)) if now < self.strays_until else STRAY_SHARE
-        )
+        return min(0.9 * LIMIT_SHARE, max(STRAY_SHARE, 1.5 * self.strays(now)))
 
     def is_explained(self, now: float) -> bool:
         """Tell whether the share that was found to stray explains the 429s that are counted."""
-        return now < self.strays_until and self.share < 2 * self.stray_share
+        return self.share < 2 * self.strays(now)
 
     def strays_expected(self, now: float) -> float:
         """Return how many of the outcomes that are counted are 429s that stray, as far as is known at `now`."""
-        return self.stray_share * (self.served + self.throttled) if now < self.strays_until else 0.0
+        return self.strays(now) * (self.served + self.throttled)
 
     def after_stray(self, now: float) -> Suspicion:
         """Return what is known after a 429 that the rate cannot have caused."""
         return msgspec.structs.replace(self, stray_share=self.share, strays_until=now + STRAYS_HOLD)
 
-    def after_served(self, now: float, count: int = 1) -> Suspicion:
-        """Return what is known after `count` calls were served."""
+    def after_served(self, now: float) -> Suspicion:
+        """Return what is known after a call was served."""
         alarm = self.alarm
         if alarm > 0:
-            alarm = max(0.0, alarm + count * math.log(LIMIT_SHARE / (1 - self.expects(now))))
-        return msgspec.structs.replace(self, served=self.served + count, streak=0, alarm=alarm)
+            alarm = max(0.0, alarm + math.log(LIMIT_SHARE / (1 - self.expects(now))))
+        return msgspec.structs.replace(self, served=self.served + 1, streak=0, alarm=alarm)
 
     def after_throttled(self, now: float, *, memory: float) -> Suspicion:
         """Return what is known after one more 429.
 
         Unless the rate is lowered, outcomes count for `memory` seconds, and then anew.
         """
-        alarm, is_confirmed = self.alarm + math.log(LIMIT_SHARE / self.expects(now)), self.has_told
-        if not self.throttled or (not self.share_before and now - self.since > memory):
-            return msgspec.structs.replace(
-                self,
-                throttled=1,
-                served=self.served if self.share_before else 0,
-                since=self.since if self.share_before else now,
-                last=now,
-                streak=self.streak + 1,
-                alarm=alarm,
-                is_confirmed=is_confirmed,
-            )
-        throttled, streak = self.throttled + 1, self.streak + 1
+        served, throttled, since = self.served, self.throttled, self.since
+        if not self.share_before and (not throttled or now - since > memory):
+            served, throttled, since = 0, 0, now
         return msgspec.structs.replace(
-            self, throttled=throttled, last=now, streak=streak, alarm=alarm, is_confirmed=is_confirmed
+            self,
+            served=served,
+            throttled=throttled + 1,
+            since=since,
+            last=now,
+            streak=self.streak + 1,
+            alarm=self.alarm + math.log(LIMIT_SHARE / self.expects(now)),
+            is_confirmed=self.has_told,
         )
 
     def after_lowering(self, now: float) -> Suspicion:

@@ -91,7 +91,7 @@ class Target:
         self.listing = listing
         self.state = TargetState(
             quota=listing.own_quota(),
-            learned=LearnedLimit(stated=listing.stated_rate()),
+            learned=unlearned(listing),
             limit=limit_of(listing),
             retries=deps.market.retry_budget,
         )
@@ -251,7 +251,7 @@ class Target:
         before = self.state
         dear = None if self.state.dear is None else self.state.dear.released(self._deps.context.now())
         refusals = Refusals(since=self._deps.context.now())
-        learned = LearnedLimit(stated=self.listing.stated_rate())
+        learned = unlearned(self.listing)
         self.state = msgspec.structs.replace(self.state, learned=learned, refusals=refusals, dear=dear, probe_cut=0.0)
         self._tell_leaves(before)
         self.become(release(self.state.breaker))
@@ -303,7 +303,7 @@ class Target:
             quota = listing.own_quota(after=self.state.quota)
             self.state = msgspec.structs.replace(self.state, quota=quota, learned=learned)
         if not listing.learning and before.learning:
-            self.state = msgspec.structs.replace(self.state, learned=LearnedLimit(stated=listing.stated_rate()))
+            self.state = msgspec.structs.replace(self.state, learned=unlearned(listing))
         self._deps.queues.wake(self.queue)
 
     def timeout(self, listing: Listing) -> float:
@@ -531,6 +531,11 @@ class Target:
 
     def __repr__(self) -> str:
         return f"<Target {self.name!r} {name_of_state(self.state.breaker)}, {self.state.under_way} calls under way>"
+
+
+def unlearned(listing: Listing) -> LearnedLimit:
+    """Return what is known of the limits of a provider of which only its listing is known."""
+    return LearnedLimit(stated=listing.stated_rate())
 
 
 def limit_of(listing: Listing) -> ConcurrencyLimit:
