@@ -18,6 +18,7 @@ WIDE_DOORS = {
     "actors.errors.classification.classify_status",
     "actors.errors.exceptions.classify",
     "actors.errors.families.__init__",
+    "actors.transports.http_client.__init__",
     "actors.policies.policy.__init__",
     "actors.policies.retry.with_retry",
     "actors.rate_limiter.rate_limiter.__init__",

@@ -29,9 +29,9 @@ async def upstream() -> AsyncIterator[Upstream]:
 async def door(upstream: Upstream) -> AsyncIterator[Callable[..., HttpTransport]]:
     async with contextlib.AsyncExitStack() as stack:
 
-        def make(url: str = "", **options: Any) -> HttpTransport:
+        def make(url: str = "", *, name: str = "alder", **options: Any) -> HttpTransport:
             options = {"paid": True, "idempotent": "key"} | options
-            transport = HttpTransport("alder", url or upstream.url, **options)
+            transport = HttpTransport(name, url or upstream.url, **options)
             stack.push_async_callback(transport.aclose)
             return transport
 

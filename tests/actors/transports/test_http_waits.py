@@ -59,8 +59,7 @@ async def test_a_wait_or_a_kind_is_heard_wherever_it_is_told(upstream, door, rep
 async def test_the_windows_of_limits_are_those_of_the_providers_documents(upstream, door):
     limits = {"X-RateLimit-Limit-Requests": "1000", "X-RateLimit-Limit-Tokens": "6000"}
     upstream.script = [answer(200, json.loads('{"output": 1}'), **limits)]
-    transport = door()
-    transport.provider = "groq"
+    transport = door(name="groq")
     reply = await transport.call(a_call())
     assert reply.limits == (
         ReportedLimit(limit=1000, window=86_400.0),

@@ -402,7 +402,7 @@ async def test_a_large_body_that_is_not_taken_in_time_may_have_been_sent(silent,
     assert type(error) is OutcomeUnknown
     await silent.accept()
     await silent.has_lost_its_client()
-    assert at_rest(transport._wire)
+    assert at_rest(transport._client.wire)
 
 
 async def test_connections_that_are_never_made_are_calls_that_never_ran(full_socket, door):
@@ -410,7 +410,7 @@ async def test_connections_that_are_never_made_are_calls_that_never_ran(full_soc
     error = await failure(transport, timeout=0.1)
     assert type(error) is ConnectionFailed
     assert "no connection within 0.1 s" in str(error)
-    assert at_rest(transport._wire)
+    assert at_rest(transport._client.wire)
 
 
 async def test_a_cancellation_that_comes_with_the_timeout_stays_a_cancellation(upstream, door):
@@ -421,7 +421,7 @@ async def test_a_cancellation_that_comes_with_the_timeout_stays_a_cancellation(u
     asyncio.get_running_loop().call_later(0.1, task.cancel)
     outcome = (await asyncio.gather(task, return_exceptions=True))[0]
     assert isinstance(outcome, asyncio.CancelledError | Transient)
-    assert at_rest(transport._wire)
+    assert at_rest(transport._client.wire)
 
 
 async def test_the_password_of_a_url_is_sent_as_a_header_and_shown_nowhere(upstream, door):

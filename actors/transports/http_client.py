@@ -1,0 +1,209 @@
+"""The HTTP client of one provider: it sends requests over one pool, within their time, and names what fails.
+
+Every transport that speaks HTTP has one. It knows nothing of the bodies that are sent or answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from actors.errors.bodies import error_in_body
+from actors.errors.classification import classify_status, is_own_answer
+from actors.errors.exceptions import classify
+from actors.errors.families import BulkheadFull, CallFailed, OutcomeUnknown, Transient
+from actors.errors.words import with_words
+from actors.masking import secrets_in, shown_url
+from actors.policies.timeout import DeadlineTimers
+from actors.transports.aiohttp_wire import AiohttpWire
+from actors.transports.http_exchange import (
+    Exchange,
+    checked_headers,
+    checked_url,
+    merged_headers,
+    without_credentials,
+)
+from actors.transports.wire import Wire, WireRequest
+from actors.validation import check_count
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+    from actors.transports.transport import Idempotent
+
+MAX_QUOTED = 200
+"""Characters of a malformed answer that its error quotes."""
+MAX_REPLY_BYTES = 4 * 1024 * 1024
+OF_EACH_CALL = frozenset({"idempotency-key", "x-request-id"})
+"""The headers that each call has a value of its own for, whatever was given for all requests."""
+
+
+class HttpClient:
+    """Sends requests to one provider; what fails is raised as a member of `CallFailed`.
+
+    See `HttpTransport` for what the options mean. It is opened by the first request, and again by one after `aclose`.
+    Raises `ValueError` for a URL or header that could never be sent.
+    """
+
+    def __init__(
+        self,
+        provider: str,
+        url: str,
+        *,
+        paid: bool,
+        idempotent: Idempotent,
+        max_connections: int = 10,
+        max_reply_bytes: int = MAX_REPLY_BYTES,
+        charges_errors: bool = True,
+        headers: Mapping[str, str] | None = None,
+        secrets: Collection[str] = (),
+        wire: Wire | None = None,
+    ) -> None:
+        check_count("max_connections", max_connections)
+        check_count("max_reply_bytes", max_reply_bytes, unit="byte")
+        self.provider = provider
+        self.paid = paid
+        self.idempotent: Idempotent = idempotent
+        self.secrets = secrets_in(headers=headers or {}, url=url, values=secrets)
+        self.url, credentials = without_credentials(checked_url(url))
+        self.host = urlsplit(self.url).hostname
+        self.max_reply_bytes = max_reply_bytes
+        self._charges_errors = charges_errors
+        self._headers = merged_headers(
+            # Compressed replies are not accepted: a bound on compressed bytes does not bound the reply.
+            {"User-Agent": "understudy"},
+            credentials,
+            checked_headers(headers or {}),
+            {"Accept-Encoding": "identity"},
+        )
+        call_headers = merged_headers(self._headers, {"Content-Type": "application/json"})
+        self._call_headers = {name: one for name, one in call_headers.items() if name.lower() not in OF_EACH_CALL}
+        self._make_wire: Callable[[], Wire] = partial(AiohttpWire, max_connections=max_connections + 1)
+        if wire is not None:
+            self._make_wire = lambda: wire
+        self.wire = self._make_wire()
+        self.ends_when_cancelled = bool(getattr(self.wire, "ends_when_cancelled", False))
+        """Whether the wire says so of itself."""
+        self._timers = DeadlineTimers()
+        self.state = "unused"
+
+    def __repr__(self) -> str:
+        where = f"{self.provider} at {self.secrets.mask(shown_url(self.url))}"
+        return f"HttpClient({where}, {self.state})"
+
+    async def post(self, url: str, body: bytes, headers: dict[str, str], *, within: float) -> Exchange:
+        """Post JSON, and return the answer, a 2xx; raises a `CallFailed`, by status and how far the request had come.
+
+        `headers` are those of this call, beside those of all. All of it takes at most `within` seconds.
+        """
+        request = WireRequest("POST", url, {**self._call_headers, **headers}, body)
+        return await self._exchange(request, within=within, paid=self.paid)
+
+    async def get(self, url: str, *, within: float) -> Exchange:
+        """Return the answer to a GET that costs nothing, a 2xx; raises as `post` does.
+
+        The error of a refusal has the wait that came with it.
+        """
+        return await self._exchange(WireRequest("GET", url, self._headers), within=within, paid=False)
+
+    async def aclose(self) -> None:
+        """Close all connections. A later request opens them again, unless the wire is one of your own."""
+        self.state = "closed"
+        self._timers.close()
+        await self.wire.aclose()
+
+    async def _exchange(self, request: WireRequest, *, within: float, paid: bool) -> Exchange:
+        """Send and receive within `within` seconds; return a success, raise any other outcome as its error family."""
+        if self.state == "closed":
+            # It was idle, or its breaker open, and may be shared: `transport=lambda: this_one`.
+            self.wire = self._make_wire()
+        self.state = "open"
+        exchange = Exchange(request, provider=self.provider, host=self.host)
+        loop = asyncio.get_running_loop()
+        timer = self._timers.at(loop.time() + within, loop)
+        is_watched = timer is not None
+        try:
+            await exchange.run(self.wire, max_reply_bytes=self.max_reply_bytes)
+        except asyncio.CancelledError:
+            is_watched = False
+            if timer is None or not timer.end():
+                raise
+            if not exchange.refused:
+                raise self._failure(_timeout(exchange, within), exchange, paid=paid) from None
+        except OSError as error:
+            raise self._failure(error, exchange, paid=paid) from self.secrets.cause(error)
+        finally:
+            if timer is not None and is_watched:
+                timer.end()
+        if exchange.refused:
+            raise self._refusal(exchange, paid=paid)
+        return exchange
+
+    def _failure(self, error: OSError, exchange: Exchange, *, paid: bool) -> CallFailed:
+        """Classify an error for which there is no status, by how far the request had come."""
+        progress = exchange.progress
+        if progress.stage == "waiting" and isinstance(error, TimeoutError):
+            return BulkheadFull(self.provider, max_concurrency=progress.max_concurrency)
+        failure = classify(
+            error,
+            provider=self.provider,
+            sent=progress.may_be_sent,
+            paid=paid,
+            idempotent=not paid or self.idempotent != "no",
+        )
+        failure.wire_calls = exchange.wire_calls
+        return with_words(failure, "", secrets=self.secrets)
+
+    def _refusal(self, exchange: Exchange, *, paid: bool) -> CallFailed:
+        failure = classify_status(
+            exchange.status,
+            provider=self.provider,
+            host=self.host,
+            body=exchange.text,
+            headers=exchange.headers,
+            paid=paid,
+            idempotent=not paid or self.idempotent != "no",
+            uncharged=paid and not self._charges_errors and is_own_answer(exchange.headers, exchange.json),
+        )
+        failure.wire_calls, failure.limits = exchange.wire_calls, exchange.limits
+        return with_words(failure, exchange.text, secrets=self.secrets)
+
+    def check_readable(self, exchange: Exchange) -> None:
+        """Raise the error for a reply that is too large or compressed."""
+        if exchange.size > self.max_reply_bytes:
+            raise self.malformed(f"more than {self.max_reply_bytes} bytes", exchange)
+        encoding = exchange.headers.get("content-encoding", "identity")
+        if encoding != "identity":
+            raise self.malformed(f"compressed ({encoding}), although only identity is accepted", exchange)
+
+    def raise_error_in(self, body: object, exchange: Exchange) -> None:
+        """Raise what the body of a 2xx says, if that is an error; return if it is none."""
+        failure = error_in_body(
+            body,
+            provider=self.provider,
+            host=self.host,
+            retry_after=exchange.retry_after,
+            paid=self.paid,
+            idempotent=not self.paid or self.idempotent != "no",
+        )
+        if failure is not None:
+            with_words(failure, body, secrets=self.secrets)
+            failure.wire_calls, failure.limits = exchange.wire_calls, exchange.limits
+            raise failure
+
+    def malformed(self, what: str, exchange: Exchange) -> CallFailed:
+        """Return the error for an answer that cannot be used: the call ran, and was perhaps charged."""
+        family = OutcomeUnknown if self.paid and self.idempotent == "no" else Transient
+        failure = family(
+            f"{self.provider!r} sent a malformed answer: {what}",
+            provider=self.provider,
+            charged="held" if self.paid else "no",
+            wire_calls=exchange.wire_calls,
+        )
+        return with_words(failure, exchange.beginning, secrets=self.secrets, at_most=MAX_QUOTED)
+
+
+def _timeout(exchange: Exchange, within: float) -> TimeoutError:
+    return TimeoutError(f"no {'answer' if exchange.progress.may_be_sent else 'connection'} within {within:g} s")
