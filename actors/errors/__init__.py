@@ -5,6 +5,7 @@ from actors.errors.exceptions import classify, is_retryable_error
 from actors.errors.families import (
     AllProvidersFailed,
     Attempt,
+    BadAnswer,
     BreakerOpen,
     BudgetExceeded,
     BulkheadFull,
@@ -31,6 +32,7 @@ from actors.errors.families import (
 __all__ = [
     "AllProvidersFailed",
     "Attempt",
+    "BadAnswer",
     "BreakerOpen",
     "BudgetExceeded",
     "BulkheadFull",

@@ -9,6 +9,7 @@
 | `Permanent`       | no                      | by scope| no                          |
 | `Unclassified`    | no                      | yes     | yes                         |
 | `OutcomeUnknown`  | no: reconcile first     | no      | yes                         |
+| `BadAnswer`       | no                      | if asked| no                          |
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ Charged: TypeAlias = Literal["no", "held", "yes"]
 """What is known about the money: not spent, perhaps spent (keep the reservation), or spent."""
 Scope: TypeAlias = Literal["request", "here", "provider"]
 """What a refusal concerns: the request wherever it goes, this request at this provider, or the provider."""
+BadAnswerReason: TypeAlias = Literal["empty", "filtered", "refused", "not_json"]
+"""Why an answer is of no use."""
 OUTCOMES: tuple[CallOutcome, ...] = get_args(CallOutcome)
 CHARGES: tuple[Charged, ...] = get_args(Charged)
 SCOPES: tuple[Scope, ...] = get_args(Scope)
@@ -342,6 +345,22 @@ class OutcomeUnknown(CallFailed):
 
     charged: Charged = "held"
     blames_provider: ClassVar[bool] = True
+
+
+class BadAnswer(CallFailed):
+    """The provider answered, and is paid for it, but the answer is of no use.
+
+    `reason` says why: it is "empty", it was "filtered", the model "refused", or it is "not_json" although the request
+    asks for JSON. `answer` is the reply, as it came. With `on_bad_answer="next"` the next provider is asked.
+    """
+
+    outcome: CallOutcome = "done"
+    charged: Charged = "yes"
+    answer: Any = None
+
+    def __init__(self, message: str, *, reason: BadAnswerReason, **known: Unpack[CallFacts]) -> None:
+        super().__init__(message, **known)
+        self.reason: BadAnswerReason = reason
 
 
 class NoProvider(CallFailed):

@@ -20,7 +20,9 @@ OnUnknown: TypeAlias = Literal["hold", "pay_again"]
 """What a request does if a call may have been paid and its outcome stays unknown."""
 OnRefused: TypeAlias = Literal["fail", "next"]
 """What a request does if a provider refuses its content."""
-ON_UNKNOWN, ON_REFUSED = get_args(OnUnknown), get_args(OnRefused)
+OnBadAnswer: TypeAlias = Literal["fail", "next"]
+"""What a request does if an answer is of no use, for which it has paid."""
+ON_UNKNOWN, ON_REFUSED, ON_BAD_ANSWER = get_args(OnUnknown), get_args(OnRefused), get_args(OnBadAnswer)
 MAX_TIMEOUT = 1e9
 """Seconds, some 30 years: more than a request needs, and less than a clock has difficulties with."""
 MAX_RATE = 1e15
@@ -55,7 +57,8 @@ class SmartRequest(Request[SmartResult], frozen=True, kw_only=True):
     `account` names an open account that it draws on as well. `timeout` is in seconds. `weights` estimates what it uses
     of a provider's limits, such as `{"tokens": 900}`. Tenants take turns at what is short; `tenant` is by default the
     account. An `idempotency_key` is kept over all attempts; by default it is the `request_id`, and that is made up. If
-    a provider refuses its content, the request fails; with `on_refused="next"` it is shown to the next provider.
+    a provider refuses its content, the request fails; with `on_refused="next"` it is shown to the next provider. If an
+    answer is of no use (`BadAnswer`), it fails too, unless `on_bad_answer="next"`, and is paid for either way.
 
     If it cannot be found out whether a call was paid, its money is held. Then other providers may be paid besides as
     long as the calls that are passed over hold at most `risk` together, in dollars too (None: as the market says, which
@@ -78,6 +81,7 @@ class SmartRequest(Request[SmartResult], frozen=True, kw_only=True):
     idempotency_key: str | None = None
     on_unknown: OnUnknown | None = None
     on_refused: OnRefused = "fail"
+    on_bad_answer: OnBadAnswer = "fail"
     risk: OptionalAmountField = amount_default(None)
 
     def __post_init__(self) -> None:
@@ -99,6 +103,7 @@ class SmartRequest(Request[SmartResult], frozen=True, kw_only=True):
             take_amount(self, "risk")
         check_on_unknown(self.on_unknown, self.risk)
         _check_choice("on_refused", self.on_refused, ON_REFUSED)
+        _check_choice("on_bad_answer", self.on_bad_answer, ON_BAD_ANSWER)
         if not 0 < self.timeout <= MAX_TIMEOUT:
             raise ValueError(f"timeout must be > 0 and at most {MAX_TIMEOUT:g} seconds, got {self.timeout!r:.100}")
         if self.budget is not None:

@@ -11,7 +11,7 @@ from actors.money import OptionalAmountField, amount_default, take_amount
 from actors.providers.provider import ProviderFilter, as_filter
 from actors.providers.requirement import NO_REQUIREMENT, Requirement
 from actors.providers.selection import SelectionStrategy, check_strategy
-from actors.supervisor.messages import OnRefused, OnUnknown, SmartRequest, check_on_unknown
+from actors.supervisor.messages import OnBadAnswer, OnRefused, OnUnknown, SmartRequest, check_on_unknown
 from actors.validation import SaysOptionNames
 
 DEFAULT_STRATEGY: SelectionStrategy = "best"
@@ -40,6 +40,7 @@ class RequestOptions(msgspec.Struct, frozen=True, kw_only=True, metaclass=SaysOp
     tenant: str | None = None
     on_unknown: OnUnknown | None = None
     on_refused: OnRefused = "fail"
+    on_bad_answer: OnBadAnswer = "fail"
     risk: OptionalAmountField = amount_default(None)
 
     def __post_init__(self) -> None:
@@ -95,6 +96,7 @@ class RequestOptions(msgspec.Struct, frozen=True, kw_only=True, metaclass=SaysOp
             idempotency_key=idempotency_key,
             on_unknown=self.on_unknown,
             on_refused=self.on_refused,
+            on_bad_answer=self.on_bad_answer,
             risk=self.risk,
         )
 

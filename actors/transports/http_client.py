@@ -43,7 +43,8 @@ OF_EACH_CALL = frozenset({"idempotency-key", "x-request-id"})
 class HttpClient:
     """Sends requests to one provider; what fails is raised as a member of `CallFailed`.
 
-    See `HttpTransport` for what the options mean. It is opened by the first request, and again by one after `aclose`.
+    `host` is the one whose dialects of limits and errors the provider speaks (None: that of the URL). See
+    `HttpTransport` for what the other options mean. It is opened by the first request, and again by one after `aclose`.
     Raises `ValueError` for a URL or header that could never be sent.
     """
 
@@ -52,6 +53,7 @@ class HttpClient:
         provider: str,
         url: str,
         *,
+        host: str | None = None,
         paid: bool,
         idempotent: Idempotent,
         max_connections: int = 10,
@@ -68,7 +70,7 @@ class HttpClient:
         self.idempotent: Idempotent = idempotent
         self.secrets = secrets_in(headers=headers or {}, url=url, values=secrets)
         self.url, credentials = without_credentials(checked_url(url))
-        self.host = urlsplit(self.url).hostname
+        self.host = host or urlsplit(self.url).hostname
         self.max_reply_bytes = max_reply_bytes
         self._charges_errors = charges_errors
         self._headers = merged_headers(

@@ -51,7 +51,15 @@ def encode_call(service: str, given: Any) -> bytes:
     Traceback (most recent call last):
     ValueError: JSON has no nan; send null or leave the value out
     """
-    body = msgspec.json.encode(CallBody(service, given))
+    return _checked_json(msgspec.json.encode(CallBody(service, given)), given)
+
+
+def encode_json(given: Any) -> bytes:
+    """Return `given` as JSON. Raises as `encode_call` does."""
+    return _checked_json(msgspec.json.encode(given), given)
+
+
+def _checked_json(body: bytes, given: Any) -> bytes:
     # The encoder writes NaN and infinity as null, so an input without a null has none.
     if b"null" in body:
         _refuse_not_finite(given)
@@ -68,6 +76,18 @@ async def decode_answer(body: bytes, *, deadline: float) -> AnswerBody:
     text = body.removeprefix(BYTE_ORDER_MARK)
     if len(text) <= SLICED_ABOVE_BYTES:
         return _ANSWER.decode(text)
+    return msgspec.convert(await _decode_in_slices(text, deadline=deadline), AnswerBody)
+
+
+async def decode_json(body: bytes, *, deadline: float) -> Any:
+    """Return what JSON `body` is. Raises, and decodes a large one in slices, as `decode_answer` does."""
+    text = body.removeprefix(BYTE_ORDER_MARK)
+    if len(text) <= SLICED_ABOVE_BYTES:
+        return msgspec.json.decode(text)
+    return await _decode_in_slices(text, deadline=deadline)
+
+
+async def _decode_in_slices(text: bytes, *, deadline: float) -> Any:
     loop = asyncio.get_running_loop()
     decoder = SlicedDecoder(text)
     steps = decoder.steps()
@@ -79,7 +99,7 @@ async def decode_answer(body: bytes, *, deadline: float) -> AnswerBody:
             await asyncio.sleep(0)
     for _ in steps:
         pass
-    return msgspec.convert(decoder.value, AnswerBody)
+    return decoder.value
 
 
 def _refuse_not_finite(given: Any) -> None:

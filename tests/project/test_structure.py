@@ -19,6 +19,7 @@ WIDE_DOORS = {
     "actors.errors.exceptions.classify",
     "actors.errors.families.__init__",
     "actors.transports.http_client.__init__",
+    "actors.transports.model_transport.__init__",
     "actors.policies.policy.__init__",
     "actors.policies.retry.with_retry",
     "actors.rate_limiter.rate_limiter.__init__",

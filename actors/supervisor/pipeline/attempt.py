@@ -338,7 +338,9 @@ class AttemptRun:
         if job.held is not None and isinstance(error, Permanent):
             raise unknown_outcome(target.name, error)
         goes_on = isinstance(error, OutcomeUnknown) and job.goes_on_besides
-        if ends_request(error, on_refused=job.message.on_refused) and not goes_on:
+        message = job.message
+        ends = ends_request(error, on_refused=message.on_refused, on_bad_answer=message.on_bad_answer)
+        if ends and not goes_on:
             raise error
         return None
 

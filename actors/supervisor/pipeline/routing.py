@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from actors.errors.families import CallFailed, OutcomeUnknown, Permanent, Throttled
+from actors.errors.families import BadAnswer, CallFailed, OutcomeUnknown, Permanent, Throttled
 from actors.providers.selection import NO_SIGNALS, rank
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from actors.policies.retry import Retry
     from actors.providers.provider import Provider
     from actors.providers.selection import SelectionStrategy, Signals
-    from actors.supervisor.messages import OnRefused
+    from actors.supervisor.messages import OnBadAnswer, OnRefused
 
 
 class Tried(msgspec.Struct, frozen=True):
@@ -52,16 +52,19 @@ def wait_before_retry(error: CallFailed, *, failures: int, policy: Retry, random
     return policy.delay(max(1, failures), random=random, retry_after=error.retry_after)
 
 
-def ends_request(error: CallFailed, *, on_refused: OnRefused = "fail") -> bool:
+def ends_request(error: CallFailed, *, on_refused: OnRefused = "fail", on_bad_answer: OnBadAnswer = "fail") -> bool:
     """Tell whether no other provider may be tried.
 
-    There are four cases:
+    There are five cases:
 
     1. It may be paid for already.
     2. Its content was refused: it is shown to others only if its caller says so.
     3. It is the caller's mistake, wherever it goes.
-    4. It may be served elsewhere.
+    4. It was answered, and is paid for, to no use: others are asked only if its caller says so.
+    5. It may be served elsewhere.
     """
+    if isinstance(error, BadAnswer):
+        return on_bad_answer == "fail"
     if isinstance(error, Permanent):
         return on_refused == "fail" if error.concerns == "content" else error.scope == "request"
     return isinstance(error, OutcomeUnknown)

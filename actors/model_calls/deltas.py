@@ -1,0 +1,40 @@
+"""What a stream of a model gives piece by piece, whatever its protocol. Pure."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import msgspec
+
+
+class TextDelta(msgspec.Struct, frozen=True):
+    """More of the text."""
+
+    text: str
+
+
+class ReasoningDelta(msgspec.Struct, frozen=True):
+    """More of what the model thinks before it answers."""
+
+    text: str
+
+
+class RefusalDelta(msgspec.Struct, frozen=True):
+    """More of the words in which the model refuses."""
+
+    text: str
+
+
+class ToolCallDelta(msgspec.Struct, frozen=True):
+    """More of a call of a tool: the first one has its `id` and `name`; all texts of `arguments` together are the JSON.
+
+    `index` tells the calls of one answer apart.
+    """
+
+    index: int
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+
+
+Delta: TypeAlias = TextDelta | ReasoningDelta | RefusalDelta | ToolCallDelta

@@ -1,0 +1,100 @@
+"""Asks a model through a supervisor, and reads its answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from actors.market.model_listing import CHAT
+from actors.model_calls.answer import ModelAnswer, ToolCall, read_answer
+from actors.model_calls.request import ModelRequest
+from actors.money import Micros  # noqa: TC001 - msgspec resolves the annotations below.
+from actors.supervisor.client import smart_request
+from actors.supervisor.messages import SmartResult  # noqa: TC001 - as above.
+from actors.supervisor.options import DEFAULT_OPTIONS, RequestOptions
+from actors.validation import says_option_names
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from actors.money import Amount
+    from actors.supervisor.messages import SmartRequest
+    from runtime import ActorRef
+
+
+class ChatResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer of a model, and what it took to get it.
+
+    `model` is the one that answered, as its provider calls it. `finish_reason` is "stop", "length" or "tool_calls", or
+    else the provider's own word. `cost` is in micro-units. `result` is the whole result, with the failures before it
+    and, as `output`, the provider's own body.
+    """
+
+    text: str
+    provider: str
+    cost: Micros
+    model: str
+    finish_reason: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    reasoning: str = ""
+    usage: dict[str, Any] = {}
+    result: SmartResult
+
+
+@says_option_names
+async def chat(
+    supervisor: ActorRef[SmartRequest],
+    *,
+    messages: str | Sequence[dict[str, Any]],
+    model: str | None = None,
+    max_tokens: int | None = None,
+    options: RequestOptions = DEFAULT_OPTIONS,
+    budget: Amount | None = None,
+    timeout: float | None = None,  # noqa: ASYNC109 - it travels as a deadline.
+    account: str | None = None,
+    idempotency_key: str | None = None,
+    **fields: Any,
+) -> ChatResult:
+    """Have a model answer `messages`: a text, or the messages of a chat completion.
+
+    `model` is a service of the market or the name of a model that it lists (None: the service "chat"). The other
+    `fields` are those of a chat completion, such as `tools` or `temperature`; `budget` and the rest are those of
+    `smart_request`. Raises as that does, and `BadAnswer` if the answer is empty, filtered, refused or, although asked
+    for, no JSON; `RequestOptions(on_bad_answer="next")` asks the next provider instead.
+    """
+    body: dict[str, Any] = {"messages": _messages(messages), **fields}
+    if max_tokens is not None:
+        body["max_tokens"] = max_tokens
+    result = await smart_request(
+        supervisor,
+        service=model or CHAT,
+        input=ModelRequest(form="chat", body=body),
+        options=options,
+        budget=budget,
+        timeout=timeout,
+        account=account,
+        idempotency_key=idempotency_key,
+    )
+    return chat_result(read_answer("chat", result.output), result)
+
+
+def chat_result(answer: ModelAnswer, result: SmartResult) -> ChatResult:
+    """Return what a caller sees of an answer."""
+    return ChatResult(
+        text=answer.text,
+        provider=result.provider,
+        cost=result.cost,
+        model=answer.model,
+        finish_reason=answer.finish_reason,
+        tool_calls=answer.tool_calls,
+        reasoning=answer.reasoning,
+        usage=answer.usage,
+        result=result,
+    )
+
+
+def _messages(messages: str | Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    if isinstance(messages, str):
+        return [{"role": "user", "content": messages}]
+    return list(messages)

@@ -1,0 +1,187 @@
+"""Providers of models: the protocols of OpenAI and Anthropic, over one pooled HTTP client.
+
+A call goes out in the form in which it came in, with nothing changed but the name of the model, the bound of its
+output and what a stream needs. The answer is the provider's own body in that form. The models endpoint, which is free
+of charge, is the health check.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from actors.errors.families import Permanent
+from actors.model_calls.answer import ModelAnswer, fields_of, read_answer
+from actors.model_calls.bad_answers import bad_answer_of
+from actors.model_calls.presets import COMPATIBLE, Preset
+from actors.model_calls.request import OUTPUT_BOUNDS, Form, ModelRequest, model_request
+from actors.transports.http_client import MAX_REPLY_BYTES, HttpClient
+from actors.transports.http_exchange import MAX_REFUSAL_BYTES, header_value
+from actors.transports.http_json import decode_json, encode_json
+from actors.transports.transport import Idempotent, ProviderCall, ProviderReply
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from actors.transports.http_exchange import Exchange
+    from actors.transports.wire import Wire
+
+PATHS: dict[Form, str] = {
+    "chat": "/chat/completions",
+    "responses": "/responses",
+    "messages": "/messages",
+    "embeddings": "/embeddings",
+}
+HEALTH_PATH = "/models"
+
+
+class ModelTransport:
+    """Reaches one model at one provider.
+
+    `preset` says how the provider is reached and what it speaks; `base_url` takes the place of its own. `api_key` is
+    sent as the preset says, and is masked wherever it could be shown. `max_output` bounds the tokens of an answer if
+    the request does not (None: it is left to the provider). The other options are those of `HttpTransport`.
+
+    The input of a call is a `ModelRequest`, its fields as a dict, or the body of a chat completion. A request in a form
+    that the provider does not speak is `Permanent` here, so that another provider is asked.
+
+    No provider of models is known to honour idempotency keys. A key is sent only if `idempotent="key"` says that this
+    one does.
+    """
+
+    def __init__(
+        self,
+        provider: str,
+        model: str,
+        *,
+        preset: Preset = COMPATIBLE,
+        base_url: str = "",
+        api_key: str = "",
+        paid: bool | None = None,
+        idempotent: Idempotent = "no",
+        max_output: int | None = None,
+        max_connections: int = 10,
+        max_reply_bytes: int = MAX_REPLY_BYTES,
+        headers: Mapping[str, str] | None = None,
+        secrets: Collection[str] = (),
+        wire: Wire | None = None,
+    ) -> None:
+        if not model:
+            raise ValueError(f"the model of {provider!r} must be named, got {model!r}")
+        self.provider, self.model, self.preset = provider, model, preset
+        self.paid = preset.paid if paid is None else paid
+        self.idempotent: Idempotent = idempotent
+        self._max_output = max_output
+        url = (base_url or preset.base_url).rstrip("/")
+        self._client = HttpClient(
+            provider,
+            url,
+            host=preset.host_at(url),
+            paid=self.paid,
+            idempotent=idempotent,
+            max_connections=max_connections,
+            max_reply_bytes=max_reply_bytes,
+            charges_errors=preset.charges_errors,
+            headers={**preset.headers, **auth_header(preset, api_key), **(headers or {})},
+            secrets=(*secrets, *((api_key,) if api_key else ())),
+            wire=wire,
+        )
+        self.ends_when_cancelled = self._client.ends_when_cancelled
+        """Whether the wire says so of itself."""
+
+    def __repr__(self) -> str:
+        return f"ModelTransport({self.provider}, {self.model}, {self._client!r}, idempotent={self.idempotent!r})"
+
+    async def call(self, call: ProviderCall) -> ProviderReply:
+        """Post one attempt, and return the body of the answer. Raises as `HttpTransport.call` does.
+
+        An answer that is of no use (empty, filtered, refused, no JSON although a schema was asked for) is a
+        `BadAnswer`, which is paid like any other.
+        """
+        request, body = self._request_of(call)
+        deadline = asyncio.get_running_loop().time() + call.timeout
+        url = self._client.url + PATHS[request.form]
+        exchange = await self._client.post(url, body, self._headers_of(call), within=call.timeout)
+        return await self._reply_of(request, exchange, deadline=deadline)
+
+    async def check(self, *, timeout: float) -> None:  # noqa: ASYNC109 - the interface of `Transport`.
+        """Return if the list of models is answered within `timeout` seconds; raises `CallFailed` if not."""
+        await self._client.get(self._client.url + HEALTH_PATH, within=timeout)
+
+    async def aclose(self) -> None:
+        """Close all connections. A later call opens them again, unless the wire is one of your own."""
+        await self._client.aclose()
+
+    def _request_of(self, call: ProviderCall) -> tuple[ModelRequest, bytes]:
+        """Return what is asked, and the body to post. Raises `Permanent` for what could never be sent here."""
+        try:
+            request = model_request(call.input)
+            return request, encode_json(self._body_of(request))
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise Permanent(
+                f"the request cannot be sent to a model: {error}", provider=self.provider, outcome="not_started"
+            ) from error
+
+    def _body_of(self, request: ModelRequest) -> dict[str, Any]:
+        form = request.form
+        if form not in self.preset.forms:
+            spoken = " and ".join(self.preset.forms)
+            raise Permanent(
+                f"{self.provider!r} does not speak the form {form!r} of this request; it speaks {spoken}",
+                provider=self.provider,
+                scope="here",
+                outcome="not_started",
+            )
+        body = {**request.body, "model": self.model}
+        bound = request.max_output or self._max_output
+        if bound is not None and OUTPUT_BOUNDS[form]:
+            for field in OUTPUT_BOUNDS[form]:
+                body.pop(field, None)
+            body[self.preset.output_field if form == "chat" else OUTPUT_BOUNDS[form][0]] = bound
+        if form == "responses":
+            body.setdefault("store", False)
+        body.pop("stream", None)
+        body.pop("stream_options", None)
+        return body
+
+    def _headers_of(self, call: ProviderCall) -> dict[str, str]:
+        headers: dict[str, str] = {}
+        if self.idempotent == "key":
+            headers["Idempotency-Key"] = header_value(call.idempotency_key)
+        if self.preset.request_id_header:
+            headers[self.preset.request_id_header] = header_value(call.request_id)
+        return headers
+
+    async def _reply_of(self, request: ModelRequest, exchange: Exchange, *, deadline: float) -> ProviderReply:
+        client = self._client
+        client.check_readable(exchange)
+        try:
+            body = fields_of(await decode_json(exchange.body, deadline=deadline), "the answer")
+            if body.get("error"):
+                client.raise_error_in(body, exchange)
+            answer = read_answer(request.form, body)
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:
+            if exchange.size <= MAX_REFUSAL_BYTES:
+                client.raise_error_in(exchange.body, exchange)
+            raise client.malformed(str(error), exchange) from client.secrets.cause(error)
+        reply = ProviderReply(output=body, wire_calls=exchange.wire_calls, limits=exchange.limits)
+        return self._checked(request, answer, reply)
+
+    def _checked(self, request: ModelRequest, answer: ModelAnswer, reply: ProviderReply) -> ProviderReply:
+        """Return a reply that is of use; raises `BadAnswer` for one that is not."""
+        bad = bad_answer_of(request, answer, provider=self.provider)
+        if bad is None:
+            return reply
+        bad.answer, bad.wire_calls, bad.limits = reply, reply.wire_calls, reply.limits
+        raise bad
+
+
+def auth_header(preset: Preset, api_key: str) -> dict[str, str]:
+    """Return the header that has the key of a provider; {} if there is no key."""
+    if not api_key or preset.auth == "none":
+        return {}
+    if preset.auth == "bearer":
+        return {"Authorization": f"Bearer {api_key}"}
+    return {preset.auth: api_key}

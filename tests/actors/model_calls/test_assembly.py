@@ -1,0 +1,198 @@
+"""Streams are put together to the bodies that the same calls answer without a stream."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+
+from actors.model_calls.answer import MalformedAnswer, read_answer
+from actors.model_calls.assembly import assembler_of
+from actors.model_calls.deltas import ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta
+from actors.model_calls.sse import EventDecoder
+
+CHAT = [
+    {"id": "c-1", "model": "m", "choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]},
+    {"id": "c-1", "model": "m", "choices": [{"index": 0, "delta": {"reasoning_content": "hm"}}]},
+    {"id": "c-1", "model": "m", "choices": [{"index": 0, "delta": {"content": "Hel"}}]},
+    {"id": "c-1", "model": "m", "choices": [{"index": 0, "delta": {"content": "lo"}}]},
+    {
+        "choices": [
+            {"index": 0, "delta": {"tool_calls": [{"index": 0, "id": "t", "function": {"name": "f", "arguments": ""}}]}}
+        ]
+    },
+    {"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 0, "function": {"arguments": '{"a":1}'}}]}}]},
+    {"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]},
+    {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 5}},
+]
+MESSAGES = [
+    {"type": "message_start", "message": {"id": "m-1", "model": "m", "content": [], "usage": {"input_tokens": 3}}},
+    {"type": "ping"},
+    {"type": "content_block_start", "index": 0, "content_block": {"type": "thinking", "thinking": ""}},
+    {"type": "content_block_delta", "index": 0, "delta": {"type": "thinking_delta", "thinking": "hm"}},
+    {"type": "content_block_delta", "index": 0, "delta": {"type": "signature_delta", "signature": "s"}},
+    {"type": "content_block_stop", "index": 0},
+    {"type": "content_block_start", "index": 1, "content_block": {"type": "text", "text": ""}},
+    {"type": "content_block_delta", "index": 1, "delta": {"type": "text_delta", "text": "Hello"}},
+    {"type": "content_block_stop", "index": 1},
+    {
+        "type": "content_block_start",
+        "index": 2,
+        "content_block": {"type": "tool_use", "id": "t", "name": "f", "input": {}},
+    },
+    {"type": "content_block_delta", "index": 2, "delta": {"type": "input_json_delta", "partial_json": '{"a":'}},
+    {"type": "content_block_delta", "index": 2, "delta": {"type": "input_json_delta", "partial_json": "1}"}},
+    {"type": "content_block_stop", "index": 2},
+    {"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": {"output_tokens": 5}},
+    {"type": "message_stop"},
+]
+RESPONSE = {
+    "id": "r-1",
+    "object": "response",
+    "model": "m",
+    "status": "completed",
+    "output": [
+        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Hello"}]},
+        {"type": "function_call", "call_id": "t", "name": "f", "arguments": '{"a":1}'},
+    ],
+    "usage": {"input_tokens": 3, "output_tokens": 5},
+}
+RESPONSES = [
+    {"type": "response.created", "response": {"id": "r-1", "model": "m", "status": "in_progress", "output": []}},
+    {"type": "response.output_item.added", "output_index": 0, "item": {"type": "message", "content": []}},
+    {"type": "response.output_text.delta", "output_index": 0, "delta": "Hel"},
+    {"type": "response.output_text.delta", "output_index": 0, "delta": "lo"},
+    {
+        "type": "response.output_item.added",
+        "output_index": 1,
+        "item": {"type": "function_call", "call_id": "t", "name": "f", "arguments": ""},
+    },
+    {"type": "response.function_call_arguments.delta", "output_index": 1, "delta": '{"a":1}'},
+    {"type": "response.completed", "response": RESPONSE},
+]
+STREAMS = {"chat": [*CHAT, "[DONE]"], "messages": MESSAGES, "responses": RESPONSES}
+
+
+def events_of(stream):
+    decoder = EventDecoder()
+    text = "".join(f"data: {one if isinstance(one, str) else json.dumps(one)}\n\n" for one in stream)
+    return decoder.feed(text.encode())
+
+
+@pytest.mark.parametrize("form", STREAMS)
+def test_a_whole_stream_gives_the_body_of_a_plain_answer(form):
+    assembler = assembler_of(form)
+    deltas = [delta for event in events_of(STREAMS[form]) for delta in assembler.feed(event).deltas]
+    assert assembler.is_complete
+    answer = read_answer(form, assembler.body())
+    assert (answer.text, answer.finish_reason, answer.model) == ("Hello", "tool_calls", "m")
+    assert [(call.id, call.name, json.loads(call.arguments)) for call in answer.tool_calls] == [("t", "f", {"a": 1})]
+    assert answer.usage
+    assert "".join(delta.text for delta in deltas if isinstance(delta, TextDelta)) == "Hello"
+    assert "".join(delta.arguments for delta in deltas if isinstance(delta, ToolCallDelta)) == '{"a":1}'
+    assert any(isinstance(delta, ReasoningDelta) for delta in deltas) == (form != "responses")
+
+
+@pytest.mark.parametrize("form", STREAMS)
+def test_a_stream_that_is_cut_leaves_what_came_and_is_not_complete(form):
+    events = events_of(STREAMS[form])
+    for cut in range(len(events)):
+        assembler = assembler_of(form)
+        deltas = [delta for event in events[:cut] for delta in assembler.feed(event).deltas]
+        assert not assembler.is_complete
+        text = "".join(delta.text for delta in deltas if isinstance(delta, TextDelta))
+        if deltas:
+            assert read_answer(form, assembler.body()).text == text
+
+
+def test_a_chat_that_has_finished_may_end_without_its_last_event():
+    assembler = assembler_of("chat")
+    events = events_of(CHAT)
+    for event in events[:-2]:
+        assembler.feed(event)
+        assert not assembler.may_end
+    assembler.feed(events[-2])
+    assert assembler.may_end
+
+
+def test_what_an_event_gave_does_not_change_afterwards():
+    assembler = assembler_of("responses")
+    parts = [assembler.feed(event) for event in events_of(RESPONSES)]
+    assert [part.data for part in parts] == RESPONSES
+
+
+@pytest.mark.parametrize(
+    ("form", "event"),
+    [
+        ("chat", {"error": {"message": "overloaded", "code": 529}}),
+        ("chat", {"choices": [{"index": 0, "delta": {}, "finish_reason": "error"}]}),
+        ("messages", {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}),
+        ("responses", {"type": "error", "code": "server_error", "message": "it failed"}),
+        ("responses", {"type": "response.failed", "response": {"error": {"code": "server_error", "message": "no"}}}),
+    ],
+)
+def test_an_error_in_the_stream_is_told(form, event):
+    (sent,) = events_of([event])
+    assert assembler_of(form).feed(sent).error is not None
+
+
+def test_a_refusal_is_told_as_it_comes():
+    (event,) = events_of([{"choices": [{"index": 0, "delta": {"refusal": "I will not"}}]}])
+    assert assembler_of("chat").feed(event).deltas == (RefusalDelta("I will not"),)
+
+
+def garbage(rng, depth=0):
+    kinds = [None, True, 1, -1, 1e300, "", "text", "[DONE]", [], {}]
+    if depth < 3 and rng.random() < 0.6:
+        names = [
+            "choices",
+            "delta",
+            "index",
+            "type",
+            "item",
+            "response",
+            "content",
+            "tool_calls",
+            "function",
+            "message",
+        ]
+        return {name: garbage(rng, depth + 1) for name in rng.sample(names, 4)}
+    if depth < 3 and rng.random() < 0.3:
+        return [garbage(rng, depth + 1) for _ in range(2)]
+    return rng.choice(kinds)
+
+
+@pytest.mark.parametrize("form", STREAMS)
+def test_no_event_makes_it_raise_anything_but_that_it_is_malformed(form):
+    rng = random.Random(form)
+    for _ in range(2_000):
+        assembler = assembler_of(form)
+        stream = [rng.choice(STREAMS[form]) if rng.random() < 0.6 else garbage(rng) for _ in range(4)]
+        for one in stream:
+            if isinstance(one, dict) and rng.random() < 0.5:
+                one = {**one, rng.choice([*one, "type"]): garbage(rng)}  # noqa: PLW2901
+            try:
+                for event in events_of([one]):
+                    assembler.feed(event)
+                read_answer(form, assembler.body())
+            except MalformedAnswer:
+                break
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_events_are_decoded_wherever_the_chunks_are_cut(end):
+    text = f"\ufeff: note{end}{end}event: a{end}data: one{end}data:two{end}{end}id: 7{end}data: Grüße{end}{end}data"
+    raw = text.encode()
+    whole = EventDecoder().feed(raw)
+    assert [(event.event, event.data) for event in whole] == [("a", "one\ntwo"), ("message", "Grüße")]
+    for cut in range(len(raw)):
+        decoder = EventDecoder()
+        assert decoder.feed(raw[:cut]) + decoder.feed(raw[cut:]) == whole
+
+
+def test_an_event_that_never_ends_is_malformed():
+    decoder = EventDecoder(max_event_bytes=1_000)
+    line = b"data: " + b"x" * 50 + b"\n"
+    with pytest.raises(ValueError, match="1000 bytes"):
+        decoder.feed(line * 100 + b"data:")
