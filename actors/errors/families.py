@@ -84,6 +84,8 @@ class CallFailed(Refusal):
     limits: tuple[ReportedLimit, ...] = ()
     held: tuple[PossibleCharge, ...] = ()
     at_risk: Micros = ZERO
+    answer: Any = None
+    """The reply, as far as it came, of a call that is charged though it failed; None if nothing of use is known."""
 
     retryable: ClassVar[bool] = False
     """Whether the same call to the same provider may succeed if it is tried again, and is safe to try again."""
@@ -356,11 +358,33 @@ class BadAnswer(CallFailed):
 
     outcome: CallOutcome = "done"
     charged: Charged = "yes"
-    answer: Any = None
 
     def __init__(self, message: str, *, reason: BadAnswerReason, **known: Unpack[CallFacts]) -> None:
         super().__init__(message, **known)
         self.reason: BadAnswerReason = reason
+
+
+class StreamBroken(Transient):
+    """A stream broke off after its first piece; `answer` is the reply as far as it came, and `cause` says why."""
+
+    def __init__(self, provider: str, cause: CallFailed) -> None:
+        super().__init__(
+            f"the stream of {provider!r} broke off: {cause.args[0] if cause.args else cause.kind}",
+            provider=provider,
+            outcome=cause.outcome,
+            charged=cause.charged,
+            status=cause.status,
+            said=cause.said,
+        )
+        self.cause = cause
+        self.answer, self.limits, self.wire_calls = cause.answer, cause.limits, cause.wire_calls
+
+
+class ConsumerLeft(CallFailed):
+    """The consumer of a stream takes no more pieces: it left, or took nothing for too long."""
+
+    def __init__(self) -> None:
+        super().__init__("the consumer of the stream takes no more pieces; read it faster, or allow more patience")
 
 
 class NoProvider(CallFailed):

@@ -15,6 +15,8 @@ from actors.model_calls.answer import MalformedAnswer, fields_of, objects_in, te
 from actors.model_calls.deltas import Delta, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from actors.model_calls.request import Form
     from actors.model_calls.sse import ServerSentEvent
 
@@ -39,6 +41,11 @@ class Assembler(Protocol):
     @property
     def is_complete(self) -> bool:
         """Whether the protocol says that the answer has come whole."""
+        ...
+
+    @property
+    def is_committed(self) -> bool:
+        """Whether its receiver may have acted on what came: on a whole call of a tool, or the reason of the end."""
         ...
 
     @property
@@ -95,6 +102,13 @@ class ChatAssembler:
     @property
     def may_end(self) -> bool:
         return bool(self._choices) and all(one["finish_reason"] for one in self._choices.values())
+
+    @property
+    def is_committed(self) -> bool:
+        return any(
+            choice["finish_reason"] or _has_whole_call(choice["message"].get("tool_calls", ()))
+            for choice in self._choices.values()
+        )
 
     def feed(self, event: ServerSentEvent) -> StreamPart:
         if event.data.strip() == "[DONE]":
@@ -159,11 +173,26 @@ def _add_call(calls: list[dict[str, Any]], given: dict[str, Any]) -> ToolCallDel
     return delta
 
 
+def _has_whole_call(calls: Sequence[dict[str, Any]]) -> bool:
+    """Tell whether one of the calls of tools has come whole: the next has begun, or its arguments are JSON."""
+    return len(calls) > 1 or (bool(calls) and _is_json(calls[0]["function"]["arguments"]))
+
+
+def _is_json(text: str) -> bool:
+    if not text.rstrip().endswith("}"):
+        return False
+    try:
+        msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True
+
+
 class ResponsesAssembler:
     """Puts the events of a response together; the last one holds the whole response."""
 
     def __init__(self) -> None:
-        self.is_complete = False
+        self.is_complete = self.is_committed = False
         self.may_end = False
         self._response: dict[str, Any] = {"object": "response", "output": []}
         self._items: dict[int, dict[str, Any]] = {}
@@ -179,7 +208,7 @@ class ResponsesAssembler:
             self._response = cast("dict[str, Any]", response)
         match kind:
             case "response.completed" | "response.incomplete":
-                self.is_complete = True
+                self.is_complete = self.is_committed = True
                 return StreamPart(data)
             case "response.failed":
                 return StreamPart(data, error={"error": self._response.get("error") or {"message": "it failed"}})
@@ -192,6 +221,7 @@ class ResponsesAssembler:
         if kind in {"response.output_item.added", "response.output_item.done"}:
             item = fields_of(data.get("item"), "an output item")
             self._items[index] = copy.deepcopy(item)  # It goes on to grow, and the event is its receiver's.
+            self.is_committed |= kind.endswith("done") and item.get("type") == "function_call"
             if kind.endswith("added") and item.get("type") == "function_call":
                 return (ToolCallDelta(index, text_in(item, "call_id"), text_in(item, "name")),)
             return ()
@@ -231,7 +261,7 @@ class MessagesAssembler:
     """Puts the events of a message together; the last one is `message_stop`."""
 
     def __init__(self) -> None:
-        self.is_complete = False
+        self.is_complete = self.is_committed = False
         self.may_end = False
         self._message: dict[str, Any] = {"type": "message", "role": "assistant", "content": []}
         self._blocks: dict[int, dict[str, Any]] = {}
@@ -253,6 +283,7 @@ class MessagesAssembler:
             case "content_block_stop":
                 self._stop(_index_in(data, "index"))
             case "message_delta":
+                self.is_committed = True
                 self._message.update(fields_of(data.get("delta") or {}, "a delta"))
                 # Its figures are those of the whole message so far, and it may leave out some of them.
                 told = {name: value for name, value in usage_in(data).items() if value is not None}
@@ -294,6 +325,9 @@ class MessagesAssembler:
 
     def _stop(self, index: int) -> None:
         text = self._inputs.get(index)
+        if text is None:
+            return
+        self.is_committed = True
         if not text:
             return
         try:

@@ -47,6 +47,13 @@ class DeadlineTimer:
         self._expired = True
         self._task.cancel()
 
+    def postpone(self, deadline: float) -> None:
+        """Watch for another deadline from now on, unless this one has passed."""
+        if not self._expired:
+            self._watch.discard(self)
+            self.deadline = deadline
+            self._watch.add(self)
+
     def end(self) -> bool:
         """Stop watching; return whether this timer alone cancelled the task, and no other caller did as well."""
         self._watch.discard(self)

@@ -13,6 +13,7 @@ from actors.providers.provider import Provider, ProviderFilter, as_filter
 from actors.providers.requirement import NO_REQUIREMENT, Requirement
 from actors.providers.selection import ADAPTIVE_STRATEGIES, STRATEGIES, SelectionStrategy, check_strategy
 from actors.rate_limiter.messages import Acquire
+from actors.transports.streaming import StreamTerms  # noqa: TC001 - msgspec resolves the annotations below.
 from actors.validation import check_count, check_text
 from runtime import ActorRef, Request
 
@@ -22,6 +23,9 @@ OnRefused: TypeAlias = Literal["fail", "next"]
 """What a request does if a provider refuses its content."""
 OnBadAnswer: TypeAlias = Literal["fail", "next"]
 """What a request does if an answer is of no use, for which it has paid."""
+AfterCut: TypeAlias = Literal["fail", "restart"]
+"""What a request does if its stream breaks off after the first piece."""
+AFTER_CUT = get_args(AfterCut)
 ON_UNKNOWN, ON_REFUSED, ON_BAD_ANSWER = get_args(OnUnknown), get_args(OnRefused), get_args(OnBadAnswer)
 MAX_TIMEOUT = 1e9
 """Seconds, some 30 years: more than a request needs, and less than a clock has difficulties with."""
@@ -64,6 +68,8 @@ class SmartRequest(Request[SmartResult], frozen=True, kw_only=True):
     long as the calls that are passed over hold at most `risk` together, in dollars too (None: as the market says, which
     is 0 by default); else the request fails with `OutcomeUnknown`. `on_unknown="hold"` is a risk of 0, and
     `on_unknown="pay_again"` one that only the budget bounds.
+
+    With `stream`, the pieces of the answer go to its sink while the call is under way (see `smart_stream`).
     """
 
     service: str
@@ -83,6 +89,8 @@ class SmartRequest(Request[SmartResult], frozen=True, kw_only=True):
     on_refused: OnRefused = "fail"
     on_bad_answer: OnBadAnswer = "fail"
     risk: OptionalAmountField = amount_default(None)
+    stream: StreamTerms | None = None
+    after_cut: AfterCut = "fail"
 
     def __post_init__(self) -> None:
         # A caller's mistake must come out here, and not in the supervisor, which serves all callers.
@@ -104,6 +112,7 @@ class SmartRequest(Request[SmartResult], frozen=True, kw_only=True):
         check_on_unknown(self.on_unknown, self.risk)
         _check_choice("on_refused", self.on_refused, ON_REFUSED)
         _check_choice("on_bad_answer", self.on_bad_answer, ON_BAD_ANSWER)
+        _check_choice("after_cut", self.after_cut, AFTER_CUT)
         if not 0 < self.timeout <= MAX_TIMEOUT:
             raise ValueError(f"timeout must be > 0 and at most {MAX_TIMEOUT:g} seconds, got {self.timeout!r:.100}")
         if self.budget is not None:

@@ -11,7 +11,8 @@ from actors.money import OptionalAmountField, amount_default, take_amount
 from actors.providers.provider import ProviderFilter, as_filter
 from actors.providers.requirement import NO_REQUIREMENT, Requirement
 from actors.providers.selection import SelectionStrategy, check_strategy
-from actors.supervisor.messages import OnBadAnswer, OnRefused, OnUnknown, SmartRequest, check_on_unknown
+from actors.supervisor.messages import AfterCut, OnBadAnswer, OnRefused, OnUnknown, SmartRequest, check_on_unknown
+from actors.transports.streaming import StreamTerms  # noqa: TC001 - inspect.signature evaluates it.
 from actors.validation import SaysOptionNames
 
 DEFAULT_STRATEGY: SelectionStrategy = "best"
@@ -78,6 +79,8 @@ class RequestOptions(msgspec.Struct, frozen=True, kw_only=True, metaclass=SaysOp
         account: str | None = None,
         request_id: str | None = None,
         idempotency_key: str | None = None,
+        stream: StreamTerms | None = None,
+        after_cut: AfterCut = "fail",
     ) -> SmartRequest:
         """Return the request for one input."""
         return SmartRequest(
@@ -98,6 +101,8 @@ class RequestOptions(msgspec.Struct, frozen=True, kw_only=True, metaclass=SaysOp
             on_refused=self.on_refused,
             on_bad_answer=self.on_bad_answer,
             risk=self.risk,
+            stream=stream,
+            after_cut=after_cut,
         )
 
 

@@ -19,6 +19,7 @@ from actors.masking import secrets_in, shown_url
 from actors.policies.timeout import DeadlineTimers
 from actors.transports.aiohttp_wire import AiohttpWire
 from actors.transports.http_exchange import (
+    BodyReader,
     Exchange,
     checked_headers,
     checked_url,
@@ -103,6 +104,13 @@ class HttpClient:
         request = WireRequest("POST", url, {**self._call_headers, **headers}, body)
         return await self._exchange(request, within=within, paid=self.paid)
 
+    async def stream(
+        self, url: str, body: bytes, headers: dict[str, str], *, within: float, reader: BodyReader
+    ) -> Exchange:
+        """Post JSON, and have `reader` read the body of a 2xx while it comes; raises as `post` does."""
+        request = WireRequest("POST", url, {**self._call_headers, **headers, "Accept": "text/event-stream"}, body)
+        return await self._exchange(request, within=within, paid=self.paid, reader=reader)
+
     async def get(self, url: str, *, within: float) -> Exchange:
         """Return the answer to a GET that costs nothing, a 2xx; raises as `post` does.
 
@@ -116,7 +124,9 @@ class HttpClient:
         self._timers.close()
         await self.wire.aclose()
 
-    async def _exchange(self, request: WireRequest, *, within: float, paid: bool) -> Exchange:
+    async def _exchange(
+        self, request: WireRequest, *, within: float, paid: bool, reader: BodyReader | None = None
+    ) -> Exchange:
         """Send and receive within `within` seconds; return a success, raise any other outcome as its error family."""
         if self.state == "closed":
             # It was idle, or its breaker open, and may be shared: `transport=lambda: this_one`.
@@ -124,10 +134,15 @@ class HttpClient:
         self.state = "open"
         exchange = Exchange(request, provider=self.provider, host=self.host)
         loop = asyncio.get_running_loop()
+        deadline = loop.time() + within
+        if reader is not None:
+            within = min(within, reader.first)
         timer = self._timers.at(loop.time() + within, loop)
+        if reader is not None and timer is not None:
+            reader.on_first = partial(timer.postpone, deadline)
         is_watched = timer is not None
         try:
-            await exchange.run(self.wire, max_reply_bytes=self.max_reply_bytes)
+            await exchange.run(self.wire, max_reply_bytes=self.max_reply_bytes, reader=reader)
         except asyncio.CancelledError:
             is_watched = False
             if timer is None or not timer.end():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 import msgspec
@@ -17,7 +17,7 @@ from actors.transports.http_json import BYTE_ORDER_MARK
 from actors.transports.wire import WireProgress
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from actors.limits.reported import ReportedLimit
     from actors.transports.wire import Wire, WireRequest
@@ -30,6 +30,20 @@ FRAMING = frozenset({"content-length", "transfer-encoding", "connection"})
 MAX_REFUSAL_BYTES = 65_536
 """As much of the body of a refusal is read; its meaning stands near its beginning."""
 QUOTED_BYTES = 65_536
+
+
+class BodyReader(Protocol):
+    """Reads the body of a success while it comes."""
+
+    first: float
+    """The seconds in which the answer has to begin; `on_first` is called when it has."""
+    gap: float
+    """The longest time between two chunks, in seconds."""
+    on_first: Callable[[], None] | None
+
+    async def read(self, chunks: AsyncIterator[bytes]) -> None:
+        """Read the body to its end, or as far as it is wanted. Raises `OSError` if it breaks off."""
+        ...
 
 
 class Exchange:
@@ -92,14 +106,20 @@ class Exchange:
         """The seconds that a failed answer asks to wait, by its headers or its body."""
         return retry_after_of(self.headers, self.text, now=datetime.now(UTC), host=self.host, status=self.status)
 
-    async def run(self, wire: Wire, *, max_reply_bytes: int) -> None:
-        """Send, and read the body to its end, or until it is larger than allowed. Raises `OSError`."""
+    async def run(self, wire: Wire, *, max_reply_bytes: int, reader: BodyReader | None = None) -> None:
+        """Send, and read the body to its end, or until it is larger than allowed. Raises `OSError`.
+
+        The body of a success goes to `reader` instead, if there is one, piece by piece, until it has seen the end.
+        """
         response = await wire.send(self.request, self.progress)
         try:
             if response.status < 200:
                 raise ConnectionError(f"the server answered {response.status}, which is no answer to a call")
             self.headers = response.headers
             self.status = response.status
+            if reader is not None and self.succeeded:
+                await reader.read(response.chunks(gap=reader.gap))
+                return
             most = max_reply_bytes if self.succeeded else min(max_reply_bytes, MAX_REFUSAL_BYTES)
             async for chunk in response.chunks():
                 self._body += chunk

@@ -8,11 +8,11 @@ of charge, is the health check.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
-from actors.errors.families import Permanent
+from actors.errors.families import BadAnswer, CallFailed, ConsumerLeft, OutcomeUnknown, Permanent, Transient
 from actors.model_calls.answer import ModelAnswer, fields_of, read_answer
 from actors.model_calls.bad_answers import bad_answer_of
 from actors.model_calls.presets import COMPATIBLE, Preset
@@ -20,12 +20,14 @@ from actors.model_calls.request import OUTPUT_BOUNDS, Form, ModelRequest, model_
 from actors.transports.http_client import MAX_REPLY_BYTES, HttpClient
 from actors.transports.http_exchange import MAX_REFUSAL_BYTES, header_value
 from actors.transports.http_json import decode_json, encode_json
+from actors.transports.model_stream import ModelStream
 from actors.transports.transport import Idempotent, ProviderCall, ProviderReply
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from actors.transports.http_exchange import Exchange
+    from actors.transports.streaming import CallStream
     from actors.transports.wire import Wire
 
 PATHS: dict[Form, str] = {
@@ -100,6 +102,8 @@ class ModelTransport:
         An answer that is of no use (empty, filtered, refused, no JSON although a schema was asked for) is a
         `BadAnswer`, which is paid like any other.
         """
+        if call.stream is not None:
+            return await self._stream(call, call.stream)
         request, body = self._request_of(call)
         deadline = asyncio.get_running_loop().time() + call.timeout
         url = self._client.url + PATHS[request.form]
@@ -114,17 +118,80 @@ class ModelTransport:
         """Close all connections. A later call opens them again, unless the wire is one of your own."""
         await self._client.aclose()
 
+    async def _stream(self, call: ProviderCall, stream: CallStream) -> ProviderReply:
+        """Make a call whose answer is a stream, and return the whole answer at its end."""
+        request, body = self._request_of(call)
+        client, reader = self._client, self._reader_of(request, stream)
+        try:
+            exchange = await client.stream(
+                client.url + PATHS[request.form], body, self._headers_of(call), within=call.timeout, reader=reader
+            )
+            if reader.error is not None:
+                client.raise_error_in(reader.error, exchange)
+                raise client.malformed("an error in the stream that says nothing", exchange)
+            if reader.problem is not None:
+                raise client.malformed(reader.problem, exchange)
+            whole = reader.body()
+            reply = ProviderReply(output=whole, wire_calls=exchange.wire_calls, limits=exchange.limits)
+            return self._checked(request, read_answer(request.form, whole), reply)
+        except BadAnswer:
+            raise
+        except CallFailed as failure:
+            raise self._cut(failure, call, reader) from failure
+        except asyncio.CancelledError:
+            stream.partial = self._owed(call, reader)
+            raise
+
+    def _reader_of(self, request: ModelRequest, stream: CallStream) -> ModelStream:
+        try:
+            return ModelStream(request.form, stream)
+        except ValueError as error:
+            raise Permanent(str(error), provider=self.provider, outcome="not_started") from error
+
+    def _owed(self, call: ProviderCall, reader: ModelStream) -> ProviderReply | None:
+        """Return what a stream that was cut off owes, as the reply that it would be; None if that is not known.
+
+        There are three cases:
+
+        1. It was not begun, as far as is known: it is for the error to say what it costs.
+        2. The provider stops: what came is owed.
+        3. It runs on, and something came: it is charged whole.
+        """
+        if not reader.has_begun:
+            return None
+        if self.preset.on_cut == "stops":
+            return ProviderReply(output=reader.body())
+        if self.preset.on_cut == "runs_on" and reader.stream.first_at is not None:
+            return ProviderReply(output=reader.body(), cost=call.max_cost)
+        return None
+
+    def _cut(self, failure: CallFailed, call: ProviderCall, reader: ModelStream) -> CallFailed:
+        """Return the failure of a stream with what it owes."""
+        is_said_free = failure.charged == "no" and reader.stream.first_at is None
+        if not self.paid or not reader.has_begun or (is_said_free and not isinstance(failure, ConsumerLeft)):
+            return failure
+        owed = self._owed(call, reader)
+        if owed is None:
+            return failure
+        if isinstance(failure, OutcomeUnknown):
+            # What it owes is known, so that the request may go on.
+            known = Transient(failure.args[0], provider=self.provider, status=failure.status, said=failure.said)
+            known.limits, known.wire_calls = failure.limits, failure.wire_calls
+            failure = known
+        failure.charged, failure.answer = "yes", owed
+        return failure
+
     def _request_of(self, call: ProviderCall) -> tuple[ModelRequest, bytes]:
         """Return what is asked, and the body to post. Raises `Permanent` for what could never be sent here."""
         try:
             request = model_request(call.input)
-            return request, encode_json(self._body_of(request))
+            return request, encode_json(self._body_of(request, streams=call.stream is not None))
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise Permanent(
                 f"the request cannot be sent to a model: {error}", provider=self.provider, outcome="not_started"
             ) from error
 
-    def _body_of(self, request: ModelRequest) -> dict[str, Any]:
+    def _body_of(self, request: ModelRequest, *, streams: bool) -> dict[str, Any]:
         form = request.form
         if form not in self.preset.forms:
             spoken = " and ".join(self.preset.forms)
@@ -143,7 +210,12 @@ class ModelTransport:
         if form == "responses":
             body.setdefault("store", False)
         body.pop("stream", None)
-        body.pop("stream_options", None)
+        options = body.pop("stream_options", None)
+        if streams:
+            body["stream"] = True
+            if form == "chat" and self.preset.include_usage:
+                asked = cast("dict[str, Any]", options) if isinstance(options, dict) else {}
+                body["stream_options"] = {**asked, "include_usage": True}
         return body
 
     def _headers_of(self, call: ProviderCall) -> dict[str, str]:

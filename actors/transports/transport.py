@@ -23,6 +23,7 @@ from actors.money import (
     cost_of,
     take_amount,
 )
+from actors.transports.streaming import CallStream  # noqa: TC001 - msgspec resolves the annotations below.
 
 Idempotent = Literal["key", "repeatable", "no"]
 """Whether a call whose outcome is unknown may be repeated.
@@ -51,6 +52,8 @@ class ProviderCall(msgspec.Struct, frozen=True, kw_only=True):
     max_cost: AmountField
     timeout: float
     provider: str | None = None
+    stream: CallStream | None = None
+    """Where the pieces of the answer go; None if it is wanted whole."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for a call that could never succeed."""

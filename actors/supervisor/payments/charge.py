@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from actors.errors.families import BadAnswer
-
 if TYPE_CHECKING:
     from actors.errors.families import CallFailed, Charged
     from actors.money import Micros
@@ -33,13 +31,13 @@ def charge_of(
     `sent` says whether it was handed to its transport, `reserved` what was reserved for it, in micro-units, and `paid`
     whether its provider is ever paid. There are three cases:
 
-    1. It was answered, be it to no use: it is charged, at the cost that the reply states.
+    1. It was answered, be it in part or to no use: it is charged, at the cost that the reply states.
     2. It failed: the error says what was charged.
     3. It was cancelled: once it was sent, how far it came is unknown.
 
     Nothing is held for a call that costs nothing at a provider that is never paid.
     """
-    if isinstance(error, BadAnswer):
+    if error is not None and error.charged == "yes" and error.answer is not None:
         reply = error.answer
     if reply is not None:
         return Charge("yes", reply.cost)

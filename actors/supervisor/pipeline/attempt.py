@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from actors.errors.families import Attempt, BudgetExceeded, CallFailed, ConnectionFailed, OutcomeUnknown, Permanent
+from actors.errors.families import (
+    Attempt,
+    BadAnswer,
+    BudgetExceeded,
+    CallFailed,
+    ConnectionFailed,
+    OutcomeUnknown,
+    Permanent,
+    StreamBroken,
+)
 from actors.events import BreakerHalfOpened, CallEnded, CostUnreadable, Hedged, Rerouted, Retried
 from actors.ledger.errors import RiskExceeded, StillUnsettled
 from actors.money import micros_of
@@ -25,6 +34,7 @@ from actors.supervisor.pipeline.shared_quota import acquire
 from actors.supervisor.targets.admission import Admitted
 from actors.supervisor.targets.probe_time import ProbeTime, asked_by_probe, spare_for, time_of_call, time_of_probe
 from actors.supervisor.targets.settlement import CLOCK_ERROR, EndedCall
+from actors.transports.streaming import Restarted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,6 +45,7 @@ if TYPE_CHECKING:
     from actors.supervisor.pipeline.deps import Deps
     from actors.supervisor.pipeline.job import Job
     from actors.supervisor.pipeline.shared_quota import QuotaShare
+    from actors.transports.streaming import CallStream
     from actors.transports.transport import ProviderCall, ProviderReply
 
 ADMISSION_MAX_AGE = 0.01
@@ -208,7 +219,8 @@ class AttemptRun:
             given = ProbeTime(time_of_call(target.state.limit, left=left, spare=spare_for(self._others())))
         keeps_deadline = is_probe and self._may_cost_when_cut()
         unhurried, hurried = min(own_time, given.seconds), time_after_hanging(job, target, now=started)
-        call = job.call_to(target, self._quote, timeout=min(unhurried, hurried))
+        time_given = min(unhurried, hurried)
+        call = job.call_to(target, self._quote, timeout=time_given, left=left)
         reply: ProviderReply | None = None
         error: CallFailed | None = None
         self._was_amplified = target.is_amplified
@@ -222,14 +234,16 @@ class AttemptRun:
             # Also if the caller was cancelled: then there is neither a reply nor an error.
             now = self.deps.context.now()
             proof = min(given.proof, own_time)
-            ended = EndedCall(now, reply, error, call.timeout, own_time, job.subject, self._quote, proof)
+            ended = EndedCall(now, reply, error, time_given, own_time, job.subject, self._quote, proof)
+            if call.stream is not None:
+                ended = ended._replace(first_at=call.stream.first_at)
             self._settle(call, judged(job, target, ended, started=started, was_hurried=hurried < unhurried))
         if error is None:
             return reply
         if keeps_deadline and now >= job.deadline - CLOCK_ERROR:
             error = that_of_a_probe(error, target.name)
-        was_cut = given.is_cut and call.timeout < own_time and now >= started + call.timeout - CLOCK_ERROR
-        return await self._failed(error, started=started, is_counted=not was_cut)
+        was_cut = given.is_cut and time_given < own_time and ended.heard_at >= started + time_given - CLOCK_ERROR
+        return await self._failed(error, call.stream, started=started, is_counted=not was_cut)
 
     def _time_of_probe(self, left: float) -> ProbeTime:
         """Return the time of this call, which is a probe; it is cut if that helps its request, or others that wait."""
@@ -259,7 +273,7 @@ class AttemptRun:
     def _settle(self, call: ProviderCall, ended: EndedCall) -> None:
         """Pay for the call, give back what it took, and publish how it ended."""
         job, target, admitted = self.job, self.target, self._admitted
-        latency, error = ended.now - admitted.permit.admitted, ended.error
+        latency, error = ended.heard_at - admitted.permit.admitted, ended.error
         try:
             self._cost = self._pay(call, ended)
         finally:
@@ -294,9 +308,10 @@ class AttemptRun:
     def _pay(self, call: ProviderCall, ended: EndedCall) -> int:
         """Book what the call was charged with the ledger, and return it in micro-units."""
         job, target, reservation, payments = self.job, self.target, self._reservation, self.deps.payments
-        charge = charge_of(
-            ended.reply, ended.error, sent=self._marker.is_sent, reserved=reservation.amount, paid=target.paid
-        )
+        partial = None if call.stream is None else call.stream.partial
+        reply = ended.reply or partial
+        sent, reserved = self._marker.is_sent, reservation.amount
+        charge = charge_of(reply, ended.error, sent=sent, reserved=reserved, paid=target.paid)
         may_be_paid = reservation.amount > 0 or target.paid
         if charge.charged == "no" and job.held is None and may_be_paid and is_at_work(ended.error, target.idempotent):
             charge = Charge("held")  # The call that is at work under the key may be charged.
@@ -306,7 +321,7 @@ class AttemptRun:
         if charge.cost is not None and charge.cost > self._quote.price:
             target.flag(self._quote, charge.cost, request_id=job.request_id)
         payments.book(reservation, charge)
-        if ended.error is not None and ended.now >= self._admitted.permit.admitted + call.timeout - CLOCK_ERROR:
+        if ended.error is not None and ended.heard_at >= self._admitted.permit.admitted + ended.timeout - CLOCK_ERROR:
             target.is_charged_when_cut = charge.charged != "no"
         if ended.reply is not None and ended.reply.unread_cost is not None:
             self.deps.context.events.publish(
@@ -322,9 +337,13 @@ class AttemptRun:
             payments.reconcile_later(job.held)
         return job.charge(HeldCall(target, call, reservation), charge)
 
-    async def _failed(self, error: CallFailed, *, started: float, is_counted: bool) -> ProviderReply | None:
+    async def _failed(
+        self, error: CallFailed, stream: CallStream | None, *, started: float, is_counted: bool
+    ) -> ProviderReply | None:
         """Decide what follows a failure: an answer found later, None for another choice, or the end of the request."""
         job, target = self.job, self.target
+        if stream is not None and stream.first_at is not None and not isinstance(error, OutcomeUnknown | BadAnswer):
+            error = StreamBroken(target.name, error)
         if job.held_at == target.name and target.idempotent == "no" and not isinstance(error, OutcomeUnknown):
             error = unknown_outcome(target.name, error)  # Whatever else it says, it must not be made again.
         if isinstance(error, OutcomeUnknown) and job.held is not None:
@@ -342,7 +361,16 @@ class AttemptRun:
         ends = ends_request(error, on_refused=message.on_refused, on_bad_answer=message.on_bad_answer)
         if ends and not goes_on:
             raise error
+        if stream is not None and stream.first_at is not None:
+            await self._restart(error, stream)
         return None
+
+    async def _restart(self, error: CallFailed, stream: CallStream) -> None:
+        """Tell the consumer that what came is void; raises `error` if it cannot be, or need not be."""
+        message = self.job.message
+        if message.stream is None or message.after_cut == "fail" or stream.is_committed:
+            raise error
+        await message.stream.sink.put(Restarted(provider=self.target.name, error=str(error)))
 
     def _record(self, error: CallFailed, *, started: float, is_counted: bool) -> None:
         """Note the failure of this attempt, and when its provider may be tried again.

@@ -65,7 +65,7 @@ def judged(job: Job, target: Target, ended: EndedCall, *, started: float, was_hu
         return ended
     if is_at_work(ended.error, target.idempotent):
         return ended._replace(is_blameless=True)
-    has_hung = ended.now - started >= ended.own_timeout - CLOCK_ERROR and target.stragglers.has_overtaken(started)
+    has_hung = ended.heard_at - started >= ended.own_timeout - CLOCK_ERROR and target.stragglers.has_overtaken(started)
     has_hung_alone = has_hung and _shares(job, (target.name,), now=ended.now)[target.name] <= MAX_SHARE_OF_HEALTHY
     if has_hung_alone:
         target.history.explore()
@@ -80,7 +80,7 @@ def is_item_to_blame(job: Job, target: Target, ended: EndedCall, *, started: flo
     providers already. 3. It is the failure by which the item becomes a dead letter. 4. It is the second failure alike,
     others were answered meanwhile, and the provider is healthy: it may be one that sees the bad items alone.
     """
-    error, has_hung = ended.error, ended.now - started >= ended.timeout - CLOCK_ERROR
+    error, has_hung = ended.error, ended.heard_at - started >= ended.timeout - CLOCK_ERROR
     assert error is not None  # noqa: S101 - an answer blames nothing.
     had_little_time = has_hung and was_hurried
     if error.blames_provider and not had_little_time:

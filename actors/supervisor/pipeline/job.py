@@ -30,6 +30,7 @@ from actors.supervisor.targets.dear_answers import price_of
 from actors.supervisor.targets.refusals import Subject
 from actors.supervisor.targets.waiting import QueueEntry
 from actors.transports.reconciliation import Answered, Lost, NeverRan
+from actors.transports.streaming import CallStream
 from actors.transports.transport import ProviderCall, ProviderReply
 
 if TYPE_CHECKING:
@@ -113,6 +114,8 @@ class Job:
         """The failures that may be due to the item."""
         self.chance: float | None = None
         """How likely these are by chance, once the item is a dead letter."""
+        self.stream: CallStream | None = None
+        """The stream of the last call."""
         self.may_pay_again = False
         """Whether what was paid before is no reason not to pay: a failure that was charged, or one left as unknown."""
 
@@ -232,9 +235,16 @@ class Job:
                 self.may_pay_again = True
                 return Unclassified(f"{name!r} was paid, and its answer is lost", provider=name, charged="yes")
 
-    def call_to(self, target: Target, quote: Quote, *, timeout: float) -> ProviderCall:
-        """Return the call to make, which has `timeout` seconds (> 0)."""
+    def call_to(self, target: Target, quote: Quote, *, timeout: float, left: float | None = None) -> ProviderCall:
+        """Return the call to make, which has `timeout` seconds (> 0).
+
+        If it is to stream, that is for its first piece, and the whole has what is `left` of the request's time (None:
+        it is only asked about).
+        """
         message = self.message
+        if message.stream is not None and left is not None:
+            self.stream = CallStream(message.stream, first=timeout)
+            timeout = left
         return ProviderCall(
             service=message.service,
             input=message.input,
@@ -243,6 +253,7 @@ class Job:
             max_cost=quote.price,
             timeout=timeout,
             provider=target.name,
+            stream=self.stream,
         )
 
     def result(self, reply: ProviderReply, *, now: float) -> SmartResult:

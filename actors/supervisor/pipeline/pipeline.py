@@ -22,6 +22,7 @@ from actors.supervisor.pipeline.quota_wait import wait_for_share
 from actors.supervisor.pipeline.recovery import recover_or_raise
 from actors.supervisor.pipeline.scores import UNSCORED
 from actors.supervisor.targets.waiting import Wait
+from actors.transports.streaming import WholeAnswer
 from runtime import RuntimeFault
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from actors.supervisor.messages import SmartResult
     from actors.supervisor.pipeline.deps import Deps
     from actors.supervisor.pipeline.job import Job
+    from actors.transports.transport import ProviderReply
 
 ADAPTIVE = frozenset(ADAPTIVE_STRATEGIES)
 
@@ -66,8 +68,16 @@ async def serve(deps: Deps, job: Job) -> SmartResult:
         else:
             reply = await recover_or_raise(deps, job)
         if reply is not None:
+            await _give_whole(job, reply)
             deps.scores.answers.record(job.message.service, job.request_id, job.last)
             return job.result(reply, now=deps.context.now())
+
+
+async def _give_whole(job: Job, reply: ProviderReply) -> None:
+    """Give an answer that did not come piece by piece to a consumer that waits for pieces, whole."""
+    terms = job.message.stream
+    if terms is not None and (job.stream is None or job.stream.first_at is None):
+        await terms.sink.put(WholeAnswer(reply.output))
 
 
 async def _find(deps: Deps, job: Job) -> Offers:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from actors.errors.families import BadAnswer, CallFailed, OutcomeUnknown, Permanent, Throttled
+from actors.errors.families import BadAnswer, CallFailed, ConsumerLeft, OutcomeUnknown, Permanent, Throttled
 from actors.providers.selection import NO_SIGNALS, rank
 
 if TYPE_CHECKING:
@@ -55,19 +55,20 @@ def wait_before_retry(error: CallFailed, *, failures: int, policy: Retry, random
 def ends_request(error: CallFailed, *, on_refused: OnRefused = "fail", on_bad_answer: OnBadAnswer = "fail") -> bool:
     """Tell whether no other provider may be tried.
 
-    There are five cases:
+    There are six cases:
 
     1. It may be paid for already.
     2. Its content was refused: it is shown to others only if its caller says so.
     3. It is the caller's mistake, wherever it goes.
     4. It was answered, and is paid for, to no use: others are asked only if its caller says so.
-    5. It may be served elsewhere.
+    5. The consumer of its stream has left.
+    6. It may be served elsewhere.
     """
     if isinstance(error, BadAnswer):
         return on_bad_answer == "fail"
     if isinstance(error, Permanent):
         return on_refused == "fail" if error.concerns == "content" else error.scope == "request"
-    return isinstance(error, OutcomeUnknown)
+    return isinstance(error, OutcomeUnknown | ConsumerLeft)
 
 
 def in_order(

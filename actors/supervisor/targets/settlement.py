@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
+
 from actors.errors.families import CallFailed, NotAdmitted, Throttled
 from actors.limits.learned import (
     LearnedLimit,
@@ -45,7 +47,7 @@ class EndedCall(NamedTuple):
     deadline of its request. A probe counts against its provider if it has waited in vain for `proof` seconds, though it
     was cut off. `subject` is what of the request a refusal may concern, and `quote` what is listed for the call.
     `is_blameless` says that the item is to blame for the error, and `has_hung_alone` that it timed out while others
-    were answered as usual.
+    were answered as usual. `first_at` is when the first piece of a stream came.
     """
 
     now: float
@@ -57,12 +59,18 @@ class EndedCall(NamedTuple):
     quote: Quote = FREE
     proof: float = NO_LIMIT
     is_blameless: bool = False
+    first_at: float | None = None
     has_hung_alone: bool = False
 
     @property
     def is_dear(self) -> bool:
         """Whether its answer cost more than is listed for it."""
         return self.reply is not None and self.reply.cost is not None and self.reply.cost > self.quote.price
+
+    @property
+    def heard_at(self) -> float:
+        """When the answer came; of a stream, its first piece: how long the rest takes is for its length to say."""
+        return self.now if self.first_at is None else self.first_at
 
     @property
     def told(self) -> ProviderReply | CallFailed | None:
@@ -98,7 +106,7 @@ def settle(
     `learns`, limits that were not stated are not learned.
     """
     error, answered = ended.error, ended.reply is not None
-    latency = ended.now - admitted.permit.admitted
+    latency = ended.heard_at - admitted.permit.admitted
     judged = judge(state, admitted, ended)
     limit, answers = timed_after(state, ended, judged, latency=latency)
     quota = state.quota
@@ -148,7 +156,7 @@ def timed_after(
 def judge(state: TargetState, admitted: Admitted, ended: EndedCall) -> Judgement:
     """Tell what the time that a call took says of its provider."""
     error, permit = ended.error, admitted.permit
-    latency = ended.now - permit.admitted
+    latency = ended.heard_at - permit.admitted
     timed_out = error is not None and error.blames_provider and latency >= ended.timeout - CLOCK_ERROR
     is_late = timed_out and state.limit.is_slow(latency)
     had_its_time = timed_out and ended.timeout >= ended.own_timeout - CLOCK_ERROR
@@ -176,6 +184,9 @@ def breaker_after(
     of its caller or its item.
     """
     error, permit, now = ended.error, admitted.permit, ended.now
+    if ended.first_at is not None:
+        # To the breaker, a call takes the time until it is heard.
+        permit = msgspec.structs.replace(permit, admitted=permit.admitted + now - ended.first_at)
     if ended.reply is not None:
         return breaker_after_success(before, permit, now=now, config=config, random=random)
     if error is not None and error.status == STILL_AT_WORK and permit.probe:

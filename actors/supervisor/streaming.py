@@ -1,0 +1,126 @@
+"""What callers use for an answer that comes as a stream: its pieces as they come, and the result at its end."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING, Any, Self
+
+from actors.supervisor.client import ANSWER_GRACE
+from actors.supervisor.options import DEFAULT_OPTIONS, RequestOptions
+from actors.transports.streaming import PieceChannel, StreamTerms
+from actors.validation import says_option_names
+from runtime import ActorRef
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from actors.money import Amount
+    from actors.supervisor.messages import AfterCut, SmartRequest, SmartResult
+
+STREAM_TIMEOUT = 600.0
+"""Seconds for a whole stream, if its request does not say."""
+
+
+class RequestStream:
+    """The answer to one request, piece by piece. Use it in `async with`, which ends the call when it is left.
+
+    Iterating over it yields the pieces, as the transport makes them. It ends when the answer is whole, and raises a
+    member of `CallFailed` if it does not become so. Then `result` is the whole result, as of `smart_request`.
+    """
+
+    def __init__(self, supervisor: ActorRef[SmartRequest], message: SmartRequest, channel: PieceChannel) -> None:
+        self._supervisor, self._message, self._channel = supervisor, message, channel
+        self._task: asyncio.Task[SmartResult] | None = None
+        self._result: SmartResult | None = None
+
+    @property
+    def result(self) -> SmartResult:
+        """The whole result; raises RuntimeError before the stream has ended well."""
+        if self._result is None:
+            raise RuntimeError("the stream has no result yet: iterate over it to its end")
+        return self._result
+
+    async def __aenter__(self) -> Self:
+        channel = self._channel
+        timeout = self._message.timeout + ANSWER_GRACE
+        self._task = asyncio.create_task(self._supervisor.ask(self._message, timeout=timeout))
+        self._task.add_done_callback(lambda _: channel.end())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """End the call, if it has not ended: its provider is told at once. Safe to call twice."""
+        self._channel.leave()
+        task = self._task
+        if task is not None and not task.done():
+            task.cancel()
+            await asyncio.wait([task])
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        if self._task is None:
+            raise RuntimeError("a stream of a request is used in `async with`")
+        try:
+            return await self._channel.get()
+        except StopAsyncIteration:
+            if self._channel.has_left:
+                raise
+            self._result = await self._task
+            raise
+
+    def __del__(self) -> None:
+        # Dropped unclosed: the call must not hold its place, and cost, until its time is up.
+        self._channel.leave()
+        if self._task is not None and not self._task.done() and not self._task.get_loop().is_closed():
+            self._task.cancel()
+
+    def __repr__(self) -> str:
+        state = "not begun" if self._task is None else "ended" if self._task.done() else "under way"
+        return f"<RequestStream of {self._message.service!r}, {state}, {len(self._channel)} pieces wait>"
+
+
+@says_option_names
+def smart_stream(
+    supervisor: ActorRef[SmartRequest],
+    *,
+    service: str,
+    input: Any,  # noqa: A002 - the seed's name.
+    options: RequestOptions = DEFAULT_OPTIONS,
+    budget: Amount | None = None,
+    timeout: float = STREAM_TIMEOUT,
+    gap: float = 30.0,
+    patience: float = 60.0,
+    after_cut: AfterCut = "fail",
+    account: str | None = None,
+    request_id: str | None = None,
+    idempotency_key: str | None = None,
+) -> RequestStream:
+    """Have `service` rendered as a stream, by a provider whose transport streams; use the answer in `async with`.
+
+    A request and its options are those of `smart_request`. `timeout` is for the whole stream, in seconds, while the
+    timeout of a listing is for the time until its first piece; `gap` is the longest time between two pieces, which
+    counts only while they are read. A consumer that takes nothing for `patience` seconds has left. Before the first
+    piece, the request goes to another provider as any does. If it breaks off afterwards, it ends with `StreamBroken`;
+    with `after_cut="restart"` the consumer gets a `Restarted`, which makes all before it void, and the next provider
+    begins anew, unless what came may have been acted on: a whole tool call, or a finish reason.
+    """
+    if not isinstance(supervisor, ActorRef):
+        raise TypeError(f"supervisor must be the ref of a Supervisor that was spawned, got {supervisor!r:.100}")
+    channel = PieceChannel(patience=patience)
+    message = options.changed(budget=budget, timeout=timeout).request(
+        service,
+        input,
+        account=account,
+        request_id=request_id or f"{random.getrandbits(128):032x}",
+        idempotency_key=idempotency_key,
+        stream=StreamTerms(sink=channel, gap=gap),
+        after_cut=after_cut,
+    )
+    return RequestStream(supervisor, message, channel)

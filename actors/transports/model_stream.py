@@ -1,0 +1,112 @@
+"""Reads one stream of a model while it comes: hands its pieces to their consumer, and keeps the answer so far."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from actors.model_calls.answer import MalformedAnswer
+from actors.model_calls.assembly import Assembler, assembler_of
+from actors.model_calls.deltas import Delta  # noqa: TC001 - msgspec resolves the annotations below.
+from actors.model_calls.sse import EventDecoder
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from actors.model_calls.assembly import StreamPart
+    from actors.model_calls.request import Form
+    from actors.transports.streaming import CallStream
+
+MAX_PENDING = 1_000
+"""The events that may come before the first piece of an answer; more are malformed."""
+END_GRACE = 0.25
+"""Seconds to wait for the end of a body whose answer is complete, so that its connection can be used again."""
+
+
+class StreamPiece(msgspec.Struct, frozen=True):
+    """One event of a stream: `data` as its provider sent it, and the `deltas` of the answer in it."""
+
+    data: dict[str, Any]
+    deltas: tuple[Delta, ...] = ()
+
+
+class ModelStream:
+    """Reads the body of one stream; a `BodyReader`.
+
+    Nothing goes to the consumer before the first delta of the answer: until then another provider may still be asked.
+    `error` is what the provider reported in mid-stream, and `problem` says what is malformed; None if nothing is.
+    """
+
+    def __init__(self, form: Form, stream: CallStream) -> None:
+        self.stream = stream
+        self.gap = stream.gap
+        self.first = stream.first
+        self.on_first: Callable[[], None] | None = None
+        self.error: dict[str, Any] | None = None
+        self.problem: str | None = None
+        self.has_begun = False
+        """Whether a 2xx has come."""
+        self._assembler: Assembler = assembler_of(form)
+        self._decoder = EventDecoder()
+        self._pending: list[StreamPiece] = []
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the whole answer has come."""
+        return self._assembler.is_complete
+
+    def body(self) -> dict[str, Any]:
+        """Return the answer so far, as a body without a stream."""
+        return self._assembler.body()
+
+    async def read(self, chunks: AsyncIterator[bytes]) -> None:
+        """Read to the end of the answer, or to an error in it. Raises `OSError` if it breaks off."""
+        self.has_begun = True
+        try:
+            async for chunk in chunks:
+                for event in self._decoder.feed(chunk):
+                    part = self._assembler.feed(event)
+                    await self._hand_on(part)
+                    if part.error is not None:
+                        self.error = part.error
+                        return
+                if self._assembler.is_complete:
+                    await _read_end(chunks)
+                    return
+        except MalformedAnswer as malformed:
+            self.problem = str(malformed)
+            return
+        except ValueError as too_long:
+            self.problem = str(too_long)
+            return
+        if not self._assembler.may_end:
+            raise ConnectionError("the stream ended before the answer was whole")
+
+    async def _hand_on(self, part: StreamPart) -> None:
+        if not part.data:
+            return
+        piece = StreamPiece(part.data, part.deltas)
+        if self.stream.first_at is None:
+            if not part.deltas:
+                if len(self._pending) >= MAX_PENDING:
+                    raise MalformedAnswer(f"more than {MAX_PENDING} events before the first piece of the answer")
+                self._pending.append(piece)
+                return
+            if self.on_first is not None:
+                self.on_first()
+            pending, self._pending = self._pending, []
+            for one in pending:
+                await self.stream.put(one)
+        await self.stream.put(piece)
+        if self._assembler.is_committed:
+            self.stream.commit()
+
+
+async def _read_end(chunks: AsyncIterator[bytes]) -> None:
+    with suppress(TimeoutError, ConnectionError):
+        async with asyncio.timeout(END_GRACE):
+            async for _ in chunks:
+                pass

@@ -1,0 +1,148 @@
+"""The stream of a call: pieces of the answer go to a consumer while the call is under way; the reply comes at its end.
+
+A call with a stream holds its place and its reservation until it has ended. Pieces that come while the consumer does
+not take them wait in a channel of bounded length; when it is full, nothing more is read from the provider.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Any, Protocol
+
+import msgspec
+
+from actors.errors.families import ConsumerLeft
+
+CHANNEL_CAPACITY = 64
+"""The pieces that wait for their consumer at most."""
+
+
+class StreamSink(Protocol):
+    """Where the pieces of an answer go."""
+
+    async def put(self, piece: Any) -> None:
+        """Hand on one piece; waits while the consumer is slow. Raises `ConsumerLeft` if it takes no more."""
+        ...
+
+
+class StreamTerms(msgspec.Struct, frozen=True, kw_only=True):
+    """That an answer is wanted as a stream: its pieces go to `sink`, and nothing comes for at most `gap` seconds."""
+
+    sink: StreamSink
+    gap: float = 30.0
+
+    def __post_init__(self) -> None:
+        if not self.gap > 0:
+            raise ValueError(f"gap must be > 0 seconds, got {self.gap!r:.100}")
+
+
+class Restarted(msgspec.Struct, frozen=True, kw_only=True):
+    """A piece that makes all before it void: the stream of `provider` broke off, and the next one begins anew."""
+
+    provider: str
+    error: str
+
+
+class WholeAnswer(msgspec.Struct, frozen=True):
+    """The one piece of an answer that did not come as a stream: its whole output."""
+
+    output: Any
+
+
+class CallStream:
+    """The stream of one call: `first` seconds may pass until its first piece, and `gap` between two of them.
+
+    A transport that streams calls `put` for each piece, and `commit` once the consumer may have acted on what came. If
+    the call ends early, however that is, it sets `partial`: the `ProviderReply` that the pieces so far would be, with
+    the cost or usage that a call cut off there has.
+    """
+
+    __slots__ = ("_loop", "_sink", "first", "first_at", "gap", "is_committed", "partial", "pieces")
+
+    def __init__(self, terms: StreamTerms, *, first: float) -> None:
+        self.first, self.gap = first, terms.gap
+        self.first_at: float | None = None
+        """When the first piece came, in loop time; None before."""
+        self.pieces = 0
+        self.is_committed = False
+        self.partial: Any = None
+        self._sink = terms.sink
+        self._loop = asyncio.get_running_loop()
+
+    async def put(self, piece: Any) -> None:
+        """Hand one piece to the consumer; waits while it is slow. Raises `ConsumerLeft`."""
+        if self.first_at is None:
+            self.first_at = self._loop.time()
+        self.pieces += 1
+        await self._sink.put(piece)
+
+    def commit(self) -> None:
+        """Note that the consumer may have acted on what came, so that it cannot be taken back."""
+        self.is_committed = True
+
+    def __repr__(self) -> str:
+        return f"<CallStream {self.pieces} pieces{', committed' if self.is_committed else ''}>"
+
+
+class PieceChannel:
+    """Carries pieces from a call to their consumer, at most `capacity` of them at once.
+
+    A consumer that takes nothing for `patience` seconds while the channel is full has left, and so has one that calls
+    `leave`.
+    """
+
+    def __init__(self, *, capacity: int = CHANNEL_CAPACITY, patience: float = 60.0) -> None:
+        self._capacity, self._patience = capacity, patience
+        self._pieces: deque[Any] = deque()
+        self._taken: asyncio.Event = asyncio.Event()
+        self._came: asyncio.Event = asyncio.Event()
+        self._has_left = self._has_ended = False
+
+    async def put(self, piece: Any) -> None:
+        """Add a piece; waits while the channel is full. Raises `ConsumerLeft` if the consumer takes no more."""
+        if not self._has_left:
+            self._pieces.append(piece)
+            self._came.set()
+            if len(self._pieces) >= self._capacity:
+                await self._wait_for_room()
+        if self._has_left:
+            raise ConsumerLeft
+
+    async def _wait_for_room(self) -> None:
+        self._taken.clear()
+        try:
+            async with asyncio.timeout(self._patience):
+                await self._taken.wait()
+        except TimeoutError:
+            self.leave()
+
+    async def get(self) -> Any:
+        """Take the next piece; waits for it. Raises StopAsyncIteration when there are no more."""
+        while not self._pieces:
+            if self._has_ended:
+                raise StopAsyncIteration
+            self._came.clear()
+            await self._came.wait()
+        piece = self._pieces.popleft()
+        self._taken.set()
+        return piece
+
+    def leave(self) -> None:
+        """Take no more: what has come is dropped, and the call ends."""
+        self._has_left = True
+        self._pieces.clear()
+        self._taken.set()
+
+    def end(self) -> None:
+        """Note that no more pieces come."""
+        self._has_ended = True
+        self._came.set()
+
+    @property
+    def has_left(self) -> bool:
+        """Whether the consumer takes no more."""
+        return self._has_left
+
+    def __len__(self) -> int:
+        return len(self._pieces)
