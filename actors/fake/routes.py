@@ -1,0 +1,60 @@
+"""Which path of a fake server means what: the model calls under the prefixes of all dialects, and its own endpoints."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs
+
+import msgspec
+
+from actors.fake.faults import FaultPlan
+from actors.fake.wire import FakeReply, FakeRequest, json_reply
+
+if TYPE_CHECKING:
+    from actors.fake.asked import Form
+    from actors.fake.provider import FakeProvider
+
+PREFIX = re.compile(r"^(?:/openai/deployments/[^/]+|(?:/api|/openai|/v1beta/openai)?(?:/v1)?)(?=/)")
+"""The beginnings of the paths of all dialects, such as Groq's `/openai/v1` and OpenRouter's `/api/v1`."""
+CALLS: dict[str, Form] = {
+    "/chat/completions": "chat",
+    "/embeddings": "embeddings",
+    "/responses": "responses",
+    "/messages": "messages",
+}
+
+
+def route(provider: FakeProvider, request: FakeRequest, *, now: float) -> FakeReply:
+    """Return the reply to any request."""
+    path = request.path[len(match[0]) :] if (match := PREFIX.match(request.path)) else request.path
+    if request.method == "POST" and path in CALLS:
+        return provider.accept(request, CALLS[path], now=now)
+    own = _own(provider, request, now=now)
+    if own is not None:
+        return own
+    message = f"Invalid URL ({request.method} {request.path})"
+    return json_reply(
+        404, {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": "unknown_url"}}
+    )
+
+
+def _own(provider: FakeProvider, request: FakeRequest, *, now: float) -> FakeReply | None:
+    """Return the reply of the endpoints that no real provider has."""
+    match request.method, request.path:
+        case "GET", "/books":
+            since = parse_qs(request.query).get("since", ["0"])[0]
+            return json_reply(200, provider.books.told(since=int(since) if since.isdigit() else 0))
+        case "GET", "/health":
+            return json_reply(200, {"status": "ok"})
+        case "GET", "/plan":
+            return json_reply(200, provider.plan)
+        case "POST", "/plan":
+            try:
+                plan = msgspec.json.decode(request.body, type=FaultPlan)
+            except (msgspec.DecodeError, ValueError) as error:
+                return json_reply(400, {"error": {"message": f"the plan was not taken: {error}"}})
+            provider.set_plan(plan, now=now)
+            return json_reply(200, plan)
+        case _:
+            return None
