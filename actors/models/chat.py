@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from actors.market.model_listing import CHAT
+from actors.market.spelling import unknown_name
 from actors.model_calls.answer import ModelAnswer, ToolCall, read_answer
 from actors.model_calls.request import ModelRequest
 from actors.money import Micros  # noqa: TC001 - msgspec resolves the annotations below.
 from actors.supervisor.client import smart_request
 from actors.supervisor.messages import SmartResult  # noqa: TC001 - as above.
 from actors.supervisor.options import DEFAULT_OPTIONS, RequestOptions
-from actors.validation import says_option_names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +21,42 @@ if TYPE_CHECKING:
     from actors.money import Amount
     from actors.supervisor.messages import SmartRequest
     from runtime import ActorRef
+
+
+OPTIONS = ("messages", "model", "max_tokens", "options", "budget", "timeout", "account", "idempotency_key")
+CHAT_FIELDS = frozenset(
+    {
+        "audio",
+        "extra_body",
+        "frequency_penalty",
+        "logit_bias",
+        "logprobs",
+        "max_completion_tokens",
+        "metadata",
+        "modalities",
+        "n",
+        "parallel_tool_calls",
+        "prediction",
+        "presence_penalty",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+        "reasoning_effort",
+        "response_format",
+        "safety_identifier",
+        "seed",
+        "service_tier",
+        "stop",
+        "temperature",
+        "tool_choice",
+        "tools",
+        "top_logprobs",
+        "top_p",
+        "user",
+        "verbosity",
+        "web_search_options",
+    }
+)
+"""The fields of a chat completion, as OpenAI documents them; a mistyped option must not be sent as one."""
 
 
 class ChatResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,7 +78,6 @@ class ChatResult(msgspec.Struct, frozen=True, kw_only=True):
     result: SmartResult
 
 
-@says_option_names
 async def chat(
     supervisor: ActorRef[SmartRequest],
     *,
@@ -59,17 +94,16 @@ async def chat(
     """Have a model answer `messages`: a text, or the messages of a chat completion.
 
     `model` is a service of the market or the name of a model that it lists (None: the service "chat"). The other
-    `fields` are those of a chat completion, such as `tools` or `temperature`; `budget` and the rest are those of
-    `smart_request`. Raises as that does, and `BadAnswer` if the answer is empty, filtered, refused or, although asked
-    for, no JSON; `RequestOptions(on_bad_answer="next")` asks the next provider instead.
+    `fields` are those of a chat completion, such as `tools` or `temperature`; fields that only some providers know go
+    into `extra_body`. `budget` and the rest are those of `smart_request`.
+
+    Raises as that does, and `BadAnswer` if the answer is empty, filtered, refused or, although asked for, no JSON;
+    `RequestOptions(on_bad_answer="next")` asks the next provider instead.
     """
-    body: dict[str, Any] = {"messages": _messages(messages), **fields}
-    if max_tokens is not None:
-        body["max_tokens"] = max_tokens
     result = await smart_request(
         supervisor,
         service=model or CHAT,
-        input=ModelRequest(form="chat", body=body),
+        input=chat_request(messages, max_tokens, fields),
         options=options,
         budget=budget,
         timeout=timeout,
@@ -94,7 +128,14 @@ def chat_result(answer: ModelAnswer, result: SmartResult) -> ChatResult:
     )
 
 
-def _messages(messages: str | Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    if isinstance(messages, str):
-        return [{"role": "user", "content": messages}]
-    return list(messages)
+def chat_request(
+    messages: str | Sequence[dict[str, Any]], max_tokens: int | None, fields: dict[str, Any]
+) -> ModelRequest:
+    """Return what is asked of a model; raises TypeError or ValueError for what could never be sent."""
+    for field in fields:
+        if field not in CHAT_FIELDS:
+            raise TypeError(f"a chat has {unknown_name('option', field, (*OPTIONS, *CHAT_FIELDS))}")
+    further: dict[str, Any] = fields.pop("extra_body", None) or {}
+    said = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
+    bound = {} if max_tokens is None else {"max_tokens": max_tokens}
+    return ModelRequest(form="chat", body={"messages": said, **fields, **further, **bound})

@@ -3,6 +3,7 @@
 from actors.supervisor.client import check_health, discover, smart_request
 from actors.supervisor.messages import GetStatus, Isolate, OpenQuota, Release, SmartRequest, SmartResult, TargetStatus
 from actors.supervisor.options import RequestOptions
+from actors.supervisor.streaming import RequestStream, smart_stream
 from actors.supervisor.supervisor import Supervisor
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "OpenQuota",
     "Release",
     "RequestOptions",
+    "RequestStream",
     "SmartRequest",
     "SmartResult",
     "Supervisor",
@@ -18,4 +20,5 @@ __all__ = [
     "check_health",
     "discover",
     "smart_request",
+    "smart_stream",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from actors.supervisor.client import ANSWER_GRACE
@@ -45,7 +46,7 @@ class RequestStream:
         channel = self._channel
         timeout = self._message.timeout + ANSWER_GRACE
         self._task = asyncio.create_task(self._supervisor.ask(self._message, timeout=timeout))
-        self._task.add_done_callback(lambda _: channel.end())
+        self._task.add_done_callback(partial(_end, channel))
         return self
 
     async def __aexit__(
@@ -84,6 +85,12 @@ class RequestStream:
     def __repr__(self) -> str:
         state = "not begun" if self._task is None else "ended" if self._task.done() else "under way"
         return f"<RequestStream of {self._message.service!r}, {state}, {len(self._channel)} pieces wait>"
+
+
+def _end(channel: PieceChannel, task: asyncio.Task[SmartResult]) -> None:
+    channel.end()
+    if not task.cancelled():
+        task.exception()  # A consumer that has left does not ask for it.
 
 
 @says_option_names

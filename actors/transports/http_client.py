@@ -136,6 +136,7 @@ class HttpClient:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + within
         if reader is not None:
+            reader.progress = exchange.progress
             within = min(within, reader.first)
         timer = self._timers.at(loop.time() + within, loop)
         if reader is not None and timer is not None:

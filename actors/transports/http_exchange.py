@@ -40,6 +40,8 @@ class BodyReader(Protocol):
     gap: float
     """The longest time between two chunks, in seconds."""
     on_first: Callable[[], None] | None
+    progress: WireProgress
+    """How far the request has come; set before it is sent."""
 
     async def read(self, chunks: AsyncIterator[bytes]) -> None:
         """Read the body to its end, or as far as it is wanted. Raises `OSError` if it breaks off."""

@@ -12,6 +12,7 @@ from actors.model_calls.answer import MalformedAnswer
 from actors.model_calls.assembly import Assembler, assembler_of
 from actors.model_calls.deltas import Delta  # noqa: TC001 - msgspec resolves the annotations below.
 from actors.model_calls.sse import EventDecoder
+from actors.transports.wire import WireProgress
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -47,8 +48,7 @@ class ModelStream:
         self.on_first: Callable[[], None] | None = None
         self.error: dict[str, Any] | None = None
         self.problem: str | None = None
-        self.has_begun = False
-        """Whether a 2xx has come."""
+        self.progress = WireProgress()
         self._assembler: Assembler = assembler_of(form)
         self._decoder = EventDecoder()
         self._pending: list[StreamPiece] = []
@@ -64,7 +64,6 @@ class ModelStream:
 
     async def read(self, chunks: AsyncIterator[bytes]) -> None:
         """Read to the end of the answer, or to an error in it. Raises `OSError` if it breaks off."""
-        self.has_begun = True
         try:
             async for chunk in chunks:
                 for event in self._decoder.feed(chunk):

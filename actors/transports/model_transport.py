@@ -153,11 +153,11 @@ class ModelTransport:
 
         There are three cases:
 
-        1. It was not begun, as far as is known: it is for the error to say what it costs.
-        2. The provider stops: what came is owed.
+        1. It was not sent: it is for the error to say so.
+        2. The provider stops: what came is owed, and the input.
         3. It runs on, and something came: it is charged whole.
         """
-        if not reader.has_begun:
+        if not reader.progress.may_be_sent:
             return None
         if self.preset.on_cut == "stops":
             return ProviderReply(output=reader.body())
@@ -168,7 +168,7 @@ class ModelTransport:
     def _cut(self, failure: CallFailed, call: ProviderCall, reader: ModelStream) -> CallFailed:
         """Return the failure of a stream with what it owes."""
         is_said_free = failure.charged == "no" and reader.stream.first_at is None
-        if not self.paid or not reader.has_begun or (is_said_free and not isinstance(failure, ConsumerLeft)):
+        if not self.paid or (is_said_free and not isinstance(failure, ConsumerLeft)):
             return failure
         owed = self._owed(call, reader)
         if owed is None:

@@ -14,6 +14,7 @@ from actors.errors.families import (
     BudgetExceeded,
     CallFailed,
     ConnectionFailed,
+    ConsumerLeft,
     OutcomeUnknown,
     Permanent,
     StreamBroken,
@@ -342,7 +343,8 @@ class AttemptRun:
     ) -> ProviderReply | None:
         """Decide what follows a failure: an answer found later, None for another choice, or the end of the request."""
         job, target = self.job, self.target
-        if stream is not None and stream.first_at is not None and not isinstance(error, OutcomeUnknown | BadAnswer):
+        speaks_for_itself = isinstance(error, OutcomeUnknown | BadAnswer | ConsumerLeft)
+        if stream is not None and stream.first_at is not None and not speaks_for_itself:
             error = StreamBroken(target.name, error)
         if job.held_at == target.name and target.idempotent == "no" and not isinstance(error, OutcomeUnknown):
             error = unknown_outcome(target.name, error)  # Whatever else it says, it must not be made again.
