@@ -119,6 +119,8 @@ class ProviderGateway(Actor[Call | InlineCall | CheckHealth | LookUpCall | Cance
             ) from bug
         finally:
             self.under_way -= 1
+            if message.call.stream is not None:
+                message.call.stream.end()
 
     def _raise_own_reading(self, error: BaseException, message: Call) -> None:
         """Raise what the market's `classify` makes of an error, if it makes anything of it."""

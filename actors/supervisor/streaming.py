@@ -34,6 +34,7 @@ class RequestStream:
         self._supervisor, self._message, self._channel = supervisor, message, channel
         self._task: asyncio.Task[SmartResult] | None = None
         self._result: SmartResult | None = None
+        self._is_closed = False
 
     @property
     def result(self) -> SmartResult:
@@ -56,6 +57,7 @@ class RequestStream:
 
     async def aclose(self) -> None:
         """End the call, if it has not ended: its provider is told at once. Safe to call twice."""
+        self._is_closed = True
         self._channel.leave()
         task = self._task
         if task is not None and not task.done():
@@ -71,7 +73,7 @@ class RequestStream:
         try:
             return await self._channel.get()
         except StopAsyncIteration:
-            if self._channel.has_left:
+            if self._is_closed:
                 raise
             self._result = await self._task
             raise

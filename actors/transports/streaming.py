@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextlib import suppress
 from typing import Any, Protocol
 
 import msgspec
@@ -58,7 +59,7 @@ class CallStream:
     the cost or usage that a call cut off there has.
     """
 
-    __slots__ = ("_loop", "_sink", "first", "first_at", "gap", "is_committed", "partial", "pieces")
+    __slots__ = ("_ended", "_loop", "_sink", "first", "first_at", "gap", "is_committed", "partial", "pieces")
 
     def __init__(self, terms: StreamTerms, *, first: float) -> None:
         self.first, self.gap = first, terms.gap
@@ -68,6 +69,7 @@ class CallStream:
         self.is_committed = False
         self.partial: Any = None
         self._sink = terms.sink
+        self._ended = asyncio.Event()
         self._loop = asyncio.get_running_loop()
 
     async def put(self, piece: Any) -> None:
@@ -76,6 +78,16 @@ class CallStream:
             self.first_at = self._loop.time()
         self.pieces += 1
         await self._sink.put(piece)
+
+    def end(self) -> None:
+        """Note that its transport is done with it, so that `partial` is final."""
+        self._ended.set()
+
+    async def until_ended(self, *, within: float) -> None:
+        """Wait until its transport is done with it, for `within` seconds at most."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                await self._ended.wait()
 
     def commit(self) -> None:
         """Note that the consumer may have acted on what came, so that it cannot be taken back."""
@@ -138,11 +150,6 @@ class PieceChannel:
         """Note that no more pieces come."""
         self._has_ended = True
         self._came.set()
-
-    @property
-    def has_left(self) -> bool:
-        """Whether the consumer takes no more."""
-        return self._has_left
 
     def __len__(self) -> int:
         return len(self._pieces)

@@ -6,6 +6,7 @@ exactly one probe.
 
 from __future__ import annotations
 
+import asyncio
 import math
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeAlias
@@ -402,6 +403,11 @@ class Target:
         try:
             gateway = self.open()
             return await gateway.ask(self._call_type(call, marker), timeout=call.timeout + TRANSPORT_GRACE)
+        except asyncio.CancelledError:
+            if call.stream is not None and marker.is_sent:
+                # What a stream that is cut off owes is known once its transport has ended it.
+                await call.stream.until_ended(within=TRANSPORT_GRACE)
+            raise
         except (AskTimeout, ActorCrashed) as fault:
             cause: Exception = fault
             if isinstance(fault, ActorCrashed):
