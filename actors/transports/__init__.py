@@ -2,10 +2,12 @@
 
 from actors.transports.function import FunctionTransport
 from actors.transports.reconciliation import Answered, Cancels, Finding, LooksUp, Lost, NeverRan, UnderWay
+from actors.transports.streaming import CallStream, Restarted, WholeAnswer
 from actors.transports.transport import ProviderCall, ProviderReply, Transport
 
 __all__ = [
     "Answered",
+    "CallStream",
     "Cancels",
     "Finding",
     "FunctionTransport",
@@ -14,6 +16,8 @@ __all__ = [
     "NeverRan",
     "ProviderCall",
     "ProviderReply",
+    "Restarted",
     "Transport",
     "UnderWay",
+    "WholeAnswer",
 ]
