@@ -104,9 +104,9 @@ class Allocator:
             else:
                 queues.enqueue(waiter, made.account or "")  # 5.
 
-    def set_cap(self, account: str, cap: Micros | None) -> None:
+    def set_cap(self, account: str, cap: Micros | None, *, overdraft: Micros | None = None) -> None:
         """Change a cap, and look again at the requests that wait for the account."""
-        self._bookkeeper.record(self._book.set_cap(account, cap, at=time.time()))
+        self._bookkeeper.record(self._book.set_cap(account, cap, overdraft=overdraft, at=time.time()))
         self._approvals.forget_refusal(account)
         self.serve(account)
 
@@ -124,7 +124,7 @@ class Allocator:
         if wish.holder is not None:
             self._watch(wish.holder)
         self._bookkeeper.record(entry)
-        if entry.from_held:
+        if entry.from_held or entry.overdrawn:
             reservation = self._book.reservation(entry.reservation)
         else:
             reservation = Reservation(entry.reservation, wish.key, wish.provider, wish.amount)

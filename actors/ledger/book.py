@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from actors.errors.families import BudgetExceeded, Permanent
-from actors.ledger.entries import AccountClosed, AccountOpened, CapChanged, HeldUnderWay, MoneyReserved
+from actors.ledger.entries import AccountClosed, AccountOpened, CapChanged, HeldUnderWay, MoneyReserved, TariffListed
 from actors.ledger.errors import AlreadyPaid, PaidUnanswered, RiskExceeded, StillUnsettled
 from actors.ledger.postings import Postings
 from actors.money import ZERO, Micros, micros_of
@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
     from actors.errors.families import Charged
     from actors.ledger.entries import Booked, MoneyHeld, MoneyReleased, MoneySettled
-    from actors.ledger.messages import Reservation, Reserve, Unsettled
+    from actors.ledger.messages import Costing, Reservation, Reserve, Unsettled
     from actors.ledger.page import AccountState, Statement
     from actors.ledger.record import KeyRecord
+    from actors.tariffs.tariff import Tariff
 
 REQUEST = "request"
 """The name of a request's own budget in a refusal."""
@@ -91,7 +92,7 @@ class Book:
 
     # Accounts.
 
-    def open(self, name: str, *, cap: Micros | None, at: float) -> AccountOpened:
+    def open(self, name: str, *, cap: Micros | None, overdraft: Micros = ZERO, at: float) -> AccountOpened:
         """Open an account; raises `Permanent` if its name is in use."""
         state = self.accounts.states.get(name)
         if state is not None:
@@ -103,7 +104,7 @@ class Book:
                 else "is open already; close it"
             )
             raise Permanent(f"account {name!r} {what} first, or take another name")
-        entry = AccountOpened(account=name, cap=cap, at=at)
+        entry = AccountOpened(account=name, cap=cap, overdraft=overdraft, at=at)
         self.accounts.post(entry)
         return entry
 
@@ -114,10 +115,10 @@ class Book:
         self.accounts.post(entry)
         return state, entry
 
-    def set_cap(self, name: str, cap: Micros | None, *, at: float) -> CapChanged:
+    def set_cap(self, name: str, cap: Micros | None, *, overdraft: Micros | None = None, at: float) -> CapChanged:
         """Change a cap; one below what is used already lets nothing more be reserved."""
         self.accounts.opened(name)
-        entry = CapChanged(account=name, cap=cap, at=at)
+        entry = CapChanged(account=name, cap=cap, overdraft=overdraft, at=at)
         self.accounts.post(entry)
         return entry
 
@@ -139,7 +140,7 @@ class Book:
             record = self._repeated(wish)
             put_at_risk = self._put_at_risk(wish, record)
             used = postings.used_by(key)
-        number, more, from_held = postings.next, amount, 0
+        number, more, from_held, overdrawn = postings.next, amount, 0, 0
         if record is not None:
             number, accounts, states, from_held = record.number, record.accounts, record.states, record.amount
             more = max(0, amount - from_held)
@@ -149,7 +150,11 @@ class Book:
         if more or record is None:  # What is held already is owed, whatever the caps say.
             for state in states:
                 if state.used + more > state.limit:
-                    return _short(states, more, wish.provider)
+                    least = amount if wish.at_least is None or record is not None else int(wish.at_least)
+                    if least >= amount or not all(one.may_overdraw(least, amount - least) for one in states):
+                        return _short(states, more, wish.provider)
+                    more, overdrawn = least, amount - least
+                    break
         entry = MoneyReserved(
             reservation=number,
             key=key,
@@ -161,6 +166,7 @@ class Book:
             risk_account=wish.risk_account if put_at_risk else None,
             must_hold=wish.must_hold,
             held_for=wish.held_for,
+            overdrawn=micros_of(overdrawn) if overdrawn else ZERO,
             at=at,
         )
         record = postings.post_reserved(entry, states)
@@ -194,7 +200,13 @@ class Book:
             record.is_sent = True
 
     def book(
-        self, reservation: Reservation, charged: Charged, cost: Micros | None = None, *, at: float
+        self,
+        reservation: Reservation,
+        charged: Charged,
+        cost: Micros | None = None,
+        *,
+        costing: Costing | None = None,
+        at: float,
     ) -> Booked | None:
         """Enter what became of a call; None if that was known already.
 
@@ -209,8 +221,10 @@ class Book:
             return None
         if record.key != reservation.key:
             raise Permanent(f"reservation {number} is not of key {reservation.key!r}; was it made by another ledger?")
+        if record.is_estimated and (charged != "yes" or costing is None or costing.basis == "estimated"):
+            return None  # It came twice, and tells nothing better.
         if charged == "yes":
-            return self._settle(record, cost, at)
+            return self._settle(record, cost, at, costing)
         if record.is_told or record.attempt != reservation.attempt:
             # It came twice, or late: a repetition of the call that was made meanwhile tells more.
             return None
@@ -223,9 +237,16 @@ class Book:
         return self._undo(record, at)
 
     def resolve(
-        self, number: int, charged: Charged, cost: Micros | None = None, *, as_found: bool = False, at: float
+        self,
+        number: int,
+        charged: Charged,
+        cost: Micros | None = None,
+        *,
+        as_found: bool = False,
+        costing: Costing | None = None,
+        at: float,
     ) -> MoneySettled | MoneyReleased:
-        """Enter what was found out about a call whose money is held, or was for too long; else raises `Permanent`.
+        """Enter what was found out about a call that is held, or whose cost is not known; else raises `Permanent`.
 
         With `as_found`, a payment is entered also if the money was released lately. There is one exception: the same
         provider was paid for another call under the key, or may still be. A look-up asks by the key, and so it is that
@@ -234,11 +255,11 @@ class Book:
         record = self.postings.records.get(number) or self.postings.expired.get(number)
         late = self.postings.released.get(number) if as_found and charged == "yes" else None
         if late is not None and not self._has_another(late):
-            return self._settle(late, cost, at)
-        if record is None or not record.is_held:
+            return self._settle(late, cost, at, costing)
+        if record is None or not (record.is_held or record.is_estimated):
             what = "is under way" if record is not None else "is not held, or no more"
             raise Permanent(f"reservation {number} {what}; ask GetHeld which are held")
-        return self._settle(record, cost, at) if charged == "yes" else self._release(record, at)
+        return self._settle(record, cost, at, costing) if charged == "yes" else self._release(record, at)
 
     def take_back(self, reservation: Reservation, *, at: float) -> Booked | None:
         """Undo a reservation that its asker never got, so that no call was made. None if it has ended."""
@@ -256,7 +277,7 @@ class Book:
 
     def expire(self, record: KeyRecord, *, at: float) -> MoneySettled:
         """Settle a call that was held for too long as charged; what is found out later corrects it."""
-        entry = record.expired(at=at)
+        entry = record.settled(None, is_expired=True, at=at)
         self.postings.post_settled(record, entry)
         return entry
 
@@ -269,6 +290,14 @@ class Book:
         self.postings.post_under_way(record, entry)
         return entry
 
+    def list_tariff(self, tariff: Tariff, *, at: float) -> TariffListed | None:
+        """Note a tariff by which a call is settled; None if it was noted before."""
+        digest = tariff.digest
+        if digest in self.postings.tariffs:
+            return None
+        self.postings.tariffs.add(digest)
+        return TariffListed(digest=digest, tariff=tariff, at=at)
+
     def hold_all(self, *, at: float) -> list[Booked]:
         """Hold what is open after a crash, because the outcome of those calls is unknown."""
         return [
@@ -279,10 +308,12 @@ class Book:
 
     # Entries.
 
-    def _settle(self, record: KeyRecord, cost: Micros | None, at: float) -> MoneySettled:
+    def _settle(
+        self, record: KeyRecord, cost: Micros | None, at: float, costing: Costing | None = None
+    ) -> MoneySettled:
         number, postings = record.number, self.postings
         corrects = record.amount if number in postings.expired else 0
-        entry = record.settled(cost, is_late=number in postings.released, corrects=corrects, at=at)
+        entry = record.settled(cost, costing, is_late=number in postings.released, corrects=corrects, at=at)
         self.postings.post_settled(record, entry)
         return entry
 
@@ -337,7 +368,7 @@ class Book:
 
     def _already_paid(self, key: str, *, paid: Micros, paid_to: str) -> AlreadyPaid:
         for one in self.postings.expired.values():
-            if one.key == key:
+            if one.key == key and not one.is_estimated:
                 return PaidUnanswered(key, paid=paid, paid_to=paid_to, reservation=one.number)
         return AlreadyPaid(key, paid=paid, paid_to=paid_to)
 

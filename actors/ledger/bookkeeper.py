@@ -49,7 +49,7 @@ class Bookkeeper:
         if isinstance(entry, MoneySettled):
             if self.book.paid_keys.has_forgotten:
                 self.restore_paid_key(entry.key)  # What was paid under it before is part of the sum.
-            if entry.overcharged or entry.is_late:
+            if entry.overcharged > entry.overdrawn or entry.is_late:
                 self.reporter.report_overcharge(entry)
 
     def once_written(self, answer: T, future: asyncio.Future[T] | None = None) -> T | asyncio.Future[T]:

@@ -5,26 +5,37 @@ A reservation is made once. Its money is then settled, released, or held until i
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from actors.money import ZERO, Micros
+from actors.tariffs.tariff import Tariff  # noqa: TC001 - msgspec resolves the annotations below.
+from actors.tariffs.usage import Usage  # noqa: TC001 - as above.
 from runtime import Event
+
+CostBasis: TypeAlias = Literal["exact", "provider", "estimated"]
+"""How the cost of a call is known: by its usage and its tariff; as its provider stated it; or not, so that it is
+estimated until a later figure corrects it."""
 
 
 class AccountOpened(Event, frozen=True, kw_only=True, tag=True):
-    """An account was opened; a `cap` of None allows anything. `at` is in seconds since 1970, as in every entry."""
+    """An account was opened; a `cap` of None allows anything. `at` is in seconds since 1970, as in every entry.
+
+    `overdraft` is how far calls that cost more than estimated may pass the cap, at most.
+    """
 
     account: str
     cap: Micros | None
     at: float
+    overdraft: Micros = ZERO
 
 
 class CapChanged(Event, frozen=True, kw_only=True, tag=True):
-    """The cap of an account was changed."""
+    """The cap of an account was changed, and its overdraft; None leaves that as it is."""
 
     account: str
     cap: Micros | None
     at: float
+    overdraft: Micros | None = None
 
 
 class AccountClosed(Event, frozen=True, kw_only=True, tag=True):
@@ -42,7 +53,8 @@ class MoneyReserved(Event, frozen=True, kw_only=True, tag=True, gc=False):
 
     `passes_over` numbers the held calls that may be paid as well, from this call on. What they hold is held in
     `risk_account` too, if there is one. A call with `must_hold` is never passed over itself. `held_for` is how many
-    seconds its money is held at most, if it ever is; None is as the ledger says.
+    seconds its money is held at most, if it ever is; None is as the ledger says. It may cost `overdrawn` more than was
+    promised to it, which is within the overdraft of its accounts.
     """
 
     reservation: int
@@ -55,6 +67,15 @@ class MoneyReserved(Event, frozen=True, kw_only=True, tag=True, gc=False):
     risk_account: str | None = None
     must_hold: bool = False
     held_for: float | None = None
+    overdrawn: Micros = ZERO
+    at: float
+
+
+class TariffListed(Event, frozen=True, kw_only=True, tag=True):
+    """A tariff was used for the first time: its prices, and the digest by which settlements name it."""
+
+    digest: str
+    tariff: Tariff
     at: float
 
 
@@ -63,6 +84,9 @@ class MoneySettled(Event, frozen=True, kw_only=True, tag=True, gc=False):
 
     It `is_late` if all of that had been released before, because the charge was not known. It `is_expired` if the money
     was held for too long, and the charge is not known. Once it is, another entry `corrects` what was settled then.
+
+    `basis` says how the cost is known (None: it is a listed price, or what was reserved), by which `usage`, if that was
+    told, and at which `tariff`, by its digest. Of what was overcharged, `overdrawn` was within the overdraft.
     """
 
     reservation: int
@@ -75,6 +99,10 @@ class MoneySettled(Event, frozen=True, kw_only=True, tag=True, gc=False):
     is_late: bool = False
     is_expired: bool = False
     corrects: Micros = ZERO
+    basis: CostBasis | None = None
+    usage: Usage | None = None
+    tariff: str | None = None
+    overdrawn: Micros = ZERO
     at: float
 
 
@@ -123,5 +151,5 @@ Booked: TypeAlias = MoneySettled | MoneyReleased | MoneyHeld
 """What becomes of a reservation."""
 AccountEntry: TypeAlias = AccountOpened | CapChanged | AccountClosed
 """What concerns an account and no reservation."""
-Entry: TypeAlias = AccountEntry | MoneyReserved | HeldUnderWay | Booked
+Entry: TypeAlias = AccountEntry | MoneyReserved | TariffListed | HeldUnderWay | Booked
 """Every step of a book."""

@@ -27,7 +27,8 @@ Safety: TypeAlias = Literal["normal", "full"]
 
 APPLICATION_ID = 0x756C6564
 """The mark of our journals among SQLite's files."""
-VERSION = 1
+VERSION = 2
+"""2 has tariffs, how costs are known, and overdrafts."""
 IN_MEMORY = ":memory:"
 TABLES = (
     "CREATE TABLE entries (number INTEGER PRIMARY KEY, key TEXT, paid INTEGER, entry TEXT NOT NULL, checksum INTEGER)",
@@ -94,10 +95,12 @@ class Journal:
             execute(f"PRAGMA user_version = {VERSION}")
         elif mark != APPLICATION_ID:
             raise JournalError(self.path, "is a database of something else", "use another file")
-        elif version != VERSION:
+        elif not 1 <= version <= VERSION:
             raise JournalError(
                 self.path, f"is of format {version}, and this program reads {VERSION}", "use the program that wrote it"
             )
+        elif version != VERSION:
+            execute(f"PRAGMA user_version = {VERSION}")  # What is added to it now, older programs cannot read.
         execute("COMMIT")
 
     def read(self) -> Iterator[Entry]:

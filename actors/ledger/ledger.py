@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from actors.ledger.account import Account
     from actors.ledger.approvals import OnExhausted
     from actors.ledger.entries import Booked, MoneyReleased, MoneySettled
+    from actors.ledger.messages import Costing
     from actors.ledger.page import AccountState, Statement
     from actors.ledger.record import KeyRecord
     from actors.money import Amount
@@ -194,7 +195,11 @@ class Ledger(
     @handles(BookCall)
     def book_call(self, message: BookCall) -> None:
         """Enter what became of a call; a message that came twice does nothing."""
-        self._outcome_recorded(self.book.book(message.reservation, message.charged, message.cost, at=time.time()))
+        self._list_tariff(message.costing)
+        entry = self.book.book(
+            message.reservation, message.charged, message.cost, costing=message.costing, at=time.time()
+        )
+        self._outcome_recorded(entry)
 
     @handles(MarkSent)
     def mark_sent(self, message: MarkSent) -> None:
@@ -204,8 +209,14 @@ class Ledger(
     @handles(Resolve)
     def resolve(self, message: Resolve) -> MoneySettled | MoneyReleased | asyncio.Future[MoneySettled | MoneyReleased]:
         """Enter what was found out about a call whose money is held."""
+        self._list_tariff(message.costing)
         entry = self.book.resolve(
-            message.reservation, message.charged, message.cost, as_found=message.as_found, at=time.time()
+            message.reservation,
+            message.charged,
+            message.cost,
+            as_found=message.as_found,
+            costing=message.costing,
+            at=time.time(),
         )
         self._outcome_recorded(entry)
         return self.bookkeeper.once_written(entry)
@@ -254,7 +265,7 @@ class Ledger(
     @handles(OpenAccount)
     def open_account(self, message: OpenAccount) -> str | asyncio.Future[str]:
         """Open an account, or take it over from an earlier run, and return its name."""
-        return self.opener.open(message.name, message.cap)
+        return self.opener.open(message.name, message.cap, message.overdraft)
 
     @handles(CloseAccount)
     def close_account(self, message: CloseAccount) -> Account | asyncio.Future[Account]:
@@ -307,6 +318,13 @@ class Ledger(
         if self.closers:
             for state, waiter in self.closers.take_drained():
                 self.bookkeeper.once_written(state.statement(), waiter)
+
+    def _list_tariff(self, costing: Costing | None) -> None:
+        """Record a tariff before the first call that is settled by it."""
+        if costing is None or costing.tariff is None:
+            return
+        if (listed := self.book.list_tariff(costing.tariff, at=time.time())) is not None:
+            self.bookkeeper.record(listed)
 
     def _note_age(self, record: KeyRecord) -> None:
         """Take note of what is held, and be reminded when it has been for too long."""

@@ -8,9 +8,11 @@ import msgspec
 
 from actors.errors.families import Charged  # noqa: TC001 - msgspec resolves the annotations below.
 from actors.ledger.account import Account
-from actors.ledger.entries import MoneyReleased, MoneySettled
+from actors.ledger.entries import CostBasis, MoneyReleased, MoneySettled
 from actors.ledger.page import Statement
-from actors.money import AmountField, Micros, OptionalAmountField, amount_default, take_amount
+from actors.money import ZERO, AmountField, Micros, OptionalAmountField, amount_default, take_amount
+from actors.tariffs.tariff import Tariff  # noqa: TC001 - as above.
+from actors.tariffs.usage import Usage  # noqa: TC001 - as above.
 from actors.validation import check_text, checked_held_for
 from runtime import ActorRef, Message, Request
 
@@ -22,7 +24,8 @@ charged once, because its provider honours keys. "again": it may be paid in addi
 class Reservation(msgspec.Struct, frozen=True, gc=False):
     """Leave to spend `amount` on one call; `BookCall` must tell what became of the call, whatever that is.
 
-    `attempt` counts the calls that have shared the reservation, as repetitions under one key do.
+    `attempt` counts the calls that have shared the reservation, as repetitions under one key do. The call may cost
+    `overdrawn` more, within the overdraft of its accounts.
     """
 
     number: int
@@ -30,6 +33,7 @@ class Reservation(msgspec.Struct, frozen=True, gc=False):
     provider: str
     amount: Micros
     attempt: int = 1
+    overdrawn: Micros = ZERO
 
 
 class Reserve(Request[Reservation], frozen=True, kw_only=True):
@@ -44,6 +48,9 @@ class Reserve(Request[Reservation], frozen=True, kw_only=True):
     account that bounds what may be paid twice in all. Refused with `RiskExceeded` otherwise. A call that was reserved
     with `must_hold` is never passed over. What is held for it counts as charged after `held_for` seconds (None: as the
     ledger says).
+
+    `at_least` is what the call costs presumably at most, if that is less than `amount`: if no more than that is left,
+    it is what is reserved, as long as every account with a cap has an overdraft that bears the rest.
 
     With `wait`, the request waits for money that calls under way may give back, in order, until its deadline. `holder`
     is the actor that answers for the call. If it ends or is restarted without telling the outcome, the money is held.
@@ -64,9 +71,12 @@ class Reserve(Request[Reservation], frozen=True, kw_only=True):
     risk_account: str | None = None
     must_hold: bool = False
     held_for: float | None = None
+    at_least: OptionalAmountField = amount_default(None)
 
     def __post_init__(self) -> None:
         take_amount(self, "amount")
+        if self.at_least is not None:
+            take_amount(self, "at_least")
         if self.budget is not None:
             take_amount(self, "budget")
         if self.risk is not None:
@@ -106,16 +116,32 @@ class MarkUnderWay(Message, frozen=True):
             raise TypeError(f"reservation must be a number, as GetHeld lists it, got {self.reservation!r}")
 
 
+class Costing(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """How the cost of a call is known: its `basis`, the `usage` that was told, and the `tariff` that was in force.
+
+    What is settled as "estimated" is corrected by a cost that is told for the same reservation later.
+    """
+
+    basis: CostBasis
+    usage: Usage | None = None
+    tariff: Tariff | None = None
+
+    def __post_init__(self) -> None:
+        if self.basis not in {"exact", "provider", "estimated"}:
+            raise ValueError(f'basis must be "exact", "provider" or "estimated", got {self.basis!r:.100}')
+
+
 class BookCall(Message, frozen=True, gc=False):
     """Tell what became of a call: paid ("yes"), not paid ("no"), or unknown ("held").
 
     `cost` is what it cost, if it was paid; None if the provider does not say, and then it is what was reserved. Told
-    twice, it counts once. What was held may be settled later by the same message.
+    twice, it counts once. What was held may be settled later by the same message. `costing` says how the cost is known.
     """
 
     reservation: Reservation
     charged: Charged = "yes"
     cost: OptionalAmountField = amount_default(None)
+    costing: Costing | None = None
 
     def __post_init__(self) -> None:
         check_reservation(self.reservation)
@@ -130,7 +156,8 @@ class Resolve(Request[MoneySettled | MoneyReleased], frozen=True):
     """Tell what was found out about a call whose money is held: paid, and how much; or not paid.
 
     It may come after the accounts were closed, and after the money was settled because it had been held for too long:
-    then it corrects that. Refused with `Permanent` for a reservation that is not held. With
+    then it corrects that, and so it does what was settled as estimated. Refused with `Permanent` for any other
+    reservation that is not held. With
     `as_found`, the provider itself has said so, and then "yes" counts even if the money was released lately.
     """
 
@@ -138,6 +165,7 @@ class Resolve(Request[MoneySettled | MoneyReleased], frozen=True):
     charged: Literal["yes", "no"]
     cost: OptionalAmountField = amount_default(None)
     as_found: bool = False
+    costing: Costing | None = None
 
     def __post_init__(self) -> None:
         if type(self.reservation) is not int:
@@ -152,17 +180,20 @@ class Resolve(Request[MoneySettled | MoneyReleased], frozen=True):
 class OpenAccount(Request[str], frozen=True, kw_only=True):
     """Open an account with a cap (None: no cap); answered with its name.
 
-    Without a name, one is made up. Refused with `Permanent` if the name is in use.
+    Without a name, one is made up. Refused with `Permanent` if the name is in use. `overdraft` is how far the cap may
+    be passed, at most, by calls for which only their estimate was left.
     """
 
     name: str | None = None
     cap: OptionalAmountField = amount_default(None)
+    overdraft: AmountField = amount_default(ZERO)
 
     def __post_init__(self) -> None:
         if self.name is not None:
             check_text("name", self.name)
         if self.cap is not None:
             take_amount(self, "cap")
+        take_amount(self, "overdraft")
 
 
 class CloseAccount(Request[Account], frozen=True, kw_only=True):

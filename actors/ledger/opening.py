@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from actors.errors.families import Permanent
 from actors.ledger.errors import JournalError
 from actors.ledger.journal import Journal
+from actors.money import ZERO
 
 if TYPE_CHECKING:
     import os
@@ -81,15 +82,15 @@ class AccountOpener:
         """Note the accounts that are open after a recovery; one that is not of this run may be taken over."""
         self._recovered = set(names) - self._opened
 
-    def open(self, name: str | None, cap: Micros | None) -> str | asyncio.Future[str]:
+    def open(self, name: str | None, cap: Micros | None, overdraft: Micros = ZERO) -> str | asyncio.Future[str]:
         """Open an account, or take it over, and return its name; without one, a name is made up."""
         if name is None:
             name = self._new_name()
         if name in self._recovered:
             self._recovered.discard(name)
-            self._open_with_cap(name, cap)
+            self._open_with_cap(name, cap, overdraft)
         else:
-            self._bookkeeper.record(self._book.open(name, cap=cap, at=time.time()))
+            self._bookkeeper.record(self._book.open(name, cap=cap, overdraft=overdraft, at=time.time()))
         return self._note_opened(name)
 
     def open_by_config(self, name: str, cap: Micros | None) -> None:
@@ -123,12 +124,14 @@ class AccountOpener:
             if not self._book.accounts.is_known(name):
                 return name
 
-    def _open_with_cap(self, name: str, cap: Micros | None) -> None:
+    def _open_with_cap(self, name: str, cap: Micros | None, overdraft: Micros = ZERO) -> None:
         """Open an account, or give one that is open this cap."""
         if not self._book.is_open(name):
-            self._bookkeeper.record(self._book.open(name, cap=cap, at=time.time()))
-        elif self._book.statement(name).cap != cap:
-            self._allocator.set_cap(name, cap)
+            self._bookkeeper.record(self._book.open(name, cap=cap, overdraft=overdraft, at=time.time()))
+            return
+        before = self._book.statement(name)
+        if (before.cap, before.overdraft) != (cap, overdraft):
+            self._allocator.set_cap(name, cap, overdraft=overdraft)
 
     def _note_opened(self, name: str) -> str | asyncio.Future[str]:
         """Note, once it is written, that an account is of this run; return its name, now or then."""

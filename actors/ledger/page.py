@@ -29,12 +29,15 @@ class Statement(Account, frozen=True, kw_only=True):
 
     `reserved_ever == settled - overcharged + released + held + reserved`: what was reserved was spent, is free again,
     is kept for calls whose outcome is unknown, or belongs to calls under way. `overcharged` is what calls cost beyond
-    what was reserved for them.
+    what was reserved for them. `estimated` is the part of `settled` whose cost is not known, and that a later figure
+    may correct. `overdraft` is how far the cap may be passed by calls for which only their estimate was left.
     """
 
     reserved_ever: Micros = ZERO
     released: Micros = ZERO
     overcharged: Micros = ZERO
+    estimated: Micros = ZERO
+    overdraft: Micros = ZERO
     is_closed: bool = False
 
     @property
@@ -48,6 +51,8 @@ class Statement(Account, frozen=True, kw_only=True):
         if self.reserved_ever != accounted:
             yield f"{self.reserved_ever} was ever reserved in {self.name!r}, and {accounted} accounted for"
         figures = (self.reserved, self.held, self.settled, self.released, self.overcharged, self.reserved_ever)
+        if not 0 <= self.estimated <= self.settled:
+            yield f"{self.estimated} of {self.settled} settled in {self.name!r} is estimated"
         if min(figures) < 0:
             yield f"a figure of account {self.name!r} is below zero: {self!r}"
 
@@ -59,6 +64,7 @@ class AccountState:
         "alert_at",
         "beyond",
         "cap",
+        "estimated",
         "held",
         "is_alerted",
         "is_closed",
@@ -67,6 +73,8 @@ class AccountState:
         "on_hold",
         "open",
         "overcharged",
+        "overdraft",
+        "overdrawn",
         "released",
         "reserved",
         "reserved_ever",
@@ -74,8 +82,12 @@ class AccountState:
         "used",
     )
 
-    def __init__(self, name: str, cap: Micros | None, *, alert_percent: int = 80) -> None:
+    def __init__(self, name: str, cap: Micros | None, *, overdraft: Micros = ZERO, alert_percent: int = 80) -> None:
         self.name = name
+        self.estimated = 0
+        self.overdraft = int(overdraft)
+        self.overdrawn = 0
+        """How much of it the calls under way may use, beyond what is reserved for them."""
         self.reserved = self.held = self.settled = self.used = 0
         self.reserved_ever = self.released = self.overcharged = 0
         self.open = self.on_hold = 0
@@ -100,6 +112,11 @@ class AccountState:
         if self.used > self.limit + self.overcharged + self.beyond:
             yield f"account {self.name!r} is over its cap: {self!r}"
 
+    def may_overdraw(self, amount: int, beyond: int) -> bool:
+        """Tell whether `amount` can be reserved for a call that may cost so much `beyond` it."""
+        is_free = self.cap is None
+        return is_free or (self.used + amount <= self.limit and self.overdrawn + beyond <= self.overdraft)
+
     def may_allow_later(self, amount: int) -> bool:
         """Tell whether `amount` could be reserved if calls under way gave back what is reserved for them."""
         return self.used - self.reserved + amount <= self.limit
@@ -120,6 +137,8 @@ class AccountState:
             reserved_ever=micros_of(self.reserved_ever),
             released=micros_of(self.released),
             overcharged=micros_of(self.overcharged),
+            estimated=micros_of(self.estimated),
+            overdraft=micros_of(self.overdraft),
             is_closed=self.is_closed,
         )
 
@@ -199,10 +218,13 @@ class AccountTable:
         self.combinations.clear()
         match entry:
             case AccountOpened():
-                self.states[entry.account] = AccountState(entry.account, entry.cap, alert_percent=self.alert_percent)
+                self.states[entry.account] = AccountState(
+                    entry.account, entry.cap, overdraft=entry.overdraft, alert_percent=self.alert_percent
+                )
             case CapChanged():
                 state = self.states[entry.account]
                 state.set_cap(entry.cap, alert_percent=self.alert_percent)
+                state.overdraft = state.overdraft if entry.overdraft is None else int(entry.overdraft)
                 self.check_alert(state)
             case _:
                 state = self.states[entry.account]

@@ -16,6 +16,7 @@ from actors.ledger.entries import (
     MoneyReleased,
     MoneyReserved,
     MoneySettled,
+    TariffListed,
 )
 from actors.ledger.page import AccountTable
 from actors.ledger.record import KeyRecord
@@ -86,7 +87,9 @@ class Postings:
         self.released: OrderedDict[int, KeyRecord] = OrderedDict()
         """The reservations released last."""
         self.expired: OrderedDict[int, KeyRecord] = OrderedDict()
-        """The reservations that were settled last because they had been held for too long."""
+        """The reservations that were settled last though their cost is not known: held for too long, or estimated."""
+        self.tariffs: set[str] = set()
+        """The digests of the tariffs by which calls were settled."""
 
     def used_by(self, key: str) -> int:
         """Return the micro-units that were spent under a key, and are kept for it."""
@@ -129,6 +132,7 @@ class Postings:
             "expired": list(self.expired),
             "ages": [(one.number, one.held_since, one.held_for) for one in self.records.values() if one.is_held],
             "next": self.next,
+            "tariffs": sorted(self.tariffs),
         }
 
     # A step that is read back.
@@ -146,6 +150,8 @@ class Postings:
                 self.post_held(self._booked(entry), entry)
             case HeldUnderWay():
                 self.post_under_way(self._booked(entry), entry)
+            case TariffListed():
+                self.tariffs.add(entry.digest)
             case AccountOpened():
                 if self.accounts.is_known(entry.account):
                     raise ValueError(f"it opens an account that is open: {entry}")
@@ -203,6 +209,10 @@ class Postings:
             else:
                 others.append(record)
             record.must_hold, record.held_for = entry.must_hold, entry.held_for
+            if entry.overdrawn:
+                record.overdrawn = int(entry.overdrawn)
+                for state in states:
+                    state.overdrawn += record.overdrawn
             self.next = number + 1
         if entry.passes_over:
             self._pass_over(entry)
@@ -230,7 +240,12 @@ class Postings:
             self.paid_keys.add(record.key, cost, record.provider)
             for other in self.by_key.get(record.key, ()):
                 other.is_doubled = other.is_passed_over
-        if entry.is_expired:
+        if entry.basis == "estimated":
+            record.is_estimated, record.amount = True, cost
+            for state in record.states:
+                state.estimated += cost
+        if entry.is_expired or record.is_estimated:
+            record.amount = cost
             self.expired[record.number] = record
             if len(self.expired) > MAX_EXPIRED:
                 self.expired.popitem(last=False)
@@ -282,6 +297,8 @@ class Postings:
     def _end(self, record: KeyRecord, cost: int, released: int, overcharged: int) -> None:
         """Forget a reservation, and move its money to what is spent or free."""
         amount, is_held, beyond = record.amount, record.is_held, overcharged - released
+        if record.overdrawn:
+            _free_overdraft(record)
         del self.records[record.number]
         others = self.by_key[record.key]
         if len(others) == 1:
@@ -364,15 +381,18 @@ class Postings:
             self.accounts.forget_if_empty(state)
 
     def _hold_expired(self, record: KeyRecord) -> None:
-        """Hold again what was settled because it had been held for too long: now it is known what it cost."""
+        """Hold again what was settled though its cost was not known: now it is."""
         del self.expired[record.number]
         self.records[record.number] = record
         self.by_key.setdefault(record.key, []).append(record)
         self.paid_keys.take_back(record.key, record.amount)
+        was_estimated, record.is_estimated, record.is_held = record.is_estimated, False, True
         for state in record.states:
             state.settled -= record.amount
             state.held += record.amount
             state.on_hold += 1
+            if was_estimated:
+                state.estimated -= record.amount
 
     # Holders.
 
@@ -395,3 +415,10 @@ class Postings:
     def __repr__(self) -> str:
         held = sum(1 for record in self.records.values() if record.is_held)
         return f"<Postings {len(self.records) - held} reservations open, {held} held>"
+
+
+def _free_overdraft(record: KeyRecord) -> None:
+    """Let others use what a call may have overdrawn: its cost is known."""
+    for state in record.states:
+        state.overdrawn -= record.overdrawn
+    record.overdrawn = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -10,6 +10,9 @@ from actors.ledger.entries import MoneyHeld, MoneyReleased, MoneySettled
 from actors.ledger.messages import Reservation, Unsettled
 from actors.ledger.page import AccountState  # noqa: TC001 - msgspec resolves the annotations below.
 from actors.money import ZERO, Micros, micros_of
+
+if TYPE_CHECKING:
+    from actors.ledger.messages import Costing
 
 
 class KeyRecord(msgspec.Struct, eq=False, gc=False):
@@ -47,10 +50,16 @@ class KeyRecord(msgspec.Struct, eq=False, gc=False):
     """The same in loop time, once it is known in this run."""
     is_under_way: bool = False
     """Whether its provider says that it is under way, although it is held."""
+    overdrawn: int = 0
+    """What it may cost beyond its amount, within the overdraft of its accounts."""
+    is_estimated: bool = False
+    """Whether it is settled, at a cost that is not known."""
 
     def reservation(self) -> Reservation:
         """Return what its asker gets."""
-        return Reservation(self.number, self.key, self.provider, micros_of(self.amount), self.attempt)
+        return Reservation(
+            self.number, self.key, self.provider, micros_of(self.amount), self.attempt, micros_of(self.overdrawn)
+        )
 
     def unsettled(self) -> Unsettled:
         """Return what `GetHeld` lists of it."""
@@ -65,10 +74,19 @@ class KeyRecord(msgspec.Struct, eq=False, gc=False):
             is_passed_over=self.is_passed_over,
         )
 
-    def settled(self, cost: Micros | None, *, is_late: bool, corrects: int = 0, at: float) -> MoneySettled:
+    def settled(
+        self,
+        cost: Micros | None,
+        costing: Costing | None = None,
+        *,
+        is_late: bool = False,
+        corrects: int = 0,
+        is_expired: bool = False,
+        at: float,
+    ) -> MoneySettled:
         """Return the entry for a call that was paid; a cost of None is what was reserved."""
         amount = self.amount
-        paid = amount if cost is None else int(cost)
+        paid = amount + self.overdrawn if cost is None else int(cost)
         return MoneySettled(
             reservation=self.number,
             key=self.key,
@@ -78,19 +96,12 @@ class KeyRecord(msgspec.Struct, eq=False, gc=False):
             released=micros_of(amount - paid) if paid < amount else ZERO,
             overcharged=micros_of(paid - amount) if paid > amount else ZERO,
             is_late=is_late,
+            is_expired=is_expired,
             corrects=micros_of(corrects) if corrects else ZERO,
-            at=at,
-        )
-
-    def expired(self, *, at: float) -> MoneySettled:
-        """Return the entry for a call that was held for too long: it counts as charged."""
-        return MoneySettled(
-            reservation=self.number,
-            key=self.key,
-            provider=self.provider,
-            accounts=self.accounts,
-            cost=micros_of(self.amount),
-            is_expired=True,
+            basis=None if costing is None else costing.basis,
+            usage=None if costing is None else costing.usage,
+            tariff=None if costing is None or costing.tariff is None else costing.tariff.digest,
+            overdrawn=micros_of(min(paid - amount, self.overdrawn)) if paid > amount and self.overdrawn else ZERO,
             at=at,
         )
 

@@ -18,7 +18,7 @@ from actors.market.spelling import closest
 from actors.market.tables import MarketError as MarketError
 from actors.market.tables import Places, Table, TableReader, toml_type
 from actors.masking import Secrets, shown_url
-from actors.money import Micros, to_micros
+from actors.money import ZERO, Micros, to_micros
 from actors.policies.breaker.config import BreakerConfig
 from actors.policies.hedge import HedgeConfig
 from actors.policies.retry import Retry
@@ -118,6 +118,7 @@ def _market(text: str, path: str, environ: Mapping[str, str] | None) -> Market:
         budget=_amount(reader, document, "budget"),
         risk=_amount(reader, document, "risk"),
         risk_total=_amount(reader, document, "risk_total"),
+        overdraft=_amount(reader, document, "overdraft") or ZERO,
         retry_budget=_retry_budget(reader, document),
         watch=_watch(reader, document),
         price_tolerance=_tolerance(reader, document),
@@ -267,7 +268,7 @@ class MakeHttp:
         return HttpTransport(
             self._provider.name,
             endpoint.url,
-            paid=self._provider.price > 0,
+            paid=self._provider.price > 0 or endpoint.tariff is not None,
             idempotent=endpoint.idempotent,
             health_path=endpoint.health_path,
             max_connections=endpoint.max_concurrency,

@@ -13,6 +13,7 @@ from actors.market.tables import MarketError as MarketError
 from actors.masking import MASK, HidesSecrets, shown_callable, shown_url
 from actors.money import OptionalAmountField, amount_default, take_amount
 from actors.providers.provider import Provider
+from actors.tariffs.tariff import Tariff
 from actors.transports.transport import Idempotent, Transport  # noqa: TC001 - inspect.signature and msgspec evaluate them.
 from actors.validation import check_count, check_text, checked_held_for
 
@@ -79,10 +80,15 @@ class CallTerms(CallLimits, frozen=True, kw_only=True):
     With `on_unknown="hold"`, no other provider is paid besides a call to this one that may have been charged, whatever
     risk a request allows. What is held for such a call counts as charged after `held_for` seconds (None: as the ledger
     says, which is for ever by default).
+
+    With a `tariff`, a call costs what its tokens cost. `max_output` bounds the tokens of each answer if the request
+    does not (None: at 4,096).
     """
 
     on_unknown: Literal["hold"] | None = None
     held_for: float | None = None
+    tariff: Tariff | None = None
+    max_output: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -90,6 +96,12 @@ class CallTerms(CallLimits, frozen=True, kw_only=True):
             raise ValueError(f'on_unknown of a listing must be "hold" or None, got {self.on_unknown!r:.100}')
         if self.held_for is not None:
             msgspec.structs.force_setattr(self, "held_for", checked_held_for(self.held_for))
+        if self.tariff is not None and not isinstance(self.tariff, Tariff):
+            raise TypeError(
+                f'tariff must be a Tariff, such as Tariff(input="0.25", output="2"), got {self.tariff!r:.100}'
+            )
+        if self.max_output is not None:
+            check_count("max_output", self.max_output, unit="token")
 
 
 class Listing(HidesSecrets, CallTerms, frozen=True, kw_only=True):
@@ -130,6 +142,11 @@ class Listing(HidesSecrets, CallTerms, frozen=True, kw_only=True):
 
     def shown_instead(self) -> dict[str, object]:
         return {"transport": shown_callable(self.transport)}
+
+    @property
+    def may_cost(self) -> bool:
+        """Whether a call costs anything by what is listed."""
+        return self.tariff is not None or self.provider.price > 0
 
     def all_limits(self) -> tuple[RateLimit, ...]:
         """Return every known limit of its own, that of `rate_limit` first."""

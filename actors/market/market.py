@@ -9,7 +9,7 @@ import msgspec
 
 from actors.market.listing import Listing, SharedQuota, check_positive, check_tolerance
 from actors.market.tables import MarketError as MarketError
-from actors.money import OptionalAmountField, amount_default, take_amount
+from actors.money import ZERO, AmountField, OptionalAmountField, amount_default, take_amount
 from actors.policies.breaker.config import BreakerConfig
 from actors.policies.hedge import HedgeConfig
 from actors.policies.retry import Retry
@@ -68,6 +68,7 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
     budget: OptionalAmountField = amount_default(None)
     risk: OptionalAmountField = amount_default(None)
     risk_total: OptionalAmountField = amount_default(None)
+    overdraft: AmountField = amount_default(ZERO)
     hedge: HedgeConfig | None = HedgeConfig()
     retry_budget: RetryBudget = RetryBudget()
     watch: WatchConfig = WatchConfig()
@@ -76,6 +77,7 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
     quotas: dict[str, SharedQuota] = {}
 
     def __post_init__(self) -> None:
+        take_amount(self, "overdraft")
         for name in ("budget", "risk", "risk_total"):
             if getattr(self, name) is not None:
                 take_amount(self, name)

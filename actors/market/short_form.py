@@ -13,6 +13,7 @@ from actors.market.listing import Listing
 from actors.market.spelling import unknown_name
 from actors.money import Amount  # noqa: TC001 - inspect.signature evaluates it.
 from actors.providers.provider import Provider
+from actors.tariffs.tariff import Tariff  # noqa: TC001 - as above.
 from actors.transports.function import FunctionTransport
 from actors.transports.own_reading import Classify  # noqa: TC001 - inspect.signature evaluates it.
 from actors.transports.transport import Idempotent, ProviderCall
@@ -59,6 +60,8 @@ class ListingOptions(TypedDict, total=False):
     on_unknown: Any
     held_for: float | None
     budget: Amount | None
+    tariff: Tariff | None
+    max_output: int | None
 
 
 class ProviderOptions(OfferOptions, FunctionOptions, ListingOptions, total=False):

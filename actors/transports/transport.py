@@ -23,6 +23,7 @@ from actors.money import (
     cost_of,
     take_amount,
 )
+from actors.tariffs.usage import Usage
 from actors.transports.streaming import CallStream  # noqa: TC001 - msgspec resolves the annotations below.
 
 Idempotent = Literal["key", "repeatable", "no"]
@@ -69,7 +70,9 @@ class ProviderReply(msgspec.Struct, frozen=True, kw_only=True):
     so that what was reserved is paid, and `unread_cost` says what was stated. If it is of a type that no amount has, or
     a plain int that may be meant either way, `UnreadableCost` is raised, which carries this reply.
 
-    `weights` is what the call used of the provider's limits, such as `{"tokens": 870}`, if that is known, and `limits`
+    `usage` is how many tokens the call used, if the provider told it: a tariff makes the cost of it, and it counts for
+    limits by the token. `weights` is what the call used of the provider's limits, such as `{"tokens": 870}`, if that is
+    known; it counts instead of the usage. `limits`
     are the limits that the provider reported. `wire_calls` is the number of requests sent for this one attempt: more
     than 1 if a layer below the transport retries on its own, 0 if the answer came from a cache.
     """
@@ -80,8 +83,11 @@ class ProviderReply(msgspec.Struct, frozen=True, kw_only=True):
     weights: dict[str, int] = {}
     limits: tuple[ReportedLimit, ...] = ()
     unread_cost: str | None = None
+    usage: Usage | None = None
 
     def __post_init__(self) -> None:
+        if type(self.usage) is not Usage and self.usage is not None:
+            raise TypeError(f"usage must be a Usage, or None, got {self.usage!r:.100}; read_usage reads what was told")
         if type(self.wire_calls) is not int or self.wire_calls < 0:
             raise ValueError(f"wire_calls must be >= 0 and a whole number of requests, got {self.wire_calls!r}")
         if self.weights or self.limits or type(self.weights) is not dict or type(self.limits) is not tuple:

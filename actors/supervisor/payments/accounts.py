@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from actors.errors.families import LedgerDown, Permanent
 from actors.ledger.messages import GetStatement, OpenAccount
+from actors.money import ZERO
 from actors.supervisor.payments.ledger_client import LEDGER_CALL_TIMEOUT
 from runtime import RuntimeFault
 
@@ -115,8 +116,9 @@ class Accounts:
 
     async def _ask_to_open(self, name: str, cap: Micros) -> None:
         ledger = self._client.ledger
+        overdraft = ZERO if name == RISK else self._market.overdraft
         try:
-            await ledger.ask(OpenAccount(name=name, cap=cap), timeout=LEDGER_CALL_TIMEOUT)
+            await ledger.ask(OpenAccount(name=name, cap=cap, overdraft=overdraft), timeout=LEDGER_CALL_TIMEOUT)
         except Permanent:
             statement = await ledger.ask(GetStatement(name), timeout=LEDGER_CALL_TIMEOUT)
             if statement.cap != cap:

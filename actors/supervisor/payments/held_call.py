@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING, TypeAlias
 import msgspec
 
 from actors.errors.families import PossibleCharge
+from actors.ledger.messages import Costing
 from actors.money import ZERO
+from actors.supervisor.payments.charge import NOTHING, Charge, charge_for
 from actors.transports.reconciliation import Answered, Lost, NeverRan
 
 if TYPE_CHECKING:
+    from actors.ledger.entries import CostBasis
     from actors.ledger.messages import Reservation
     from actors.money import Micros
+    from actors.supervisor.targets.quote import TokenQuote
     from actors.supervisor.targets.target import Target
     from actors.transports.transport import ProviderCall
 
@@ -26,10 +30,24 @@ class HeldCall(msgspec.Struct, eq=False):
     target: Target
     call: ProviderCall
     reservation: Reservation
+    tokens: TokenQuote | None = None
+    """What its tokens cost by the tariff that was in force when it was sent."""
     found: Resolution | None = None
     """What became of it, once this supervisor has found out."""
     is_under_way: bool = False
     """Whether its provider has said that it is under way when it was asked last."""
+
+
+def charge_found(held: HeldCall, found: Resolution) -> Charge:
+    """Return what a held call was charged, now that this is known."""
+    if isinstance(found, Answered):
+        return charge_for(found.reply, held.tokens)
+    if isinstance(found, NeverRan):
+        return NOTHING
+    if held.tokens is None:
+        return Charge("yes", found.cost)
+    basis: CostBasis = "estimated" if found.cost is None else "provider"
+    return Charge("yes", found.cost, Costing(basis=basis, tariff=held.tokens.tariff))
 
 
 class PassedOver(msgspec.Struct, frozen=True, eq=False):

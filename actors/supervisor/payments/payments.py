@@ -16,9 +16,10 @@ from actors.ledger.errors import JournalFailed
 from actors.ledger.messages import BookCall, CloseAccount, MarkUnderWay, Reservation, Reserve, Resolve
 from actors.money import ZERO
 from actors.supervisor.payments.accounts import Accounts
+from actors.supervisor.payments.held_call import charge_found
 from actors.supervisor.payments.ledger_client import LEDGER_CALL_TIMEOUT, LedgerClient
 from actors.supervisor.payments.reconciler import Reconciler
-from actors.transports.reconciliation import Answered, Lost, NeverRan
+from actors.transports.reconciliation import Answered, Lost
 from runtime import AskTimeout, RuntimeFault
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
     from actors.market.listing import Listing
     from actors.market.market import Market
-    from actors.money import Micros
     from actors.supervisor.payments.charge import Charge
     from actors.supervisor.payments.held_call import HeldCall, Resolution
     from actors.supervisor.payments.ledger_client import LedgerRef
@@ -108,7 +108,7 @@ class Payments:
 
     def book(self, reservation: Reservation, charge: Charge) -> None:
         """Tell the ledger what became of a call."""
-        self._client.tell(BookCall(reservation, charge.charged, charge.cost))
+        self._client.tell(BookCall(reservation, charge.charged, charge.cost, charge.costing))
 
     async def reconcile(self, held: HeldCall, *, until: float) -> Resolution | None:
         """Find out about a call that may have been paid, and book it; None if not known at loop time `until`."""
@@ -133,17 +133,17 @@ class Payments:
 
     async def _record(self, held: HeldCall, found: Resolution) -> None:
         """Enter what became of a held call with the ledger, and publish it; raises `LedgerDown`."""
-        cost: Micros | None = None
         output: object = None
         unread: str | None = None
         if isinstance(found, Answered):
-            cost, output, unread = found.reply.cost, found.reply.output, found.reply.unread_cost
+            output, unread = found.reply.output, found.reply.unread_cost
         elif isinstance(found, Lost):
-            cost, unread = found.cost, found.unread_cost
-        is_paid = not isinstance(found, NeverRan)
+            unread = found.unread_cost
+        charge = charge_found(held, found)
+        cost, is_paid = charge.cost, charge.charged == "yes"
         held.found = found
-        await self._resolve(held.reservation, is_paid=is_paid, cost=cost)
-        held.target.learn_cost(held.call, cost)
+        await self._resolve(held.reservation, charge)
+        held.target.learn_cost(held.call, cost, held.tokens)
         if unread is not None:
             self._context.events.publish(
                 CostUnreadable(
@@ -163,9 +163,10 @@ class Payments:
             )
         )
 
-    async def _resolve(self, reservation: Reservation, *, is_paid: bool, cost: Micros | None) -> None:
+    async def _resolve(self, reservation: Reservation, charge: Charge) -> None:
         """Tell the ledger what was found out; a reservation that it has settled already is no news."""
-        found = Resolve(reservation.number, "yes" if is_paid else "no", cost if is_paid else None, as_found=True)
+        charged = "yes" if charge.charged == "yes" else "no"
+        found = Resolve(reservation.number, charged, charge.cost, as_found=True, costing=charge.costing)
         await self._client.until_told(until=self._context.now() + LEDGER_CALL_TIMEOUT)
         try:
             with suppress(Permanent):

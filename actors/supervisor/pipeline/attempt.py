@@ -97,12 +97,12 @@ class AttemptRun:
         """
         deps, job, target, choice = self.deps, self.job, self.target, self._choice
         waits = choice.admitted is None
-        reservation = await deps.payments.reserve(
-            job.wish(target, self._quote, holder=deps.context.ref, wait=waits),
-            job.candidates.listings[target.name],
-            until=job.deadline,
-            refused=job.money.short_of.get(target.name),
-        )
+        reservation = await self._reserve(wait=waits)
+        if isinstance(reservation, BudgetExceeded):
+            shorter = job.shorter_quote(target, self._quote, reservation)
+            if shorter is not None:
+                self._quote = shorter
+                reservation = await self._reserve(wait=waits)
         if isinstance(reservation, CallFailed):
             return await self._refused(reservation, waited=waits)
         self._reservation = reservation
@@ -114,6 +114,16 @@ class AttemptRun:
         if self._admitted.permit.probe and not await self._passes_check():
             return None
         return self._admitted
+
+    async def _reserve(self, *, wait: bool) -> Reservation | CallFailed:
+        """Reserve what the call is quoted at, or return why that cannot be."""
+        deps, job, target = self.deps, self.job, self.target
+        return await deps.payments.reserve(
+            job.wish(target, self._quote, holder=deps.context.ref, wait=wait),
+            job.candidates.listings[target.name],
+            until=job.deadline,
+            refused=job.money.short_of.get(target.name),
+        )
 
     async def _has_acquired_besides(self, quota: str) -> bool:
         """Take from a shared quota, now that there is money; if it is short, the money is given back."""
@@ -157,7 +167,7 @@ class AttemptRun:
             if not isinstance(admission, Admitted):
                 return False
             admitted = admission
-        if self._reservation.amount < target.to_reserve(self._quote):
+        if self._reservation.amount + self._reservation.overdrawn < target.to_reserve(self._quote):
             # Meanwhile an answer has cost more than was reserved.
             return False
         target.take(admitted)
@@ -310,15 +320,20 @@ class AttemptRun:
         """Book what the call was charged with the ledger, and return it in micro-units."""
         job, target, reservation, payments = self.job, self.target, self._reservation, self.deps.payments
         partial = None if call.stream is None else call.stream.partial
-        reply = ended.reply or partial
-        sent, reserved = self._marker.is_sent, reservation.amount
-        charge = charge_of(reply, ended.error, sent=sent, reserved=reserved, paid=target.paid)
+        charge = charge_of(
+            ended.reply or partial,
+            ended.error,
+            sent=self._marker.is_sent,
+            reserved=reservation.amount,
+            paid=target.paid,
+            tokens=self._quote.tokens,
+        )
         may_be_paid = reservation.amount > 0 or target.paid
         if charge.charged == "no" and job.held is None and may_be_paid and is_at_work(ended.error, target.idempotent):
             charge = Charge("held")  # The call that is at work under the key may be charged.
         if charge.charged == "yes" and charge.cost is None and not job.repeats(target):
             # It may be less than what was reserved, which follows the dearest answer.
-            charge = Charge("yes", self._quote.price)
+            charge = charge._replace(cost=self._quote.price)
         if charge.cost is not None and charge.cost > self._quote.price:
             target.flag(self._quote, charge.cost, request_id=job.request_id)
         payments.book(reservation, charge)
@@ -330,13 +345,13 @@ class AttemptRun:
                     request_id=job.request_id,
                     provider=target.name,
                     stated=ended.reply.unread_cost,
-                    settled=reservation.amount,
+                    settled=reservation.amount if charge.cost is None else charge.cost,
                 )
             )
         if job.held is not None and job.held.reservation.number != reservation.number:
             # It was paid again, and what became of the first call is still not known.
             payments.reconcile_later(job.held)
-        return job.charge(HeldCall(target, call, reservation), charge)
+        return job.charge(HeldCall(target, call, reservation, self._quote.tokens), charge)
 
     async def _failed(
         self, error: CallFailed, stream: CallStream | None, *, started: float, is_counted: bool

@@ -52,9 +52,9 @@ def names_in_order(job: Job) -> Sequence[str]:
         ranked = job.candidates.ranked(strategies[0])
         if ranked is not None:
             return ranked
-    listings = job.candidates.listings
+    names = job.candidates.listings if held_at is None else (held_at,)
     return in_order(
-        [job.rated.get(name) or listings[name].provider for name in (listings if held_at is None else (held_at,))],
+        [job.priced(name) for name in names],
         tried=tried,
         strategies=strategies,
         unhealthy=(*job.unhealthy, *job.deprioritized),

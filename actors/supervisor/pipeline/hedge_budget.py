@@ -29,8 +29,8 @@ class HedgeBudget:
     def delay(self, job: Job, target: Target, now: float) -> float | None:
         """Return the seconds after which a call is late enough for a second one; None if there is to be none."""
         config = self.config
-        price = job.candidates.listings[target.name].provider.price
-        if config is None or target.idempotent == "no" or target.paid or price:
+        may_cost = job.candidates.listings[target.name].may_cost
+        if config is None or target.idempotent == "no" or target.paid or may_cost:
             return None
         self.budget = self.budget.deposit(now)
         if len(job.candidates.listings) < 2 or job.held is not None or self.budget.withdraw(now) is None:
@@ -39,7 +39,7 @@ class HedgeBudget:
 
     def learn(self, target: Target, latency: float) -> None:
         """Take note of how long a call took that was answered, or was late and given up."""
-        if self.config is not None and target.idempotent != "no" and not target.listing.provider.price:
+        if self.config is not None and target.idempotent != "no" and not target.listing.may_cost:
             estimate = self.estimates.get(target.name, LatencyQuantile())
             self.estimates[target.name] = estimate.after(latency, quantile=self.config.quantile)
 

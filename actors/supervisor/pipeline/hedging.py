@@ -79,7 +79,7 @@ async def _second(deps: Deps, job: Job, first: Target, end_first: Callable[[], N
     others = [
         name
         for name in names_in_order(job)
-        if name != first.name and name not in job.tried and not job.candidates.listings[name].provider.price
+        if name != first.name and name not in job.tried and not job.candidates.listings[name].may_cost
     ]
     choice = choose(job, others, deps.queues, now=deps.context.now())
     if (

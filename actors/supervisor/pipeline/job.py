@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from actors.errors.families import (
     AllProvidersFailed,
     Attempt,
@@ -22,11 +24,10 @@ from actors.ledger.messages import Reserve
 from actors.money import ZERO, micros_of
 from actors.providers.selection import NO_SIGNALS, Signals
 from actors.supervisor.messages import SmartRequest, SmartResult
-from actors.supervisor.payments.held_call import PassedOver, possible_charge
+from actors.supervisor.payments.held_call import PassedOver, charge_found, possible_charge
 from actors.supervisor.pipeline.money_state import ENOUGH
 from actors.supervisor.targets.admission import CallNeeds
 from actors.supervisor.targets.candidates import NO_CANDIDATES, Candidates
-from actors.supervisor.targets.dear_answers import price_of
 from actors.supervisor.targets.refusals import Subject
 from actors.supervisor.targets.waiting import QueueEntry
 from actors.transports.reconciliation import Answered, Lost, NeverRan
@@ -36,7 +37,7 @@ from actors.transports.transport import ProviderCall, ProviderReply
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from actors.errors.families import PossibleCharge
+    from actors.errors.families import BudgetExceeded, PossibleCharge
     from actors.ledger.messages import Intent, Reservation
     from actors.market.market import Market
     from actors.money import Micros
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from actors.supervisor.pipeline.poison import ItemFailure
     from actors.supervisor.pipeline.routing import Tried
     from actors.supervisor.targets.admission import Full, Later, Never
-    from actors.supervisor.targets.dear_answers import Quote
+    from actors.supervisor.targets.quote import Quote
     from actors.supervisor.targets.target import Target
     from runtime import ActorRef
 
@@ -85,6 +86,8 @@ class Job:
         """Providers to call after the others: unhealthy, fallen in scores, or held back by slow start."""
         self.rated: Mapping[str, Provider] = {}
         """The providers whose answers were scored, as good as their scores have shown them to be."""
+        self.quotes: dict[str, Quote] = {}
+        """What the providers with a tariff list for it, as it was last asked."""
         self.signals: Signals = NO_SIGNALS
         self.unhealthy: tuple[str, ...] = ()
         self.tried: dict[str, Tried] = {}
@@ -165,16 +168,56 @@ class Job:
         is_retry = target.name in self.tried and not (self.repeats(target) or target.name in self.looks)
         return CallNeeds(
             self.deadline,
-            self.message.weights,
+            self.weights(target),
             is_retry,
             self.deadline - self.started,
             self.subject,
-            price_of(self.candidates.listings[target.name], self.message),
+            self.candidates.listings[target.name].provider.price,
         )
 
-    def quote(self, target: Target) -> Quote:
-        """Return what `target` lists for a call."""
-        return target.quote(self.candidates.listings[target.name], self.message)
+    def weights(self, target: Target) -> Mapping[str, int]:
+        """Return what a call to `target` will use of limits: as the request says, or else by what its tokens cost."""
+        if self.message.weights or self.candidates.listings[target.name].tariff is None:
+            return self.message.weights
+        tokens = (self.quotes.get(target.name) or self.quote(target)).tokens
+        return self.message.weights if tokens is None else tokens.weights()
+
+    def quote(self, target: Target, *, money: Micros | None = None) -> Quote:
+        """Return what `target` lists for a call, which may cost no more than is left, and than `money`, if it can."""
+        listing, left = self.candidates.listings[target.name], None
+        if listing.tariff is None:
+            return target.quote(listing, self.message)
+        if self.message.budget is not None:
+            kept = sum(int(one.amount) for one in self.possible_charges())
+            left = micros_of(max(0, int(self.message.budget) - self.cost - kept))
+        if money is not None:
+            left = money if left is None else min(left, money)
+        quote = self.quotes[target.name] = target.quote(listing, self.message, money=left)
+        return quote
+
+    def shorter_quote(self, target: Target, quote: Quote, refusal: BudgetExceeded) -> Quote | None:
+        """Return what a call costs with a shorter answer, which the money that is left buys; None if that is too short.
+
+        If calls under way may give back money, an answer is not cut to less than twice what it presumably has.
+        """
+        tokens = quote.tokens
+        if tokens is None or tokens.max_output is None:
+            return None
+        shorter = self.quote(target, money=refusal.available)
+        if shorter.price > refusal.available or shorter.tokens is None:
+            return None
+        bought = (shorter.tokens.max_output or 0) * tokens.demand.answers
+        return None if refusal.may_free_up and bought < 2 * tokens.demand.output_estimate else shorter
+
+    def priced(self, name: str) -> Provider:
+        """Return a provider as it is ranked: with a tariff, at what the call will presumably cost there."""
+        listing = self.candidates.listings[name]
+        provider = self.rated.get(name) or listing.provider
+        if listing.tariff is None:
+            return provider
+        target = self.candidates.targets[name]
+        tokens = (self.quotes.get(name) or self.quote(target)).tokens
+        return provider if tokens is None else msgspec.structs.replace(provider, price=tokens.estimate)
 
     def wish(self, target: Target, quote: Quote, *, holder: ActorRef, wait: bool) -> Reserve:
         """Return what is asked of the ledger for a call to `target`; the caps of the market come to it there."""
@@ -184,6 +227,7 @@ class Job:
             key=self.key,
             provider=target.name,
             amount=target.to_reserve(quote),
+            at_least=None if quote.tokens is None else quote.tokens.upper,
             accounts=() if message.account is None else (message.account,),
             budget=message.budget,
             intent=intent,
@@ -226,7 +270,8 @@ class Job:
         name = held.target.name
         match found:
             case Answered(reply):
-                self.cost += int(held.reservation.amount if reply.cost is None else reply.cost)
+                cost = charge_found(held, found).cost
+                self.cost += int(held.reservation.amount if cost is None else cost)
                 return reply
             case NeverRan():
                 return Transient(f"{name!r} never ran the call, or cancelled it", provider=name, outcome="not_started")
@@ -247,7 +292,7 @@ class Job:
             timeout = left
         return ProviderCall(
             service=message.service,
-            input=message.input,
+            input=message.input if quote.tokens is None else quote.tokens.bounded(message.input),
             request_id=self.request_id,
             idempotency_key=self.key,
             max_cost=quote.price,

@@ -61,8 +61,9 @@ async def take_on(deps: Deps, job: Job, unsettled: StillUnsettled) -> ProviderRe
     elif unsettled.is_held and target is not None:
         with suppress(CallFailed, RuntimeFault):
             target.open()  # Then it is known what its transport can do.
-        call = job.call_to(target, job.quote(target), timeout=max(job.deadline - deps.context.now(), SHORTEST_CALL))
-        job.held = HeldCall(target, call, reservation)
+        quote = job.quote(target)
+        call = job.call_to(target, quote, timeout=max(job.deadline - deps.context.now(), SHORTEST_CALL))
+        job.held = HeldCall(target, call, reservation, quote.tokens)
         if target.can_tell or (job.may_pass_over(reservation) and not job.repeats(target)):
             found = await reconcile(deps, job, unsettled)
             if not isinstance(found, CallFailed):

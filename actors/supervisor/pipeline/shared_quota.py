@@ -40,7 +40,7 @@ class QuotaShare:
         elif isinstance(error, NotAdmitted):
             self.give_back()
         elif ended.reply is not None:
-            self._tell(Settle(grant=grant, weights=ended.reply.weights, limits=limits))
+            self._tell(Settle(grant=grant, weights=dict(ended.used), limits=limits))
         else:
             self._tell(Settle(grant=grant, outcome="failed", limits=limits))
 
@@ -58,7 +58,8 @@ async def acquire(deps: Deps, job: Job, name: str, quota: str, *, at_once: bool 
     if limiter is None:
         what = f"quota {quota!r}, on which {name!r} draws, is not held here; name it in the market's quotas"
         return _short(job, name, quota, NotAdmitted(what, provider=name), may_wait=False)
-    question = Acquire(weights=job.message.weights, tenant=job.entry.tenant, at_once=at_once)
+    weights = dict(job.weights(job.candidates.targets[name]))
+    question = Acquire(weights=weights, tenant=job.entry.tenant, at_once=at_once)
     try:
         grant = await limiter.ask(question, timeout=max(0.0, job.deadline - deps.context.now()))
     except RateLimited as refusal:

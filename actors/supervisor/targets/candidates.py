@@ -28,7 +28,7 @@ MAX_REMEMBERED = 1_000
 class Candidates:
     """The providers that were found and fit, by name. The prices in `listings` hold for the requests that have them."""
 
-    __slots__ = ("_failed_check", "_ranked", "listings", "offers", "targets", "used_at")
+    __slots__ = ("_failed_check", "_ranked", "has_tariffs", "listings", "offers", "targets", "used_at")
 
     def __init__(self, offers: Offers, listings: Iterable[Listing], targets: Mapping[str, Target]) -> None:
         self.offers = offers
@@ -40,6 +40,8 @@ class Candidates:
             name for name, why in offers.deprioritized.items() if why == CHECK_FAILED and name in self.targets
         ]
         self._ranked: dict[NamedStrategy, tuple[str, ...]] = {}
+        self.has_tariffs = any(listing.tariff is not None for listing in self.listings.values())
+        """Whether what a call costs goes by its request at any of them."""
 
     def deprioritized(self) -> list[str]:
         """Name the providers to call after the others, because their last health check failed.
@@ -53,7 +55,7 @@ class Candidates:
 
     def ranked(self, strategy: SelectionStrategy) -> tuple[str, ...] | None:
         """Return all names in the order of a strategy; None if it goes by more than what providers declare."""
-        if callable(strategy):
+        if callable(strategy) or self.has_tariffs:
             return None
         names = self._ranked.get(strategy)
         if names is None and strategy not in ADAPTIVE_STRATEGIES:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from actors.errors.families import Overpriced
-from actors.money import MAX_MICROS, ZERO, Micros
+from actors.money import ZERO, Micros
 from actors.supervisor.targets.leaving import DEAR_WAITS, Leave, leave
 
 if TYPE_CHECKING:
-    from actors.market.listing import Listing
-    from actors.supervisor.messages import SmartRequest
+    from actors.supervisor.targets.quote import Quote
 
 REMEMBERED_FOR = 3600.0
 """Seconds for which the dearest charge is what is reserved for a call."""
@@ -22,23 +21,6 @@ MAX_DEAR = 3
 COUNTED_FOR = 600.0
 """Seconds."""
 MINUTE = 60.0
-
-
-class Quote(NamedTuple):
-    """The price that a provider lists for a call, and how many times that an answer may cost."""
-
-    price: Micros
-    tolerance: float = math.inf
-
-
-FREE = Quote(ZERO)
-FOR_ANY_COST = Quote(MAX_MICROS)
-"""A quote above which no charge is."""
-
-
-def price_of(listing: Listing, request: SmartRequest) -> Micros:  # noqa: ARG001 - a tariff goes by the request.
-    """Return what a provider lists for a call, in micro-units; here a price may depend on the request."""
-    return listing.provider.price
 
 
 class DearAnswers(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -87,11 +69,11 @@ class DearAnswers(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return DearAnswers(price=self.price, charges=self.charges, since=now)
 
 
-def to_reserve(dear: DearAnswers | None, price: Micros, *, now: float) -> Micros:
+def to_reserve(dear: DearAnswers | None, quote: Quote, *, now: float) -> Micros:
     """Return what to reserve for a call: its price, or the dearest charge of the last hour at this price."""
-    if dear is None or dear.price != price:
-        return price
-    return max(price, dear.dearest(now) or ZERO)
+    if dear is None or dear.price != quote.listed:
+        return quote.price
+    return max(quote.price, dear.dearest(now) or ZERO)
 
 
 def after_charge(
@@ -106,10 +88,10 @@ def after_charge(
     3. It was dear: the provider is left alone if that was too dear, or one of too many.
     """
     if cost is None or cost <= quote.price:
-        if dear is not None and dear.price == quote.price and dear.leave is not None and dear.leave.is_before(started):
+        if dear is not None and dear.price == quote.listed and dear.leave is not None and dear.leave.is_before(started):
             return msgspec.structs.replace(dear, leave=None, times=())
         return dear
-    before = dear if dear is not None and dear.price == quote.price else DearAnswers(price=quote.price)
+    before = dear if dear is not None and dear.price == quote.listed else DearAnswers(price=quote.listed)
     # To the minute: so there are 60 at most.
     until = (now // MINUTE + 1) * MINUTE + REMEMBERED_FOR
     dearer = tuple(one for one in before.charges if one[0] > now and one[1] > cost)

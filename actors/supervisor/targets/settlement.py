@@ -19,13 +19,17 @@ from actors.limits.quota import NO_WEIGHTS
 from actors.policies.breaker.transitions import after_cancellation, after_failure, after_inconclusive
 from actors.policies.breaker.transitions import after_success as breaker_after_success
 from actors.supervisor.targets import refusals
-from actors.supervisor.targets.dear_answers import FREE, DearAnswers, Quote, after_charge, after_no_charge
+from actors.supervisor.targets.dear_answers import DearAnswers, after_charge, after_no_charge
+from actors.supervisor.targets.quote import FREE, Quote, told_cost
 from actors.supervisor.targets.refusals import NO_SUBJECT, Refusals, Subject
 from actors.supervisor.targets.state import TargetState
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from actors.limits.attempt_timeout import AttemptTimeout
     from actors.limits.concurrency import ConcurrencyLimit
+    from actors.money import Micros
     from actors.policies.breaker.config import BreakerConfig
     from actors.policies.breaker.states import BreakerState
     from actors.supervisor.targets.admission import Admitted
@@ -63,9 +67,25 @@ class EndedCall(NamedTuple):
     has_hung_alone: bool = False
 
     @property
+    def cost(self) -> Micros | None:
+        """What its answer cost, as far as that is told."""
+        return None if self.reply is None else told_cost(self.reply, self.quote.tokens).cost
+
+    @property
     def is_dear(self) -> bool:
         """Whether its answer cost more than is listed for it."""
-        return self.reply is not None and self.reply.cost is not None and self.reply.cost > self.quote.price
+        cost = self.cost
+        return cost is not None and cost > self.quote.price
+
+    @property
+    def used(self) -> Mapping[str, int]:
+        """What its call used of limits, as far as its answer tells."""
+        reply = self.reply
+        if reply is None:
+            return NO_WEIGHTS
+        if reply.weights or reply.usage is None or reply.usage.is_empty:
+            return reply.weights
+        return reply.usage.weights()
 
     @property
     def heard_at(self) -> float:
@@ -111,7 +131,7 @@ def settle(
     limit, answers = timed_after(state, ended, judged, latency=latency)
     quota = state.quota
     if quota is not None and admitted.grant is not None:
-        used = NO_WEIGHTS if ended.reply is None else ended.reply.weights
+        used = ended.used
         if isinstance(error, NotAdmitted):
             quota = quota.refund(admitted.grant)
         elif used:
@@ -227,4 +247,4 @@ def dear_after(
     started = admitted.permit.admitted
     if ended.reply is None:
         return after_no_charge(before, started=started)
-    return after_charge(before, ended.quote, ended.reply.cost, started=started, now=ended.now, random=random)
+    return after_charge(before, ended.quote, ended.cost, started=started, now=ended.now, random=random)

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import math
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
 from actors.errors.error_tree import text_of
 from actors.errors.exceptions import classify
-from actors.errors.families import NotAdmitted, Unclassified
+from actors.errors.families import CallFailed, NotAdmitted, Unclassified
 from actors.events import BreakerClosed, BreakerOpened, DearAnswer, HealthChecked, ProviderBack, ProviderLeft
 from actors.limits.concurrency import ConcurrencyLimit
 from actors.limits.learned import LearnedLimit
@@ -36,16 +36,19 @@ from actors.provider_gateway.messages import (
 from actors.provider_gateway.open_transports import OpenTransports
 from actors.supervisor.messages import TargetStatus
 from actors.supervisor.targets.admission import Admission, Admitted, CallNeeds, Full, admit, queue_of
-from actors.supervisor.targets.dear_answers import FOR_ANY_COST, Quote, after_charge, price_of, to_reserve
+from actors.supervisor.targets.dear_answers import after_charge, to_reserve
 from actors.supervisor.targets.idle_gateways import IdleGateways
 from actors.supervisor.targets.item_history import ItemHistory
 from actors.supervisor.targets.probe_check import ProbeCheck
+from actors.supervisor.targets.quote import FOR_ANY_COST, Quote, learn_usage, quote_of
 from actors.supervisor.targets.reasons import by_money, waits_of
 from actors.supervisor.targets.refusals import Refusals
 from actors.supervisor.targets.same_transport import makes_same
 from actors.supervisor.targets.settlement import EndedCall, settle
 from actors.supervisor.targets.state import TargetState
 from actors.supervisor.targets.stragglers import Stragglers
+from actors.tariffs.learned import CallHistory
+from actors.transports.pricing import PricesCalls
 from actors.transports.reconciliation import Cancels, LooksUp
 from actors.transports.threaded_calls import ThreadedCalls
 from runtime import ActorCrashed, AskTimeout, Restart, RuntimeFault
@@ -58,6 +61,7 @@ if TYPE_CHECKING:
     from actors.market.market import Market
     from actors.money import Micros
     from actors.supervisor.messages import SmartRequest
+    from actors.supervisor.targets.quote import TokenQuote
     from actors.supervisor.targets.waiting import WaitQueues
     from actors.transports.reconciliation import Finding
     from actors.transports.transport import Idempotent, ProviderCall, ProviderReply, Transport
@@ -106,6 +110,12 @@ class Target:
         """Whether a call that times out may have been charged, by what the last one that did has shown."""
         self.can_look_up = self.can_cancel = False
         """What its transport can do about a call whose outcome is unknown."""
+        self._pricing: PricesCalls | None = None
+        """Its transport, if that can tell what a call needs."""
+        self._is_learned_of = False
+        """Whether a transport of it has been made."""
+        self.calls_before = CallHistory()
+        """What the calls before have shown of what the next ones will use."""
         self.health: Health | None = None
         self.probe_check = ProbeCheck()
         self.check_failed = False
@@ -135,9 +145,15 @@ class Target:
 
     # Its state: what an admission takes, and what a settlement gives back.
 
-    def quote(self, listing: Listing, request: SmartRequest) -> Quote:
-        """Return what a call would cost by its listing, and how many times that it may."""
-        return Quote(price_of(listing, request), self._tolerance(listing))
+    def quote(self, listing: Listing, request: SmartRequest, *, money: Micros | None = None) -> Quote:
+        """Return what a call would cost by its listing, and how many times that it may; at most `money`, if it may."""
+        price, tolerance = listing.provider.price, self._tolerance(listing)
+        if listing.tariff is None:
+            return Quote(price, tolerance, price)
+        if not self._is_learned_of and isinstance(self.state.breaker, Closed):
+            with suppress(CallFailed, RuntimeFault):
+                self.open()  # Then it is known whether its transport prices calls.
+        return quote_of(listing, request.input, self.calls_before, self._pricing, tolerance=tolerance, money=money)
 
     def _tolerance(self, listing: Listing) -> float:
         return self._deps.market.price_tolerance if listing.price_tolerance is None else listing.price_tolerance
@@ -145,7 +161,7 @@ class Target:
     def to_reserve(self, quote: Quote) -> Micros:
         """Return what to reserve for a call, in micro-units: more than its price after a dear answer."""
         dear = self.state.dear
-        return quote.price if dear is None else to_reserve(dear, quote.price, now=self._deps.context.now())
+        return quote.price if dear is None else to_reserve(dear, quote, now=self._deps.context.now())
 
     def admit(self, listing: Listing, needs: CallNeeds, *, now: float) -> Admission:
         """Decide on one call at the terms of `listing`, which may be older than its own; nothing is taken yet."""
@@ -172,7 +188,8 @@ class Target:
         if not admitted.permit.probe:
             self.stragglers.end(admitted.permit.admitted, is_answered=ended.reply is not None)
         random = deps.context.random.random()
-        if ended.quote.price != self.listing.provider.price:
+        learn_usage(self.calls_before, ended.quote.tokens, ended.reply)
+        if not ended.quote.is_of(self.listing):
             # It was made at an older price, and tells nothing of the one that is listed now.
             ended = ended._replace(quote=FOR_ANY_COST)
         learns = self.listing.learning
@@ -198,13 +215,13 @@ class Target:
             for _ in range(before.learned.suspicion.streak):
                 deps.queues.wake(self.queue)
 
-    def learn_cost(self, call: ProviderCall, cost: Micros | None) -> None:
+    def learn_cost(self, call: ProviderCall, cost: Micros | None, tokens: TokenQuote | None = None) -> None:
         """Take note of what a call cost, of which that was found out only after its end."""
         context, before = self._deps.context, self.state
-        quote = Quote(call.max_cost, self._tolerance(self.listing))
+        listed = call.max_cost if tokens is None else self.listing.provider.price
+        quote = Quote(call.max_cost, self._tolerance(self.listing), listed, tokens)
         now, random = context.now(), context.random.random()
-        is_of_old = quote.price != self.listing.provider.price
-        judged = FOR_ANY_COST if is_of_old else quote
+        judged = quote if quote.is_of(self.listing) else FOR_ANY_COST
         dear = after_charge(before.dear, judged, cost, started=-math.inf, now=now, random=random)
         if dear is not before.dear:
             self.state = msgspec.structs.replace(before, dear=dear)
@@ -292,7 +309,7 @@ class Target:
             state = self.state
             self.state = msgspec.structs.replace(state, refusals=Refusals(since=self._deps.context.now()))
             self._tell_leaves(state)
-        if listing.provider.price != before.provider.price:
+        if listing.provider.price != before.provider.price or listing.tariff != before.tariff:
             state = self.state
             self.state = msgspec.structs.replace(state, dear=None)
             self._tell_leaves(state)
@@ -318,7 +335,7 @@ class Target:
 
         Otherwise one that is cut off early may have been paid all the same, and its outcome would be unknown.
         """
-        return self.idempotent != "no" or not (self.paid or listing.provider.price > 0)
+        return self.idempotent != "no" or not (self.paid or listing.may_cost)
 
     # Its gateway: opened when needed, closed when the breaker opens.
 
@@ -388,6 +405,8 @@ class Target:
         self._call_type = InlineCall if getattr(transport, "ends_when_cancelled", False) else Call
         self.can_look_up = isinstance(transport, LooksUp)
         self.can_cancel = isinstance(transport, Cancels)
+        self._pricing = transport if isinstance(transport, PricesCalls) else None
+        self._is_learned_of = True
 
     def close(self) -> None:
         """Stop the gateway, if it runs; it finishes the calls under way."""

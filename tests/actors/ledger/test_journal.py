@@ -42,7 +42,7 @@ def test_what_was_not_committed_was_never_written(tmp_path):
         ("DELETE FROM entries WHERE number = 30", "damaged at entry 30"),
         ("UPDATE entries SET entry = '{}' WHERE number = 3", "damaged at entry 3"),
         ("PRAGMA application_id = 7", "is a database of something else"),
-        ("PRAGMA user_version = 9", "is of format 9, and this program reads 1"),
+        ("PRAGMA user_version = 9", "is of format 9, and this program reads 2"),
     ],
 )
 def test_a_journal_that_was_changed_is_refused(tmp_path, damage: str, problem: str):

@@ -9,13 +9,13 @@ import pytest
 
 from actors import OutcomeUnknown, Permanent, ProviderReply, Transient
 from actors.money import Micros
-from actors.supervisor.payments.charge import NOTHING, Charge, charge_of
+from actors.supervisor.payments.charge import AS_STATED, NOTHING, Charge, charge_of
 
 
 @pytest.mark.parametrize("terms", [*product((False, True), (0, 10), (False, True))])
 def test_an_answer_is_charged_at_the_cost_that_it_states(terms: Any):
     terms = dict(zip(("sent", "reserved", "paid"), terms, strict=True))
-    assert charge_of(ProviderReply(output=1, cost=Micros(7)), None, **terms) == Charge("yes", Micros(7))
+    assert charge_of(ProviderReply(output=1, cost=Micros(7)), None, **terms) == Charge("yes", Micros(7), AS_STATED)
     assert charge_of(ProviderReply(output=1), None, **terms) == Charge("yes", None)
 
 

@@ -11,8 +11,10 @@ import pytest
 
 from actors import Permanent, Throttled, to_micros
 from actors.errors import QuotaExhausted
-from actors.supervisor.targets.dear_answers import DearAnswers, Quote, after_charge, to_reserve
+from actors.money import Micros
+from actors.supervisor.targets.dear_answers import DearAnswers, after_charge, to_reserve
 from actors.supervisor.targets.leaving import DEAR_WAITS, REFUSAL_WAITS, Leave, leave
+from actors.supervisor.targets.quote import Quote
 from actors.supervisor.targets.refusals import (
     MAX_REFUSALS,
     NO_REFUSALS,
@@ -139,13 +141,13 @@ def test_what_is_reserved_is_the_dearest_charge_of_the_last_hour_in_bounded_memo
     for step in range(5_000):
         now = step * 3.0
         cost = rng.randint(price + 1, 2 * price)
-        dear = after_charge(dear, Quote(price, 10.0), cost, started=now, now=now, random=0.5)
+        dear = after_charge(dear, Quote(price, 10.0, price), cost, started=now, now=now, random=0.5)
         charges = [*((at, one) for at, one in charges if at > now - 3600.0), (now, cost)]
-        assert to_reserve(dear, price, now=now) >= max(one for _, one in charges)
+        assert to_reserve(dear, Quote(price, 1.0, price), now=now) >= max(one for _, one in charges)
         assert dear is not None
         assert len(dear.charges) <= 61
-    assert to_reserve(dear, price, now=5_000 * 3.0 + 3661.0) == price
-    assert to_reserve(dear, 2 * price, now=5_000 * 3.0) == 2 * price
+    assert to_reserve(dear, Quote(price, 1.0, price), now=5_000 * 3.0 + 3661.0) == price
+    assert to_reserve(dear, Quote(Micros(2 * price), 1.0, Micros(2 * price)), now=5_000 * 3.0) == 2 * price
 
 
 def test_makers_of_transports_are_alike_if_code_and_values_are():
