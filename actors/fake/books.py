@@ -39,6 +39,7 @@ class BookedCall(msgspec.Struct, kw_only=True):
     """Whether the client left before that."""
     idempotency_key: str = ""
     replayed: bool = False
+    streamed: bool = False
     faults: tuple[str, ...] = ()
     began: float = 0.0
     ended: float | None = None

@@ -20,6 +20,11 @@ SHORT, LONG = 300.0, 3600.0
 MAX_KEPT = 10_000
 
 
+def input_tokens(asked: Asked, model: FakeModel) -> int:
+    """Return the input tokens of a request, cached or not."""
+    return max(1, math.ceil(asked.text_bytes / model.bytes_per_token) + asked.extra_tokens)
+
+
 class PromptCache:
     """The beginnings that are known, each with the time at which it is forgotten."""
 
@@ -28,7 +33,7 @@ class PromptCache:
 
     def use(self, asked: Asked, model: FakeModel, *, key: str, now: float) -> FakeUsage:
         """Return how the input of a request counts, and remember its beginnings."""
-        total = max(1, math.ceil(asked.text_bytes / model.bytes_per_token) + asked.extra_tokens)
+        total = input_tokens(asked, model)
         if "cache" not in model.abilities:
             return FakeUsage(input=total)
         explicit = asked.form == "messages"

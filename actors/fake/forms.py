@@ -9,6 +9,9 @@ import msgspec
 from actors.fake.breaking import chat_error_event
 from actors.fake.chat_answers import chat_body, chat_events, chat_id
 from actors.fake.chat_requests import read_chat
+from actors.fake.embeddings import embeddings_body, embeddings_id, read_embeddings
+from actors.fake.message_answers import message_body, message_error_event, message_events, message_id
+from actors.fake.message_requests import read_messages
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,4 +46,13 @@ FORMS: dict[Form, WrittenForm] = {
         events=chat_events,
         error_event=chat_error_event,
     ),
+    "messages": WrittenForm(
+        name="messages",
+        read=read_messages,
+        body=message_body,
+        identity=message_id,
+        events=message_events,
+        error_event=message_error_event,
+    ),
+    "embeddings": WrittenForm(name="embeddings", read=read_embeddings, body=embeddings_body, identity=embeddings_id),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, cast
 
@@ -24,7 +25,7 @@ from actors.fake.faults import (
     Struck,
     strike,
 )
-from actors.fake.forms import FORMS, WrittenForm
+from actors.fake.forms import FORMS
 from actors.fake.made import Made
 from actors.fake.prices import FakeRates, FakeUsage
 from actors.fake.refusals import context_exceeded, error_body, retry_headers
@@ -32,6 +33,8 @@ from actors.fake.throttle import FakeThrottleState, LimitRefusal, limit_headers
 from actors.fake.wire import JSON, FakeReply, FakeRequest, Headers, json_reply
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from actors.fake.asked import Form
     from actors.fake.config import DialectName, FakeConfig, FakeModel
 
@@ -97,11 +100,12 @@ class FakeProvider:
         self.books.begin(call)
         dialect = DIALECTS[self.dialect_of(None, form)]
         try:
-            key = self._key(request)
-            call.key = key
-            asked = self._read(request, written)
-            call.model, call.tenant = asked.model, asked.tenant
-            model = self._model(asked)
+            call.key = self.key_of(request)
+            body = self.body_of(request)
+            named = self.models.get(str(body.get("model")))
+            asked = written.read(body, strict=DIALECTS[self.dialect_of(named, form)].strict_fields)
+            call.model, call.tenant, call.streamed = asked.model, asked.tenant, asked.stream
+            model = self.model_of(asked)
             dialect = DIALECTS[self.dialect_of(model, form)]
             reply = self._answer(asked, model, call=call, draw=draw, now=now)
         except RequestRefused as refused:
@@ -110,6 +114,18 @@ class FakeProvider:
         call.status = reply.status
         reply.headers.append((dialect.request_id.encode(), call.request_id.encode()))
         return reply
+
+    def answered(self, request: FakeRequest, *, form: Form | None, tell: Callable[[], FakeReply]) -> FakeReply:
+        """Return what an endpoint tells that charges nothing, or why it does not."""
+        try:
+            self.key_of(request)
+            return tell()
+        except RequestRefused as refused:
+            return self._refusal(DIALECTS[self.dialect_of(None, form)], refused, [])
+
+    def not_found(self, message: str) -> FakeReply:
+        """Return a refusal with status 404."""
+        return self._refusal(DIALECTS[self.config.dialect], RequestRefused(404, message), [])
 
     def end(self, reply: FakeReply, *, now: float, sent: bool, left: bool, tokens: int) -> None:
         """End a call: `tokens` of output had come, `sent` if the whole reply was, `left` if the client went before."""
@@ -147,7 +163,8 @@ class FakeProvider:
             self._tries.popitem(last=False)
         return attempt
 
-    def _key(self, request: FakeRequest) -> str:
+    def key_of(self, request: FakeRequest) -> str:
+        """Return the name of the caller's key. Raises `RequestRefused` for one that is not accepted."""
         headers = request.headers
         told = headers.get(b"authorization", b"")
         key = told[7:] if told[:7].lower() == b"bearer " else b""
@@ -157,7 +174,8 @@ class FakeProvider:
             raise RequestRefused(401, "Incorrect API key provided.")
         return name
 
-    def _read(self, request: FakeRequest, written: WrittenForm) -> Asked:
+    def body_of(self, request: FakeRequest) -> dict[str, Any]:
+        """Return the body of a request as JSON. Raises `RequestRefused` for one that is no object."""
         try:
             decoded: Any = msgspec.json.decode(request.body)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -168,10 +186,10 @@ class FakeProvider:
         deployment = request.path.partition("/deployments/")[2].partition("/")[0]
         if deployment:
             body["model"] = deployment
-        model = self.models.get(str(body.get("model")))
-        return written.read(body, strict=DIALECTS[self.dialect_of(model, written.name)].strict_fields)
+        return body
 
-    def _model(self, asked: Asked) -> FakeModel:
+    def model_of(self, asked: Asked) -> FakeModel:
+        """Return the model that a request names. Raises `RequestRefused` for one that there is not."""
         model = self.models.get(asked.model)
         if model is None or (model.kind == "embedding") != (asked.form == "embeddings"):
             if asked.form == "messages":
@@ -262,6 +280,11 @@ class FakeProvider:
                 code="invalid_value" if dialect.errors == "openai" else None,
             )
         output = asked.max_tokens or 0
+        if asked.form == "embeddings":
+            longest = max(
+                len(one.encode()) / model.bytes_per_token if isinstance(one, str) else len(one) for one in asked.inputs
+            )
+            input_tokens = math.ceil(longest)
         if input_tokens + output > model.context_window:
             message, code = context_exceeded(dialect, wanted=input_tokens, window=model.context_window, output=output)
             raise RequestRefused(400, message, code=code, param="messages")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, unquote
 
 import msgspec
 
 from actors.fake.faults import FaultPlan
+from actors.fake.lookups import count_tokens, generation, model_told, models_list
 from actors.fake.wire import FakeReply, FakeRequest, json_reply
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ def route(provider: FakeProvider, request: FakeRequest, *, now: float) -> FakeRe
     path = request.path[len(match[0]) :] if (match := PREFIX.match(request.path)) else request.path
     if request.method == "POST" and path in CALLS:
         return provider.accept(request, CALLS[path], now=now)
+    found = _looked_up(provider, request, path, now=now)
+    if found is not None:
+        return found
     own = _own(provider, request, now=now)
     if own is not None:
         return own
@@ -37,6 +41,22 @@ def route(provider: FakeProvider, request: FakeRequest, *, now: float) -> FakeRe
     return json_reply(
         404, {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": "unknown_url"}}
     )
+
+
+def _looked_up(provider: FakeProvider, request: FakeRequest, path: str, *, now: float) -> FakeReply | None:
+    """Return the reply of the endpoints that tell something and charge nothing."""
+    match request.method, path.strip("/").split("/"):
+        case "GET", ["models"]:
+            return provider.answered(request, form=None, tell=lambda: models_list(provider, request))
+        case "GET", ["models", *words]:
+            name = unquote("/".join(words))
+            return provider.answered(request, form=None, tell=lambda: model_told(provider, request, name))
+        case "POST", ["messages", "count_tokens"]:
+            return provider.answered(request, form="messages", tell=lambda: count_tokens(provider, request))
+        case "GET", ["generation"]:
+            return provider.answered(request, form=None, tell=lambda: generation(provider, request, now=now))
+        case _:
+            return None
 
 
 def _own(provider: FakeProvider, request: FakeRequest, *, now: float) -> FakeReply | None:
