@@ -189,7 +189,7 @@ def take_amount(struct: msgspec.Struct, field: str) -> None:
     if type(given) is Micros and 0 <= given <= MAX_MICROS:
         return  # As in most messages between actors.
     try:
-        amount = to_micros(given)
+        amount = _micros_of_text(given) if type(given) is str and len(given) <= MAX_CACHED_TEXT else to_micros(given)
     except (TypeError, ValueError) as error:
         raise type(error)(f"{field}: {error}") from None
     msgspec.structs.force_setattr(struct, field, amount)

@@ -118,10 +118,13 @@ def says_option_names(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:
-        if not kwargs.keys() <= among:
-            unknown = next(name for name in kwargs if name not in among)
-            raise unknown_option(cast("Any", function).__name__, unknown, known)
-        return function(*args, **kwargs)
+        try:
+            return function(*args, **kwargs)
+        except TypeError:
+            unknown = next((name for name in kwargs if name not in among), None)
+            if unknown is None:
+                raise
+            raise unknown_option(cast("Any", function).__name__, unknown, known) from None
 
     return checked
 

@@ -117,6 +117,8 @@ class Discovery(Actor[Discover | SubscribeProviders | UnsubscribeProviders | Ref
     async def stopped(self) -> None:
         for subscription in self._subscriptions:
             subscription.cancel()
+        for service in self._cache:
+            self._end_lease(service)
         for task in self._refreshing.values():
             task.cancel()
         await asyncio.gather(*self._refreshing.values(), return_exceptions=True)
@@ -127,7 +129,7 @@ class Discovery(Actor[Discover | SubscribeProviders | UnsubscribeProviders | Ref
         service = message.service
         cached, now = self._cache.get(service), self.context.now()
         if cached is not None:
-            cached.used_at = now
+            cached.lease.used_at = now
         if now >= self._forget_at:
             self._forget_unused(now)
         if cached is None:
@@ -211,8 +213,11 @@ class Discovery(Actor[Discover | SubscribeProviders | UnsubscribeProviders | Ref
                 unhealthy=assessment.unhealthy,
                 panic=assessment.panic,
                 stale=is_stale,
+                lease=cached.lease,
             )
         )
+        # With each question stale offers are looked up again, if that is due.
+        cached.lease.grant(self.watch, until=-math.inf if is_stale else cached.valid_until)
 
     def _refresh(self, service: str) -> asyncio.Task[tuple[Listing, ...]]:
         task = self._refreshing.get(service)
@@ -245,9 +250,10 @@ class Discovery(Actor[Discover | SubscribeProviders | UnsubscribeProviders | Ref
     def _store(self, service: str, listings: tuple[Listing, ...], *, now: float, until: float) -> None:
         """Cache an answer of the registry, and notify the subscribers."""
         self._paused_until.pop(service, None)
+        self._end_lease(service)
         before, cached = self._cache.get(service), CachedOffers(listings, stale_at=until)
         if listings:
-            cached.used_at = now if before is None else before.used_at
+            cached.lease.used_at = now if before is None else before.lease.used_at
             self._cache[service] = cached
             if len(self._cache) > MAX_SERVICES:
                 self._forget_longest_unused()
@@ -266,7 +272,9 @@ class Discovery(Actor[Discover | SubscribeProviders | UnsubscribeProviders | Ref
     def _forget_unused(self, now: float) -> None:
         """Let go of the services that were not asked for in the last hour and have no subscribers."""
         self._forget_at, since = now + FORGET_AFTER, now - FORGET_AFTER
-        unused = [name for name, one in self._cache.items() if one.used_at <= since and name not in self._subscribers]
+        unused = [
+            name for name, one in self._cache.items() if one.lease.used_at <= since and name not in self._subscribers
+        ]
         for service in unused:
             self._forget(service)
         for service in [*self._paused_until]:
@@ -278,12 +286,18 @@ class Discovery(Actor[Discover | SubscribeProviders | UnsubscribeProviders | Ref
     def _forget_longest_unused(self) -> None:
         unused = [name for name in self._cache if name not in self._subscribers]
         if len(unused) > MAX_SERVICES:
-            self._forget(min(unused, key=lambda name: self._cache[name].used_at))
+            self._forget(min(unused, key=lambda name: self._cache[name].lease.used_at))
 
     def _forget(self, service: str) -> None:
+        self._end_lease(service)
         self._cache.pop(service, None)
         self._failures.pop(service, None)
         self._paused_until.pop(service, None)
+
+    def _end_lease(self, service: str) -> None:
+        """Have the offers of a service asked for again, by all to which they were given."""
+        if (cached := self._cache.get(service)) is not None:
+            cached.lease.end()
 
     def _notify(self, service: str, providers: tuple[Provider, ...]) -> None:
         for ref in self._subscribers.notify(service, providers):

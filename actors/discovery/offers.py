@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping  # noqa: TC003 - msgspec resolves this annotation
+from typing import Protocol
 
 import msgspec
 
@@ -17,6 +18,43 @@ MAX_VIEWS = 100
 """The number of filters per service for which views are kept."""
 
 
+class Watched(Protocol):
+    """What answers go by."""
+
+    changes: int
+    """Grows whenever an answer given before may be wrong."""
+
+
+class Lease:
+    """How long an answer holds: for as long as it does, the question need not be asked again.
+
+    It ends at a time, or at once if what is `watched` changes, or if discovery takes it back.
+    """
+
+    __slots__ = ("_changes", "_until", "_watched", "used_at")
+
+    def __init__(self) -> None:
+        self._watched: Watched | None = None
+        self._until, self._changes = -math.inf, -1
+        self.used_at = -math.inf
+        """When the answer was last asked for, or taken as it is, in loop time."""
+
+    def grant(self, watched: Watched, *, until: float) -> None:
+        """Let the answer hold until loop time `until`, or the next change."""
+        self._watched, self._changes, self._until = watched, watched.changes, until
+
+    def holds(self, now: float) -> bool:
+        """Tell whether the answer holds at `now`."""
+        return now < self._until and self._watched is not None and self._watched.changes == self._changes
+
+    def end(self) -> None:
+        """Take the answer back: it must be asked for anew."""
+        self._until = -math.inf
+
+    def __repr__(self) -> str:
+        return f"<Lease until {self._until}>"
+
+
 class Offers(msgspec.Struct, frozen=True, kw_only=True):
     """The providers that offer a service and pass the filter, in the registry's order.
 
@@ -26,7 +64,7 @@ class Offers(msgspec.Struct, frozen=True, kw_only=True):
     left. `panic` means that too many are unhealthy, and that health is to be ignored.
 
     `dropped` counts the providers that do not pass, by reason. `stale` means that the registry could not be asked again
-    in time.
+    in time. `lease` says for how long they are as they are, unless the filter has a function of the caller's.
     """
 
     listings: tuple[Listing, ...]
@@ -36,6 +74,7 @@ class Offers(msgspec.Struct, frozen=True, kw_only=True):
     unhealthy: Mapping[str, str]
     panic: bool = False
     stale: bool = False
+    lease: Lease | None = None
 
     @property
     def deprioritized(self) -> Mapping[str, str]:
@@ -53,11 +92,11 @@ class CachedOffers:
         "_all",
         "_views",
         "changes",
+        "lease",
         "listings",
         "providers",
         "stale_at",
         "unfiltered",
-        "used_at",
         "valid_until",
     )
 
@@ -65,8 +104,8 @@ class CachedOffers:
         self.listings = listings
         self.providers = tuple(listing.provider for listing in listings)
         self.stale_at = stale_at
-        self.used_at = -math.inf
-        """When the service was last asked for, in loop time."""
+        self.lease = Lease()
+        """That of all the views."""
         self.valid_until, self.changes = -math.inf, -1
         """The views hold until then, and while the watch counts this number of changes."""
         self._all: Offers = NO_OFFERS

@@ -11,7 +11,13 @@ from actors.limits.waiting import Waiting  # noqa: TC001 - msgspec resolves the 
 from actors.money import ZERO, Micros, OptionalAmountField, amount_default, take_amount
 from actors.providers.provider import Provider, ProviderFilter, as_filter
 from actors.providers.requirement import NO_REQUIREMENT, Requirement
-from actors.providers.selection import ADAPTIVE_STRATEGIES, STRATEGIES, SelectionStrategy, check_strategy
+from actors.providers.selection import (
+    ADAPTIVE_STRATEGIES,
+    KNOWN_STRATEGIES,
+    STRATEGIES,
+    SelectionStrategy,
+    check_strategy,
+)
 from actors.rate_limiter.messages import Acquire
 from actors.transports.streaming import StreamTerms  # noqa: TC001 - msgspec resolves the annotations below.
 from actors.validation import check_count, check_text
@@ -30,6 +36,8 @@ ON_UNKNOWN, ON_REFUSED, ON_BAD_ANSWER = get_args(OnUnknown), get_args(OnRefused)
 MAX_TIMEOUT = 1e9
 """Seconds, some 30 years: more than a request needs, and less than a clock has difficulties with."""
 MAX_RATE = 1e15
+NUMBER, TEXT_OR_NONE = (int, float), (str, type(None))
+"""As tuples: a union would be made anew for each check."""
 ALL_STRATEGIES: tuple[str, ...] = (*STRATEGIES, *ADAPTIVE_STRATEGIES)
 
 
@@ -92,39 +100,44 @@ class SmartRequest(Request[SmartResult], frozen=True, kw_only=True):
     stream: StreamTerms | None = None
     after_cut: AfterCut = "fail"
 
-    def __post_init__(self) -> None:
-        # A caller's mistake must come out here, and not in the supervisor, which serves all callers.
-        if not isinstance(self.where, ProviderFilter):
+    def __post_init__(self) -> None:  # noqa: C901 - in two functions each request would cost a call more.
+        # A caller's mistake must come out here, and not in the supervisor, which serves all callers. What is as it
+        # nearly always is, is seen without a call: every request comes by here.
+        if type(self.where) is not ProviderFilter:
             msgspec.structs.force_setattr(self, "where", as_filter(self.where))
         if not (
             isinstance(self.service, str)
-            and isinstance(self.timeout, int | float)
+            and isinstance(self.timeout, NUMBER)
             and isinstance(self.requirement, Requirement)
             and isinstance(self.strategies, tuple)
-            and (self.request_id is None or isinstance(self.request_id, str))
-            and (self.idempotency_key is None or isinstance(self.idempotency_key, str))
-            and (self.account is None or isinstance(self.account, str))
-            and (self.tenant is None or isinstance(self.tenant, str))
+            and isinstance(self.request_id, TEXT_OR_NONE)
+            and isinstance(self.idempotency_key, TEXT_OR_NONE)
+            and isinstance(self.account, TEXT_OR_NONE)
+            and isinstance(self.tenant, TEXT_OR_NONE)
         ):
             raise wrong_type(self)
         if self.risk is not None:
             take_amount(self, "risk")
-        check_on_unknown(self.on_unknown, self.risk)
-        _check_choice("on_refused", self.on_refused, ON_REFUSED)
-        _check_choice("on_bad_answer", self.on_bad_answer, ON_BAD_ANSWER)
-        _check_choice("after_cut", self.after_cut, AFTER_CUT)
+        if self.on_unknown is not None:
+            check_on_unknown(self.on_unknown, self.risk)
+        if not self.on_refused == self.on_bad_answer == self.after_cut == "fail":
+            _check_choice("on_refused", self.on_refused, ON_REFUSED)
+            _check_choice("on_bad_answer", self.on_bad_answer, ON_BAD_ANSWER)
+            _check_choice("after_cut", self.after_cut, AFTER_CUT)
         if not 0 < self.timeout <= MAX_TIMEOUT:
             raise ValueError(f"timeout must be > 0 and at most {MAX_TIMEOUT:g} seconds, got {self.timeout!r:.100}")
         if self.budget is not None:
             take_amount(self, "budget")
-        for dimension, weight in self.weights.items():
-            if type(weight) is not int or weight < 0:
-                raise ValueError(f"weight of {dimension} must be a whole number >= 0, got {weight!r}")
-        check_text("idempotency_key or request_id", self.idempotency_key or self.request_id or "")
+        if self.weights or type(self.weights) is not dict:
+            check_weights(self.weights)
+        key = self.idempotency_key or self.request_id
+        if key is not None and not key.isascii():
+            check_text("idempotency_key or request_id", key)
         if not self.strategies:
             raise ValueError(f"strategies must name at least one of {', '.join(ALL_STRATEGIES)}")
         for strategy in self.strategies:
-            check_strategy(strategy)
+            if type(strategy) is not str or strategy not in KNOWN_STRATEGIES:
+                check_strategy(strategy)
 
 
 def check_on_unknown(on_unknown: OnUnknown | None, risk: Micros | None) -> None:
@@ -135,6 +148,13 @@ def check_on_unknown(on_unknown: OnUnknown | None, risk: Micros | None) -> None:
     if risk is not None and (risk or on_unknown == "pay_again"):
         what = "has no risk to bound" if on_unknown == "pay_again" else "is a risk of 0"
         raise ValueError(f"on_unknown={on_unknown!r} {what}, got a risk of {risk} beside it; give one of the two")
+
+
+def check_weights(weights: dict[str, int]) -> None:
+    """Raise `ValueError` if an estimate is not a whole number of at least 0."""
+    for dimension, weight in weights.items():
+        if type(weight) is not int or weight < 0:
+            raise ValueError(f"weight of {dimension} must be a whole number >= 0, got {weight!r}")
 
 
 def _check_choice(name: str, value: object, known: tuple[str, ...]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -14,6 +14,9 @@ from actors.providers.selection import SelectionStrategy, check_strategy
 from actors.supervisor.messages import AfterCut, OnBadAnswer, OnRefused, OnUnknown, SmartRequest, check_on_unknown
 from actors.transports.streaming import StreamTerms  # noqa: TC001 - inspect.signature evaluates it.
 from actors.validation import SaysOptionNames
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 DEFAULT_STRATEGY: SelectionStrategy = "best"
 
@@ -45,11 +48,7 @@ class RequestOptions(msgspec.Struct, frozen=True, kw_only=True, metaclass=SaysOp
     risk: OptionalAmountField = amount_default(None)
 
     def __post_init__(self) -> None:
-        if isinstance(self.fallback_strategies, str):
-            raise TypeError(
-                f"fallback_strategies must be several strategies, got the text {self.fallback_strategies!r}"
-            )
-        msgspec.structs.force_setattr(self, "fallback_strategies", tuple(self.fallback_strategies))
+        msgspec.structs.force_setattr(self, "fallback_strategies", several(self.fallback_strategies))
         if not isinstance(self.where, ProviderFilter):
             msgspec.structs.force_setattr(self, "where", as_filter(self.where))
         for strategy in (*(() if self.strategy is None else (self.strategy,)), *self.fallback_strategies):
@@ -71,6 +70,14 @@ class RequestOptions(msgspec.Struct, frozen=True, kw_only=True, metaclass=SaysOp
                 changes.setdefault(other, None)
         return msgspec.structs.replace(self, **changes) if changes else self
 
+    def strategies_after(
+        self, strategy: SelectionStrategy | None, fallback_strategies: Sequence[SelectionStrategy] | None
+    ) -> tuple[SelectionStrategy, ...]:
+        """Return the strategies of a request, the first in front, with what is given in place of these options' own."""
+        first = strategy if strategy is not None else self.strategy or DEFAULT_STRATEGY
+        others = self.fallback_strategies if fallback_strategies is None else several(fallback_strategies)
+        return (first, *others)
+
     def request(
         self,
         service: str,
@@ -90,7 +97,7 @@ class RequestOptions(msgspec.Struct, frozen=True, kw_only=True, metaclass=SaysOp
             budget=self.budget,
             where=self.where,
             requirement=self.requirement,
-            strategies=(self.strategy or DEFAULT_STRATEGY, *self.fallback_strategies),
+            strategies=self.strategies_after(None, None),
             health_check=self.health_check,
             account=account,
             weights=dict(self.weights),
@@ -104,6 +111,13 @@ class RequestOptions(msgspec.Struct, frozen=True, kw_only=True, metaclass=SaysOp
             stream=stream,
             after_cut=after_cut,
         )
+
+
+def several(strategies: Sequence[SelectionStrategy]) -> tuple[SelectionStrategy, ...]:
+    """Return these strategies as a tuple; raises TypeError for a text, whose letters are none."""
+    if isinstance(strategies, str):
+        raise TypeError(f"fallback_strategies must be several strategies, got the text {strategies!r}")
+    return tuple(strategies)
 
 
 DEFAULT_OPTIONS = RequestOptions()

@@ -22,6 +22,7 @@ from actors.rate_limiter.rate_limiter import RateLimiter
 from actors.supervisor.messages import GetStatus, Isolate, OpenQuota, Release, SmartRequest, SmartResult, TargetStatus
 from actors.supervisor.payments.payments import Payments
 from actors.supervisor.pipeline.deps import Deps
+from actors.supervisor.pipeline.finding import Finder
 from actors.supervisor.pipeline.hedge_budget import HedgeBudget
 from actors.supervisor.pipeline.item_trial import end_trial
 from actors.supervisor.pipeline.job import Job, risk_of
@@ -116,7 +117,8 @@ class Supervisor(
         self.deps = Deps(
             market=market,
             context=context,
-            discovery=discovery,
+            events=context.events,
+            finder=Finder(discovery),
             targets=self.targets,
             queues=self.queues,
             payments=self.payments,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 SUB_BUCKETS = 10
 
 
-class Counts(NamedTuple):
+class Counts(msgspec.Struct, frozen=True, gc=False):
     """The calls that ended within one sub-bucket of time, numbered `number` from the clock's zero."""
 
     number: int

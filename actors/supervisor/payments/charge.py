@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from actors.ledger.messages import Costing
 from actors.supervisor.targets.quote import told_cost
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from actors.transports.transport import ProviderReply
 
 
-class Charge(NamedTuple):
+class Charge(msgspec.Struct, frozen=True, gc=False):
     """What a call was charged: "yes", "no", or "held" while that is unknown.
 
     `cost` is what it cost, in micro-units, and `costing` how that is known; None if the provider did not say, and what

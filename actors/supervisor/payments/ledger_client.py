@@ -47,6 +47,11 @@ class LedgerClient:
             self._late.add(sending)
             sending.add_done_callback(self._sent)
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether messages wait for room in the ledger's mailbox."""
+        return bool(self._late)
+
     async def until_told(self, *, until: float) -> None:
         """Let the ledger take late messages first, until loop time `until`: a question must not overtake them."""
         if self._late:

@@ -58,9 +58,9 @@ class Payments:
         self._client.tell(CloseAccount(name=account))
 
     async def reserve(
-        self, wish: Reserve, listing: Listing, *, until: float, refused: BudgetExceeded | None = None
+        self, wish: Reserve, listing: Listing, *, now: float, until: float, refused: BudgetExceeded | None = None
     ) -> Reservation | CallFailed:
-        """Reserve the money of one call in all that it draws on, or return why not, until loop time `until`.
+        """Reserve the money of one call in all that it draws on, or return why not, from `now` to loop time `until`.
 
         The accounts of the market's caps are added to those of `wish`, and the one that bounds what may be paid twice.
         `refused` is why there was no money for it when it was last asked for. A `BudgetExceeded` concerns this
@@ -70,11 +70,14 @@ class Payments:
         try:
             if self._market.budget is not None or listing.budget is not None:
                 accounts = wish.accounts + await self.accounts.of_market(listing)
-                wish = msgspec.structs.replace(wish, accounts=accounts)
+                wish, now = msgspec.structs.replace(wish, accounts=accounts), self._context.now()
             if wish.passes_over:
                 wish = msgspec.structs.replace(wish, risk_account=await self.accounts.of_risk())
-            await self._client.until_told(until=until)
-            left = max(until - self._context.now(), SHORTEST_WAIT)
+                now = self._context.now()
+            if self._client.is_behind:
+                await self._client.until_told(until=until)
+                now = self._context.now()
+            left = max(until - now, SHORTEST_WAIT)
             if refused is None:
                 return await self._client.ledger.ask(wish, timeout=left)
             with self._waiting(wish.provider):

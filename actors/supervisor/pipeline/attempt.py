@@ -97,12 +97,13 @@ class AttemptRun:
         """
         deps, job, target, choice = self.deps, self.job, self.target, self._choice
         waits = choice.admitted is None
-        reservation = await self._reserve(wait=waits)
+        now = choice.at if self._share is None else deps.context.now()
+        reservation = await self._reserve(wait=waits, now=now)
         if isinstance(reservation, BudgetExceeded):
             shorter = job.shorter_quote(target, self._quote, reservation)
             if shorter is not None:
                 self._quote = shorter
-                reservation = await self._reserve(wait=waits)
+                reservation = await self._reserve(wait=waits, now=deps.context.now())
         if isinstance(reservation, CallFailed):
             return await self._refused(reservation, waited=waits)
         self._reservation = reservation
@@ -115,12 +116,13 @@ class AttemptRun:
             return None
         return self._admitted
 
-    async def _reserve(self, *, wait: bool) -> Reservation | CallFailed:
+    async def _reserve(self, *, wait: bool, now: float) -> Reservation | CallFailed:
         """Reserve what the call is quoted at, or return why that cannot be."""
         deps, job, target = self.deps, self.job, self.target
         return await deps.payments.reserve(
             job.wish(target, self._quote, holder=deps.context.ref, wait=wait),
             job.candidates.listings[target.name],
+            now=now,
             until=job.deadline,
             refused=job.money.short_of.get(target.name),
         )
@@ -172,16 +174,18 @@ class AttemptRun:
             return False
         target.take(admitted)
         self._admitted = admitted
-        self.deps.queues.leave(job.entry, served=target.queue)
+        if job.entry.queues:
+            self.deps.queues.leave(job.entry, served=target.queue)
         job.refused.pop(target.name, None)
-        self._announce(now)
+        if job.last or admitted.permit.probe:
+            self._announce(now)
         job.last = target.name
         job.calls += 1
         return True
 
     def _announce(self, now: float) -> None:
-        """Publish why this call is made, unless it is the first of its request."""
-        job, name, events = self.job, self.target.name, self.deps.context.events
+        """Publish why this call is made, if it is a probe or not the first of its request."""
+        job, name, events = self.job, self.target.name, self.deps.events
         request_id, attempt = job.request_id, job.calls + 1
         if self._admitted.permit.probe:
             events.publish(BreakerHalfOpened(provider=name))
@@ -225,11 +229,14 @@ class AttemptRun:
         started = self._admitted.permit.admitted
         is_probe = self._admitted.permit.probe
         own_time, left = own_timeout(job, target, is_probe=is_probe), job.deadline - started
-        given = self._time_of_probe(left) if is_probe else ProbeTime(left)
-        if not is_probe and own_time > left / 2 and not self._may_cost_when_cut():
+        given, keeps_deadline = ProbeTime(left), False
+        if is_probe:
+            given, keeps_deadline = self._time_of_probe(left), self._may_cost_when_cut()
+        elif own_time > left / 2 and not self._may_cost_when_cut():
             given = ProbeTime(time_of_call(target.state.limit, left=left, spare=spare_for(self._others())))
-        keeps_deadline = is_probe and self._may_cost_when_cut()
-        unhurried, hurried = min(own_time, given.seconds), time_after_hanging(job, target, now=started)
+        unhurried, hurried = min(own_time, given.seconds), math.inf
+        if job.item_failures or job.beside is not None:
+            hurried = time_after_hanging(job, target, now=started)
         time_given = min(unhurried, hurried)
         call = job.call_to(target, self._quote, timeout=time_given, left=left)
         reply: ProviderReply | None = None
@@ -245,10 +252,13 @@ class AttemptRun:
             # Also if the caller was cancelled: then there is neither a reply nor an error.
             now = self.deps.context.now()
             proof = min(given.proof, own_time)
-            ended = EndedCall(now, reply, error, time_given, own_time, job.subject, self._quote, proof)
-            if call.stream is not None:
-                ended = ended._replace(first_at=call.stream.first_at)
-            self._settle(call, judged(job, target, ended, started=started, was_hurried=hurried < unhurried))
+            first_at = None if call.stream is None else call.stream.first_at
+            ended = EndedCall(
+                now, reply, error, time_given, own_time, job.subject, self._quote, proof, first_at=first_at
+            )
+            if error is not None:
+                ended = judged(job, target, ended, started=started, was_hurried=hurried < unhurried)
+            self._settle(call, ended)
         if error is None:
             return reply
         if keeps_deadline and now >= job.deadline - CLOCK_ERROR:
@@ -291,28 +301,31 @@ class AttemptRun:
             target.spent += self._cost
             target.failures += error is not None and error.blames_provider and not ended.is_blameless
             if ended.reply is not None:
-                self.deps.hedge_budget.learn(target, latency)
+                if self.deps.hedge_budget.config is not None:
+                    self.deps.hedge_budget.learn(target, latency)
                 target.history.add_answer(ended.now)
             target.settle(admitted, ended)
             if self._share is not None:
                 self._share.settle(ended)
-            told = ended.told
+            told = ended.reply or error
             target.is_amplified |= told is not None and told.wire_calls > 1
-            self.deps.context.events.publish(
-                CallEnded(
-                    request_id=job.request_id,
-                    provider=target.name,
-                    service=job.message.service,
-                    attempt=job.calls,
-                    latency=latency,
-                    cost=micros_of(self._cost),
-                    error="Cancelled" if told is None else None if error is None else error.kind,
-                    detail=None if error is None else str(error),
-                    account=job.message.account,
-                    wire_calls=1 if told is None else told.wire_calls,
-                    is_blameless=ended.is_blameless,
+            events = self.deps.events
+            if events.wants(CallEnded):
+                events.publish(
+                    CallEnded(
+                        request_id=job.request_id,
+                        provider=target.name,
+                        service=job.message.service,
+                        attempt=job.calls,
+                        latency=latency,
+                        cost=micros_of(self._cost),
+                        error="Cancelled" if told is None else None if error is None else error.kind,
+                        detail=None if error is None else str(error),
+                        account=job.message.account,
+                        wire_calls=1 if told is None else told.wire_calls,
+                        is_blameless=ended.is_blameless,
+                    )
                 )
-            )
         if admitted.permit.probe:
             target.probed(is_answered=ended.reply is not None)
 
@@ -328,19 +341,19 @@ class AttemptRun:
             paid=target.paid,
             tokens=self._quote.tokens,
         )
-        may_be_paid = reservation.amount > 0 or target.paid
-        if charge.charged == "no" and job.held is None and may_be_paid and is_at_work(ended.error, target.idempotent):
-            charge = Charge("held")  # The call that is at work under the key may be charged.
-        if charge.charged == "yes" and charge.cost is None and not job.repeats(target):
+        if charge.charged == "no" and job.held is None and is_at_work(ended.error, target.idempotent):
+            if reservation.amount > 0 or target.paid:
+                charge = Charge("held")  # The call that is at work under the key may be charged.
+        elif charge.charged == "yes" and charge.cost is None and not job.repeats(target):
             # It may be less than what was reserved, which follows the dearest answer.
-            charge = charge._replace(cost=self._quote.price)
+            charge = msgspec.structs.replace(charge, cost=self._quote.price)
         if charge.cost is not None and charge.cost > self._quote.price:
             target.flag(self._quote, charge.cost, request_id=job.request_id)
         payments.book(reservation, charge)
         if ended.error is not None and ended.heard_at >= self._admitted.permit.admitted + ended.timeout - CLOCK_ERROR:
             target.is_charged_when_cut = charge.charged != "no"
         if ended.reply is not None and ended.reply.unread_cost is not None:
-            self.deps.context.events.publish(
+            self.deps.events.publish(
                 CostUnreadable(
                     request_id=job.request_id,
                     provider=target.name,
@@ -351,7 +364,8 @@ class AttemptRun:
         if job.held is not None and job.held.reservation.number != reservation.number:
             # It was paid again, and what became of the first call is still not known.
             payments.reconcile_later(job.held)
-        return job.charge(HeldCall(target, call, reservation, self._quote.tokens), charge)
+        held = HeldCall(target, call, reservation, self._quote.tokens) if charge.charged == "held" else None
+        return job.charge(reservation, charge, held)
 
     async def _failed(
         self, error: CallFailed, stream: CallStream | None, *, started: float, is_counted: bool

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from actors.errors.families import DeadlineTooShort
 from actors.supervisor.pipeline.routing import in_order
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from actors.supervisor.targets.target import Target
 
 
-class Choice(NamedTuple):
+class Choice(msgspec.Struct, frozen=True):
     """The provider to call, and what it would become; without an admission, the one to call if there were money."""
 
     target: Target
@@ -30,7 +32,7 @@ class Choice(NamedTuple):
     """What it has taken of a shared quota already, because it had to wait for that."""
 
 
-class QuotaWait(NamedTuple):
+class QuotaWait(msgspec.Struct, frozen=True):
     """Wait for shared quotas: no provider that needs none can be called now.
 
     `choices` are the providers to call, one for each quota, and `besides` says what may come sooner.
@@ -81,7 +83,7 @@ def choose(job: Job, names: Sequence[str], queues: WaitQueues, *, now: float) ->
     if isinstance(choice, Wait):
         return _until(choice, job.money.recheck_at)
     if isinstance(choice, QuotaWait):
-        return choice._replace(besides=_until(choice.besides, job.money.recheck_at))
+        return msgspec.structs.replace(choice, besides=_until(choice.besides, job.money.recheck_at))
     return choice or Choice(job.candidates.targets[first], now)
 
 

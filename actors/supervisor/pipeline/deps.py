@@ -7,23 +7,24 @@ from typing import TYPE_CHECKING
 import msgspec
 
 if TYPE_CHECKING:
-    from actors.discovery.messages import Discover
     from actors.market.market import Market
     from actors.rate_limiter.messages import Acquire, ReportThrottled, Settle
     from actors.supervisor.payments.payments import Payments
+    from actors.supervisor.pipeline.finding import Finder
     from actors.supervisor.pipeline.hedge_budget import HedgeBudget
     from actors.supervisor.pipeline.scores import Scores
     from actors.supervisor.targets.target_table import TargetTable
     from actors.supervisor.targets.waiting import WaitQueues
-    from runtime import ActorRef, Context
+    from runtime import ActorRef, Context, EventStream
 
 
 class Deps(msgspec.Struct, frozen=True, kw_only=True):
-    """What the requests of one supervisor share. `context` has the clock, the events and the random numbers."""
+    """What the requests of one supervisor share. `context` has the clock and the random numbers."""
 
     market: Market
     context: Context
-    discovery: ActorRef[Discover]
+    events: EventStream
+    finder: Finder
     targets: TargetTable
     queues: WaitQueues
     payments: Payments

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from actors.supervisor.pipeline.again import is_at_work
 from actors.supervisor.pipeline.poison import (
     HANG_FACTOR,
@@ -64,13 +66,13 @@ def judged(job: Job, target: Target, ended: EndedCall, *, started: float, was_hu
     if ended.error is None:
         return ended
     if is_at_work(ended.error, target.idempotent):
-        return ended._replace(is_blameless=True)
+        return msgspec.structs.replace(ended, is_blameless=True)
     has_hung = ended.heard_at - started >= ended.own_timeout - CLOCK_ERROR and target.stragglers.has_overtaken(started)
     has_hung_alone = has_hung and _shares(job, (target.name,), now=ended.now)[target.name] <= MAX_SHARE_OF_HEALTHY
     if has_hung_alone:
         target.history.explore()
     is_blameless = is_item_to_blame(job, target, ended, started=started, was_hurried=was_hurried)
-    return ended._replace(is_blameless=is_blameless, has_hung_alone=has_hung_alone)
+    return msgspec.structs.replace(ended, is_blameless=is_blameless, has_hung_alone=has_hung_alone)
 
 
 def is_item_to_blame(job: Job, target: Target, ended: EndedCall, *, started: float, was_hurried: bool) -> bool:

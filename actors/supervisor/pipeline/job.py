@@ -247,16 +247,19 @@ class Job:
         repeatable = self.held is not None and target.idempotent == "repeatable"
         return "again" if self.may_pay_again or self.under_way or repeatable else "first"
 
-    def charge(self, call: HeldCall, charge: Charge) -> int:
-        """Note what a call was charged, and return that in micro-units; a cost of None is what was reserved."""
+    def charge(self, reservation: Reservation, charge: Charge, call: HeldCall | None) -> int:
+        """Note what a call was charged, and return that in micro-units; a cost of None is what was reserved.
+
+        `call` is the call itself if its outcome is unknown.
+        """
         held = self.held
-        if charge.charged != "no" and held is not None and held.reservation.number != call.reservation.number:
+        if charge.charged != "no" and held is not None and held.reservation.number != reservation.number:
             # A repeatable call was made again, and what became of the one before is still not known.
             self.passed_over[held.reservation.number] = PassedOver(held.reservation, held)
         if charge.charged == "held":
             self.held = call
         elif charge.charged == "yes":
-            cost = int(call.reservation.amount if charge.cost is None else charge.cost)
+            cost = int(reservation.amount if charge.cost is None else charge.cost)
             self.cost += cost
             self.held, self.may_pay_again = None, True
             return cost

@@ -9,8 +9,6 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from actors.discovery.messages import Discover
-from actors.errors.families import RegistryDown
 from actors.policies.breaker.states import Closed
 from actors.providers.bandit import draw_qualities, low_rated, rescore
 from actors.providers.observed import UNOBSERVED, load
@@ -23,7 +21,6 @@ from actors.supervisor.pipeline.recovery import recover_or_raise
 from actors.supervisor.pipeline.scores import UNSCORED
 from actors.supervisor.targets.waiting import Wait
 from actors.transports.streaming import WholeAnswer
-from runtime import RuntimeFault
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,24 +36,32 @@ if TYPE_CHECKING:
 ADAPTIVE = frozenset(ADAPTIVE_STRATEGIES)
 
 
-async def serve(deps: Deps, job: Job) -> SmartResult:
+async def serve(deps: Deps, job: Job) -> SmartResult:  # noqa: C901 - it is the whole way, to be read at one place.
     """Return the answer to a request; raises a member of `CallFailed`."""
+    clock, now = deps.context.now, job.started  # The clock is read again after each wait, and only then.
     if job.message.account is not None:
         await deps.payments.accounts.ensure_open(job.message.account)
-    _take_offers(deps, job, await _find(deps, job))
+        now = clock()
+    offers = deps.finder.known(job.message, now)
+    if offers is None:
+        offers = await deps.finder.find(job.message, now)
+        now = clock()
+    _take_offers(deps, job, offers, now=now)
     while True:
         names = names_in_order(job)
-        if job.message.health_check and job.chance is None and _has_unknown_health(deps, job, names):
+        if job.message.health_check and job.chance is None and _has_unknown_health(deps, job, names, now=now):
             await _find_unhealthy(deps, job, names)
-            names = names_in_order(job)
+            names, now = names_in_order(job), clock()
         is_dead = job.chance is not None
-        choice = None if is_dead else choose(job, names, deps.queues, now=deps.context.now())
+        choice = None if is_dead else choose(job, names, deps.queues, now=now)
         if isinstance(choice, Wait):
             await deps.queues.wait(job.entry, choice)
-            job.money = job.money.after_wait(now=deps.context.now())
+            now = clock()
+            job.money = job.money.after_wait(now=now)
             continue
         if isinstance(choice, QuotaWait):
             choice = await wait_for_share(deps, job, choice)
+            now = clock()
             if choice is None:
                 continue
         if choice is not None:
@@ -67,10 +72,11 @@ async def serve(deps: Deps, job: Job) -> SmartResult:
             continue
         else:
             reply = await recover_or_raise(deps, job)
+        now = clock()
         if reply is not None:
             await _give_whole(job, reply)
             deps.scores.answers.record(job.message.service, job.request_id, job.last)
-            return job.result(reply, now=deps.context.now())
+            return job.result(reply, now=now)
 
 
 async def _give_whole(job: Job, reply: ProviderReply) -> None:
@@ -80,24 +86,14 @@ async def _give_whole(job: Job, reply: ProviderReply) -> None:
         await terms.sink.put(WholeAnswer(reply.output))
 
 
-async def _find(deps: Deps, job: Job) -> Offers:
-    """Ask discovery which providers offer the service."""
-    message = job.message
-    question = Discover(service=message.service, where=message.where)
-    try:
-        return await deps.discovery.ask(question, timeout=message.timeout)
-    except RuntimeFault as error:
-        raise RegistryDown(message.service, str(error)) from error
-
-
-def _take_offers(deps: Deps, job: Job, offers: Offers) -> None:
+def _take_offers(deps: Deps, job: Job, offers: Offers, *, now: float) -> None:
     """Set what the request chooses from, and what is known of it beside."""
     message = job.message
-    job.candidates = candidates = deps.targets.candidates(offers, message.requirement, message.service)
+    job.candidates = candidates = deps.targets.candidates(offers, message.requirement, message.service, now=now)
     job.deprioritized = (*candidates.deprioritized(), *deps.targets.held_back_by_slow_start(candidates))
     bandit = deps.scores.bandits.get(message.service)
     if bandit is not None:
-        _rate(job, bandit, now=deps.context.now())
+        _rate(job, bandit, now=now)
     if not ADAPTIVE.isdisjoint(message.strategies):
         job.signals = _signals(deps, job, offers.observed)
 
@@ -132,12 +128,12 @@ def _signals(deps: Deps, job: Job, observed: Mapping[str, Observed]) -> Signals:
     )
 
 
-def _has_unknown_health(deps: Deps, job: Job, names: Sequence[str]) -> bool:
+def _has_unknown_health(deps: Deps, job: Job, names: Sequence[str], *, now: float) -> bool:
     """Tell whether a health check is needed: not if the first choice is known to be well."""
     first = job.candidates.targets[names[0]] if names else None
     if first is None or first.health is None or job.unhealthy or job.tried:
         return True
-    is_known = first.has_fresh_health(max_age=deps.market.health.max_age, now=deps.context.now())
+    is_known = first.has_fresh_health(max_age=deps.market.health.max_age, now=now)
     return not (is_known and first.health.is_healthy and isinstance(first.state.breaker, Closed))
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from actors.policies.hedge import cancel_and_wait
 from actors.supervisor.pipeline.choosing import QuotaWait, choose, names_in_order
 from actors.supervisor.pipeline.shared_quota import acquire
@@ -37,7 +39,7 @@ async def wait_for_share(deps: Deps, job: Job, wait: QuotaWait) -> Choice | None
         await _any_is_done_or_choice(deps, job, wait, asked)
         for asking, choice in asked.items():
             if granted is None and asking.done() and (share := asking.result()) is not None:
-                granted = choice._replace(share=share)
+                granted = msgspec.structs.replace(choice, share=share)
     finally:
         try:
             await cancel_and_wait(list(asked))

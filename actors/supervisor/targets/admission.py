@@ -6,7 +6,7 @@ All or nothing: what an admission would change is returned as new values, and no
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
@@ -102,7 +102,7 @@ class Never(msgspec.Struct, frozen=True):
 Admission: TypeAlias = Admitted | Later | Full | Never
 
 
-class CallNeeds(NamedTuple):
+class CallNeeds(msgspec.Struct, frozen=True):
     """What a call would take of its provider, and the time that its request has.
 
     `weights` is what it will use of each limit but "requests", as far as is known before. `patience` is all the seconds

@@ -9,7 +9,9 @@ timeout of a second from its section 2.4.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,7 +25,7 @@ MIN_PROBE_TIME = 1.0
 GROWTH = 2.0
 
 
-class ProbeTime(NamedTuple):
+class ProbeTime(msgspec.Struct, frozen=True, gc=False):
     """The `seconds` that a probe gets, and from how many on its failure to answer counts against its provider."""
 
     seconds: float

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -44,7 +44,7 @@ LONGEST_HOLD = 1.0
 """Seconds for which no call begins after a 429, unless another one is served."""
 
 
-class EndedCall(NamedTuple):
+class EndedCall(msgspec.Struct, frozen=True):
     """How a call ended, at loop time `now`: with a `reply`, with an `error`, or with neither if it was cancelled.
 
     `timeout` is what the call was given, in seconds, and `own_timeout` what it would have been given without the
@@ -98,7 +98,7 @@ class EndedCall(NamedTuple):
         return self.error if self.reply is None else self.reply
 
 
-class Judgement(NamedTuple):
+class Judgement(msgspec.Struct, frozen=True, gc=False):
     """What the time that a call took says of its provider."""
 
     timed_out: bool

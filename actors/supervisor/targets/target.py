@@ -191,7 +191,7 @@ class Target:
         learn_usage(self.calls_before, ended.quote.tokens, ended.reply)
         if not ended.quote.is_of(self.listing):
             # It was made at an older price, and tells nothing of the one that is listed now.
-            ended = ended._replace(quote=FOR_ANY_COST)
+            ended = msgspec.structs.replace(ended, quote=FOR_ANY_COST)
         learns = self.listing.learning
         after = settle(before, admitted, ended, breaker=deps.market.breaker, random=random, learns=learns)
         opened = after.breaker

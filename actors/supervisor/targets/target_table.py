@@ -50,9 +50,8 @@ class TargetTable:
             raise Permanent(f"there is no provider {name!r}; there are {', '.join(sorted(self.by_name))}")
         return target
 
-    def candidates(self, offers: Offers, requirement: Requirement, service: str) -> Candidates:
+    def candidates(self, offers: Offers, requirement: Requirement, service: str, *, now: float) -> Candidates:
         """Return the targets that may serve a request; raise `NoProvider` if none of them can take its input."""
-        now = self._deps.context.now()
         if now >= self._forget_at:
             self._forget(now)
         known = self._candidates.get(id(offers))

@@ -1,0 +1,59 @@
+"""Which providers offer what requests ask for: discovery is asked, and not again while its answer holds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from actors.discovery.messages import Discover
+from actors.errors.families import RegistryDown
+from runtime import RuntimeFault
+
+if TYPE_CHECKING:
+    from actors.discovery.offers import Offers
+    from actors.providers.provider import ProviderFilter
+    from actors.supervisor.messages import SmartRequest
+    from runtime import ActorRef
+
+MAX_REMEMBERED = 100
+"""The answers that are remembered: one for each service and filter that requests ask by."""
+
+
+class Finder:
+    """One supervisor's questions to discovery, with the answers that still hold."""
+
+    def __init__(self, discovery: ActorRef[Discover]) -> None:
+        self._discovery = discovery
+        self._known: dict[tuple[str, ProviderFilter], Offers] = {}
+
+    def known(self, message: SmartRequest, now: float) -> Offers | None:
+        """Return the offers that a request would be answered at `now`; None if discovery has to be asked."""
+        if message.where.predicate is not None:
+            return None  # It may answer otherwise each time.
+        offers = self._known.get((message.service, message.where))
+        lease = None if offers is None else offers.lease
+        if lease is None or not lease.holds(now):
+            return None
+        lease.used_at = now
+        return offers
+
+    async def find(self, message: SmartRequest, now: float) -> Offers:
+        """Ask discovery which providers offer the service; raises `NoProvider`, or `RegistryDown`."""
+        question = Discover(service=message.service, where=message.where)
+        try:
+            offers = await self._discovery.ask(question, timeout=message.timeout)
+        except RuntimeFault as error:
+            raise RegistryDown(message.service, str(error)) from error
+        if offers.lease is not None and message.where.predicate is None:
+            self._remember((message.service, message.where), offers, now)
+        return offers
+
+    def _remember(self, key: tuple[str, ProviderFilter], offers: Offers, now: float) -> None:
+        """Remember an answer, and no more than are in use."""
+        if len(self._known) >= MAX_REMEMBERED and key not in self._known:
+            self._known = {one: found for one, found in self._known.items() if found.lease and found.lease.holds(now)}
+            if len(self._known) >= MAX_REMEMBERED:
+                self._known.clear()
+        self._known[key] = offers
+
+    def __repr__(self) -> str:
+        return f"<Finder of {self._discovery.path}, {len(self._known)} answers remembered>"
