@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import random
+import time
 from collections import OrderedDict, deque
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Protocol
@@ -21,7 +22,7 @@ from runtime.interceptor import InterceptedHandlers
 from runtime.registry import ActorRegistry
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     from runtime.envelope import Ask
     from runtime.interceptor import Interceptor
@@ -41,6 +42,11 @@ class Runnable(Protocol):
         ...
 
 
+def clock_of(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:
+    """Return the clock of a loop: for one of asyncio's own what its `time` calls, which is a call less."""
+    return time.monotonic if type(loop).time is asyncio.BaseEventLoop.time else loop.time
+
+
 class Engine:
     """The run queue and the shared services of one actor system."""
 
@@ -49,7 +55,6 @@ class Engine:
         "_armed",
         "_pumps",
         "_ready",
-        "_thread",
         "asking",
         "at_work",
         "context",
@@ -64,6 +69,8 @@ class Engine:
         "random",
         "registry",
         "root",
+        "thread",
+        "time",
         "turn_began",
     )
 
@@ -72,7 +79,9 @@ class Engine:
     ) -> None:
         self.name = name
         self.loop = loop
-        self._thread = get_ident()
+        self.time = clock_of(loop)
+        """Returns the time of the loop, in seconds."""
+        self.thread = get_ident()
         self.root: Any = None
         """The cell at the root of the tree; None before there is one."""
         self.random = random.Random(seed)
@@ -115,6 +124,20 @@ class Engine:
             self._arm()
         self.context.run(self._drain, MESSAGES_PER_ACTIVATION)
 
+    def deliver_and_drain(self, deliver: Callable[[Any], object], item: Any) -> None:
+        """Deliver mail from a callback of the loop, and drain the run queue in the same turn, within the same bounds.
+
+        The loop runs the callback in the context of the system. Otherwise the mail would wait for one turn more.
+        """
+        if self.draining or self._pumps >= PUMPS_PER_TURN:
+            deliver(item)
+            return
+        self._pumps += 1
+        if not self._armed:
+            self._arm()
+        deliver(item)
+        self._drain(MESSAGES_PER_ACTIVATION)
+
     def may_answer_now(self) -> bool:
         """Tell whether one more request may be answered in this turn without the run queue, and count it."""
         if self.draining or self._answers >= ANSWERS_PER_TURN:
@@ -153,7 +176,7 @@ class Engine:
 
     def check_thread(self) -> None:
         """Raise `WrongThread` in another thread than that of the loop, which would wake it too late or not at all."""
-        if self._thread != get_ident():
+        if self.thread != get_ident():
             raise WrongThread(self.name)
 
     def _arm(self) -> None:
@@ -164,7 +187,7 @@ class Engine:
     def _turn(self) -> None:
         self._armed = False
         self._pumps = self._answers = 0
-        self.turn_began = self.loop.time()
+        self.turn_began = self.time()
         self._drain(MESSAGES_PER_TURN)
 
     def _drain(self, budget: int) -> None:

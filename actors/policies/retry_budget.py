@@ -37,7 +37,9 @@ class RetryBudget(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             raise ValueError(f"tokens must be from 0 to max_tokens ({self.max_tokens}), got {self.tokens}")
 
     def deposit(self, now: float) -> RetryBudget:
-        """Return the budget after a first attempt at `now`."""
+        """Return the budget after a first attempt at `now`; a full one stays full, whenever that is."""
+        if self.tokens >= self.max_tokens:
+            return self
         return self._at(now, gained=self.ratio)
 
     def withdraw(self, now: float) -> RetryBudget | None:

@@ -22,9 +22,9 @@ from actors.provider_gateway.messages import (
 from actors.provider_gateway.open_transports import OpenTransports
 from actors.transports.function import FunctionTransport
 from actors.transports.own_reading import own_reading
-from actors.transports.reconciliation import Cancels, Finding, LooksUp, is_finding, is_reply
+from actors.transports.reconciliation import Cancels, Finding, LooksUp, is_finding
 from actors.transports.threaded_calls import ThreadedCalls
-from actors.transports.transport import UnreadableCost
+from actors.transports.transport import ProviderReply, UnreadableCost
 from runtime import Actor, handles, is_being_cancelled
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     from actors.market.listing import Listing
     from actors.transports.own_reading import Classify
-    from actors.transports.transport import ProviderReply
 
 MAX_CONCURRENCY = 10_000
 """The most calls that a gateway can have under way, whatever its listing says."""
@@ -82,6 +81,7 @@ class ProviderGateway(Actor[Call | InlineCall | CheckHealth | LookUpCall | Cance
             if self._open_transports.leave(self.transport):
                 await self.transport.aclose()
 
+    @handles(InlineCall, concurrent=MAX_CONCURRENCY, inline=True)
     @handles(Call, concurrent=MAX_CONCURRENCY)
     async def call(self, message: Call) -> ProviderReply:
         """Make one call; raises `BulkheadFull` if too many are under way."""
@@ -99,7 +99,7 @@ class ProviderGateway(Actor[Call | InlineCall | CheckHealth | LookUpCall | Cance
                 if failure.said:
                     failure.said = own_words(failure.said)
                 raise
-            if not is_reply(reply):
+            if not isinstance(reply, ProviderReply):
                 raise TypeError(f"it returned {reply!r:.200}, which is not a ProviderReply")
             return reply  # noqa: TRY300
         except CallFailed as failure:
@@ -131,11 +131,6 @@ class ProviderGateway(Actor[Call | InlineCall | CheckHealth | LookUpCall | Cance
             check_reported({}, own.limits)
             if own is not error:
                 raise own from error
-
-    @handles(InlineCall, concurrent=MAX_CONCURRENCY, inline=True)
-    async def call_inline(self, message: InlineCall) -> ProviderReply:
-        """Make one call, as `call` does."""
-        return await self.call(message)
 
     @handles(LookUpCall, concurrent=MAX_CONCURRENCY)
     async def look_up(self, message: LookUpCall) -> Finding:

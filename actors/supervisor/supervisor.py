@@ -187,8 +187,9 @@ class Supervisor(
             return result
         finally:
             self._end(job, is_done=error is None)
-            self.lines.write(job, provider=provider, error=error, detail=detail)
-            events = self.context.events
+            if self.lines.are_wanted:
+                self.lines.write(job, provider=provider, error=error, detail=detail)
+            events = self.deps.events
             if events.wants(RequestEnded):
                 events.publish(
                     RequestEnded(
@@ -296,21 +297,26 @@ class Supervisor(
             answer.stop()
 
     def _begin(self, message: SmartRequest) -> Job:
-        now, asked_until = self.context.now(), self.context.deadline
+        context = self.deps.context
+        now, asked_until = context.now(), context.deadline
+        deadline = now + message.timeout
+        if asked_until is not None and asked_until < deadline:
+            deadline = asked_until  # The caller has less time than the request allows.
         self.begun += 1
         return Job(
             message,
-            message.request_id or f"{self.context.random.getrandbits(128):032x}",
+            message.request_id or f"{context.random.getrandbits(128):032x}",
             started=now,
-            # The caller may have less time than the request allows.
-            deadline=min(now + message.timeout, math.inf if asked_until is None else asked_until),
+            deadline=deadline,
             risk=risk_of(message, self.market),
         )
 
     def _end(self, job: Job, *, is_done: bool) -> None:
         """Leave nothing behind, whatever became of the request."""
-        self.queues.leave(job.entry)
-        end_trial(job, is_answered=is_done)
+        if job.entry.queues:
+            self.queues.leave(job.entry)
+        if job.item_failures:
+            end_trial(job, is_answered=is_done)
         self.ended["done" if is_done else "failed" if job.held is None else "unknown"] += 1
         if job.held is not None:
             self.payments.reconcile_later(job.held)

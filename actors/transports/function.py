@@ -165,7 +165,7 @@ class FunctionTransport:
 
     async def _answer(self, call: ProviderCall, handled: BaseException | None) -> Any:
         """Return what the function returns, in the loop or in a thread."""
-        threads = self._threads_for(call)
+        threads = None if self.threads is None else self._threads_for(call)
         try:
             if threads is None:
                 return await self._function(call)

@@ -7,6 +7,7 @@ the instance's. To the actor itself the cell is its context.
 from __future__ import annotations
 
 import asyncio
+from threading import get_ident
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -108,7 +109,7 @@ class Cell(ActorContext):
         else:
             self.life = IN_SERVICE
             self.begun = self.idle = True
-            self.started_at = engine.loop.time()
+            self.started_at = engine.time()
 
     # The quick way of the mail.
 
@@ -155,8 +156,9 @@ class Cell(ActorContext):
         if not 0 < timeout < LONGEST:
             raise ValueError(f"timeout must be a finite number of seconds > 0 (and < {LONGEST:g}), got {timeout}")
         engine = self.engine
-        engine.check_thread()
-        now = engine.loop.time()
+        if engine.thread != get_ident():
+            engine.check_thread()
+        now = engine.time()
         deadline = now + timeout
         inherited = current_deadline.get()
         if inherited is not None and inherited < deadline:
@@ -201,7 +203,7 @@ class Cell(ActorContext):
             raise ask.error
         return ask.value
 
-    def answer_now(self, message: Any, deadline: float) -> Any:
+    def answer_now(self, message: Any, deadline: float) -> Any:  # noqa: C901 - as `run`.
         """Handle a request while at rest: return its answer, the `Ask` to wait for, `USE_MAILBOX` or `RUN_INLINE`."""
         handler = self.actor.handlers[type(message)]
         if handler is None or self.queue:
@@ -241,7 +243,10 @@ class Cell(ActorContext):
             engine.draining = False
             self.until = self.current = None
             self.busy = False
-            after_activation(self)
+            if self.queue or self.wait_queue or self.life is not IN_SERVICE:
+                after_activation(self)
+            else:
+                self.idle = True
 
     # As the recipient behind a ref: see `Recipient`.
 

@@ -47,8 +47,9 @@ class ActorContext(CellState):
         if self.phase in (AWAITING_RESTART, ENDED):
             raise ActorStopped(self.path, "a timer")
         if self.own_timers is None:
-            deliver = partial(accept, self, otherwise=dead_letter_instead)
-            self.own_timers = Timers(self.engine.loop, self.engine.context, deliver, partial(is_waiting, self))
+            engine = self.engine
+            deliver = partial(engine.deliver_and_drain, partial(accept, self, otherwise=dead_letter_instead))
+            self.own_timers = Timers(engine.loop, engine.context, deliver, partial(is_waiting, self))
         return self.own_timers
 
     @property
@@ -83,7 +84,7 @@ class ActorContext(CellState):
         return self.engine.logs
 
     def now(self) -> float:
-        return self.engine.loop.time()
+        return self.engine.time()
 
     def watch(self, ref: ActorRef[Any]) -> None:
         target = ref.recipient.home

@@ -122,7 +122,7 @@ def handle_told(cell: CellState, item: Any) -> Coroutine[Any, Any, None] | None:
     """Handle a message that was told."""
     message, deadline = told(item), deadline_of(item)
     handler = cell.actor.handlers[type(message)]
-    if deadline is not None and deadline < cell.engine.loop.time():
+    if deadline is not None and deadline < cell.engine.time():
         dead_letter(cell, message, DeadReason.EXPIRED)
     elif handler is None:
         dead_letter(cell, message, DeadReason.UNHANDLED)
@@ -155,7 +155,7 @@ def handle_request(cell: CellState, ask: Ask) -> Coroutine[Any, Any, None] | Non
         dead_letter(cell, ask, DeadReason.EXPIRED if ask.progress is AskState.EXPIRED else DeadReason.CANCELLED)
         return None
     # The time of the turn stands still while a handler of this actor is awaited.
-    if ask.deadline < (cell.engine.turn_began if cell.task is None else cell.engine.loop.time()):
+    if ask.deadline < (cell.engine.turn_began if cell.task is None else cell.engine.time()):
         ask.expire()
         dead_letter(cell, ask, DeadReason.EXPIRED)
         return None

@@ -67,7 +67,8 @@ async def answer_inline(cell: CellState, message: Any, deadline: float) -> Any:
     try:
         waits_for = context.run(first_step, work, deadline, inline_depth.get())
     except StopIteration as done:
-        give_turn_back(cell, execution)
+        if execution is not None:
+            give_turn_back(cell, execution)
         answer: Any = done.value
         if not isinstance(answer, asyncio.Future | CoroutineType | Stashed):
             return answer
@@ -88,7 +89,10 @@ async def answer_inline(cell: CellState, message: Any, deadline: float) -> Any:
         lane, execution = take_place(cell, handler, ask, execution)
     finally:
         cell.busy = False
-        after_step(cell)
+        if cell.task is not None or cell.queue or cell.wait_queue or cell.life is not IN_SERVICE:
+            after_step(cell)
+        else:
+            cell.idle = True
     return await wait_inline(cell, lane, execution, ask, execution.run(work, context, waits_for))
 
 

@@ -143,6 +143,10 @@ class SimulatedEngine(Engine):
         if self._schedule.drains_now(self.name):
             super().pump()
 
+    def deliver_and_drain(self, deliver: Callable[[Any], object], item: Any) -> None:
+        """Deliver the mail of a timer; the schedule decides when it is handled."""
+        deliver(item)
+
     def create_task(self, coroutine: Coroutine[Any, Any, None], *, name: str) -> asyncio.Task[None]:
         """Start a task; those of one system begin in the order they were made in, which concurrent handlers rely on."""
         task = self.run.loop.make_task(coroutine, name=name, context=self.context.copy())

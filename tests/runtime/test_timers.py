@@ -17,9 +17,22 @@ class Tick(Message):
     name: str = ""
 
 
+class Again(Message):
+    """Sent on by its handler until none is `left`."""
+
+    left: int
+
+
 class Clock(Actor):
     def __init__(self) -> None:
         self.ticks: list[tuple[str, float]] = []
+        self.left = 1
+
+    @handles(Again)
+    def again(self, message: Again) -> None:
+        self.left = message.left
+        if message.left:
+            self.context.ref.tell(Again(left=message.left - 1))
 
     @handles(Tick)
     def tick(self, message: Tick) -> None:
@@ -41,6 +54,31 @@ async def test_once_fires_once():
         await asyncio.sleep(60)
         assert actor.ticks == [("b", 0.0), ("a", 2.5)]
         assert repr(actor.context.timers) == "<Timers 0 active>"
+
+
+async def test_what_a_timer_sends_is_handled_in_the_turn_in_which_it_fires():
+    order: list[object] = []
+    loop = asyncio.get_running_loop()
+    async with ActorSystem() as system:
+        actor = await clock(system)
+        loop.call_at(loop.time() + 1.0, loop.call_soon, lambda: order.append(("next turn", len(actor.ticks))))
+        actor.context.timers.once(1.0, Tick())
+        await asyncio.sleep(2.0)
+    assert order == [("next turn", 1)]
+
+
+async def test_many_timers_at_once_leave_the_loop_its_share():
+    turns = 0
+    async with ActorSystem() as system:
+        actor = await clock(system)
+        for _ in range(1_000):
+            actor.context.timers.once(1.0, Tick())
+        actor.context.timers.once(1.0, Again(left=10_000))
+        await asyncio.sleep(1.0)
+        while actor.left:
+            turns += 1
+            await asyncio.sleep(0)
+    assert turns > 10
 
 
 async def test_every_fires_again_and_again_until_cancelled():

@@ -61,12 +61,13 @@ class AttemptRun:
         self.job = job
         self.deps = deps
         self._choice = choice
-        self._quote = job.quote(choice.target)
+        listing = job.candidates.listings[choice.target.name]
+        self._quote = choice.target.quote(listing, job.message)
         self._marker = SentMarker()
         self._reservation: Reservation
         self._admitted: Admitted
         self._cost = 0
-        self.quota = job.candidates.listings[choice.target.name].quota
+        self.quota = listing.quota
         """The quota that its provider shares with others, if it does."""
         self._share: QuotaShare | None = None
         self._was_amplified = False
@@ -169,7 +170,8 @@ class AttemptRun:
             if not isinstance(admission, Admitted):
                 return False
             admitted = admission
-        if self._reservation.amount + self._reservation.overdrawn < target.to_reserve(self._quote):
+        reserved = self._reservation.amount + self._reservation.overdrawn
+        if target.state.dear is not None and reserved < target.to_reserve(self._quote):
             # Meanwhile an answer has cost more than was reserved.
             return False
         target.take(admitted)

@@ -28,9 +28,10 @@ async def attempt(deps: Deps, job: Job, choice: Choice) -> ProviderReply | None:
     begun = await (run.begin() if run.quota is None else run.begin_in_quota(run.quota))
     if not isinstance(begun, Admitted):
         return begun
-    if job.message.stream is not None:  # The pieces of two answers must not mix.
-        return await run.call()
-    delay = None if begun.permit.probe else deps.hedge_budget.delay(job, run.target, deps.context.now())
+    delay: float | None = None
+    # The pieces of two answers must not mix.
+    if deps.hedge_budget.config is not None and not begun.permit.probe and job.message.stream is None:
+        delay = deps.hedge_budget.delay(job, run.target, begun.permit.admitted)
     return await run.call() if delay is None else await _with_second(run, delay)
 
 

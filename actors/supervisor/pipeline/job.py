@@ -165,14 +165,15 @@ class Job:
     def needs(self, target: Target) -> CallNeeds:
         """Return what a call to `target` would need to be admitted."""
         # A repetition under its key is owed: no other provider may be called meanwhile. Nor is a look at work a retry.
-        is_retry = target.name in self.tried and not (self.repeats(target) or target.name in self.looks)
+        name, tried = target.name, self.tried
+        is_retry = bool(tried) and name in tried and not (self.repeats(target) or name in self.looks)
         return CallNeeds(
             self.deadline,
             self.weights(target),
             is_retry,
             self.deadline - self.started,
             self.subject,
-            self.candidates.listings[target.name].provider.price,
+            self.candidates.listings[name].provider.price,
         )
 
     def weights(self, target: Target) -> Mapping[str, int]:
@@ -241,10 +242,12 @@ class Job:
         )
 
     def _intent(self, target: Target) -> Intent:
+        if self.held is None:
+            return "again" if self.may_pay_again or self.under_way else "first"
         if self.repeats(target):
             return "repeat"
         # A provider whose calls are repeatable may be called, and paid, again although the outcome is unknown.
-        repeatable = self.held is not None and target.idempotent == "repeatable"
+        repeatable = target.idempotent == "repeatable"
         return "again" if self.may_pay_again or self.under_way or repeatable else "first"
 
     def charge(self, reservation: Reservation, charge: Charge, call: HeldCall | None) -> int:
@@ -315,12 +318,14 @@ class Job:
             request_id=self.request_id,
             latency=now - self.started,
             failures=tuple(self.attempts),
-            at_risk=sum((one.amount for one in held), ZERO),
+            at_risk=sum((one.amount for one in held), ZERO) if held else ZERO,
             held=held,
         )
 
     def possible_charges(self) -> tuple[PossibleCharge, ...]:
         """Return the calls that may have been charged, for all that is known, the oldest first."""
+        if not self.passed_over and self.held is None and self.kept_from_going_on is None:
+            return ()
         charges = [possible_charge(one.reservation) for one in self.passed_over.values() if one.is_open]
         last = self.kept_from_going_on if self.held is None else self.held.reservation
         if last is not None:

@@ -33,15 +33,13 @@ class RequestLines:
 
     def __init__(self, context: Context) -> None:
         self._log = context.log  # Made once, because every request has a line.
-        self._is_wanted = context.logs
+        self.are_wanted = context.logs
         self._now = context.now
         self._failures: dict[tuple[str, str], int] = {}
         """How many requests have failed alike, by service and kind of error."""
 
     def write(self, job: Job, *, provider: str | None, error: str | None, detail: str | None) -> None:
-        """Write the line of a request that has ended, if lines are wanted."""
-        if not self._is_wanted:
-            return
+        """Write the line of a request that has ended; ask `are_wanted` first."""
         latency, cost, service = self._now() - job.started, micros_of(job.cost), job.message.service
         attempts = "1 attempt" if job.calls == 1 else f"{job.calls} attempts"
         if error is None:

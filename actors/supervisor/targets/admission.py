@@ -127,7 +127,8 @@ def admit(listing: Listing, state: TargetState, needs: CallNeeds, *, now: float,
     name, deadline = listing.provider.name, needs.deadline
     if deadline <= now:
         return Never(DeadlineTooShort(needed=listing.provider.response_time, left=0.0, provider=name))
-    permission = admit_by_breaker(state.breaker, now=now, config=breaker, within=most_time(listing, deadline - now))
+    within = math.inf if type(state.breaker) is Closed else most_time(listing, deadline - now)  # It is for a probe.
+    permission = admit_by_breaker(state.breaker, now=now, config=breaker, within=within)
     if isinstance(permission, Refused):
         return _refused_by_breaker(state.breaker, permission, name, now)
     next_breaker, permit = permission
@@ -140,8 +141,8 @@ def admit(listing: Listing, state: TargetState, needs: CallNeeds, *, now: float,
     if time_left < needed:
         # It would be abandoned, worked on all the same, and say nothing of the provider.
         return Never(DeadlineTooShort(needed=needed, left=time_left, provider=name))
-    places = places_of(state, permit, now=now, breaker=breaker)
-    if state.under_way >= places:
+    # There is always one place, at least.
+    if state.under_way and state.under_way >= (places := places_of(state, permit, now=now, breaker=breaker)):
         return Full(name, places)
     wait = state.learned.wait(now, needs.weights)
     if wait > 0:

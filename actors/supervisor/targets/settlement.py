@@ -111,6 +111,9 @@ class Judgement(msgspec.Struct, frozen=True, gc=False):
     """The deadline of its request cut it off too early for it to prove anything."""
 
 
+IN_TIME = Judgement(timed_out=False, had_its_time=False, is_late=False, was_cut_off=False)
+
+
 def settle(
     state: TargetState,
     admitted: Admitted,
@@ -127,7 +130,7 @@ def settle(
     """
     error, answered = ended.error, ended.reply is not None
     latency = ended.heard_at - admitted.permit.admitted
-    judged = judge(state, admitted, ended)
+    judged = IN_TIME if error is None else judge(state, admitted, ended)
     limit, answers = timed_after(state, ended, judged, latency=latency)
     quota = state.quota
     if quota is not None and admitted.grant is not None:
@@ -176,8 +179,9 @@ def timed_after(
 def judge(state: TargetState, admitted: Admitted, ended: EndedCall) -> Judgement:
     """Tell what the time that a call took says of its provider."""
     error, permit = ended.error, admitted.permit
+    assert error is not None  # noqa: S101 - an answer is judged `IN_TIME`.
     latency = ended.heard_at - permit.admitted
-    timed_out = error is not None and error.blames_provider and latency >= ended.timeout - CLOCK_ERROR
+    timed_out = error.blames_provider and latency >= ended.timeout - CLOCK_ERROR
     is_late = timed_out and state.limit.is_slow(latency)
     had_its_time = timed_out and ended.timeout >= ended.own_timeout - CLOCK_ERROR
     # If other calls are answered all the time, this one had too little time to stand in the provider's queue.

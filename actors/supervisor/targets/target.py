@@ -80,6 +80,7 @@ class TargetDeps:
     def __init__(self, market: Market, context: Context, queues: WaitQueues) -> None:
         self.market = market
         self.context = context
+        self.random = context.random
         self.queues = queues
         self.idle = IdleGateways(context)
         self.open_transports = OpenTransports()
@@ -187,7 +188,7 @@ class Target:
         deps, before = self._deps, self.state
         if not admitted.permit.probe:
             self.stragglers.end(admitted.permit.admitted, is_answered=ended.reply is not None)
-        random = deps.context.random.random()
+        random = deps.random.random()
         learn_usage(self.calls_before, ended.quote.tokens, ended.reply)
         if not ended.quote.is_of(self.listing):
             # It was made at an older price, and tells nothing of the one that is listed now.
@@ -326,9 +327,10 @@ class Target:
 
     def timeout(self, listing: Listing) -> float:
         """Return the seconds to give one attempt: what was configured, or less if a repetition costs nothing."""
-        if not self.may_cut(listing):
+        answers = self.state.answers
+        if answers.samples < answers.min_samples or not self.may_cut(listing):
             return listing.timeout
-        return self.state.answers.seconds(configured=listing.timeout)
+        return answers.seconds(configured=listing.timeout)
 
     def may_cut(self, listing: Listing) -> bool:
         """Tell whether a call may end before its configured timeout.
