@@ -141,6 +141,26 @@ def providers(market: MarketPath) -> int:
 
 
 @app.command(
+    short_help="Show what models cost by the price list.", epilog="Example: understudy prices claude-sonnet-4-6"
+)
+def prices(
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", show_default="say which list it is")] = None,
+    provider: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Who sells it.", show_default="who makes it")
+    ] = None,
+) -> int:
+    """Show what a model costs, in dollars for a million tokens, by the price list that comes with the package.
+
+    Exit codes: 0 it is listed, 1 it is not.
+    """
+    from rich.console import Console
+
+    from actors.command.prices import show_prices
+
+    return show_prices(Console(width=None if sys.stdout.isatty() else 160), model, provider)
+
+
+@app.command(
     "demo",
     short_help="Watch a run over three providers that fail.",
     epilog="Example: understudy demo --keep demo-files",

@@ -78,7 +78,7 @@ def providers_table(listings: Sequence[Listing], results: Sequence[CheckResult])
         table.add_row(
             Text(provider.name),
             Text(", ".join(sorted(provider.services))),
-            str(provider.price) if provider.price else "free",
+            "by tariff" if listing.tariff is not None else str(provider.price) if provider.price else "free",
             f"{provider.reputation:g}",
             f"{provider.response_time:g} s",
             limits(listing),

@@ -25,6 +25,8 @@ MAX_PRICE_TEXT = 40
 MAX_PRICE_DIGITS = 12
 """The most digits before the point: no price of a million tokens, or of a call, is a trillion dollars."""
 DIGEST_LENGTH = 16
+MOST_OUTPUT = 2**40
+"""No answer has so many tokens: what output that costs nothing is bounded by."""
 
 PRICES = ("input", "output", "cache_read", "cache_write", "cache_write_1h", "reasoning")
 
@@ -157,8 +159,8 @@ class Tariff(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forb
         for rates in (base, *(rates for above, rates in tiers if demand.input_bound > above)):
             for_output = left - demand.input_bound * rates.dearest_input
             price = rates.dearest_output
-            bought.append(-1 if for_output < 0 else for_output // price if price else MAX_MICROS)
-        return max(0, min(bought))
+            bought.append(-1 if for_output < 0 else for_output // price if price else MOST_OUTPUT)
+        return max(0, min(*bought, MOST_OUTPUT))
 
     def _rounded_up(self, units: int) -> Micros:
         micros = -(-(units + _units(self.per_call) * TOKENS) // UNITS_PER_MICRO)

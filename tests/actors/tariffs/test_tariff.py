@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from actors.money import MAX_MICROS, Micros
 from actors.tariffs import Demand, Tariff, Tier, Usage
+from actors.tariffs.tariff import MOST_OUTPUT
 
 KINDS = ("input", "output", "cache_read", "cache_write", "cache_write_1h", "reasoning")
 prices = st.decimals(min_value=0, max_value=10**6, places=9, allow_nan=False).map(str)
@@ -64,7 +65,7 @@ def test_no_usage_within_a_demand_costs_more_than_its_bound(tariff: Tariff, usag
 def test_the_output_that_money_buys_costs_no_more_than_that_money(tariff: Tariff, read: int, money: int) -> None:
     demand = Demand(input_bound=read, input_estimate=0)
     bought = tariff.most_output(demand, Micros(money))
-    if 0 < bought < MAX_MICROS:
+    if 0 < bought < MOST_OUTPUT:
         bounded = Demand(input_bound=read, input_estimate=0, output_bound=bought)
         assert tariff.most(bounded) <= money
         more = Demand(input_bound=read, input_estimate=0, output_bound=bought + 1)

@@ -150,10 +150,13 @@ async def test_the_tariff_in_force_when_the_call_was_sent_counts_also_after_a_ch
         market = Market(discovery=DiscoveryConfig(ttl=300.0))
         supervisor = system.spawn(lambda: Supervisor(market, registry=registry))
         first = asyncio.create_task(smart_request(supervisor, service="chat", input=LONG, timeout=5_000.0))
-        await asyncio.sleep(400.0)
+        await asyncio.sleep(100.0)
         tariff[0] = DEARER
+        await asyncio.sleep(600.0)  # It is listed anew, while the first call is under way, for the request after next.
+        await smart_request(supervisor, service="chat", input=LONG, timeout=5_000.0)
         second = await smart_request(supervisor, service="chat", input=LONG, timeout=5_000.0)
         assert ((await first).cost, second.cost) == (270, 1_810)
+        await asyncio.sleep(0.1)  # The ledger has its turn.
         assert [one.tariff for one in entries] == [TARIFF.digest, TARIFF.digest, DEARER.digest]
 
 
