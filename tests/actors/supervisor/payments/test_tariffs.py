@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from contextlib import suppress
 from fractions import Fraction
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from actors import (
 from actors.ledger import GetStatement, MoneySettled, Resolve
 from actors.ledger.entries import MoneyReserved, TariffListed
 from actors.ledger.journal import Journal
+from actors.limits import per_minute
 from actors.market.market import DiscoveryConfig
 from actors.tariffs import Demand, Tariff, Usage
 from actors.tariffs.estimate import demand_of
@@ -275,3 +277,57 @@ async def test_the_cheapest_is_the_one_where_this_request_costs_least() -> None:
         short = BODY | {"max_tokens": 4_000}
         assert (await shop.chat(short, strategy="cheapest")).provider == "writes"
         assert (await shop.chat(long, strategy="cheapest")).provider == "reads"
+
+
+async def test_an_overdraft_lets_the_estimate_in_and_is_never_passed() -> None:
+    rng = Random(3)
+
+    def answer(call: ProviderCall) -> ProviderReply:
+        demand = demand_of(call.input)
+        assert demand is not None
+        output = min(demand.output_bound or 0, int(rng.expovariate(1 / 60)) + 1)
+        return ProviderReply(output="x", usage=Usage(input=demand.input_estimate, output=output))
+
+    body = LONG | {"max_tokens": 4_000}
+    async with ActorSystem("shop", log=False) as system:
+        shop = Shop(system, listing(answer, max_concurrency=8), budget="0.2", overdraft="0.01")
+        served = 0
+        while True:
+            done = await asyncio.gather(*[shop.chat(body) for _ in range(8)], return_exceptions=True)
+            assert all(isinstance(one, BudgetExceeded) for one in done if isinstance(one, BaseException))
+            served += sum(1 for one in done if not isinstance(one, BaseException))
+            if any(isinstance(one, BudgetExceeded) for one in done):
+                break
+        with suppress(BudgetExceeded):
+            while True:  # One after the other, until not even the estimate is left.
+                await shop.chat(body)
+                served += 1
+        statement = await shop.statement("run")
+        assert statement.overdraft == 10_000
+        assert any(one.overdrawn for one in shop.of(MoneyReserved))
+        assert 200_000 - 3_000 < statement.settled <= 210_000
+        assert served > 300
+        overdrawn = [one for one in shop.of(MoneySettled) if one.overcharged]
+        assert len(overdrawn) <= 0.01 * served
+
+
+async def test_without_an_overdraft_the_bound_is_what_counts() -> None:
+    body = LONG | {"max_tokens": 4_000}
+    async with ActorSystem("shop", log=False) as system:
+        shop = Shop(system, listing(as_estimated), budget="0.2")
+        with suppress(BudgetExceeded):
+            while True:
+                await shop.chat(body)
+        assert not any(one.overdrawn for one in shop.of(MoneyReserved))
+        assert (await shop.statement("run")).settled <= 200_000 - 8_000 + 1_000
+
+
+async def test_limits_by_the_token_are_drawn_by_the_estimate_and_corrected_by_the_usage() -> None:
+    limits = (per_minute("tokens", 60_000, burst=10_000),)
+    async with ActorSystem("shop", log=False) as system:
+        shop = Shop(system, listing(used(input=100, output=10), limits=limits, headroom=1.0))
+        started = asyncio.get_running_loop().time()
+        for _ in range(40):
+            await shop.chat(LONG | {"max_tokens": 2_000})
+        # By its bound each call would take 4,000 tokens, which come back in 4 s.
+        assert asyncio.get_running_loop().time() - started < 20.0
