@@ -12,12 +12,14 @@ from actors.ledger.entries import (
     MoneyReleased,
     MoneyReserved,
     MoneySettled,
+    TariffListed,
 )
 from actors.ledger.errors import AlreadyPaid, JournalError, JournalFailed, PaidUnanswered, RiskExceeded, StillUnsettled
 from actors.ledger.ledger import Ledger
 from actors.ledger.messages import (
     BookCall,
     CloseAccount,
+    Costing,
     GetHeld,
     GetStatement,
     MarkSent,
@@ -40,6 +42,7 @@ __all__ = [
     "BookCall",
     "CapChanged",
     "CloseAccount",
+    "Costing",
     "GetHeld",
     "GetStatement",
     "HeldUnderWay",
@@ -62,5 +65,6 @@ __all__ = [
     "SetCap",
     "Statement",
     "StillUnsettled",
+    "TariffListed",
     "Unsettled",
 ]

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import sqlite3
+import zlib
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from actors.ledger.entries import AccountOpened, Entry
+from actors.ledger.book import Book
+from actors.ledger.entries import AccountOpened, Entry, MoneyReserved, MoneySettled
 from actors.ledger.errors import JournalError
-from actors.ledger.journal import Journal
+from actors.ledger.journal import APPLICATION_ID, TABLES, Journal
+from actors.ledger.messages import Costing, Reserve
 from actors.money import Micros
+from actors.tariffs import Usage
 from tests.actors.ledger.journalled import entries_of, filled
 from tests.proofs import repeated
 
@@ -130,3 +134,65 @@ def test_whatever_is_cut_off_or_flipped_a_journal_is_read_as_far_as_it_is_whole_
     except JournalError:
         return
     assert found == made[: len(found)]
+
+
+def test_a_journal_of_the_format_before_is_read_and_goes_on_in_this_one(tmp_path):
+    old = [
+        b'{"type":"AccountOpened","account":"run","cap":5000,"at":1.0}',
+        (
+            b'{"type":"MoneyReserved","reservation":7,"key":"k","provider":"alder","accounts":["run"],"amount":300,'
+            b'"from_held":0,"passes_over":[],"risk_account":null,"must_hold":false,"held_for":null,"at":2.0}'
+        ),
+        (
+            b'{"type":"MoneySettled","reservation":7,"key":"k","provider":"alder","accounts":["run"],"cost":200,'
+            b'"released":100,"overcharged":0,"is_late":false,"is_expired":false,"corrects":0,"at":3.0}'
+        ),
+        b'{"type":"CapChanged","account":"run","cap":6000,"at":4.0}',
+    ]
+    with sqlite3.connect(tmp_path / "l.db") as file:
+        for statement in TABLES:
+            file.execute(statement)
+        file.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        file.execute("PRAGMA user_version = 1")
+        checksum = 0
+        for number, entry in enumerate(old, 1):
+            checksum = zlib.crc32(entry, checksum)
+            row = (number, "k" if b"Settled" in entry else None, 200, entry.decode(), checksum)
+            file.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?)", row)
+    file.close()
+    journal, book = Journal(tmp_path / "l.db"), Book()
+    for entry in journal.read():
+        book.postings.apply(entry)
+    statement = book.statement("run")
+    assert (statement.settled, statement.cap, statement.estimated, statement.overdraft) == (200, 6_000, 0, 0)
+    journal.close()
+    with sqlite3.connect(tmp_path / "l.db") as file:
+        assert file.execute("PRAGMA user_version").fetchone() == (2,)
+    file.close()
+
+
+def test_what_is_estimated_counts_once_until_it_is_known():
+    book, at = Book(), 1.0
+    book.open("run", cap=Micros(1_000), at=at)
+    entry = book.reserve(Reserve(key="k", provider="alder", amount=Micros(300), accounts=("run",)), at=at)
+    assert isinstance(entry, MoneyReserved)
+    call = book.reservation(entry.reservation)
+    estimated, exact = Costing(basis="estimated"), Costing(basis="exact", usage=Usage(input=9))
+    assert book.book(call, "yes", Micros(120), costing=estimated, at=at) is not None
+    for charged, cost, costing in (
+        ("yes", 120, estimated),
+        ("yes", 90, estimated),
+        ("yes", 5, None),
+        ("no", None, None),
+    ):
+        given = None if cost is None else Micros(cost)
+        assert book.book(call, charged, given, costing=costing, at=at) is None  # type: ignore[arg-type]
+    assert (book.statement("run").settled, book.statement("run").estimated) == (120, 120)
+    assert book.paid_keys["k"][0] == 120
+    corrected = book.book(call, "yes", Micros(90), costing=exact, at=at)
+    assert isinstance(corrected, MoneySettled)
+    assert (corrected.cost, corrected.corrects) == (90, 120)
+    assert (book.statement("run").settled, book.statement("run").estimated) == (90, 0)
+    assert book.paid_keys["k"][0] == 90
+    assert list(book.broken_invariants()) == []
+    assert book.book(call, "yes", Micros(70), costing=exact, at=at) is None
