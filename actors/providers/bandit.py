@@ -13,9 +13,9 @@ count in parts, and the prior is not uniform but has the mean that the provider 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Mapping  # noqa: TC003 - msgspec resolves this annotation
-from statistics import median
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -34,6 +34,8 @@ PRIOR_CALLS = 2.0
 """The weight of the prior, in scores; a uniform Beta(1, 1) has it too."""
 MIN_SHAPE = 0.05
 """The least parameter of a Beta distribution: below it, samples are 0 or 1 and nothing between."""
+FADED = 0.001
+"""The weight, in scores, below which an arm is forgotten: it is then as if it had not been scored."""
 MAX_ANSWERS = 10_000
 MAX_QUALITY_GAP = 0.3
 """A provider is deprioritized if its quality is below that of the others by more than this: as for its ejection."""
@@ -101,7 +103,7 @@ NO_SCORES = Arm()
 
 
 class Bandit(msgspec.Struct, frozen=True):
-    """The scores of one service by provider; `steps` is how many there were."""
+    """The scores of one service by provider, the one scored last at the end; `steps` is how many there were."""
 
     arms: Mapping[str, Arm] = {}
     steps: int = 0
@@ -117,11 +119,20 @@ def after_score(
     """
     if not 0 <= score <= 1:
         raise ValueError(f"score must be from 0 to 1, got {score}")
-    arm, steps = bandit.arms.get(provider, NO_SCORES), bandit.steps + 1
+    arms, steps = dict(bandit.arms), bandit.steps + 1
+    arm = arms.pop(provider, NO_SCORES)
     # The other arms fade as well, but that is computed when they are read.
     kept = config.discount ** (steps - arm.step)
-    scored = Arm(arm.good * kept + score, arm.bad * kept + 1.0 - score, steps, now)
-    return Bandit({**bandit.arms, provider: scored}, steps)
+    arms[provider] = Arm(arm.good * kept + score, arm.bad * kept + 1.0 - score, steps, now)
+    oldest = steps - _steps_remembered(config.discount)
+    while (faded := next(iter(arms))) != provider and arms[faded].step < oldest:
+        del arms[faded]
+    return Bandit(arms, steps)
+
+
+def _steps_remembered(discount: float) -> float:
+    """Return the scores after which an arm weighs less than a thousandth of one, however often it was scored."""
+    return math.inf if discount == 1 else math.log(FADED * (1 - discount)) / math.log(discount)
 
 
 def posterior(bandit: Bandit, provider: Provider, config: BanditConfig = DEFAULT_BANDIT) -> tuple[float, float]:
@@ -174,15 +185,67 @@ def rescore(
     return found
 
 
-def low_rated(rated: Mapping[str, Provider], providers: Iterable[Provider]) -> list[str]:
+class DeclaredQualities:
+    """What some providers declare of their quality, sorted once; medians of it are found with a few scored among them.
+
+    >>> from actors.providers.provider import Provider
+    >>> providers = [Provider(name=name, services={"s"}, reputation=50, success_rate=0.5) for name in "abc"]
+    >>> fallen = Provider(name="c", services={"s"}, reputation=10, success_rate=0.1)
+    >>> low_rated({"c": fallen}, DeclaredQualities(providers))
+    ['c']
+    """
+
+    __slots__ = ("_by_name", "_sorted")
+
+    def __init__(self, providers: Iterable[Provider]) -> None:
+        self._by_name = {one.name: quality(one) for one in providers}
+        self._sorted = sorted(self._by_name.values())
+
+    def medians_of_others(self, scored: Mapping[str, float]) -> dict[str, float]:
+        """Return, for each of the `scored` providers, the median of all others, with their scored quality if any.
+
+        No more than a few of the sorted qualities on both sides of the middle are looked at, for each one scored.
+        """
+        scored = {name: score for name, score in scored.items() if name in self._by_name}
+        half = (len(self._sorted) - 1) // 2
+        if not self._sorted[1:2]:
+            return {}  # There are no others.
+        # Of the sorted qualities, with the scored ones in place of what these declare, the middle is between here:
+        first = max(0, half - 1 - len(scored))
+        near = self._without([self._by_name[name] for name in scored], first, half + 2 - first)
+        near = sorted([*near, *scored.values()])
+
+        def of_others(own: float, place: int) -> float:
+            index = place - first
+            return near[index + 1] if own <= near[index] else near[index]
+
+        is_odd = len(self._sorted) % 2 == 0  # So many others there are.
+        return {
+            name: of_others(own, half) if is_odd else (of_others(own, half - 1) + of_others(own, half)) / 2
+            for name, own in scored.items()
+        }
+
+    def _without(self, removed: list[float], first: int, count: int) -> list[float]:
+        """Return `count` sorted qualities from number `first` on, counted without those that are removed."""
+        places: list[int] = []
+        for number, one in enumerate(removed := sorted(removed)):
+            repeated = number and removed[number - 1] == one
+            places.append(places[-1] + 1 if repeated else bisect_left(self._sorted, one))
+        for place in places:
+            first += place <= first
+        left_out = set(places)
+        end = first + count + len(places)
+        return [self._sorted[at] for at in range(first, min(end, len(self._sorted))) if at not in left_out][:count]
+
+    def __repr__(self) -> str:
+        return f"<DeclaredQualities of {len(self._sorted)}>"
+
+
+def low_rated(rated: Mapping[str, Provider], declared: DeclaredQualities) -> list[str]:
     """Name the providers to deprioritize: those `rated` far below the median quality of the others."""
-    qualities = {one.name: quality(rated.get(one.name, one)) for one in providers}
-    return [
-        name
-        for name in rated
-        if (others := [good for other, good in qualities.items() if other != name])
-        and median(others) - qualities[name] > MAX_QUALITY_GAP
-    ]
+    scored = {name: quality(one) for name, one in rated.items()}
+    medians = declared.medians_of_others(scored)
+    return [name for name, own in scored.items() if name in medians and medians[name] - own > MAX_QUALITY_GAP]
 
 
 def keep_arms(bandit: Bandit, keep: Iterable[str]) -> Bandit:

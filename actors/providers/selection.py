@@ -5,11 +5,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import (
     Callable,
+    Collection,
     Iterable,
     Mapping,
     Sequence,
 )
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -98,14 +99,8 @@ def rank(providers: Sequence[Provider], strategy: SelectionStrategy, signals: Si
     2001): callers that choose at the same time, by the same load scores, do not all choose the same provider.
     """
     match strategy:
-        case "best":
-            return sorted(providers, key=_quality_key)
-        case "cheapest":
-            return sorted(providers, key=lambda provider: (provider.price, _quality_key(provider)))
-        case "fastest":
-            return sorted(providers, key=lambda provider: (provider.response_time, _quality_key(provider)))
-        case "balanced":
-            return _sorted_by(_balanced_penalties(providers), providers)
+        case "best" | "cheapest" | "fastest" | "balanced":
+            return sorted(providers, key=declared_key(strategy, providers))
         case "least_loaded":
             return _least_loaded(providers, signals)
         case "bandit":
@@ -132,7 +127,7 @@ def select_best(
 def _by_function(providers: Sequence[Provider], strategy: OwnStrategy) -> list[Provider]:
     if not providers:
         return []
-    best_first = sorted(providers, key=_quality_key)
+    best_first = sorted(providers, key=quality_key)
     name = getattr(strategy, "__name__", repr(strategy))
     try:
         chosen: Iterable[Any] = strategy(tuple(best_first))
@@ -165,7 +160,8 @@ def two_choices(loads: Sequence[float], first: float, second: float) -> int:
     return other if loads[other] < loads[one] else one
 
 
-def _quality_key(provider: Provider) -> tuple[float, float, float, int, float, str, str]:
+def quality_key(provider: Provider) -> tuple[float, float, float, int, float, str, str]:
+    """Return what ties are broken by: quality, then price, response time, name and address."""
     # Two qualities may round to the same number; their parts still tell better from worse.
     reputation, success_rate = provider.reputation, provider.success_rate
     return (
@@ -180,11 +176,11 @@ def _quality_key(provider: Provider) -> tuple[float, float, float, int, float, s
 
 
 def _sorted_by(keys: Sequence[float], providers: Sequence[Provider]) -> list[Provider]:
-    """Return the providers by their keys, and by `_quality_key` if keys are equal, which is computed only then."""
+    """Return the providers by their keys, and by `quality_key` if keys are equal, which is computed only then."""
     by_key = dict(zip(keys, providers, strict=True))
     if len(by_key) == len(keys):
         return [by_key[key] for key in sorted(by_key)]
-    ranked = sorted(zip(keys, map(_quality_key, providers), range(len(keys)), strict=True))
+    ranked = sorted(zip(keys, map(quality_key, providers), range(len(keys)), strict=True))
     return [providers[index] for _, _, index in ranked]
 
 
@@ -199,54 +195,77 @@ def _least_loaded(providers: Sequence[Provider], signals: Signals) -> list[Provi
     return [by_load[chosen], *by_load[:chosen], *by_load[chosen + 1 :]]
 
 
+class PriceScale(NamedTuple):
+    """From the cheapest to the dearest of some providers, in micro-units."""
+
+    least: int
+    span: int
+
+    @classmethod
+    def of(cls, providers: Collection[Provider]) -> PriceScale:
+        """Return the scale of these providers."""
+        least = min((one.price for one in providers), default=0)
+        return cls(least, (max((one.price for one in providers), default=0) - least) or 1)
+
+
+def bandit_penalty(provider: Provider, drawn: float, prices: PriceScale) -> float:
+    """Return what "bandit" orders by: less for a better quality, which was drawn, and for a lower price."""
+    return BANDIT_PRICE * ((provider.price - prices.least) / prices.span) - BANDIT_QUALITY * drawn
+
+
 def _bandit_penalties(providers: Sequence[Provider], signals: Signals) -> list[float]:
-    drawn, prices = signals.samples, [provider.price for provider in providers]
-    least = min(prices, default=0)
-    span = (max(prices, default=0) - least) or 1
-    return [
-        BANDIT_PRICE * ((provider.price - least) / span)
-        - BANDIT_QUALITY * (drawn[provider.name] if provider.name in drawn else quality(provider))
-        for provider in providers
-    ]
+    drawn, prices = signals.samples, PriceScale.of(providers)
+    return [bandit_penalty(one, drawn[one.name] if one.name in drawn else quality(one), prices) for one in providers]
 
 
-def _balanced_penalties(providers: Sequence[Provider]) -> list[float]:
-    """Return how far each provider is from the best one here, from 0 to 1, by min-max scaling of three measures.
+class BalancedScale(NamedTuple):
+    """From the best to the worst of some providers, in each of three measures; a measure in which all are equal is 0.
 
-    A measure in which all are equal does not count. Each step is monotonic, in floats too, so a provider that is no
-    worse in any measure has no greater penalty.
+    Each step is monotonic, in floats too, so a provider that is no worse in any measure has no greater penalty.
     """
-    if not providers:
-        return []
-    # Three candidates are the usual case, for which `min` and `max` cost more than a loop.
-    first = providers[0]
-    losses: list[float] = []
-    least_loss = most_loss = -quality(first)
-    least_price = most_price = first.price
-    least_time = most_time = first.response_time
-    for provider in providers:
-        loss = -(REPUTATION_WEIGHT * (provider.reputation / 100) + SUCCESS_WEIGHT * provider.success_rate)
-        losses.append(loss)
-        if loss < least_loss:
-            least_loss = loss
-        elif loss > most_loss:
-            most_loss = loss
-        price, time = provider.price, provider.response_time
-        if price < least_price:
-            least_price = price
-        elif price > most_price:
-            most_price = price
-        if time < least_time:
-            least_time = time
-        elif time > most_time:
-            most_time = time
-    # If all are equal in a measure, every numerator is 0, and any divisor will do.
-    loss_span = (most_loss - least_loss) or 1.0
-    price_span = (most_price - least_price) or 1
-    time_span = (most_time - least_time) or 1.0
-    return [
-        BALANCED_QUALITY * ((loss - least_loss) / loss_span)
-        + BALANCED_PRICE * ((provider.price - least_price) / price_span)
-        + BALANCED_SPEED * ((provider.response_time - least_time) / time_span)
-        for loss, provider in zip(losses, providers, strict=True)
-    ]
+
+    least_loss: float
+    loss_span: float
+    least_time: float
+    time_span: float
+    prices: PriceScale
+
+    @classmethod
+    def of(cls, providers: Collection[Provider]) -> BalancedScale:
+        """Return the scale of these providers."""
+        losses = [-quality(one) for one in providers] or [0.0]
+        times = [one.response_time for one in providers] or [0.0]
+        # If all are equal in a measure, every numerator is 0, and any divisor will do.
+        return cls(
+            min(losses),
+            (max(losses) - min(losses)) or 1.0,
+            min(times),
+            (max(times) - min(times)) or 1.0,
+            PriceScale.of(providers),
+        )
+
+    def penalty(self, provider: Provider) -> float:
+        """Return how far a provider is from the best one: from 0 to 1, if it is one of those scaled."""
+        least_loss, loss_span, least_time, time_span, prices = self
+        return (
+            BALANCED_QUALITY * ((-quality(provider) - least_loss) / loss_span)
+            + BALANCED_PRICE * ((provider.price - prices.least) / prices.span)
+            + BALANCED_SPEED * ((provider.response_time - least_time) / time_span)
+        )
+
+
+def declared_key(strategy: NamedStrategy, providers: Collection[Provider]) -> Callable[[Provider], Any]:
+    """Return the sort key of a strategy by what providers declare, scaled between the worst and the best of these."""
+    match strategy:
+        case "best":
+            return quality_key
+        case "cheapest":
+            return lambda one: (one.price, quality_key(one))
+        case "fastest" | "least_loaded":
+            return lambda one: (one.response_time, quality_key(one))
+        case "balanced":
+            scale = BalancedScale.of(providers)
+            return lambda one: (scale.penalty(one), quality_key(one))
+        case "bandit":
+            prices = PriceScale.of(providers)
+            return lambda one: (bandit_penalty(one, quality(one), prices), quality_key(one))

@@ -85,6 +85,7 @@ async def smart_request(
         idempotency_key=idempotency_key,
         on_unknown=on_unknown if has_way else options.on_unknown,
         on_refused=options.on_refused,
+        on_bad_answer=options.on_bad_answer,
         risk=risk if has_way else options.risk,
     )
     return await supervisor.ask(message, timeout=message.timeout + ANSWER_GRACE)

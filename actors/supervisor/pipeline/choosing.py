@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from actors.errors.families import DeadlineTooShort
-from actors.supervisor.pipeline.routing import in_order
+from actors.supervisor.pipeline.routing import in_force, in_order
 from actors.supervisor.targets.admission import Admitted, Full, Later, Never, queue_of
 from actors.supervisor.targets.waiting import QueueName, Wait, WaitQueues
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from actors.supervisor.pipeline.job import Job
     from actors.supervisor.pipeline.shared_quota import QuotaShare
@@ -47,24 +47,28 @@ class QuotaWait(msgspec.Struct, frozen=True):
         return [choice.target.name for choice in self.choices]
 
 
-def names_in_order(job: Job) -> Sequence[str]:
-    """Return the providers that may be called, the one to call first in front."""
-    strategies, tried, held_at = job.message.strategies, job.tried, job.held_at
-    if not (tried or held_at or job.unhealthy or job.deprioritized or job.rated):
-        ranked = job.candidates.ranked(strategies[0])
-        if ranked is not None:
-            return ranked
-    names = job.candidates.listings if held_at is None else (held_at,)
-    return in_order(
-        [job.priced(name) for name in names],
-        tried=tried,
-        strategies=strategies,
-        unhealthy=(*job.unhealthy, *job.deprioritized),
-        signals=job.signals,
-    )
+def names_in_order(job: Job) -> Iterable[str]:
+    """Return the providers that may be called, the one to call first in front; worked out as far as they are read."""
+    tried, held_at, strategy = job.tried, job.held_at, in_force(job.message.strategies, job.tried)
+    is_plain = not (tried or held_at or job.unhealthy or job.deprioritized or job.candidates.has_failed_checks)
+    ranked = (held_at,) if held_at is not None else job.order.by(strategy, tried)
+    return ranked if is_plain else NamesInOrder(job, ranked)
 
 
-def choose(job: Job, names: Sequence[str], queues: WaitQueues, *, now: float) -> Choice | Wait | QuotaWait | None:
+class NamesInOrder:
+    """The names that a request may call, worked out anew each time that they are read."""
+
+    def __init__(self, job: Job, ranked: Iterable[str]) -> None:
+        self._job = job
+        self._ranked = ranked
+
+    def __iter__(self) -> Iterator[str]:
+        job, held_at = self._job, self._job.held_at
+        among = job.candidates.listings if held_at is None else (held_at,)
+        return in_order(self._ranked, tried=job.tried, among=among, is_unhealthy=job.is_deprioritized)
+
+
+def choose(job: Job, names: Iterable[str], queues: WaitQueues, *, now: float) -> Choice | Wait | QuotaWait | None:
     """Choose a provider, or tell what to wait for; None if there is no hope.
 
     Nothing is taken, but a request that is refused is enqueued if others wait before it. There are three cases with
@@ -92,7 +96,7 @@ def _until(wait: Wait, at: float) -> Wait:
 
 
 def _first_admitted(
-    job: Job, names: Sequence[str], queues: WaitQueues, *, now: float
+    job: Job, names: Iterable[str], queues: WaitQueues, *, now: float
 ) -> Choice | Wait | QuotaWait | None:
     until, is_hopeful = job.deadline, False
     waits_in: dict[QueueName, None] = {}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from actors.errors.families import CallFailed
 from actors.policies.hedge import cancel_and_wait
+from actors.providers.lazy_ranking import Remembered
 from actors.supervisor.pipeline.attempt import AttemptRun
 from actors.supervisor.pipeline.choosing import Choice, choose, names_in_order
 from actors.supervisor.targets.admission import Admitted
@@ -77,11 +78,11 @@ async def _second(deps: Deps, job: Job, first: Target, end_first: Callable[[], N
     budget = deps.hedge_budget
     if not budget.take(deps.context.now()):
         return None
-    others = [
+    others = Remembered(
         name
         for name in names_in_order(job)
         if name != first.name and name not in job.tried and not job.candidates.listings[name].may_cost
-    ]
+    )
     choice = choose(job, others, deps.queues, now=deps.context.now())
     if (
         not isinstance(choice, Choice)

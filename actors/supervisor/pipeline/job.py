@@ -22,9 +22,9 @@ from actors.errors.families import (
 from actors.ledger.errors import RiskExceeded
 from actors.ledger.messages import Reserve
 from actors.money import ZERO, micros_of
-from actors.providers.selection import NO_SIGNALS, Signals
 from actors.supervisor.messages import SmartRequest, SmartResult
 from actors.supervisor.payments.held_call import PassedOver, charge_found, possible_charge
+from actors.supervisor.pipeline.candidate_order import NO_ORDER, CandidateOrder
 from actors.supervisor.pipeline.money_state import ENOUGH
 from actors.supervisor.targets.admission import CallNeeds
 from actors.supervisor.targets.candidates import NO_CANDIDATES, Candidates
@@ -82,13 +82,13 @@ class Job:
         self.entry = QueueEntry(message.tenant or message.account or "default")
         self.subject = Subject(message.service, message.input, tenant=self.entry.tenant)
         self.candidates: Candidates = NO_CANDIDATES
-        self.deprioritized: tuple[str, ...] = ()
-        """Providers to call after the others: unhealthy, fallen in scores, or held back by slow start."""
+        self.order: CandidateOrder = NO_ORDER
+        self.deprioritized: frozenset[str] = frozenset()
+        """Providers to call after the others: passed over, fallen in scores, or held back by slow start."""
         self.rated: Mapping[str, Provider] = {}
         """The providers whose answers were scored, as good as their scores have shown them to be."""
         self.quotes: dict[str, Quote] = {}
         """What the providers with a tariff list for it, as it was last asked."""
-        self.signals: Signals = NO_SIGNALS
         self.unhealthy: tuple[str, ...] = ()
         self.tried: dict[str, Tried] = {}
         self.refused: dict[str, NotAdmitted | Full | Later | Never] = {}
@@ -127,6 +127,10 @@ class Job:
         """The provider that may have been paid already."""
         return None if self.held is None else self.held.target.name
 
+    def is_deprioritized(self, name: str) -> bool:
+        """Tell whether a provider is to be called after the others."""
+        return name in self.unhealthy or name in self.deprioritized or self.candidates.failed_check(name)
+
     def repeats(self, target: Target) -> bool:
         """Tell whether a call to `target` repeats, under its idempotency key, one that may have been paid."""
         return self.held is not None and self.held.target is target and target.idempotent == "key"
@@ -146,7 +150,7 @@ class Job:
         self.held, self.cost_before = None, self.cost
         self.passed_over[reservation.number] = PassedOver(reservation, held)
         # The same provider might leave its answer unknown once more.
-        self.deprioritized = (*self.deprioritized, reservation.provider)
+        self.deprioritized |= {reservation.provider}
         if self.risk is None:
             self.may_pay_again = True
 
@@ -219,6 +223,10 @@ class Job:
         target = self.candidates.targets[name]
         tokens = (self.quotes.get(name) or self.quote(target)).tokens
         return provider if tokens is None else msgspec.structs.replace(provider, price=tokens.estimate)
+
+    def all_priced(self) -> list[Provider]:
+        """Return all candidates as they are ranked."""
+        return [self.priced(name) for name in self.candidates.listings]
 
     def wish(self, target: Target, quote: Quote, *, holder: ActorRef, wait: bool) -> Reserve:
         """Return what is asked of the ledger for a call to `target`; the caps of the market come to it there."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from actors.errors.families import BudgetExceeded
 
@@ -37,7 +37,7 @@ class MoneyState(msgspec.Struct, frozen=True):
             return ENOUGH
         return self if self.is_stale else MoneyState(self.short_of, self.recheck_at, is_stale=True)
 
-    def first_to_wait_for(self, names: Sequence[str]) -> str | None:
+    def first_to_wait_for(self, names: Iterable[str]) -> str | None:
         """Return the first provider, in the order of `names`, whose price calls under way may free up; None if none."""
         return next((name for name in names if name in self.short_of and self.short_of[name].may_free_up), None)
 

@@ -10,30 +10,24 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from actors.policies.breaker.states import Closed
-from actors.providers.bandit import draw_qualities, low_rated, rescore
-from actors.providers.observed import UNOBSERVED, load
-from actors.providers.selection import ADAPTIVE_STRATEGIES, Signals
+from actors.providers.bandit import low_rated, rescore
+from actors.supervisor.pipeline.candidate_order import CandidateOrder
 from actors.supervisor.pipeline.choosing import QuotaWait, choose, names_in_order
 from actors.supervisor.pipeline.hedging import attempt
 from actors.supervisor.pipeline.money_state import ENOUGH
 from actors.supervisor.pipeline.quota_wait import wait_for_share
 from actors.supervisor.pipeline.recovery import recover_or_raise
-from actors.supervisor.pipeline.scores import UNSCORED
 from actors.supervisor.targets.waiting import Wait
 from actors.transports.streaming import WholeAnswer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable
 
     from actors.discovery.offers import Offers
-    from actors.providers.bandit import Bandit
-    from actors.providers.observed import Observed
     from actors.supervisor.messages import SmartResult
     from actors.supervisor.pipeline.deps import Deps
     from actors.supervisor.pipeline.job import Job
     from actors.transports.transport import ProviderReply
-
-ADAPTIVE = frozenset(ADAPTIVE_STRATEGIES)
 
 
 async def serve(deps: Deps, job: Job) -> SmartResult:  # noqa: C901 - it is the whole way, to be read at one place.
@@ -88,56 +82,37 @@ async def _give_whole(job: Job, reply: ProviderReply) -> None:
 
 def _take_offers(deps: Deps, job: Job, offers: Offers, *, now: float) -> None:
     """Set what the request chooses from, and what is known of it beside."""
-    message = job.message
-    job.candidates = candidates = deps.targets.candidates(offers, message.requirement, message.service, now=now)
-    job.deprioritized = (*candidates.deprioritized(), *deps.targets.held_back_by_slow_start(candidates))
-    bandit = deps.scores.bandits.get(message.service)
-    if bandit is not None:
-        _rate(job, bandit, now=now)
-    if not ADAPTIVE.isdisjoint(message.strategies):
-        job.signals = _signals(deps, job, offers.observed)
-
-
-def _rate(job: Job, bandit: Bandit, *, now: float) -> None:
-    """Let scores correct what is declared, and call providers that fell far below the others after them."""
-    providers = [listing.provider for listing in job.candidates.listings.values()]
-    job.rated = rescore(bandit, providers, now)
-    if "bandit" not in job.message.strategies:  # It tries a provider that fell again, now and then.
-        job.deprioritized += tuple(low_rated(job.rated, providers))
-
-
-def _signals(deps: Deps, job: Job, observed: Mapping[str, Observed]) -> Signals:
-    """Return what the adaptive strategies go by, drawn once for each request."""
-    now, rng, listings = deps.context.now(), deps.context.random, job.candidates.listings
-    loads = {
-        name: load(
-            listing.provider,
-            observed.get(name, UNOBSERVED),
-            under_way=job.candidates.targets[name].state.under_way,
-            now=now,
-        )
-        for name, listing in listings.items()
-    }
-    bandit = deps.scores.bandits.get(job.message.service, UNSCORED)
-    return Signals(
-        loads=loads,
-        draws=(rng.random(), rng.random()),
-        samples=draw_qualities(bandit, [listing.provider for listing in listings.values()], rng)
-        if "bandit" in job.message.strategies
-        else {},
+    message, rng = job.message, deps.context.random
+    job.candidates = candidates = deps.targets.candidates(
+        offers, message.requirement, service=message.service, where=message.where, now=now
     )
+    held_back = deps.targets.held_back_by_slow_start(candidates)
+    priced = job.all_priced if candidates.has_tariffs else None
+    bandit = deps.scores.bandits.get(message.service)
+    if bandit is None:
+        job.deprioritized = frozenset(held_back)
+        job.order = CandidateOrder(candidates, rng, observed=offers.observed, now=now, priced=priced)
+        return
+    listings = candidates.listings
+    job.rated = rescore(bandit, (listings[name].provider for name in bandit.arms if name in listings), now)
+    job.order = CandidateOrder(
+        candidates, rng, rated=job.rated, bandit=bandit, observed=offers.observed, now=now, priced=priced
+    )
+    # The strategy "bandit" tries a provider that fell again, now and then.
+    low = () if "bandit" in message.strategies else low_rated(job.rated, candidates.declared_qualities())
+    job.deprioritized = frozenset((*held_back, *low))
 
 
-def _has_unknown_health(deps: Deps, job: Job, names: Sequence[str], *, now: float) -> bool:
+def _has_unknown_health(deps: Deps, job: Job, names: Iterable[str], *, now: float) -> bool:
     """Tell whether a health check is needed: not if the first choice is known to be well."""
-    first = job.candidates.targets[names[0]] if names else None
+    first = next((job.candidates.targets[name] for name in names), None)
     if first is None or first.health is None or job.unhealthy or job.tried:
         return True
     is_known = first.has_fresh_health(max_age=deps.market.health.max_age, now=now)
     return not (is_known and first.health.is_healthy and isinstance(first.state.breaker, Closed))
 
 
-async def _find_unhealthy(deps: Deps, job: Job, names: Sequence[str]) -> None:
+async def _find_unhealthy(deps: Deps, job: Job, names: Iterable[str]) -> None:
     """Check the first choice, and if it is unhealthy the next, and so on, and note the unhealthy ones.
 
     That takes at most half of the time left: a provider that is not known by then counts as healthy.

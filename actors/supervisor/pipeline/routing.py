@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from actors.errors.families import BadAnswer, CallFailed, ConsumerLeft, OutcomeUnknown, Permanent, Throttled
-from actors.providers.selection import NO_SIGNALS, rank
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 
     from actors.policies.retry import Retry
-    from actors.providers.provider import Provider
-    from actors.providers.selection import SelectionStrategy, Signals
+    from actors.providers.selection import SelectionStrategy
     from actors.supervisor.messages import OnBadAnswer, OnRefused
 
 
@@ -72,27 +70,39 @@ def ends_request(error: CallFailed, *, on_refused: OnRefused = "fail", on_bad_an
 
 
 def in_order(
-    candidates: Sequence[Provider],
-    *,
-    tried: Mapping[str, Tried],
-    strategies: Sequence[SelectionStrategy],
-    unhealthy: Collection[str] = (),
-    signals: Signals = NO_SIGNALS,
-) -> list[str]:
-    """Return the names of the providers that may be called, the one to call first in front.
+    ranked: Iterable[str], *, tried: Mapping[str, Tried], among: Container[str], is_unhealthy: Callable[[str], bool]
+) -> Iterator[str]:
+    """Yield the names of the providers that may be called, the one to call first in front, as far as they are read.
 
-    Untried providers come first, ranked by the strategy in force: the first for the first choice, then one fallback
-    after the other, the last for good. Then come those that may be tried again, the one that is ready first in front.
-    Unhealthy providers come after healthy ones, and are kept because a check may be wrong. `signals` is what the
-    adaptive strategies go by.
+    Untried providers come first, as `ranked` by the strategy in force. Then come those `among` which the request may
+    choose that may be tried again, the one that is ready first in front. Unhealthy providers come after healthy ones,
+    and are kept because a check may be wrong.
     """
-    untried = [provider for provider in candidates if provider.name not in tried]
-    strategy = strategies[min(len(tried), len(strategies) - 1)]
-    ranked = [provider.name for provider in rank(untried, strategy, signals)]
-    again = sorted(
-        (tried[provider.name].ready_at, provider.name)
-        for provider in candidates
-        if provider.name in tried and tried[provider.name].ready_at < math.inf
-    )
-    names = [*ranked, *(name for _, name in again)]
-    return sorted(names, key=lambda name: name in unhealthy) if unhealthy else names
+    behind: list[str] = []
+    for name in ranked:
+        if name in tried:
+            continue
+        if is_unhealthy(name):
+            behind.append(name)
+        else:
+            yield name
+    again = [name for _, name in sorted((one.ready_at, name) for name, one in tried.items() if _may_be_tried(one))]
+    for name in again:
+        if name in among:
+            if is_unhealthy(name):
+                behind.append(name)
+            else:
+                yield name
+    yield from behind
+
+
+def _may_be_tried(tried: Tried) -> bool:
+    return tried.ready_at < math.inf
+
+
+def in_force(strategies: Sequence[SelectionStrategy], tried: Collection[str]) -> SelectionStrategy:
+    """Return the strategy after so many failed providers: the first for the first choice, then one fallback each.
+
+    The last is in force for good.
+    """
+    return strategies[min(len(tried), len(strategies) - 1)]

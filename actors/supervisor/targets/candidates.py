@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from actors.discovery.offers import NO_OFFERS
 from actors.errors.families import NoProvider
 from actors.policies.breaker.states import Closed
+from actors.providers.bandit import DeclaredQualities
 from actors.providers.health import CHECK_FAILED
+from actors.providers.lazy_ranking import Ranking
 from actors.providers.requirement import NO_REQUIREMENT, fits
-from actors.providers.selection import ADAPTIVE_STRATEGIES, rank
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -18,51 +19,64 @@ if TYPE_CHECKING:
     from actors.discovery.offers import Offers
     from actors.market.listing import Listing
     from actors.providers.requirement import Requirement
-    from actors.providers.selection import NamedStrategy, SelectionStrategy
+    from actors.providers.selection import NamedStrategy
     from actors.supervisor.targets.target import Target
 
-MAX_REMEMBERED = 1_000
-"""The offers whose candidates are remembered: one for each filter that requests ask by."""
+MAX_REMEMBERED = 100_000
+"""The listings in all candidates that are remembered, beside those asked for last."""
 
 
 class Candidates:
     """The providers that were found and fit, by name. The prices in `listings` hold for the requests that have them."""
 
-    __slots__ = ("_failed_check", "_ranked", "has_tariffs", "listings", "offers", "targets", "used_at")
+    __slots__ = ("_declared", "_failed_check", "_rankings", "has_tariffs", "listings", "offers", "targets", "used_at")
 
     def __init__(self, offers: Offers, listings: Iterable[Listing], targets: Mapping[str, Target]) -> None:
-        self.offers = offers
         self.used_at = 0.0
         """When a request last asked for them, in loop time."""
         self.listings = {listing.provider.name: listing for listing in listings}
         self.targets = {name: targets[name] for name in self.listings}
-        self._failed_check = [
-            name for name, why in offers.deprioritized.items() if why == CHECK_FAILED and name in self.targets
-        ]
-        self._ranked: dict[NamedStrategy, tuple[str, ...]] = {}
         self.has_tariffs = any(listing.tariff is not None for listing in self.listings.values())
         """Whether what a call costs goes by its request at any of them."""
+        self._rankings: dict[NamedStrategy, Ranking] = {}
+        self._declared: DeclaredQualities | None = None
+        self.renew(offers)
 
-    def deprioritized(self) -> list[str]:
-        """Name the providers to call after the others, because their last health check failed.
+    def renew(self, offers: Offers) -> None:
+        """Take on offers of the same listings, of which something else was observed."""
+        self.offers = offers
+        deprioritized = offers.deprioritized
+        self._failed_check = frozenset(name for name, why in deprioritized.items() if why == CHECK_FAILED)
+
+    @property
+    def has_failed_checks(self) -> bool:
+        """Whether the last health check of some failed."""
+        return bool(self._failed_check)
+
+    def failed_check(self, name: str) -> bool:
+        """Tell whether a provider is to be called after the others, because its last health check failed.
 
         Breakers and limits are read from the targets themselves, and no mark must outlast them. While a breaker is not
         closed, it decides alone, whatever a check says.
         """
-        if not self._failed_check:
-            return self._failed_check
-        return [name for name in self._failed_check if isinstance(self.targets[name].state.breaker, Closed)]
+        return name in self._failed_check and isinstance(self.targets[name].state.breaker, Closed)
 
-    def ranked(self, strategy: SelectionStrategy) -> tuple[str, ...] | None:
-        """Return all names in the order of a strategy; None if it goes by more than what providers declare."""
-        if callable(strategy) or self.has_tariffs:
-            return None
-        names = self._ranked.get(strategy)
-        if names is None and strategy not in ADAPTIVE_STRATEGIES:
-            # As declared: ranked by what was observed, a provider that came last would never be called again.
+    def ranking(self, strategy: NamedStrategy) -> Ranking:
+        """Return the order of a strategy by what providers declare.
+
+        Ranked by what was observed, a provider that came last would never be called again.
+        """
+        ranking = self._rankings.get(strategy)
+        if ranking is None:
             providers = [listing.provider for listing in self.listings.values()]
-            names = self._ranked[strategy] = tuple(provider.name for provider in rank(providers, strategy))
-        return names
+            ranking = self._rankings[strategy] = Ranking(providers, strategy)
+        return ranking
+
+    def declared_qualities(self) -> DeclaredQualities:
+        """Return the declared qualities, sorted once."""
+        if self._declared is None:
+            self._declared = DeclaredQualities(listing.provider for listing in self.listings.values())
+        return self._declared
 
     def __repr__(self) -> str:
         return f"<Candidates {', '.join(self.listings)}>"

@@ -83,6 +83,8 @@ class TargetDeps:
         self.random = context.random
         self.queues = queues
         self.idle = IdleGateways(context)
+        self.coming_back: dict[str, Target] = {}
+        """The targets whose breaker was closed by a probe, and that may be in slow start still, by name."""
         self.open_transports = OpenTransports()
         self.gateways_started = 0
 
@@ -246,6 +248,8 @@ class Target:
         if isinstance(before, Closed):
             self.tripped_at = now
         if isinstance(breaker, Closed):
+            if breaker.since is not None:
+                self._deps.coming_back[self.name] = self
             events.publish(BreakerClosed(provider=self.name))
             queues.wake(self.queue)
         elif not isinstance(breaker, HalfOpen):

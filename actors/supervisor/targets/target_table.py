@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
+from actors.discovery.offers import ANY_PROVIDER
 from actors.errors.families import Permanent
-from actors.policies.breaker.states import Closed
 from actors.policies.breaker.transitions import share
 from actors.providers.requirement import NO_REQUIREMENT
 from actors.supervisor.targets.candidates import MAX_REMEMBERED, Candidates, fitting
@@ -16,9 +16,12 @@ if TYPE_CHECKING:
 
     from actors.discovery.offers import Offers
     from actors.market.listing import Listing
+    from actors.providers.provider import ProviderFilter
     from actors.providers.requirement import Requirement
     from actors.supervisor.targets.target import TargetDeps
 
+Question: TypeAlias = "str | tuple[str, ProviderFilter]"
+"""What discovery was asked: a service, and a filter unless any provider passes."""
 
 FORGET_AFTER = 3600.0
 """Seconds after which a provider is forgotten that no request has found any more, and how often they are looked for."""
@@ -36,8 +39,10 @@ class TargetTable:
         """The providers that were isolated by hand, whatever has become of their breakers since."""
         self._needed = needed
         """Names the providers that are asked about calls whose outcome is unknown."""
-        self._candidates: dict[int, Candidates] = {}
-        """By the identity of the offers, which each of them keeps alive."""
+        self._candidates: dict[Question, Candidates] = {}
+        """By what was asked; what an older answer listed lives on only with the requests that chose from it."""
+        self._remembered = 0
+        """The listings in all of these."""
         self._listed_by_market = frozenset(self.by_name)
         self._forget_at = deps.context.now() + FORGET_AFTER
         for target in self.by_name.values():
@@ -50,32 +55,51 @@ class TargetTable:
             raise Permanent(f"there is no provider {name!r}; there are {', '.join(sorted(self.by_name))}")
         return target
 
-    def candidates(self, offers: Offers, requirement: Requirement, service: str, *, now: float) -> Candidates:
+    def candidates(
+        self, offers: Offers, requirement: Requirement, *, service: str, where: ProviderFilter, now: float
+    ) -> Candidates:
         """Return the targets that may serve a request; raise `NoProvider` if none of them can take its input."""
         if now >= self._forget_at:
             self._forget(now)
-        known = self._candidates.get(id(offers))
-        if known is None:
-            for listing in offers.listings:
-                self._list(listing)
-            known = Candidates(offers, offers.listings, self.by_name)
-            if len(self._candidates) >= MAX_REMEMBERED:
-                self._candidates.clear()
-            self._candidates[id(offers)] = known
+        key: Question = service if where is ANY_PROVIDER else (service, where)
+        known = self._candidates.get(key)
+        if known is None or known.offers.listings is not offers.listings:
+            known = self._made(offers)
+            if where.predicate is None:  # A function may be another one for each request.
+                self._remember(key, known)
+        elif known.offers is not offers:
+            known.renew(offers)
         known.used_at = now
         if requirement is NO_REQUIREMENT:
             return known
         return Candidates(offers, fitting(offers, requirement, service), self.by_name)
 
+    def _made(self, offers: Offers) -> Candidates:
+        for listing in offers.listings:
+            self._list(listing)
+        return Candidates(offers, offers.listings, self.by_name)
+
+    def _remember(self, key: Question, candidates: Candidates) -> None:
+        """Remember candidates in place of those found before, and let go of the oldest if they are too many."""
+        self._let_go(key)
+        self._candidates[key] = candidates
+        self._remembered += len(candidates.listings)
+        while self._remembered > MAX_REMEMBERED and len(self._candidates) > 1:
+            self._let_go(next(iter(self._candidates)))
+
+    def _let_go(self, key: Question) -> None:
+        before = self._candidates.pop(key, None)
+        if before is not None:
+            self._remembered -= len(before.listings)
+
     def held_back_by_slow_start(self, candidates: Candidates) -> Iterator[str]:
         """Name the providers that have just come back, and whose part of the load this request is not in."""
-        context, config = self._deps.context, self._deps.market.breaker
-        for name, target in candidates.targets.items():
-            state = target.state.breaker
-            if not isinstance(state, Closed) or state.since is None:
-                continue
-            part = share(state, context.now(), config)
-            if part < 1 and context.random.random() >= part:
+        context, config, coming_back = self._deps.context, self._deps.market.breaker, self._deps.coming_back
+        for name, target in tuple(coming_back.items()):
+            part = share(target.state.breaker, context.now(), config)
+            if part == 1:
+                del coming_back[name]
+            elif candidates.targets.get(name) is target and context.random.random() >= part:
                 yield name
 
     def _list(self, listing: Listing) -> None:
@@ -92,7 +116,8 @@ class TargetTable:
     def _forget(self, now: float) -> None:
         """Let go of the providers that no request has found for long: of their gateways, breakers and figures."""
         self._forget_at, since = now + FORGET_AFTER, now - FORGET_AFTER
-        self._candidates = {key: one for key, one in self._candidates.items() if one.used_at > since}
+        for key in [key for key, one in self._candidates.items() if one.used_at <= since]:
+            self._let_go(key)
         kept = {name for one in self._candidates.values() for name in one.listings} | self._listed_by_market
         kept.update(self._needed(), self._isolated)
         for name, target in tuple(self.by_name.items()):

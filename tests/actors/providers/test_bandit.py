@@ -1,6 +1,6 @@
 import math
 import random
-from statistics import mean
+from statistics import mean, median
 
 import pytest
 from hypothesis import given
@@ -11,6 +11,7 @@ from actors.providers.bandit import (
     AnswerLog,
     Bandit,
     BanditConfig,
+    DeclaredQualities,
     ScoreAnswer,
     after_score,
     draw_qualities,
@@ -165,11 +166,35 @@ def test_a_provider_far_below_the_others_is_low_rated_and_never_one_not_scored_o
     alder, birch, cedar = (provider(name, reputation=80, success_rate=0.8) for name in ("alder", "birch", "cedar"))
     bandit = scored([("alder", 0.0)] * 10)
     known = rescore(bandit, [alder, birch, cedar], 0.0)
-    assert low_rated(known, [alder, birch, cedar]) == ["alder"]
-    assert low_rated(known, [alder]) == []
-    assert low_rated(rescore(scored([("alder", 0.0)] * 2), [alder], 0.0), [alder, birch, cedar]) == []
+    three = DeclaredQualities([alder, birch, cedar])
+    assert low_rated(known, three) == ["alder"]
+    assert low_rated(known, DeclaredQualities([alder])) == []
+    assert low_rated(rescore(scored([("alder", 0.0)] * 2), [alder], 0.0), three) == []
     worse = [provider(name, reputation=30, success_rate=0.3) for name in ("birch", "cedar")]
-    assert low_rated(known, [alder, *worse]) == []
+    assert low_rated(known, DeclaredQualities([alder, *worse])) == []
+
+
+@given(
+    st.lists(st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]), max_size=12),
+    st.lists(st.sampled_from([0.0, 0.3, 0.5, 0.8, 1.0]), max_size=12),
+    st.randoms(use_true_random=False),
+)
+def test_the_median_of_the_others_is_the_median_of_the_others(declared, scores, rng):
+    providers = [provider(f"p{number}", reputation=100 * one, success_rate=one) for number, one in enumerate(declared)]
+    shown = dict(zip(rng.sample([one.name for one in providers], len(providers)), scores, strict=False))
+    qualities = {one.name: quality(one) for one in providers} | shown
+    assert DeclaredQualities(providers).medians_of_others(shown) == {
+        name: median(others)
+        for name in shown
+        if (others := [good for other, good in qualities.items() if other != name])
+    }
+
+
+def test_scores_that_have_faded_are_forgotten_so_that_no_more_are_kept_than_matter():
+    bandit = scored([("alder", 1.0)] * 100 + [(f"p{number}", 0.5) for number in range(1_000)])
+    assert len(bandit.arms) < 400
+    assert "alder" not in bandit.arms
+    assert set(scored([("alder", 1.0)] + [("birch", 1.0)] * 200).arms) == {"alder", "birch"}
 
 
 @pytest.mark.parametrize("score", [-0.1, 1.1, float("nan")])

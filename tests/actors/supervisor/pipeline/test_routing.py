@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -21,7 +22,11 @@ from actors import (
 )
 from actors.errors import BulkheadFull, QuotaExhausted
 from actors.money import Micros
-from actors.supervisor.pipeline.routing import Tried, after_failure, ends_request, in_order
+from actors.providers.selection import rank
+from actors.supervisor.pipeline.routing import Tried, after_failure, ends_request, in_force, in_order
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 STEADY = Retry(base=2.0, cap=8.0, jitter="none", max_retries=3)
 
@@ -78,21 +83,26 @@ def test_only_the_callers_mistake_and_an_unknown_outcome_end_a_request(error: Ex
     assert ends_request(error) is ends  # type: ignore[arg-type]
 
 
+def ordered(tried: dict[str, Tried], strategies: list[Any], *, unhealthy: Collection[str] = ()) -> list[str]:
+    ranked = [one.name for one in rank(ALL, in_force(strategies, tried))]
+    return [*in_order(ranked, tried=tried, among=ranked, is_unhealthy=lambda name: name in unhealthy)]
+
+
 def test_untried_ones_come_first_by_the_strategy_in_force_then_those_that_are_ready_soonest():
     ready, later, never = Tried(1, 0.0, 5.0), Tried(2, 0.0, 9.0), Tried(1, 0.0, math.inf)
-    assert in_order(ALL, tried={}, strategies=["cheapest"]) == ["cheap", "middle", "dear"]
-    assert in_order(ALL, tried={"cheap": later}, strategies=["cheapest", "best"]) == ["dear", "middle", "cheap"]
+    assert ordered({}, ["cheapest"]) == ["cheap", "middle", "dear"]
+    assert ordered({"cheap": later}, ["cheapest", "best"]) == ["dear", "middle", "cheap"]
     tried = {"cheap": later, "dear": ready}
-    assert in_order(ALL, tried=tried, strategies=["cheapest"]) == ["middle", "dear", "cheap"]
-    assert in_order(ALL, tried=tried | {"middle": never}, strategies=["best"]) == ["dear", "cheap"]
+    assert ordered(tried, ["cheapest"]) == ["middle", "dear", "cheap"]
+    assert ordered(tried | {"middle": never}, ["best"]) == ["dear", "cheap"]
 
 
 def test_the_unhealthy_stand_behind_the_healthy_and_are_never_lost():
     ready = Tried(1, 0.0, 5.0)
-    assert in_order(ALL, tried={}, strategies=["cheapest"], unhealthy={"cheap"}) == ["middle", "dear", "cheap"]
+    assert ordered({}, ["cheapest"], unhealthy={"cheap"}) == ["middle", "dear", "cheap"]
     everybody = {"cheap", "middle", "dear"}
-    assert in_order(ALL, tried={}, strategies=["cheapest"], unhealthy=everybody) == ["cheap", "middle", "dear"]
-    assert in_order(ALL, tried={"dear": ready}, strategies=["best"], unhealthy={"cheap", "middle"}) == [
+    assert ordered({}, ["cheapest"], unhealthy=everybody) == ["cheap", "middle", "dear"]
+    assert ordered({"dear": ready}, ["best"], unhealthy={"cheap", "middle"}) == [
         "dear",
         "middle",
         "cheap",
@@ -106,10 +116,5 @@ def test_the_unhealthy_stand_behind_the_healthy_and_are_never_lost():
 )
 def test_everybody_who_may_be_called_is_named_once(tried: dict[str, float], unhealthy: set[str], strategies: list[str]):
     given_up = {name for name, at in tried.items() if at == math.inf}
-    names = in_order(
-        ALL,
-        tried={name: Tried(1, 0.0, at) for name, at in tried.items()},
-        strategies=strategies,  # type: ignore[arg-type]
-        unhealthy=unhealthy,
-    )
+    names = ordered({name: Tried(1, 0.0, at) for name, at in tried.items()}, strategies, unhealthy=unhealthy)
     assert sorted(names) == sorted({"cheap", "middle", "dear"} - given_up)
