@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Sequence
+from operator import is_
 from typing import TYPE_CHECKING, TypeAlias
 
 from actors.discovery.messages import Discover
@@ -19,13 +20,13 @@ from actors.errors.families import CallFailed, NoProvider, RegistryDown
 from actors.market.listing import Listing
 from actors.market.market import DiscoveryConfig, Market
 from actors.providers.health import ProviderWatch, WatchConfig
+from actors.providers.service_health import SLICE, ServiceHealth
 from actors.validation import check_config
 from runtime import Actor, Backoff, Message, Terminated, handles
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-    from actors.providers.provider import Provider
     from runtime import Subscription, Timer
 
 Registry: TypeAlias = Callable[[str], Awaitable[Sequence[Listing]]]
@@ -47,24 +48,25 @@ JITTER = 0.1
 
 def registry_of(market: Market) -> Registry:
     """Return the registry that knows the providers of a market."""
+    by_service: dict[str, list[Listing]] = {}
+    for listing in market.providers:
+        for service in listing.provider.services:
+            by_service.setdefault(service, []).append(listing)
 
     async def look_up(service: str) -> Sequence[Listing]:
-        return [listing for listing in market.providers if service in listing.provider.services]
+        return by_service.get(service, ())
 
     return look_up
 
 
-def checked_listings(found: Sequence[Listing]) -> tuple[Listing, ...]:
-    """Return the answer of a registry; raises TypeError or ValueError if it is not valid."""
-    names: set[str] = set()
-    found = tuple(found)
-    for one in found:
+def check_listings(listings: Iterable[Listing], names: set[str]) -> None:
+    """Add the names of some listings to those before; raises TypeError or ValueError if they are not valid."""
+    for one in listings:
         if not isinstance(one, Listing):
             raise TypeError(f"a registry must return Listings, got {one!r:.100}")
         if one.provider.name in names:
             raise ValueError(f"the registry lists {one.provider.name!r} twice; list each provider once")
         names.add(one.provider.name)
-    return found
 
 
 class RefreshDue(Message, frozen=True):
@@ -104,7 +106,7 @@ class Discovery(Actor[Discover | SubscribeProviders | UnsubscribeProviders | Ref
         self._failures: dict[str, int] = {}
         """The failed look-ups in a row, by service."""
         self._paused_until: dict[str, float] = {}
-        self._refreshing: dict[str, asyncio.Task[tuple[Listing, ...]]] = {}
+        self._refreshing: dict[str, asyncio.Task[CachedOffers]] = {}
         self._subscribers = ProviderSubscribers()
         self._timers: dict[str, Timer] = {}
         self._forget_at = -math.inf
@@ -117,8 +119,6 @@ class Discovery(Actor[Discover | SubscribeProviders | UnsubscribeProviders | Ref
     async def stopped(self) -> None:
         for subscription in self._subscriptions:
             subscription.cancel()
-        for service in self._cache:
-            self._end_lease(service)
         for task in self._refreshing.values():
             task.cancel()
         await asyncio.gather(*self._refreshing.values(), return_exceptions=True)
@@ -129,7 +129,7 @@ class Discovery(Actor[Discover | SubscribeProviders | UnsubscribeProviders | Ref
         service = message.service
         cached, now = self._cache.get(service), self.context.now()
         if cached is not None:
-            cached.lease.used_at = now
+            cached.used_at = now
         if now >= self._forget_at:
             self._forget_unused(now)
         if cached is None:
@@ -146,7 +146,7 @@ class Discovery(Actor[Discover | SubscribeProviders | UnsubscribeProviders | Ref
         self.context.watch(message.subscriber)
         cached = self._cache.get(service)
         if cached is not None:
-            self._notify(service, cached.providers)
+            self._notify(service, cached)
         self.refresh_if_due(RefreshDue(service))
 
     @handles(UnsubscribeProviders)
@@ -179,17 +179,16 @@ class Discovery(Actor[Discover | SubscribeProviders | UnsubscribeProviders | Ref
     async def _first_lookup(self, message: Discover) -> Offers:
         try:
             # Shielded, because an asker that gives up must not cancel the look-up of the others.
-            listings = await asyncio.shield(self._refresh(message.service))
+            found = await asyncio.shield(self._refresh(message.service))
         except Exception as error:
             wait = error.retry_after if isinstance(error, CallFailed) else None
             raise RegistryDown(message.service, f"{type(error).__name__}: {error}", retry_after=wait) from error
-        now = self.context.now()
-        return self._answer(message, self._cache.get(message.service) or CachedOffers(listings, stale_at=now), now)
+        return self._answer(message, self._cache.get(message.service) or found, self.context.now())
 
     def _answer(self, message: Discover, cached: CachedOffers, now: float) -> Offers:
         """Answer from the cache; with the same object while nothing has changed."""
-        if now >= cached.valid_until or cached.changes != self.watch.changes:
-            self._reassess(cached, now)
+        if cached.is_due(now):
+            cached.renew(now)
         where = message.where
         if not message.healthy_only and (where is ANY_PROVIDER or where == ANY_PROVIDER):
             found = cached.unfiltered
@@ -199,38 +198,30 @@ class Discovery(Actor[Discover | SubscribeProviders | UnsubscribeProviders | Ref
             raise NoProvider(message.service, offered=len(cached.listings), dropped=found.dropped)
         return found
 
-    def _reassess(self, cached: CachedOffers, now: float) -> None:
-        assessment = self.watch.assess(cached.providers, now)
-        is_stale = now >= cached.stale_at
-        cached.valid_until = assessment.until if is_stale else min(assessment.until, cached.stale_at)
-        cached.changes = self.watch.changes
-        cached.update(
-            Offers(
-                listings=cached.listings,
-                providers=assessment.providers,
-                dropped={},
-                observed=assessment.observed,
-                unhealthy=assessment.unhealthy,
-                panic=assessment.panic,
-                stale=is_stale,
-                lease=cached.lease,
-            )
-        )
-        # With each question stale offers are looked up again, if that is due.
-        cached.lease.grant(self.watch, until=-math.inf if is_stale else cached.valid_until)
-
-    def _refresh(self, service: str) -> asyncio.Task[tuple[Listing, ...]]:
+    def _refresh(self, service: str) -> asyncio.Task[CachedOffers]:
         task = self._refreshing.get(service)
         if task is None:
-            task = self._refreshing[service] = asyncio.create_task(self._query_registry(service))
+            task = self._refreshing[service] = asyncio.create_task(self._look_up(service))
             task.add_done_callback(lambda done: self._lookup_done(service, done))
         return task
 
-    async def _query_registry(self, service: str) -> tuple[Listing, ...]:
+    async def _look_up(self, service: str) -> CachedOffers:
+        """Ask the registry, and prepare its answer a slice at a time; nothing of it is shown before it is complete."""
         async with asyncio.timeout(LOOKUP_TIMEOUT):
-            return checked_listings(await self.registry(service))
+            listings, before = tuple(await self.registry(service)), self._cache.get(service)
+        if before is not None and len(listings) == len(before.listings) and all(map(is_, listings, before.listings)):
+            return before
+        names: set[str] = set()
+        health = ServiceHealth(self.watch)
+        for begin in range(0, len(listings), SLICE):
+            if begin:
+                await asyncio.sleep(0)
+            some = listings[begin : begin + SLICE]
+            check_listings(some, names)
+            health.add((one.provider for one in some), self.context.now())
+        return CachedOffers(listings, health, stale_at=self.context.now())
 
-    def _lookup_done(self, service: str, task: asyncio.Task[tuple[Listing, ...]]) -> None:
+    def _lookup_done(self, service: str, task: asyncio.Task[CachedOffers]) -> None:
         self._refreshing.pop(service, None)
         if task.cancelled():
             return
@@ -247,13 +238,12 @@ class Discovery(Actor[Discover | SubscribeProviders | UnsubscribeProviders | Ref
         if service in self._subscribers:
             self.refresh_if_due(RefreshDue(service))
 
-    def _store(self, service: str, listings: tuple[Listing, ...], *, now: float, until: float) -> None:
+    def _store(self, service: str, cached: CachedOffers, *, now: float, until: float) -> None:
         """Cache an answer of the registry, and notify the subscribers."""
         self._paused_until.pop(service, None)
-        self._end_lease(service)
-        before, cached = self._cache.get(service), CachedOffers(listings, stale_at=until)
-        if listings:
-            cached.lease.used_at = now if before is None else before.lease.used_at
+        before, cached.stale_at = self._cache.get(service), until
+        if cached.listings:
+            cached.used_at = now if before is None else before.used_at
             self._cache[service] = cached
             if len(self._cache) > MAX_SERVICES:
                 self._forget_longest_unused()
@@ -263,44 +253,33 @@ class Discovery(Actor[Discover | SubscribeProviders | UnsubscribeProviders | Ref
             self._cache.pop(service, None)
             if service in self._subscribers:
                 self._paused_until[service] = until
-        self._watch_cached()
-        self._notify(service, cached.providers)
-
-    def _watch_cached(self) -> None:
-        self.watch.keep(one.name for other in self._cache.values() for one in other.providers)
+        self._notify(service, cached)
 
     def _forget_unused(self, now: float) -> None:
         """Let go of the services that were not asked for in the last hour and have no subscribers."""
         self._forget_at, since = now + FORGET_AFTER, now - FORGET_AFTER
-        unused = [
-            name for name, one in self._cache.items() if one.lease.used_at <= since and name not in self._subscribers
-        ]
-        for service in unused:
-            self._forget(service)
+        for service, cached in tuple(self._cache.items()):
+            if cached.used_at <= since and service not in self._subscribers:
+                self._forget(service)
         for service in [*self._paused_until]:
             if service not in self._cache and service not in self._subscribers:
                 self._forget(service)
-        if unused:
-            self._watch_cached()
 
     def _forget_longest_unused(self) -> None:
         unused = [name for name in self._cache if name not in self._subscribers]
         if len(unused) > MAX_SERVICES:
-            self._forget(min(unused, key=lambda name: self._cache[name].lease.used_at))
+            self._forget(min(unused, key=lambda name: self._cache[name].used_at))
 
     def _forget(self, service: str) -> None:
-        self._end_lease(service)
         self._cache.pop(service, None)
         self._failures.pop(service, None)
         self._paused_until.pop(service, None)
 
-    def _end_lease(self, service: str) -> None:
-        """Have the offers of a service asked for again, by all to which they were given."""
-        if (cached := self._cache.get(service)) is not None:
-            cached.lease.end()
-
-    def _notify(self, service: str, providers: tuple[Provider, ...]) -> None:
-        for ref in self._subscribers.notify(service, providers):
+    def _notify(self, service: str, cached: CachedOffers) -> None:
+        """Send the subscribers the providers of a service, as declared."""
+        if service not in self._subscribers:
+            return
+        for ref in self._subscribers.notify(service, tuple(cached.health.declared)):
             self.context.log.warning("{} is too busy to receive the new providers of {!r}", ref.path, service)
 
     def broken_invariants(self) -> Iterator[str]:

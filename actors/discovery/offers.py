@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping  # noqa: TC003 - msgspec resolves this annotation
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -13,46 +13,12 @@ from actors.market.listing import Listing  # noqa: TC001 - msgspec resolves the 
 from actors.providers.observed import Observed  # noqa: TC001 - msgspec resolves the annotations below.
 from actors.providers.provider import Provider, ProviderFilter
 
+if TYPE_CHECKING:
+    from actors.providers.service_health import ServiceHealth
+
 ANY_PROVIDER = ProviderFilter()
 MAX_VIEWS = 100
 """The number of filters per service for which views are kept."""
-
-
-class Watched(Protocol):
-    """What answers go by."""
-
-    changes: int
-    """Grows whenever an answer given before may be wrong."""
-
-
-class Lease:
-    """How long an answer holds: for as long as it does, the question need not be asked again.
-
-    It ends at a time, or at once if what is `watched` changes, or if discovery takes it back.
-    """
-
-    __slots__ = ("_changes", "_until", "_watched", "used_at")
-
-    def __init__(self) -> None:
-        self._watched: Watched | None = None
-        self._until, self._changes = -math.inf, -1
-        self.used_at = -math.inf
-        """When the answer was last asked for, or taken as it is, in loop time."""
-
-    def grant(self, watched: Watched, *, until: float) -> None:
-        """Let the answer hold until loop time `until`, or the next change."""
-        self._watched, self._changes, self._until = watched, watched.changes, until
-
-    def holds(self, now: float) -> bool:
-        """Tell whether the answer holds at `now`."""
-        return now < self._until and self._watched is not None and self._watched.changes == self._changes
-
-    def end(self) -> None:
-        """Take the answer back: it must be asked for anew."""
-        self._until = -math.inf
-
-    def __repr__(self) -> str:
-        return f"<Lease until {self._until}>"
 
 
 class Offers(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,7 +30,7 @@ class Offers(msgspec.Struct, frozen=True, kw_only=True):
     left. `panic` means that too many are unhealthy, and that health is to be ignored.
 
     `dropped` counts the providers that do not pass, by reason. `stale` means that the registry could not be asked again
-    in time. `lease` says for how long they are as they are, unless the filter has a function of the caller's.
+    in time.
     """
 
     listings: tuple[Listing, ...]
@@ -74,7 +40,6 @@ class Offers(msgspec.Struct, frozen=True, kw_only=True):
     unhealthy: Mapping[str, str]
     panic: bool = False
     stale: bool = False
-    lease: Lease | None = None
 
     @property
     def deprioritized(self) -> Mapping[str, str]:
@@ -88,36 +53,42 @@ NO_OFFERS = Offers(listings=(), providers=(), dropped={}, observed={}, unhealthy
 class CachedOffers:
     """The answer of the registry for one service, its expiry `stale_at` in loop time, and the views made of it."""
 
-    __slots__ = (
-        "_all",
-        "_views",
-        "changes",
-        "lease",
-        "listings",
-        "providers",
-        "stale_at",
-        "unfiltered",
-        "valid_until",
-    )
+    __slots__ = ("_all", "_is_made", "_views", "health", "listings", "stale_at", "unfiltered", "used_at")
 
-    def __init__(self, listings: tuple[Listing, ...], *, stale_at: float) -> None:
+    def __init__(self, listings: tuple[Listing, ...], health: ServiceHealth, *, stale_at: float) -> None:
         self.listings = listings
-        self.providers = tuple(listing.provider for listing in listings)
+        self.health = health
+        """The health of their providers."""
         self.stale_at = stale_at
-        self.lease = Lease()
-        """That of all the views."""
-        self.valid_until, self.changes = -math.inf, -1
-        """The views hold until then, and while the watch counts this number of changes."""
+        self.used_at = -math.inf
+        """When the service was last asked for, in loop time."""
+        self._is_made = False
         self._all: Offers = NO_OFFERS
         self.unfiltered: Offers = NO_OFFERS
         self._views: dict[tuple[ProviderFilter, bool], Offers] = {}
 
-    def update(self, offers: Offers) -> None:
-        """Replace the unfiltered offers; if they are equal to the old ones, all views stay."""
-        if offers != self._all:
-            self._all = offers
-            self._views.clear()
-            self.unfiltered = filter_offers(offers, ANY_PROVIDER, healthy_only=False)
+    def renew(self, now: float) -> None:
+        """Bring the offers up to date; if nothing has changed, they and all views stay the same objects."""
+        health, is_stale = self.health, now >= self.stale_at
+        is_new = now >= health.valid_until and health.renew(now)
+        if not is_new and is_stale == self._all.stale and self._is_made:
+            return
+        self._is_made = True
+        self._all = Offers(
+            listings=self.listings,
+            providers=health.providers,
+            dropped={},
+            observed=health.observed,
+            unhealthy=health.unhealthy,
+            panic=health.panic,
+            stale=is_stale,
+        )
+        self._views.clear()
+        self.unfiltered = filter_offers(self._all, ANY_PROVIDER, healthy_only=False)
+
+    def is_due(self, now: float) -> bool:
+        """Tell whether the offers may have to be renewed."""
+        return now >= self.health.valid_until or (now >= self.stale_at) is not self._all.stale
 
     def view(self, where: ProviderFilter, *, healthy_only: bool) -> Offers:
         """Return the offers that pass a filter; a function of the caller's is asked anew each time."""

@@ -7,15 +7,11 @@ standard deviations, which can single out none of fewer than five, and a service
 from __future__ import annotations
 
 import math
-from statistics import median
-from typing import TYPE_CHECKING
+from bisect import bisect_left, insort
 
 import msgspec
 
 from actors.validation import check_count
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
 
 MAX_RECENT = 100
 """When a success rate counts this many calls, its counts are halved, so that recent calls weigh more."""
@@ -86,42 +82,74 @@ def after_call(record: EjectionRecord, *, failed: bool) -> EjectionRecord:
     return EjectionRecord(record.streak + 1 if failed else 0, calls, failures, record.times, record.until)
 
 
-def outliers(records: Mapping[str, EjectionRecord], config: EjectionConfig = DEFAULT_EJECTION) -> list[str]:
-    """Return the providers to eject, worst first: by longest streak, then lowest success rate, then name.
+class Ejector:
+    """The records of the providers of one service, in an order in which the outliers are found without the others.
 
-    >>> outliers({"a": EjectionRecord(streak=5, calls=5, failures=5), "b": EjectionRecord(calls=5)})
-    ['a']
+    >>> ejector = Ejector()
+    >>> for name, record in {"a": EjectionRecord(streak=5, calls=5, failures=5), "b": NEW_RECORD}.items():
+    ...     ejector.update(name, record, is_out=False)
+    >>> ejector.outliers(), ejector.eject(now=0.0)["a"].until
+    (['a'], 30.0)
     """
-    rates = {name: record.success_rate for name, record in records.items() if record.calls >= config.min_calls}
-    found: list[tuple[int, float, str]] = []
-    for name, record in records.items():
-        others = [rate for other, rate in rates.items() if other != name]
-        is_far_below = name in rates and others and median(others) - rates[name] > config.margin
-        if record.streak >= config.failure_threshold or is_far_below:
-            found.append((-record.streak, record.success_rate, name))
-    return [name for _, _, name in sorted(found)]
 
+    __slots__ = ("_config", "_out", "_rates", "_records", "_streaks")
 
-def eject(
-    records: Mapping[str, EjectionRecord],
-    *,
-    now: float,
-    isolated: Collection[str] = (),
-    config: EjectionConfig = DEFAULT_EJECTION,
-) -> dict[str, EjectionRecord]:
-    """Eject outliers at `now`, and return the records that change, by provider.
+    def __init__(self, config: EjectionConfig = DEFAULT_EJECTION) -> None:
+        self._config = config
+        self._records: dict[str, EjectionRecord] = {}
+        self._out: set[str] = set()
+        """The providers that are ejected, or whose breaker is open."""
+        self._streaks: dict[str, EjectionRecord] = {}
+        """Of the others, those with enough failures in a row."""
+        self._rates: list[tuple[float, str]] = []
+        """Of the others, the sorted success rates of those with enough calls."""
 
-    `records` holds one record for each provider of a service. Providers in `isolated` have an open breaker; they count
-    as ejected already.
-    """
-    out = {name for name, record in records.items() if record.until > now} | set(isolated).intersection(records)
-    room = min(int(config.max_ejected * len(records)), len(records) - 1) - len(out)
-    changed: dict[str, EjectionRecord] = {}
-    if room <= 0:
+    def update(self, name: str, record: EjectionRecord, *, is_out: bool) -> None:
+        """Take note of the record of a provider, which is out if it is ejected, or if its breaker is open."""
+        config, before = self._config, self._records.get(name)
+        if before is not None and before.calls >= config.min_calls and name not in self._out:
+            del self._rates[bisect_left(self._rates, (before.success_rate, name))]
+        self._records[name] = record
+        self._streaks.pop(name, None)
+        if is_out:
+            self._out.add(name)
+            return
+        self._out.discard(name)
+        if record.calls >= config.min_calls:
+            insort(self._rates, (record.success_rate, name))
+        if record.streak >= config.failure_threshold:
+            self._streaks[name] = record
+
+    def outliers(self) -> list[str]:
+        """Return the providers to eject, worst first: by longest streak, then lowest success rate, then name."""
+        found = {name: (-one.streak, one.success_rate, name) for name, one in self._streaks.items()}
+        # The lower a rate, the further it is below the median of the others.
+        for place, (rate, name) in enumerate(self._rates):
+            if len(self._rates) == 1 or self._median_without(place) - rate <= self._config.margin:
+                break
+            found[name] = (-self._records[name].streak, rate, name)
+        return [name for _, _, name in sorted(found.values())]
+
+    def _median_without(self, place: int) -> float:
+        """Return the median of the rates without one of at least two."""
+        others = len(self._rates) - 1
+        middle = (self._rates[at + (at >= place)][0] for at in ((others - 1) // 2, others // 2))
+        return sum(middle) / 2
+
+    def eject(self, now: float) -> dict[str, EjectionRecord]:
+        """Eject outliers at `now`, and return the records that change, by provider."""
+        config, count = self._config, len(self._records)
+        room = min(int(config.max_ejected * count), count - 1) - len(self._out)
+        changed: dict[str, EjectionRecord] = {}
+        if room <= 0:
+            return changed
+        for name in self.outliers()[:room]:
+            record = self._records[name]
+            times = 1 if now >= record.until + config.max_eject_for else record.times + 1
+            changed[name] = EjectionRecord(times=times, until=now + min(config.max_eject_for, times * config.eject_for))
+        for name, record in changed.items():
+            self.update(name, record, is_out=True)
         return changed
-    candidates = {name: record for name, record in records.items() if name not in out}
-    for name in outliers(candidates, config)[:room]:
-        record = records[name]
-        times = 1 if now >= record.until + config.max_eject_for else record.times + 1
-        changed[name] = EjectionRecord(times=times, until=now + min(config.max_eject_for, times * config.eject_for))
-    return changed
+
+    def __repr__(self) -> str:
+        return f"<Ejector {len(self._records)} providers, {len(self._out)} out>"

@@ -6,7 +6,8 @@ An event costs its publisher an update of one value. Its consequences are comput
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
+from weakref import WeakValueDictionary, ref
 
 import msgspec
 
@@ -17,15 +18,13 @@ from actors.providers.observed import BLAMED_KINDS, UNOBSERVED, ObservedConfig
 from actors.validation import check_config
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable
 
-    from actors.providers.observed import Observed
-    from actors.providers.provider import Provider
     from runtime import EventStream, Subscription
 
 
-CHECK_FAILED = "health check failed"
-"""Why a provider is unhealthy that failed its last health check."""
+BREAKER_OPEN, EJECTED, CHECK_FAILED = "breaker open", "ejected", "health check failed"
+"""Why a provider is unhealthy."""
 NOT_ITS_FAULT = "Blameless"
 """Stands for the error of a call that says nothing of its provider."""
 
@@ -35,7 +34,8 @@ class WatchConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     If a smaller part of a service's providers than `panic_threshold` is healthy, health is ignored: calling only the
     few would bring them down too. A failed health check is believed for `believe_check`. Observations show in
-    an assessment within `renew_after`; a change of a provider's health shows at once.
+    the offers within `renew_after`; a change of a provider's health shows at once. How they fade shows in the same time
+    for 500 providers of a service, and for more in as many times that.
 
     Source: 0.5 is the default of Envoy's healthy panic threshold.
     """
@@ -54,41 +54,47 @@ class WatchConfig(msgspec.Struct, frozen=True, kw_only=True):
                 raise ValueError(f"{name} must be > 0 seconds and finite, got {duration}")
 
 
-class Assessment(msgspec.Struct, frozen=True, kw_only=True):
-    """The providers of a service as they are now, by declaration and observation; good until `until`, in loop time.
-
-    `unhealthy` holds, by name, why a provider should be deprioritized. `panic` means that too many are unhealthy.
-    """
-
-    providers: tuple[Provider, ...]
-    observed: Mapping[str, Observed]
-    unhealthy: Mapping[str, str]
-    panic: bool
-    until: float
-
-
 class ProviderHealth:
     """What is known about one provider; `observed` and `record` are immutable values, replaced at each change."""
 
-    __slots__ = ("checked_until", "observed", "problem", "record")
+    __slots__ = ("__weakref__", "_followers", "checked_until", "name", "observed", "problem", "record")
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self.name = name
         self.observed = UNOBSERVED
         self.record = ejection.NEW_RECORD
         self.problem: str | None = None
         """Why its last health check failed, to be believed until `checked_until`."""
         self.checked_until = -math.inf
+        self._followers: tuple[ref[HealthFollower], ...] = ()
+
+    def follow(self, follower: HealthFollower) -> None:
+        """Let a follower know of changes, for as long as it is referred to elsewhere."""
+        self._followers = (*(one for one in self._followers if one() is not None), ref(follower))
+
+    def changed(self, *, at_once: bool) -> None:
+        """Let the followers know that something changed: to be shown at once, or when observations are renewed."""
+        for one in self._followers:
+            follower = one()
+            if follower is not None:
+                follower.changed(self.name, at_once=at_once)
+
+
+class HealthFollower(Protocol):
+    """What shows the health of providers."""
+
+    def changed(self, name: str, *, at_once: bool) -> None:
+        """Take note that the health of a provider changed, to be shown at once or when observations are renewed."""
+        ...
 
 
 class ProviderWatch:
-    """Follows the events of the providers that it is asked to watch."""
+    """Follows the events of the providers whose health is referred to; what is known of others is forgotten."""
 
     def __init__(self, config: WatchConfig | None = None) -> None:
         self.config = WatchConfig() if config is None else config
         check_config("watch", self.config, WatchConfig)
-        self.changes = 0
-        """Grows whenever an assessment made before may be wrong."""
-        self._health: dict[str, ProviderHealth] = {}
+        self._health: WeakValueDictionary[str, ProviderHealth] = WeakValueDictionary()
         self._isolated_until: dict[str, float] = {}
         """By name, also of providers not watched yet: until when the breaker is open, unless it closes before."""
 
@@ -101,33 +107,32 @@ class ProviderWatch:
             events.subscribe(HealthChecked, lambda event: self.health_checked(event, clock())),
         )
 
-    def keep(self, names: Iterable[str]) -> None:
-        """Watch the providers of these names, and forget all others."""
-        self._health = {name: self._health.get(name) or ProviderHealth() for name in names}
-        self.changes += 1
+    def health_of(self, name: str) -> ProviderHealth:
+        """Return the health of a provider, which is watched from now on."""
+        health = self._health.get(name)
+        if health is None:
+            health = self._health[name] = ProviderHealth(name)
+        return health
 
     def call_ended(self, event: CallEnded, now: float) -> None:
         """Record a call that has ended."""
         health = self._health.get(event.provider)
         if health is None:
             return
-        before, error = health.observed, NOT_ITS_FAULT if event.is_blameless else event.error
-        health.observed = observed.after_call(before, event.latency, error, now, self.config.observed)
-        if event.provider in self._isolated_until and self._isolated_until[event.provider] > now:
+        error = NOT_ITS_FAULT if event.is_blameless else event.error
+        health.observed = observed.after_call(health.observed, event.latency, error, now, self.config.observed)
+        at_once = False
+        if self._isolated_until and self._isolated_until.get(event.provider, now) > now:
             # Its breaker is open. Calls that end only now must not eject it when it comes back.
             pass
         elif error is None:
             health.record = ejection.after_call(health.record, failed=False)
-            if health.problem is not None:
-                # It has answered, which outweighs its failed health check.
-                health.problem = None
-                self.changes += 1
+            # It has answered, which outweighs a failed health check.
+            at_once, health.problem = health.problem is not None, None
         elif error in BLAMED_KINDS:
             health.record = ejection.after_call(health.record, failed=True)
-            if health.record.streak >= self.config.ejection.failure_threshold:
-                self.changes += 1
-        if not before.calls:
-            self.changes += 1
+            at_once = health.record.streak >= self.config.ejection.failure_threshold
+        health.changed(at_once=at_once)
 
     def breaker_opened(self, event: BreakerOpened, now: float) -> None:
         """Record that a provider is isolated; when its wait is over it may be called, for a probe."""
@@ -136,67 +141,41 @@ class ProviderWatch:
         if health is not None:
             # The breaker has acted on its failures so far; they must not eject it when it is due for its probe.
             health.record = ejection.EjectionRecord(times=health.record.times, until=health.record.until)
-        self.changes += 1
+            health.changed(at_once=True)
 
     def breaker_closed(self, event: BreakerClosed) -> None:
         """Record that a provider is back."""
         self._isolated_until.pop(event.provider, None)
-        self.changes += 1
+        health = self._health.get(event.provider)
+        if health is not None:
+            health.changed(at_once=True)
 
     def health_checked(self, event: HealthChecked, now: float) -> None:
         """Record the result of a health check."""
         health = self._health.get(event.provider)
         if health is not None and (event.problem is not None or health.problem is not None):
             health.problem, health.checked_until = event.problem, now + self.config.believe_check
-            self.changes += 1
+            health.changed(at_once=True)
 
-    def assess(self, providers: Sequence[Provider], now: float) -> Assessment:
-        """Return the providers of a service as they are at `now`, after outliers among them were ejected."""
-        self._eject(providers, now)
-        marks: dict[str, tuple[str, float]] = {}
-        shown: list[Provider] = []
-        known: dict[str, Observed] = {}
-        for provider in providers:
-            health = self._health.get(provider.name)
-            blended = provider
-            if health is not None and health.observed.calls:
-                known[provider.name] = health.observed
-                blended = observed.blend(provider, health.observed, now, self.config.observed)
-                if provider.available and not blended.available:
-                    # Observation alone must not drop a provider: it is deprioritized, and called if no other is left.
-                    marks[provider.name] = ("unreachable", now + self.config.renew_after)
-                    blended = msgspec.structs.replace(blended, available=True)
-            shown.append(blended)
-            mark = self._why_unhealthy(provider.name, health, now)
-            if mark is not None:
-                marks[provider.name] = mark
-        healthy = len(providers) - len(marks)
-        return Assessment(
-            providers=tuple(shown),
-            observed=known,
-            unhealthy={name: why for name, (why, _) in marks.items()},
-            panic=healthy < self.config.panic_threshold * len(providers),
-            until=min([end for _, end in marks.values()] + [now + self.config.renew_after if known else math.inf]),
+    def has_news_of(self, health: ProviderHealth) -> bool:
+        """Tell whether anything is known of a provider beside what it declares."""
+        return (
+            health.observed.calls > 0
+            or health.problem is not None
+            or health.record is not ejection.NEW_RECORD
+            or health.name in self._isolated_until
         )
 
-    def _why_unhealthy(self, name: str, health: ProviderHealth | None, now: float) -> tuple[str, float] | None:
+    def why_unhealthy(self, health: ProviderHealth, now: float) -> tuple[str, float] | None:
         """Return why a provider is unhealthy, and until when; None if it is healthy."""
-        isolated_until = self._isolated_until.get(name, now)
+        isolated_until = self._isolated_until.get(health.name, now)
         if isolated_until > now:
-            return "breaker open", isolated_until
-        if health is None:
-            return None
+            return BREAKER_OPEN, isolated_until
         if health.record.until > now:
-            return "ejected", health.record.until
+            return EJECTED, health.record.until
         if health.problem is not None and health.checked_until > now:
             return CHECK_FAILED, health.checked_until
         return None
-
-    def _eject(self, providers: Sequence[Provider], now: float) -> None:
-        records = {one.name: self._health[one.name].record for one in providers if one.name in self._health}
-        isolated = [name for name in records if self._isolated_until.get(name, now) > now]
-        for name, record in ejection.eject(records, now=now, isolated=isolated, config=self.config.ejection).items():
-            self._health[name].record = record
 
     def __repr__(self) -> str:
         return f"<ProviderWatch {len(self._health)} providers, {len(self._isolated_until)} isolated>"

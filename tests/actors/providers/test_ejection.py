@@ -1,4 +1,5 @@
 import math
+from statistics import median
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,9 +9,8 @@ from actors.providers.ejection import (
     NEW_RECORD,
     EjectionConfig,
     EjectionRecord,
+    Ejector,
     after_call,
-    eject,
-    outliers,
 )
 
 CONFIG = EjectionConfig(failure_threshold=3, min_calls=10, eject_for=30.0, max_eject_for=100.0)
@@ -24,6 +24,22 @@ records = st.builds(
     until=st.sampled_from([-math.inf, 5.0, 50.0]),
 )
 services = st.dictionaries(st.sampled_from("abcdef"), records, max_size=6)
+
+
+def ejector_of(service, config=CONFIG, *, out=()):
+    ejector = Ejector(config)
+    for name, record in service.items():
+        ejector.update(name, record, is_out=name in out)
+    return ejector
+
+
+def outliers(service, config):
+    return ejector_of(service, config).outliers()
+
+
+def eject(service, *, now, config, isolated=()):
+    out = {name for name, one in service.items() if one.until > now} | set(isolated)
+    return ejector_of(service, config, out=out).eject(now)
 
 
 def test_a_success_ends_the_streak_and_old_calls_count_less():
@@ -68,3 +84,24 @@ def test_never_more_than_their_part_are_out_and_never_all(service, isolated, par
     if changed:
         assert len(out) + len(changed) <= part * len(service)
         assert len(out) + len(changed) < len(service)
+
+
+@given(services, st.lists(st.tuples(st.sampled_from("abcdef"), records, st.booleans()), max_size=12))
+def test_records_that_change_one_by_one_have_the_outliers_that_each_compared_with_all_others_shows(service, changes):
+    ejector, now_out = ejector_of(service), set()
+    for name, record, is_out in changes:
+        service = service | {name: record}
+        now_out = now_out | {name} if is_out else now_out - {name}
+        ejector.update(name, record, is_out=is_out)
+    counted = {name: one for name, one in service.items() if name not in now_out}
+    rates = {name: one.success_rate for name, one in counted.items() if one.calls >= CONFIG.min_calls}
+    found = [
+        (-one.streak, one.success_rate, name)
+        for name, one in counted.items()
+        if one.streak >= CONFIG.failure_threshold
+        or (
+            (others := [rate for other, rate in rates.items() if other != name])
+            and median(others) - rates[name] > CONFIG.margin
+        )
+    ]
+    assert ejector.outliers() == [name for _, _, name in sorted(found)]
