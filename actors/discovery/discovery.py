@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from actors.discovery.messages import Discover
 from actors.discovery.offers import ANY_PROVIDER as ANY_PROVIDER
-from actors.discovery.offers import CachedOffers
+from actors.discovery.offers import CachedOffers, Filtering
 from actors.discovery.offers import Offers as Offers
 from actors.discovery.subscribers import ProviderSubscribers, SubscribeProviders, UnsubscribeProviders
 from actors.errors.families import CallFailed, NoProvider, RegistryDown
@@ -183,17 +183,34 @@ class Discovery(Actor[Discover | SubscribeProviders | UnsubscribeProviders | Ref
         except Exception as error:
             wait = error.retry_after if isinstance(error, CallFailed) else None
             raise RegistryDown(message.service, f"{type(error).__name__}: {error}", retry_after=wait) from error
-        return self._answer(message, self._cache.get(message.service) or found, self.context.now())
+        answer = self._answer(message, self._cache.get(message.service) or found, self.context.now())
+        return answer if isinstance(answer, Offers) else await answer
 
-    def _answer(self, message: Discover, cached: CachedOffers, now: float) -> Offers:
+    def _answer(self, message: Discover, cached: CachedOffers, now: float) -> Offers | asyncio.Future[Offers]:
         """Answer from the cache; with the same object while nothing has changed."""
         if cached.is_due(now):
             cached.renew(now)
-        where = message.where
-        if not message.healthy_only and (where is ANY_PROVIDER or where == ANY_PROVIDER):
-            found = cached.unfiltered
-        else:
-            found = cached.view(where, healthy_only=message.healthy_only)
+        where, healthy_only = message.where, message.healthy_only
+        if not healthy_only and (where is ANY_PROVIDER or where == ANY_PROVIDER):
+            return self._found(message, cached, cached.unfiltered)
+        found = cached.view(where, healthy_only=healthy_only)
+        if found is None:
+            filtering = Filtering(cached.offers, where, healthy_only=healthy_only)
+            if filtering.look_at(SLICE):
+                return asyncio.create_task(self._filter_on(message, cached, filtering))
+            found = cached.filtered(where, filtering, healthy_only=healthy_only)
+        return self._found(message, cached, found)
+
+    async def _filter_on(self, message: Discover, cached: CachedOffers, filtering: Filtering) -> Offers:
+        """Look at the offers that are left, a slice at a time."""
+        is_left = True
+        while is_left:
+            await asyncio.sleep(0)
+            is_left = filtering.look_at(SLICE)
+        found = cached.filtered(message.where, filtering, healthy_only=message.healthy_only)
+        return self._found(message, cached, found)
+
+    def _found(self, message: Discover, cached: CachedOffers, found: Offers) -> Offers:
         if not found.listings:
             raise NoProvider(message.service, offered=len(cached.listings), dropped=found.dropped)
         return found

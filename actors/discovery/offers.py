@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping  # noqa: TC003 - msgspec resolves this annotation
-from typing import TYPE_CHECKING
+from itertools import compress
+from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from actors.providers.service_health import ServiceHealth
 
 ANY_PROVIDER = ProviderFilter()
+View: TypeAlias = tuple[ProviderFilter, bool]
+"""A filter, and whether unhealthy providers are left out."""
+UNFILTERED: View = (ANY_PROVIDER, False)
 MAX_VIEWS = 100
 """The number of filters per service for which views are kept."""
 
@@ -50,10 +54,46 @@ class Offers(msgspec.Struct, frozen=True, kw_only=True):
 NO_OFFERS = Offers(listings=(), providers=(), dropped={}, observed={}, unhealthy={})
 
 
+class Filtering:
+    """Offers that are filtered a part at a time, with the state of the moment when that began."""
+
+    __slots__ = ("_dropped", "_passes", "_unhealthy", "_where", "offers")
+
+    def __init__(self, offers: Offers, where: ProviderFilter, *, healthy_only: bool) -> None:
+        self.offers = offers
+        self._where = where
+        self._unhealthy: Mapping[str, str] = offers.deprioritized if healthy_only else {}
+        self._passes: list[bool] = []
+        self._dropped: Counter[str] = Counter()
+
+    def look_at(self, most: int | None = None) -> bool:
+        """Look at the next providers, `most` of them or all; return whether any are left."""
+        begin, matches, unhealthy = len(self._passes), self._where.matches, self._unhealthy
+        for provider in self.offers.providers[begin : None if most is None else begin + most]:
+            why = matches(provider) or unhealthy.get(provider.name)
+            self._passes.append(why is None)
+            if why is not None:
+                self._dropped[why] += 1
+        return len(self._passes) < len(self.offers.providers)
+
+    def result(self, before: tuple[Listing, ...] = ()) -> Offers:
+        """Return the offers that pass: the same object if all do; and `before` as their listings if these are equal."""
+        offers = self.offers
+        if not self._dropped:
+            return offers
+        listings = tuple(compress(offers.listings, self._passes))
+        return msgspec.structs.replace(
+            offers,
+            listings=before if listings == before else listings,
+            providers=tuple(compress(offers.providers, self._passes)),
+            dropped=dict(self._dropped),
+        )
+
+
 class CachedOffers:
     """The answer of the registry for one service, its expiry `stale_at` in loop time, and the views made of it."""
 
-    __slots__ = ("_all", "_is_made", "_views", "health", "listings", "stale_at", "unfiltered", "used_at")
+    __slots__ = ("_all", "_available", "_is_made", "_listings", "_views", "health", "listings", "stale_at", "used_at")
 
     def __init__(self, listings: tuple[Listing, ...], health: ServiceHealth, *, stale_at: float) -> None:
         self.listings = listings
@@ -64,8 +104,20 @@ class CachedOffers:
         """When the service was last asked for, in loop time."""
         self._is_made = False
         self._all: Offers = NO_OFFERS
-        self.unfiltered: Offers = NO_OFFERS
-        self._views: dict[tuple[ProviderFilter, bool], Offers] = {}
+        self._available: list[bool] = [one.available for one in health.declared]
+        """Observation changes nothing of it."""
+        self._views: dict[View, Offers] = {}
+        self._listings: dict[View, tuple[Listing, ...]] = {}
+        """Those of each view before: while they stay the same, they are the same object."""
+
+    @property
+    def offers(self) -> Offers:
+        """All of them, as of the last renewal; also those that are unavailable."""
+        return self._all
+
+    def is_due(self, now: float) -> bool:
+        """Tell whether the offers may have to be renewed."""
+        return now >= self.health.valid_until or (now >= self.stale_at) is not self._all.stale
 
     def renew(self, now: float) -> None:
         """Bring the offers up to date; if nothing has changed, they and all views stay the same objects."""
@@ -74,7 +126,7 @@ class CachedOffers:
         if not is_new and is_stale == self._all.stale and self._is_made:
             return
         self._is_made = True
-        self._all = Offers(
+        self._all = everything = Offers(
             listings=self.listings,
             providers=health.providers,
             dropped={},
@@ -83,39 +135,33 @@ class CachedOffers:
             panic=health.panic,
             stale=is_stale,
         )
-        self._views.clear()
-        self.unfiltered = filter_offers(self._all, ANY_PROVIDER, healthy_only=False)
+        self._listings = {view: offers.listings for view, offers in self._views.items()}
+        unavailable = self._available.count(False)
+        if unavailable:
+            before = self._listings.get(UNFILTERED)
+            everything = msgspec.structs.replace(
+                everything,
+                listings=before or tuple(compress(self.listings, self._available)),
+                providers=tuple(compress(health.providers, self._available)),
+                dropped={"unavailable": unavailable},
+            )
+        self._views = {UNFILTERED: everything}
 
-    def is_due(self, now: float) -> bool:
-        """Tell whether the offers may have to be renewed."""
-        return now >= self.health.valid_until or (now >= self.stale_at) is not self._all.stale
+    @property
+    def unfiltered(self) -> Offers:
+        """The offers that are available."""
+        return self._views[UNFILTERED]
 
-    def view(self, where: ProviderFilter, *, healthy_only: bool) -> Offers:
-        """Return the offers that pass a filter; a function of the caller's is asked anew each time."""
-        if where.predicate is not None:
-            return filter_offers(self._all, where, healthy_only=healthy_only)
-        key = (where, healthy_only)
-        offers = self._views.get(key)
-        if offers is None:
+    def view(self, where: ProviderFilter, *, healthy_only: bool) -> Offers | None:
+        """Return the offers that pass a filter, if they are known; a function of the caller's is asked anew."""
+        return self._views.get((where, healthy_only))
+
+    def filtered(self, where: ProviderFilter, filtering: Filtering, *, healthy_only: bool) -> Offers:
+        """Return the offers that passed a filter, and remember them unless they changed meanwhile."""
+        view = (where, healthy_only)
+        offers = filtering.result(self._listings.get(view, ()))
+        if where.predicate is None and filtering.offers is self._all:
             if len(self._views) >= MAX_VIEWS:
-                self._views.clear()
-            offers = self._views[key] = filter_offers(self._all, where, healthy_only=healthy_only)
+                self._views = {UNFILTERED: self.unfiltered}
+            self._views[view] = offers
         return offers
-
-
-def filter_offers(offers: Offers, where: ProviderFilter, *, healthy_only: bool) -> Offers:
-    """Return the offers that pass the filter, with their observed values; the same object if all pass."""
-    kept, dropped = where.select(offers.providers)
-    if healthy_only and offers.deprioritized:
-        dropped = Counter(dropped)
-        dropped.update(offers.unhealthy[one.name] for one in kept if one.name in offers.unhealthy)
-        kept = [one for one in kept if one.name not in offers.unhealthy]
-    if not dropped:
-        return offers
-    names = {provider.name for provider in kept}
-    return msgspec.structs.replace(
-        offers,
-        listings=tuple(listing for listing in offers.listings if listing.provider.name in names),
-        providers=tuple(kept),
-        dropped=dict(dropped),
-    )

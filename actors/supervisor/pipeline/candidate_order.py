@@ -69,9 +69,9 @@ class CandidateOrder:
         if strategy == "bandit":
             assert self._rng is not None  # noqa: S101 - as above.
             return Remembered(by_drawn_quality(ranking, self._bandit, self._rng))
-        if self._rated and priced is None:
-            return Remembered(ranking.with_scored(self._rated))
-        return ranking.names
+        if priced is not None:
+            return ranking.names
+        return Remembered(ranking.with_scored(self._rated)) if self._rated else self._candidates.ranked_names(strategy)
 
     def _by_function(self, strategy: OwnStrategy, tried: Container[str]) -> list[str]:
         listings, rated = self._candidates.listings, self._rated

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -10,6 +11,7 @@ import msgspec
 from actors.errors.families import DeadlineTooShort
 from actors.supervisor.pipeline.routing import in_force, in_order
 from actors.supervisor.targets.admission import Admitted, Full, Later, Never, queue_of
+from actors.supervisor.targets.ranked_names import RankedNames
 from actors.supervisor.targets.waiting import QueueName, Wait, WaitQueues
 
 if TYPE_CHECKING:
@@ -62,10 +64,19 @@ class NamesInOrder:
         self._job = job
         self._ranked = ranked
 
+    @property
+    def ranked(self) -> Iterable[str]:
+        """Those that this order is made of."""
+        return self._ranked
+
     def __iter__(self) -> Iterator[str]:
+        return self.of(self._ranked)
+
+    def of(self, ranked: Iterable[str]) -> Iterator[str]:
+        """Return the order with these names as those ranked."""
         job, held_at = self._job, self._job.held_at
         among = job.candidates.listings if held_at is None else (held_at,)
-        return in_order(self._ranked, tried=job.tried, among=among, is_unhealthy=job.is_deprioritized)
+        return in_order(ranked, tried=job.tried, among=among, is_unhealthy=job.is_deprioritized)
 
 
 def choose(job: Job, names: Iterable[str], queues: WaitQueues, *, now: float) -> Choice | Wait | QuotaWait | None:
@@ -78,7 +89,7 @@ def choose(job: Job, names: Iterable[str], queues: WaitQueues, *, now: float) ->
     2. It is short for some, and something else is waited for: it is asked for again while waiting.
     3. It is short, and nothing else is left: it is waited for at the ledger.
     """
-    choice = _first_admitted(job, names, queues, now=now)
+    choice = _first_not_full(job, names, queues, now=now) or _first_admitted(job, names, queues, now=now)
     if not job.money.short_of or now >= job.deadline:
         return choice
     first = job.money.first_to_wait_for(names)
@@ -93,6 +104,19 @@ def choose(job: Job, names: Iterable[str], queues: WaitQueues, *, now: float) ->
 
 def _until(wait: Wait, at: float) -> Wait:
     return Wait(wait.queues, min(wait.until, at))
+
+
+def _first_not_full(job: Job, names: Iterable[str], queues: WaitQueues, *, now: float) -> Choice | None:
+    """Choose a provider without looking at those in front that are full; None if there are none, or if none is left."""
+    ranked = names.ranked if isinstance(names, NamesInOrder) else names
+    if not isinstance(ranked, RankedNames) or not (full := ranked.full_ahead()):
+        return None
+    others = islice(ranked.names, full, None)
+    choice = _first_admitted(job, names.of(others) if isinstance(names, NamesInOrder) else others, queues, now=now)
+    if not isinstance(choice, Choice):
+        return None
+    job.full = (ranked.names, full)
+    return choice
 
 
 def _first_admitted(

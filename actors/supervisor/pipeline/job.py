@@ -26,7 +26,7 @@ from actors.supervisor.messages import SmartRequest, SmartResult
 from actors.supervisor.payments.held_call import PassedOver, charge_found, possible_charge
 from actors.supervisor.pipeline.candidate_order import NO_ORDER, CandidateOrder
 from actors.supervisor.pipeline.money_state import ENOUGH
-from actors.supervisor.targets.admission import CallNeeds
+from actors.supervisor.targets.admission import CallNeeds, Full
 from actors.supervisor.targets.candidates import NO_CANDIDATES, Candidates
 from actors.supervisor.targets.refusals import Subject
 from actors.supervisor.targets.waiting import QueueEntry
@@ -35,7 +35,7 @@ from actors.transports.streaming import CallStream
 from actors.transports.transport import ProviderCall, ProviderReply
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from actors.errors.families import BudgetExceeded, PossibleCharge
     from actors.ledger.messages import Intent, Reservation
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from actors.supervisor.pipeline.money_state import MoneyState
     from actors.supervisor.pipeline.poison import ItemFailure
     from actors.supervisor.pipeline.routing import Tried
-    from actors.supervisor.targets.admission import Full, Later, Never
+    from actors.supervisor.targets.admission import Later, Never
     from actors.supervisor.targets.quote import Quote
     from actors.supervisor.targets.target import Target
     from runtime import ActorRef
@@ -92,6 +92,8 @@ class Job:
         self.unhealthy: tuple[str, ...] = ()
         self.tried: dict[str, Tried] = {}
         self.refused: dict[str, NotAdmitted | Full | Later | Never] = {}
+        self.full: tuple[Sequence[str], int] = ((), 0)
+        """The providers that were not looked at, because they were full: so many of these, from the first on."""
         self.money: MoneyState = ENOUGH
         self.short_quotas: dict[str, bool] = {}
         """The shared quotas that had nothing for it at once, and whether it may wait for them."""
@@ -366,6 +368,9 @@ class Job:
     def failure(self, because: CallFailed | None = None) -> CallFailed:
         """Return the error of a request that has to end, `because` of a refusal or for want of another choice."""
         because_of_all = () if because is None else (because,)
+        names, full = self.full
+        for name in (one for one in names[:full] if one not in self.tried):
+            self.refused.setdefault(name, Full(name, self.candidates.targets[name].state.limit.max_concurrency))
         refusals = (one if isinstance(one, NotAdmitted) else one.refusal for one in self.refused.values())
         refused = (*refusals, *because_of_all)
         may_be_paid = because.at_provider if isinstance(because, RiskExceeded) else self.held_at

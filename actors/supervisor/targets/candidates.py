@@ -12,6 +12,7 @@ from actors.providers.bandit import DeclaredQualities
 from actors.providers.health import CHECK_FAILED
 from actors.providers.lazy_ranking import Ranking
 from actors.providers.requirement import NO_REQUIREMENT, fits
+from actors.supervisor.targets.ranked_names import RankedNames
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -29,7 +30,17 @@ MAX_REMEMBERED = 100_000
 class Candidates:
     """The providers that were found and fit, by name. The prices in `listings` hold for the requests that have them."""
 
-    __slots__ = ("_declared", "_failed_check", "_rankings", "has_tariffs", "listings", "offers", "targets", "used_at")
+    __slots__ = (
+        "_declared",
+        "_failed_check",
+        "_names",
+        "_rankings",
+        "has_tariffs",
+        "listings",
+        "offers",
+        "targets",
+        "used_at",
+    )
 
     def __init__(self, offers: Offers, listings: Iterable[Listing], targets: Mapping[str, Target]) -> None:
         self.used_at = 0.0
@@ -39,6 +50,7 @@ class Candidates:
         self.has_tariffs = any(listing.tariff is not None for listing in self.listings.values())
         """Whether what a call costs goes by its request at any of them."""
         self._rankings: dict[NamedStrategy, Ranking] = {}
+        self._names: dict[NamedStrategy, RankedNames] = {}
         self._declared: DeclaredQualities | None = None
         self.renew(offers)
 
@@ -71,6 +83,13 @@ class Candidates:
             providers = [listing.provider for listing in self.listings.values()]
             ranking = self._rankings[strategy] = Ranking(providers, strategy)
         return ranking
+
+    def ranked_names(self, strategy: NamedStrategy) -> RankedNames:
+        """Return the names in this order."""
+        names = self._names.get(strategy)
+        if names is None:
+            names = self._names[strategy] = RankedNames(self.ranking(strategy).names, self.targets)
+        return names
 
     def declared_qualities(self) -> DeclaredQualities:
         """Return the declared qualities, sorted once."""

@@ -54,7 +54,7 @@ from actors.transports.threaded_calls import ThreadedCalls
 from runtime import ActorCrashed, AskTimeout, Restart, RuntimeFault
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
     from actors.limits.waiting import Waiting
     from actors.market.listing import Listing
@@ -105,6 +105,7 @@ class Target:
         )
         self.gateway: GatewayRef | None = None
         """Running while the provider is in use and not isolated, and for a while after."""
+        self._when_free: list[Callable[[], None]] = []
         self._uses = 0
         """The calls, checks and look-ups under way at the gateway."""
         self.paid = False
@@ -177,6 +178,21 @@ class Target:
             return Full(self.name, listing.max_concurrency)  # Calls that were given up are at work in the others.
         return admission
 
+    @property
+    def is_full(self) -> bool:
+        """Whether no request is admitted, whatever it needs, until a call ends."""
+        return self.state.under_way >= self.state.limit.max_concurrency
+
+    def when_free(self, call: Callable[[], None]) -> None:
+        """Call a function once, when it is no longer full."""
+        self._when_free.append(call)
+
+    def _tell_if_free(self) -> None:
+        if self._when_free and not self.is_full:
+            told, self._when_free = self._when_free, []
+            for call in told:
+                call()
+
     def take(self, admitted: Admitted) -> None:
         """Take what an admission decided on, all of it at once."""
         self.state = admitted.state
@@ -205,6 +221,7 @@ class Target:
         else:
             self.state = msgspec.structs.replace(after, breaker=before.breaker)
             self.become(opened)
+        self._tell_if_free()
         if after.refusals is not before.refusals or after.dear is not before.dear:
             self._tell_leaves(before)
         if not deps.queues:
@@ -300,6 +317,7 @@ class Target:
         events, before = self._deps.context.events, self.state
         self.close()
         self.state = TargetState()
+        self._tell_if_free()
         self._tell_leaves(before)
         if not isinstance(before.breaker, Closed):
             events.publish(BreakerClosed(provider=self.name))
@@ -321,6 +339,7 @@ class Target:
         if listing.max_concurrency != before.max_concurrency:
             self.close()  # It would go on to count by the old number.
             self.state = msgspec.structs.replace(self.state, limit=limit_of(listing))
+            self._tell_if_free()
         if listing.all_limits() != before.all_limits() or listing.headroom != before.headroom:
             learned = msgspec.structs.replace(self.state.learned, stated=listing.stated_rate())
             quota = listing.own_quota(after=self.state.quota)
