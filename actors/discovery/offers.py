@@ -29,7 +29,7 @@ class Offers(msgspec.Struct, frozen=True, kw_only=True):
     """The providers that offer a service and pass the filter, in the registry's order.
 
     `listings` are as in the registry; `providers` are theirs, in the same order, corrected by observations. `observed`
-    holds these observations, by name. `unhealthy` holds, by name, why a provider should be deprioritized ("breaker
+    holds these observations, by name, and those made later. `unhealthy` holds, by name, why a provider should be deprioritized ("breaker
     open", "ejected", "health check failed", "unreachable"); it is listed all the same, for the case that no other is
     left. `panic` means that too many are unhealthy, and that health is to be ignored.
 
@@ -93,7 +93,18 @@ class Filtering:
 class CachedOffers:
     """The answer of the registry for one service, its expiry `stale_at` in loop time, and the views made of it."""
 
-    __slots__ = ("_all", "_available", "_is_made", "_listings", "_views", "health", "listings", "stale_at", "used_at")
+    __slots__ = (
+        "_all",
+        "_available",
+        "_is_made",
+        "_listings",
+        "_unavailable",
+        "_views",
+        "health",
+        "listings",
+        "stale_at",
+        "used_at",
+    )
 
     def __init__(self, listings: tuple[Listing, ...], health: ServiceHealth, *, stale_at: float) -> None:
         self.listings = listings
@@ -106,6 +117,7 @@ class CachedOffers:
         self._all: Offers = NO_OFFERS
         self._available: list[bool] = [one.available for one in health.declared]
         """Observation changes nothing of it."""
+        self._unavailable = self._available.count(False)
         self._views: dict[View, Offers] = {}
         self._listings: dict[View, tuple[Listing, ...]] = {}
         """Those of each view before: while they stay the same, they are the same object."""
@@ -136,14 +148,13 @@ class CachedOffers:
             stale=is_stale,
         )
         self._listings = {view: offers.listings for view, offers in self._views.items()}
-        unavailable = self._available.count(False)
-        if unavailable:
+        if self._unavailable:
             before = self._listings.get(UNFILTERED)
             everything = msgspec.structs.replace(
                 everything,
                 listings=before or tuple(compress(self.listings, self._available)),
                 providers=tuple(compress(health.providers, self._available)),
-                dropped={"unavailable": unavailable},
+                dropped={"unavailable": self._unavailable},
             )
         self._views = {UNFILTERED: everything}
 

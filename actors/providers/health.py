@@ -35,7 +35,7 @@ class WatchConfig(msgspec.Struct, frozen=True, kw_only=True):
     If a smaller part of a service's providers than `panic_threshold` is healthy, health is ignored: calling only the
     few would bring them down too. A failed health check is believed for `believe_check`. Observations show in
     the offers within `renew_after`; a change of a provider's health shows at once. How they fade shows in the same time
-    for 500 providers of a service, and for more in as many times that.
+    for 1,000 providers of a service, and for more in as many times that.
 
     Source: 0.5 is the default of Envoy's healthy panic threshold.
     """

@@ -6,6 +6,7 @@ import math
 from collections import deque
 from heapq import heappop, heappush
 from itertools import islice
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -15,14 +16,16 @@ from actors.providers.ejection import Ejector
 from actors.providers.health import BREAKER_OPEN, EJECTED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from actors.providers.health import ProviderHealth, ProviderWatch
     from actors.providers.observed import Observed
     from actors.providers.provider import Provider
 
-SLICE = 500
-"""The providers that are looked at in one turn of the loop, which takes a few milliseconds."""
+SLICE = 100
+"""The providers that are looked at in one turn of the loop, which takes about a millisecond."""
+SLICES_A_RENEWAL = 10
+"""The slices of providers whose observations fade that are looked at in each `renew_after`, spread over it."""
 UNREACHABLE = "unreachable"
 """Why a provider is unhealthy that too few calls reach."""
 
@@ -31,8 +34,8 @@ class ServiceHealth:
     """The providers of one service, by declaration and observation, and the outliers that were ejected among them.
 
     An event costs its publisher a note of the provider's name. `renew` looks at the providers noted, and at some of
-    which observations fade: at 500 at most, the others with the next question. What it shows of each is the state of
-    one moment; with more news than that, some is of the moment before.
+    which observations fade: at 100 at most, the others with the next question. Marks of health show at once; what
+    providers are by their calls shows when all news of these has been looked at, and each is as of that time or before.
     """
 
     __slots__ = (
@@ -41,7 +44,6 @@ class ServiceHealth:
         "_ejector",
         "_ends",
         "_fading",
-        "_has_new_calls",
         "_has_new_facts",
         "_has_new_health",
         "_healths",
@@ -78,11 +80,12 @@ class ServiceHealth:
         self._fading: deque[str] = deque()
         """The providers that were called, the one longest not looked at in front."""
         self._renewed_at = -math.inf
-        self._has_new_facts = self._has_new_calls = self._has_new_health = True
+        self._has_new_facts = self._has_new_health = True
         self.valid_until = -math.inf
         """Until then, in loop time, there is nothing to renew."""
         self.providers: tuple[Provider, ...] = ()
-        self.observed: dict[str, Observed] = {}
+        self.observed: Mapping[str, Observed] = MappingProxyType(self._observed)
+        """It shows more when more was looked at."""
         self.unhealthy: dict[str, str] = {}
 
     def add(self, providers: Iterable[Provider], now: float) -> None:
@@ -105,7 +108,7 @@ class ServiceHealth:
             self.valid_until = -math.inf
         else:
             self._later[name] = None
-            self.valid_until = min(self.valid_until, self._renewed_at + self._watch.config.renew_after)
+            self.valid_until = min(self.valid_until, self._renewed_at + self._pause)
 
     @property
     def panic(self) -> bool:
@@ -120,7 +123,7 @@ class ServiceHealth:
             if self._until.get(name) == end:
                 self._at_once[name] = None
         room = SLICE - self._look_at_some(self._at_once, SLICE, now)
-        if now >= self._renewed_at + self._watch.config.renew_after and (self._later or self._fading):
+        if now >= self._renewed_at + self._pause and (self._later or self._fading):
             room -= self._look_at_some(self._later, room, now)
             if not self._later:
                 self._renewed_at = now
@@ -128,24 +131,32 @@ class ServiceHealth:
                 self._look_at(self._fading[0], now)
                 self._fading.rotate(-1)
         self._eject(now)
-        if self._at_once:
+        if self._at_once or (self._later and now >= self._renewed_at + self._pause):
             self.valid_until = -math.inf
         else:
-            renewal = self._renewed_at + self._watch.config.renew_after if self._later or self._fading else math.inf
+            renewal = self._renewed_at + self._pause if self._later or self._fading else math.inf
             self.valid_until = min(renewal, self._ends[0][0] if self._ends else math.inf)
         return self._show()
 
     def _show(self) -> bool:
         """Show what is known now; return whether anything of it is new."""
-        is_new = self._has_new_facts or self._has_new_calls or self._has_new_health
-        if self._has_new_facts:
-            self.providers = tuple(self._shown)
-        if self._has_new_calls:
-            self.observed = self._observed.copy()
-        if self._has_new_health:
-            self.unhealthy = self._unhealthy.copy()
-        self._has_new_facts = self._has_new_calls = self._has_new_health = False
-        return is_new
+        has_new_facts, has_new_health = self._has_new_facts and not self._has_more_news, self._has_new_health
+        if has_new_facts:
+            self.providers, self._has_new_facts = tuple(self._shown), False
+        if has_new_health:
+            self.unhealthy, self._has_new_health = self._unhealthy.copy(), False
+        return has_new_facts or has_new_health
+
+    @property
+    def _has_more_news(self) -> bool:
+        """Whether a renewal is under way."""
+        return self.valid_until == -math.inf
+
+    @property
+    def _pause(self) -> float:
+        """The seconds between two renewals of what calls have shown: shorter if observations of many fade."""
+        slices = min(SLICES_A_RENEWAL, math.ceil(len(self._fading) / SLICE))
+        return self._watch.config.renew_after / max(1, slices)
 
     def _look_at_some(self, names: dict[str, None], most: int, now: float) -> int:
         some = tuple(islice(names, most))
@@ -162,8 +173,7 @@ class ServiceHealth:
         if seen.calls:
             if name not in self._observed:
                 self._fading.append(name)
-            if self._observed.get(name) is not seen:
-                self._observed[name], self._has_new_calls = seen, True
+            self._observed[name] = seen
             shown = observed.blend(provider, seen, now, self._watch.config.observed)
             if provider.available and not shown.available:
                 # Observation alone must not drop a provider: it is deprioritized, and called if no other is left.

@@ -48,12 +48,12 @@ class Looks:
 def test_a_first_call_costs_a_look_at_one_provider_and_those_after_it_none_within_a_second(count, monkeypatch):
     watch, health = health_of(count)
     looks = Looks(monkeypatch)
-    watch.call_ended(ended("p0"), 10.0)
+    watch.call_ended(ended("p0", latency=9.0), 10.0)
     assert health.valid_until <= 10.0
     assert health.renew(10.0)
     assert looks.taken() <= 2
     for number in (1, 2):
-        watch.call_ended(ended(f"p{number}"), 10.5)
+        watch.call_ended(ended(f"p{number}", latency=9.0), 10.5)
     assert health.valid_until == 11.0
     assert set(health.observed) == {"p0"}
     assert health.renew(11.0)
@@ -76,7 +76,7 @@ def test_no_renewal_looks_at_more_than_a_slice_and_all_is_shown_in_the_end(monke
     assert total <= 2 * 4_000 + SLICE
     assert health.panic
     seen = {one.response_time for one in health.providers}
-    for second in range(11, 11 + 4_000 // SLICE):
+    for second in range(11, 12 + 4_000 // SLICE):
         assert health.renew(float(second))
         assert looks.taken() <= SLICE
     assert not seen & {one.response_time for one in health.providers}  # Each has faded a little.
