@@ -29,9 +29,9 @@ class Offers(msgspec.Struct, frozen=True, kw_only=True):
     """The providers that offer a service and pass the filter, in the registry's order.
 
     `listings` are as in the registry; `providers` are theirs, in the same order, corrected by observations. `observed`
-    holds these observations, by name, and those made later. `unhealthy` holds, by name, why a provider should be deprioritized ("breaker
-    open", "ejected", "health check failed", "unreachable"); it is listed all the same, for the case that no other is
-    left. `panic` means that too many are unhealthy, and that health is to be ignored.
+    holds these observations, by name, and those made since. `unhealthy` holds, by name, why a provider should be
+    deprioritized ("breaker open", "ejected", "health check failed", "unreachable"); it is listed all the same, for the
+    case that no other is left. `panic` means that too many are unhealthy, and that health is to be ignored.
 
     `dropped` counts the providers that do not pass, by reason. `stale` means that the registry could not be asked again
     in time.

@@ -140,7 +140,9 @@ class ServiceHealth:
 
     def _show(self) -> bool:
         """Show what is known now; return whether anything of it is new."""
-        has_new_facts, has_new_health = self._has_new_facts and not self._has_more_news, self._has_new_health
+        # A renewal that is under way shows no facts before it is complete, except for the first one.
+        has_new_facts = self._has_new_facts and not (self._has_more_news and self.providers)
+        has_new_health = self._has_new_health
         if has_new_facts:
             self.providers, self._has_new_facts = tuple(self._shown), False
         if has_new_health:

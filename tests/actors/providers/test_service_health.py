@@ -76,10 +76,23 @@ def test_no_renewal_looks_at_more_than_a_slice_and_all_is_shown_in_the_end(monke
     assert total <= 2 * 4_000 + SLICE
     assert health.panic
     seen = {one.response_time for one in health.providers}
-    for second in range(11, 12 + 4_000 // SLICE):
-        assert health.renew(float(second))
+    for step in range(1 + 4_000 // SLICE):
+        assert health.renew(11.0 + step / 4)
         assert looks.taken() <= SLICE
     assert not seen & {one.response_time for one in health.providers}  # Each has faded a little.
+
+
+def test_health_that_changes_before_the_first_renewal_is_shown_and_all_providers_are():
+    watch = ProviderWatch()
+    health = ServiceHealth(watch)
+    health.add((Provider(name=f"p{number}", services={"s"}) for number in range(3 * SLICE)), 0.0)
+    for number in range(3 * SLICE):
+        watch.breaker_opened(BreakerOpened(provider=f"p{number}", wait=9.0), 1.0)
+    assert health.renew(1.0)
+    assert (len(health.providers), len(health.unhealthy)) == (3 * SLICE, SLICE)
+    while health.valid_until <= 1.0:
+        health.renew(1.0)
+    assert len(health.unhealthy) == 3 * SLICE
 
 
 def test_what_is_shown_is_what_an_assessment_of_all_would_show():
