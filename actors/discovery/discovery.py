@@ -119,6 +119,8 @@ class Discovery(Actor[Discover | SubscribeProviders | UnsubscribeProviders | Ref
     async def stopped(self) -> None:
         for subscription in self._subscriptions:
             subscription.cancel()
+        for cached in self._cache.values():
+            cached.end_lease()
         for task in self._refreshing.values():
             task.cancel()
         await asyncio.gather(*self._refreshing.values(), return_exceptions=True)
@@ -259,6 +261,8 @@ class Discovery(Actor[Discover | SubscribeProviders | UnsubscribeProviders | Ref
         """Cache an answer of the registry, and notify the subscribers."""
         self._paused_until.pop(service, None)
         before, cached.stale_at = self._cache.get(service), until
+        if before is not None and before is not cached:
+            before.end_lease()
         if cached.listings:
             cached.used_at = now if before is None else before.used_at
             self._cache[service] = cached
@@ -288,7 +292,8 @@ class Discovery(Actor[Discover | SubscribeProviders | UnsubscribeProviders | Ref
             self._forget(min(unused, key=lambda name: self._cache[name].used_at))
 
     def _forget(self, service: str) -> None:
-        self._cache.pop(service, None)
+        if (cached := self._cache.pop(service, None)) is not None:
+            cached.end_lease()
         self._failures.pop(service, None)
         self._paused_until.pop(service, None)
 

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping  # noqa: TC003 - msgspec resolves this annotation
 from itertools import compress
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import msgspec
 
@@ -25,6 +25,47 @@ MAX_VIEWS = 100
 """The number of filters per service for which views are kept."""
 
 
+class Source(Protocol):
+    """What offers were made from."""
+
+    health: ServiceHealth
+    stale_at: float
+    used_at: float
+
+
+class Lease:
+    """How long offers hold: for as long as they do, discovery need not be asked again.
+
+    They end with the news of a provider, when they are to be renewed or looked up again, or when discovery takes them
+    back.
+    """
+
+    __slots__ = ("_source",)
+
+    def __init__(self, source: Source) -> None:
+        self._source: Source | None = source
+
+    def holds(self, now: float) -> bool:
+        """Tell whether the offers hold at `now`, in loop time."""
+        source = self._source
+        return source is not None and now < source.health.valid_until and now < source.stale_at
+
+    def take(self, now: float) -> bool:
+        """Tell whether the offers hold, and take note that they are used if they do."""
+        if not self.holds(now):
+            return False
+        assert self._source is not None  # noqa: S101 - it holds.
+        self._source.used_at = now
+        return True
+
+    def end(self) -> None:
+        """Take the offers back: they must be asked for anew."""
+        self._source = None
+
+    def __repr__(self) -> str:
+        return f"<Lease {'ended' if self._source is None else 'of offers'}>"
+
+
 class Offers(msgspec.Struct, frozen=True, kw_only=True):
     """The providers that offer a service and pass the filter, in the registry's order.
 
@@ -34,7 +75,7 @@ class Offers(msgspec.Struct, frozen=True, kw_only=True):
     case that no other is left. `panic` means that too many are unhealthy, and that health is to be ignored.
 
     `dropped` counts the providers that do not pass, by reason. `stale` means that the registry could not be asked again
-    in time.
+    in time. `lease` says for how long they are as they are, unless the filter has a function of the caller's.
     """
 
     listings: tuple[Listing, ...]
@@ -44,6 +85,7 @@ class Offers(msgspec.Struct, frozen=True, kw_only=True):
     unhealthy: Mapping[str, str]
     panic: bool = False
     stale: bool = False
+    lease: Lease | None = None
 
     @property
     def deprioritized(self) -> Mapping[str, str]:
@@ -97,6 +139,7 @@ class CachedOffers:
         "_all",
         "_available",
         "_is_made",
+        "_lease",
         "_listings",
         "_unavailable",
         "_views",
@@ -114,6 +157,7 @@ class CachedOffers:
         self.used_at = -math.inf
         """When the service was last asked for, in loop time."""
         self._is_made = False
+        self._lease: Lease | None = None
         self._all: Offers = NO_OFFERS
         self._available: list[bool] = [one.available for one in health.declared]
         """Observation changes nothing of it."""
@@ -127,6 +171,11 @@ class CachedOffers:
         """All of them, as of the last renewal; also those that are unavailable."""
         return self._all
 
+    def end_lease(self) -> None:
+        """Have the offers asked for again, by all to which they were given."""
+        if self._lease is not None:
+            self._lease.end()
+
     def is_due(self, now: float) -> bool:
         """Tell whether the offers may have to be renewed."""
         return now >= self.health.valid_until or (now >= self.stale_at) is not self._all.stale
@@ -138,6 +187,8 @@ class CachedOffers:
         if not is_new and is_stale == self._all.stale and self._is_made:
             return
         self._is_made = True
+        self.end_lease()
+        self._lease = Lease(self)
         self._all = everything = Offers(
             listings=self.listings,
             providers=health.providers,
@@ -146,6 +197,7 @@ class CachedOffers:
             unhealthy=health.unhealthy,
             panic=health.panic,
             stale=is_stale,
+            lease=self._lease,
         )
         self._listings = {view: offers.listings for view, offers in self._views.items()}
         if self._unavailable:

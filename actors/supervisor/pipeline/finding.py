@@ -30,10 +30,8 @@ class Finder:
         if message.where.predicate is not None:
             return None  # It may answer otherwise each time.
         offers = self._known.get((message.service, message.where))
-        lease = None if offers is None else offers.lease
-        if lease is None or not lease.holds(now):
+        if offers is None or offers.lease is None or not offers.lease.take(now):
             return None
-        lease.used_at = now
         return offers
 
     async def find(self, message: SmartRequest, now: float) -> Offers:
