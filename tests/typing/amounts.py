@@ -7,6 +7,8 @@ from typing import assert_type
 
 from actors import FunctionTransport, Listing, Market, Micros, Provider, ProviderFilter, ProviderReply, SmartRequest
 from actors.ledger import BookCall, Reservation, SetCap
+from actors.tariffs import Tariff, Usage
+from actors.tariffs.usage import read_usage
 from actors.transports import Lost
 
 alder = Provider(name="alder", services={"s"}, price="0.02")
@@ -54,3 +56,13 @@ assert_type(alder.price // alder.price, int)
 assert_type(alder.price / 3, float)
 assert_type(max(alder.price, reservation.amount), Micros)
 assert_type(sum([alder.price, reservation.amount], Micros(0)), Micros)
+
+tariff = Tariff(input="0.25", output=2, reasoning=Decimal("0.5"))
+Tariff(input=0.25)  # error: pyright, mypy
+Tariff("0.25")  # error: pyright, mypy
+assert_type(tariff.cost(Usage(input=1, cost="0.02")), Micros)
+assert_type(Usage().cost, Micros | None)
+assert_type(read_usage({}, "anthropic"), Usage | None)
+ProviderReply(output=1, usage={"input": 1})  # error: pyright, mypy
+Listing(provider=alder, transport=listing.transport, tariff=tariff, max_output=100)
+Listing(provider=alder, transport=listing.transport, tariff="0.25")  # error: pyright, mypy

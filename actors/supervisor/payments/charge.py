@@ -67,10 +67,10 @@ def charge_of(
 
 def charge_for(reply: ProviderReply, tokens: TokenQuote | None) -> Charge:
     """Return the charge of a call that was answered, also if the answer was found only later."""
+    if tokens is None and reply.usage is None:
+        return Charge("yes", reply.cost, None if reply.cost is None else AS_STATED)
     cost, basis = told_cost(reply, tokens)
     if basis is None:
         return Charge("yes", cost)
-    if tokens is None and reply.usage is None:
-        return Charge("yes", cost, AS_STATED)
     tariff = None if tokens is None else tokens.tariff
     return Charge("yes", cost, Costing(basis=basis, usage=reply.usage, tariff=tariff))

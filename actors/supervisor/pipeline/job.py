@@ -89,6 +89,8 @@ class Job:
         """The providers whose answers were scored, as good as their scores have shown them to be."""
         self.quotes: dict[str, Quote] = {}
         """What the providers with a tariff list for it, as it was last asked."""
+        self.sent: dict[str, Quote] = {}
+        """The quotes of the calls that were made last to these."""
         self.unhealthy: tuple[str, ...] = ()
         self.tried: dict[str, Tried] = {}
         self.refused: dict[str, NotAdmitted | Full | Later | Never] = {}
@@ -194,6 +196,9 @@ class Job:
         listing, left = self.candidates.listings[target.name], None
         if listing.tariff is None:
             return target.quote(listing, self.message)
+        sent = self.sent.get(target.name)
+        if sent is not None and target.idempotent == "key":
+            return sent  # Under one key, a provider may refuse another body.
         if self.message.budget is not None:
             kept = sum(int(one.amount) for one in self.possible_charges())
             left = micros_of(max(0, int(self.message.budget) - self.cost - kept))
@@ -306,6 +311,8 @@ class Job:
         if message.stream is not None and left is not None:
             self.stream = CallStream(message.stream, first=timeout)
             timeout = left
+        if quote.tokens is not None:
+            self.sent[target.name] = quote
         return ProviderCall(
             service=message.service,
             input=message.input if quote.tokens is None else quote.tokens.bounded(message.input),

@@ -69,7 +69,10 @@ class EndedCall(msgspec.Struct, frozen=True):
     @property
     def cost(self) -> Micros | None:
         """What its answer cost, as far as that is told."""
-        return None if self.reply is None else told_cost(self.reply, self.quote.tokens).cost
+        reply, tokens = self.reply, self.quote.tokens
+        if reply is None or (tokens is None and reply.usage is None):
+            return None if reply is None else reply.cost  # As with most providers, and for every call.
+        return told_cost(reply, tokens).cost
 
     @property
     def is_dear(self) -> bool:

@@ -13,6 +13,7 @@ from actors.market import MarketError, parse_market
 from actors.market.file import HEADINGS, MARKET_KEYS
 from actors.market.lines import key_lines, line_of
 from actors.market.spelling import closest
+from actors.tariffs import Tariff, Tier
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "market.toml"
 
@@ -45,6 +46,16 @@ def said(text: str) -> str:
         ("timeout = 0", "m.toml: providers[1] ('birch', line 13): timeout must be > 0"),
         ("timeout = 'x'", "m.toml: providers[1].timeout ('birch', line 13): expected float"),
         ("bogus_key = 1", "m.toml: providers[1].bogus_key ('birch', line 13): unknown key; known are"),
+        (
+            "tariff = { input = 0.25 }",
+            "m.toml: providers[1].tariff.input ('birch', line 13): expected integer or string",
+        ),
+        (
+            "tariff = { input = 'x' }",
+            "m.toml: providers[1].tariff ('birch', line 13): input of a tariff must be a number",
+        ),
+        ("tariff = { imput = '1' }", "m.toml: providers[1].tariff ('birch', line 13): Object contains unknown field"),
+        ("max_output = 0", "m.toml: providers[1] ('birch', line 13): max_output must be >= 1 token"),
         ("budget = 1", "m.toml: providers[1].budget ('birch', line 13): expected a string"),
         ("limits = [{ rate = 1 },\n{ rat = 1 }]", "m.toml: providers[1].limits[1].rat ('birch', line 13): unknown key"),
         ("[[providers.limits]]\nrate = 'x'", "m.toml: providers[1].limits[0].rate ('birch', line 14): expected float"),
@@ -142,3 +153,13 @@ def test_the_example_states_defaults_of_every_section():
     assert stated == {heading for heading in HEADINGS if "." not in heading}
     assert len(stated_defaults()) > 25
     assert msgspec.structs.asdict(parse_market(FILE).retry)["base"] == 1.0
+
+
+def test_a_tariff_is_read_from_a_file():
+    text = 'overdraft = "0.05"\n' + FILE + "[providers.tariff]\ninput = '0.25'\ntiers = [{ above = 9, output = '3' }]\n"
+    market = parse_market(text)
+    _, birch = market.providers
+    assert birch.tariff == Tariff(input="0.25", tiers=(Tier(above=9, output="3"),))
+    assert birch.may_cost
+    assert birch.transport().paid
+    assert market.overdraft == 50_000

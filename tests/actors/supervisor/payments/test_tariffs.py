@@ -22,6 +22,7 @@ from actors import (
     Provider,
     ProviderReply,
     Supervisor,
+    Transient,
     smart_request,
 )
 from actors.ledger import GetStatement, MoneySettled, Resolve
@@ -31,6 +32,7 @@ from actors.limits import per_minute
 from actors.market.market import DiscoveryConfig
 from actors.tariffs import Demand, Tariff, Usage
 from actors.tariffs.estimate import demand_of
+from actors.transports import Answered
 from runtime import ActorSystem
 
 if TYPE_CHECKING:
@@ -331,3 +333,44 @@ async def test_limits_by_the_token_are_drawn_by_the_estimate_and_corrected_by_th
             await shop.chat(LONG | {"max_tokens": 2_000})
         # By its bound each call would take 4,000 tokens, which come back in 4 s.
         assert asyncio.get_running_loop().time() - started < 20.0
+
+
+async def test_a_repetition_under_a_key_has_the_same_body() -> None:
+    bodies: list[Any] = []
+
+    async def call(call: ProviderCall) -> ProviderReply:
+        bodies.append(call.input)
+        if len(bodies) < 3:
+            raise Transient("the line went dead", charged="held")
+        return ProviderReply(output="x", usage=Usage(input=10, output=5))
+
+    transport = FunctionTransport(call, paid=True, idempotent="key")
+    one = Listing(
+        provider=Provider(name="alder", services={"chat"}), transport=lambda: transport, tariff=TARIFF, max_output=900
+    )
+    async with ActorSystem("shop", log=False) as system:
+        shop = Shop(system, one)
+        result = await shop.chat({"messages": BODY["messages"]}, budget="0.0015")
+        assert len(bodies) == 3
+        assert bodies[0] == bodies[1] == bodies[2]
+        assert result.cost == TARIFF.cost(Usage(input=10, output=5))
+        statement = await shop.statement()
+        assert (statement.settled, statement.held, statement.reserved) == (result.cost, 0, 0)
+
+
+async def test_what_is_found_out_later_is_settled_by_the_tariff_too() -> None:
+    class Asked(FunctionTransport):
+        async def look_up(self, call: ProviderCall, *, timeout: float) -> Answered:  # noqa: ASYNC109 - see `LooksUp`.
+            return Answered(ProviderReply(output="found", usage=Usage(input=20, output=3)))
+
+    async def hang_up(_: ProviderCall) -> ProviderReply:
+        raise ConnectionResetError("the line went dead")
+
+    transport = Asked(hang_up, paid=True, idempotent="no")
+    one = Listing(provider=Provider(name="alder", services={"chat"}), transport=lambda: transport, tariff=TARIFF)
+    async with ActorSystem("shop", log=False) as system:
+        shop = Shop(system, one)
+        result = await shop.chat()
+        assert (result.output, result.cost) == ("found", 11)
+        (settled,) = shop.of(MoneySettled)
+        assert (settled.basis, settled.tariff, settled.cost) == ("exact", TARIFF.digest, 11)
