@@ -69,6 +69,29 @@ def risk_of(message: SmartRequest, market: Market) -> Micros | None:
 class Job:
     """One logical request while it is served."""
 
+    last: str = ""
+    """The provider that was called last."""
+    beside: str | None = None
+    """The provider whose call takes unusually long, so that a second one is made beside it."""
+    cost: int = 0
+    """What the request is known to have cost, in micro-units."""
+    held: HeldCall | None = None
+    """The call that may have been paid already; until that is known, no other provider is."""
+    kept_from_going_on: Reservation | None = None
+    """A call of an earlier request under the key that ends this one, because it may have been paid."""
+    cost_before: int = 0
+    """What the request was known to have cost when it passed over a call last."""
+    item_failures: tuple[ItemFailure, ...] = ()
+    """The failures that may be due to the item."""
+    chance: float | None = None
+    """How likely these are by chance, once the item is a dead letter."""
+    stream: CallStream | None = None
+    """The stream of the last call."""
+    may_pay_again: bool = False
+    """Whether what was paid before is no reason not to pay: a failure that was charged, or one left as unknown."""
+    calls: int = 0
+    under_way: int = 0
+
     def __init__(
         self, message: SmartRequest, request_id: str, *, started: float, deadline: float, risk: Micros | None = ZERO
     ) -> None:
@@ -76,8 +99,7 @@ class Job:
         self.risk = risk
         """What the calls that are passed over may hold together; None for no bound."""
         self.request_id = request_id
-        self.started = started
-        self.deadline = deadline
+        self.started, self.deadline = started, deadline
         self.key = message.idempotency_key or request_id
         self.entry = QueueEntry(message.tenant or message.account or "default")
         self.subject = Subject(message.service, message.input, tenant=self.entry.tenant)
@@ -88,9 +110,8 @@ class Job:
         self.rated: Mapping[str, Provider] = {}
         """The providers whose answers were scored, as good as their scores have shown them to be."""
         self.quotes: dict[str, Quote] = {}
-        """What the providers with a tariff list for it, as it was last asked."""
         self.sent: dict[str, Quote] = {}
-        """The quotes of the calls that were made last to these."""
+        """What the providers with a tariff list for it: as it was last asked, and as a call was last sent."""
         self.unhealthy: tuple[str, ...] = ()
         self.tried: dict[str, Tried] = {}
         self.refused: dict[str, NotAdmitted | Full | Later | Never] = {}
@@ -100,31 +121,10 @@ class Job:
         self.short_quotas: dict[str, bool] = {}
         """The shared quotas that had nothing for it at once, and whether it may wait for them."""
         self.attempts: list[Attempt] = []
-        self.calls = self.under_way = 0
-        self.last = ""
-        """The provider that was called last."""
-        self.beside: str | None = None
-        """The provider whose call takes unusually long, so that a second one is made beside it."""
-        self.cost = 0
-        """What the request is known to have cost, in micro-units."""
-        self.held: HeldCall | None = None
-        """The call that may have been paid already; until that is known, no other provider is."""
         self.passed_over: dict[int, PassedOver] = {}
         """The calls that may have been paid, and besides which others are made; by the number of the reservation."""
-        self.kept_from_going_on: Reservation | None = None
-        """A call of an earlier request under the key that ends this one, because it may have been paid."""
-        self.cost_before = 0
-        """What the request was known to have cost when it passed over a call last."""
         self.looks: dict[str, int] = {}
         """How often each provider has said that it is at work on the request."""
-        self.item_failures: tuple[ItemFailure, ...] = ()
-        """The failures that may be due to the item."""
-        self.chance: float | None = None
-        """How likely these are by chance, once the item is a dead letter."""
-        self.stream: CallStream | None = None
-        """The stream of the last call."""
-        self.may_pay_again = False
-        """Whether what was paid before is no reason not to pay: a failure that was charged, or one left as unknown."""
 
     @property
     def held_at(self) -> str | None:
