@@ -158,8 +158,7 @@ class Cell(ActorContext):
         engine = self.engine
         if engine.thread != get_ident():
             engine.check_thread()
-        now = engine.time()
-        deadline = now + timeout
+        deadline = (now := engine.time()) + timeout
         inherited = current_deadline.get()
         if inherited is not None and inherited < deadline:
             deadline = inherited

@@ -124,17 +124,16 @@ def admit(listing: Listing, state: TargetState, needs: CallNeeds, *, now: float,
     The order is: time left, breaker, refusals, dear answers, concurrency, throttling, rate, retry budget. Money is not
     decided on here: it is the ledger's, and reserved before what this returns is taken.
     """
-    name, deadline = listing.provider.name, needs.deadline
-    if deadline <= now:
+    name, time_left = listing.provider.name, needs.deadline - now
+    if time_left <= 0:
         return Never(DeadlineTooShort(needed=listing.provider.response_time, left=0.0, provider=name))
-    within = math.inf if type(state.breaker) is Closed else most_time(listing, deadline - now)  # It is for a probe.
+    within = math.inf if type(state.breaker) is Closed else most_time(listing, time_left)  # It is for a probe.
     permission = admit_by_breaker(state.breaker, now=now, config=breaker, within=within)
     if isinstance(permission, Refused):
         return _refused_by_breaker(state.breaker, permission, name, now)
     next_breaker, permit = permission
     if (state.refusals.all or state.dear is not None) and (left := _left_for(state, needs, now)) is not None:
         return _left_alone(name, *left, now=now)
-    time_left = deadline - now
     # With as much time as `time_needed` can ask for at most, there is no need to ask.
     has_plenty = time_left >= max(state.limit.usual_latency, needs.patience / 2)
     needed = 0.0 if has_plenty else time_needed(state, permit, now=now, patience=needs.patience, breaker=breaker)
