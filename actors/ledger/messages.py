@@ -87,13 +87,14 @@ class Reserve(Request[Reservation], frozen=True, kw_only=True):
             self.passes_over and any(type(number) is not int for number in self.passes_over)
         ):
             raise TypeError(f"passes_over must be a tuple of numbers, as GetHeld lists them, got {self.passes_over!r}")
-        if type(self.accounts) is not tuple:
+        if type(self.accounts) is not tuple or (
+            self.accounts and any(type(account) is not str for account in self.accounts)
+        ):
             raise TypeError(f"accounts must be a tuple of names, got {self.accounts!r}")
-        for account in self.accounts:
-            if type(account) is not str:
-                raise TypeError(f"accounts must be a tuple of names, got {self.accounts!r}")
-        check_text("key", self.key)
-        check_text("provider", self.provider)
+        if type(self.key) is not str or not self.key.isascii():
+            check_text("key", self.key)
+        if type(self.provider) is not str or not self.provider.isascii():
+            check_text("provider", self.provider)
 
 
 class MarkSent(Message, frozen=True):
@@ -144,12 +145,14 @@ class BookCall(Message, frozen=True, gc=False):
     costing: Costing | None = None
 
     def __post_init__(self) -> None:
-        check_reservation(self.reservation)
+        if type(self.reservation) is not Reservation:
+            check_reservation(self.reservation)
         if self.charged not in {"yes", "no", "held"}:
             raise ValueError(f'charged must be "yes", "no" or "held", got {self.charged!r}')
         if self.cost is not None:
             take_amount(self, "cost")
-            check_cost(self.charged, self.cost)
+            if self.charged != "yes":
+                check_cost(self.charged, self.cost)
 
 
 class Resolve(Request[MoneySettled | MoneyReleased], frozen=True):

@@ -398,7 +398,8 @@ class Postings:
 
     def give_holder(self, record: KeyRecord, holder: Any) -> None:
         """Let an actor answer for a call."""
-        self.leave_holder(record)
+        if record.holder is not None:
+            self.leave_holder(record)
         record.holder = holder
         theirs = self.holders.get(holder)
         if theirs is None:

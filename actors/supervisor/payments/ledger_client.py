@@ -27,7 +27,7 @@ class LedgerClient:
     def __init__(self, ledger: LedgerRef, context: Context) -> None:
         self.ledger = ledger
         self._context = context
-        self._late: set[asyncio.Future[None]] = set()
+        self.late: set[asyncio.Future[None]] = set()
         """Messages that wait for room in the ledger's mailbox."""
 
     async def ask(self, request: Request[Any], *, timeout: float = MAX_WAIT) -> Any:  # noqa: ASYNC109 - see `ask`.
@@ -44,26 +44,21 @@ class LedgerClient:
         except MailboxFull:
             # The message must not be lost, nor travel with the deadline of the request: hence a context of its own.
             sending = asyncio.create_task(self.ledger.send(message), context=contextvars.Context())
-            self._late.add(sending)
+            self.late.add(sending)
             sending.add_done_callback(self._sent)
-
-    @property
-    def is_behind(self) -> bool:
-        """Whether messages wait for room in the ledger's mailbox."""
-        return bool(self._late)
 
     async def until_told(self, *, until: float) -> None:
         """Let the ledger take late messages first, until loop time `until`: a question must not overtake them."""
-        if self._late:
-            await asyncio.wait(self._late, timeout=max(until - self._context.now(), 0.0))
+        if self.late:
+            await asyncio.wait(self.late, timeout=max(until - self._context.now(), 0.0))
 
     def _sent(self, sending: asyncio.Future[None]) -> None:
-        self._late.discard(sending)
+        self.late.discard(sending)
         if not sending.cancelled() and (error := sending.exception()) is not None:
             self._context.log.warning("the ledger could not be told any more: {}", error)
 
     async def close(self) -> None:
         """Drop the messages that still wait: a ledger holds that money when its holder ends."""
-        for sending in tuple(self._late):
+        for sending in tuple(self.late):
             sending.cancel()
-        await asyncio.gather(*self._late, return_exceptions=True)
+        await asyncio.gather(*self.late, return_exceptions=True)

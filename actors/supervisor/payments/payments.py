@@ -74,7 +74,7 @@ class Payments:
             if wish.passes_over:
                 wish = msgspec.structs.replace(wish, risk_account=await self.accounts.of_risk())
                 now = self._context.now()
-            if self._client.is_behind:
+            if self._client.late:
                 await self._client.until_told(until=until)
                 now = self._context.now()
             left = max(until - now, SHORTEST_WAIT)

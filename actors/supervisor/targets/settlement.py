@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from actors.limits.concurrency import ConcurrencyLimit
     from actors.money import Micros
     from actors.policies.breaker.config import BreakerConfig
-    from actors.policies.breaker.states import BreakerState
+    from actors.policies.breaker.states import BreakerState, Permit
     from actors.supervisor.targets.admission import Admitted
     from actors.transports.transport import ProviderReply
 
@@ -135,6 +135,7 @@ def settle(
     latency = ended.heard_at - admitted.permit.admitted
     judged = IN_TIME if error is None else judge(state, admitted, ended)
     limit, answers = timed_after(state, ended, judged, latency=latency)
+    permit = admitted.permit if ended.first_at is None else as_heard(admitted.permit, ended)
     quota = state.quota
     if quota is not None and admitted.grant is not None:
         used = ended.used
@@ -145,7 +146,9 @@ def settle(
     # A timeout or a cancelled caller is no sign of life.
     is_sign_of_life = answered or (error is not None and not judged.timed_out)
     return TargetState(
-        breaker=breaker_after(state.breaker, admitted, ended, judged, config=breaker, random=random),
+        breaker=breaker_after_success(state.breaker, permit, now=ended.now, config=breaker, random=random)
+        if answered
+        else breaker_after(state.breaker, admitted, ended, judged, config=breaker, random=random),
         quota=quota,
         learned=learned_after(state, admitted, ended, random=random) if learns else state.learned,
         limit=limit,
@@ -195,6 +198,11 @@ def judge(state: TargetState, admitted: Admitted, ended: EndedCall) -> Judgement
     return Judgement(timed_out, had_its_time, is_late, was_cut_off=timed_out and not had_its_time and had_too_little)
 
 
+def as_heard(permit: Permit, ended: EndedCall) -> Permit:
+    """Return the permit of a stream to a breaker, to which a call takes the time until it is heard."""
+    return msgspec.structs.replace(permit, admitted=permit.admitted + ended.now - ended.heard_at)
+
+
 def breaker_after(
     before: BreakerState,
     admitted: Admitted,
@@ -204,18 +212,14 @@ def breaker_after(
     config: BreakerConfig,
     random: float,
 ) -> BreakerState:
-    """Return what a breaker becomes.
+    """Return what a breaker becomes after a call that was not answered.
 
-    There are four cases: 1. The call was answered. 2. A probe was told that its key is still at work, which says
-    nothing of new calls. 3. The provider is to blame. 4. The call was cancelled, cut off early, or failed by the fault
-    of its caller or its item.
+    There are three cases: 1. A probe was told that its key is still at work, which says nothing of new calls. 2. The
+    provider is to blame. 3. The call was cancelled, cut off early, or failed by the fault of its caller or its item.
     """
     error, permit, now = ended.error, admitted.permit, ended.now
     if ended.first_at is not None:
-        # To the breaker, a call takes the time until it is heard.
-        permit = msgspec.structs.replace(permit, admitted=permit.admitted + now - ended.first_at)
-    if ended.reply is not None:
-        return breaker_after_success(before, permit, now=now, config=config, random=random)
+        permit = as_heard(permit, ended)
     if error is not None and error.status == STILL_AT_WORK and permit.probe:
         return after_inconclusive(before, permit, now=now, config=config)
     if error is not None and error.blames_provider and not (judged.was_cut_off or ended.is_blameless):
