@@ -124,7 +124,7 @@ def policies(run: Run) -> list[Row]:
 def smart(run: Run) -> list[Row]:
     """Measure the whole request through the actors, beside the policies put together by hand."""
     return [
-        target_row(f"smart request, {callers}", beside(run, measure, COMPOSED), COMPOSED, "us", "<= 0.6")
+        target_row(f"smart request, {callers}", beside(run, measure, COMPOSED), COMPOSED, "us", "<= 1.3")
         for callers, measure in CALLERS.items()
     ]
 
@@ -168,12 +168,16 @@ def limiter(run: Run) -> list[Row]:
         for what, fact, facts, unit, target in (
             ("rate reached", "rate_reached", calm, "%", ">= 99.5"),
             ("most in a second", "most_in_a_second", calm, "grants", most),
-            ("CPU", "cpu", calm, "%", "<= 1"),
             ("overtakes, 10 % cancelled", "overtakes", disturbed, "grants", "<= 0"),
             ("most in a second, 10 % cancelled", "most_in_a_second", disturbed, "grants", most),
         ):
             values = {name: one[fact] for name, one in facts.items()}
             rows.append(value_row(f"limiter, burst {burst}: {what}", values["ours"], unit, target, against(values)))
+        cpu = {name: one["cpu"] for name, one in calm.items()}
+        # A share of the processor says more of the machine than of a limiter.
+        rows.append(
+            ratio_row(f"limiter, burst {burst}: CPU", cpu["ours"], cpu["bare timers"], "%", "bare timers", "<= 1.3")
+        )
     return rows
 
 
