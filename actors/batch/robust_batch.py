@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +12,12 @@ import msgspec
 from actors.batch.batch_outcomes import BatchOutcomes
 from actors.batch.fan_out import fan_out
 from actors.batch.outcomes import Done, Failed, RequestOutcome, Unknown
-from actors.errors.families import CallFailed, OutcomeUnknown
+from actors.errors.families import CallFailed, OutcomeUnknown, TooManyWaiting
 from actors.ledger.messages import CloseAccount, OpenAccount
 from actors.money import to_micros
 from actors.rate_limiter.messages import Acquire
 from actors.supervisor.client import ANSWER_GRACE
-from actors.supervisor.messages import OpenQuota, SmartRequest
+from actors.supervisor.messages import OpenQuota, SmartRequest, SmartResult
 from actors.supervisor.options import DEFAULT_OPTIONS, RequestOptions
 from actors.validation import says_option_names
 from runtime import ActorCrashed, AskTimeout, RuntimeFault
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 ACCOUNT_TIMEOUT = 5.0
 """Seconds that the supervisor has to open or close an account."""
+LONGEST_PAUSE = 1.0
+"""Seconds after which an item asks again at the latest if too many requests wait already."""
 MAX_QUEUEING = 365 * 86_400.0
 """Seconds that an item may wait for the batch's rate limit."""
 
@@ -149,7 +152,8 @@ async def serve(
     except (CallFailed, RuntimeFault) as error:
         return Failed(index, item, error)
     try:
-        return Done(index, item, await supervisor.ask(request, timeout=request.timeout + ANSWER_GRACE))
+        result = await ask_when_it_may_wait(supervisor, request)
+        return Done(index, item, result)
     except (AskTimeout, ActorCrashed) as error:
         # The supervisor took the request, and how far it came is unknown.
         unknown = OutcomeUnknown(f"the supervisor did not say what became of the request: {error}")
@@ -159,3 +163,12 @@ async def serve(
         return Unknown(index, item, error) if error.charged == "held" else Failed(index, item, error)
     except RuntimeFault as error:
         return Failed(index, item, error)
+
+
+async def ask_when_it_may_wait(supervisor: ActorRef[SmartRequest], request: SmartRequest) -> SmartResult:
+    """Send a request, and send it again if too many wait already: no item is lost by that, and its time begins anew."""
+    while True:
+        try:
+            return await supervisor.ask(request, timeout=request.timeout + ANSWER_GRACE)
+        except TooManyWaiting as refusal:
+            await asyncio.sleep(min(refusal.retry_after or 0.0, LONGEST_PAUSE))

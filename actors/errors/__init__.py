@@ -27,6 +27,7 @@ from actors.errors.families import (
     RegistryDown,
     StreamBroken,
     Throttled,
+    TooManyWaiting,
     Transient,
     Unclassified,
 )
@@ -56,6 +57,7 @@ __all__ = [
     "RegistryDown",
     "StreamBroken",
     "Throttled",
+    "TooManyWaiting",
     "Transient",
     "Unclassified",
     "classify",

@@ -184,6 +184,22 @@ class BulkheadFull(NotAdmitted):
         self.max_concurrency = max_concurrency
 
 
+class TooManyWaiting(NotAdmitted):
+    """So many requests wait already that this one may not; `max_waiting` is the bound of the market.
+
+    Nothing was called, and nothing is reserved. In about `retry_after` seconds those that wait now will be gone.
+    """
+
+    def __init__(self, service: str, *, max_waiting: int, retry_after: float) -> None:
+        super().__init__(
+            f"a request for {service!r} would have to wait, and {max_waiting} wait already, the max_waiting of the "
+            f"market; come back in {retry_after:.1f} s, or raise that bound",
+            retry_after=retry_after,
+        )
+        self.service = service
+        self.max_waiting = max_waiting
+
+
 class BudgetExceeded(NotAdmitted):
     """A spending cap refuses this call; `cap` names it: "request", "batch", "provider" or "run"."""
 

@@ -13,7 +13,7 @@ import msgspec
 from actors.limits.quota import RateLimit
 from actors.market.environment import Expansion
 from actors.market.listing import CallTerms, Endpoint, Listing, SharedQuota, check_tolerance
-from actors.market.market import DiscoveryConfig, HealthConfig, Market
+from actors.market.market import MAX_WAITING, DiscoveryConfig, HealthConfig, Market
 from actors.market.spelling import closest
 from actors.market.tables import MarketError as MarketError
 from actors.market.tables import Places, Table, TableReader, toml_type
@@ -28,6 +28,7 @@ from actors.providers.health import WatchConfig
 from actors.providers.observed import ObservedConfig
 from actors.providers.provider import Provider
 from actors.transports.transport import Transport  # noqa: TC001 - inspect.signature evaluates it.
+from actors.validation import check_count
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -122,6 +123,7 @@ def _market(text: str, path: str, environ: Mapping[str, str] | None) -> Market:
         retry_budget=_retry_budget(reader, document),
         watch=_watch(reader, document),
         price_tolerance=_tolerance(reader, document),
+        max_waiting=_max_waiting(reader, document),
         hedge=None if document.get("hedge") is False else _section(reader, document, "hedge", HedgeConfig),
     )
 
@@ -237,6 +239,18 @@ def _tolerance(reader: TableReader, document: Table) -> float:
     except ValueError as error:
         raise reader.error(key, str(error)) from error
     return tolerance
+
+
+def _max_waiting(reader: TableReader, document: Table) -> int:
+    key = "max_waiting"
+    count: Any = document.get(key, MAX_WAITING)
+    if type(count) is not int:
+        raise reader.error(key, f"expected integer, got {toml_type(count)}")
+    try:
+        check_count(key, count, least=0, unit="requests")
+    except ValueError as error:
+        raise reader.error(key, str(error)) from error
+    return count
 
 
 def _price(reader: TableReader, price: Any, key: str) -> Micros:

@@ -16,7 +16,10 @@ from actors.policies.retry import Retry
 from actors.policies.retry_budget import RetryBudget
 from actors.providers.health import WatchConfig
 from actors.transports.own_reading import Classify, check_classify
-from actors.validation import check_config
+from actors.validation import check_config, check_count
+
+MAX_WAITING = 100_000
+"""The requests of one supervisor that may wait if the market does not say how many."""
 
 
 class DiscoveryConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +57,9 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
     is what the transport met, or its own `CallFailed` if it met an answer. If it raises, that is logged, and our
     reading holds. It is not asked about a transport that has a `classify` of its own.
 
+    At most `max_waiting` requests of one supervisor wait for a place, a limit or a breaker; one more is refused with
+    `TooManyWaiting`, which says when to come back. With 0, no request waits for any of these.
+
     `quotas` are the limits, by name, on which several providers draw together: those whose `quota` is that name.
 
     Without providers it is for a supervisor that gets a `registry`. Raises ValueError if two providers have the same
@@ -75,6 +81,7 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
     classify: Classify | None = None
     price_tolerance: float = 2.0
     quotas: dict[str, SharedQuota] = {}
+    max_waiting: int = MAX_WAITING
 
     def __post_init__(self) -> None:
         take_amount(self, "overdraft")
@@ -83,6 +90,7 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
                 take_amount(self, name)
         check_classify(self.classify)
         check_tolerance(self.price_tolerance)
+        check_count("max_waiting", self.max_waiting, least=0, unit="requests")
         msgspec.structs.force_setattr(self, "providers", tuple(self.providers))
         for name, kind in POLICIES.items():
             policy: object = getattr(self, name)

@@ -222,7 +222,7 @@ class TargetStatus(msgspec.Struct, frozen=True, kw_only=True):
     `left` says, for each thing that the provider is left alone for, what it is, for how long, and how it ends.
     `dearest` is the dearest charge of the last hour above its price, in micro-units: so much is reserved for a call;
     None if no answer cost more than the provider lists. `waiting` says what requests wait for there, or what slows them
-    down, as of loop time `now`.
+    down, as of loop time `now`; `queued` requests are in its wait queue.
     """
 
     provider: Provider
@@ -239,6 +239,7 @@ class TargetStatus(msgspec.Struct, frozen=True, kw_only=True):
     dearest: Micros | None = None
     waiting: tuple[Waiting, ...] = ()
     now: float = 0.0
+    queued: int = 0
 
     @property
     def waits(self) -> tuple[str, ...]:

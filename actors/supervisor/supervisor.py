@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from actors.rate_limiter.messages import Acquire
     from runtime import Timer
 
-MAX_REQUESTS = 100_000
-"""The requests that can be under way at the same time."""
+MAX_REQUESTS = 1_000_000
+"""The requests that can be under way at the same time; how many of them may wait, the market says."""
 LEDGER_MAILBOX = Mailbox(capacity=1_000_000)
 
 
@@ -101,7 +101,7 @@ class Supervisor(
         self.quotas = self.begun = 0
         self.ended: Counter[str] = Counter()
         """How many requests have ended: done, failed or unknown; `begun` counts all."""
-        self.queues = WaitQueues()
+        self.queues = WaitQueues(market.max_waiting)
         self.reminder: Timer | None = None
         self.has_started = False
 

@@ -101,7 +101,7 @@ class Job:
         self.request_id = request_id
         self.started, self.deadline = started, deadline
         self.key = message.idempotency_key or request_id
-        self.entry = QueueEntry(message.tenant or message.account or "default")
+        self.entry = QueueEntry(message.tenant or message.account or "default", deadline)
         self.subject = Subject(message.service, message.input, tenant=self.entry.tenant)
         self.candidates: Candidates = NO_CANDIDATES
         self.order: CandidateOrder = NO_ORDER

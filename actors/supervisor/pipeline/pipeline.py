@@ -17,6 +17,7 @@ from actors.supervisor.pipeline.hedging import attempt
 from actors.supervisor.pipeline.money_state import ENOUGH
 from actors.supervisor.pipeline.quota_wait import wait_for_share
 from actors.supervisor.pipeline.recovery import recover_or_raise
+from actors.supervisor.pipeline.waiter_limit import check_may_wait
 from actors.supervisor.targets.waiting import Wait
 from actors.transports.streaming import WholeAnswer
 
@@ -25,12 +26,13 @@ if TYPE_CHECKING:
 
     from actors.discovery.offers import Offers
     from actors.supervisor.messages import SmartResult
+    from actors.supervisor.pipeline.choosing import Choice
     from actors.supervisor.pipeline.deps import Deps
     from actors.supervisor.pipeline.job import Job
     from actors.transports.transport import ProviderReply
 
 
-async def serve(deps: Deps, job: Job) -> SmartResult:  # noqa: C901 - it is the whole way, to be read at one place.
+async def serve(deps: Deps, job: Job) -> SmartResult:
     """Return the answer to a request; raises a member of `CallFailed`."""
     clock, now = deps.context.now, job.started  # The clock is read again after each wait, and only then.
     if job.message.account is not None:
@@ -48,13 +50,8 @@ async def serve(deps: Deps, job: Job) -> SmartResult:  # noqa: C901 - it is the 
             names, now = names_in_order(job), clock()
         is_dead = job.chance is not None
         choice = None if is_dead else choose(job, names, deps.queues, now=now)
-        if isinstance(choice, Wait):
-            await deps.queues.wait(job.entry, choice)
-            now = clock()
-            job.money = job.money.after_wait(now=now)
-            continue
-        if isinstance(choice, QuotaWait):
-            choice = await wait_for_share(deps, job, choice)
+        if isinstance(choice, Wait | QuotaWait):
+            choice = await _wait(deps, job, choice)
             now = clock()
             if choice is None:
                 continue
@@ -78,6 +75,16 @@ async def _give_whole(job: Job, reply: ProviderReply) -> None:
     terms = job.message.stream
     if terms is not None and (job.stream is None or job.stream.first_at is None):
         await terms.sink.put(WholeAnswer(reply.output))
+
+
+async def _wait(deps: Deps, job: Job, wait: Wait | QuotaWait) -> Choice | None:
+    """Wait for what is short; return the choice that it allows, or None to choose anew."""
+    check_may_wait(deps, job, wait)
+    if isinstance(wait, QuotaWait):
+        return await wait_for_share(deps, job, wait)
+    await deps.queues.wait(job.entry, wait)
+    job.money = job.money.after_wait(now=deps.context.now())
+    return None
 
 
 def _take_offers(deps: Deps, job: Job, offers: Offers, *, now: float) -> None:

@@ -558,6 +558,7 @@ class Target:
             dearest=None if dear is None or dear.price != price else dear.dearest(now),
             waiting=(*self.waits(now), *(() if short is None else (by_money(*short),))),
             now=now,
+            queued=self._deps.queues.waiting_in(self.queue),
         )
 
     def waits(self, now: float) -> Iterator[Waiting]:

@@ -3,16 +3,22 @@
 Only the head of a queue looks whether it may go on at its time. A release wakes the first entry that sleeps, and an
 entry that leaves the head of a queue, whatever the reason, wakes the next. So a release costs two looks, however many
 requests wait, and none is lost on a request that was cancelled meanwhile.
+
+The number of those that wait is bounded, over all queues. A request that has waited before counts too, and may wait
+again whatever their number.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
 from actors.limits.fair_queue import FairQueue
+from actors.market.market import MAX_WAITING
+from actors.supervisor.targets.waiter_bound import WaiterBound
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -34,10 +40,14 @@ class QueueEntry:
     If it left a queue to be served elsewhere, and comes back because nothing came of it, it goes to the front.
     """
 
-    __slots__ = ("left", "queues", "tenant", "waiter")
+    __slots__ = ("deadline", "has_waited", "left", "number", "queues", "tenant", "waiter")
 
-    def __init__(self, tenant: str = "default") -> None:
+    def __init__(self, tenant: str = "default", deadline: float = math.inf) -> None:
         self.tenant = tenant
+        self.deadline = deadline
+        self.number = 0
+        """Its number among those that are counted as waiting; 0 if it is not."""
+        self.has_waited = False
         # No set: the order in which queues are left decides which request is woken first.
         self.queues: tuple[QueueName, ...] = ()
         self.left: tuple[QueueName, ...] = ()
@@ -53,9 +63,10 @@ class QueueEntry:
 
 
 class WaitQueues:
-    """The wait queues of one supervisor, by what is short."""
+    """The wait queues of one supervisor, by what is short; at most `max_waiting` requests begin to wait."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_waiting: int = MAX_WAITING) -> None:
+        self.bound = WaiterBound[QueueEntry](max_waiting)
         self._queues: dict[QueueName, FairQueue[QueueEntry]] = {}
 
     def is_first(self, entry: QueueEntry, name: QueueName) -> bool:
@@ -67,9 +78,29 @@ class WaitQueues:
         """Enqueue an entry behind the others that wait; if none does, it need not wait either."""
         self._joined(entry, name)
 
+    def waiting_in(self, name: QueueName) -> int:
+        """Return how many requests are in a queue."""
+        return len(self._queues.get(name, ()))
+
     def has_waiters(self, name: QueueName) -> bool:
         """Tell whether a request waits in a queue."""
         return name in self._queues
+
+    def may_wait(self, entry: QueueEntry, now: float) -> bool:
+        """Count `entry` among those that wait, and tell whether it may; if too many do, the late ones go first."""
+        if entry.number:
+            return True
+        if self.bound.is_full and not entry.has_waited:
+            for late in self.bound.take_late(now):
+                self.leave(late)
+                late.wake()
+                if not self.bound.is_full:
+                    break
+            else:
+                return False
+        entry.has_waited = True
+        self.bound.add(entry, now)
+        return True
 
     async def wait(self, entry: QueueEntry, wait: Wait) -> None:
         """Wait in the queues of `wait`, and no others, until woken or until its time."""
@@ -85,6 +116,8 @@ class WaitQueues:
 
     def leave(self, entry: QueueEntry, *, served: QueueName | None = None) -> None:
         """Leave every queue: the request has ended, or goes on with what it waited for in the queue `served`."""
+        if entry.number:
+            self.bound.discard(entry, asyncio.get_running_loop().time())
         if entry.queues:
             entry.left = tuple(name for name in entry.queues if name != served)
             self._move_to(entry, (), served=served)
@@ -148,6 +181,8 @@ class WaitQueues:
         """Name the queues that are not empty although no request is under way."""
         for (kind, name), queue in self._queues.items():
             yield f"{len(queue)} requests were left in the wait queue for {kind} {name!r}"
+        if self.bound.count:
+            yield f"{self.bound.count} requests were left counted among those that wait"
 
     def __bool__(self) -> bool:
         return bool(self._queues)

@@ -20,6 +20,7 @@ from actors.errors.families import (
     QuotaExhausted,
     RateLimited,
     Throttled,
+    TooManyWaiting,
     Transient,
     Unclassified,
 )
@@ -35,6 +36,7 @@ EVERY_ERROR = [
     BreakerOpen("acme", retry_after=4.0),
     RateLimited("acme/requests", retry_after=0.5),
     BulkheadFull("acme", max_concurrency=8),
+    TooManyWaiting("summary", max_waiting=8, retry_after=1.5),
     BudgetExceeded(needed=Micros(200_000), available=Micros(50_000), cap="request"),
     DeadlineTooShort(needed=2.0, left=0.5),
     ConnectionFailed("acme", "refused"),
@@ -66,7 +68,7 @@ def test_every_error_survives_a_copy_with_its_data(error, clone):
     assert vars(other) == vars(error)
 
 
-@pytest.mark.parametrize("error", EVERY_ERROR[:6], ids=names[:6])
+@pytest.mark.parametrize("error", EVERY_ERROR[:7], ids=names[:7])
 def test_a_call_that_was_not_admitted_never_ran_and_cost_nothing(error):
     assert isinstance(error, NotAdmitted)
     assert (error.outcome, error.charged) == ("not_started", "no")
@@ -78,6 +80,7 @@ def test_each_family_states_the_decision_of_its_caller():
         "BreakerOpen": (True, False),
         "RateLimited": (True, False),
         "BulkheadFull": (True, False),
+        "TooManyWaiting": (True, False),
         "BudgetExceeded": (False, False),
         "DeadlineTooShort": (False, False),
         "ConnectionFailed": (True, True),

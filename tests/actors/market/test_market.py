@@ -111,6 +111,15 @@ def test_a_tolerance_of_prices_is_of_the_market_and_of_each_provider():
     assert problem_of("price_tolerance = '2'\n" + ALDER).startswith("price_tolerance: expected float, got string")
 
 
+def test_the_number_of_those_that_wait_is_of_the_market():
+    assert parse_market("max_waiting = 50\n" + ALDER).max_waiting == Market(max_waiting=50).max_waiting == 50
+    assert parse_market(ALDER).max_waiting == 100_000
+    assert problem_of("max_waiting = -1\n" + ALDER).startswith("max_waiting: max_waiting must be >= 0 requests, got -1")
+    assert problem_of("max_waiting = 2.5\n" + ALDER).startswith("max_waiting: expected integer, got float")
+    with pytest.raises(TypeError, match="max_waiting must be a whole number"):
+        Market(max_waiting=True)
+
+
 def test_each_transport_is_new_and_declares_what_the_file_says():
     alder, birch = parse_market(FULL).providers
     first, second = alder.transport(), alder.transport()
