@@ -9,7 +9,7 @@ from actors.batch.progress import Progress, TellsProgress
 from actors.batch.summary import SummaryTally
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable
 
     from actors.batch.outcomes import RequestOutcome
     from actors.batch.progress import OnProgress
@@ -25,10 +25,13 @@ class BatchOutcomes(TellsProgress):
 
     def __init__(self, items: object, on_progress: OnProgress | None) -> None:
         self._progress = Progress(on_progress, items)
+        self.has_listener = on_progress is not None
+        """Whether `tell` has a function to call."""
         self._tally = SummaryTally()
         self._outcomes: AsyncIterator[RequestOutcome] | None = None
         self._closed: Account | None = None
-        self._began = self._latest = asyncio.get_running_loop().time()
+        self._clock = asyncio.get_running_loop().time
+        self._began = self._latest = self._clock()
 
     @property
     def summary(self) -> BatchSummary:
@@ -39,22 +42,24 @@ class BatchOutcomes(TellsProgress):
     def __aiter__(self) -> AsyncIterator[RequestOutcome]:
         return self
 
-    async def __anext__(self) -> RequestOutcome:
-        if self._outcomes is None:
-            raise StopAsyncIteration
-        return await anext(self._outcomes)
+    def __anext__(self) -> Awaitable[RequestOutcome]:
+        # No coroutine of its own: that would be one more for each item.
+        return no_more() if self._outcomes is None else anext(self._outcomes)
 
     def begin(self, outcomes: AsyncIterator[RequestOutcome]) -> BatchOutcomes:
         """Take the outcomes to pass on, and return this."""
         self._outcomes = outcomes
         return self
 
-    async def add(self, outcome: RequestOutcome) -> RequestOutcome:
-        """Count an outcome, tell of the progress, and return it."""
-        self._latest = asyncio.get_running_loop().time()
+    def add(self, outcome: RequestOutcome) -> None:
+        """Count an outcome."""
+        self._latest = self._clock()
         self._tally.add(outcome)
-        await self._progress.add(1)
-        return outcome
+        self._progress.count(1)
+
+    async def tell(self) -> None:
+        """Tell how many items have finished by now."""
+        await self._progress.tell()
 
     def close(self, account: Account) -> None:
         """Take what the ledger says of the money of the whole batch."""
@@ -62,3 +67,8 @@ class BatchOutcomes(TellsProgress):
 
     def __repr__(self) -> str:
         return f"<BatchOutcomes {self._progress!r}>"
+
+
+async def no_more() -> RequestOutcome:
+    """Say that there are no more outcomes."""
+    raise StopAsyncIteration

@@ -210,7 +210,8 @@ class Concurrent(TellsProgress, Generic[T, R]):
     async def _kept(self, outcomes: Sequence[ItemOutcome[T, R]]) -> Sequence[ItemOutcome[T, R]]:
         for outcome in outcomes:
             self._not_delivered[outcome.index] = outcome
-        await self._progress.add(len(outcomes))
+        self._progress.count(len(outcomes))
+        await self._progress.tell()
         return outcomes
 
     def _refuse_second_use(self) -> None:

@@ -26,17 +26,15 @@ class Waiters:
     """Tasks that wait for the same thing, first come, first served. A task cancelled when woken wakes the next."""
 
     def __init__(self) -> None:
-        self._queue: deque[asyncio.Future[None]] = deque()
+        self.queue: deque[asyncio.Future[None]] = deque()
+        """Those that wait; read only."""
         self.is_waking = False
         """Whether a waiter has been woken that has not had a turn since."""
-
-    def __bool__(self) -> bool:
-        return bool(self._queue)
 
     async def wait(self) -> None:
         """Wait to be woken."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queue.append(waiter)
+        self.queue.append(waiter)
         try:
             await waiter
         except asyncio.CancelledError:
@@ -49,8 +47,8 @@ class Waiters:
     def wake(self) -> None:
         """Wake the first waiter, if there is one."""
         self.is_waking = False
-        while self._queue:
-            waiter = self._queue.popleft()
+        while self.queue:
+            waiter = self.queue.popleft()
             if not waiter.done():
                 waiter.set_result(None)
                 self.is_waking = True
@@ -73,10 +71,29 @@ class Source(Generic[T]):
         self._count = 0
         self._is_used_up = False
 
+    @property
+    def is_sync(self) -> bool:
+        """Whether `next_now` may be used."""
+        return self._async is None
+
+    def next_now(self) -> tuple[int, T]:
+        """Return the next item of a source that never waits, as `next` does."""
+        if self._is_used_up or self._sync is None:
+            raise EndOfSource
+        try:
+            item = next(self._sync)
+        except BaseException as error:
+            self._is_used_up = True
+            if isinstance(error, StopIteration):
+                raise EndOfSource from None
+            raise
+        self._count += 1
+        return self._count - 1, item
+
     async def next(self) -> tuple[int, T]:
         """Return the next item and its number. Raises `EndOfSource` at the end, and after an error of the source."""
         if self._async is None:
-            return self._numbered(self._next_sync())
+            return self.next_now()
         # An async iterator must not be asked for two items at the same time.
         while self._is_asked:
             await self._queue.wait()
@@ -93,17 +110,6 @@ class Source(Generic[T]):
             await self._async.aclose()  # pyright: ignore[reportUnknownMemberType]
         elif isinstance(self._sync, Generator):
             self._sync.close()  # pyright: ignore[reportUnknownMemberType]
-
-    def _next_sync(self) -> T:
-        if self._is_used_up or self._sync is None:
-            raise EndOfSource
-        try:
-            return next(self._sync)
-        except BaseException as error:
-            self._is_used_up = True
-            if isinstance(error, StopIteration):
-                raise EndOfSource from None
-            raise
 
     async def _next_async(self, items: AsyncIterator[T]) -> T:
         if self._is_used_up:
@@ -139,18 +145,24 @@ class Outcomes(Generic[R]):
         self.error: Exception | None = None
         self.is_closed = False
 
-    async def take_room(self) -> None:
+    async def wait_for_room(self) -> None:
         """Wait until one more item may be taken."""
         while self._room == 0:
             await self._idle.wait()
+
+    def take_room(self) -> bool:
+        """Take room for one more item, and tell whether there was any."""
+        if not self._room:
+            return False
         self._room -= 1
-        if self._idle and self._room:
+        if self._room and self._idle.queue:
             self._idle.wake()
+        return True
 
     def put(self, outcome: R) -> None:
         """Add an outcome; room was taken for it before."""
         self._ready.append(outcome)
-        if self._consumers:
+        if self._consumers.queue:
             self._consumers.wake()
 
     def fail(self, error: Exception) -> None:
@@ -160,13 +172,8 @@ class Outcomes(Generic[R]):
     def worker_ended(self) -> None:
         """Count one worker less; after the last one there are no more outcomes."""
         self._working -= 1
-        while self._working == 0 and self._consumers:
+        while self._working == 0 and self._consumers.queue:
             self._consumers.wake()
-
-    @property
-    def is_ending(self) -> bool:
-        """True if no more work is to begin."""
-        return self.is_closed or self.error is not None
 
     def __aiter__(self) -> AsyncIterator[R]:
         return self
@@ -179,7 +186,7 @@ class Outcomes(Generic[R]):
                 raise StopAsyncIteration
             await self._consumers.wait()
         self._room += 1
-        if self._idle and not self._idle.is_waking:
+        if self._idle.queue and not self._idle.is_waking:
             self._idle.wake()
         return self._ready.popleft()
 
@@ -196,15 +203,17 @@ async def fan_out(
     """
     check_count("max_concurrency", max_concurrency)
     source = Source(items)
+    is_sync = source.is_sync
     outcomes = Outcomes[R](max_ahead=2 * max_concurrency, workers=max_concurrency)
 
     async def worker() -> None:
         try:
             while True:
-                await outcomes.take_room()
-                if outcomes.is_ending:
+                while not outcomes.take_room():
+                    await outcomes.wait_for_room()
+                if outcomes.is_closed or outcomes.error is not None:
                     return  # Another worker's error ends the work of all.
-                number, item = await source.next()
+                number, item = source.next_now() if is_sync else await source.next()
                 outcomes.put(await work(number, item))
         except EndOfSource:
             pass

@@ -29,9 +29,12 @@ class Progress:
         self._on_progress = on_progress
         self._turn = asyncio.Lock()
 
-    async def add(self, count: int) -> None:
-        """Count items that have finished, and tell of them."""
+    def count(self, count: int) -> None:
+        """Count items that have finished."""
         self.finished += count
+
+    async def tell(self) -> None:
+        """Tell of the items that have finished by now."""
         if self._on_progress is None:
             return
         finished = self.finished

@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import anyio
-import msgspec
 
 from actors.batch.batch_outcomes import BatchOutcomes
+from actors.batch.batch_requests import BatchRequests
 from actors.batch.fan_out import fan_out
 from actors.batch.outcomes import Done, Failed, RequestOutcome, Unknown
 from actors.errors.families import CallFailed, OutcomeUnknown, TooManyWaiting
@@ -17,7 +17,7 @@ from actors.ledger.messages import CloseAccount, OpenAccount
 from actors.money import to_micros
 from actors.rate_limiter.messages import Acquire
 from actors.supervisor.client import ANSWER_GRACE
-from actors.supervisor.messages import OpenQuota, SmartRequest, SmartResult
+from actors.supervisor.messages import OpenQuota, SmartRequest
 from actors.supervisor.options import DEFAULT_OPTIONS, RequestOptions
 from actors.validation import says_option_names
 from runtime import ActorCrashed, AskTimeout, RuntimeFault
@@ -85,12 +85,16 @@ async def robust_batch(
         timeout=timeout,
     )
     run = BatchOutcomes(items, on_progress)
-    cap = cap_of(budget)
+    cap = None if budget is None else to_micros(budget)
     async with open_account(supervisor, account, cap=cap, rate_limit=rate_limit, closed=run.close) as (name, limiter):
+        requests = BatchRequests(service, options, account=name)
 
         async def work(index: int, item: Any) -> RequestOutcome:
-            request = request_for(item, service, options, account=name)
-            return await run.add(await serve(supervisor, limiter, index, item, request))
+            outcome = await serve(supervisor, limiter, index, item, requests.request(item))
+            run.add(outcome)
+            if run.has_listener:
+                await run.tell()
+            return outcome
 
         async with fan_out(items, work, max_concurrency=max_concurrency) as outcomes:
             yield run.begin(outcomes)
@@ -123,28 +127,13 @@ async def open_account(
             closed(await supervisor.ask(CloseAccount(name=name), timeout=ACCOUNT_TIMEOUT))
 
 
-def cap_of(budget: Amount | None) -> Micros | None:
-    """Return a budget in micro-units; None has no cap."""
-    return None if budget is None else to_micros(budget)
-
-
-def request_for(item: Any, service: str | None, options: RequestOptions, *, account: str) -> SmartRequest:
-    """Return the request for one item, which may be one already."""
-    if isinstance(item, SmartRequest):
-        budget = cap_of(options.budget) if item.budget is None else item.budget
-        on_unknown, risk = item.on_unknown, item.risk
-        if on_unknown is None and risk is None:
-            on_unknown, risk = options.on_unknown, options.risk
-        return msgspec.structs.replace(item, account=account, budget=budget, on_unknown=on_unknown, risk=risk)
-    if service is None:
-        raise TypeError(f"robust_batch needs service= for items that are no SmartRequest, such as {item!r}")
-    return options.request(service, item, account=account)
-
-
 async def serve(
     supervisor: ActorRef[Any], limiter: ActorRef[Acquire] | None, index: int, item: Any, request: SmartRequest
 ) -> RequestOutcome:
-    """Send one request when the limiter permits it, and return its outcome."""
+    """Send one request when the limiter permits it, and return its outcome.
+
+    If too many requests wait already, it is sent again: no item is lost by that, and its time begins anew.
+    """
     try:
         if limiter is not None:
             # A long wait queue is no failure of the item, whose own time begins with its turn.
@@ -152,8 +141,12 @@ async def serve(
     except (CallFailed, RuntimeFault) as error:
         return Failed(index, item, error)
     try:
-        result = await ask_when_it_may_wait(supervisor, request)
-        return Done(index, item, result)
+        while True:
+            try:
+                return Done(index, item, await supervisor.ask(request, timeout=request.timeout + ANSWER_GRACE))
+            except TooManyWaiting as refusal:
+                pause = min(refusal.retry_after or 0.0, LONGEST_PAUSE)
+            await asyncio.sleep(pause)
     except (AskTimeout, ActorCrashed) as error:
         # The supervisor took the request, and how far it came is unknown.
         unknown = OutcomeUnknown(f"the supervisor did not say what became of the request: {error}")
@@ -163,12 +156,3 @@ async def serve(
         return Unknown(index, item, error) if error.charged == "held" else Failed(index, item, error)
     except RuntimeFault as error:
         return Failed(index, item, error)
-
-
-async def ask_when_it_may_wait(supervisor: ActorRef[SmartRequest], request: SmartRequest) -> SmartResult:
-    """Send a request, and send it again if too many wait already: no item is lost by that, and its time begins anew."""
-    while True:
-        try:
-            return await supervisor.ask(request, timeout=request.timeout + ANSWER_GRACE)
-        except TooManyWaiting as refusal:
-            await asyncio.sleep(min(refusal.retry_after or 0.0, LONGEST_PAUSE))

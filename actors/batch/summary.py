@@ -9,7 +9,7 @@ import msgspec
 
 from actors.batch.outcomes import Done, Failed, RequestOutcome
 from actors.errors.families import AllProvidersFailed, CallFailed
-from actors.money import ZERO, Micros
+from actors.money import ZERO, Micros, micros_of
 from actors.monitor.histogram import Histogram, bucket_of
 
 if TYPE_CHECKING:
@@ -73,7 +73,8 @@ class SummaryTally:
     def __init__(self) -> None:
         self._counts = {"done": 0, "failed": 0, "unknown": 0}
         self._attempts = 0
-        self._cost = self._held = ZERO
+        # Plain whole numbers: a sum of `Micros` is checked in Python, for each item.
+        self._cost = self._held = 0
         self._latency_sum = self._latency_max = 0.0
         self._latencies = Histogram()
         self._providers: Counter[str] = Counter()
@@ -86,8 +87,8 @@ class SummaryTally:
             self._counts["done"] += 1
             self._providers[result.provider] += 1
             self._attempts += result.attempts
-            self._cost += result.cost
-            self._held += result.at_risk
+            self._cost += int(result.cost)
+            self._held += int(result.at_risk)
             self._latency_sum += result.latency
             self._latency_max = max(self._latency_max, result.latency)
             self._latencies.add(bucket_of(result.latency))
@@ -96,9 +97,9 @@ class SummaryTally:
         self._counts["failed" if isinstance(outcome, Failed) else "unknown"] += 1
         self._errors[type(error).__name__] += 1
         if isinstance(error, CallFailed):
-            self._held += sum((one.amount for one in error.held), ZERO)
+            self._held += sum(int(one.amount) for one in error.held)
         if isinstance(error, AllProvidersFailed):
-            self._cost += sum((attempt.cost for attempt in error.attempts), ZERO)
+            self._cost += sum(int(attempt.cost) for attempt in error.attempts)
 
     def summary(self, *, total: int | None, elapsed: float, closed: Account | None) -> BatchSummary:
         """Return the figures; those of money are the ledger's, if it has closed the account of the batch."""
@@ -107,8 +108,8 @@ class SummaryTally:
         return BatchSummary(
             total=total,
             attempts=self._attempts,
-            cost=self._cost if closed is None else closed.settled,
-            held=self._held if closed is None else closed.held,
+            cost=micros_of(self._cost) if closed is None else closed.settled,
+            held=micros_of(self._held) if closed is None else closed.held,
             elapsed=elapsed,
             latency_mean=self._latency_sum / answered if answered else None,
             latency_p50=p50,
