@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
+from contextlib import suppress
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -19,6 +20,8 @@ from actors import (
     robust_batch,
     smart_request,
 )
+from actors.errors import TooManyWaiting
+from actors.supervisor import GetStatus
 from runtime import ActorSystem
 
 if TYPE_CHECKING:
@@ -30,8 +33,8 @@ REQUESTS = 200
 
 
 async def answer(call: ProviderCall) -> object:
-    """Answer at once."""
-    return call.input
+    """Answer at once, or when the input has come to its end if it is a function to await."""
+    return await call.input() if callable(call.input) else call.input
 
 
 def free(name: str, service: str = "work", *, max_concurrency: int = 1_000) -> Listing:
@@ -78,6 +81,28 @@ async def line(size: int) -> float:
             for number in range(size):
                 group.create_task(smart_request(supervisor, service="work", input=number, timeout=600))
         return (perf_counter() - begin) / size
+
+
+async def refused_beside_line(size: int) -> float:
+    """Return the seconds of a request that is refused because `size` requests wait, which is all that may."""
+    market = Market(providers=[free("p", max_concurrency=1)], max_waiting=size)
+    async with ActorSystem("growth", log=False) as system:
+        is_over = asyncio.Event()
+        supervisor = system.spawn(lambda: Supervisor(market))
+        ask = partial(smart_request, supervisor, service="work", timeout=600)
+        under_way = asyncio.create_task(ask(input=is_over.wait))
+        waiting = [asyncio.create_task(ask(input=number)) for number in range(size)]
+        for _ in range(size + 100):  # Turns of the loop, more than all need to come to wait.
+            await asyncio.sleep(0)
+        assert (await supervisor.ask(GetStatus(), timeout=5))[0].queued == size
+        begin = perf_counter()
+        for number in range(REQUESTS):
+            with suppress(TooManyWaiting):
+                await ask(input=number)
+        taken = perf_counter() - begin
+        is_over.set()
+        await asyncio.gather(under_way, *waiting)
+        return taken / REQUESTS
 
 
 async def items_of_batch(size: int) -> float:

@@ -42,6 +42,7 @@ GROWTHS: dict[str, Growth] = {
     "first calls, of one service": Growth(market.first_calls_of_one_service, 50, LINEAR),
     "memory of what was found": Growth(partial(market.first_calls_of_one_service, gauge=market.blocks), 50, LINEAR),
     "request in a line": Growth(market.line, 500, FLAT),
+    "request refused because too many wait": Growth(market.refused_beside_line, 250, FLAT),
     "item of a batch": Growth(market.items_of_batch, 1_000, FLAT),
     "memory of a batch": Growth(market.blocks_of_batch, 12_000, FLAT),
 }

@@ -40,6 +40,7 @@ ITEMS = 2_000
 FAILING = {"alder": 0.3, "birch": 0.1, "cedar": 0.01}
 PRICES = {"alder": "0.001", "birch": "0.002", "cedar": "0.003"}
 MAX_CONCURRENCY = 10
+AT_ONCE = 100
 
 
 class RobustFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,6 +154,40 @@ async def ours(seed: int, items: int = ITEMS) -> RobustFacts:
                     answers[outcome.item] = outcome.result.output
         seconds = perf_counter() - begin
     return providers.facts(answers, len(answers), taken, items=items, seconds=seconds)
+
+
+async def items_at_once(items: int) -> float:
+    """Return the items a second of a batch with a budget, 100 at a time, at one paid provider that answers at once."""
+
+    async def answer(call: ProviderCall) -> int:
+        return -call.input
+
+    def transport() -> FunctionTransport:
+        return FunctionTransport(answer, paid=True, idempotent="key", ends_when_cancelled=True)
+
+    provider = Provider(name="alder", services={"process"}, price="0.000001")
+    market = Market(providers=[Listing(provider=provider, transport=transport, max_concurrency=10 * AT_ONCE)])
+    async with ActorSystem("robust", log=False) as system:
+        supervisor = system.spawn(lambda: Supervisor(market))
+        begin = perf_counter()
+        batch = robust_batch(supervisor, range(items), service="process", max_concurrency=AT_ONCE, budget="25")
+        async with batch as outcomes:
+            done = sum([isinstance(outcome, Done) async for outcome in outcomes])
+        assert done == items
+        return items / (perf_counter() - begin)
+
+
+async def items_at_once_by_hand(items: int) -> float:
+    """Return the same of the stack that is put together by hand, which has no budget."""
+
+    async def answer(item: int, _key: str) -> int:
+        return -item
+
+    stack = HandStack({"alder": answer}, Tuning(max_concurrency=AT_ONCE, rate_limit=1e7))
+    begin = perf_counter()
+    done = sum([result.error is None async for result in stack.batch(range(items))])
+    assert done == items
+    return items / (perf_counter() - begin)
 
 
 async def by_hand(seed: int, items: int = ITEMS) -> RobustFacts:

@@ -257,6 +257,10 @@ def robust_batch(run: Run) -> list[Row]:
     ):
         values = {name: facts[fact] for name, facts in found.items() if fact in facts}
         rows.append(value_row(f"robust batch: {what}", values["ours"], unit, target, against(values)))
+    rates: dict[str, Measure] = {"ours": partial(robust.items_at_once, run.scale.robust)}
+    if "by hand" in stacks:
+        rates["by hand"] = partial(robust.items_at_once_by_hand, run.scale.robust)
+    rows.append(target_row("robust batch: items, 100 at once", run.medians(rates), "by hand", "1/s", ">= 0.8"))
     return rows
 
 
