@@ -91,6 +91,8 @@ async def refused_beside_line(size: int) -> float:
         supervisor = system.spawn(lambda: Supervisor(market))
         ask = partial(smart_request, supervisor, service="work", timeout=600)
         under_way = asyncio.create_task(ask(input=is_over.wait))
+        for _ in range(100):  # Turns of the loop, in which its call begins.
+            await asyncio.sleep(0)
         waiting = [asyncio.create_task(ask(input=number)) for number in range(size)]
         for _ in range(size + 100):  # Turns of the loop, more than all need to come to wait.
             await asyncio.sleep(0)
