@@ -48,7 +48,7 @@ setup: $(VENV)/.installed-dev ## Set up the environment for development, and not
 # A stamp newer than both files says that pip has nothing to do, so the next start costs no more than make.
 $(VENV)/.installed-cli: pyproject.toml constraints.txt | $(VENV)/bin/pip
 	@echo "Installing understudy into $(VENV) (once) ..."
-	@$(PIP) install --quiet --editable '.[cli]' --constraint constraints.txt
+	@$(PIP) install --quiet --editable '.[cli,http,serve]' --constraint constraints.txt
 	@touch "$@"
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/pip

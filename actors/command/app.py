@@ -244,7 +244,40 @@ def show_simulation(
     return simulate(rehearsal)
 
 
-COMMANDS = frozenset({"run", "providers", "demo", "simulate"})
+@app.command(
+    "fake",
+    short_help="Serve a model provider that fails by seed.",
+    epilog="Example: understudy fake servers.toml --port 8080 --plan faults.toml",
+)
+def serve_fake(
+    config: Annotated[
+        str | None,
+        typer.Argument(metavar="CONFIG.toml", help="The models, prices, limits and faults.", show_default="one model"),
+    ] = None,
+    *,
+    port: Annotated[int, typer.Option(metavar="N", help="The port; 0 takes a free one.")] = 0,
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="A loopback address.")] = "127.0.0.1",
+    plan: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="The faults, instead of those of the config.", show_default="the config's"),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(metavar="N", help="Decides answers and faults.", show_default="the config's, or 0")
+    ] = None,
+) -> int:
+    """Serve a model provider that fails by seed, on this machine alone, until it is interrupted.
+
+    It speaks OpenAI's chat completions, Responses and embeddings, and Anthropic's Messages. The first line of standard
+    output is {"url": ...}. GET /books tells what it charged, and POST /plan changes its faults.
+
+    It needs the extra `serve`. Exit codes: 2 bad input, 130 interrupted (143 by SIGTERM).
+    """
+    from actors.command.fake import read_fake, serve
+
+    return serve(read_fake(config, plan=plan, seed=seed), host=host, port=port)
+
+
+COMMANDS = frozenset({"run", "providers", "demo", "simulate", "fake"})
 
 
 def error_console() -> Console:

@@ -68,6 +68,8 @@ class FakeApp:
         )
         began = self.now()
         reply = route(self._provider, request, now=began)
+        if reply.settles_at is not None:
+            self._loop.call_later(max(0.0, reply.settles_at - began), self._settle)
         sending = Sending(reply, receive, send, scope.get(CONNECTION))
         try:
             await sending.run()
@@ -75,6 +77,9 @@ class FakeApp:
             self._provider.end(
                 reply, now=self.now(), sent=sending.is_sent, left=sending.has_left, tokens=sending.tokens
             )
+
+    def _settle(self) -> None:
+        self._provider.settle_background(now=self.now() + 1e-3)  # A timer may be early by its clock's resolution.
 
 
 class Sending:

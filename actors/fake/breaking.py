@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -19,7 +20,7 @@ from actors.fake.refusals import error_body
 from actors.fake.wire import JSON, FakeReply
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from actors.fake.draws import Draw
     from actors.fake.faults import AnyFault
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
 HTML = b"<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>\n"
 
 
-def break_reply(reply: FakeReply, struck: Iterable[AnyFault], *, error_event: bytes, draw: Draw) -> FakeReply:
+def break_reply(
+    reply: FakeReply, struck: Iterable[AnyFault], *, error_event: Callable[[int], bytes], draw: Draw
+) -> FakeReply:
     """Return the reply as the faults leave it; `error_event` is the form's way to end a stream by an error."""
     for fault in struck:
         match fault:
@@ -62,13 +65,12 @@ def _stall(reply: FakeReply, fault: FakeStall) -> None:
         reply.stalls_after = (fault.after_events, fault.seconds)
 
 
-def _ended_by(events: Events, after: int, error_event: bytes) -> Events:
-    tokens = 0
-    for number, (tokens, data) in enumerate(events):
-        if number >= after:
-            break
+def _ended_by(events: Events, after: int, error_event: Callable[[int], bytes]) -> Events:
+    tokens, sent = 0, 0
+    for tokens, data in islice(events, after):
         yield tokens, data
-    yield tokens, error_event
+        sent += 1
+    yield tokens, error_event(sent)
 
 
 def _spoil(reply: FakeReply, form: str) -> None:
@@ -102,7 +104,7 @@ def _cut(reply: FakeReply, fault: FakeCut, draw: Draw) -> None:
     reply.cut_at = min(size - 1, int(part * size)) if size else 0
 
 
-def chat_error_event(made: Made) -> bytes:
+def chat_error_event(made: Made, _: int) -> bytes:
     """Return how a stream of chat completions ends by an error."""
     if made.dialect_name == "openrouter":
         error = {"code": 502, "message": "Provider disconnected"}

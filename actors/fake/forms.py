@@ -12,6 +12,8 @@ from actors.fake.chat_requests import read_chat
 from actors.fake.embeddings import embeddings_body, embeddings_id, read_embeddings
 from actors.fake.message_answers import message_body, message_error_event, message_events, message_id
 from actors.fake.message_requests import read_messages
+from actors.fake.response_answers import response_body, response_error_event, response_events, response_id
+from actors.fake.response_requests import read_responses
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +36,7 @@ class WrittenForm(msgspec.Struct, frozen=True, kw_only=True):
     body: Callable[[Made], Any]
     identity: Callable[[Made], str]
     events: Callable[[Made], Events] | None = None
-    error_event: Callable[[Made], bytes] = lambda _: b""
+    error_event: Callable[[Made, int], bytes] = lambda _made, _number: b""
 
 
 FORMS: dict[Form, WrittenForm] = {
@@ -53,6 +55,14 @@ FORMS: dict[Form, WrittenForm] = {
         identity=message_id,
         events=message_events,
         error_event=message_error_event,
+    ),
+    "responses": WrittenForm(
+        name="responses",
+        read=read_responses,
+        body=response_body,
+        identity=response_id,
+        events=response_events,
+        error_event=response_error_event,
     ),
     "embeddings": WrittenForm(name="embeddings", read=read_embeddings, body=embeddings_body, identity=embeddings_id),
 }

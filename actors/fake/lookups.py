@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
+from actors.fake.asked import RequestRefused
 from actors.fake.caching import input_tokens
 from actors.fake.message_requests import read_prompt
 from actors.fake.wire import FakeReply, FakeRequest, json_reply
@@ -108,3 +109,22 @@ def _generation(call: BookedCall) -> dict[str, Any]:
         "native_tokens_cached": usage.cache_read,
         "latency": None if call.ended is None else round((call.ended - call.began) * 1000),
     }
+
+
+def response_told(provider: FakeProvider, identity: str, *, now: float) -> FakeReply:
+    """Return a stored response as it is now."""
+    stored = provider.stored.get(identity)
+    if stored is None:
+        return provider.not_found(f"Response with id '{identity}' not found.")
+    return json_reply(200, stored.told(now))
+
+
+def cancel_response(provider: FakeProvider, identity: str, *, now: float) -> FakeReply:
+    """Cancel a response of the background, and return it. Raises `RequestRefused` for any other."""
+    stored = provider.stored.get(identity)
+    if stored is None:
+        return provider.not_found(f"Response with id '{identity}' not found.")
+    if not stored.made.asked.background:
+        raise RequestRefused(400, "Cannot cancel a synchronous response.")
+    provider.cancel_background(stored, now=now)
+    return json_reply(200, stored.told(now))

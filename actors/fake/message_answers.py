@@ -158,6 +158,6 @@ def _piece(kind: str, text: str) -> dict[str, Any]:
             return {"type": "input_json_delta", "partial_json": text}
 
 
-def message_error_event(made: Made) -> bytes:
+def message_error_event(made: Made, _: int) -> bytes:
     """Return how a stream of a message ends by an error."""
     return named_event(error_body(made.dialect, 529))

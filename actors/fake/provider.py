@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, cast
@@ -29,6 +30,7 @@ from actors.fake.forms import FORMS
 from actors.fake.made import Made
 from actors.fake.prices import FakeRates, FakeUsage
 from actors.fake.refusals import context_exceeded, error_body, retry_headers
+from actors.fake.stored import StoredResponse, StoredResponses
 from actors.fake.throttle import FakeThrottleState, LimitRefusal, limit_headers
 from actors.fake.wire import JSON, FakeReply, FakeRequest, Headers, json_reply
 
@@ -63,6 +65,8 @@ class FakeProvider:
         self._throttles: dict[tuple[str, str], FakeThrottleState] = {}
         self._tries: OrderedDict[bytes, int] = OrderedDict()
         self._cache = PromptCache()
+        self.stored = StoredResponses()
+        self._background: list[StoredResponse] = []
         self._kept: OrderedDict[tuple[str, str], KeptAnswer] = OrderedDict()
 
     def set_plan(self, plan: FaultPlan, *, now: float) -> None:
@@ -110,7 +114,8 @@ class FakeProvider:
             reply = self._answer(asked, model, call=call, draw=draw, now=now)
         except RequestRefused as refused:
             reply = self._refusal(dialect, refused, [])
-        reply.call = call
+        if reply.settles_at is None:
+            reply.call = call
         call.status = reply.status
         reply.headers.append((dialect.request_id.encode(), call.request_id.encode()))
         return reply
@@ -230,8 +235,41 @@ class FakeProvider:
         reply = self._reply(made, draw=draw)
         reply.rates = self._rates_of(model, struck)
         reply.headers += limit_headers(dialect, throttle, now=now, wall=self._epoch + now)
-        error_event = FORMS[asked.form].error_event(made)
+        if asked.form == "responses" and asked.body.get("store") is not False:
+            self.stored.add(StoredResponse(made=made))
+            if asked.background and not asked.stream:
+                reply = self._in_background(reply, made, call, now)
+        error_event = functools.partial(FORMS[asked.form].error_event, made)
         return break_reply(reply, struck, error_event=error_event, draw=faults)
+
+    def _in_background(self, going: FakeReply, made: Made, call: BookedCall, now: float) -> FakeReply:
+        """Return the reply that a response has begun; `going` says when it comes and what it costs."""
+        going.call = call
+        going.settles_at = now + going.due(made.usage.output)
+        stored = StoredResponse(made=made, began=now, reply=going)
+        self.stored.add(stored)
+        self._background.append(stored)
+        body = msgspec.json.encode(stored.told(now))
+        return FakeReply(status=200, headers=going.headers, body=body, settles_at=going.settles_at)
+
+    def settle_background(self, *, now: float) -> None:
+        """End and charge the responses of the background that are ready."""
+        for stored in list(self._background):
+            if stored.reply is not None and now >= (stored.reply.settles_at or 0.0):
+                self._settle(stored, now=now, cancelled=False)
+
+    def cancel_background(self, stored: StoredResponse, *, now: float) -> None:
+        """Cancel a response that is under way; what has come until now is charged."""
+        if stored.reply is not None:
+            stored.cancelled = True
+            self._settle(stored, now=now, cancelled=True)
+
+    def _settle(self, stored: StoredResponse, *, now: float, cancelled: bool) -> None:
+        reply, stored.reply = stored.reply, None
+        self._background.remove(stored)
+        if reply is not None:
+            tokens = reply.tokens_by(now - stored.began)
+            self.end(reply, now=now, sent=not cancelled, left=cancelled, tokens=tokens)
 
     def _struck_down(self, struck: Struck, dialect: FakeDialect) -> FakeReply | None:
         """Return the refusal that a fault wants, if one does."""

@@ -9,7 +9,14 @@ from urllib.parse import parse_qs, unquote
 import msgspec
 
 from actors.fake.faults import FaultPlan
-from actors.fake.lookups import count_tokens, generation, model_told, models_list
+from actors.fake.lookups import (
+    cancel_response,
+    count_tokens,
+    generation,
+    model_told,
+    models_list,
+    response_told,
+)
 from actors.fake.wire import FakeReply, FakeRequest, json_reply
 
 if TYPE_CHECKING:
@@ -28,6 +35,7 @@ CALLS: dict[str, Form] = {
 
 def route(provider: FakeProvider, request: FakeRequest, *, now: float) -> FakeReply:
     """Return the reply to any request."""
+    provider.settle_background(now=now)
     path = request.path[len(match[0]) :] if (match := PREFIX.match(request.path)) else request.path
     if request.method == "POST" and path in CALLS:
         return provider.accept(request, CALLS[path], now=now)
@@ -53,6 +61,10 @@ def _looked_up(provider: FakeProvider, request: FakeRequest, path: str, *, now: 
             return provider.answered(request, form=None, tell=lambda: model_told(provider, request, name))
         case "POST", ["messages", "count_tokens"]:
             return provider.answered(request, form="messages", tell=lambda: count_tokens(provider, request))
+        case "GET", ["responses", name]:
+            return provider.answered(request, form=None, tell=lambda: response_told(provider, name, now=now))
+        case "POST", ["responses", name, "cancel"]:
+            return provider.answered(request, form=None, tell=lambda: cancel_response(provider, name, now=now))
         case "GET", ["generation"]:
             return provider.answered(request, form=None, tell=lambda: generation(provider, request, now=now))
         case _:

@@ -48,6 +48,8 @@ class FakeReply(msgspec.Struct, kw_only=True):
     """The bytes of the body after which the connection is closed; -1 closes it before the head."""
     ends_broken: bool = False
     """Whether the connection is closed at the end of the events, which an error ended."""
+    settles_at: float | None = None
+    """The time, in seconds since the start, at which a response of the background ends."""
     keep_alive: bytes = b""
     """What a stream sends while it waits for its first token."""
 

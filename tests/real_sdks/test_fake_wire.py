@@ -20,6 +20,7 @@ anthropic = pytest.importorskip("anthropic")
 from anthropic.types import Message, MessageTokensCount, ModelInfo, RawMessageStreamEvent  # noqa: E402
 from openai.types import CreateEmbeddingResponse, Model  # noqa: E402 - after what skips this file.
 from openai.types.chat import ChatCompletion, ChatCompletionChunk  # noqa: E402
+from openai.types.responses import Response, ResponseStreamEvent  # noqa: E402
 
 from tests.real_sdks.strictly import read_strictly  # noqa: E402
 
@@ -82,6 +83,19 @@ MESSAGES: dict[str, dict[str, Any]] = {
     "stop": asks(max_tokens=100, stop_sequences=[" "]),
 }
 
+FUNCTIONS = [{"type": "function", "name": name, "parameters": PARAMETERS} for name in ("weather", "forecast")]
+RESPONSES: dict[str, dict[str, Any]] = {
+    "text": {"input": "hello"},
+    "items": {"input": [{"role": "user", "content": [{"type": "input_text", "text": "hello"}]}], "instructions": "Be."},
+    "long": {"input": "hello", "max_output_tokens": 3},
+    "tools": {"input": "hello", "tools": FUNCTIONS},
+    "schema": {"input": "hello", "text": {"format": {"type": "json_schema", "name": "s", "schema": PARAMETERS}}},
+    "refusal": {"input": "please refuse"},
+    "empty": {"input": "say nothing"},
+    "reasoning": {"input": "hello", "reasoning": {"effort": "high"}},
+    "not stored": {"input": "hello", "store": False},
+}
+
 
 def merged(chunks: list[Any]) -> list[dict[str, Any]]:
     """Put the chunks of a stream together, as a client does."""
@@ -128,6 +142,46 @@ async def test_a_message_is_one_and_so_are_its_events(name: str):
     kinds = [event["type"] for event in streamed.events]
     assert (kinds[0], kinds[-2:]) == ("message_start", ["message_delta", "message_stop"])
     assert kinds.count("content_block_start") == kinds.count("content_block_stop") == len(read.content)
+
+
+@pytest.mark.parametrize("name", RESPONSES)
+async def test_a_response_is_one_and_so_are_its_events(name: str):
+    body = {"model": "m"} | RESPONSES[name]
+    async with fake_server(CONFIG) as server, fake_server(CONFIG) as other:
+        whole = await call(server, body, path="/v1/responses")
+        streamed = await call(other, body | {"stream": True}, path="/v1/responses")
+    read = read_strictly(Response, whole.body)
+    assert read.to_dict() == whole.json
+    for event in streamed.events:
+        assert read_strictly(ResponseStreamEvent, msgspec.json.encode(event)).to_dict() == event
+    assert [event["sequence_number"] for event in streamed.events] == list(range(len(streamed.events)))
+    last = streamed.events[-1]
+    assert last["type"] == f"response.{read.status}"
+    assert [one["type"] for one in last["response"]["output"]] == [one.type for one in read.output]
+
+
+async def test_a_response_of_the_background_goes_on_and_can_be_cancelled():
+    slow = FakeModel(name="m", price=PRICE, latency=3600.0)
+    quick = FakeModel(name="quick", price=PRICE, latency=0.01)
+    async with fake_server(FakeConfig(models=(slow, quick))) as server:
+        client = openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="sk-test", max_retries=0)
+        async with client:
+            begun = await client.responses.create(model="m", input="hello", background=True)
+            other = await client.responses.create(model="quick", input="hello", background=True)
+            waiting = await client.responses.retrieve(begun.id)
+            cancelled = await client.responses.cancel(begun.id)
+            await server.until_idle()
+            done = await client.responses.retrieve(other.id)
+    assert (begun.status, waiting.status, cancelled.status, done.status) == (
+        "queued",
+        "queued",
+        "cancelled",
+        "completed",
+    )
+    assert done.output_text
+    first, second = server.books.lines
+    assert (first.cancelled, first.usage.output) == (True, 0)
+    assert second.usage.output == done.usage.output_tokens
 
 
 async def test_embeddings_are_the_same_as_numbers_and_in_base64():
