@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from actors.fake import FakeServer
 
 
+FOR_EVER = aiohttp.ClientTimeout(total=None)
+
+
 class Got(NamedTuple):
     """One answer as it came."""
 
@@ -45,7 +48,7 @@ async def call(
     sent = {"authorization": "Bearer sk-test"} | {name.replace("_", "-"): value for name, value in headers.items()}
     data = body if isinstance(body, bytes | None) else msgspec.json.encode(body)
     async with (
-        aiohttp.ClientSession() as session,
+        aiohttp.ClientSession(timeout=FOR_EVER) as session,
         session.request(method, server.url + path, data=data, headers=sent) as response,
     ):
         return Got(response.status, response.headers, await response.read())
