@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import msgspec
 
-from actors.fake.draws import spread_at
+from actors.fake.draws import drawn
 from actors.fake.schemas import example_of
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def _whole(
         return Answer()
     reasoning: Sequence[str] = ()
     if asked.reasoning and "reasoning" in model.abilities:
-        count = int(spread_at(model.reasoning_tokens, draw.share(f"reasoning {choice}")))
+        count = int(drawn(model.reasoning_tokens, draw, f"reasoning {choice}"))
         reasoning = _words(draw, f"reasoning {choice}", count)
     # 2. A call of tools.
     called = () if kind == "not_json" else tools_called(asked, model, scripted, draw=draw)
@@ -118,7 +118,7 @@ def _whole(
     if kind == "echo" or told:
         return Answer(reasoning=reasoning, text=pieces_of(told or asked.last_text))
     # 5. Words.
-    count = max(1, round(spread_at(model.output_tokens, draw.share(f"length {choice}"))))
+    count = max(1, round(drawn(model.output_tokens, draw, f"length {choice}")))
     return Answer(reasoning=reasoning, text=_words(draw, f"text {choice}", count))
 
 

@@ -81,10 +81,10 @@ Spread: TypeAlias = float | Uniform | Exponential | Lognormal
 """A number that is always the same, or a distribution: in a file `0.3` or `{kind = "lognormal", median = 0.3}`."""
 
 
-def spread_at(spread: Spread, share: float) -> float:
-    """Return the value of a spread below which the given share of all values lies.
+def drawn(spread: Spread, draw: Draw, purpose: str) -> float:
+    """Return the value of a spread that a draw decides; a spread that is one number needs no draw.
 
-    >>> spread_at(Uniform(1.0, 3.0), 0.5), spread_at(0.25, 0.9)
-    (2.0, 0.25)
+    >>> 1.0 <= drawn(Uniform(1.0, 3.0), Draw(1, b"", 0), "latency") < 3.0
+    True
     """
-    return spread if isinstance(spread, int | float) else spread.at(share)
+    return spread if isinstance(spread, int | float) else spread.at(draw.share(purpose))

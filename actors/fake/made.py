@@ -33,6 +33,7 @@ class Made(msgspec.Struct, frozen=True, kw_only=True):
     answers: tuple[Answer, ...]
     usage: FakeUsage
     cost: Fraction = Fraction(0)
+    """In dollars, if the dialect tells it."""
     tells_usage: bool = True
     """Whether the answer tells its usage; a fault may leave it out."""
     zero_usage: bool = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections import OrderedDict
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
@@ -15,7 +16,7 @@ from actors.fake.books import BookedCall, FakeBooks, key_name
 from actors.fake.breaking import break_reply
 from actors.fake.caching import PromptCache
 from actors.fake.dialects import DIALECTS, FakeDialect
-from actors.fake.draws import Draw, fingerprint, spread_at
+from actors.fake.draws import Draw, drawn, fingerprint
 from actors.fake.faults import (
     FakeNoUsage,
     FakeOddAnswer,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from actors.fake.asked import Form
     from actors.fake.config import DialectName, FakeConfig, FakeModel
 
+NOT_TOLD = Fraction(0)
 MAX_TRIES_KEPT = 200_000
 MAX_ANSWERS_KEPT = 10_000
 
@@ -358,7 +360,7 @@ class FakeProvider:
             dialect_name=dialect_name,
             answers=answers,
             usage=usage,
-            cost=self._rates_of(model, struck).charge(usage),
+            cost=self._rates_of(model, struck).charge(usage) if dialect_name == "openrouter" else NOT_TOLD,
             tells_usage=untold is None or untold.empty,
             zero_usage=untold is not None and untold.empty,
         )
@@ -370,8 +372,8 @@ class FakeProvider:
     def _reply(self, made: Made, *, draw: Draw | None) -> FakeReply:
         """Return the reply that no fault has touched; without a draw it comes at once."""
         written = FORMS[made.asked.form]
-        latency = 0.0 if draw is None else spread_at(made.model.latency, draw.share("latency"))
-        speed = 0.0 if draw is None else spread_at(made.model.token_speed, draw.share("speed"))
+        latency = 0.0 if draw is None else drawn(made.model.latency, draw, "latency")
+        speed = 0.0 if draw is None else drawn(made.model.token_speed, draw, "speed")
         reply = FakeReply(status=200, headers=[JSON], made=made, latency=latency, speed=speed)
         if made.asked.stream and written.events is not None:
             reply.headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
