@@ -65,6 +65,8 @@ class Injection:
         self._keep = None if keep is None else frozenset(keep)
         self._rng = random.Random(f"{seed}/faults")
         self._active: list[Fault] = []
+        self._waiting: dict[int, Fault] = {}
+        """The faults whose time has not come, by their numbers."""
         self._timers: set[asyncio.TimerHandle] = set()
         self._held: dict[Any, float] = {}
 
@@ -73,7 +75,8 @@ class Injection:
         number = len(self.plan)
         self.plan.append(fault)
         if self._keep is None or number in self._keep:
-            self.schedule(fault)
+            self._waiting[number] = fault
+            self.schedule(fault, number)
 
     def active(self, kind: type[T]) -> list[T]:
         """Return the faults of a kind that last now."""
@@ -88,15 +91,17 @@ class Injection:
         """Return a number from [0, 1) for what faults leave to chance."""
         return self._rng.random()
 
-    def schedule(self, fault: Fault) -> None:
-        """Apply a fault at its time, or now if that is past."""
+    def schedule(self, fault: Fault, number: int | None = None) -> None:
+        """Apply a fault at its time, or now if that is past; its number says that it is one of the plan."""
         now = self._world.now()
         if fault.at <= now:
-            self._apply(msgspec.structs.replace(fault, at=now))
+            self._apply(msgspec.structs.replace(fault, at=now), number)
         else:
-            self.call_at(fault.at, partial(self._apply, fault))
+            self.call_at(fault.at, partial(self._apply, fault, number))
 
-    def _apply(self, fault: Fault) -> None:
+    def _apply(self, fault: Fault, number: int | None) -> None:
+        if number is not None:
+            self._waiting.pop(number, None)
         self._active.append(fault)
         if isinstance(fault, MailFault):
             self._mail.faults.append(fault)
@@ -147,15 +152,18 @@ class Injection:
         return True
 
     def missed(self) -> list[str]:
-        """Return a line for each fault that was not left out, must not miss, and had no target in the run."""
+        """Return a line for each fault that must not miss and was not left out, but had no target or did not begin."""
         lines: list[str] = []
         for number, fault in enumerate(self.plan):
-            if fault.target is None or fault.may_miss or not (self._keep is None or number in self._keep):
+            if fault.may_miss or not (self._keep is None or number in self._keep):
                 continue
-            kind, pattern = fault.target
-            there = list(self.declared.get(kind, ()))
-            if not any(fnmatchcase(name, pattern) for name in there):
-                lines.append(miss(fault, kind, pattern, there))
+            if number in self._waiting:
+                lines.append(f"{fault!r} strikes nothing: the run ended before it began. If it may, say may_miss=True")
+            elif fault.target is not None:
+                kind, pattern = fault.target
+                there = list(self.declared.get(kind, ()))
+                if not any(fnmatchcase(name, pattern) for name in there):
+                    lines.append(miss(fault, kind, pattern, there))
         return lines
 
     def stop(self) -> None:

@@ -106,7 +106,8 @@ class World(Protocol):
 class Fault(msgspec.Struct, frozen=True, kw_only=True, tag=True, repr_omit_defaults=True):
     """Something that goes wrong `at` seconds after the run began.
 
-    A fault that finds nothing to strike lets the run fail, because its name may be misspelt, unless it `may_miss`.
+    A fault that finds nothing to strike lets the run fail, because its name may be misspelt, unless it `may_miss`; so
+    does one whose time does not come before the run ends.
     """
 
     at: float = 0.0

@@ -391,8 +391,8 @@ async def test_while_the_registry_is_down_it_is_asked_after_pauses_that_grow_and
 async def one_look_up_at_a_time(simulation: Simulation) -> None:
     dice = simulation.random
     simulation.inject(
-        RegistryOutage(at=dice.uniform(0, 3000), lasts=dice.uniform(1, 2000), hangs=dice.random() < 0.3),
-        RegistryOutage(at=dice.uniform(0, 3000), lasts=dice.uniform(1, 2000)),
+        RegistryOutage(at=dice.uniform(0, 3000), lasts=dice.uniform(1, 2000), hangs=dice.random() < 0.3, may_miss=True),
+        RegistryOutage(at=dice.uniform(0, 3000), lasts=dice.uniform(1, 2000), may_miss=True),
     )
     provider = SimulatedProvider(simulation, "alder", services={"s", "t"}, price=Micros(1))
     inner = simulated_registry(simulation, [provider], latency=dice.uniform(0.0, 5.0))

@@ -401,7 +401,7 @@ def test_whoever_asks_an_actor_that_is_made_to_crash_is_told(kind: type[Sync]) -
             ref = system.spawn(lambda: kind([]), name="one")
             await ref.ask(Query(1), timeout=5.0)
 
-    run = Simulation(faults=[Crash(at=0.2, actor="house/one")], order="fifo")
+    run = Simulation(faults=[Crash(at=0.2, actor="house/one", may_miss=kind is Sync)], order="fifo")
     if kind is Sync:
         run.run(scenario)  # It has been answered by then.
     else:
@@ -546,6 +546,21 @@ def test_a_fault_that_matches_nothing_fails_the_run_unless_it_may_miss(fault: Fa
     (line,) = [one for one in Simulation(faults=[may_miss]).run(scenario).trace.tail(100) if "matches nothing" in one]
     assert type(fault).__name__ in line
     assert "hous/*" in line or "no such task" in line
+
+
+@pytest.mark.parametrize(
+    "fault", [Crash(at=5, actor="house/one"), DropMail(at=5, actor="house/*")], ids=lambda one: type(one).__name__
+)
+def test_a_fault_whose_time_does_not_come_fails_the_run_unless_it_may_miss(fault: Fault) -> None:
+    async def scenario() -> None:
+        async with ActorSystem("house", log=False) as system:
+            system.spawn(lambda: Sync([]), name="one")
+            await asyncio.sleep(1)
+
+    with pytest.raises(InvariantBroken, match="strikes nothing: the run ended before it began"):
+        Simulation(faults=[fault]).run(scenario)
+    Simulation(faults=[msgspec.structs.replace(fault, may_miss=True)]).run(scenario)
+    Simulation(faults=[fault], keep=[]).run(scenario)
 
 
 @pytest.mark.parametrize("fault", [Crash(actor="house/one"), Hang(actor="house/*")], ids=lambda one: type(one).__name__)
