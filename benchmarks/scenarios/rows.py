@@ -32,14 +32,23 @@ UNITS = {
     "success_after": "of all",
     "reported": "of all",
     "cancelled": "of all",
+    "rate_kept": "of before",
+    "of_ceiling": "of ceiling",
+    "limit_used": "of limit",
+    "part_throttled": "of calls",
     "amplification": "calls/req",
     "calls_per_poison": "calls/req",
     "throttled": "calls",
     "calls_in_trouble": "calls",
     "calls_per_reopen": "calls",
     "most_in_a_second": "calls",
+    "most_calls": "calls",
+    "wire_calls_at_first": "calls",
+    "wire_calls_later": "calls",
     "left": "calls",
     "time_to_return": "s",
+    "late_return": "s",
+    "times_the_least": "times",
     "interactive_p99": "s",
     "p50": "s",
     "p99": "s",
@@ -49,7 +58,7 @@ UNITS = {
     "poison_reported": "requests",
 }
 """The figures in the order of their rows, and what they are counted in."""
-MORE_IS_BETTER = {"success", "success_after", "reported", "cancelled"}
+MORE_IS_BETTER = {"success", "success_after", "reported", "cancelled", "rate_kept", "of_ceiling", "limit_used"}
 NEVER = 1e9
 """Stands for what never came, as JSON has no infinity."""
 

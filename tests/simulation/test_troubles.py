@@ -6,6 +6,7 @@ reach it yet, the test names the figure reached, so that nothing gets worse unno
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -217,9 +218,52 @@ async def test_a_provider_whose_answers_turned_wrong_is_left(simulation):
     assert outcome.calls_in_trouble <= 0.4 * outcome.requests
 
 
+# What takes long.
+
+
+@pytest.mark.simulate(seeds=SEEDS)
+async def test_answers_of_minutes_outlast_no_probe(simulation):
+    await survive(simulation, "slow answers")
+
+
+@pytest.mark.simulate(seeds=SEEDS)
+async def test_a_call_that_is_still_at_work_is_waited_for(simulation):
+    await survive(simulation, "still at work")
+
+
+@pytest.mark.simulate(seeds=SEEDS)
+async def test_a_layer_below_that_repeats_calls_is_asked_once(simulation):
+    await survive(simulation, "a layer below repeats")
+
+
+@pytest.mark.simulate(seeds=SEEDS)
+async def test_models_of_one_account_never_run_into_its_limit(simulation):
+    await survive(simulation, "shared quota")
+
+
+# Troubles of thousands of requests, whose number of seeds is fixed.
+
+
+@pytest.mark.parametrize(
+    "name", ["quota exhausted for an hour", "tokens known roughly", "warm start", "changes in mid-run"]
+)
+def test_long_troubles_are_survived(name: str):
+    survive_each(name, seeds=SEEDS // 2)
+
+
+@pytest.mark.parametrize("name", ["stray 429s, 0.1 %", "stray 429s, 1 %", "stray 429s, 5 %", "stray 429s, long waits"])
+def test_stray_429s_cost_little_of_the_rate(name: str):
+    survive_each(name, seeds=SEEDS // 5)
+
+
+def survive_each(name: str, *, seeds: int) -> None:
+    for seed in range(seeds):
+        Simulation(seed, logs=False).run(partial(survive, name=name))
+
+
 # The troubles themselves.
 
 
 def test_every_trouble_is_tested():
     tested = Path(__file__).read_text(encoding="utf-8")
-    assert [name for name in TROUBLES if f'(simulation, "{name}"' not in tested] == []
+    assert [name for name in TROUBLES if f'"{name}"' not in tested] == []

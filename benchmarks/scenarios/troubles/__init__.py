@@ -6,7 +6,7 @@ drawn from the seed before the contender begins, so that one seed is the same tr
 
 from __future__ import annotations
 
-from benchmarks.scenarios.troubles import crowds, health, inputs, later, limits
+from benchmarks.scenarios.troubles import crowds, health, inputs, lasting, later, limits, rates
 from benchmarks.scenarios.troubles.contenders import BY_HAND as BY_HAND
 from benchmarks.scenarios.troubles.contenders import OURS as OURS
 from benchmarks.scenarios.troubles.contenders import SEED as SEED
@@ -117,6 +117,66 @@ TROUBLES: dict[str, Trouble] = {
         must={"success": ">= 0.999", "interactive_p99": "<= 2"},
     ),
     "global slowness": Trouble(promise="none", scenario=later.global_slowness, must=without("calls_per_reopen")),
+    "slow answers": Trouble(
+        promise=BREAKER,
+        scenario=lasting.slow_answers,
+        # Of some 200 requests ten are 1.05, and as many probes fail before it is found that the provider is back.
+        must={**without("calls_per_reopen", "time_to_return"), "amplification": "<= 1.1", "late_return": "<= 40"},
+    ),
+    "still at work": Trouble(
+        promise="none",
+        scenario=lasting.still_at_work,
+        must={"success": ">= 0.999", "paid_twice": "<= 0", "most_calls": "<= 12"},
+    ),
+    "a layer below repeats": Trouble(
+        promise=RETRY,
+        scenario=lasting.repeating_layer,
+        must={
+            "success": ">= 0.999",
+            "paid_twice": "<= 0",
+            "wire_calls_at_first": "<= 6",
+            "wire_calls_later": "<= 3",
+        },
+    ),
+    "quota exhausted for an hour": Trouble(
+        promise="non-retryable: insufficient funds",
+        scenario=lasting.unpaid_hour,
+        must={**without("calls_per_reopen", "time_to_return"), "calls_in_trouble": "<= 8"},
+    ),
+    "stray 429s, 0.1 %": Trouble(
+        promise=LIMITS, scenario=rates.few_strays, must={"success": ">= 0.999", "rate_kept": ">= 0.9"}
+    ),
+    "stray 429s, 1 %": Trouble(
+        promise=LIMITS, scenario=rates.some_strays, must={"success": ">= 0.999", "rate_kept": ">= 0.7"}
+    ),
+    "stray 429s, 5 %": Trouble(
+        promise=LIMITS, scenario=rates.many_strays, must={"success": ">= 0.999", "rate_kept": ">= 0.4"}
+    ),
+    "stray 429s, long waits": Trouble(
+        promise=LIMITS,
+        scenario=rates.strays_with_long_waits,
+        must={"success": ">= 0.999", "of_ceiling": ">= 0.9"},
+    ),
+    "tokens known roughly": Trouble(
+        promise=LIMITS,
+        scenario=rates.rough_tokens,
+        must={"success": ">= 0.999", "limit_used": ">= 0.79", "part_throttled": "<= 0.001"},
+    ),
+    "shared quota": Trouble(
+        promise="none",
+        scenario=rates.shared_quota,
+        must={**without("calls_per_reopen", "time_to_return"), "throttled": "<= 0"},
+    ),
+    "warm start": Trouble(
+        promise=LIMITS,
+        scenario=rates.warm_start,
+        must={"success": ">= 0.999", "throttled": "<= 0", "times_the_least": "<= 1.7"},
+    ),
+    "changes in mid-run": Trouble(
+        promise="cache for 5-15 minutes",
+        scenario=rates.changes,
+        must=without("calls_per_reopen", "time_to_return"),
+    ),
     "silent quality drop": Trouble(
         promise="none",
         scenario=later.silent_quality_drop,

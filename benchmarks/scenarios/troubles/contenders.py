@@ -105,7 +105,8 @@ class Ours:
 @asynccontextmanager
 async def ours(simulation: Simulation, providers: Sequence[TroubledProvider]) -> AsyncGenerator[Client]:
     """Start a system with a supervisor over these providers."""
-    market = Market(providers=[provider.listing() for provider in providers])
+    accounts = {provider.account.name: provider.account.stated for provider in providers if provider.account}
+    market = Market(providers=[provider.listing() for provider in providers], quotas=accounts)
     registry = simulated_registry(simulation, providers)
     async with ActorSystem("troubles") as system:
         yield Ours(system.spawn(lambda: Supervisor(market, registry=registry), name="supervisor"))
@@ -229,7 +230,7 @@ async def by_hand(_simulation: Simulation, providers: Sequence[TroubledProvider]
         tuning = Tuning(
             max_concurrency=1_000,
             rounds=4,
-            timeout=10.0,
+            timeout=max(provider.listing().timeout for provider in providers),
             failure_threshold=5,
             open_for=BreakerConfig().open_for,
             backoff=1.0,

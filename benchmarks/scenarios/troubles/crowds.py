@@ -11,7 +11,7 @@ import msgspec
 from actors.simulation import Hanging, Outage, SlowLoris
 from benchmarks.scenarios.troubles.drill import Customers, drill
 from benchmarks.scenarios.troubles.market import draw_span, three
-from benchmarks.scenarios.troubles.outcome import WINDOW, Outcome, Span, most_within, outcome_of, part
+from benchmarks.scenarios.troubles.outcome import WINDOW, Outcome, Span, most_within, outcome_of, part, with_more
 from benchmarks.scenarios.troubles.provider import TroubledProvider
 
 if TYPE_CHECKING:
@@ -45,11 +45,6 @@ async def herd(simulation: Simulation, contender: Contender) -> Outcome:
 def busiest_second(provider: TroubledProvider, *, since: float) -> int:
     """Return the most calls that came within a second."""
     return most_within([one.at for one in provider.attempts if one.at >= since], 1.0)
-
-
-def with_more(outcome: Outcome, **more: float) -> Outcome:
-    """Add what is counted for one trouble alone."""
-    return msgspec.structs.replace(outcome, more={**outcome.more, **more})
 
 
 async def metastable(simulation: Simulation, contender: Contender) -> Outcome:

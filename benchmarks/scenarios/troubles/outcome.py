@@ -110,7 +110,7 @@ def outcome_of(
         time_to_return=came_back,
         p50=quantile(times, 0.5),
         p99=quantile(times, 0.99),
-        spend=sum(provider.income for provider in providers),
+        spend=int(sum(provider.income for provider in providers)),
         paid_twice=sum(count > 1 for count in paid.values()),
         unknown=sum(one.error == "OutcomeUnknown" for one in served),
         errors=dict(Counter(one.error for one in served if one.error is not None)),
@@ -118,7 +118,12 @@ def outcome_of(
     )
 
 
-def part(count: int, whole: int) -> float:
+def with_more(outcome: Outcome, **more: float) -> Outcome:
+    """Add what is counted for one trouble alone."""
+    return msgspec.structs.replace(outcome, more={**outcome.more, **more})
+
+
+def part(count: float, whole: float) -> float:
     """Return a ratio; 1 of nothing."""
     return count / whole if whole else 1.0
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from actors.errors.classification import classify_status
 from actors.errors.families import CallFailed
+from actors.limits.token_bucket import TokenBucket
 from actors.simulation.outcome import ErrorReply, NoReply, Served
 from actors.simulation.provider import SimulatedProvider, SimulatedTransport
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from actors.limits.token_bucket import TokenBucket
+    from actors.market.listing import SharedQuota
     from actors.simulation.outcome import Draws, SimulatedOutcome
     from actors.simulation.provider import SimulatedWork
     from actors.transports.transport import ProviderCall, ProviderReply
@@ -31,6 +33,8 @@ class Attempt(msgspec.Struct):
     input: Any
     kind: str | None = "Cancelled"
     """The family of its error; None for an answer."""
+    wire_calls: int = 1
+    ended: float = 0.0
 
 
 class Poison(msgspec.Struct, frozen=True):
@@ -38,6 +42,32 @@ class Poison(msgspec.Struct, frozen=True):
 
     inputs: Collection[int] = frozenset()
     does: Literal["refused", "crashes", "fails", "hangs"] = "refused"
+
+
+class Strays:
+    """429s that no rate causes: a `share` of each thousand calls, drawn anew for each, with a `Retry-After` or none."""
+
+    def __init__(self, seed: int, *, share: float, retry_after: float | None) -> None:
+        self.share = share
+        self.retry_after = retry_after
+        self.dice = random.Random(f"{seed}/strays")
+        self.left: list[bool] = []
+
+    def strike(self) -> bool:
+        """Tell whether the next call is refused."""
+        if not self.left:
+            self.left = [number < round(1_000 * self.share) for number in range(1_000)]
+            self.dice.shuffle(self.left)
+        return self.left.pop()
+
+
+class Account:
+    """What several providers draw on together: its name, what it states of its limit, and the limit that it keeps."""
+
+    def __init__(self, name: str, stated: SharedQuota, kept: TokenBucket) -> None:
+        self.name = name
+        self.stated = stated
+        self.kept = kept
 
 
 def tokens_of(question: int) -> int:
@@ -72,10 +102,28 @@ class TroubledProvider(SimulatedProvider):
         )
         self.poison = poison or Poison()
         self.tokens = tokens
+        self.tokens_off = 0.0
+        """By what part the tokens of an input may be more or fewer than they are believed to be."""
+        self.strays: Strays | None = None
+        self.account: Account | None = None
+        self.long_answers: tuple[float, float] = (0.0, 0.0)
+        """The share of answers that take longer, and by how many seconds."""
+        self.sends = 1
+        """How often the layer below sends a call that fails."""
         self.attempts: list[Attempt] = []
         self.paid_for: list[Any] = []
         """The input of each charge."""
         self.listing(**(listed or {}))
+
+    def shrink(self, *, rate: float, burst: int, max_concurrency: int) -> None:
+        """Bear less from now on, and say so in the listing."""
+        self._bucket = TokenBucket(rate=rate * 1.02, burst=burst + 1)
+        self.listing(rate_limit=rate, burst=burst, max_concurrency=max_concurrency)
+
+    def true_tokens(self, question: int) -> int:
+        """Return what an input uses of the limit of tokens."""
+        off = self.tokens_off * random.Random(f"{self.simulation.seed}/{question}").uniform(-1.0, 1.0)
+        return round(tokens_of(question) * (1.0 + off))
 
     def transport(self) -> TroubledTransport:
         return TroubledTransport(self)
@@ -84,6 +132,9 @@ class TroubledProvider(SimulatedProvider):
         outcome = super().outcome_of(call, draws)
         if isinstance(outcome, Served) and call.input in self.poison.inputs:
             return NoReply() if self.poison.does == "hangs" else ErrorReply(500)
+        share, extra = self.long_answers
+        if isinstance(outcome, Served) and draws.wrong < share and not self.knows(call):
+            return msgspec.structs.replace(outcome, extra=outcome.extra + extra)
         return outcome
 
     def accept(self, call: ProviderCall, outcome: Served, draws: Draws, right: Any) -> SimulatedWork:
@@ -105,22 +156,52 @@ class TroubledTransport(SimulatedTransport):
         try:
             if call.input in self.provider.poison.inputs and self.provider.poison.does in {"refused", "crashes"}:
                 await self._choke()
-            await self._take_tokens(call)
-            reply = await super().call(call)
+            await self._keep_limits(call)
+            reply = await self._sent(call, attempt)
         except CallFailed as error:
             attempt.kind = error.kind
             raise
         except KeyError:
             attempt.kind = "crash"
             raise
+        finally:
+            attempt.ended = self.provider.simulation.now()
         attempt.kind = None
         return reply
+
+    async def _sent(self, call: ProviderCall, attempt: Attempt) -> ProviderReply:
+        """Send a call as often as the layer below does, until it is answered."""
+        while True:
+            try:
+                reply = await super().call(call)
+            except CallFailed as error:
+                error.wire_calls = attempt.wire_calls
+                if attempt.wire_calls >= self.provider.sends or not error.retryable:
+                    raise
+                attempt.wire_calls += 1
+                await asyncio.sleep(0.1)
+            else:
+                weights = {"tokens": self.provider.true_tokens(call.input)} if self.provider.tokens_off else {}
+                return msgspec.structs.replace(reply, wire_calls=attempt.wire_calls, weights=weights)
+
+    async def _keep_limits(self, call: ProviderCall) -> None:
+        provider, now = self.provider, self.provider.simulation.now()
+        if provider.strays is not None and provider.strays.strike():
+            await asyncio.sleep(provider.latency[0])
+            raise classify_status(429, provider=provider.name, retry_after=provider.strays.retry_after)
+        if provider.account is not None:
+            taken = provider.account.kept.take(now)
+            if not isinstance(taken, tuple):
+                await asyncio.sleep(provider.latency[0])
+                raise classify_status(429, provider=provider.name, retry_after=taken)
+            provider.account.kept, _ = taken
+        await self._take_tokens(call)
 
     async def _take_tokens(self, call: ProviderCall) -> None:
         provider = self.provider
         if provider.tokens is None:
             return
-        taken = provider.tokens.take(provider.simulation.now(), tokens_of(call.input))
+        taken = provider.tokens.take(provider.simulation.now(), provider.true_tokens(call.input))
         if isinstance(taken, tuple):
             provider.tokens, _ = taken
             return
