@@ -249,6 +249,7 @@ class SimulatedTransport:
     """The transport to a simulated provider; it classifies errors as `HttpTransport` does."""
 
     ends_when_cancelled = True
+    has_check = True
 
     def __init__(self, provider: SimulatedProvider) -> None:
         self.provider = provider

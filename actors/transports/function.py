@@ -112,6 +112,7 @@ class FunctionTransport:
         self._name = shown_callable(function)
         self._function = function
         self._check = check
+        self.has_check = check is not None
         self._secrets = Secrets(certain=secrets)
         self._client_retries = client_retries
         self.classify = classify

@@ -47,6 +47,8 @@ class HttpTransport:
     The client is opened by the first call. Raises `ValueError` for a URL or header that could never be sent.
     """
 
+    has_check = True
+
     def __init__(
         self,
         provider: str,

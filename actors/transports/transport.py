@@ -174,7 +174,11 @@ class Transport(Protocol):
         ...
 
     async def check(self, *, timeout: float) -> None:  # noqa: ASYNC109 - the transport bounds itself.
-        """Return if the provider is healthy, within `timeout` seconds; raises a member of `CallFailed` if not."""
+        """Return if the provider is healthy, within `timeout` seconds; raises a member of `CallFailed` if not.
+
+        If that tells whether calls would be answered, a transport may declare so by an attribute `has_check = True`.
+        Then a check that passes closes the breaker, instead of a request that may be paid and would be lost.
+        """
         ...
 
     async def aclose(self) -> None:

@@ -203,13 +203,18 @@ class AttemptRun:
             events.publish(Rerouted(request_id=request_id, provider=name, away_from=job.last, attempt=attempt))
 
     async def _passes_check(self) -> bool:
-        """Check a provider that is due for its probe; False if none is made, and its breaker is open again."""
-        job, target, now = self.job, self.target, self.deps.context.now
-        passes = False
+        """Check a provider that is due for its probe; False if none is made.
+
+        There are three cases: 1. The check fails, and the breaker is open again. 2. The probe would cost its request
+        all of its time, and the check stands in for it: the breaker is closed. 3. The probe is made.
+        """
+        job, target, now, permit = self.job, self.target, self.deps.context.now, self._admitted.permit
+        is_costly, passes, is_vouched = self._may_cost_when_cut(), False, False
         error: CallFailed | None = None
         try:
-            is_well = await target.is_worth_a_probe(within=(job.deadline - now()) / 2)
-            passes = is_well and now() < job.deadline
+            is_well = await target.is_worth_a_probe(within=(job.deadline - now()) / 2, is_costly=is_costly)
+            is_vouched = is_well and is_costly and target.vouches(permit)
+            passes = is_well and not is_vouched and now() < job.deadline
             if not is_well:
                 error = ConnectionFailed(target.name, "its health check failed")
         finally:
@@ -218,6 +223,8 @@ class AttemptRun:
                 target.calls -= 1
                 self.deps.payments.book(self._reservation, NOTHING)
                 target.settle(self._admitted, EndedCall(now(), error=error, subject=job.subject))
+                if is_vouched:
+                    target.close_by_check(permit)
         if passes:
             # The probe begins only now.
             permit = msgspec.structs.replace(self._admitted.permit, admitted=now())
@@ -306,6 +313,7 @@ class AttemptRun:
                 if self.deps.hedge_budget.config is not None:
                     self.deps.hedge_budget.learn(target, latency)
                 target.history.add_answer(ended.now)
+                target.probe_check = target.probe_check.after_answer()
             target.settle(admitted, ended)
             if self._share is not None:
                 self._share.settle(ended)

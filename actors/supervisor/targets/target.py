@@ -21,7 +21,7 @@ from actors.limits.concurrency import ConcurrencyLimit
 from actors.limits.learned import LearnedLimit
 from actors.money import micros_of
 from actors.policies.breaker.states import BreakerState, Closed, HalfOpen, Isolated, Open
-from actors.policies.breaker.transitions import isolate, release, sooner
+from actors.policies.breaker.transitions import after_success, isolate, release, sooner
 from actors.provider_gateway.gateway import ProviderGateway
 from actors.provider_gateway.messages import (
     TRANSPORT_GRACE,
@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from actors.market.listing import Listing
     from actors.market.market import Market
     from actors.money import Micros
+    from actors.policies.breaker.states import Permit
     from actors.supervisor.messages import SmartRequest
     from actors.supervisor.targets.quote import TokenQuote
     from actors.supervisor.targets.waiting import WaitQueues
@@ -122,6 +123,8 @@ class Target:
         """What the calls before have shown of what the next ones will use."""
         self.health: Health | None = None
         self.probe_check = ProbeCheck()
+        self.has_check = False
+        """Whether its transport declares that a check tells whether calls would be answered."""
         self.check_failed = False
         """Whether the check before the last probe failed."""
         self.history = ItemHistory()
@@ -264,6 +267,7 @@ class Target:
         events, queues, now = self._deps.context.events, self._deps.queues, self._deps.context.now()
         if isinstance(before, Closed):
             self.tripped_at = now
+            self.probe_check = self.probe_check.after_trip()
         if isinstance(breaker, Closed):
             if breaker.since is not None:
                 self._deps.coming_back[self.name] = self
@@ -428,6 +432,7 @@ class Target:
         """Take note of what a transport declares of itself."""
         self.paid, self.idempotent = transport.paid, transport.idempotent
         self._call_type = InlineCall if getattr(transport, "ends_when_cancelled", False) else Call
+        self.has_check = getattr(transport, "has_check", False) is True
         self.can_look_up = isinstance(transport, LooksUp)
         self.can_cancel = isinstance(transport, Cancels)
         self._pricing = transport if isinstance(transport, PricesCalls) else None
@@ -525,13 +530,29 @@ class Target:
             finally:
                 self._close_if_isolated()
 
-    async def is_worth_a_probe(self, *, within: float) -> bool:
-        """Check a provider that is due for its probe, for `within` seconds at most; tell whether to make it."""
+    async def is_worth_a_probe(self, *, within: float, is_costly: bool) -> bool:
+        """Check a provider that is due for its probe, for `within` seconds at most; tell whether to make it.
+
+        A probe `is_costly` if it would be unknown what it costs when it is cut.
+        """
         self.check_failed = (await self.check(max_age=0.0, within=within)).is_unwell
-        if not (self.check_failed and self.probe_check.is_believed):
+        if not (self.check_failed and self.probe_check.believes(is_costly=is_costly)):
             return True
         self.probe_check = self.probe_check.after_spared()
         return False
+
+    def vouches(self, permit: Permit) -> bool:
+        """Tell whether its check, which was made for a probe with this permit, closes the breaker instead of it."""
+        slow, now = self._deps.market.breaker.slow_call, self._deps.context.now()
+        is_in_time = slow is None or now - permit.admitted < slow
+        is_well = self.health is not None and self.health.is_healthy
+        return self.has_check and is_well and is_in_time and not self.probe_check.misled
+
+    def close_by_check(self, permit: Permit) -> None:
+        """Close the breaker because the check was passed; the probe with this permit was not made."""
+        now, config = self._deps.context.now(), self._deps.market.breaker
+        self.probe_check = self.probe_check.after_vouching()
+        self.become(after_success(self.state.breaker, permit, now=now, config=config, random=0.0))
 
     def probed(self, *, is_answered: bool) -> None:
         """Take note of how a probe ended."""

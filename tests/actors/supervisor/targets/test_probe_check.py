@@ -9,16 +9,16 @@ from actors.supervisor.targets.probe_check import MAX_CREDIT, ProbeCheck
 def test_a_failed_check_spares_four_probes_in_a_row_and_not_a_fifth():
     check = ProbeCheck()
     for _ in range(4):
-        assert check.is_believed
+        assert check.believes()
         check = check.after_spared()
-    assert not check.is_believed
-    assert check.after_probe(check_failed=True, is_answered=False).is_believed
+    assert not check.believes()
+    assert check.after_probe(check_failed=True, is_answered=False).believes()
 
 
 def test_a_check_loses_its_credit_by_one_wrong_advice_and_regains_it_by_as_many_right_ones_as_it_may_spare_probes():
     check = ProbeCheck(spared=4).after_probe(check_failed=True, is_answered=True)
     for credit in (0, 1, 2, 3, 4, 4):
-        assert (check.credit, check.is_believed) == (credit, credit > 0)
+        assert (check.credit, check.believes()) == (credit, credit > 0)
         check = check.after_probe(check_failed=True, is_answered=False)
 
 
@@ -30,7 +30,7 @@ def test_a_check_that_finds_nothing_proves_nothing_about_those_that_fail():
 def test_of_five_times_that_a_probe_is_due_one_is_made_at_least(turns):
     check, spared = ProbeCheck(), 0
     for fails, answers in turns:
-        if fails and check.is_believed:
+        if fails and check.believes():
             check, spared = check.after_spared(), spared + 1
         else:
             check, spared = check.after_probe(check_failed=fails, is_answered=answers), 0

@@ -11,6 +11,7 @@ from actors import (
     AllProvidersFailed,
     BreakerConfig,
     BreakerOpen,
+    CallFailed,
     FunctionTransport,
     Listing,
     Permanent,
@@ -222,4 +223,46 @@ async def test_those_who_wait_for_a_probe_that_never_reports_probe_again_when_it
         with pytest.raises(AllProvidersFailed):
             await lost
         assert len(stage.of(BreakerOpened)) == 0  # The result of the lost probe is stale.
+        await stage.assert_at_rest()
+
+
+async def hang(_: ProviderCall) -> str:
+    await asyncio.sleep(1e6)
+    raise AssertionError("it hangs")
+
+
+async def test_a_check_that_passes_stands_in_for_a_probe_that_would_cost_its_request_all_of_its_time():
+    a, b = Script(*[flaky("a")] * 5, "a"), Script("b")
+    check = Checkup(flaky("a"), None, lasts=0.1)
+    async with staged(
+        offer("a", a, price=1, check=check), offer("b", b, price=2), retry=Retry(max_retries=0), breaker=FRAGILE
+    ) as stage:
+        for _ in range(5):
+            await stage.request()
+        target = stage.actor.targets.named("a")
+        a.calls.clear()
+        await wait_is_over(stage)
+        assert (await stage.request()).output == "b"  # Its check fails.
+        await wait_is_over(stage)
+        result = await stage.request()
+        assert result.failures == ()
+        assert len(stage.of(BreakerClosed)) == 1
+        assert not target.probe_check.misled
+        await stage.assert_at_rest()
+
+
+async def test_a_check_that_closed_the_breaker_of_a_provider_that_hangs_does_not_do_so_again():
+    check = Checkup(None)
+    async with staged(
+        offer("a", hang, price=1, check=check, timeout=1.0), retry=Retry(max_retries=0), breaker=FRAGILE
+    ) as stage:
+        closed: list[int] = []
+        for _ in range(12):
+            if stage.of(BreakerOpened):
+                await wait_is_over(stage)
+            with pytest.raises(CallFailed):
+                await stage.request(timeout=3)
+            closed.append(len(stage.of(BreakerClosed)))
+        assert closed[-1] == 1
+        assert stage.actor.targets.named("a").probe_check.misled
         await stage.assert_at_rest()
