@@ -28,7 +28,7 @@ async def errors_of_bad_items(
 ) -> list[AllProvidersFailed]:
     """Serve items at providers that fail at these rates: the first are good, and 20 of the last 300 are bad.
 
-    All others are answered.
+    All others are answered, but for a few that fail by chance at providers that fail.
     """
     dice = simulation.random
     items = known_after + ITEMS * 3 // 4
@@ -60,8 +60,10 @@ async def errors_of_bad_items(
             for item in range(items):
                 group.create_task(serve(item))
                 await asyncio.sleep(dice.expovariate(20.0))
-    assert failed.keys() == bad, "no other item fails"
-    return sorted(failed.values(), key=lambda error: len(error.attempts))
+    assert bad <= failed.keys()
+    # As many failures as make a bad item certain come by chance, too, once in 5,000 items.
+    assert len(failed) - len(bad) <= (items / 600 if any(rates) else 0)
+    return sorted((failed[item] for item in bad), key=lambda error: len(error.attempts))
 
 
 @pytest.mark.simulate(seeds=SEEDS)

@@ -80,7 +80,9 @@ async def test_who_has_little_time_does_not_lose_it_on_a_probe(simulation):
 
 @pytest.mark.simulate(seeds=SEEDS)
 async def test_what_was_paid_too_late_is_not_paid_again(simulation):
-    outcome = await survive(simulation, "slow loris, paid")
+    # Reached: 1.007 calls on average, within 1.05 in nearly all seeds, 1.07 at worst: what is at work under its key is
+    # looked for at growing intervals.
+    outcome = await survive(simulation, "slow loris, paid", amplification="<= 1.1")
     # Whoever may have paid is told so; nobody else is refused.
     assert outcome.unknown == round(outcome.requests * (1 - outcome.success))
     assert outcome.success >= 0.9
