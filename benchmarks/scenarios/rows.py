@@ -35,6 +35,7 @@ UNITS = {
     "rate_kept": "of before",
     "of_ceiling": "of ceiling",
     "limit_used": "of limit",
+    "used_again": "of answers",
     "part_throttled": "of calls",
     "amplification": "calls/req",
     "calls_per_poison": "calls/req",
@@ -47,7 +48,6 @@ UNITS = {
     "wire_calls_later": "calls",
     "left": "calls",
     "time_to_return": "s",
-    "late_return": "s",
     "times_the_least": "times",
     "interactive_p99": "s",
     "p50": "s",
@@ -58,7 +58,16 @@ UNITS = {
     "poison_reported": "requests",
 }
 """The figures in the order of their rows, and what they are counted in."""
-MORE_IS_BETTER = {"success", "success_after", "reported", "cancelled", "rate_kept", "of_ceiling", "limit_used"}
+MORE_IS_BETTER = {
+    "success",
+    "success_after",
+    "reported",
+    "cancelled",
+    "rate_kept",
+    "of_ceiling",
+    "limit_used",
+    "used_again",
+}
 NEVER = 1e9
 """Stands for what never came, as JSON has no infinity."""
 

@@ -120,8 +120,8 @@ TROUBLES: dict[str, Trouble] = {
     "slow answers": Trouble(
         promise=BREAKER,
         scenario=lasting.slow_answers,
-        # Of some 200 requests ten are 1.05, and as many probes fail before it is found that the provider is back.
-        must={**without("calls_per_reopen", "time_to_return"), "amplification": "<= 1.1", "late_return": "<= 40"},
+        # Of 300 requests fifteen are 1.05, and as many probes fail before it is found that the provider is back.
+        must={**without("calls_per_reopen", "time_to_return"), "amplification": "<= 1.15", "used_again": ">= 0.3"},
     ),
     "still at work": Trouble(
         promise="none",

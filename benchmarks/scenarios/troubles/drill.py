@@ -97,32 +97,28 @@ async def drill(
     min_requests: int = MIN_REQUESTS,
     returns: bool = True,
     judge: bool = False,
-    max_wait: float = MAX_WAIT,
 ) -> Outcome:
     """Let `rate` customers a second come before, during and after a trouble; return the figures.
 
-    They come until `min_requests` have been made and the failing provider is in full use again (if it `returns`), but
-    for `max_wait` seconds after recovery at most.
+    They come until `min_requests` have been made and the failing provider is in full use again (if it `returns`).
     """
     async with contender(simulation, providers) as client, asyncio.TaskGroup() as group:
         customers = Customers(simulation, client, [provider.name for provider in providers], judge=judge)
         watched = failing.name if failing is not None and returns else None
         number = 0
-        while not is_over(customers, span, watched, number, min_requests, max_wait):
+        while not is_over(customers, span, watched, number, min_requests):
             group.create_task(customers.request(number, timeout=timeout))
             number += 1
             await asyncio.sleep(customers.wait(rate))
     return outcome_of(customers.served, providers, span=span, failing=failing, returns=returns)
 
 
-def is_over(
-    customers: Customers, span: Span, watched: str | None, number: int, min_requests: int, max_wait: float
-) -> bool:
+def is_over(customers: Customers, span: Span, watched: str | None, number: int, min_requests: int) -> bool:
     """Tell whether enough has been seen; looked at for every tenth customer."""
     now = customers.simulation.now()
     if number < min_requests or now < span.until or number % 10:
         return False
-    if watched is None or now >= span.until + max_wait:
+    if watched is None or now >= span.until + MAX_WAIT:
         return True
     # One who still waits might break the row that tells of the return.
     return time_to_return(customers.served_in_turn(), watched, span) < math.inf

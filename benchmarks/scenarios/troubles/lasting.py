@@ -11,7 +11,7 @@ from actors.simulation import BrownOut, Outage, OutOfQuota
 from actors.simulation.faults import DIALECTS
 from benchmarks.scenarios.troubles.drill import drill
 from benchmarks.scenarios.troubles.market import draw_span, rate_of, three
-from benchmarks.scenarios.troubles.outcome import Span, with_more
+from benchmarks.scenarios.troubles.outcome import Span, part, with_more
 from benchmarks.scenarios.troubles.provider import TroubledProvider
 
 if TYPE_CHECKING:
@@ -22,12 +22,14 @@ if TYPE_CHECKING:
 LENGTHS = ((1.0, 45.0), (1.0, 300.0), (0.5, 60.0))
 """The share of answers that take long, and how many seconds."""
 HOUR = 3_600.0
+SETTLED = 60.0
+"""Seconds after recovery, beside those of an answer, in which a provider is found to be back."""
 
 
 async def slow_answers(simulation: Simulation, contender: Contender) -> Outcome:
     """Answers take 45 or 300 s, or 1 s and 60 s by turns; the preferred provider is down for a minute, and then well.
 
-    `late_return` is the time until it is used again as before, without that of one answer.
+    `used_again` is its part of the answers once there was time for a probe; it bears half of the calls or more.
     """
     share, seconds = simulation.random.choice(LENGTHS)
     usual = {"reputation": 60.0, "response_time": share * seconds}
@@ -46,10 +48,12 @@ async def slow_answers(simulation: Simulation, contender: Contender) -> Outcome:
         span=span,
         failing=providers[0],
         timeout=6 * seconds,
-        max_wait=150.0 + seconds,
+        min_requests=300,
+        returns=False,
     )
-    back = outcome.time_to_return
-    return with_more(outcome, late_return=math.inf if back is None else max(0.0, back - seconds))
+    back = span.until + seconds + SETTLED
+    answered = [[one for one in provider.attempts if one.at >= back and one.kind is None] for provider in providers]
+    return with_more(outcome, used_again=part(len(answered[0]), sum(map(len, answered))))
 
 
 async def still_at_work(simulation: Simulation, contender: Contender) -> Outcome:
