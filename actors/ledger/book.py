@@ -16,7 +16,7 @@ from actors.ledger.postings import Postings
 from actors.money import ZERO, Micros, micros_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from actors.errors.families import Charged
     from actors.ledger.entries import Booked, MoneyHeld, MoneyReleased, MoneySettled
@@ -63,6 +63,7 @@ class Book:
         self.postings = Postings(first=first, alert_percent=alert_percent, max_paid_keys=max_paid_keys)
         self.accounts = self.postings.accounts
         self.paid_keys = self.postings.paid_keys
+        self._left_closing: dict[str, AccountState] = {}
 
     def number_from(self, first: int) -> None:
         """Set the number of the first reservation, before there is one."""
@@ -73,6 +74,15 @@ class Book:
     def is_open(self, account: str) -> bool:
         """Tell whether an account can be drawn on."""
         return self.accounts.is_open(account)
+
+    def closing(self, account: str) -> AccountState | None:
+        """Return an account that was closed, and whose closing was not answered yet; else None."""
+        left = self._left_closing.pop(account, None)
+        return self.accounts.draining(account) or (None if self.is_open(account) else left)
+
+    def leave_closing(self, states: Iterable[AccountState]) -> None:
+        """Note the accounts whose closing will be asked for again, although their last call may have ended by then."""
+        self._left_closing.update((state.name, state) for state in states)
 
     def open_accounts(self) -> list[str]:
         """Return the names of the open accounts."""

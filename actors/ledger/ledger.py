@@ -26,6 +26,7 @@ from actors.ledger.messages import (
     CloseAccount,
     GetHeld,
     GetStatement,
+    GiveUpAccount,
     MarkSent,
     MarkUnderWay,
     OpenAccount,
@@ -80,6 +81,7 @@ class Ledger(
         | Resolve
         | OpenAccount
         | CloseAccount
+        | GiveUpAccount
         | SetCap
         | GetStatement
         | GetHeld
@@ -160,7 +162,8 @@ class Ledger(
 
     async def stopped(self) -> None:
         self.subscription.cancel()
-        self.closers.clear()  # The runtime answers the requests that wait.
+        # The runtime answers the requests that wait; they may ask the next instance again.
+        self.book.leave_closing(self.closers.clear())
         try:
             await self.approvals.stop()
         finally:
@@ -270,10 +273,16 @@ class Ledger(
     @handles(CloseAccount)
     def close_account(self, message: CloseAccount) -> Account | asyncio.Future[Account]:
         """Close an account at once, and answer with its statement when the last call that draws on it has ended."""
-        state = self.book.accounts.draining(message.name) or self._close(message.name)
+        state = self.book.closing(message.name) or self._close(message.name)
         if state.open == 0:
             return self.bookkeeper.once_written(state.statement())
         return self.closers.wait_for(state)
+
+    @handles(GiveUpAccount)
+    def give_up_account(self, message: GiveUpAccount) -> None:
+        """Close an account that was opened for an asker that had gone."""
+        if self.book.is_open(message.name):
+            self._close(message.name)
 
     @handles(SetCap)
     def set_cap(self, message: SetCap) -> Statement | asyncio.Future[Statement]:

@@ -211,6 +211,15 @@ class CloseAccount(Request[Account], frozen=True, kw_only=True):
         check_text("name", self.name)
 
 
+class GiveUpAccount(Message, frozen=True):
+    """Close an account that its asker was not given any more: no call draws on it, and nothing is answered."""
+
+    name: str
+
+    def __post_init__(self) -> None:
+        check_text("name", self.name)
+
+
 class SetCap(Request[Statement], frozen=True):
     """Change the cap of an open account (None: no cap); if more is used already, no call can draw on it."""
 

@@ -156,9 +156,11 @@ class CloseWaiters:
             del self._futures[state]
         return [(state, future) for state, future in drained if not future.done()]
 
-    def clear(self) -> None:
-        """Forget all of them."""
+    def clear(self) -> tuple[AccountState, ...]:
+        """Forget all of them, and return their accounts."""
+        states = tuple(self._futures)
         self._futures.clear()
+        return states
 
     def broken_invariants(self) -> Iterator[str]:
         """Name the accounts whose closing was not answered, although no request is under way."""

@@ -29,11 +29,12 @@ from actors.supervisor.pipeline.job import Job, risk_of
 from actors.supervisor.pipeline.pipeline import serve
 from actors.supervisor.pipeline.request_lines import RequestLines
 from actors.supervisor.pipeline.scores import Scores
+from actors.supervisor.services import Service, Services
 from actors.supervisor.targets.idle_gateways import CloseIdleDue
 from actors.supervisor.targets.target import TargetDeps
 from actors.supervisor.targets.target_table import TargetTable
 from actors.supervisor.targets.waiting import WaitQueues
-from runtime import Actor, ActorRef, ActorStopped, Mailbox, Message, Request, handles
+from runtime import Actor, ActorRef, ActorStopped, Mailbox, Message, Request, Terminated, handles
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -70,6 +71,7 @@ class Supervisor(
         | GetStatus
         | ReconcileDue
         | CloseIdleDue
+        | Terminated
     ]
 ):
     """Serves `SmartRequest`s over the providers of a market.
@@ -77,6 +79,10 @@ class Supervisor(
     Its money is kept by a `Ledger` of its own, which outlives its restarts and ends with it; or by `ledger`, the ref of
     one that outlives it, is shared with others, or has a journal. `registry` tells discovery which providers there are;
     by default they are those of the market.
+
+    A discovery, ledger or limiter of its own that is stopped or killed from outside is replaced: requests under way go
+    on with the next one, which takes over its book or quota. More often than `RestartIntensity` allows, and the
+    supervisor itself fails.
 
     Each of the market's quotas is held by a `RateLimiter` of its own too, or by one of `quotas`, the refs by name of
     limiters that several supervisors share.
@@ -107,11 +113,12 @@ class Supervisor(
 
     def started(self) -> None:
         context, market = self.context, self.market
+        self.services = Services(context, self.supervision.intensity)
         self.payments = Payments(self._own_ledger() if self.ledger is None else self.ledger, context, market)
         target_deps = TargetDeps(market, context, self.queues)
         self.idle_gateways = target_deps.idle
         self.targets = TargetTable(target_deps, isolated=self._isolated, needed=self.payments.held_providers)
-        discovery = context.spawn(
+        discovery = self.services.start(
             lambda: Discovery(self.registry, market.discovery, watch=market.watch), name="discovery"
         )
         self.deps = Deps(
@@ -127,9 +134,12 @@ class Supervisor(
             limiters={name: self._limiter(name) for name in {**market.quotas, **self.shared_quotas}},
         )
         self.lines = RequestLines(context)
+        # This comes last: an instance that could not start is not stopped either.
+        self.services.keep_mail()
         self.has_started = True
 
     async def stopped(self) -> None:
+        self.services.close()
         await self.payments.close()
 
     @property
@@ -138,24 +148,24 @@ class Supervisor(
         isolated: set[str] = self.context.kept.setdefault("isolated", set[str]())
         return isolated
 
-    def _own_ledger(self) -> ActorRef[Any]:
+    def _own_ledger(self) -> Service:
         """Start a ledger whose book outlives restarts, of the ledger and of the supervisor."""
         kept, ref = self.context.kept, self.context.ref
         begins_anew = "book" in kept
         book: Book = kept.setdefault("book", Book())
-        ledger = self.context.spawn(lambda: Ledger(book=book), name="ledger", mailbox=LEDGER_MAILBOX)
+        ledger = self.services.start(lambda: Ledger(book=book), name="ledger", mailbox=LEDGER_MAILBOX)
         if begins_anew:
             ledger.tell(HolderRestarted(ref))  # What the instance before left open, it may have paid.
         return ledger
 
-    def _limiter(self, name: str) -> ActorRef[Any]:
+    def _limiter(self, name: str) -> ActorRef[Any] | Service:
         """Return who holds a quota that providers share; its state outlives restarts, also of the supervisor."""
         shared = self.shared_quotas.get(name)
         if shared is not None:
             return shared
         quota = self.market.quotas[name]
         kept: dict[str, Any] = self.context.kept.setdefault(f"quota {name}", {})
-        return self.context.spawn(
+        return self.services.start(
             lambda: RateLimiter(name, limits=quota.all_limits(), headroom=quota.headroom, kept=kept),
             name=f"shared-quota-{quote(name, safe='')}",
             mailbox=LEDGER_MAILBOX,
@@ -248,6 +258,11 @@ class Supervisor(
         finally:
             if is_mine:
                 self._be_reminded()
+
+    @handles(Terminated)
+    def replace_service(self, message: Terminated) -> None:
+        """Replace a service that was stopped or killed from outside."""
+        self.services.ended(message.ref)
 
     @handles(CloseIdleDue)
     def close_idle(self, message: CloseIdleDue) -> None:

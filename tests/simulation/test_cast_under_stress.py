@@ -390,7 +390,7 @@ class Race:
 
     @property
     def account(self) -> Account:
-        ledger: Any = self.supervisors[0].payments._client.ledger.recipient
+        ledger: Any = self.supervisors[0].payments._client.ledger.ref.recipient
         return ledger.actor.book.statement("acc")  # type: ignore[no-any-return]
 
     def look(self, _: Event) -> None:

@@ -10,10 +10,11 @@ from actors.errors.families import LedgerDown
 from runtime import MailboxFull, RuntimeFault
 
 if TYPE_CHECKING:
-    from actors.ledger.messages import BookCall, CloseAccount, MarkUnderWay
+    from actors.ledger.messages import BookCall, GiveUpAccount, MarkUnderWay
+    from actors.supervisor.services import Service
     from runtime import ActorRef, Context, Request
 
-LedgerRef: TypeAlias = "ActorRef[Any]"
+LedgerRef: TypeAlias = "ActorRef[Any] | Service"
 
 LEDGER_CALL_TIMEOUT = 5.0
 """Seconds that the ledger has to open an account, or to tell its figures, for a request."""
@@ -37,7 +38,7 @@ class LedgerClient:
         except RuntimeFault as fault:
             raise LedgerDown(str(fault)) from fault
 
-    def tell(self, message: BookCall | CloseAccount | MarkUnderWay) -> None:
+    def tell(self, message: BookCall | GiveUpAccount | MarkUnderWay) -> None:
         """Tell the ledger what it has to know, as soon as it has room."""
         try:
             self.ledger.tell(message)

@@ -13,7 +13,7 @@ import msgspec
 from actors.errors.families import BudgetExceeded, CallFailed, LedgerDown, Permanent
 from actors.events import CostUnreadable, Reconciled
 from actors.ledger.errors import JournalFailed
-from actors.ledger.messages import BookCall, CloseAccount, MarkUnderWay, Reservation, Reserve, Resolve
+from actors.ledger.messages import BookCall, GiveUpAccount, MarkUnderWay, Reservation, Reserve, Resolve
 from actors.money import ZERO
 from actors.supervisor.payments.accounts import Accounts
 from actors.supervisor.payments.held_call import charge_found
@@ -55,7 +55,7 @@ class Payments:
     def close_account(self, account: str) -> None:
         """Close an account that was opened for a caller that had gone."""
         self.accounts.forget(account)
-        self._client.tell(CloseAccount(name=account))
+        self._client.tell(GiveUpAccount(account))
 
     async def reserve(
         self, wish: Reserve, listing: Listing, *, now: float, until: float, refused: BudgetExceeded | None = None

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from actors.supervisor.pipeline.finding import Finder
     from actors.supervisor.pipeline.hedge_budget import HedgeBudget
     from actors.supervisor.pipeline.scores import Scores
+    from actors.supervisor.services import Service
     from actors.supervisor.targets.target_table import TargetTable
     from actors.supervisor.targets.waiting import WaitQueues
     from runtime import ActorRef, Context, EventStream
@@ -30,5 +31,5 @@ class Deps(msgspec.Struct, frozen=True, kw_only=True):
     payments: Payments
     hedge_budget: HedgeBudget
     scores: Scores
-    limiters: dict[str, ActorRef[Acquire | Settle | ReportThrottled]]
+    limiters: dict[str, ActorRef[Acquire | Settle | ReportThrottled] | Service]
     """Who holds each quota that providers share, by its name."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from actors.discovery.offers import Offers
     from actors.providers.provider import ProviderFilter
     from actors.supervisor.messages import SmartRequest
-    from runtime import ActorRef
+    from actors.supervisor.services import Service
 
 MAX_REMEMBERED = 100
 """The answers that are remembered: one for each service and filter that requests ask by."""
@@ -21,14 +21,19 @@ MAX_REMEMBERED = 100
 class Finder:
     """One supervisor's questions to discovery, with the answers that still hold."""
 
-    def __init__(self, discovery: ActorRef[Discover]) -> None:
+    def __init__(self, discovery: Service) -> None:
         self._discovery = discovery
+        self._asked = discovery.ref
         self._known: dict[tuple[str, ProviderFilter], Offers] = {}
 
     def known(self, message: SmartRequest, now: float) -> Offers | None:
         """Return the offers that a request would be answered at `now`; None if discovery has to be asked."""
         if message.where.predicate is not None:
             return None  # It may answer otherwise each time.
+        if self._discovery.ref is not self._asked:
+            # Another one has taken its place, which knows nothing of these answers.
+            self._asked = self._discovery.ref
+            self._known.clear()
         offers = self._known.get((message.service, message.where))
         if offers is None or offers.lease is None or not offers.lease.take(now):
             return None
@@ -54,4 +59,4 @@ class Finder:
         self._known[key] = offers
 
     def __repr__(self) -> str:
-        return f"<Finder of {self._discovery.path}, {len(self._known)} answers remembered>"
+        return f"<Finder of {self._discovery}, {len(self._known)} answers remembered>"

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from actors.rate_limiter.messages import LimiterGrant
     from actors.supervisor.pipeline.deps import Deps
     from actors.supervisor.pipeline.job import Job
+    from actors.supervisor.services import Service
     from actors.supervisor.targets.settlement import EndedCall
     from runtime import ActorRef
 
@@ -23,7 +24,7 @@ class QuotaShare:
 
     __slots__ = ("_grant", "_limiter")
 
-    def __init__(self, limiter: ActorRef[Acquire | Settle | ReportThrottled], grant: LimiterGrant) -> None:
+    def __init__(self, limiter: ActorRef[Acquire | Settle | ReportThrottled] | Service, grant: LimiterGrant) -> None:
         self._limiter = limiter
         self._grant = grant
 

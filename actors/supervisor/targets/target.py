@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import msgspec
 
@@ -51,7 +51,7 @@ from actors.tariffs.learned import CallHistory
 from actors.transports.pricing import PricesCalls
 from actors.transports.reconciliation import Cancels, LooksUp
 from actors.transports.threaded_calls import ThreadedCalls
-from runtime import ActorCrashed, AskTimeout, Restart, RuntimeFault
+from runtime import ActorCrashed, ActorStopped, AskTimeout, Restart, RuntimeFault
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -66,13 +66,14 @@ if TYPE_CHECKING:
     from actors.supervisor.targets.waiting import WaitQueues
     from actors.transports.reconciliation import Finding
     from actors.transports.transport import Idempotent, ProviderCall, ProviderReply, Transport
-    from runtime import ActorRef, Context
+    from runtime import ActorRef, Context, Request
 
 
 RECONCILE_TIMEOUT = 5.0
 """Seconds that a transport has to find out what became of a call."""
 
-GatewayRef: TypeAlias = "ActorRef[Call | CheckHealth | LookUpCall | CancelCall]"
+GatewayRef: TypeAlias = "ActorRef[Any]"
+R = TypeVar("R")
 
 
 class TargetDeps:
@@ -447,11 +448,9 @@ class Target:
 
     async def call(self, call: ProviderCall, marker: SentMarker) -> ProviderReply:
         """Make one call; raises members of `CallFailed` only. `marker` tells afterwards whether it was sent."""
-        gateway: GatewayRef | None = None
         self._begin_use()
         try:
-            gateway = self.open()
-            return await gateway.ask(self._call_type(call, marker), timeout=call.timeout + TRANSPORT_GRACE)
+            return await self._ask_gateway(lambda: self._call_type(call, marker), call.timeout + TRANSPORT_GRACE)
         except asyncio.CancelledError:
             if call.stream is not None and marker.is_sent:
                 # What a stream that is cut off owes is known once its transport has ended it.
@@ -460,7 +459,6 @@ class Target:
         except (AskTimeout, ActorCrashed) as fault:
             cause: Exception = fault
             if isinstance(fault, ActorCrashed):
-                self._forget(gateway)
                 cause = ConnectionResetError(str(fault))
             raise classify(
                 cause,
@@ -470,7 +468,6 @@ class Target:
                 idempotent=self.idempotent != "no",
             ) from fault
         except RuntimeFault as fault:
-            self._forget(gateway)
             raise NotAdmitted(f"{self.name!r}: {fault}", provider=self.name) from fault
         finally:
             self._end_use()
@@ -486,7 +483,7 @@ class Target:
     async def _ask(self, question: LookUpCall | CancelCall) -> Finding:
         with self._in_use():
             try:
-                return await self.open().ask(question, timeout=question.timeout + TRANSPORT_GRACE)
+                return await self._ask_gateway(lambda: question, question.timeout + TRANSPORT_GRACE)
             finally:
                 self._close_if_isolated()
 
@@ -495,10 +492,25 @@ class Target:
         if isinstance(self.state.breaker, Open | Isolated):
             self.close()
 
-    def _forget(self, gateway: GatewayRef | None) -> None:
-        """Let the next call start another gateway, unless another has been started already."""
-        if self.gateway is gateway:
-            self.gateway = None
+    async def _ask_gateway(self, question: Callable[[], Request[R]], timeout: float) -> R:  # noqa: ASYNC109 - see `ask`.
+        """Ask the gateway; another one if it was ended from outside before it had the question."""
+        gateway = self.open()
+        try:
+            # The kind of question is known once the gateway has made its transport.
+            try:
+                return await gateway.ask(question(), timeout=timeout)
+            except ActorStopped:
+                if self.gateway is not gateway:
+                    raise  # It was closed by its breaker, or for other terms.
+                self.gateway = None
+                gateway = self.open()
+                return await gateway.ask(question(), timeout=timeout)
+        except AskTimeout:
+            raise
+        except RuntimeFault:
+            if self.gateway is gateway:
+                self.gateway = None  # The next call starts another one.
+            raise
 
     # Its health.
 
@@ -517,15 +529,11 @@ class Target:
 
     async def _check_now(self, max_age: float, *, within: float) -> Health:
         started = self._deps.context.now()
-        gateway: GatewayRef | None = None
         with self._in_use():
             try:
-                gateway = self.open()
                 question = CheckHealth(max_age=max_age, timeout=within)
-                return await gateway.ask(question, timeout=within + 2 * TRANSPORT_GRACE)
+                return await self._ask_gateway(lambda: question, within + 2 * TRANSPORT_GRACE)
             except (RuntimeFault, Unclassified) as error:
-                if not isinstance(error, AskTimeout):
-                    self._forget(gateway)
                 return Health(started, problem=str(error))
             finally:
                 self._close_if_isolated()

@@ -67,7 +67,7 @@ class Stage:
         return sum(target.spent for target in self.actor.targets.by_name.values())
 
     def assert_at_rest(self) -> None:
-        ledger: Any = self.actor.payments._client.ledger.recipient
+        ledger: Any = self.actor.payments._client.ledger.ref.recipient
         assert ledger.actor.book.open_accounts() == []
         assert len(self.actor.queues) == 0
         assert [

@@ -69,7 +69,7 @@ def keep_line(supervisor: Supervisor) -> None:
 
 
 def keep_money(supervisor: Supervisor) -> None:
-    ledger: Any = supervisor.payments._client.ledger.recipient
+    ledger: Any = supervisor.payments._client.ledger.ref.recipient
     ledger.actor.book.reserve(Reserve(key="k", provider="alder", amount=Micros(7), accounts=("account",)), at=0.0)
 
 

@@ -100,7 +100,7 @@ class Stage:
 
     @property
     def ledger(self) -> Ledger:
-        ledger: Any = self.actor.payments._client.ledger.recipient
+        ledger: Any = self.actor.payments._client.ledger.ref.recipient
         return ledger.actor
 
     async def assert_at_rest(self) -> None:
