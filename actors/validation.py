@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
-import re
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 import msgspec
+
+from actors.spelling import option_meant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -20,18 +20,6 @@ MAX_COUNT = 2**53
 """The largest count that a float holds exactly; some counts are used in float arithmetic."""
 MAX_HELD_FOR = 1e12
 """Seconds, some 30,000 years: a longer `held_for`, such as infinity, is shortened to this, which JSON can hold."""
-NAMES_ELSEWHERE = {
-    "base_delay_ms": "base, in seconds",
-    "base_delay": "base, in seconds",
-    "max_delay_ms": "cap, in seconds",
-    "max_delay": "cap, in seconds",
-    "jitter_factor": 'proportion, from 0 to 1, with jitter="proportional"',
-    "max_attempts": "max_retries, which does not count the first attempt",
-    "reset_time_ms": "open_for, in seconds",
-    "reset_timeout": "open_for, in seconds",
-    "timeout_ms": "timeout, in seconds",
-}
-"""What an option is called here that other libraries, and the recipes in TypeScript, call otherwise."""
 
 
 def check_text(what: str, text: object) -> None:
@@ -93,7 +81,7 @@ def check_config(name: str, config: object, kind: type[msgspec.Struct]) -> None:
     hint = ""
     if isinstance(config, dict):
         options = cast("dict[object, object]", config)
-        hints = (f"{option!r} {_hint(str(option), kind.__struct_fields__)}" for option in options)
+        hints = (f"{option!r} {option_meant(str(option), kind.__struct_fields__)}" for option in options)
         hint = f"; write {kind.__name__}(...)" + (f": {', '.join(hints)}" if options else "")
     raise TypeError(f"{name} must be {article} {kind.__name__}, got {config!r:.100}{hint}")
 
@@ -104,7 +92,7 @@ def unknown_option(where: str, name: str, known: Collection[str]) -> TypeError:
     >>> unknown_option("with_retry", "baseDelayMs", {"base", "cap"})
     TypeError("with_retry has no option 'baseDelayMs': it is base, in seconds")
     """
-    return TypeError(f"{where} has no option {name!r}: it {_hint(name, known)}")
+    return TypeError(f"{where} has no option {name!r}: it {option_meant(name, known)}")
 
 
 def says_option_names(function: Callable[P, R]) -> Callable[P, R]:
@@ -142,13 +130,3 @@ class SaysOptionNames(msgspec.StructMeta):
                     if name not in cls.__struct_fields__:
                         raise unknown_option(cls.__name__, name, cls.__struct_fields__) from None
                 raise
-
-
-def _hint(name: str, known: Collection[str]) -> str:
-    snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
-    if snake in known:
-        return f"is {snake}"
-    if snake in NAMES_ELSEWHERE:
-        return f"is {NAMES_ELSEWHERE[snake]}"
-    close = difflib.get_close_matches(snake, known, n=1)
-    return f"may be {close[0]}" if close else f"is none of {', '.join(known)}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Callable, Collection, Mapping  # noqa: TC003 - inspect.signature evaluates it.
+from collections.abc import Callable, Collection, Mapping, Sequence  # noqa: TC003 - inspect.signature evaluates it.
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -14,7 +14,6 @@ from actors.limits.quota import RateLimit
 from actors.market.environment import Expansion
 from actors.market.listing import CallTerms, Endpoint, Listing, SharedQuota, check_tolerance
 from actors.market.market import MAX_WAITING, DiscoveryConfig, HealthConfig, Market
-from actors.market.spelling import closest
 from actors.market.tables import MarketError as MarketError
 from actors.market.tables import Places, Table, TableReader, toml_type
 from actors.masking import Secrets, shown_url
@@ -27,6 +26,7 @@ from actors.providers.ejection import EjectionConfig
 from actors.providers.health import WatchConfig
 from actors.providers.observed import ObservedConfig
 from actors.providers.provider import Provider
+from actors.spelling import closest
 from actors.transports.transport import Transport  # noqa: TC001 - inspect.signature evaluates it.
 from actors.validation import check_count
 
@@ -109,8 +109,10 @@ def _market(text: str, path: str, environ: Mapping[str, str] | None) -> Market:
     if environ is not None:
         document = expansion.document(document)
     quotas = _quotas(reader, document)
+    listings = _listings(reader, document.get("providers"), as_written, expansion.values, quotas=quotas)
+    _refuse_unused(reader, quotas, listings)
     return Market(
-        providers=_listings(reader, document.get("providers"), as_written, expansion.values, quotas=quotas),
+        providers=listings,
         quotas=quotas,
         retry=_section(reader, document, "retry", Retry),
         breaker=_section(reader, document, "breaker", BreakerConfig),
@@ -173,6 +175,19 @@ def _quotas(reader: TableReader, document: Table) -> dict[str, SharedQuota]:
         _refuse_unknown_limits(reader, table, key)
         quotas[name] = reader.convert(table, key, SharedQuota)
     return quotas
+
+
+def _refuse_unused(reader: TableReader, quotas: Collection[str], listings: Sequence[Listing]) -> None:
+    """Refuse a quota on which no provider draws: its limits would hold for no call."""
+    unused = next((name for name in quotas if all(listing.quota != name for listing in listings)), None)
+    if unused is not None:
+        meant = closest(unused, {listing.quota for listing in listings if listing.quota is not None})
+        hint = "" if meant is None else f"did you mean {meant!r}? Otherwise "
+        raise reader.error(
+            f"quotas.{unused}",
+            f'no provider draws on it; {hint}write quota = "{unused}" under the [[providers]] that share it, '
+            "or delete the table",
+        )
 
 
 def _refuse_unknown_limits(reader: TableReader, table: Table, key: str) -> None:

@@ -9,9 +9,9 @@ from typing_extensions import Unpack
 
 from actors.market.listing import CallLimits, Listing
 from actors.market.short_form import ListingOptions, OfferOptions
-from actors.market.spelling import unknown_name
 from actors.model_calls.presets import COMPATIBLE, Preset, preset_named
 from actors.providers.provider import Provider
+from actors.spelling import unknown_name
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping

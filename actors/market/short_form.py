@@ -10,9 +10,9 @@ from typing_extensions import Unpack
 
 from actors.limits.quota import RateLimit  # noqa: TC001 - inspect.signature evaluates it.
 from actors.market.listing import Listing
-from actors.market.spelling import unknown_name
 from actors.money import Amount  # noqa: TC001 - inspect.signature evaluates it.
 from actors.providers.provider import Provider
+from actors.spelling import unknown_name
 from actors.tariffs.tariff import Tariff  # noqa: TC001 - as above.
 from actors.transports.function import FunctionTransport
 from actors.transports.own_reading import Classify  # noqa: TC001 - inspect.signature evaluates it.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import msgspec
 
 from actors.market.lines import key_lines, line_of
-from actors.market.spelling import meant_key
+from actors.spelling import meant_key
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence

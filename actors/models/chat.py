@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from actors.market.model_listing import CHAT
-from actors.market.spelling import unknown_name
 from actors.model_calls.answer import ModelAnswer, ToolCall, read_answer
 from actors.model_calls.request import ModelRequest
 from actors.money import Micros  # noqa: TC001 - msgspec resolves the annotations below.
+from actors.spelling import unknown_name
 from actors.supervisor.client import smart_request
 from actors.supervisor.messages import SmartResult  # noqa: TC001 - as above.
 from actors.supervisor.options import DEFAULT_OPTIONS, RequestOptions

@@ -12,7 +12,7 @@ import pytest
 from actors.market import MarketError, parse_market
 from actors.market.file import HEADINGS, MARKET_KEYS
 from actors.market.lines import key_lines, line_of
-from actors.market.spelling import closest
+from actors.spelling import closest
 from actors.tariffs import Tariff, Tier
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "market.toml"
@@ -112,6 +112,11 @@ def test_each_key_mistyped_at_its_door_is_recognised(heading, key):
         ("[[quotas.account.limits]]\nrates = 3", "quotas.account.limits[0].rates (line 14): unknown key; did you mean"),
         ("quota = 'my-org'\n[quotas.my_org]\nrate_limit = 3", "no table [quotas.my-org]; did you mean 'my_org'?"),
         ("quota = 'my-org'", "no table [quotas.my-org]; state its limits in one"),
+        ("[quotas.my-org]\nrate_limit = 3", 'no provider draws on it; write quota = "my-org" under the [[providers]]'),
+        (
+            "quota = 'my-org'\n[quotas.my-org]\nrate_limit = 3\n[quotas.my_orgs]\nrate_limit = 3",
+            "quotas.my_orgs (line 16): no provider draws on it; did you mean 'my-org'? Otherwise write quota = ",
+        ),
     ],
 )
 def test_a_mistyped_key_is_answered_with_what_was_meant(line, hint):

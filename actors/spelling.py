@@ -50,6 +50,18 @@ SYNONYMS: Mapping[str, str] = {
     "timeout_seconds": "timeout",
 }
 """What other libraries and people call these settings; a name counts only at a door that knows what it stands for."""
+EXPLAINED: Mapping[str, str] = {
+    "base_delay": "base, in seconds",
+    "base_delay_ms": "base, in seconds",
+    "jitter_factor": 'proportion, from 0 to 1, with jitter="proportional"',
+    "max_attempts": "max_retries, which does not count the first attempt",
+    "max_delay": "cap, in seconds",
+    "max_delay_ms": "cap, in seconds",
+    "reset_time_ms": "open_for, in seconds",
+    "reset_timeout": "open_for, in seconds",
+    "timeout_ms": "timeout, in seconds",
+}
+"""Those of them that are given otherwise here, such as in another unit."""
 
 
 def same(name: str, known: Collection[str]) -> str | None:
@@ -69,6 +81,7 @@ def _glued(name: str) -> str:
 
 
 GLUED_SYNONYMS = {_glued(name): meant for name, meant in SYNONYMS.items()}
+_EXPLAINED = {_glued(name): meant for name, meant in EXPLAINED.items()}
 
 
 def closest(name: str, known: Collection[str], *, cutoff: float = 0.65) -> str | None:
@@ -101,6 +114,21 @@ def meant_key(name: str, known: Collection[str], headings: Mapping[str, Collecti
         # Under another heading, only a slip of the fingers: what is merely like a key there would mislead.
         elsewhere = [(closest(name, keys, cutoff=0.85), heading) for heading, keys in headings.items()]
     return next((f"{found!r} under {heading}" for found, heading in elsewhere if found), None)
+
+
+def option_meant(name: str, known: Collection[str]) -> str:
+    """Return "is ..." or "may be ..." for an option that there is not, and how it is given here; or all that there are.
+
+    >>> option_meant("baseDelayMs", ["base", "cap"]), option_meant("colour", ["base", "cap"])
+    ('is base, in seconds', 'is none of base, cap')
+    """
+    explained = _EXPLAINED.get(_glued(name))
+    if explained is not None and explained.split(",")[0] in known:
+        return f"is {explained}"
+    if (here := same(name, known)) is not None:
+        return f"is {here}"
+    near = closest(name, known)
+    return f"is none of {', '.join(known)}" if near is None else f"may be {near}"
 
 
 def unknown_name(what: str, name: str, known: Collection[str]) -> str:
