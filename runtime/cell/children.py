@@ -74,7 +74,7 @@ async def _pause(child: Child) -> None:
 class Children:
     """The children of one actor by name, in start order, and the restarts they have had."""
 
-    __slots__ = ("_named", "_parent", "_regroup", "_restarts", "_to_pause", "by_name")
+    __slots__ = ("_named", "_parent", "_regroup", "_restarts", "_spared", "_to_pause", "by_name")
 
     def __init__(self, parent: Parent) -> None:
         self._parent = parent
@@ -82,6 +82,8 @@ class Children:
         self._regroup: asyncio.Task[None] | None = None
         self._to_pause: list[Child] | None = None
         """What a restart of the group has still to pause, in start order; None while none is under way."""
+        self._spared: frozenset[Child] = frozenset()
+        """The temporary children that were started while the group restarts, such as in place of those it has ended."""
         self._named = 0
         self.by_name: dict[str, Child] = {}
 
@@ -150,6 +152,7 @@ class Children:
                 await self._pause_dependents()
         finally:
             self._regroup = None
+            self._spared = frozenset()
         # One that was stopped meanwhile stays stopped.
         for child in tuple(self.by_name.values()):
             if child.is_waiting:
@@ -165,7 +168,9 @@ class Children:
                 if first is None:
                     return
                 group = restart_set(strategy, children, first)
-                running = self._to_pause = [child for child in group if not child.is_waiting]
+                running = self._to_pause = [
+                    child for child in group if not child.is_waiting and child not in self._spared
+                ]
                 if not running:
                     return
                 # An earlier one that fails meanwhile adds only what was started before these, and so comes after
@@ -176,9 +181,14 @@ class Children:
             self._to_pause = None
 
     def add(self, name: str, child: Child) -> None:
-        """Add a child that has been started; if its group is being paused, it is the next to be."""
+        """Add a child that has been started; if its group is being paused, it is the next to be.
+
+        One that would be ended for good is left alone: its parent might start another one in its place for ever.
+        """
         self.by_name[name] = child
-        if self._to_pause is not None:
+        if self._regroup is not None and child.restart is Restart.TEMPORARY:
+            self._spared |= {child}
+        elif self._to_pause is not None:
             self._to_pause.append(child)
 
     def kill_all(self) -> None:
@@ -198,12 +208,14 @@ class Children:
         child = self.by_name.get(name)
         if child is not None and child.ref is ref:
             del self.by_name[name]
+            self._spared -= {child}
 
     def forget_group(self) -> None:
         """Restart no group of children any more."""
         if self._regroup is not None:
             self._regroup.cancel()
             self._regroup = None
+            self._spared = frozenset()
 
     async def stop_all(self) -> None:
         """Stop the children one by one, the last started first, each within its own limit."""

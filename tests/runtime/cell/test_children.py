@@ -24,6 +24,7 @@ from runtime import (
     RestartIntensity,
     Strategy,
     Supervision,
+    Terminated,
     handles,
 )
 
@@ -115,6 +116,53 @@ async def test_a_temporary_member_of_the_group_stops_for_good(strategy: Strategy
         assert (await members.pop("t").terminated()).reason is ExitReason.STOPPED
         assert await settle(members) == {"a": 2, "c": 2}
         assert list(system.children) == ["a", "c"]
+
+
+class Replacing(Actor):
+    """Replaces its temporary child `t` as soon as that has ended, which it does while `stop_for` seconds go by."""
+
+    def __init__(self, strategy: Strategy, log: list[str], *, delay: float, stop_for: float) -> None:
+        self.supervision = supervision(strategy, backoff=Backoff(initial=delay, cap=delay))  # type: ignore[misc]
+        self.log = log
+        self.stop_for = stop_for
+
+    def started(self) -> None:
+        for name in "ab":
+            self.context.spawn(lambda name=name: Member(name, self.log, self.stop_for), name=name)
+        self.replace()
+
+    def replace(self) -> None:
+        assert len(self.log) < 100, "it is replaced for ever"
+        ref = self.context.spawn(lambda: Member("t", self.log), name="t", restart=Restart.TEMPORARY)
+        self.context.watch(ref)
+
+    @handles(Terminated)
+    def at_end(self, message: Terminated) -> None:
+        self.replace()
+
+    @handles(Do)
+    def do(self, message: Do) -> None:
+        self.context.children[message.what].tell(Do("crash"))
+
+
+@pytest.mark.parametrize("delay", [0.0, 3.0])
+@pytest.mark.parametrize("stop_for", [0.0, 1.0])
+@pytest.mark.parametrize("strategy", [Strategy.ONE_FOR_ALL, Strategy.REST_FOR_ONE])
+async def test_a_group_restart_ends_although_a_parent_replaces_what_it_ended(
+    strategy: Strategy, stop_for: float, delay: float
+):
+    """G7."""
+    log: list[str] = []
+    async with ActorSystem() as system:
+        parent = system.spawn(lambda: Replacing(strategy, log, delay=delay, stop_for=stop_for), name="p")
+        await asyncio.sleep(0.1)
+        parent.tell(Do("a"))
+        await asyncio.sleep(20.0)
+        assert [log.count(f"+{name}") for name in "abt"] == [2, 2, 2]
+        assert [log.count(f"-{name}") for name in "abt"] == [1, 1, 1]
+        parent.tell(Do("b"))
+        await asyncio.sleep(20.0)
+        assert [log.count(f"+{name}") - log.count(f"-{name}") for name in "abt"] == [1, 1, 1]
 
 
 async def test_a_second_crash_while_the_group_stops_restarts_the_group_once():
