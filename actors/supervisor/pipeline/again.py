@@ -22,7 +22,7 @@ FIRST_LOOK = 0.5
 """Seconds until the first look after an answer that says that the call is at work."""
 LOOK_GROWTH = 1.5
 MAX_LOOK_INTERVAL = 10.0
-"""Seconds between two looks at most, unless the provider states a longer wait."""
+"""Seconds between two looks at most, unless the provider states a longer wait that ends before the deadline."""
 MIN_LOOK_INTERVAL = 0.1
 """Seconds between two looks at least, close to the deadline."""
 MAX_ATTEMPTS_UNKNOWN = 2
@@ -44,15 +44,19 @@ def next_look(looks: int, *, now: float, deadline: float, random: float, retry_a
 
     The waits grow by half, from half a second to ten, each shorter by up to a tenth by `random` from [0, 1). Close to
     the deadline they are half of the time left, so that an answer that comes just before it is found. `retry_after` is
-    the least that the provider asks for.
+    the least that the provider asks for. One that ends beyond the deadline is its estimate, and not waited for: the
+    answer may come sooner, be paid for, and be had by this request alone.
 
     >>> [next_look(looks, now=0.0, deadline=99.0, random=0.0, retry_after=None) for looks in (1, 2, 3)]
     [0.5, 0.75, 1.125]
     >>> next_look(20, now=90.0, deadline=99.0, random=0.0, retry_after=None)
     94.5
+    >>> [next_look(1, now=0.0, deadline=99.0, random=0.0, retry_after=asked) for asked in (60.0, 600.0)]
+    [60.0, 0.5]
     """
     grown = min(MAX_LOOK_INTERVAL, FIRST_LOOK * LOOK_GROWTH ** min(looks - 1, 100)) * (1.0 - 0.1 * random)
-    wait = max(min(grown, max((deadline - now) / 2, MIN_LOOK_INTERVAL)), retry_after or 0.0)
+    asked = retry_after if retry_after is not None and now + retry_after < deadline else 0.0
+    wait = max(min(grown, max((deadline - now) / 2, MIN_LOOK_INTERVAL)), asked)
     return now + wait if now + wait < deadline else math.inf
 
 

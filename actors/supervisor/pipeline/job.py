@@ -386,6 +386,8 @@ class Job:
             why = because or (last.error if last is not None else "it was refused")
             if because is None and self.chance is not None:
                 why = f"the item fails wherever others are answered, and is not tried again; {why}"
+            if because is None and may_be_paid in self.looks:
+                why = f"it was still at work on the call, so ask again later under the same key; {why}"
             return OutcomeUnknown(
                 f"{may_be_paid!r} may have been paid, and it could not be found out: {why}",
                 provider=may_be_paid,

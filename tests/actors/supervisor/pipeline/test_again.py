@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class AtWork:
     """A provider that takes its time, whatever becomes of the client, and says 409 meanwhile."""
 
-    def __init__(self, *, takes: float, paid: bool = True) -> None:
-        self.takes, self.paid = takes, paid
+    def __init__(self, *, takes: float, paid: bool = True, retry_after: float | None = None) -> None:
+        self.takes, self.paid, self.retry_after = takes, paid, retry_after
         self.begun: float | None = None
         self.at: list[float] = []
 
@@ -32,7 +32,9 @@ class AtWork:
             self.begun = now()
             await asyncio.sleep(self.takes)
         elif now() < self.begun + self.takes:
-            raise classify_status(409, provider="a", paid=self.paid, idempotent=True)
+            busy = classify_status(409, provider="a", paid=self.paid, idempotent=True)
+            busy.retry_after = self.retry_after
+            raise busy
         return "done"
 
 
@@ -65,6 +67,35 @@ async def test_a_call_that_is_still_at_work_at_the_deadline_leaves_its_money_hel
         assert failed.value.charged == "held"
         assert 29.0 < a.at[-1] < 30.0
         assert isinstance(stage.actor.targets.named("a").state.breaker, Closed)
+
+
+@pytest.mark.parametrize("price", [0, 5])
+@pytest.mark.parametrize("retry_after", [30.0, 600.0])
+async def test_a_call_at_work_is_looked_at_even_if_its_provider_asks_for_more_time_than_there_is(
+    retry_after: float, price: int
+):
+    a = AtWork(takes=12.0, paid=price > 0, retry_after=retry_after)
+    async with staged(offer("a", a, price=price, idempotent="key", timeout=2.0)) as stage:
+        assert (await stage.request(timeout=30.0)).output == "done"
+        assert now() - a.at[0] < 18.0
+        assert len(a.at) < 15
+        await stage.assert_at_rest()
+
+
+async def test_a_shorter_wait_that_the_provider_asks_for_is_kept():
+    a = AtWork(takes=12.0, retry_after=9.0)
+    async with staged(offer("a", a, price=5, idempotent="key", timeout=2.0)) as stage:
+        await stage.request(timeout=30.0)
+        assert all(after - before >= 9.0 for before, after in zip(a.at[1:], a.at[2:], strict=False))
+
+
+async def test_the_error_says_that_the_call_is_still_at_work():
+    a = AtWork(takes=500.0, retry_after=600.0)
+    async with staged(offer("a", a, price=5, idempotent="key", timeout=2.0)) as stage:
+        with pytest.raises(OutcomeUnknown, match="at work") as failed:
+            await stage.request(timeout=30.0)
+        assert 29.0 < a.at[-1] - a.at[0] < 30.0
+        assert failed.value.charged == "held"
 
 
 async def test_no_other_is_paid_while_a_paid_call_is_at_work_even_if_its_error_does_not_say_so():
