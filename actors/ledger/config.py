@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
 from actors.ledger.journal import Safety  # noqa: TC001 - msgspec resolves the annotations below.
@@ -11,11 +13,12 @@ from actors.validation import check_count, checked_held_for
 class LedgerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The limits of a ledger, when it raises an alert, and how safely its journal is written.
 
-    An alert is raised once `alert_percent` of a cap is used. The `max_paid_keys` that were paid last are remembered; a
-    journal knows the others too. At most `max_waiting` requests wait for money, and `on_exhausted` may take
-    `approval_timeout` seconds to answer. `safety` tells what a journal outlives: the process ("normal"), or a power cut
-    too ("full"). What is held counts as charged after `held_for` seconds (None: it is held for ever), unless the call
-    was reserved with a `held_for` of its own.
+    An alert is raised once `alert_percent` of a cap is used, and once money has been held for one call for
+    `held_alert_after` seconds: most look-ups find out before that what became of a call. The `max_paid_keys` that were
+    paid last are remembered; a journal knows the others too. At most `max_waiting` requests wait for money, and
+    `on_exhausted` may take `approval_timeout` seconds to answer. `safety` tells what a journal outlives: the process
+    ("normal"), or a power cut too ("full"). What is held counts as charged after `held_for` seconds (None: it is held
+    for ever), unless the call was reserved with a `held_for` of its own.
     """
 
     alert_percent: int = 80
@@ -24,6 +27,7 @@ class LedgerConfig(msgspec.Struct, frozen=True, kw_only=True):
     approval_timeout: float = 600.0
     safety: Safety = "normal"
     held_for: float | None = None
+    held_alert_after: float = 30.0
 
     def __post_init__(self) -> None:
         if not 0 < self.alert_percent <= 100:
@@ -32,6 +36,8 @@ class LedgerConfig(msgspec.Struct, frozen=True, kw_only=True):
         check_count("max_waiting", self.max_waiting, least=0)
         if not self.approval_timeout > 0:
             raise ValueError(f"approval_timeout must be > 0 seconds, got {self.approval_timeout}")
+        if not 0 <= self.held_alert_after < math.inf:
+            raise ValueError(f"held_alert_after must be >= 0 seconds and finite, got {self.held_alert_after}")
         if self.held_for is not None:
             msgspec.structs.force_setattr(self, "held_for", checked_held_for(self.held_for))
 

@@ -37,7 +37,7 @@ from actors.ledger.messages import (
     Unsettled,
 )
 from actors.ledger.opening import AccountOpener, recover
-from actors.ledger.reporting import Reporter
+from actors.ledger.reporting import HeldAlertDue, Reporter
 from actors.ledger.waiters import CloseWaiters, ReserveQueues
 from actors.money import micros_of, to_micros
 from actors.validation import check_config, check_text
@@ -90,6 +90,7 @@ class Ledger(
         | JournalBroke
         | MarkUnderWay
         | ExpireHeld
+        | HeldAlertDue
     ]
 ):
     """Keeps a book of accounts, in memory or in a journal.
@@ -134,7 +135,8 @@ class Ledger(
         self.reminder: Timer | None = None
 
     async def started(self) -> None:
-        self.bookkeeper = Bookkeeper(self.book, Reporter(self.context, self.book.accounts))
+        reporter = Reporter(self.context, self.book.accounts, held_alert_after=self.config.held_alert_after)
+        self.bookkeeper = Bookkeeper(self.book, reporter)
         self.allocator = Allocator(
             self.bookkeeper, self.queues, self.approvals, max_waiting=self.config.max_waiting, watch=self._watch
         )
@@ -156,7 +158,8 @@ class Ledger(
             record.born = None
             self._note_age(record)
             if record.is_held:
-                self.bookkeeper.reporter.report_held(record.provider, record.number, micros_of(record.amount))
+                held_for = max(0.0, time.time() - (record.held_since or time.time()))
+                reporter.report_held(record.provider, record.number, micros_of(record.amount), held_for=held_for)
         self._be_reminded()
         self.subscription = self.context.events.subscribe(ActorRestarted, self._actor_restarted)
 
@@ -246,6 +249,11 @@ class Ledger(
             self._outcome_recorded(entry)
             self.bookkeeper.reporter.report_expired(entry, since=record.held_since or clock)
         self._be_reminded()
+
+    @handles(HeldAlertDue)
+    def alert_held(self, message: HeldAlertDue) -> None:
+        """Raise the alerts of money that has been held for long."""
+        self.bookkeeper.reporter.report_held_long()
 
     @handles(Terminated)
     def holder_ended(self, message: Terminated) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from actors.events import CAP_ALERT, HELD_ALERT, AlertCleared, AlertRaised, HeldExpired, Overcharged
 from actors.money import ZERO
+from runtime import Message
 
 if TYPE_CHECKING:
     import sqlite3
@@ -14,28 +15,44 @@ if TYPE_CHECKING:
     from actors.ledger.entries import MoneySettled
     from actors.ledger.page import AccountTable
     from actors.money import Micros
-    from runtime import Context
+    from runtime import Context, Timer
+
+
+CLOCK_ERROR = 1e-6
+"""Seconds by which a timer may be early, by rounding."""
+
+
+class HeldAlertDue(Message, frozen=True):
+    """The ledger reminds itself of money that may be held for long enough to raise an alert."""
 
 
 class HeldCalls:
     """The reservations that are held for calls to one provider."""
 
-    __slots__ = ("reservations", "since")
+    __slots__ = ("alerted_at", "calls")
 
-    def __init__(self, since: float) -> None:
-        self.reservations: set[int] = set()
-        self.since = since
-        """In loop time."""
+    def __init__(self) -> None:
+        self.calls: dict[int, tuple[float, Micros]] = {}
+        """Since when each is held, in loop time, and how much."""
+        self.alerted_at: float | None = None
+
+    def oldest(self) -> tuple[float, Micros]:
+        """Return since when the one is held that is held for longest, and how much."""
+        return min(self.calls.values(), key=lambda one: one[0])
 
 
 class Reporter:
     """Publishes what becomes of the money in the accounts of one ledger."""
 
-    def __init__(self, context: Context, accounts: AccountTable) -> None:
+    def __init__(self, context: Context, accounts: AccountTable, *, held_alert_after: float) -> None:
         self._accounts = accounts
         self._now = context.now
         self._log = context.log
         self.publish = context.events.publish  # Looked up once, because every step is published.
+        self._timers = context.timers
+        self._held_alert_after = held_alert_after
+        self._reminder: Timer | None = None
+        self._reminded_at = 0.0
         self._alerted_at: dict[str, float] = {}
         self._held: dict[str, HeldCalls] = {}
         """What is held, by provider; only those for which something is."""
@@ -61,29 +78,53 @@ class Reporter:
         if since is not None:
             self.publish(AlertCleared(rule=CAP_ALERT, subject=account, value=None, lasted=self._now() - since))
 
-    def report_held(self, provider: str, reservation: int, amount: Micros) -> None:
-        """Note that money is held for a call, and publish it if it is the first of its provider."""
-        held, now = self._held.get(provider), self._now()
-        if held is None:
-            held = self._held[provider] = HeldCalls(now)
-            cause = f"{amount} are held for a call whose outcome is unknown; GetHeld lists them, Resolve ends them"
-            self.publish(
-                AlertRaised(
-                    rule=HELD_ALERT, subject=provider, value=int(amount) / 1e6, threshold=0.0, at=now, cause=cause
-                )
-            )
-        held.reservations.add(reservation)
-
-    def report_resolved(self, provider: str, reservation: int) -> None:
-        """Note what became of a call, and publish it if nothing is held for its provider any more."""
+    def report_held(self, provider: str, reservation: int, amount: Micros, *, held_for: float = 0.0) -> None:
+        """Note that money is held for a call, since `held_for` seconds; it is published once that lasts."""
         held = self._held.get(provider)
         if held is None:
+            held = self._held[provider] = HeldCalls()
+        held.calls.setdefault(reservation, (self._now() - held_for, amount))
+        if held.alerted_at is None:
+            self._report_held_long(provider, held)
+
+    def report_held_long(self) -> None:
+        """Publish for which providers money has been held for long."""
+        self._reminder = None
+        for provider, held in self._held.items():
+            if held.alerted_at is None:
+                self._report_held_long(provider, held)
+
+    def _report_held_long(self, provider: str, held: HeldCalls) -> None:
+        """Publish it for one provider if it is time, or else be reminded."""
+        now, (since, amount) = self._now(), held.oldest()
+        due = since + self._held_alert_after
+        if due > now + CLOCK_ERROR:
+            if self._reminder is None or due < self._reminded_at:
+                if self._reminder is not None:
+                    self._reminder.cancel()
+                self._reminded_at = due
+                self._reminder = self._timers.once(due - now, HeldAlertDue())
             return
-        held.reservations.discard(reservation)
-        if held.reservations:
+        held.alerted_at = now
+        cause = f"{amount} are held for a call whose outcome is unknown; GetHeld lists them, Resolve ends them"
+        self.publish(
+            AlertRaised(rule=HELD_ALERT, subject=provider, value=int(amount) / 1e6, threshold=0.0, at=now, cause=cause)
+        )
+
+    def report_resolved(self, provider: str, reservation: int) -> None:
+        """Note what became of a call, and publish it if nothing has been held for long for its provider any more."""
+        held, now = self._held.get(provider), self._now()
+        if held is None or held.calls.pop(reservation, None) is None:
             return
-        del self._held[provider]
-        self.publish(AlertCleared(rule=HELD_ALERT, subject=provider, value=0.0, lasted=self._now() - held.since))
+        if not held.calls:
+            del self._held[provider]
+        elif held.oldest()[0] + self._held_alert_after <= now:
+            return
+        if held.alerted_at is not None:
+            self.publish(AlertCleared(rule=HELD_ALERT, subject=provider, value=0.0, lasted=now - held.alerted_at))
+            held.alerted_at = None
+        if held.calls:
+            self._report_held_long(provider, held)
 
     def report_overcharge(self, entry: MoneySettled) -> None:
         """Publish that a call was charged more than was reserved for it, or after all of that had been released."""

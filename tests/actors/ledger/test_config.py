@@ -10,7 +10,15 @@ from actors.ledger.config import LedgerConfig
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"alert_percent": 0}, {"max_paid_keys": 0}, {"max_waiting": -1}, {"approval_timeout": 0}]
+    "wrong",
+    [
+        {"alert_percent": 0},
+        {"held_alert_after": -1.0},
+        {"held_alert_after": float("nan")},
+        {"max_paid_keys": 0},
+        {"max_waiting": -1},
+        {"approval_timeout": 0},
+    ],
 )
 def test_a_configuration_that_makes_no_sense_is_refused(wrong: Any):
     with pytest.raises(ValueError, match="must be >"):

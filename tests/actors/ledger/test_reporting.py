@@ -75,6 +75,47 @@ async def test_an_alert_is_raised_once_at_80_percent_and_cleared_below():
         assert len(bank.heard(AlertRaised)) == 1
 
 
+async def test_money_that_is_held_for_long_is_told_of_and_what_a_look_up_settles_is_not():
+    async with money() as bank:
+        for key in "ab":
+            reservation = await bank.reserve(key, 10)
+            bank.tell(reservation, "held")
+            await asyncio.sleep(20.0)
+            await bank.ref.ask(Resolve(reservation.number, "no"), timeout=1)
+        await asyncio.sleep(60.0)
+        assert bank.heard(AlertRaised) == []
+        first = await bank.reserve("c", 10)
+        bank.tell(first, "held")
+        await asyncio.sleep(20.0)
+        second = await bank.reserve("d", 20)
+        bank.tell(second, "held")
+        await asyncio.sleep(9.0)
+        assert bank.heard(AlertRaised) == []
+        await asyncio.sleep(2.0)
+        (alert,) = bank.heard(AlertRaised)
+        assert (alert.rule, alert.subject, alert.value) == ("held", "alder", 1e-05)
+        await bank.ref.ask(Resolve(first.number, "no"), timeout=1)
+        assert [one.lasted for one in bank.heard(AlertCleared)] == [pytest.approx(1.0)]
+        await asyncio.sleep(20.0)
+        assert [one.value for one in bank.heard(AlertRaised)] == [1e-05, 2e-05]
+        await bank.ref.ask(Resolve(second.number, "no"), timeout=1)
+        assert len(bank.heard(AlertCleared)) == 2
+
+
+async def test_money_that_was_held_for_long_before_a_restart_is_told_of_again(tmp_path):
+    path, alerts = tmp_path / "ledger.db", list[AlertRaised]()
+    async with ActorSystem("first") as system:
+        ledger, _ = spawn(system, path)
+        ledger.tell(BookCall(await reserve(ledger, "k", 10), "held"))
+        await figures(ledger)
+    async with ActorSystem("second") as system:
+        system.events.subscribe(AlertRaised, alerts.append)
+        ledger, _ = spawn(system, path)
+        await asyncio.sleep(31.0)
+        await figures(ledger)
+    assert [one.rule for one in alerts] == ["held"]
+
+
 async def test_an_account_beyond_its_alert_is_told_of_again_in_the_next_run(tmp_path):
     path, alerts = tmp_path / "ledger.db", list[AlertRaised | AlertCleared]()
     async with ActorSystem("first") as system:

@@ -375,6 +375,7 @@ async def test_requests_that_succeed_or_are_given_up_write_no_line():
             given_up.cancel()
             await asyncio.wait([given_up])
             metrics = await stage.metrics()
+            await asyncio.sleep(31.0)
     assert (metrics.total.cancelled_count, metrics.total.success_count) == (1, 1)
     # The call that was given up may have been paid, and an alert tells of that.
     told = [record for record in records if record["level"].name != "DEBUG"]
@@ -594,6 +595,9 @@ async def test_money_that_is_held_is_alerted_until_none_is_held_for_the_provider
     alder.is_down = True
     async with staged(alder, monitor=lambda: Monitor(on_alert=told.append), breaker=STEADY) as stage:
         await stage.request(2)
+        await stage.metrics()
+        assert told == [], "a look-up may still find out"
+        await asyncio.sleep(31.0)
         await stage.metrics()
         assert [(one.rule, one.subject) for one in told] == [("held", "alder")]
         assert "GetHeld" in told[0].cause
