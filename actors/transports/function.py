@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakValueDictionary
 
 from actors.errors.exceptions import classify
-from actors.errors.families import CallFailed
+from actors.errors.families import CallFailed, Unclassified
 from actors.errors.words import with_words
 from actors.masking import Secrets, shown_callable
 from actors.policies.timeout import CallTimedOut, DeadlineTimers
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection
 
     from actors.transports.reconciliation import Finding
+
+CLOCK_ERROR = 1e-6
+"""Seconds by which a timer may be early, by rounding."""
 
 
 def check_function(function: object) -> None:
@@ -60,10 +63,11 @@ class FunctionTransport:
     then the call is under way for a look-up. If every place is taken, a call is refused (`BulkheadFull`). A
     sync function that returns an awaitable, such as a lambda of an async call, has it awaited in the loop.
 
-    `function(call)` returns a `ProviderReply`, or any other value, which becomes the output of a reply without a
-    stated cost. Errors of SDKs are read as the answers that they carry; others are those of a call that was sent,
-    unless they mean that no byte left. If the function knows better, it may raise members of `CallFailed` itself, which
-    pass through.
+    `function(call)` returns a `ProviderReply`, or any other value, which becomes the output of a reply without a stated
+    cost. Errors of SDKs are read as the answers that they carry; others are those of a call that was sent, unless they
+    mean that no byte left. One that says nothing of the call and comes when its time is over is read as its timeout:
+    the function may bound itself by `call.timeout`, and then either may be first. If the function knows better, it may
+    raise members of `CallFailed` itself, which pass through.
 
     An SDK that retries on its own, or follows redirects, hides calls: state `wire_calls` in the reply and in the error
     if the SDK tells them, or switch that off and say `client_retries=False`. With True, its last error proves nothing
@@ -140,7 +144,8 @@ class FunctionTransport:
     async def call(self, call: ProviderCall) -> ProviderReply:
         """Await the function for at most `call.timeout` seconds; raises members of `CallFailed` only."""
         loop = asyncio.get_running_loop()
-        timer = self._timers.at(loop.time() + call.timeout, loop)
+        ends_at = loop.time() + call.timeout
+        timer = self._timers.at(ends_at, loop)
         is_ended = False
         handled = sys.exception()
         try:
@@ -158,7 +163,11 @@ class FunctionTransport:
             self._mask(failure)
             raise
         except Exception as error:  # noqa: BLE001 - raised again, by its family.
-            raise self._failure(error, call, handled) from self._secrets.cause(error)
+            own = self._failure(error, call, handled)
+            if isinstance(own, Unclassified) and loop.time() >= ends_at - CLOCK_ERROR:
+                # It bounds itself by the same time, and says so in its own words; which of the two is first is chance.
+                own = self._failure(CallTimedOut(call.timeout), call, handled)
+            raise own from self._secrets.cause(error)
         finally:
             if timer is not None and not is_ended:
                 timer.end()

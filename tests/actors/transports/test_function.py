@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from actors.errors.families import CallFailed, OutcomeUnknown, Permanent, Throttled, Transient
+from actors.errors.families import CallFailed, OutcomeUnknown, Permanent, Throttled, Transient, Unclassified
 from actors.money import Micros
 from actors.transports.function import FunctionTransport
 from actors.transports.transport import ProviderCall, ProviderReply
@@ -70,6 +70,53 @@ async def test_a_function_that_takes_too_long_is_cancelled_and_its_outcome_unkno
     with pytest.raises(OutcomeUnknown):
         await FunctionTransport(hang, paid=True, idempotent="no").call(a_call(timeout=0.01))
     assert ended.is_set()
+
+
+class TooSlow(Exception):
+    """What a function makes of its own timeout."""
+
+
+async def bounded(call: ProviderCall) -> None:
+    async with asyncio.timeout(call.timeout):
+        await asyncio.sleep(99)
+
+
+async def waiting(call: ProviderCall) -> None:
+    await asyncio.wait_for(asyncio.sleep(99), call.timeout)
+
+
+async def translating(call: ProviderCall) -> None:
+    try:
+        await bounded(call)
+    except TimeoutError:
+        raise TooSlow("the model needs longer") from None
+
+
+@pytest.mark.parametrize("function", [bounded, waiting, translating])
+@pytest.mark.parametrize("idempotent", ["no", "key"])
+@pytest.mark.parametrize("paid", [True, False])
+async def test_a_function_that_bounds_itself_fails_alike_whichever_timeout_is_first(function, idempotent, paid):
+    failures: set[Any] = set()
+    for later in (-1e-7, 0.0, 1e-7):
+
+        async def alone(call: ProviderCall, later: float = later) -> None:
+            await function(msgspec.structs.replace(call, timeout=call.timeout + later))
+
+        transport = FunctionTransport(alone, paid=paid, idempotent=idempotent, provider="alder")
+        with pytest.raises(CallFailed) as caught:
+            await transport.call(a_call(2.0))
+        failed = caught.value
+        failures.add((type(failed), failed.charged, failed.outcome, failed.retryable, failed.blames_provider))
+    assert len(failures) == 1
+
+
+async def test_an_error_before_its_time_is_over_is_no_timeout():
+    async def fail(_call: ProviderCall) -> None:
+        await asyncio.sleep(1.9)
+        raise TooSlow("the model needs longer")
+
+    with pytest.raises(Unclassified):
+        await FunctionTransport(fail, paid=False, idempotent="no").call(a_call(2.0))
 
 
 async def test_a_call_may_have_all_the_time_there_is():
