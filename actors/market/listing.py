@@ -42,7 +42,7 @@ class CallLimits(msgspec.Struct, frozen=True, kw_only=True):
     The provider is called at the part `headroom` of its limits. It is left alone after an answer that costs more than
     `price_tolerance` times its price (None: as the market says). Limits that are not stated are learned from its 429s
     and the headers of its answers, unless `learning` is False: then each call that was refused waits for its own
-    `Retry-After`, and no other.
+    `Retry-After`, and no other, nor is a shared quota told of it.
     """
 
     timeout: float = 10.0

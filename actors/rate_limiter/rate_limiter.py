@@ -55,8 +55,11 @@ class RateLimiter(Actor[Acquire | Settle | ReportThrottled | Due]):
     """Answers each `Acquire` when its tokens are due: at most `burst` at once and `rate` a second.
 
     `limits` are for further dimensions, such as `per_minute("tokens", 90_000)`. Each limit, and `rate` too, is paced at
-    `headroom` of its rate; what the provider really allows is learned from `ReportThrottled`. Requests of one tenant
-    are served in order; waiting tenants share the quota by `shares`, which is 1 for a tenant that is not named.
+    `headroom` of its rate; what the provider really allows is learned from `ReportThrottled`. Its callers share one
+    limit, so the first 429 that is reported holds back all of them, for its `retry_after`, and they begin again below
+    the rate that was observed. One that is known to stray should not be reported: settle its grant as "failed".
+    Requests of one tenant are served in order; waiting tenants share the quota by `shares`, which is 1 for a tenant
+    that is not named.
 
     An asker that gives up leaves the queue without a trace, and a grant that comes too late for its asker is given
     back. What is taken outlives a restart, and in `kept` also the actor. At most `max_waiting` requests wait; one more

@@ -164,6 +164,22 @@ async def test_one_429_holds_back_all_who_share_the_quota():
         await stage.assert_at_rest()
 
 
+async def test_a_429_of_a_listing_that_does_not_learn_holds_back_none_of_the_others():
+    throttled = Throttled("slow down", retry_after=5.0, provider="alder")
+    alder, birch = Script(throttled, "alder"), Script("birch")
+    async with staged(
+        offer("alder", alder, quota="org", learning=False),
+        offer("birch", birch, quota="org"),
+        quotas={"org": SharedQuota(rate_limit=100.0, burst=10)},
+    ) as stage:
+        start = asyncio.get_running_loop().time()
+        for _ in range(3):
+            await stage.request(timeout=30.0)
+        assert asyncio.get_running_loop().time() - start < 1.0
+        assert len(alder.at) >= 1
+        await stage.assert_at_rest()
+
+
 async def test_another_provider_is_called_before_a_request_waits_for_a_shared_quota():
     alder, birch = Script("alder"), Script("birch")
     async with staged(

@@ -22,21 +22,24 @@ if TYPE_CHECKING:
 class QuotaShare:
     """What one call has taken of a shared quota."""
 
-    __slots__ = ("_grant", "_limiter")
+    __slots__ = ("_grant", "_learns", "_limiter")
 
-    def __init__(self, limiter: ActorRef[Acquire | Settle | ReportThrottled] | Service, grant: LimiterGrant) -> None:
+    def __init__(
+        self, limiter: ActorRef[Acquire | Settle | ReportThrottled] | Service, grant: LimiterGrant, *, learns: bool
+    ) -> None:
         self._limiter = limiter
         self._grant = grant
+        self._learns = learns
 
     def give_back(self) -> None:
         """Give all of it back: the call was not made."""
         self._tell(Settle(grant=self._grant, outcome="never_ran"))
 
     def settle(self, ended: EndedCall) -> None:
-        """Tell how the call ended; of a 429 all learn who draw on the quota."""
+        """Tell how the call ended; of a 429 all learn who draw on the quota, unless its listing is not to learn."""
         error, grant = ended.error, self._grant
-        limits = () if ended.told is None else ended.told.limits
-        if isinstance(error, Throttled):
+        limits = () if ended.told is None or not self._learns else ended.told.limits
+        if isinstance(error, Throttled) and self._learns:
             self._tell(ReportThrottled(retry_after=error.retry_after, grant=grant, limits=limits))
         elif isinstance(error, NotAdmitted):
             self.give_back()
@@ -74,7 +77,7 @@ async def acquire(deps: Deps, job: Job, name: str, quota: str, *, at_once: bool 
     except RuntimeFault as fault:
         return _short(job, name, quota, NotAdmitted(f"quota {quota!r}: {fault}", provider=name), may_wait=False)
     job.short_quotas = {}
-    return QuotaShare(limiter, grant)
+    return QuotaShare(limiter, grant, learns=job.candidates.listings[name].learning)
 
 
 def _short(job: Job, name: str, quota: str, refusal: NotAdmitted, *, may_wait: bool) -> None:

@@ -333,6 +333,19 @@ async def test_after_a_429_all_askers_wait_and_then_go_one_by_one():
         assert len(limiter.actor.context.timers) == 0
 
 
+async def test_the_first_429_that_is_reported_holds_back_all_and_a_failure_that_is_settled_none():
+    async with quota() as limiter:
+        stray, reported = await limiter.acquire(0), await limiter.acquire(1)
+        began = now()
+        limiter.ref.tell(Settle(grant=stray, outcome="failed"))
+        await limiter.acquire(2)
+        assert now() - began < 1.0
+        limiter.ref.tell(ReportThrottled(retry_after=5.0, grant=reported))
+        began = now()
+        await limiter.acquire(3)
+        assert now() - began >= 5.0
+
+
 async def test_a_429_reaches_askers_that_wait_for_tokens_already():
     async with quota(rate=10.0) as limiter:
         tasks = [limiter.start(number) for number in range(20)]
