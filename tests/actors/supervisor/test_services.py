@@ -165,5 +165,8 @@ async def test_no_money_and_no_permit_is_lost_or_counted_twice_whatever_is_kille
         assert book.unsettled(is_held=False) == ()
         total = await supervisor.ask(GetStatement(None), timeout=5)
         charged = sum(sum(them) for one in providers for them in one.charged.values())
+        at = sorted(at for one in providers for at in one.called_at)
+        for first, begun in enumerate(at):
+            assert all(at[n] - begun >= (n - first + 1 - 2) / 20.0 - 1e-3 for n in range(first, len(at)))
         if len(made) == 1:
             assert total.settled <= charged <= total.settled + total.held, (total, charged)
