@@ -5,6 +5,12 @@ latency: while they agree the limit grows by its square root in each round of ca
 ratio. There are three differences. Latencies are averaged as logarithms, so that one answer in a hundred that takes ten
 times as long does not count as slowness. The usual latency rises only with time, because a provider that stays slow
 must not come to seem usual within a minute. And nothing is added while the limit shrinks, so that it can reach 1.
+
+What is overloaded answers sooner once it has fewer calls. So when half of the places are taken from a slow provider,
+the answers from before and after that are compared; if they take as long as before, its load is not the cause: what
+they take is usual now, and it gets its places back. Likewise a call that hangs while later ones are answered as usual
+takes no places. TCP Veno (C. Fu and S. Liew, IEEE JSAC 21(2), 2003) tells a loss on the way from congestion by delay,
+too.
 """
 
 from __future__ import annotations
@@ -18,12 +24,19 @@ INITIAL_LIMIT = 10.0
 SLOW_FACTOR = 2.0
 """A provider is slow when it takes this many times as long as usual."""
 LOG_SLOW_FACTOR = math.log(SLOW_FACTOR)
+LOG_MOST_FOR_DROPPED = math.log(SLOW_FACTOR**4)
+"""The most times as long as usual that a call which was not answered counts as having taken."""
+LOG_FASTER = math.log(1.25)
+"""Answers must come so much faster with half of the places for the load to be the cause of the slowness.
+
+With a queue they come twice as fast.
+"""
 MIN_SAMPLES, MAX_SAMPLES = 4.0, 20.0
 """The present latency is averaged over one round of calls, at most MAX_SAMPLES of them, and MIN_SAMPLES more."""
 MIN_GRADIENT = 0.5
 """The least part of the limit that is left after one round of calls, however slow they were."""
 DROP_FACTOR = 0.9
-"""The part of the limit that is left after a call that was throttled or timed out."""
+"""The part of the limit that is left after a call that was throttled, or timed out while no others were answered."""
 WARM_UP = 20
 """The calls after which the usual latency is known; the first answers to arrive are the fastest ones."""
 MIN_ANSWERS = 5
@@ -34,6 +47,53 @@ MAX_SILENCE = 10.0
 """The most seconds between two calls that count: a long silence is not a long slowness."""
 MIN_LATENCY = 0.01
 """Seconds; a latency below it says more about this program than about its provider."""
+
+
+class LoadTrial(msgspec.Struct, frozen=True, gc=False):
+    """The trial of whether a provider is slow because of its load: logarithms of latencies before and after half of it.
+
+    It had `limit` places; half of them were taken at `halved`, in seconds, infinity until then. `before` and `after`
+    are means of as many answers as `counted_before` and `counted_after` say.
+    """
+
+    limit: float
+    before: float = 0.0
+    counted_before: int = 0
+    halved: float = math.inf
+    after: float = 0.0
+    counted_after: int = 0
+
+    @property
+    def least(self) -> float:
+        """The places that it leaves."""
+        return max(1.0, self.limit / 2)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether enough answers came with half of the places, or with one, if there is no half."""
+        return self.counted_after >= max(MIN_ANSWERS, self.limit / 4)
+
+    @property
+    def blames_load(self) -> bool:
+        """Whether answers came faster with half of the places."""
+        return self.limit >= SLOW_FACTOR and self.after < self.before - LOG_FASTER
+
+    def seen(self, latency: float, began: float) -> LoadTrial:
+        """Return the trial after one more answer to a call that `began` then; `latency` is a logarithm."""
+        if self.halved == math.inf:
+            count = self.counted_before + 1
+            before = self.before + (latency - self.before) / count
+            return msgspec.structs.replace(self, before=before, counted_before=count)
+        if began < self.halved:
+            return self
+        count = self.counted_after + 1
+        after = self.after + (latency - self.after) / count
+        return msgspec.structs.replace(self, after=after, counted_after=count)
+
+    def shrunk(self, limit: float, now: float) -> LoadTrial:
+        """Return the trial now that there are `limit` places."""
+        is_halved = self.halved == math.inf and limit <= self.least and self.counted_before >= MIN_ANSWERS
+        return msgspec.structs.replace(self, halved=now) if is_halved else self
 
 
 class ConcurrencyLimit(msgspec.Struct, frozen=True, gc=False):
@@ -54,6 +114,12 @@ class ConcurrencyLimit(msgspec.Struct, frozen=True, gc=False):
     samples: int = 0
     declared: float = 0.0
     """The seconds that the provider says an answer takes; 0.0 if it does not say."""
+    last_begun: float = -math.inf
+    """When the latest call began that was answered."""
+    trial: LoadTrial | None = None
+    """Whether its load makes it slow, while that is tried."""
+    doubles: bool = False
+    """Whether the places double in each round of calls, since its load was found not to make it slow."""
 
     def __post_init__(self) -> None:
         if not self.max_concurrency >= 1 <= self.limit:
@@ -86,37 +152,44 @@ class ConcurrencyLimit(msgspec.Struct, frozen=True, gc=False):
         expected = self.expected_latency
         return expected > 0 and latency > max(MIN_LATENCY, SLOW_FACTOR * expected)
 
+    @property
+    def answers_slowly(self) -> bool:
+        """Whether answers took much longer than usual lately."""
+        return self.present - self.usual > LOG_SLOW_FACTOR
+
+    def hangs_alone(self, latency: float, now: float) -> bool:
+        """Tell whether a call that was not answered in `latency` seconds is no sign of overload.
+
+        Calls that began later were answered meanwhile, and answers come as usual.
+        """
+        is_late = latency > SLOW_FACTOR * self.usual_latency
+        return is_late and now - latency < self.last_begun and not self.answers_slowly
+
     def after(self, latency: float, under_way: int, now: float, *, dropped: bool = False) -> ConcurrencyLimit:
         """Return the limit after a call that took `latency` seconds, one of `under_way` calls at that time.
 
-        `dropped` means that it was throttled or timed out: it would have taken longer, by an unknown time. Leave out
-        calls that failed otherwise or were cancelled; they say nothing. `now` is in seconds of any one clock.
+        `dropped` means that it was throttled or timed out: it would have taken longer, by an unknown time. If it hangs
+        alone it changes nothing. Leave out calls that failed otherwise or were cancelled; they say nothing. `now` is in
+        seconds of any one clock.
         """
-        limit = self.limit
-        present, usual, updated, samples = self.present, self.usual, self.updated, self.samples
+        if dropped and self.hangs_alone(latency, now):
+            return self
         seen = math.log(latency) if latency > MIN_LATENCY else LOG_MIN_LATENCY
-        if samples < WARM_UP:
-            if not dropped:  # A dropped call does not tell how long an answer takes.
-                samples += 1
-                present += (seen - present) / samples
-                usual, updated = present, max(updated, now)
-        else:
-            # A call that was refused at once was not served fast.
-            if seen > present or not dropped:
-                present += (seen - present) / (MIN_SAMPLES + min(MAX_SAMPLES, limit))
-            if now > updated:
-                passed = min(MAX_SILENCE, now - updated)
-                within = USUAL_RISE_TIME if present > usual else USUAL_FALL_TIME
-                usual, updated = usual + (present - usual) * passed / within, now
+        present, usual, updated, samples = self._timed(seen, now, dropped=dropped)
+        limit, trial = self.limit, None
+        doubles = self.doubles and not dropped and present - usual <= LOG_FASTER
+        last_begun = self.last_begun if dropped else max(self.last_begun, now - latency)
         if dropped:
+            # Work on what was given up goes on unseen, so that a trial of the load would prove nothing.
             limit *= DROP_FACTOR
         elif present - usual > LOG_SLOW_FACTOR:
-            gradient = math.exp(LOG_SLOW_FACTOR - (present - usual))
-            # Each call of a round takes its part: ten calls at a limit of ten shrink it by the gradient.
-            limit -= 1.0 - max(MIN_GRADIENT, gradient)
+            limit, trial = self._slowed(seen, now - latency, now, excess=present - usual)
+            if trial is not None and trial.is_over:
+                present, usual, limit, trial = trial.after, trial.after, SLOW_FACTOR * trial.limit, None
+                doubles = True
         elif 2 * under_way >= limit:
             # A limit that is not used up tells nothing about a higher one.
-            limit += 1.0 / math.sqrt(limit)
+            limit += 1.0 if doubles else 1.0 / math.sqrt(limit)
         return ConcurrencyLimit(
             self.max_concurrency,
             1.0 if limit < 1.0 else min(limit, 1.0 * self.max_concurrency),
@@ -125,7 +198,42 @@ class ConcurrencyLimit(msgspec.Struct, frozen=True, gc=False):
             updated,
             samples,
             self.declared,
+            last_begun,
+            trial,
+            doubles,
         )
+
+    def _timed(self, seen: float, now: float, *, dropped: bool) -> tuple[float, float, float, int]:
+        """Return `present`, `usual`, `updated` and `samples` after one more latency, whose logarithm was `seen`."""
+        present, usual, updated, samples = self.present, self.usual, self.updated, self.samples
+        if samples < WARM_UP:
+            if not dropped:  # A dropped call does not tell how long an answer takes.
+                samples += 1
+                present += (seen - present) / samples
+                usual, updated = present, max(updated, now)
+            return present, usual, updated, samples
+        if dropped:  # How much longer it would have taken is not known, and answers tell more.
+            seen = min(seen, usual + LOG_MOST_FOR_DROPPED)
+        # A call that was refused at once was not served fast.
+        if seen > present or not dropped:
+            present += (seen - present) / (MIN_SAMPLES + min(MAX_SAMPLES, self.limit))
+        if now > updated:
+            passed = min(MAX_SILENCE, now - updated)
+            within = USUAL_RISE_TIME if present > usual else USUAL_FALL_TIME
+            usual, updated = usual + (present - usual) * passed / within, now
+        return present, usual, updated, samples
+
+    def _slowed(self, seen: float, began: float, now: float, *, excess: float) -> tuple[float, LoadTrial | None]:
+        """Return the places left after an answer while answers are slow, and the trial of the load.
+
+        A trial that is over has shown that the load is not the cause. `excess` is by how much they are slow.
+        """
+        trial = (self.trial or LoadTrial(self.limit)).seen(seen, began)
+        if trial.is_over:
+            return self.limit, None if trial.blames_load else trial
+        # Each call of a round takes its part: ten calls at a limit of ten shrink it by the gradient.
+        limit = max(trial.least, self.limit - (1.0 - max(MIN_GRADIENT, math.exp(LOG_SLOW_FACTOR - excess))))
+        return limit, trial.shrunk(limit, now)
 
 
 LOG_MIN_LATENCY = math.log(MIN_LATENCY)

@@ -136,6 +136,22 @@ def after_cancellation(state: BreakerState, permit: Permit, *, now: float) -> Br
     return state
 
 
+def after_hasty_failure(state: BreakerState, permit: Permit, *, now: float, config: BreakerConfig) -> BreakerState:
+    """Return the state after a call that was given less time than is configured.
+
+    It counts as a failure in a row, but does not open the breaker: the next one will, unless an answer comes before.
+
+    >>> permit = Permit(0, probe=False, admitted=0.0)
+    >>> after_hasty_failure(Closed(failures=3), permit, now=1.0, config=BreakerConfig()).failures
+    4
+    >>> after_hasty_failure(Closed(failures=4), permit, now=1.0, config=BreakerConfig()).failures
+    4
+    """
+    if not isinstance(state, Closed) or permit.epoch != state.epoch or failures_left(state, now, config) == 1:
+        return state
+    return Closed(state.epoch, state.failures + 1, state.window, state.since, state.reopened)
+
+
 def after_inconclusive(state: BreakerState, permit: Permit, *, now: float, config: BreakerConfig) -> BreakerState:
     """Return the state after a call that found the provider alive, but does not show whether it is healthy.
 

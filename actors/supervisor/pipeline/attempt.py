@@ -238,9 +238,9 @@ class AttemptRun:
         started = self._admitted.permit.admitted
         is_probe = self._admitted.permit.probe
         own_time, left = own_timeout(job, target, is_probe=is_probe), job.deadline - started
-        given, keeps_deadline = ProbeTime(left), False
+        given, may_cost = ProbeTime(left), False
         if is_probe:
-            given, keeps_deadline = self._time_of_probe(left), self._may_cost_when_cut()
+            given, may_cost = self._time_of_probe(left), self._may_cost_when_cut()
         elif own_time > left / 2 and not self._may_cost_when_cut():
             given = ProbeTime(time_of_call(target.state.limit, left=left, spare=spare_for(self._others())))
         unhurried, hurried = min(own_time, given.seconds), math.inf
@@ -261,16 +261,18 @@ class AttemptRun:
             # Also if the caller was cancelled: then there is neither a reply nor an error.
             now = self.deps.context.now()
             proof = min(given.proof, own_time)
-            first_at = None if call.stream is None else call.stream.first_at
-            ended = EndedCall(
-                now, reply, error, time_given, own_time, job.subject, self._quote, proof, first_at=first_at
-            )
+            ended = EndedCall(now, reply, error, time_given, own_time, job.subject, self._quote, proof)
+            if call.stream is not None:
+                ended = msgspec.structs.replace(ended, first_at=call.stream.first_at)
             if error is not None:
+                # What may have been paid for nothing always counts, so that no more of it is risked.
+                free_until = 0.0 if self._may_cost_when_cut() else job.candidates.listings[target.name].timeout
+                ended = msgspec.structs.replace(ended, free_until=free_until)
                 ended = judged(job, target, ended, started=started, was_hurried=hurried < unhurried)
             self._settle(call, ended)
         if error is None:
             return reply
-        if keeps_deadline and now >= job.deadline - CLOCK_ERROR:
+        if may_cost and now >= job.deadline - CLOCK_ERROR:
             error = that_of_a_probe(error, target.name)
         was_cut = given.is_cut and time_given < own_time and ended.heard_at >= started + time_given - CLOCK_ERROR
         return await self._failed(error, call.stream, started=started, is_counted=not was_cut)

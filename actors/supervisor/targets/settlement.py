@@ -16,7 +16,12 @@ from actors.limits.learned import (
     after_throttled,
 )
 from actors.limits.quota import NO_WEIGHTS
-from actors.policies.breaker.transitions import after_cancellation, after_failure, after_inconclusive
+from actors.policies.breaker.transitions import (
+    after_cancellation,
+    after_failure,
+    after_hasty_failure,
+    after_inconclusive,
+)
 from actors.policies.breaker.transitions import after_success as breaker_after_success
 from actors.supervisor.targets import refusals
 from actors.supervisor.targets.dear_answers import DearAnswers, after_charge, after_no_charge
@@ -40,6 +45,8 @@ CLOCK_ERROR = 1e-3
 STILL_AT_WORK = 409
 """The status of an answer to a call whose idempotency key is still at work."""
 NO_LIMIT = float("inf")
+HASTE = 1.5
+"""A call was given too little to prove a failure if so many times as much is configured."""
 LONGEST_HOLD = 1.0
 """Seconds for which no call begins after a 429, unless another one is served."""
 
@@ -51,7 +58,8 @@ class EndedCall(msgspec.Struct, frozen=True):
     deadline of its request. A probe counts against its provider if it has waited in vain for `proof` seconds, though it
     was cut off. `subject` is what of the request a refusal may concern, and `quote` what is listed for the call.
     `is_blameless` says that the item is to blame for the error, and `has_hung_alone` that it timed out while others
-    were answered as usual. `first_at` is when the first piece of a stream came.
+    were answered as usual. `first_at` is when the first piece of a stream came. `free_until` is what is configured for
+    such a call, if it costs nothing to cut it off before; else 0.
     """
 
     now: float
@@ -65,6 +73,7 @@ class EndedCall(msgspec.Struct, frozen=True):
     is_blameless: bool = False
     first_at: float | None = None
     has_hung_alone: bool = False
+    free_until: float = 0.0
 
     @property
     def cost(self) -> Micros | None:
@@ -112,6 +121,15 @@ class Judgement(msgspec.Struct, frozen=True, gc=False):
     """And it took unusually long, whatever it was given."""
     was_cut_off: bool
     """The deadline of its request cut it off too early for it to prove anything."""
+    was_hasty: bool = False
+    """It was given much less than is configured, because answers used to come sooner; the next ones are given more."""
+    hung_alone: bool = False
+    """Calls that began later were answered meanwhile, as fast as usual."""
+
+    @property
+    def proves_nothing(self) -> bool:
+        """Whether it says nothing of the provider's health."""
+        return self.was_cut_off or self.hung_alone
 
 
 IN_TIME = Judgement(timed_out=False, had_its_time=False, is_late=False, was_cut_off=False)
@@ -195,7 +213,14 @@ def judge(state: TargetState, admitted: Admitted, ended: EndedCall) -> Judgement
     had_too_little = is_at_work or (ended.timeout < ended.own_timeout / 2 and not is_late)
     if permit.probe and ended.timeout >= ended.proof - CLOCK_ERROR:
         had_too_little = False
-    return Judgement(timed_out, had_its_time, is_late, was_cut_off=timed_out and not had_its_time and had_too_little)
+    return Judgement(
+        timed_out,
+        had_its_time,
+        is_late,
+        was_cut_off=timed_out and not had_its_time and had_too_little,
+        was_hasty=timed_out and not permit.probe and ended.own_timeout * HASTE <= ended.free_until,
+        hung_alone=timed_out and not permit.probe and state.limit.hangs_alone(latency, ended.now),
+    )
 
 
 def as_heard(permit: Permit, ended: EndedCall) -> Permit:
@@ -215,14 +240,17 @@ def breaker_after(
     """Return what a breaker becomes after a call that was not answered.
 
     There are three cases: 1. A probe was told that its key is still at work, which says nothing of new calls. 2. The
-    provider is to blame. 3. The call was cancelled, cut off early, or failed by the fault of its caller or its item.
+    provider is to blame, or was given little time. 3. The call was cancelled, cut off early, hung alone, or failed by
+    the fault of its caller or its item.
     """
     error, permit, now = ended.error, admitted.permit, ended.now
     if ended.first_at is not None:
         permit = as_heard(permit, ended)
     if error is not None and error.status == STILL_AT_WORK and permit.probe:
         return after_inconclusive(before, permit, now=now, config=config)
-    if error is not None and error.blames_provider and not (judged.was_cut_off or ended.is_blameless):
+    if error is not None and error.blames_provider and not (judged.proves_nothing or ended.is_blameless):
+        if judged.was_hasty:
+            return after_hasty_failure(before, permit, now=now, config=config)
         return after_failure(before, permit, now=now, config=config, random=random)
     return after_cancellation(before, permit, now=now)
 

@@ -53,13 +53,65 @@ def test_a_limit_that_is_not_used_does_not_grow():
     assert set(load.run(60.0)) == {10}
 
 
+def slow_by_load_between(start, end, *, usual):
+    """Serve one call after the other for some time, and all at once before and after it."""
+    return lambda now, load, dice: usual * (load if start <= now < end else 1) * dice.uniform(0.8, 1.2)
+
+
 @pytest.mark.parametrize("most", [10, 100])
-def test_a_slow_provider_shrinks_to_one_and_comes_back_within_seconds(most):
-    load = Load(ConcurrencyLimit(most), slow_between(20, 60, usual=0.2, slow=2.0))
+def test_a_provider_that_its_load_makes_slow_shrinks_and_comes_back_within_seconds(most):
+    load = Load(ConcurrencyLimit(most), slow_by_load_between(20, 120, usual=0.2))
     assert load.run(20.0)[-1] == most
-    load.run(45.0)
-    assert set(load.run(60.0)) <= {1, 2}
-    assert load.run(70.0)[-1] == most
+    load.run(100.0)
+    assert max(load.run(120.0)) <= 6
+    assert load.run(130.0)[-1] == most
+
+
+@pytest.mark.parametrize("most", [10, 100])
+@pytest.mark.parametrize("slow", [0.5, 2.0, 8.0])
+def test_a_provider_that_is_slow_whatever_its_load_gets_its_places_back_within_few_rounds(slow, most):
+    load = Load(ConcurrencyLimit(most), slow_between(20, math.inf, usual=0.2, slow=slow))
+    load.run(20.0)
+    seen = load.run(20.0 + 10 * slow)
+    assert min(seen) >= most // 4
+    assert seen[-1] == most
+    assert set(load.run(200.0)) == {most}
+
+
+def test_a_provider_that_is_slow_in_itself_gets_more_until_its_load_makes_it_slower():
+    load = Load(
+        ConcurrencyLimit(1000),
+        lambda now, load, dice: (2.0 if now > 20 else 0.2) * max(1.0, load / 50) * dice.uniform(0.8, 1.2),
+        offered=200,
+    )
+    load.run(60.0)
+    seen = load.run(200.0)
+    assert min(seen) >= 40
+    assert sum(seen) / len(seen) < 160
+
+
+@pytest.mark.parametrize("most", [10, 100])
+@pytest.mark.parametrize("latency", [0.05, 0.5, 3.0])
+@pytest.mark.parametrize("share", [0.1, 0.34, 0.5])
+def test_answers_that_outlast_their_timeout_take_no_places_while_others_come_as_usual(share, latency, most):
+    load = Load(
+        ConcurrencyLimit(most),
+        lambda _now, _load, dice: 100.0 if dice.random() < share else latency * dice.uniform(0.8, 1.2),
+        timeout=10.0,
+    )
+    load.run(200.0)
+    seen = load.run(400.0)
+    assert sum(seen) / len(seen) > 0.9 * most
+
+
+def test_timeouts_take_places_if_the_answers_that_come_are_slow_too():
+    load = Load(
+        ConcurrencyLimit(1000),
+        lambda _now, load, dice: 100.0 if dice.random() < 0.34 else 0.2 * max(1.0, load / 20),
+        timeout=10.0,
+    )
+    load.run(30.0)
+    assert max(load.run(120.0)) < 200
 
 
 @pytest.mark.parametrize("most", [10, 100])
@@ -92,13 +144,6 @@ def test_one_timeout_in_a_hundred_does_not_starve_a_provider():
     load.run(30.0)
     seen = load.run(120.0)
     assert sum(seen) / len(seen) > 60
-
-
-def test_what_stays_slow_for_long_becomes_usual_in_the_end():
-    load = Load(ConcurrencyLimit(10), slow_between(20, math.inf, usual=0.2, slow=2.0))
-    load.run(60.0)
-    assert set(load.run(100.0)) <= {1, 2}
-    assert load.run(2400.0)[-1] == 10
 
 
 def test_a_refusal_that_comes_at_once_is_not_taken_for_speed():
