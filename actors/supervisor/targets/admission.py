@@ -165,6 +165,7 @@ def admit(listing: Listing, state: TargetState, needs: CallNeeds, *, now: float,
         dear=state.dear.tried() if state.dear is not None and state.dear.price == needs.price else state.dear,
         under_way=state.under_way + 1,
         quiet_since=state.quiet_since if state.under_way else now,
+        hanging=state.hanging,
         probe_cut=state.probe_cut,
     )
     return Admitted(state=after, permit=permit, grant=grant, begun=begun)

@@ -125,11 +125,13 @@ class Judgement(msgspec.Struct, frozen=True, gc=False):
     """It was given much less than is configured, because answers used to come sooner; the next ones are given more."""
     hung_alone: bool = False
     """Calls that began later were answered meanwhile, as fast as usual."""
+    is_common: bool = False
+    """Calls hang alone so often that it was to be expected."""
 
     @property
     def proves_nothing(self) -> bool:
         """Whether it says nothing of the provider's health."""
-        return self.was_cut_off or self.hung_alone
+        return self.was_cut_off or self.hung_alone or self.is_common
 
 
 IN_TIME = Judgement(timed_out=False, had_its_time=False, is_late=False, was_cut_off=False)
@@ -180,6 +182,9 @@ def settle(
         else dear_after(state.dear, admitted, ended, random=random),
         under_way=state.under_way - 1,
         quiet_since=ended.now if is_sign_of_life else state.quiet_since,
+        hanging=state.hanging
+        if not answered and (not judged.timed_out or admitted.permit.probe)
+        else state.hanging.after(answered=answered, hung_alone=judged.hung_alone),
         probe_cut=0.0 if answered else latency if judged.timed_out and admitted.permit.probe else state.probe_cut,
     )
 
@@ -192,7 +197,7 @@ def timed_after(
     if ended.is_blameless or ended.has_hung_alone:
         # How long such an item takes says nothing of others.
         return limit, answers.after(latency, timed_out=judged.timed_out) if answered else answers
-    if answered or judged.had_its_time or judged.is_late:
+    if answered or ((judged.had_its_time or judged.is_late) and not judged.is_common):
         # A late call counts although it was cut off: overload lives on calls that no caller waits for any more.
         limit = limit.after(latency, state.under_way, ended.now, dropped=not answered)
     if answered or judged.had_its_time:
@@ -220,6 +225,7 @@ def judge(state: TargetState, admitted: Admitted, ended: EndedCall) -> Judgement
         was_cut_off=timed_out and not had_its_time and had_too_little,
         was_hasty=timed_out and not permit.probe and ended.own_timeout * HASTE <= ended.free_until,
         hung_alone=timed_out and not permit.probe and state.limit.hangs_alone(latency, ended.now),
+        is_common=timed_out and not permit.probe and state.hanging.is_common and not state.limit.answers_slowly,
     )
 
 
