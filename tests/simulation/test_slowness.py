@@ -89,7 +89,9 @@ def hanging(share: float, *, usual: float) -> Latency:
 @pytest.mark.parametrize(
     ("usual", "slow", "rate", "providers"), [(0.2, 5.0, 20.0, 2), (0.2, 3.0, 20.0, 2), (0.05, 2.0, 40.0, 3)]
 )
-def test_providers_that_are_all_slow_at_once_go_on_serving(usual, slow, rate, providers):
+def test_providers_that_are_all_slow_at_once_go_on_serving(
+    usual: float, slow: float, rate: float, providers: int
+) -> None:
     for seed in SEEDS:
         served = serve(
             seed,
@@ -104,7 +106,7 @@ def test_providers_that_are_all_slow_at_once_go_on_serving(usual, slow, rate, pr
 
 
 @pytest.mark.parametrize(("share", "timeout"), [(0.2, 1.0), (0.2, 10.0), (0.34, 1.0), (0.34, 3.0)])
-def test_answers_that_outlast_their_timeout_cost_few_requests(share, timeout):
+def test_answers_that_outlast_their_timeout_cost_few_requests(share: float, timeout: float) -> None:
     reached = sorted(
         serve(seed, hanging(share, usual=0.2), providers=2, rate=5.0, patience=60.0, timeout=timeout).success
         for seed in range(100, 100 + len(SEEDS))
