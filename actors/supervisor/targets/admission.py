@@ -152,8 +152,7 @@ def admit(listing: Listing, state: TargetState, needs: CallNeeds, *, now: float,
     retries = state.retries.withdraw(now) if needs.is_retry else state.retries.deposit(now)
     if retries is None:
         return _refused_until(now, state.retries.wait(now), name, short=f"retries of {name}", queue=("retries", name))
-    quota, grant = taken
-    learned, begun = state.learned.take(now, needs.weights)
+    (quota, grant), (learned, begun) = taken, state.learned.take(now, needs.weights)
     after = TargetState(
         breaker=next_breaker,
         quota=quota,
