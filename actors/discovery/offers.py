@@ -25,7 +25,7 @@ MAX_VIEWS = 100
 """The number of filters per service for which views are kept."""
 
 
-class Source(Protocol):
+class OfferSource(Protocol):
     """What offers were made from."""
 
     health: ServiceHealth
@@ -42,8 +42,8 @@ class Lease:
 
     __slots__ = ("_source",)
 
-    def __init__(self, source: Source) -> None:
-        self._source: Source | None = source
+    def __init__(self, source: OfferSource) -> None:
+        self._source: OfferSource | None = source
 
     def holds(self, now: float) -> bool:
         """Tell whether the offers hold at `now`, in loop time."""

@@ -38,3 +38,13 @@ class ToolCallDelta(msgspec.Struct, frozen=True):
 
 
 Delta: TypeAlias = TextDelta | ReasoningDelta | RefusalDelta | ToolCallDelta
+
+
+def size_of(delta: Delta) -> int:
+    """Return the bytes of what a delta adds to the answer.
+
+    >>> size_of(TextDelta("Grüße")), size_of(ToolCallDelta(0, "t-1", "add", "{"))
+    (7, 4)
+    """
+    text = delta.name + delta.arguments if isinstance(delta, ToolCallDelta) else delta.text
+    return len(text) if text.isascii() else len(text.encode(errors="replace"))

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias, cast, get_args
+from typing import Any, cast, get_args
 
 import msgspec
 
-Form: TypeAlias = Literal["chat", "responses", "messages", "embeddings"]
-"""The protocols: OpenAI's chat completions, responses and embeddings, and Anthropic's messages."""
+from actors.tariffs.estimate import OUTPUT_FIELDS
+from actors.tariffs.estimate import Form as Form
+
 FORMS: tuple[Form, ...] = get_args(Form)
 CONTENT_OF: dict[Form, str] = {"chat": "messages", "responses": "input", "messages": "messages", "embeddings": "input"}
 """The field that holds what the model is given."""
-OUTPUT_BOUNDS: dict[Form, tuple[str, ...]] = {
-    "chat": ("max_completion_tokens", "max_tokens"),
-    "responses": ("max_output_tokens",),
-    "messages": ("max_tokens",),
-    "embeddings": (),
-}
-"""The fields that bound the tokens of the answer, the one that goes before the others in front."""
 
 
 class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,7 +48,7 @@ class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f'"{field}" of a call of a model is missing')
 
     def _check_output(self) -> None:
-        for field in OUTPUT_BOUNDS[self.form]:
+        for field in OUTPUT_FIELDS[self.form]:
             value = self.body.get(field)
             if value is not None and (type(value) is not int or value < 1):
                 raise ValueError(f"{field} must be a whole number of tokens >= 1, got {value!r:.100}")
@@ -73,7 +67,7 @@ class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def max_output(self) -> int | None:
         """The most tokens of the answer; None if the body does not bound them."""
-        bounds = (self.body.get(field) for field in OUTPUT_BOUNDS[self.form])
+        bounds = (self.body.get(field) for field in OUTPUT_FIELDS[self.form])
         return next((bound for bound in bounds if bound is not None), None)
 
 

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from actors.errors.families import ConnectionFailed, OutcomeUnknown, Transient, Unclassified
+from actors.errors.families import ConnectionFailed, OutcomeUnknown, StreamBroken, Transient, Unclassified
 
 if TYPE_CHECKING:
     from actors.providers.provider import Provider
 
-BLAMED_KINDS = frozenset(kind.__name__ for kind in (ConnectionFailed, OutcomeUnknown, Transient, Unclassified))
+BLAMED_KINDS = frozenset(
+    kind.__name__ for kind in (ConnectionFailed, OutcomeUnknown, StreamBroken, Transient, Unclassified)
+)
 """The kinds of failure that are the provider's fault; throttling, a caller's mistake and cancellation are not."""
 UNREACHABLE_KINDS = frozenset({ConnectionFailed.__name__})
 """The kinds of these failures in which the provider was not reached."""

@@ -328,7 +328,7 @@ class Supervisor(
 
     def _end(self, job: Job, *, is_done: bool) -> None:
         """Leave nothing behind, whatever became of the request."""
-        if job.entry.queues:
+        if job.entry.has_come_by:
             self.queues.leave(job.entry)
         if job.item_failures:
             end_trial(job, is_answered=is_done)

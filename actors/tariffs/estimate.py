@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 Form: TypeAlias = Literal["chat", "responses", "messages", "embeddings"]
+"""The protocols: OpenAI's chat completions, responses and embeddings, and Anthropic's messages."""
 
 BYTES_PER_TOKEN = 4
 """Of the first estimate: English and code come within 4 % of it, German is 19 % and Chinese 32 % over."""

@@ -10,7 +10,7 @@ import msgspec
 
 from actors.model_calls.answer import MalformedAnswer
 from actors.model_calls.assembly import Assembler, assembler_of
-from actors.model_calls.deltas import Delta  # noqa: TC001 - msgspec resolves the annotations below.
+from actors.model_calls.deltas import Delta, size_of
 from actors.model_calls.sse import EventDecoder
 from actors.transports.wire import WireProgress
 
@@ -42,6 +42,7 @@ class ModelStream:
     """
 
     def __init__(self, form: Form, stream: CallStream) -> None:
+        self.form: Form = form
         self.stream = stream
         self.gap = stream.gap
         self.first = stream.first
@@ -49,6 +50,7 @@ class ModelStream:
         self.error: dict[str, Any] | None = None
         self.problem: str | None = None
         self.progress = WireProgress()
+        self._written = 0
         self._assembler: Assembler = assembler_of(form)
         self._decoder = EventDecoder()
         self._pending: list[StreamPiece] = []
@@ -61,6 +63,11 @@ class ModelStream:
     def body(self) -> dict[str, Any]:
         """Return the answer so far, as a body without a stream."""
         return self._assembler.body()
+
+    def written(self) -> tuple[int, float]:
+        """Return the bytes of the answer that have come, and the seconds in which they came."""
+        first = self.stream.first_at
+        return self._written, 0.0 if first is None else asyncio.get_running_loop().time() - first
 
     async def read(self, chunks: AsyncIterator[bytes]) -> None:
         """Read to the end of the answer, or to an error in it. Raises `OSError` if it breaks off."""
@@ -88,6 +95,7 @@ class ModelStream:
         if not part.data:
             return
         piece = StreamPiece(part.data, part.deltas)
+        self._written += sum(size_of(delta) for delta in part.deltas)
         if self.stream.first_at is None:
             if not part.deltas:
                 if len(self._pending) >= MAX_PENDING:

@@ -16,7 +16,10 @@ from actors.errors.families import BadAnswer, CallFailed, ConsumerLeft, OutcomeU
 from actors.model_calls.answer import ModelAnswer, fields_of, read_answer
 from actors.model_calls.bad_answers import bad_answer_of
 from actors.model_calls.presets import COMPATIBLE, Preset
-from actors.model_calls.request import OUTPUT_BOUNDS, Form, ModelRequest, model_request
+from actors.model_calls.request import ModelRequest, model_request
+from actors.tariffs.cut_usage import usage_at_most, usage_when_cut
+from actors.tariffs.estimate import OUTPUT_FIELDS, Form, demand_of, with_max_output
+from actors.tariffs.usage import read_usage
 from actors.transports.http_client import MAX_REPLY_BYTES, HttpClient
 from actors.transports.http_exchange import MAX_REFUSAL_BYTES, header_value
 from actors.transports.http_json import decode_json, encode_json
@@ -26,6 +29,8 @@ from actors.transports.transport import Idempotent, ProviderCall, ProviderReply
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
+    from actors.tariffs.demand import Demand
+    from actors.tariffs.usage import Usage
     from actors.transports.http_exchange import Exchange
     from actors.transports.streaming import CallStream
     from actors.transports.wire import Wire
@@ -132,7 +137,12 @@ class ModelTransport:
             if reader.problem is not None:
                 raise client.malformed(reader.problem, exchange)
             whole = reader.body()
-            reply = ProviderReply(output=whole, wire_calls=exchange.wire_calls, limits=exchange.limits)
+            reply = ProviderReply(
+                output=whole,
+                usage=self._usage_in(request.form, whole),
+                wire_calls=exchange.wire_calls,
+                limits=exchange.limits,
+            )
             return self._checked(request, read_answer(request.form, whole), reply)
         except BadAnswer:
             raise
@@ -157,12 +167,16 @@ class ModelTransport:
         2. The provider stops: what came is owed, and the input.
         3. It runs on, and something came: it is charged whole.
         """
-        if not reader.progress.may_be_sent:
+        demand = self.demand(call.input)
+        if demand is None or not reader.progress.may_be_sent:
             return None
+        body = reader.body()
+        told = self._usage_in(reader.form, body)
         if self.preset.on_cut == "stops":
-            return ProviderReply(output=reader.body())
+            written, seconds = reader.written()
+            return ProviderReply(output=body, usage=usage_when_cut(told, demand, written=written, seconds=seconds))
         if self.preset.on_cut == "runs_on" and reader.stream.first_at is not None:
-            return ProviderReply(output=reader.body(), cost=call.max_cost)
+            return ProviderReply(output=body, usage=usage_at_most(demand, max_output=self._max_output))
         return None
 
     def _cut(self, failure: CallFailed, call: ProviderCall, reader: ModelStream) -> CallFailed:
@@ -180,6 +194,22 @@ class ModelTransport:
             failure = known
         failure.charged, failure.answer = "yes", owed
         return failure
+
+    def demand(self, input: Any) -> Demand | None:  # noqa: A002 - see `PricesCalls`.
+        """Return the tokens that a call needs; None if it is no request to a model."""
+        request = request_or_none(input)
+        return None if request is None else demand_of(request.body, form=request.form)
+
+    def with_max_output(self, input: Any, tokens: int) -> Any:  # noqa: A002 - see `PricesCalls`.
+        """Return the input with a bound of each answer."""
+        request = request_or_none(input)
+        if request is None:
+            return input
+        return ModelRequest(form=request.form, body=with_max_output(request.body, tokens, form=request.form))
+
+    def _usage_in(self, form: Form, body: dict[str, Any]) -> Usage | None:
+        dialect = self.preset.usage if form == "chat" else "anthropic" if form == "messages" else form
+        return read_usage(body.get("usage"), dialect)
 
     def _request_of(self, call: ProviderCall) -> tuple[ModelRequest, bytes]:
         """Return what is asked, and the body to post. Raises `Permanent` for what could never be sent here."""
@@ -203,10 +233,10 @@ class ModelTransport:
             )
         body = {**request.body, "model": self.model}
         bound = request.max_output or self._max_output
-        if bound is not None and OUTPUT_BOUNDS[form]:
-            for field in OUTPUT_BOUNDS[form]:
+        if bound is not None and OUTPUT_FIELDS[form]:
+            for field in OUTPUT_FIELDS[form]:
                 body.pop(field, None)
-            body[self.preset.output_field if form == "chat" else OUTPUT_BOUNDS[form][0]] = bound
+            body[self.preset.output_field if form == "chat" else OUTPUT_FIELDS[form][0]] = bound
         if form == "responses":
             body.setdefault("store", False)
         body.pop("stream", None)
@@ -238,7 +268,12 @@ class ModelTransport:
             if exchange.size <= MAX_REFUSAL_BYTES:
                 client.raise_error_in(exchange.body, exchange)
             raise client.malformed(str(error), exchange) from client.secrets.cause(error)
-        reply = ProviderReply(output=body, wire_calls=exchange.wire_calls, limits=exchange.limits)
+        reply = ProviderReply(
+            output=body,
+            usage=self._usage_in(request.form, body),
+            wire_calls=exchange.wire_calls,
+            limits=exchange.limits,
+        )
         return self._checked(request, answer, reply)
 
     def _checked(self, request: ModelRequest, answer: ModelAnswer, reply: ProviderReply) -> ProviderReply:
@@ -248,6 +283,14 @@ class ModelTransport:
             return reply
         bad.answer, bad.wire_calls, bad.limits = reply, reply.wire_calls, reply.limits
         raise bad
+
+
+def request_or_none(given: object) -> ModelRequest | None:
+    """Return what is asked of a model; None if that could never be sent."""
+    try:
+        return model_request(given)
+    except (TypeError, ValueError):
+        return None
 
 
 def auth_header(preset: Preset, api_key: str) -> dict[str, str]:

@@ -22,7 +22,6 @@ from actors import (
     RequestOptions,
     SmartRequest,
 )
-from actors.batch.robust_batch import cap_of
 from actors.command.requests_file import parse_requests
 from actors.ledger.entries import Entry, MoneyReserved
 from actors.ledger.ledger import Ledger
@@ -63,7 +62,6 @@ DOORS: dict[str, Callable[[Any], Any]] = {
     "SmartRequest.budget": lambda amount: SmartRequest(service="s", input=1, timeout=1.0, budget=amount).budget,
     "RequestOptions.budget": lambda amount: RequestOptions(budget=amount).request("s", 1).budget,
     "smart_request(budget=)": lambda amount: RequestOptions().changed(budget=amount).budget,
-    "robust_batch(budget=)": cap_of,
     "Ledger(accounts=)": lambda amount: Ledger(accounts={"run": amount}).caps["run"],
     "OpenAccount.cap": lambda amount: OpenAccount(cap=amount).cap,
     "SetCap.cap": lambda amount: SetCap("run", amount).cap,

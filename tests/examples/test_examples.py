@@ -13,6 +13,8 @@ from tests.proofs import repeated
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SAYS = {
+    "chat.py": ["swift answered for $0.001"],
+    "chat_stream.py": ["shaky broke off; all before is void", "steady answered; all of it cost $0.003"],
     "agirails_market.py": [
         "40 of 40 requests answered, by {'cedar': 40}",
         "all that is under way is listed as held: True",

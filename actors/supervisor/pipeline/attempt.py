@@ -176,7 +176,7 @@ class AttemptRun:
             return False
         target.take(admitted)
         self._admitted = admitted
-        if job.entry.queues:
+        if job.entry.has_come_by:
             self.deps.queues.leave(job.entry, served=target.queue)
         job.refused.pop(target.name, None)
         if job.last or admitted.permit.probe:

@@ -54,6 +54,11 @@ class QueueEntry:
         """Its place in the queues that it has left unserved, and may come back to."""
         self.waiter: asyncio.Future[None] | None = None
 
+    @property
+    def has_come_by(self) -> bool:
+        """Whether it waits, or has waited, so that there is something to leave."""
+        return bool(self.queues or self.left or self.number)
+
     def wake(self) -> bool:
         """Let the request look again, and tell whether it slept; one that is awake already will look anyway."""
         if self.waiter is None or self.waiter.done():

@@ -126,9 +126,9 @@ def test_each_transport_is_new_and_declares_what_the_file_says():
     assert isinstance(first, HttpTransport)
     assert first is not second
     assert (first.provider, first.paid, first.idempotent) == ("alder", True, "key")
-    assert first._max_reply_bytes == 4 * 1024 * 1024
+    assert first._client.max_reply_bytes == 4 * 1024 * 1024
     (bounded,) = parse_market(ALDER + "\nmax_reply_bytes = 1000\n").providers
-    assert bounded.transport()._max_reply_bytes == 1000
+    assert bounded.transport()._client.max_reply_bytes == 1000
     free = birch.transport()
     assert (free.paid, free.idempotent) == (False, "no")
 
@@ -317,6 +317,7 @@ def test_a_file_that_is_no_text_is_named_with_its_line(tmp_path):
 
 def test_a_file_needs_aiohttp_and_says_how_to_get_it(monkeypatch):
     monkeypatch.delitem(sys.modules, "actors.transports.http")
+    monkeypatch.delitem(sys.modules, "actors.transports.http_client")
     monkeypatch.delitem(sys.modules, "actors.transports.aiohttp_wire")
     monkeypatch.setitem(sys.modules, "aiohttp", None)
     with pytest.raises(ImportError, match=r'pip install "understudy\[http\]"'):
