@@ -16,7 +16,6 @@ from __future__ import annotations
 import heapq
 import math
 from collections import OrderedDict
-from itertools import takewhile
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import msgspec
@@ -74,12 +73,10 @@ class FairQueue(Generic[T]):
         self._arrivals = 0
         self._swept_above = MIN_SWEPT
 
-    def enqueue(self, item: T, tenant: str = "default", *, cost: float = 1.0, arrival: int | None = None) -> None:
+    def enqueue(self, item: T, tenant: str = "default", *, cost: float = 1.0, at_head: bool = False) -> None:
         """Add an item, which must not be queued yet, behind its tenant's other items; serving it costs `cost` (>= 0).
 
-        With `arrival`, a number that its caller gives to each item in the order of their coming, it stands before the
-        items with a higher one: for an item that was taken out for something that came to nothing. That takes a step
-        for each item of its tenant that came before it.
+        `at_head` puts it in front of them: for an item that was taken out for something that came to nothing.
         """
         if item in self._tenant_of:
             raise ValueError(f"{item!r} is in this queue already; remove it first")
@@ -88,21 +85,17 @@ class FairQueue(Generic[T]):
         owner = self._tenants.get(tenant)
         if owner is None:
             owner = self._tenants[tenant] = _Tenant(tenant, self.weights.get(tenant, 1.0), self.virtual_time)
-        self._arrivals = self._arrivals + 1 if arrival is None else max(self._arrivals, arrival)
-        last = next(reversed(owner.items.values()))[0] if owner.items else -1
-        owner.items[item] = (self._arrivals if arrival is None else arrival, cost)
+        self._arrivals += 1
+        owner.items[item] = (self._arrivals, cost)
         self._tenant_of[item] = owner
         if len(owner.items) == 1:
             owner.start_tag = max(owner.start_tag, self.virtual_time)
             self._waiting_weight += owner.weight
             self._waiting_tenants += 1
             self._push(owner)
-        elif arrival is not None and arrival < last:
-            earlier = list(takewhile(lambda one: owner.items[one][0] < arrival, owner.items))
-            for one in (item, *reversed(earlier)):
-                owner.items.move_to_end(one, last=False)
-            if not earlier:
-                self._push(owner)
+        elif at_head:
+            owner.items.move_to_end(item, last=False)
+            self._push(owner)
 
     def peek(self) -> Turn[T] | None:
         """Return the next turn, and leave its item in the queue; None if the queue is empty."""

@@ -20,7 +20,6 @@ from tests.actors.supervisor.stage import Script, offer, staged
 from tests.proofs import repeated
 
 if TYPE_CHECKING:
-    from actors import ProviderCall
     from runtime.simulation import Simulation
 
 SEEDS = repeated(100)
@@ -115,39 +114,6 @@ async def test_a_quota_that_is_shared_is_used_to_the_full_and_in_the_order_of_as
     # A cancelled request may have been granted a permit, and given it back: so each has its turn as if it had not been.
     assert alder.called_at[-1] - alder.called_at[0] <= (len(done) - 3) / 2.0 + 1.0
     assert_never_over(alder.called_at, rate=2.0, burst=3)
-
-
-@pytest.mark.simulate(seeds=SEEDS)
-async def test_requests_are_served_in_the_order_of_asking_by_a_provider_that_is_full_and_short_of_its_quota(
-    simulation: Simulation,
-):
-    dice = simulation.random
-    places = dice.randint(1, 3)
-    alder = SimulatedProvider(simulation, "alder", services={"s", "t"}, latency=(0.1, dice.choice([0.2, 3.0])))
-    quota = SharedQuota(rate_limit=dice.choice([0.5, 2.0]), burst=dice.randint(1, 3), headroom=1.0)
-    market = Market(providers=[alder.listing(quota="org", max_concurrency=places)], quotas={"org": quota})
-    began: list[tuple[float, int]] = []
-    async with ActorSystem("shared") as system:
-        supervisor = system.spawn(lambda: Supervisor(market), name="one")
-
-        async def customer(number: int) -> None:
-            is_brief = number % 5 == 4
-            async with asyncio.timeout(dice.uniform(0.0, 4.0) if is_brief else None):
-                await smart_request(supervisor, service="s", input=number, timeout=1_000)
-
-        def note(call: ProviderCall) -> int:
-            began.append((asyncio.get_running_loop().time(), call.input))
-            return call.input
-
-        alder.answer = note
-        customers: list[asyncio.Task[None]] = []
-        for number in range(40):
-            customers.append(asyncio.create_task(customer(number)))
-            await asyncio.sleep(dice.choice([0.001, 0.05, 0.5, 2.0]))
-        await asyncio.gather(*customers, return_exceptions=True)
-    patient = [number for _, number in sorted(began) if number % 5 != 4]
-    assert patient == sorted(patient)
-    assert len(patient) == 32
 
 
 async def test_one_429_holds_back_all_who_share_the_quota():

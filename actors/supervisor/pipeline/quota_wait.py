@@ -33,8 +33,6 @@ async def wait_for_share(deps: Deps, job: Job, wait: QuotaWait) -> Choice | None
             name = choice.target.name
             quota = job.candidates.listings[name].quota
             assert quota is not None  # noqa: S101 - nothing else is short of one.
-            # Its place may be taken meanwhile; then it is the next, and not the last.
-            deps.queues.keep_place(job.entry, choice.target.queue)
             asking = asyncio.create_task(acquire(deps, job, name, quota, at_once=False))
             asking.add_done_callback(lambda _: job.entry.wake())
             asked[asking] = choice

@@ -37,7 +37,7 @@ class Wait(msgspec.Struct, frozen=True, gc=False):
 class QueueEntry:
     """One request in the wait queues; it keeps its place in each for as long as it waits there.
 
-    If it left a queue to be served elsewhere, and comes back because nothing came of it, it has its place again.
+    If it left a queue to be served elsewhere, and comes back because nothing came of it, it goes to the front.
     """
 
     __slots__ = ("deadline", "has_waited", "left", "number", "queues", "tenant", "waiter")
@@ -48,10 +48,10 @@ class QueueEntry:
         self.number = 0
         """Its number among those that are counted as waiting; 0 if it is not."""
         self.has_waited = False
-        self.queues: dict[QueueName, int] = {}
-        """Its place in each queue; they are left in this order, which decides which request is woken first."""
-        self.left: dict[QueueName, int] = {}
-        """Its place in the queues that it has left unserved, and may come back to."""
+        # No set: the order in which queues are left decides which request is woken first.
+        self.queues: tuple[QueueName, ...] = ()
+        self.left: tuple[QueueName, ...] = ()
+        """The queues that it has left unserved, and may come back to."""
         self.waiter: asyncio.Future[None] | None = None
 
     @property
@@ -73,8 +73,6 @@ class WaitQueues:
     def __init__(self, max_waiting: int = MAX_WAITING) -> None:
         self.bound = WaiterBound[QueueEntry](max_waiting)
         self._queues: dict[QueueName, FairQueue[QueueEntry]] = {}
-        self._places = 0
-        """How many places were given; a request with a lower one came before."""
 
     def is_first(self, entry: QueueEntry, name: QueueName) -> bool:
         """Tell whether it is the turn of `entry`; if others wait, it is enqueued to find out."""
@@ -88,11 +86,6 @@ class WaitQueues:
     def waiting_in(self, name: QueueName) -> int:
         """Return how many requests are in a queue."""
         return len(self._queues.get(name, ()))
-
-    def keep_place(self, entry: QueueEntry, name: QueueName) -> None:
-        """Let an entry come back to a queue as one that has joined it by now, although it waits for something else."""
-        if name not in entry.left:
-            entry.left[name] = entry.queues.get(name) or self._new_place()
 
     def has_waiters(self, name: QueueName) -> bool:
         """Tell whether a request waits in a queue."""
@@ -131,10 +124,8 @@ class WaitQueues:
         if entry.number:
             self.bound.discard(entry, asyncio.get_running_loop().time())
         if entry.queues:
-            entry.left.update(entry.queues)
+            entry.left = tuple(name for name in entry.queues if name != served)
             self._move_to(entry, (), served=served)
-        if served is not None:
-            entry.left.pop(served, None)
 
     def wake(self, name: QueueName) -> None:
         """Let the next of a queue look again: something changed for the better.
@@ -154,16 +145,15 @@ class WaitQueues:
             entry.wake()
 
     def _move_to(self, entry: QueueEntry, names: Sequence[QueueName], *, served: QueueName | None = None) -> None:
-        before = entry.queues
+        before, entry.queues = entry.queues, tuple(names)
         for name in names:
             if name not in before:
                 queue = self._queues.get(name)
                 if queue is None:
                     queue = self._queues[name] = FairQueue()
                 self._enqueue(queue, entry, name)
-        for name in tuple(before):
+        for name in before:
             if name not in names:
-                del entry.queues[name]
                 self._dequeue(entry, name, is_served=name == served)
 
     def _joined(self, entry: QueueEntry, name: QueueName) -> FairQueue[QueueEntry] | None:
@@ -171,15 +161,14 @@ class WaitQueues:
         queue = self._queues.get(name)
         if queue is not None and entry not in queue:
             self._enqueue(queue, entry, name)
+            entry.queues = (*entry.queues, name)
         return queue
 
     def _enqueue(self, queue: FairQueue[QueueEntry], entry: QueueEntry, name: QueueName) -> None:
-        place = entry.queues[name] = entry.left.pop(name, 0) or self._new_place()
-        queue.enqueue(entry, entry.tenant, arrival=place)
-
-    def _new_place(self) -> int:
-        self._places += 1
-        return self._places
+        returns = name in entry.left
+        if returns:
+            entry.left = tuple(one for one in entry.left if one != name)
+        queue.enqueue(entry, entry.tenant, at_head=returns)
 
     def _dequeue(self, entry: QueueEntry, name: QueueName, *, is_served: bool) -> None:
         queue = self._queues[name]

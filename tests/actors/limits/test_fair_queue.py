@@ -258,39 +258,33 @@ def test_what_cannot_be_is_refused():
     assert "a" in queue
 
 
-def test_an_item_that_comes_back_has_its_place_among_its_own_tenants_items_and_no_others():
+def test_an_item_put_at_the_head_goes_before_its_own_tenants_items_and_no_others():
     queue: FairQueue[str] = FairQueue()
-    for arrival, item in enumerate(("a1", "a2", "a3"), 1):
-        queue.enqueue(item, "a", arrival=arrival)
-    queue.enqueue("b1", "b", arrival=4)
+    for item in ("a1", "a2", "a3"):
+        queue.enqueue(item, "a")
+    queue.enqueue("b1", "b")
     assert queue.remove("a2")
     assert queue.dequeue().item == "a1"
-    queue.enqueue("a2", "a", arrival=2)
+    queue.enqueue("a2", "a", at_head=True)
     assert [queue.dequeue().item for _ in range(3)] == ["b1", "a2", "a3"]
-    queue.enqueue("a1", "a", arrival=1)
+    queue.enqueue("a1", "a", at_head=True)
     assert queue.dequeue().item == "a1"
 
 
 @given(st.lists(st.tuples(st.sampled_from(["join", "return", "serve", "leave"]), st.sampled_from("ab")), max_size=60))
-def test_the_items_of_a_tenant_are_in_the_order_of_their_arrival_whatever_comes_back(steps):
+def test_an_item_put_at_the_head_is_the_next_of_its_tenant(steps):
     queue: FairQueue[int] = FairQueue()
     lines: dict[str, list[int]] = {"a": [], "b": []}
-    gone: dict[str, list[int]] = {"a": [], "b": []}
-    for number, (step, tenant) in enumerate(steps, 1):
+    for number, (step, tenant) in enumerate(steps):
         if step == "join":
-            queue.enqueue(number, tenant, arrival=number)
+            queue.enqueue(number, tenant)
             lines[tenant].append(number)
-        elif step == "return" and gone[tenant]:
-            back = gone[tenant].pop(len(gone[tenant]) // 2)
-            queue.enqueue(back, tenant, arrival=back)
-            lines[tenant] = sorted([*lines[tenant], back])
+        elif step == "return":
+            queue.enqueue(number, tenant, at_head=True)
+            lines[tenant].insert(0, number)
         elif step == "serve" and len(queue):
             turn = queue.dequeue()
             assert lines[turn.tenant].pop(0) == turn.item
-            gone[turn.tenant].append(turn.item)
         elif step == "leave" and lines[tenant]:
-            left = lines[tenant].pop(len(lines[tenant]) // 2)
-            gone[tenant].append(left)
-            assert queue.remove(left)
+            assert queue.remove(lines[tenant].pop())
     assert len(queue) == len(lines["a"]) + len(lines["b"])
-    assert [item for item in queue.in_order() if item in lines["a"]] == lines["a"]
