@@ -19,6 +19,8 @@ WIDE_DOORS = {
     "actors.errors.exceptions.classify",
     "actors.errors.families.__init__",
     "actors.transports.http_client.__init__",
+    "actors.supervisor.options.request",
+    "actors.supervisor.pipeline.candidate_order.__init__",
     "actors.transports.model_transport.__init__",
     "actors.models.chat.chat",
     "actors.models.chat_stream.chat_stream",

@@ -94,6 +94,15 @@ class TargetDeps:
 class Target:
     """One provider under supervision."""
 
+    gateway: GatewayRef | None = None
+    """Running while the provider is in use and not isolated, and for a while after."""
+    paid: bool = False
+    idempotent: Idempotent = "no"
+    _pricing: PricesCalls | None = None
+    """Its transport, if that can tell what a call needs."""
+    _is_learned_of: bool = False
+    """Whether a transport of it has been made."""
+
     def __init__(self, listing: Listing, deps: TargetDeps) -> None:
         self.name = listing.provider.name
         self.queue = queue_of(self.name)
@@ -105,21 +114,13 @@ class Target:
             limit=limit_of(listing),
             retries=deps.market.retry_budget,
         )
-        self.gateway: GatewayRef | None = None
-        """Running while the provider is in use and not isolated, and for a while after."""
         self._when_free: list[Callable[[], None]] = []
         self._uses = 0
         """The calls, checks and look-ups under way at the gateway."""
-        self.paid = False
-        self.idempotent: Idempotent = "no"
         self.is_charged_when_cut = True
         """Whether a call that times out may have been charged, by what the last one that did has shown."""
         self.can_look_up = self.can_cancel = False
         """What its transport can do about a call whose outcome is unknown."""
-        self._pricing: PricesCalls | None = None
-        """Its transport, if that can tell what a call needs."""
-        self._is_learned_of = False
-        """Whether a transport of it has been made."""
         self.calls_before = CallHistory()
         """What the calls before have shown of what the next ones will use."""
         self.health: Health | None = None

@@ -141,7 +141,7 @@ async def test_those_past_their_deadline_go_first_the_oldest_in_front():
     assert not queues.may_wait(fresh, 0.5)
     assert queues.may_wait(fresh, 5.0)
     assert (late.number, later.number, fresh.number) == (0, 1, 3)
-    assert (late.queues, late.waiter is not None and late.waiter.done()) == ({}, True)
+    assert (late.queues, late.waiter is not None and late.waiter.done()) == ((), True)
     assert later.queues == (name,)
 
 
