@@ -89,6 +89,20 @@ class ProviderGateway(Actor[Call | InlineCall | CheckHealth | LookUpCall | Cance
             raise BulkheadFull(self.listing.provider.name, max_concurrency=self.listing.max_concurrency)
         self.under_way += 1
         message.marker.is_sent = True
+        told: ProviderReply | CallFailed | None = None
+        try:
+            told = await self._make(message)
+            return told  # noqa: TRY300
+        except CallFailed as failure:
+            told = failure
+            raise
+        finally:
+            self.under_way -= 1
+            if message.call.stream is not None:
+                message.call.stream.end(told)
+
+    async def _make(self, message: Call | InlineCall) -> ProviderReply:
+        """Have the transport make a call; raises a `CallFailed`, also for its bugs."""
         try:
             try:
                 reply = await self.transport.call(message.call)
@@ -117,10 +131,6 @@ class ProviderGateway(Actor[Call | InlineCall | CheckHealth | LookUpCall | Cance
                 paid=self.transport.paid or message.call.max_cost > 0,
                 idempotent=self.transport.idempotent != "no",
             ) from bug
-        finally:
-            self.under_way -= 1
-            if message.call.stream is not None:
-                message.call.stream.end()
 
     def _raise_own_reading(self, error: BaseException, message: Call) -> None:
         """Raise what the market's `classify` makes of an error, if it makes anything of it."""

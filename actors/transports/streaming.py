@@ -59,7 +59,7 @@ class CallStream:
     the cost or usage that a call cut off there has.
     """
 
-    __slots__ = ("_ended", "_loop", "_sink", "first", "first_at", "gap", "is_committed", "partial", "pieces")
+    __slots__ = ("_ended", "_loop", "_sink", "first", "first_at", "gap", "is_committed", "partial", "pieces", "told")
 
     def __init__(self, terms: StreamTerms, *, first: float) -> None:
         self.first, self.gap = first, terms.gap
@@ -68,6 +68,8 @@ class CallStream:
         self.pieces = 0
         self.is_committed = False
         self.partial: Any = None
+        self.told: Any = None
+        """What its transport returned or raised, also if its request was cancelled in the same moment."""
         self._sink = terms.sink
         self._ended = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -79,8 +81,12 @@ class CallStream:
         self.pieces += 1
         await self._sink.put(piece)
 
-    def end(self) -> None:
-        """Note that its transport is done with it, so that `partial` is final."""
+    def end(self, told: Any) -> None:
+        """Note that its transport is done with it: `partial` is final.
+
+        `told` is the `ProviderReply` that it returned, or the `CallFailed` that it raised; None if it was cancelled.
+        """
+        self.told = told
         self._ended.set()
 
     async def until_ended(self, *, within: float) -> None:

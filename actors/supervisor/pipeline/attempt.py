@@ -344,10 +344,10 @@ class AttemptRun:
     def _pay(self, call: ProviderCall, ended: EndedCall) -> int:
         """Book what the call was charged with the ledger, and return it in micro-units."""
         job, target, reservation, payments = self.job, self.target, self._reservation, self.deps.payments
-        partial = None if call.stream is None else call.stream.partial
+        reply, error = told_of(call, ended)
         charge = charge_of(
-            ended.reply or partial,
-            ended.error,
+            reply,
+            error,
             sent=self._marker.is_sent,
             reserved=reservation.amount,
             paid=target.paid,
@@ -461,6 +461,22 @@ class AttemptRun:
         if has_had_all_attempts(failures, is_amplified=target.is_amplified, was_amplified=self._was_amplified):
             again = Tried(failures, now, math.inf)
         job.tried[target.name] = again
+
+
+def told_of(call: ProviderCall, ended: EndedCall) -> tuple[ProviderReply | None, CallFailed | None]:
+    """Return the reply and the error by which a call is paid.
+
+    A stream that ended in the moment in which its request was cancelled tells what it cost all the same.
+    """
+    reply, error, stream = ended.reply, ended.error, call.stream
+    if stream is None:
+        return reply, error
+    if reply is None and error is None:
+        if isinstance(stream.told, CallFailed):
+            error = stream.told
+        else:
+            reply = stream.told
+    return reply or stream.partial, error
 
 
 def that_of_a_probe(error: CallFailed, name: str) -> CallFailed:

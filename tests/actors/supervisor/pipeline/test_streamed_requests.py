@@ -1,0 +1,66 @@
+"""Streams of requests to transports of one's own: what they cost, and what their consumers see, however they end."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from actors import FunctionTransport, GetStatus, Listing, Market, Provider, ProviderReply, Supervisor
+from actors.errors import CallFailed
+from actors.ledger import GetStatement
+from actors.money import Micros
+from actors.supervisor import smart_stream
+from runtime import ActorSystem
+
+PRICE = 10_000
+OF_A_PIECE = 10
+
+
+class Drip:
+    """A provider that streams, and charges for the pieces that it made."""
+
+    def __init__(self, pieces=100):
+        self.pieces, self.charged = pieces, 0
+
+    async def __call__(self, call):
+        made = 0
+        try:
+            for number in range(self.pieces):
+                made += 1
+                await call.stream.put(number)
+        except CallFailed as failure:
+            failure.charged, failure.answer = "yes", self.reply(made)
+            raise
+        except asyncio.CancelledError:
+            call.stream.partial = self.reply(made)
+            raise
+        return self.reply(made)
+
+    def reply(self, made):
+        self.charged += made * OF_A_PIECE
+        return ProviderReply(output=made, cost=Micros(made * OF_A_PIECE))
+
+
+def listed(name, handler, **options):
+    return Listing(
+        provider=Provider(name=name, services={"s"}, price=Micros(PRICE), response_time=0.1),
+        transport=lambda: FunctionTransport(handler, paid=True, idempotent="no", **options),
+    )
+
+
+@pytest.mark.parametrize("ends_when_cancelled", [True, False])
+@pytest.mark.parametrize("pieces", [64, 65, 100])
+async def test_a_stream_that_ends_as_its_consumer_leaves_costs_what_it_told(pieces, ends_when_cancelled):
+    drip = Drip(pieces)
+    async with ActorSystem("streams", log=False) as system:
+        listing = listed("alder", drip, ends_when_cancelled=ends_when_cancelled)
+        supervisor = system.spawn(lambda: Supervisor(Market(providers=[listing])))
+        async with smart_stream(supervisor, service="s", input="x") as stream:
+            assert await anext(stream) == 0
+            await asyncio.sleep(1.0)
+        await asyncio.sleep(1.0)
+        (status,) = await supervisor.ask(GetStatus(), timeout=5.0)
+        statement = await supervisor.ask(GetStatement(), timeout=5.0)
+    assert status.under_way == 0
+    assert (statement.reserved, statement.held, statement.settled) == (0, 0, drip.charged)
