@@ -148,7 +148,7 @@ class HttpClient:
             is_watched = False
             if timer is None or not timer.end():
                 raise
-            if not exchange.refused:
+            if not (exchange.refused or (reader is not None and reader.is_complete)):
                 raise self._failure(_timeout(exchange, within), exchange, paid=paid) from None
         except OSError as error:
             raise self._failure(error, exchange, paid=paid) from self.secrets.cause(error)

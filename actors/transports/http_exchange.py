@@ -43,6 +43,11 @@ class BodyReader(Protocol):
     progress: WireProgress
     """How far the request has come; set before it is sent."""
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether the whole answer has come, though the body may not have ended."""
+        ...
+
     async def read(self, chunks: AsyncIterator[bytes]) -> None:
         """Read the body to its end, or as far as it is wanted. Raises `OSError` if it breaks off."""
         ...
