@@ -115,7 +115,7 @@ class ChatAssembler:
             self.is_complete = True
             return NOTHING_NEW
         data = _data_of(event)
-        if isinstance(error := data.get("error"), dict | str):
+        if (error := data.get("error")) and isinstance(error, dict | str):
             return StreamPart(data, error={"error": error})
         for name, value in data.items():
             if name != "choices" and value is not None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from actors.model_calls.answer import MalformedAnswer
+from actors.model_calls.answer import MalformedAnswer, fields_of
 from actors.model_calls.assembly import Assembler, assembler_of
-from actors.model_calls.deltas import Delta, size_of
-from actors.model_calls.sse import EventDecoder
+from actors.model_calls.deltas import Delta, ToolCallDelta, size_of
+from actors.model_calls.sse import MAX_EVENT_BYTES, EventDecoder
+from actors.transports.http_json import decode_json
 from actors.transports.wire import WireProgress
 
 if TYPE_CHECKING:
@@ -19,10 +21,13 @@ if TYPE_CHECKING:
 
     from actors.model_calls.assembly import StreamPart
     from actors.model_calls.request import Form
+    from actors.model_calls.sse import ServerSentEvent
     from actors.transports.streaming import CallStream
 
 MAX_PENDING = 1_000
 """The events that may come before the first piece of an answer; more are malformed."""
+BEFORE_JSON = b"\xef\xbb\xbf \t\r\n"
+"""What may stand before a JSON object: a byte order mark, and blanks."""
 END_GRACE = 0.25
 """Seconds to wait for the end of a body whose answer is complete, so that its connection can be used again."""
 
@@ -37,11 +42,14 @@ class StreamPiece(msgspec.Struct, frozen=True):
 class ModelStream:
     """Reads the body of one stream; a `BodyReader`.
 
+    A body that is no stream, but one JSON object, is read whole: so answer providers that do not stream, and those that
+    refuse with a 2xx. An answer has at most `max_bytes`, whatever its events have around it.
+
     Nothing goes to the consumer before the first delta of the answer: until then another provider may still be asked.
     `error` is what the provider reported in mid-stream, and `problem` says what is malformed; None if nothing is.
     """
 
-    def __init__(self, form: Form, stream: CallStream) -> None:
+    def __init__(self, form: Form, stream: CallStream, *, max_bytes: int = MAX_EVENT_BYTES) -> None:
         self.form: Form = form
         self.stream = stream
         self.gap = stream.gap
@@ -54,15 +62,22 @@ class ModelStream:
         self._assembler: Assembler = assembler_of(form)
         self._decoder = EventDecoder()
         self._pending: list[StreamPiece] = []
+        self._max_bytes = max_bytes
+        self._size = 0
+        """The bytes of the answer so far: of its text, and of the events that wait for its first piece."""
+        self._is_whole: bool | None = None
+        """Whether the body is one JSON object; None before it has begun."""
+        self._whole_body = bytearray()
+        self._whole: dict[str, Any] | None = None
 
     @property
     def is_complete(self) -> bool:
         """Whether the whole answer has come."""
-        return self._assembler.is_complete
+        return self._assembler.is_complete or self._whole is not None
 
     def body(self) -> dict[str, Any]:
         """Return the answer so far, as a body without a stream."""
-        return self._assembler.body()
+        return self._assembler.body() if self._whole is None else self._whole
 
     def written(self) -> tuple[int, float]:
         """Return the bytes of the answer that have come, and the seconds in which they came."""
@@ -73,8 +88,11 @@ class ModelStream:
         """Read to the end of the answer, or to an error in it. Raises `OSError` if it breaks off."""
         try:
             async for chunk in chunks:
+                if self._keeps(chunk):
+                    continue
                 for event in self._decoder.feed(chunk):
                     part = self._assembler.feed(event)
+                    self._count(event, part)
                     await self._hand_on(part)
                     if part.error is not None:
                         self.error = part.error
@@ -82,6 +100,9 @@ class ModelStream:
                 if self._assembler.is_complete:
                     await _read_end(chunks)
                     return
+            if self._is_whole:
+                await self._read_whole()
+                return
         except MalformedAnswer as malformed:
             self.problem = str(malformed)
             return
@@ -90,6 +111,35 @@ class ModelStream:
             return
         if not self._assembler.may_end:
             raise ConnectionError("the stream ended before the answer was whole")
+
+    def _keeps(self, chunk: bytes) -> bool:
+        """Keep a chunk of a body that is one JSON object; False for one of a stream, whose lines never begin so."""
+        if self._is_whole is None and (begins := chunk.lstrip(BEFORE_JSON)):
+            self._is_whole = begins.startswith((b"{", b"["))
+        if self._is_whole:
+            self._whole_body += chunk
+            if len(self._whole_body) > self._max_bytes:
+                raise MalformedAnswer(f"more than {self._max_bytes} bytes")
+        return bool(self._is_whole)
+
+    async def _read_whole(self) -> None:
+        try:
+            body = fields_of(await decode_json(bytes(self._whole_body), deadline=math.inf), "the answer")
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise MalformedAnswer(str(error)) from error
+        if body.get("error"):
+            self.error = body
+        else:
+            self._whole = body
+
+    def _count(self, event: ServerSentEvent, part: StreamPart) -> None:
+        """Count what is kept of an event. Raises `MalformedAnswer` if the answer is too large."""
+        if self.stream.first_at is None and not part.deltas:
+            self._size += len(event.data)
+        for delta in part.deltas:
+            self._size += len(delta.arguments if isinstance(delta, ToolCallDelta) else delta.text)
+        if self._size > self._max_bytes:
+            raise MalformedAnswer(f"more than {self._max_bytes} bytes")
 
     async def _hand_on(self, part: StreamPart) -> None:
         if not part.data:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from actors.errors.families import BadAnswer, CallFailed, ConsumerLeft, OutcomeUnknown, Permanent, Transient
-from actors.model_calls.answer import ModelAnswer, fields_of, read_answer
+from actors.model_calls.answer import MalformedAnswer, ModelAnswer, fields_of, read_answer
 from actors.model_calls.bad_answers import bad_answer_of
 from actors.model_calls.presets import COMPATIBLE, Preset
 from actors.model_calls.request import ModelRequest, model_request
@@ -143,7 +143,11 @@ class ModelTransport:
                 wire_calls=exchange.wire_calls,
                 limits=exchange.limits,
             )
-            return self._checked(request, read_answer(request.form, whole), reply)
+            try:
+                answer = read_answer(request.form, whole)
+            except MalformedAnswer as error:
+                raise client.malformed(str(error), exchange) from error
+            return self._checked(request, answer, reply)
         except BadAnswer:
             raise
         except CallFailed as failure:
@@ -154,7 +158,7 @@ class ModelTransport:
 
     def _reader_of(self, request: ModelRequest, stream: CallStream) -> ModelStream:
         try:
-            return ModelStream(request.form, stream)
+            return ModelStream(request.form, stream, max_bytes=self._client.max_reply_bytes)
         except ValueError as error:
             raise Permanent(str(error), provider=self.provider, outcome="not_started") from error
 

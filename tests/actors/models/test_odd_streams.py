@@ -1,0 +1,114 @@
+"""Streams of providers that keep to the protocol in their own way, or not at all: what is made of them, and charged."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from actors import Market, Supervisor
+from actors.errors import AllProvidersFailed, StreamBroken
+from actors.ledger import GetStatement
+from actors.model_calls import TextDelta
+from actors.models import chat_stream, compatible
+from runtime import ActorSystem
+from tests.actors.transports.http_upstream import Upstream, answer
+
+pytestmark = pytest.mark.real_time
+
+WHOLE = {"model": "m", "choices": [{"index": 0, "message": {"content": "Hi"}, "finish_reason": "stop"}]}
+
+
+@pytest.fixture
+async def upstream():
+    upstream = Upstream()
+    server = await asyncio.start_server(upstream.serve, "127.0.0.1", 0)
+    upstream.port = server.sockets[0].getsockname()[1]
+    yield upstream
+    await upstream.stop()
+    server.close()
+
+
+@pytest.fixture
+async def supervisor(upstream):
+    async with ActorSystem("chats", log=False) as system:
+        url = f"http://127.0.0.1:{upstream.port}/v1"
+        listing = compatible("m", preset="vllm", base_url=url, name="alder", price="0.01", timeout=5.0, paid=True)
+        yield system.spawn(lambda: Supervisor(Market(providers=[listing])))
+
+
+def events(*given, done=True, **headers):
+    given = [one if isinstance(one, bytes) else json.dumps(one).encode() for one in given]
+    lines = [b"data: " + one + b"\n\n" for one in (*given, *([b"[DONE]"] if done else []))]
+    return answer(200, b"".join(lines), content_type="text/event-stream", **headers)
+
+
+def chunk(index=0, finish=None, **delta):
+    return {"choices": [{"index": index, "delta": delta, "finish_reason": finish}]}
+
+
+async def read(supervisor, **options):
+    async with chat_stream(supervisor, messages="Hello", timeout=3.0, **options) as stream:
+        return [piece async for piece in stream], stream.result
+
+
+async def test_an_answer_that_is_no_stream_is_given_whole_and_paid_once(upstream, supervisor):
+    upstream.script = [answer(200, WHOLE), answer(200, b"\xef\xbb\xbf\n " + json.dumps(WHOLE).encode())]
+    for _ in range(2):
+        pieces, result = await read(supervisor)
+        assert (pieces, result.text, str(result.cost)) == ([TextDelta("Hi")], "Hi", "$0.01")
+    assert len(upstream.requests) == 2
+
+
+async def test_a_refusal_with_200_that_is_no_stream_is_a_refusal(upstream, supervisor):
+    error = {"message": "You exceeded your current quota", "code": "insufficient_quota"}
+    upstream.script = [answer(200, {"error": error})]
+    with pytest.raises(AllProvidersFailed, match="no money or quota is left") as told:
+        await read(supervisor)
+    assert told.value.charged == "no"
+    assert len(upstream.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("reply", "says"),
+    [
+        (events(), "it has no choices"),
+        (events({"usage": {"prompt_tokens": 1}}), "it has no choices"),
+        (answer(200, {"surprise": 1}), "it has no choices"),
+        (answer(200, b"[1, 2]"), "no JSON object"),
+        (answer(200, b"{"), "malformed"),
+        (answer(200, b"{" + b" " * 5_000_000), "more than 4194304 bytes"),
+        (events(*[{"choices": [], "pad": "x" * 100_000}] * 50), "more than 4194304 bytes"),
+        (answer(200, b"<html></html>"), "the stream ended before the answer was whole"),
+    ],
+)
+async def test_what_is_no_answer_is_malformed_and_no_bug(upstream, supervisor, reply, says):
+    upstream.script = [reply, reply, reply, reply, reply, reply]
+    with pytest.raises(AllProvidersFailed) as told:
+        await read(supervisor)
+    assert says in told.value.attempts[0].error
+    assert "Bug" not in told.value.attempts[0].error
+    statement = await supervisor.ask(GetStatement(), timeout=5.0)
+    assert (statement.reserved, statement.held) == (0, 0)
+
+
+async def test_an_answer_without_end_is_cut_off_at_the_bound_of_a_reply(upstream, supervisor):
+    upstream.script = [events(*[chunk(content="x" * 100_000)] * 50)]
+    with pytest.raises(StreamBroken, match="more than 4194304 bytes"):
+        await read(supervisor)
+
+
+async def test_an_empty_error_is_none(upstream, supervisor):
+    upstream.script = [events({**chunk(content="Hi", finish="stop"), "error": error}) for error in ("", {}, None)]
+    for _ in range(3):
+        _, result = await read(supervisor)
+        assert result.text == "Hi"
+
+
+async def test_an_answer_that_is_whole_stands_though_its_time_is_up_before_its_body_ends(upstream, supervisor):
+    reply = events(chunk(content="Hi", finish="stop")).replace(b"Content-Length: ", b"Content-Length: 9")
+    upstream.script = [reply + Upstream.HANG]
+    async with chat_stream(supervisor, messages="Hello", timeout=0.2) as stream:
+        assert [piece async for piece in stream] == [TextDelta("Hi")]
+    assert stream.result.text == "Hi"
