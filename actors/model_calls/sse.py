@@ -34,6 +34,8 @@ class EventDecoder:
     def __init__(self, *, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
         self._max_event_bytes = max_event_bytes
         self._pending = bytearray()
+        self._searched = 0
+        """The bytes of these in which there is no end of a line, so that a long line is searched once."""
         self._is_first = True
         self._type = ""
         self._data: list[str] = []
@@ -56,13 +58,14 @@ class EventDecoder:
                 del pending[: len(BYTE_ORDER_MARK)]
         events: list[ServerSentEvent] = []
         start = 0
-        for end in LINE_END.finditer(pending):
+        for end in LINE_END.finditer(pending, self._searched):
             if end.end() == len(pending) and end.group() == b"\r":
                 break  # The other half of the line's end may come with the next chunk.
             if (event := self._after_line(bytes(pending[start : end.start()]))) is not None:
                 events.append(event)
             start = end.end()
         del pending[:start]
+        self._searched = len(pending) - pending.endswith(b"\r")
         if len(pending) + self._size > self._max_event_bytes:
             raise ValueError(f"an event of more than {self._max_event_bytes} bytes")
         return events

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 
 import pytest
 
@@ -196,3 +197,11 @@ def test_an_event_that_never_ends_is_malformed():
     line = b"data: " + b"x" * 50 + b"\n"
     with pytest.raises(ValueError, match="1000 bytes"):
         decoder.feed(line * 100 + b"data:")
+
+
+def test_a_long_line_in_many_chunks_is_searched_once():
+    decoder, started = EventDecoder(), time.process_time()
+    for _ in range(2_000):
+        assert decoder.feed(b"x" * 1_000) == []
+    assert len(decoder.feed(b"\ndata: 1\r") + decoder.feed(b"\n") + decoder.feed(b"\r") + decoder.feed(b"\n")) == 1
+    assert time.process_time() - started < 1.0
