@@ -112,7 +112,7 @@ def finish_reason_of(word: str) -> str:
     return FINISH_REASONS.get(word, word)
 
 
-def _text_of(content: object) -> str:
+def text_of(content: object) -> str:
     """Return the text of a content: a text, or a list of parts."""
     if isinstance(content, str):
         return content
@@ -130,7 +130,7 @@ def _read_chat(body: dict[str, Any]) -> ModelAnswer:
     message = fields_of(choice.get("message"), "the message of the first choice")
     calls = tuple(_call_of(call) for call in objects_in(message, "tool_calls"))
     return ModelAnswer(
-        text=_text_of(message.get("content")),
+        text=text_of(message.get("content")),
         reasoning=text_in(message, "reasoning_content") or text_in(message, "reasoning"),
         refusal=text_in(message, "refusal"),
         tool_calls=calls,
@@ -156,7 +156,7 @@ def _read_responses(body: dict[str, Any]) -> ModelAnswer:
     for item in objects_in(body, "output"):
         match item.get("type"):
             case "message":
-                texts.append(_text_of(item.get("content")))
+                texts.append(text_of(item.get("content")))
                 refusals += [text_in(part, "refusal") for part in objects_in(item, "content")]
             case "function_call":
                 calls.append(ToolCall(text_in(item, "call_id"), text_in(item, "name"), text_in(item, "arguments")))

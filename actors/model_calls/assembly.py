@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 import msgspec
 
-from actors.model_calls.answer import MalformedAnswer, fields_of, objects_in, text_in, usage_in
+from actors.model_calls.answer import MalformedAnswer, fields_of, objects_in, text_in, text_of, usage_in
 from actors.model_calls.deltas import Delta, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def _data_of(event: ServerSentEvent) -> dict[str, Any]:
 
 def _index_in(fields: dict[str, Any], *names: str, default: int = 0) -> int:
     for name in names:
-        index = fields.get(name, default)
+        index = default if fields.get(name) is None else fields[name]
         if type(index) is not int or not 0 <= index < MAX_CHOICES:
             raise MalformedAnswer(f"{name} must be a whole number below {MAX_CHOICES}, got {index!r:.100}")
         return index
@@ -122,8 +122,9 @@ class ChatAssembler:
                 self._head[name] = value
         deltas: list[Delta] = []
         for choice in objects_in(data, "choices"):
-            deltas += self._add(choice)
-            if choice.get("finish_reason") == "error":
+            is_error = choice.get("finish_reason") == "error"
+            deltas += self._add({**choice, "finish_reason": None} if is_error else choice)
+            if is_error:
                 return StreamPart(data, tuple(deltas), {"error": {"message": "finish_reason is error"}})
         return StreamPart(data, tuple(deltas))
 
@@ -140,7 +141,7 @@ class ChatAssembler:
         fields, message = cast("dict[str, Any]", delta), kept["message"]
         deltas: list[Delta] = []
         for name, kind in CHAT_TEXTS.items():
-            if text := text_in(fields, name):
+            if text := text_of(fields.get(name)):
                 message[name] = (message.get(name) or "") + text
                 deltas.append(kind(text))
         calls = objects_in(fields, "tool_calls")
@@ -308,9 +309,11 @@ class MessagesAssembler:
             raise MalformedAnswer(f"a delta of block {index}, which has not begun")
         match delta.get("type"):
             case "text_delta":
-                return (TextDelta(_added(block, "text", delta)),)
+                text = _added(block, "text", delta)
+                return (TextDelta(text),) if text else ()
             case "thinking_delta":
-                return (ReasoningDelta(_added(block, "thinking", delta)),)
+                text = _added(block, "thinking", delta)
+                return (ReasoningDelta(text),) if text else ()
             case "signature_delta":
                 block["signature"] = text_in(delta, "signature")
             case "citations_delta":

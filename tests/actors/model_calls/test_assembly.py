@@ -205,3 +205,36 @@ def test_a_long_line_in_many_chunks_is_searched_once():
         assert decoder.feed(b"x" * 1_000) == []
     assert len(decoder.feed(b"\ndata: 1\r") + decoder.feed(b"\n") + decoder.feed(b"\r") + decoder.feed(b"\n")) == 1
     assert time.process_time() - started < 1.0
+
+
+def deltas_of(form, *events):
+    assembler = assembler_of(form)
+    return [delta for event in events_of(events) for delta in assembler.feed(event).deltas], assembler
+
+
+def test_an_index_that_is_null_is_that_of_one_that_is_left_out():
+    call = {"index": None, "id": "t", "function": {"name": "f", "arguments": "{}"}}
+    deltas, assembler = deltas_of("chat", {"choices": [{"index": None, "delta": {"tool_calls": [call]}}]})
+    assert deltas == [ToolCallDelta(0, "t", "f", "{}")]
+    assert assembler.body()["choices"][0]["index"] == 0
+
+
+def test_a_text_that_comes_in_parts_is_a_text():
+    parts = [{"type": "text", "text": "Hel"}, {"type": "text", "text": "lo"}]
+    deltas, assembler = deltas_of("chat", {"choices": [{"index": 0, "delta": {"content": parts}}]})
+    assert deltas == [TextDelta("Hello")]
+    assert read_answer("chat", assembler.body()).text == "Hello"
+
+
+def test_an_error_for_a_finish_reason_is_none_on_which_its_receiver_may_have_acted():
+    _, assembler = deltas_of(
+        "chat", *({"choices": [{"delta": {"content": "Hi"}, "finish_reason": reason}]} for reason in (None, "error"))
+    )
+    assert not assembler.is_committed
+
+
+def test_an_empty_delta_is_no_piece():
+    started = {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
+    empty = [{"type": "text_delta", "text": ""}, {"type": "thinking_delta", "thinking": ""}]
+    events = ({"type": "content_block_delta", "index": 0, "delta": delta} for delta in empty)
+    assert deltas_of("messages", started, *events)[0] == []
