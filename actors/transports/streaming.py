@@ -59,12 +59,25 @@ class CallStream:
     the cost or usage that a call cut off there has.
     """
 
-    __slots__ = ("_ended", "_loop", "_sink", "first", "first_at", "gap", "is_committed", "partial", "pieces", "told")
+    __slots__ = (
+        "_ended",
+        "_last_at",
+        "_loop",
+        "_sink",
+        "first",
+        "first_at",
+        "gap",
+        "is_committed",
+        "partial",
+        "pieces",
+        "told",
+    )
 
     def __init__(self, terms: StreamTerms, *, first: float) -> None:
         self.first, self.gap = first, terms.gap
         self.first_at: float | None = None
         """When the first piece came, in loop time; None before."""
+        self._last_at = 0.0
         self.pieces = 0
         self.is_committed = False
         self.partial: Any = None
@@ -79,7 +92,15 @@ class CallStream:
         if self.first_at is None:
             self.first_at = self._loop.time()
         self.pieces += 1
-        await self._sink.put(piece)
+        try:
+            await self._sink.put(piece)
+        finally:
+            # The time for which its consumer was slow is no silence of its provider.
+            self._last_at = self._loop.time()
+
+    def was_coming(self, until: float) -> bool:
+        """Tell whether pieces came until then: it was silent for no longer than it had been heard."""
+        return self.first_at is not None and until - self._last_at <= self._last_at - self.first_at
 
     def end(self, told: Any) -> None:
         """Note that its transport is done with it: `partial` is final.

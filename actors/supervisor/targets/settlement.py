@@ -57,9 +57,9 @@ class EndedCall(msgspec.Struct, frozen=True):
     `timeout` is what the call was given, in seconds, and `own_timeout` what it would have been given without the
     deadline of its request. A probe counts against its provider if it has waited in vain for `proof` seconds, though it
     was cut off. `subject` is what of the request a refusal may concern, and `quote` what is listed for the call.
-    `is_blameless` says that the item is to blame for the error, and `has_hung_alone` that it timed out while others
-    were answered as usual. `first_at` is when the first piece of a stream came. `free_until` is what is configured for
-    such a call, if it costs nothing to cut it off before; else 0.
+    `is_blameless` says that the item is to blame for the error, or the deadline of a stream that was still coming, and
+    `has_hung_alone` that it timed out while others were answered as usual. `first_at` is when the first piece of a
+    stream came. `free_until` is what is configured for such a call, if it costs nothing to cut it off before; else 0.
     """
 
     now: float

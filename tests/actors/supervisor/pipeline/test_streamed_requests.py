@@ -49,6 +49,15 @@ def listed(name, handler, **options):
     )
 
 
+async def read(supervisor, *, pause=0.0, **options):
+    pieces = []
+    async with smart_stream(supervisor, service="s", input="x", **options) as stream:
+        async for piece in stream:
+            pieces.append(piece)
+            await asyncio.sleep(pause)
+    return pieces, stream.result
+
+
 @pytest.mark.parametrize("ends_when_cancelled", [True, False])
 @pytest.mark.parametrize("pieces", [64, 65, 100])
 async def test_a_stream_that_ends_as_its_consumer_leaves_costs_what_it_told(pieces, ends_when_cancelled):
@@ -64,3 +73,31 @@ async def test_a_stream_that_ends_as_its_consumer_leaves_costs_what_it_told(piec
         statement = await supervisor.ask(GetStatement(), timeout=5.0)
     assert status.under_way == 0
     assert (statement.reserved, statement.held, statement.settled) == (0, 0, drip.charged)
+
+
+@pytest.mark.parametrize(("pause", "is_closed"), [(0.1, True), (1e6, False)])
+async def test_a_deadline_that_is_too_short_for_a_stream_is_no_failure_of_its_provider(pause, is_closed):
+    async def slow(call):
+        for number in range(100):
+            await call.stream.put(number)
+            await asyncio.sleep(0.1 if number < 2 else pause)
+        return "done"
+
+    async with ActorSystem("streams", log=False) as system:
+        supervisor = system.spawn(lambda: Supervisor(Market(providers=[listed("alder", slow)])))
+        for _ in range(10):
+            with pytest.raises(CallFailed):
+                await read(supervisor, timeout=1.0)
+        (status,) = await supervisor.ask(GetStatus(), timeout=5.0)
+    assert (status.breaker == "closed") is is_closed
+    assert status.under_way == 0
+
+
+async def test_a_consumer_that_is_slow_until_its_deadline_is_no_failure_of_its_provider():
+    async with ActorSystem("streams", log=False) as system:
+        supervisor = system.spawn(lambda: Supervisor(Market(providers=[listed("alder", Drip(1_000))])))
+        for _ in range(10):
+            with pytest.raises(CallFailed):
+                await read(supervisor, timeout=3.0, pause=0.5)
+        (status,) = await supervisor.ask(GetStatus(), timeout=5.0)
+    assert (status.breaker, status.under_way) == ("closed", 0)
