@@ -102,7 +102,7 @@ async def chat(
     """
     result = await smart_request(
         supervisor,
-        service=model or CHAT,
+        service=service_of(model),
         input=chat_request(messages, max_tokens, fields),
         options=options,
         budget=budget,
@@ -128,6 +128,13 @@ def chat_result(answer: ModelAnswer, result: SmartResult) -> ChatResult:
     )
 
 
+def service_of(model: str | None) -> str:
+    """Return the service that a model is asked for by; raises ValueError for a name that was left empty."""
+    if model == "":
+        raise ValueError("model must be the name of a model or of a service, or None for any model; got an empty text")
+    return CHAT if model is None else model
+
+
 def chat_request(
     messages: str | Sequence[dict[str, Any]], max_tokens: int | None, fields: dict[str, Any]
 ) -> ModelRequest:
@@ -136,6 +143,10 @@ def chat_request(
         if field not in CHAT_FIELDS:
             raise TypeError(f"a chat has {unknown_name('option', field, (*OPTIONS, *CHAT_FIELDS))}")
     further: dict[str, Any] = fields.pop("extra_body", None) or {}
-    said = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
+    if not isinstance(further, dict):
+        raise TypeError(f"extra_body must be a dict of further fields, got {further!r:.100}")
+    said = [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
+    if not isinstance(said, list | tuple) or not all(isinstance(one, dict) for one in said):
+        raise TypeError(f"messages must be a text, or a list of dicts with role and content, got {messages!r:.100}")
     bound = {} if max_tokens is None else {"max_tokens": max_tokens}
-    return ModelRequest(form="chat", body={"messages": said, **fields, **further, **bound})
+    return ModelRequest(form="chat", body={"messages": list(said), **fields, **further, **bound})

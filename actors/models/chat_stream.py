@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
-from actors.market.model_listing import CHAT
 from actors.model_calls.answer import read_answer
 from actors.model_calls.deltas import ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta
-from actors.models.chat import ChatResult, chat_request, chat_result
+from actors.models.chat import ChatResult, chat_request, chat_result, service_of
 from actors.supervisor.options import DEFAULT_OPTIONS, RequestOptions
 from actors.supervisor.streaming import STREAM_TIMEOUT, RequestStream, smart_stream
 from actors.transports.model_stream import StreamPiece
@@ -113,7 +112,7 @@ def chat_stream(
     """Have a model answer `messages` piece by piece; the arguments are those of `chat` and `smart_stream`."""
     stream = smart_stream(
         supervisor,
-        service=model or CHAT,
+        service=service_of(model),
         input=chat_request(messages, max_tokens, fields),
         options=options,
         budget=budget,

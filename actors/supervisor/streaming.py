@@ -44,6 +44,8 @@ class RequestStream:
         return self._result
 
     async def __aenter__(self) -> Self:
+        if self._task is not None or self._is_closed:
+            raise RuntimeError("a stream is entered once, for one call; make another stream for another call")
         channel = self._channel
         timeout = self._message.timeout + ANSWER_GRACE
         self._task = asyncio.create_task(self._supervisor.ask(self._message, timeout=timeout))

@@ -11,7 +11,7 @@ from actors import Market, Supervisor
 from actors.errors import AllProvidersFailed, StreamBroken
 from actors.ledger import GetStatement
 from actors.model_calls import TextDelta
-from actors.models import chat_stream, compatible
+from actors.models import chat, chat_stream, compatible
 from runtime import ActorSystem
 from tests.actors.transports.http_upstream import Upstream, answer
 
@@ -112,3 +112,23 @@ async def test_an_answer_that_is_whole_stands_though_its_time_is_up_before_its_b
     async with chat_stream(supervisor, messages="Hello", timeout=0.2) as stream:
         assert [piece async for piece in stream] == [TextDelta("Hi")]
     assert stream.result.text == "Hi"
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"messages": {"role": "user", "content": "x"}}, "messages must be"),
+        ({"messages": ["x"]}, "messages must be"),
+        ({"messages": b"x"}, "messages must be"),
+        ({"messages": None}, "messages must be"),
+        ({"messages": []}, "at least one message"),
+        ({"messages": "x", "model": ""}, "model must be the name"),
+        ({"messages": "x", "extra_body": "stream"}, "extra_body must be a dict"),
+        ({"messages": "x", "stream": True}, "unknown option 'stream'"),
+    ],
+)
+async def test_what_could_never_be_asked_is_refused_at_once(upstream, supervisor, given, says):
+    for ask in (chat, chat_stream):
+        with pytest.raises((TypeError, ValueError), match=says):
+            await ask(supervisor, **given)
+    assert not upstream.requests

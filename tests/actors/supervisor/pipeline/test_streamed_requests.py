@@ -101,3 +101,17 @@ async def test_a_consumer_that_is_slow_until_its_deadline_is_no_failure_of_its_p
                 await read(supervisor, timeout=3.0, pause=0.5)
         (status,) = await supervisor.ask(GetStatus(), timeout=5.0)
     assert (status.breaker, status.under_way) == ("closed", 0)
+
+
+async def test_a_stream_is_entered_once():
+    async with ActorSystem("streams", log=False) as system:
+        supervisor = system.spawn(lambda: Supervisor(Market(providers=[listed("alder", Drip())])))
+        stream = smart_stream(supervisor, service="s", input="x")
+        async with stream:
+            assert len([piece async for piece in stream]) == 100
+        with pytest.raises(RuntimeError, match="entered once"):
+            await stream.__aenter__()
+        left = smart_stream(supervisor, service="s", input="x")
+        await left.aclose()
+        with pytest.raises(RuntimeError, match="entered once"):
+            await left.__aenter__()
