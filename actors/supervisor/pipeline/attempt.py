@@ -393,6 +393,8 @@ class AttemptRun:
             known = job.cost
             found = await reconcile(self.deps, job, error)
             if not isinstance(found, CallFailed):
+                if stream is not None and stream.first_at is not None:
+                    await self._restart(broken_but_found(target.name, error, found), stream)
                 return found
             error = found
             self._cost += job.cost - known
@@ -414,6 +416,7 @@ class AttemptRun:
         if message.stream is None or message.after_cut == "fail" or stream.is_committed:
             raise error
         await message.stream.sink.put(Restarted(provider=self.target.name, error=str(error)))
+        self.job.stream = None  # An answer that is found now is none of which pieces came.
 
     def _record(self, error: CallFailed, *, started: float, is_counted: bool) -> None:
         """Note the failure of this attempt, and when its provider may be tried again.
@@ -477,6 +480,13 @@ def told_of(call: ProviderCall, ended: EndedCall) -> tuple[ProviderReply | None,
         else:
             reply = stream.told
     return reply or stream.partial, error
+
+
+def broken_but_found(name: str, error: CallFailed, found: ProviderReply) -> StreamBroken:
+    """Return the error of a stream that broke off, and whose whole answer was found afterwards."""
+    broken = StreamBroken(name, error)
+    broken.outcome, broken.charged, broken.answer = "done", "yes", found
+    return broken
 
 
 def that_of_a_probe(error: CallFailed, name: str) -> CallFailed:

@@ -7,10 +7,12 @@ import asyncio
 import pytest
 
 from actors import FunctionTransport, GetStatus, Listing, Market, Provider, ProviderReply, Supervisor
-from actors.errors import CallFailed
+from actors.errors import CallFailed, OutcomeUnknown, StreamBroken
 from actors.ledger import GetStatement
 from actors.money import Micros
 from actors.supervisor import smart_stream
+from actors.transports.reconciliation import Answered
+from actors.transports.streaming import Restarted, WholeAnswer
 from runtime import ActorSystem
 
 PRICE = 10_000
@@ -115,3 +117,33 @@ async def test_a_stream_is_entered_once():
         await left.aclose()
         with pytest.raises(RuntimeError, match="entered once"):
             await left.__aenter__()
+
+
+class Forgetful(FunctionTransport):
+    """A provider whose stream breaks off after two pieces; its whole answer can be looked up."""
+
+    def __init__(self):
+        super().__init__(self._break_off, paid=True, idempotent="no")
+
+    async def _break_off(self, call):
+        await call.stream.put(0)
+        await call.stream.put(1)
+        raise OutcomeUnknown("it broke off", provider="alder")
+
+    async def look_up(self, call, *, timeout):  # noqa: ASYNC109 - the interface of `LooksUp`.
+        return Answered(ProviderReply(output="whole", cost=Micros(70)))
+
+
+async def test_an_answer_that_is_found_after_its_stream_broke_off_is_given_whole():
+    provider = Provider(name="alder", services={"s"}, price=Micros(PRICE), response_time=0.1)
+    async with ActorSystem("streams", log=False) as system:
+        market = Market(providers=[Listing(provider=provider, transport=Forgetful)])
+        supervisor = system.spawn(lambda: Supervisor(market))
+        pieces, result = await read(supervisor, after_cut="restart")
+        with pytest.raises(StreamBroken) as told:
+            await read(supervisor)
+        statement = await supervisor.ask(GetStatement(), timeout=5.0)
+    assert [type(piece) for piece in pieces] == [int, int, Restarted, WholeAnswer]
+    assert (pieces[-1].output, result.output, result.cost) == ("whole", "whole", 70)
+    assert (told.value.answer.output, told.value.charged) == ("whole", "yes")
+    assert (statement.reserved, statement.held, statement.settled) == (0, 0, 140)
