@@ -17,6 +17,7 @@ from actors.model_calls.answer import MalformedAnswer, ModelAnswer, fields_of, r
 from actors.model_calls.bad_answers import bad_answer_of
 from actors.model_calls.presets import COMPATIBLE, Preset
 from actors.model_calls.request import ModelRequest, model_request
+from actors.money import ZERO
 from actors.tariffs.cut_usage import usage_at_most, usage_when_cut
 from actors.tariffs.estimate import OUTPUT_FIELDS, Form, demand_of, with_max_output
 from actors.tariffs.usage import read_usage
@@ -42,6 +43,7 @@ PATHS: dict[Form, str] = {
     "embeddings": "/embeddings",
 }
 HEALTH_PATH = "/models"
+FREE = ProviderReply(output=None, cost=ZERO)
 
 
 class ModelTransport:
@@ -153,7 +155,8 @@ class ModelTransport:
         except CallFailed as failure:
             raise self._cut(failure, call, reader) from failure
         except asyncio.CancelledError:
-            stream.partial = self._owed(call, reader)
+            # One that was not sent owes nothing, and no error can say so.
+            stream.partial = self._owed(call, reader) if reader.progress.may_be_sent else FREE
             raise
 
     def _reader_of(self, request: ModelRequest, stream: CallStream) -> ModelStream:

@@ -12,6 +12,9 @@ from actors.errors import AllProvidersFailed, StreamBroken
 from actors.ledger import GetStatement
 from actors.model_calls import TextDelta
 from actors.models import chat, chat_stream, compatible
+from actors.transports.model_transport import ModelTransport
+from actors.transports.streaming import CallStream, PieceChannel, StreamTerms
+from actors.transports.transport import ProviderCall
 from runtime import ActorSystem
 from tests.actors.transports.http_upstream import Upstream, answer
 
@@ -132,3 +135,26 @@ async def test_what_could_never_be_asked_is_refused_at_once(upstream, supervisor
         with pytest.raises((TypeError, ValueError), match=says):
             await ask(supervisor, **given)
     assert not upstream.requests
+
+
+class FullWire:
+    """A wire that has no connection free."""
+
+    async def send(self, request, progress):
+        progress.waiting(1)
+        await asyncio.Event().wait()
+
+    async def aclose(self):
+        pass
+
+
+async def test_a_stream_that_is_cancelled_before_it_is_sent_costs_nothing():
+    transport = ModelTransport("alder", "m", base_url="http://127.0.0.1:9/v1", paid=True, wire=FullWire())
+    stream = CallStream(StreamTerms(sink=PieceChannel()), first=5.0)
+    fields = {"service": "chat", "input": {"messages": [{"role": "user", "content": "Hi"}]}, "timeout": 5.0}
+    call = ProviderCall(request_id="r", idempotency_key="k", max_cost="0.01", stream=stream, **fields)
+    task = asyncio.create_task(transport.call(call))
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    assert stream.partial.cost == 0
