@@ -62,7 +62,7 @@ class AttemptRun:
         self.deps = deps
         self._choice = choice
         listing = job.candidates.listings[choice.target.name]
-        self._quote = choice.target.quote(listing, job.message)
+        self._quote = job.quote(choice.target)
         self._marker = SentMarker()
         self._reservation: Reservation
         self._admitted: Admitted
