@@ -27,7 +27,8 @@ from actors import (
 from actors.ledger import OpenAccount
 from actors.money import Micros
 from actors.providers import Requirement, ScoreAnswer
-from runtime import ActorStopped, ActorSystem
+from actors.supervisor import SmartResult
+from runtime import Actor, ActorStopped, ActorSystem, handles
 
 
 class Recorder:
@@ -235,3 +236,41 @@ async def test_whose_answers_are_scored_badly_is_left_by_every_strategy_and_trie
             assert (await smart_request(supervisor, service="s", input=1, strategy=strategy)).provider == "second"
         await asyncio.sleep(3_600.0)
         assert (await smart_request(supervisor, service="s", input=1, strategy="cheapest")).provider == "first"
+
+
+class Desk(Actor[SmartRequest]):
+    """Takes note of the requests that reach it."""
+
+    taken: list[SmartRequest]
+
+    def __init__(self) -> None:
+        self.taken = []
+
+    @handles(SmartRequest)
+    def take(self, message: SmartRequest) -> SmartResult:
+        self.taken.append(message)
+        return SmartResult(output=message, provider="x", cost=Micros(0), attempts=1, request_id="x")
+
+
+async def test_every_option_reaches_the_request():
+    options = RequestOptions(
+        budget="0.20",
+        where=ProviderFilter(min_reputation=70),
+        requirement=Requirement(input_tokens=100),
+        strategy="cheapest",
+        fallback_strategies=("fastest",),
+        health_check=True,
+        timeout=7.0,
+        weights={"tokens": 9},
+        tenant="acme",
+        on_refused="next",
+        on_bad_answer="next",
+        risk="0.01",
+    )
+    plain = RequestOptions()
+    unset = {name for name in options.__struct_fields__ if getattr(options, name) == getattr(plain, name)}
+    assert unset == {"on_unknown"}  # It is another way to state the risk.
+    async with ActorSystem("desk", log=False) as system:
+        desk = system.spawn(Desk)
+        result = await smart_request(desk, service="s", input="x", options=options, request_id="r")
+    assert result.output == options.request("s", "x", request_id="r")
