@@ -119,7 +119,7 @@ def text_of(content: object) -> str:
     if not isinstance(content, list):
         return ""
     parts = objects_in({"content": content}, "content")
-    return "".join(text_in(part, "text") for part in parts if part.get("type") in {"text", "output_text", None})
+    return "".join(text_in(part, "text") for part in parts if part.get("type") in ("text", "output_text", None))
 
 
 def _read_chat(body: dict[str, Any]) -> ModelAnswer:
@@ -180,7 +180,7 @@ def _reason_of_response(body: dict[str, Any], *, has_calls: bool) -> str:
     details = body.get("incomplete_details")
     if isinstance(details, dict):
         return finish_reason_of(text_in(cast("dict[str, Any]", details), "reason"))
-    if body.get("status") not in {"completed", None}:
+    if body.get("status") not in ("completed", None):
         return text_in(body, "status")
     return "tool_calls" if has_calls else "stop"
 

@@ -63,7 +63,7 @@ def wants_json(request: ModelRequest) -> bool:
             wanted = _field(request.body.get("output_config"), "format") or request.body.get("output_format")
         case "embeddings":
             return False
-    return _field(wanted, "type") in {"json_object", "json_schema"}
+    return _field(wanted, "type") in ("json_object", "json_schema")
 
 
 def _field(value: object, name: str) -> Any:

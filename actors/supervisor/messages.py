@@ -47,6 +47,7 @@ class SmartResult(msgspec.Struct, frozen=True, kw_only=True):
     `latency` is the seconds from the request's arrival to its answer, with all of its calls and waits.
     `failures` holds the calls that failed before it, in order. `held` are the calls before it that may have been
     charged as well, for all that is known, and `at_risk` is what they hold together: that much may be paid twice.
+    `translated` tells what of the request was approximated or left out because the provider speaks another protocol.
     """
 
     output: Any
@@ -58,6 +59,7 @@ class SmartResult(msgspec.Struct, frozen=True, kw_only=True):
     failures: tuple[Attempt, ...] = ()
     at_risk: Micros = ZERO
     held: tuple[PossibleCharge, ...] = ()
+    translated: tuple[str, ...] = ()
 
 
 class SmartRequest(Request[SmartResult], frozen=True, kw_only=True):

@@ -90,7 +90,8 @@ class FunctionTransport:
     ...     service="greeting", input="Ada", request_id="r1", idempotency_key="k1", max_cost=0, timeout=1.0
     ... )
     >>> asyncio.run(transport.call(call))
-    ProviderReply(output='Hello, Ada', cost=None, wire_calls=1, weights={}, limits=(), unread_cost=None, usage=None)
+    ProviderReply(output='Hello, Ada', cost=None, wire_calls=1, weights={}, limits=(), unread_cost=None, \
+usage=None, translated=())
     """
 
     def __init__(

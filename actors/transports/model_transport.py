@@ -1,8 +1,8 @@
 """Providers of models: the protocols of OpenAI and Anthropic, over one pooled HTTP client.
 
 A call goes out in the form in which it came in, with nothing changed but the name of the model, the bound of its
-output and what a stream needs. The answer is the provider's own body in that form. The models endpoint, which is free
-of charge, is the health check.
+output and what a stream needs. To a provider of another form it is translated. The answer is a body of the form
+of the request. The models endpoint, which is free of charge, is the health check.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ import msgspec
 from actors.errors.families import BadAnswer, CallFailed, ConsumerLeft, OutcomeUnknown, Permanent, Transient
 from actors.model_calls.answer import MalformedAnswer, ModelAnswer, fields_of, read_answer
 from actors.model_calls.bad_answers import bad_answer_of
+from actors.model_calls.field_table import NotExpressible
 from actors.model_calls.presets import COMPATIBLE, Preset
 from actors.model_calls.request import ModelRequest, model_request
+from actors.model_calls.translation import Translation, translated
 from actors.money import ZERO
 from actors.tariffs.cut_usage import usage_at_most, usage_when_cut
 from actors.tariffs.estimate import OUTPUT_FIELDS, Form, demand_of, with_max_output
@@ -54,7 +56,8 @@ class ModelTransport:
     the request does not (None: it is left to the provider). The other options are those of `HttpTransport`.
 
     The input of a call is a `ModelRequest`, its fields as a dict, or the body of a chat completion. A request in a form
-    that the provider does not speak is `Permanent` here, so that another provider is asked.
+    that the provider does not speak is translated; one that cannot be is `Permanent` here, so that another provider is
+    asked.
 
     No provider of models is known to honour idempotency keys. A key is sent only if `idempotent="key"` says that this
     one does.
@@ -111,11 +114,11 @@ class ModelTransport:
         """
         if call.stream is not None:
             return await self._stream(call, call.stream)
-        request, body = self._request_of(call)
+        sent, body = self._request_of(call)
         deadline = asyncio.get_running_loop().time() + call.timeout
-        url = self._client.url + PATHS[request.form]
+        url = self._client.url + PATHS[sent.request.form]
         exchange = await self._client.post(url, body, self._headers_of(call), within=call.timeout)
-        return await self._reply_of(request, exchange, deadline=deadline)
+        return await self._reply_of(sent, exchange, deadline=deadline)
 
     async def check(self, *, timeout: float) -> None:  # noqa: ASYNC109 - the interface of `Transport`.
         """Return if the list of models is answered within `timeout` seconds; raises `CallFailed` if not."""
@@ -127,7 +130,8 @@ class ModelTransport:
 
     async def _stream(self, call: ProviderCall, stream: CallStream) -> ProviderReply:
         """Make a call whose answer is a stream, and return the whole answer at its end."""
-        request, body = self._request_of(call)
+        sent, body = self._request_of(call)
+        request = sent.request
         client, reader = self._client, self._reader_of(request, stream)
         try:
             exchange = await client.stream(
@@ -149,7 +153,7 @@ class ModelTransport:
                 answer = read_answer(request.form, whole)
             except MalformedAnswer as error:
                 raise client.malformed(str(error), exchange) from error
-            return self._checked(request, answer, reply)
+            return self._checked(sent, answer, reply)
         except BadAnswer:
             raise
         except CallFailed as failure:
@@ -218,26 +222,37 @@ class ModelTransport:
         dialect = self.preset.usage if form == "chat" else "anthropic" if form == "messages" else form
         return read_usage(body.get("usage"), dialect)
 
-    def _request_of(self, call: ProviderCall) -> tuple[ModelRequest, bytes]:
+    def _request_of(self, call: ProviderCall) -> tuple[Translation, bytes]:
         """Return what is asked, and the body to post. Raises `Permanent` for what could never be sent here."""
         try:
-            request = model_request(call.input)
-            return request, encode_json(self._body_of(request, streams=call.stream is not None))
+            sent = self._translated(model_request(call.input))
+            if call.stream is not None and not sent.is_kept:
+                raise self._not_spoken(sent.asked, "its streams are not translated")
+            return sent, encode_json(self._body_of(sent.request, streams=call.stream is not None))
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise Permanent(
                 f"the request cannot be sent to a model: {error}", provider=self.provider, outcome="not_started"
             ) from error
 
+    def _translated(self, request: ModelRequest) -> Translation:
+        """Return a request in a form that the provider speaks. Raises `Permanent` if none can say it."""
+        try:
+            return translated(request, self.preset.forms, max_output=self._max_output)
+        except NotExpressible as error:
+            raise self._not_spoken(request, str(error)) from error
+
+    def _not_spoken(self, request: ModelRequest, why: str) -> Permanent:
+        spoken = " and ".join(self.preset.forms)
+        return Permanent(
+            f"{self.provider!r} does not speak the form {request.form!r} of this request, only {spoken}, which cannot "
+            f"express it: {why}",
+            provider=self.provider,
+            scope="here",
+            outcome="not_started",
+        )
+
     def _body_of(self, request: ModelRequest, *, streams: bool) -> dict[str, Any]:
         form = request.form
-        if form not in self.preset.forms:
-            spoken = " and ".join(self.preset.forms)
-            raise Permanent(
-                f"{self.provider!r} does not speak the form {form!r} of this request; it speaks {spoken}",
-                provider=self.provider,
-                scope="here",
-                outcome="not_started",
-            )
         body = {**request.body, "model": self.model}
         bound = request.max_output or self._max_output
         if bound is not None and OUTPUT_FIELDS[form]:
@@ -263,14 +278,14 @@ class ModelTransport:
             headers[self.preset.request_id_header] = header_value(call.request_id)
         return headers
 
-    async def _reply_of(self, request: ModelRequest, exchange: Exchange, *, deadline: float) -> ProviderReply:
+    async def _reply_of(self, sent: Translation, exchange: Exchange, *, deadline: float) -> ProviderReply:
         client = self._client
         client.check_readable(exchange)
         try:
             body = fields_of(await decode_json(exchange.body, deadline=deadline), "the answer")
             if body.get("error"):
                 client.raise_error_in(body, exchange)
-            answer = read_answer(request.form, body)
+            answer = read_answer(sent.request.form, body)
         except (msgspec.DecodeError, ValueError, RecursionError) as error:
             if exchange.size <= MAX_REFUSAL_BYTES:
                 client.raise_error_in(exchange.body, exchange)
@@ -281,11 +296,16 @@ class ModelTransport:
             wire_calls=exchange.wire_calls,
             limits=exchange.limits,
         )
-        return self._checked(request, answer, reply)
+        return self._checked(sent, answer, reply)
 
-    def _checked(self, request: ModelRequest, answer: ModelAnswer, reply: ProviderReply) -> ProviderReply:
-        """Return a reply that is of use; raises `BadAnswer` for one that is not."""
-        bad = bad_answer_of(request, answer, provider=self.provider)
+    def _checked(self, sent: Translation, answer: ModelAnswer, reply: ProviderReply) -> ProviderReply:
+        """Return a reply that is of use, in the caller's form; raises `BadAnswer` for one that is not."""
+        bad = bad_answer_of(sent.asked, answer, provider=self.provider)
+        try:
+            output, told = sent.answer(reply.output)
+            reply = msgspec.structs.replace(reply, output=output, translated=told)
+        except MalformedAnswer as error:
+            bad = bad or BadAnswer(f"{self.provider!r} gave an answer of which {error}", reason="not_json")
         if bad is None:
             return reply
         bad.answer, bad.wire_calls, bad.limits = reply, reply.wire_calls, reply.limits

@@ -74,7 +74,8 @@ class ProviderReply(msgspec.Struct, frozen=True, kw_only=True):
     limits by the token. `weights` is what the call used of the provider's limits, such as `{"tokens": 870}`, if that is
     known; it counts instead of the usage. `limits`
     are the limits that the provider reported. `wire_calls` is the number of requests sent for this one attempt: more
-    than 1 if a layer below the transport retries on its own, 0 if the answer came from a cache.
+    than 1 if a layer below the transport retries on its own, 0 if the answer came from a cache. `translated`
+    tells what of the request was approximated or left out because the provider speaks another protocol.
     """
 
     output: Any
@@ -84,6 +85,7 @@ class ProviderReply(msgspec.Struct, frozen=True, kw_only=True):
     limits: tuple[ReportedLimit, ...] = ()
     unread_cost: str | None = None
     usage: Usage | None = None
+    translated: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if type(self.usage) is not Usage and self.usage is not None:

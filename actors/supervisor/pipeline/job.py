@@ -337,6 +337,7 @@ class Job:
             failures=tuple(self.attempts),
             at_risk=sum((one.amount for one in held), ZERO) if held else ZERO,
             held=held,
+            translated=reply.translated,
         )
 
     def possible_charges(self) -> tuple[PossibleCharge, ...]:

@@ -110,11 +110,46 @@ async def test_responses_are_not_stored_at_the_provider(upstream, model):
     assert upstream.requests[0][2]["store"] is False
 
 
-async def test_a_form_that_the_provider_does_not_speak_goes_to_another(upstream, model):
-    with pytest.raises(Permanent, match="does not speak the form 'messages'") as told:
-        await model("groq").call(a_call(ModelRequest(form="messages", body=HELLO)))
+async def test_what_cannot_be_said_in_a_form_of_the_provider_goes_to_another(upstream, model):
+    asked = ModelRequest(form="messages", body={**HELLO, "max_tokens": 9, "top_k": 5})
+    with pytest.raises(Permanent, match=r"does not speak the form 'messages'.*top_k") as told:
+        await model("groq").call(a_call(asked))
     assert (told.value.scope, told.value.outcome, told.value.charged) == ("here", "not_started", "no")
     assert not upstream.requests
+
+
+async def test_a_chat_completion_is_served_by_a_provider_of_messages(upstream, model):
+    upstream.script = [answer(200, MESSAGE)]
+    reply = await model("anthropic", max_output=64).call(a_call({**HELLO, "seed": 7}))
+    ((first, _, sent),) = upstream.requests
+    assert first.split()[1] == "/v1/messages"
+    assert sent == {
+        "model": "m-1",
+        "max_tokens": 64,
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "Hello"}]}],
+    }
+    assert reply.output["choices"][0]["message"]["content"] == "Hi"
+    assert reply.output["usage"]["total_tokens"] == 4
+    assert reply.translated == ("seed: approximated (left out)",)
+
+
+async def test_a_message_is_served_by_a_provider_of_chat_completions(upstream, model):
+    upstream.script = [answer(200, CHAT)]
+    asked = ModelRequest(form="messages", body={**HELLO, "max_tokens": 9, "stop_sequences": ["x"]})
+    reply = await model("groq").call(a_call(asked))
+    ((first, _, sent),) = upstream.requests
+    assert first.split()[1] == "/v1/chat/completions"
+    assert (sent["max_completion_tokens"], sent["stop"]) == (9, ["x"])
+    assert reply.output["content"] == [{"type": "text", "text": "Hi", "citations": None}]
+    assert reply.translated == ("stop_sequence: approximated (whether one ended the answer is not known)",)
+
+
+async def test_an_answer_that_the_form_of_the_request_cannot_say_is_paid_and_told(upstream, model):
+    call = {"id": "t", "type": "function", "function": {"name": "read", "arguments": '{"path":'}}
+    upstream.script = [answer(200, with_message(content=None, tool_calls=[call], reason="tool_calls"))]
+    with pytest.raises(BadAnswer, match="no JSON") as told:
+        await model("deepseek").call(a_call(ModelRequest(form="messages", body={**HELLO, "max_tokens": 9})))
+    assert (told.value.reason, told.value.charged, told.value.answer.output["id"]) == ("not_json", "yes", "c-1")
 
 
 @pytest.mark.parametrize(
