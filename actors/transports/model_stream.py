@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from actors.model_calls.answer import MalformedAnswer, fields_of
+from actors.model_calls.answer import MalformedAnswer, fields_of, text_in
 from actors.model_calls.assembly import Assembler, assembler_of
 from actors.model_calls.deltas import Delta, ToolCallDelta, size_of
 from actors.model_calls.sse import MAX_EVENT_BYTES, EventDecoder
+from actors.model_calls.stream_writers import stream_writer_of
 from actors.transports.http_json import decode_json
 from actors.transports.wire import WireProgress
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from actors.model_calls.assembly import StreamPart
     from actors.model_calls.request import Form
     from actors.model_calls.sse import ServerSentEvent
+    from actors.model_calls.translation import Translation
     from actors.transports.streaming import CallStream
 
 MAX_PENDING = 1_000
@@ -33,7 +35,7 @@ END_GRACE = 0.25
 
 
 class StreamPiece(msgspec.Struct, frozen=True):
-    """One event of a stream: `data` as its provider sent it, and the `deltas` of the answer in it."""
+    """One event of a stream: `data` as its provider sent it, or translated, and the `deltas` of the answer in it."""
 
     data: dict[str, Any]
     deltas: tuple[Delta, ...] = ()
@@ -49,8 +51,8 @@ class ModelStream:
     `error` is what the provider reported in mid-stream, and `problem` says what is malformed; None if nothing is.
     """
 
-    def __init__(self, form: Form, stream: CallStream, *, max_bytes: int = MAX_EVENT_BYTES) -> None:
-        self.form: Form = form
+    def __init__(self, sent: Translation, stream: CallStream, *, max_bytes: int = MAX_EVENT_BYTES) -> None:
+        self.form: Form = sent.request.form
         self.stream = stream
         self.gap = stream.gap
         self.first = stream.first
@@ -59,7 +61,10 @@ class ModelStream:
         self.problem: str | None = None
         self.progress = WireProgress()
         self._written = 0
-        self._assembler: Assembler = assembler_of(form)
+        self._sent = sent
+        self._assembler: Assembler = assembler_of(sent.request.form)
+        self._writer = None if sent.is_kept else stream_writer_of(sent.asked.form)
+        self._has_begun = False
         self._decoder = EventDecoder()
         self._pending: list[StreamPiece] = []
         self._max_bytes = max_bytes
@@ -84,6 +89,14 @@ class ModelStream:
         first = self.stream.first_at
         return self._written, 0.0 if first is None else asyncio.get_running_loop().time() - first
 
+    def body_as_asked(self) -> dict[str, Any]:
+        """Return the answer so far in the form of the request, or as it came if that form cannot say it."""
+        body = self.body()
+        try:
+            return self._sent.answer(body)[0]
+        except MalformedAnswer:
+            return body
+
     async def read(self, chunks: AsyncIterator[bytes]) -> None:
         """Read to the end of the answer, or to an error in it. Raises `OSError` if it breaks off."""
         try:
@@ -98,6 +111,7 @@ class ModelStream:
                         self.error = part.error
                         return
                 if self._assembler.is_complete:
+                    await self._end()
                     await _read_end(chunks)
                     return
             if self._is_whole:
@@ -111,6 +125,7 @@ class ModelStream:
             return
         if not self._assembler.may_end:
             raise ConnectionError("the stream ended before the answer was whole")
+        await self._end()
 
     def _keeps(self, chunk: bytes) -> bool:
         """Keep a chunk of a body that is one JSON object; False for one of a stream, whose lines never begin so."""
@@ -144,22 +159,46 @@ class ModelStream:
     async def _hand_on(self, part: StreamPart) -> None:
         if not part.data:
             return
-        piece = StreamPiece(part.data, part.deltas)
         self._written += sum(size_of(delta) for delta in part.deltas)
+        pieces = self._pieces_of(part)
         if self.stream.first_at is None:
             if not part.deltas:
                 if len(self._pending) >= MAX_PENDING:
                     raise MalformedAnswer(f"more than {MAX_PENDING} events before the first piece of the answer")
-                self._pending.append(piece)
+                self._pending += pieces
                 return
             if self.on_first is not None:
                 self.on_first()
             pending, self._pending = self._pending, []
-            for one in pending:
-                await self.stream.put(one)
-        await self.stream.put(piece)
+            pieces = pending + pieces
+        for piece in pieces:
+            await self.stream.put(piece)
         if self._assembler.is_committed:
             self.stream.commit()
+
+    def _pieces_of(self, part: StreamPart) -> list[StreamPiece]:
+        """Return the events of the caller's form that say what an event of the provider says."""
+        writer = self._writer
+        if writer is None:
+            return [StreamPiece(part.data, part.deltas)]
+        pieces: list[StreamPiece] = []
+        if part.deltas and not self._has_begun:
+            self._has_begun = True
+            body = self._assembler.body()
+            pieces += [StreamPiece(one) for one in writer.begin(text_in(body, "id"), text_in(body, "model"))]
+        for delta in part.deltas:
+            *before, last = writer.write(delta)
+            pieces += [*map(StreamPiece, before), StreamPiece(last, (delta,))]
+        return pieces
+
+    async def _end(self) -> None:
+        """Hand on the end in the caller's form; a form that cannot say the answer has none."""
+        if self._writer is None or not self._has_begun:
+            return
+        with suppress(MalformedAnswer):
+            body, _ = self._sent.answer(self._assembler.body())
+            for event in self._writer.end(body):
+                await self.stream.put(StreamPiece(event))
 
 
 async def _read_end(chunks: AsyncIterator[bytes]) -> None:

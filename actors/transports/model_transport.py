@@ -132,7 +132,7 @@ class ModelTransport:
         """Make a call whose answer is a stream, and return the whole answer at its end."""
         sent, body = self._request_of(call)
         request = sent.request
-        client, reader = self._client, self._reader_of(request, stream)
+        client, reader = self._client, self._reader_of(sent, stream)
         try:
             exchange = await client.stream(
                 client.url + PATHS[request.form], body, self._headers_of(call), within=call.timeout, reader=reader
@@ -163,9 +163,9 @@ class ModelTransport:
             stream.partial = self._owed(call, reader) if reader.progress.may_be_sent else FREE
             raise
 
-    def _reader_of(self, request: ModelRequest, stream: CallStream) -> ModelStream:
+    def _reader_of(self, sent: Translation, stream: CallStream) -> ModelStream:
         try:
-            return ModelStream(request.form, stream, max_bytes=self._client.max_reply_bytes)
+            return ModelStream(sent, stream, max_bytes=self._client.max_reply_bytes)
         except ValueError as error:
             raise Permanent(str(error), provider=self.provider, outcome="not_started") from error
 
@@ -185,9 +185,11 @@ class ModelTransport:
         told = self._usage_in(reader.form, body)
         if self.preset.on_cut == "stops":
             written, seconds = reader.written()
-            return ProviderReply(output=body, usage=usage_when_cut(told, demand, written=written, seconds=seconds))
+            usage = usage_when_cut(told, demand, written=written, seconds=seconds)
+            return ProviderReply(output=reader.body_as_asked(), usage=usage)
         if self.preset.on_cut == "runs_on" and reader.stream.first_at is not None:
-            return ProviderReply(output=body, usage=usage_at_most(demand, max_output=self._max_output))
+            usage = usage_at_most(demand, max_output=self._max_output)
+            return ProviderReply(output=reader.body_as_asked(), usage=usage)
         return None
 
     def _cut(self, failure: CallFailed, call: ProviderCall, reader: ModelStream) -> CallFailed:
@@ -226,8 +228,6 @@ class ModelTransport:
         """Return what is asked, and the body to post. Raises `Permanent` for what could never be sent here."""
         try:
             sent = self._translated(model_request(call.input))
-            if call.stream is not None and not sent.is_kept:
-                raise self._not_spoken(sent.asked, "its streams are not translated")
             return sent, encode_json(self._body_of(sent.request, streams=call.stream is not None))
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise Permanent(
@@ -239,17 +239,14 @@ class ModelTransport:
         try:
             return translated(request, self.preset.forms, max_output=self._max_output)
         except NotExpressible as error:
-            raise self._not_spoken(request, str(error)) from error
-
-    def _not_spoken(self, request: ModelRequest, why: str) -> Permanent:
-        spoken = " and ".join(self.preset.forms)
-        return Permanent(
-            f"{self.provider!r} does not speak the form {request.form!r} of this request, only {spoken}, which cannot "
-            f"express it: {why}",
-            provider=self.provider,
-            scope="here",
-            outcome="not_started",
-        )
+            spoken = " and ".join(self.preset.forms)
+            raise Permanent(
+                f"{self.provider!r} does not speak the form {request.form!r} of this request, only {spoken}, which "
+                f"cannot express it: {error}",
+                provider=self.provider,
+                scope="here",
+                outcome="not_started",
+            ) from error
 
     def _body_of(self, request: ModelRequest, *, streams: bool) -> dict[str, Any]:
         form = request.form
@@ -292,7 +289,7 @@ class ModelTransport:
             raise client.malformed(str(error), exchange) from client.secrets.cause(error)
         reply = ProviderReply(
             output=body,
-            usage=self._usage_in(request.form, body),
+            usage=self._usage_in(sent.request.form, body),
             wire_calls=exchange.wire_calls,
             limits=exchange.limits,
         )

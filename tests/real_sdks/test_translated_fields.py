@@ -11,13 +11,15 @@ from actors.model_calls import ModelRequest
 from actors.model_calls.field_table import field_table
 from actors.model_calls.translation import translated
 from tests.actors.model_calls.conversations import ANSWERS, REQUESTS
+from tests.actors.model_calls.streams import REFUSALS, STREAMS, TOOLS
+from tests.actors.model_calls.test_stream_writers import converted
 
 pytest.importorskip("openai")
 pytest.importorskip("anthropic")
 
-from anthropic.types import Message
-from openai.types.chat import ChatCompletion
-from openai.types.responses import Response
+from anthropic.types import Message, RawMessageStreamEvent
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from openai.types.responses import Response, ResponseStreamEvent
 
 from tests.real_sdks.strictly import read_strictly
 
@@ -126,3 +128,18 @@ def test_a_translated_answer_is_read_as_the_real_thing(form, to):
         sent = translated(ModelRequest(form=form, body=REQUESTS[form]["a coding agent"]), [to])
         body, _ = sent.answer(ANSWERS[to])
         read_strictly(TYPES[form], json.dumps(body))
+
+
+EVENT_TYPES = {"chat": ChatCompletionChunk, "responses": ResponseStreamEvent, "messages": RawMessageStreamEvent}
+
+
+@pytest.mark.parametrize("streams", [STREAMS, TOOLS, REFUSALS], ids=["text and tool", "parallel tools", "refusal"])
+@pytest.mark.parametrize("form", TYPES)
+@pytest.mark.parametrize("to", TYPES)
+def test_a_translated_stream_is_read_as_the_real_thing(form, to, streams):
+    if form != to:
+        events, _ = converted(streams[to], form=form, to=to)
+        for event in events:
+            # The SDKs pass over pings, and have no field for reasoning in chat completions, although many providers do.
+            if event.get("type") != "ping" and "reasoning_content" not in json.dumps(event):
+                read_strictly(EVENT_TYPES[form], json.dumps(event))

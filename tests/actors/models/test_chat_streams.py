@@ -185,3 +185,20 @@ async def test_all_that_fail_are_told(stage):
     supervisor, _ = await stage((FakeOutage(),), (FakeOutage(),))
     with pytest.raises(AllProvidersFailed):
         await read(asked(supervisor, timeout=1.0), [])
+
+
+async def test_a_stream_of_a_provider_of_messages_is_given_as_a_chat_completion():
+    config = FakeConfig(models=(FakeModel(name="m", token_speed=2_000.0, output_tokens=20.0),))
+    async with fake_server(config) as server, ActorSystem("chats", log=False) as system:
+        listing = compatible("m", preset="anthropic", base_url=f"{server.url}/v1", api_key="k", price="0.001")
+        supervisor = system.spawn(lambda: Supervisor(Market(providers=[listing])))
+        async with chat_stream(supervisor, messages="Hello", max_tokens=50, seed=7) as stream:
+            pieces = [piece async for piece in stream]
+        whole = await chat(supervisor, messages="Hello", max_tokens=50)
+    result = stream.result
+    assert "".join(piece.text for piece in pieces) == result.text != ""
+    assert (result.finish_reason, result.usage["completion_tokens"]) == ("stop", 20)
+    assert result.result.output["object"] == "chat.completion"
+    assert result.result.translated == ("seed: approximated (left out)",)
+    assert whole.text
+    assert whole.result.translated == ()
