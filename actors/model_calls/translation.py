@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from actors.model_calls.answer import fields_of, read_answer
+from actors.model_calls.answer import MalformedAnswer, fields_of, read_answer
 from actors.model_calls.answer_writers import usage_of, write_answer
 from actors.model_calls.field_table import NotExpressible, Remarks, field_table, sort_fields
 from actors.model_calls.request import ModelRequest
@@ -49,7 +49,10 @@ class Translation(msgspec.Struct, frozen=True, kw_only=True):
         if self.is_kept:
             return given, self.told
         remarks = Remarks(self.told)
-        answer = read_answer(self.request.form, given)
+        try:
+            answer = read_answer(self.request.form, given)
+        except RecursionError as error:
+            raise MalformedAnswer("what is nested too deep") from error
         form = self.asked.form
         if form == "messages" and self.request.body.get("stop") and answer.finish_reason == "stop":
             remarks.approximated("stop_sequence", "whether one ended the answer is not known")

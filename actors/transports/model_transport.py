@@ -299,8 +299,9 @@ class ModelTransport:
         """Return a reply that is of use, in the caller's form; raises `BadAnswer` for one that is not."""
         bad = bad_answer_of(sent.asked, answer, provider=self.provider)
         try:
-            output, told = sent.answer(reply.output)
-            reply = msgspec.structs.replace(reply, output=output, translated=told)
+            if not sent.is_kept:
+                output, told = sent.answer(reply.output)
+                reply = msgspec.structs.replace(reply, output=output, translated=told)
         except MalformedAnswer as error:
             bad = bad or BadAnswer(f"{self.provider!r} gave an answer of which {error}", reason="not_json")
         if bad is None:

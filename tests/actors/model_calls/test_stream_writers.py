@@ -6,8 +6,18 @@ import json
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from actors.model_calls import MalformedAnswer, ModelRequest, ToolCallDelta, read_answer
+from actors.model_calls import (
+    MalformedAnswer,
+    ModelRequest,
+    ReasoningDelta,
+    RefusalDelta,
+    TextDelta,
+    ToolCallDelta,
+    read_answer,
+)
 from actors.model_calls.answer import text_in
 from actors.model_calls.answer_writers import usage_of
 from actors.model_calls.assembly import assembler_of
@@ -25,8 +35,8 @@ def converted(stream, *, form, to):
     sent = translated(ModelRequest(form=form, body=next(iter(REQUESTS[form].values()))), [to])
     assembler, writer = assembler_of(to), stream_writer_of(form)
     events, has_begun = [], False
-    for given in stream:
-        part = assembler.feed(ServerSentEvent("message", given if isinstance(given, str) else json.dumps(given)))
+    for one in stream:
+        part = assembler.feed(ServerSentEvent("message", one if isinstance(one, str) else json.dumps(one)))
         for delta in part.deltas:
             if not has_begun:
                 has_begun, body = True, assembler.body()
@@ -71,6 +81,34 @@ def test_pieces_of_calls_that_come_by_turns_cannot_be_said_in_messages():
     writer.write(ToolCallDelta(1, "b", "f", "{"))
     with pytest.raises(MalformedAnswer, match="by turns"):
         writer.write(ToolCallDelta(0, "", "", "}"))
+
+
+DELTAS = st.one_of(
+    st.builds(TextDelta, st.text(max_size=3)),
+    st.builds(ReasoningDelta, st.text(max_size=3)),
+    st.builds(RefusalDelta, st.text(max_size=3)),
+    st.builds(ToolCallDelta, st.integers(0, 2), st.text(max_size=2), st.text(max_size=2), st.text(max_size=3)),
+)
+
+
+@given(form=st.sampled_from(list(STREAMS)), deltas=st.lists(DELTAS, max_size=12))
+@settings(deadline=None)
+def test_whatever_comes_each_delta_is_an_event_that_can_be_read_or_the_form_cannot_say_it(form, deltas):
+    writer, assembler = stream_writer_of(form), assembler_of(form)
+    events = writer.begin("c", "m")
+    try:
+        for delta in deltas:
+            written = writer.write(delta)
+            assert written
+            events += written
+        for event in events:
+            assembler.feed(ServerSentEvent("message", json.dumps(event)))
+    except MalformedAnswer:
+        assert form == "messages"  # A tool's arguments must be JSON there, and calls come one after another.
+        return
+    said = "".join(one.text for one in deltas if isinstance(one, TextDelta))
+    assert said in read_answer(form, assembler.body()).text or form != "chat"
+    writer.end(assembler.body())
 
 
 def test_embeddings_have_no_streams():

@@ -202,3 +202,21 @@ async def test_a_stream_of_a_provider_of_messages_is_given_as_a_chat_completion(
     assert result.result.translated == ("seed: approximated (left out)",)
     assert whole.text
     assert whole.result.translated == ()
+
+
+async def test_what_one_provider_cannot_express_is_served_by_one_that_can():
+    config = FakeConfig(models=(FakeModel(name="m", output_tokens=20.0),))
+    async with fake_server(config) as one, fake_server(config) as other, ActorSystem("chats", log=False) as system:
+        listings = [
+            compatible("m", preset="anthropic", base_url=f"{one.url}/v1", api_key="k", price="0.001", name="alder"),
+            compatible("m", base_url=f"{other.url}/v1", price="0.002", name="birch"),
+        ]
+        supervisor = system.spawn(lambda: Supervisor(Market(providers=listings)))
+        options = RequestOptions(strategy="cheapest")
+        asked = {"messages": "Hello", "max_tokens": 50, "options": options}
+        plain = await chat(supervisor, **asked)
+        two = await chat(supervisor, **asked, n=2)
+    assert (plain.provider, two.provider) == ("alder", "birch")
+    assert len(two.result.output["choices"]) == 2
+    assert [failure.provider for failure in two.result.failures] == ["alder"]
+    assert (one.books.calls, two.result.translated) == (1, ())
