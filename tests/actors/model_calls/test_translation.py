@@ -184,6 +184,28 @@ def test_what_is_not_quite_the_same_is_told(form, to, changes, told):
     assert sent.answer(ANSWERS[to])[1][: len(sent.told)] == sent.told
 
 
+@pytest.mark.parametrize(("form", "to"), PAIRS)
+def test_an_answer_that_was_translated_can_be_sent_back_in_the_history(form, to):
+    body = copy.deepcopy(REQUESTS[form]["a coding agent"])
+    thinking = {"type": "thinking", "thinking": "hm", "signature": "s"}
+    given = copy.deepcopy(ANSWERS[to])
+    if to == "messages":
+        given["content"].insert(0, thinking)
+    answer, _ = translated(ModelRequest(form=form, body=body), [to]).answer(given)
+    match form:
+        case "chat":
+            body["messages"].append(answer["choices"][0]["message"])
+            body["messages"].append({"role": "tool", "tool_call_id": "c-9", "content": "x"})
+        case "responses":
+            body["input"] += [*answer["output"], {"type": "function_call_output", "call_id": "c-9", "output": "x"}]
+        case "messages":
+            body["messages"].append({"role": "assistant", "content": answer["content"]})
+            body["messages"].append(user([{"type": "tool_result", "tool_use_id": "c-9", "content": "x"}]))
+    sent = translated(ModelRequest(form=form, body=body), [to])
+    assert "c-9" in json.dumps(sent.request.body)
+    assert "signature" not in json.dumps(sent.request.body)
+
+
 def chat_answer(reason="stop", **message):
     return {**ANSWERS["chat"], "choices": [{"index": 0, "message": message, "finish_reason": reason}]}
 
