@@ -198,15 +198,18 @@ def _responses_items(turn: Utterance, remarks: Remarks) -> list[dict[str, Any]]:
 
     def end_message() -> None:
         if said:
-            items.append({"type": "message", "role": turn.role, "content": said.copy()})
+            # An answer in a list of parts would have to have the id that its provider gave it; a text needs none.
+            content = "".join(one["text"] for one in said) if turn.role == "assistant" else said.copy()
+            items.append({"type": "message", "role": turn.role, "content": content})
             said.clear()
 
     for one in turn.parts:
         match one:
             case Text(text):
-                said.append({"type": "output_text" if turn.role == "assistant" else "input_text", "text": text})
+                said.append({"type": "input_text", "text": text})
             case Declined(text):
-                said.append({"type": "refusal", "refusal": text})
+                remarks.approximated("refusal", "a refusal in the history is sent as text")
+                said.append({"type": "input_text", "text": text})
             case Image():
                 if turn.role == "assistant":
                     raise NotExpressible("an image in an answer of the history")

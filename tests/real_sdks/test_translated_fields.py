@@ -20,6 +20,7 @@ pytest.importorskip("anthropic")
 from anthropic.types import Message, RawMessageStreamEvent
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.responses import Response, ResponseStreamEvent
+from pydantic import TypeAdapter
 
 from tests.real_sdks.strictly import read_strictly
 
@@ -116,6 +117,16 @@ def test_no_field_of_a_part_is_missing_in_the_table(kind):
 
 def test_each_kind_of_part_is_held_against_a_type():
     assert set(PART_TYPES) == set(field_table().parts)
+
+
+@pytest.mark.parametrize("form", REQUESTS)
+@pytest.mark.parametrize("to", REQUEST_TYPES)
+def test_translated_requests_are_of_the_types_of_the_sdks(form, to):
+    module, _, name = REQUEST_TYPES[to][0].rpartition(".")
+    kind = TypeAdapter(getattr(importlib.import_module(module), name))
+    for body in REQUESTS[form].values() if form != to else ():
+        sent = translated(ModelRequest(form=form, body=body), [to]).request.body
+        kind.validate_python({**sent, "model": "m", "stream": True})
 
 
 TYPES = {"chat": ChatCompletion, "responses": Response, "messages": Message}
