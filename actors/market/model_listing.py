@@ -12,6 +12,7 @@ from actors.market.short_form import ListingOptions, OfferOptions
 from actors.model_calls.presets import COMPATIBLE, Preset, preset_named
 from actors.providers.provider import Provider
 from actors.spelling import unknown_name
+from runtime import logger_for
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -83,6 +84,12 @@ def model_listing(model: str, preset: str | Preset = COMPATIBLE, **options: Unpa
     reached["max_connections"] = given.get("max_concurrency", CallLimits().max_concurrency)
     if not (reached.get("base_url") or chosen.base_url):
         raise ValueError(f'{name!r} needs its base_url, such as base_url="https://NAME.openai.azure.com/openai/v1"')
+    if given.get("idempotent") == "key":
+        logger_for(name).warning(
+            "{!r} is declared to honour idempotency keys, which no provider of models is known to do: a call whose "
+            "outcome is unknown is made again, and may be paid twice",
+            name,
+        )
     make = MakeModel(name, model, chosen, reached)
     make()  # It opens nothing until it is used; but a mistake is reported here, and not at the first call.
     offered = {key: value for key, value in given.items() if key in OfferOptions.__annotations__}
