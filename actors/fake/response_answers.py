@@ -155,7 +155,9 @@ class _ResponseStream:
                 for some in groups(pieces, self._made.model.chunk_tokens):
                     kind = "response.function_call_arguments.delta"
                     yield self.event(kind, len(some), **at, delta=joined(some))
-                yield self.event("response.function_call_arguments.done", **at, arguments=item["arguments"])
+                yield self.event(
+                    "response.function_call_arguments.done", **at, name=item["name"], arguments=item["arguments"]
+                )
             case _:
                 yield self.event("response.output_item.added", output_index=index, item=item)
                 self.tokens += len(pieces)

@@ -209,7 +209,7 @@ class ResponsesWriter:
             item["status"] = body.get("status")
             at = {"item_id": item["id"], "output_index": place}
             done = "response.function_call_arguments.done"
-            events.append(self._event(done, **at, arguments=item["arguments"]))
+            events.append(self._event(done, **at, name=item["name"], arguments=item["arguments"]))
             events.append(self._event("response.output_item.done", output_index=place, item={**item}))
         kind = "response.incomplete" if body.get("status") == "incomplete" else "response.completed"
         output = self._items or body.get("output")

@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+IN_SOME_VERSIONS = {"ResponseFunctionCallArgumentsDoneEvent": {"name"}}
+"""Fields that some versions of the openai SDK require, and others do not have."""
+
+
 def read_strictly(kind: Any, value: bytes | str) -> Any:
     """Return the value as an object of a type. Raises ValidationError, or AssertionError for a field too many."""
     read = TypeAdapter(kind).validate_json(value, strict=True)
@@ -19,7 +23,8 @@ def read_strictly(kind: Any, value: bytes | str) -> Any:
 
 def unknown_fields(value: Any, at: str) -> Iterator[str]:
     if isinstance(value, BaseModel):
-        yield from (f"{at}.{name}" for name in value.__pydantic_extra__ or ())
+        known = IN_SOME_VERSIONS.get(type(value).__name__, set())
+        yield from (f"{at}.{name}" for name in value.__pydantic_extra__ or () if name not in known)
         for name in value.__pydantic_fields_set__:
             yield from unknown_fields(getattr(value, name, None), f"{at}.{name}")
     elif isinstance(value, list):
