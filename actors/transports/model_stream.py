@@ -173,7 +173,8 @@ class ModelStream:
             pieces = pending + pieces
         for piece in pieces:
             await self.stream.put(piece)
-        if self._assembler.is_committed:
+        # Whether it is may take a look at all that came, and it stays so.
+        if not self.stream.is_committed and self._assembler.is_committed:
             self.stream.commit()
 
     def _pieces_of(self, part: StreamPart) -> list[StreamPiece]:
