@@ -97,6 +97,19 @@ def objects_in(fields: dict[str, Any], name: str) -> Iterator[dict[str, Any]]:
                 yield cast("dict[str, Any]", one)
 
 
+def is_json(text: str) -> bool:
+    """Tell whether a text is JSON.
+
+    >>> is_json('{"a": 1}'), is_json('{"a"')
+    (True, False)
+    """
+    try:
+        msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True
+
+
 def usage_in(fields: dict[str, Any]) -> dict[str, Any]:
     """Return what the provider says of tokens; {} if it says nothing."""
     usage = fields.get("usage")

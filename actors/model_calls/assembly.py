@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 import msgspec
 
-from actors.model_calls.answer import MalformedAnswer, fields_of, objects_in, text_in, text_of, usage_in
+from actors.model_calls.answer import MalformedAnswer, fields_of, is_json, objects_in, text_in, text_of, usage_in
 from actors.model_calls.deltas import Delta, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta
 
 if TYPE_CHECKING:
@@ -176,17 +176,10 @@ def _add_call(calls: list[dict[str, Any]], given: dict[str, Any]) -> ToolCallDel
 
 def _has_whole_call(calls: Sequence[dict[str, Any]]) -> bool:
     """Tell whether one of the calls of tools has come whole: the next has begun, or its arguments are JSON."""
-    return len(calls) > 1 or (bool(calls) and _is_json(calls[0]["function"]["arguments"]))
-
-
-def _is_json(text: str) -> bool:
-    if not text.rstrip().endswith("}"):
-        return False
-    try:
-        msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError):
-        return False
-    return True
+    if len(calls) != 1:
+        return bool(calls)
+    arguments = calls[0]["function"]["arguments"]
+    return arguments.rstrip().endswith("}") and is_json(arguments)
 
 
 class ResponsesAssembler:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-import msgspec
-
 from actors.errors.families import BadAnswer
+from actors.model_calls.answer import is_json
 
 if TYPE_CHECKING:
     from actors.errors.families import BadAnswerReason
@@ -41,7 +40,7 @@ def _reason(request: ModelRequest, answer: ModelAnswer) -> BadAnswerReason | Non
         return "refused"
     if answer.is_empty:
         return "empty"
-    if answer.text and not answer.tool_calls and wants_json(request) and not _is_json(answer.text):
+    if answer.text and not answer.tool_calls and wants_json(request) and not is_json(answer.text):
         return "not_json"
     return None
 
@@ -68,11 +67,3 @@ def wants_json(request: ModelRequest) -> bool:
 
 def _field(value: object, name: str) -> Any:
     return cast("dict[str, Any]", value).get(name) if isinstance(value, dict) else None
-
-
-def _is_json(text: str) -> bool:
-    try:
-        msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError):
-        return False
-    return True

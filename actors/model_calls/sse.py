@@ -41,11 +41,6 @@ class EventDecoder:
         self._data: list[str] = []
         self._size = 0
 
-    @property
-    def is_between_events(self) -> bool:
-        """Whether nothing of an event has come that has not ended."""
-        return not (self._data or self._pending.strip())
-
     def feed(self, chunk: bytes) -> list[ServerSentEvent]:
         """Return the events that end in this chunk. Raises ValueError if one is too long."""
         pending = self._pending

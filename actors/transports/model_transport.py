@@ -143,17 +143,11 @@ class ModelTransport:
             if reader.problem is not None:
                 raise client.malformed(reader.problem, exchange)
             whole = reader.body()
-            reply = ProviderReply(
-                output=whole,
-                usage=self._usage_in(request.form, whole),
-                wire_calls=exchange.wire_calls,
-                limits=exchange.limits,
-            )
             try:
                 answer = read_answer(request.form, whole)
             except MalformedAnswer as error:
                 raise client.malformed(str(error), exchange) from error
-            return self._checked(sent, answer, reply)
+            return self._reply_with(whole, answer, sent, exchange)
         except BadAnswer:
             raise
         except CallFailed as failure:
@@ -287,16 +281,18 @@ class ModelTransport:
             if exchange.size <= MAX_REFUSAL_BYTES:
                 client.raise_error_in(exchange.body, exchange)
             raise client.malformed(str(error), exchange) from client.secrets.cause(error)
+        return self._reply_with(body, answer, sent, exchange)
+
+    def _reply_with(
+        self, body: dict[str, Any], answer: ModelAnswer, sent: Translation, exchange: Exchange
+    ) -> ProviderReply:
+        """Return a reply that is of use, in the caller's form; raises `BadAnswer` for one that is not."""
         reply = ProviderReply(
             output=body,
             usage=self._usage_in(sent.request.form, body),
             wire_calls=exchange.wire_calls,
             limits=exchange.limits,
         )
-        return self._checked(sent, answer, reply)
-
-    def _checked(self, sent: Translation, answer: ModelAnswer, reply: ProviderReply) -> ProviderReply:
-        """Return a reply that is of use, in the caller's form; raises `BadAnswer` for one that is not."""
         bad = bad_answer_of(sent.asked, answer, provider=self.provider)
         try:
             if not sent.is_kept:
