@@ -40,6 +40,7 @@ SAYS = {
         "20 of 200 answered, 0 places taken, breaker of alder closed, $0.00 reserved",
     ],
     "hello.py": ["alice has 12"],
+    "llm_router.py": ["300 of 300 items in", "300 done, 0 failed, 0 unknown", "so both agree: True"],
     "monitoring.py": ["circuit_open of alder raised", "circuit_open of alder cleared", "600 of 600 requests answered"],
     "robust_batch.py": ["200 of 200 texts answered", "rerouted: True"],
 }
