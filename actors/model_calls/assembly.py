@@ -7,32 +7,19 @@ cut off leaves. Nothing that a provider sends makes it raise anything but `Malfo
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import msgspec
 
-from actors.model_calls.answer import MalformedAnswer, fields_of, is_json, objects_in, text_in, text_of, usage_in
-from actors.model_calls.deltas import Delta, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta
+from actors.model_calls.answer import MalformedAnswer, fields_of, objects_in, text_in, usage_in
+from actors.model_calls.chat_assembly import ChatAssembler
+from actors.model_calls.deltas import Delta, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta, size_of
+from actors.model_calls.growing import GrowingText, shown
+from actors.model_calls.stream_parts import NOTHING_NEW, StreamPart, data_of, grow, index_in
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from actors.model_calls.request import Form
     from actors.model_calls.sse import ServerSentEvent
-
-MAX_CHOICES = 128
-"""Choices and blocks of one answer; an index beyond is malformed."""
-
-
-class StreamPart(NamedTuple):
-    """What one event adds: its data, the deltas in it, and the error that it reports, if it reports one."""
-
-    data: dict[str, Any]
-    deltas: tuple[Delta, ...] = ()
-    error: dict[str, Any] | None = None
-
-
-NOTHING_NEW = StreamPart({})
 
 
 class Assembler(Protocol):
@@ -75,113 +62,6 @@ def assembler_of(form: Form) -> Assembler:
             raise ValueError("embeddings have no streams; leave stream out")
 
 
-def _data_of(event: ServerSentEvent) -> dict[str, Any]:
-    try:
-        return fields_of(msgspec.json.decode(event.data), "an event")
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise MalformedAnswer(f"an event is no JSON: {error}") from error
-
-
-def _index_in(fields: dict[str, Any], *names: str, default: int = 0) -> int:
-    for name in names:
-        index = default if fields.get(name) is None else fields[name]
-        if type(index) is not int or not 0 <= index < MAX_CHOICES:
-            raise MalformedAnswer(f"{name} must be a whole number below {MAX_CHOICES}, got {index!r:.100}")
-        return index
-    return default
-
-
-class ChatAssembler:
-    """Puts the chunks of a chat completion together; the last event is `[DONE]`."""
-
-    def __init__(self) -> None:
-        self.is_complete = False
-        self._head: dict[str, Any] = {}
-        self._choices: dict[int, dict[str, Any]] = {}
-
-    @property
-    def may_end(self) -> bool:
-        return bool(self._choices) and all(one["finish_reason"] for one in self._choices.values())
-
-    @property
-    def is_committed(self) -> bool:
-        return any(
-            choice["finish_reason"] or _has_whole_call(choice["message"].get("tool_calls", ()))
-            for choice in self._choices.values()
-        )
-
-    def feed(self, event: ServerSentEvent) -> StreamPart:
-        if event.data.strip() == "[DONE]":
-            self.is_complete = True
-            return NOTHING_NEW
-        data = _data_of(event)
-        if (error := data.get("error")) and isinstance(error, dict | str):
-            return StreamPart(data, error={"error": error})
-        for name, value in data.items():
-            if name != "choices" and value is not None:
-                self._head[name] = value
-        deltas: list[Delta] = []
-        for choice in objects_in(data, "choices"):
-            is_error = choice.get("finish_reason") == "error"
-            deltas += self._add({**choice, "finish_reason": None} if is_error else choice)
-            if is_error:
-                return StreamPart(data, tuple(deltas), {"error": {"message": "finish_reason is error"}})
-        return StreamPart(data, tuple(deltas))
-
-    def _add(self, choice: dict[str, Any]) -> list[Delta]:
-        index = _index_in(choice, "index")
-        kept = self._choices.setdefault(
-            index, {"index": index, "message": {"role": "assistant", "content": None}, "finish_reason": None}
-        )
-        if choice.get("finish_reason"):
-            kept["finish_reason"] = choice["finish_reason"]
-        delta = choice.get("delta")
-        if not isinstance(delta, dict):
-            return []
-        fields, message = cast("dict[str, Any]", delta), kept["message"]
-        deltas: list[Delta] = []
-        for name, kind in CHAT_TEXTS.items():
-            if text := text_of(fields.get(name)):
-                message[name] = (message.get(name) or "") + text
-                deltas.append(kind(text))
-        calls = objects_in(fields, "tool_calls")
-        deltas += [_add_call(message.setdefault("tool_calls", []), call) for call in calls]
-        return deltas if index == 0 else []
-
-    def body(self) -> dict[str, Any]:
-        choices = [self._choices[index] for index in sorted(self._choices)]
-        return {**self._head, "object": "chat.completion", "choices": choices}
-
-
-CHAT_TEXTS: dict[str, type[TextDelta | ReasoningDelta | RefusalDelta]] = {
-    "content": TextDelta,
-    "refusal": RefusalDelta,
-    "reasoning_content": ReasoningDelta,
-    "reasoning": ReasoningDelta,
-}
-
-
-def _add_call(calls: list[dict[str, Any]], given: dict[str, Any]) -> ToolCallDelta:
-    index = _index_in(given, "index", default=min(len(calls), MAX_CHOICES - 1))
-    while len(calls) <= index:
-        calls.append({"id": "", "type": "function", "function": {"name": "", "arguments": ""}})
-    call, function = calls[index], given.get("function")
-    added = cast("dict[str, Any]", function) if isinstance(function, dict) else {}
-    delta = ToolCallDelta(index, text_in(given, "id"), text_in(added, "name"), text_in(added, "arguments"))
-    call["id"] = call["id"] or delta.id
-    call["function"]["name"] = call["function"]["name"] or delta.name
-    call["function"]["arguments"] += delta.arguments
-    return delta
-
-
-def _has_whole_call(calls: Sequence[dict[str, Any]]) -> bool:
-    """Tell whether one of the calls of tools has come whole: the next has begun, or its arguments are JSON."""
-    if len(calls) != 1:
-        return bool(calls)
-    arguments = calls[0]["function"]["arguments"]
-    return arguments.rstrip().endswith("}") and is_json(arguments)
-
-
 class ResponsesAssembler:
     """Puts the events of a response together; the last one holds the whole response."""
 
@@ -190,11 +70,13 @@ class ResponsesAssembler:
         self.may_end = False
         self._response: dict[str, Any] = {"object": "response", "output": []}
         self._items: dict[int, dict[str, Any]] = {}
+        self._sizes: dict[int, int] = {}
+        """The bytes that are kept of each item."""
 
     def feed(self, event: ServerSentEvent) -> StreamPart:
         if event.data.strip() == "[DONE]":  # Some that speak this protocol end so.
             return NOTHING_NEW
-        data = _data_of(event)
+        data = data_of(event)
         kind = text_in(data, "type") or event.event
         if kind == "error":
             return StreamPart(data, error={"error": data.get("error") or data})
@@ -206,19 +88,30 @@ class ResponsesAssembler:
                 return StreamPart(data)
             case "response.failed":
                 return StreamPart(data, error={"error": self._response.get("error") or {"message": "it failed"}})
+            case "response.output_item.added" | "response.output_item.done":
+                return self._take_item(data, is_done=kind.endswith("done"), size=len(event.data))
             case _:
-                return StreamPart(data, self._deltas(kind, data))
+                index = index_in(data, "output_index")
+                deltas = self._deltas(kind, index, text_in(data, "delta"))
+                written = sum(map(size_of, deltas))
+                if written:
+                    self._sizes[index] = self._sizes.get(index, 0) + written
+                return StreamPart(data, deltas, None, written)
 
-    def _deltas(self, kind: str, data: dict[str, Any]) -> tuple[Delta, ...]:
-        index = _index_in(data, "output_index")
-        text = text_in(data, "delta")
-        if kind in {"response.output_item.added", "response.output_item.done"}:
-            item = fields_of(data.get("item"), "an output item")
-            self._items[index] = copy.deepcopy(item)  # It goes on to grow, and the event is its receiver's.
-            self.is_committed |= kind.endswith("done") and item.get("type") == "function_call"
-            if kind.endswith("added") and item.get("type") == "function_call":
-                return (ToolCallDelta(index, text_in(item, "call_id"), text_in(item, "name")),)
-            return ()
+    def _take_item(self, data: dict[str, Any], *, is_done: bool, size: int) -> StreamPart:
+        """Take a whole item, which stands for what has come of it before."""
+        index, item = index_in(data, "output_index"), fields_of(data.get("item"), "an output item")
+        self._items[index] = copy.deepcopy(item)  # It goes on to grow, and the event is its receiver's.
+        before = self._sizes.get(index, 0)
+        self._sizes[index] = max(before, size)
+        deltas: tuple[Delta, ...] = ()
+        if item.get("type") == "function_call":
+            self.is_committed |= is_done
+            if not is_done:
+                deltas = (ToolCallDelta(index, text_in(item, "call_id"), text_in(item, "name")),)
+        return StreamPart(data, deltas, None, sum(map(size_of, deltas)), max(0, size - before))
+
+    def _deltas(self, kind: str, index: int, text: str) -> tuple[Delta, ...]:
         if not text:
             return ()
         match kind:
@@ -231,24 +124,33 @@ class ResponsesAssembler:
             case "response.reasoning_text.delta" | "response.reasoning_summary_text.delta":
                 return (ReasoningDelta(text),)
             case "response.function_call_arguments.delta":
-                item = self._items.setdefault(index, {"type": "function_call", "arguments": ""})
-                item["arguments"] = text_in(item, "arguments") + text
+                grow(self._items.setdefault(index, {"type": "function_call"}), "arguments", text)
                 return (ToolCallDelta(index, arguments=text),)
             case _:
                 return ()
 
     def _add_text(self, index: int, kind: str, field: str, text: str) -> None:
-        item = self._items.setdefault(index, {"type": "message", "role": "assistant", "content": []})
-        parts = list(objects_in(item, "content"))
-        if not parts or parts[-1].get("type") != kind:
-            parts.append({"type": kind})
-        _added(parts[-1], field, {field: text})
-        item["content"] = parts
+        item = self._items.setdefault(index, {"type": "message", "role": "assistant"})
+        if not isinstance(item.get("content"), list):
+            item["content"] = []
+        parts = cast("list[Any]", item["content"])
+        last = cast("dict[str, Any]", parts[-1]) if parts and isinstance(parts[-1], dict) else {}
+        if last.get("type") != kind:
+            last = {"type": kind}
+            parts.append(last)
+        grow(last, field, text)
 
     def body(self) -> dict[str, Any]:
         if self.is_complete:
             return self._response
-        return {**self._response, "output": [self._items[index] for index in sorted(self._items)]}
+        return {**self._response, "output": [_shown_item(self._items[index]) for index in sorted(self._items)]}
+
+
+def _shown_item(item: dict[str, Any]) -> dict[str, Any]:
+    whole = shown(item)
+    if isinstance(item.get("content"), list):
+        whole["content"] = [shown(part) for part in objects_in(item, "content")]
+    return whole
 
 
 class MessagesAssembler:
@@ -259,23 +161,26 @@ class MessagesAssembler:
         self.may_end = False
         self._message: dict[str, Any] = {"type": "message", "role": "assistant", "content": []}
         self._blocks: dict[int, dict[str, Any]] = {}
-        self._inputs: dict[int, str] = {}
+        self._inputs: dict[int, GrowingText] = {}
         """The JSON of the inputs of tools, as far as it has come."""
+        self._cited: set[int] = set()
+        """The blocks whose citations have grown."""
 
     def feed(self, event: ServerSentEvent) -> StreamPart:
-        data = _data_of(event)
+        data = data_of(event)
         deltas: tuple[Delta, ...] = ()
-        match text_in(data, "type") or event.event:
+        kind = text_in(data, "type") or event.event
+        match kind:
             case "error":
                 return StreamPart(data, error={"type": "error", "error": data.get("error") or data})
             case "message_start":
                 self._message = dict(fields_of(data.get("message"), "the message"))
             case "content_block_start":
-                deltas = self._start(_index_in(data, "index"), fields_of(data.get("content_block"), "a block"))
+                deltas = self._start(index_in(data, "index"), fields_of(data.get("content_block"), "a block"))
             case "content_block_delta":
-                deltas = self._add(_index_in(data, "index"), fields_of(data.get("delta"), "a delta"))
+                deltas = self._add(index_in(data, "index"), fields_of(data.get("delta"), "a delta"))
             case "content_block_stop":
-                self._stop(_index_in(data, "index"))
+                self._stop(index_in(data, "index"))
             case "message_delta":
                 self.is_committed = True
                 self._message.update(fields_of(data.get("delta") or {}, "a delta"))
@@ -286,12 +191,13 @@ class MessagesAssembler:
                 self.is_complete = True
             case _:
                 pass
-        return StreamPart(data, deltas)
+        is_kept = not deltas and kind not in {"ping", "content_block_stop", "message_stop"}
+        return StreamPart(data, deltas, None, sum(map(size_of, deltas)), len(event.data) if is_kept else 0)
 
     def _start(self, index: int, block: dict[str, Any]) -> tuple[Delta, ...]:
         self._blocks[index] = dict(block)
         if block.get("type") == "tool_use":
-            self._inputs[index] = ""
+            self._inputs[index] = GrowingText()
             return (ToolCallDelta(index, text_in(block, "id"), text_in(block, "name")),)
         text = text_in(block, "text")
         return (TextDelta(text),) if text else ()
@@ -302,29 +208,38 @@ class MessagesAssembler:
             raise MalformedAnswer(f"a delta of block {index}, which has not begun")
         match delta.get("type"):
             case "text_delta":
-                text = _added(block, "text", delta)
+                text = grow(block, "text", text_in(delta, "text"))
                 return (TextDelta(text),) if text else ()
             case "thinking_delta":
-                text = _added(block, "thinking", delta)
+                text = grow(block, "thinking", text_in(delta, "thinking"))
                 return (ReasoningDelta(text),) if text else ()
             case "signature_delta":
                 block["signature"] = text_in(delta, "signature")
             case "citations_delta":
-                block["citations"] = [*(block.get("citations") or []), delta.get("citation")]
+                self._cite(index, delta.get("citation"))
             case "input_json_delta":
                 text = text_in(delta, "partial_json")
-                self._inputs[index] = self._inputs.get(index, "") + text
+                self._inputs.setdefault(index, GrowingText()).add(text)
                 return (ToolCallDelta(index, arguments=text),) if text else ()
             case _:
                 pass
         return ()
 
+    def _cite(self, index: int, citation: object) -> None:
+        block = self._blocks[index]
+        if index not in self._cited:
+            # The list of the event itself is its receiver's.
+            given = block.get("citations")
+            block["citations"] = list(cast("list[object]", given)) if isinstance(given, list) else []
+            self._cited.add(index)
+        block["citations"].append(citation)
+
     def _stop(self, index: int) -> None:
-        text = self._inputs.get(index)
-        if text is None:
+        if index not in self._inputs:
             return
         self.is_committed = True
-        if not text:
+        text = str(self._inputs[index])
+        if not text or index not in self._blocks:
             return
         try:
             self._blocks[index]["input"] = msgspec.json.decode(text)
@@ -332,10 +247,4 @@ class MessagesAssembler:
             raise MalformedAnswer(f"the input of a tool is no JSON: {error}") from error
 
     def body(self) -> dict[str, Any]:
-        return {**self._message, "content": [self._blocks[index] for index in sorted(self._blocks)]}
-
-
-def _added(block: dict[str, Any], field: str, delta: dict[str, Any]) -> str:
-    text = text_in(delta, field)
-    block[field] = text_in(block, field) + text
-    return text
+        return {**self._message, "content": [shown(self._blocks[index]) for index in sorted(self._blocks)]}

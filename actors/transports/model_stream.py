@@ -11,7 +11,6 @@ import msgspec
 
 from actors.model_calls.answer import MalformedAnswer, fields_of, text_in
 from actors.model_calls.assembly import Assembler, assembler_of
-from actors.model_calls.deltas import Delta, ToolCallDelta, size_of
 from actors.model_calls.sse import MAX_EVENT_BYTES, EventDecoder
 from actors.model_calls.stream_writers import stream_writer_of
 from actors.transports.http_json import decode_json
@@ -20,9 +19,10 @@ from actors.transports.wire import WireProgress
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from actors.model_calls.assembly import StreamPart
+    from actors.model_calls.deltas import Delta
     from actors.model_calls.request import Form
     from actors.model_calls.sse import ServerSentEvent
+    from actors.model_calls.stream_parts import StreamPart
     from actors.model_calls.translation import Translation
     from actors.transports.streaming import CallStream
 
@@ -60,7 +60,6 @@ class ModelStream:
         self.error: dict[str, Any] | None = None
         self.problem: str | None = None
         self.progress = WireProgress()
-        self._written = 0
         self._sent = sent
         self._assembler: Assembler = assembler_of(sent.request.form)
         self._writer = None if sent.is_kept else stream_writer_of(sent.asked.form)
@@ -68,8 +67,8 @@ class ModelStream:
         self._decoder = EventDecoder()
         self._pending: list[StreamPiece] = []
         self._max_bytes = max_bytes
-        self._size = 0
-        """The bytes of the answer so far: of its text, and of the events that wait for its first piece."""
+        self._written = self._kept = 0
+        """The bytes of the answer so far, and of what is kept besides: figures, and what waits for its first piece."""
         self._is_whole: bool | None = None
         """Whether the body is one JSON object; None before it has begun."""
         self._whole_body = bytearray()
@@ -79,6 +78,11 @@ class ModelStream:
     def is_complete(self) -> bool:
         """Whether the whole answer has come."""
         return self._assembler.is_complete or self._whole is not None
+
+    @property
+    def has_failed_before_first(self) -> bool:
+        """Whether the provider has reported an error, and nothing of an answer."""
+        return self.error is not None and self.stream.first_at is None
 
     def body(self) -> dict[str, Any]:
         """Return the answer so far, as a body without a stream."""
@@ -149,17 +153,15 @@ class ModelStream:
 
     def _count(self, event: ServerSentEvent, part: StreamPart) -> None:
         """Count what is kept of an event. Raises `MalformedAnswer` if the answer is too large."""
-        if self.stream.first_at is None and not part.deltas:
-            self._size += len(event.data)
-        for delta in part.deltas:
-            self._size += len(delta.arguments if isinstance(delta, ToolCallDelta) else delta.text)
-        if self._size > self._max_bytes:
+        is_waiting = self.stream.first_at is None and not part.deltas
+        self._written += part.written
+        self._kept += len(event.data) if is_waiting else part.kept
+        if self._written + self._kept > self._max_bytes:
             raise MalformedAnswer(f"more than {self._max_bytes} bytes")
 
     async def _hand_on(self, part: StreamPart) -> None:
         if not part.data:
             return
-        self._written += sum(size_of(delta) for delta in part.deltas)
         pieces = self._pieces_of(part)
         if self.stream.first_at is None:
             if not part.deltas:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 import time
 
 import pytest
@@ -238,3 +239,122 @@ def test_an_empty_delta_is_no_piece():
     empty = [{"type": "text_delta", "text": ""}, {"type": "thinking_delta", "thinking": ""}]
     events = ({"type": "content_block_delta", "index": 0, "delta": delta} for delta in empty)
     assert deltas_of("messages", started, *events)[0] == []
+
+
+def tool_delta(arguments):
+    return {"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 0, "function": {"arguments": arguments}}]}}]}
+
+
+@pytest.mark.parametrize(
+    ("parts", "is_whole"),
+    [
+        (['{"a": "}"', "}"], True),
+        (['{"a": "}"'], False),
+        (['{"a": "\\', '"}'], False),
+        (['{"a": "\\', '"}"', "}"], True),
+        (["{}"], True),
+        (["", ""], False),
+        (['{"a": [{}', "]"], False),
+    ],
+)
+def test_a_call_of_a_tool_is_whole_once_its_last_bracket_has_come(parts, is_whole):
+    _, assembler = deltas_of("chat", *map(tool_delta, parts))
+    assert assembler.is_committed == is_whole
+
+
+def chat_text(text):
+    return {"choices": [{"index": 0, "delta": {"content": text}}]}
+
+
+def text_delta(text):
+    return {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}}
+
+
+def response_delta(number):
+    kind = ("output_text", "refusal")[number % 2]
+    return {"type": f"response.{kind}.delta", "output_index": 0, "delta": "x" * 50}
+
+
+BLOCK = {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
+
+
+@pytest.mark.parametrize(
+    ("form", "first", "more"),
+    [
+        ("chat", [], lambda _: chat_text("x" * 50)),
+        ("chat", [tool_delta('{"a": "')], lambda _: tool_delta('}" ' + "x" * 50 + '"}')),
+        ("messages", [BLOCK], lambda _: text_delta("x" * 50)),
+        (
+            "messages",
+            [BLOCK],
+            lambda number: {
+                "type": "content_block_delta",
+                "index": 0,
+                "delta": {"type": "citations_delta", "citation": {"n": number}},
+            },
+        ),
+        ("responses", [], response_delta),
+    ],
+    ids=["text", "arguments", "message", "citations", "response"],
+)
+def test_each_piece_of_a_long_answer_costs_the_same(form, first, more):
+    def cost(count):
+        assembler = assembler_of(form)
+        fed = list(events_of([*first, *(more(number) for number in range(count))]))
+        counted = 0
+
+        def count_calls(*_):
+            nonlocal counted
+            counted += 1
+
+        sys.setprofile(count_calls)
+        try:
+            for event in fed:
+                assembler.feed(event)
+                assert assembler.is_committed in (True, False)
+        finally:
+            sys.setprofile(None)
+        started = time.process_time()
+        body = assembler.body()
+        return counted, time.process_time() - started, body
+
+    few, _, _ = cost(100)
+    many, seconds, body = cost(2_000)
+    assert many < 22 * few
+    assert seconds < 0.1
+    assert len(json.dumps(body)) > 2_000 * 10
+
+
+@pytest.mark.parametrize(
+    ("form", "events"),
+    [
+        ("chat", [{"choices": [{"index": 1, "delta": {"content": "x" * 500}}]}]),
+        ("chat", [{"pad": "x" * 500}]),
+        (
+            "messages",
+            [
+                {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+                {
+                    "type": "content_block_delta",
+                    "index": 0,
+                    "delta": {"type": "citations_delta", "citation": "x" * 500},
+                },
+            ],
+        ),
+        ("responses", [{"type": "response.output_item.added", "output_index": 7, "item": {"pad": "x" * 500}}]),
+    ],
+    ids=["another choice", "a new field", "a citation", "an item"],
+)
+def test_whatever_is_kept_is_counted(form, events):
+    assembler = assembler_of(form)
+    parts = [assembler.feed(event) for event in events_of(events)]
+    assert 500 <= sum(part.written + part.kept for part in parts) < 800
+
+
+def test_what_is_replaced_is_counted_once():
+    assembler = assembler_of("responses")
+    text = [{"type": "response.output_text.delta", "output_index": 0, "delta": "x" * 50}] * 20
+    item = {"type": "message", "content": [{"type": "output_text", "text": "x" * 1_000}]}
+    done = {"type": "response.output_item.done", "output_index": 0, "item": item}
+    parts = [assembler.feed(event) for event in events_of([*text, done, done, done])]
+    assert 1_000 <= sum(part.written + part.kept for part in parts) < 1_200
