@@ -77,6 +77,8 @@ class FakeApp:
             self._provider.end(
                 reply, now=self.now(), sent=sending.is_sent, left=sending.has_left, tokens=sending.tokens
             )
+        while not sending.is_over and (await receive())["type"] != "http.disconnect":
+            pass  # The server learns of a connection that is closed only later, and would call the reply incomplete.
 
     def _settle(self) -> None:
         self._provider.settle_background(now=self.now() + 1e-3)  # A timer may be early by its clock's resolution.
@@ -95,6 +97,8 @@ class Sending:
         self._bytes = 0
         self._buffer: list[bytes] = []
         self.is_sent = False
+        self.is_over = False
+        """Whether the server knows that the reply has ended."""
         self.has_left = False
         self.tokens = 0
         """The tokens of output that have come."""
@@ -135,7 +139,7 @@ class Sending:
             await self._write(reply.body[: reply.cut_at])
             self._close()
             return
-        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+        await self._end(body)
         self.is_sent = True
 
     async def _send_events(self, events: Events) -> None:
@@ -173,8 +177,12 @@ class Sending:
         last, self._buffer = b"".join(self._buffer), []
         if self._is_gone():
             raise ClientLeft
-        await self._send({"type": "http.response.body", "body": last, "more_body": False})
+        await self._end(last)
         self.is_sent = not self._reply.ends_broken
+
+    async def _end(self, last: bytes) -> None:
+        await self._send({"type": "http.response.body", "body": last, "more_body": False})
+        self.is_over = True
 
     async def _keep_alive(self) -> bool:
         """Send keep-alive lines until the first token is due, and tell whether the head is sent."""

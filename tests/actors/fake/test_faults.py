@@ -256,3 +256,19 @@ async def test_the_same_plan_strikes_the_same_requests_in_any_order():
     first = await struck(texts)
     assert first == await struck(texts[::-1])
     assert 10 < len(first) < 40
+
+
+@pytest.mark.real_time
+@pytest.mark.parametrize("fault", [None, FakeCut(part=0.5), FakeLostReply()], ids=["left", "cut", "lost"])
+async def test_a_reply_that_breaks_off_is_no_error_of_the_server(fault, caplog):
+    plan = FaultPlan() if fault is None else FaultPlan(faults=(fault,))
+    model = FakeModel(name="m", token_speed=50.0, output_tokens=200.0)
+    async with fake_server(FakeConfig(models=(model,), plan=plan)) as server:
+        for stream in (True, False):
+            calling = asyncio.create_task(call(server, asks(stream=stream)))
+            if fault is None:
+                await until_busy(server)
+                calling.cancel()
+            await asyncio.gather(calling, return_exceptions=True)
+            await server.until_idle()
+    assert caplog.records == []
