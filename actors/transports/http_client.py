@@ -192,9 +192,8 @@ class HttpClient:
         """Raise the error for a reply that is too large or compressed."""
         if exchange.size > self.max_reply_bytes:
             raise self.malformed(f"more than {self.max_reply_bytes} bytes", exchange)
-        encoding = exchange.headers.get("content-encoding", "identity")
-        if encoding != "identity":
-            raise self.malformed(f"compressed ({encoding}), although only identity is accepted", exchange)
+        if exchange.encoding != "identity":
+            raise self.malformed(f"compressed ({exchange.encoding}), although only identity is accepted", exchange)
 
     def raise_error_in(self, body: object, exchange: Exchange) -> None:
         """Raise what the body of a 2xx says, if that is an error; return if it is none."""

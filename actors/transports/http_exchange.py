@@ -100,6 +100,11 @@ class Exchange:
         return self._body[:QUOTED_BYTES].decode(errors="replace")
 
     @property
+    def encoding(self) -> str:
+        """How the body is compressed; "identity" if it is not."""
+        return self.headers.get("content-encoding", "identity").strip().lower() or "identity"
+
+    @property
     def wire_calls(self) -> int:
         return self.progress.wire_calls
 
@@ -116,7 +121,8 @@ class Exchange:
     async def run(self, wire: Wire, *, max_reply_bytes: int, reader: BodyReader | None = None) -> None:
         """Send, and read the body to its end, or until it is larger than allowed. Raises `OSError`.
 
-        The body of a success goes to `reader` instead, if there is one, piece by piece, until it has seen the end.
+        The body of a success goes to `reader` instead, if there is one, piece by piece, until it has seen the end. One
+        that is compressed is not read: nothing of it could be understood.
         """
         response = await wire.send(self.request, self.progress)
         try:
@@ -125,6 +131,8 @@ class Exchange:
             self.headers = response.headers
             self.status = response.status
             if reader is not None and self.succeeded:
+                if self.encoding != "identity":
+                    return
                 await reader.read(response.chunks(gap=reader.gap))
                 return
             most = max_reply_bytes if self.succeeded else min(max_reply_bytes, MAX_REFUSAL_BYTES)

@@ -137,6 +137,7 @@ class ModelTransport:
             exchange = await client.stream(
                 client.url + PATHS[request.form], body, self._headers_of(call), within=call.timeout, reader=reader
             )
+            client.check_readable(exchange)
             if reader.error is not None:
                 client.raise_error_in(reader.error, exchange)
                 raise client.malformed("an error in the stream that says nothing", exchange)
@@ -196,10 +197,20 @@ class ModelTransport:
             return failure
         if isinstance(failure, OutcomeUnknown):
             # What it owes is known, so that the request may go on.
-            known = Transient(failure.args[0], provider=self.provider, status=failure.status, said=failure.said)
+            known = Transient(
+                failure.args[0],
+                provider=self.provider,
+                status=failure.status,
+                said=failure.said,
+                retry_after=failure.retry_after,
+            )
             known.limits, known.wire_calls = failure.limits, failure.wire_calls
             failure = known
-        failure.charged, failure.answer = "yes", owed
+        if reader.has_failed_before_first and self.preset.on_cut == "stops":
+            # It was not cut off: its provider says itself that it has failed, before it wrote anything.
+            failure.outcome, failure.charged = "done", "no"
+        else:
+            failure.charged, failure.answer = "yes", owed
         return failure
 
     def demand(self, input: Any) -> Demand | None:  # noqa: A002 - see `PricesCalls`.

@@ -158,3 +158,19 @@ async def test_a_stream_that_is_cancelled_before_it_is_sent_costs_nothing():
     task.cancel()
     await asyncio.wait([task])
     assert stream.partial.cost == 0
+
+
+async def test_a_compressed_stream_is_named_as_such(upstream, supervisor):
+    upstream.script = [events(chunk(content="Hi", finish="stop"), Content_Encoding="gzip")] * 6
+    with pytest.raises(AllProvidersFailed, match=r"compressed \(gzip\), although only identity is accepted"):
+        await read(supervisor)
+
+
+@pytest.mark.parametrize("first", [[], [chunk(role="assistant", content="")]], ids=["at once", "after a role"])
+async def test_an_error_inside_a_stream_before_its_first_piece_costs_nothing(upstream, supervisor, first):
+    failed = events(*first, {"error": {"code": 502, "message": "upstream"}}, done=False)
+    upstream.script = [failed, events(chunk(content="Hi", finish="stop"))]
+    _, result = await read(supervisor)
+    assert (result.text, str(result.cost), result.result.attempts) == ("Hi", "$0.01", 2)
+    statement = await supervisor.ask(GetStatement(), timeout=5.0)
+    assert (str(statement.settled), statement.reserved, statement.held) == ("$0.01", 0, 0)
