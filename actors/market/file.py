@@ -27,6 +27,7 @@ from actors.providers.health import WatchConfig
 from actors.providers.observed import ObservedConfig
 from actors.providers.provider import Provider
 from actors.spelling import closest
+from actors.transports.streaming import StreamConfig
 from actors.transports.transport import Transport  # noqa: TC001 - inspect.signature evaluates it.
 from actors.validation import check_count
 
@@ -49,6 +50,7 @@ HEADINGS: dict[str, tuple[str, ...]] = {
     "[health]": HealthConfig.__struct_fields__,
     "[retry_budget]": RETRY_BUDGET_KEYS,
     "[hedge]": HedgeConfig.__struct_fields__,
+    "[streams]": StreamConfig.__struct_fields__,
     "[watch]": WatchConfig.__struct_fields__,
     "[watch.observed]": ObservedConfig.__struct_fields__,
     "[watch.ejection]": EjectionConfig.__struct_fields__,
@@ -126,6 +128,7 @@ def _market(text: str, path: str, environ: Mapping[str, str] | None) -> Market:
         watch=_watch(reader, document),
         price_tolerance=_tolerance(reader, document),
         max_waiting=_max_waiting(reader, document),
+        streams=_section(reader, document, "streams", StreamConfig),
         hedge=None if document.get("hedge") is False else _section(reader, document, "hedge", HedgeConfig),
     )
 

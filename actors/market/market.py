@@ -16,6 +16,7 @@ from actors.policies.retry import Retry
 from actors.policies.retry_budget import RetryBudget
 from actors.providers.health import WatchConfig
 from actors.transports.own_reading import Classify, check_classify
+from actors.transports.streaming import StreamConfig
 from actors.validation import check_config, check_count
 
 MAX_WAITING = 100_000
@@ -60,6 +61,8 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
     At most `max_waiting` requests of one supervisor wait for a place, a limit or a breaker; one more is refused with
     `TooManyWaiting`, which says when to come back. With 0, no request waits for any of these.
 
+    `streams` says how long a stream waits for its provider, and for its consumer, if its request does not.
+
     `quotas` are the limits, by name, on which several providers draw together: those whose `quota` is that name.
 
     Without providers it is for a supervisor that gets a `registry`. Raises ValueError if two providers have the same
@@ -82,6 +85,7 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
     price_tolerance: float = 2.0
     quotas: dict[str, SharedQuota] = {}
     max_waiting: int = MAX_WAITING
+    streams: StreamConfig = StreamConfig()
 
     def __post_init__(self) -> None:
         take_amount(self, "overdraft")
@@ -118,4 +122,5 @@ POLICIES: dict[str, type[msgspec.Struct]] = {
     "hedge": HedgeConfig,
     "retry_budget": RetryBudget,
     "watch": WatchConfig,
+    "streams": StreamConfig,
 }

@@ -106,8 +106,8 @@ def smart_stream(
     options: RequestOptions = DEFAULT_OPTIONS,
     budget: Amount | None = None,
     timeout: float = STREAM_TIMEOUT,
-    gap: float = 30.0,
-    patience: float = 60.0,
+    gap: float | None = None,
+    patience: float | None = None,
     after_cut: AfterCut = "fail",
     account: str | None = None,
     request_id: str | None = None,
@@ -117,21 +117,23 @@ def smart_stream(
 
     A request and its options are those of `smart_request`. `timeout` is for the whole stream, in seconds, while the
     timeout of a listing is for the time until its first piece; `gap` is the longest time between two pieces, which
-    counts only while they are read. A consumer that takes nothing for `patience` seconds has left. Before the first
-    piece, the request goes to another provider as any does. If it breaks off afterwards, it ends with `StreamBroken`;
-    with `after_cut="restart"` the consumer gets a `Restarted`, which makes all before it void, and the next provider
-    begins anew, unless what came may have been acted on: a whole tool call, or a finish reason.
+    counts only while they are read. A consumer that takes nothing for `patience` seconds has left. None is what the
+    market says (`StreamConfig`): 30 and 60 s.
+
+    Before the first piece, the request goes to another provider as any does. If it breaks off afterwards, it ends with
+    `StreamBroken`; with `after_cut="restart"` the consumer gets a `Restarted`, which makes all before it void, and the
+    next provider begins anew, unless what came may have been acted on: a whole tool call, or a finish reason.
     """
     if not isinstance(supervisor, ActorRef):
         raise TypeError(f"supervisor must be the ref of a Supervisor that was spawned, got {supervisor!r:.100}")
-    channel = PieceChannel(patience=patience)
+    channel = PieceChannel()
     message = options.changed(budget=budget, timeout=timeout).request(
         service,
         input,
         account=account,
         request_id=request_id or f"{random.getrandbits(128):032x}",
         idempotency_key=idempotency_key,
-        stream=StreamTerms(sink=channel, gap=gap),
+        stream=StreamTerms(sink=channel, gap=gap, patience=patience),
         after_cut=after_cut,
     )
     return RequestStream(supervisor, message, channel)

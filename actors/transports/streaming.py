@@ -15,27 +15,59 @@ import msgspec
 
 from actors.errors.families import ConsumerLeft
 
+CLOCK_ERROR = 1e-3
+"""Seconds by which a timer may be early."""
 CHANNEL_CAPACITY = 64
 """The pieces that wait for their consumer at most."""
+
+
+def _check_waits(gap: float | None, patience: float | None) -> None:
+    for name, seconds in (("gap", gap), ("patience", patience)):
+        if seconds is not None and not seconds > 0:
+            raise ValueError(f"{name} must be > 0 seconds, got {seconds!r:.100}")
 
 
 class StreamSink(Protocol):
     """Where the pieces of an answer go."""
 
-    async def put(self, piece: Any) -> None:
-        """Hand on one piece; waits while the consumer is slow. Raises `ConsumerLeft` if it takes no more."""
+    async def put(self, piece: Any, *, patience: float) -> None:
+        """Hand on one piece; waits while the consumer is slow.
+
+        Raises `ConsumerLeft` if it takes no more, or takes nothing for `patience` seconds.
+        """
         ...
 
 
-class StreamTerms(msgspec.Struct, frozen=True, kw_only=True):
-    """That an answer is wanted as a stream: its pieces go to `sink`, and nothing comes for at most `gap` seconds."""
+class StreamConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """How long a stream waits, in seconds, unless its request says: `gap` between two pieces, while they are read.
 
-    sink: StreamSink
+    A provider that is silent for less is not to blame, however short the gap of a request. A consumer that takes
+    nothing for `patience` has left.
+    """
+
     gap: float = 30.0
+    patience: float = 60.0
 
     def __post_init__(self) -> None:
-        if not self.gap > 0:
-            raise ValueError(f"gap must be > 0 seconds, got {self.gap!r:.100}")
+        _check_waits(self.gap, self.patience)
+
+
+DEFAULT_STREAMS = StreamConfig()
+
+
+class StreamTerms(msgspec.Struct, frozen=True, kw_only=True):
+    """That an answer is wanted as a stream: its pieces go to `sink`; None is what the market says."""
+
+    sink: StreamSink
+    gap: float | None = None
+    patience: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_waits(self.gap, self.patience)
+
+    async def put(self, piece: Any, config: StreamConfig) -> None:
+        """Hand one piece to the consumer; waits while it is slow. Raises `ConsumerLeft`."""
+        await self.sink.put(piece, patience=config.patience if self.patience is None else self.patience)
 
 
 class Restarted(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,10 +92,11 @@ class CallStream:
     """
 
     __slots__ = (
+        "_config",
         "_ended",
         "_last_at",
         "_loop",
-        "_sink",
+        "_terms",
         "first",
         "first_at",
         "gap",
@@ -73,8 +106,8 @@ class CallStream:
         "told",
     )
 
-    def __init__(self, terms: StreamTerms, *, first: float) -> None:
-        self.first, self.gap = first, terms.gap
+    def __init__(self, terms: StreamTerms, *, first: float, config: StreamConfig = DEFAULT_STREAMS) -> None:
+        self.first, self.gap = first, config.gap if terms.gap is None else terms.gap
         self.first_at: float | None = None
         """When the first piece came, in loop time; None before."""
         self._last_at = 0.0
@@ -83,7 +116,7 @@ class CallStream:
         self.partial: Any = None
         self.told: Any = None
         """What its transport returned or raised, also if its request was cancelled in the same moment."""
-        self._sink = terms.sink
+        self._terms, self._config = terms, config
         self._ended = asyncio.Event()
         self._loop = asyncio.get_running_loop()
 
@@ -93,7 +126,7 @@ class CallStream:
             self.first_at = self._loop.time()
         self.pieces += 1
         try:
-            await self._sink.put(piece)
+            await self._terms.put(piece, self._config)
         finally:
             # The time for which its consumer was slow is no silence of its provider.
             self._last_at = self._loop.time()
@@ -101,6 +134,12 @@ class CallStream:
     def was_coming(self, until: float) -> bool:
         """Tell whether pieces came until then: it was silent for no longer than it had been heard."""
         return self.first_at is not None and until - self._last_at <= self._last_at - self.first_at
+
+    def was_cut_short(self, until: float) -> bool:
+        """Tell whether it was given up after a silence that only its own request found too long."""
+        if self.first_at is None or self.gap >= self._config.gap:
+            return False
+        return self.gap - CLOCK_ERROR <= until - self._last_at < self._config.gap
 
     def end(self, told: Any) -> None:
         """Note that its transport is done with it: `partial` is final.
@@ -127,31 +166,31 @@ class CallStream:
 class PieceChannel:
     """Carries pieces from a call to their consumer, at most `capacity` of them at once.
 
-    A consumer that takes nothing for `patience` seconds while the channel is full has left, and so has one that calls
-    `leave`.
+    A consumer that takes nothing for the patience of a piece while the channel is full has left, and so has one that
+    calls `leave`.
     """
 
-    def __init__(self, *, capacity: int = CHANNEL_CAPACITY, patience: float = 60.0) -> None:
-        self._capacity, self._patience = capacity, patience
+    def __init__(self, *, capacity: int = CHANNEL_CAPACITY) -> None:
+        self._capacity = capacity
         self._pieces: deque[Any] = deque()
         self._taken: asyncio.Event = asyncio.Event()
         self._came: asyncio.Event = asyncio.Event()
         self._has_left = self._has_ended = False
 
-    async def put(self, piece: Any) -> None:
+    async def put(self, piece: Any, *, patience: float = DEFAULT_STREAMS.patience) -> None:
         """Add a piece; waits while the channel is full. Raises `ConsumerLeft` if the consumer takes no more."""
         if not self._has_left:
             self._pieces.append(piece)
             self._came.set()
             if len(self._pieces) >= self._capacity:
-                await self._wait_for_room()
+                await self._wait_for_room(patience)
         if self._has_left:
             raise ConsumerLeft
 
-    async def _wait_for_room(self) -> None:
+    async def _wait_for_room(self, patience: float) -> None:
         self._taken.clear()
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(patience):
                 await self._taken.wait()
         except TimeoutError:
             self.leave()

@@ -23,7 +23,7 @@ from actors import (
 from actors.ledger import GetStatement
 from actors.money import Micros
 from actors.supervisor import smart_stream
-from actors.transports.streaming import Restarted
+from actors.transports.streaming import Restarted, StreamConfig
 from runtime import ActorSystem
 from runtime.simulation import Simulation, explore
 from tests.proofs import repeated
@@ -161,3 +161,39 @@ async def streams(simulation: Simulation) -> None:
 def test_places_and_money_come_back_whoever_leaves_when():
     seeds = range(repeated(1_000, at_least=60))
     assert explore(streams, seeds=seeds).runs == len(seeds)
+
+
+async def test_a_gap_that_a_request_chose_blames_no_provider():
+    """A provider whose pieces come every second is well, whatever the gaps of some of its consumers."""
+
+    async def tick(call):
+        for number in range(4):
+            try:
+                async with asyncio.timeout(call.stream.first if number == 0 else call.stream.gap):
+                    await asyncio.sleep(1.0)
+            except TimeoutError:
+                raise Transient("silence", provider=call.provider) from None
+            await call.stream.put(number)
+        return 4
+
+    async def hang(call):
+        await call.stream.put(0)
+        await asyncio.sleep(call.stream.gap)
+        raise Transient("silence", provider=call.provider)
+
+    for function, gap, breaker in ((tick, 0.2, "closed"), (hang, None, "open"), (hang, 7.0, "open")):
+        listing = Listing(
+            provider=Provider(name="alder", services={"s"}),
+            transport=lambda function=function: FunctionTransport(function, paid=False, idempotent="no"),
+            max_concurrency=100,
+        )
+        market = Market(providers=[listing], streams=StreamConfig(gap=5.0))
+        async with ActorSystem("gaps", log=False) as system:
+            supervisor = system.spawn(lambda market=market: Supervisor(market))
+            for _ in range(30):
+                stream = smart_stream(supervisor, service="s", input="x", timeout=60.0, gap=gap)
+                with contextlib.suppress(CallFailed):
+                    async with stream:
+                        assert [piece async for piece in stream]
+            (status,) = await supervisor.ask(GetStatus(), timeout=5.0)
+            assert status.breaker == breaker

@@ -415,7 +415,7 @@ class AttemptRun:
         message = self.job.message
         if message.stream is None or message.after_cut == "fail" or stream.is_committed:
             raise error
-        await message.stream.sink.put(Restarted(provider=self.target.name, error=str(error)))
+        await message.stream.put(Restarted(provider=self.target.name, error=str(error)), self.target.streams)
         self.job.stream = None  # An answer that is found now is none of which pieces came.
 
     def _record(self, error: CallFailed, *, started: float, is_counted: bool) -> None:

@@ -309,7 +309,7 @@ class Job:
         """
         message = self.message
         if message.stream is not None and left is not None:
-            self.stream = CallStream(message.stream, first=timeout)
+            self.stream = CallStream(message.stream, first=timeout, config=target.streams)
             timeout = left
         if quote.tokens is not None:
             self.sent[target.name] = quote

@@ -65,16 +65,16 @@ async def serve(deps: Deps, job: Job) -> SmartResult:
             reply = await recover_or_raise(deps, job)
         now = clock()
         if reply is not None:
-            await _give_whole(job, reply)
+            await _give_whole(deps, job, reply)
             deps.scores.answers.record(job.message.service, job.request_id, job.last)
             return job.result(reply, now=now)
 
 
-async def _give_whole(job: Job, reply: ProviderReply) -> None:
+async def _give_whole(deps: Deps, job: Job, reply: ProviderReply) -> None:
     """Give an answer that did not come piece by piece to a consumer that waits for pieces, whole."""
     terms = job.message.stream
     if terms is not None and (job.stream is None or job.stream.first_at is None):
-        await terms.sink.put(WholeAnswer(reply.output))
+        await terms.put(WholeAnswer(reply.output), deps.market.streams)
 
 
 async def _wait(deps: Deps, job: Job, wait: Wait | QuotaWait) -> Choice | None:

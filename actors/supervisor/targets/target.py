@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from actors.supervisor.targets.quote import TokenQuote
     from actors.supervisor.targets.waiting import WaitQueues
     from actors.transports.reconciliation import Finding
+    from actors.transports.streaming import StreamConfig
     from actors.transports.transport import Idempotent, ProviderCall, ProviderReply, Transport
     from runtime import ActorRef, Context, Request
 
@@ -151,6 +152,11 @@ class Target:
     def can_tell(self) -> bool:
         """Whether its transport may find out what became of a call."""
         return self.can_look_up or self.can_cancel
+
+    @property
+    def streams(self) -> StreamConfig:
+        """How long its streams wait, unless a request says."""
+        return self._deps.market.streams
 
     # Its state: what an admission takes, and what a settlement gives back.
 
