@@ -14,7 +14,7 @@ from actors.ledger.entries import (
     MoneySettled,
     TariffListed,
 )
-from actors.ledger.errors import AlreadyPaid, JournalError, JournalFailed, PaidUnanswered, RiskExceeded, StillUnsettled
+from actors.ledger.errors import AlreadyPaid, JournalFailed, PaidUnanswered, RiskExceeded, StillUnsettled
 from actors.ledger.ledger import Ledger
 from actors.ledger.messages import (
     BookCall,
@@ -32,6 +32,7 @@ from actors.ledger.messages import (
     Unsettled,
 )
 from actors.ledger.page import Statement
+from runtime.persistence import JournalError
 
 __all__ = [
     "Account",

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from actors.ledger.errors import JournalError, JournalFailed
+from actors.ledger.errors import JournalFailed
+from runtime.persistence import JournalError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from actors.ledger.entries import Entry
-    from actors.ledger.journal import Journal
+    from actors.ledger.journal import MoneyJournal
 
 
 class Commits:
@@ -22,7 +23,7 @@ class Commits:
     """
 
     def __init__(
-        self, journal: Journal, *, on_abandoned: Callable[[Any], None], on_failure: Callable[[JournalError], None]
+        self, journal: MoneyJournal, *, on_abandoned: Callable[[Any], None], on_failure: Callable[[JournalError], None]
     ) -> None:
         self.journal = journal
         self._on_abandoned = on_abandoned

@@ -92,15 +92,6 @@ class RiskExceeded(StillUnsettled):
         self.cap = cap
 
 
-class JournalError(Exception):
-    """The journal of a ledger cannot be used: it is in use elsewhere, no journal, damaged, or cannot be written."""
-
-    def __init__(self, path: str, problem: str, remedy: str) -> None:
-        super().__init__(f"journal {path!r} {problem}; {remedy}")
-        self.path = path
-        self.problem = problem
-
-
 class JournalFailed(NotAdmitted):
     """What was asked could not be written to the journal and does not hold: no call was allowed, nothing was spent."""
 

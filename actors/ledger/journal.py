@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import msgspec
 
 from actors.ledger.entries import Entry, MoneyReleased, MoneySettled
-from actors.ledger.errors import JournalError
+from runtime.persistence import JournalError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +37,7 @@ TABLES = (
 RESTORE = "move it away and restore a copy"
 
 
-class Journal:
+class MoneyJournal:
     """One file, which belongs to one ledger for as long as it is open; raises `JournalError` if it cannot be used.
 
     Its directory must exist. With the path ":memory:" nothing is kept beyond the life of this object.
@@ -181,4 +181,4 @@ class Journal:
         self._file.close()
 
     def __repr__(self) -> str:
-        return f"<Journal {self.path!r} {self._number} entries, {len(self._buffer)} unwritten>"
+        return f"<MoneyJournal {self.path!r} {self._number} entries, {len(self._buffer)} unwritten>"

@@ -20,7 +20,6 @@ from actors.ledger.bookkeeper import Bookkeeper
 from actors.ledger.commits import Commits
 from actors.ledger.config import DEFAULT_CONFIG, LedgerConfig
 from actors.ledger.entries import MoneyHeld
-from actors.ledger.errors import JournalError  # noqa: TC001 - msgspec resolves the annotations below.
 from actors.ledger.messages import (
     BookCall,
     CloseAccount,
@@ -42,6 +41,7 @@ from actors.ledger.waiters import CloseWaiters, ReserveQueues
 from actors.money import micros_of, to_micros
 from actors.validation import check_config, check_text
 from runtime import Actor, ActorRef, ActorRestarted, MailboxFull, Message, Request, Terminated, handles
+from runtime.persistence import JournalError  # noqa: TC001 - msgspec resolves the annotations below.
 
 if TYPE_CHECKING:
     import asyncio

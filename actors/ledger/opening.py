@@ -8,9 +8,9 @@ import time
 from typing import TYPE_CHECKING
 
 from actors.errors.families import Permanent
-from actors.ledger.errors import JournalError
-from actors.ledger.journal import Journal
+from actors.ledger.journal import MoneyJournal
 from actors.money import ZERO
+from runtime.persistence import JournalError
 
 if TYPE_CHECKING:
     import os
@@ -27,13 +27,13 @@ SLICE = 200
 """The entries that are read between two turns of the loop, some half a millisecond's work."""
 
 
-async def recover(path: str | os.PathLike[str], book: Book, *, safety: Safety, at: float) -> Journal:
+async def recover(path: str | os.PathLike[str], book: Book, *, safety: Safety, at: float) -> MoneyJournal:
     """Open a journal, and bring a new book to where it ends; what was open then is held.
 
     While a long one is read, other tasks have their turns. Raises `JournalError` for one that cannot be relied on, or
     written to.
     """
-    journal = Journal(path, safety=safety)
+    journal = MoneyJournal(path, safety=safety)
     try:
         for number, entry in enumerate(journal.read(), 1):
             book.postings.apply(entry)
@@ -55,7 +55,7 @@ async def recover(path: str | os.PathLike[str], book: Book, *, safety: Safety, a
     return journal
 
 
-def _complete_paid_keys(book: Book, journal: Journal) -> None:
+def _complete_paid_keys(book: Book, journal: MoneyJournal) -> None:
     """Correct the sums of keys whose first payment was forgotten before the second was read."""
     if book.paid_keys.has_forgotten:
         for key in journal.paid_repeatedly():

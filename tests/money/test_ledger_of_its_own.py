@@ -31,12 +31,12 @@ from actors import (
 from actors.errors import LedgerDown
 from actors.ledger import AlreadyPaid, CloseAccount, GetHeld, GetStatement, OpenAccount, Resolve, SetCap, StillUnsettled
 from actors.ledger.book import Book
-from actors.ledger.errors import JournalError
 from actors.ledger.ledger import JournalBroke
 from actors.ledger.messages import MarkSent, Reservation
 from actors.money import Micros
 from actors.supervisor import OpenQuota
 from runtime import ActorCrashed, ActorSystem, AskTimeout, Backoff, Mailbox, Supervision, handles
+from runtime.persistence import JournalError
 
 if TYPE_CHECKING:
     from pathlib import Path

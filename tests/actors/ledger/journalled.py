@@ -6,7 +6,7 @@ import sqlite3
 from typing import TYPE_CHECKING, Any
 
 from actors.ledger.entries import AccountOpened, Entry
-from actors.ledger.journal import Journal
+from actors.ledger.journal import MoneyJournal
 from actors.ledger.ledger import Ledger
 from actors.ledger.messages import GetStatement, Reservation, Reserve
 from actors.money import Micros
@@ -40,7 +40,7 @@ async def figures(ledger: ActorRef[Any], account: str | None = "run") -> tuple[i
 
 
 def entries_of(path: Path) -> list[Entry]:
-    journal = Journal(path)
+    journal = MoneyJournal(path)
     try:
         return list(journal.read())
     finally:
@@ -72,7 +72,7 @@ class FullDisk:
 
 
 def filled(path: Path, count: int = 60) -> list[Entry]:
-    journal = Journal(path)
+    journal = MoneyJournal(path)
     list(journal.read())
     made: list[Entry] = [
         AccountOpened(account=f"account {number}", cap=Micros(number), at=1.0) for number in range(count)

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from actors.errors.families import BudgetExceeded, Permanent
-from actors.ledger.errors import JournalError, JournalFailed
+from actors.ledger.errors import JournalFailed
 from actors.ledger.ledger import Ledger
 from actors.ledger.messages import BookCall, CloseAccount, GetHeld, GetStatement, OpenAccount, Reservation, SetCap
 from actors.money import Micros
 from runtime import ActorFailed, ActorSystem
+from runtime.persistence import JournalError
 from runtime.simulation import Simulation, explore
 from tests.actors.ledger.journalled import ACCOUNTS, FullDisk, entries_of, figures, peek, reserve, spawn
 from tests.proofs import repeated

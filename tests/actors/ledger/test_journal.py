@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from actors.ledger.book import Book
 from actors.ledger.entries import AccountOpened, Entry, MoneyReserved, MoneySettled
-from actors.ledger.errors import JournalError
-from actors.ledger.journal import APPLICATION_ID, TABLES, Journal
+from actors.ledger.journal import APPLICATION_ID, TABLES, MoneyJournal
 from actors.ledger.messages import Costing, Reserve
 from actors.money import Micros
 from actors.tariffs import Usage
+from runtime.persistence import JournalError
 from tests.actors.ledger.journalled import entries_of, filled
 from tests.proofs import repeated
 
@@ -31,7 +31,7 @@ def test_what_is_written_is_read_back(tmp_path):
 
 def test_what_was_not_committed_was_never_written(tmp_path):
     made = filled(tmp_path / "l.db")
-    journal = Journal(tmp_path / "l.db")
+    journal = MoneyJournal(tmp_path / "l.db")
     list(journal.read())
     journal.append(AccountOpened(account="lost", cap=Micros(1), at=1.0))
     assert repr(journal).endswith(f"{len(made) + 1} entries, 1 unwritten>")
@@ -61,22 +61,22 @@ def test_a_journal_that_was_changed_is_refused(tmp_path, damage: str, problem: s
 def test_a_file_of_another_program_and_a_directory_that_does_not_exist_are_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("These are notes, " * 100)
     with pytest.raises(JournalError, match="not a database"):
-        Journal(tmp_path / "notes.txt")
+        MoneyJournal(tmp_path / "notes.txt")
     with pytest.raises(JournalError, match="make sure that its directory exists"):
-        Journal(tmp_path / "nowhere" / "l.db")
+        MoneyJournal(tmp_path / "nowhere" / "l.db")
     file = sqlite3.connect(tmp_path / "other.db")
     file.execute("CREATE TABLE t (x)")
     file.close()
     with pytest.raises(JournalError, match="something else"):
-        Journal(tmp_path / "other.db")
+        MoneyJournal(tmp_path / "other.db")
 
 
 def test_a_journal_belongs_to_one_ledger_at_a_time(tmp_path):
-    journal = Journal(tmp_path / "l.db")
+    journal = MoneyJournal(tmp_path / "l.db")
     with pytest.raises(JournalError, match="in use by another ledger"):
-        Journal(tmp_path / "l.db")
+        MoneyJournal(tmp_path / "l.db")
     journal.close()
-    Journal(tmp_path / "l.db").close()
+    MoneyJournal(tmp_path / "l.db").close()
 
 
 def test_a_journal_that_lost_its_beginning_is_refused_and_an_empty_file_is_a_new_one(tmp_path):
@@ -86,12 +86,12 @@ def test_a_journal_that_lost_its_beginning_is_refused_and_an_empty_file_is_a_new
     path.write_bytes(b"")
     path.with_name("l.db-wal").write_bytes(b"x" * 100)
     with pytest.raises(JournalError, match="is empty, though entries were written"):
-        Journal(path)
+        MoneyJournal(path)
 
 
 def crashed_files(path: Path) -> tuple[bytes, bytes, list[Entry]]:
     """Return the two files of a journal whose program was killed, and what it had written."""
-    journal = Journal(path)
+    journal = MoneyJournal(path)
     list(journal.read())
     made: list[Entry] = [
         AccountOpened(account=f"account {number}", cap=Micros(number), at=1.0) for number in range(120)
@@ -160,7 +160,7 @@ def test_a_journal_of_the_format_before_is_read_and_goes_on_in_this_one(tmp_path
             row = (number, "k" if b"Settled" in entry else None, 200, entry.decode(), checksum)
             file.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?)", row)
     file.close()
-    journal, book = Journal(tmp_path / "l.db"), Book()
+    journal, book = MoneyJournal(tmp_path / "l.db"), Book()
     for entry in journal.read():
         book.postings.apply(entry)
     statement = book.statement("run")

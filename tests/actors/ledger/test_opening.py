@@ -10,12 +10,13 @@ import pytest
 from actors.errors.families import BudgetExceeded, Permanent
 from actors.ledger.config import LedgerConfig
 from actors.ledger.entries import AccountOpened, CapChanged
-from actors.ledger.errors import AlreadyPaid, JournalError, StillUnsettled
-from actors.ledger.journal import Journal
+from actors.ledger.errors import AlreadyPaid, StillUnsettled
+from actors.ledger.journal import MoneyJournal
 from actors.ledger.messages import BookCall, CloseAccount, GetHeld, GetStatement, OpenAccount, Resolve, SetCap
 from actors.ledger.opening import SLICE
 from actors.money import Micros
 from runtime import ActorSystem
+from runtime.persistence import JournalError
 from tests.actors.ledger.bank import money
 from tests.actors.ledger.journalled import entries_of, figures, filled, reserve, spawn
 
@@ -239,14 +240,14 @@ async def test_a_ledger_that_ends_while_it_reads_its_journal_lets_go_of_it(tmp_p
         for _ in range(5):
             await asyncio.sleep(0)
         with pytest.raises(JournalError, match="in use by another ledger"):
-            Journal(tmp_path / "l.db")
+            MoneyJournal(tmp_path / "l.db")
         getattr(ledger, ending)()
         await asyncio.sleep(1)
         assert entries_of(tmp_path / "l.db")[: len(made)] == made
 
 
 async def test_a_journal_that_does_not_add_up_ends_the_system_with_an_error_that_says_so(tmp_path):
-    journal = Journal(tmp_path / "l.db")
+    journal = MoneyJournal(tmp_path / "l.db")
     for _ in range(2):
         journal.append(AccountOpened(account="run", cap=Micros(1), at=1.0))
     journal.commit()

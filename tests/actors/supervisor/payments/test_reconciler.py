@@ -34,7 +34,7 @@ from actors import (
 from actors.errors import Overpriced
 from actors.events import DearAnswer, Overcharged, ProviderLeft, Reconciled
 from actors.ledger import AlreadyPaid, Book, GetHeld, GetStatement, OpenAccount, Resolve, SetCap, StillUnsettled
-from actors.ledger.journal import Journal
+from actors.ledger.journal import MoneyJournal
 from actors.money import Micros
 from actors.supervisor.payments.accounts import account_of
 from actors.transports import Answered, Lost, NeverRan, UnderWay
@@ -461,15 +461,15 @@ async def test_what_was_found_and_could_not_be_written_is_given_and_entered_late
 ):
     full = True
 
-    def commit(journal: Journal) -> None:
+    def commit(journal: MoneyJournal) -> None:
         nonlocal full
         if full and any("MoneySettled" in row[3] for row in journal._buffer):
             full, journal.is_broken = False, True
             raise sqlite3.OperationalError("database or disk is full")
         write(journal)
 
-    write = Journal.commit
-    monkeypatch.setattr(Journal, "commit", commit)
+    write = MoneyJournal.commit
+    monkeypatch.setattr(MoneyJournal, "commit", commit)
     alder = Telling("alder", *([] if found_at_once else [UnderWay()] * 3), Answered(LATE))
     async with ActorSystem("desk", seed=1) as system:
         ledger = system.spawn(lambda: Ledger(journal=tmp_path / "run.db"))

@@ -27,7 +27,7 @@ from actors import (
 )
 from actors.ledger import GetStatement, MoneySettled, Resolve
 from actors.ledger.entries import MoneyReserved, TariffListed
-from actors.ledger.journal import Journal
+from actors.ledger.journal import MoneyJournal
 from actors.limits import per_minute
 from actors.market.market import DiscoveryConfig
 from actors.tariffs import Demand, Tariff, Usage
@@ -166,7 +166,7 @@ async def test_the_tariff_in_force_when_the_call_was_sent_counts_also_after_a_ch
 
 def recomputed(path: Path) -> tuple[Fraction, int, dict[str, int]]:
     """Recompute from a journal alone what was settled: exactly, with each call rounded up, and by basis."""
-    journal = Journal(path)
+    journal = MoneyJournal(path)
     tariffs: dict[str, Tariff] = {}
     exact, rounded, by_basis = Fraction(0), 0, dict[str, int]()
     for entry in journal.read():

@@ -1,0 +1,32 @@
+"""What outlives the program: a journal of entries with values under keys beside them, in a file or in memory.
+
+>>> from runtime.persistence import MemoryJournal
+>>> journal = MemoryJournal()
+>>> number = journal.append(b"order 17 is paid")
+>>> journal.put("shop", "order 17", b"paid", b"the answer", at=0.0)
+>>> journal.commit()
+>>> journal.find("shop", "order 17").body
+b'the answer'
+"""
+
+from runtime.persistence.codec import Codec, qualified
+from runtime.persistence.errors import JournalError
+from runtime.persistence.journal import Journal, KeptRow, Safety, SnapshotRow
+from runtime.persistence.memory import MemoryDisk, MemoryJournal
+from runtime.persistence.ownership import Owner, owner_of
+from runtime.persistence.sqlite import SqliteJournal
+
+__all__ = [
+    "Codec",
+    "Journal",
+    "JournalError",
+    "KeptRow",
+    "MemoryDisk",
+    "MemoryJournal",
+    "Owner",
+    "Safety",
+    "SnapshotRow",
+    "SqliteJournal",
+    "owner_of",
+    "qualified",
+]

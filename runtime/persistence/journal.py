@@ -1,0 +1,226 @@
+"""A journal: entries in one order, each with its number, and values under keys beside them.
+
+What is appended waits for a commit, which writes all of it or nothing. Entries form a chain: each carries a checksum
+over itself and all before it, so that what is read back is what was written, without a gap, or is refused. What is kept
+under a key is found by that key, and is replaced and forgotten without the chain's knowing.
+"""
+
+from __future__ import annotations
+
+import zlib
+from abc import ABC, abstractmethod
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+
+from runtime.persistence.errors import JournalError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Safety: TypeAlias = Literal["process", "power"]
+"""What a commit outlives: the process, killed at whatever point; or a power cut too."""
+
+SCOPE_BYTES, KEY_BYTES = 6, 12
+"""The bytes of a digest that stand for a scope, and for a key in it.
+
+Among 10^7 keys two agree in 12 bytes with a chance of n^2 / 2^97 < 10^-15 (the birthday bound).
+"""
+
+
+class EntryRow(NamedTuple):
+    """An entry as it is written."""
+
+    number: int
+    content: bytes
+    checksum: int
+
+
+class KeptRow(NamedTuple):
+    """What is kept under a key: a short `head`, and a `body` that may be large, and may be dropped before it.
+
+    `at` is in seconds since 1970; `number` is that of the entry with which it was written.
+    """
+
+    digest: bytes
+    number: int
+    at: int
+    head: bytes
+    body: bytes | None
+
+
+class SnapshotRow(NamedTuple):
+    """The state after the entry of this number, with the checksum of the chain there."""
+
+    number: int
+    content: bytes
+    checksum: int
+
+
+class JournalBatch:
+    """What was appended together, and is written as one."""
+
+    def __init__(self) -> None:
+        self.entries: list[EntryRow] = []
+        self.kept: dict[bytes, KeptRow] = {}
+        self.size = 0
+        """In bytes."""
+
+    def __bool__(self) -> bool:
+        return bool(self.entries or self.kept)
+
+    def __repr__(self) -> str:
+        return f"<JournalBatch {len(self.entries)} entries, {len(self.kept)} kept, {self.size} bytes>"
+
+
+class Journal(ABC):
+    """What every journal does; `MemoryJournal` and `SqliteJournal` say where it is written.
+
+    It belongs to one owner from its making until `close`. All of it is used by one thread, but `write`, `save`, `sweep`
+    and `compact`, which may be called in another, one at a time; whichever writes, no other does.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.number = 0
+        """The number of the last entry."""
+        self.checksum = 0
+        self.commits = 0
+        self.secret = b""
+        """32 bytes that only this journal has, for digests that are of no use without it."""
+        self._pending = JournalBatch()
+        self._unwritten: dict[bytes, KeptRow] = {}
+
+    # What is read at the start.
+
+    def replay(self, *, after: SnapshotRow | None = None) -> Iterator[bytes]:
+        """Yield the entries in order, from the first or after a snapshot; to be called before any is appended.
+
+        Raises `JournalError` if one is damaged or missing.
+        """
+        self.number, self.checksum = (after.number, after.checksum) if after is not None else (0, 0)
+        crc32 = zlib.crc32
+        for number, content, checksum in self._rows(self.number):
+            self.number += 1
+            is_whole = number == self.number and type(content) is bytes
+            if not is_whole or checksum != (crc := crc32(content, self.checksum)):
+                raise JournalError(self.path, f"is damaged at entry {self.number}", "move it away and restore a copy")
+            self.checksum = crc
+            yield content
+
+    @abstractmethod
+    def snapshot(self) -> SnapshotRow | None:
+        """Return the newest snapshot that is whole; None if there is none."""
+
+    # What is appended.
+
+    def append(self, content: bytes) -> int:
+        """Note an entry, to be written by the next commit, and return its number."""
+        self.number += 1
+        self.checksum = zlib.crc32(content, self.checksum)
+        self._pending.entries.append(EntryRow(self.number, content, self.checksum))
+        self._pending.size += len(content)
+        return self.number
+
+    def put(self, scope: str, key: str, head: bytes, body: bytes | None = None, *, at: float) -> None:
+        """Keep this under a key, in place of what was kept there; written by the next commit, as the entries are."""
+        digest = key_digest(scope, key)
+        row = KeptRow(digest, self.number, int(at), head, body)
+        self._pending.kept[digest] = self._unwritten[digest] = row
+        self._pending.size += len(head) + len(body or b"")
+
+    def find(self, scope: str, key: str) -> KeptRow | None:
+        """Return what is kept under a key, whether it is written yet or not; None if nothing is."""
+        digest = key_digest(scope, key)
+        return self._unwritten.get(digest) or self._find(digest)
+
+    @property
+    def has_unwritten(self) -> bool:
+        """Whether anything was appended since the last commit."""
+        return bool(self._pending)
+
+    @property
+    def unwritten_size(self) -> int:
+        """The bytes that were appended since the last commit."""
+        return self._pending.size
+
+    # How it is written.
+
+    def commit(self) -> None:
+        """Write what was appended, all of it or nothing; raises `JournalError`, after which it can be tried again."""
+        batch = self.take()
+        if batch:
+            try:
+                self.write(batch)
+            except BaseException:
+                self.put_back(batch)
+                raise
+            self.confirm(batch)
+
+    def take(self) -> JournalBatch:
+        """Return what was appended, to be given to `write`, and then to `confirm` or `put_back`."""
+        batch, self._pending = self._pending, JournalBatch()
+        return batch
+
+    @abstractmethod
+    def write(self, batch: JournalBatch) -> None:
+        """Write a batch in one transaction; raises `JournalError` if nothing of it was written."""
+
+    def confirm(self, batch: JournalBatch) -> None:
+        """Note that a batch is written."""
+        self.commits += 1
+        unwritten = self._unwritten
+        for digest, row in batch.kept.items():
+            if unwritten.get(digest) is row:
+                del unwritten[digest]
+
+    def put_back(self, batch: JournalBatch) -> None:
+        """Note that a batch could not be written: it goes before what was appended since, so that nothing is lost."""
+        batch.entries += self._pending.entries
+        batch.kept.update(self._pending.kept)
+        batch.size += self._pending.size
+        self._pending = batch
+
+    @abstractmethod
+    def save(self, snapshot: SnapshotRow) -> None:
+        """Write a snapshot in place of the one before; raises `JournalError`."""
+
+    @abstractmethod
+    def compact(self, before: int, *, limit: int) -> int:
+        """Remove at most `limit` entries with numbers below `before`; return how many were removed.
+
+        Those after the newest snapshot are never removed. Raises `JournalError`.
+        """
+
+    @abstractmethod
+    def forget(self, scope: str, key: str | None = None) -> int:
+        """Remove the bodies that are kept under a key, or in a whole scope, beyond recovery; return how many.
+
+        Their heads stay. Raises `JournalError`.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of it; what was appended and not committed is lost."""
+
+    # Where it is written.
+
+    @abstractmethod
+    def _rows(self, after: int) -> Iterator[EntryRow | tuple[int, bytes, int]]: ...
+
+    @abstractmethod
+    def _find(self, digest: bytes) -> KeptRow | None: ...
+
+    def __repr__(self) -> str:
+        unwritten = f"{len(self._pending.entries)} unwritten"
+        return f"<{type(self).__name__} {self.path!r} {self.number} entries, {unwritten}>"
+
+
+def scope_digest(scope: str) -> bytes:
+    """Return the bytes with which every digest of a scope begins."""
+    return blake2b(scope.encode(), digest_size=SCOPE_BYTES).digest()
+
+
+def key_digest(scope: str, key: str) -> bytes:
+    """Return the 18 bytes that stand for a key: the same text in two scopes has two digests."""
+    begin = scope_digest(scope)
+    return begin + blake2b(key.encode(), digest_size=KEY_BYTES, key=begin).digest()

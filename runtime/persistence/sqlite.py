@@ -1,0 +1,265 @@
+"""A journal in a file of SQLite, which stays whole if the program is killed at whatever point.
+
+It is in WAL mode, where a commit is appended to a log beside the file. With the safety "process" a commit is left to
+the operating system, and takes some ten microseconds. With "power" it waits until the disk has it (`synchronous`, see
+https://www.sqlite.org/pragma.html#pragma_synchronous). The log is moved into the file by `checkpoint` alone, because
+that waits for the disk, and no commit should (https://www.sqlite.org/wal.html).
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import zlib
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runtime.persistence.errors import JournalError
+from runtime.persistence.journal import Journal, KeptRow, SnapshotRow, key_digest, scope_digest
+from runtime.persistence.ownership import Ownership
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator
+
+    from runtime.persistence.journal import JournalBatch, Safety
+
+APPLICATION_ID = 0x756C6564
+"""The mark of our journals among SQLite's files."""
+VERSION = 3
+TABLES = """
+CREATE TABLE entries (number INTEGER PRIMARY KEY, content BLOB NOT NULL, checksum INTEGER NOT NULL);
+CREATE TABLE kept (digest BLOB PRIMARY KEY, number INTEGER NOT NULL, at INTEGER NOT NULL, head BLOB NOT NULL)
+ WITHOUT ROWID;
+CREATE TABLE bodies (digest BLOB PRIMARY KEY, at INTEGER NOT NULL, checksum INTEGER NOT NULL, body BLOB NOT NULL);
+CREATE TABLE snapshot (number INTEGER NOT NULL, chain INTEGER NOT NULL, checksum INTEGER NOT NULL,
+ content BLOB NOT NULL);
+CREATE TABLE about (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID
+"""
+RESTORE = "move it away and restore a copy"
+MAKE_ROOM = "make room for it"
+
+
+class SqliteJournal(Journal):
+    """A journal in one file, which belongs to one owner for as long as it is open; others may read it meanwhile.
+
+    Its directory must exist. Raises `JournalError` if it cannot be used: it names the owner if there is one. A file of
+    an earlier format is brought to this one by `migrate`, which is given the entries of old, with the format that they
+    are of, and returns them as they are to be written; without it, such a file is refused.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        safety: Safety = "process",
+        migrate: Callable[[int, str], bytes] | None = None,
+    ) -> None:
+        super().__init__(os.fspath(path))
+        self.safety: Safety = safety
+        self._ownership = Ownership(path)
+        self._connections: list[sqlite3.Connection] = []
+        try:
+            self._refuse_if_emptied()
+            with suppress(FileExistsError):
+                os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+            self._file = self._connect()
+            self._take_possession(migrate)
+            self._reader = self._connect()
+        except sqlite3.Error as error:
+            self.close()
+            if _is_busy(error):
+                raise JournalError(self.path, "is written by another program", "end that one") from error
+            raise JournalError(self.path, f"cannot be read: {error}", RESTORE) from error
+        except OSError as error:
+            self.close()
+            raise JournalError(self.path, f"cannot be opened: {error.strerror}", "use another file") from error
+        except BaseException:
+            self.close()
+            raise
+
+    def _connect(self) -> sqlite3.Connection:
+        # There is no point in waiting for another program that writes it: that will not be over in a moment.
+        file = sqlite3.connect(self.path, isolation_level=None, timeout=0, check_same_thread=False)
+        self._connections.append(file)
+        return file
+
+    def _refuse_if_emptied(self) -> None:
+        """Refuse an empty file that entries were written to; SQLite would start anew, and delete its log of them."""
+        file, log = Path(self.path), Path(f"{self.path}-wal")
+        if file.exists() and not file.stat().st_size and log.exists() and log.stat().st_size:
+            raise JournalError(self.path, "is empty, though entries were written to it", RESTORE)
+
+    def _take_possession(self, migrate: Callable[[int, str], bytes] | None) -> None:
+        """Check that the file is a journal, or make it one if it is new."""
+        execute = self._file.execute
+        execute("PRAGMA journal_mode = WAL")
+        execute(f"PRAGMA synchronous = {'FULL' if self.safety == 'power' else 'NORMAL'}")
+        execute("PRAGMA wal_autocheckpoint = 0")
+        execute("PRAGMA secure_delete = ON")
+        execute("BEGIN IMMEDIATE")
+        tables = [name for (name,) in execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        (mark,), (version,) = execute("PRAGMA application_id").fetchone(), execute("PRAGMA user_version").fetchone()
+        if not tables and not mark:
+            self._make_tables()
+        elif mark != APPLICATION_ID:
+            raise JournalError(self.path, "is a database of something else", "use another file")
+        elif not 1 <= version <= VERSION:
+            raise JournalError(
+                self.path, f"is of format {version}, and this program reads {VERSION}", "use the program that wrote it"
+            )
+        elif version < VERSION:
+            self._migrate(version, migrate)
+        execute("COMMIT")
+        row = execute("SELECT value FROM about WHERE name = 'secret'").fetchone()
+        if row is None or not isinstance(row[0], bytes):
+            raise JournalError(self.path, "is damaged: it has lost its secret", RESTORE)
+        (self.secret,) = row
+
+    def _make_tables(self) -> None:
+        for statement in TABLES.split(";"):
+            self._file.execute(statement)
+        self._file.execute("INSERT INTO about VALUES ('secret', ?)", (os.urandom(32),))
+        self._file.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        self._file.execute(f"PRAGMA user_version = {VERSION}")
+
+    def _migrate(self, version: int, migrate: Callable[[int, str], bytes] | None) -> None:
+        """Write the entries of a format before 3, which are texts in JSON, as they are written now: all or none."""
+        if migrate is None:
+            raise JournalError(self.path, f"is of format {version}", "open it with the program that keeps it first")
+        self._file.execute("DROP INDEX IF EXISTS paid_keys")
+        self._file.execute("ALTER TABLE entries RENAME TO entries_of_old")
+        self._make_tables()
+        old = checksum = last = 0
+        rows = self._file.execute("SELECT number, entry, checksum FROM entries_of_old ORDER BY number")
+        for number, text, written in rows:
+            old, last = zlib.crc32(str(text).encode(), old), last + 1
+            if (number, written) != (last, old):
+                raise JournalError(self.path, f"is damaged at entry {last}", RESTORE)
+            content = migrate(version, text)
+            checksum = zlib.crc32(content, checksum)
+            self._file.execute("INSERT INTO entries VALUES (?, ?, ?)", (number, content, checksum))
+        self._file.execute("DROP TABLE entries_of_old")
+
+    # Reading.
+
+    def snapshot(self) -> SnapshotRow | None:
+        with self._reading():
+            row = self._reader.execute("SELECT number, content, chain, checksum FROM snapshot").fetchone()
+        if row is None or not _is_whole(row[1], row[3]):
+            return None
+        return SnapshotRow(*row[:3])
+
+    def _rows(self, after: int) -> Iterator[tuple[int, bytes, int]]:
+        with self._reading():
+            yield from self._reader.execute(
+                "SELECT number, content, checksum FROM entries WHERE number > ? ORDER BY number", (after,)
+            )
+
+    def _find(self, digest: bytes) -> KeptRow | None:
+        with self._reading():
+            row = self._reader.execute(
+                "SELECT kept.number, kept.at, head, body, checksum FROM kept LEFT JOIN bodies USING (digest)"
+                " WHERE kept.digest = ?",
+                (digest,),
+            ).fetchone()
+        if row is None:
+            return None
+        number, at, head, body, checksum = row
+        return KeptRow(digest, number, at, head, body if _is_whole(body, checksum) else None)
+
+    @contextmanager
+    def _reading(self) -> Generator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise JournalError(self.path, f"is damaged after entry {self.number}: {error}", RESTORE) from error
+
+    # Writing.
+
+    def write(self, batch: JournalBatch) -> None:
+        with self._writing():
+            self._file.executemany("INSERT INTO entries VALUES (?, ?, ?)", batch.entries)
+            if batch.kept:
+                self._file.executemany(
+                    "INSERT OR REPLACE INTO kept VALUES (?, ?, ?, ?)", [row[:4] for row in batch.kept.values()]
+                )
+                self._file.executemany(
+                    "DELETE FROM bodies WHERE digest = ?", [row[:1] for row in batch.kept.values() if row.body is None]
+                )
+                self._file.executemany(
+                    "INSERT OR REPLACE INTO bodies VALUES (?, ?, ?, ?)",
+                    [
+                        (row.digest, row.at, zlib.crc32(row.body), row.body)
+                        for row in batch.kept.values()
+                        if row.body is not None
+                    ],
+                )
+
+    def save(self, snapshot: SnapshotRow) -> None:
+        number, content, chain = snapshot
+        with self._writing():
+            self._file.execute("DELETE FROM snapshot")
+            self._file.execute(
+                "INSERT INTO snapshot VALUES (?, ?, ?, ?)", (number, chain, zlib.crc32(content), content)
+            )
+
+    def compact(self, before: int, *, limit: int) -> int:
+        with self._writing():
+            return self._file.execute(
+                "DELETE FROM entries WHERE number < MIN(?, (SELECT number + 1 FROM snapshot),"
+                " (SELECT number + ? FROM entries ORDER BY number LIMIT 1))",
+                (before, limit),
+            ).rowcount
+
+    def forget(self, scope: str, key: str | None = None) -> int:
+        begin = scope_digest(scope) if key is None else key_digest(scope, key)
+        with self._writing():
+            count = self._file.execute(
+                "DELETE FROM bodies WHERE digest >= ? AND digest <= ?", (begin, begin + b"\xff" * 18)
+            ).rowcount
+        self.checkpoint(is_whole=True)  # What was removed is in the log too.
+        return count
+
+    def checkpoint(self, *, is_whole: bool = False) -> int:
+        """Move what is in the log into the file, and wait until the disk has it; return how many pages are left in it.
+
+        With `is_whole`, the log is emptied. Raises `JournalError`.
+        """
+        try:
+            mode = "TRUNCATE" if is_whole else "PASSIVE"
+            is_busy, pages, moved = self._file.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+        except sqlite3.Error as error:
+            raise self._unwritable(error) from error
+        return int(pages) - int(moved) if not is_busy or not is_whole else max(1, int(pages))
+
+    @contextmanager
+    def _writing(self) -> Generator[None]:
+        """Make what is done within the block one transaction, which is undone if any of it fails."""
+        try:
+            self._file.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._file.execute("COMMIT")
+            except BaseException:
+                with suppress(sqlite3.Error):
+                    self._file.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as error:
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: sqlite3.Error) -> JournalError:
+        return JournalError(self.path, f"cannot be written: {error}", MAKE_ROOM)
+
+    def close(self) -> None:
+        for file in reversed(self._connections):
+            file.close()
+        self._ownership.release()
+
+
+def _is_whole(content: object, checksum: object) -> bool:
+    return isinstance(content, bytes) and zlib.crc32(content) == checksum
+
+
+def _is_busy(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorname", "").startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))

@@ -1,0 +1,83 @@
+"""Where the journals under test are written: each kind can crash, fill up, and be read by a second owner."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from typing import TYPE_CHECKING, Any
+
+from runtime.persistence import Journal, MemoryDisk, MemoryJournal, SqliteJournal
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class MemoryPlace:
+    """A disk in memory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.disk = MemoryDisk()
+
+    def open(self) -> Journal:
+        return MemoryJournal(self.disk)
+
+    def crash(self, journal: Journal) -> None:
+        self.disk.owner = None
+
+    def fill(self, journal: Journal) -> None:
+        self.disk.is_full = True
+
+    def make_room(self, journal: Journal) -> None:
+        self.disk.is_full = False
+
+    def spoil(self, number: int) -> None:
+        row = self.disk.entries[number - 1]
+        self.disk.entries[number - 1] = row._replace(content=row.content + b"!")
+
+    def lose(self, number: int) -> None:
+        del self.disk.entries[number - 1]
+
+
+class SqlitePlace:
+    """A directory; after a crash, the files as they were go on in another."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.crashes = 0
+        self.path = directory / "run.journal"
+
+    def open(self, **options: Any) -> Journal:
+        return SqliteJournal(self.path, **options)
+
+    def crash(self, journal: Journal) -> None:
+        self.crashes += 1
+        before, self.path = self.path, self.directory / f"after {self.crashes}.journal"
+        for suffix in ("", "-wal"):
+            content = before.with_name(before.name + suffix)
+            if content.exists():
+                self.path.with_name(self.path.name + suffix).write_bytes(content.read_bytes())
+        journal.close()
+
+    def fill(self, journal: Journal) -> None:
+        assert isinstance(journal, SqliteJournal)
+        journal._file.execute("PRAGMA max_page_count = 1")
+
+    def make_room(self, journal: Journal) -> None:
+        assert isinstance(journal, SqliteJournal)
+        journal._file.execute("PRAGMA max_page_count = 1000000")
+
+    def change(self, statement: str, *values: Any) -> None:
+        file = sqlite3.connect(self.path, isolation_level=None)
+        file.execute(statement, values)
+        file.close()
+
+    def spoil(self, number: int) -> None:
+        self.change("UPDATE entries SET content = CAST(content || '!' AS BLOB) WHERE number = ?", number)
+
+    def lose(self, number: int) -> None:
+        self.change("DELETE FROM entries WHERE number = ?", number)
+
+
+def modes(path: Path) -> set[int]:
+    """Return the permissions of a journal's files."""
+    return {os.stat(one).st_mode & 0o777 for one in path.parent.iterdir()}  # noqa: PTH116 - a set of numbers.

@@ -1,0 +1,300 @@
+"""What every journal does, in a file as in memory: whole or refused, all of a commit or nothing, one owner."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from runtime.persistence import JournalError, SnapshotRow
+from tests.proofs import repeated
+from tests.runtime.persistence.disks import MemoryPlace, SqlitePlace
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from runtime.persistence import Journal
+
+Place = MemoryPlace | SqlitePlace
+
+
+@pytest.fixture(params=[MemoryPlace, SqlitePlace], ids=["memory", "sqlite"])
+def place(request: Any, tmp_path: Path) -> Place:
+    return request.param(tmp_path)
+
+
+def entries_of(place: Place) -> list[bytes]:
+    journal = place.open()
+    try:
+        return list(journal.replay(after=journal.snapshot()))
+    finally:
+        journal.close()
+
+
+def fill(journal: Journal, count: int, *, begin: int = 1) -> list[bytes]:
+    made = [f"entry {number}".encode() for number in range(begin, begin + count)]
+    for content in made:
+        journal.append(content)
+        if len(content) % 2:
+            journal.commit()
+    journal.commit()
+    return made
+
+
+def test_entries_are_numbered_and_read_back_in_order(place: Place) -> None:
+    journal = place.open()
+    assert [journal.append(content) for content in (b"a", b"", b"\0\xff")] == [1, 2, 3]
+    assert (journal.has_unwritten, journal.unwritten_size) == (True, 3)
+    journal.commit()
+    assert (journal.has_unwritten, journal.unwritten_size, journal.commits) == (False, 0, 1)
+    journal.close()
+    again = place.open()
+    assert list(again.replay()) == [b"a", b"", b"\0\xff"]
+    assert again.append(b"next") == 4
+    again.commit()
+    again.close()
+    assert entries_of(place) == [b"a", b"", b"\0\xff", b"next"]
+
+
+def test_a_commit_of_nothing_writes_nothing(place: Place) -> None:
+    journal = place.open()
+    journal.commit()
+    assert journal.commits == 0
+    journal.close()
+
+
+def test_the_secret_is_that_of_the_journal(place: Place, tmp_path: Path) -> None:
+    journal = place.open()
+    secret = journal.secret
+    journal.close()
+    again = place.open()
+    assert (again.secret, len(secret)) == (secret, 32)
+    again.close()
+    (tmp_path / "other").mkdir()
+    other = type(place)(tmp_path / "other").open()
+    assert other.secret != secret
+    other.close()
+
+
+# Values under keys.
+
+
+def test_what_is_kept_under_a_key_is_found_before_and_after_it_is_written(place: Place) -> None:
+    journal = place.open()
+    journal.append(b"paid")
+    journal.put("shop", "order", b"head", b"body", at=7.9)
+    for _ in range(2):
+        found = journal.find("shop", "order")
+        assert found is not None
+        assert (found.number, found.at, found.head, found.body) == (1, 7, b"head", b"body")
+        journal.commit()
+    journal.close()
+    again = place.open()
+    assert (again.find("shop", "order"), again.find("shop", "other")) == (found, None)
+    again.put("shop", "order", b"newer", at=8.0)
+    again.commit()
+    newer = again.find("shop", "order")
+    assert newer is not None
+    assert (newer.head, newer.body) == (b"newer", None)
+    again.close()
+
+
+def test_two_scopes_and_texts_that_run_together_are_different_keys(place: Place) -> None:
+    journal = place.open()
+    names = [("a", "bc"), ("ab", "c"), ("", "abc"), ("abc", ""), ("a", "b\0c"), ("a\0b", "c")]
+    for number, (scope, key) in enumerate(names):
+        journal.put(scope, key, str(number).encode(), at=1.0)
+    journal.commit()
+    found = [journal.find(scope, key) for scope, key in names]
+    assert [one and one.head for one in found] == [str(number).encode() for number in range(len(names))]
+    journal.close()
+
+
+def test_bodies_are_forgotten_by_key_or_by_scope_and_heads_stay(place: Place) -> None:
+    journal = place.open()
+    for scope in "ab":
+        for key in "xyz":
+            journal.put(scope, key, b"head", b"body", at=1.0)
+    journal.commit()
+    assert (journal.forget("a", "x"), journal.forget("a", "x"), journal.forget("b"), journal.forget("c")) == (
+        1,
+        0,
+        3,
+        0,
+    )
+    found = {scope + key: journal.find(scope, key) for scope in "ab" for key in "xyz"}
+    assert {name for name, one in found.items() if one is not None and one.body is not None} == {"ay", "az"}
+    assert {one and one.head for one in found.values()} == {b"head"}
+    journal.close()
+
+
+# Snapshots.
+
+
+def test_a_snapshot_stands_for_the_entries_before_it_which_can_be_removed(place: Place) -> None:
+    journal = place.open()
+    made = fill(journal, 10)
+    assert journal.snapshot() is None
+    assert journal.compact(100, limit=100) == 0
+    journal.save(SnapshotRow(journal.number, b"ten", journal.checksum))
+    made += fill(journal, 3, begin=11)
+    assert journal.compact(4, limit=2) == 2
+    assert journal.compact(4, limit=2) == 1
+    assert journal.compact(4, limit=2) == 0
+    assert journal.compact(100, limit=100) == 7
+    journal.close()
+    again = place.open()
+    snapshot = again.snapshot()
+    assert snapshot is not None
+    assert (snapshot.number, snapshot.content) == (10, b"ten")
+    assert list(again.replay(after=snapshot)) == made[10:]
+    assert again.append(b"next") == 14
+    again.commit()
+    again.save(SnapshotRow(again.number, b"fourteen", again.checksum))
+    again.close()
+    assert entries_of(place) == []
+    last = place.open()
+    with pytest.raises(JournalError, match="damaged at entry 1;"):
+        list(last.replay())
+    last.close()
+
+
+# Faults.
+
+
+def test_a_journal_has_one_owner_at_a_time(place: Place) -> None:
+    journal = place.open()
+    with pytest.raises(JournalError, match="in use by"):
+        place.open()
+    fill(journal, 3)
+    journal.close()
+    journal.close()
+    assert len(entries_of(place)) == 3
+
+
+@pytest.mark.parametrize("damage", ["spoil", "lose"])
+def test_an_entry_that_is_damaged_or_missing_is_refused(place: Place, damage: str) -> None:
+    journal = place.open()
+    made = fill(journal, 20)
+    journal.close()
+    getattr(place, damage)(7)
+    again, read = place.open(), list[bytes]()
+    with pytest.raises(JournalError, match="is damaged at entry 7; move it away and restore a copy"):
+        read.extend(again.replay())
+    assert read == made[:6]
+    again.close()
+
+
+def test_what_a_full_disk_does_not_take_is_written_once_there_is_room(place: Place) -> None:
+    journal = place.open()
+    made = fill(journal, 2)
+    place.fill(journal)
+    large = b"x" * 100_000
+    for content in (large, b"more"):
+        journal.append(content)
+        journal.put("shop", "order", content[:4], large, at=1.0)
+        with pytest.raises(JournalError, match="cannot be written"):
+            journal.commit()
+        found = journal.find("shop", "order")
+        assert found is not None
+        assert (found.head, found.body) == (content[:4], large)
+    place.make_room(journal)
+    journal.commit()
+    place.crash(journal)
+    assert entries_of(place) == [*made, large, b"more"]
+
+
+def test_a_full_disk_takes_neither_a_snapshot_nor_a_half(place: Place) -> None:
+    journal = place.open()
+    made = fill(journal, 2)
+    place.fill(journal)
+    with pytest.raises(JournalError, match="cannot be written"):
+        journal.save(SnapshotRow(2, b"x" * 100_000, journal.checksum))
+    journal.append(b"small")
+    journal.put("shop", "order", b"head", b"x" * 100_000, at=1.0)
+    with pytest.raises(JournalError, match="cannot be written"):
+        journal.commit()
+    place.crash(journal)
+    again = place.open()
+    assert (again.snapshot(), again.find("shop", "order"), list(again.replay())) == (None, None, made)
+    again.close()
+
+
+STEPS = st.sampled_from(["append", "put", "commit", "save", "compact", "crash", "full", "room", "forget"])
+
+
+@pytest.mark.parametrize("kind", [MemoryPlace, SqlitePlace], ids=["memory", "sqlite"])
+def test_whatever_happens_between_two_steps_what_was_committed_is_there_and_nothing_else(
+    kind: type[Place], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    @settings(max_examples=repeated(150), deadline=None, suppress_health_check=list(HealthCheck))
+    @given(steps=st.lists(STEPS, max_size=40))
+    def follow(steps: list[str]) -> None:
+        Model(kind(tmp_path_factory.mktemp("disk"))).follow(steps)
+
+    follow()
+
+
+class Model:
+    """What a journal has to hold, beside the journal."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.journal = place.open()
+        self.entries: list[bytes] = []
+        self.kept: dict[str, bytes | None] = {}
+        self.written, self.written_kept = list[bytes](), dict[str, bytes | None]()
+        self.saved = 0
+
+    def follow(self, steps: list[str]) -> None:
+        for number, step in enumerate([*steps, "crash"]):
+            self.take(step, number)
+            found = {key: self.journal.find("shop", key) for key in "abc"}
+            assert {key: one.body for key, one in found.items() if one is not None} == self.kept
+        self.journal.close()
+
+    def take(self, step: str, number: int) -> None:
+        journal = self.journal
+        match step:
+            case "append":
+                self.entries.append(f"entry {number} ".encode() * 100)
+                journal.append(self.entries[-1])
+            case "put":
+                key, self.kept["abc"[number % 3]] = "abc"[number % 3], b"body %d" % number * 900 if number % 2 else None
+                journal.put("shop", key, b"head", self.kept[key], at=float(number))
+            case "full":
+                self.place.fill(journal)
+            case "room":
+                self.place.make_room(journal)
+            case "crash":
+                self.crash()
+            case _:
+                try:
+                    self.write(step, number)
+                except JournalError:
+                    self.place.make_room(journal)
+
+    def write(self, step: str, number: int) -> None:
+        journal = self.journal
+        if step == "compact":
+            journal.compact(number, limit=5)
+            return
+        journal.commit()
+        self.written, self.written_kept = list(self.entries), dict(self.kept)
+        if step == "save":
+            journal.save(SnapshotRow(journal.number, b"state", journal.checksum))
+            self.saved = journal.number
+        elif step == "forget":
+            journal.forget("shop", "a")
+            if "a" in self.kept:
+                self.kept["a"] = self.written_kept["a"] = None
+
+    def crash(self) -> None:
+        self.place.crash(self.journal)
+        self.journal = self.place.open()
+        self.entries, self.kept = list(self.written), dict(self.written_kept)
+        snapshot = self.journal.snapshot()
+        assert (snapshot.number if snapshot else 0) == self.saved
+        assert list(self.journal.replay(after=snapshot)) == self.entries[self.saved :]

@@ -1,0 +1,354 @@
+"""A journal in a file: its permissions, its owner, its readers, earlier formats, and files that cannot be relied on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from runtime.persistence import JournalError, Owner, SnapshotRow, SqliteJournal, owner_of
+from runtime.persistence.sqlite import APPLICATION_ID, VERSION
+from tests.proofs import repeated
+from tests.runtime.persistence.disks import modes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def made_at(path: Path, count: int = 120) -> list[bytes]:
+    journal = SqliteJournal(path)
+    made = [f"entry {number}".encode() * 5 for number in range(count)]
+    for content in made:
+        journal.append(content)
+        journal.commit()
+    journal.close()
+    return made
+
+
+def entries_of(path: Path) -> list[bytes]:
+    journal = SqliteJournal(path)
+    try:
+        return list(journal.replay())
+    finally:
+        journal.close()
+
+
+def test_all_its_files_can_be_read_by_its_user_alone(tmp_path: Path) -> None:
+    journal = SqliteJournal(tmp_path / "run.journal")
+    journal.append(b"x")
+    journal.commit()
+    assert {one.name for one in tmp_path.iterdir()} == {f"run.journal{end}" for end in ("", "-wal", "-shm", ".lock")}
+    assert modes(tmp_path / "run.journal") == {0o600}
+    journal.close()
+
+
+@pytest.mark.parametrize(("safety", "level"), [("process", 1), ("power", 2)])
+def test_power_waits_for_the_disk_and_no_commit_moves_the_log(tmp_path: Path, safety: str, level: int) -> None:
+    journal = SqliteJournal(tmp_path / "run.journal", safety=safety)  # type: ignore[arg-type]
+    assert journal._file.execute("PRAGMA synchronous").fetchone() == (level,)
+    assert journal._file.execute("PRAGMA wal_autocheckpoint").fetchone() == (0,)
+    journal.append(b"x" * 10_000)
+    journal.commit()
+    assert journal.checkpoint() == 0
+    assert journal.checkpoint(is_whole=True) == 0
+    assert not (tmp_path / "run.journal-wal").stat().st_size
+    journal.close()
+
+
+def test_a_second_owner_is_refused_with_the_name_of_the_first_which_others_can_ask_for(tmp_path: Path) -> None:
+    path = tmp_path / "run.journal"
+    assert owner_of(path) is None
+    journal = SqliteJournal(path)
+    me = Owner(os.getpid(), socket.gethostname())
+    assert owner_of(path) == me
+    with pytest.raises(JournalError, match=rf"in use by process {os.getpid()} on .*; end that one"):
+        SqliteJournal(path)
+    journal.close()
+    assert owner_of(path) is None
+    SqliteJournal(path).close()
+
+
+OWNER = """
+import sys, time
+from runtime.persistence import SqliteJournal
+journal = SqliteJournal(sys.argv[1])
+journal.append(b"theirs")
+journal.commit()
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.real_time
+def test_the_lock_of_a_process_that_was_killed_is_stale(tmp_path: Path) -> None:
+    path = tmp_path / "run.journal"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    with subprocess.Popen(
+        [sys.executable, "-c", OWNER, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        assert owner_of(path) == Owner(process.pid, socket.gethostname())
+        with pytest.raises(JournalError, match=f"in use by process {process.pid} on"):
+            SqliteJournal(path)
+        os.kill(process.pid, signal.SIGKILL)
+    assert (path.with_name("run.journal.lock")).read_bytes()
+    assert owner_of(path) is None
+    assert entries_of(path) == [b"theirs"]
+
+
+def test_others_can_read_a_journal_that_is_in_use(tmp_path: Path) -> None:
+    journal = SqliteJournal(tmp_path / "run.journal")
+    journal.append(b"x")
+    journal.commit()
+    reader = sqlite3.connect(f"file:{tmp_path / 'run.journal'}?mode=ro", uri=True)
+    assert reader.execute("SELECT content FROM entries").fetchall() == [(b"x",)]
+    journal.append(b"y")
+    journal.commit()
+    assert len(reader.execute("SELECT content FROM entries").fetchall()) == 2
+    reader.close()
+    journal.close()
+
+
+def test_a_lock_file_that_says_nothing_is_refused_all_the_same(tmp_path: Path) -> None:
+    journal = SqliteJournal(tmp_path / "run.journal")
+    (tmp_path / "run.journal.lock").write_bytes(b"")
+    with pytest.raises(JournalError, match="in use by another process"):
+        SqliteJournal(tmp_path / "run.journal")
+    journal.close()
+
+
+@pytest.mark.parametrize(
+    ("statement", "problem"),
+    [
+        ("PRAGMA application_id = 7", "is a database of something else; use another file"),
+        ("PRAGMA user_version = 9", f"is of format 9, and this program reads {VERSION}"),
+        ("PRAGMA user_version = 2", "is of format 2; open it with the program that keeps it first"),
+    ],
+)
+def test_what_it_cannot_read_is_refused(tmp_path: Path, statement: str, problem: str) -> None:
+    made_at(tmp_path / "run.journal", 3)
+    file = sqlite3.connect(tmp_path / "run.journal", isolation_level=None)
+    file.execute(statement)
+    file.close()
+    with pytest.raises(JournalError, match=problem):
+        SqliteJournal(tmp_path / "run.journal")
+    assert owner_of(tmp_path / "run.journal") is None
+
+
+def test_a_file_of_another_program_a_directory_and_one_that_does_not_exist_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("These are notes, " * 100)
+    with pytest.raises(JournalError, match="not a database"):
+        SqliteJournal(tmp_path / "notes.txt")
+    with pytest.raises(JournalError, match="make sure that its directory exists"):
+        SqliteJournal(tmp_path / "nowhere" / "run.journal")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(JournalError):
+        SqliteJournal(tmp_path / "folder")
+    file = sqlite3.connect(tmp_path / "other.db")
+    file.execute("CREATE TABLE t (x)")
+    file.close()
+    with pytest.raises(JournalError, match="something else"):
+        SqliteJournal(tmp_path / "other.db")
+
+
+def test_an_empty_file_is_a_new_journal_but_not_if_entries_were_written_to_it(tmp_path: Path) -> None:
+    path = tmp_path / "run.journal"
+    path.touch()
+    assert entries_of(path) == []
+    path.write_bytes(b"")
+    path.with_name("run.journal-wal").write_bytes(b"x" * 100)
+    with pytest.raises(JournalError, match="is empty, though entries were written to it"):
+        SqliteJournal(path)
+
+
+@pytest.mark.parametrize("what", ["body", "snapshot"])
+def test_a_body_and_a_snapshot_that_were_changed_count_as_missing(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "run.journal"
+    journal = SqliteJournal(path)
+    journal.append(b"entry")
+    journal.put("shop", "order", b"head", b"body", at=1.0)
+    journal.commit()
+    journal.save(SnapshotRow(1, b"state", journal.checksum))
+    journal.close()
+    file = sqlite3.connect(path, isolation_level=None)
+    file.execute("UPDATE bodies SET body = 'other'" if what == "body" else "UPDATE snapshot SET content = 'other'")
+    file.close()
+    again = SqliteJournal(path)
+    found = again.find("shop", "order")
+    assert found is not None
+    assert found.body == (None if what == "body" else b"body")
+    assert (again.snapshot() is None) is (what == "snapshot")
+    again.close()
+
+
+def test_what_was_forgotten_is_in_none_of_its_files(tmp_path: Path) -> None:
+    path, secret = tmp_path / "run.journal", b"a secret answer that must go"
+    journal = SqliteJournal(path)
+    for number in range(50):
+        journal.put("shop", f"order {number}", b"head", secret * 20, at=1.0)
+        journal.commit()
+    assert journal.forget("shop") == 50
+    for one in tmp_path.iterdir():
+        assert secret not in one.read_bytes(), one
+    journal.close()
+
+
+class Crashed:
+    """The two files of a journal whose program was killed, and what it had written."""
+
+    def __init__(self, main: bytes, log: bytes, made: list[bytes]) -> None:
+        self.main, self.log, self.made = main, log, made
+
+    def __repr__(self) -> str:
+        return f"<Crashed, {len(self.made)} entries>"
+
+
+def crashed_at(path: Path) -> Crashed:
+    journal = SqliteJournal(path)
+    made = [f"entry {number}".encode() for number in range(120)]
+    for number, content in enumerate(made):
+        journal.append(content)
+        journal.commit()
+        if number == 60:
+            journal.checkpoint(is_whole=True)
+    files = path.read_bytes(), path.with_name(path.name + "-wal").read_bytes()
+    journal.close()
+    return Crashed(*files, made)
+
+
+@pytest.fixture(scope="module")
+def crashed(tmp_path_factory: pytest.TempPathFactory) -> Crashed:
+    return crashed_at(tmp_path_factory.mktemp("crashed") / "run.journal")
+
+
+@settings(max_examples=repeated(250), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(where=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), cut=st.booleans(), in_log=st.booleans())
+def test_whatever_is_cut_off_or_flipped_it_is_read_as_far_as_it_is_whole_or_refused(
+    crashed: Crashed,
+    tmp_path: Path,
+    where: float,
+    bit: int,
+    cut: bool,  # noqa: FBT001
+    in_log: bool,  # noqa: FBT001
+) -> None:
+    main, log, made = crashed.main, crashed.log, crashed.made
+    content = bytearray(log if in_log else main)
+    place = int(where * len(content))
+    if cut:
+        del content[place:]
+    else:
+        content[place] ^= 1 << bit
+    path = tmp_path / "run.journal"
+    path.write_bytes(main if in_log else content)
+    path.with_name("run.journal-wal").write_bytes(content if in_log else log)
+    read = list[bytes]()
+    try:
+        journal = SqliteJournal(path)
+        try:
+            read.extend(journal.replay())
+        finally:
+            journal.close()
+    except JournalError:
+        pass
+    assert read == made[: len(read)]
+
+
+@pytest.mark.slow
+@pytest.mark.real_time
+@pytest.mark.skipif(sys.platform == "win32", reason="the size of a file cannot be limited there")
+def test_a_disk_that_is_really_full_refuses_and_goes_on_when_there_is_room(tmp_path: Path) -> None:
+    program = """
+import resource, signal, sys
+from runtime.persistence import JournalError, SqliteJournal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+journal = SqliteJournal(sys.argv[1])
+soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
+count = 0
+try:
+    while True:
+        journal.append(b"x" * 1_000)
+        count += 1
+        journal.commit()
+except JournalError as error:
+    assert "cannot be written" in str(error), error
+resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+journal.commit()
+print(count)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    ran = subprocess.run(
+        [sys.executable, "-c", program, tmp_path / "run.journal"], env=environment, capture_output=True, check=True
+    )
+    count = int(ran.stdout)
+    assert 10 < count < 200
+    assert entries_of(tmp_path / "run.journal") == [b"x" * 1_000] * count
+
+
+def old_journal(path: Path, entries: list[str], version: int) -> None:
+    file = sqlite3.connect(path, isolation_level=None)
+    file.execute(
+        "CREATE TABLE entries (number INTEGER PRIMARY KEY, key TEXT, paid INTEGER, entry TEXT NOT NULL,"
+        " checksum INTEGER)"
+    )
+    file.execute("CREATE INDEX paid_keys ON entries (key) WHERE key IS NOT NULL")
+    file.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    file.execute(f"PRAGMA user_version = {version}")
+    checksum = 0
+    for number, entry in enumerate(entries, 1):
+        checksum = zlib.crc32(entry.encode(), checksum)
+        file.execute("INSERT INTO entries VALUES (?, NULL, NULL, ?, ?)", (number, entry, checksum))
+    file.close()
+
+
+def test_a_file_of_an_earlier_format_is_brought_to_this_one_as_a_whole(tmp_path: Path) -> None:
+    path = tmp_path / "run.journal"
+    old_journal(path, ["one", "two"], 1)
+
+    def failing(version: int, text: str) -> bytes:
+        if (version, text) == (1, "two"):
+            raise JournalError(str(path), "holds what cannot be read", "restore a copy")
+        return text.encode()
+
+    with pytest.raises(JournalError, match="holds what cannot be read"):
+        SqliteJournal(path, migrate=failing)
+    seen: list[tuple[int, str]] = []
+
+    def migrated(version: int, text: str) -> bytes:
+        seen.append((version, text))
+        return text.upper().encode()
+
+    migrate: Callable[[int, str], bytes] = migrated
+    journal = SqliteJournal(path, migrate=migrate)
+    assert list(journal.replay()) == [b"ONE", b"TWO"]
+    assert seen == [(1, "one"), (1, "two")]
+    journal.append(b"THREE")
+    journal.commit()
+    journal.close()
+    assert entries_of(path) == [b"ONE", b"TWO", b"THREE"]
+
+
+def test_a_file_of_an_earlier_format_that_is_damaged_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "run.journal"
+    old_journal(path, ["one", "two", "three"], 2)
+    file = sqlite3.connect(path, isolation_level=None)
+    file.execute("UPDATE entries SET entry = 'owt' WHERE number = 2")
+    file.close()
+    with pytest.raises(JournalError, match="is damaged at entry 2"):
+        SqliteJournal(path, migrate=lambda _, text: text.encode())
+    file = sqlite3.connect(path)
+    assert file.execute("PRAGMA user_version").fetchone() == (2,)
+    assert file.execute("SELECT COUNT(*) FROM entries WHERE entry IS NOT NULL").fetchone() == (3,)
+    file.close()
