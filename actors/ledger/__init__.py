@@ -15,6 +15,7 @@ from actors.ledger.entries import (
     TariffListed,
 )
 from actors.ledger.errors import AlreadyPaid, JournalFailed, PaidUnanswered, RiskExceeded, StillUnsettled
+from actors.ledger.keys import provider_key, scoped_key
 from actors.ledger.ledger import Ledger
 from actors.ledger.messages import (
     BookCall,
@@ -68,4 +69,6 @@ __all__ = [
     "StillUnsettled",
     "TariffListed",
     "Unsettled",
+    "provider_key",
+    "scoped_key",
 ]

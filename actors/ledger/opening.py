@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from actors.errors.families import Permanent
 from actors.ledger.journal import MoneyJournal
+from actors.ledger.keys import UNNAMED_ACCOUNT
 from actors.money import ZERO
 from runtime.persistence import JournalError
 
@@ -120,7 +121,7 @@ class AccountOpener:
     def _new_name(self) -> str:
         while True:
             self._named += 1
-            name = f"account-{self._named}"
+            name = f"{UNNAMED_ACCOUNT}{self._named}"
             if not self._book.accounts.is_known(name):
                 return name
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from actors.discovery.messages import Discover
 from actors.errors.families import NoProvider, Permanent
+from actors.ledger.keys import OWN_ID
 from actors.provider_gateway.messages import CheckHealth, Health
 from actors.providers.provider import ProviderFilter, as_filter
 from actors.supervisor.messages import GetStatus, SmartRequest
@@ -81,7 +82,7 @@ async def smart_request(
         weights=dict(options.weights),
         tenant=options.tenant,
         # Made here, so that a message that arrives twice is one request.
-        request_id=request_id or f"{random.getrandbits(128):032x}",
+        request_id=request_id or f"{OWN_ID}{random.getrandbits(128):032x}",
         idempotency_key=idempotency_key,
         on_unknown=on_unknown if has_way else options.on_unknown,
         on_refused=options.on_refused,

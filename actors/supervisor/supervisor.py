@@ -13,6 +13,7 @@ from actors.discovery.discovery import Discovery, registry_of
 from actors.errors.families import CallFailed, Permanent, Unclassified
 from actors.events import RequestEnded
 from actors.ledger.book import Book
+from actors.ledger.keys import OWN_ID
 from actors.ledger.ledger import HolderRestarted, Ledger
 from actors.ledger.messages import CloseAccount, GetHeld, GetStatement, OpenAccount, Resolve, SetCap, Unsettled
 from actors.market.market import Market
@@ -320,7 +321,7 @@ class Supervisor(
         self.begun += 1
         return Job(
             message,
-            message.request_id or f"{context.random.getrandbits(128):032x}",
+            message.request_id or f"{OWN_ID}{context.random.getrandbits(128):032x}",
             started=now,
             deadline=deadline,
             risk=risk_of(message, self.market),

@@ -20,7 +20,7 @@ from actors.simulation import paid_more_than_once
 from actors.supervisor.payments.accounts import account_of
 from runtime import RuntimeFault
 from runtime.simulation import Simulation
-from tests.money.test_paid_once import Race
+from tests.money.test_paid_once import Race, told_key
 from tests.proofs import repeated
 
 if TYPE_CHECKING:
@@ -97,14 +97,15 @@ class RiskyRace(Race):
             for key, costs in provider.charged.items():
                 charged[key] += costs
         twice = {key: sum(costs) - max(costs) for key, costs in charged.items() if costs}
+        risks = {told_key(key): risk for key, risk in self.risks.items()}
         for key, excess in twice.items():
-            assert excess <= self.risks[key], f"{key} was charged {charged[key]} at a risk of {self.risks[key]}"
+            assert excess <= risks[key], f"{key} was charged {charged[key]} at a risk of {self.risks[key]}"
         if self.risk_total is not None:
             assert sum(twice.values()) <= self.risk_total
             await self.check_account(ledger, sum(twice.values()))
         for key, outcome in self.outcomes.items():
             if key not in self.repeated and not self.has_crashed:
-                self.check_outcome(outcome, sum(charged[key]))
+                self.check_outcome(outcome, sum(charged[told_key(key)]))
 
     async def check_account(self, ledger: ActorRef[Any], twice: int) -> None:
         try:

@@ -21,7 +21,7 @@ from actors import (
     Supervisor,
     smart_request,
 )
-from actors.ledger import CloseAccount, OpenAccount
+from actors.ledger import CloseAccount, OpenAccount, provider_key, scoped_key
 from actors.money import Micros
 from actors.rate_limiter.messages import Acquire
 from actors.simulation import (
@@ -64,6 +64,8 @@ class Rehearsal:
         self.registry = simulated_registry(simulation, self.providers, latency=self.dice.choice([0.0, 0.05, 2.0]))
         self.market = self.draw_market()
         self.outcomes: dict[str, Any] = {}
+        self.keys: dict[str, str] = {}
+        """What providers are told as the key of each request."""
         self.statements: list[Account] = []
         self.restarts = 0
 
@@ -115,6 +117,7 @@ class Rehearsal:
         }
         await asyncio.sleep(dice.choice([0.0, dice.random(), self.within * dice.random(), 500 * dice.random()]))
         self.outcomes[name] = "was cancelled"
+        self.keys[name] = provider_key(scoped_key(name, account=options["account"]))
         try:
             self.outcomes[name] = await smart_request(
                 self.supervisor, service="s", input=name, request_id=name, **options
@@ -217,10 +220,11 @@ class Rehearsal:
             assert len(charges) == 1, (key, charges)
             assert by_name[next(iter(charges))].idempotent == "repeatable", (key, charges)
         for name, outcome in self.outcomes.items():
-            charged = [charge for provider in self.providers for charge in provider.charged.get(name, ())]
+            key = self.keys[name]
+            charged = [charge for provider in self.providers for charge in provider.charged.get(key, ())]
             match outcome:
                 case SmartResult():
-                    last = by_name[outcome.provider].charged.get(name, [0])
+                    last = by_name[outcome.provider].charged.get(key, [0])
                     assert outcome.cost in {sum(charged), *last}, (name, outcome, charged)
                 case OutcomeUnknown() | AskTimeout() | ActorCrashed() | "was cancelled":
                     pass

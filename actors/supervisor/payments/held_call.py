@@ -68,11 +68,11 @@ class PassedOver(msgspec.Struct, frozen=True, eq=False):
         return ZERO if is_free else self.reservation.amount
 
 
-def possible_charge(reservation: Reservation) -> PossibleCharge:
-    """Return what a caller is told of a call that may have been charged."""
+def possible_charge(reservation: Reservation, *, key: str) -> PossibleCharge:
+    """Return what a caller is told of a call that may have been charged, under its own `key`."""
     return PossibleCharge(
         provider=reservation.provider,
         amount=reservation.amount,
-        key=reservation.key,
+        key=key,
         reservation=reservation.number,
     )

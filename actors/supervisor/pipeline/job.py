@@ -20,6 +20,7 @@ from actors.errors.families import (
     Unclassified,
 )
 from actors.ledger.errors import RiskExceeded
+from actors.ledger.keys import OWN_ID, OWN_ID_LENGTH, provider_key, scoped_key
 from actors.ledger.messages import Reserve
 from actors.money import ZERO, micros_of
 from actors.supervisor.messages import SmartRequest, SmartResult
@@ -100,7 +101,13 @@ class Job:
         """What the calls that are passed over may hold together; None for no bound."""
         self.request_id = request_id
         self.started, self.deadline = started, deadline
-        self.key = message.idempotency_key or request_id
+        self.asked_key = key = message.idempotency_key or request_id
+        """The key as its caller knows it."""
+        self.key = self.provider_key = key
+        """The key as the ledger knows it, and as providers are told it."""
+        if len(key) != OWN_ID_LENGTH or not key.startswith(OWN_ID):
+            self.key = scoped_key(key, tenant=message.tenant, account=message.account)
+            self.provider_key = provider_key(self.key)
         self.entry = QueueEntry(message.tenant or message.account or "default", deadline)
         self.subject = Subject(message.service, message.input, tenant=self.entry.tenant)
         self.candidates: Candidates = NO_CANDIDATES
@@ -317,7 +324,7 @@ class Job:
             service=message.service,
             input=message.input if quote.tokens is None else quote.tokens.bounded(message.input),
             request_id=self.request_id,
-            idempotency_key=self.key,
+            idempotency_key=self.provider_key,
             max_cost=quote.price,
             timeout=timeout,
             provider=target.name,
@@ -344,10 +351,11 @@ class Job:
         """Return the calls that may have been charged, for all that is known, the oldest first."""
         if not self.passed_over and self.held is None and self.kept_from_going_on is None:
             return ()
-        charges = [possible_charge(one.reservation) for one in self.passed_over.values() if one.is_open]
+        key = self.asked_key
+        charges = [possible_charge(one.reservation, key=key) for one in self.passed_over.values() if one.is_open]
         last = self.kept_from_going_on if self.held is None else self.held.reservation
         if last is not None:
-            charges.append(possible_charge(last))
+            charges.append(possible_charge(last, key=key))
         return tuple(charges)
 
     def at_risk(self) -> Micros:
@@ -370,7 +378,7 @@ class Job:
         if held and failure.charged == "no":
             failure = copy.copy(failure)
             failure.charged = "held"
-        failure.key, failure.held, failure.at_risk = self.key, held, self.at_risk()
+        failure.key, failure.held, failure.at_risk = self.asked_key, held, self.at_risk()
         return failure
 
     def failure(self, because: CallFailed | None = None) -> CallFailed:

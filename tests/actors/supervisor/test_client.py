@@ -24,7 +24,7 @@ from actors import (
     Transient,
     smart_request,
 )
-from actors.ledger import OpenAccount
+from actors.ledger import OpenAccount, provider_key, scoped_key
 from actors.money import Micros
 from actors.providers import Requirement, ScoreAnswer
 from actors.supervisor import SmartResult
@@ -75,7 +75,8 @@ async def test_a_request_says_everything_and_is_answered_with_who_what_and_how_m
         assert (result.output, result.provider) == ({"text": "Hello", "target": "de"}, "a")
         assert (result.cost, result.attempts, result.request_id, result.failures) == (10, 1, "r-1", ())
         (call,) = recorder.calls
-        assert (call.request_id, call.idempotency_key, call.max_cost, call.timeout) == ("r-1", "k-1", 10, 10.0)
+        key = provider_key(scoped_key("k-1", account="job"))
+        assert (call.request_id, call.idempotency_key, call.max_cost, call.timeout) == ("r-1", key, 10, 10.0)
 
 
 async def test_an_answer_says_how_long_the_request_took_with_all_its_calls_and_waits():

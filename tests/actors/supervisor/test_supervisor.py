@@ -53,9 +53,9 @@ async def test_a_quota_that_cannot_be_is_refused_before_it_is_asked_for():
 
 async def test_made_up_account_names_avoid_those_in_use():
     async with staged(offer("a", Script())) as stage:
-        await stage.ref.ask(OpenAccount(name="account-1"), timeout=1)
+        await stage.ref.ask(OpenAccount(name="unnamed account 1"), timeout=1)
         names = [await stage.ref.ask(OpenAccount(), timeout=1) for _ in range(3)]
-        assert len({*names, "account-1"}) == 4
+        assert len({*names, "unnamed account 1"}) == 4
 
 
 async def test_what_was_opened_for_somebody_who_had_gone_is_closed_again():

@@ -1,0 +1,52 @@
+"""Under which key the ledger keeps a request, and which key its providers are told.
+
+A caller's key holds in a scope, so that two tenants that use one text have two keys. Pure.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+OWN_ID = "r-"
+"""How the identities begin that are made up for requests; 32 hexadecimal digits follow, drawn at random."""
+OWN_ID_LENGTH = len(OWN_ID) + 32
+UNNAMED_ACCOUNT = "unnamed account "
+"""How the names begin that are made up for accounts, and are no scope: they are others in each run."""
+SCOPES = ("tenant ", "account ", "key ")
+"""How a key begins that is kept with what it belongs to."""
+
+
+def scoped_key(key: str, *, tenant: str | None = None, account: str | None = None) -> str:
+    """Return under which key the ledger keeps a request: that of its tenant, else of its account, else its own text.
+
+    It is what `GetHeld` lists. Two scopes never have a key in common, and a text as it was made up for a request is
+    the same in each.
+
+    >>> scoped_key("order 17"), scoped_key("order 17", tenant="acme", account="a"), scoped_key("order 17", account="a")
+    ('order 17', "tenant 'acme' order 17", "account 'a' order 17")
+    >>> scoped_key("tenant 'acme' order 17")
+    "key tenant 'acme' order 17"
+    """
+    if is_own_id(key):
+        return key
+    if tenant is not None:
+        return f"tenant {tenant!r} {key}"  # Where a quoted text ends can be told, so no other pair gives this.
+    if account is not None and not account.startswith(UNNAMED_ACCOUNT):
+        return f"account {account!r} {key}"
+    return f"key {key}" if key.startswith(SCOPES) else key
+
+
+def provider_key(scoped: str) -> str:
+    """Return the idempotency key that providers are told: a digest of a caller's key and its scope.
+
+    It is the same in each run, so that a call can be repeated and looked up by it.
+
+    >>> provider_key("order 17")
+    'dec6c7155684942e942de88a5662051d'
+    """
+    return scoped if is_own_id(scoped) else blake2b(scoped.encode(), digest_size=16, person=b"provider key").hexdigest()
+
+
+def is_own_id(key: str) -> bool:
+    """Tell whether a key is the identity that was made up for a request, which no scope has to be told from another."""
+    return len(key) == OWN_ID_LENGTH and key.startswith(OWN_ID)
