@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 REFERENCE = re.compile(r"\$\$\{|\$\{(?:([A-Za-z_][A-Za-z0-9_]*)\})?")
 """The escape, which stands for the text itself; or a reference, whose group is None if it names nothing."""
-URLS = ("url", "health_path")
+TEXTS = ("url", "base_url", "health_path", "api_key")
+"""The keys of a provider, beside its headers, whose values are expanded."""
 SHOWN_MISSING = 20
 
 
@@ -54,7 +55,7 @@ class Expansion:
         if not isinstance(entry, dict):
             return entry
         table = cast("Table", entry)
-        changed: Table = {name: self._expanded(table[name], f"{key}.{name}") for name in URLS if name in table}
+        changed: Table = {name: self._expanded(table[name], f"{key}.{name}") for name in TEXTS if name in table}
         if isinstance(table.get("headers"), dict):
             headers = cast("Table", table["headers"])
             changed["headers"] = {

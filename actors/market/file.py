@@ -6,7 +6,7 @@ import os
 import tomllib
 from collections.abc import Callable, Collection, Mapping, Sequence  # noqa: TC003 - inspect.signature evaluates it.
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import msgspec
 
@@ -14,6 +14,7 @@ from actors.limits.quota import RateLimit
 from actors.market.environment import Expansion
 from actors.market.listing import CallTerms, Endpoint, Listing, SharedQuota, check_tolerance
 from actors.market.market import MAX_WAITING, DiscoveryConfig, HealthConfig, Market
+from actors.market.model_entry import MODEL_KEYS, is_model, model_entry_listing
 from actors.market.tables import MarketError as MarketError
 from actors.market.tables import Places, Table, TableReader, toml_type
 from actors.masking import Secrets, shown_url
@@ -58,11 +59,19 @@ HEADINGS: dict[str, tuple[str, ...]] = {
 """The keys under each heading, for the error about one that stands under another."""
 
 
+class Surroundings(NamedTuple):
+    """What a file is read with: the environment ({} if it is none of its business), and the secrets put in from it."""
+
+    environ: Mapping[str, str]
+    secrets: Collection[str]
+
+
 def load_market(path: str | Path) -> Market:
     """Read a market file.
 
-    In the values of `url`, `health_path` and `headers`, `${NAME}` stands for the environment variable of that name,
-    and `$${` for the text `${`. What a variable holds is a secret: no error and no `repr` shows it.
+    In the values of `url`, `base_url`, `health_path`, `api_key` and `headers`, `${NAME}` stands for the environment
+    variable of that name, and `$${` for the text `${`. What a variable holds is a secret: no error and no `repr` shows
+    it. A provider with a `kind` is a model; without `api_key`, its key is what the variable of its preset holds.
 
     Raises `MarketError` if the file cannot be used or variables are not set, and ImportError without the extra `http`,
     which every provider in a file needs. Prices are strings in dollars; calls to a provider with a price above 0 are
@@ -111,7 +120,8 @@ def _market(text: str, path: str, environ: Mapping[str, str] | None) -> Market:
     if environ is not None:
         document = expansion.document(document)
     quotas = _quotas(reader, document)
-    listings = _listings(reader, document.get("providers"), as_written, expansion.values, quotas=quotas)
+    surroundings = Surroundings(environ or {}, expansion.values)
+    listings = _listings(reader, document.get("providers"), as_written, surroundings, quotas=quotas)
     _refuse_unused(reader, quotas, listings)
     return Market(
         providers=listings,
@@ -144,7 +154,7 @@ def _read(path: Path) -> str:
 
 
 def _listings(
-    reader: TableReader, entries: Any, as_written: Any, secrets: Collection[str], *, quotas: Collection[str]
+    reader: TableReader, entries: Any, as_written: Any, surroundings: Surroundings, *, quotas: Collection[str]
 ) -> list[Listing]:
     if entries is None or entries == []:
         raise reader.error("providers", "expected at least one [[providers]] table")
@@ -154,7 +164,11 @@ def _listings(
     for position, entry in enumerate(cast("list[Any]", entries)):
         key = f"providers[{position}]"
         table = reader.table(entry, key, "[[providers]]")
-        listing = _listing(reader, table, key, address=as_written[position].get("url"), secrets=secrets)
+        if is_model(table):
+            listing = _model(reader, table, key, surroundings)
+        else:
+            address = as_written[position].get("url")
+            listing = _listing(reader, table, key, address=address, secrets=surroundings.secrets)
         name = listing.provider.name
         if listing.quota is not None and listing.quota not in quotas:
             meant = closest(listing.quota, quotas)
@@ -222,6 +236,14 @@ def _watch(reader: TableReader, document: Table) -> WatchConfig:
         inner = reader.table(table.get(name, {}), f"watch.{name}", f"[watch.{name}]")
         reader.refuse_unknown(inner, f"watch.{name}", struct.__struct_fields__)
     return _section(reader, document, "watch", WatchConfig)
+
+
+def _model(reader: TableReader, entry: Table, key: str, surroundings: Surroundings) -> Listing:
+    reader.refuse_unknown(entry, key, MODEL_KEYS)
+    _refuse_unknown_limits(reader, entry, key)
+    money = {name: _price(reader, entry[name], f"{key}.{name}") for name in ("price", "budget") if name in entry}
+    environ, secrets = surroundings
+    return model_entry_listing(reader, entry, key, money=money, environ=environ, secrets=secrets)
 
 
 def _listing(reader: TableReader, entry: Table, key: str, *, address: Any, secrets: Collection[str]) -> Listing:

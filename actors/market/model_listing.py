@@ -12,12 +12,14 @@ from actors.market.short_form import ListingOptions, OfferOptions
 from actors.model_calls.presets import COMPATIBLE, Preset, preset_named
 from actors.providers.provider import Provider
 from actors.spelling import unknown_name
+from actors.tariffs.price_list import price_list
 from runtime import logger_for
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
     from actors.money import Amount
+    from actors.tariffs.price_list import ModelPrice
     from actors.transports.transport import Idempotent, Transport
     from actors.transports.wire import Wire
 
@@ -69,7 +71,8 @@ def model_listing(model: str, preset: str | Preset = COMPATIBLE, **options: Unpa
 
     Its services are the model's own name, so that a request can ask for this model, and "chat"; or else `service`. The
     provider's `name` is by default that of the preset and the model. The key is `api_key`, or what the environment
-    variable of the preset holds. The other options are those of `Provider`, `ModelTransport` and `Listing`.
+    variable of the preset holds. Without a `price` or a `tariff`, it costs what the price list says that comes with the
+    package, if that has it. The other options are those of `Provider`, `ModelTransport` and `Listing`.
 
     Raises ValueError if the key is missing, or there is no such preset, and TypeError for an unknown option.
     """
@@ -94,12 +97,28 @@ def model_listing(model: str, preset: str | Preset = COMPATIBLE, **options: Unpa
     make()  # It opens nothing until it is used; but a mistake is reported here, and not at the first call.
     offered = {key: value for key, value in given.items() if key in OfferOptions.__annotations__}
     terms: dict[str, Any] = {"timeout": MODEL_TIMEOUT}
+    if given.keys().isdisjoint({"price", "tariff"}) and (found := listed_price(model, chosen)) is not None:
+        terms["tariff"] = found.tariff
     terms |= {key: value for key, value in given.items() if key in ListingOptions.__annotations__}
     return Listing(
         provider=Provider(name=name, services=services | {model}, price=given.get("price", 0), **offered),
         transport=make,
         **terms,
     )
+
+
+def listed_price(model: str, preset: Preset) -> ModelPrice | None:
+    """Return what a model costs at the provider of a preset, by the price list of the package; None if it is not in it.
+
+    >>> listed_price("gpt-5-mini", preset_named("openai")).tariff.input
+    '0.25'
+    """
+    if not preset.prices:
+        return None
+    try:
+        return price_list().find(model, preset.prices)
+    except LookupError:
+        return None
 
 
 def key_of(name: str, preset: Preset, given: str | None) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import msgspec
 
 from actors.market.lines import key_lines, line_of
-from actors.spelling import meant_key
+from actors.spelling import closest, meant_key
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -137,8 +137,11 @@ def _explain(message: str, struct: type[msgspec.Struct]) -> tuple[str, str]:
     if missing := re.fullmatch(r"Object missing required field `(\w+)`", problem):
         return ".".join(part for part in (path, missing[1]) if part), "this key is required"
     if enum := re.fullmatch(r"Invalid enum value (.*)", problem):
-        *most, last = map(repr, _choices(typing.get_type_hints(struct)[path]))
-        return path, f"expected {', '.join(most)}{' or ' if most else ''}{last}, got {enum[1]}"
+        choices = _choices(typing.get_type_hints(struct)[path])
+        *most, last = map(repr, choices)
+        meant = closest(enum[1].strip("'"), [one for one in choices if isinstance(one, str)])
+        hint = "" if meant is None else f"; did you mean {meant!r}?"
+        return path, f"expected {', '.join(most)}{' or ' if most else ''}{last}, got {enum[1]}{hint}"
     if expected := re.fullmatch(r"Expected `(.*)`, got `(.*)`", problem):
         return path, f"expected {_in_toml(expected[1])}, got {_in_toml(expected[2])}"
     return path, problem

@@ -36,8 +36,9 @@ def compatible(model: str, *, preset: str | Preset = COMPATIBLE, **options: Unpa
     """Return the listing of a model that is reached as `preset` says, or whose `base_url` speaks as OpenAI's does.
 
     The key is `api_key`, or what the environment variable of the preset holds. Requests find the model by its own name
-    and by `service`, which is "chat" if it is not stated. `price` is dollars for a call. `max_output` bounds the tokens
-    of an answer if the request does not. The other options are those of `Provider`, `ModelTransport` and `Listing`.
+    and by `service`, which is "chat" if it is not stated. `price` is dollars for a call; without it and a `tariff`, the
+    price list of the package counts. `max_output` bounds the tokens of an answer if the request does not. The other
+    options are those of `Provider`, `ModelTransport` and `Listing`.
 
     Raises ValueError if the key is missing or there is no such preset, and TypeError for an unknown option.
 
