@@ -14,7 +14,7 @@ from actors.ledger.entries import (
     MoneySettled,
     TariffListed,
 )
-from actors.ledger.errors import AlreadyPaid, JournalFailed, PaidUnanswered, RiskExceeded, StillUnsettled
+from actors.ledger.errors import AlreadyPaid, JournalDown, JournalFailed, PaidUnanswered, RiskExceeded, StillUnsettled
 from actors.ledger.keys import provider_key, scoped_key
 from actors.ledger.ledger import Ledger
 from actors.ledger.messages import (
@@ -48,6 +48,7 @@ __all__ = [
     "GetHeld",
     "GetStatement",
     "HeldUnderWay",
+    "JournalDown",
     "JournalError",
     "JournalFailed",
     "Ledger",

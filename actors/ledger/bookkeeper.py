@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from typing import TYPE_CHECKING, TypeVar
 
 from actors.ledger.entries import MoneyHeld, MoneyReleased, MoneySettled
 from actors.ledger.messages import Reservation
+from runtime.persistence import JournalError
 
 if TYPE_CHECKING:
     import asyncio
@@ -52,13 +52,16 @@ class Bookkeeper:
             if entry.overcharged > entry.overdrawn or entry.is_late:
                 self.reporter.report_overcharge(entry)
 
-    def once_written(self, answer: T, future: asyncio.Future[T] | None = None) -> T | asyncio.Future[T]:
+    def once_written(
+        self, answer: T, future: asyncio.Future[T] | None = None, *, or_wait: bool = False
+    ) -> T | asyncio.Future[T]:
         """Return an answer, or a future that has it once everything that was recorded is on disk.
 
-        With a `future` that waits already, this one gets the answer, now or then.
+        With a `future` that waits already, this one gets the answer, now or then. If it cannot be written, the future
+        raises `JournalFailed`; with `or_wait`, it waits until it can be.
         """
-        if self.commits is not None and self.commits.journal.has_unwritten:
-            return self.commits.once_written(answer, future)
+        if self.commits is not None and self.commits.has_unwritten:
+            return self.commits.once_written(answer, future, or_wait=or_wait)
         if future is not None:
             future.set_result(answer)
         return answer
@@ -70,7 +73,7 @@ class Bookkeeper:
             if paid is not None:
                 self.book.paid_keys.restore(key, *paid)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Write what is left, and let go of the journal.
 
         A reservation that its asker has not been given yet is undone first, because no call was made.
@@ -78,18 +81,14 @@ class Bookkeeper:
         commits, self.commits = self.commits, None
         if commits is None:
             return
-        journal, unanswered = commits.journal, commits.abandon()
+        for answer in commits.group.abandon():
+            if isinstance(answer, Reservation) and (entry := self.book.take_back(answer, at=time.time())):
+                commits.journal.append(entry)
+                self.reporter.publish(entry)
         try:
-            if not journal.is_broken:
-                for answer in unanswered:
-                    if isinstance(answer, Reservation) and (entry := self.book.take_back(answer, at=time.time())):
-                        journal.append(entry)
-                        self.reporter.publish(entry)
-                journal.commit()
-        except sqlite3.Error as error:
-            self.reporter.log_journal_failed(journal.path, error)
-        finally:
-            journal.close()
+            await commits.group.close()
+        except JournalError as error:
+            self.reporter.log_journal_failed(error)
 
     def __repr__(self) -> str:
         return f"<Bookkeeper of {self.book!r}>"

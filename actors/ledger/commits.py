@@ -1,79 +1,69 @@
-"""Answers that are given once their entry is on disk: all entries of one turn of the loop share one commit."""
+"""The commits of a ledger's journal: an answer is given once its entry is on disk."""
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
-from actors.ledger.errors import JournalFailed
-from runtime.persistence import JournalError
+from actors.ledger.errors import JournalDown, JournalFailed
+from runtime.persistence import GroupCommit
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
 
     from actors.ledger.entries import Entry
     from actors.ledger.journal import MoneyJournal
+    from runtime.persistence import JournalError
 
 
 class Commits:
     """The commits of one journal.
 
-    `on_abandoned` gets an answer that was written although its asker had given up by then. `on_failure` is called once,
-    when a commit has failed; nothing is written after that, and `append` raises.
+    `take_back` gets an answer that does not hold: it was refused because it could not be written, or it was written
+    although its asker had given up by then. `on_failure` gets the error of each commit that failed.
     """
 
     def __init__(
-        self, journal: MoneyJournal, *, on_abandoned: Callable[[Any], None], on_failure: Callable[[JournalError], None]
+        self, journal: MoneyJournal, *, take_back: Callable[[Any], None], on_failure: Callable[[JournalError], None]
     ) -> None:
         self.journal = journal
-        self._on_abandoned = on_abandoned
-        self._on_failure = on_failure
-        self._unanswered: list[tuple[asyncio.Future[Any], Any]] = []
-        self._due: asyncio.Handle | None = None
+        self.group = GroupCommit(
+            journal.store, refusal=_refusal, on_refused=take_back, on_abandoned=take_back, on_failure=on_failure
+        )
+        if journal.store.has_unwritten:
+            self.group.schedule()
+
+    @property
+    def has_unwritten(self) -> bool:
+        """Whether an entry is still to be written."""
+        return self.group.has_unwritten
 
     def append(self, entry: Entry) -> None:
         """Have an entry written in this turn of the loop."""
         self.journal.append(entry)
-        if self._due is None:
-            self._due = asyncio.get_running_loop().call_soon(self._commit)
+        self.group.schedule()
 
-    def once_written(self, answer: Any, future: asyncio.Future[Any] | None = None) -> asyncio.Future[Any]:
-        """Return a future, the given one or a new one, that has this answer once all that was appended is written."""
-        if future is None:
-            future = asyncio.get_running_loop().create_future()
-        self._unanswered.append((future, answer))
-        return future
+    def once_written(
+        self, answer: Any, future: asyncio.Future[Any] | None = None, *, or_wait: bool = False
+    ) -> asyncio.Future[Any]:
+        """Return a future, the given one or a new one, that has this answer once all that was appended is written.
+
+        If that fails, it raises `JournalFailed`; with `or_wait`, it waits until it is written after all.
+        """
+        return self.group.once_written(answer, future, or_wait=or_wait)
 
     def paid(self, key: str) -> tuple[int, str] | None:
         """Return what was paid under a key in all, and to which provider last, whether it is written yet or not."""
         return self.journal.paid(key)
 
-    def abandon(self) -> list[Any]:
-        """Give no answer any more, and return the answers that were still to be given."""
-        if self._due is not None:
-            self._due.cancel()
-        abandoned, self._unanswered = self._unanswered, []
-        for future, _ in abandoned:
-            future.cancel()
-        return [answer for _, answer in abandoned]
-
-    def _commit(self) -> None:
-        self._due = None
-        unanswered, self._unanswered = self._unanswered, []
-        try:
-            self.journal.commit()
-        except Exception as error:  # noqa: BLE001 - whatever it is, no asker may go on as if it were written.
-            path = self.journal.path
-            for future, _ in unanswered:
-                if not future.done():
-                    future.set_exception(JournalFailed(path, str(error)))
-            self._on_failure(JournalError(path, f"cannot be written: {error}", "make room for it"))
-            return
-        for future, answer in unanswered:
-            if not future.done():
-                future.set_result(answer)
-            else:
-                self._on_abandoned(answer)
+    def refuse_if_down(self) -> None:
+        """Raise `JournalDown` if nothing may be paid, because it could not be written."""
+        if (error := self.group.error) is not None:
+            raise JournalDown(error.path, error.problem)
 
     def __repr__(self) -> str:
-        return f"<Commits of {self.journal!r}, {len(self._unanswered)} answers wait>"
+        return f"<Commits of {self.journal!r}>"
+
+
+def _refusal(error: JournalError) -> JournalFailed:
+    return JournalFailed(error.path, error.problem)

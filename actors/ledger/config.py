@@ -6,8 +6,8 @@ import math
 
 import msgspec
 
-from actors.ledger.journal import Safety  # noqa: TC001 - msgspec resolves the annotations below.
 from actors.validation import check_count, checked_held_for
+from runtime.persistence import Safety  # noqa: TC001 - msgspec resolves the annotations below.
 
 
 class LedgerConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -16,16 +16,17 @@ class LedgerConfig(msgspec.Struct, frozen=True, kw_only=True):
     An alert is raised once `alert_percent` of a cap is used, and once money has been held for one call for
     `held_alert_after` seconds: most look-ups find out before that what became of a call. The `max_paid_keys` that were
     paid last are remembered; a journal knows the others too. At most `max_waiting` requests wait for money, and
-    `on_exhausted` may take `approval_timeout` seconds to answer. `safety` tells what a journal outlives: the process
-    ("normal"), or a power cut too ("full"). What is held counts as charged after `held_for` seconds (None: it is held
-    for ever), unless the call was reserved with a `held_for` of its own.
+    `on_exhausted` may take `approval_timeout` seconds to answer. `safety` tells what a journal outlives: a power
+    cut ("power"), for which each reservation waits for the disk, or the process alone ("process"). What is held counts
+    as charged after `held_for` seconds (None: it is held for ever), unless the call was reserved with a `held_for` of
+    its own.
     """
 
     alert_percent: int = 80
     max_paid_keys: int = 100_000
     max_waiting: int = 100_000
     approval_timeout: float = 600.0
-    safety: Safety = "normal"
+    safety: Safety = "power"
     held_for: float | None = None
     held_alert_after: float = 30.0
 

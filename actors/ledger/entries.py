@@ -11,13 +11,18 @@ from actors.money import ZERO, Micros
 from actors.tariffs.tariff import Tariff  # noqa: TC001 - msgspec resolves the annotations below.
 from actors.tariffs.usage import Usage  # noqa: TC001 - as above.
 from runtime import Event
+from runtime.persistence import qualified
 
 CostBasis: TypeAlias = Literal["exact", "provider", "estimated"]
 """How the cost of a call is known: by its usage and its tariff; as its provider stated it; or not, so that it is
 estimated until a later figure corrects it."""
 
 
-class AccountOpened(Event, frozen=True, kw_only=True, tag=True):
+class LedgerEntry(Event, frozen=True, tag=qualified("actors.ledger"), omit_defaults=True):
+    """What every entry is: an event that is written by its full name, without the fields that say nothing."""
+
+
+class AccountOpened(LedgerEntry, frozen=True, kw_only=True):
     """An account was opened; a `cap` of None allows anything. `at` is in seconds since 1970, as in every entry.
 
     `overdraft` is how far calls that cost more than estimated may pass the cap, at most.
@@ -29,7 +34,7 @@ class AccountOpened(Event, frozen=True, kw_only=True, tag=True):
     overdraft: Micros = ZERO
 
 
-class CapChanged(Event, frozen=True, kw_only=True, tag=True):
+class CapChanged(LedgerEntry, frozen=True, kw_only=True):
     """The cap of an account was changed, and its overdraft; None leaves that as it is."""
 
     account: str
@@ -38,14 +43,14 @@ class CapChanged(Event, frozen=True, kw_only=True, tag=True):
     overdraft: Micros | None = None
 
 
-class AccountClosed(Event, frozen=True, kw_only=True, tag=True):
+class AccountClosed(LedgerEntry, frozen=True, kw_only=True):
     """No call can draw on an account any more; what is reserved or held in it is still settled or released."""
 
     account: str
     at: float
 
 
-class MoneyReserved(Event, frozen=True, kw_only=True, tag=True, gc=False):
+class MoneyReserved(LedgerEntry, frozen=True, kw_only=True, gc=False):
     """`amount` was promised to a call, in each of `accounts`.
 
     If the call repeats one under its idempotency key, both share one reservation. `from_held` is then what had been
@@ -71,7 +76,7 @@ class MoneyReserved(Event, frozen=True, kw_only=True, tag=True, gc=False):
     at: float
 
 
-class TariffListed(Event, frozen=True, kw_only=True, tag=True):
+class TariffListed(LedgerEntry, frozen=True, kw_only=True):
     """A tariff was used for the first time: its prices, and the digest by which settlements name it."""
 
     digest: str
@@ -79,7 +84,7 @@ class TariffListed(Event, frozen=True, kw_only=True, tag=True):
     at: float
 
 
-class MoneySettled(Event, frozen=True, kw_only=True, tag=True, gc=False):
+class MoneySettled(LedgerEntry, frozen=True, kw_only=True, gc=False):
     """A call cost `cost`, of which `overcharged` was never reserved; `released` of what was reserved is free again.
 
     It `is_late` if all of that had been released before, because the charge was not known. It `is_expired` if the money
@@ -106,7 +111,7 @@ class MoneySettled(Event, frozen=True, kw_only=True, tag=True, gc=False):
     at: float
 
 
-class MoneyReleased(Event, frozen=True, kw_only=True, tag=True, gc=False):
+class MoneyReleased(LedgerEntry, frozen=True, kw_only=True, gc=False):
     """A call cost nothing, so what was reserved for it is free again. `is_told` as in `MoneyHeld`.
 
     It `corrects` what was settled for it when it had been held for too long.
@@ -122,7 +127,7 @@ class MoneyReleased(Event, frozen=True, kw_only=True, tag=True, gc=False):
     at: float
 
 
-class HeldUnderWay(Event, frozen=True, kw_only=True, tag=True):
+class HeldUnderWay(LedgerEntry, frozen=True, kw_only=True):
     """The provider has said of a held call that it is still under way, so that its money does not age."""
 
     reservation: int
@@ -131,7 +136,7 @@ class HeldUnderWay(Event, frozen=True, kw_only=True, tag=True):
     at: float
 
 
-class MoneyHeld(Event, frozen=True, kw_only=True, tag=True, gc=False):
+class MoneyHeld(LedgerEntry, frozen=True, kw_only=True, gc=False):
     """It is unknown whether a call was paid: `held` is kept for it, and `released` is free again.
 
     `is_told` if the ledger was told so; False if the actor that answers for the call ended, or the ledger crashed.

@@ -93,8 +93,22 @@ class RiskExceeded(StillUnsettled):
 
 
 class JournalFailed(NotAdmitted):
-    """What was asked could not be written to the journal and does not hold: no call was allowed, nothing was spent."""
+    """What was asked could not be written to the journal: no call was allowed, and nothing was spent.
 
-    def __init__(self, path: str, reason: str) -> None:
-        super().__init__(f"journal {path!r} cannot be written: {reason}; make room for it, and try again")
+    A reservation or an account does not hold. What became of a call is written as soon as it can be.
+    """
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(f"journal {path!r} {problem}; make room for it, and try again")
+        self.path = path
+
+
+class JournalDown(NotAdmitted):
+    """The last write to the journal failed, so that nothing is paid until one succeeds: the call never ran."""
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(
+            f"journal {path!r} {problem}; nothing is paid until it can be written, which is tried each second: "
+            "make room for it"
+        )
         self.path = path

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from actors.errors.families import Permanent
@@ -41,7 +40,6 @@ from actors.ledger.waiters import CloseWaiters, ReserveQueues
 from actors.money import micros_of, to_micros
 from actors.validation import check_config, check_text
 from runtime import Actor, ActorRef, ActorRestarted, MailboxFull, Message, Request, Terminated, handles
-from runtime.persistence import JournalError  # noqa: TC001 - msgspec resolves the annotations below.
 
 if TYPE_CHECKING:
     import asyncio
@@ -67,12 +65,6 @@ class ExpireHeld(Message, frozen=True):
     """The ledger reminds itself of money that may have been held for too long."""
 
 
-class JournalBroke(Message, frozen=True):
-    """The ledger tells itself that the journal cannot be written, and that it must restart with what is written."""
-
-    error: JournalError
-
-
 class Ledger(
     Actor[
         Reserve
@@ -87,7 +79,6 @@ class Ledger(
         | GetHeld
         | Terminated
         | HolderRestarted
-        | JournalBroke
         | MarkUnderWay
         | ExpireHeld
         | HeldAlertDue
@@ -152,7 +143,7 @@ class Ledger(
             for name, cap in self.caps.items():
                 self.opener.open_by_config(name, cap)
         except BaseException:
-            self.bookkeeper.close()  # `stopped` is not called for an instance that could not start.
+            await self.bookkeeper.close()  # `stopped` is not called for an instance that could not start.
             raise
         for record in self.book.postings.records.values():
             record.born = None
@@ -170,7 +161,7 @@ class Ledger(
         try:
             await self.approvals.stop()
         finally:
-            self.bookkeeper.close()
+            await self.bookkeeper.close()
 
     def _opened_in_this_run(self) -> set[str]:
         """Return the accounts that were opened in this run, also before a restart if the book outlives that."""
@@ -182,7 +173,9 @@ class Ledger(
     async def _recover(self, path: str | os.PathLike[str]) -> None:
         """Continue from where the journal ends."""
         journal = await recover(path, self.book, safety=self.config.safety, at=time.time())
-        self.bookkeeper.commits = Commits(journal, on_abandoned=self._take_back, on_failure=self._journal_failed)
+        self.bookkeeper.commits = Commits(
+            journal, take_back=self._take_back, on_failure=self.bookkeeper.reporter.report_journal_down
+        )
         for record in self.book.postings.records.values():
             record.is_under_way = False  # That was said before, and no look-up goes on that could say otherwise.
         self.opener.note_recovered(self.book.open_accounts())
@@ -196,6 +189,8 @@ class Ledger(
         """Reserve at once if every account has enough; otherwise wait, ask for more, or refuse."""
         if message.holder is not None and not isinstance(message.holder, ActorRef):
             raise Permanent(f"holder must be the ref of an actor, got {message.holder!r:.100}")
+        if (commits := self.bookkeeper.commits) is not None:
+            commits.refuse_if_down()
         return self.allocator.reserve(message)
 
     @handles(BookCall)
@@ -283,7 +278,7 @@ class Ledger(
         """Close an account at once, and answer with its statement when the last call that draws on it has ended."""
         state = self.book.closing(message.name) or self._close(message.name)
         if state.open == 0:
-            return self.bookkeeper.once_written(state.statement())
+            return self.bookkeeper.once_written(state.statement(), or_wait=True)
         return self.closers.wait_for(state)
 
     @handles(GiveUpAccount)
@@ -297,7 +292,7 @@ class Ledger(
         """Change a cap, and look again at the requests that wait for the account."""
         self.approvals.withdraw(message.account)  # This cap is newer than any answer that may still come.
         self.allocator.set_cap(message.account, message.cap)
-        return self.bookkeeper.once_written(self.book.statement(message.account))
+        return self.bookkeeper.once_written(self.book.statement(message.account), or_wait=True)
 
     @handles(GetStatement)
     def get_statement(self, message: GetStatement) -> Statement:
@@ -308,17 +303,6 @@ class Ledger(
     def get_held(self, message: GetHeld) -> tuple[Unsettled, ...]:
         """Return the reservations of calls whose outcome is unknown."""
         return self.book.unsettled(account=message.account, is_held=True)
-
-    # The journal.
-
-    @handles(JournalBroke)
-    def restart(self, message: JournalBroke) -> None:
-        """Crash, so that the next instance continues with what has been written, and nothing else."""
-        raise message.error
-
-    def _journal_failed(self, error: JournalError) -> None:
-        with suppress(MailboxFull):  # The messages in it will fail to be written too, and so have the same effect.
-            self.context.ref.tell(JournalBroke(error))
 
     # What follows from a step.
 
@@ -334,7 +318,7 @@ class Ledger(
                 self.allocator.serve(account)
         if self.closers:
             for state, waiter in self.closers.take_drained():
-                self.bookkeeper.once_written(state.statement(), waiter)
+                self.bookkeeper.once_written(state.statement(), waiter, or_wait=True)
 
     def _list_tariff(self, costing: Costing | None) -> None:
         """Record a tariff before the first call that is settled by it."""

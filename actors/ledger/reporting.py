@@ -9,13 +9,12 @@ from actors.money import ZERO
 from runtime import Message
 
 if TYPE_CHECKING:
-    import sqlite3
-
     from actors.errors.families import Permanent
     from actors.ledger.entries import MoneySettled
     from actors.ledger.page import AccountTable
     from actors.money import Micros
     from runtime import Context, Timer
+    from runtime.persistence import JournalError
 
 
 CLOCK_ERROR = 1e-6
@@ -155,6 +154,10 @@ class Reporter:
         """Log that an account of the configuration could not be opened."""
         self._log.warning("{}", refusal)
 
-    def log_journal_failed(self, path: str, error: sqlite3.Error) -> None:
+    def report_journal_down(self, error: JournalError) -> None:
+        """Log that nothing is paid until the journal can be written."""
+        self._log.error("{}; nothing is paid until it can be written, which is tried each second", error)
+
+    def log_journal_failed(self, error: JournalError) -> None:
         """Log that the last entries could not be written."""
-        self._log.opt(exception=error).error("journal {!r} cannot be written", path)
+        self._log.opt(exception=error).error("what is not in the journal will be held at the next start")

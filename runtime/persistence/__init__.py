@@ -11,6 +11,7 @@ b'the answer'
 
 from runtime.persistence.codec import Codec, qualified
 from runtime.persistence.errors import JournalError
+from runtime.persistence.group_commit import GroupCommit, has_threads
 from runtime.persistence.journal import Journal, KeptRow, Safety, SnapshotRow
 from runtime.persistence.memory import MemoryDisk, MemoryJournal
 from runtime.persistence.ownership import Owner, owner_of
@@ -18,6 +19,7 @@ from runtime.persistence.sqlite import SqliteJournal
 
 __all__ = [
     "Codec",
+    "GroupCommit",
     "Journal",
     "JournalError",
     "KeptRow",
@@ -27,6 +29,7 @@ __all__ = [
     "Safety",
     "SnapshotRow",
     "SqliteJournal",
+    "has_threads",
     "owner_of",
     "qualified",
 ]

@@ -85,6 +85,8 @@ class Journal(ABC):
         """The number of the last entry."""
         self.checksum = 0
         self.commits = 0
+        self.waits_for_disk = False
+        """Whether a commit takes as long as the disk does."""
         self.secret = b""
         """32 bytes that only this journal has, for digests that are of no use without it."""
         self._pending = JournalBatch()

@@ -57,6 +57,7 @@ class SqliteJournal(Journal):
     ) -> None:
         super().__init__(os.fspath(path))
         self.safety: Safety = safety
+        self.waits_for_disk = safety == "power"
         self._ownership = Ownership(path)
         self._connections: list[sqlite3.Connection] = []
         try:

@@ -47,6 +47,9 @@ class VirtualTimeLoop(ClosedLoop):
     in which they became ready, as in any asyncio loop; without `rng`, tasks do so too.
     """
 
+    has_threads = False
+    """What would be done in a thread is done at once."""
+
     # Attributes of BaseEventLoop, which does not declare them.
     _ready: Any
     _scheduled: list[tuple[float, int, Any]]

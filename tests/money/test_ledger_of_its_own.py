@@ -32,12 +32,10 @@ from actors.errors import LedgerDown
 from actors.ledger import AlreadyPaid, CloseAccount, GetHeld, GetStatement, OpenAccount, Resolve, SetCap, StillUnsettled
 from actors.ledger.book import Book
 from actors.ledger.keys import provider_key
-from actors.ledger.ledger import JournalBroke
 from actors.ledger.messages import MarkSent, Reservation
 from actors.money import Micros
 from actors.supervisor import OpenQuota
 from runtime import ActorCrashed, ActorSystem, AskTimeout, Backoff, Mailbox, Supervision, handles
-from runtime.persistence import JournalError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -205,15 +203,19 @@ async def test_a_budget_that_is_not_the_cap_at_the_ledger_is_told_once(cap: str 
     ]
 
 
+def crash(ledger: Any) -> None:
+    ledger.recipient.failed(RuntimeError("made to crash"), None)
+
+
 async def test_what_a_busy_ledger_must_know_reaches_it_after_the_deadline_of_the_request():
-    shop, fault = Shop(), JournalError("run.db", "is gone", "find it")
+    shop = Shop()
     async with ActorSystem("busy", supervision=Supervision(backoff=Backoff(initial=9.0, jitter=0.0))) as system:
         book = Book()
         ledger = system.spawn(lambda: Ledger(book=book), mailbox=Mailbox(capacity=1))
         supervisor = system.spawn(lambda: Supervisor(shop.market(budget=1), ledger=ledger))
         request = asyncio.create_task(smart_request(supervisor, service="s", input=1, timeout=1.0))
         await asyncio.sleep(0.05)
-        ledger.tell(JournalBroke(fault))
+        crash(ledger)
         await asyncio.sleep(0)
         await asyncio.sleep(0.01)
         ledger.tell(
@@ -260,7 +262,7 @@ async def test_a_request_that_is_cancelled_as_it_opens_the_account_of_all_closes
         ledger = system.spawn(lambda: Ledger(book=book))
         supervisor = system.spawn(lambda: Supervisor(shop.market(budget=1), ledger=ledger))
         # It restarts, and answers all that was asked meanwhile in one turn.
-        ledger.tell(JournalBroke(JournalError("run.db", "is gone", "find it")))
+        crash(ledger)
         await asyncio.sleep(0.05)
         first, other = (
             asyncio.create_task(smart_request(supervisor, service="s", input=number)) for number in range(2)

@@ -56,19 +56,32 @@ def peek(path: Path) -> list[Entry]:
 
 
 class FullDisk:
-    """Stands for the file once nothing can be written to it any more."""
+    """Stands for the file while nothing can be written to it."""
 
     def __init__(self, file: Any) -> None:
         self.file = file
+        self.is_full = True
 
     def execute(self, *args: Any) -> Any:
-        if args[0] == "COMMIT":
+        if args[0] == "COMMIT" and self.is_full:
             self.file.execute("ROLLBACK")
             raise sqlite3.OperationalError("database or disk is full")
         return self.file.execute(*args)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.file, name)
+
+
+def store_of(ledger: Ledger) -> Any:
+    """Return the journal that a ledger writes to."""
+    commits: Any = ledger.bookkeeper.commits
+    return commits.journal.store
+
+
+def fill_disk(ledger: Ledger) -> FullDisk:
+    store = store_of(ledger)
+    store._file = FullDisk(store._file)
+    return store._file
 
 
 def filled(path: Path, count: int = 60) -> list[Entry]:

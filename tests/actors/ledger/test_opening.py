@@ -239,7 +239,7 @@ async def test_a_ledger_that_ends_while_it_reads_its_journal_lets_go_of_it(tmp_p
         ledger, _ = spawn(system, tmp_path / "l.db")
         for _ in range(5):
             await asyncio.sleep(0)
-        with pytest.raises(JournalError, match="in use by another ledger"):
+        with pytest.raises(JournalError, match="in use by process"):
             MoneyJournal(tmp_path / "l.db")
         getattr(ledger, ending)()
         await asyncio.sleep(1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import sqlite3
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -34,11 +33,11 @@ from actors import (
 from actors.errors import Overpriced
 from actors.events import DearAnswer, Overcharged, ProviderLeft, Reconciled
 from actors.ledger import AlreadyPaid, Book, GetHeld, GetStatement, OpenAccount, Resolve, SetCap, StillUnsettled
-from actors.ledger.journal import MoneyJournal
 from actors.money import Micros
 from actors.supervisor.payments.accounts import account_of
 from actors.transports import Answered, Lost, NeverRan, UnderWay
 from runtime import ActorSystem, Event, handles
+from runtime.persistence import JournalError, SqliteJournal
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -461,15 +460,15 @@ async def test_what_was_found_and_could_not_be_written_is_given_and_entered_late
 ):
     full = True
 
-    def commit(journal: MoneyJournal) -> None:
+    def commit(journal: SqliteJournal) -> None:
         nonlocal full
-        if full and any("MoneySettled" in row[3] for row in journal._buffer):
-            full, journal.is_broken = False, True
-            raise sqlite3.OperationalError("database or disk is full")
+        if full and any(b"MoneySettled" in row.content for row in journal._pending.entries):
+            full = False
+            raise JournalError("run.db", "cannot be written: the disk is full", "make room for it")
         write(journal)
 
-    write = MoneyJournal.commit
-    monkeypatch.setattr(MoneyJournal, "commit", commit)
+    write = SqliteJournal.commit
+    monkeypatch.setattr(SqliteJournal, "commit", commit)
     alder = Telling("alder", *([] if found_at_once else [UnderWay()] * 3), Answered(LATE))
     async with ActorSystem("desk", seed=1) as system:
         ledger = system.spawn(lambda: Ledger(journal=tmp_path / "run.db"))

@@ -1,0 +1,211 @@
+"""Answers that are given once what they rest on is written: what comes together shares one commit, without a timer.
+
+There are two ways to commit:
+1. On the loop, once in each turn of it: if a commit is quick, because nothing waits for the disk, and small.
+2. In one thread, if it is not. What comes while one is written goes into the next, which begins when that one ends.
+
+A thread waits for the interpreter's lock beside a busy loop, so it is used only if the disk takes longer than that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from runtime.persistence.errors import JournalError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Future
+
+    from runtime.persistence.journal import Journal, JournalBatch
+
+MAX_ON_LOOP = 1_000_000
+"""The bytes that are written on the loop in one turn of it: about a millisecond's work."""
+RETRY_AFTER = 1.0
+"""Seconds after which a commit that failed is tried again."""
+
+
+class GroupCommit:
+    """The commits of one journal.
+
+    If a commit fails, the answers that waited fail with what `refusal` makes of the error; `on_refused` gets each of
+    them. Nothing that was appended is lost: it is tried again each second, and until it is written, the commits are
+    down; `on_failure` is called with the error when that begins. `on_abandoned` gets an answer that was written
+    although its asker had given up by then.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        *,
+        refusal: Callable[[JournalError], BaseException],
+        on_refused: Callable[[Any], None],
+        on_abandoned: Callable[[Any], None],
+        on_failure: Callable[[JournalError], None],
+    ) -> None:
+        self.journal = journal
+        self.error: JournalError | None = None
+        """Why the last commit failed; None if it did not."""
+        self._refusal = refusal
+        self._on_refused = on_refused
+        self._on_abandoned = on_abandoned
+        self._on_failure = on_failure
+        self._unanswered: list[tuple[asyncio.Future[Any], Any, bool]] = []
+        self._in_flight: list[tuple[asyncio.Future[Any], Any, bool]] = []
+        self._loop = asyncio.get_running_loop()
+        self._due: asyncio.Handle | None = None
+        self._threads: ThreadPoolExecutor | None = None
+        if has_threads(self._loop):
+            self._threads = ThreadPoolExecutor(1, thread_name_prefix="journal")
+        self._writing: asyncio.Future[None] | None = None
+
+    @property
+    def is_down(self) -> bool:
+        """Whether the last commit failed, and what was appended is not written yet."""
+        return self.error is not None
+
+    @property
+    def has_unwritten(self) -> bool:
+        """Whether anything is still to be written, so that an answer that rests on it has to wait."""
+        return self._writing is not None or self.journal.has_unwritten
+
+    def schedule(self) -> None:
+        """Have what was appended written, in this turn of the loop or as soon as the commit before has ended."""
+        if self._due is None and self._writing is None:
+            self._due = self._loop.call_soon(self._begin)
+
+    def once_written(
+        self, answer: Any, future: asyncio.Future[Any] | None = None, *, or_wait: bool = False
+    ) -> asyncio.Future[Any]:
+        """Return a future, the given one or a new one, that has this answer once all that was appended is written.
+
+        If that fails, so does the future; with `or_wait`, it waits until it is written after all.
+        """
+        if future is None:
+            future = self._loop.create_future()
+        self._unanswered.append((future, answer, or_wait))
+        return future
+
+    def abandon(self) -> list[Any]:
+        """Give no answer any more, and return the answers that were still to be given."""
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
+        abandoned = self._in_flight + self._unanswered
+        self._in_flight, self._unanswered = [], []
+        for future, _, _ in abandoned:
+            future.cancel()
+        return [answer for _, answer, _ in abandoned]
+
+    async def close(self) -> None:
+        """Write what is left, and let go of the journal; raises `JournalError` if that could not be written.
+
+        A caller that is cancelled waits all the same, so that the journal is free when this has ended.
+        """
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
+        if self._threads is None:
+            self._commit_and_close()
+            return
+        was_cancelled = await self._until_done(self._writing)
+        if self._due is not None:  # The commit that has just ended has left more to write.
+            self._due.cancel()
+            self._due = None
+        closing = self._loop.run_in_executor(self._threads, self._commit_and_close)
+        was_cancelled = await self._until_done(closing) or was_cancelled
+        self._threads.shutdown(wait=False)
+        if was_cancelled:
+            closing.exception()
+            raise asyncio.CancelledError
+        closing.result()
+
+    async def _until_done(self, work: asyncio.Future[Any] | None) -> bool:
+        """Wait for work that cannot be cancelled; tell whether the caller was cancelled meanwhile."""
+        was_cancelled = False
+        while work is not None and not work.done():
+            try:
+                await asyncio.wait([work])
+            except asyncio.CancelledError:
+                was_cancelled = True
+        return was_cancelled
+
+    def _commit_and_close(self) -> None:
+        try:
+            self.journal.commit()
+        finally:
+            self.journal.close()
+
+    def _begin(self) -> None:
+        """Write what was appended: on the loop, or in the thread."""
+        self._due = None
+        journal = self.journal
+        self._in_flight, self._unanswered = self._unanswered, []
+        if self._threads is None or (not journal.waits_for_disk and journal.unwritten_size <= MAX_ON_LOOP):
+            try:
+                journal.commit()
+            except JournalError as error:
+                self._failed(error)
+            else:
+                self._written()
+            return
+        batch = journal.take()
+        self._writing = self._loop.create_future()
+        self._threads.submit(journal.write, batch).add_done_callback(
+            lambda done: self._loop.call_soon_threadsafe(self._thread_done, batch, done)
+        )
+
+    def _thread_done(self, batch: JournalBatch, done: Future[None]) -> None:
+        writing, self._writing = self._writing, None
+        error = done.exception()
+        if error is None:
+            self.journal.confirm(batch)
+            self._written()
+        else:
+            self.journal.put_back(batch)
+            self._failed(error if isinstance(error, JournalError) else _unexpected(self.journal, error))
+        if self._due is None and self.journal.has_unwritten:
+            self.schedule()
+        if writing is not None:
+            writing.set_result(None)
+
+    def _written(self) -> None:
+        self.error = None
+        answered, self._in_flight = self._in_flight, []
+        for future, answer, _ in answered:
+            if not future.done():
+                future.set_result(answer)
+            else:
+                self._on_abandoned(answer)
+
+    def _failed(self, error: JournalError) -> None:
+        """Refuse what waited, and try again later."""
+        was_down, self.error = self.is_down, error
+        unanswered, self._in_flight = self._in_flight, []
+        self._due = self._loop.call_later(RETRY_AFTER, self._begin)
+        for future, answer, or_wait in unanswered:
+            if future.done():
+                self._on_abandoned(answer)
+            elif or_wait:
+                self._unanswered.append((future, answer, True))
+            else:
+                future.set_exception(self._refusal(error))
+                self._on_refused(answer)
+        if not was_down:
+            self._on_failure(error)
+
+    def __repr__(self) -> str:
+        return f"<GroupCommit of {self.journal!r}, {len(self._unanswered) + len(self._in_flight)} answers wait>"
+
+
+def has_threads(loop: asyncio.AbstractEventLoop) -> bool:
+    """Tell whether a loop can wait for threads; one in virtual time cannot, and does at once what needs one."""
+    return bool(getattr(loop, "has_threads", True))
+
+
+def _unexpected(journal: Journal, error: BaseException) -> JournalError:
+    fault = JournalError(journal.path, f"cannot be written: {error!r}", "restart the program")
+    fault.__cause__ = error
+    return fault
