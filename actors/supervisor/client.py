@@ -10,7 +10,7 @@ from actors.discovery.messages import Discover
 from actors.errors.families import NoProvider, Permanent
 from actors.ledger.keys import OWN_ID
 from actors.provider_gateway.messages import CheckHealth, Health
-from actors.providers.provider import ProviderFilter, as_filter
+from actors.providers.provider import ProviderFilter
 from actors.supervisor.messages import GetStatus, SmartRequest
 from actors.supervisor.options import DEFAULT_OPTIONS, RequestOptions
 from actors.validation import says_option_names
@@ -67,27 +67,21 @@ async def smart_request(
     """
     if not isinstance(supervisor, ActorRef):
         raise TypeError(f"supervisor must be the ref of a Supervisor that was spawned, got {supervisor!r:.100}")
-    has_way = on_unknown is not None or risk is not None
-    # Not by way of other options, which would check again what the message checks.
-    message = SmartRequest(
-        service=service,
-        input=input,
-        timeout=options.timeout if timeout is None else timeout,
-        budget=options.budget if budget is None else budget,
-        where=options.where if where is None else as_filter(where),
-        requirement=options.requirement,
-        strategies=options.strategies_after(strategy, fallback_strategies),
-        health_check=options.health_check if health_check is None else health_check,
+    message = options.request(
+        service,
+        input,
+        budget=budget,
+        where=where,
+        strategy=strategy,
+        fallback_strategies=fallback_strategies,
+        health_check=health_check,
+        timeout=timeout,
+        on_unknown=on_unknown,
+        risk=risk,
         account=account,
-        weights=dict(options.weights),
-        tenant=options.tenant,
         # Made here, so that a message that arrives twice is one request.
         request_id=request_id or f"{OWN_ID}{random.getrandbits(128):032x}",
         idempotency_key=idempotency_key,
-        on_unknown=on_unknown if has_way else options.on_unknown,
-        on_refused=options.on_refused,
-        on_bad_answer=options.on_bad_answer,
-        risk=risk if has_way else options.risk,
     )
     return await supervisor.ask(message, timeout=message.timeout + ANSWER_GRACE)
 

@@ -18,6 +18,9 @@ from actors.validation import SaysOptionNames
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from actors.money import Amount
+    from actors.providers.provider import Predicate
+
 DEFAULT_STRATEGY: SelectionStrategy = "best"
 
 
@@ -70,44 +73,53 @@ class RequestOptions(msgspec.Struct, frozen=True, kw_only=True, metaclass=SaysOp
                 changes.setdefault(other, None)
         return msgspec.structs.replace(self, **changes) if changes else self
 
-    def strategies_after(
-        self, strategy: SelectionStrategy | None, fallback_strategies: Sequence[SelectionStrategy] | None
-    ) -> tuple[SelectionStrategy, ...]:
-        """Return the strategies of a request, the first in front, with what is given in place of these options' own."""
-        first = strategy if strategy is not None else self.strategy or DEFAULT_STRATEGY
-        others = self.fallback_strategies if fallback_strategies is None else several(fallback_strategies)
-        return (first, *others)
-
     def request(
         self,
         service: str,
         input: Any,  # noqa: A002 - as `SmartRequest` calls it.
         *,
+        budget: Amount | None = None,
+        where: ProviderFilter | Predicate | None = None,
+        strategy: SelectionStrategy | None = None,
+        fallback_strategies: Sequence[SelectionStrategy] | None = None,
+        health_check: bool | None = None,
+        timeout: float | None = None,
+        on_unknown: OnUnknown | None = None,
+        risk: Amount | None = None,
         account: str | None = None,
         request_id: str | None = None,
         idempotency_key: str | None = None,
         stream: StreamTerms | None = None,
         after_cut: AfterCut = "fail",
     ) -> SmartRequest:
-        """Return the request for one input."""
+        """Return the request for one input, with what is given in place of these options' own, as by `changed`.
+
+        Only the request checks what is given, because this is done for each.
+
+        >>> RequestOptions(strategy="fastest").request("translation", "Hello", strategy="cheapest").strategies
+        ('cheapest',)
+        """
+        first = strategy if strategy is not None else self.strategy or DEFAULT_STRATEGY
+        others = self.fallback_strategies if fallback_strategies is None else several(fallback_strategies)
+        has_way = on_unknown is not None or risk is not None
         return SmartRequest(
             service=service,
             input=input,
-            timeout=self.timeout,
-            budget=self.budget,
-            where=self.where,
+            timeout=self.timeout if timeout is None else timeout,
+            budget=self.budget if budget is None else budget,
+            where=self.where if where is None else as_filter(where),
             requirement=self.requirement,
-            strategies=self.strategies_after(None, None),
-            health_check=self.health_check,
+            strategies=(first, *others),
+            health_check=self.health_check if health_check is None else health_check,
             account=account,
             weights=dict(self.weights),
             tenant=self.tenant,
             request_id=request_id,
             idempotency_key=idempotency_key,
-            on_unknown=self.on_unknown,
+            on_unknown=on_unknown if has_way else self.on_unknown,
             on_refused=self.on_refused,
             on_bad_answer=self.on_bad_answer,
-            risk=self.risk,
+            risk=risk if has_way else self.risk,
             stream=stream,
             after_cut=after_cut,
         )

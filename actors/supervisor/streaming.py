@@ -128,9 +128,11 @@ def smart_stream(
     if not isinstance(supervisor, ActorRef):
         raise TypeError(f"supervisor must be the ref of a Supervisor that was spawned, got {supervisor!r:.100}")
     channel = PieceChannel()
-    message = options.changed(budget=budget, timeout=timeout).request(
+    message = options.request(
         service,
         input,
+        budget=budget,
+        timeout=timeout,
         account=account,
         request_id=request_id or f"{OWN_ID}{random.getrandbits(128):032x}",
         idempotency_key=idempotency_key,

@@ -275,3 +275,37 @@ async def test_every_option_reaches_the_request():
         desk = system.spawn(Desk)
         result = await smart_request(desk, service="s", input="x", options=options, request_id="r")
     assert result.output == options.request("s", "x", request_id="r")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"budget": "0.10"},
+        {"where": ProviderFilter(min_reputation=1)},
+        {"strategy": "fastest"},
+        {"fallback_strategies": ["cheapest", "best"]},
+        {"health_check": False},
+        {"timeout": 3.0},
+        {"on_unknown": "hold"},
+        {"risk": "0.02"},
+        {"account": "acme"},
+        {"idempotency_key": "k"},
+    ],
+    ids=lambda given: next(iter(given)),
+)
+async def test_what_is_given_beside_the_options_goes_before_them(given: dict[str, Any]):
+    options = RequestOptions(
+        budget="0.20",
+        strategy="cheapest",
+        fallback_strategies=("fastest",),
+        health_check=True,
+        timeout=7.0,
+        risk="0.01",
+    )
+    async with ActorSystem("desk", log=False) as system:
+        desk = system.spawn(Desk)
+        result = await smart_request(desk, service="s", input="x", options=options, request_id="r", **given)
+    own = {name: value for name, value in given.items() if name in options.__struct_fields__}
+    beside = {name: value for name, value in given.items() if name not in own}
+    assert result.output == options.changed(**own).request("s", "x", request_id="r", **beside)
+    assert result.output != options.request("s", "x", request_id="r")
