@@ -38,6 +38,29 @@ MAX_KEPT = 100_000
 """The calls that are asked about later; of more, the oldest stay held until they are resolved by hand."""
 
 
+def next_look(finding: UnderWay | None, *, now: float, pause: float, deadline: float) -> float:
+    """Return when to ask about a call again, in loop time: not before `deadline` if it is not worth while.
+
+    A call that is under way is not asked about before it is done, by what its provider says, but in pauses of `pause`
+    seconds if that is beyond the deadline: it may be done sooner, or break off. The last pauses are half of the time
+    left each.
+
+    >>> next_look(UnderWay(until=5.0), now=1.0, pause=0.2, deadline=30.0)
+    5.0
+    >>> next_look(UnderWay(until=50.0), now=1.0, pause=0.2, deadline=30.0)
+    1.2
+    >>> next_look(UnderWay(), now=27.0, pause=5.0, deadline=30.0), next_look(None, now=27.0, pause=5.0, deadline=30.0)
+    (28.5, 32.0)
+    """
+    ready_at = now + pause
+    if finding is None:
+        return ready_at
+    if finding.until is not None and finding.until < deadline:
+        ready_at = max(ready_at, finding.until)
+    left = deadline - now
+    return ready_at if ready_at < deadline or left < 2 * SOON.initial else now + left / 2
+
+
 class Kept:
     """A held call that is asked about at `due`, in loop time, for the next time after `tries`."""
 
@@ -95,7 +118,7 @@ class Reconciler:
                 tries += 1
                 now = self._context.now()
                 pause = SOON.delay(tries, random=self._context.random.random())
-                ready_at = max(now + pause, finding.until or 0.0) if isinstance(finding, UnderWay) else now + pause
+                ready_at = next_look(finding, now=now, pause=pause, deadline=until)
                 if not held.target.can_tell or ready_at >= until:
                     return None
                 await asyncio.sleep(ready_at - now)

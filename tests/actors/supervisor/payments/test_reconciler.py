@@ -174,6 +174,22 @@ async def test_a_request_waits_for_a_call_that_is_under_way_still_and_asks_again
         assert len(alder.asked_at) == 3
 
 
+@pytest.mark.parametrize("until", [25.0, 1e6])
+async def test_a_call_that_is_said_to_outlast_the_request_is_asked_about_until_its_deadline(until: float):
+    alder = Telling("alder", *[UnderWay(until=until)] * 5, Answered(LATE))
+    async with desk(alder.listing()) as one:
+        assert (await one.request(timeout=20.0)).output == "late"
+
+
+async def test_a_call_that_stays_under_way_is_asked_about_few_times_and_last_near_the_deadline():
+    alder = Telling("alder", UnderWay(until=1e6))
+    async with desk(alder.listing()) as one:
+        with pytest.raises(OutcomeUnknown):
+            await one.request(timeout=20.0)
+        assert 19.5 < alder.asked_at[-1] < 20.0
+        assert len(alder.asked_at) < 20
+
+
 async def test_what_cannot_be_found_out_in_time_is_held_and_found_out_later():
     alder, birch = Telling("alder", UnderWay(), OSError("not now"), UnderWay(), Answered(LATE)), Door("birch")
     async with desk(alder.listing(), birch.listing(price=20)) as one:
