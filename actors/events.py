@@ -76,7 +76,10 @@ class RequestEnded(Event, frozen=True, kw_only=True):
 
 
 class BreakerOpened(Event, frozen=True, kw_only=True):
-    """A provider is isolated: its gateway is stopped and requests are rerouted; it is probed after `wait` seconds."""
+    """A provider is isolated: its gateway is stopped and requests are rerouted; it is probed after `wait` seconds.
+
+    If its health check fails then, no probe is made, and this is not published again.
+    """
 
     provider: str
     wait: float
@@ -89,7 +92,7 @@ class BreakerHalfOpened(Event, frozen=True, kw_only=True):
 
 
 class BreakerClosed(Event, frozen=True, kw_only=True):
-    """A provider is available again: its probe succeeded, or it was released by hand."""
+    """A provider is available again: its probe or its check succeeded, or it was released by hand."""
 
     provider: str
 

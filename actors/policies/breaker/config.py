@@ -10,6 +10,11 @@ from actors.validation import SaysOptionNames, check_count
 
 DEFAULT_LEASE = 30.0
 """Seconds that a probe has to report if it is not known how long its call may take."""
+RELAPSED = 6
+"""How many times `open_for` a breaker stays open from a relapse on.
+
+With the `slow_start` after it, a provider that is well again is in full use within 40 seconds.
+"""
 
 
 class BreakerConfig(msgspec.Struct, frozen=True, kw_only=True, metaclass=SaysOptionNames):
@@ -19,10 +24,10 @@ class BreakerConfig(msgspec.Struct, frozen=True, kw_only=True, metaclass=SaysOpt
     `window`, the part `failure_rate` failed, or the part `slow_rate` took `slow_call` or longer (None: never).
 
     It stays open for `open_for`, doubled for each probe that fails, up to `max_open_for`. None stands for three times
-    `open_for`, and for five times after a relapse, which costs more than a probe. Each wait is spread by `jitter` to
-    both sides. A probe that has not reported after `probe_lease` counts as lost, and makes room for another. None
-    stands for as long as its call may take, or 30 seconds if that is not known. A good answer to a lost probe counts
-    all the same, unless a later failure has opened the breaker again.
+    `open_for`. A relapse costs more than a probe: from then on it is six times that at once, or `max_open_for` if that
+    is less. Each wait is spread by `jitter` to both sides. A probe that has not reported after `probe_lease` counts as
+    lost, and makes room for another. None stands for as long as its call may take, or 30 seconds if that is not known.
+    A good answer to a lost probe counts all the same, unless a later failure has opened the breaker again.
 
     For `slow_start` after a probe closed it, the provider gets a growing share of its load (0: all of it at once); see
     `share`. For `relapse_within` after a probe closed it, the provider is on probation: `failure_threshold` and
@@ -85,12 +90,17 @@ class BreakerConfig(msgspec.Struct, frozen=True, kw_only=True, metaclass=SaysOpt
     @property
     def longest_wait(self) -> float:
         """The most seconds that it stays open, however often the provider has relapsed."""
-        return 5 * self.open_for if self.max_open_for is None else self.max_open_for
+        return RELAPSED * self.open_for if self.max_open_for is None else self.max_open_for
 
     @property
     def longest_wait_for_probe(self) -> float:
-        """The most seconds that it stays open, however many probes have failed."""
+        """The most seconds that it stays open while the provider has not relapsed, however many probes have failed."""
         return 3 * self.open_for if self.max_open_for is None else self.max_open_for
+
+    @property
+    def least_wait_after_relapse(self) -> float:
+        """The seconds that it stays open at least once the provider has relapsed, before jitter."""
+        return min(self.longest_wait, RELAPSED * self.open_for)
 
 
 DEFAULT_BREAKER = BreakerConfig()

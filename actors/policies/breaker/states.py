@@ -19,6 +19,7 @@ class Closed(msgspec.Struct, frozen=True, tag=True, gc=False):
     """Calls are admitted. `failures` counts the failures in a row.
 
     If a probe closed the breaker, `since` is the time of that, and `reopened` counts the probes that had failed before.
+    It `has_relapsed` if the provider did since it last outlived its probation.
     """
 
     epoch: int = 0
@@ -26,6 +27,7 @@ class Closed(msgspec.Struct, frozen=True, tag=True, gc=False):
     window: FailureWindow = FailureWindow()
     since: float | None = None
     reopened: int = 0
+    has_relapsed: bool = False
 
 
 class Open(msgspec.Struct, frozen=True, tag=True, gc=False):
@@ -35,6 +37,7 @@ class Open(msgspec.Struct, frozen=True, tag=True, gc=False):
     until: float
     reopened: int = 0
     earlier: int = 0
+    has_relapsed: bool = False
 
 
 class HalfOpen(msgspec.Struct, frozen=True, tag=True, gc=False):
@@ -44,6 +47,7 @@ class HalfOpen(msgspec.Struct, frozen=True, tag=True, gc=False):
     lease_ends: float
     reopened: int = 0
     earlier: int = 0
+    has_relapsed: bool = False
 
 
 class Isolated(msgspec.Struct, frozen=True, tag=True, gc=False):

@@ -36,7 +36,7 @@ def admit(
             epoch = state.epoch + 1
             lease_ends = now + config.lease(within)
             # A probe whose lease is over is lost, but its good answer would still say all there is to know.
-            probing = HalfOpen(epoch, lease_ends, state.reopened, _earlier(state))
+            probing = HalfOpen(epoch, lease_ends, state.reopened, _earlier(state), state.has_relapsed)
             return probing, Permit(epoch, probe=True, admitted=now)
         case Isolated():
             return Refused(None)
@@ -90,7 +90,7 @@ def after_success(
     >>> after_success(HalfOpen(4, 60.0, earlier=1), late, now=45.0, config=BreakerConfig(), random=0.5).epoch
     5
     >>> after_success(Open(4, until=50.0), late, now=45.0, config=BreakerConfig(), random=0.5)
-    Open(epoch=4, until=50.0, reopened=0, earlier=0)
+    Open(epoch=4, until=50.0, reopened=0, earlier=0, has_relapsed=False)
     """
     if permit.epoch != state.epoch and not _still_counts(state, permit):
         return state
@@ -98,12 +98,12 @@ def after_success(
     match state:
         case Closed():
             window = state.window.record(now, length=config.window, slow=slow)
-            closed = Closed(state.epoch, 0, window, state.since, state.reopened)
+            closed = Closed(state.epoch, 0, window, state.since, state.reopened, state.has_relapsed)
             return _opened(closed, now, config, random) if slow and _trips(closed, now, config) else closed
         case HalfOpen() if slow and permit.epoch == state.epoch:
             return _opened(state, now, config, random)
         case HalfOpen() | Open() if not slow:
-            return Closed(state.epoch + 1, since=now, reopened=state.reopened)
+            return Closed(state.epoch + 1, since=now, reopened=state.reopened, has_relapsed=state.has_relapsed)
         case _:
             return state
 
@@ -118,7 +118,7 @@ def after_failure(
         case Closed():
             slow = config.slow_call is not None and now - permit.admitted >= config.slow_call
             window = state.window.record(now, length=config.window, failed=True, slow=slow)
-            closed = Closed(state.epoch, state.failures + 1, window, state.since, state.reopened)
+            closed = Closed(state.epoch, state.failures + 1, window, state.since, state.reopened, state.has_relapsed)
             return _opened(closed, now, config, random) if _trips(closed, now, config) else closed
         case HalfOpen():
             return _opened(state, now, config, random)
@@ -132,7 +132,7 @@ def after_cancellation(state: BreakerState, permit: Permit, *, now: float) -> Br
     A cancelled probe makes room for another: the breaker is open and its wait is over, so the next call is a probe.
     """
     if isinstance(state, HalfOpen) and permit.epoch == state.epoch:
-        return Open(state.epoch + 1, until=now, reopened=state.reopened, earlier=_earlier(state))
+        return Open(state.epoch + 1, now, state.reopened, _earlier(state), state.has_relapsed)
     return state
 
 
@@ -149,7 +149,7 @@ def after_hasty_failure(state: BreakerState, permit: Permit, *, now: float, conf
     """
     if not isinstance(state, Closed) or permit.epoch != state.epoch or failures_left(state, now, config) == 1:
         return state
-    return Closed(state.epoch, state.failures + 1, state.window, state.since, state.reopened)
+    return Closed(state.epoch, state.failures + 1, state.window, state.since, state.reopened, state.has_relapsed)
 
 
 def after_inconclusive(state: BreakerState, permit: Permit, *, now: float, config: BreakerConfig) -> BreakerState:
@@ -158,12 +158,30 @@ def after_inconclusive(state: BreakerState, permit: Permit, *, now: float, confi
     A half-open breaker waits for `open_for` before its next probe, however long its last wait was.
 
     >>> after_inconclusive(HalfOpen(3, 30.0, 4), Permit(3, probe=True, admitted=0.0), now=1.0, config=BreakerConfig())
-    Open(epoch=4, until=6.0, reopened=4, earlier=1)
+    Open(epoch=4, until=6.0, reopened=4, earlier=1, has_relapsed=False)
     """
     if isinstance(state, HalfOpen) and permit.epoch == state.epoch:
         wait_ends = now + config.open_for
-        return Open(state.epoch + 1, until=wait_ends, reopened=state.reopened, earlier=_earlier(state))
+        return Open(state.epoch + 1, wait_ends, state.reopened, _earlier(state), state.has_relapsed)
     return state
+
+
+def after_failed_check(
+    state: BreakerState, permit: Permit, *, now: float, config: BreakerConfig, random: float
+) -> BreakerState:
+    """Return the state after a probe was not made because a health check before it failed.
+
+    It is waited for as after a failed probe, but no longer if the provider has relapsed: the check cost no call.
+
+    >>> probing, permit = HalfOpen(3, 30.0, 4, has_relapsed=True), Permit(3, probe=True, admitted=0.0)
+    >>> after_failed_check(probing, permit, now=1.0, config=BreakerConfig(), random=0.5).until
+    16.0
+    """
+    if not isinstance(state, HalfOpen) or permit.epoch != state.epoch:
+        return state
+    reopened = state.reopened + 1
+    until = now + _wait(config, reopened, has_relapsed=False, random=random)
+    return Open(state.epoch + 1, until, reopened, has_relapsed=state.has_relapsed)
 
 
 def sooner(state: Open, *, now: float, config: BreakerConfig) -> Open:
@@ -178,7 +196,8 @@ def sooner(state: Open, *, now: float, config: BreakerConfig) -> Open:
     wait = state.until - now
     if config.max_open_for is not None or wait <= config.open_for * (1 + config.jitter):
         return state
-    return Open(state.epoch, now + max(config.open_for, wait * WAIT_IF_ALONE), state.reopened, state.earlier)
+    until = now + max(config.open_for, wait * WAIT_IF_ALONE)
+    return Open(state.epoch, until, state.reopened, state.earlier, state.has_relapsed)
 
 
 def isolate(state: BreakerState) -> Isolated:
@@ -244,10 +263,24 @@ def _lowered(count: int, grown: float, least: int) -> int:
 
 
 def _opened(state: Closed | HalfOpen, now: float, config: BreakerConfig, random: float) -> Open:
-    # A provider that came back has recovered only when it has shown that it can bear its load.
+    """Return the state of a breaker that opens.
+
+    There are three cases: 1. The provider came back, and has not shown that it can bear its load: it has relapsed. 2. A
+    probe has failed; it may have relapsed before. 3. It has been well for long.
+    """
     is_relapse = is_on_probation(state, now, config)
-    reopened = state.reopened + 1 if is_relapse or isinstance(state, HalfOpen) else 0
-    longest = config.longest_wait if is_relapse else config.longest_wait_for_probe
-    grown = config.open_for * 2.0 ** min(reopened, 1000)
+    if is_relapse or isinstance(state, HalfOpen):
+        reopened, has_relapsed = state.reopened + 1, is_relapse or state.has_relapsed
+    else:
+        reopened, has_relapsed = 0, False
+    wait = _wait(config, reopened, has_relapsed=has_relapsed, random=random)
+    return Open(state.epoch + 1, now + wait, reopened, has_relapsed=has_relapsed)
+
+
+def _wait(config: BreakerConfig, reopened: int, *, has_relapsed: bool, random: float) -> float:
+    """Return the seconds until the next probe, or check, after so many in vain."""
+    wait, longest = config.open_for * 2.0 ** min(reopened, 1000), config.longest_wait_for_probe
+    if has_relapsed:
+        wait, longest = max(wait, config.least_wait_after_relapse), config.longest_wait
     spread = 1 + config.jitter * (2 * random - 1)
-    return Open(state.epoch + 1, until=now + min(longest, min(longest, grown) * spread), reopened=reopened)
+    return min(longest, min(longest, wait) * spread)

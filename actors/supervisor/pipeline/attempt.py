@@ -179,18 +179,16 @@ class AttemptRun:
         if job.entry.has_come_by:
             self.deps.queues.leave(job.entry, served=target.queue)
         job.refused.pop(target.name, None)
-        if job.last or admitted.permit.probe:
+        if job.last:
             self._announce(now)
         job.last = target.name
         job.calls += 1
         return True
 
     def _announce(self, now: float) -> None:
-        """Publish why this call is made, if it is a probe or not the first of its request."""
+        """Publish why this call is made, if it is not the first of its request."""
         job, name, events = self.job, self.target.name, self.deps.events
         request_id, attempt = job.request_id, job.calls + 1
-        if self._admitted.permit.probe:
-            events.publish(BreakerHalfOpened(provider=name))
         if job.under_way:
             job.beside = job.last
             events.publish(Hedged(request_id=request_id, provider=name, beside=job.last, attempt=attempt))
@@ -222,11 +220,13 @@ class AttemptRun:
                 job.calls -= 1
                 target.calls -= 1
                 self.deps.payments.book(self._reservation, NOTHING)
-                target.settle(self._admitted, EndedCall(now(), error=error, subject=job.subject))
+                ended = EndedCall(now(), error=error, subject=job.subject, is_failed_check=error is not None)
+                target.settle(self._admitted, ended)
                 if is_vouched:
                     target.close_by_check(permit)
         if passes:
             # The probe begins only now.
+            self.deps.events.publish(BreakerHalfOpened(provider=target.name))
             permit = msgspec.structs.replace(self._admitted.permit, admitted=now())
             self._admitted = msgspec.structs.replace(self._admitted, permit=permit)
         return passes

@@ -18,6 +18,7 @@ from actors.limits.learned import (
 from actors.limits.quota import NO_WEIGHTS
 from actors.policies.breaker.transitions import (
     after_cancellation,
+    after_failed_check,
     after_failure,
     after_hasty_failure,
     after_inconclusive,
@@ -60,6 +61,7 @@ class EndedCall(msgspec.Struct, frozen=True):
     `is_blameless` says that the item is to blame for the error, or the deadline of a stream that was still coming, and
     `has_hung_alone` that it timed out while others were answered as usual. `first_at` is when the first piece of a
     stream came. `free_until` is what is configured for such a call, if it costs nothing to cut it off before; else 0.
+    `is_failed_check` says that the call was a probe that was not made, because the health check before it failed.
     """
 
     now: float
@@ -74,6 +76,7 @@ class EndedCall(msgspec.Struct, frozen=True):
     first_at: float | None = None
     has_hung_alone: bool = False
     free_until: float = 0.0
+    is_failed_check: bool = False
 
     @property
     def cost(self) -> Micros | None:
@@ -245,15 +248,17 @@ def breaker_after(
 ) -> BreakerState:
     """Return what a breaker becomes after a call that was not answered.
 
-    There are three cases: 1. A probe was told that its key is still at work, which says nothing of new calls. 2. The
-    provider is to blame, or was given little time. 3. The call was cancelled, cut off early, hung alone, or failed by
-    the fault of its caller or its item.
+    There are four cases: 1. A probe was told that its key is still at work, which says nothing of new calls. 2. A check
+    spared the probe. 3. The provider is to blame, or was given little time. 4. The call was cancelled, cut off early,
+    hung alone, or failed by the fault of its caller or its item.
     """
     error, permit, now = ended.error, admitted.permit, ended.now
     if ended.first_at is not None:
         permit = as_heard(permit, ended)
     if error is not None and error.status == STILL_AT_WORK and permit.probe:
         return after_inconclusive(before, permit, now=now, config=config)
+    if ended.is_failed_check:
+        return after_failed_check(before, permit, now=now, config=config, random=random)
     if error is not None and error.blames_provider and not (judged.proves_nothing or ended.is_blameless):
         if judged.was_hasty:
             return after_hasty_failure(before, permit, now=now, config=config)

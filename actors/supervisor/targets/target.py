@@ -231,7 +231,7 @@ class Target:
             self.state = after
         else:
             self.state = msgspec.structs.replace(after, breaker=before.breaker)
-            self.become(opened)
+            self.become(opened, is_trip=not ended.is_failed_check)
         self._tell_if_free()
         if after.refusals is not before.refusals or after.dear is not before.dear:
             self._tell_leaves(before)
@@ -266,8 +266,11 @@ class Target:
             DearAnswer(request_id=request_id, provider=self.name, listed=quote.price, charged=cost)
         )
 
-    def become(self, breaker: BreakerState) -> None:
-        """Take on the next state of the breaker, and start or stop what goes with it."""
+    def become(self, breaker: BreakerState, *, is_trip: bool = True) -> None:
+        """Take on the next state of the breaker, and start or stop what goes with it.
+
+        It is no trip if no call was made, because a check before it failed.
+        """
         before = self.state.breaker
         self.state = msgspec.structs.replace(self.state, breaker=breaker)
         if type(breaker) is type(before):
@@ -285,10 +288,12 @@ class Target:
             # The gateway finishes the calls under way; their results no longer move the breaker.
             self.close()
             wait = breaker.until - now if isinstance(breaker, Open) else math.inf
-            if wait > 0:  # A probe that was cancelled proved nothing, and is no trip.
+            if wait <= 0:
+                return  # A probe that was cancelled proved nothing, and is no trip.
+            if is_trip:
                 self.trips += isinstance(breaker, Open)
                 events.publish(BreakerOpened(provider=self.name, wait=wait))
-                queues.wake_all(self.queue)
+            queues.wake_all(self.queue)
 
     def isolate(self) -> None:
         """Call it no more until it is released by hand."""

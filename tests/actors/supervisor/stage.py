@@ -23,7 +23,6 @@ from actors import (
     Transient,
     smart_request,
 )
-from actors.events import BreakerOpened
 from actors.ledger.messages import GetStatement
 from actors.money import Micros
 from actors.policies.breaker.states import HalfOpen, Open
@@ -161,8 +160,13 @@ async def trip(stage: Stage, script: Script) -> None:
     script.calls.clear()
 
 
-async def wait_is_over(stage: Stage) -> None:
-    await asyncio.sleep(stage.of(BreakerOpened)[-1].wait)
+async def wait_is_over(stage: Stage) -> float:
+    """Wait until the next probe is due, or the check before it; return the seconds that were left."""
+    now = asyncio.get_running_loop().time()
+    breakers = (target.state.breaker for target in stage.actor.targets.by_name.values())
+    wait = max((breaker.until - now for breaker in breakers if isinstance(breaker, Open)), default=0.0)
+    await asyncio.sleep(wait)
+    return wait
 
 
 def unhealthy_for(name: str, checks: list[str], *, lasts: float = 0.0) -> Any:

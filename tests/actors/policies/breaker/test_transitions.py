@@ -7,6 +7,7 @@ from actors.policies.breaker.states import BreakerState, Closed, HalfOpen, Isola
 from actors.policies.breaker.transitions import (
     admit,
     after_cancellation,
+    after_failed_check,
     after_failure,
     after_success,
     isolate,
@@ -282,7 +283,27 @@ def test_a_relapse_is_waited_for_longer_than_a_probe():
     state: BreakerState = Open(1, until=0.0, reopened=9)
     probing, permit = admitted(state, 0.0, config)
     assert fail(probing, permit, 0.0, config) == Open(3, until=15.0, reopened=10)
-    assert go_on(came_back(config, reopened=9), "f", 0.0, config) == Open(4, until=25.0, reopened=10)
+    relapsed = go_on(came_back(config), "f", 0.0, config)
+    assert relapsed == Open(4, until=30.0, reopened=1, has_relapsed=True)
+    probing, permit = admitted(relapsed, 30.0, config)
+    assert fail(probing, permit, 30.0, config) == Open(6, until=60.0, reopened=2, has_relapsed=True)
+    back = succeed(probing, permit, 30.0, config)
+    assert go_on(back, "f", 30.0, config) == Open(7, until=60.0, reopened=2, has_relapsed=True)
+    well = go_on(back, "s", 31.0, config)
+    assert go_on(well, "fffff", 90.0, config) == Open(7, until=95.0)
+
+
+def test_a_check_that_fails_after_a_relapse_is_waited_for_as_a_probe_was_before_it():
+    config = BreakerConfig(jitter=0.0)
+    probing, permit = admitted(Open(1, until=0.0, reopened=5, has_relapsed=True), 0.0, config)
+    state = after_failed_check(probing, permit, now=0.0, config=config, random=0.5)
+    assert state == Open(3, until=15.0, reopened=6, has_relapsed=True)
+    assert after_failed_check(state, permit, now=1.0, config=config, random=0.5) is state
+
+
+def test_a_relapse_is_waited_for_no_longer_than_is_configured():
+    config = BreakerConfig(open_for=30.0, max_open_for=60.0, jitter=0.0)
+    assert go_on(came_back(config), "f", 0.0, config) == Open(4, until=60.0, reopened=1, has_relapsed=True)
 
 
 def test_a_breaker_with_a_threshold_of_one_keeps_it_on_probation():
@@ -291,7 +312,7 @@ def test_a_breaker_with_a_threshold_of_one_keeps_it_on_probation():
 
 
 def test_the_wait_of_a_breaker_that_opens_on_probation_goes_on_growing():
-    assert go_on(came_back(reopened=2), "ff", 1.0) == Open(4, until=1.0 + 240.0, reopened=3)
+    assert go_on(came_back(reopened=2), "ff", 1.0) == Open(4, 1.0 + 240.0, 3, has_relapsed=True)
 
 
 def test_after_its_probation_the_wait_begins_anew():

@@ -78,15 +78,17 @@ async def test_who_fails_its_own_check_is_not_probed_and_costs_no_request_anythi
             await stage.request()
         a.calls.clear()
         ended = len(stage.of(CallEnded))
+        waits: list[float] = []
         for _ in range(2):
-            await wait_is_over(stage)
+            waits.append(await wait_is_over(stage))
             result = await stage.request()
             assert (result.output, result.attempts, result.failures, result.cost) == ("b", 1, (), 2)
         assert (a.calls, check.count) == ([], 2)
         assert len(stage.of(CallEnded)) == ended + 2  # Those of the other provider.
-        waits = [event.wait for event in stage.of(BreakerOpened)]
+        waits.append(await wait_is_over(stage))
         assert waits[2] > waits[1] > waits[0]
-        await wait_is_over(stage)
+        assert len(stage.of(BreakerOpened)) == 1  # A check that fails is no trip.
+        assert stage.actor.targets.named("a").trips == 1
         assert (await stage.request()).output == "a"
         assert check.count == 3
         await stage.assert_at_rest()
