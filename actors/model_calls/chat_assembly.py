@@ -88,6 +88,8 @@ class ChatAssembler:
         data = data_of(event)
         if (error := data.get("error")) and isinstance(error, dict | str):
             return StreamPart(data, error={"error": error})
+        if data.get("object") == "error":  # Mistral, and older versions of vLLM.
+            return StreamPart(data, error=data)
         kept = 0
         for name, value in data.items():
             if name != "choices" and value is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import msgspec
 
@@ -37,9 +37,15 @@ NOTHING_NEW = StreamPart({})
 def data_of(event: ServerSentEvent) -> dict[str, Any]:
     """Return the JSON object of an event. Raises `MalformedAnswer` if it is none."""
     try:
-        return fields_of(msgspec.json.decode(event.data), "an event")
+        return fields_of(_only(msgspec.json.decode(event.data)), "an event")
     except (msgspec.DecodeError, RecursionError) as error:
         raise MalformedAnswer(f"an event is no JSON: {error}") from error
+
+
+def _only(data: object) -> object:
+    """Return the only element of a list, as Google sends an error; anything else as it is."""
+    several = cast("list[object]", data) if isinstance(data, list) else []
+    return several[0] if len(several) == 1 else cast("object", data)
 
 
 def index_in(fields: dict[str, Any], *names: str, default: int = 0) -> int:

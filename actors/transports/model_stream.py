@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from actors.model_calls.answer import MalformedAnswer, fields_of, text_in
+from actors.model_calls.answer import MalformedAnswer, fields_of, read_answer, text_in
 from actors.model_calls.assembly import Assembler, assembler_of
 from actors.model_calls.sse import MAX_EVENT_BYTES, EventDecoder
 from actors.model_calls.stream_writers import stream_writer_of
@@ -19,6 +19,7 @@ from actors.transports.wire import WireProgress
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from actors.model_calls.answer import ModelAnswer
     from actors.model_calls.deltas import Delta
     from actors.model_calls.request import Form
     from actors.model_calls.sse import ServerSentEvent
@@ -75,6 +76,11 @@ class ModelStream:
         self._whole: dict[str, Any] | None = None
 
     @property
+    def whole_body(self) -> bytes:
+        """The body, if it is no stream; an error in it need not have the form of an answer."""
+        return bytes(self._whole_body)
+
+    @property
     def is_complete(self) -> bool:
         """Whether the whole answer has come."""
         return self._assembler.is_complete or self._whole is not None
@@ -87,6 +93,12 @@ class ModelStream:
     def body(self) -> dict[str, Any]:
         """Return the answer so far, as a body without a stream."""
         return self._assembler.body() if self._whole is None else self._whole
+
+    def answer(self) -> ModelAnswer:
+        """Return what the whole body answers; raises `MalformedAnswer` if it is none."""
+        if self.problem is not None:
+            raise MalformedAnswer(self.problem)
+        return read_answer(self.form, self.body())
 
     def written(self) -> tuple[int, float]:
         """Return the bytes of the answer that have come, and the seconds in which they came."""

@@ -141,12 +141,12 @@ class ModelTransport:
             if reader.error is not None:
                 client.raise_error_in(reader.error, exchange)
                 raise client.malformed("an error in the stream that says nothing", exchange)
-            if reader.problem is not None:
-                raise client.malformed(reader.problem, exchange)
             whole = reader.body()
             try:
-                answer = read_answer(request.form, whole)
+                answer = reader.answer()
             except MalformedAnswer as error:
+                if 0 < len(reader.whole_body) <= MAX_REFUSAL_BYTES:
+                    client.raise_error_in(reader.whole_body, exchange)
                 raise client.malformed(str(error), exchange) from error
             return self._reply_with(whole, answer, sent, exchange)
         except BadAnswer:
