@@ -37,8 +37,9 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 MARKET_KEYS = tuple(name for name in Market.__struct_fields__ if name != "classify")
 """The keys of the file itself, which cannot hold a function."""
-OFFER_KEYS = tuple(name for name in Provider.__struct_fields__ if name != "address")
-"""The `url` as the file has it becomes the address of the provider; its transport has what that stands for."""
+OFFER_KEYS = tuple(name for name in Provider.__struct_fields__ if name not in {"address", "model"})
+"""The `url` as the file has it becomes the address of the provider; its transport has what that stands for. A
+table with a `model` is read by model_entry.py."""
 PROVIDER_KEYS = (*OFFER_KEYS, *Endpoint.__struct_fields__, "budget")
 RETRY_BUDGET_KEYS = ("ratio", "min_per_second", "max_tokens")
 HEADINGS: dict[str, tuple[str, ...]] = {

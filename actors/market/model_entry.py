@@ -38,6 +38,7 @@ class ModelEntry(HidesSecrets, CallTerms, frozen=True, kw_only=True):
     kind: Literal["openai", "anthropic", "compatible"]
     model: str
     preset: str | None = None
+    known_as: str = ""
     base_url: str = ""
     api_key: str | None = None
     headers: dict[str, str] = msgspec.field(default_factory=dict)
@@ -91,6 +92,7 @@ def model_entry_listing(
         }
     options |= {"name": offer.name} if "name" in offered else {}
     options |= {"service": offer.services} if offer.services else {}
+    options |= {"known_as": reach.known_as} if reach.known_as else {}
     options |= {"api_key": _key_of(reader, reach, preset, key, environ), "secrets": secrets, **money}
     if asks_list:
         options["tariff"] = _listed_tariff(reader, reach, preset, key)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 CHAT = "chat"
 """The service of every model that chats, if no other is stated."""
+EMBEDS = "embed"
+"""What the names of models for embeddings hold, as a rule."""
 MODEL_TIMEOUT = 60.0
 """Seconds for one attempt, if a listing does not say: a long answer takes longer than calls of other kinds."""
 
@@ -47,6 +49,7 @@ class ModelOptions(OfferOptions, ReachOptions, ListingOptions, total=False):
 
     name: str
     service: str | Iterable[str]
+    known_as: str
     price: Amount
 
 
@@ -69,7 +72,8 @@ class MakeModel:
 def model_listing(model: str, preset: str | Preset = COMPATIBLE, **options: Unpack[ModelOptions]) -> Listing:
     """Return the listing of a `model` that is reached as `preset` says: a name, or a `Preset` of your own.
 
-    Its services are the model's own name, so that a request can ask for this model, and "chat"; or else `service`. The
+    Its services are the model's own name, so that a request can ask for this model, and "chat"; or else `service`. If
+    others call the same model by another name, `known_as` is that name. A model for embeddings does not chat. The
     provider's `name` is by default that of the preset and the model. The key is `api_key`, or what the environment
     variable of the preset holds. Without a `price` or a `tariff`, it costs what the price list says that comes with the
     package, if that has it. The other options are those of `Provider`, `ModelTransport` and `Listing`.
@@ -80,8 +84,9 @@ def model_listing(model: str, preset: str | Preset = COMPATIBLE, **options: Unpa
     _refuse_unknown(options)
     given: dict[str, Any] = dict(options)
     name = given.get("name") or (f"{preset}/{model}" if isinstance(preset, str) else model)
-    service = given.get("service", CHAT)
-    services = {service} if isinstance(service, str) else frozenset(service)
+    known_as = given.get("known_as") or model
+    service = given.get("service", () if EMBEDS in model.lower() else CHAT)
+    services = {model, known_as, *({service} if isinstance(service, str) else service)}
     reached = {key: value for key, value in given.items() if key in ReachOptions.__annotations__}
     reached["api_key"] = key_of(name, chosen, given.get("api_key"))
     reached["max_connections"] = given.get("max_concurrency", CallLimits().max_concurrency)
@@ -95,13 +100,14 @@ def model_listing(model: str, preset: str | Preset = COMPATIBLE, **options: Unpa
         )
     make = MakeModel(name, model, chosen, reached)
     make()  # It opens nothing until it is used; but a mistake is reported here, and not at the first call.
-    offered = {key: value for key, value in given.items() if key in OfferOptions.__annotations__}
+    offered: dict[str, Any] = {"max_inputs": chosen.max_inputs}
+    offered |= {key: value for key, value in given.items() if key in OfferOptions.__annotations__}
     terms: dict[str, Any] = {"timeout": MODEL_TIMEOUT}
     if given.keys().isdisjoint({"price", "tariff"}) and (found := listed_price(model, chosen)) is not None:
         terms["tariff"] = found.tariff
     terms |= {key: value for key, value in given.items() if key in ListingOptions.__annotations__}
     return Listing(
-        provider=Provider(name=name, services=services | {model}, price=given.get("price", 0), **offered),
+        provider=Provider(name=name, services=services, price=given.get("price", 0), model=known_as, **offered),
         transport=make,
         **terms,
     )

@@ -31,6 +31,7 @@ class OfferOptions(TypedDict, total=False):
     capabilities: Iterable[str]
     address: str
     max_input_tokens: int | None
+    max_inputs: int | None
 
 
 class FunctionOptions(TypedDict, total=False):
@@ -66,6 +67,8 @@ class ListingOptions(TypedDict, total=False):
 
 class ProviderOptions(OfferOptions, FunctionOptions, ListingOptions, total=False):
     """Every option of `provider`; their meanings and defaults are those of the objects that it makes."""
+
+    model: str
 
 
 @overload
@@ -134,7 +137,8 @@ def _listing(
 
     if name is None:
         name = cast("str", getattr(function, "__name__", ""))
-    offered = Provider(name=name, services=frozenset(services), price=price, **chosen(OfferOptions))
+    offer = chosen(OfferOptions) | {key: options[key] for key in ("model",) if key in options}
+    offered = Provider(name=name, services=frozenset(services), price=price, **offer)
     reached = {"paid": offered.price > 0, "idempotent": "no"} | chosen(FunctionOptions)
     make = functools.partial(FunctionTransport, function, **reached)
     make()  # It opens nothing until it is used; but a mistake is reported here, and not at the first call.

@@ -42,6 +42,8 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     on_cut_plain: OnCut = "runs_on"
     generation_path: str = ""
     prices: str = ""
+    max_inputs: int | None = None
+    """The most inputs of one call for embeddings; None if that is not documented."""
     usage: str = "chat"
     """The dialect in which a chat completion tells its usage; see `DIALECTS` of tariffs."""
     paid: bool = True

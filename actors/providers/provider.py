@@ -25,7 +25,9 @@ class Provider(HidesSecrets, msgspec.Struct, frozen=True, kw_only=True):
 
     `reputation` is from 0 to 100, `response_time` is the expected seconds of a call, `success_rate` is the part of its
     calls that succeed, and `address` is what its gateway needs to reach it. `max_input_tokens` is the longest input
-    that it takes (None: not stated). `services` and `capabilities` may be any iterable of names, and are kept as
+    that it takes (None: not stated). `model` is the name of the model that it serves, by which the same model is known
+    at other providers too ("": none), and `max_inputs` the most inputs of one call for embeddings (None: not stated).
+    `services` and `capabilities` may be any iterable of names, and are kept as
     frozensets.
     """
 
@@ -39,6 +41,8 @@ class Provider(HidesSecrets, msgspec.Struct, frozen=True, kw_only=True):
     capabilities: AbstractSet[str] = frozenset()
     address: str = ""
     max_input_tokens: int | None = None
+    model: str = ""
+    max_inputs: int | None = None
 
     def __post_init__(self) -> None:
         check_text("name of a provider", self.name)
@@ -53,6 +57,9 @@ class Provider(HidesSecrets, msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"response_time must be >= 0 seconds and finite, got {self.response_time}")
         if self.max_input_tokens is not None:
             check_count("max_input_tokens", self.max_input_tokens, unit="token")
+        if self.max_inputs is not None:
+            check_count("max_inputs", self.max_inputs, unit="input")
+        check_text("model of a provider", self.model)
 
     def shown_instead(self) -> dict[str, object]:
         return {"address": shown_address(self.address)}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from actors.discovery.discovery import Discovery, registry_of
+from actors.discovery.messages import Discover
 from actors.errors.families import CallFailed, Permanent, Unclassified
 from actors.events import RequestEnded
 from actors.ledger.book import Book
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from actors.discovery.discovery import Registry
+    from actors.discovery.offers import Offers
     from actors.ledger.account import Account
     from actors.ledger.entries import MoneyReleased, MoneySettled
     from actors.ledger.page import Statement
@@ -49,6 +51,8 @@ if TYPE_CHECKING:
 
 MAX_REQUESTS = 1_000_000
 """The requests that can be under way at the same time; how many of them may wait, the market says."""
+DISCOVERY_TIMEOUT = 30.0
+"""Seconds that discovery has to answer a caller that asks which providers there are."""
 LEDGER_MAILBOX = Mailbox(capacity=1_000_000)
 
 
@@ -59,6 +63,7 @@ class ReconcileDue(Message, frozen=True):
 class Supervisor(
     Actor[
         SmartRequest
+        | Discover
         | OpenAccount
         | CloseAccount
         | GetStatement
@@ -214,6 +219,11 @@ class Supervisor(
                         detail=detail,
                     )
                 )
+
+    @handles(Discover, concurrent=MAX_REQUESTS, inline=True)
+    async def discover(self, message: Discover) -> Offers:
+        """Tell which providers offer a service, as discovery has them."""
+        return await self.deps.finder.ask(message, timeout=DISCOVERY_TIMEOUT)
 
     @handles(OpenAccount, concurrent=MAX_REQUESTS, inline=True)
     async def open_account(self, message: OpenAccount) -> str:

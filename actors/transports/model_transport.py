@@ -15,6 +15,7 @@ import msgspec
 from actors.errors.families import BadAnswer, CallFailed, ConsumerLeft, OutcomeUnknown, Permanent, Transient
 from actors.model_calls.answer import MalformedAnswer, ModelAnswer, fields_of, read_answer
 from actors.model_calls.bad_answers import bad_answer_of
+from actors.model_calls.embeddings import written_vectors
 from actors.model_calls.field_table import NotExpressible
 from actors.model_calls.presets import COMPATIBLE, Preset
 from actors.model_calls.request import ModelRequest, model_request
@@ -288,6 +289,8 @@ class ModelTransport:
             if body.get("error"):
                 client.raise_error_in(body, exchange)
             answer = read_answer(sent.request.form, body)
+            if sent.request.form == "embeddings":
+                written_vectors(sent.request.body, body)
         except (msgspec.DecodeError, ValueError, RecursionError) as error:
             if exchange.size <= MAX_REFUSAL_BYTES:
                 client.raise_error_in(exchange.body, exchange)

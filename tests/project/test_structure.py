@@ -24,6 +24,7 @@ WIDE_DOORS = {
     "actors.transports.model_transport.__init__",
     "actors.models.chat.chat",
     "actors.models.chat_stream.chat_stream",
+    "actors.models.embed.embed",
     "actors.supervisor.streaming.smart_stream",
     "actors.policies.policy.__init__",
     "actors.policies.retry.with_retry",

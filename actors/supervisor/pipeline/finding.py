@@ -41,14 +41,17 @@ class Finder:
 
     async def find(self, message: SmartRequest, now: float) -> Offers:
         """Ask discovery which providers offer the service; raises `NoProvider`, or `RegistryDown`."""
-        question = Discover(service=message.service, where=message.where)
-        try:
-            offers = await self._discovery.ask(question, timeout=message.timeout)
-        except RuntimeFault as error:
-            raise RegistryDown(message.service, str(error)) from error
+        offers = await self.ask(Discover(service=message.service, where=message.where), timeout=message.timeout)
         if offers.lease is not None and message.where.predicate is None:
             self._remember((message.service, message.where), offers, now)
         return offers
+
+    async def ask(self, question: Discover, *, timeout: float) -> Offers:  # noqa: ASYNC109 - see `ActorRef.ask`.
+        """Ask discovery; raises as `find` does."""
+        try:
+            return await self._discovery.ask(question, timeout=timeout)
+        except RuntimeFault as error:
+            raise RegistryDown(question.service, str(error)) from error
 
     def _remember(self, key: tuple[str, ProviderFilter], offers: Offers, now: float) -> None:
         """Remember an answer, and no more than are in use."""
