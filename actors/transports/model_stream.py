@@ -117,18 +117,10 @@ class ModelStream:
         """Read to the end of the answer, or to an error in it. Raises `OSError` if it breaks off."""
         try:
             async for chunk in chunks:
-                if self._keeps(chunk):
-                    continue
-                for event in self._decoder.feed(chunk):
-                    part = self._assembler.feed(event)
-                    self._count(event, part)
-                    await self._hand_on(part)
-                    if part.error is not None:
-                        self.error = part.error
-                        return
-                if self._assembler.is_complete:
-                    await self._end()
-                    await _read_end(chunks)
+                if not self._keeps(chunk) and await self._take(chunk):
+                    if self.error is None:
+                        await self._end()
+                        await _read_end(chunks)
                     return
             if self._is_whole:
                 await self._read_whole()
@@ -142,6 +134,17 @@ class ModelStream:
         if not self._assembler.may_end:
             raise ConnectionError("the stream ended before the answer was whole")
         await self._end()
+
+    async def _take(self, chunk: bytes) -> bool:
+        """Take the events that end in a chunk, up to an error or the end of the answer; tell whether there was one."""
+        for event in self._decoder.feed(chunk):
+            part = self._assembler.feed(event)
+            self._count(event, part)
+            await self._hand_on(part)
+            self.error = part.error
+            if part.error is not None or self._assembler.is_complete:
+                return True
+        return False
 
     def _keeps(self, chunk: bytes) -> bool:
         """Keep a chunk of a body that is one JSON object; False for one of a stream, whose lines never begin so."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from actors.errors.families import BadAnswer, CallFailed, ConsumerLeft, OutcomeUnknown, Permanent, Transient
+from actors.errors.words import with_words
 from actors.model_calls.answer import MalformedAnswer, ModelAnswer, fields_of, read_answer
 from actors.model_calls.bad_answers import bad_answer_of
 from actors.model_calls.embeddings import written_vectors
@@ -313,9 +314,11 @@ class ModelTransport:
                 output, told = sent.answer(reply.output)
                 reply = msgspec.structs.replace(reply, output=output, translated=told)
         except MalformedAnswer as error:
-            bad = bad or BadAnswer(f"{self.provider!r} gave an answer of which {error}", reason="not_json")
+            words = f"{self.provider!r} gave an answer of which {error}"
+            bad = bad or BadAnswer(words, reason="not_json", provider=self.provider)
         if bad is None:
             return reply
+        with_words(bad, bad.said, secrets=self._client.secrets)
         bad.answer, bad.wire_calls, bad.limits = reply, reply.wire_calls, reply.limits
         raise bad
 

@@ -102,6 +102,13 @@ async def test_an_answer_without_end_is_cut_off_at_the_bound_of_a_reply(upstream
         await read(supervisor)
 
 
+async def test_what_comes_behind_the_end_of_a_stream_is_no_part_of_its_answer(upstream, supervisor):
+    late = [chunk(content="late", finish="length")]
+    upstream.script = [events(chunk(content="Hi", finish="stop"), b"[DONE]", *late)]
+    pieces, result = await read(supervisor)
+    assert (pieces, result.text, result.finish_reason) == ([TextDelta("Hi")], "Hi", "stop")
+
+
 async def test_an_empty_error_is_none(upstream, supervisor):
     upstream.script = [events({**chunk(content="Hi", finish="stop"), "error": error}) for error in ("", {}, None)]
     for _ in range(3):

@@ -238,6 +238,13 @@ async def test_the_key_is_shown_nowhere(upstream, model):
     assert "secret" not in f"{told.value}{told.value!r}{transport!r}"
 
 
+async def test_a_key_that_a_model_quotes_in_its_refusal_is_masked(upstream, model):
+    upstream.script = [answer(200, with_message(content=None, refusal="I will not tell sk-secret-key"))]
+    with pytest.raises(BadAnswer, match="I will not tell") as told:
+        await model().call(a_call())
+    assert "secret" not in f"{told.value}{told.value!r}"
+
+
 def test_every_preset_can_make_a_transport_and_says_where_it_is_from():
     for name, preset in presets().items():
         assert preset.seen_at, name
