@@ -18,7 +18,7 @@ help: ## List these targets.
 		printf '  make %-12s %s\n' "$$target" "$$text"; \
 	done
 
-demo: $(VENV)/.installed-cli ## Run a batch of requests over three providers that fail.
+demo: $(VENV)/.installed-cli ## Send a batch of texts over three model servers that fail, and compare the books.
 	@"$(VENV)/bin/understudy" demo
 
 test: $(VENV)/.installed-dev ## Run every test, doctest and documentation block; long proofs for a tenth of their length.

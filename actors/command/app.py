@@ -162,7 +162,7 @@ def prices(
 
 @app.command(
     "demo",
-    short_help="Watch a run over three providers that fail.",
+    short_help="Watch a run over three model servers that fail.",
     epilog="Example: understudy demo --keep demo-files",
 )
 def show_demo(
@@ -171,16 +171,17 @@ def show_demo(
     keep: Annotated[
         str | None,
         typer.Option(
-            metavar="DIR", help="The folder to keep market, requests, results and report in.", show_default="no files"
+            metavar="DIR", help="The folder to keep the servers' files, results and report in.", show_default="no files"
         ),
     ] = None,
 ) -> int:
-    """Watch a run over three providers that fail, brown out and throttle; it takes about 20 seconds.
+    """Watch a run over three model servers that fail, break off and throttle; it takes about 12 seconds.
 
-    The providers are real HTTP servers on this machine, and end with the demo. Nothing leaves the machine.
+    The servers are `understudy fake` on this machine, and end with the demo. Nothing leaves the machine, and it costs
+    nothing. It needs the extra `serve`.
 
-    Exit codes: 0 at least 99 % were answered while a breaker tripped and requests were rerouted, 1 not so (it says
-    what is missing), 2 bad input, 130 interrupted.
+    Exit codes: 0 at least 99 % were answered while a breaker tripped, and the servers' books agree with ours, 1 not so
+    (it says what is missing), 2 bad input, 130 interrupted.
     """
     from actors.command.demo.demo import demo
 
@@ -264,6 +265,10 @@ def serve_fake(
     seed: Annotated[
         int | None, typer.Option(metavar="N", help="Decides answers and faults.", show_default="the config's, or 0")
     ] = None,
+    until_eof: Annotated[
+        bool,
+        typer.Option("--until-eof", help="End with standard input too, so as not to outlive the program that has it."),
+    ] = False,
 ) -> int:
     """Serve a model provider that fails by seed, on this machine alone, until it is interrupted.
 
@@ -274,7 +279,7 @@ def serve_fake(
     """
     from actors.command.fake import read_fake, serve
 
-    return serve(read_fake(config, plan=plan, seed=seed), host=host, port=port)
+    return serve(read_fake(config, plan=plan, seed=seed), host=host, port=port, until_eof=until_eof)
 
 
 COMMANDS = frozenset({"run", "providers", "demo", "simulate", "fake"})

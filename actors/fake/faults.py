@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from actors.fake.draws import Draw
 
 
-class FakeFault(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", forbid_unknown_fields=True):
+class FakeFault(
+    msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", forbid_unknown_fields=True, omit_defaults=True
+):
     """When and whom a fault concerns.
 
     It lasts from `since` until `until`, in seconds since the plan is in force, and concerns the given `share` of the

@@ -1,93 +1,106 @@
-"""`understudy demo`: a real run over three local providers that fail, with every answer and cent checked afterwards."""
+"""`understudy demo`: texts go over three local model servers that fail; both sides' books are compared afterwards."""
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
-from rich import box
-from rich.table import Table
 
 from actors.command.bad_input import BadInput
 from actors.command.demo import FEWEST, MOST
-from actors.command.demo.market import RUN, demo_listings, market_file
-from actors.command.demo.processes import DemoProcess, run_providers
-from actors.command.demo.tasks import Task, make_tasks
-from actors.command.plan import Options, Plan
+from actors.command.demo.asking import BUDGET, RUN, ask_all
+from actors.command.demo.books import books_table, compare, disagreements
+from actors.command.demo.processes import run_servers
+from actors.command.demo.servers import demo_servers
+from actors.command.demo.tasks import make_tasks
+from actors.command.display import report_text
 from actors.command.progress import write_error
-from actors.command.requests_file import read_requests
-from actors.command.results_file import OutputFile, ResultLine
-from actors.command.run import make_run
-from actors.market.file import load_market
-from actors.money import to_micros, usd
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
     from rich.console import Console
 
-    from actors.command.demo.backend import Stats
+    from actors.command.demo.asking import DemoRun
+    from actors.command.demo.books import Compared
+    from actors.command.demo.servers import ModelServer
+    from actors.command.demo.tasks import Task
     from actors.command.report import Report
+    from actors.command.results_file import ResultLine
 
 MIN_SUCCESS_RATIO = 0.99
-FILES = ("market.toml", "requests.jsonl", "results.jsonl", "report.json")
-
-
-class ProviderBooks(msgspec.Struct, frozen=True, kw_only=True):
-    """The counters of one provider, and the micro-units that the run booked for it."""
-
-    name: str
-    stats: Stats
-    booked: int
+RESULTS, REPORT = "results.jsonl", "report.json"
+FILES = ("alder.toml", "birch.toml", "cedar.toml", RESULTS, REPORT)
 
 
 def demo(console: Console, *, requests: int = 300, seed: int = 1, keep: str | None = None) -> int:
-    """Run the demo; return 0 if the run showed all that it should, 1 if not, or another exit code of the run.
+    """Run the demo; return 0 if the run showed all that it should, 1 if not, or the exit code of an interrupt.
 
-    Raises `BadInput` for too few or too many requests, and for a folder that cannot be used.
+    Raises `BadInput` for too few or too many requests, for a folder that cannot be used, and without the extra `serve`.
     """
     if not FEWEST <= requests <= MOST:
         raise BadInput(f"--requests: expected a number from {FEWEST} to {MOST}, got {requests}")
     tasks = make_tasks(requests, seed=seed)
-    listings = demo_listings(requests, seed=seed)
-    with _folder(keep) as folder, run_providers([listing.settings for listing in listings]) as providers:
-        _write_inputs(folder, market_file(listings, [provider.url for provider in providers]), tasks)
-        console.print("Three providers are running on this machine:")
-        for listing, provider in zip(listings, providers, strict=True):
-            console.print(f"  {listing.settings.name} ({provider.url}) {listing.description}", highlight=False)
-        console.print(f"{requests} requests go to them in about {RUN:g} s:\n", highlight=False)
-        code, report = _run(folder, console, requests=requests, seed=seed)
-        books = _books(providers, report)
-        results = (folder / "results.jsonl").read_bytes()
-    console.print(books_table(books))
-    if code not in {0, 1}:
+    servers = demo_servers(requests, seed=seed)
+    with _folder(keep) as folder:
+        for one in servers:
+            _write(folder / one.file, one.config.encode())
+        try:
+            code, asked, both = _run(servers, folder, tasks, seed=seed, console=console)
+        except OSError as error:
+            raise BadInput(str(error)) from error
+        _write(folder / RESULTS, b"".join(msgspec.json.encode(line) + b"\n" for line in asked.lines))
+        _write(folder / REPORT, msgspec.json.format(msgspec.json.encode(asked.report), indent=2) + b"\n")
+    if code is not None:
         return code
-    missing = shortcomings(tasks, msgspec.json.Decoder(ResultLine).decode_lines(results), report, books)
+    missing = [*shortcomings(tasks, asked.lines, asked.report, both), *disagreements(both)]
     for what in missing:
         write_error(f"error: {what}\n")
     if not missing:
-        console.print("Every answer is right, nothing was paid twice, and the books agree.")
+        calls = sum(one.told_calls for one in both)
+        console.print("Every answer is right, and the books agree:", highlight=False)
+        difference = sum(float(one.difference) for one in both)
+        console.print(
+            f"0 <= {difference:,.2f} < {calls}: each of {calls} costs is exact, and rounded up once.", highlight=False
+        )
     if keep is not None:
-        console.print(f"The files are in {folder}.", highlight=False)
+        console.print(f"The files are in {keep}.", highlight=False)
     return 1 if missing else 0
 
 
-def _run(folder: Path, console: Console, *, requests: int, seed: int) -> tuple[int, Report]:
-    market, lines, out, report = (str(folder / name) for name in FILES)
-    plan = Plan(
-        market=load_market(market),
-        requests=tuple(read_requests(lines)),
-        options=Options(max_concurrency=50, rate_limit=requests / RUN, strategy="cheapest", seed=seed),
-    )
-    with OutputFile("--out", out) as results, OutputFile("--report", report) as report_file:
-        return make_run(plan, results=results, report=report_file, console=console)
+def _run(
+    servers: Sequence[ModelServer], folder: Path, tasks: Sequence[Task], *, seed: int, console: Console
+) -> tuple[int | None, DemoRun, list[Compared]]:
+    with run_servers(servers, folder) as running:
+        console.print("Three model servers run on this machine, each in a process of its own:", highlight=False)
+        for one in running:
+            console.print(f"  {one.server.name} at {one.url} {one.server.terms}:", highlight=False)
+            console.print(f"    {one.server.bears}; {one.server.faults}", highlight=False)
+        streams = sum(task.streams for task in tasks)
+        console.print(
+            f"{len(tasks)} texts go to them in about {RUN:g} s, {streams} of them as streams, within ${BUDGET}:\n",
+            highlight=False,
+        )
+        for one in running:
+            one.begin()
+        asked = asyncio.run(ask_all(running, tasks, seed=seed, console=console))
+        if asked.exit_code is not None:
+            console.print(f"Interrupted after {len(asked.lines)} of {len(tasks)} texts.", highlight=False)
+            return asked.exit_code, asked, []
+        console.print(report_text(asked.report))
+        both = [compare(one.server.name, one.books().calls, asked.ours[one.server.name]) for one in running]
+    console.print()
+    console.print(books_table(both))
+    return None, asked, both
 
 
 @contextmanager
 def _folder(keep: str | None) -> Generator[Path]:
+    """Make the folder of the files; a temporary one is gone after the block. Raises `BadInput` for one in use."""
     if keep is None:
         with tempfile.TemporaryDirectory(prefix="understudy-demo-") as folder:
             yield Path(folder)
@@ -103,60 +116,33 @@ def _folder(keep: str | None) -> Generator[Path]:
     yield folder
 
 
-def _write_inputs(folder: Path, market: str, tasks: Sequence[Task]) -> None:
+def _write(path: Path, content: bytes) -> None:
     try:
-        (folder / "market.toml").write_text(market, encoding="utf-8")
-        (folder / "requests.jsonl").write_bytes(b"".join(msgspec.json.encode(task) + b"\n" for task in tasks))
+        path.write_bytes(content)
     except OSError as error:
-        raise BadInput(f"--keep: {error.filename} cannot be written: {error.strerror}") from error
-
-
-def _books(providers: Sequence[DemoProcess], report: Report) -> list[ProviderBooks]:
-    booked = {one.name: to_micros(one.spent) for one in report.providers}
-    return [
-        ProviderBooks(name=one.settings.name, stats=one.stats(), booked=booked[one.settings.name]) for one in providers
-    ]
-
-
-def books_table(books: Sequence[ProviderBooks]) -> Table:
-    """Return a table of the providers' counters beside the amounts that the run booked."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="What the providers counted", title_justify="left")
-    table.add_column("provider")
-    for heading in ("calls seen", "failed", "throttled", "answered again", "charged", "we booked", "paid twice"):
-        table.add_column(heading, justify="right")
-    for one in books:
-        stats = one.stats
-        counts = (stats.calls, stats.failures, stats.throttled, stats.replayed)
-        money = (f"${usd(stats.charged_micros)}", f"${usd(one.booked)}")
-        table.add_row(one.name, *map(str, counts), *money, str(stats.paid_twice))
-    return table
+        raise BadInput(f"--keep: {path} cannot be written: {error.strerror}") from error
 
 
 def shortcomings(
-    tasks: Sequence[Task], results: Sequence[ResultLine], report: Report, books: Sequence[ProviderBooks]
+    tasks: Sequence[Task], results: Sequence[ResultLine], report: Report, both: Sequence[Compared]
 ) -> list[str]:
     """Return what is wrong with a run, or missing in it; nothing for a good run."""
-    expected = {task.id: task.expected for task in tasks}
+    expected = {task.id: task.text for task in tasks}
     missing: list[str] = []
-    if sorted(str(line.id) for line in results) != sorted(map(str, expected)):
-        missing.append(f"expected one line of results for each of {len(tasks)} requests, got {len(results)}")
+    if sorted(int(line.id) for line in results) != sorted(expected):
+        missing.append(f"expected one line of results for each of {len(tasks)} texts, got {len(results)}")
     wrong = [line.id for line in results if line.status == "done" and line.output != expected[int(line.id)]]
     if wrong:
-        missing.append(f"the outputs of {len(wrong)} requests are wrong, the first that of {wrong[0]}")
+        missing.append(f"the answers to {len(wrong)} texts are wrong, the first that to {wrong[0]}")
     if (report.success_ratio or 0.0) < MIN_SUCCESS_RATIO:
-        missing.append(f"expected a success ratio of {MIN_SUCCESS_RATIO} at least, got {report.success_ratio}")
+        failed = next((line.error for line in results if line.error), "no failure is known")
+        missing.append(
+            f"expected a success ratio of {MIN_SUCCESS_RATIO} at least, got {report.success_ratio}; first: {failed}"
+        )
     if not report.trips:
         missing.append("no breaker tripped")
     if not report.reroutes:
         missing.append("no request was rerouted")
-    if not any(one.stats.throttled for one in books):
-        missing.append("no provider answered 429")
-    if twice := sum(one.stats.paid_twice for one in books):
-        missing.append(f"{twice} requests were paid twice")
-    # The cost of a request of unknown outcome is in the books of its provider only.
-    charged, booked = sum(one.stats.charged_micros for one in books), sum(one.booked for one in books)
-    if not booked <= charged <= booked + to_micros(report.in_doubt):
-        missing.append(
-            f"the providers charged ${usd(charged)}, but ${usd(booked)} is booked and ${report.in_doubt} in doubt"
-        )
+    if not any(one.throttled for one in both):
+        missing.append("no server answered 429")
     return missing

@@ -1,4 +1,4 @@
-"""The demo's provider processes: started on free loopback ports, asked for their counters, and stopped by their ids."""
+"""The demo's servers: `understudy fake` in processes of their own, started, told their plans, asked for their books."""
 
 from __future__ import annotations
 
@@ -6,86 +6,101 @@ import http.client
 import subprocess
 import sys
 from contextlib import ExitStack, contextmanager
+from fractions import Fraction
 from typing import IO, TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import msgspec
 
-from actors.command.demo.backend import Stats
-
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
+    from pathlib import Path
 
-    from actors.command.demo.backend import DemoSettings
+    from actors.command.demo.servers import ModelServer
 
 STOP_TIMEOUT = 5.0
-"""Seconds that a provider has to end by itself."""
+"""Seconds that a server has to end by itself."""
+ANSWER_TIMEOUT = 10.0
+"""Seconds that a server has to tell its books."""
 
 
 class Ready(msgspec.Struct, frozen=True):
-    """The line that a provider prints once it listens."""
+    """The line that a server prints once it listens."""
 
-    port: int
+    url: str
 
 
-class DemoProcess(msgspec.Struct, frozen=True):
-    """A provider that listens on `port` of 127.0.0.1."""
+class BookedLine(msgspec.Struct, frozen=True):
+    """One call in the books of a server; `charged` is dollars as a fraction."""
 
-    settings: DemoSettings
-    port: int
-    process: subprocess.Popen[bytes]
+    status: int
+    answered: bool
+    charged: str
 
     @property
-    def url(self) -> str:
-        """The URL for calls."""
-        return f"http://127.0.0.1:{self.port}/"
+    def micros(self) -> Fraction:
+        """What was charged, in micro-dollars."""
+        return Fraction(self.charged) * 1_000_000
 
-    def stats(self) -> Stats:
-        """Return its counters. Raises OSError if it is gone."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+
+class ServerBooks(msgspec.Struct, frozen=True):
+    """The books of a server."""
+
+    calls: tuple[BookedLine, ...]
+    under_way: int
+
+
+class RunningServer(msgspec.Struct, frozen=True):
+    """A server that listens at `url`."""
+
+    server: ModelServer
+    url: str
+    process: subprocess.Popen[bytes]
+
+    def books(self) -> ServerBooks:
+        """Return its books. Raises OSError if it is gone."""
+        return msgspec.json.decode(self._ask("GET", "/books"), type=ServerBooks)
+
+    def begin(self) -> None:
+        """Put its plan in force once more, whose times count from now. Raises OSError if it is gone."""
+        self._ask("POST", "/plan", msgspec.json.encode(self.server.settings.plan))
+
+    def _ask(self, method: str, path: str, body: bytes | None = None) -> bytes:
+        connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=ANSWER_TIMEOUT)
         try:
-            connection.request("GET", "/stats")
+            connection.request(method, path, body)
             with connection.getresponse() as response:  # One that breaks off holds the socket open.
-                return msgspec.json.decode(response.read(), type=Stats)
+                told = response.read()
+                if response.status != 200:
+                    raise OSError(f"{method} {self.url}{path} was answered {response.status}: {told!r:.200}")
+                return told
+        except http.client.HTTPException as error:
+            raise OSError(f"{method} {self.url}{path} was not answered: {error!r}") from error
         finally:
             connection.close()
 
 
-def arguments(settings: DemoSettings) -> list[str]:
-    """Return the command line arguments of a demo provider for these settings.
-
-    >>> from actors.command.demo.backend import DemoSettings
-    >>> arguments(DemoSettings(name="alder", price="0.001", brownout=(4.0, 3.0)))[2:6]
-    ['--price', '0.001', '--failure-rate', '0.0']
-    """
-    given = ["--name", settings.name, "--price", settings.price, "--failure-rate", str(settings.failure_rate)]
-    given += ["--unclear-rate", str(settings.unclear_rate)]
-    given += ["--latency", f"{settings.latency[0]}-{settings.latency[1]}", "--seed", str(settings.seed)]
-    if settings.brownout is not None:
-        given += ["--brownout", f"{settings.brownout[0]}:{settings.brownout[1]}"]
-    if settings.rate_limit is not None:
-        given += ["--rate-limit", str(settings.rate_limit)]
-    if settings.burst is not None:
-        given += ["--burst", str(settings.burst)]
-    return given
-
-
 @contextmanager
-def run_providers(providers: Sequence[DemoSettings]) -> Generator[list[DemoProcess]]:
-    """Run these providers within the block. Raises OSError if one does not start."""
+def run_servers(servers: Sequence[ModelServer], folder: Path) -> Generator[list[RunningServer]]:
+    """Run these servers within the block; their config files are in `folder`. Raises OSError if one does not start."""
     with ExitStack() as stack:
         # All processes are started before the first one is waited for.
-        processes = [(one, stack.enter_context(start_provider(one))) for one in providers]
-        yield [DemoProcess(one, read_port(one, process.stdout), process) for one, process in processes]
+        processes = [(one, stack.enter_context(_started(one, folder))) for one in servers]
+        yield [
+            RunningServer(one, read_url(one.name, process.stdout, process.stderr), process)
+            for one, process in processes
+        ]
 
 
 @contextmanager
-def start_provider(settings: DemoSettings) -> Generator[subprocess.Popen[bytes]]:
-    """Run one provider within the block; in every case it is gone afterwards."""
+def _started(server: ModelServer, folder: Path) -> Generator[subprocess.Popen[bytes]]:
+    """Run one server within the block; in every case it is gone afterwards."""
     process = subprocess.Popen(  # noqa: S603 - our own module, our own arguments.
-        [sys.executable, "-m", "actors.command.demo.server", *arguments(settings)],
+        [sys.executable, "-m", "actors.command", "fake", str(folder / server.file), "--until-eof"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        # A process group of its own, because Ctrl-C would stop it before its counters are read.
+        stderr=subprocess.PIPE,  # A few lines, which fit into the pipe.
+        # A process group of its own, because Ctrl-C would stop it before its books are read.
         process_group=0,
     )
     try:
@@ -95,8 +110,8 @@ def start_provider(settings: DemoSettings) -> Generator[subprocess.Popen[bytes]]
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """End a provider by closing its standard input; kill it if it does not end."""
-    for stream in (process.stdin, process.stdout):
+    """End a server by closing its standard input; kill it if it does not end."""
+    for stream in (process.stdin, process.stdout, process.stderr):
         if stream is not None:
             stream.close()
     try:
@@ -110,10 +125,12 @@ def stop(process: subprocess.Popen[bytes]) -> None:
         raise
 
 
-def read_port(settings: DemoSettings, output: IO[bytes] | None) -> int:
-    """Wait for the port that a provider prints, and return it. Raises OSError if it ends instead."""
+def read_url(name: str, output: IO[bytes] | None, errors: IO[bytes] | None = None) -> str:
+    """Wait for the URL that a server prints, and return it. Raises OSError, with its errors, if it ends instead."""
     line = b"" if output is None else output.readline()
     try:
-        return msgspec.json.decode(line, type=Ready).port
+        return msgspec.json.decode(line, type=Ready).url
     except msgspec.DecodeError as error:
-        raise OSError(f"the provider {settings.name!r} did not start: it printed {line!r}") from error
+        said = b"" if errors is None else errors.read()
+        told = (line + said).decode(errors="replace").strip() or "it said nothing"
+        raise OSError(f"the server {name!r} did not start: {told}") from error

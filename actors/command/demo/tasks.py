@@ -1,4 +1,4 @@
-"""The requests of the demo: short texts, each with a service whose answer can be checked."""
+"""The texts of the demo, which the models are asked to repeat, so that every answer can be checked."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import random
 
 import msgspec
 
-from actors.command.demo.backend import SERVICES
+from actors.model_calls.request import ModelRequest
 
 SENTENCES = (
     "The lighthouse keeper counts the ships twice.",
@@ -43,33 +43,37 @@ SENTENCES = (
     "On clear nights the radio speaks another language.",
 )
 
+LONG_EVERY = 20
+"""One text in so many is too long for the smallest context window."""
+STREAM_EVERY = 3
+"""One text in so many is asked for as a stream."""
+
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
-    """One request of the demo, as a line of the requests file."""
+    """One text of the demo, which the models repeat; `streams` if the answer is asked for as a stream."""
 
     id: int
-    service: str
-    input: str
+    text: str
+    streams: bool
 
     @property
-    def expected(self) -> str | int:
-        """The right answer."""
-        answer: str | int = SERVICES[self.service](self.input)
-        return answer
+    def request(self) -> ModelRequest:
+        """The text as a request to a model, with room for all of it in the answer."""
+        body = {"messages": [{"role": "user", "content": self.text}], "max_tokens": len(self.text) // 4 + 8}
+        return ModelRequest(form="chat", body=body)
 
 
 def make_tasks(count: int, *, seed: int) -> list[Task]:
-    """Return `count` tasks, each of one to three sentences, about half of them for each service.
+    """Return `count` tasks of one to three sentences, some of hundreds, each text different from the others.
 
     >>> make_tasks(2, seed=1) == make_tasks(2, seed=1)
     True
     """
     rng = random.Random(seed)
-    return [
-        Task(
-            id=number,
-            service=rng.choice(sorted(SERVICES)),
-            input=" ".join(rng.sample(SENTENCES, rng.randint(1, 3))),
-        )
-        for number in range(1, count + 1)
-    ]
+    tasks: list[Task] = []
+    for number in range(1, count + 1):
+        sentences = rng.sample(SENTENCES, rng.randint(1, 3))
+        if number % LONG_EVERY == 0:
+            sentences = rng.choices(SENTENCES, k=40)
+        tasks.append(Task(id=number, text=" ".join([f"{number}.", *sentences]), streams=number % STREAM_EVERY == 0))
+    return tasks

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from actors.command.demo.backend import DemoSettings
-from actors.command.demo.processes import DemoProcess, run_providers
+from tests.actors.command.http_providers import HttpProvider, run_providers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from actors.command.demo.processes import DemoProcess
+    from actors.command.demo.processes import HttpProvider
 
 COMMAND = (sys.executable, "-m", "actors.command")
 # A machine that is busy makes good providers slow, and none of them may be given up for it.
@@ -38,7 +38,7 @@ max_open_for = 0.4
 class Market:
     """Providers that run, in the folder of the test: market.toml, requests.jsonl, results.jsonl, report.json."""
 
-    def __init__(self, folder: Path, providers: Sequence[DemoProcess]) -> None:
+    def __init__(self, folder: Path, providers: Sequence[HttpProvider]) -> None:
         self.folder = folder
         self.providers = providers
         sections = [
@@ -95,14 +95,14 @@ class Market:
 
 
 @pytest.fixture(scope="module")
-def idle() -> Iterator[DemoProcess]:
+def idle() -> Iterator[HttpProvider]:
     """Start one provider for all tests of a module that must not call it."""
     with run_providers([DemoSettings(name="alder", price="0.001")]) as (one,):
         yield one
 
 
 @pytest.fixture
-def uncalled(tmp_path: Path, idle: DemoProcess) -> Iterator[Market]:
+def uncalled(tmp_path: Path, idle: HttpProvider) -> Iterator[Market]:
     """Write the market of the idle provider, and see that it was not called."""
     yield Market(tmp_path, [idle])
     assert idle.stats().calls == 0

@@ -144,7 +144,7 @@ def execute(request, uncalled, monkeypatch, capfd):
         (["providers"], ["MARKET.toml", "understudy providers --help"]),
         (["demo", "--requests", "3"], ["--requests: expected a number from 60 to 1000, got 3"]),
         (["demo", "--keep", "market.toml"], ["--keep: the folder market.toml cannot be made"]),
-        (["demo", "--keep", "."], ["--keep: ", "market.toml exists"]),
+        (["demo", "--keep", "."], ["--keep: report.json exists"]),
         (["dmeo"], ["dmeo", "understudy --help"]),
     ],
 )
@@ -153,7 +153,8 @@ def test_bad_input_is_2_in_one_or_two_plain_lines(uncalled, execute, arguments, 
     (uncalled.folder / "bad.toml").write_text(
         '[[providers]]\nname = "a"\nservices = ["s"]\nprice = 1\nurl = "http://a/"\n'
     )
-    (uncalled.folder / "full.txt").write_text("precious")
+    for name in ("full.txt", "report.json"):
+        (uncalled.folder / name).write_text("precious")
     before = sorted(path.name for path in uncalled.folder.iterdir())
     done = execute(*arguments)
     assert (done.returncode, done.stdout) == (2, "")

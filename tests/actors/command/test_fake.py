@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
+import subprocess
 import sys
 
 import aiohttp
@@ -44,6 +46,37 @@ async def test_it_tells_its_url_serves_and_ends_when_it_is_interrupted(tmp_path)
     assert process.returncode == 143
     assert b"1 calls" in told
     assert b"Traceback" not in told
+
+
+@pytest.mark.real_time
+async def test_it_ends_with_its_standard_input_if_that_is_wanted():
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "actors.command", "fake", "--until-eof", stdin=-1, stdout=-1, stderr=-1
+    )
+    assert process.stdout is not None
+    assert process.stdin is not None
+    assert await process.stdout.readline()
+    process.stdin.close()
+    assert await process.wait() == 0
+
+
+def test_a_standard_input_that_cannot_be_watched_is_told():
+    done = subprocess.run(
+        [sys.executable, "-m", "actors.command", "fake", "--until-eof"],
+        check=False,
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
+    )
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr == b"error: --until-eof: standard input must be a pipe or a terminal\n"
+
+
+def test_a_port_that_is_taken_is_told(capfd):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert run_app(["fake", "--port", str(port)]) == 2
+    told = f"error: --port: http://127.0.0.1:{port} cannot be served: Address already in use; name another port\n"
+    assert capfd.readouterr().err == told
 
 
 @pytest.mark.parametrize(

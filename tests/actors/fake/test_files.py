@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from actors.fake.files import read_config, read_plan
@@ -24,3 +25,8 @@ def test_the_file_of_the_page_is_one():
 def test_what_is_no_plan_is_refused(text: str):
     with pytest.raises(ValueError, match=r"\S"):
         read_plan(text)
+
+
+def test_a_plan_that_was_told_can_be_sent_back():
+    plan = read_plan('[[faults]]\nkind = "outage"\nsince = 5.0\n[[faults]]\nkind = "cut"\nshare = 0.5\nuntil = 9.0')
+    assert read_plan(msgspec.json.encode(plan).decode()) == plan
