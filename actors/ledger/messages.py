@@ -10,7 +10,7 @@ from actors.errors.families import Charged  # noqa: TC001 - msgspec resolves the
 from actors.ledger.account import Account
 from actors.ledger.entries import CostBasis, MoneyReleased, MoneySettled
 from actors.ledger.page import Statement
-from actors.money import ZERO, AmountField, Micros, OptionalAmountField, amount_default, take_amount
+from actors.money import MAX_MICROS, ZERO, AmountField, Micros, OptionalAmountField, amount_default, take_amount
 from actors.tariffs.tariff import Tariff  # noqa: TC001 - as above.
 from actors.tariffs.usage import Usage  # noqa: TC001 - as above.
 from actors.validation import check_text, checked_held_for
@@ -74,12 +74,15 @@ class Reserve(Request[Reservation], frozen=True, kw_only=True):
     at_least: OptionalAmountField = amount_default(None)
 
     def __post_init__(self) -> None:
-        take_amount(self, "amount")
+        # What is as in most messages between actors is seen without a call.
+        amount, budget, risk = self.amount, self.budget, self.risk
+        if not (type(amount) is Micros and 0 <= amount <= MAX_MICROS):
+            take_amount(self, "amount")
         if self.at_least is not None:
             take_amount(self, "at_least")
-        if self.budget is not None:
+        if not (budget is None or (type(budget) is Micros and 0 <= budget <= MAX_MICROS)):
             take_amount(self, "budget")
-        if self.risk is not None:
+        if not (risk is None or (type(risk) is Micros and 0 <= risk <= MAX_MICROS)):
             take_amount(self, "risk")
         if self.held_for is not None:
             msgspec.structs.force_setattr(self, "held_for", checked_held_for(self.held_for))
@@ -149,10 +152,12 @@ class BookCall(Message, frozen=True, gc=False):
             check_reservation(self.reservation)
         if self.charged not in {"yes", "no", "held"}:
             raise ValueError(f'charged must be "yes", "no" or "held", got {self.charged!r}')
-        if self.cost is not None:
-            take_amount(self, "cost")
+        cost = self.cost
+        if cost is not None:
+            if not (type(cost) is Micros and 0 <= cost <= MAX_MICROS):
+                take_amount(self, "cost")
             if self.charged != "yes":
-                check_cost(self.charged, self.cost)
+                check_cost(self.charged, self.cost or ZERO)
 
 
 class Resolve(Request[MoneySettled | MoneyReleased], frozen=True):

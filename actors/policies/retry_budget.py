@@ -55,6 +55,14 @@ class RetryBudget(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             return None
         return msgspec.structs.replace(refreshed, tokens=max(0.0, refreshed.tokens - 1))
 
+    def allows(self, now: float) -> bool:
+        """Tell whether it allows a retry at `now`, which is not withdrawn.
+
+        >>> RetryBudget(tokens=1.0).allows(now=0.0), RetryBudget(tokens=0.0, min_per_second=0.0).allows(now=9.0)
+        (True, False)
+        """
+        return self.tokens >= 1 or self.withdraw(now) is not None
+
     def give_back(self) -> RetryBudget:
         """Return the budget after a retry that was withdrawn but not made."""
         return msgspec.structs.replace(self, tokens=min(self.max_tokens, self.tokens + 1))

@@ -106,7 +106,7 @@ class ServiceHealth:
         if at_once:
             self._at_once[name] = None
             self.valid_until = -math.inf
-        else:
+        elif name not in self._later:
             self._later[name] = None
             self.valid_until = min(self.valid_until, self._renewed_at + self._pause)
 

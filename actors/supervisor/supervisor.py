@@ -146,6 +146,7 @@ class Supervisor(
 
     async def stopped(self) -> None:
         self.services.close()
+        self.deps.hedge_budget.close()
         await self.payments.close()
 
     @property

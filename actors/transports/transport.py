@@ -58,7 +58,9 @@ class ProviderCall(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Raise ValueError for a call that could never succeed."""
-        take_amount(self, "max_cost")
+        max_cost = self.max_cost
+        if not (type(max_cost) is Micros and 0 <= max_cost <= MAX_MICROS):
+            take_amount(self, "max_cost")
         if not self.timeout > 0:
             raise ValueError(f"timeout must be > 0 seconds, got {self.timeout}")
 

@@ -27,7 +27,7 @@ from runtime.cell.inbox import (
     enqueue_waiter,
     send,
 )
-from runtime.cell.inline import answer_inline, may_run_inline, running
+from runtime.cell.inline import begin_inline, may_run_inline, running
 from runtime.cell.inspection import describe, load, snapshot
 from runtime.cell.life import end, fail, terminate, wait_until_ended, wait_until_instance_ended
 from runtime.cell.options import DEFAULT_OPTIONS, SpawnOptions, options_of
@@ -58,6 +58,8 @@ TEMPORARY, TRANSIENT = Restart.TEMPORARY, Restart.TRANSIENT
 
 USE_MAILBOX: Any = object()
 """Says that a request has to take its way through the mailbox."""
+WAITS: Any = CoroutineType
+"""What is returned for a handler that waits: it has to be awaited."""
 RUN_INLINE: Any = object()
 """Says that the handler of a request runs in the task of its asker."""
 
@@ -164,12 +166,13 @@ class Cell(ActorContext):
             deadline = inherited
             if deadline <= now:
                 raise AskTimeout(self.path, name_of(message), timeout=0.0)
+        if self.queue and self.life is IN_SERVICE and not (self.idle or self.busy or self.actor.is_async):
+            engine.pump()  # Once the mail before it is handled, it may be answered without the mailbox.
         ask = self.answer_now(message, deadline) if self.idle and engine.may_answer_now() else USE_MAILBOX
         if ask is RUN_INLINE:
-            ask = await answer_inline(self, message, deadline)
-            if not isinstance(ask, Ask):
-                return ask
-        elif ask is USE_MAILBOX:
+            ask = begin_inline(self, message, deadline)
+            ask = await ask if isinstance(ask, WAITS) else ask
+        if ask is USE_MAILBOX:
             ask = Ask(message, deadline)
             if engine.propagation is not None:
                 ask.carried = engine.propagation.capture()
@@ -181,9 +184,8 @@ class Cell(ActorContext):
         elif not isinstance(ask, Ask):
             return ask
         if ask.progress is WAITING or ask.progress is RUNNING:
-            asker, ask.answerer = asyncio.current_task(), self
+            asker, ask.answerer, ask.waiter = asyncio.current_task(), self, engine.loop.create_future()
             register_wait(self, ask, asker)
-            ask.waiter = engine.loop.create_future()
             engine.deadlines.add(ask)
             try:
                 await ask.waiter

@@ -50,8 +50,12 @@ def may_run_inline(cell: CellState, handler: Handler) -> bool:
     return task is not None and not task.cancelling() and inline_depth.get() < MAX_INLINE_DEPTH
 
 
-async def answer_inline(cell: CellState, message: Any, deadline: float) -> Any:
-    """Handle a request in the running task, which is its asker's; return its answer, or the `Ask` to wait for."""
+def begin_inline(cell: CellState, message: Any, deadline: float) -> Any:
+    """Handle a request in the running task, which is its asker's.
+
+    Return its answer, the `Ask` to wait for, or a coroutine that returns this `Ask`: its handler waits, and goes on in
+    the coroutine, which has to be awaited at once.
+    """
     handler = cell.actor.handlers[type(message)]
     assert handler is not None  # noqa: S101 - it was found a moment ago.
     context = cell.engine.context.copy()
@@ -93,7 +97,7 @@ async def answer_inline(cell: CellState, message: Any, deadline: float) -> Any:
             after_step(cell)
         else:
             cell.idle = True
-    return await wait_inline(cell, lane, execution, ask, execution.run(work, context, waits_for))
+    return wait_inline(cell, lane, execution, ask, execution.run(work, context, waits_for))
 
 
 def first_step(work: Coroutine[Any, Any, Any], deadline: float, depth: int) -> Any:

@@ -10,6 +10,7 @@ import pytest
 
 from runtime import Actor, ActorRef, ActorSystem, Mailbox, Message, Request, handles
 from runtime.engine import ANSWERS_PER_TURN, MESSAGES_PER_ACTIVATION, MESSAGES_PER_TURN, PUMPS_PER_TURN
+from runtime.envelope import Ask
 
 ROOMY = Mailbox(capacity=200_000)
 
@@ -118,6 +119,23 @@ async def test_an_ask_comes_after_what_its_sender_told_before():
                 ref.tell(Tick())
             told += burst
             assert await ref.ask(Count(), timeout=1.0) == told
+
+
+async def test_a_request_behind_mail_that_was_told_takes_no_envelope(monkeypatch: pytest.MonkeyPatch):
+    made: list[object] = []
+
+    class CountedAsk(Ask):
+        def __init__(self, message: object, deadline: float) -> None:
+            made.append(message)
+            super().__init__(message, deadline)
+
+    monkeypatch.setattr("runtime.cell.cell.Ask", CountedAsk)
+    async with ActorSystem() as system:
+        ref = system.spawn(Counter, mailbox=ROOMY)
+        for told in range(1, 20):
+            ref.tell(Tick())
+            assert await ref.ask(Count(), timeout=1.0) == told
+    assert made == []
 
 
 async def test_a_chain_of_sync_actors_is_walked_in_one_turn():

@@ -51,9 +51,9 @@ class QuotaWait(msgspec.Struct, frozen=True):
 
 def names_in_order(job: Job) -> Iterable[str]:
     """Return the providers that may be called, the one to call first in front; worked out as far as they are read."""
-    tried, held_at, strategy = job.tried, job.held_at, in_force(job.message.strategies, job.tried)
-    is_plain = not (tried or held_at or job.unhealthy or job.deprioritized or job.candidates.has_failed_checks)
-    ranked = (held_at,) if held_at is not None else job.order.by(strategy, tried)
+    tried, held = job.tried, job.held
+    is_plain = not (tried or held or job.unhealthy or job.deprioritized or job.candidates.has_failed_checks)
+    ranked = (held.target.name,) if held else job.order.by(in_force(job.message.strategies, tried), tried)
     return ranked if is_plain else NamesInOrder(job, ranked)
 
 

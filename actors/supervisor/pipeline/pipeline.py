@@ -112,7 +112,8 @@ def _take_offers(deps: Deps, job: Job, offers: Offers, *, now: float) -> None:
 
 def _has_unknown_health(deps: Deps, job: Job, names: Iterable[str], *, now: float) -> bool:
     """Tell whether a health check is needed: not if the first choice is known to be well."""
-    first = next((job.candidates.targets[name] for name in names), None)
+    name = next(iter(names), None)
+    first = None if name is None else job.candidates.targets[name]
     if first is None or first.health is None or job.unhealthy or job.tried:
         return True
     is_known = first.has_fresh_health(max_age=deps.market.health.max_age, now=now)

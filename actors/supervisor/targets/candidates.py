@@ -35,6 +35,7 @@ class Candidates:
         "_failed_check",
         "_names",
         "_rankings",
+        "has_failed_checks",
         "has_tariffs",
         "listings",
         "offers",
@@ -59,11 +60,8 @@ class Candidates:
         self.offers = offers
         deprioritized = offers.deprioritized
         self._failed_check = frozenset(name for name, why in deprioritized.items() if why == CHECK_FAILED)
-
-    @property
-    def has_failed_checks(self) -> bool:
+        self.has_failed_checks = bool(self._failed_check)
         """Whether the last health check of some failed."""
-        return bool(self._failed_check)
 
     def failed_check(self, name: str) -> bool:
         """Tell whether a provider is to be called after the others, because its last health check failed.

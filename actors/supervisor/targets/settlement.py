@@ -89,6 +89,9 @@ class EndedCall(msgspec.Struct, frozen=True):
     @property
     def is_dear(self) -> bool:
         """Whether its answer cost more than is listed for it."""
+        reply = self.reply
+        if reply is None or (reply.cost is None and reply.usage is None and self.quote.tokens is None):
+            return False  # As with most providers: they state no cost.
         cost = self.cost
         return cost is not None and cost > self.quote.price
 
@@ -278,7 +281,7 @@ def learned_after(state: TargetState, admitted: Admitted, ended: EndedCall, *, r
         learned = after_throttled(learned, now, ThrottledCall(error.retry_after, started, hold), random=random)
     elif ended.reply is not None:
         learned = after_success(learned, now, started=started)
-    told = ended.told
+    told = error if ended.reply is None else ended.reply
     return after_headers(learned, told.limits, now) if told is not None and told.limits else learned
 
 

@@ -368,7 +368,7 @@ class Target:
     def timeout(self, listing: Listing) -> float:
         """Return the seconds to give one attempt: what was configured, or less if a repetition costs nothing."""
         answers = self.state.answers
-        if answers.samples < answers.min_samples or not self.may_cut(listing):
+        if answers.samples < answers.min_samples or (self.idempotent == "no" and not self.may_cut(listing)):
             return listing.timeout
         return answers.seconds(configured=listing.timeout)
 
@@ -462,7 +462,9 @@ class Target:
         """Make one call; raises members of `CallFailed` only. `marker` tells afterwards whether it was sent."""
         self._begin_use()
         try:
-            return await self._ask_gateway(lambda: self._call_type(call, marker), call.timeout + TRANSPORT_GRACE)
+            if self.gateway is None:
+                self.open()  # Which kind of question it takes is known once its transport is made.
+            return await self._ask_gateway(self._call_type(call, marker), call.timeout + TRANSPORT_GRACE)
         except asyncio.CancelledError:
             if call.stream is not None and marker.is_sent:
                 # What a stream that is cut off owes is known once its transport has ended it.
@@ -495,7 +497,7 @@ class Target:
     async def _ask(self, question: LookUpCall | CancelCall) -> Finding:
         with self._in_use():
             try:
-                return await self._ask_gateway(lambda: question, question.timeout + TRANSPORT_GRACE)
+                return await self._ask_gateway(question, question.timeout + TRANSPORT_GRACE)
             finally:
                 self._close_if_isolated()
 
@@ -504,19 +506,18 @@ class Target:
         if isinstance(self.state.breaker, Open | Isolated):
             self.close()
 
-    async def _ask_gateway(self, question: Callable[[], Request[R]], timeout: float) -> R:  # noqa: ASYNC109 - see `ask`.
+    async def _ask_gateway(self, question: Request[R], timeout: float) -> R:  # noqa: ASYNC109 - see `ask`.
         """Ask the gateway; another one if it was ended from outside before it had the question."""
-        gateway = self.open()
+        gateway = self.gateway or self.open()
         try:
-            # The kind of question is known once the gateway has made its transport.
             try:
-                return await gateway.ask(question(), timeout=timeout)
+                return await gateway.ask(question, timeout=timeout)
             except ActorStopped:
                 if self.gateway is not gateway:
                     raise  # It was closed by its breaker, or for other terms.
                 self.gateway = None
                 gateway = self.open()
-                return await gateway.ask(question(), timeout=timeout)
+                return await gateway.ask(question, timeout=timeout)
         except AskTimeout:
             raise
         except RuntimeFault:
@@ -544,7 +545,7 @@ class Target:
         with self._in_use():
             try:
                 question = CheckHealth(max_age=max_age, timeout=within)
-                return await self._ask_gateway(lambda: question, within + 2 * TRANSPORT_GRACE)
+                return await self._ask_gateway(question, within + 2 * TRANSPORT_GRACE)
             except (RuntimeFault, Unclassified) as error:
                 return Health(started, problem=str(error))
             finally:

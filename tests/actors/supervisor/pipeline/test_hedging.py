@@ -91,6 +91,10 @@ async def staged(*listings: Listing, hedge: HedgeConfig | None = EAGER) -> Async
     assert len(asyncio.all_tasks()) == 1
 
 
+TICK = 1 / 1024
+"""Seconds by which the timer of late calls may be late."""
+
+
 def now() -> float:
     return asyncio.get_running_loop().time()
 
@@ -102,7 +106,7 @@ async def test_a_late_call_gets_a_second_elsewhere_whose_answer_ends_it():
         began = now()
         result = await stage.request()
         assert (result.output, result.provider, result.attempts) == ("other", "other", 2)
-        assert now() - began == pytest.approx(0.6)
+        assert now() - began == pytest.approx(0.6, abs=TICK)
         assert (slow.cancelled, slow.under_way, stage.count(Hedged)) == (1, 0, 1)
 
 
