@@ -423,7 +423,8 @@ class NoProvider(CallFailed):
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """One failed call of a request: its provider, error, start (loop time), latency (seconds) and cost.
 
-    `said` is what the provider itself said, or "".
+    `may_cost` is what may be charged for it besides, as far as was known when the request went on. `said` is what the
+    provider itself said, or "".
     """
 
     provider: str
@@ -432,10 +433,12 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     started: float
     latency: float
     cost: Micros = ZERO
+    may_cost: Micros = ZERO
     said: str = ""
 
     def __str__(self) -> str:
-        return f"{self.provider}: {self.kind} after {self.latency:.3f} s, {self.cost}: {self.error}"
+        perhaps = f" and perhaps {self.may_cost}" if self.may_cost else ""
+        return f"{self.provider}: {self.kind} after {self.latency:.3f} s, {self.cost}{perhaps}: {self.error}"
 
 
 class PossibleCharge(msgspec.Struct, frozen=True, kw_only=True):

@@ -235,6 +235,8 @@ class FakeProvider:
         made = self._made(asked, model, usage=usage, struck=struck, draw=draw, now=now)
         call.id = FORMS[asked.form].identity(made)
         reply = self._reply(made, draw=draw)
+        if made.dialect_name == "openrouter":
+            reply.headers.append((b"x-generation-id", call.id.encode()))
         reply.rates = self._rates_of(model, struck)
         reply.headers += limit_headers(dialect, throttle, now=now, wall=self._epoch + now)
         if asked.form == "responses" and asked.body.get("store") is not False:

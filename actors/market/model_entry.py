@@ -11,7 +11,7 @@ from actors.market.listing import CallTerms, Listing
 from actors.market.model_listing import ReachOptions, listed_price, model_listing
 from actors.market.short_form import ListingOptions, OfferOptions
 from actors.masking import MASK, HidesSecrets, Secrets, shown_url
-from actors.model_calls.presets import COMPATIBLE, Preset, preset_named, presets
+from actors.model_calls.presets import COMPATIBLE, OnCut, Preset, preset_named, presets
 from actors.providers.provider import Provider
 from actors.spelling import closest
 from actors.transports.transport import Idempotent  # noqa: TC001 - as above.
@@ -44,6 +44,8 @@ class ModelEntry(HidesSecrets, CallTerms, frozen=True, kw_only=True):
     headers: dict[str, str] = msgspec.field(default_factory=dict)
     paid: bool | None = None
     idempotent: Idempotent = "no"
+    on_cut: OnCut | None = None
+    on_cut_plain: OnCut | None = None
 
     def shown_instead(self) -> dict[str, object]:
         return {

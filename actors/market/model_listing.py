@@ -18,6 +18,7 @@ from runtime import logger_for
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
+    from actors.model_calls.presets import OnCut
     from actors.money import Amount
     from actors.tariffs.price_list import ModelPrice
     from actors.transports.transport import Idempotent, Transport
@@ -29,6 +30,8 @@ EMBEDS = "embed"
 """What the names of models for embeddings hold, as a rule."""
 MODEL_TIMEOUT = 60.0
 """Seconds for one attempt, if a listing does not say: a long answer takes longer than calls of other kinds."""
+MODEL_HELD_FOR = 86_400.0
+"""Seconds after which a call counts as charged of which nothing was found out, if a listing does not say."""
 
 
 class ReachOptions(TypedDict, total=False):
@@ -40,6 +43,8 @@ class ReachOptions(TypedDict, total=False):
     paid: bool
     idempotent: Idempotent
     max_output: int | None
+    on_cut: OnCut | None
+    on_cut_plain: OnCut | None
     secrets: Collection[str]
     wire: Wire | None
 
@@ -102,7 +107,7 @@ def model_listing(model: str, preset: str | Preset = COMPATIBLE, **options: Unpa
     make()  # It opens nothing until it is used; but a mistake is reported here, and not at the first call.
     offered: dict[str, Any] = {"max_inputs": chosen.max_inputs}
     offered |= {key: value for key, value in given.items() if key in OfferOptions.__annotations__}
-    terms: dict[str, Any] = {"timeout": MODEL_TIMEOUT}
+    terms: dict[str, Any] = {"timeout": MODEL_TIMEOUT, "held_for": MODEL_HELD_FOR}
     if given.keys().isdisjoint({"price", "tariff"}) and (found := listed_price(model, chosen)) is not None:
         terms["tariff"] = found.tariff
     terms |= {key: value for key, value in given.items() if key in ListingOptions.__annotations__}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from functools import cache
 from importlib import resources
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 from urllib.parse import urlsplit
 
 import msgspec
@@ -16,6 +16,7 @@ from actors.model_calls.request import Form  # noqa: TC001 - msgspec evaluates i
 
 OnCut: TypeAlias = Literal["stops", "runs_on", "ask"]
 """What becomes of a call that its caller cuts off: it stops; it runs on and is charged whole; or that can be asked."""
+ON_CUT: tuple[OnCut, ...] = get_args(OnCut)
 Auth: TypeAlias = Literal["bearer", "x-api-key", "api-key", "none"]
 """The header that has the key: `Authorization: Bearer`, or one of this name; or there is no key."""
 
@@ -40,7 +41,10 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     host: str = ""
     on_cut: OnCut = "runs_on"
     on_cut_plain: OnCut = "runs_on"
-    generation_path: str = ""
+    cost_path: str = ""
+    cost_header: str = ""
+    cost_id: str = ""
+    cost_field: str = ""
     prices: str = ""
     max_inputs: int | None = None
     """The most inputs of one call for embeddings; None if that is not documented."""
@@ -57,6 +61,13 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 COMPATIBLE = Preset(forms=("chat", "embeddings"))
 """A provider of which only its base URL is known."""
+
+
+def checked_on_cut(field: str, on_cut: OnCut) -> OnCut:
+    """Return it; raises ValueError for anything else."""
+    if on_cut not in ON_CUT:
+        raise ValueError(f"{field} must be one of {', '.join(ON_CUT)}, got {on_cut!r:.100}")
+    return on_cut
 
 
 @cache

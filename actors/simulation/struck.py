@@ -54,6 +54,7 @@ class StruckTransport:
         self._simulation = simulation
         self._rng = rng
         # A transport says what it can do by the methods that it has.
+        self.asked_after: tuple[float, ...] = getattr(inner, "asked_after", ())
         if isinstance(inner, LooksUp):
             self.look_up = self._reaching(inner.look_up)
         if isinstance(inner, Cancels):

@@ -101,22 +101,24 @@ class HttpClient:
 
         `headers` are those of this call, beside those of all. All of it takes at most `within` seconds.
         """
-        request = WireRequest("POST", url, {**self._call_headers, **headers}, body)
-        return await self._exchange(request, within=within, paid=self.paid)
+        return await self.run(self.exchange(url, body, headers), within=within)
 
-    async def stream(
-        self, url: str, body: bytes, headers: dict[str, str], *, within: float, reader: BodyReader
-    ) -> Exchange:
-        """Post JSON, and have `reader` read the body of a 2xx while it comes; raises as `post` does."""
-        request = WireRequest("POST", url, {**self._call_headers, **headers, "Accept": "text/event-stream"}, body)
-        return await self._exchange(request, within=within, paid=self.paid, reader=reader)
+    def exchange(self, url: str, body: bytes, headers: dict[str, str]) -> Exchange:
+        """Return the exchange by which JSON is posted, for `run`; it tells at any time how far the call has come."""
+        request = WireRequest("POST", url, {**self._call_headers, **headers}, body)
+        return Exchange(request, provider=self.provider, host=self.host)
+
+    async def run(self, exchange: Exchange, *, within: float, reader: BodyReader | None = None) -> Exchange:
+        """Post what an exchange holds, and have `reader` read the body of a 2xx while it comes; raises as `post`."""
+        return await self._exchange(exchange, within=within, paid=self.paid, reader=reader)
 
     async def get(self, url: str, *, within: float) -> Exchange:
         """Return the answer to a GET that costs nothing, a 2xx; raises as `post` does.
 
         The error of a refusal has the wait that came with it.
         """
-        return await self._exchange(WireRequest("GET", url, self._headers), within=within, paid=False)
+        exchange = Exchange(WireRequest("GET", url, self._headers), provider=self.provider, host=self.host)
+        return await self._exchange(exchange, within=within, paid=False)
 
     async def aclose(self) -> None:
         """Close all connections. A later request opens them again, unless the wire is one of your own."""
@@ -125,18 +127,16 @@ class HttpClient:
         await self.wire.aclose()
 
     async def _exchange(
-        self, request: WireRequest, *, within: float, paid: bool, reader: BodyReader | None = None
+        self, exchange: Exchange, *, within: float, paid: bool, reader: BodyReader | None = None
     ) -> Exchange:
         """Send and receive within `within` seconds; return a success, raise any other outcome as its error family."""
         if self.state == "closed":
             # It was idle, or its breaker open, and may be shared: `transport=lambda: this_one`.
             self.wire = self._make_wire()
         self.state = "open"
-        exchange = Exchange(request, provider=self.provider, host=self.host)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + within
         if reader is not None:
-            reader.progress = exchange.progress
             within = min(within, reader.first)
         timer = self._timers.at(loop.time() + within, loop)
         if reader is not None and timer is not None:

@@ -40,8 +40,6 @@ class BodyReader(Protocol):
     gap: float
     """The longest time between two chunks, in seconds."""
     on_first: Callable[[], None] | None
-    progress: WireProgress
-    """How far the request has come; set before it is sent."""
 
     @property
     def is_complete(self) -> bool:

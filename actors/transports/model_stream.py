@@ -14,7 +14,6 @@ from actors.model_calls.assembly import Assembler, assembler_of
 from actors.model_calls.sse import MAX_EVENT_BYTES, EventDecoder
 from actors.model_calls.stream_writers import stream_writer_of
 from actors.transports.http_json import decode_json
-from actors.transports.wire import WireProgress
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -60,7 +59,6 @@ class ModelStream:
         self.on_first: Callable[[], None] | None = None
         self.error: dict[str, Any] | None = None
         self.problem: str | None = None
-        self.progress = WireProgress()
         self._sent = sent
         self._assembler: Assembler = assembler_of(sent.request.form)
         self._writer = None if sent.is_kept else stream_writer_of(sent.asked.form)

@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
-from actors.errors.families import BadAnswer, CallFailed, ConsumerLeft, OutcomeUnknown, Permanent, Transient
+from actors.errors.families import BadAnswer, CallFailed, Permanent
 from actors.errors.words import with_words
 from actors.model_calls.answer import MalformedAnswer, ModelAnswer, fields_of, read_answer
 from actors.model_calls.bad_answers import bad_answer_of
 from actors.model_calls.embeddings import written_vectors
 from actors.model_calls.field_table import NotExpressible
-from actors.model_calls.presets import COMPATIBLE, Preset
+from actors.model_calls.presets import COMPATIBLE, OnCut, Preset, checked_on_cut
 from actors.model_calls.request import ModelRequest, model_request
 from actors.model_calls.translation import Translation, translated
-from actors.money import ZERO
-from actors.tariffs.cut_usage import usage_at_most, usage_when_cut
 from actors.tariffs.estimate import OUTPUT_FIELDS, Form, demand_of, with_max_output
 from actors.tariffs.usage import read_usage
+from actors.transports.cost_look_up import ASKED_AFTER, CostLookUp
+from actors.transports.cut_calls import CutCalls, CutStream
 from actors.transports.http_client import MAX_REPLY_BYTES, HttpClient
 from actors.transports.http_exchange import MAX_REFUSAL_BYTES, header_value
 from actors.transports.http_json import decode_json, encode_json
@@ -47,7 +47,6 @@ PATHS: dict[Form, str] = {
     "embeddings": "/embeddings",
 }
 HEALTH_PATH = "/models"
-FREE = ProviderReply(output=None, cost=ZERO)
 
 
 class ModelTransport:
@@ -76,6 +75,8 @@ class ModelTransport:
         paid: bool | None = None,
         idempotent: Idempotent = "no",
         max_output: int | None = None,
+        on_cut: OnCut | None = None,
+        on_cut_plain: OnCut | None = None,
         max_connections: int = 10,
         max_reply_bytes: int = MAX_REPLY_BYTES,
         headers: Mapping[str, str] | None = None,
@@ -104,6 +105,18 @@ class ModelTransport:
         )
         self.ends_when_cancelled = self._client.ends_when_cancelled
         """Whether the wire says so of itself."""
+        self.cuts = CutCalls(
+            provider,
+            on_cut=checked_on_cut("on_cut", preset.on_cut if on_cut is None else on_cut),
+            on_cut_plain=checked_on_cut("on_cut_plain", preset.on_cut_plain if on_cut_plain is None else on_cut_plain),
+            paid=self.paid,
+            max_output=max_output,
+        )
+        self._look_up: CostLookUp | None = None
+        if self.cuts.may_ask:
+            # A transport says what it can do by what it has.
+            self._look_up = CostLookUp(self._client, preset)
+            self.look_up, self.asked_after = self._look_up.look_up, ASKED_AFTER
 
     def __repr__(self) -> str:
         return f"ModelTransport({self.provider}, {self.model}, {self._client!r}, idempotent={self.idempotent!r})"
@@ -118,8 +131,18 @@ class ModelTransport:
             return await self._stream(call, call.stream)
         sent, body = self._request_of(call)
         deadline = asyncio.get_running_loop().time() + call.timeout
-        url = self._client.url + PATHS[sent.request.form]
-        exchange = await self._client.post(url, body, self._headers_of(call), within=call.timeout)
+        exchange = self._client.exchange(self._client.url + PATHS[sent.request.form], body, self._headers_of(call))
+        try:
+            await self._client.run(exchange, within=call.timeout)
+        except CallFailed as failure:
+            if self._look_up is not None:
+                self._look_up.note(call, exchange.headers)
+            raise self.cuts.of_plain(failure, exchange) from failure
+        except asyncio.CancelledError:
+            if self._look_up is not None:
+                self._look_up.note(call, exchange.headers)
+            call.notes.owed = self.cuts.owed_by_plain(exchange)
+            raise
         return await self._reply_of(sent, exchange, deadline=deadline)
 
     async def check(self, *, timeout: float) -> None:  # noqa: ASYNC109 - the interface of `Transport`.
@@ -135,10 +158,10 @@ class ModelTransport:
         sent, body = self._request_of(call)
         request = sent.request
         client, reader = self._client, self._reader_of(sent, stream)
+        headers = {**self._headers_of(call), "Accept": "text/event-stream"}
+        exchange = client.exchange(client.url + PATHS[request.form], body, headers)
         try:
-            exchange = await client.stream(
-                client.url + PATHS[request.form], body, self._headers_of(call), within=call.timeout, reader=reader
-            )
+            await client.run(exchange, within=call.timeout, reader=reader)
             client.check_readable(exchange)
             if reader.error is not None:
                 client.raise_error_in(reader.error, exchange)
@@ -154,66 +177,23 @@ class ModelTransport:
         except BadAnswer:
             raise
         except CallFailed as failure:
-            raise self._cut(failure, call, reader) from failure
+            cut = self._cut(call, reader, exchange)
+            raise self.cuts.of_stream(failure, reader, exchange, cut) from failure
         except asyncio.CancelledError:
-            # One that was not sent owes nothing, and no error can say so.
-            stream.partial = self._owed(call, reader) if reader.progress.may_be_sent else FREE
+            stream.partial = self.cuts.owed_by_stream(reader, exchange, self._cut(call, reader, exchange))
             raise
+
+    def _cut(self, call: ProviderCall, reader: ModelStream, exchange: Exchange) -> CutStream:
+        body = reader.body()
+        if self._look_up is not None:
+            self._look_up.note(call, exchange.headers, body)
+        return CutStream(call, self.demand(call.input), self._usage_in(reader.form, body))
 
     def _reader_of(self, sent: Translation, stream: CallStream) -> ModelStream:
         try:
             return ModelStream(sent, stream, max_bytes=self._client.max_reply_bytes)
         except ValueError as error:
             raise Permanent(str(error), provider=self.provider, outcome="not_started") from error
-
-    def _owed(self, call: ProviderCall, reader: ModelStream) -> ProviderReply | None:
-        """Return what a stream that was cut off owes, as the reply that it would be; None if that is not known.
-
-        There are three cases:
-
-        1. It was not sent: it is for the error to say so.
-        2. The provider stops: what came is owed, and the input.
-        3. It runs on, and something came: it is charged whole.
-        """
-        demand = self.demand(call.input)
-        if demand is None or not reader.progress.may_be_sent:
-            return None
-        body = reader.body()
-        told = self._usage_in(reader.form, body)
-        if self.preset.on_cut == "stops":
-            written, seconds = reader.written()
-            usage = usage_when_cut(told, demand, written=written, seconds=seconds)
-            return ProviderReply(output=reader.body_as_asked(), usage=usage)
-        if self.preset.on_cut == "runs_on" and reader.stream.first_at is not None:
-            usage = usage_at_most(demand, max_output=self._max_output)
-            return ProviderReply(output=reader.body_as_asked(), usage=usage)
-        return None
-
-    def _cut(self, failure: CallFailed, call: ProviderCall, reader: ModelStream) -> CallFailed:
-        """Return the failure of a stream with what it owes."""
-        is_said_free = failure.charged == "no" and reader.stream.first_at is None
-        if not self.paid or (is_said_free and not isinstance(failure, ConsumerLeft)):
-            return failure
-        owed = self._owed(call, reader)
-        if owed is None:
-            return failure
-        if isinstance(failure, OutcomeUnknown):
-            # What it owes is known, so that the request may go on.
-            known = Transient(
-                failure.args[0],
-                provider=self.provider,
-                status=failure.status,
-                said=failure.said,
-                retry_after=failure.retry_after,
-            )
-            known.limits, known.wire_calls = failure.limits, failure.wire_calls
-            failure = known
-        if reader.has_failed_before_first and self.preset.on_cut == "stops":
-            # It was not cut off: its provider says itself that it has failed, before it wrote anything.
-            failure.outcome, failure.charged = "done", "no"
-        else:
-            failure.charged, failure.answer = "yes", owed
-        return failure
 
     def demand(self, input: Any) -> Demand | None:  # noqa: A002 - see `PricesCalls`.
         """Return the tokens that a call needs; None if it is no request to a model."""

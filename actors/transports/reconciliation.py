@@ -72,7 +72,12 @@ def is_finding(found: object) -> bool:
 
 @runtime_checkable
 class LooksUp(Protocol):
-    """A transport that can look up what became of a call."""
+    """A transport that can look up what became of a call.
+
+    If it can only tell what a call cost, and only some time after its end, it may declare so by an attribute
+    `asked_after`: a tuple of seconds. A call that may have been paid is then asked about so long after its end, and
+    counts as charged whole if the last time tells nothing; a request waits for that for half of its time left at most.
+    """
 
     async def look_up(self, call: ProviderCall, *, timeout: float) -> Finding:  # noqa: ASYNC109 - the transport bounds itself.
         """Find out, within `timeout` seconds, what became of an earlier `call`; changes nothing."""

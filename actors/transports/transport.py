@@ -38,6 +38,17 @@ MAX_SHOWN_COST = 100
 """Characters of what a provider stated as its cost that are kept if it is none."""
 
 
+class CallNotes(msgspec.Struct, gc=False):
+    """What its transport notes of a call while it is under way.
+
+    `reference` is the name that the provider gave it, by which it can be asked for later. `owed` is the reply that a
+    call without a stream is paid by if it is cancelled, at a provider that stops then; None if that is not known.
+    """
+
+    reference: str | None = None
+    owed: ProviderReply | None = None
+
+
 class ProviderCall(msgspec.Struct, frozen=True, kw_only=True):
     """One attempt at one logical request.
 
@@ -55,6 +66,7 @@ class ProviderCall(msgspec.Struct, frozen=True, kw_only=True):
     provider: str | None = None
     stream: CallStream | None = None
     """Where the pieces of the answer go; None if it is wanted whole."""
+    notes: CallNotes = msgspec.field(default_factory=CallNotes)
 
     def __post_init__(self) -> None:
         """Raise ValueError for a call that could never succeed."""

@@ -34,8 +34,17 @@ class HeldCall(msgspec.Struct, eq=False):
     """What its tokens cost by the tariff that was in force when it was sent."""
     found: Resolution | None = None
     """What became of it, once this supervisor has found out."""
+    is_settled: bool = False
+    """Whether it was settled as estimated, so that what is found out corrects that."""
     is_under_way: bool = False
     """Whether its provider has said that it is under way when it was asked last."""
+
+    @property
+    def can_be_asked(self) -> bool:
+        """Whether it may still be found out what became of it."""
+        if self.target.asked_after:
+            return self.call.notes.reference is not None
+        return self.target.can_tell
 
 
 def charge_found(held: HeldCall, found: Resolution) -> Charge:
@@ -44,10 +53,11 @@ def charge_found(held: HeldCall, found: Resolution) -> Charge:
         return charge_for(found.reply, held.tokens)
     if isinstance(found, NeverRan):
         return NOTHING
-    if held.tokens is None:
+    if held.tokens is None and not held.target.asked_after:
         return Charge("yes", found.cost)
     basis: CostBasis = "estimated" if found.cost is None else "provider"
-    return Charge("yes", found.cost, Costing(basis=basis, tariff=held.tokens.tariff))
+    tariff = None if held.tokens is None else held.tokens.tariff
+    return Charge("yes", found.cost, Costing(basis=basis, tariff=tariff))
 
 
 class PassedOver(msgspec.Struct, frozen=True, eq=False):

@@ -1,7 +1,8 @@
 """Finds out what became of calls that may have been paid: at once for a request that waits, later for its money.
 
 A call is looked up if its transport can, and cancelled if that may still help. A call that cannot be reconciled stays
-held with the ledger, counts against its budgets, and is asked about again after pauses that grow.
+held with the ledger, counts against its budgets, and is asked about again after pauses that grow. One of which only the
+cost can be told is asked about at set times, and counts as charged whole after the last of them.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from actors.errors.families import CallFailed, LedgerDown
-from actors.transports.reconciliation import UnderWay
+from actors.transports.reconciliation import Lost, UnderWay
 from runtime import Backoff, RuntimeFault
 
 if TYPE_CHECKING:
@@ -62,13 +63,17 @@ def next_look(finding: UnderWay | None, *, now: float, pause: float, deadline: f
 
 
 class Kept:
-    """A held call that is asked about at `due`, in loop time, for the next time after `tries`."""
+    """A held call that is asked about at `due`, in loop time, for the next time after `tries`.
 
-    __slots__ = ("due", "held", "tries")
+    `times` are the times at which it is, if its provider can tell the cost alone.
+    """
 
-    def __init__(self, held: HeldCall, due: float) -> None:
+    __slots__ = ("due", "held", "times", "tries")
+
+    def __init__(self, held: HeldCall, now: float) -> None:
         self.held = held
-        self.due = due
+        self.times = [now + seconds for seconds in held.target.asked_after]
+        self.due = self.times[0] if self.times else now
         self.tries = 0
 
 
@@ -119,7 +124,7 @@ class Reconciler:
                 now = self._context.now()
                 pause = SOON.delay(tries, random=self._context.random.random())
                 ready_at = next_look(finding, now=now, pause=pause, deadline=until)
-                if not held.target.can_tell or ready_at >= until:
+                if not held.can_be_asked or ready_at >= until:
                     return None
                 await asyncio.sleep(ready_at - now)
 
@@ -136,7 +141,7 @@ class Reconciler:
 
     def keep(self, held: HeldCall) -> None:
         """Find out later, when `reconcile_due` is called, if the transport can tell at all."""
-        if held.target.can_tell and len(self._kept) < MAX_KEPT:
+        if held.can_be_asked and len(self._kept) < MAX_KEPT:
             self._kept[held.reservation.number] = Kept(held, self._context.now())
             self.has_news = True
 
@@ -166,15 +171,22 @@ class Reconciler:
 
     async def _is_settled(self, number: int, kept: Kept) -> bool:
         """Find out about one call, and record it; False if that has to wait."""
+        kept.tries += 1
         with self._alone_with(number) as found:
             finding = await self._ask(kept.held)
+            if finding is None and 0 < len(kept.times) <= kept.tries:
+                if kept.held.is_settled:
+                    return True  # It was settled whole already.
+                finding = Lost()
             if finding is not None and not isinstance(finding, UnderWay):
                 with suppress(LedgerDown):
                     await self._record(kept.held, finding)
                     found.append(finding)
                     return True
-        kept.tries += 1
         now = self._context.now()
+        if kept.tries < len(kept.times):
+            kept.due = kept.times[kept.tries]
+            return False
         pause = LATER.delay(kept.tries, random=self._context.random.random())
         kept.due = max(now + pause, (finding.until or 0.0) if isinstance(finding, UnderWay) else 0.0)
         return False

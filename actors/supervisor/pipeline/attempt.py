@@ -21,6 +21,7 @@ from actors.errors.families import (
 )
 from actors.events import BreakerHalfOpened, CallEnded, CostUnreadable, Hedged, Rerouted, Retried
 from actors.ledger.errors import RiskExceeded, StillUnsettled
+from actors.ledger.messages import Costing
 from actors.money import micros_of
 from actors.policies.breaker.states import Closed
 from actors.provider_gateway.messages import SentMarker
@@ -384,6 +385,8 @@ class AttemptRun:
     ) -> ProviderReply | None:
         """Decide what follows a failure: an answer found later, None for another choice, or the end of the request."""
         job, target = self.job, self.target
+        if stream is not None and stream.first_at is not None and target.asked_after and job.held_at == target.name:
+            return await self._cut_and_held(error, stream, started=started, is_counted=is_counted)
         speaks_for_itself = isinstance(error, OutcomeUnknown | BadAnswer | ConsumerLeft)
         if stream is not None and stream.first_at is not None and not speaks_for_itself:
             error = StreamBroken(target.name, error)
@@ -410,10 +413,38 @@ class AttemptRun:
             await self._restart(error, stream)
         return None
 
+    async def _cut_and_held(self, error: CallFailed, stream: CallStream, *, started: float, is_counted: bool) -> None:
+        """Go on from a stream that broke off after its first piece, and of which only the cost can be found out, later.
+
+        Its money is held. If its consumer has another provider begin anew, it is settled whole, as estimated, so that
+        the budget counts it, and what is found out corrects that.
+        """
+        job, held = self.job, self.job.held
+        assert held is not None  # noqa: S101 - the caller has looked.
+        broken = error if isinstance(error, ConsumerLeft) else StreamBroken(self.target.name, error)
+        broken.outcome, broken.charged = "unknown", "held"
+        restarts = self._may_restart(stream) and not isinstance(broken, ConsumerLeft)
+        if restarts:
+            tokens = self._quote.tokens
+            costing = Costing(basis="estimated", tariff=None if tokens is None else tokens.tariff)
+            charge = Charge("yes", self._quote.price, costing)
+            self.deps.payments.book(held.reservation, charge)
+            self._cost = job.charge(held.reservation, charge, None)
+            held.is_settled = True
+            self.deps.payments.reconcile_later(held)
+        self._record(broken, started=started, is_counted=is_counted)
+        if not restarts:
+            raise broken
+        await self._restart(broken, stream)
+
+    def _may_restart(self, stream: CallStream) -> bool:
+        message = self.job.message
+        return message.stream is not None and message.after_cut == "restart" and not stream.is_committed
+
     async def _restart(self, error: CallFailed, stream: CallStream) -> None:
         """Tell the consumer that what came is void; raises `error` if it cannot be, or need not be."""
         message = self.job.message
-        if message.stream is None or message.after_cut == "fail" or stream.is_committed:
+        if message.stream is None or not self._may_restart(stream):
             raise error
         await message.stream.put(Restarted(provider=self.target.name, error=str(error)), self.target.streams)
         self.job.stream = None  # An answer that is found now is none of which pieces came.
@@ -443,6 +474,7 @@ class AttemptRun:
                 started=started,
                 latency=now - started,
                 cost=micros_of(self._cost),
+                may_cost=job.kept_for(self._reservation),
                 said=error.said,
             )
         )
@@ -469,11 +501,12 @@ class AttemptRun:
 def told_of(call: ProviderCall, ended: EndedCall) -> tuple[ProviderReply | None, CallFailed | None]:
     """Return the reply and the error by which a call is paid.
 
-    A stream that ended in the moment in which its request was cancelled tells what it cost all the same.
+    A stream that ended in the moment in which its request was cancelled tells what it cost all the same. A call without
+    one that was cancelled costs what its transport has noted, if that is known.
     """
     reply, error, stream = ended.reply, ended.error, call.stream
     if stream is None:
-        return reply, error
+        return (call.notes.owed if reply is None and error is None else reply), error
     if reply is None and error is None:
         if isinstance(stream.told, CallFailed):
             error = stream.told

@@ -347,6 +347,12 @@ class Job:
             translated=reply.translated,
         )
 
+    def kept_for(self, reservation: Reservation) -> Micros:
+        """Return what is kept for a call because it is not known whether it is charged."""
+        is_held = self.held is not None and self.held.reservation.number == reservation.number
+        passed = self.passed_over.get(reservation.number)
+        return reservation.amount if is_held or (passed is not None and passed.is_open) else ZERO
+
     def possible_charges(self) -> tuple[PossibleCharge, ...]:
         """Return the calls that may have been charged, for all that is known, the oldest first."""
         if not self.passed_over and self.held is None and self.kept_from_going_on is None:

@@ -29,7 +29,10 @@ async def reconcile(deps: Deps, job: Job, error: CallFailed) -> ProviderReply | 
     assert held is not None  # noqa: S101 - the caller has looked.
     may_go_on = job.may_pass_over(held.reservation)
     if now < job.deadline:
-        found = await deps.payments.reconcile(held, until=now if may_go_on else job.deadline)
+        until = now if may_go_on else job.deadline
+        if held.target.asked_after:
+            until = now + (job.deadline - now) / 2  # What it cost is told some seconds later.
+        found = await deps.payments.reconcile(held, until=until)
         if found is not None:
             return job.reconciled(found)
     may_be_repeated = job.repeats(held.target) and held.target.name not in job.tried

@@ -122,6 +122,8 @@ class Target:
         """Whether a call that times out may have been charged, by what the last one that did has shown."""
         self.can_look_up = self.can_cancel = False
         """What its transport can do about a call whose outcome is unknown."""
+        self.asked_after: tuple[float, ...] = ()
+        """The seconds after its end at which a call is looked up, if that tells its cost alone."""
         self.calls_before = CallHistory()
         """What the calls before have shown of what the next ones will use."""
         self.health: Health | None = None
@@ -447,6 +449,7 @@ class Target:
         self._call_type = InlineCall if getattr(transport, "ends_when_cancelled", False) else Call
         self.has_check = getattr(transport, "has_check", False) is True
         self.can_look_up = isinstance(transport, LooksUp)
+        self.asked_after = getattr(transport, "asked_after", ())
         self.can_cancel = isinstance(transport, Cancels)
         self._pricing = transport if isinstance(transport, PricesCalls) else None
         self._is_learned_of = True

@@ -176,3 +176,14 @@ def test_the_example_shows_every_kind(monkeypatch):
     ]
     assert [one.tariff is not None for one in market.providers] == [True, True, True, False]
     assert "key-of-ours" not in repr(market)
+
+
+def test_a_file_declares_what_a_cut_call_costs_and_how_long_that_is_held():
+    (groq,) = parse_market(GROQ).providers
+    assert groq.held_for == 86_400.0
+    own = with_line("held_for = 60.0", with_line('on_cut_plain = "runs_on"', with_line('on_cut = "stops"')))
+    (groq,) = parse_market(own).providers
+    assert groq.held_for == 60.0
+    assert "stops" in repr(groq.transport().cuts)
+    with pytest.raises(MarketError, match="on_cut"):
+        parse_market(with_line('on_cut = "halts"'))
