@@ -9,6 +9,8 @@ import msgspec
 from actors.validation import check_count, checked_held_for
 from runtime.persistence import Safety  # noqa: TC001 - msgspec resolves the annotations below.
 
+DAY = 86_400.0
+
 
 class LedgerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The limits of a ledger, when it raises an alert, and how safely its journal is written.
@@ -19,7 +21,8 @@ class LedgerConfig(msgspec.Struct, frozen=True, kw_only=True):
     `on_exhausted` may take `approval_timeout` seconds to answer. `safety` tells what a journal outlives: a power
     cut ("power"), for which each reservation waits for the disk, or the process alone ("process"). What is held counts
     as charged after `held_for` seconds (None: it is held for ever), unless the call was reserved with a `held_for` of
-    its own.
+    its own. A journal knows for `keys_for` seconds what was paid under a key, and has an answer for `answers_for`;
+    after that, a key is new.
     """
 
     alert_percent: int = 80
@@ -29,6 +32,8 @@ class LedgerConfig(msgspec.Struct, frozen=True, kw_only=True):
     safety: Safety = "power"
     held_for: float | None = None
     held_alert_after: float = 30.0
+    answers_for: float = 30 * DAY
+    keys_for: float = 400 * DAY
 
     def __post_init__(self) -> None:
         if not 0 < self.alert_percent <= 100:
@@ -37,6 +42,9 @@ class LedgerConfig(msgspec.Struct, frozen=True, kw_only=True):
         check_count("max_waiting", self.max_waiting, least=0)
         if not self.approval_timeout > 0:
             raise ValueError(f"approval_timeout must be > 0 seconds, got {self.approval_timeout}")
+        for name in ("answers_for", "keys_for"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be > 0 seconds, got {getattr(self, name)}")
         if not 0 <= self.held_alert_after < math.inf:
             raise ValueError(f"held_alert_after must be >= 0 seconds and finite, got {self.held_alert_after}")
         if self.held_for is not None:

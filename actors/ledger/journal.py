@@ -14,7 +14,7 @@ from runtime.persistence import Codec, JournalError, MemoryJournal, SqliteJourna
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from runtime.persistence import Journal, Safety
+    from runtime.persistence import Journal, Retention, Safety
 
 IN_MEMORY = ":memory:"
 PAID = "\0paid"
@@ -29,10 +29,14 @@ class MoneyJournal:
     Its directory must exist. With the path ":memory:" nothing is kept beyond the life of this object.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, safety: Safety = "process") -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], *, safety: Safety = "process", retention: Retention | None = None
+    ) -> None:
         self.path = os.fspath(path)
         self.store: Journal = (
-            MemoryJournal() if self.path == IN_MEMORY else SqliteJournal(path, safety=safety, migrate=migrated)
+            MemoryJournal(retention=retention)
+            if self.path == IN_MEMORY
+            else SqliteJournal(path, safety=safety, retention=retention, migrate=migrated)
         )
         self._codec = Codec[Entry](Entry)
         self._paid = msgspec.msgpack.Decoder(tuple[int, str])
@@ -55,7 +59,7 @@ class MoneyJournal:
                 self._count(entry)
             yield entry
         if not is_counted:
-            self.store.put(PAID, COUNTED, b"", at=0.0)
+            self.store.put(PAID, COUNTED, b"", at=None)
             self._is_counted = True
 
     def append(self, entry: Entry) -> None:

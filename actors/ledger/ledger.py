@@ -172,7 +172,7 @@ class Ledger(
 
     async def _recover(self, path: str | os.PathLike[str]) -> None:
         """Continue from where the journal ends."""
-        journal = await recover(path, self.book, safety=self.config.safety, at=time.time())
+        journal = await recover(path, self.book, config=self.config, at=time.time())
         self.bookkeeper.commits = Commits(
             journal, take_back=self._take_back, on_failure=self.bookkeeper.reporter.report_journal_down
         )

@@ -10,7 +10,7 @@ from actors.errors.families import Permanent
 from actors.ledger.journal import MoneyJournal
 from actors.ledger.keys import UNNAMED_ACCOUNT
 from actors.money import ZERO
-from runtime.persistence import JournalError, has_threads
+from runtime.persistence import JournalError, Retention, has_threads
 
 if TYPE_CHECKING:
     import os
@@ -19,21 +19,23 @@ if TYPE_CHECKING:
     from actors.ledger.allocator import Allocator
     from actors.ledger.book import Book
     from actors.ledger.bookkeeper import Bookkeeper
+    from actors.ledger.config import LedgerConfig
     from actors.money import Micros
-    from runtime.persistence import Safety
 
 
 SLICE = 200
 """The entries that are read between two turns of the loop, some half a millisecond's work."""
 
 
-async def recover(path: str | os.PathLike[str], book: Book, *, safety: Safety, at: float) -> MoneyJournal:
+async def recover(path: str | os.PathLike[str], book: Book, *, config: LedgerConfig, at: float) -> MoneyJournal:
     """Open a journal, and bring a new book to where it ends; what was open then is held, and is still to be written.
 
     While a long one is read, other tasks have their turns. Raises `JournalError` for one that cannot be relied on.
     """
     # In virtual time there is no disk to wait for, and no power to fail.
-    journal = MoneyJournal(path, safety=safety if has_threads(asyncio.get_running_loop()) else "process")
+    safety = config.safety if has_threads(asyncio.get_running_loop()) else "process"
+    retention = Retention(bodies_for=config.answers_for, heads_for=config.keys_for)
+    journal = MoneyJournal(path, safety=safety, retention=retention)
     try:
         for number, entry in enumerate(journal.read(), 1):
             book.postings.apply(entry)

@@ -162,19 +162,24 @@ class Postings:
                 self.accounts.post(entry)
 
     def _apply_reserved(self, entry: MoneyReserved) -> None:
-        record = self.records.get(entry.reservation)
         if entry.from_held:
+            record = self.records.get(entry.reservation)
             if record is None or not record.is_held or record.amount != entry.from_held:
                 raise ValueError(f"it repeats a call that is not held: {entry}")
             self.post_reserved(entry, record.states)
-        elif entry.reservation < self.next or not all(map(self.accounts.is_open, entry.accounts)):
+            return
+        states = self.accounts.combinations.get(entry.accounts)
+        if entry.reservation < self.next or (states is None and not all(map(self.accounts.is_open, entry.accounts))):
             raise ValueError(f"it reserves what it cannot: {entry}")
-        elif not all(number in self.records and self.records[number].is_held for number in entry.passes_over):
+        if entry.passes_over and not all(self._is_held(number) for number in entry.passes_over):
             raise ValueError(f"it passes over a call that is not held: {entry}")
-        elif entry.risk_account is not None and not self.accounts.is_open(entry.risk_account):
+        if entry.risk_account is not None and not self.accounts.is_open(entry.risk_account):
             raise ValueError(f"it puts at risk what it cannot: {entry}")
-        else:
-            self.post_reserved(entry, self.accounts.drawn_on(entry.accounts))
+        self.post_reserved(entry, states or self.accounts.drawn_on(entry.accounts))
+
+    def _is_held(self, number: int) -> bool:
+        record = self.records.get(number)
+        return record is not None and record.is_held
 
     def _booked(self, entry: Booked | HeldUnderWay) -> KeyRecord:
         record = self.ended_or_not(entry.reservation)

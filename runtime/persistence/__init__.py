@@ -15,6 +15,7 @@ from runtime.persistence.group_commit import GroupCommit, has_threads
 from runtime.persistence.journal import Journal, KeptRow, Safety, SnapshotRow
 from runtime.persistence.memory import MemoryDisk, MemoryJournal
 from runtime.persistence.ownership import Owner, owner_of
+from runtime.persistence.retention import Retention
 from runtime.persistence.sqlite import SqliteJournal
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "MemoryDisk",
     "MemoryJournal",
     "Owner",
+    "Retention",
     "Safety",
     "SnapshotRow",
     "SqliteJournal",

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from runtime.persistence.errors import JournalError
+from runtime.persistence.journal import MAX_UNTENDED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
 
 MAX_ON_LOOP = 1_000_000
 """The bytes that are written on the loop in one turn of it: about a millisecond's work."""
+TEND_EVERY = 3600.0
+"""Seconds after which a journal is tended also if little was written."""
+TEND_PAUSE = 0.01
+"""Seconds between two steps of the upkeep, in which commits have the disk for themselves."""
 RETRY_AFTER = 1.0
 """Seconds after which a commit that failed is tried again."""
 
@@ -60,6 +66,12 @@ class GroupCommit:
         if has_threads(self._loop):
             self._threads = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._writing: asyncio.Future[None] | None = None
+        self._tending: asyncio.Handle | None = None
+        """The next step of the upkeep."""
+        self._is_tended = False
+        """Whether such a step is under way in the thread, so that nothing can be written on the loop."""
+        self._tended_at = self._loop.time()
+        self._is_closed = False
 
     @property
     def is_down(self) -> bool:
@@ -104,9 +116,10 @@ class GroupCommit:
 
         A caller that is cancelled waits all the same, so that the journal is free when this has ended.
         """
-        if self._due is not None:
-            self._due.cancel()
-            self._due = None
+        for handle in (self._due, self._tending):
+            if handle is not None:
+                handle.cancel()
+        self._due, self._is_closed = None, True
         if self._threads is None:
             self._commit_and_close()
             return
@@ -143,7 +156,8 @@ class GroupCommit:
         self._due = None
         journal = self.journal
         self._in_flight, self._unanswered = self._unanswered, []
-        if self._threads is None or (not journal.waits_for_disk and journal.unwritten_size <= MAX_ON_LOOP):
+        is_quick = not (journal.waits_for_disk or self._is_tended) and journal.unwritten_size <= MAX_ON_LOOP
+        if self._threads is None or is_quick:
             try:
                 journal.commit()
             except JournalError as error:
@@ -179,6 +193,32 @@ class GroupCommit:
                 future.set_result(answer)
             else:
                 self._on_abandoned(answer)
+        is_due = self.journal.untended >= MAX_UNTENDED or self._loop.time() >= self._tended_at + TEND_EVERY
+        if is_due and self._tending is None and not self._is_tended:
+            self._tending = self._loop.call_soon(self._tend)
+
+    def _tend(self) -> None:
+        """Do one step of the journal's upkeep, in the thread if there is one."""
+        self._tending = None
+        self._tended_at = self._loop.time()
+        if self._threads is None:
+            with suppress(JournalError):
+                if self.journal.tend():
+                    self._tending = self._loop.call_later(TEND_PAUSE, self._tend)
+            return
+        self._is_tended = True
+        self._threads.submit(self.journal.tend).add_done_callback(
+            lambda done: self._loop.call_soon_threadsafe(self._tended, done)
+        )
+
+    def _tended(self, done: Future[bool]) -> None:
+        """Go on with the upkeep; what could not be done, because the disk is full perhaps, is due again later."""
+        self._is_tended = False
+        error = done.exception()
+        if error is not None and not isinstance(error, JournalError):
+            raise error
+        if error is None and done.result() and not self._is_closed:
+            self._tending = self._loop.call_later(TEND_PAUSE, self._tend)
 
     def _failed(self, error: JournalError) -> None:
         """Refuse what waited, and try again later."""

@@ -13,6 +13,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from runtime.persistence.errors import JournalError
+from runtime.persistence.retention import KeptClock, Retention, after_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 Safety: TypeAlias = Literal["process", "power"]
 """What a commit outlives: the process, killed at whatever point; or a power cut too."""
 
+NEVER_OLD = 2**40
+"""A time of which nothing is too old."""
+MAX_UNTENDED = 1_000_000
+"""The bytes after which a journal needs its upkeep."""
 SCOPE_BYTES, KEY_BYTES = 6, 12
 """The bytes of a digest that stand for a scope, and for a key in it.
 
@@ -75,12 +80,17 @@ class JournalBatch:
 class Journal(ABC):
     """What every journal does; `MemoryJournal` and `SqliteJournal` say where it is written.
 
-    It belongs to one owner from its making until `close`. All of it is used by one thread, but `write`, `save`, `sweep`
-    and `compact`, which may be called in another, one at a time; whichever writes, no other does.
+    It belongs to one owner from its making until `close`. All of it is used by one thread, but `write`, `save`, `tend`,
+    `compact` and `forget`, which may be called in another, one at a time.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, retention: Retention | None = None) -> None:
         self.path = path
+        self.retention = retention or Retention()
+        self.clock = KeptClock()
+        """By which the ages of what is kept are counted."""
+        self.untended = MAX_UNTENDED
+        """The bytes that were written since `tend` was called last."""
         self.number = 0
         """The number of the last entry."""
         self.checksum = 0
@@ -123,10 +133,15 @@ class Journal(ABC):
         self._pending.size += len(content)
         return self.number
 
-    def put(self, scope: str, key: str, head: bytes, body: bytes | None = None, *, at: float) -> None:
-        """Keep this under a key, in place of what was kept there; written by the next commit, as the entries are."""
+    def put(self, scope: str, key: str, head: bytes, body: bytes | None = None, *, at: float | None) -> None:
+        """Keep this under a key, in place of what was kept there; written by the next commit, as the entries are.
+
+        `at` is in seconds since 1970, by which it will be too old at some time; None if it never is.
+        """
         digest = key_digest(scope, key)
-        row = KeptRow(digest, self.number, int(at), head, body)
+        row = KeptRow(digest, self.number, NEVER_OLD if at is None else int(at), head, body)
+        if at is not None and at != self.clock.last:
+            self.clock = after_time(self.clock, at)
         self._pending.kept[digest] = self._unwritten[digest] = row
         self._pending.size += len(head) + len(body or b"")
 
@@ -170,6 +185,7 @@ class Journal(ABC):
     def confirm(self, batch: JournalBatch) -> None:
         """Note that a batch is written."""
         self.commits += 1
+        self.untended += batch.size
         unwritten = self._unwritten
         for digest, row in batch.kept.items():
             if unwritten.get(digest) is row:
@@ -192,6 +208,14 @@ class Journal(ABC):
 
         Those after the newest snapshot are never removed. Raises `JournalError`.
         """
+
+    def tend(self) -> bool:
+        """Do some milliseconds of upkeep, and tell whether there is more to do: drop what is too old, and compact.
+
+        To be called now and then, when `untended` is large. Raises `JournalError`.
+        """
+        self.untended = 0
+        return False
 
     @abstractmethod
     def forget(self, scope: str, key: str | None = None) -> int:

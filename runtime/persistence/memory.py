@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING
 
 from runtime.persistence.errors import JournalError
 from runtime.persistence.journal import EntryRow, Journal, JournalBatch, KeptRow, SnapshotRow, key_digest, scope_digest
+from runtime.persistence.retention import horizon
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from runtime.persistence.retention import Retention
 
 IN_MEMORY = ":memory:"
 
@@ -46,8 +49,8 @@ class MemoryJournal(Journal):
     [b'first']
     """
 
-    def __init__(self, disk: MemoryDisk | None = None) -> None:
-        super().__init__(IN_MEMORY)
+    def __init__(self, disk: MemoryDisk | None = None, *, retention: Retention | None = None) -> None:
+        super().__init__(IN_MEMORY, retention)
         self._disk = disk = disk or MemoryDisk()
         if disk.owner is not None:
             raise JournalError(self.path, f"is in use by {disk.owner!r}", "close that one")
@@ -71,6 +74,17 @@ class MemoryJournal(Journal):
         count = min(limit, bisect_right(disk.entries, last, key=lambda row: row.number))
         del disk.entries[:count]
         return count
+
+    def tend(self) -> bool:
+        super().tend()
+        kept = self._disk.kept
+        heads, bodies = (horizon(self.clock, age) for age in (self.retention.heads_for, self.retention.bodies_for))
+        for digest, row in tuple(kept.items()):
+            if row.at < heads:
+                del kept[digest]
+            elif row.at < bodies:
+                kept[digest] = row._replace(body=None)
+        return False
 
     def forget(self, scope: str, key: str | None = None) -> int:
         disk = self._writable()

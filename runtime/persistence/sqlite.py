@@ -15,14 +15,18 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from runtime.persistence.errors import JournalError
 from runtime.persistence.journal import Journal, KeptRow, SnapshotRow, key_digest, scope_digest
 from runtime.persistence.ownership import Ownership
+from runtime.persistence.retention import KeptClock, horizon
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
     from runtime.persistence.journal import JournalBatch, Safety
+    from runtime.persistence.retention import Retention
 
 APPLICATION_ID = 0x756C6564
 """The mark of our journals among SQLite's files."""
@@ -36,6 +40,14 @@ CREATE TABLE snapshot (number INTEGER NOT NULL, chain INTEGER NOT NULL, checksum
  content BLOB NOT NULL);
 CREATE TABLE about (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID
 """
+MAX_LOG_BYTES = 2_000_000
+"""What was written before the log is moved into the file: in pages it is two to four times as much."""
+STEP = 500
+"""The rows of one step of the upkeep, about a millisecond's work."""
+ROUNDS = 20
+"""The steps of one upkeep at most: it looks at more rows than were added since the last."""
+ENTRY_OVERHEAD = 16
+"""The bytes that SQLite adds to an entry: its number, the sizes, the checksum."""
 RESTORE = "move it away and restore a copy"
 MAKE_ROOM = "make room for it"
 
@@ -53,13 +65,19 @@ class SqliteJournal(Journal):
         path: str | os.PathLike[str],
         *,
         safety: Safety = "process",
+        retention: Retention | None = None,
         migrate: Callable[[int, str], bytes] | None = None,
     ) -> None:
-        super().__init__(os.fspath(path))
+        super().__init__(os.fspath(path), retention)
         self.safety: Safety = safety
         self.waits_for_disk = safety == "power"
         self._ownership = Ownership(path)
         self._connections: list[sqlite3.Connection] = []
+        self._in_log = 0
+        """The bytes that were written since the log was last moved into the file."""
+        self._seen_key, self._seen_body = b"", 0
+        """Up to where what is kept has been looked through for what is too old."""
+        self._round = 0
         try:
             self._refuse_if_emptied()
             with suppress(FileExistsError):
@@ -116,6 +134,9 @@ class SqliteJournal(Journal):
         if row is None or not isinstance(row[0], bytes):
             raise JournalError(self.path, "is damaged: it has lost its secret", RESTORE)
         (self.secret,) = row
+        clock = execute("SELECT value FROM about WHERE name = 'clock'").fetchone()
+        if clock is not None:
+            self.clock = msgspec.msgpack.decode(clock[0], type=KeptClock)
 
     def _make_tables(self) -> None:
         for statement in TABLES.split(";"):
@@ -179,6 +200,7 @@ class SqliteJournal(Journal):
     # Writing.
 
     def write(self, batch: JournalBatch) -> None:
+        self._in_log += batch.size
         with self._writing():
             self._file.executemany("INSERT INTO entries VALUES (?, ?, ?)", batch.entries)
             if batch.kept:
@@ -212,6 +234,65 @@ class SqliteJournal(Journal):
                 " (SELECT number + ? FROM entries ORDER BY number LIMIT 1))",
                 (before, limit),
             ).rowcount
+
+    def tend(self) -> bool:
+        """Do one step of the upkeep, and tell whether there is more to do. There are four, in turn.
+
+        1. The log is moved into the file once it is large.
+        2. Entries that a snapshot stands for are removed.
+        3. A part of what is kept is looked through for bodies and heads that are too old.
+        4. The time by which ages go is noted.
+        """
+        if self._in_log > MAX_LOG_BYTES:
+            self._in_log = 0
+            self.checkpoint()  # 1.
+            return True
+        if not self._round:
+            self._round = ROUNDS
+            self.untended = 0
+        self._round -= 1
+        removed = self._compact_to_size()  # 2.
+        looked = self._drop_old()  # 3.
+        if not (removed or looked):
+            self._round = 0
+        if not self._round:
+            with self._writing():  # 4.
+                clock = msgspec.msgpack.encode(self.clock)
+                self._file.execute("INSERT OR REPLACE INTO about VALUES ('clock', ?)", (clock,))
+        return self._round > 0
+
+    def _compact_to_size(self) -> int:
+        """Remove some of the entries that a snapshot stands for, if they are more than are to be kept."""
+        row = self._file.execute("SELECT number FROM snapshot").fetchone()
+        if row is None:
+            return 0
+        first, last, size = self._file.execute(
+            "SELECT MIN(number), MAX(number), (SELECT AVG(LENGTH(content)) FROM"
+            " (SELECT content FROM entries ORDER BY number DESC LIMIT 100)) FROM entries"
+        ).fetchone()
+        if first is None:
+            return 0
+        keep = int(self.retention.entries_bytes / (size + ENTRY_OVERHEAD))
+        return self.compact(last - keep, limit=STEP) if first < last - keep else 0
+
+    def _drop_old(self) -> int:
+        """Look through a part of what is kept, and drop what is too old; return how many were looked at."""
+        before = horizon(self.clock, self.retention.heads_for), horizon(self.clock, self.retention.bodies_for)
+        if not any(before):
+            return 0
+        fetch = self._file.execute
+        heads = fetch("SELECT digest, at FROM kept WHERE digest > ? LIMIT ?", (self._seen_key, STEP)).fetchall()
+        bodies = fetch("SELECT rowid, at FROM bodies WHERE rowid > ? LIMIT ?", (self._seen_body, STEP)).fetchall()
+        self._seen_key = heads[-1][0] if heads else b""
+        self._seen_body = bodies[-1][0] if bodies else 0
+        old_heads = [(digest,) for digest, at in heads if at < before[0]]
+        old_bodies = [(rowid,) for rowid, at in bodies if at < before[1]]
+        if old_heads or old_bodies:
+            with self._writing():
+                self._file.executemany("DELETE FROM kept WHERE digest = ?", old_heads)
+                self._file.executemany("DELETE FROM bodies WHERE digest = ?", old_heads)
+                self._file.executemany("DELETE FROM bodies WHERE rowid = ?", old_bodies)
+        return len(heads) + len(bodies)
 
     def forget(self, scope: str, key: str | None = None) -> int:
         begin = scope_digest(scope) if key is None else key_digest(scope, key)

@@ -16,6 +16,8 @@ from actors.ledger.config import LedgerConfig
         {"held_alert_after": -1.0},
         {"held_alert_after": float("nan")},
         {"max_paid_keys": 0},
+        {"answers_for": 0.0},
+        {"keys_for": -1.0},
         {"max_waiting": -1},
         {"approval_timeout": 0},
     ],

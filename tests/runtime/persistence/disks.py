@@ -18,8 +18,8 @@ class MemoryPlace:
     def __init__(self, directory: Path) -> None:
         self.disk = MemoryDisk()
 
-    def open(self) -> Journal:
-        return MemoryJournal(self.disk)
+    def open(self, **options: Any) -> Journal:
+        return MemoryJournal(self.disk, **options)
 
     def crash(self, journal: Journal) -> None:
         self.disk.owner = None

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runtime.persistence import JournalError, SnapshotRow
+from runtime.persistence import JournalError, Retention, SnapshotRow
 from tests.proofs import repeated
 from tests.runtime.persistence.disks import MemoryPlace, SqlitePlace
 
@@ -159,6 +159,52 @@ def test_a_snapshot_stands_for_the_entries_before_it_which_can_be_removed(place:
     with pytest.raises(JournalError, match="damaged at entry 1;"):
         list(last.replay())
     last.close()
+
+
+# What is too old.
+
+DAYS = 86_400.0
+NOW = 1.8e9
+
+
+def tend(journal: Journal) -> None:
+    for _ in range(1_000):
+        if not journal.tend():
+            return
+    raise AssertionError("the upkeep never ends")
+
+
+def test_bodies_and_then_heads_are_dropped_when_they_are_too_old(place: Place) -> None:
+    journal = place.open(retention=Retention(bodies_for=30 * DAYS, heads_for=400 * DAYS))
+    for day in range(410):
+        journal.put("shop", f"order {day}", b"head", b"body", at=NOW + day * DAYS)
+    journal.put("shop", "for ever", b"head", b"body", at=None)
+    journal.commit()
+    tend(journal)
+    found = [journal.find("shop", f"order {day}") for day in range(410)]
+    assert [day for day, one in enumerate(found) if one is None] == list(range(9))
+    assert [day for day, one in enumerate(found) if one is not None and one.body is None] == list(range(9, 379))
+    for_ever = journal.find("shop", "for ever")
+    assert for_ever is not None
+    assert for_ever.body == b"body"
+    journal.close()
+
+
+def test_a_clock_that_leaps_drops_nothing_until_the_leap_has_lasted_a_day(place: Place) -> None:
+    journal = place.open()
+    for number, at in enumerate([NOW, NOW + 900 * DAYS, NOW + 900.9 * DAYS, NOW + 1, NOW - 900 * DAYS]):
+        journal.put("shop", f"order {number}", b"head", at=at)
+        journal.commit()
+        tend(journal)
+        assert journal.find("shop", "order 0") is not None
+    journal.close()
+    again = place.open()
+    for at in (NOW + 2 * 900 * DAYS, NOW + 2 * 900.5 * DAYS):
+        again.put("shop", "newest", b"head", at=at)
+        again.commit()
+        tend(again)
+    assert [again.find("shop", f"order {number}") for number in range(5)] == [None] * 5
+    again.close()
 
 
 # Faults.

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runtime.persistence import JournalError, Owner, SnapshotRow, SqliteJournal, owner_of
+from runtime.persistence import JournalError, Owner, Retention, SnapshotRow, SqliteJournal, owner_of
 from runtime.persistence.sqlite import APPLICATION_ID, VERSION
 from tests.proofs import repeated
 from tests.runtime.persistence.disks import modes
@@ -190,6 +190,30 @@ def test_a_body_and_a_snapshot_that_were_changed_count_as_missing(tmp_path: Path
     assert found is not None
     assert found.body == (None if what == "body" else b"body")
     assert (again.snapshot() is None) is (what == "snapshot")
+    again.close()
+
+
+def test_the_log_stays_small_and_entries_that_a_snapshot_stands_for_go(tmp_path: Path) -> None:
+    path = tmp_path / "run.journal"
+    journal = SqliteJournal(path, retention=Retention(entries_bytes=200_000))
+    sizes = list[int]()
+    for number in range(60):
+        for _ in range(200):
+            journal.append(b"%4d" % number * 250)
+        journal.commit()
+        if number % 10 == 9:
+            journal.save(SnapshotRow(journal.number, b"state", journal.checksum))
+        while journal.untended > 1_000_000 and journal.tend():
+            pass
+        sizes.append(path.with_name("run.journal-wal").stat().st_size)
+    assert max(sizes) < 10_000_000
+    (count,) = journal._file.execute("SELECT COUNT(*) FROM entries").fetchone()
+    assert count < 4_000
+    assert path.stat().st_size < 8_000_000
+    journal.close()
+    again = SqliteJournal(path)
+    assert again.snapshot() is not None
+    assert list(again.replay(after=again.snapshot())) == []
     again.close()
 
 

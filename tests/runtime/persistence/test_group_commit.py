@@ -1,0 +1,149 @@
+"""Answers come once they are written: on the loop if that is quick, in one thread if it is not."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from runtime.persistence import GroupCommit, Journal, JournalError, MemoryDisk, MemoryJournal, SqliteJournal
+from runtime.persistence.group_commit import MAX_ON_LOOP
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Till:
+    """A journal with its commits, and what became of the answers."""
+
+    def __init__(self, journal: Journal) -> None:
+        self.journal = journal
+        self.undone: list[Any] = []
+        self.failures: list[JournalError] = []
+        self.commits = GroupCommit(
+            journal,
+            refusal=lambda error: RuntimeError(str(error)),
+            on_refused=self.undone.append,
+            on_abandoned=self.undone.append,
+            on_failure=self.failures.append,
+        )
+
+    async def sell(self, item: str, *, size: int = 0, or_wait: bool = False) -> str:
+        self.journal.append(item.encode() + bytes(size))
+        self.commits.schedule()
+        return await self.commits.once_written(item, or_wait=or_wait)
+
+
+def entries_of(path: Path) -> list[bytes]:
+    journal = SqliteJournal(path)
+    try:
+        return list(journal.replay())
+    finally:
+        journal.close()
+
+
+async def test_what_comes_in_one_turn_shares_a_commit() -> None:
+    till = Till(MemoryJournal())
+    assert await asyncio.gather(*(till.sell(str(number)) for number in range(50))) == list(map(str, range(50)))
+    assert till.journal.commits == 1
+    await till.commits.close()
+
+
+async def test_what_fails_is_refused_and_written_later_and_what_waits_is_answered_then() -> None:
+    disk = MemoryDisk()
+    till = Till(MemoryJournal(disk))
+    disk.is_full = True
+    refused, waiting = (asyncio.create_task(till.sell(name, or_wait=name == "b")) for name in "ab")
+    with pytest.raises(RuntimeError, match="its disk is full"):
+        await refused
+    for _ in range(5):
+        await asyncio.sleep(1.0)
+        assert (till.commits.is_down, waiting.done(), till.undone, len(till.failures)) == (True, False, ["a"], 1)
+    disk.is_full = False
+    assert await waiting == "b"
+    assert not till.commits.is_down
+    assert [row.content for row in disk.entries] == [b"a", b"b"]
+    await till.commits.close()
+
+
+async def test_an_asker_that_has_gone_is_told_of_also_if_the_write_fails() -> None:
+    disk = MemoryDisk()
+    till = Till(MemoryJournal(disk))
+    for disk.is_full in (False, True):
+        asking = asyncio.create_task(till.sell("a", or_wait=disk.is_full))
+        await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.sleep(0.1)
+    assert till.undone == ["a", "a"]
+    await asyncio.gather(till.commits.close(), return_exceptions=True)
+
+
+@pytest.mark.real_time
+@pytest.mark.parametrize(("safety", "size"), [("power", 0), ("process", MAX_ON_LOOP)])
+async def test_what_waits_for_the_disk_is_written_in_a_thread_and_shares_commits(
+    tmp_path: Path, safety: Any, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    till, threads = Till(SqliteJournal(tmp_path / "run.journal", safety=safety)), set[str]()
+    write, first = till.journal.write, threading.Event()
+
+    def watched(batch: Any) -> None:
+        threads.add(threading.current_thread().name)
+        assert first.wait(10.0)
+        write(batch)
+
+    monkeypatch.setattr(till.journal, "write", watched)
+    one = asyncio.create_task(till.sell("one", size=size))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    others = [asyncio.create_task(till.sell(str(number), size=size // 10)) for number in range(20)]
+    await asyncio.sleep(0)
+    assert till.commits.has_unwritten
+    first.set()
+    await asyncio.gather(one, *others)
+    assert till.journal.commits == 2
+    assert threads == {"journal_0"}
+    assert not till.commits.has_unwritten
+    await till.commits.close()
+    assert len(entries_of(tmp_path / "run.journal")) == 21
+
+
+@pytest.mark.real_time
+async def test_closing_writes_what_is_left_also_if_it_is_cancelled(tmp_path: Path) -> None:
+    for number in range(4):
+        till = Till(SqliteJournal(tmp_path / "run.journal", safety="power"))
+        list(till.journal.replay())
+        asking = [asyncio.create_task(till.sell(f"{number} {one}")) for one in range(2)]
+        for _ in range(number):
+            await asyncio.sleep(0)
+        closing = asyncio.create_task(till.commits.close())
+        await asyncio.sleep(0)
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        for one in asking:
+            one.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+        assert len(entries_of(tmp_path / "run.journal")) >= 2 * number  # And it is free for the next owner.
+
+
+@pytest.mark.real_time
+@pytest.mark.parametrize("safety", ["process", "power"])
+async def test_the_upkeep_runs_beside_the_commits(tmp_path: Path, safety: Any) -> None:
+    path = tmp_path / "run.journal"
+    till = Till(SqliteJournal(path, safety=safety))
+    for number in range(120):
+        await till.sell(str(number), size=100_000)
+    await till.commits.close()
+    assert len(entries_of(path)) == 120
+    assert not path.with_name("run.journal-wal").exists()
+    assert path.stat().st_size > 12_000_000
+
+
+async def test_the_upkeep_is_done_in_virtual_time_too(tmp_path: Path) -> None:
+    till = Till(SqliteJournal(tmp_path / "run.journal"))
+    await till.sell("a", size=3_000_000)
+    await asyncio.sleep(1.0)
+    assert till.journal.untended == 0
+    await till.commits.close()
