@@ -97,6 +97,8 @@ def _notes(report: Report) -> Iterator[Text]:
         if one.dear_answers:
             many = "1 answer" if one.dear_answers == 1 else f"{one.dear_answers} answers"
             yield Text(f"{one.name}: {many} above its price, the dearest ${one.dearest}; correct its listed price")
+        if one.hidden_calls:
+            yield Text(f"{one.name}: its client retries by itself ({one.hidden_calls} times); switch that off")
         for why in one.left:
             yield Text(escaped(one_line(why)), style="red")
         for why in one.waits:

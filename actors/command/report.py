@@ -42,8 +42,8 @@ class ProviderReport(msgspec.Struct, frozen=True, kw_only=True):
 
     `dear_answers` counts those that cost more than it lists, and `dearest` is the most that one cost, in dollars.
     `left` says what the provider is left alone for at the end, and how that ends; `waits` what else held requests back
-    there. `last_error` is the text of its last
-    failure, with what the provider itself said.
+    there. `hidden_calls` are the requests that its client has sent by itself, beyond one a call. `last_error` is the
+    text of its last failure, with what the provider itself said.
     """
 
     name: str
@@ -56,6 +56,7 @@ class ProviderReport(msgspec.Struct, frozen=True, kw_only=True):
     dearest: str | None = None
     left: tuple[str, ...] = ()
     waits: tuple[str, ...] = ()
+    hidden_calls: int = 0
     last_error: str | None = None
 
 
@@ -100,7 +101,7 @@ class ProviderTally:
     def __init__(self, price: Micros) -> None:
         self.price = price
         self.breaker = "closed"
-        self.calls = self.failures = self.trips = 0
+        self.calls = self.failures = self.trips = self.hidden_calls = 0
         self.spent = ZERO
         self.dear_answers = 0
         self.dearest = ZERO
@@ -123,6 +124,7 @@ class ProviderTally:
             dearest=usd(self.dearest) if self.dear_answers else None,
             left=tuple(self.left.values()),
             waits=self.waits,
+            hidden_calls=self.hidden_calls,
             last_error=self.last_error,
         )
 
@@ -169,6 +171,7 @@ class RunTally:
     def _(self, event: CallEnded) -> None:
         provider = self.providers[event.provider]
         provider.calls += 1
+        provider.hidden_calls += max(0, event.wire_calls - 1)
         provider.failures += event.error is not None
         provider.spent += event.cost
         if event.detail is not None:

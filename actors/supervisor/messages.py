@@ -224,7 +224,8 @@ class TargetStatus(msgspec.Struct, frozen=True, kw_only=True):
     `left` says, for each thing that the provider is left alone for, what it is, for how long, and how it ends.
     `dearest` is the dearest charge of the last hour above its price, in micro-units: so much is reserved for a call;
     None if no answer cost more than the provider lists. `waiting` says what requests wait for there, or what slows them
-    down, as of loop time `now`; `queued` requests are in its wait queue.
+    down, as of loop time `now`; `queued` requests are in its wait queue. `hidden_calls` are the requests that its
+    client has sent by itself, beyond one a call: retries and redirects that are better switched off.
     """
 
     provider: Provider
@@ -242,6 +243,7 @@ class TargetStatus(msgspec.Struct, frozen=True, kw_only=True):
     waiting: tuple[Waiting, ...] = ()
     now: float = 0.0
     queued: int = 0
+    hidden_calls: int = 0
 
     @property
     def waits(self) -> tuple[str, ...]:

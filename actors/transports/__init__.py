@@ -4,6 +4,7 @@ from actors.transports.function import FunctionTransport
 from actors.transports.reconciliation import Answered, Cancels, Finding, LooksUp, Lost, NeverRan, UnderWay
 from actors.transports.streaming import CallStream, Restarted, WholeAnswer
 from actors.transports.transport import ProviderCall, ProviderReply, Transport
+from actors.transports.wire_calls import count_wire_calls
 
 __all__ = [
     "Answered",
@@ -20,4 +21,5 @@ __all__ = [
     "Transport",
     "UnderWay",
     "WholeAnswer",
+    "count_wire_calls",
 ]

@@ -9,6 +9,8 @@ import sys
 from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakValueDictionary
 
+from msgspec.structs import replace
+
 from actors.errors.exceptions import classify
 from actors.errors.families import CallFailed, Unclassified
 from actors.errors.words import with_words
@@ -17,6 +19,7 @@ from actors.policies.timeout import CallTimedOut, DeadlineTimers
 from actors.transports.own_reading import Classify, check_classify, own_reading
 from actors.transports.threaded_calls import ThreadedCalls
 from actors.transports.transport import Idempotent, ProviderCall, ProviderReply, UnreadableCost, check_declared
+from actors.transports.wire_calls import WireCalls
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection
@@ -69,9 +72,10 @@ class FunctionTransport:
     the function may bound itself by `call.timeout`, and then either may be first. If the function knows better, it may
     raise members of `CallFailed` itself, which pass through.
 
-    An SDK that retries on its own, or follows redirects, hides calls: state `wire_calls` in the reply and in the error
-    if the SDK tells them, or switch that off and say `client_retries=False`. With True, its last error proves nothing
-    of the tries before it; by default (None) the error is asked how many they were.
+    An SDK that retries on its own, or follows redirects, hides calls: switch that off and say `client_retries=False`.
+    With True, its last error proves nothing of the tries before it; by default (None) the error is asked how many they
+    were. `count_wire_calls` counts the requests of a client; of another one, state `wire_calls` in the reply and in the
+    error if it tells them.
 
     `classify(error, call)` may return the `CallFailed` that an error means here, or None to leave that to us. It is
     asked about each failure, also about a `CallFailed` of the function, and takes the place of the market's `classify`.
@@ -149,32 +153,35 @@ usage=None, translated=())
         timer = self._timers.at(ends_at, loop)
         is_ended = False
         handled = sys.exception()
+        sent = WireCalls()
         try:
-            answer: Any = await self._answer(call, handled)
+            answer: Any = await self._answer(call, handled, sent)
         except asyncio.CancelledError:
             is_ended = True
             if timer is None or not timer.end():
                 raise
-            raise self._failure(CallTimedOut(call.timeout), call, handled) from None
+            raise self._failure(CallTimedOut(call.timeout), call, handled, sent) from None
         except UnreadableCost as mistake:
             answer = mistake.reply  # It was paid for, and is not lost because of its cost.
         except CallFailed as failure:
-            if (own := self._failure(failure, call)) is not failure:
+            if (own := self._failure(failure, call, sent=sent)) is not failure:
                 raise own from failure
             self._mask(failure)
             raise
         except Exception as error:  # noqa: BLE001 - raised again, by its family.
-            own = self._failure(error, call, handled)
+            own = self._failure(error, call, handled, sent)
             if isinstance(own, Unclassified) and loop.time() >= ends_at - CLOCK_ERROR:
                 # It bounds itself by the same time, and says so in its own words; which of the two is first is chance.
-                own = self._failure(CallTimedOut(call.timeout), call, handled)
+                own = self._failure(CallTimedOut(call.timeout), call, handled, sent)
             raise own from self._secrets.cause(error)
         finally:
+            sent.end()
             if timer is not None and not is_ended:
                 timer.end()
-        return answer if isinstance(answer, ProviderReply) else ProviderReply(output=answer)
+        reply = answer if isinstance(answer, ProviderReply) else ProviderReply(output=answer)
+        return reply if sent.count <= max(reply.wire_calls, 1) else replace(reply, wire_calls=sent.count)
 
-    async def _answer(self, call: ProviderCall, handled: BaseException | None) -> Any:
+    async def _answer(self, call: ProviderCall, handled: BaseException | None, sent: WireCalls) -> Any:
         """Return what the function returns, in the loop or in a thread."""
         threads = None if self.threads is None else self._threads_for(call)
         try:
@@ -184,7 +191,7 @@ usage=None, translated=())
                 self._function,
                 call,
                 provider=self._provider_of(call),
-                read=lambda error: self._failure(error, call, handled),
+                read=lambda error: self._failure(error, call, handled, sent),
             )
             return await answer if inspect.isawaitable(answer) else answer
         except BaseExceptionGroup as group:
@@ -202,7 +209,22 @@ usage=None, translated=())
     def _provider_of(self, call: ProviderCall) -> str:
         return self.provider or call.provider or self._name
 
-    def _failure(self, error: Exception, call: ProviderCall, handled: BaseException | None = None) -> CallFailed:
+    def _failure(
+        self,
+        error: Exception,
+        call: ProviderCall,
+        handled: BaseException | None = None,
+        sent: WireCalls | None = None,
+    ) -> CallFailed:
+        count = 0 if sent is None else sent.count
+        failure = self._read(error, call, handled, has_retried=count > 1)
+        if count > max(failure.wire_calls, 1):
+            failure.wire_calls = count
+        return failure
+
+    def _read(
+        self, error: Exception, call: ProviderCall, handled: BaseException | None, *, has_retried: bool
+    ) -> CallFailed:
         name = self._provider_of(call)
         if self.classify is not None and (own := own_reading(self.classify, error, call, provider=name)) is not None:
             return own
@@ -212,7 +234,7 @@ usage=None, translated=())
             sent=True,
             paid=self.paid,
             idempotent=self.idempotent != "no",
-            client_retries=self._client_retries,
+            client_retries=has_retried or self._client_retries,
             handled=handled,
         )
         return failure if failure is error else self._told(failure, error)

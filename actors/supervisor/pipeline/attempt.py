@@ -321,7 +321,8 @@ class AttemptRun:
             if self._share is not None:
                 self._share.settle(ended)
             told = ended.reply or error
-            target.is_amplified |= told is not None and told.wire_calls > 1
+            if told is not None and told.wire_calls > 1:
+                target.note_hidden_calls(told.wire_calls - 1)
             events = self.deps.events
             if events.wants(CallEnded):
                 events.publish(

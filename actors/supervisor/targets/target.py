@@ -137,6 +137,8 @@ class Target:
         self.stragglers = Stragglers()
         self.is_amplified = False
         """Whether a layer below was seen to send a call more than once."""
+        self.hidden_calls = 0
+        """The requests that it has sent so, beyond one a call."""
         self.used_at = 0.0
         """When it was last listed anew, or called, in loop time."""
         self.calls = self.failures = self.trips = self.spent = 0
@@ -330,6 +332,17 @@ class Target:
                 )
         for what in was:
             events.publish(ProviderBack(provider=self.name, what=what))
+
+    def note_hidden_calls(self, count: int) -> None:
+        """Count the requests that a layer below has sent by itself for one call; the first are told in the log."""
+        self.hidden_calls += count
+        if not self.is_amplified:
+            self.is_amplified = True
+            self._deps.context.log.warning(
+                "provider {}: its client sent {} requests for one call; switch its own retries and redirects off",
+                self.name,
+                count + 1,
+            )
 
     def forget(self) -> None:
         """Let go of it: there is nothing left that would call it again."""
@@ -604,6 +617,7 @@ class Target:
             waiting=(*self.waits(now), *(() if short is None else (by_money(*short),))),
             now=now,
             queued=self._deps.queues.waiting_in(self.queue),
+            hidden_calls=self.hidden_calls,
         )
 
     def waits(self, now: float) -> Iterator[Waiting]:

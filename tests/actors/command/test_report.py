@@ -204,6 +204,15 @@ def test_the_table_of_providers_is_followed_by_what_a_dear_answer_does():
     )
 
 
+def test_retries_of_a_client_below_are_told_in_one_line(tally):
+    for wire_calls in (3, 1, 2):
+        tally.receive(msgspec.structs.replace(call("a", "alder"), wire_calls=wire_calls))
+    report = tally.report(now=101.0, ending="finished", budget_exhausted=False)
+    assert [one.hidden_calls for one in report.providers] == [3, 0, 0]
+    told = [line for line in shown(report_text(report)).splitlines() if "retries by itself" in line]
+    assert [line.strip() for line in told] == ["alder: its client retries by itself (3 times); switch that off"]
+
+
 def test_what_holds_requests_back_is_shown_in_progress_and_report(tally):
     pace = LearnedPace(rate=80.0, refusals=2, last_at=88.0)
     waiting = (

@@ -6,8 +6,9 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from loguru import logger
 
-from actors import AllProvidersFailed, OutcomeUnknown, ProviderReply, Transient
+from actors import AllProvidersFailed, GetStatus, OutcomeUnknown, ProviderReply, Transient
 from actors.errors.classification import classify_status
 from actors.events import CallEnded, Retried
 from actors.policies.breaker.states import Closed
@@ -151,6 +152,22 @@ async def test_an_answer_shows_it_too():
         with pytest.raises(AllProvidersFailed):
             await stage.request()
         assert len(a.calls) == 1
+
+
+async def test_the_requests_that_a_client_hides_are_told_in_one_line_and_in_the_status():
+    lines: list[str] = []
+    sink = logger.add(lambda line: lines.append(str(line)), level="WARNING", format="{message}")
+    try:
+        async with staged(offer("a", thrice(fails=False), idempotent="repeatable")) as stage:
+            for _ in range(3):
+                await stage.request()
+            (status,) = await stage.ref.ask(GetStatus(), timeout=1.0)
+            assert (status.calls, status.hidden_calls) == (3, 6)
+    finally:
+        logger.remove(sink)
+    told = [line for line in lines if "its client sent 3 requests for one call" in line]
+    assert len(told) == 1
+    assert told[0].startswith("provider a: ")
 
 
 async def test_no_request_in_a_crowd_makes_more_than_two_attempts():
