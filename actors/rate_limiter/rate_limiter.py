@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
-from typing import TYPE_CHECKING, Any, cast
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any, Self
 
 from actors.errors.families import Permanent, RateLimited
 from actors.limits.fair_queue import FairQueue
@@ -26,7 +27,8 @@ from actors.validation import check_config, check_count, check_text
 from runtime import Actor, Message, Request, handles
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from contextvars import Context
 
     from actors.limits.fair_queue import Turn
     from actors.limits.token_bucket import TokenBucket
@@ -44,11 +46,42 @@ class Due(Message, frozen=True):
 
 
 class PendingAcquire(asyncio.Future[LimiterGrant]):
-    """The answer to one `Acquire` in the queue, and the weights that it takes."""
+    """The answer to one `Acquire` in the queue, and the weights that it takes.
 
-    __slots__ = ("weights",)
+    Its callbacks are called at once with a grant: those of a plain future come in the next turn of the loop, and a turn
+    for each grant costs more than the grant. So it must not be awaited itself. `abandoned` is called in the next turn
+    if its asker gives up.
+    """
 
-    weights: Mapping[str, int]
+    __slots__ = ("_abandoned", "_calls", "_context", "weights")
+
+    def __init__(
+        self, weights: Mapping[str, int], loop: asyncio.AbstractEventLoop, *, abandoned: Callable[[Self], None]
+    ) -> None:
+        super().__init__(loop=loop)
+        self.weights = weights
+        self._abandoned = abandoned
+        self._context = copy_context()
+        self._calls: list[tuple[Callable[[Self], object], Context | None]] = []
+
+    def add_done_callback(self, call: Callable[[Self], object], /, *, context: Context | None = None) -> None:
+        if self.done():
+            super().add_done_callback(call, context=context)
+        else:
+            self._calls.append((call, context))
+
+    def set_result(self, result: LimiterGrant, /) -> None:
+        super().set_result(result)
+        for call, _ in self._calls:
+            call(self)
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        if not super().cancel(msg):
+            return False
+        self.get_loop().call_soon(self._abandoned, self, context=self._context)
+        for call, context in self._calls:
+            super().add_done_callback(call, context=context)
+        return True
 
 
 class RateLimiter(Actor[Acquire | Settle | ReportThrottled | Due]):
@@ -143,10 +176,8 @@ class RateLimiter(Actor[Acquire | Settle | ReportThrottled | Due]):
         if len(queue) >= self.max_waiting:
             # About when the whole queue is served, if no request gives up and each takes as much as this one.
             raise RateLimited(self.name, retry_after=max(wait, (len(queue) + 1) * cost))
-        waiter = PendingAcquire(loop=asyncio.get_running_loop())
-        waiter.weights = weights
+        waiter = PendingAcquire(weights, asyncio.get_running_loop(), abandoned=self._abandoned)
         queue.enqueue(waiter, message.tenant, cost=cost)
-        waiter.add_done_callback(self._abandoned)
         if self._timer is None or self._is_first(waiter):
             self._serve_queue()
         return waiter
@@ -201,11 +232,11 @@ class RateLimiter(Actor[Acquire | Settle | ReportThrottled | Due]):
         # The first request may wait for what came back.
         self._serve_queue()
 
-    def _abandoned(self, waiter: asyncio.Future[LimiterGrant]) -> None:
+    def _abandoned(self, waiter: PendingAcquire) -> None:
         if waiter not in self._waiting:
             return
         is_first = self._is_first(waiter)
-        self._waiting.remove(cast("PendingAcquire", waiter))
+        self._waiting.remove(waiter)
         if is_first:
             # The next request may take less, and be due sooner.
             self._serve_queue()

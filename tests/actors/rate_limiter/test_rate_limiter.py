@@ -15,7 +15,8 @@ from actors import Acquire, Permanent, RateLimiter
 from actors.errors import RateLimited
 from actors.limits.quota import RateLimit
 from actors.limits.reported import ReportedLimit
-from actors.rate_limiter.messages import ReportThrottled, Settle
+from actors.rate_limiter.messages import LimiterGrant, ReportThrottled, Settle
+from actors.rate_limiter.rate_limiter import PendingAcquire
 from runtime import ActorFailed, ActorSystem, AskTimeout
 from runtime.simulation import explore
 from tests.proofs import repeated
@@ -23,7 +24,6 @@ from tests.proofs import repeated
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from actors.rate_limiter.messages import LimiterGrant
     from runtime import ActorRef
     from runtime.simulation import Simulation
 
@@ -166,6 +166,23 @@ async def test_an_asker_whose_time_is_up_leaves_the_line_without_a_trace():
         limiter.assert_idle()
         await limiter.acquire(2)
         assert limiter.granted == [(0, 0.0), (2, 1.0)]
+
+
+async def test_a_grant_is_passed_on_without_a_turn_of_the_loop_and_an_end_without_one_in_the_next():
+    loop, called, abandoned = asyncio.get_running_loop(), list[object](), list[object]()
+    granted, left = (PendingAcquire({}, loop, abandoned=abandoned.append) for _ in range(2))
+    for waiter in (granted, left):
+        waiter.add_done_callback(called.append)
+    granted.set_result(LimiterGrant(0.0, 1, None, None))
+    assert called == [granted]
+    assert left.cancel()
+    assert not left.cancel()
+    assert (called, abandoned) == ([granted], [])
+    await asyncio.sleep(0)
+    assert (called, abandoned) == ([granted, left], [left])
+    granted.add_done_callback(called.append)
+    await asyncio.sleep(0)
+    assert called == [granted, left, granted]
 
 
 async def test_when_an_asker_of_much_gives_up_the_next_asker_of_little_is_served_at_once():
