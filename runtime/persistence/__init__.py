@@ -11,6 +11,7 @@ b'the answer'
 
 from runtime.persistence.codec import Codec, qualified
 from runtime.persistence.errors import JournalError
+from runtime.persistence.event_sourced import EventSourced, NotRecorded
 from runtime.persistence.group_commit import GroupCommit, has_threads
 from runtime.persistence.journal import Journal, KeptRow, Safety, SnapshotRow
 from runtime.persistence.memory import MemoryDisk, MemoryJournal
@@ -20,12 +21,14 @@ from runtime.persistence.sqlite import SqliteJournal
 
 __all__ = [
     "Codec",
+    "EventSourced",
     "GroupCommit",
     "Journal",
     "JournalError",
     "KeptRow",
     "MemoryDisk",
     "MemoryJournal",
+    "NotRecorded",
     "Owner",
     "Retention",
     "Safety",

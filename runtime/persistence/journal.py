@@ -69,6 +69,8 @@ class JournalBatch:
         self.kept: dict[bytes, KeptRow] = {}
         self.size = 0
         """In bytes."""
+        self.follows: tuple[int, int] = (0, 0)
+        """The number and checksum of the entry before its first."""
 
     def __bool__(self) -> bool:
         return bool(self.entries or self.kept)
@@ -127,6 +129,8 @@ class Journal(ABC):
 
     def append(self, content: bytes) -> int:
         """Note an entry, to be written by the next commit, and return its number."""
+        if not self._pending.entries:
+            self._pending.follows = (self.number, self.checksum)
         self.number += 1
         self.checksum = zlib.crc32(content, self.checksum)
         self._pending.entries.append(EntryRow(self.number, content, self.checksum))
@@ -174,7 +178,7 @@ class Journal(ABC):
             self.confirm(batch)
 
     def take(self) -> JournalBatch:
-        """Return what was appended, to be given to `write`, and then to `confirm` or `put_back`."""
+        """Return what was appended, to be given to `write`, and then to `confirm`, `put_back` or `discard`."""
         batch, self._pending = self._pending, JournalBatch()
         return batch
 
@@ -197,6 +201,18 @@ class Journal(ABC):
         batch.kept.update(self._pending.kept)
         batch.size += self._pending.size
         self._pending = batch
+
+    def discard(self, batch: JournalBatch) -> None:
+        """Forget a batch that could not be written: the next entry takes the place of its first.
+
+        Nothing may have been appended since it was taken.
+        """
+        if self.has_unwritten:
+            raise RuntimeError("a batch after which more was appended cannot be discarded")
+        if batch.entries:
+            self.number, self.checksum = batch.follows
+        for digest in batch.kept:
+            self._unwritten.pop(digest, None)
 
     @abstractmethod
     def save(self, snapshot: SnapshotRow) -> None:
