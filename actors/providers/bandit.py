@@ -6,8 +6,10 @@ below the others is deprioritized.
 
 Discounted Thompson sampling: each provider has a Beta posterior, and all posteriors fade by a factor with each score,
 so that a provider that was not tried lately becomes uncertain, and is tried again. Source: Raj and Kalyani, "Taming
-non-stationary bandits: a Bayesian approach" (arXiv:1707.09727, 2017), with two differences: scores between 0 and 1
-count in parts, and the prior is not uniform but has the mean that the provider declares, with the same weight.
+non-stationary bandits: a Bayesian approach" (arXiv:1707.09727, 2017), with three differences: scores between 0 and 1
+count in parts; the prior is not uniform but has the mean that the provider declares, with the same weight; and the
+scores of a provider fade faster with its own new ones than with those of others. One factor for both must be too near
+to 1 to notice a drop soon, or too far from it to leave a provider that has dropped alone for long.
 """
 
 from __future__ import annotations
@@ -34,8 +36,8 @@ PRIOR_CALLS = 2.0
 """The weight of the prior, in scores; a uniform Beta(1, 1) has it too."""
 MIN_SHAPE = 0.05
 """The least parameter of a Beta distribution: below it, samples are 0 or 1 and nothing between."""
-FADED = 0.001
-"""The weight, in scores, below which an arm is forgotten: it is then as if it had not been scored."""
+FADED = 0.1
+"""The weight, in scores, below which an arm is forgotten: it moves a declared quality by a hundredth at most."""
 MAX_ANSWERS = 10_000
 MAX_QUALITY_GAP = 0.3
 """A provider is deprioritized if its quality is below that of the others by more than this: as for its ejection."""
@@ -64,20 +66,24 @@ class ScoreAnswer(Request[None], frozen=True, kw_only=True):
 
 
 class BanditConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """How long scores count: with each new one, all before it are multiplied by `discount`.
+    """How long scores count: those of a provider are multiplied by `discount` with each new one of it.
 
-    0.97 remembers about 1 / (1 - 0.97) = 33 scores of a service, over all of its providers. When scores correct a
-    declared quality, the declaration weighs as much as `prior_scores` scores just given, and scores also lose half of
-    their weight in `half_life` seconds: a single bad score must not count against a provider for good.
+    With each new one of another provider of the service, they are multiplied by `fade`. So 1 / (1 - 0.95) = 20 scores
+    are remembered of a provider that is called, and one that is called no more is forgotten after some hundreds of
+    others. When scores correct a declared quality, the declaration weighs as much as `prior_scores` scores just given,
+    and scores also lose half of their weight in `half_life` seconds: a single bad score must not count against a
+    provider for good.
     """
 
-    discount: float = 0.97
+    discount: float = 0.95
+    fade: float = 0.995
     prior_scores: float = 10.0
     half_life: float = 300.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.discount <= 1:
-            raise ValueError(f"discount must be above 0 and at most 1, got {self.discount}")
+        for name, factor in (("discount", self.discount), ("fade", self.fade)):
+            if not 0 < factor <= 1:
+                raise ValueError(f"{name} must be above 0 and at most 1, got {factor}")
         if not 0 < self.prior_scores < math.inf:
             raise ValueError(f"prior_scores must be > 0 scores and finite, got {self.prior_scores}")
         if not 0 < self.half_life < math.inf:
@@ -115,30 +121,37 @@ def after_score(
     """Return the scores after an answer of `provider` was scored at `now`, from 0 to 1.
 
     >>> after_score(after_score(Bandit(), "a", 1.0), "a", 0.0).arms["a"]
-    Arm(good=0.97, bad=1.0, step=2, at=0.0)
+    Arm(good=0.95, bad=1.0, step=2, at=0.0)
     """
     if not 0 <= score <= 1:
         raise ValueError(f"score must be from 0 to 1, got {score}")
     arms, steps = dict(bandit.arms), bandit.steps + 1
     arm = arms.pop(provider, NO_SCORES)
     # The other arms fade as well, but that is computed when they are read.
-    kept = config.discount ** (steps - arm.step)
+    kept = config.discount * _kept(bandit, arm, config)
     arms[provider] = Arm(arm.good * kept + score, arm.bad * kept + 1.0 - score, steps, now)
-    oldest = steps - _steps_remembered(config.discount)
+    oldest = steps - _steps_remembered(config)
     while (faded := next(iter(arms))) != provider and arms[faded].step < oldest:
         del arms[faded]
     return Bandit(arms, steps)
 
 
-def _steps_remembered(discount: float) -> float:
-    """Return the scores after which an arm weighs less than a thousandth of one, however often it was scored."""
-    return math.inf if discount == 1 else math.log(FADED * (1 - discount)) / math.log(discount)
+def _kept(bandit: Bandit, arm: Arm, config: BanditConfig) -> float:
+    """Return the part of an arm's scores that those of others have left since its latest one."""
+    return config.fade ** (bandit.steps - arm.step)
+
+
+def _steps_remembered(config: BanditConfig) -> float:
+    """Return the scores of others after which an arm weighs as good as nothing, however often it was scored."""
+    if config.discount == 1 or config.fade == 1:
+        return math.inf
+    return math.log(FADED * (1 - config.discount)) / math.log(config.fade)
 
 
 def posterior(bandit: Bandit, provider: Provider, config: BanditConfig = DEFAULT_BANDIT) -> tuple[float, float]:
     """Return the parameters of the Beta distribution of a provider's quality."""
     arm, declared = bandit.arms.get(provider.name, NO_SCORES), quality(provider)
-    kept = config.discount ** (bandit.steps - arm.step)
+    kept = _kept(bandit, arm, config)
     return (
         max(MIN_SHAPE, PRIOR_CALLS * declared + arm.good * kept),
         max(MIN_SHAPE, PRIOR_CALLS * (1.0 - declared) + arm.bad * kept),
@@ -168,7 +181,7 @@ def scored_quality(bandit: Bandit, provider: Provider, now: float, config: Bandi
     0.8181818181818182
     """
     arm = bandit.arms.get(provider.name, NO_SCORES)
-    kept = config.discount ** (bandit.steps - arm.step) * math.exp2(-max(0.0, now - arm.at) / config.half_life)
+    kept = _kept(bandit, arm, config) * math.exp2(-max(0.0, now - arm.at) / config.half_life)
     declared = config.prior_scores * quality(provider)
     return min(1.0, (declared + arm.good * kept) / (config.prior_scores + (arm.good + arm.bad) * kept))
 

@@ -181,7 +181,7 @@ TROUBLES: dict[str, Trouble] = {
         promise="none",
         scenario=later.silent_quality_drop,
         # Nobody can know of a wrong answer before it was given.
-        must={"success": ">= 0.8", "amplification": "<= 1.05"},
+        must={"success": ">= 0.9", "amplification": "<= 1.05"},
     ),
 }
 """Every trouble by its name."""
