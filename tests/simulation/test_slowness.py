@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     """How long a call takes that begins at a time."""
 
 SEEDS = range(repeated(30))
+FEW_SEEDS = range(repeated(10))
 
 
 class Served(NamedTuple):
@@ -105,7 +107,7 @@ def test_providers_that_are_all_slow_at_once_go_on_serving(
         assert served.success >= 0.99, (seed, served)
 
 
-@pytest.mark.parametrize(("share", "timeout"), [(0.2, 1.0), (0.2, 10.0), (0.34, 1.0), (0.34, 3.0)])
+@pytest.mark.parametrize(("share", "timeout"), [(0.2, 1.0), (0.2, 10.0), (0.34, 1.0), (0.34, 3.0), (0.34, 10.0)])
 def test_answers_that_outlast_their_timeout_cost_few_requests(share: float, timeout: float) -> None:
     reached = sorted(
         serve(seed, hanging(share, usual=0.2), providers=2, rate=5.0, patience=60.0, timeout=timeout).success
@@ -113,3 +115,23 @@ def test_answers_that_outlast_their_timeout_cost_few_requests(share: float, time
     )
     # By chance the first five calls of a provider hang, once in two hundred runs, and look like an outage.
     assert reached[len(reached) // 3] >= 0.995, reached
+
+
+@pytest.mark.parametrize("timeout", [1.0, 3.0, 10.0])
+def test_half_of_the_answers_may_outlast_their_timeout(timeout: float) -> None:
+    for seed in FEW_SEEDS:
+        # Reached: 0.993 to 0.997. Of four tries at each of two providers, all eight hang once in 256 requests.
+        served = serve(seed, hanging(0.5, usual=0.2), providers=2, rate=5.0, patience=60.0, timeout=timeout)
+        assert served.success >= 0.985, (seed, served)
+
+
+def test_after_a_bad_start_few_requests_fail() -> None:
+    for seed in FEW_SEEDS:
+        calls = count()
+        later = hanging(0.34, usual=0.2)
+
+        def latency(now: float, dice: random.Random, calls: count[int] = calls) -> float:
+            return 100.0 if next(calls) < 5 else later(now, dice)  # noqa: B023 - it is the same function for all.
+
+        served = serve(seed, latency, providers=2, rate=5.0, patience=60.0, timeout=10.0)
+        assert served.success >= 0.98, (seed, served)

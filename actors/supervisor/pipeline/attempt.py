@@ -267,8 +267,9 @@ class AttemptRun:
                 ended = msgspec.structs.replace(ended, first_at=call.stream.first_at)
             if error is not None:
                 # What may have been paid for nothing always counts, so that no more of it is risked.
-                free_until = 0.0 if self._may_cost_when_cut() else job.candidates.listings[target.name].timeout
-                ended = msgspec.structs.replace(ended, free_until=free_until)
+                configured = job.candidates.listings[target.name].timeout
+                free_until = 0.0 if self._may_cost_when_cut() else configured
+                ended = msgspec.structs.replace(ended, configured=configured, free_until=free_until)
                 ended = judged(job, target, ended, started=started, was_hurried=hurried < unhurried)
             self._settle(call, ended)
         if error is None:

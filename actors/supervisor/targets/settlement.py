@@ -60,7 +60,8 @@ class EndedCall(msgspec.Struct, frozen=True):
     was cut off. `subject` is what of the request a refusal may concern, and `quote` what is listed for the call.
     `is_blameless` says that the item is to blame for the error, or the deadline of a stream that was still coming, and
     `has_hung_alone` that it timed out while others were answered as usual. `first_at` is when the first piece of a
-    stream came. `free_until` is what is configured for such a call, if it costs nothing to cut it off before; else 0.
+    stream came. `configured` is what is configured for such a call, if it has failed, and `free_until` that too, if it
+    costs nothing to cut it off before; else 0.
     `is_failed_check` says that the call was a probe that was not made, because the health check before it failed.
     """
 
@@ -75,6 +76,7 @@ class EndedCall(msgspec.Struct, frozen=True):
     is_blameless: bool = False
     first_at: float | None = None
     has_hung_alone: bool = False
+    configured: float = 0.0
     free_until: float = 0.0
     is_failed_check: bool = False
 
@@ -206,7 +208,9 @@ def timed_after(
     if answered or ((judged.had_its_time or judged.is_late) and not judged.is_common):
         # A late call counts although it was cut off: overload lives on calls that no caller waits for any more.
         limit = limit.after(latency, state.under_way, ended.now, dropped=not answered)
-    if answered or judged.had_its_time:
+    if judged.had_its_time and (judged.hung_alone or judged.is_common):
+        answers = answers.after_hanging(latency, had_all=latency >= ended.configured - CLOCK_ERROR)
+    elif answered or judged.had_its_time:
         answers = answers.after(latency, timed_out=judged.timed_out)
     return limit, answers
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.limits.attempt_timeout import AttemptTimeout
+from actors.limits.attempt_timeout import EXCUSED, AttemptTimeout
 
 
 def learned(latencies, **fields):
@@ -99,3 +99,29 @@ def test_it_becomes_short_again_when_answers_do():
 def test_an_impossible_setting_is_refused_by_name(setting):
     with pytest.raises(ValueError, match=next(iter(setting))):
         AttemptTimeout(**setting)
+
+
+def test_a_call_that_hangs_alone_stretches_the_timeout_until_one_has_had_all_the_time():
+    fast = AttemptTimeout(min_samples=1).after(0.2)
+    for _ in range(50):
+        fast = fast.after(0.2)
+    assert fast.after_hanging(1.0, had_all=False) == fast.after(1.0, timed_out=True)
+    split = fast.after_hanging(10.0, had_all=True)
+    assert split.seconds(configured=10.0) == fast.seconds(configured=10.0)
+    for _ in range(EXCUSED - 1):
+        split = split.after_hanging(1.0, had_all=False)
+    assert split.seconds(configured=10.0) == fast.seconds(configured=10.0)
+    sampled = split.after_hanging(1.0, had_all=False)
+    assert sampled.seconds(configured=10.0) > fast.seconds(configured=10.0)
+    assert sampled.excused == EXCUSED
+
+
+def test_an_answer_that_comes_late_shows_that_more_time_helps():
+    fast = AttemptTimeout(min_samples=1)
+    for _ in range(50):
+        fast = fast.after(0.2)
+    split = fast.after_hanging(10.0, had_all=True)
+    assert split.after(0.9).excused == EXCUSED
+    late = split.after(6.0)
+    assert late.excused == 0
+    assert late.after_hanging(8.0, had_all=False) == late.after(8.0, timed_out=True)
