@@ -13,6 +13,7 @@ from actors.errors.families import (
     ConnectionFailed,
     ConsumerLeft,
     DeadlineTooShort,
+    InputTooLong,
     LedgerDown,
     LeftAlone,
     NoProvider,
@@ -30,6 +31,7 @@ from actors.errors.families import (
     TooManyWaiting,
     Transient,
     Unclassified,
+    WindowTooSmall,
 )
 
 __all__ = [
@@ -43,6 +45,7 @@ __all__ = [
     "ConnectionFailed",
     "ConsumerLeft",
     "DeadlineTooShort",
+    "InputTooLong",
     "LedgerDown",
     "LeftAlone",
     "NoProvider",
@@ -60,6 +63,7 @@ __all__ = [
     "TooManyWaiting",
     "Transient",
     "Unclassified",
+    "WindowTooSmall",
     "classify",
     "error_in_body",
     "is_retryable_error",

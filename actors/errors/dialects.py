@@ -33,6 +33,7 @@ CONCERNS = {
     "region": "the region is not served",
     "name": "a name is not known",
     "content": "the content is refused",
+    "window": "too long for the window of its model",
 }
 AMBIGUOUS = frozenset({302, 303, 408, 409, 424, 425, 499})
 """Statuses below 500 that do not tell whether the call ran. 302 and 303 answer a POST that was accepted (RFC 9110

@@ -274,6 +274,18 @@ class LeftAlone(NotAdmitted):
         self.said = said
 
 
+class WindowTooSmall(NotAdmitted):
+    """The input has more tokens than the `window` of the provider holds: the call never ran."""
+
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, provider: str, *, window: int) -> None:
+        super().__init__(
+            f"the input is too long for the window of {provider!r}, {window:,} tokens; shorten it", provider=provider
+        )
+        self.window = window
+
+
 class RegistryDown(NotAdmitted):
     """The registry does not answer, and no earlier answer is cached: the providers of the service are not known."""
 
@@ -335,7 +347,8 @@ class Permanent(CallFailed):
     default). "here": this provider cannot serve this request, such as one too large for it; the next is asked, and this
     one is not blamed. Refused content is "here" as well, and concerns "content". "provider": the key, the account, the
     region or a name such as a model's is refused; the next is asked, and the provider is left alone for a while.
-    `concerns` says which: "key", "account", "region" or "name".
+    `concerns` says which: "key", "account", "region" or "name". An input that is too long for the window of a model is
+    "here" and concerns the "window": only providers with a larger one are asked.
     """
 
     outcome: CallOutcome = "done"
@@ -482,6 +495,33 @@ class AllProvidersFailed(CallFailed):
         self.service = service
         self.attempts = tuple(attempts)
         self.refused = tuple(refused)
+
+
+class InputTooLong(AllProvidersFailed):
+    """The input fits the window of no provider: `largest` is the largest one in tokens, at `largest_at`.
+
+    Both are None if no window is known: then each provider has refused the input itself.
+    """
+
+    def __init__(
+        self,
+        service: str,
+        *,
+        attempts: Sequence[Attempt],
+        refused: Sequence[CallFailed] = (),
+        largest: tuple[int, str] | None,
+        left_unknown: bool = False,
+    ) -> None:
+        super().__init__(service, attempts=attempts, refused=refused, left_unknown=left_unknown)
+        window, at = (None, None) if largest is None else largest
+        what = "no window is known" if window is None else f"the largest is {window:,} tokens, at {at!r}"
+        listed = str(self.args[0]).partition(":")[2]
+        text = (
+            f"the input is too long for every provider of {service!r}; {what}: shorten it, or list a model with a "
+            f"larger window{listed}"
+        )
+        self.args = (text,)
+        self.largest, self.largest_at = window, at
 
 
 class PoisonItem(AllProvidersFailed):

@@ -89,8 +89,8 @@ def model_listing(model: str, preset: str | Preset = COMPATIBLE, **options: Unpa
     _refuse_unknown(options)
     given: dict[str, Any] = dict(options)
     name = given.get("name") or (f"{preset}/{model}" if isinstance(preset, str) else model)
-    known_as = given.get("known_as") or model
-    service = given.get("service", () if EMBEDS in model.lower() else CHAT)
+    known_as, embeds = given.get("known_as") or model, EMBEDS in model.lower()
+    service = given.get("service", () if embeds else CHAT)
     services = {model, known_as, *({service} if isinstance(service, str) else service)}
     reached = {key: value for key, value in given.items() if key in ReachOptions.__annotations__}
     reached["api_key"] = key_of(name, chosen, given.get("api_key"))
@@ -105,10 +105,13 @@ def model_listing(model: str, preset: str | Preset = COMPATIBLE, **options: Unpa
         )
     make = MakeModel(name, model, chosen, reached)
     make()  # It opens nothing until it is used; but a mistake is reported here, and not at the first call.
+    found = listed_price(model, chosen)
     offered: dict[str, Any] = {"max_inputs": chosen.max_inputs}
+    if found is not None and not embeds:  # For embeddings, the list has the window of one input.
+        offered["window"] = found.window
     offered |= {key: value for key, value in given.items() if key in OfferOptions.__annotations__}
     terms: dict[str, Any] = {"timeout": MODEL_TIMEOUT, "held_for": MODEL_HELD_FOR}
-    if given.keys().isdisjoint({"price", "tariff"}) and (found := listed_price(model, chosen)) is not None:
+    if found is not None and given.keys().isdisjoint({"price", "tariff"}):
         terms["tariff"] = found.tariff
     terms |= {key: value for key, value in given.items() if key in ListingOptions.__annotations__}
     return Listing(

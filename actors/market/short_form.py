@@ -32,6 +32,7 @@ class OfferOptions(TypedDict, total=False):
     address: str
     max_input_tokens: int | None
     max_inputs: int | None
+    window: int | None
 
 
 class FunctionOptions(TypedDict, total=False):

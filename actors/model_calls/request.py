@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, cast, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import msgspec
 
-from actors.tariffs.estimate import OUTPUT_FIELDS
+from actors.tariffs.estimate import OUTPUT_FIELDS, demand_of, with_max_output
 from actors.tariffs.estimate import Form as Form
+
+if TYPE_CHECKING:
+    from actors.tariffs.demand import Demand
 
 FORMS: tuple[Form, ...] = get_args(Form)
 CONTENT_OF: dict[Form, str] = {"chat": "messages", "responses": "input", "messages": "messages", "embeddings": "input"}
@@ -93,3 +96,22 @@ def model_request(given: object) -> ModelRequest:
         f"the input of a call of a model must be a ModelRequest, a dict with form and body, or the body of a chat "
         f"completion with messages, got {given!r:.100}"
     )
+
+
+def demand_of_input(given: object) -> Demand | None:
+    """Return what a call needs by its input, a `ModelRequest` or a body; None if it is no request to a model."""
+    if isinstance(given, ModelRequest):
+        return demand_of(given.body, form=given.form)
+    return demand_of(given)
+
+
+def with_output_bound(given: object, tokens: int) -> Any:
+    """Return an input, a `ModelRequest` or a body, that bounds each answer by so many tokens; other inputs as they are.
+
+    >>> asked = ModelRequest(form="messages", body={"messages": [{"role": "user", "content": "Hello"}]})
+    >>> with_output_bound(asked, 50).max_output, with_output_bound({"messages": []}, 50)
+    (50, {'messages': [], 'max_completion_tokens': 50})
+    """
+    if isinstance(given, ModelRequest):
+        return ModelRequest(form=given.form, body=with_max_output(given.body, tokens, form=given.form))
+    return with_max_output(given, tokens)

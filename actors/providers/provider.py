@@ -24,11 +24,13 @@ class Provider(HidesSecrets, msgspec.Struct, frozen=True, kw_only=True):
     """One provider, as discovery knows it; `price` is per call, in dollars as str, int or Decimal.
 
     `reputation` is from 0 to 100, `response_time` is the expected seconds of a call, `success_rate` is the part of its
-    calls that succeed, and `address` is what its gateway needs to reach it. `max_input_tokens` is the longest input
-    that it takes (None: not stated). `model` is the name of the model that it serves, by which the same model is known
-    at other providers too ("": none), and `max_inputs` the most inputs of one call for embeddings (None: not stated).
-    `services` and `capabilities` may be any iterable of names, and are kept as
-    frozensets.
+    calls that succeed, and `address` is what its gateway needs to reach it. `services` and `capabilities` may be any
+    iterable of names, and are kept as frozensets.
+
+    `max_input_tokens` is the longest input that it takes (None: not stated), and `window` the tokens that its model has
+    room for, by a list that may be wrong: what is far too long is not sent, and what may be too long goes to others
+    first. `model` is the name of the model that it serves, by which the same model is known at other providers too
+    ("": none), and `max_inputs` the most inputs of one call for embeddings (None: not stated).
     """
 
     name: str
@@ -43,6 +45,7 @@ class Provider(HidesSecrets, msgspec.Struct, frozen=True, kw_only=True):
     max_input_tokens: int | None = None
     model: str = ""
     max_inputs: int | None = None
+    window: int | None = None
 
     def __post_init__(self) -> None:
         check_text("name of a provider", self.name)
@@ -59,6 +62,8 @@ class Provider(HidesSecrets, msgspec.Struct, frozen=True, kw_only=True):
             check_count("max_input_tokens", self.max_input_tokens, unit="token")
         if self.max_inputs is not None:
             check_count("max_inputs", self.max_inputs, unit="input")
+        if self.window is not None:
+            check_count("window", self.window, unit="token")
         check_text("model of a provider", self.model)
 
     def shown_instead(self) -> dict[str, object]:

@@ -21,6 +21,8 @@ Form: TypeAlias = Literal["chat", "responses", "messages", "embeddings"]
 
 BYTES_PER_TOKEN = 4
 """Of the first estimate: English and code come within 4 % of it, German is 19 % and Chinese 32 % over."""
+MOST_BYTES_PER_TOKEN = 6
+"""More bytes than this make one token in no text of some length: what is too long by this count is too long."""
 SAMPLE = 2_000
 """Characters of a text that are looked at to tell which kind of text it is."""
 MAX_COUNT = 2**40
@@ -101,8 +103,9 @@ def demand_of(
 
     `form` is that of the body, if it is known better than its fields tell.
 
-    >>> demand_of({"messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 20})
-    Demand(input_bound=107, input_estimate=15, output_bound=20, output_estimate=0, answers=1, kind='chat text')
+    >>> need = demand_of({"messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 20})
+    >>> need.input_bound, need.input_estimate, need.input_least, need.output_bound, need.kind
+    (107, 15, 4, 20, 'chat text')
     """
     if not isinstance(body, Mapping):
         return None
@@ -128,6 +131,8 @@ def demand_of(
         input_estimate=tokens(-(-tally.text // BYTES_PER_TOKEN), likely),
         output_bound=0 if form == "embeddings" else None if output is None else min(output * answers, MAX_COUNT),
         answers=answers,
+        # Of embeddings, the window is that of each input.
+        input_least=0 if form == "embeddings" else min(tally.text // MOST_BYTES_PER_TOKEN, MAX_COUNT),
         kind=_kind(form, fields, tally),
     )
 

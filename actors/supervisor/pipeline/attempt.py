@@ -36,6 +36,7 @@ from actors.supervisor.pipeline.shared_quota import acquire
 from actors.supervisor.targets.admission import Admitted
 from actors.supervisor.targets.probe_time import ProbeTime, asked_by_probe, spare_for, time_of_call, time_of_probe
 from actors.supervisor.targets.settlement import CLOCK_ERROR, EndedCall
+from actors.supervisor.targets.windows import no_larger
 from actors.transports.streaming import Restarted
 
 if TYPE_CHECKING:
@@ -480,6 +481,8 @@ class AttemptRun:
                 said=error.said,
             )
         )
+        if isinstance(error, Permanent) and error.concerns == "window":
+            job.leave_out(no_larger(job.candidates.listings, name) or {name: 0})
 
     def _try_again_later(self, error: CallFailed, tried: Tried | None, now: float, *, is_counted: bool) -> None:
         """Note when the provider may be tried again after a failure, if at all."""

@@ -92,7 +92,7 @@ def choose(job: Job, names: Iterable[str], queues: WaitQueues, *, now: float) ->
     choice = _first_not_full(job, names, queues, now=now) or _first_admitted(job, names, queues, now=now)
     if not job.money.short_of or now >= job.deadline:
         return choice
-    first = job.money.first_to_wait_for(names)
+    first = job.money.first_to_wait_for(name for name in names if name not in job.too_small)
     if first is None:
         return choice
     if isinstance(choice, Wait):
@@ -126,7 +126,7 @@ def _first_admitted(
     waits_in: dict[QueueName, None] = {}
     short: dict[str | None, Choice] = {}
     for name in names:
-        if name in job.money.short_of:
+        if name in job.money.short_of or name in job.too_small:
             continue
         target, tried = job.candidates.targets[name], job.tried.get(name)
         if tried is not None and tried.ready_at > now:

@@ -12,16 +12,19 @@ from actors.errors.families import (
     Attempt,
     CallFailed,
     DeadlineTooShort,
+    InputTooLong,
     LeftAlone,
     NotAdmitted,
     OutcomeUnknown,
     PoisonItem,
     Transient,
     Unclassified,
+    WindowTooSmall,
 )
 from actors.ledger.errors import RiskExceeded
 from actors.ledger.keys import OWN_ID, OWN_ID_LENGTH, provider_key, scoped_key
 from actors.ledger.messages import Reserve
+from actors.model_calls.request import demand_of_input
 from actors.money import ZERO, micros_of
 from actors.supervisor.messages import SmartRequest, SmartResult
 from actors.supervisor.payments.held_call import PassedOver, charge_found, possible_charge
@@ -31,6 +34,7 @@ from actors.supervisor.targets.admission import CallNeeds, Full
 from actors.supervisor.targets.candidates import NO_CANDIDATES, Candidates
 from actors.supervisor.targets.refusals import Subject
 from actors.supervisor.targets.waiting import QueueEntry
+from actors.supervisor.targets.windows import largest, too_small
 from actors.transports.reconciliation import Answered, Lost, NeverRan
 from actors.transports.streaming import CallStream
 from actors.transports.transport import ProviderCall, ProviderReply
@@ -121,6 +125,8 @@ class Job:
         """What the providers with a tariff list for it: as it was last asked, and as a call was last sent."""
         self.unhealthy: tuple[str, ...] = ()
         self.tried: dict[str, Tried] = {}
+        self.too_small: Mapping[str, int] = {}
+        """The providers with windows, in tokens, that the input does not fit."""
         self.refused: dict[str, NotAdmitted | Full | Later | Never] = {}
         self.full: tuple[Sequence[str], int] = ((), 0)
         """The providers that were not looked at, because they were full: so many of these, from the first on."""
@@ -141,6 +147,25 @@ class Job:
     def is_deprioritized(self, name: str) -> bool:
         """Tell whether a provider is to be called after the others."""
         return name in self.unhealthy or name in self.deprioritized or self.candidates.failed_check(name)
+
+    def look_at_windows(self) -> None:
+        """Leave out the providers whose windows the input exceeds, and put those behind whose windows it may exceed.
+
+        There are two cases: 1. It has more tokens than that however they are counted. 2. It has so by the estimate.
+        """
+        demand = demand_of_input(self.message.input) if self.candidates.has_windows else None
+        if demand is not None and demand.input_least:
+            listings = self.candidates.listings
+            self.leave_out(too_small(listings, demand.input_least))
+            expected = demand.input_estimate + (demand.output_bound or 0)
+            self.deprioritized = self.deprioritized.union(too_small(listings, expected))
+
+    def leave_out(self, windows: Mapping[str, int]) -> None:
+        """Note that the input does not fit these windows of providers."""
+        self.too_small = {**self.too_small, **windows}
+        for name, window in windows.items():
+            if name not in self.tried:
+                self.refused[name] = WindowTooSmall(name, window=window)
 
     def repeats(self, target: Target) -> bool:
         """Tell whether a call to `target` repeats, under its idempotency key, one that may have been paid."""
@@ -411,10 +436,9 @@ class Job:
         if self.chance is not None:
             unknown = bool(self.passed_over)
             return PoisonItem(self.message.service, attempts=self.attempts, chance=self.chance, left_unknown=unknown)
-        if self.attempts:
-            return AllProvidersFailed(
-                self.message.service, attempts=self.attempts, refused=refused, left_unknown=bool(self.passed_over)
-            )
+        fits_nowhere = bool(self.too_small) and self.too_small.keys() == self.candidates.listings.keys()
+        if self.attempts or (fits_nowhere and because is None):
+            return self._all_failed(refused, fits_nowhere=fits_nowhere)
         if because is not None:
             return because
         if any(isinstance(refusal, LeftAlone) for refusal in refused):
@@ -423,6 +447,13 @@ class Job:
         if refused:
             return refused[0]
         return DeadlineTooShort(needed=0.0, left=0.0)
+
+    def _all_failed(self, refused: Sequence[CallFailed], *, fits_nowhere: bool) -> AllProvidersFailed:
+        service, left_unknown = self.message.service, bool(self.passed_over)
+        if not fits_nowhere:
+            return AllProvidersFailed(service, attempts=self.attempts, refused=refused, left_unknown=left_unknown)
+        window = largest(self.candidates.listings.values())
+        return InputTooLong(service, attempts=self.attempts, refused=refused, largest=window, left_unknown=left_unknown)
 
     def __repr__(self) -> str:
         return f"<Job {self.request_id} {self.calls} calls, {len(self.refused)} refusals, until {self.deadline:.3f}>"

@@ -43,6 +43,7 @@ async def serve(deps: Deps, job: Job) -> SmartResult:
         offers = await deps.finder.find(job.message, now)
         now = clock()
     _take_offers(deps, job, offers, now=now)
+    job.look_at_windows()
     while True:
         names = names_in_order(job)
         if job.message.health_check and job.chance is None and _has_unknown_health(deps, job, names, now=now):

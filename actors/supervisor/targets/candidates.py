@@ -13,6 +13,7 @@ from actors.providers.health import CHECK_FAILED
 from actors.providers.lazy_ranking import Ranking
 from actors.providers.requirement import NO_REQUIREMENT, fits
 from actors.supervisor.targets.ranked_names import RankedNames
+from actors.supervisor.targets.windows import window_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -37,6 +38,7 @@ class Candidates:
         "_rankings",
         "has_failed_checks",
         "has_tariffs",
+        "has_windows",
         "listings",
         "offers",
         "targets",
@@ -50,6 +52,8 @@ class Candidates:
         self.targets = {name: targets[name] for name in self.listings}
         self.has_tariffs = any(listing.tariff is not None for listing in self.listings.values())
         """Whether what a call costs goes by its request at any of them."""
+        self.has_windows = any(window_of(listing) is not None for listing in self.listings.values())
+        """Whether it is known of any of them how long an input may be."""
         self._rankings: dict[NamedStrategy, Ranking] = {}
         self._names: dict[NamedStrategy, RankedNames] = {}
         self._declared: DeclaredQualities | None = None

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from actors.model_calls.request import demand_of_input, with_output_bound
 from actors.money import MAX_MICROS, ZERO, Micros, micros_of
 from actors.tariffs.demand import Demand
-from actors.tariffs.estimate import demand_of, with_max_output
 from actors.tariffs.tariff import Tariff  # noqa: TC001 - msgspec resolves the annotations below.
 
 if TYPE_CHECKING:
@@ -125,13 +125,26 @@ def quote_of(
     """
     tariff, price = listing.tariff, listing.provider.price
     assert tariff is not None  # noqa: S101 - the caller has looked.
-    demand = demand_of(given) if pricing is None else pricing.demand(given)
+    demand = demand_of_input(given) if pricing is None else pricing.demand(given)
     if demand is None:
         tokens = TokenQuote(tariff, UNKNOWN, UNKNOWN, price, price)
         return Quote(max(price, tariff.most(UNKNOWN)), tolerance, price, tokens)
-    put = with_max_output if pricing is None else pricing.with_max_output
+    put = with_output_bound if pricing is None else pricing.with_max_output
     tokens = token_quote(tariff, demand, history, listing=listing, money=money, put=put)
     return Quote(tokens.most, tolerance, price, tokens)
+
+
+def output_left(listing: Listing, demand: Demand) -> int:
+    """Return the tokens that each answer may have: as its listing says, and as its window leaves beside the input.
+
+    Providers refuse a call whose input and bound together exceed the window. A fifth of the input, which is only
+    estimated, is left free.
+    """
+    chosen, window = listing.max_output or DEFAULT_MAX_OUTPUT, listing.provider.window
+    if window is None:
+        return chosen
+    left = window - demand.input_estimate * 6 // 5
+    return max(min(chosen, left), min(chosen, LEAST_OUTPUT))
 
 
 def learn_usage(history: CallHistory, tokens: TokenQuote | None, reply: ProviderReply | None) -> None:
@@ -162,7 +175,7 @@ def token_quote(
         demand = msgspec.structs.replace(demand, input_bound=window, input_estimate=estimate)
     first, chosen = demand, None
     if demand.output_bound is None:
-        chosen = listing.max_output or DEFAULT_MAX_OUTPUT
+        chosen = output_left(listing, demand)
         if money is not None:
             bought = tariff.most_output(demand, money) // demand.answers
             chosen = max(min(chosen, bought), min(chosen, LEAST_OUTPUT))

@@ -154,7 +154,10 @@ def test_the_error_of_a_whole_request_has_the_words_of_each_attempt():
 
 def test_an_error_inside_a_success_has_its_words():
     error = error_in_body({"error": {"code": 400, "message": f"{TOO_LONG}, a-key-of-ours"}}, provider="acme")
-    assert str(error) == f"'acme' answered 400 Bad Request: too large for this provider: {TOO_LONG}, a-key-of-ours"
+    assert (
+        str(error)
+        == f"'acme' answered 400 Bad Request: too long for the window of its model: {TOO_LONG}, a-key-of-ours"
+    )
     for body in ({"error": {"message": "overload\x1b[2J"}}, {"error": "overload\x1b[2J"}):
         error = error_in_body(body, provider="acme")
         assert str(error) == r"'acme' answered with an error: overload\x1b[2J"
