@@ -83,7 +83,8 @@ class _Tally:
         if self.sampled < SAMPLE:
             sample = text[: SAMPLE - self.sampled]
             self.sampled += len(sample)
-            self.digits += sum(not (one.isalpha() or one.isspace()) for one in sample)
+            # No character is both, and `map` takes a tenth of the time of a loop.
+            self.digits += len(sample) - sum(map(str.isalpha, sample)) - sum(map(str.isspace, sample))
 
 
 def form_of(body: Mapping[str, Any]) -> Form | None:
@@ -168,7 +169,7 @@ def _count(part: Any, tally: _Tally) -> None:
         one = left.pop()
         if isinstance(one, str):
             tally.add_text(one)
-        elif isinstance(one, Mapping):
+        elif isinstance(one, (dict, Mapping)):  # A dict is told at once, an abstract class by a search.
             table = cast("Mapping[Any, Any]", one)
             medium = MEDIA.get(str(table.get("type")))
             if medium is None or isinstance(table.get("properties"), Mapping):
@@ -177,7 +178,7 @@ def _count(part: Any, tally: _Tally) -> None:
                     left.append(value)
             else:
                 _count_medium(table, medium, tally, left.append)
-        elif isinstance(one, Sequence) and not isinstance(one, bytes | bytearray):
+        elif isinstance(one, (list, Sequence)) and not isinstance(one, bytes | bytearray):
             left.extend(cast("Sequence[Any]", one))
         elif one is not None and not isinstance(one, bool):
             tally.add_text(str(one))

@@ -167,6 +167,7 @@ class Tariff(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forb
         return micros_of(min(micros, int(MAX_MICROS)))
 
 
+@functools.lru_cache(maxsize=1024)
 def digest_of(tariff: Tariff) -> str:
     """Return the digest of a tariff: of all its prices as they count, whatever was left out."""
     base, tiers = _compiled(tariff)
@@ -246,6 +247,7 @@ def _shortest(value: Decimal, what: str) -> str:
     return f"{whole or '0'}.{fraction}" if fraction else whole
 
 
+@functools.lru_cache(maxsize=1024)
 def _units(price: Price) -> int:
     """Return the price of one token in units, of the price of a million in dollars as `_shortest` writes it."""
     whole, _, fraction = cast("str", price).partition(".")

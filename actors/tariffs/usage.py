@@ -234,7 +234,7 @@ def _at(usage: Mapping[str, object], path: Path) -> object:
     for name in path:
         if found is None:
             return None
-        if not isinstance(found, Mapping):
+        if not isinstance(found, (dict, Mapping)):
             raise _NotTold
         found = cast("Any", found).get(name)
     return found
