@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.growth import rows as growth
 from benchmarks.http import rows as http
+from benchmarks.models import rows as models
 from benchmarks.resilience import rows as resilience
 from benchmarks.scenarios import seed_port
 
@@ -38,6 +39,20 @@ def test_every_row_of_the_http_benchmark_is_measured():
         "smart request over HTTP, 10 at once, p99",
     ]
     assert all(row.value > 0 and row.ratio for row in rows)
+
+
+@pytest.mark.real_time
+@pytest.mark.nightly
+def test_every_row_of_the_benchmark_of_models_is_measured():
+    options = argparse.Namespace(rounds=1, only="", uvloop=False)
+    rows = models.collect(options, models.Scale(calls=20, troubled=60, peers=False))
+    held = {row.row: row.holds for row in rows if row.target}
+    assert held["troubles: success of calls whose reply was not broken"]
+    assert held["troubles: success, with a risk of one call and restarts"]
+    assert [row.against for row in rows if row.holds is None and row.target][:2] == [
+        "openai is not installed",
+        "litellm is not installed",
+    ]
 
 
 @pytest.mark.real_time
