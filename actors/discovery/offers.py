@@ -52,10 +52,10 @@ class Lease:
 
     def take(self, now: float) -> bool:
         """Tell whether the offers hold, and take note that they are used if they do."""
-        if not self.holds(now):
+        source = self._source
+        if source is None or now >= source.health.valid_until or now >= source.stale_at:
             return False
-        assert self._source is not None  # noqa: S101 - it holds.
-        self._source.used_at = now
+        source.used_at = now
         return True
 
     def end(self) -> None:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from actors.ledger.reporting import Reporter
 
 T = TypeVar("T")
+KNOWN_OUTCOMES = (MoneySettled, MoneyReleased)
+"""As a tuple: a union would be made anew for each entry."""
 
 
 class Bookkeeper:
@@ -40,7 +42,7 @@ class Bookkeeper:
             self.reporter.report_alerts()
         if isinstance(entry, MoneyHeld):
             self.reporter.report_held(entry.provider, entry.reservation, entry.held)
-        elif isinstance(entry, MoneySettled | MoneyReleased):
+        elif isinstance(entry, KNOWN_OUTCOMES):
             self.reporter.report_resolved(entry.provider, entry.reservation)
 
     def record_outcome(self, entry: Booked) -> None:

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 MAX_INLINE_DEPTH = 8
 """How many may stand on each other in one task, when the handler of one asks for the next: each is a few frames."""
 
+NO_ANSWERS = (asyncio.Future, CoroutineType, Stashed)
+"""What a handler returns that is not its answer. As a tuple: a union would be made anew for each check."""
+
 inline_depth: ContextVar[int] = ContextVar("understudy_inline_depth", default=0)
 """How many inline executions the running code stands on."""
 
@@ -74,7 +77,7 @@ def begin_inline(cell: CellState, message: Any, deadline: float) -> Any:
         if execution is not None:
             give_turn_back(cell, execution)
         answer: Any = done.value
-        if not isinstance(answer, asyncio.Future | CoroutineType | Stashed):
+        if not isinstance(answer, NO_ANSWERS):
             return answer
         ask = running(message, deadline)
         take_answer_or_crash(cell, ask, answer)

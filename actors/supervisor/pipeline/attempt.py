@@ -58,6 +58,12 @@ ADMISSION_MAX_AGE = 0.01
 class AttemptRun:
     """One call, from its reservation to its settlement. `begin` takes what it needs, and then `call` makes it."""
 
+    _reservation: Reservation
+    _admitted: Admitted
+    _cost: int = 0
+    _share: QuotaShare | None = None
+    _was_amplified: bool = False
+
     def __init__(self, deps: Deps, job: Job, choice: Choice) -> None:
         self.target = choice.target
         self.job = job
@@ -66,13 +72,8 @@ class AttemptRun:
         listing = job.candidates.listings[choice.target.name]
         self._quote = job.quote(choice.target)
         self._marker = SentMarker()
-        self._reservation: Reservation
-        self._admitted: Admitted
-        self._cost = 0
         self.quota = listing.quota
         """The quota that its provider shares with others, if it does."""
-        self._share: QuotaShare | None = None
-        self._was_amplified = False
 
     async def begin_in_quota(self, quota: str) -> Admitted | ProviderReply | None:
         """Take from a shared quota, and then as `begin` does; if anything else refuses, that is given back.

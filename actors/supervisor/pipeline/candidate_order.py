@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from actors.providers.selection import NamedStrategy, OwnStrategy, SelectionStrategy
     from actors.supervisor.targets.candidates import Candidates
 
+DRAWN = frozenset({"least_loaded", "bandit"})
+"""The strategies whose order is drawn for each request."""
+
 
 class CandidateOrder:
     """Orders the candidates of one request: worked out as far as it is read, and then kept for the request.
@@ -61,6 +64,8 @@ class CandidateOrder:
         return names
 
     def _by_name(self, strategy: NamedStrategy) -> Iterable[str]:
+        if self._priced is None and not self._rated and strategy not in DRAWN:
+            return self._candidates.ranked_names(strategy)  # The same for all requests.
         priced = None if self._priced is None else self._priced()
         ranking = self._candidates.ranking(strategy) if priced is None else Ranking(priced, strategy)
         if strategy == "least_loaded":
@@ -69,9 +74,7 @@ class CandidateOrder:
         if strategy == "bandit":
             assert self._rng is not None  # noqa: S101 - as above.
             return Remembered(by_drawn_quality(ranking, self._bandit, self._rng))
-        if priced is not None:
-            return ranking.names
-        return Remembered(ranking.with_scored(self._rated)) if self._rated else self._candidates.ranked_names(strategy)
+        return ranking.names if priced is not None else Remembered(ranking.with_scored(self._rated))
 
     def _by_function(self, strategy: OwnStrategy, tried: Container[str]) -> list[str]:
         listings, rated = self._candidates.listings, self._rated

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -96,6 +97,16 @@ class Job:
     """Whether what was paid before is no reason not to pay: a failure that was charged, or one left as unknown."""
     calls: int = 0
     under_way: int = 0
+    candidates: Candidates = NO_CANDIDATES
+    order: CandidateOrder = NO_ORDER
+    deprioritized: frozenset[str] = frozenset()
+    """Providers to call after the others: passed over, fallen in scores, or held back by slow start."""
+    rated: Mapping[str, Provider] = MappingProxyType({})
+    """The providers whose answers were scored, as good as their scores have shown them to be."""
+    unhealthy: tuple[str, ...] = ()
+    full: tuple[Sequence[str], int] = ((), 0)
+    """The providers that were not looked at, because they were full: so many of these, from the first on."""
+    money: MoneyState = ENOUGH
 
     def __init__(
         self, message: SmartRequest, request_id: str, *, started: float, deadline: float, risk: Micros | None = ZERO
@@ -114,23 +125,13 @@ class Job:
             self.provider_key = provider_key(self.key)
         self.entry = QueueEntry(message.tenant or message.account or "default", deadline)
         self.subject = Subject(message.service, message.input, tenant=self.entry.tenant)
-        self.candidates: Candidates = NO_CANDIDATES
-        self.order: CandidateOrder = NO_ORDER
-        self.deprioritized: frozenset[str] = frozenset()
-        """Providers to call after the others: passed over, fallen in scores, or held back by slow start."""
-        self.rated: Mapping[str, Provider] = {}
-        """The providers whose answers were scored, as good as their scores have shown them to be."""
         self.quotes: dict[str, Quote] = {}
         self.sent: dict[str, Quote] = {}
         """What the providers with a tariff list for it: as it was last asked, and as a call was last sent."""
-        self.unhealthy: tuple[str, ...] = ()
         self.tried: dict[str, Tried] = {}
         self.too_small: Mapping[str, int] = {}
         """The providers with windows, in tokens, that the input does not fit."""
         self.refused: dict[str, NotAdmitted | Full | Later | Never] = {}
-        self.full: tuple[Sequence[str], int] = ((), 0)
-        """The providers that were not looked at, because they were full: so many of these, from the first on."""
-        self.money: MoneyState = ENOUGH
         self.short_quotas: dict[str, bool] = {}
         """The shared quotas that had nothing for it at once, and whether it may wait for them."""
         self.attempts: list[Attempt] = []

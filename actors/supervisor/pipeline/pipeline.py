@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from actors.supervisor.pipeline.job import Job
     from actors.transports.transport import ProviderReply
 
+WAITS = (Wait, QuotaWait)
+"""As a tuple: a union would be made anew for each request."""
+
 
 async def serve(deps: Deps, job: Job) -> SmartResult:
     """Return the answer to a request; raises a member of `CallFailed`."""
@@ -51,7 +54,7 @@ async def serve(deps: Deps, job: Job) -> SmartResult:
             names, now = names_in_order(job), clock()
         is_dead = job.chance is not None
         choice = None if is_dead else choose(job, names, deps.queues, now=now)
-        if isinstance(choice, Wait | QuotaWait):
+        if isinstance(choice, WAITS):
             choice = await _wait(deps, job, choice)
             now = clock()
             if choice is None:
@@ -94,11 +97,12 @@ def _take_offers(deps: Deps, job: Job, offers: Offers, *, now: float) -> None:
     job.candidates = candidates = deps.targets.candidates(
         offers, message.requirement, service=message.service, where=message.where, now=now
     )
-    held_back = deps.targets.held_back_by_slow_start(candidates)
+    held_back = tuple(deps.targets.held_back_by_slow_start(candidates)) if deps.targets.has_slow_starts else ()
     priced = job.all_priced if candidates.has_tariffs else None
     bandit = deps.scores.bandits.get(message.service)
     if bandit is None:
-        job.deprioritized = frozenset(held_back)
+        if held_back:
+            job.deprioritized = frozenset(held_back)
         job.order = CandidateOrder(candidates, rng, observed=offers.observed, now=now, priced=priced)
         return
     listings = candidates.listings

@@ -92,6 +92,11 @@ class TargetTable:
         if before is not None:
             self._remembered -= len(before.listings)
 
+    @property
+    def has_slow_starts(self) -> bool:
+        """Whether a provider may have just come back."""
+        return bool(self._deps.coming_back)
+
     def held_back_by_slow_start(self, candidates: Candidates) -> Iterator[str]:
         """Name the providers that have just come back, and whose part of the load this request is not in."""
         context, config, coming_back = self._deps.context, self._deps.market.breaker, self._deps.coming_back
