@@ -120,6 +120,8 @@ class Reconciled(Event, frozen=True, kw_only=True):
 class Overcharged(Event, frozen=True, kw_only=True):
     """A call cost more than was reserved for it: `charged` instead of `quoted`, in micro-units, in each of `accounts`.
 
+    An account is named before those above it.
+
     If the charge became known after the reservation was released, `quoted` is 0.
     """
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from actors.errors.families import BudgetExceeded, CallFailed
 from actors.ledger.entries import MoneyReserved
 from actors.ledger.messages import Reservation
@@ -55,6 +57,8 @@ class Allocator:
         2. Every account has enough.
         3. One has too little: the request waits for money, or while more is asked for, or is refused.
         """
+        if self._book.accounts.has_tree:
+            wish = msgspec.structs.replace(wish, accounts=self._book.accounts.with_parents(wish.accounts))
         if self._paid_keys.has_forgotten:
             self._remember_key(wish.key)
         if (

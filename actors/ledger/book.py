@@ -102,8 +102,10 @@ class Book:
 
     # Accounts.
 
-    def open(self, name: str, *, cap: Micros | None, overdraft: Micros = ZERO, at: float) -> AccountOpened:
-        """Open an account; raises `Permanent` if its name is in use."""
+    def open(
+        self, name: str, *, cap: Micros | None, overdraft: Micros = ZERO, parent: str | None = None, at: float
+    ) -> AccountOpened:
+        """Open an account; raises `Permanent` if its name is in use, or if there is no such parent."""
         state = self.accounts.states.get(name)
         if state is not None:
             what = (
@@ -114,7 +116,8 @@ class Book:
                 else "is open already; close it"
             )
             raise Permanent(f"account {name!r} {what} first, or take another name")
-        entry = AccountOpened(account=name, cap=cap, overdraft=overdraft, at=at)
+        self.accounts.parent_of(parent)
+        entry = AccountOpened(account=name, cap=cap, overdraft=overdraft, parent=parent, at=at)
         self.accounts.post(entry)
         return entry
 

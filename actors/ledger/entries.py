@@ -25,13 +25,15 @@ class LedgerEntry(Event, frozen=True, tag=qualified("actors.ledger"), omit_defau
 class AccountOpened(LedgerEntry, frozen=True, kw_only=True):
     """An account was opened; a `cap` of None allows anything. `at` is in seconds since 1970, as in every entry.
 
-    `overdraft` is how far calls that cost more than estimated may pass the cap, at most.
+    `overdraft` is how far calls that cost more than estimated may pass the cap, at most. What draws on it draws on its
+    `parent` too.
     """
 
     account: str
     cap: Micros | None
     at: float
     overdraft: Micros = ZERO
+    parent: str | None = None
 
 
 class CapChanged(LedgerEntry, frozen=True, kw_only=True):

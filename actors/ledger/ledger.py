@@ -271,7 +271,7 @@ class Ledger(
     @handles(OpenAccount)
     def open_account(self, message: OpenAccount) -> str | asyncio.Future[str]:
         """Open an account, or take it over from an earlier run, and return its name."""
-        return self.opener.open(message.name, message.cap, message.overdraft)
+        return self.opener.open(message.name, message.cap, message.overdraft, message.parent)
 
     @handles(CloseAccount)
     def close_account(self, message: CloseAccount) -> Account | asyncio.Future[Account]:
@@ -342,6 +342,11 @@ class Ledger(
             self.reminder = self.context.timers.once(pause, ExpireHeld())
 
     def _close(self, name: str) -> AccountState:
+        """Close an account, after those below it."""
+        if self.book.is_open(name):
+            for below in self.book.accounts.below(name):
+                self.allocator.close(below.name)
+                self.opener.forget(below.name)
         state = self.allocator.close(name)
         self.opener.forget(name)
         return state

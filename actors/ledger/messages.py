@@ -190,15 +190,21 @@ class OpenAccount(Request[str], frozen=True, kw_only=True):
 
     Without a name, one is made up. Refused with `Permanent` if the name is in use. `overdraft` is how far the cap may
     be passed, at most, by calls for which only their estimate was left.
+
+    What draws on it draws on its `parent` too, an open account, and on that one's, up to 16 in all: each has to have
+    enough, whatever the caps of those below it add up to. Closing an account closes those below it.
     """
 
     name: str | None = None
     cap: OptionalAmountField = amount_default(None)
     overdraft: AmountField = amount_default(ZERO)
+    parent: str | None = None
 
     def __post_init__(self) -> None:
         if self.name is not None:
             check_text("name", self.name)
+        if self.parent is not None:
+            check_text("parent", self.parent)
         if self.cap is not None:
             take_amount(self, "cap")
         take_amount(self, "overdraft")

@@ -73,15 +73,24 @@ class AccountOpener:
         """Note the accounts that are open after a recovery; one that is not of this run may be taken over."""
         self._recovered = set(names) - self._opened
 
-    def open(self, name: str | None, cap: Micros | None, overdraft: Micros = ZERO) -> str | asyncio.Future[str]:
-        """Open an account, or take it over, and return its name; without one, a name is made up."""
+    def open(
+        self, name: str | None, cap: Micros | None, overdraft: Micros = ZERO, parent: str | None = None
+    ) -> str | asyncio.Future[str]:
+        """Open an account, or take it over, and return its name; without one, a name is made up.
+
+        One that is taken over stays below the parent that it has, and is refused with `Permanent` for another.
+        """
         if name is None:
             name = self._new_name()
         if name in self._recovered:
+            if (before := self._book.statement(name).parent) != parent:
+                stands = "has no parent" if before is None else f"is below {before!r}"
+                raise Permanent(f"account {name!r} {stands} since an earlier run; say so, or take another name")
             self._recovered.discard(name)
             self._open_with_cap(name, cap, overdraft)
         else:
-            self._bookkeeper.record(self._book.open(name, cap=cap, overdraft=overdraft, at=time.time()))
+            opened = self._book.open(name, cap=cap, overdraft=overdraft, parent=parent, at=time.time())
+            self._bookkeeper.record(opened)
         return self._note_opened(name)
 
     def open_by_config(self, name: str, cap: Micros | None) -> None:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from actors.ledger.entries import AccountEntry
 
 TOTAL = "total"
+MAX_DEPTH = 16
+"""How many accounts one request may draw on from a leaf of the tree to its root."""
 MAX_COMBINATIONS = 10_000
 """The sets of accounts drawn on together whose states are remembered, so that each is looked up once."""
 
@@ -31,6 +33,7 @@ class Statement(Account, frozen=True, kw_only=True):
     is kept for calls whose outcome is unknown, or belongs to calls under way. `overcharged` is what calls cost beyond
     what was reserved for them. `estimated` is the part of `settled` whose cost is not known, and that a later figure
     may correct. `overdraft` is how far the cap may be passed by calls for which only their estimate was left.
+    What draws on the account draws on its `parent` too.
     """
 
     reserved_ever: Micros = ZERO
@@ -38,6 +41,7 @@ class Statement(Account, frozen=True, kw_only=True):
     overcharged: Micros = ZERO
     estimated: Micros = ZERO
     overdraft: Micros = ZERO
+    parent: str | None = None
     is_closed: bool = False
 
     @property
@@ -75,6 +79,7 @@ class AccountState:
         "overcharged",
         "overdraft",
         "overdrawn",
+        "parent",
         "released",
         "reserved",
         "reserved_ever",
@@ -82,8 +87,17 @@ class AccountState:
         "used",
     )
 
-    def __init__(self, name: str, cap: Micros | None, *, overdraft: Micros = ZERO, alert_percent: int = 80) -> None:
+    def __init__(
+        self,
+        name: str,
+        cap: Micros | None,
+        *,
+        overdraft: Micros = ZERO,
+        alert_percent: int = 80,
+        parent: AccountState | None = None,
+    ) -> None:
         self.name = name
+        self.parent = parent
         self.estimated = 0
         self.overdraft = int(overdraft)
         self.overdrawn = 0
@@ -122,6 +136,14 @@ class AccountState:
         return self.used - self.reserved + amount <= self.limit
 
     @property
+    def path(self) -> tuple[AccountState, ...]:
+        """The account and those above it, up to the root."""
+        path, above = (self,), self.parent
+        while above is not None:
+            path, above = (*path, above), above.parent
+        return path
+
+    @property
     def available(self) -> Micros:
         """What can still be reserved; of use only if the account has a cap."""
         return micros_of(max(0, int(self.cap or 0) - self.used))
@@ -139,6 +161,7 @@ class AccountState:
             overcharged=micros_of(self.overcharged),
             estimated=micros_of(self.estimated),
             overdraft=micros_of(self.overdraft),
+            parent=None if self.parent is None else self.parent.name,
             is_closed=self.is_closed,
         )
 
@@ -161,6 +184,8 @@ class AccountTable:
         """What `drawn_on` returned last for these names."""
         self.crossed: list[AccountState] = []
         """The accounts that have crossed their alert since `take_crossed` was last called."""
+        self.has_tree = False
+        """Whether any account was ever opened below another."""
 
     def is_open(self, name: str) -> bool:
         """Tell whether an account can be drawn on."""
@@ -201,6 +226,32 @@ class AccountTable:
             raise Permanent(f"there is no open account {name!r}; open it first")
         return state
 
+    def parent_of(self, parent: str | None) -> AccountState | None:
+        """Return the account below which one is to be opened; raises `Permanent` if that is not possible."""
+        if parent is None:
+            return None
+        state = self.opened(parent)
+        if len(state.path) >= MAX_DEPTH:
+            raise Permanent(
+                f"account {parent!r} is {MAX_DEPTH} deep already; open the account below one that is nearer to the root"
+            )
+        return state
+
+    def below(self, name: str) -> list[AccountState]:
+        """Return the open accounts below one, each before those that it is below."""
+        if not self.has_tree:
+            return []
+        above = self.states[name]
+        found = [state for state in self.states.values() if not state.is_closed and above in state.path[1:]]
+        return sorted(found, key=lambda state: -len(state.path))
+
+    def with_parents(self, accounts: tuple[str, ...]) -> tuple[str, ...]:
+        """Return these accounts and all above them, each once; raises `Permanent` if one is not open."""
+        paths = [state.name for name in accounts for state in self.opened(name).path]
+        if len(set(accounts)) != len(accounts):
+            return accounts  # `drawn_on` refuses that.
+        return tuple(dict.fromkeys(paths))
+
     def drawn_on(self, accounts: tuple[str, ...]) -> tuple[AccountState, ...]:
         """Return the accounts that a reservation draws on, and the total; raises `Permanent` if it cannot."""
         states = tuple(self.opened(name) for name in accounts)
@@ -218,8 +269,14 @@ class AccountTable:
         self.combinations.clear()
         match entry:
             case AccountOpened():
+                parent = None if entry.parent is None else self.opened(entry.parent)
+                self.has_tree = self.has_tree or parent is not None
                 self.states[entry.account] = AccountState(
-                    entry.account, entry.cap, overdraft=entry.overdraft, alert_percent=self.alert_percent
+                    entry.account,
+                    entry.cap,
+                    overdraft=entry.overdraft,
+                    alert_percent=self.alert_percent,
+                    parent=parent,
                 )
             case CapChanged():
                 state = self.states[entry.account]
