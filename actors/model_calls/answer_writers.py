@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
-
-import msgspec
+from typing import TYPE_CHECKING, Any
 
 from actors.model_calls.answer import MalformedAnswer
+from actors.model_calls.conversation import tool_input
 from actors.tariffs.usage import read_usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from actors.model_calls.answer import ModelAnswer, ToolCall
+    from actors.model_calls.answer import ModelAnswer
     from actors.model_calls.field_table import Remarks
     from actors.model_calls.request import Form
     from actors.tariffs.usage import Usage
@@ -177,7 +176,13 @@ def _write_messages(answer: ModelAnswer, usage: Usage | None, remarks: Remarks) 
     said = answer.refusal or answer.text
     blocks: list[dict[str, Any]] = [{"type": "text", "text": said, "citations": None}] if said else []
     blocks += [
-        {"type": "tool_use", "id": call.id, "name": call.name, "input": _input_of(call)} for call in answer.tool_calls
+        {
+            "type": "tool_use",
+            "id": call.id,
+            "name": call.name,
+            "input": tool_input(call.name, call.arguments or "{}", MalformedAnswer),
+        }
+        for call in answer.tool_calls
     ]
     if usage is None:
         remarks.approximated("usage", "0, as the provider told none and the form must have it")
@@ -198,16 +203,6 @@ def leave_out_reasoning(answer: ModelAnswer, remarks: Remarks) -> None:
     """Tell that reasoning was left out: unsigned, it would be refused when the conversation comes back with it."""
     if answer.reasoning:
         remarks.approximated("reasoning of the answer", "left out, as it is not signed for this form")
-
-
-def _input_of(call: ToolCall) -> dict[str, Any]:
-    try:
-        given = msgspec.json.decode(call.arguments or "{}")
-    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
-        raise MalformedAnswer(f"the arguments of a call of the tool {call.name!r:.100} are no JSON") from error
-    if not isinstance(given, dict):
-        raise MalformedAnswer(f"the arguments of a call of the tool {call.name!r:.100} are no JSON object")
-    return cast("dict[str, Any]", given)
 
 
 WRITERS: dict[Form, Callable[[ModelAnswer, Usage | None, Remarks], dict[str, Any]]] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 import msgspec
 
@@ -95,3 +95,18 @@ class Conversation(msgspec.Struct, kw_only=True):
     user: str | None = None
     effort: str | None = None
     verbosity: str | None = None
+
+
+def tool_input(name: str, arguments: str, refusal: type[ValueError]) -> dict[str, Any]:
+    """Return the arguments of a call of the tool `name`, which must be a JSON object; raises `refusal` if they are not.
+
+    >>> tool_input("look_up", '{"city": "Bonn"}', ValueError)
+    {'city': 'Bonn'}
+    """
+    try:
+        given = msgspec.json.decode(arguments)
+    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
+        raise refusal(f"the arguments of a call of the tool {name!r:.100} are no JSON") from error
+    if not isinstance(given, dict):
+        raise refusal(f"the arguments of a call of the tool {name!r:.100} are no JSON object")
+    return cast("dict[str, Any]", given)

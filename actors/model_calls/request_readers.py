@@ -22,6 +22,7 @@ from actors.model_calls.conversation import (
     Tool,
     ToolChoice,
     Utterance,
+    tool_input,
 )
 from actors.model_calls.field_table import NotExpressible, list_of, part, text_of
 
@@ -75,11 +76,7 @@ def _object(value: object, where: str) -> dict[str, Any]:
 def _called(name: object, identity: object, arguments: object) -> Called:
     """Return a call of a tool; its arguments must be a JSON object."""
     told, text = text_of(name, "the name of a called tool"), text_of(arguments, "the arguments of a tool")
-    try:
-        given = msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
-        raise NotExpressible(f"the arguments of a call of the tool {told!r:.100} are no JSON") from error
-    return Called(text_of(identity, "the id of a call"), told, _object(given, "the arguments of a tool"), text)
+    return Called(text_of(identity, "the id of a call"), told, tool_input(told, text, NotExpressible), text)
 
 
 def _choice(value: object, name: object = "") -> ToolChoice:
