@@ -63,6 +63,8 @@ class ProviderReport(msgspec.Struct, frozen=True, kw_only=True):
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """The figures of a run: money in dollars, durations in seconds.
 
+    What a call in doubt may have cost is the price of a call, or with a tariff that of a call of usual size.
+
     `success_ratio` is that of the requests with a line; `unfinished` counts those without. `in_doubt` is what requests
     of unknown outcome may have cost beyond `spent`. Latencies are those of answered requests, with all their calls and
     waits.

@@ -89,9 +89,13 @@ class BatchRun:
 
     def cheapest(self, line: RequestLine) -> Micros:
         """Return the least that a request can cost; 0 if no provider offers it, which the supervisor reports."""
-        providers = [listing.provider for listing in self.plan.market.providers]
-        eligible = (one for one in providers if line.service in one.services and line.where.matches(one) is None)
-        return min((one.price for one in eligible), default=ZERO)
+        eligible = (
+            listing.provider.price
+            for listing in self.plan.market.providers
+            if line.service in listing.provider.services
+            and line.where.matches(listing.provider, price=listing.typical_price) is None
+        )
+        return min(eligible, default=ZERO)
 
     def receive(self, outcome: RequestOutcome) -> None:
         """Write the line of an outcome, and remember a refusal by a budget of the run."""
@@ -168,7 +172,7 @@ def make_run(
 
 async def _make_run(plan: Plan, results: OutputFile, progress: ProgressDisplay) -> tuple[int, Report]:
     loop = asyncio.get_running_loop()
-    prices = {listing.provider.name: listing.provider.price for listing in plan.market.providers}
+    prices = {listing.provider.name: listing.typical_price for listing in plan.market.providers}
     tally = RunTally(requests=len(plan.requests), prices=prices, started=loop.time())
     interrupts = Interrupts()
     run = BatchRun(plan, results, tally, interrupts)

@@ -111,8 +111,10 @@ class Filtering:
     def look_at(self, most: int | None = None) -> bool:
         """Look at the next providers, `most` of them or all; return whether any are left."""
         begin, matches, unhealthy = len(self._passes), self._where.matches, self._unhealthy
-        for provider in self.offers.providers[begin : None if most is None else begin + most]:
-            why = matches(provider) or unhealthy.get(provider.name)
+        end = None if most is None else begin + most
+        for provider, listing in zip(self.offers.providers[begin:end], self.offers.listings[begin:end], strict=True):
+            price = None if listing.tariff is None else listing.typical_price
+            why = matches(provider, price=price) or unhealthy.get(provider.name)
             self._passes.append(why is None)
             if why is not None:
                 self._dropped[why] += 1

@@ -233,6 +233,7 @@ class LedgerDown(NotAdmitted):
 class Overpriced(NotAdmitted):
     """The provider `charged` more than it had `quoted`, in micro-units, and is left alone for a while that grows.
 
+    With a tariff, what is quoted for a call is what its tokens can cost at most.
     It is called again at once if it lists another price, or is released by hand. `retry_after` is None while one call
     finds out whether it still charges so much.
     """

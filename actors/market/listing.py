@@ -11,8 +11,9 @@ import msgspec
 from actors.limits.quota import REQUESTS, Quota, RateLimit, check_dimensions, quota_of
 from actors.market.tables import MarketError as MarketError
 from actors.masking import MASK, HidesSecrets, shown_callable, shown_url
-from actors.money import OptionalAmountField, amount_default, take_amount
+from actors.money import Micros, OptionalAmountField, amount_default, take_amount
 from actors.providers.provider import Provider
+from actors.tariffs.estimate import TYPICAL_CALL
 from actors.tariffs.tariff import Tariff
 from actors.transports.transport import Idempotent, Transport  # noqa: TC001 - inspect.signature and msgspec evaluate them.
 from actors.validation import check_count, check_text, checked_held_for
@@ -147,6 +148,13 @@ class Listing(HidesSecrets, CallTerms, frozen=True, kw_only=True):
     def may_cost(self) -> bool:
         """Whether a call costs anything by what is listed."""
         return self.tariff is not None or self.provider.price > 0
+
+    @property
+    def typical_price(self) -> Micros:
+        """What a call of usual size costs (`TYPICAL_CALL`): the price of a call, unless there is a tariff."""
+        if self.tariff is None:
+            return self.provider.price
+        return max(self.tariff.estimate(TYPICAL_CALL), self.provider.price)
 
     def all_limits(self) -> tuple[RateLimit, ...]:
         """Return every known limit of its own, that of `rate_limit` first."""

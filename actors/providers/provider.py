@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -13,11 +13,14 @@ import msgspec
 
 from actors.errors.families import Permanent
 from actors.masking import HidesSecrets, shown_address
-from actors.money import ZERO, AmountField, OptionalAmountField, amount_default, take_amount
+from actors.money import ZERO, AmountField, Micros, OptionalAmountField, amount_default, take_amount
 from actors.validation import SaysOptionNames, check_count, check_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+
+NO_PRICES: Mapping[str, Micros] = {}
 
 
 class Provider(HidesSecrets, msgspec.Struct, frozen=True, kw_only=True):
@@ -77,9 +80,10 @@ Predicate: TypeAlias = Callable[[Provider], bool]
 class ProviderFilter(msgspec.Struct, frozen=True, kw_only=True, metaclass=SaysOptionNames):
     """What a provider must be like to be called; the defaults require only that it is available.
 
-    `max_price` is in dollars as str, int or Decimal. `predicate` is a function of your own, asked of the providers that
-    pass all else: it returns True if one may be called. Equal filters are equal and hash alike, so that one can be the
-    key of a cache.
+    `max_price` is in dollars as str, int or Decimal: for a call, and with a tariff for one of usual size, which reads
+    1,000 tokens and writes 512; what a certain request may cost is bounded by its `budget`. `predicate` is a function
+    of your own, asked of the providers that pass all else: it returns True if one may be called. Equal filters are
+    equal and hash alike, so that one can be the key of a cache.
     """
 
     max_price: OptionalAmountField = amount_default(None)
@@ -101,8 +105,10 @@ class ProviderFilter(msgspec.Struct, frozen=True, kw_only=True, metaclass=SaysOp
         if self.max_response_time is not None and not self.max_response_time >= 0:
             raise ValueError(f"max_response_time must be >= 0 seconds, got {self.max_response_time}")
 
-    def matches(self, provider: Provider) -> str | None:
+    def matches(self, provider: Provider, *, price: Micros | None = None) -> str | None:
         """Return None if `provider` passes, or else the first reason why it does not.
+
+        `price` is what a call there costs, if that is not the provider's own price but goes by a tariff.
 
         Reasons name the limit of the filter and not the provider's value, so that they can be counted. Raises
         `Permanent` if the predicate raises, or returns anything but True or False.
@@ -110,7 +116,7 @@ class ProviderFilter(msgspec.Struct, frozen=True, kw_only=True, metaclass=SaysOp
         reason = None
         if self.available_only and not provider.available:
             reason = "unavailable"
-        elif self.max_price is not None and provider.price > self.max_price:
+        elif self.max_price is not None and (provider.price if price is None else price) > self.max_price:
             reason = f"over max_price {self.max_price}"
         elif provider.reputation < self.min_reputation:
             reason = f"below min_reputation {self.min_reputation:g}"
@@ -124,8 +130,12 @@ class ProviderFilter(msgspec.Struct, frozen=True, kw_only=True, metaclass=SaysOp
             reason = _refused_by(self.predicate, provider)
         return reason
 
-    def select(self, providers: Iterable[Provider]) -> tuple[list[Provider], dict[str, int]]:
+    def select(
+        self, providers: Iterable[Provider], *, prices: Mapping[str, Micros] = NO_PRICES
+    ) -> tuple[list[Provider], dict[str, int]]:
         """Return the providers that pass, in the order given, and how many were dropped for each reason.
+
+        `prices` are what calls cost, by name, at the providers of which that is not their own price.
 
         >>> offered = [Provider(name=name, services={"tts"}, price=price) for name, price in (("a", "0.01"), ("b", 9))]
         >>> kept, dropped = ProviderFilter(max_price="0.50").select(offered)
@@ -135,7 +145,7 @@ class ProviderFilter(msgspec.Struct, frozen=True, kw_only=True, metaclass=SaysOp
         kept: list[Provider] = []
         dropped: Counter[str] = Counter()
         for provider in providers:
-            reason = self.matches(provider)
+            reason = self.matches(provider, price=prices.get(provider.name))
             if reason is None:
                 kept.append(provider)
             else:

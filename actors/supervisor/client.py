@@ -126,7 +126,8 @@ async def discover(
         return list((await who.ask(question, timeout=timeout)).providers)
     async with asyncio.timeout(timeout):
         listings = await who(service)
-    kept, dropped = where.select(listing.provider for listing in listings)
+    prices = {listing.provider.name: listing.typical_price for listing in listings}
+    kept, dropped = where.select((listing.provider for listing in listings), prices=prices)
     if not kept:
         raise NoProvider(service, offered=len(listings), dropped=dropped)
     return kept

@@ -30,6 +30,10 @@ OUTPUT_GUESS = 512
 """Tokens that an answer is taken to have while no answer of its kind has come."""
 
 
+TYPICAL_CALL = Demand(input_bound=4_000, input_estimate=1_000, output_bound=OUTPUT_GUESS, output_estimate=OUTPUT_GUESS)
+"""A call of usual size, by which tariffs are compared with the price of a call: 1,000 tokens read and 512 written."""
+
+
 class Overheads(msgspec.Struct, frozen=True, kw_only=True):
     """The tokens that a provider adds to the text: once a `call`, for each `message`, and so on.
 

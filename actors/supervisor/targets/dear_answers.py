@@ -27,10 +27,12 @@ class DearAnswers(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The answers of one provider that cost more than the `price` it listed, while it lists it.
 
     `charges` are the dearest, each with the loop time from which on it is no longer of account: the dearest first, the
-    latest last. `times` are those of the last three. Answers to calls that began before `since` count as charges alone.
+    latest last. `quoted` is what the dearest of them should have cost at most: with a tariff, that is not the price.
+    `times` are those of the last three. Answers to calls that began before `since` count as charges alone.
     """
 
     price: Micros
+    quoted: Micros = ZERO
     charges: tuple[tuple[float, Micros], ...] = ()
     times: tuple[float, ...] = ()
     leave: Leave | None = None
@@ -58,7 +60,7 @@ class DearAnswers(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         """Return the error of a request that may not call the provider for `wait` seconds."""
         charged = self.charges[0][1] if self.charges else None
         retry_after = None if wait == math.inf else wait
-        return Overpriced(provider, quoted=self.price, charged=charged, retry_after=retry_after)
+        return Overpriced(provider, quoted=self.quoted, charged=charged, retry_after=retry_after)
 
     def tried(self) -> DearAnswers:
         """Return what they are after a call has begun."""
@@ -66,7 +68,7 @@ class DearAnswers(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     def released(self, now: float) -> DearAnswers:
         """Return what they are after the provider was released: what was charged is reserved all the same."""
-        return DearAnswers(price=self.price, charges=self.charges, since=now)
+        return DearAnswers(price=self.price, quoted=self.quoted, charges=self.charges, since=now)
 
 
 def to_reserve(dear: DearAnswers | None, quote: Quote, *, now: float) -> Micros:
@@ -104,7 +106,8 @@ def after_charge(
         wait = leave(wait, DEAR_WAITS, now=now, random=random) if wait.is_before(started) else wait
     elif (is_too_dear or is_one_of_too_many) and started >= before.since:
         wait = leave(None, DEAR_WAITS, now=now, random=random)
-    return msgspec.structs.replace(before, charges=charges, times=times, leave=wait)
+    quoted = before.quoted if dearer else quote.price
+    return msgspec.structs.replace(before, quoted=quoted, charges=charges, times=times, leave=wait)
 
 
 def after_no_charge(dear: DearAnswers | None, *, started: float) -> DearAnswers | None:
