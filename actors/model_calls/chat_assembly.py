@@ -90,11 +90,12 @@ class ChatAssembler:
             return StreamPart(data, error={"error": error})
         if data.get("object") == "error":  # Mistral, and older versions of vLLM.
             return StreamPart(data, error=data)
-        kept = 0
+        kept, head = 0, self._head
         for name, value in data.items():
-            if name != "choices" and value is not None:
-                kept = kept if name in self._head else len(event.data)
-                self._head[name] = value
+            if value is not None and name != "choices":
+                if name not in head:
+                    kept = len(event.data)
+                head[name] = value
         deltas: list[Delta] = []
         written = 0
         for choice in objects_in(data, "choices"):
@@ -118,10 +119,12 @@ class ChatAssembler:
         fields = cast("dict[str, Any]", delta)
         deltas: list[Delta] = []
         for name, kind in CHAT_TEXTS.items():
-            if text := text_of(fields.get(name)):
+            # Most chunks have one of these fields, and no call of a tool.
+            if (told := fields.get(name)) and (text := text_of(told)):
                 choice.texts.setdefault(name, GrowingText()).add(text)
                 deltas.append(kind(text))
-        deltas += [choice.add_call(call) for call in objects_in(fields, "tool_calls")]
+        if fields.get("tool_calls"):
+            deltas += [choice.add_call(call) for call in objects_in(fields, "tool_calls")]
         return deltas
 
     def body(self) -> dict[str, Any]:
