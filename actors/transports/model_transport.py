@@ -137,7 +137,10 @@ class ModelTransport:
         except CallFailed as failure:
             if self._look_up is not None:
                 self._look_up.note(call, exchange.headers)
-            raise self.cuts.of_plain(failure, exchange) from failure
+            owing = self.cuts.of_plain(failure, exchange)
+            if owing is failure:  # It must not become its own cause.
+                raise
+            raise owing from failure
         except asyncio.CancelledError:
             if self._look_up is not None:
                 self._look_up.note(call, exchange.headers)
@@ -178,7 +181,10 @@ class ModelTransport:
             raise
         except CallFailed as failure:
             cut = self._cut(call, reader, exchange)
-            raise self.cuts.of_stream(failure, reader, exchange, cut) from failure
+            owing = self.cuts.of_stream(failure, reader, exchange, cut)
+            if owing is failure:  # It must not become its own cause.
+                raise
+            raise owing from failure
         except asyncio.CancelledError:
             stream.partial = self.cuts.owed_by_stream(reader, exchange, self._cut(call, reader, exchange))
             raise

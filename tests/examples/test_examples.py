@@ -39,6 +39,7 @@ SAYS = {
         "19 of 20 answered",
         "20 of 200 answered, 0 places taken, breaker of alder closed, $0.00 reserved",
     ],
+    "fastapi_service.py": ["acme: 200", "initech: 402"],
     "hello.py": ["alice has 12"],
     "llm_router.py": ["300 of 300 items in", "300 done, 0 failed, 0 unknown", "so both agree: True"],
     "monitoring.py": ["circuit_open of alder raised", "circuit_open of alder cleared", "600 of 600 requests answered"],

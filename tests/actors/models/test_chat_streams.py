@@ -7,7 +7,7 @@ import contextlib
 import pytest
 
 from actors import GetStatus, Market, RequestOptions, Supervisor
-from actors.errors import AllProvidersFailed, BadAnswer, StreamBroken
+from actors.errors import AllProvidersFailed, BadAnswer, CallFailed, StreamBroken
 from actors.fake import FakeConfig, FakeModel, FaultPlan, fake_server
 from actors.fake.config import ScriptedAnswer
 from actors.fake.faults import FakeCut, FakeErrorEvent, FakeOddAnswer, FakeOutage, FakeStall
@@ -220,3 +220,15 @@ async def test_what_one_provider_cannot_express_is_served_by_one_that_can():
     assert len(two.result.output["choices"]) == 2
     assert [failure.provider for failure in two.result.failures] == ["alder"]
     assert (one.books.calls, two.result.translated) == (1, ())
+
+
+async def test_no_failure_is_its_own_cause(stage):
+    for fault in (FakeOutage(status=0), FakeOutage(status=500)):
+        supervisor, _ = await stage((fault,), limit=0.2)
+        for ask in (chat(supervisor, messages="Hello", timeout=1.0), read(asked(supervisor, timeout=1.0), [])):
+            with pytest.raises(CallFailed) as failed:
+                await ask
+            seen = [failed.value]
+            while (cause := seen[-1].__cause__) is not None:
+                assert cause not in seen
+                seen.append(cause)
