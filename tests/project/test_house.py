@@ -28,6 +28,7 @@ VAGUE = {"base", "common", "core", "helpers", "manager", "utils"}
 
 # Test files whose subject is real time, each with its reason; every other test gives time as an argument.
 MAY_SLEEP: dict[str, str] = {
+    "tests/actors/command/http_providers.py": "the latency of a provider that is a process",
     "tests/actors/transports/test_http_large.py": "a ticker of 1 ms measures how long the loop is held up",
     "tests/runtime/simulation/test_surroundings.py": "time.sleep is what it says is refused",
 }

@@ -1,4 +1,4 @@
-"""Real demo providers with a market file, and the command as a process of its own."""
+"""Real providers with a market file, and the command as a process of its own."""
 
 from __future__ import annotations
 
@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from actors.command.demo.backend import DemoSettings
-from tests.actors.command.http_providers import HttpProvider, run_providers
+from tests.actors.command.http_providers import HttpProvider, JsonSettings, run_providers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from actors.command.demo.processes import HttpProvider
 
 COMMAND = (sys.executable, "-m", "actors.command")
 # A machine that is busy makes good providers slow, and none of them may be given up for it.
@@ -97,7 +95,7 @@ class Market:
 @pytest.fixture(scope="module")
 def idle() -> Iterator[HttpProvider]:
     """Start one provider for all tests of a module that must not call it."""
-    with run_providers([DemoSettings(name="alder", price="0.001")]) as (one,):
+    with run_providers([JsonSettings(name="alder", price="0.001")]) as (one,):
         yield one
 
 
@@ -110,11 +108,11 @@ def uncalled(tmp_path: Path, idle: HttpProvider) -> Iterator[Market]:
 
 @pytest.fixture
 def market(tmp_path: Path) -> Iterator[Callable[..., Market]]:
-    """Start providers and write their market; called with `DemoSettings`, or with nothing for one good provider."""
+    """Start providers and write their market; called with `JsonSettings`, or with nothing for one good provider."""
     with ExitStack() as stack:
 
-        def start(*settings: DemoSettings) -> Market:
-            providers = stack.enter_context(run_providers(settings or [DemoSettings(name="alder", price="0.001")]))
+        def start(*settings: JsonSettings) -> Market:
+            providers = stack.enter_context(run_providers(settings or [JsonSettings(name="alder", price="0.001")]))
             return Market(tmp_path, providers)
 
         yield start

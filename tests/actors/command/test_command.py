@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -14,15 +15,17 @@ import msgspec
 import pytest
 
 from actors.command import main
-from actors.command.demo.backend import DemoSettings
 from actors.command.report import Report
+from actors.fake import fake_server
+from actors.fake.files import read_config
+from tests.actors.command.http_providers import JsonSettings
 
 pytestmark = [pytest.mark.slow, pytest.mark.real_time]
 
 THREE = (
-    DemoSettings(name="alder", price="0.001", failure_rate=0.3, seed=1),
-    DemoSettings(name="birch", price="0.002", failure_rate=0.1, rate_limit=20, burst=5, seed=2),
-    DemoSettings(name="cedar", price="0.005", failure_rate=0.01, seed=3),
+    JsonSettings(name="alder", price="0.001", failure_rate=0.3, seed=1),
+    JsonSettings(name="birch", price="0.002", failure_rate=0.1, rate_limit=20, burst=5, seed=2),
+    JsonSettings(name="cedar", price="0.005", failure_rate=0.01, seed=3),
 )
 
 
@@ -165,7 +168,7 @@ def test_bad_input_is_2_in_one_or_two_plain_lines(uncalled, execute, arguments, 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_run_leaves_whole_lines_and_its_report(market, number, code):
-    market = market(DemoSettings(name="alder", price="0.001", latency=(0.05, 0.1)))
+    market = market(JsonSettings(name="alder", price="0.001", latency=(0.05, 0.1)))
     market.ask(5_000)
     process = market.start("--report", "report.json")
     process.send_signal(number)
@@ -188,7 +191,7 @@ def test_an_interrupted_run_leaves_whole_lines_and_its_report(market, number, co
 
 def test_a_run_in_the_background_of_a_script_can_be_interrupted_too(market):
     # A shell has such a command ignore SIGINT.
-    market = market(DemoSettings(name="alder", price="0.001", latency=(0.05, 0.1)))
+    market = market(JsonSettings(name="alder", price="0.001", latency=(0.05, 0.1)))
     market.ask(5_000)
     script = f"""
         {sys.executable} -m actors.command run market.toml requests.jsonl --out results.jsonl --quiet &
@@ -202,7 +205,7 @@ def test_a_run_in_the_background_of_a_script_can_be_interrupted_too(market):
 
 
 def test_a_second_interrupt_ends_at_once(market):
-    market = market(DemoSettings(name="alder", price="0.001", latency=(0.05, 0.1)))
+    market = market(JsonSettings(name="alder", price="0.001", latency=(0.05, 0.1)))
     market.ask(5_000)
     process = market.start()
     # The first is not handled before the second is there, because nothing runs in between.
@@ -234,7 +237,7 @@ def test_a_full_disk_stops_the_run_with_1_and_its_report(market):
 
 
 def test_a_reader_that_goes_away_stops_the_run_with_1(market):
-    market = market(DemoSettings(name="alder", price="0.001", latency=(0.05, 0.1)))
+    market = market(JsonSettings(name="alder", price="0.001", latency=(0.05, 0.1)))
     market.ask(5_000)
     process = market.start()
     process.stdout.close()
@@ -303,16 +306,23 @@ def test_without_its_extra_the_command_says_how_to_get_it(missing):
     assert done.stderr == f'error: the command understudy needs {missing}; write: pip install "understudy[cli]"\n'
 
 
-def test_the_example_files_work_as_they_say(market):
+async def test_the_example_files_work_as_they_say(tmp_path):
     examples = Path(__file__).parents[3] / "examples"
-    running = market(DemoSettings(name="alder", price="0.001"), DemoSettings(name="birch", price="0.002", rate_limit=5))
     text = (examples / "market.toml").read_text()
-    for one, port in zip(running.providers, ("8001", "8002"), strict=True):
-        assert text.count(f"http://127.0.0.1:{port}/") == 1
-        text = text.replace(f"http://127.0.0.1:{port}/", one.url)
-    (running.folder / "market.toml").write_text(text)
-    (running.folder / "requests.jsonl").write_bytes((examples / "requests.jsonl").read_bytes())
-    assert running.run("--budget", "0.05").returncode == 0
-    outputs = {line["id"]: (line["output"], line["provider"]) for line in running.results}
-    assert outputs[2] == (5, "alder")
-    assert outputs["four"] == ("COFFEE IS SERVED.", "birch")
+    config = read_config((examples / "fake.toml").read_text())
+    async with fake_server(config) as alder, fake_server(msgspec.structs.replace(config, seed=2)) as birch:
+        for server, port in ((alder, "8001"), (birch, "8002")):
+            assert text.count(f"http://127.0.0.1:{port}/") == 1
+            text = text.replace(f"http://127.0.0.1:{port}", server.url)
+        (tmp_path / "market.toml").write_text(text)
+        command = ["run", "market.toml", str(examples / "requests.jsonl"), "--out", "results.jsonl", "--budget", "0.05"]
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "actors.command", *command, cwd=tmp_path, stderr=subprocess.PIPE
+        )
+        _, err = await process.communicate()
+    assert process.returncode == 0, err
+    results = {line["id"]: line for line in map(json.loads, (tmp_path / "results.jsonl").read_text().splitlines())}
+    said = {one: line["output"]["choices"][0]["message"]["content"] for one, line in results.items()}
+    assert said[1] == "The glacier has its own postcode."
+    assert (said["four"], results["four"]["provider"]) == ("Coffee is served.", "birch")
+    assert len(results) == 4
