@@ -75,6 +75,12 @@ class Bookkeeper:
             if paid is not None:
                 self.book.paid_keys.restore(key, *paid)
 
+    def remember_key_of(self, number: int) -> None:
+        """Look up what was paid under the key of a reservation, if the book may have forgotten that."""
+        paid_keys, record = self.book.paid_keys, self.book.postings.ended_or_not(number)
+        if paid_keys.has_forgotten and record is not None and record.key not in paid_keys:
+            self.restore_paid_key(record.key)
+
     async def close(self) -> None:
         """Write what is left, and let go of the journal.
 
@@ -83,7 +89,7 @@ class Bookkeeper:
         commits, self.commits = self.commits, None
         if commits is None:
             return
-        for answer in commits.group.abandon():
+        for answer in commits.abandon():
             if isinstance(answer, Reservation) and (entry := self.book.take_back(answer, at=time.time())):
                 commits.journal.append(entry)
                 self.reporter.publish(entry)

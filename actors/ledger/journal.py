@@ -14,7 +14,7 @@ from runtime.persistence import Codec, JournalError, MemoryJournal, SqliteJourna
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from runtime.persistence import Journal, Retention, Safety
+    from runtime.persistence import Journal, Retention, Safety, SnapshotRow
 
 IN_MEMORY = ":memory:"
 PAID = "\0paid"
@@ -42,13 +42,13 @@ class MoneyJournal:
         self._paid = msgspec.msgpack.Decoder(tuple[int, str])
         self._is_counted = self.store.find(PAID, COUNTED) is not None
 
-    def read(self) -> Iterator[Entry]:
-        """Yield every entry, from the first on; to be called before any is appended.
+    def read(self, *, after: SnapshotRow | None = None) -> Iterator[Entry]:
+        """Yield every entry, from the first on or after a snapshot; to be called before any is appended.
 
         Raises `JournalError` for a damaged one.
         """
         decode, is_counted = self._codec.decode, self._is_counted
-        for content in self.store.replay():
+        for content in self.store.replay(after=after):
             try:
                 entry = decode(content)
             except msgspec.MsgspecError as error:

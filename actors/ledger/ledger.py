@@ -172,9 +172,13 @@ class Ledger(
 
     async def _recover(self, path: str | os.PathLike[str]) -> None:
         """Continue from where the journal ends."""
-        journal = await recover(path, self.book, config=self.config, at=time.time())
+        journal, read = await recover(path, self.book, config=self.config, at=time.time())
         self.bookkeeper.commits = Commits(
-            journal, take_back=self._take_back, on_failure=self.bookkeeper.reporter.report_journal_down
+            journal,
+            self.book,
+            read=read,
+            take_back=self._take_back,
+            on_failure=self.bookkeeper.reporter.report_journal_down,
         )
         for record in self.book.postings.records.values():
             record.is_under_way = False  # That was said before, and no look-up goes on that could say otherwise.
@@ -211,6 +215,7 @@ class Ledger(
     def resolve(self, message: Resolve) -> MoneySettled | MoneyReleased | asyncio.Future[MoneySettled | MoneyReleased]:
         """Enter what was found out about a call whose money is held."""
         self._list_tariff(message.costing)
+        self.bookkeeper.remember_key_of(message.reservation)
         entry = self.book.resolve(
             message.reservation,
             message.charged,

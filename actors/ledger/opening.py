@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from actors.errors.families import Permanent
 from actors.ledger.journal import MoneyJournal
 from actors.ledger.keys import UNNAMED_ACCOUNT
+from actors.ledger.saved_book import restore
 from actors.money import ZERO
 from runtime.persistence import JournalError, Retention, has_threads
 
@@ -27,19 +28,28 @@ SLICE = 200
 """The entries that are read between two turns of the loop, some half a millisecond's work."""
 
 
-async def recover(path: str | os.PathLike[str], book: Book, *, config: LedgerConfig, at: float) -> MoneyJournal:
+async def recover(
+    path: str | os.PathLike[str], book: Book, *, config: LedgerConfig, at: float
+) -> tuple[MoneyJournal, int]:
     """Open a journal, and bring a new book to where it ends; what was open then is held, and is still to be written.
 
-    While a long one is read, other tasks have their turns. Raises `JournalError` for one that cannot be relied on.
+    Return the journal, and how many entries were read after its snapshot. While a long one is read, other tasks have
+    their turns. Raises `JournalError` for one that cannot be relied on.
     """
     # In virtual time there is no disk to wait for, and no power to fail.
     safety = config.safety if has_threads(asyncio.get_running_loop()) else "process"
     retention = Retention(bodies_for=config.answers_for, heads_for=config.keys_for)
     journal = MoneyJournal(path, safety=safety, retention=retention)
+    read = 0
     try:
-        for number, entry in enumerate(journal.read(), 1):
+        snapshot = journal.store.snapshot()
+        if snapshot is not None:
+            for number, _ in enumerate(restore(book.postings, snapshot.content), 1):
+                if number % SLICE == 0:
+                    await asyncio.sleep(0)
+        for read, entry in enumerate(journal.read(after=snapshot), 1):
             book.postings.apply(entry)
-            if number % SLICE == 0:
+            if read % SLICE == 0:
                 await asyncio.sleep(0)
         if book.paid_keys.has_forgotten:
             book.paid_keys.clear()  # Some of the sums lack what was forgotten; the journal has them all.
@@ -51,7 +61,7 @@ async def recover(path: str | os.PathLike[str], book: Book, *, config: LedgerCon
     except BaseException:
         journal.close()
         raise
-    return journal
+    return journal, read
 
 
 class AccountOpener:

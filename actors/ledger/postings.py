@@ -237,7 +237,7 @@ class Postings:
         """Spend what a call cost, and free the rest."""
         if entry.is_late:
             self._revive(record)
-        elif entry.corrects:
+        elif self.expired and record.number in self.expired:
             self._hold_expired(record)
         cost = int(entry.cost)
         self._end(record, cost, int(entry.released), int(entry.overcharged))
@@ -257,7 +257,7 @@ class Postings:
 
     def post_released(self, record: KeyRecord, entry: MoneyReleased) -> None:
         """Free what was reserved for a call."""
-        if entry.corrects:
+        if self.expired and record.number in self.expired:
             self._hold_expired(record)
         self._end(record, 0, int(entry.released), 0)
         record.is_told = entry.is_told

@@ -17,7 +17,6 @@ from runtime.errors import Refusal
 from runtime.persistence.codec import Codec
 from runtime.persistence.errors import JournalError
 from runtime.persistence.group_commit import MAX_ON_LOOP, has_threads
-from runtime.persistence.journal import SnapshotRow
 from runtime.persistence.sqlite import SqliteJournal
 
 if TYPE_CHECKING:
@@ -215,19 +214,23 @@ class EventSourced(Actor[Q], Generic[Q, E, S]):
         If that fails, the entries are still there, so nothing is lost.
         """
         journal, number = self._journal, self.number
-        snapshot = SnapshotRow(number, msgspec.msgpack.encode(self.state), journal.checksum)
         self._snapshot_number = number
+        journal.save(msgspec.msgpack.encode(self.state))
+        batch = journal.take()
 
         def save() -> None:
-            journal.save(snapshot)
+            journal.write(batch)
             while journal.compact(number + 1, limit=COMPACT_LIMIT) == COMPACT_LIMIT:
                 pass
 
         try:
-            return await self._at_disk(len(snapshot.content), save)
+            was_cancelled = await self._at_disk(batch.size, save)
         except JournalError as error:
+            journal.discard(batch)
             self.context.log.warning("its state was not written, and the next start replays more: {}", error)
             return False
+        journal.confirm(batch)
+        return was_cancelled
 
     async def _at_disk(self, size: int, work: Callable[[], None]) -> bool:
         """Do what writes, in a thread if it takes long; tell whether the caller was cancelled while it waited."""

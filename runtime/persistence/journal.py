@@ -67,13 +67,14 @@ class JournalBatch:
     def __init__(self) -> None:
         self.entries: list[EntryRow] = []
         self.kept: dict[bytes, KeptRow] = {}
+        self.snapshot: SnapshotRow | None = None
         self.size = 0
         """In bytes."""
         self.follows: tuple[int, int] = (0, 0)
         """The number and checksum of the entry before its first."""
 
     def __bool__(self) -> bool:
-        return bool(self.entries or self.kept)
+        return bool(self.entries or self.kept or self.snapshot)
 
     def __repr__(self) -> str:
         return f"<JournalBatch {len(self.entries)} entries, {len(self.kept)} kept, {self.size} bytes>"
@@ -82,7 +83,7 @@ class JournalBatch:
 class Journal(ABC):
     """What every journal does; `MemoryJournal` and `SqliteJournal` say where it is written.
 
-    It belongs to one owner from its making until `close`. All of it is used by one thread, but `write`, `save`, `tend`,
+    It belongs to one owner from its making until `close`. All of it is used by one thread, but `write`, `tend`,
     `compact` and `forget`, which may be called in another, one at a time.
     """
 
@@ -91,6 +92,8 @@ class Journal(ABC):
         self.retention = retention or Retention()
         self.clock = KeptClock()
         """By which the ages of what is kept are counted."""
+        self.largest = 0
+        """The bytes of the largest value that was put under a key."""
         self.untended = MAX_UNTENDED
         """The bytes that were written since `tend` was called last."""
         self.number = 0
@@ -147,12 +150,23 @@ class Journal(ABC):
         if at is not None and at != self.clock.last:
             self.clock = after_time(self.clock, at)
         self._pending.kept[digest] = self._unwritten[digest] = row
-        self._pending.size += len(head) + len(body or b"")
+        size = len(head) + len(body or b"")
+        self._pending.size += size
+        self.largest = max(size, self.largest)
+
+    def save(self, content: bytes) -> None:
+        """Keep this as the state after all entries so far, in place of the last snapshot; the next commit writes it."""
+        self._pending.snapshot = SnapshotRow(self.number, content, self.checksum)
+        self._pending.size += len(content)
 
     def find(self, scope: str, key: str) -> KeptRow | None:
         """Return what is kept under a key, whether it is written yet or not; None if nothing is."""
         digest = key_digest(scope, key)
         return self._unwritten.get(digest) or self._find(digest)
+
+    def free_bytes(self) -> int | None:
+        """Return how many bytes the disk still takes; None if that is not known."""
+        return None
 
     @property
     def has_unwritten(self) -> bool:
@@ -199,6 +213,7 @@ class Journal(ABC):
         """Note that a batch could not be written: it goes before what was appended since, so that nothing is lost."""
         batch.entries += self._pending.entries
         batch.kept.update(self._pending.kept)
+        batch.snapshot = self._pending.snapshot or batch.snapshot
         batch.size += self._pending.size
         self._pending = batch
 
@@ -213,10 +228,6 @@ class Journal(ABC):
             self.number, self.checksum = batch.follows
         for digest in batch.kept:
             self._unwritten.pop(digest, None)
-
-    @abstractmethod
-    def save(self, snapshot: SnapshotRow) -> None:
-        """Write a snapshot in place of the one before; raises `JournalError`."""
 
     @abstractmethod
     def compact(self, before: int, *, limit: int) -> int:

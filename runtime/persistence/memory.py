@@ -64,9 +64,7 @@ class MemoryJournal(Journal):
         disk = self._writable()
         disk.entries += batch.entries
         disk.kept.update(batch.kept)
-
-    def save(self, snapshot: SnapshotRow) -> None:
-        self._writable().snapshot = snapshot
+        disk.snapshot = batch.snapshot or disk.snapshot
 
     def compact(self, before: int, *, limit: int) -> int:
         disk = self._writable()

@@ -9,6 +9,7 @@ that waits for the disk, and no commit should (https://www.sqlite.org/wal.html).
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import zlib
 from contextlib import contextmanager, suppress
@@ -204,28 +205,22 @@ class SqliteJournal(Journal):
         with self._writing():
             self._file.executemany("INSERT INTO entries VALUES (?, ?, ?)", batch.entries)
             if batch.kept:
-                self._file.executemany(
-                    "INSERT OR REPLACE INTO kept VALUES (?, ?, ?, ?)", [row[:4] for row in batch.kept.values()]
-                )
-                self._file.executemany(
-                    "DELETE FROM bodies WHERE digest = ?", [row[:1] for row in batch.kept.values() if row.body is None]
-                )
-                self._file.executemany(
-                    "INSERT OR REPLACE INTO bodies VALUES (?, ?, ?, ?)",
-                    [
-                        (row.digest, row.at, zlib.crc32(row.body), row.body)
-                        for row in batch.kept.values()
-                        if row.body is not None
-                    ],
+                self._write_kept(batch.kept)
+            if batch.snapshot is not None:
+                number, content, chain = batch.snapshot
+                self._file.execute("DELETE FROM snapshot")
+                self._file.execute(
+                    "INSERT INTO snapshot VALUES (?, ?, ?, ?)", (number, chain, zlib.crc32(content), content)
                 )
 
-    def save(self, snapshot: SnapshotRow) -> None:
-        number, content, chain = snapshot
-        with self._writing():
-            self._file.execute("DELETE FROM snapshot")
-            self._file.execute(
-                "INSERT INTO snapshot VALUES (?, ?, ?, ?)", (number, chain, zlib.crc32(content), content)
-            )
+    def _write_kept(self, kept: dict[bytes, KeptRow]) -> None:
+        write = self._file.executemany
+        write("INSERT OR REPLACE INTO kept VALUES (?, ?, ?, ?)", [row[:4] for row in kept.values()])
+        write("DELETE FROM bodies WHERE digest = ?", [row[:1] for row in kept.values() if row.body is None])
+        write(
+            "INSERT OR REPLACE INTO bodies VALUES (?, ?, ?, ?)",
+            [(row.digest, row.at, zlib.crc32(row.body), row.body) for row in kept.values() if row.body is not None],
+        )
 
     def compact(self, before: int, *, limit: int) -> int:
         with self._writing():
@@ -314,6 +309,12 @@ class SqliteJournal(Journal):
         except sqlite3.Error as error:
             raise self._unwritable(error) from error
         return int(pages) - int(moved) if not is_busy or not is_whole else max(1, int(pages))
+
+    def free_bytes(self) -> int | None:
+        try:
+            return shutil.disk_usage(Path(self.path).parent).free
+        except OSError:
+            return None
 
     @contextmanager
     def _writing(self) -> Generator[None]:

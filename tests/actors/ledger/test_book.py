@@ -12,7 +12,7 @@ from actors.errors.families import BudgetExceeded, Permanent
 from actors.ledger.book import Book, InsufficientFunds
 from actors.ledger.entries import Entry, MoneyHeld, MoneyReleased, MoneyReserved, MoneySettled
 from actors.ledger.errors import AlreadyPaid, StillUnsettled
-from actors.ledger.messages import Intent, Reservation, Reserve
+from actors.ledger.messages import Costing, Intent, Reservation, Reserve
 from actors.ledger.postings import MAX_RELEASED
 from actors.money import Micros
 from tests.proofs import repeated
@@ -574,3 +574,16 @@ def test_a_book_and_its_parts_tell_their_state():
     assert repr(book) == "<Book 1 accounts, 1 reservations open, 1 held>"
     assert "held" in repr(book.postings.records[held.number])
     assert "cap $0.00001" in repr(book.accounts.states["run"])
+
+
+@pytest.mark.parametrize("cost", [0, 7])
+def test_a_call_that_was_estimated_at_nothing_is_corrected_as_any_other(cost: int):
+    book = Book()
+    book.open("run", cap=None, at=0.0)
+    made = book.reserve(Reserve(key="k", provider="alder", amount=Micros(9), accounts=("run",)), at=1.0)
+    assert isinstance(made, MoneyReserved)
+    call = book.reservation(made.reservation)
+    book.book(call, "yes", Micros(0), costing=Costing(basis="estimated"), at=2.0)
+    book.book(call, "yes", Micros(cost), costing=Costing(basis="exact"), at=3.0)
+    assert (book.statement("run").settled, book.statement("run").estimated) == (cost, 0)
+    assert list(book.broken_invariants()) == []

@@ -235,6 +235,29 @@ async def test_what_was_not_written_when_the_program_ended_is_held_at_the_next_s
         assert {type(one).__name__ for one in peek(path)} == {"AccountOpened", "MoneyReserved", "MoneyHeld"}
 
 
+async def test_nothing_is_paid_while_the_disk_might_not_take_the_answers_of_calls_under_way(tmp_path, monkeypatch):
+    free = 64_000_000 + 3_100_000
+
+    monkeypatch.setattr(SqliteJournal, "free_bytes", lambda _: free)
+    async with ActorSystem("bank") as system:
+        ledger, made = spawn(system, tmp_path / "l.db")
+        await figures(ledger)
+        store_of(made[0]).put("shop", "order", b"head", b"x" * 1_000_000, at=1.0)
+        calls = [await reserve(ledger, f"k{number}", 1) for number in range(4)]
+        with pytest.raises(JournalDown, match="has only 67 MB left on its disk"):
+            await reserve(ledger, "one more", 1)
+        ledger.tell(BookCall(calls[0]))
+        await reserve(ledger, "one more", 1)
+        free = 63_000_000
+        await asyncio.sleep(2)
+        ledger.tell(BookCall(calls[1]))
+        with pytest.raises(JournalDown, match="has only 63 MB left"):
+            await reserve(ledger, "and more", 1)
+        free = 10**12
+        await asyncio.sleep(2)
+        await reserve(ledger, "and more", 1)
+
+
 async def test_a_ledger_whose_disk_is_full_at_its_start_is_there_and_pays_nothing(tmp_path, monkeypatch):
     path = tmp_path / "l.db"
     async with ActorSystem("bank") as system:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runtime.persistence import JournalError, Retention, SnapshotRow
+from runtime.persistence import JournalError, Retention
 from tests.proofs import repeated
 from tests.runtime.persistence.disks import MemoryPlace, SqlitePlace
 
@@ -138,7 +138,8 @@ def test_a_snapshot_stands_for_the_entries_before_it_which_can_be_removed(place:
     made = fill(journal, 10)
     assert journal.snapshot() is None
     assert journal.compact(100, limit=100) == 0
-    journal.save(SnapshotRow(journal.number, b"ten", journal.checksum))
+    journal.save(b"ten")
+    journal.commit()
     made += fill(journal, 3, begin=11)
     assert journal.compact(4, limit=2) == 2
     assert journal.compact(4, limit=2) == 1
@@ -152,7 +153,8 @@ def test_a_snapshot_stands_for_the_entries_before_it_which_can_be_removed(place:
     assert list(again.replay(after=snapshot)) == made[10:]
     assert again.append(b"next") == 14
     again.commit()
-    again.save(SnapshotRow(again.number, b"fourteen", again.checksum))
+    again.save(b"fourteen")
+    again.commit()
     again.close()
     assert entries_of(place) == []
     last = place.open()
@@ -256,8 +258,9 @@ def test_a_full_disk_takes_neither_a_snapshot_nor_a_half(place: Place) -> None:
     journal = place.open()
     made = fill(journal, 2)
     place.fill(journal)
+    journal.save(b"x" * 100_000)
     with pytest.raises(JournalError, match="cannot be written"):
-        journal.save(SnapshotRow(2, b"x" * 100_000, journal.checksum))
+        journal.commit()
     journal.append(b"small")
     journal.put("shop", "order", b"head", b"x" * 100_000, at=1.0)
     with pytest.raises(JournalError, match="cannot be written"):
@@ -330,7 +333,8 @@ class Model:
         journal.commit()
         self.written, self.written_kept = list(self.entries), dict(self.kept)
         if step == "save":
-            journal.save(SnapshotRow(journal.number, b"state", journal.checksum))
+            journal.save(b"state")
+            journal.commit()
             self.saved = journal.number
         elif step == "forget":
             journal.forget("shop", "a")

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runtime.persistence import JournalError, Owner, Retention, SnapshotRow, SqliteJournal, owner_of
+from runtime.persistence import JournalError, Owner, Retention, SqliteJournal, owner_of
 from runtime.persistence.sqlite import APPLICATION_ID, VERSION
 from tests.proofs import repeated
 from tests.runtime.persistence.disks import modes
@@ -180,7 +180,8 @@ def test_a_body_and_a_snapshot_that_were_changed_count_as_missing(tmp_path: Path
     journal.append(b"entry")
     journal.put("shop", "order", b"head", b"body", at=1.0)
     journal.commit()
-    journal.save(SnapshotRow(1, b"state", journal.checksum))
+    journal.save(b"state")
+    journal.commit()
     journal.close()
     file = sqlite3.connect(path, isolation_level=None)
     file.execute("UPDATE bodies SET body = 'other'" if what == "body" else "UPDATE snapshot SET content = 'other'")
@@ -202,7 +203,8 @@ def test_the_log_stays_small_and_entries_that_a_snapshot_stands_for_go(tmp_path:
             journal.append(b"%4d" % number * 250)
         journal.commit()
         if number % 10 == 9:
-            journal.save(SnapshotRow(journal.number, b"state", journal.checksum))
+            journal.save(b"state")
+            journal.commit()
         while journal.untended > 1_000_000 and journal.tend():
             pass
         sizes.append(path.with_name("run.journal-wal").stat().st_size)
