@@ -109,6 +109,8 @@ def model_listing(model: str, preset: str | Preset = COMPATIBLE, **options: Unpa
     offered: dict[str, Any] = {"max_inputs": chosen.max_inputs}
     if found is not None and not embeds:  # For embeddings, the list has the window of one input.
         offered["window"] = found.window
+    if embeds:
+        offered["max_input_tokens"] = chosen.max_embedded_tokens
     offered |= {key: value for key, value in given.items() if key in OfferOptions.__annotations__}
     terms: dict[str, Any] = {"timeout": MODEL_TIMEOUT, "held_for": MODEL_HELD_FOR}
     if found is not None and given.keys().isdisjoint({"price", "tariff"}):

@@ -48,6 +48,8 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     prices: str = ""
     max_inputs: int | None = None
     """The most inputs of one call for embeddings; None if that is not documented."""
+    max_embedded_tokens: int | None = None
+    """The most tokens of all inputs of such a call; None as above."""
     usage: str = "chat"
     """The dialect in which a chat completion tells its usage; see `DIALECTS` of tariffs."""
     paid: bool = True
