@@ -10,7 +10,7 @@ from actors.policies.breaker.states import BreakerState, Closed, HalfOpen, Isola
 FIRST_SHARE = 0.1
 """The part of its load that a provider gets when it has just come back."""
 WAIT_IF_ALONE = 2 / 3
-"""The part of a wait after a failed probe that is left while requests wait for the provider and have no other."""
+"""The part of a wait after a failed probe that is left if requests wait for the provider and have no other."""
 MIN_FAILURES, MIN_RATE = 2, 0.5
 """On probation, `failure_threshold` is at least this number, and `failure_rate` at least this part of itself."""
 
@@ -184,19 +184,23 @@ def after_failed_check(
     return Open(state.epoch + 1, until, reopened, has_relapsed=state.has_relapsed)
 
 
-def sooner(state: Open, *, now: float, config: BreakerConfig) -> Open:
+def sooner(state: Open, *, now: float, config: BreakerConfig, is_after_probe: bool = True) -> Open:
     """Return an open breaker's state if requests wait for its provider, which have nowhere else to go.
 
-    A third is taken off its wait, but not below `config.open_for`. The wait keeps its jitter, and it stays as it is if
-    `max_open_for` is configured.
+    A relapse is waited for no longer than failed probes, and after a probe a third is taken off the wait, but not below
+    `config.open_for`. The wait stays as it is if `max_open_for` is configured.
 
     >>> sooner(Open(2, until=15.0, reopened=3), now=0.0, config=BreakerConfig()).until
     10.0
+    >>> relapsed = Open(2, until=30.0, reopened=1, has_relapsed=True)
+    >>> sooner(relapsed, now=0.0, config=BreakerConfig(), is_after_probe=False).until
+    15.0
     """
     wait = state.until - now
     if config.max_open_for is not None or wait <= config.open_for * (1 + config.jitter):
         return state
-    until = now + max(config.open_for, wait * WAIT_IF_ALONE)
+    wait = min(wait, config.longest_wait_for_probe) if state.has_relapsed else wait
+    until = now + max(config.open_for, wait * WAIT_IF_ALONE if is_after_probe else wait)
     return Open(state.epoch, until, state.reopened, state.earlier, state.has_relapsed)
 
 

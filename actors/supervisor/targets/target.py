@@ -229,8 +229,9 @@ class Target:
         learns = self.listing.learning
         after = settle(before, admitted, ended, breaker=deps.market.breaker, random=random, learns=learns)
         opened = after.breaker
-        if isinstance(opened, Open) and admitted.permit.probe and deps.queues.has_waiters(self.queue):
-            opened = sooner(opened, now=ended.now, config=deps.market.breaker)
+        if isinstance(opened, Open) and opened is not before.breaker and deps.queues.has_waiters(self.queue):
+            is_probe = admitted.permit.probe
+            opened = sooner(opened, now=ended.now, config=deps.market.breaker, is_after_probe=is_probe)
         if type(opened) is type(before.breaker):
             self.state = after
         else:
