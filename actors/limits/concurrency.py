@@ -11,6 +11,9 @@ the answers from before and after that are compared; if they take as long as bef
 they take is usual now, and it gets its places back. Likewise a call that hangs while later ones are answered as usual
 takes no places. TCP Veno (C. Fu and S. Liew, IEEE JSAC 21(2), 2003) tells a loss on the way from congestion by delay,
 too.
+
+Answers that differ much by nature, such as 0.2 and 60 seconds by turns, have an average that differs much by chance. So
+slowness must stand out from how much they differ.
 """
 
 from __future__ import annotations
@@ -31,6 +34,8 @@ LOG_FASTER = math.log(1.25)
 
 With a queue they come twice as fast.
 """
+DEVIATIONS = 3.0
+"""How many standard deviations of the average it must be off to count as slow: one in 740, by a normal distribution."""
 MIN_SAMPLES, MAX_SAMPLES = 4.0, 20.0
 """The present latency is averaged over one round of calls, at most MAX_SAMPLES of them, and MIN_SAMPLES more."""
 MIN_GRADIENT = 0.5
@@ -120,6 +125,8 @@ class ConcurrencyLimit(msgspec.Struct, frozen=True, gc=False):
     """Whether its load makes it slow, while that is tried."""
     doubles: bool = False
     """Whether the places double in each round of calls, since its load was found not to make it slow."""
+    variance: float = 0.0
+    """How much single answers differ from the present latency: the mean square, as logarithms."""
 
     def __post_init__(self) -> None:
         if not self.max_concurrency >= 1 <= self.limit:
@@ -155,7 +162,14 @@ class ConcurrencyLimit(msgspec.Struct, frozen=True, gc=False):
     @property
     def answers_slowly(self) -> bool:
         """Whether answers took much longer than usual lately."""
-        return self.present - self.usual > LOG_SLOW_FACTOR
+        return self.present - self.usual > self._slow_excess
+
+    @property
+    def _slow_excess(self) -> float:
+        """By how much answers must take longer than usual to be slow, as logarithms."""
+        # The variance of an average with gain 1 / n is that of single values by 2 n - 1.
+        spread = self.variance / (2 * (MIN_SAMPLES + min(MAX_SAMPLES, self.limit)) - 1)
+        return max(LOG_SLOW_FACTOR, DEVIATIONS * math.sqrt(spread)) if spread else LOG_SLOW_FACTOR
 
     def hangs_alone(self, latency: float, now: float) -> bool:
         """Tell whether a call that was not answered in `latency` seconds is no sign of overload.
@@ -182,7 +196,7 @@ class ConcurrencyLimit(msgspec.Struct, frozen=True, gc=False):
         if dropped:
             # Work on what was given up goes on unseen, so that a trial of the load would prove nothing.
             limit *= DROP_FACTOR
-        elif present - usual > LOG_SLOW_FACTOR:
+        elif present - usual > self._slow_excess:
             limit, trial = self._slowed(seen, now - latency, now, excess=present - usual)
             if trial is not None and trial.is_over:
                 present, usual, limit, trial = trial.after, trial.after, SLOW_FACTOR * trial.limit, None
@@ -201,7 +215,15 @@ class ConcurrencyLimit(msgspec.Struct, frozen=True, gc=False):
             last_begun,
             trial,
             doubles,
+            self.variance if dropped else self._varied(seen),
         )
+
+    def _varied(self, seen: float) -> float:
+        """Return the variance after one more answer."""
+        if not self.samples:
+            return 0.0
+        weight = min(self.samples + 1, MIN_SAMPLES + min(MAX_SAMPLES, self.limit))
+        return self.variance + ((seen - self.present) ** 2 - self.variance) / weight
 
     def _timed(self, seen: float, now: float, *, dropped: bool) -> tuple[float, float, float, int]:
         """Return `present`, `usual`, `updated` and `samples` after one more latency, whose logarithm was `seen`."""
@@ -232,7 +254,7 @@ class ConcurrencyLimit(msgspec.Struct, frozen=True, gc=False):
         if trial.is_over:
             return self.limit, None if trial.blames_load else trial
         # Each call of a round takes its part: ten calls at a limit of ten shrink it by the gradient.
-        limit = max(trial.least, self.limit - (1.0 - max(MIN_GRADIENT, math.exp(LOG_SLOW_FACTOR - excess))))
+        limit = max(trial.least, self.limit - (1.0 - max(MIN_GRADIENT, math.exp(self._slow_excess - excess))))
         return limit, trial.shrunk(limit, now)
 
 

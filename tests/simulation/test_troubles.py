@@ -225,8 +225,8 @@ async def test_a_provider_whose_answers_turned_wrong_is_left(simulation):
 @pytest.mark.simulate(seeds=SEEDS)
 async def test_answers_of_minutes_outlast_no_probe(simulation):
     # Reached: all in nearly every seed. If answers take 1 s and 60 s by turns, the slow ones come last, and the learned
-    # places shrink, as if the provider had become slower.
-    await survive(simulation, "slow answers", success=">= 0.8", used_again=">= 0.05")
+    # places may shrink for a while, as if the provider had become slower.
+    await survive(simulation, "slow answers", success=">= 0.95", used_again=">= 0.2")
 
 
 @pytest.mark.simulate(seeds=SEEDS)
