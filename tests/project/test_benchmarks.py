@@ -7,6 +7,7 @@ import asyncio
 
 import pytest
 
+from benchmarks.durable import rows as durable
 from benchmarks.growth import rows as growth
 from benchmarks.http import rows as http
 from benchmarks.models import rows as models
@@ -53,6 +54,15 @@ def test_every_row_of_the_benchmark_of_models_is_measured():
         "openai is not installed",
         "litellm is not installed",
     ]
+
+
+@pytest.mark.real_time
+@pytest.mark.nightly
+@pytest.mark.parametrize("group", durable.GROUPS)
+def test_every_row_of_the_durable_benchmark_is_measured(group):
+    rows = durable.collect(argparse.Namespace(rounds=1, only=group, uvloop=False), scale=0.01)
+    assert rows
+    assert all(row.value >= 0 for row in rows)
 
 
 @pytest.mark.real_time

@@ -1,0 +1,1 @@
+"""What durability costs, beside plain sqlite3 in the same run."""
