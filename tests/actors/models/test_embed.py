@@ -251,7 +251,7 @@ async def test_a_single_part_ends_in_its_own_error(stage):
         await embed(supervisor, model="vec", inputs="x1")
     supervisor = await stage(Vectors(fails=lambda *_: Transient("no", outcome="not_started")).listing())
     with pytest.raises(AllProvidersFailed):
-        await embed(supervisor, model="vec", inputs="x1", options=RequestOptions(timeout=1.0))
+        await embed(supervisor, model="vec", inputs="x1", options=RequestOptions(timeout=60.0))
 
 
 @pytest.mark.parametrize(
