@@ -282,7 +282,7 @@ def serve_fake(
     return serve(read_fake(config, plan=plan, seed=seed), host=host, port=port, until_eof=until_eof)
 
 
-COMMANDS = frozenset({"run", "providers", "demo", "simulate", "fake"})
+COMMANDS = frozenset({"run", "providers", "prices", "demo", "simulate", "fake"})
 
 
 def error_console() -> Console:

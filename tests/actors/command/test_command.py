@@ -145,6 +145,7 @@ def execute(request, uncalled, monkeypatch, capfd):
         (["run", "market.toml", "none.jsonl", "--out", "o"], ["none.jsonl: cannot be read"]),
         (["providers", "none.toml"], ["none.toml: cannot be read"]),
         (["providers"], ["MARKET.toml", "understudy providers --help"]),
+        (["prices", "--budet"], ["--budet", "understudy prices --help"]),
         (["demo", "--requests", "3"], ["--requests: expected a number from 60 to 1000, got 3"]),
         (["demo", "--keep", "market.toml"], ["--keep: the folder market.toml cannot be made"]),
         (["demo", "--keep", "."], ["--keep: report.json exists"]),
