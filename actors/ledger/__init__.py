@@ -14,7 +14,15 @@ from actors.ledger.entries import (
     MoneySettled,
     TariffListed,
 )
-from actors.ledger.errors import AlreadyPaid, JournalDown, JournalFailed, PaidUnanswered, RiskExceeded, StillUnsettled
+from actors.ledger.errors import (
+    AlreadyPaid,
+    JournalDown,
+    JournalFailed,
+    KeyReused,
+    PaidUnanswered,
+    RiskExceeded,
+    StillUnsettled,
+)
 from actors.ledger.keys import provider_key, scoped_key
 from actors.ledger.ledger import Ledger
 from actors.ledger.messages import (
@@ -51,6 +59,7 @@ __all__ = [
     "JournalDown",
     "JournalError",
     "JournalFailed",
+    "KeyReused",
     "Ledger",
     "LedgerConfig",
     "MarkSent",

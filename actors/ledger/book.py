@@ -13,6 +13,7 @@ from actors.errors.families import BudgetExceeded, Permanent
 from actors.ledger.entries import AccountClosed, AccountOpened, CapChanged, HeldUnderWay, MoneyReserved, TariffListed
 from actors.ledger.errors import AlreadyPaid, PaidUnanswered, RiskExceeded, StillUnsettled
 from actors.ledger.postings import Postings
+from actors.ledger.receipts import Receipts
 from actors.money import ZERO, Micros, micros_of
 
 if TYPE_CHECKING:
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
 
     from actors.errors.families import Charged
     from actors.ledger.entries import Booked, MoneyHeld, MoneyReleased, MoneySettled
+    from actors.ledger.fingerprint import Fields
     from actors.ledger.messages import Costing, Reservation, Reserve, Unsettled
     from actors.ledger.page import AccountState, Statement
+    from actors.ledger.receipt import KeyStatus
     from actors.ledger.record import KeyRecord
     from actors.tariffs.tariff import Tariff
 
@@ -62,6 +65,7 @@ class Book:
     def __init__(self, *, first: int = 1, alert_percent: int = 80, max_paid_keys: int = 100_000) -> None:
         self.postings = Postings(first=first, alert_percent=alert_percent, max_paid_keys=max_paid_keys)
         self.accounts = self.postings.accounts
+        self.receipts = Receipts(max_keys=max_paid_keys)
         self.paid_keys = self.postings.paid_keys
         self._left_closing: dict[str, AccountState] = {}
 
@@ -87,6 +91,11 @@ class Book:
     def open_accounts(self) -> list[str]:
         """Return the names of the open accounts."""
         return self.accounts.open_names()
+
+    def key_status(self, key: str, fields: Fields) -> KeyStatus:
+        """Return what came of the request under a key; raises `KeyReused` if that asked for something else."""
+        others = (record.fingerprint for record in self.postings.by_key.get(key, ()))
+        return self.receipts.status(key, fields, others=others, is_paid=key in self.paid_keys)
 
     def statement(self, account: str | None = None) -> Statement:
         """Return the figures of an account, or of all together for None; raises `Permanent` if it is not known."""
@@ -183,7 +192,7 @@ class Book:
             at=at,
         )
         record = postings.post_reserved(entry, states)
-        record.is_sent = wish.is_sent
+        record.is_sent, record.fingerprint = wish.is_sent, wish.fingerprint
         if wish.holder is not None:
             postings.give_holder(record, wish.holder)
         return entry

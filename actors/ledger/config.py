@@ -6,6 +6,7 @@ import math
 
 import msgspec
 
+from actors.ledger.receipt import KeepAnswers  # noqa: TC001 - msgspec resolves the annotations below.
 from actors.validation import check_count, checked_held_for
 from runtime.persistence import Safety  # noqa: TC001 - msgspec resolves the annotations below.
 
@@ -22,7 +23,8 @@ class LedgerConfig(msgspec.Struct, frozen=True, kw_only=True):
     cut ("power"), for which each reservation waits for the disk, or the process alone ("process"). What is held counts
     as charged after `held_for` seconds (None: it is held for ever), unless the call was reserved with a `held_for` of
     its own. A journal knows for `keys_for` seconds what was paid under a key, and has an answer for `answers_for`;
-    after that, a key is new.
+    after that, a key is new. `keep_answers` tells what is kept of the answer to a request with an idempotency key:
+    "full", to give it again, its "hash", or "none" of it.
     """
 
     alert_percent: int = 80
@@ -34,12 +36,15 @@ class LedgerConfig(msgspec.Struct, frozen=True, kw_only=True):
     held_alert_after: float = 30.0
     answers_for: float = 30 * DAY
     keys_for: float = 400 * DAY
+    keep_answers: KeepAnswers = "full"
 
     def __post_init__(self) -> None:
         if not 0 < self.alert_percent <= 100:
             raise ValueError(f"alert_percent must be > 0 and at most 100, got {self.alert_percent}")
         check_count("max_paid_keys", self.max_paid_keys)
         check_count("max_waiting", self.max_waiting, least=0)
+        if self.keep_answers not in {"full", "hash", "none"}:
+            raise ValueError(f'keep_answers must be "full", "hash" or "none", got {self.keep_answers!r:.100}')
         if not self.approval_timeout > 0:
             raise ValueError(f"approval_timeout must be > 0 seconds, got {self.approval_timeout}")
         for name in ("answers_for", "keys_for"):

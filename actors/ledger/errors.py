@@ -12,18 +12,40 @@ if TYPE_CHECKING:
 
 
 class AlreadyPaid(Permanent):
-    """A call under this idempotency key was paid: `paid` in all, the last to the provider `paid_to`."""
+    """A call under this idempotency key was paid: `paid` in all, the last to the provider `paid_to`.
+
+    If there is a receipt, `at` is when (seconds since 1970), and `digest` that of the answer, which is not kept.
+    """
 
     charged: Charged = "yes"
 
-    def __init__(self, key: str, *, paid: Micros, paid_to: str) -> None:
+    def __init__(
+        self, key: str, *, paid: Micros, paid_to: str, at: float | None = None, digest: str = "", why: str = ""
+    ) -> None:
         super().__init__(
-            f"key {key!r} was paid already, {paid}, last to {paid_to!r}; take its result from there, or, to pay "
-            'once more, use another idempotency key, or reserve with intent="again"'
+            f"key {key!r} was paid already, {paid}, last to {paid_to!r}{why and f', and its answer {why}'}; take its "
+            "result from there, or, to pay once more, use another idempotency key, ask with repurchase=True, or "
+            'reserve with intent="again"'
         )
         self.key = key
         self.paid = paid
         self.paid_to = paid_to
+        self.at = at
+        self.digest = digest
+
+
+class KeyReused(Permanent):
+    """This idempotency key belongs to another request; `fields` names what differs, such as "input.messages"."""
+
+    outcome: CallOutcome = "not_started"
+
+    def __init__(self, key: str, *, fields: tuple[str, ...]) -> None:
+        super().__init__(
+            f"key {key!r} belongs to another request, which differs in {', '.join(fields)}; "
+            "use another idempotency key, or ask for the same as before"
+        )
+        self.key = key
+        self.fields = fields
 
 
 class PaidUnanswered(AlreadyPaid):

@@ -12,7 +12,7 @@ OWN_ID = "r-"
 OWN_ID_LENGTH = len(OWN_ID) + 32
 UNNAMED_ACCOUNT = "unnamed account "
 """How the names begin that are made up for accounts, and are no scope: they are others in each run."""
-SCOPES = ("tenant ", "account ", "key ")
+SCOPES = ("tenant ", "account ", "key ", "purchase ")
 """How a key begins that is kept with what it belongs to."""
 
 
@@ -34,6 +34,15 @@ def scoped_key(key: str, *, tenant: str | None = None, account: str | None = Non
     if account is not None and not account.startswith(UNNAMED_ACCOUNT):
         return f"account {account!r} {key}"
     return f"key {key}" if key.startswith(SCOPES) else key
+
+
+def purchase_key(scoped: str, number: int) -> str:
+    """Return under which key the ledger keeps the second purchase of a request, and those after it.
+
+    >>> purchase_key("order 17", 1), purchase_key("order 17", 2)
+    ('order 17', 'purchase 2 of order 17')
+    """
+    return scoped if number == 1 else f"purchase {number} of {scoped}"
 
 
 def provider_key(scoped: str) -> str:

@@ -18,13 +18,15 @@ from actors.ledger.book import Book
 from actors.ledger.bookkeeper import Bookkeeper
 from actors.ledger.commits import Commits
 from actors.ledger.config import DEFAULT_CONFIG, LedgerConfig
-from actors.ledger.entries import MoneyHeld
+from actors.ledger.entries import MoneyHeld, MoneySettled
 from actors.ledger.messages import (
     BookCall,
     CloseAccount,
+    FindKey,
     GetHeld,
     GetStatement,
     GiveUpAccount,
+    KeepFailure,
     MarkSent,
     MarkUnderWay,
     OpenAccount,
@@ -37,7 +39,7 @@ from actors.ledger.messages import (
 from actors.ledger.opening import AccountOpener, recover
 from actors.ledger.reporting import HeldAlertDue, Reporter
 from actors.ledger.waiters import CloseWaiters, ReserveQueues
-from actors.money import micros_of, to_micros
+from actors.money import ZERO, micros_of, to_micros
 from actors.validation import check_config, check_text
 from runtime import Actor, ActorRef, ActorRestarted, MailboxFull, Message, Request, Terminated, handles
 
@@ -47,11 +49,12 @@ if TYPE_CHECKING:
 
     from actors.ledger.account import Account
     from actors.ledger.approvals import OnExhausted
-    from actors.ledger.entries import Booked, MoneyReleased, MoneySettled
+    from actors.ledger.entries import Booked, MoneyReleased
     from actors.ledger.messages import Costing
     from actors.ledger.page import AccountState, Statement
+    from actors.ledger.receipt import KeyStatus, PaidAnswer
     from actors.ledger.record import KeyRecord
-    from actors.money import Amount
+    from actors.money import Amount, Micros
     from runtime import Timer
 
 
@@ -69,6 +72,8 @@ class Ledger(
     Actor[
         Reserve
         | BookCall
+        | FindKey
+        | KeepFailure
         | MarkSent
         | Resolve
         | OpenAccount
@@ -204,6 +209,8 @@ class Ledger(
         entry = self.book.book(
             message.reservation, message.charged, message.cost, costing=message.costing, at=time.time()
         )
+        if message.answer is not None and isinstance(entry, MoneySettled):
+            self._keep(message.answer, cost=entry.cost, provider=entry.provider)
         self._outcome_recorded(entry)
 
     @handles(MarkSent)
@@ -224,8 +231,25 @@ class Ledger(
             costing=message.costing,
             at=time.time(),
         )
+        if message.answer is not None and isinstance(entry, MoneySettled):
+            self._keep(message.answer, cost=entry.cost, provider=entry.provider)
         self._outcome_recorded(entry)
         return self.bookkeeper.once_written(entry)
+
+    @handles(FindKey)
+    def find_key(self, message: FindKey) -> KeyStatus:
+        """Tell what came of the request under a key."""
+        if self.book.paid_keys.has_forgotten:
+            self.bookkeeper.restore_paid_key(message.key)
+        return self.book.key_status(message.key, message.fields)
+
+    @handles(KeepFailure)
+    def keep_failure(self, message: KeepFailure) -> None:
+        """Keep the error for which a request has paid."""
+        self._keep(message.answer, cost=ZERO, provider=message.provider)
+
+    def _keep(self, answer: PaidAnswer, *, cost: Micros, provider: str) -> None:
+        self.book.receipts.keep(answer, cost=cost, provider=provider, at=time.time(), keep=self.config.keep_answers)
 
     @handles(MarkUnderWay)
     def mark_under_way(self, message: MarkUnderWay) -> None:

@@ -9,7 +9,9 @@ import msgspec
 from actors.errors.families import Charged  # noqa: TC001 - msgspec resolves the annotations below.
 from actors.ledger.account import Account
 from actors.ledger.entries import CostBasis, MoneyReleased, MoneySettled
+from actors.ledger.fingerprint import Fields  # noqa: TC001 - as above.
 from actors.ledger.page import Statement
+from actors.ledger.receipt import KeyStatus, PaidAnswer
 from actors.money import MAX_MICROS, ZERO, AmountField, Micros, OptionalAmountField, amount_default, take_amount
 from actors.tariffs.tariff import Tariff  # noqa: TC001 - as above.
 from actors.tariffs.usage import Usage  # noqa: TC001 - as above.
@@ -55,6 +57,8 @@ class Reserve(Request[Reservation], frozen=True, kw_only=True):
     With `wait`, the request waits for money that calls under way may give back, in order, until its deadline. `holder`
     is the actor that answers for the call. If it ends or is restarted without telling the outcome, the money is held.
     It is released instead if the reservation was made with `is_sent=False` and no `MarkSent` came.
+
+    `fingerprint` tells what the request under the key asks for, as the ledger gave it for a `FindKey`.
     """
 
     key: str
@@ -72,6 +76,7 @@ class Reserve(Request[Reservation], frozen=True, kw_only=True):
     must_hold: bool = False
     held_for: float | None = None
     at_least: OptionalAmountField = amount_default(None)
+    fingerprint: bytes | None = None
 
     def __post_init__(self) -> None:
         # What is as in most messages between actors is seen without a call.
@@ -140,12 +145,14 @@ class BookCall(Message, frozen=True, gc=False):
 
     `cost` is what it cost, if it was paid; None if the provider does not say, and then it is what was reserved. Told
     twice, it counts once. What was held may be settled later by the same message. `costing` says how the cost is known.
+    With an `answer`, a receipt of it is kept with the payment.
     """
 
     reservation: Reservation
     charged: Charged = "yes"
     cost: OptionalAmountField = amount_default(None)
     costing: Costing | None = None
+    answer: PaidAnswer | None = None
 
     def __post_init__(self) -> None:
         if type(self.reservation) is not Reservation:
@@ -174,6 +181,7 @@ class Resolve(Request[MoneySettled | MoneyReleased], frozen=True):
     cost: OptionalAmountField = amount_default(None)
     as_found: bool = False
     costing: Costing | None = None
+    answer: PaidAnswer | None = None
 
     def __post_init__(self) -> None:
         if type(self.reservation) is not int:
@@ -183,6 +191,29 @@ class Resolve(Request[MoneySettled | MoneyReleased], frozen=True):
         if self.cost is not None:
             take_amount(self, "cost")
             check_cost(self.charged, self.cost)
+
+
+class FindKey(Request[KeyStatus], frozen=True):
+    """Ask what came of the request under a key, as the ledger has the key (see `scoped_key`).
+
+    `fields` is what it asks for now; refused with `KeyReused` if it asked for something else before.
+    """
+
+    key: str
+    fields: Fields
+
+    def __post_init__(self) -> None:
+        check_text("key", self.key)
+
+
+class KeepFailure(Message, frozen=True):
+    """Tell with which error a request has ended that paid `answer.paid_before`, the last time to this provider."""
+
+    answer: PaidAnswer
+    provider: str
+
+    def __post_init__(self) -> None:
+        check_text("provider", self.provider)
 
 
 class OpenAccount(Request[str], frozen=True, kw_only=True):

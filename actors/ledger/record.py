@@ -54,6 +54,8 @@ class KeyRecord(msgspec.Struct, eq=False, gc=False):
     """What it may cost beyond its amount, within the overdraft of its accounts."""
     is_estimated: bool = False
     """Whether it is settled, at a cost that is not known."""
+    fingerprint: bytes | None = None
+    """What the request under its key asks for."""
 
     def reservation(self) -> Reservation:
         """Return what its asker gets."""

@@ -46,6 +46,7 @@ async def smart_request(
     account: str | None = None,
     request_id: str | None = None,
     idempotency_key: str | None = None,
+    repurchase: bool = False,
     on_unknown: OnUnknown | None = None,
     risk: Amount | None = None,
 ) -> SmartResult:
@@ -56,8 +57,9 @@ async def smart_request(
     called, by the next of `fallback_strategies`, the last of which holds on until providers, money (`budget`: dollars
     as str, int or Decimal) or time (`timeout`: 30 seconds by default) run out. With `health_check` a provider's health
     is checked first, unless it is known. `account` names an account opened at the supervisor that this request draws on
-    too. `risk` (dollars, as `budget`) bounds what may be paid twice: other providers are paid besides calls whose
-    outcome is unknown as long as these hold no more than that together. By default it is the market's, or 0. With
+    too. An `idempotency_key` is paid once: a second request under it gets the answer again, for nothing, unless it says
+    `repurchase`. `risk` (dollars, as `budget`) bounds what may be paid twice: other providers are paid besides calls
+    whose outcome is unknown as long as these hold no more than that together. By default it is the market's, or 0. With
     `on_unknown="pay_again"` it has no bound but the budget, and `on_unknown="hold"` is a risk of 0.
     `options` holds these and further options, for requests that are alike; what is given beside it goes before it.
 
@@ -82,6 +84,7 @@ async def smart_request(
         # Made here, so that a message that arrives twice is one request.
         request_id=request_id or f"{OWN_ID}{random.getrandbits(128):032x}",
         idempotency_key=idempotency_key,
+        repurchase=repurchase,
     )
     return await supervisor.ask(message, timeout=message.timeout + ANSWER_GRACE)
 

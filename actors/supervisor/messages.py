@@ -48,6 +48,9 @@ class SmartResult(msgspec.Struct, frozen=True, kw_only=True):
     `failures` holds the calls that failed before it, in order. `held` are the calls before it that may have been
     charged as well, for all that is known, and `at_risk` is what they hold together: that much may be paid twice.
     `translated` tells what of the request was approximated or left out because the provider speaks another protocol.
+
+    `paid` is what the answer cost when it was paid. It is `cost`, unless the answer is `replayed`: then an earlier
+    request under the same idempotency key has paid it, and this one cost nothing and called no provider.
     """
 
     output: Any
@@ -60,6 +63,8 @@ class SmartResult(msgspec.Struct, frozen=True, kw_only=True):
     at_risk: Micros = ZERO
     held: tuple[PossibleCharge, ...] = ()
     translated: tuple[str, ...] = ()
+    paid: Micros = ZERO
+    replayed: bool = False
 
 
 class SmartRequest(Request[SmartResult], frozen=True, kw_only=True):
@@ -78,6 +83,10 @@ class SmartRequest(Request[SmartResult], frozen=True, kw_only=True):
     long as the calls that are passed over hold at most `risk` together, in dollars too (None: as the market says, which
     is 0 by default); else the request fails with `OutcomeUnknown`. `on_unknown="hold"` is a risk of 0, and
     `on_unknown="pay_again"` one that only the budget bounds.
+
+    Under an `idempotency_key`, an answer is paid once: a second request gets it again, at no cost, and so it does the
+    error for which the first was charged. Another request under the key is refused with `KeyReused`. Only with
+    `repurchase` is it paid again. The key holds for the tenant, else for the account, else for the ledger.
 
     With `stream`, the pieces of the answer go to its sink while the call is under way (see `smart_stream`).
     """
@@ -101,6 +110,7 @@ class SmartRequest(Request[SmartResult], frozen=True, kw_only=True):
     risk: OptionalAmountField = amount_default(None)
     stream: StreamTerms | None = None
     after_cut: AfterCut = "fail"
+    repurchase: bool = False
 
     def __post_init__(self) -> None:  # noqa: C901 - in two functions each request would cost a call more.
         # A caller's mistake must come out here, and not in the supervisor, which serves all callers. What is as it
@@ -122,7 +132,8 @@ class SmartRequest(Request[SmartResult], frozen=True, kw_only=True):
             take_amount(self, "risk")
         if self.on_unknown is not None:
             check_on_unknown(self.on_unknown, self.risk)
-        if not self.on_refused == self.on_bad_answer == self.after_cut == "fail":
+        if self.repurchase is not False or not self.on_refused == self.on_bad_answer == self.after_cut == "fail":
+            _check_repurchase(self.repurchase, self.idempotency_key)
             _check_choice("on_refused", self.on_refused, ON_REFUSED)
             _check_choice("on_bad_answer", self.on_bad_answer, ON_BAD_ANSWER)
             _check_choice("after_cut", self.after_cut, AFTER_CUT)
@@ -150,6 +161,14 @@ def check_on_unknown(on_unknown: OnUnknown | None, risk: Micros | None) -> None:
     if risk is not None and (risk or on_unknown == "pay_again"):
         what = "has no risk to bound" if on_unknown == "pay_again" else "is a risk of 0"
         raise ValueError(f"on_unknown={on_unknown!r} {what}, got a risk of {risk} beside it; give one of the two")
+
+
+def _check_repurchase(repurchase: object, key: str | None) -> None:
+    """Raise TypeError if this is no bool, and ValueError if there is no key whose answer could be paid again."""
+    if not isinstance(repurchase, bool):
+        raise TypeError(f"repurchase must be a bool, got {repurchase!r:.100}")
+    if repurchase and key is None:
+        raise ValueError("repurchase=True pays again for a key; give the idempotency_key beside it")
 
 
 def check_weights(weights: dict[str, int]) -> None:

@@ -89,6 +89,7 @@ class RequestOptions(msgspec.Struct, frozen=True, kw_only=True, metaclass=SaysOp
         account: str | None = None,
         request_id: str | None = None,
         idempotency_key: str | None = None,
+        repurchase: bool = False,
         stream: StreamTerms | None = None,
         after_cut: AfterCut = "fail",
     ) -> SmartRequest:
@@ -116,6 +117,7 @@ class RequestOptions(msgspec.Struct, frozen=True, kw_only=True, metaclass=SaysOp
             tenant=self.tenant,
             request_id=request_id,
             idempotency_key=idempotency_key,
+            repurchase=repurchase,
             on_unknown=on_unknown if has_way else self.on_unknown,
             on_refused=self.on_refused,
             on_bad_answer=self.on_bad_answer,

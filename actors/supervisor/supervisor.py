@@ -28,6 +28,7 @@ from actors.supervisor.pipeline.finding import Finder
 from actors.supervisor.pipeline.hedge_budget import HedgeBudget
 from actors.supervisor.pipeline.item_trial import end_trial
 from actors.supervisor.pipeline.job import Job, risk_of
+from actors.supervisor.pipeline.keyed import serve_keyed
 from actors.supervisor.pipeline.pipeline import serve
 from actors.supervisor.pipeline.request_lines import RequestLines
 from actors.supervisor.pipeline.scores import Scores
@@ -186,7 +187,7 @@ class Supervisor(
         detail: str | None = None
         provider: str | None = None
         try:
-            result = await serve(self.deps, job)
+            result = await (serve if message.idempotency_key is None else serve_keyed)(self.deps, job)
             error, provider = None, result.provider
         except CallFailed as failure:
             error, detail = failure.kind, str(failure)

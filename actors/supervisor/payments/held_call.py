@@ -15,6 +15,7 @@ from actors.transports.reconciliation import Answered, Lost, NeverRan
 if TYPE_CHECKING:
     from actors.ledger.entries import CostBasis
     from actors.ledger.messages import Reservation
+    from actors.ledger.receipt import Purchase
     from actors.money import Micros
     from actors.supervisor.targets.quote import TokenQuote
     from actors.supervisor.targets.target import Target
@@ -36,6 +37,10 @@ class HeldCall(msgspec.Struct, eq=False):
     """What became of it, once this supervisor has found out."""
     is_settled: bool = False
     """Whether it was settled as estimated, so that what is found out corrects that."""
+    purchase: Purchase | None = None
+    """What it pays for, if it is under a caller's key."""
+    paid_before: int = 0
+    """What its request had paid before it, in micro-units."""
     is_under_way: bool = False
     """Whether its provider has said that it is under way when it was asked last."""
 

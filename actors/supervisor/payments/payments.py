@@ -13,10 +13,20 @@ import msgspec
 from actors.errors.families import BudgetExceeded, CallFailed, LedgerDown, Permanent
 from actors.events import CostUnreadable, Reconciled
 from actors.ledger.errors import JournalFailed
-from actors.ledger.messages import BookCall, GiveUpAccount, MarkUnderWay, Reservation, Reserve, Resolve
+from actors.ledger.messages import (
+    BookCall,
+    FindKey,
+    GiveUpAccount,
+    KeepFailure,
+    MarkUnderWay,
+    Reservation,
+    Reserve,
+    Resolve,
+)
 from actors.money import ZERO
 from actors.supervisor.payments.accounts import Accounts
 from actors.supervisor.payments.held_call import charge_found
+from actors.supervisor.payments.kept_answers import found_answer
 from actors.supervisor.payments.ledger_client import LEDGER_CALL_TIMEOUT, LedgerClient
 from actors.supervisor.payments.reconciler import Reconciler
 from actors.transports.reconciliation import Answered, Lost
@@ -25,6 +35,8 @@ from runtime import AskTimeout, RuntimeFault
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
+    from actors.ledger.fingerprint import Fields
+    from actors.ledger.receipt import KeyStatus, PaidAnswer
     from actors.market.listing import Listing
     from actors.market.market import Market
     from actors.supervisor.payments.charge import Charge
@@ -109,9 +121,19 @@ class Payments:
         since = [began for name, began in self._short.values() if name == provider]
         return (since[0], len(since)) if since else None
 
-    def book(self, reservation: Reservation, charge: Charge) -> None:
-        """Tell the ledger what became of a call."""
-        self._client.tell(BookCall(reservation, charge.charged, charge.cost, charge.costing))
+    def book(self, reservation: Reservation, charge: Charge, answer: PaidAnswer | None = None) -> None:
+        """Tell the ledger what became of a call, with the `answer` of which a receipt is kept."""
+        self._client.tell(BookCall(reservation, charge.charged, charge.cost, charge.costing, answer))
+
+    async def find_key(self, key: str, fields: Fields, *, until: float) -> KeyStatus:
+        """Ask the ledger what came of the request under a key; raises `KeyReused`, or `LedgerDown`."""
+        await self._client.until_told(until=until)
+        left = max(until - self._context.now(), SHORTEST_WAIT)
+        return await self._client.ask(FindKey(key, fields), timeout=left)
+
+    def keep_failure(self, answer: PaidAnswer, *, provider: str) -> None:
+        """Tell the ledger with which error a request has ended that has paid."""
+        self._client.tell(KeepFailure(answer, provider))
 
     async def reconcile(self, held: HeldCall, *, until: float) -> Resolution | None:
         """Find out about a call that may have been paid, and book it; None if not known at loop time `until`."""
@@ -145,7 +167,7 @@ class Payments:
         charge = charge_found(held, found)
         cost, is_paid = charge.cost, charge.charged == "yes"
         held.found = found
-        await self._resolve(held.reservation, charge)
+        await self._resolve(held, charge, found_answer(held, found))
         held.target.learn_cost(held.call, cost, held.tokens)
         if unread is not None:
             self._context.events.publish(
@@ -166,10 +188,11 @@ class Payments:
             )
         )
 
-    async def _resolve(self, reservation: Reservation, charge: Charge) -> None:
+    async def _resolve(self, held: HeldCall, charge: Charge, answer: PaidAnswer | None) -> None:
         """Tell the ledger what was found out; a reservation that it has settled already is no news."""
         charged = "yes" if charge.charged == "yes" else "no"
-        found = Resolve(reservation.number, charged, charge.cost, as_found=True, costing=charge.costing)
+        number = held.reservation.number
+        found = Resolve(number, charged, charge.cost, as_found=True, costing=charge.costing, answer=answer)
         await self._client.until_told(until=self._context.now() + LEDGER_CALL_TIMEOUT)
         try:
             with suppress(Permanent):

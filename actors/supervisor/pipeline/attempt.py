@@ -27,6 +27,7 @@ from actors.policies.breaker.states import Closed
 from actors.provider_gateway.messages import SentMarker
 from actors.supervisor.payments.charge import NOTHING, Charge, charge_of
 from actors.supervisor.payments.held_call import HeldCall
+from actors.supervisor.payments.kept_answers import answer_of
 from actors.supervisor.pipeline.again import has_had_all_attempts, is_at_work, next_look
 from actors.supervisor.pipeline.item_trial import judged, own_timeout, time_after_hanging
 from actors.supervisor.pipeline.money_state import ENOUGH
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from actors.ledger.messages import Reservation
+    from actors.ledger.receipt import PaidAnswer, Purchase
     from actors.limits.concurrency import ConcurrencyLimit
     from actors.supervisor.pipeline.choosing import Choice
     from actors.supervisor.pipeline.deps import Deps
@@ -366,7 +368,10 @@ class AttemptRun:
             charge = msgspec.structs.replace(charge, cost=self._quote.price)
         if charge.cost is not None and charge.cost > self._quote.price:
             target.flag(self._quote, charge.cost, request_id=job.request_id)
-        payments.book(reservation, charge)
+        answer: PaidAnswer | None = None
+        if job.purchase is not None and charge.charged == "yes":
+            answer = self._kept(job.purchase, ended)
+        payments.book(reservation, charge, answer)
         if ended.error is not None and ended.heard_at >= self._admitted.permit.admitted + ended.timeout - CLOCK_ERROR:
             target.is_charged_when_cut = charge.charged != "no"
         if ended.reply is not None and ended.reply.unread_cost is not None:
@@ -381,8 +386,23 @@ class AttemptRun:
         if job.held is not None and job.held.reservation.number != reservation.number:
             # It was paid again, and what became of the first call is still not known.
             payments.reconcile_later(job.held)
-        held = HeldCall(target, call, reservation, self._quote.tokens) if charge.charged == "held" else None
+        held = self._held(call) if charge.charged == "held" else None
         return job.charge(reservation, charge, held)
+
+    def _kept(self, purchase: Purchase, ended: EndedCall) -> PaidAnswer | None:
+        """Return what is kept of a call that was charged; of an error only if the request ends with it."""
+        job = self.job
+        if ended.reply is not None and ended.error is None:
+            return answer_of(purchase, ended.reply, paid_before=job.cost)
+        job.charged_error = ended.error
+        return None
+
+    def _held(self, call: ProviderCall) -> HeldCall:
+        """Return a call that may have been paid, with what is kept for it."""
+        job = self.job
+        held = HeldCall(self.target, call, self._reservation, self._quote.tokens)
+        held.purchase, held.paid_before = job.purchase, job.cost
+        return held
 
     async def _failed(
         self, error: CallFailed, stream: CallStream | None, *, started: float, is_counted: bool

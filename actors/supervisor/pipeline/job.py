@@ -19,16 +19,16 @@ from actors.errors.families import (
     OutcomeUnknown,
     PoisonItem,
     Transient,
-    Unclassified,
     WindowTooSmall,
 )
 from actors.ledger.errors import RiskExceeded
-from actors.ledger.keys import OWN_ID, OWN_ID_LENGTH, provider_key, scoped_key
+from actors.ledger.keys import OWN_ID, OWN_ID_LENGTH, provider_key, purchase_key, scoped_key
 from actors.ledger.messages import Reserve
 from actors.model_calls.request import demand_of_input
 from actors.money import ZERO, micros_of
 from actors.supervisor.messages import SmartRequest, SmartResult
 from actors.supervisor.payments.held_call import PassedOver, charge_found, possible_charge
+from actors.supervisor.payments.kept_answers import lost_answer
 from actors.supervisor.pipeline.candidate_order import NO_ORDER, CandidateOrder
 from actors.supervisor.pipeline.money_state import ENOUGH
 from actors.supervisor.targets.admission import CallNeeds, Full
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
     from actors.errors.families import BudgetExceeded, PossibleCharge
     from actors.ledger.messages import Intent, Reservation
+    from actors.ledger.receipt import Purchase
     from actors.market.market import Market
     from actors.money import Micros
     from actors.providers.provider import Provider
@@ -93,6 +94,10 @@ class Job:
     """How likely these are by chance, once the item is a dead letter."""
     stream: CallStream | None = None
     """The stream of the last call."""
+    purchase: Purchase | None = None
+    """What is paid for under the caller's key, if there is one."""
+    charged_error: CallFailed | None = None
+    """The last failure of a call that was charged, if it is under a caller's key."""
     may_pay_again: bool = False
     """Whether what was paid before is no reason not to pay: a failure that was charged, or one left as unknown."""
     calls: int = 0
@@ -139,6 +144,12 @@ class Job:
         """The calls that may have been paid, and besides which others are made; by the number of the reservation."""
         self.looks: dict[str, int] = {}
         """How often each provider has said that it is at work on the request."""
+
+    def buy(self, purchase: Purchase) -> None:
+        """Set what is paid for under the caller's key: a further purchase has a key of its own."""
+        self.purchase = purchase
+        self.key = purchase_key(purchase.key, purchase.number)
+        self.provider_key = provider_key(self.key)
 
     @property
     def held_at(self) -> str | None:
@@ -287,6 +298,7 @@ class Job:
             risk=None if is_repeatable else self.risk,
             must_hold=listing.on_unknown == "hold",
             held_for=listing.held_for,
+            fingerprint=None if self.purchase is None else self.purchase.fingerprint,
         )
 
     def _intent(self, target: Target) -> Intent:
@@ -332,7 +344,7 @@ class Job:
             case Lost(cost):
                 self.cost += int(held.reservation.amount if cost is None else cost)
                 self.may_pay_again = True
-                return Unclassified(f"{name!r} was paid, and its answer is lost", provider=name, charged="yes")
+                return lost_answer(name)
 
     def call_to(self, target: Target, quote: Quote, *, timeout: float, left: float | None = None) -> ProviderCall:
         """Return the call to make, which has `timeout` seconds (> 0).
@@ -359,11 +371,12 @@ class Job:
 
     def result(self, reply: ProviderReply, *, now: float) -> SmartResult:
         """Return the answer to the request."""
-        held = self.possible_charges()
+        held, cost = self.possible_charges(), micros_of(self.cost)
         return SmartResult(
             output=reply.output,
             provider=self.last,
-            cost=micros_of(self.cost),
+            cost=cost,
+            paid=cost,
             attempts=self.calls,
             request_id=self.request_id,
             latency=now - self.started,

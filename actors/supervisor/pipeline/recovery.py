@@ -66,7 +66,7 @@ async def take_on(deps: Deps, job: Job, unsettled: StillUnsettled) -> ProviderRe
             target.open()  # Then it is known what its transport can do.
         quote = job.quote(target)
         call = job.call_to(target, quote, timeout=max(job.deadline - deps.context.now(), SHORTEST_CALL))
-        job.held = HeldCall(target, call, reservation, quote.tokens)
+        job.held = HeldCall(target, call, reservation, quote.tokens, purchase=job.purchase, paid_before=job.cost)
         if target.can_tell or (job.may_pass_over(reservation) and not job.repeats(target)):
             found = await reconcile(deps, job, unsettled)
             if not isinstance(found, CallFailed):

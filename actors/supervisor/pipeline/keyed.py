@@ -1,0 +1,87 @@
+"""A request under its caller's key: paid once, and answered again from the receipt of the first."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from actors.errors.families import CallFailed
+from actors.ledger.errors import AlreadyPaid
+from actors.ledger.fingerprint import request_fields
+from actors.ledger.receipt import Purchase
+from actors.money import ZERO
+from actors.supervisor.messages import SmartResult
+from actors.supervisor.payments.kept_answers import failure_of, given_again
+from actors.supervisor.pipeline.pipeline import serve
+from actors.transports.streaming import WholeAnswer
+
+if TYPE_CHECKING:
+    from actors.ledger.fingerprint import Fields
+    from actors.ledger.receipt import KeyStatus, Receipt
+    from actors.supervisor.pipeline.deps import Deps
+    from actors.supervisor.pipeline.job import Job
+
+
+async def serve_keyed(deps: Deps, job: Job) -> SmartResult:
+    """Return the answer to a request under a key, by its receipt if there is one; raises a member of `CallFailed`.
+
+    There are three cases: 1. It was answered, or failed and was charged: that is given again, at no cost. 2. It is to
+    be paid again. 3. It was not paid yet.
+    """
+    message = job.message
+    fields = request_fields(message.service, message.input, message.requirement)
+    status = await _find(deps, job, fields)
+    receipt, number = status.receipt, 1
+    if not message.repurchase:
+        if receipt is not None:
+            return await _give_again(deps, job, receipt)  # 1.
+    elif status.is_paid:
+        number = 2 if receipt is None else receipt.purchase.number + 1  # 2.
+    job.buy(Purchase(job.key, status.fingerprint, number))
+    try:
+        return await _serve(deps, job)  # 3.
+    except AlreadyPaid:
+        if number == 1 and (receipt := (await _find(deps, job, fields)).receipt) is not None:
+            return await _give_again(deps, job, receipt)  # Another supervisor has paid it meanwhile.
+        raise
+
+
+async def _find(deps: Deps, job: Job, fields: Fields) -> KeyStatus:
+    return await deps.payments.find_key(job.key, fields, until=job.deadline)
+
+
+async def _serve(deps: Deps, job: Job) -> SmartResult:
+    """Serve a request that is not paid yet; what it fails with is kept if that has cost something."""
+    failure: CallFailed | None = None
+    try:
+        return await serve(deps, job)
+    except CallFailed as error:
+        failure = error
+        raise
+    finally:
+        # Also if it is cancelled: what it had paid for by then is known.
+        _keep_failure(deps, job, failure or job.charged_error)
+
+
+def _keep_failure(deps: Deps, job: Job, failure: CallFailed | None) -> None:
+    """Keep the error of a request that has paid for it, and may not have paid for anything else."""
+    if failure is not None and job.purchase is not None and job.cost and not job.possible_charges():
+        kept = failure_of(job.purchase, job.with_charges(failure), paid=job.cost)
+        deps.payments.keep_failure(kept, provider=failure.provider or job.last)
+
+
+async def _give_again(deps: Deps, job: Job, receipt: Receipt) -> SmartResult:
+    """Give an answer again that was paid before, be it piece by piece; raises the error that was paid for instead."""
+    output, translated = given_again(receipt, key=job.asked_key)
+    if job.message.stream is not None:
+        await job.message.stream.put(WholeAnswer(output), deps.market.streams)
+    return SmartResult(
+        output=output,
+        provider=receipt.provider,
+        cost=ZERO,
+        paid=receipt.cost,
+        replayed=True,
+        attempts=0,
+        request_id=job.request_id,
+        latency=deps.context.now() - job.started,
+        translated=translated,
+    )
