@@ -156,8 +156,7 @@ class Book:
         key, amount, accounts = wish.key, int(wish.amount), wish.accounts
         states = self.accounts.combinations.get(accounts) or self.accounts.drawn_on(accounts)
         record: KeyRecord | None = None
-        put_at_risk: tuple[int, ...] = ()
-        used = 0
+        put_at_risk, used = tuple[int, ...](), 0
         if key in postings.by_key or key in self.paid_keys:
             record = self._repeated(wish)
             put_at_risk = self._put_at_risk(wish, record)
@@ -189,10 +188,11 @@ class Book:
             must_hold=wish.must_hold,
             held_for=wish.held_for,
             overdrawn=micros_of(overdrawn) if overdrawn else ZERO,
+            fingerprint=wish.fingerprint,
             at=at,
         )
         record = postings.post_reserved(entry, states)
-        record.is_sent, record.fingerprint = wish.is_sent, wish.fingerprint
+        record.is_sent = wish.is_sent
         if wish.holder is not None:
             postings.give_holder(record, wish.holder)
         return entry

@@ -68,6 +68,11 @@ class Bookkeeper:
             future.set_result(answer)
         return answer
 
+    def schedule_commit(self) -> None:
+        """Have what was kept beside the entries written."""
+        if self.commits is not None:
+            self.commits.group.schedule()
+
     def restore_paid_key(self, key: str) -> None:
         """Look up in the journal what was paid under a key in all; the book may have forgotten it, or a part of it."""
         if self.commits is not None:

@@ -61,7 +61,8 @@ class MoneyReserved(LedgerEntry, frozen=True, kw_only=True, gc=False):
     `passes_over` numbers the held calls that may be paid as well, from this call on. What they hold is held in
     `risk_account` too, if there is one. A call with `must_hold` is never passed over itself. `held_for` is how many
     seconds its money is held at most, if it ever is; None is as the ledger says. It may cost `overdrawn` more than was
-    promised to it, which is within the overdraft of its accounts.
+    promised to it, which is within the overdraft of its accounts. `fingerprint` tells what the request asks for, if it
+    has a key of its caller.
     """
 
     reservation: int
@@ -75,6 +76,7 @@ class MoneyReserved(LedgerEntry, frozen=True, kw_only=True, gc=False):
     must_hold: bool = False
     held_for: float | None = None
     overdrawn: Micros = ZERO
+    fingerprint: bytes | None = None
     at: float
 
 

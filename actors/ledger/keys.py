@@ -5,6 +5,7 @@ A caller's key holds in a scope, so that two tenants that use one text have two 
 
 from __future__ import annotations
 
+import re
 from hashlib import blake2b
 
 OWN_ID = "r-"
@@ -12,6 +13,8 @@ OWN_ID = "r-"
 OWN_ID_LENGTH = len(OWN_ID) + 32
 UNNAMED_ACCOUNT = "unnamed account "
 """How the names begin that are made up for accounts, and are no scope: they are others in each run."""
+SCOPE = re.compile(r"""((?:tenant|account) (?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")) """, re.DOTALL)
+"""A scope, which is quoted as Python does, and the space behind it."""
 SCOPES = ("tenant ", "account ", "key ", "purchase ")
 """How a key begins that is kept with what it belongs to."""
 
@@ -34,6 +37,16 @@ def scoped_key(key: str, *, tenant: str | None = None, account: str | None = Non
     if account is not None and not account.startswith(UNNAMED_ACCOUNT):
         return f"account {account!r} {key}"
     return f"key {key}" if key.startswith(SCOPES) else key
+
+
+def scope_of(scoped: str) -> str:
+    """Return the scope of a key as the ledger has it; "" for that of the ledger itself.
+
+    >>> scope_of(scoped_key("order 17", tenant="acme")), scope_of("order 17")
+    ("tenant 'acme'", '')
+    """
+    found = SCOPE.match(scoped)
+    return "" if found is None else found.group(1)
 
 
 def purchase_key(scoped: str, number: int) -> str:

@@ -37,6 +37,7 @@ from actors.ledger.messages import (
     Unsettled,
 )
 from actors.ledger.opening import AccountOpener, recover
+from actors.ledger.receipts import JournalReceipts
 from actors.ledger.reporting import HeldAlertDue, Reporter
 from actors.ledger.waiters import CloseWaiters, ReserveQueues
 from actors.money import ZERO, micros_of, to_micros
@@ -178,6 +179,7 @@ class Ledger(
     async def _recover(self, path: str | os.PathLike[str]) -> None:
         """Continue from where the journal ends."""
         journal, read = await recover(path, self.book, config=self.config, at=time.time())
+        self.book.receipts = JournalReceipts(journal.store)
         self.bookkeeper.commits = Commits(
             journal,
             self.book,
@@ -247,6 +249,7 @@ class Ledger(
     def keep_failure(self, message: KeepFailure) -> None:
         """Keep the error for which a request has paid."""
         self._keep(message.answer, cost=ZERO, provider=message.provider)
+        self.bookkeeper.schedule_commit()
 
     def _keep(self, answer: PaidAnswer, *, cost: Micros, provider: str) -> None:
         self.book.receipts.keep(answer, cost=cost, provider=provider, at=time.time(), keep=self.config.keep_answers)

@@ -213,7 +213,7 @@ class Postings:
                 self.by_key[entry.key] = [record]
             else:
                 others.append(record)
-            record.must_hold, record.held_for = entry.must_hold, entry.held_for
+            record.must_hold, record.held_for, record.fingerprint = entry.must_hold, entry.held_for, entry.fingerprint
             if entry.overdrawn:
                 record.overdrawn = int(entry.overdrawn)
                 for state in states:

@@ -14,6 +14,7 @@ import msgspec
 
 from actors.ledger.errors import KeyReused
 from actors.ledger.fingerprint import differing_fields, fingerprint
+from actors.ledger.keys import scope_of
 from actors.ledger.receipt import KeyStatus, Receipt
 from actors.money import micros_of
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from actors.ledger.fingerprint import Fields
     from actors.ledger.receipt import KeepAnswers, PaidAnswer
     from actors.money import Micros
+    from runtime.persistence import Journal
 
 MAX_ANSWERS = 10_000
 MAX_BYTES = 64 * 2**20
@@ -30,7 +32,7 @@ MAX_BYTES = 64 * 2**20
 
 
 class Receipts:
-    """The receipts of one ledger in memory, the newest last.
+    """The receipts of one ledger; in memory if it has no journal, the newest last.
 
     >>> from actors.ledger.receipt import Purchase
     >>> from actors.money import Micros
@@ -55,13 +57,16 @@ class Receipts:
 
     def put(self, receipt: Receipt) -> None:
         """Keep a receipt, unless there is an answer to the same purchase, or a newer purchase, under its key."""
-        key, known = receipt.purchase.key, self._by_key.pop(receipt.purchase.key, None)
-        if known is not None and (
-            known.purchase.number > receipt.purchase.number
-            or (known.purchase.number == receipt.purchase.number and known.state == "answered")
-        ):
-            self._by_key[key] = known
-            return
+        known, number = self.find(receipt.purchase.key), receipt.purchase.number
+        if known is not None:
+            is_answered = known.state == "answered" and known.purchase.number == number
+            if is_answered or known.purchase.number > number:
+                return
+        self._store(receipt)
+
+    def _store(self, receipt: Receipt) -> None:
+        key = receipt.purchase.key
+        self._by_key.pop(key, None)
         self._drop(key)
         self._by_key[key] = receipt
         if receipt.answer is not None:
@@ -74,6 +79,9 @@ class Receipts:
             self._by_key[oldest] = msgspec.structs.replace(self._by_key[oldest], answer=None)
         while len(self._by_key) > max_keys:
             self._drop(self._by_key.popitem(last=False)[0])
+
+    def _drop(self, key: str) -> None:
+        self._bytes -= self._sizes.pop(key, 0)
 
     def keep(self, answer: PaidAnswer, *, cost: Micros, provider: str, at: float, keep: KeepAnswers) -> None:
         """Keep what came of a request, with as much of it as `keep` says; its last call `cost` so much."""
@@ -102,11 +110,31 @@ class Receipts:
                 raise KeyReused(key, fields=differing_fields(fields, other, secret=self.secret))
         return KeyStatus(own, receipt, is_paid or receipt is not None)
 
-    def _drop(self, key: str) -> None:
-        self._bytes -= self._sizes.pop(key, 0)
-
     def __len__(self) -> int:
         return len(self._by_key)
 
     def __repr__(self) -> str:
         return f"<Receipts of {len(self._by_key)} keys, {len(self._sizes)} answers, {self._bytes:,} bytes>"
+
+
+class JournalReceipts(Receipts):
+    """The receipts of a ledger that has a journal, where each is written in one transaction with its payment."""
+
+    def __init__(self, journal: Journal) -> None:
+        super().__init__()
+        self.secret = journal.secret
+        self._journal = journal
+        self._decoder = msgspec.msgpack.Decoder(Receipt)
+
+    def find(self, key: str) -> Receipt | None:
+        """Return the receipt under a key, whether it is written yet or not; without its answer if that is too old."""
+        row = self._journal.find(scope_of(key), key)
+        return None if row is None else msgspec.structs.replace(self._decoder.decode(row.head), answer=row.body)
+
+    def _store(self, receipt: Receipt) -> None:
+        key = receipt.purchase.key
+        head = msgspec.msgpack.encode(msgspec.structs.replace(receipt, answer=None))
+        self._journal.put(scope_of(key), key, head, receipt.answer, at=receipt.at)
+
+    def __repr__(self) -> str:
+        return f"<JournalReceipts in {self._journal!r}>"

