@@ -75,6 +75,12 @@ def differing_fields(fields: Fields, other: bytes, *, secret: bytes) -> tuple[st
     return tuple(dict.fromkeys(differing))
 
 
+def differing_names(fields: Fields, others: Fields) -> tuple[str, ...]:
+    """Name the fields in which two requests differ."""
+    own, other = dict(fields), dict(others)
+    return tuple(name for name in {**own, **other} if own.get(name) != other.get(name))
+
+
 def _part(name: str, content: bytes, secret: bytes) -> bytes:
     of_name = blake2b(name.encode("utf-8", "surrogatepass"), key=secret, digest_size=NAME_SIZE).digest()
     # The name is in it too, so that one content under two names is two digests.

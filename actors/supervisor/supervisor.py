@@ -28,6 +28,7 @@ from actors.supervisor.pipeline.finding import Finder
 from actors.supervisor.pipeline.hedge_budget import HedgeBudget
 from actors.supervisor.pipeline.item_trial import end_trial
 from actors.supervisor.pipeline.job import Job, risk_of
+from actors.supervisor.pipeline.joining import KeyedCalls
 from actors.supervisor.pipeline.keyed import serve_keyed
 from actors.supervisor.pipeline.pipeline import serve
 from actors.supervisor.pipeline.request_lines import RequestLines
@@ -138,6 +139,7 @@ class Supervisor(
             payments=self.payments,
             hedge_budget=HedgeBudget(market.hedge),
             scores=Scores(),
+            keyed=KeyedCalls(context, leave=self._leave),
             limiters={name: self._limiter(name) for name in {**market.quotas, **self.shared_quotas}},
         )
         self.lines = RequestLines(context)
@@ -148,6 +150,7 @@ class Supervisor(
     async def stopped(self) -> None:
         self.services.close()
         self.deps.hedge_budget.close()
+        await self.deps.keyed.close()
         await self.payments.close()
 
     @property
@@ -199,7 +202,8 @@ class Supervisor(
             # A crash would end the requests beside it too, whose calls may be paid.
             error, detail = Unclassified.__name__, f"a bug while it was served: {type(bug).__name__}: {bug}"
             self.context.log.opt(exception=bug).error("request {}: {}", job.request_id, detail)
-            charged = "held" if job.held is not None else "yes" if job.cost else "no"
+            served = job.served or job
+            charged = "held" if served.held is not None else "yes" if served.cost else "no"
             raise job.with_charges(Unclassified(detail, charged=charged)) from bug
         else:
             return result
@@ -345,7 +349,19 @@ class Supervisor(
             self.queues.leave(job.entry)
         if job.item_failures:
             end_trial(job, is_answered=is_done)
-        self.ended["done" if is_done else "failed" if job.held is None else "unknown"] += 1
+        held = (job if job.served is None else job.served).held
+        self.ended["done" if is_done else "failed" if held is None else "unknown"] += 1
+        if job.held is not None:
+            self.payments.reconcile_later(job.held)
+        if self.payments.reconciler.has_news:
+            self._be_reminded()
+
+    def _leave(self, job: Job) -> None:
+        """Leave nothing behind of a request that was served for all that asked for it."""
+        if job.entry.has_come_by:
+            self.queues.leave(job.entry)
+        if job.item_failures:
+            end_trial(job, is_answered=False)
         if job.held is not None:
             self.payments.reconcile_later(job.held)
         if self.payments.reconciler.has_news:

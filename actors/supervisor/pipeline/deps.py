@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from actors.supervisor.payments.payments import Payments
     from actors.supervisor.pipeline.finding import Finder
     from actors.supervisor.pipeline.hedge_budget import HedgeBudget
+    from actors.supervisor.pipeline.joining import KeyedCalls
     from actors.supervisor.pipeline.scores import Scores
     from actors.supervisor.services import Service
     from actors.supervisor.targets.target_table import TargetTable
@@ -31,5 +32,6 @@ class Deps(msgspec.Struct, frozen=True, kw_only=True):
     payments: Payments
     hedge_budget: HedgeBudget
     scores: Scores
+    keyed: KeyedCalls
     limiters: dict[str, ActorRef[Acquire | Settle | ReportThrottled] | Service]
     """Who holds each quota that providers share, by its name."""

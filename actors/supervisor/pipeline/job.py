@@ -96,6 +96,8 @@ class Job:
     """The stream of the last call."""
     purchase: Purchase | None = None
     """What is paid for under the caller's key, if there is one."""
+    served: Job | None = None
+    """The request that is served in its place, if others ask for the same under its key."""
     charged_error: CallFailed | None = None
     """The last failure of a call that was charged, if it is under a caller's key."""
     may_pay_again: bool = False
@@ -150,6 +152,15 @@ class Job:
         self.purchase = purchase
         self.key = purchase_key(purchase.key, purchase.number)
         self.provider_key = provider_key(self.key)
+
+    def go_on(self, message: SmartRequest, *, risk: Micros | None) -> None:
+        """Go on by the limits of another asker, who asks for the same."""
+        self.message, self.risk, self.money = message, risk, ENOUGH
+        self.entry = QueueEntry(message.tenant or message.account or "default", self.deadline)
+        self.refused.clear()
+        self.short_quotas.clear()
+        self.quotes.clear()
+        self.full, self.unhealthy = ((), 0), ()
 
     @property
     def held_at(self) -> str | None:
@@ -419,6 +430,8 @@ class Job:
         Something may have been, by a call that was passed over, whatever the last call says of itself. Then the error
         is a copy: a transport may raise one error for many calls.
         """
+        if self.served is not None:
+            return self.served.with_charges(failure)
         held = self.possible_charges()
         if held and failure.charged == "no":
             failure = copy.copy(failure)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from actors.errors.families import CallFailed
-from actors.ledger.errors import AlreadyPaid
-from actors.ledger.fingerprint import request_fields
+from actors.ledger.errors import AlreadyPaid, KeyReused
+from actors.ledger.fingerprint import differing_names, request_fields
 from actors.ledger.receipt import Purchase
 from actors.money import ZERO
 from actors.supervisor.messages import SmartResult
@@ -19,26 +19,42 @@ if TYPE_CHECKING:
     from actors.ledger.receipt import KeyStatus, Receipt
     from actors.supervisor.pipeline.deps import Deps
     from actors.supervisor.pipeline.job import Job
+    from actors.supervisor.pipeline.joining import KeyedCall
 
 
 async def serve_keyed(deps: Deps, job: Job) -> SmartResult:
+    """Return the answer to a request under a key, which is served once for all that ask for it at the same time.
+
+    Raises a member of `CallFailed`. A request that streams, or that is to be paid again, is served alone.
+    """
+    message = job.message
+    fields = request_fields(message.service, message.input, message.requirement)
+    if message.repurchase or message.stream is not None:
+        return await _by_receipt(deps, job, fields)
+    call = await deps.keyed.under_way(job.key)
+    if call is None:
+        call = deps.keyed.begin(job, fields, lambda call: _by_receipt(deps, call.job, fields, call))
+    elif call.fields != fields:
+        raise KeyReused(job.asked_key, fields=differing_names(fields, call.fields))
+    return await call.answer(job)
+
+
+async def _by_receipt(deps: Deps, job: Job, fields: Fields, call: KeyedCall | None = None) -> SmartResult:
     """Return the answer to a request under a key, by its receipt if there is one; raises a member of `CallFailed`.
 
     There are three cases: 1. It was answered, or failed and was charged: that is given again, at no cost. 2. It is to
     be paid again. 3. It was not paid yet.
     """
-    message = job.message
-    fields = request_fields(message.service, message.input, message.requirement)
     status = await _find(deps, job, fields)
     receipt, number = status.receipt, 1
-    if not message.repurchase:
+    if not job.message.repurchase:
         if receipt is not None:
             return await _give_again(deps, job, receipt)  # 1.
     elif status.is_paid:
         number = 2 if receipt is None else receipt.purchase.number + 1  # 2.
     job.buy(Purchase(job.key, status.fingerprint, number))
     try:
-        return await _serve(deps, job)  # 3.
+        return await _serve(deps, job, call)  # 3.
     except AlreadyPaid:
         if number == 1 and (receipt := (await _find(deps, job, fields)).receipt) is not None:
             return await _give_again(deps, job, receipt)  # Another supervisor has paid it meanwhile.
@@ -49,14 +65,23 @@ async def _find(deps: Deps, job: Job, fields: Fields) -> KeyStatus:
     return await deps.payments.find_key(job.key, fields, until=job.deadline)
 
 
-async def _serve(deps: Deps, job: Job) -> SmartResult:
-    """Serve a request that is not paid yet; what it fails with is kept if that has cost something."""
+async def _serve(deps: Deps, job: Job, call: KeyedCall | None) -> SmartResult:
+    """Serve a request that is not paid yet; what it fails with is kept if that has cost something.
+
+    If it fails by limits of the asker on whose money it draws, it goes on by those of another that asks for it.
+    """
     failure: CallFailed | None = None
     try:
-        return await serve(deps, job)
-    except CallFailed as error:
-        failure = error
-        raise
+        while True:
+            try:
+                return await serve(deps, job)
+            except CallFailed as error:
+                following = None if call is None else call.goes_on_after(error)
+                if following is None:
+                    failure = error
+                    raise
+                deps.queues.leave(job.entry)
+                job.go_on(following.message, risk=following.risk)
     finally:
         # Also if it is cancelled: what it had paid for by then is known.
         _keep_failure(deps, job, failure or job.charged_error)
