@@ -18,6 +18,9 @@ LEDGER_ALERTS = frozenset({CAP_ALERT, HELD_ALERT})
 class CallEnded(Event, frozen=True, kw_only=True, gc=False):
     """One call to one provider has ended; `error` is the kind of failure, or None, and `detail` its text.
 
+    `latency` is the seconds until its answer, or the end of a call that failed; of a stream, until its first piece.
+    Then `first_piece` has them as well, and `piece_interval` the mean seconds between two pieces.
+
     `wire_calls` is the number of requests sent for it: more than 1 if a layer below retries on its own. `is_blameless`
     says that its item failed alike at others, so that the error tells nothing of the provider.
     """
@@ -33,6 +36,8 @@ class CallEnded(Event, frozen=True, kw_only=True, gc=False):
     account: str | None = None
     wire_calls: int = 1
     is_blameless: bool = False
+    first_piece: float | None = None
+    piece_interval: float | None = None
 
 
 class Retried(Event, frozen=True, kw_only=True):

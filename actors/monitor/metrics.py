@@ -65,6 +65,10 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     amplification: float | None
     latency: Quantiles | None
     recent: Rates
+    first_piece: Quantiles | None = None
+    """The seconds until the first piece of streams."""
+    piece_interval: Quantiles | None = None
+    """The mean seconds between two pieces of a stream."""
 
 
 class Metrics(msgspec.Struct, frozen=True, kw_only=True):

@@ -33,6 +33,7 @@ class Tally:
         self.cost = 0
         self.errors: dict[str, int] = {}
         self.histogram = Histogram()
+        self.first_pieces, self.intervals = Histogram(), Histogram()
         self.windows = {length: RollingWindow(length, start=start) for length in windows}
         self.is_amplified = False
 
@@ -61,10 +62,15 @@ class Tally:
             for window in self.windows.values():
                 window.add(now, cost=int(cost))
 
+    def stream(self, first_piece: float, piece_interval: float | None) -> None:
+        """Count how a stream came."""
+        self.first_pieces.add(bucket_of(first_piece))
+        if piece_interval is not None:
+            self.intervals.add(bucket_of(piece_interval))
+
     def figures(self, now: float, *, recent: float) -> Figures:
         """Return the sums as figures, with the rates of the last `recent` seconds, which is one of its windows."""
         ended = self.successes + self.failures
-        p50, p90, p99 = self.histogram.quantiles(0.5, 0.9, 0.99) if ended else (0.0, 0.0, 0.0)
         requests = ended + self.cancelled
         return Figures(
             request_count=requests,
@@ -82,9 +88,19 @@ class Tally:
             success_rate=self.successes / ended if ended else None,
             average_latency=self.latency / ended if ended else None,
             amplification=self.wire_calls / requests if requests else None,
-            latency=Quantiles(p50=p50, p90=p90, p99=p99) if ended else None,
+            latency=quantiles_of(self.histogram),
             recent=rates_of(self.windows[recent].totals(now)),
+            first_piece=quantiles_of(self.first_pieces),
+            piece_interval=quantiles_of(self.intervals),
         )
+
+
+def quantiles_of(histogram: Histogram) -> Quantiles | None:
+    """Return the quantiles of what was counted; None if nothing was."""
+    if not histogram.count:
+        return None
+    p50, p90, p99 = histogram.quantiles(0.5, 0.9, 0.99)
+    return Quantiles(p50=p50, p90=p90, p99=p99)
 
 
 def rates_of(totals: Totals) -> Rates:
@@ -172,6 +188,9 @@ class TallyBook:
         provider.end(event.error, event.latency, bucket_of(event.latency), now)
         for tally in (self.total, provider, self.services[event.service]):
             tally.call(wire_calls, event.cost, now)
+        if event.first_piece is not None:
+            for tally in (self.total, provider, self.services[event.service]):
+                tally.stream(event.first_piece, event.piece_interval)
         account = self.accounts.get(event.account or "")
         if account is not None:
             account.call(wire_calls, event.cost, now)

@@ -263,6 +263,10 @@ class TargetStatus(msgspec.Struct, frozen=True, kw_only=True):
     now: float = 0.0
     queued: int = 0
     hidden_calls: int = 0
+    first_piece: float | None = None
+    """The mean seconds until the first piece of its last streams; None if it had none."""
+    piece_interval: float | None = None
+    """The mean seconds between two of their pieces."""
 
     @property
     def waits(self) -> tuple[str, ...]:

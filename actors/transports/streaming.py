@@ -97,6 +97,7 @@ class CallStream:
         "_last_at",
         "_loop",
         "_terms",
+        "_waited",
         "first",
         "first_at",
         "gap",
@@ -110,7 +111,7 @@ class CallStream:
         self.first, self.gap = first, config.gap if terms.gap is None else terms.gap
         self.first_at: float | None = None
         """When the first piece came, in loop time; None before."""
-        self._last_at = 0.0
+        self._last_at = self._waited = 0.0
         self.pieces = 0
         self.is_committed = False
         self.partial: Any = None
@@ -122,14 +123,22 @@ class CallStream:
 
     async def put(self, piece: Any) -> None:
         """Hand one piece to the consumer; waits while it is slow. Raises `ConsumerLeft`."""
+        now = self._loop.time()
         if self.first_at is None:
-            self.first_at = self._loop.time()
+            self.first_at = now
+        else:
+            self._waited += now - self._last_at
         self.pieces += 1
         try:
             await self._terms.put(piece, self._config)
         finally:
             # The time for which its consumer was slow is no silence of its provider.
             self._last_at = self._loop.time()
+
+    @property
+    def interval(self) -> float | None:
+        """The mean seconds between two pieces, without those in which its consumer was slow; None before the second."""
+        return self._waited / (self.pieces - 1) if self.pieces > 1 else None
 
     def was_coming(self, until: float) -> bool:
         """Tell whether pieces came until then: it was silent for no longer than it had been heard."""

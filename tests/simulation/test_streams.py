@@ -7,13 +7,16 @@ import contextlib
 from typing import TYPE_CHECKING
 
 import msgspec
+import pytest
 
 from actors import (
+    BreakerConfig,
     CallFailed,
     FunctionTransport,
     GetStatus,
     Listing,
     Market,
+    Monitor,
     Provider,
     ProviderReply,
     RequestOptions,
@@ -22,6 +25,7 @@ from actors import (
 )
 from actors.ledger import GetStatement
 from actors.money import Micros
+from actors.monitor import GetMetrics
 from actors.supervisor import smart_stream
 from actors.transports.streaming import Restarted, StreamConfig
 from runtime import ActorSystem
@@ -197,3 +201,31 @@ async def test_a_gap_that_a_request_chose_blames_no_provider():
                         assert [piece async for piece in stream]
             (status,) = await supervisor.ask(GetStatus(), timeout=5.0)
             assert status.breaker == breaker
+
+
+async def test_the_time_between_pieces_is_told_and_opens_the_breaker_if_it_is_long():
+    """How slowly a consumer reads is no slowness of its provider."""
+
+    async def tick(call):
+        for number in range(6):
+            await asyncio.sleep(2.0 if number == 0 else 0.5)
+            await call.stream.put(number)
+        return 6
+
+    transport = FunctionTransport(tick, paid=False, idempotent="no")
+    listing = Listing(provider=Provider(name="alder", services={"s"}), transport=lambda: transport, timeout=30.0)
+    for slow_interval, pause, breaker in ((0.4, 0.0, "open"), (0.6, 0.0, "closed"), (0.6, 2.0, "closed")):
+        market = Market(providers=[listing], breaker=BreakerConfig(slow_interval=slow_interval, min_calls=5))
+        async with ActorSystem("intervals", log=False) as system:
+            supervisor = system.spawn(lambda market=market: Supervisor(market))
+            monitor = system.spawn(Monitor)
+            for _ in range(5):
+                async with smart_stream(supervisor, service="s", input="x", timeout=60.0) as stream:
+                    async for _ in stream:
+                        await asyncio.sleep(pause)
+            (status,) = await supervisor.ask(GetStatus(), timeout=5.0)
+            figures = (await monitor.ask(GetMetrics(), timeout=5.0)).providers["alder"]
+        assert status.breaker == breaker
+        assert (status.first_piece, status.piece_interval) == (pytest.approx(2.0), pytest.approx(0.5))
+        assert figures.first_piece.p50 == pytest.approx(2.0, rel=0.02)
+        assert figures.piece_interval.p50 == pytest.approx(0.5, rel=0.02)

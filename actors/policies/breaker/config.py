@@ -22,6 +22,8 @@ class BreakerConfig(msgspec.Struct, frozen=True, kw_only=True, metaclass=SaysOpt
 
     It opens on `failure_threshold` failures in a row. It also opens if, of the last `min_calls` or more within
     `window`, the part `failure_rate` failed, or the part `slow_rate` took `slow_call` or longer (None: never).
+    A stream takes the time until its first piece; with `slow_interval`, it is slow as well if its pieces came that many
+    seconds after one another, on average.
 
     It stays open for `open_for`, doubled for each probe that fails, up to `max_open_for`. None stands for three times
     `open_for`. A relapse costs more than a probe: from then on it is six times that at once, or `max_open_for` if that
@@ -44,6 +46,7 @@ class BreakerConfig(msgspec.Struct, frozen=True, kw_only=True, metaclass=SaysOpt
     max_open_for: float | None = None
     jitter: float = 0.1
     slow_call: float | None = None
+    slow_interval: float | None = None
     slow_rate: float = 0.5
     probe_lease: float | None = None
     slow_start: float = 10.0
@@ -68,6 +71,7 @@ class BreakerConfig(msgspec.Struct, frozen=True, kw_only=True, metaclass=SaysOpt
             ("open_for", self.open_for),
             ("probe_lease", DEFAULT_LEASE if self.probe_lease is None else self.probe_lease),
             ("slow_call", 1.0 if self.slow_call is None else self.slow_call),
+            ("slow_interval", 1.0 if self.slow_interval is None else self.slow_interval),
         ):
             if not 0 < duration < math.inf:
                 raise ValueError(f"{name} must be > 0 seconds and finite, got {duration}")

@@ -60,11 +60,15 @@ BreakerState: TypeAlias = Closed | Open | HalfOpen | Isolated
 
 
 class Permit(msgspec.Struct, frozen=True, gc=False):
-    """Leave to make one call, to be given back with the result. `admitted` is the time at which it was given."""
+    """Leave to make one call, to be given back with the result. `admitted` is the time at which it was given.
+
+    `interval` is the mean seconds between two pieces of its answer, if that came as a stream.
+    """
 
     epoch: int
     probe: bool
     admitted: float
+    interval: float | None = None
 
 
 class Refused(msgspec.Struct, frozen=True, gc=False):

@@ -83,8 +83,8 @@ def after_success(
 ) -> BreakerState:
     """Return the state after a call that succeeded; `random` is a draw from [0, 1), used if it opens.
 
-    A success closes a half-open breaker, unless it was slow by `config.slow_call`. So does that of an earlier probe
-    whose lease is over, or after which another was cancelled.
+    A success closes a half-open breaker, unless it was slow by `config.slow_call` or `config.slow_interval`. So does
+    that of an earlier probe whose lease is over, or after which another was cancelled.
 
     >>> late = Permit(3, probe=True, admitted=0.0)
     >>> after_success(HalfOpen(4, 60.0, earlier=1), late, now=45.0, config=BreakerConfig(), random=0.5).epoch
@@ -95,6 +95,8 @@ def after_success(
     if permit.epoch != state.epoch and not _still_counts(state, permit):
         return state
     slow = config.slow_call is not None and now - permit.admitted >= config.slow_call
+    if permit.interval is not None and config.slow_interval is not None:
+        slow |= permit.interval >= config.slow_interval
     match state:
         case Closed():
             window = state.window.record(now, length=config.window, slow=slow)
@@ -254,10 +256,7 @@ def _trips(state: Closed, now: float, config: BreakerConfig) -> bool:
     # its latest parts is judged too.
     return any(
         before + calls >= min_calls
-        and (
-            failures >= rate * (before + calls)
-            or (config.slow_call is not None and slow >= config.slow_rate * (before + calls))
-        )
+        and (failures >= rate * (before + calls) or slow >= config.slow_rate * (before + calls))
         for calls, failures, slow in state.window.latest()
     )
 

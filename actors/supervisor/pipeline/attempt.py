@@ -268,7 +268,7 @@ class AttemptRun:
             proof = min(given.proof, own_time)
             ended = EndedCall(now, reply, error, time_given, own_time, job.subject, self._quote, proof)
             if call.stream is not None:
-                ended = msgspec.structs.replace(ended, first_at=call.stream.first_at)
+                ended = msgspec.structs.replace(ended, first_at=call.stream.first_at, interval=call.stream.interval)
             if error is not None:
                 # What may have been paid for nothing always counts, so that no more of it is risked.
                 configured = job.candidates.listings[target.name].timeout
@@ -328,6 +328,9 @@ class AttemptRun:
             told = ended.reply or error
             if told is not None and told.wire_calls > 1:
                 target.note_hidden_calls(told.wire_calls - 1)
+            first_piece = None if ended.first_at is None else latency
+            if first_piece is not None:
+                target.stream_figures.learn(first_piece, ended.interval)
             events = self.deps.events
             if events.wants(CallEnded):
                 events.publish(
@@ -343,6 +346,8 @@ class AttemptRun:
                         account=job.message.account,
                         wire_calls=1 if told is None else told.wire_calls,
                         is_blameless=ended.is_blameless,
+                        first_piece=first_piece,
+                        piece_interval=ended.interval,
                     )
                 )
         if admitted.permit.probe:

@@ -60,9 +60,9 @@ class EndedCall(msgspec.Struct, frozen=True):
     was cut off. `subject` is what of the request a refusal may concern, and `quote` what is listed for the call.
     `is_blameless` says that the item is to blame for the error, or the deadline of a stream that was still coming, and
     `has_hung_alone` that it timed out while others were answered as usual. `first_at` is when the first piece of a
-    stream came. `configured` is what is configured for such a call, if it has failed, and `free_until` that too, if it
-    costs nothing to cut it off before; else 0.
-    `is_failed_check` says that the call was a probe that was not made, because the health check before it failed.
+    stream came, and `interval` the mean seconds between two. `configured` is what is configured for such a call, if it
+    has failed, and `free_until` that too, if it costs nothing to cut it off before; else 0. `is_failed_check` says that
+    the call was a probe that was not made, because the health check before it failed.
     """
 
     now: float
@@ -75,6 +75,7 @@ class EndedCall(msgspec.Struct, frozen=True):
     proof: float = NO_LIMIT
     is_blameless: bool = False
     first_at: float | None = None
+    interval: float | None = None
     has_hung_alone: bool = False
     configured: float = 0.0
     free_until: float = 0.0
@@ -241,7 +242,8 @@ def judge(state: TargetState, admitted: Admitted, ended: EndedCall) -> Judgement
 
 def as_heard(permit: Permit, ended: EndedCall) -> Permit:
     """Return the permit of a stream to a breaker, to which a call takes the time until it is heard."""
-    return msgspec.structs.replace(permit, admitted=permit.admitted + ended.now - ended.heard_at)
+    admitted = permit.admitted + ended.now - ended.heard_at
+    return msgspec.structs.replace(permit, admitted=admitted, interval=ended.interval)
 
 
 def breaker_after(

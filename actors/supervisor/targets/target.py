@@ -47,6 +47,7 @@ from actors.supervisor.targets.same_transport import makes_same
 from actors.supervisor.targets.settlement import EndedCall, settle
 from actors.supervisor.targets.state import TargetState
 from actors.supervisor.targets.stragglers import Stragglers
+from actors.supervisor.targets.stream_figures import StreamFigures
 from actors.tariffs.learned import CallHistory
 from actors.transports.pricing import PricesCalls
 from actors.transports.reconciliation import Cancels, LooksUp
@@ -135,6 +136,7 @@ class Target:
         self.history = ItemHistory()
         """How the latest items ended at it, by which a bad item is told from a bad provider."""
         self.stragglers = Stragglers()
+        self.stream_figures = StreamFigures()
         self.is_amplified = False
         """Whether a layer below was seen to send a call more than once."""
         self.hidden_calls = 0
@@ -619,6 +621,8 @@ class Target:
             now=now,
             queued=self._deps.queues.waiting_in(self.queue),
             hidden_calls=self.hidden_calls,
+            first_piece=self.stream_figures.first_piece,
+            piece_interval=self.stream_figures.piece_interval,
         )
 
     def waits(self, now: float) -> Iterator[Waiting]:

@@ -258,3 +258,17 @@ def test_events_that_mean_nothing_here_are_passed_over():
         pass
 
     assert metrics_of(Other()) == metrics_of()
+
+
+def test_streams_have_the_time_to_their_first_piece_and_between_two():
+    metrics = metrics_of(
+        call(latency=0.5, first_piece=0.5, piece_interval=0.02),
+        call(latency=0.5, first_piece=0.5, piece_interval=None),
+        call(latency=9.0),
+    )
+    for figures in (metrics.providers["alder"], metrics.services["s"], metrics.total):
+        assert figures.first_piece is not None
+        assert figures.piece_interval is not None
+        assert figures.first_piece.p99 == pytest.approx(0.5, rel=0.02)
+        assert figures.piece_interval.p50 == pytest.approx(0.02, rel=0.02)
+    assert metrics_of(call()).providers["alder"].first_piece is None
