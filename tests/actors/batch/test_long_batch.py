@@ -16,6 +16,8 @@ WARM_UP = 2_000
 """Items after which everything that is made once has been made."""
 MAX_GROWTH = 40.0
 """MB."""
+SHOWN = 10
+"""The items without an answer that are shown."""
 STATM = Path("/proc/self/statm")
 PAGE = 4096
 
@@ -38,7 +40,7 @@ async def test_a_million_items_with_a_budget_are_done_in_flat_memory():
         max_concurrency=1_000,
     )
     before = most = 0.0
-    done = 0
+    done, lost = 0, list[object]()
     async with ActorSystem("long", log=False) as system:
         supervisor = system.spawn(lambda: Supervisor(Market(providers=[listing])))
         # The items are made as they are taken, and none is kept.
@@ -46,10 +48,13 @@ async def test_a_million_items_with_a_budget_are_done_in_flat_memory():
         async with robust_batch(supervisor, source, service="s", max_concurrency=100, budget="10") as outcomes:
             async for outcome in outcomes:
                 done += isinstance(outcome, Done)
+                if not isinstance(outcome, Done) and len(lost) < SHOWN:
+                    lost.append(outcome)
                 if outcome.index == WARM_UP:
                     before = megabytes()
                 elif outcome.index % 10_000 == 9_999:
                     most = max(most, megabytes())
+    assert lost == []
     assert done == ITEMS
     assert outcomes.summary.cost == ITEMS
     assert 0 < most - before <= MAX_GROWTH
