@@ -78,7 +78,8 @@ async def test_the_body_goes_out_as_it_came_but_for_the_model_and_the_bound(upst
 
 
 async def test_each_form_goes_to_its_own_path_with_the_header_of_its_preset(upstream, model):
-    upstream.script = [answer(200, MESSAGE), answer(200, {"data": [], "model": "m"})]
+    vectors = {"data": [{"index": 0, "embedding": [0.5]}], "model": "m"}
+    upstream.script = [answer(200, MESSAGE), answer(200, vectors)]
     asked = ModelRequest(form="messages", body={**HELLO, "max_tokens": 10})
     await model("anthropic").call(a_call(asked))
     await model("mistral").call(a_call({"form": "embeddings", "body": {"input": "Hello"}}))
