@@ -111,9 +111,8 @@ def _started(server: ModelServer, folder: Path) -> Generator[subprocess.Popen[by
 
 def stop(process: subprocess.Popen[bytes]) -> None:
     """End a server by closing its standard input; kill it if it does not end."""
-    for stream in (process.stdin, process.stdout, process.stderr):
-        if stream is not None:
-            stream.close()
+    if process.stdin is not None:
+        process.stdin.close()
     try:
         process.wait(STOP_TIMEOUT)
     except subprocess.TimeoutExpired:
@@ -123,6 +122,11 @@ def stop(process: subprocess.Popen[bytes]) -> None:
         process.kill()
         process.wait()
         raise
+    finally:
+        # Not before it has ended: it says last what it charged.
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
 
 
 def read_url(name: str, output: IO[bytes] | None, errors: IO[bytes] | None = None) -> str:

@@ -116,7 +116,7 @@ def birch(seed: int, *, limit: int) -> ModelServer:
     return ModelServer(
         name="birch",
         preset="anthropic",
-        faults="answers 429 to 10 % of the calls that it should bear",
+        faults="answers 429 to 25 % of the calls that it should bear",
         config=f"""\
 seed = {seed}
 dialect = "anthropic"
@@ -129,7 +129,7 @@ limits = {{requests = {limit}}}
 answers = [{{kind = "echo"}}]
 [[plan.faults]]
 kind = "throttle"
-share = 0.1
+share = 0.25
 retry_after = 0.5
 """,
     )
