@@ -76,6 +76,7 @@ class SavedRecord(msgspec.Struct, array_like=True, frozen=True):
     is_under_way: bool
     overdrawn: int
     is_estimated: bool
+    fingerprint: bytes | None = None
 
 
 class SavedBook(msgspec.Struct, array_like=True, frozen=True, tag="actors.ledger.SavedBook"):
@@ -169,6 +170,7 @@ class BookSaver:
                 one.is_under_way,
                 one.overdrawn,
                 one.is_estimated,
+                one.fingerprint,
             )
         )
 

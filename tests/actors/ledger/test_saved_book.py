@@ -59,6 +59,7 @@ class Trade:
                     passes_over=held[:2],
                     risk_account="risk",
                     held_for=dice.choice([None, 5.0]),
+                    fingerprint=dice.choice([None, b"x"]),
                 )
                 made = book.reserve(wish, at=self.at)
                 if isinstance(made, MoneyReserved):
@@ -106,6 +107,8 @@ def test_whatever_happened_a_restored_book_is_equal_and_goes_on_alike(seed: int)
         again = restored(saved(trade.book), dict(trade.book.paid_keys))
         assert again.postings.figures() == trade.book.postings.figures()
         assert list(again.postings.released) == list(trade.book.postings.released)
+        prints = [[one.fingerprint for one in book.postings.records.values()] for book in (again, trade.book)]
+        assert prints[0] == prints[1]
         assert list(again.broken_invariants()) == list(trade.book.broken_invariants()) == []
         trade.book = again
 
