@@ -22,16 +22,14 @@ SCOPES = ("tenant ", "account ", "key ", "purchase ")
 def scoped_key(key: str, *, tenant: str | None = None, account: str | None = None) -> str:
     """Return under which key the ledger keeps a request: that of its tenant, else of its account, else its own text.
 
-    It is what `GetHeld` lists. Two scopes never have a key in common, and a text as it was made up for a request is
-    the same in each.
+    It is what `GetHeld` lists. Two scopes never have a key in common, whatever text is used as a key: be it the
+    identity of another's request.
 
     >>> scoped_key("order 17"), scoped_key("order 17", tenant="acme", account="a"), scoped_key("order 17", account="a")
     ('order 17', "tenant 'acme' order 17", "account 'a' order 17")
     >>> scoped_key("tenant 'acme' order 17")
     "key tenant 'acme' order 17"
     """
-    if is_own_id(key):
-        return key
     if tenant is not None:
         return f"tenant {tenant!r} {key}"  # Where a quoted text ends can be told, so no other pair gives this.
     if account is not None and not account.startswith(UNNAMED_ACCOUNT):
@@ -61,7 +59,8 @@ def purchase_key(scoped: str, number: int) -> str:
 def provider_key(scoped: str) -> str:
     """Return the idempotency key that providers are told: a digest of a caller's key and its scope.
 
-    It is the same in each run, so that a call can be repeated and looked up by it.
+    It is the same in each run, so that a call can be repeated and looked up by it. An identity that was made up for a
+    request, and that no scope holds, is told as it is.
 
     >>> provider_key("order 17")
     'dec6c7155684942e942de88a5662051d'
@@ -70,5 +69,5 @@ def provider_key(scoped: str) -> str:
 
 
 def is_own_id(key: str) -> bool:
-    """Tell whether a key is the identity that was made up for a request, which no scope has to be told from another."""
+    """Tell whether a key is such as are made up for requests."""
     return len(key) == OWN_ID_LENGTH and key.startswith(OWN_ID)

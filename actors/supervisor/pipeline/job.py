@@ -127,7 +127,8 @@ class Job:
         """The key as its caller knows it."""
         self.key = self.provider_key = key
         """The key as the ledger knows it, and as providers are told it."""
-        if len(key) != OWN_ID_LENGTH or not key.startswith(OWN_ID):
+        has_scope = message.tenant is not None or message.account is not None
+        if has_scope or len(key) != OWN_ID_LENGTH or not key.startswith(OWN_ID):
             self.key = scoped_key(key, tenant=message.tenant, account=message.account)
             self.provider_key = provider_key(self.key)
         self.entry = QueueEntry(message.tenant or message.account or "default", deadline)

@@ -34,8 +34,10 @@ def test_the_tenant_goes_before_the_account_and_an_account_without_a_name_is_no_
     assert scoped_key("k", account="unnamed account 7") == scoped_key("k") == "k"
 
 
-def test_a_made_up_identity_is_the_same_everywhere():
-    assert scoped_key(OWN, tenant="a") == scoped_key(OWN) == provider_key(OWN) == OWN
+def test_a_made_up_identity_is_told_as_it_is_and_holds_in_its_scope_like_any_other_key():
+    assert scoped_key(OWN) == provider_key(OWN) == OWN
+    scoped = {scoped_key(OWN), scoped_key(OWN, tenant="a"), scoped_key(OWN, tenant="b"), scoped_key(OWN, account="a")}
+    assert len({provider_key(key) for key in scoped}) == len(scoped) == 4
 
 
 def test_a_provider_is_told_nothing_of_the_text():
