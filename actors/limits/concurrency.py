@@ -162,7 +162,8 @@ class ConcurrencyLimit(msgspec.Struct, frozen=True, gc=False):
     @property
     def answers_slowly(self) -> bool:
         """Whether answers took much longer than usual lately."""
-        return self.present - self.usual > self._slow_excess
+        excess = self.present - self.usual
+        return excess > LOG_SLOW_FACTOR and excess > self._slow_excess
 
     @property
     def _slow_excess(self) -> float:
@@ -189,14 +190,14 @@ class ConcurrencyLimit(msgspec.Struct, frozen=True, gc=False):
         if dropped and self.hangs_alone(latency, now):
             return self
         seen = math.log(latency) if latency > MIN_LATENCY else LOG_MIN_LATENCY
-        present, usual, updated, samples = self._timed(seen, now, dropped=dropped)
+        present, usual, updated, samples, variance = self._timed(seen, now, dropped=dropped)
         limit, trial = self.limit, None
         doubles = self.doubles and not dropped and present - usual <= LOG_FASTER
         last_begun = self.last_begun if dropped else max(self.last_begun, now - latency)
         if dropped:
             # Work on what was given up goes on unseen, so that a trial of the load would prove nothing.
             limit *= DROP_FACTOR
-        elif present - usual > self._slow_excess:
+        elif present - usual > LOG_SLOW_FACTOR and present - usual > self._slow_excess:
             limit, trial = self._slowed(seen, now - latency, now, excess=present - usual)
             if trial is not None and trial.is_over:
                 present, usual, limit, trial = trial.after, trial.after, SLOW_FACTOR * trial.limit, None
@@ -215,35 +216,34 @@ class ConcurrencyLimit(msgspec.Struct, frozen=True, gc=False):
             last_begun,
             trial,
             doubles,
-            self.variance if dropped else self._varied(seen),
+            variance,
         )
 
-    def _varied(self, seen: float) -> float:
-        """Return the variance after one more answer."""
-        if not self.samples:
-            return 0.0
-        weight = min(self.samples + 1, MIN_SAMPLES + min(MAX_SAMPLES, self.limit))
-        return self.variance + ((seen - self.present) ** 2 - self.variance) / weight
+    def _timed(self, seen: float, now: float, *, dropped: bool) -> tuple[float, float, float, int, float]:
+        """Return what follows from one more latency, whose logarithm was `seen`.
 
-    def _timed(self, seen: float, now: float, *, dropped: bool) -> tuple[float, float, float, int]:
-        """Return `present`, `usual`, `updated` and `samples` after one more latency, whose logarithm was `seen`."""
+        That is `present`, `usual`, `updated`, `samples` and `variance`.
+        """
         present, usual, updated, samples = self.present, self.usual, self.updated, self.samples
+        variance, round_of_calls = self.variance, MIN_SAMPLES + min(MAX_SAMPLES, self.limit)
+        if samples and not dropped:
+            variance += ((seen - present) ** 2 - variance) / min(samples + 1, round_of_calls)
         if samples < WARM_UP:
             if not dropped:  # A dropped call does not tell how long an answer takes.
                 samples += 1
                 present += (seen - present) / samples
                 usual, updated = present, max(updated, now)
-            return present, usual, updated, samples
+            return present, usual, updated, samples, variance
         if dropped:  # How much longer it would have taken is not known, and answers tell more.
             seen = min(seen, usual + LOG_MOST_FOR_DROPPED)
         # A call that was refused at once was not served fast.
         if seen > present or not dropped:
-            present += (seen - present) / (MIN_SAMPLES + min(MAX_SAMPLES, self.limit))
+            present += (seen - present) / round_of_calls
         if now > updated:
             passed = min(MAX_SILENCE, now - updated)
             within = USUAL_RISE_TIME if present > usual else USUAL_FALL_TIME
             usual, updated = usual + (present - usual) * passed / within, now
-        return present, usual, updated, samples
+        return present, usual, updated, samples, variance
 
     def _slowed(self, seen: float, began: float, now: float, *, excess: float) -> tuple[float, LoadTrial | None]:
         """Return the places left after an answer while answers are slow, and the trial of the load.
