@@ -42,6 +42,7 @@ SAYS = {
     "fastapi_service.py": ["acme: 200", "initech: 402"],
     "hello.py": ["alice has 12"],
     "llm_router.py": ["300 of 300 items in", "300 done, 0 failed, 0 unknown", "so both agree: True"],
+    "long_agent.py": ["14 chapters in 28 lives", "3 answers were given again", "each chapter was paid once: True"],
     "monitoring.py": ["circuit_open of alder raised", "circuit_open of alder cleared", "600 of 600 requests answered"],
     "robust_batch.py": ["200 of 200 texts answered", "rerouted: True"],
 }
