@@ -20,6 +20,7 @@ from actors.ledger.commits import Commits
 from actors.ledger.config import DEFAULT_CONFIG, LedgerConfig
 from actors.ledger.entries import MoneyHeld, MoneySettled
 from actors.ledger.messages import (
+    AwaitCommit,
     BookCall,
     CloseAccount,
     FindKey,
@@ -74,6 +75,7 @@ class Ledger(
         Reserve
         | BookCall
         | FindKey
+        | AwaitCommit
         | KeepFailure
         | MarkSent
         | Resolve
@@ -244,6 +246,11 @@ class Ledger(
         if self.book.paid_keys.has_forgotten:
             self.bookkeeper.restore_paid_key(message.key)
         return self.book.key_status(message.key, message.fields)
+
+    @handles(AwaitCommit)
+    def await_commit(self, message: AwaitCommit) -> asyncio.Future[None] | None:
+        """Answer once all that was told before is on disk."""
+        return self.bookkeeper.once_written(None)
 
     @handles(KeepFailure)
     def keep_failure(self, message: KeepFailure) -> None:

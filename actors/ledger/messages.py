@@ -274,6 +274,13 @@ class SetCap(Request[Statement], frozen=True):
             take_amount(self, "cap")
 
 
+class AwaitCommit(Request[None], frozen=True):
+    """Wait until all that the ledger was told before is on disk; answered at once if it has no journal.
+
+    Refused with `JournalFailed` if that could not be written.
+    """
+
+
 class GetStatement(Request[Statement], frozen=True):
     """Ask for the figures of an account, or of all together for None; refused with `Permanent` if it is not known."""
 

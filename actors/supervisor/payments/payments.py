@@ -14,6 +14,7 @@ from actors.errors.families import BudgetExceeded, CallFailed, LedgerDown, Perma
 from actors.events import CostUnreadable, Reconciled
 from actors.ledger.errors import JournalFailed
 from actors.ledger.messages import (
+    AwaitCommit,
     BookCall,
     FindKey,
     GiveUpAccount,
@@ -130,6 +131,11 @@ class Payments:
         await self._client.until_told(until=until)
         left = max(until - self._context.now(), SHORTEST_WAIT)
         return await self._client.ask(FindKey(key, fields), timeout=left)
+
+    async def await_commit(self, *, until: float) -> None:
+        """Wait until what the ledger was told is on disk; raises `JournalFailed`, or `LedgerDown`."""
+        await self._client.until_told(until=until)
+        await self._client.ask(AwaitCommit(), timeout=max(until - self._context.now(), SHORTEST_WAIT))
 
     def keep_failure(self, answer: PaidAnswer, *, provider: str) -> None:
         """Tell the ledger with which error a request has ended that has paid."""

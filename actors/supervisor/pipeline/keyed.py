@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from actors.errors.families import CallFailed
-from actors.ledger.errors import AlreadyPaid, KeyReused
+import msgspec
+
+from actors.errors.families import CallFailed, LedgerDown
+from actors.ledger.errors import AlreadyPaid, JournalFailed, KeyReused
 from actors.ledger.fingerprint import differing_names, request_fields
 from actors.ledger.receipt import Purchase
 from actors.money import ZERO
@@ -54,7 +56,7 @@ async def _by_receipt(deps: Deps, job: Job, fields: Fields, call: KeyedCall | No
         number = 2 if receipt is None else receipt.purchase.number + 1  # 2.
     job.buy(Purchase(job.key, status.fingerprint, number))
     try:
-        return await _serve(deps, job, call)  # 3.
+        return await _with_receipt(deps, job, await _serve(deps, job, call))  # 3.
     except AlreadyPaid:
         if number == 1 and (receipt := (await _find(deps, job, fields)).receipt) is not None:
             return await _give_again(deps, job, receipt)  # Another supervisor has paid it meanwhile.
@@ -87,6 +89,17 @@ async def _serve(deps: Deps, job: Job, call: KeyedCall | None) -> SmartResult:
         _keep_failure(deps, job, failure or job.charged_error)
 
 
+async def _with_receipt(deps: Deps, job: Job, result: SmartResult) -> SmartResult:
+    """Return a result once its receipt is written, or with the word that it could not be."""
+    if not result.cost:
+        return result
+    try:
+        await deps.payments.await_commit(until=job.deadline)
+    except (JournalFailed, LedgerDown):
+        return msgspec.structs.replace(result, receipt="lost")
+    return msgspec.structs.replace(result, receipt="kept")
+
+
 def _keep_failure(deps: Deps, job: Job, failure: CallFailed | None) -> None:
     """Keep the error of a request that has paid for it, and may not have paid for anything else."""
     if failure is not None and job.purchase is not None and job.cost and not job.possible_charges():
@@ -105,6 +118,7 @@ async def _give_again(deps: Deps, job: Job, receipt: Receipt) -> SmartResult:
         cost=ZERO,
         paid=receipt.cost,
         replayed=True,
+        receipt="kept",
         attempts=0,
         request_id=job.request_id,
         latency=deps.context.now() - job.started,

@@ -20,15 +20,26 @@ from actors import (
     Retry,
     SmartRequest,
     Supervisor,
+    provider,
     robust_batch,
     smart_request,
 )
 from actors.errors import BadAnswer, Unclassified
-from actors.ledger import AlreadyPaid, GetStatement, KeyReused, Ledger, LedgerConfig, OpenAccount, StillUnsettled
+from actors.ledger import (
+    AlreadyPaid,
+    GetStatement,
+    JournalDown,
+    KeyReused,
+    Ledger,
+    LedgerConfig,
+    OpenAccount,
+    StillUnsettled,
+)
 from actors.ledger.keys import provider_key, scoped_key
 from actors.money import ZERO, Micros
 from actors.transports import Answered, Lost, UnderWay
 from runtime import ActorSystem
+from tests.actors.ledger.journalled import fill_disk
 from tests.actors.supervisor.payments.test_reconciler import LATE, Telling
 from tests.actors.supervisor.stage import Script, flaky, offer, staged
 from tests.proofs import repeated
@@ -37,7 +48,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from actors import SmartResult
+    from actors import ProviderCall, SmartResult
     from runtime import ActorRef
 
 
@@ -271,6 +282,12 @@ async def ask(supervisor: ActorRef[Any], key: str, **terms: Any) -> Any:
     return await smart_request(supervisor, **{"service": "s", "input": "x", "idempotency_key": key} | terms)
 
 
+def as_killed_now(journal: Path, copy: Path) -> None:
+    """Copy what is on disk, as a kill would leave it at this moment."""
+    for suffix in ("", "-wal"):
+        copy.with_name(copy.name + suffix).write_bytes(journal.with_name(journal.name + suffix).read_bytes())
+
+
 def content_of(directory: Path) -> bytes:
     return b"".join(file.read_bytes() for file in directory.iterdir())
 
@@ -296,6 +313,45 @@ class TestARunThatStartsAgain:
                     await ask(supervisor, "answered", input="y")
                 assert (await ask(supervisor, "free")).output == "done"
         assert len(script.calls) == 4
+
+    async def test_has_an_answer_that_was_given_although_the_program_was_killed_just_then(self, tmp_path: Path):
+        async with run_of(tmp_path / "j", offer("a", Script("done"), price=10)) as supervisor:
+            first = await ask(supervisor, "k")
+            as_killed_now(tmp_path / "j", tmp_path / "killed")
+        assert first.receipt == "kept"
+        async with run_of(tmp_path / "killed", offer("b", Script(), price=99)) as supervisor:
+            again = await ask(supervisor, "k")
+            assert (again.output, again.provider, again.replayed, again.receipt) == ("done", "a", True, "kept")
+
+    async def test_holds_a_call_whose_receipt_was_lost_and_its_asker_had_the_answer(self, tmp_path: Path):
+        disks: list[Any] = []
+
+        async def fill_the_disk(_: ProviderCall) -> str:
+            disks.append(fill_disk(made[0]))
+            return "done"
+
+        made: list[Ledger] = []
+
+        def make() -> Ledger:
+            made.append(Ledger(journal=tmp_path / "j"))
+            return made[-1]
+
+        async with ActorSystem("run", log=False) as system:
+            ledger = system.spawn(make)
+            listing = provider("a", fill_the_disk, price=Micros(10), service="s")
+            market = Market(providers=[listing], retry=Retry(max_retries=0))
+            supervisor = system.spawn(lambda: Supervisor(market, ledger=ledger))
+            result = await ask(supervisor, "k")
+            assert (result.output, result.cost, result.receipt) == ("done", 10, "lost")
+            with pytest.raises(JournalDown):
+                await ask(supervisor, "another")
+            as_killed_now(tmp_path / "j", tmp_path / "killed")
+            disks[0].is_full = False
+        async with run_of(tmp_path / "killed", offer("a", Script(), price=10)) as supervisor:
+            with pytest.raises(StillUnsettled):
+                await ask(supervisor, "k")
+        async with run_of(tmp_path / "j", offer("a", Script(), price=10)) as supervisor:
+            assert (await ask(supervisor, "k")).replayed  # It was written when there was room again.
 
     async def test_knows_what_a_key_that_may_have_been_paid_was_asked_for(self, tmp_path: Path):
         async with run_of(tmp_path / "j", offer("a", Script(ConnectionResetError()), price=10)) as supervisor:
