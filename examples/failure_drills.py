@@ -16,7 +16,7 @@ from msgspec.structs import replace
 import runtime
 from actors import BreakerConfig, Done, GetStatus, Market, SmartRequest, Supervisor, robust_batch
 from actors.events import BreakerClosed, BreakerHalfOpened, BreakerOpened, CallEnded, Rerouted
-from actors.ledger import CloseAccount, OpenAccount
+from actors.ledger import CloseAccount, OpenAccount, provider_key
 from actors.simulation import Flapping, Outage, SimulatedProvider, ThrottleStorm, paid_more_than_once
 from runtime import Actor, ActorFailed, ActorRestarted, ActorSystem, DeadLetter, Event, Supervision
 from runtime.simulation import Crash, Simulation, SimulationError
@@ -105,17 +105,17 @@ async def street(simulation: Simulation, *, slowness: float = 1.0, places: int =
 
 
 async def provider_outage(simulation: Simulation) -> None:
-    """A few requests find an outage out; from then on one at a time looks whether it is over."""
+    """A few requests find an outage out; from then on its health checks tell whether it is over."""
     simulation.inject(Outage(provider="alder", at=simulation.random.uniform(5, 15), lasts=60.0))
     async with street(simulation) as market:
         await market.serve(200, rate=1.0)
     trips, probes, closed = map(market.events.all, (BreakerOpened, BreakerHalfOpened, BreakerClosed))
     failed, rerouted = market.failures_of("alder"), len(market.events.all(Rerouted))
-    allowed = BreakerConfig().failure_threshold + len(probes) - len(closed)
+    allowed = BreakerConfig().failure_threshold + len(probes)
     market.conclude(
         f"{failed} calls met the outage, {rerouted} rerouted; opened {len(trips)} times, with {len(probes)} probes",
         struck=failed > 0,
-        holds=len(probes) == len(trips) > 0 and len(closed) > 0 and failed <= allowed,
+        holds=len(trips) > 0 and len(closed) > 0 and failed <= allowed,
     )
 
 
@@ -240,11 +240,12 @@ async def cancellation_storm(simulation: Simulation) -> None:
         account = await ask(OpenAccount(cap="1.00"), timeout=1.0)
         common = SmartRequest(service="echo", input=None, timeout=60.0, account=account)
         requests = [replace(common, idempotency_key=str(number)) for number in range(206)]
+        numbers = {provider_key(str(number)): number for number in range(206)}  # Providers are told a digest.
         await asyncio.gather(*(ask(one, timeout=61.0) for one in requests[201:]))  # They open the breaker of alder.
         await asyncio.sleep(60.0 - simulation.now())  # Its wait is over: the next call is its probe.
         tasks = [asyncio.create_task(ask(one, timeout=61.0)) for one in requests[:200]]
         await asyncio.sleep(1.5)  # Its health is checked first, which takes a second.
-        (probe,) = map(int, alder.charged)  # The only call that has ever reached it.
+        (probe,) = (numbers[key] for key in alder.charged)  # The only call that has ever reached it.
         left = [number for number in range(200) if number != probe and not tasks[number].done()]
         others = simulation.random.sample(left, 179)
         say(f"{sum(tasks[number].cancel() for number in (probe, *others))} of 200 cancelled, with the probe, {probe}")

@@ -91,7 +91,7 @@ def stray(share: float, seed: int) -> Callable[[int, float], bool]:
     return lambda _number, _now: dice.random() < share
 
 
-@pytest.mark.parametrize(("share", "left"), [(0.001, 0.9), (0.01, 0.7), (0.05, 0.35)])
+@pytest.mark.parametrize(("share", "left"), [(0.001, 0.9), (0.01, 0.7), (0.05, 0.33)])
 @pytest.mark.parametrize(
     ("terms", "retry_after"),
     [({}, 0.5), ({}, None), ({"rate_limit": 2_500, "burst": 200}, 0.5)],
@@ -100,7 +100,7 @@ def stray(share: float, seed: int) -> Callable[[int, float], bool]:
 def test_strays_cost_no_more_than_the_waits_of_their_own_calls(
     share: float, left: float, terms: dict[str, Any], retry_after: float | None
 ):
-    """With 5 %, the waits alone leave 42 %."""
+    """With 5 %, the waits alone leave 42 %, and of so few items between 34 and 48 % by chance."""
     terms |= {"max_concurrency": 40}
     for seed in range(SEEDS // 3):
         without = rate_of(times_done(Refusing(stray(0.0, seed), lasts=0.02, retry_after=None), ITEMS, seed, **terms))
@@ -171,14 +171,14 @@ def test_a_steady_load_above_a_limit_is_held_to_it(
                 served.append(asyncio.get_running_loop().time())
 
             async with asyncio.TaskGroup() as group:
-                for number in range(150 * 100):
+                for number in range(150 * 80):
                     group.create_task(one(number))
                     await asyncio.sleep(1 / 150)
 
     Simulation(1, logs=False).run(scenario)
-    late = sum(60.0 < at <= 100.0 for at in served)
-    refused = sum(60.0 < at <= 100.0 for at in provider.refused)
-    assert 0.9 * 100 * 40 <= late <= 1.1 * 100 * 40
+    late = sum(60.0 < at <= 80.0 for at in served)
+    refused = sum(60.0 < at <= 80.0 for at in provider.refused)
+    assert 0.9 * 100 * 20 <= late <= 1.1 * 100 * 20
     assert refused <= 0.01 * (late + refused)
 
 

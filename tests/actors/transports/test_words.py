@@ -25,7 +25,7 @@ async def test_the_words_of_a_refusal_are_in_its_error(upstream, door):
     upstream.script = [answer(400, {"error": {"message": TOO_LONG, "type": "invalid_request_error"}})]
     error = await failure(door())
     assert (type(error), error.said) == (Permanent, TOO_LONG)
-    assert str(error) == f"'alder' answered 400 Bad Request: too large for this provider: {TOO_LONG}"
+    assert str(error) == f"'alder' answered 400 Bad Request: too long for the window of its model: {TOO_LONG}"
 
 
 @http
@@ -122,7 +122,7 @@ async def raised_as(error: Exception, **options: object) -> CallFailed:
         (
             SdkError(TOO_LONG, 400),
             Permanent,
-            f"'acme' answered 400 Bad Request: too large for this provider: {TOO_LONG}",
+            f"'acme' answered 400 Bad Request: too long for the window of its model: {TOO_LONG}",
         ),
         (
             SdkError(f"wait, {KEY}\n\x1b[31m", 429),
@@ -142,7 +142,7 @@ async def test_the_words_of_an_sdk_are_in_the_error(error, family, text):
     failed = await raised_as(error, secrets=[KEY])
     assert type(failed) is family
     assert str(failed) == text
-    told = text.replace("too large for this provider: ", "")
+    told = text.replace("too long for the window of its model: ", "")
     said = "" if isinstance(error, OSError) else told.partition("SdkError: ")[2] or told.partition(": ")[2]
     assert failed.said == said
 
