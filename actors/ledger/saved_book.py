@@ -25,13 +25,14 @@ MAX_OPEN = 2_000
 
 
 class SavedAccount(msgspec.Struct, array_like=True, frozen=True):
-    """An account, or one that is known only to reservations that have ended."""
+    """An account, or one that is known only to reservations that have ended; its parent by its place among them."""
 
     name: str
     cap: int | None
     figures: tuple[int, ...]
     is_alerted: bool
     is_closed: bool
+    parent: int | None = None
 
 
 FIGURES = (
@@ -132,6 +133,9 @@ class BookSaver:
             for records_ in (postings.released, postings.expired)
         )
         listed = tuple(map(self._place_of, postings.accounts.states.values()))
+        for state in tuple(self._states):
+            for above in state.path:
+                self._place_of(above)
         accounts = tuple(self._saved(state) for state in self._states)
         tariffs = tuple(postings.tariffs)
         return ENCODER.encode(SavedBook(postings.next, tariffs, accounts, listed, records, released, expired))
@@ -139,11 +143,11 @@ class BookSaver:
     def _place_of(self, state: AccountState) -> int:
         return self._states.setdefault(state, len(self._states))
 
-    @staticmethod
-    def _saved(state: AccountState) -> SavedAccount:
+    def _saved(self, state: AccountState) -> SavedAccount:
         figures = tuple(int(getattr(state, name)) for name in FIGURES)
         cap = None if state.cap is None else int(state.cap)
-        return SavedAccount(state.name, cap, figures, state.is_alerted, state.is_closed)
+        parent = None if state.parent is None else self._place_of(state.parent)
+        return SavedAccount(state.name, cap, figures, state.is_alerted, state.is_closed, parent)
 
     def _encoded(self, one: KeyRecord) -> bytes:
         place_of = self._place_of
@@ -185,6 +189,9 @@ def restore(postings: Postings, content: bytes) -> Iterator[None]:
     postings.tariffs.update(saved.tariffs)
     postings.paid_keys.has_forgotten = True  # Each is looked up in the journal when it is needed.
     states = [_restored_account(one, alert_percent=postings.accounts.alert_percent) for one in saved.accounts]
+    for state, account in zip(states, saved.accounts, strict=True):
+        if account.parent is not None:
+            state.parent, postings.accounts.has_tree = states[account.parent], True
     postings.accounts.total = states[0]
     postings.accounts.states.update((states[place].name, states[place]) for place in saved.listed)
     yield

@@ -46,7 +46,7 @@ class Trade:
                 if book.is_open(name):
                     book.close(name, at=self.at)
                 else:
-                    book.open(name, cap=Micros(10_000), at=self.at)
+                    book.open(name, cap=Micros(10_000), parent=dice.choice([None, "run"]), at=self.at)
             case 1 | 2 | 3 | 4:
                 accounts = ("run", *[one for one in book.open_accounts() if one.startswith("batch")][:1])
                 held = tuple(one.number for one in book.postings.records.values() if one.is_held)
