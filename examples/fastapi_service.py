@@ -5,9 +5,6 @@ leaves ends its call, and its tenant pays what had come. Run as a program, it se
 a server on this machine plays; in earnest, list `openai("gpt-5-mini")`, and run uvicorn.
 """
 
-# FastAPI is for this example alone. An environment without it knows none of its types.
-# pyright: basic, reportMissingImports=false
-
 import asyncio
 import json
 import math
