@@ -16,7 +16,7 @@ from runtime.actor import Actor
 from runtime.errors import Refusal
 from runtime.persistence.codec import Codec
 from runtime.persistence.errors import JournalError
-from runtime.persistence.group_commit import MAX_ON_LOOP, has_threads
+from runtime.persistence.group_commit import MAX_ON_LOOP, has_threads, until_done
 from runtime.persistence.sqlite import SqliteJournal
 
 if TYPE_CHECKING:
@@ -239,11 +239,6 @@ class EventSourced(Actor[Q], Generic[Q, E, S]):
             work()
             return False
         writing = loop.run_in_executor(None, work)
-        was_cancelled = False
-        while not writing.done():
-            try:
-                await asyncio.wait([writing])
-            except asyncio.CancelledError:
-                was_cancelled = True
+        was_cancelled = await until_done(writing)
         writing.result()
         return was_cancelled

@@ -123,27 +123,17 @@ class GroupCommit:
         if self._threads is None:
             self._commit_and_close()
             return
-        was_cancelled = await self._until_done(self._writing)
+        was_cancelled = await until_done(self._writing)
         if self._due is not None:  # The commit that has just ended has left more to write.
             self._due.cancel()
             self._due = None
         closing = self._loop.run_in_executor(self._threads, self._commit_and_close)
-        was_cancelled = await self._until_done(closing) or was_cancelled
+        was_cancelled = await until_done(closing) or was_cancelled
         self._threads.shutdown(wait=False)
         if was_cancelled:
             closing.exception()
             raise asyncio.CancelledError
         closing.result()
-
-    async def _until_done(self, work: asyncio.Future[Any] | None) -> bool:
-        """Wait for work that cannot be cancelled; tell whether the caller was cancelled meanwhile."""
-        was_cancelled = False
-        while work is not None and not work.done():
-            try:
-                await asyncio.wait([work])
-            except asyncio.CancelledError:
-                was_cancelled = True
-        return was_cancelled
 
     def _commit_and_close(self) -> None:
         try:
@@ -238,6 +228,17 @@ class GroupCommit:
 
     def __repr__(self) -> str:
         return f"<GroupCommit of {self.journal!r}, {len(self._unanswered) + len(self._in_flight)} answers wait>"
+
+
+async def until_done(work: asyncio.Future[Any] | None) -> bool:
+    """Wait for work that cannot be cancelled; tell whether the caller was cancelled meanwhile."""
+    was_cancelled = False
+    while work is not None and not work.done():
+        try:
+            await asyncio.wait([work])
+        except asyncio.CancelledError:
+            was_cancelled = True
+    return was_cancelled
 
 
 def has_threads(loop: asyncio.AbstractEventLoop) -> bool:
