@@ -1,4 +1,4 @@
-"""How often a proof by repetition is repeated: a tenth as often as it says, or as often as it says with `--nightly`."""
+"""How often a proof by repetition is repeated: a part as often as it says, or as often as it says with `--nightly`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ class Extent:
 EXTENT = Extent()
 
 
-def repeated(count: int, *, at_least: int = 1) -> int:
-    """Return how often to repeat what is proved by `count` repetitions, and shows nothing below `at_least`."""
-    return count if EXTENT.is_whole else max(at_least, -(-count // 10))
+def repeated(count: int, *, at_least: int = 1, part: int = 10) -> int:
+    """Return how often to repeat what is proved by `count` repetitions, and shows nothing below `at_least`.
+
+    By default that is one in ten; a dear proof says a larger `part`.
+    """
+    return count if EXTENT.is_whole else max(at_least, -(-count // part))

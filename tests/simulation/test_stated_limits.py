@@ -15,13 +15,13 @@ from actors.simulation import OutOfQuota, SimulatedProvider
 from actors.simulation.faults import DIALECTS
 from actors.transports import ProviderReply
 from runtime import ActorSystem
-from tests.proofs import EXTENT
+from tests.proofs import repeated
 
 if TYPE_CHECKING:
     from actors import ProviderCall
     from runtime.simulation import Simulation
 
-SEEDS = 100 if EXTENT.is_whole else 3
+SEEDS = repeated(100, part=40)
 
 
 class Metered:

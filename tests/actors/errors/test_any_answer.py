@@ -22,7 +22,7 @@ from actors.errors.families import CHARGES, OUTCOMES
 from actors.errors.wording import decoded
 from actors.transports.http import HttpTransport
 from tests.actors.errors.test_error_answers import ANSWERS, SayingWire, body_of
-from tests.proofs import EXTENT, repeated
+from tests.proofs import repeated
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from actors.transports.transport import Idempotent
 
 PARTS = 10
-COUNT = repeated(10_000) // (1 if EXTENT.is_whole else 5)
+COUNT = repeated(10_000, part=50)
 """For each of the parts, which together make 100,000."""
 
 NEUTRAL = (

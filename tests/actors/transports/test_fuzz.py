@@ -20,16 +20,16 @@ from actors.transports.model_transport import ModelTransport
 from actors.transports.transport import ProviderReply
 from tests.actors.transports.mangled import MangledAnswer, answer_of
 from tests.actors.transports.speakers import SECRET, Pieces, call_of, chat_of
-from tests.proofs import EXTENT
+from tests.proofs import repeated
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from actors.transports.wire import WireProgress, WireRequest
 
-CALLS = 100_000 if EXTENT.is_whole else 1_000
+CALLS = repeated(100_000, part=100)
 """For each transport; a hundredth of them outside a night."""
-OVER_SOCKETS = 300 if EXTENT.is_whole else 30
+OVER_SOCKETS = repeated(300)
 TARIFF = Tariff(input="1.1", output="4.4", cache_read="0.11", reasoning="4.4")
 REQUESTS = {
     "chat": chat_of("m"),
