@@ -10,6 +10,7 @@ from actors.ledger.journal import MoneyJournal
 from actors.ledger.ledger import Ledger
 from actors.ledger.messages import GetStatement, Reservation, Reserve
 from actors.money import Micros
+from tests.runtime.persistence.disks import copy_as_killed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,8 +51,7 @@ def entries_of(path: Path) -> list[Entry]:
 def peek(path: Path) -> list[Entry]:
     """Read what is on disk while the ledger has it open: a copy of both files, as a crash would leave them."""
     copy = path.with_name("copy.db")
-    for suffix in ("", "-wal"):
-        copy.with_name(copy.name + suffix).write_bytes(path.with_name(path.name + suffix).read_bytes())
+    copy_as_killed(path, copy)
     return entries_of(copy)
 
 

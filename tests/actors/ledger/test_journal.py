@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
-import zlib
-
 import msgspec
 import pytest
 
@@ -15,8 +12,8 @@ from actors.ledger.messages import Costing, Reserve
 from actors.money import Micros
 from actors.tariffs import Usage
 from runtime.persistence import JournalError, SqliteJournal
-from runtime.persistence.sqlite import APPLICATION_ID
 from tests.actors.ledger.journalled import entries_of, filled
+from tests.runtime.persistence.disks import old_journal
 
 
 def test_what_is_written_is_read_back(tmp_path):
@@ -68,20 +65,7 @@ def test_a_journal_of_a_format_before_is_read_and_goes_on_in_this_one(tmp_path, 
         ),
         b'{"type":"CapChanged","account":"run","cap":6000,"at":4.0}',
     ]
-    with sqlite3.connect(tmp_path / "l.db") as file:
-        file.execute(
-            "CREATE TABLE entries (number INTEGER PRIMARY KEY, key TEXT, paid INTEGER, entry TEXT NOT NULL,"
-            " checksum INTEGER)"
-        )
-        file.execute("CREATE INDEX paid_keys ON entries (key) WHERE key IS NOT NULL")
-        file.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        file.execute(f"PRAGMA user_version = {version}")
-        checksum = 0
-        for number, entry in enumerate(old, 1):
-            checksum = zlib.crc32(entry, checksum)
-            row = (number, "k" if b"Settled" in entry else None, 200, entry.decode(), checksum)
-            file.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?)", row)
-    file.close()
+    old_journal(tmp_path / "l.db", old, version)
     for _ in range(2):  # What was paid is counted once.
         journal, book = MoneyJournal(tmp_path / "l.db"), Book()
         for entry in journal.read():

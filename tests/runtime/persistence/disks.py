@@ -4,12 +4,41 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import zlib
 from typing import TYPE_CHECKING, Any
 
 from runtime.persistence import Journal, MemoryDisk, MemoryJournal, SqliteJournal
+from runtime.persistence.sqlite import APPLICATION_ID
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
+
+
+def copy_as_killed(journal: Path, copy: Path) -> None:
+    """Copy what is on disk of a journal in use, as a kill would leave it at this moment."""
+    for suffix in ("", "-wal"):
+        content = journal.with_name(journal.name + suffix)
+        if content.exists():
+            copy.with_name(copy.name + suffix).write_bytes(content.read_bytes())
+
+
+def old_journal(path: Path, entries: Sequence[bytes], version: int) -> None:
+    """Make a journal as formats 1 and 2 were, with entries in JSON."""
+    file = sqlite3.connect(path, isolation_level=None)
+    file.execute(
+        "CREATE TABLE entries (number INTEGER PRIMARY KEY, key TEXT, paid INTEGER, entry TEXT NOT NULL,"
+        " checksum INTEGER)"
+    )
+    file.execute("CREATE INDEX paid_keys ON entries (key) WHERE key IS NOT NULL")
+    file.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    file.execute(f"PRAGMA user_version = {version}")
+    checksum = 0
+    for number, entry in enumerate(entries, 1):
+        checksum = zlib.crc32(entry, checksum)
+        paid = ("k", 200) if b"Settled" in entry else (None, None)
+        file.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?)", (number, *paid, entry.decode(), checksum))
+    file.close()
 
 
 class MemoryPlace:
@@ -52,10 +81,7 @@ class SqlitePlace:
     def crash(self, journal: Journal) -> None:
         self.crashes += 1
         before, self.path = self.path, self.directory / f"after {self.crashes}.journal"
-        for suffix in ("", "-wal"):
-            content = before.with_name(before.name + suffix)
-            if content.exists():
-                self.path.with_name(self.path.name + suffix).write_bytes(content.read_bytes())
+        copy_as_killed(before, self.path)
         journal.close()
 
     def fill(self, journal: Journal) -> None:

@@ -8,7 +8,6 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,9 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from runtime.persistence import JournalError, Owner, Retention, SqliteJournal, owner_of
-from runtime.persistence.sqlite import APPLICATION_ID, VERSION
+from runtime.persistence.sqlite import VERSION
 from tests.proofs import repeated
-from tests.runtime.persistence.disks import modes
+from tests.runtime.persistence.disks import modes, old_journal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -323,25 +322,9 @@ print(count)
     assert entries_of(tmp_path / "run.journal") == [b"x" * 1_000] * count
 
 
-def old_journal(path: Path, entries: list[str], version: int) -> None:
-    file = sqlite3.connect(path, isolation_level=None)
-    file.execute(
-        "CREATE TABLE entries (number INTEGER PRIMARY KEY, key TEXT, paid INTEGER, entry TEXT NOT NULL,"
-        " checksum INTEGER)"
-    )
-    file.execute("CREATE INDEX paid_keys ON entries (key) WHERE key IS NOT NULL")
-    file.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    file.execute(f"PRAGMA user_version = {version}")
-    checksum = 0
-    for number, entry in enumerate(entries, 1):
-        checksum = zlib.crc32(entry.encode(), checksum)
-        file.execute("INSERT INTO entries VALUES (?, NULL, NULL, ?, ?)", (number, entry, checksum))
-    file.close()
-
-
 def test_a_file_of_an_earlier_format_is_brought_to_this_one_as_a_whole(tmp_path: Path) -> None:
     path = tmp_path / "run.journal"
-    old_journal(path, ["one", "two"], 1)
+    old_journal(path, [b"one", b"two"], 1)
 
     def failing(version: int, text: str) -> bytes:
         if (version, text) == (1, "two"):
@@ -368,7 +351,7 @@ def test_a_file_of_an_earlier_format_is_brought_to_this_one_as_a_whole(tmp_path:
 
 def test_a_file_of_an_earlier_format_that_is_damaged_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "run.journal"
-    old_journal(path, ["one", "two", "three"], 2)
+    old_journal(path, [b"one", b"two", b"three"], 2)
     file = sqlite3.connect(path, isolation_level=None)
     file.execute("UPDATE entries SET entry = 'owt' WHERE number = 2")
     file.close()

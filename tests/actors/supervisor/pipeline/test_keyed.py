@@ -43,6 +43,7 @@ from tests.actors.ledger.journalled import fill_disk
 from tests.actors.supervisor.payments.test_reconciler import LATE, Telling
 from tests.actors.supervisor.stage import Script, flaky, offer, staged
 from tests.proofs import repeated
+from tests.runtime.persistence.disks import copy_as_killed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -282,12 +283,6 @@ async def ask(supervisor: ActorRef[Any], key: str, **terms: Any) -> Any:
     return await smart_request(supervisor, **{"service": "s", "input": "x", "idempotency_key": key} | terms)
 
 
-def as_killed_now(journal: Path, copy: Path) -> None:
-    """Copy what is on disk, as a kill would leave it at this moment."""
-    for suffix in ("", "-wal"):
-        copy.with_name(copy.name + suffix).write_bytes(journal.with_name(journal.name + suffix).read_bytes())
-
-
 def content_of(directory: Path) -> bytes:
     return b"".join(file.read_bytes() for file in directory.iterdir())
 
@@ -317,7 +312,7 @@ class TestARunThatStartsAgain:
     async def test_has_an_answer_that_was_given_although_the_program_was_killed_just_then(self, tmp_path: Path):
         async with run_of(tmp_path / "j", offer("a", Script("done"), price=10)) as supervisor:
             first = await ask(supervisor, "k")
-            as_killed_now(tmp_path / "j", tmp_path / "killed")
+            copy_as_killed(tmp_path / "j", tmp_path / "killed")
         assert first.receipt == "kept"
         async with run_of(tmp_path / "killed", offer("b", Script(), price=99)) as supervisor:
             again = await ask(supervisor, "k")
@@ -345,7 +340,7 @@ class TestARunThatStartsAgain:
             assert (result.output, result.cost, result.receipt) == ("done", 10, "lost")
             with pytest.raises(JournalDown):
                 await ask(supervisor, "another")
-            as_killed_now(tmp_path / "j", tmp_path / "killed")
+            copy_as_killed(tmp_path / "j", tmp_path / "killed")
             disks[0].is_full = False
         async with run_of(tmp_path / "killed", offer("a", Script(), price=10)) as supervisor:
             with pytest.raises(StillUnsettled):
