@@ -8,11 +8,17 @@ import asyncio
 import pytest
 
 from benchmarks.durable import rows as durable
+from benchmarks.engine import rows as engine
 from benchmarks.growth import rows as growth
 from benchmarks.http import rows as http
 from benchmarks.models import rows as models
 from benchmarks.resilience import rows as resilience
 from benchmarks.scenarios import seed_port
+
+
+@pytest.mark.real_time
+def test_idle_actors_are_measured_in_a_process_of_their_own():
+    assert 0 < engine.idle_actors(5_000) < 0.1
 
 
 @pytest.mark.real_time
