@@ -203,12 +203,22 @@ class TooManyWaiting(NotAdmitted):
 
 
 class BudgetExceeded(NotAdmitted):
-    """A spending cap refuses this call; `cap` names it: "request", "batch", "provider" or "run"."""
+    """A spending cap refuses this call; `cap` names it: "request", or an account.
+
+    `account` is the one that the call names, if the cap is of an account above that.
+    """
 
     retryable: ClassVar[bool] = False
 
     def __init__(
-        self, *, needed: Micros, available: Micros, cap: str, provider: str | None = None, may_free_up: bool = False
+        self,
+        *,
+        needed: Micros,
+        available: Micros,
+        cap: str,
+        provider: str | None = None,
+        may_free_up: bool = False,
+        account: str | None = None,
     ) -> None:
         super().__init__(
             f"the call needs {needed} but only {available} of the {cap} budget is left; "
@@ -218,6 +228,7 @@ class BudgetExceeded(NotAdmitted):
         self.needed = needed
         self.available = available
         self.cap = cap
+        self.account = cap if account is None else account
         self.may_free_up = may_free_up
         """Whether calls under way may free enough money."""
 

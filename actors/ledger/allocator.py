@@ -146,7 +146,12 @@ class Allocator:
         self._book.refuse_repetition(wish)
         if len(self._queues) >= self._max_waiting or not (wish.wait or self._approvals.is_pending(account)):
             raise BudgetExceeded(
-                needed=wish.amount, available=ZERO, cap=account, provider=wish.provider, may_free_up=True
+                needed=wish.amount,
+                available=ZERO,
+                cap=account,
+                account=self._book.accounts.leaf(account, wish.accounts),
+                provider=wish.provider,
+                may_free_up=True,
             )
         return self._enqueue(self._queues.new_waiter(wish), account)
 
@@ -185,10 +190,14 @@ class Allocator:
             waiter.asked += (account,)
             wish = waiter.wish
             if not wish.wait and not waiter.done():
-                left = statement.available or ZERO
-                self._refuse(
-                    waiter, BudgetExceeded(needed=wish.amount, available=left, cap=account, provider=wish.provider)
+                refusal = BudgetExceeded(
+                    needed=wish.amount,
+                    available=statement.available or ZERO,
+                    cap=account,
+                    account=self._book.accounts.leaf(account, wish.accounts),
+                    provider=wish.provider,
                 )
+                self._refuse(waiter, refusal)
         self.serve(account)
 
     def __repr__(self) -> str:

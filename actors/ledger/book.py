@@ -36,6 +36,7 @@ class InsufficientFunds(msgspec.Struct, frozen=True):
     """An account has too little: `needed` was wanted, and `available` is left.
 
     `account` is None for the request's own budget. Money `may_free_up` if calls under way might give back enough.
+    `leaf` is the account that the call names, and that the other is above, or is itself.
     """
 
     account: str | None
@@ -43,6 +44,7 @@ class InsufficientFunds(msgspec.Struct, frozen=True):
     available: Micros
     may_free_up: bool
     provider: str
+    leaf: str | None = None
 
     def refusal(self) -> BudgetExceeded:
         """Return what the asker is told."""
@@ -52,6 +54,7 @@ class InsufficientFunds(msgspec.Struct, frozen=True):
             cap=self.account or REQUEST,
             provider=self.provider,
             may_free_up=self.may_free_up,
+            account=self.leaf,
         )
 
 
@@ -446,4 +449,7 @@ def _short(states: tuple[AccountState, ...], amount: int, provider: str) -> Insu
     """Name the account that refuses: rather one in which no call under way can make room."""
     short = [state for state in states if state.used + amount > state.limit]
     state = next((one for one in short if not one.may_allow_later(amount)), short[0])
-    return InsufficientFunds(state.name, micros_of(amount), state.available, state.may_allow_later(amount), provider)
+    leaf = next(one.name for one in states if state in one.path)
+    return InsufficientFunds(
+        state.name, micros_of(amount), state.available, state.may_allow_later(amount), provider, leaf
+    )

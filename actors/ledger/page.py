@@ -252,6 +252,14 @@ class AccountTable:
             return accounts  # `drawn_on` refuses that.
         return tuple(dict.fromkeys(paths))
 
+    def leaf(self, name: str, accounts: tuple[str, ...]) -> str:
+        """Return which of the accounts that are drawn on an account is above, or is itself; the nearest to the leaf."""
+        for one in accounts:
+            state = self.states.get(one)
+            if state is not None and any(above.name == name for above in state.path):
+                return one
+        return name
+
     def drawn_on(self, accounts: tuple[str, ...]) -> tuple[AccountState, ...]:
         """Return the accounts that a reservation draws on, and the total; raises `Permanent` if it cannot."""
         states = tuple(self.opened(name) for name in accounts)

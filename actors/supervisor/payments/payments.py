@@ -101,7 +101,11 @@ class Payments:
             if refused is not None:
                 # It has waited for money until its deadline.
                 return BudgetExceeded(
-                    needed=refused.needed, available=refused.available, cap=refused.cap, provider=wish.provider
+                    needed=refused.needed,
+                    available=refused.available,
+                    cap=refused.cap,
+                    account=refused.account,
+                    provider=wish.provider,
                 )
             return _ledger_down(late)
         except RuntimeFault as fault:

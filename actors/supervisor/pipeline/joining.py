@@ -162,9 +162,11 @@ class KeyedCalls:
 
 def is_by_own_limits(failure: CallFailed, job: Job) -> bool:
     """Tell whether a request has failed by limits that another asker may not have: its money, risk or filter."""
-    account = job.message.account
+    own = {REQUEST, job.message.account}
     for one in (failure, failure.__cause__, *getattr(failure, "refused", ())):
-        if isinstance(one, BudgetExceeded | RiskExceeded) and one.cap in {REQUEST, account}:
+        if isinstance(one, BudgetExceeded) and own & {one.cap, one.account}:
+            return True
+        if isinstance(one, RiskExceeded) and one.cap in own:
             return True
     return isinstance(failure, NoProvider)
 

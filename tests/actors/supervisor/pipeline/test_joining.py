@@ -101,6 +101,28 @@ async def test_it_goes_on_by_the_limits_of_the_next_asker_if_it_ends_by_those_of
         await stage.assert_at_rest()
 
 
+async def test_the_cap_of_an_account_above_the_first_askers_is_its_own_limit_and_that_of_the_market_is_none():
+    script = Script(lasts=1.0)
+    async with staged(offer("a", script, price=10), budget=Micros(15)) as stage:
+        for name, cap, parent in (("team", Micros(5), None), ("poor", None, "team"), ("rich", None, None)):
+            await stage.ref.ask(OpenAccount(name=name, cap=cap, parent=parent), timeout=1)
+        options = RequestOptions(tenant="t")
+
+        async def ask(key: str, *accounts: str) -> list[Any]:
+            asked = [stage.request(idempotency_key=key, options=options, account=account) for account in accounts]
+            return await asyncio.gather(*asked, return_exceptions=True)
+
+        assert [one.cost for one in await ask("k", "poor", "rich")] == [0, 10]
+        assert (await stage.account("rich")).settled == 10
+        refusals = await ask("l", "rich", "poor")
+        assert [(one.cap, one.account) for one in refusals] == [("run", "run")] * 2
+        assert len(script.calls) == 1
+        with pytest.raises(BudgetExceeded) as refused:
+            await stage.request(idempotency_key="m", account="poor")
+        assert (refused.value.cap, refused.value.account) == ("team", "poor")
+        await stage.assert_at_rest()
+
+
 @pytest.mark.simulate(seeds=repeated(500))
 async def test_askers_join_and_leave_at_every_moment(simulation: Any):
     dice = simulation.random
