@@ -16,6 +16,7 @@ from runtime.persistence.group_commit import GroupCommit, has_threads
 from runtime.persistence.journal import Journal, KeptRow, Safety, SnapshotRow
 from runtime.persistence.memory import MemoryDisk, MemoryJournal
 from runtime.persistence.ownership import Owner, owner_of
+from runtime.persistence.reading import ReadOnlyJournal, reading
 from runtime.persistence.retention import Retention
 from runtime.persistence.sqlite import SqliteJournal
 
@@ -30,6 +31,7 @@ __all__ = [
     "MemoryJournal",
     "NotRecorded",
     "Owner",
+    "ReadOnlyJournal",
     "Retention",
     "Safety",
     "SnapshotRow",
@@ -37,4 +39,5 @@ __all__ = [
     "has_threads",
     "owner_of",
     "qualified",
+    "reading",
 ]

@@ -169,7 +169,7 @@ class SqliteJournal(Journal):
     def snapshot(self) -> SnapshotRow | None:
         with self._reading():
             row = self._reader.execute("SELECT number, content, chain, checksum FROM snapshot").fetchone()
-        if row is None or not _is_whole(row[1], row[3]):
+        if row is None or not is_whole(row[1], row[3]):
             return None
         return SnapshotRow(*row[:3])
 
@@ -189,7 +189,7 @@ class SqliteJournal(Journal):
         if row is None:
             return None
         number, at, head, body, checksum = row
-        return KeptRow(digest, number, at, head, body if _is_whole(body, checksum) else None)
+        return KeptRow(digest, number, at, head, body if is_whole(body, checksum) else None)
 
     @contextmanager
     def _reading(self) -> Generator[None]:
@@ -295,7 +295,12 @@ class SqliteJournal(Journal):
             count = self._file.execute(
                 "DELETE FROM bodies WHERE digest >= ? AND digest <= ?", (begin, begin + b"\xff" * 18)
             ).rowcount
-        self.checkpoint(is_whole=True)  # What was removed is in the log too.
+        if self.checkpoint(is_whole=True):  # What was removed is in the log too.
+            raise JournalError(
+                self.path,
+                "is being read by another program, so that what is forgotten is still in its log",
+                "forget it again when that program has ended",
+            )
         return count
 
     def checkpoint(self, *, is_whole: bool = False) -> int:
@@ -340,7 +345,8 @@ class SqliteJournal(Journal):
         self._ownership.release()
 
 
-def _is_whole(content: object, checksum: object) -> bool:
+def is_whole(content: object, checksum: object) -> bool:
+    """Tell whether content is what its checksum was made of."""
     return isinstance(content, bytes) and zlib.crc32(content) == checksum
 
 
