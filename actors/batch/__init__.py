@@ -2,6 +2,7 @@
 
 from actors.batch.batch_outcomes import BatchOutcomes
 from actors.batch.concurrent import Concurrent, batch_process, concurrent
+from actors.batch.kept_batch import BatchJournal
 from actors.batch.outcomes import (
     Done,
     Failed,
@@ -18,6 +19,7 @@ from actors.batch.robust_batch import robust_batch
 from actors.batch.summary import BatchSummary
 
 __all__ = [
+    "BatchJournal",
     "BatchOutcomes",
     "BatchSummary",
     "Concurrent",

@@ -11,7 +11,9 @@ import anyio
 from actors.batch.batch_outcomes import BatchOutcomes
 from actors.batch.batch_requests import BatchRequests
 from actors.batch.fan_out import fan_out
+from actors.batch.kept_batch import BatchJournal, open_kept
 from actors.batch.outcomes import Done, Failed, RequestOutcome, Unknown
+from actors.batch.resuming import DEFAULT_NAME
 from actors.errors.families import CallFailed, OutcomeUnknown, TooManyWaiting
 from actors.ledger.messages import CloseAccount, OpenAccount
 from actors.money import to_micros
@@ -24,7 +26,9 @@ from runtime import ActorCrashed, AskTimeout, RuntimeFault
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Sequence
+    from os import PathLike
 
+    from actors.batch.kept_batch import KeptBatch
     from actors.batch.progress import OnProgress
     from actors.ledger.account import Account
     from actors.money import Amount, Micros
@@ -58,6 +62,7 @@ async def robust_batch(
     health_check: bool | None = None,
     timeout: float | None = None,  # noqa: ASYNC109 - for each item; it travels as a deadline.
     account: str | None = None,
+    journal: str | PathLike[str] | BatchJournal | None = None,
     on_progress: OnProgress | None = None,
 ) -> AsyncGenerator[BatchOutcomes]:
     """Serve every item, at most `max_concurrency` at the same time, and yield `Done | Failed | Unknown` as each ends.
@@ -67,6 +72,12 @@ async def robust_batch(
     `item_budget` that of each item that brings none (dollars as str, int or Decimal); `timeout` is the seconds an item
     has once it has begun. `options` holds these and further options for each item, such as `risk`; what is given beside
     it goes before it. `account` names the batch in `BudgetExceeded.cap`; by default a name is made up.
+
+    With the `journal` of the supervisor's ledger, the batch outlives the program: one of the same name (`account`, by
+    default "batch") goes on. What was answered or has failed is not asked for again, and its outcome is given again; of
+    calls that were under way it is found out what became of them; the budget is that of all runs together. An item is
+    known by its `idempotency_key` or `request_id`, else by what it asks for, and how often that has come before. Its
+    key is kept for as long as the ledger's keys are. A `BatchJournal` says what is to be done again.
 
     `on_progress(finished, total)` is called after each item, and awaited if it is async; the total is None for a source
     without a length. An error of it is reported to the event loop's exception handler, and stops nothing. What is
@@ -86,11 +97,24 @@ async def robust_batch(
     )
     run = BatchOutcomes(items, on_progress)
     cap = None if budget is None else to_micros(budget)
-    async with open_account(supervisor, account, cap=cap, rate_limit=rate_limit, closed=run.close) as (name, limiter):
+    kept = None
+    if journal is not None:
+        journal = journal if isinstance(journal, BatchJournal) else BatchJournal(journal)
+        kept = await open_kept(supervisor, journal, name=account or DEFAULT_NAME)
+    opened = (
+        open_account(supervisor, account, cap=cap, rate_limit=rate_limit, closed=run.close)
+        if kept is None
+        else take_account(supervisor, kept, cap=cap, rate_limit=rate_limit, closed=run.close)
+    )
+    async with opened as (name, limiter):
         requests = BatchRequests(service, options, account=name)
 
         async def work(index: int, item: Any) -> RequestOutcome:
-            outcome = await serve(supervisor, limiter, index, item, requests.request(item))
+            request = requests.request(item)
+            if kept is None:
+                outcome = await serve(supervisor, limiter, index, item, request)
+            else:
+                outcome = await serve_kept(supervisor, limiter, kept, (index, item), request)
             run.add(outcome)
             if run.has_listener:
                 await run.tell()
@@ -125,6 +149,55 @@ async def open_account(
         with anyio.CancelScope(shield=True), suppress(CallFailed, RuntimeFault):
             # A supervisor that has ended or restarted has forgotten its accounts.
             closed(await supervisor.ask(CloseAccount(name=name), timeout=ACCOUNT_TIMEOUT))
+
+
+@asynccontextmanager
+async def take_account(
+    supervisor: ActorRef[Any],
+    kept: KeptBatch,
+    *,
+    cap: Micros | None,
+    rate_limit: float | None,
+    closed: Callable[[Account], None],
+) -> AsyncGenerator[tuple[str, ActorRef[Acquire] | None]]:
+    """Do as `open_account` does for the account of a run that is kept, which stays open for the next time."""
+    limiter: ActorRef[Acquire] | None = None
+    name = await supervisor.ask(OpenAccount(name=kept.run.account, cap=cap), timeout=ACCOUNT_TIMEOUT)
+    try:
+        if rate_limit is not None:
+            limiter = await supervisor.ask(OpenQuota(name=name, rate=rate_limit), timeout=ACCOUNT_TIMEOUT)
+        yield name, limiter
+    finally:
+        if limiter is not None:
+            limiter.stop()
+        with anyio.CancelScope(shield=True), suppress(CallFailed, RuntimeFault):
+            closed(await kept.leave())
+
+
+async def serve_kept(
+    supervisor: ActorRef[Any],
+    limiter: ActorRef[Acquire] | None,
+    kept: KeptBatch,
+    numbered: tuple[int, Any],
+    request: SmartRequest,
+) -> RequestOutcome:
+    """Return the outcome of an item that has one, else serve it, and keep what came of it."""
+    index, item = numbered
+    try:
+        key = kept.key_of(request)
+        ended = kept.find(key)
+        if ended is not None and kept.is_over(ended):
+            outcome = await kept.outcome(key, ended, index=index, source=item, request=request)
+            if outcome is not None:
+                return outcome
+            ended = None
+        revision, request = await kept.begin(key, ended, request)
+    except (CallFailed, RuntimeFault) as error:
+        return Failed(index, item, error)
+    started = asyncio.get_running_loop().time()
+    outcome = await serve(supervisor, limiter, index, item, request)
+    await kept.keep(key, outcome, started=started, revision=revision)
+    return outcome
 
 
 async def serve(

@@ -14,6 +14,7 @@ from actors.errors.families import Permanent
 from actors.ledger.aging import HeldAges
 from actors.ledger.allocator import Allocator
 from actors.ledger.approvals import Approvals
+from actors.ledger.beside import FindValue, KeepValue, KeptValues, LeaveAccount, ListValues
 from actors.ledger.book import Book
 from actors.ledger.bookkeeper import Bookkeeper
 from actors.ledger.commits import Commits
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from actors.ledger.record import KeyRecord
     from actors.money import Amount, Micros
     from runtime import Timer
+    from runtime.persistence import KeptRow
 
 
 class HolderRestarted(Message, frozen=True):
@@ -77,6 +79,10 @@ class Ledger(
         | FindKey
         | AwaitCommit
         | KeepFailure
+        | KeepValue
+        | FindValue
+        | ListValues
+        | LeaveAccount
         | MarkSent
         | Resolve
         | OpenAccount
@@ -326,6 +332,12 @@ class Ledger(
         if self.book.is_open(message.name):
             self._close(message.name)
 
+    @handles(LeaveAccount)
+    def leave_account(self, message: LeaveAccount) -> None:
+        """Let the next that opens an account of this name take it over."""
+        if self.book.is_open(message.name):
+            self.opener.give_up(message.name)
+
     @handles(SetCap)
     def set_cap(self, message: SetCap) -> Statement | asyncio.Future[Statement]:
         """Change a cap, and look again at the requests that wait for the account."""
@@ -342,6 +354,29 @@ class Ledger(
     def get_held(self, message: GetHeld) -> tuple[Unsettled, ...]:
         """Return the reservations of calls whose outcome is unknown."""
         return self.book.unsettled(account=message.account, is_held=True)
+
+    # What is kept beside the money.
+
+    @handles(KeepValue)
+    def keep_value(self, message: KeepValue) -> None:
+        """Keep a value in the journal."""
+        if (commits := self.bookkeeper.commits) is not None:
+            at = None if message.for_ever else time.time()
+            commits.journal.store.put(message.scope, message.key, message.head, message.body, at=at)
+            self.bookkeeper.schedule_commit()
+
+    @handles(FindValue)
+    def find_value(self, message: FindValue) -> KeptRow | None:
+        """Return a value that is kept."""
+        commits = self.bookkeeper.commits
+        return None if commits is None else commits.journal.store.find(message.scope, message.key)
+
+    @handles(ListValues)
+    def list_values(self, message: ListValues) -> KeptValues:
+        """Return the heads of the values of a scope."""
+        if (commits := self.bookkeeper.commits) is None:
+            raise Permanent("the ledger has no journal to keep values in; give it one: Ledger(journal=...)")
+        return KeptValues(commits.journal.path, commits.journal.store.heads(message.scope))
 
     # What follows from a step.
 

@@ -223,6 +223,10 @@ class OpenQuota(Request[ActorRef[Acquire]], frozen=True, kw_only=True):
         check_count("burst", self.burst, unit="request")
 
 
+class GetLedger(Request[ActorRef], frozen=True):
+    """Ask for the ref of the ledger that a supervisor was given; refused with `Permanent` if it has one of its own."""
+
+
 class Isolate(Request[None], frozen=True, kw_only=True):
     """Send nothing more to a provider until `Release`; its calls under way are finished."""
 

@@ -21,7 +21,16 @@ from actors.market.market import Market
 from actors.money import micros_of
 from actors.providers.bandit import ScoreAnswer
 from actors.rate_limiter.rate_limiter import RateLimiter
-from actors.supervisor.messages import GetStatus, Isolate, OpenQuota, Release, SmartRequest, SmartResult, TargetStatus
+from actors.supervisor.messages import (
+    GetLedger,
+    GetStatus,
+    Isolate,
+    OpenQuota,
+    Release,
+    SmartRequest,
+    SmartResult,
+    TargetStatus,
+)
 from actors.supervisor.payments.payments import Payments
 from actors.supervisor.pipeline.deps import Deps
 from actors.supervisor.pipeline.finding import Finder
@@ -73,6 +82,7 @@ class Supervisor(
         | Resolve
         | SetCap
         | OpenQuota
+        | GetLedger
         | ScoreAnswer
         | Isolate
         | Release
@@ -265,6 +275,16 @@ class Supervisor(
     async def set_cap(self, message: SetCap) -> Statement:
         """Have the ledger change a cap."""
         return await self.payments.ask_ledger(message)
+
+    @handles(GetLedger)
+    def tell_ledger(self, message: GetLedger) -> ActorRef[Any]:
+        """Tell which ledger it was given."""
+        if self.ledger is None:
+            raise Permanent(
+                "this supervisor has a ledger of its own, without a journal; give it one that has: "
+                'Supervisor(market, ledger=system.spawn(lambda: Ledger(journal="run.journal")))'
+            )
+        return self.ledger
 
     @handles(ReconcileDue, concurrent=2)
     async def reconcile(self, message: ReconcileDue) -> None:

@@ -13,7 +13,7 @@ from runtime.persistence.codec import Codec, qualified
 from runtime.persistence.errors import JournalError
 from runtime.persistence.event_sourced import EventSourced, NotRecorded
 from runtime.persistence.group_commit import GroupCommit, has_threads
-from runtime.persistence.journal import Journal, KeptRow, Safety, SnapshotRow
+from runtime.persistence.journal import Journal, KeptRow, Safety, SnapshotRow, key_digest
 from runtime.persistence.memory import MemoryDisk, MemoryJournal
 from runtime.persistence.ownership import Owner, owner_of
 from runtime.persistence.reading import ReadOnlyJournal, reading
@@ -37,6 +37,7 @@ __all__ = [
     "SnapshotRow",
     "SqliteJournal",
     "has_threads",
+    "key_digest",
     "owner_of",
     "qualified",
     "reading",

@@ -16,7 +16,7 @@ from runtime.persistence.errors import JournalError
 from runtime.persistence.retention import KeptClock, Retention, after_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 Safety: TypeAlias = Literal["process", "power"]
 """What a commit outlives: the process, killed at whatever point; or a power cut too."""
@@ -164,6 +164,13 @@ class Journal(ABC):
         digest = key_digest(scope, key)
         return self._unwritten.get(digest) or self._find(digest)
 
+    def heads(self, scope: str) -> dict[bytes, bytes]:
+        """Return the heads of all that is kept in a scope, by the digests of their keys (see `key_digest`)."""
+        begin = scope_digest(scope)
+        heads = dict(self._heads(begin))
+        heads.update((digest, row.head) for digest, row in self._unwritten.items() if digest.startswith(begin))
+        return heads
+
     def free_bytes(self) -> int | None:
         """Return how many bytes the disk still takes; None if that is not known."""
         return None
@@ -262,6 +269,9 @@ class Journal(ABC):
 
     @abstractmethod
     def _find(self, digest: bytes) -> KeptRow | None: ...
+
+    @abstractmethod
+    def _heads(self, scope: bytes) -> Iterable[tuple[bytes, bytes]]: ...
 
     def __repr__(self) -> str:
         unwritten = f"{len(self._pending.entries)} unwritten"

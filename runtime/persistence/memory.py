@@ -101,6 +101,9 @@ class MemoryJournal(Journal):
     def _find(self, digest: bytes) -> KeptRow | None:
         return self._disk.kept.get(digest)
 
+    def _heads(self, scope: bytes) -> Iterator[tuple[bytes, bytes]]:
+        return ((digest, row.head) for digest, row in self._disk.kept.items() if digest.startswith(scope))
+
     def _writable(self) -> MemoryDisk:
         if self._disk.is_full or self._disk.owner is not self:
             problem = "its disk is full" if self._disk.is_full else "it is closed"

@@ -191,6 +191,12 @@ class SqliteJournal(Journal):
         number, at, head, body, checksum = row
         return KeptRow(digest, number, at, head, body if is_whole(body, checksum) else None)
 
+    def _heads(self, scope: bytes) -> list[tuple[bytes, bytes]]:
+        with self._reading():
+            return self._reader.execute(
+                "SELECT digest, head FROM kept WHERE digest >= ? AND digest <= ?", (scope, scope + b"\xff" * 12)
+            ).fetchall()
+
     @contextmanager
     def _reading(self) -> Generator[None]:
         try:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runtime.persistence import JournalError, Retention
+from runtime.persistence import JournalError, Retention, key_digest
 from tests.proofs import repeated
 from tests.runtime.persistence.disks import MemoryPlace, SqlitePlace
 
@@ -348,3 +348,17 @@ class Model:
         snapshot = self.journal.snapshot()
         assert (snapshot.number if snapshot else 0) == self.saved
         assert list(self.journal.replay(after=snapshot)) == self.entries[self.saved :]
+
+
+def test_the_heads_of_a_scope_are_listed_written_or_not(place: Place) -> None:
+    journal = place.open()
+    journal.put("shop", "order 1", b"paid", b"an answer", at=0.0)
+    journal.put("shop", "order 2", b"paid", at=0.0)
+    journal.put("other", "order 1", b"failed", at=0.0)
+    journal.commit()
+    journal.put("shop", "order 2", b"refunded", at=0.0)
+    journal.put("shop", "order 3", b"open", at=0.0)
+    expected = {"order 1": b"paid", "order 2": b"refunded", "order 3": b"open"}
+    assert journal.heads("shop") == {key_digest("shop", key): head for key, head in expected.items()}
+    assert journal.heads("nothing") == {}
+    journal.close()
