@@ -43,9 +43,13 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PurchaseProgress:
-    """How far a purchase is: whether its money is locked or may be, and whether its caller has given up."""
+    """How far a purchase is: whether its money is locked or may be, and whether its caller has given up.
 
-    def __init__(self) -> None:
+    `on_opened` is told the id of its transaction before the money is locked.
+    """
+
+    def __init__(self, on_opened: Callable[[str], None]) -> None:
+        self.on_opened = on_opened
         self.is_locked = False
         self.is_given_up = False
 
@@ -116,6 +120,15 @@ class Purchases:
             state = await self._sdk.read()
         return self._same_in(state, order), state
 
+    async def taken_up(self, order: Order, transaction_id: str) -> tuple[Transaction | None, NetworkState]:
+        """Return the transaction of this id, which must be of the order, after all writes under way here."""
+        async with self._writing:
+            state = await self._sdk.read()
+        found = state.transaction(transaction_id)
+        if found is not None:
+            _check_same(found, order)
+        return found, state
+
     async def cancel_call(self, order: Order) -> tuple[Transaction | None, NetworkState]:
         """Cancel an order if its provider has not begun, and return its transaction, as `find` does."""
         return await self._in_turn(self._cancel(order))
@@ -132,6 +145,7 @@ class Purchases:
             transaction = await self._opened(order, progress)
         except Exception as error:
             raise classify_agirails(error, provider=order.name, stage="creating") from error
+        progress.on_opened(transaction.id)
         if transaction.state not in UNPAID:
             progress.is_locked = True
             return transaction

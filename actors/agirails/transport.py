@@ -9,14 +9,15 @@ A call creates a transaction, locks its money, waits for the delivery, and pays:
 | no delivery in time, or the call was cut  | `OutcomeUnknown`                 | locked: held       |
 
 Money can stay held for long: a provider whose handler fails, hangs or is absent does not report that, and a transaction
-that it has begun cannot be cancelled. `look_up` finds the outcome, and pays for an answer that came late. `cancel`
-cancels a transaction if that is possible. `AgirailsNetwork.locked` lists all held money.
+that it has begun cannot be cancelled. `look_up` finds the outcome, and pays for an answer that came late. `resume`
+waits for the answer to an earlier call, by the id of its transaction. `cancel` cancels a transaction if that is
+possible. `AgirailsNetwork.locked` lists all held money.
 """
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -24,7 +25,7 @@ import msgspec
 from actors.agirails.deliveries import answer_in
 from actors.agirails.errors import classify_agirails
 from actors.agirails.purchases import Order, PurchaseProgress, describe
-from actors.agirails.sdk import CANCELLED, DELIVERED, DISPUTED, SETTLED, UNPAID, Transaction
+from actors.agirails.sdk import CANCELLED, DELIVERED, DISPUTED, SETTLED, UNDER_WAY, UNPAID, Transaction
 from actors.errors.families import BudgetExceeded, CallFailed, NotAdmitted, OutcomeUnknown, Permanent, Transient
 from actors.money import Micros
 from actors.transports.reconciliation import Answered, Finding, Lost, NeverRan, UnderWay
@@ -82,7 +83,7 @@ class AgirailsTransport:
         if order.amount < MIN_PRICE:
             raise BudgetExceeded(needed=MIN_PRICE, available=order.amount, cap="request", provider=self.provider)
         reply: ProviderReply | None = None
-        with self._counted() as progress:
+        with self._counted(call) as progress:
             try:
                 async with asyncio.timeout(call.timeout):
                     transaction = await self._purchases.buy(order, progress)
@@ -116,6 +117,21 @@ class AgirailsTransport:
         except Exception as error:
             raise self._lookup_failed(error) from error
 
+    async def resume(self, handle: str, call: ProviderCall) -> Finding:
+        """Wait for the delivery of a transaction by its id, and return what became of it, as `look_up` does."""
+        order = self._order(call)
+        try:
+            transaction, state = await self._purchases.taken_up(order, handle)
+            if transaction is not None and transaction.state in UNDER_WAY:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(call.timeout):
+                        transaction = await self._awaited(transaction) or transaction
+            return await self._finding(transaction, state)
+        except CallFailed:
+            raise
+        except Exception as error:
+            raise self._lookup_failed(error) from error
+
     async def cancel(self, call: ProviderCall, *, timeout: float) -> Finding:  # noqa: ASYNC109 - as above.
         """Cancel a call if its provider has not begun, and return what became of it, as `look_up` does."""
         order = self._order(call)
@@ -139,12 +155,12 @@ class AgirailsTransport:
             await asyncio.wait(self._under_way)
 
     @contextmanager
-    def _counted(self) -> Generator[PurchaseProgress]:
+    def _counted(self, call: ProviderCall) -> Generator[PurchaseProgress]:
         """Count a call as under way, for `aclose`."""
         if self._is_closed:
             raise RuntimeError(f"the transport to {self.provider!r} is closed; make a new one")
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        progress = PurchaseProgress()
+        progress = PurchaseProgress(call.notes.begun)
         self._under_way.add(ended)
         self._progress.add(progress)
         try:
@@ -169,17 +185,7 @@ class AgirailsTransport:
 
     async def _delivery_of(self, transaction: Transaction) -> Transaction:
         """Wait for the delivery of a transaction. Raises a subclass of `CallFailed` if there will be none."""
-        delivered = None
-        if not self._is_closed:
-            wait = asyncio.ensure_future(self._purchases.delivered(transaction))
-            self._waits.add(wait)
-            try:
-                delivered = await wait
-            except asyncio.CancelledError:
-                if not self._is_closed or is_being_cancelled():
-                    raise
-            finally:
-                self._waits.discard(wait)
+        delivered = await self._awaited(transaction)
         if delivered is None:
             why = "its transport was closed" if self._is_closed else "the network has lost it"
             raise self._unknown(f"{transaction.id} is paid into escrow and not delivered: {why}")
@@ -188,6 +194,21 @@ class AgirailsTransport:
         if delivered.state == DISPUTED:
             raise self._unknown(f"{delivered.id} is disputed")
         return delivered
+
+    async def _awaited(self, transaction: Transaction) -> Transaction | None:
+        """Wait until a transaction is over, and return it; None if the network has lost it, or this is closed."""
+        if self._is_closed:
+            return None
+        wait = asyncio.ensure_future(self._purchases.delivered(transaction))
+        self._waits.add(wait)
+        try:
+            return await wait
+        except asyncio.CancelledError:
+            if not self._is_closed or is_being_cancelled():
+                raise
+            return None
+        finally:
+            self._waits.discard(wait)
 
     def _reply_in(self, transaction: Transaction) -> ProviderReply:
         answer = answer_in(transaction)
@@ -199,7 +220,7 @@ class AgirailsTransport:
         self, transaction: Transaction | None, state: NetworkState, *, is_refused: bool = False
     ) -> Finding:
         """Return what became of a call; `is_refused` means that it could not be cancelled if it is under way."""
-        if transaction is None or transaction.state in UNPAID:
+        if transaction is None or transaction.state in UNPAID or transaction.state == CANCELLED:
             return NeverRan()
         if transaction.state not in {DELIVERED, SETTLED}:
             return UnderWay(self._cancellable_at(transaction, state) if is_refused else None)

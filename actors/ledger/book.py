@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from actors.errors.families import BudgetExceeded, Permanent
-from actors.ledger.entries import AccountClosed, AccountOpened, CapChanged, HeldUnderWay, MoneyReserved, TariffListed
+from actors.ledger.entries import (
+    AccountClosed,
+    AccountOpened,
+    CapChanged,
+    HandleNoted,
+    HeldUnderWay,
+    MoneyReserved,
+    TariffListed,
+)
 from actors.ledger.errors import AlreadyPaid, PaidUnanswered, RiskExceeded, StillUnsettled
 from actors.ledger.postings import Postings
 from actors.ledger.receipts import Receipts
@@ -315,6 +323,14 @@ class Book:
         self.postings.post_under_way(record, entry)
         return entry
 
+    def note_handle(self, reservation: Reservation, handle: str, *, at: float) -> HandleNoted | None:
+        """Note the handle of a call; None if the call has ended, or another was made in its place."""
+        record = self.postings.records.get(reservation.number)
+        if record is None or record.attempt != reservation.attempt or record.handle == handle:
+            return None
+        record.handle = handle
+        return HandleNoted(reservation=record.number, key=record.key, provider=record.provider, handle=handle, at=at)
+
     def list_tariff(self, tariff: Tariff, *, at: float) -> TariffListed | None:
         """Note a tariff by which a call is settled; None if it was noted before."""
         digest = tariff.digest
@@ -388,6 +404,7 @@ class Book:
                     at_provider=other.provider,
                     amount=micros_of(other.amount),
                     is_held=other.is_held,
+                    handle=other.handle,
                 )
         return None
 

@@ -140,6 +140,16 @@ class HeldUnderWay(LedgerEntry, frozen=True, kw_only=True):
     at: float
 
 
+class HandleNoted(LedgerEntry, frozen=True, kw_only=True):
+    """The provider has given a handle, by which the call can be taken up whatever becomes of its connection."""
+
+    reservation: int
+    key: str
+    provider: str
+    handle: str
+    at: float
+
+
 class MoneyHeld(LedgerEntry, frozen=True, kw_only=True, gc=False):
     """It is unknown whether a call was paid: `held` is kept for it, and `released` is free again.
 
@@ -160,5 +170,5 @@ Booked: TypeAlias = MoneySettled | MoneyReleased | MoneyHeld
 """What becomes of a reservation."""
 AccountEntry: TypeAlias = AccountOpened | CapChanged | AccountClosed
 """What concerns an account and no reservation."""
-Entry: TypeAlias = AccountEntry | MoneyReserved | TariffListed | HeldUnderWay | Booked
+Entry: TypeAlias = AccountEntry | MoneyReserved | TariffListed | HeldUnderWay | HandleNoted | Booked
 """Every step of a book."""

@@ -71,13 +71,23 @@ class PaidUnanswered(AlreadyPaid):
 class StillUnsettled(Permanent):
     """A call under this idempotency key is under way, or may have been paid (`is_held`), and must be settled first.
 
-    `reservation` is its number, `at_provider` the provider that was called, and `amount` what is kept for it.
+    `reservation` is its number, `at_provider` the provider that was called, and `amount` what is kept for it. By its
+    `handle`, if there is one, it can be taken up.
     """
 
     outcome: CallOutcome = "unknown"
     charged: Charged = "held"
 
-    def __init__(self, key: str, *, reservation: int, at_provider: str, amount: Micros, is_held: bool) -> None:
+    def __init__(
+        self,
+        key: str,
+        *,
+        reservation: int,
+        at_provider: str,
+        amount: Micros,
+        is_held: bool,
+        handle: str | None = None,
+    ) -> None:
         what = "may have been paid by" if is_held else "is under way with"
         super().__init__(
             f"key {key!r} {what} a call to {at_provider!r}, reservation {reservation} of {amount}; find out what "
@@ -89,6 +99,7 @@ class StillUnsettled(Permanent):
         self.at_provider = at_provider
         self.amount = amount
         self.is_held = is_held
+        self.handle = handle
 
 
 class RiskExceeded(StillUnsettled):

@@ -31,6 +31,7 @@ from actors.ledger.messages import (
     KeepFailure,
     MarkSent,
     MarkUnderWay,
+    NoteHandle,
     OpenAccount,
     Reservation,
     Reserve,
@@ -84,6 +85,7 @@ class Ledger(
         | ListValues
         | LeaveAccount
         | MarkSent
+        | NoteHandle
         | Resolve
         | OpenAccount
         | CloseAccount
@@ -227,6 +229,13 @@ class Ledger(
     def mark_sent(self, message: MarkSent) -> None:
         """Note that a call is about to be sent."""
         self.book.mark_sent(message.reservation)
+
+    @handles(NoteHandle)
+    def note_handle(self, message: NoteHandle) -> None:
+        """Have the handle of a call written; it is of use to its own request alone, and told to no other."""
+        entry = self.book.note_handle(message.reservation, message.handle, at=time.time())
+        if entry is not None and self.bookkeeper.commits is not None:
+            self.bookkeeper.commits.append(entry)
 
     @handles(Resolve)
     def resolve(self, message: Resolve) -> MoneySettled | MoneyReleased | asyncio.Future[MoneySettled | MoneyReleased]:

@@ -114,6 +114,17 @@ class MarkSent(Message, frozen=True):
         check_reservation(self.reservation)
 
 
+class NoteHandle(Message, frozen=True):
+    """Tell the handle by which a call can be taken up again, so that it outlives the program."""
+
+    reservation: Reservation
+    handle: str
+
+    def __post_init__(self) -> None:
+        check_reservation(self.reservation)
+        check_text("handle", self.handle)
+
+
 class MarkUnderWay(Message, frozen=True):
     """Tell that a held call is still under way, so that its money does not age; or that this is not known any more."""
 

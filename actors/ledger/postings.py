@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors.ledger.entries import (
     AccountOpened,
+    HandleNoted,
     HeldUnderWay,
     MoneyHeld,
     MoneyReleased,
@@ -148,8 +149,8 @@ class Postings:
                 self.post_released(self._booked(entry), entry)
             case MoneyHeld():
                 self.post_held(self._booked(entry), entry)
-            case HeldUnderWay():
-                self.post_under_way(self._booked(entry), entry)
+            case HeldUnderWay() | HandleNoted():
+                self._apply_told(self._booked(entry), entry)
             case TariffListed():
                 self.tariffs.add(entry.digest)
             case AccountOpened():
@@ -177,11 +178,17 @@ class Postings:
             raise ValueError(f"it puts at risk what it cannot: {entry}")
         self.post_reserved(entry, states or self.accounts.drawn_on(entry.accounts))
 
+    def _apply_told(self, record: KeyRecord, entry: HeldUnderWay | HandleNoted) -> None:
+        if isinstance(entry, HandleNoted):
+            record.handle = entry.handle
+        else:
+            self.post_under_way(record, entry)
+
     def _is_held(self, number: int) -> bool:
         record = self.records.get(number)
         return record is not None and record.is_held
 
-    def _booked(self, entry: Booked | HeldUnderWay) -> KeyRecord:
+    def _booked(self, entry: Booked | HeldUnderWay | HandleNoted) -> KeyRecord:
         record = self.ended_or_not(entry.reservation)
         if record is None:
             raise ValueError(f"it books what was never reserved: {entry}")

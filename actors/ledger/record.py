@@ -56,6 +56,8 @@ class KeyRecord(msgspec.Struct, eq=False, gc=False):
     """Whether it is settled, at a cost that is not known."""
     fingerprint: bytes | None = None
     """What the request under its key asks for."""
+    handle: str | None = None
+    """That by which its call can be taken up again."""
 
     def reservation(self) -> Reservation:
         """Return what its asker gets."""

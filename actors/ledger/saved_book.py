@@ -78,6 +78,7 @@ class SavedRecord(msgspec.Struct, array_like=True, frozen=True):
     overdrawn: int
     is_estimated: bool
     fingerprint: bytes | None = None
+    handle: str | None = None
 
 
 class SavedBook(msgspec.Struct, array_like=True, frozen=True, tag="actors.ledger.SavedBook"):
@@ -175,6 +176,7 @@ class BookSaver:
                 one.overdrawn,
                 one.is_estimated,
                 one.fingerprint,
+                one.handle,
             )
         )
 

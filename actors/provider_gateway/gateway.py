@@ -18,11 +18,12 @@ from actors.provider_gateway.messages import (
     Health,
     InlineCall,
     LookUpCall,
+    ResumeCall,
 )
 from actors.provider_gateway.open_transports import OpenTransports
 from actors.transports.function import FunctionTransport
 from actors.transports.own_reading import own_reading
-from actors.transports.reconciliation import Cancels, Finding, LooksUp, is_finding
+from actors.transports.reconciliation import Cancels, Finding, LooksUp, Resumes, is_finding
 from actors.transports.threaded_calls import ThreadedCalls
 from actors.transports.transport import ProviderReply, UnreadableCost
 from runtime import Actor, handles, is_being_cancelled
@@ -41,7 +42,7 @@ class TransportBug(ConnectionResetError):
     """A transport raised an error that it must not raise; to the caller it is as if the connection had broken."""
 
 
-class ProviderGateway(Actor[Call | InlineCall | CheckHealth | LookUpCall | CancelCall]):
+class ProviderGateway(Actor[Call | InlineCall | CheckHealth | LookUpCall | CancelCall | ResumeCall]):
     """Makes the calls to one provider, at most `max_concurrency` at the same time.
 
     It decides nothing: no retry, no breaker, no money. An error of a call that is not a `CallFailed` is a bug of the
@@ -157,6 +158,14 @@ class ProviderGateway(Actor[Call | InlineCall | CheckHealth | LookUpCall | Cance
             name = self.listing.provider.name
             raise Permanent(f"the transport to {name!r} cannot cancel calls; give it a cancel() method")
         return await self._reconcile(self.transport.cancel(message.call, timeout=message.timeout), message.timeout)
+
+    @handles(ResumeCall, concurrent=MAX_CONCURRENCY)
+    async def resume(self, message: ResumeCall) -> Finding:
+        """Take up a call by its handle; raises `Permanent` if the transport cannot."""
+        if not isinstance(self.transport, Resumes):
+            name = self.listing.provider.name
+            raise Permanent(f"the transport to {name!r} cannot take up calls; give it a resume() method")
+        return await self._reconcile(self.transport.resume(message.handle, message.call), message.timeout)
 
     async def _reconcile(self, finding: Awaitable[Finding], timeout: float) -> Finding:  # noqa: ASYNC109 - bounds a transport that may not bound itself.
         """Await what the transport finds out about a call, within `timeout` seconds; raises a `CallFailed`."""

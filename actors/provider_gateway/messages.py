@@ -69,3 +69,14 @@ class CancelCall(Request[Finding], frozen=True):
 
     call: ProviderCall
     timeout: float
+
+
+class ResumeCall(Request[Finding], frozen=True):
+    """Take up a call by its handle, and wait for its answer for `call.timeout` seconds; for transports that can.
+
+    The transport has `timeout` seconds in all (see `Resumes`).
+    """
+
+    handle: str
+    call: ProviderCall
+    timeout: float

@@ -12,7 +12,7 @@ from actors.simulation.failing import classified, fail
 from actors.simulation.faults import changed_price, faults_of
 from actors.simulation.outcome import Draws, Served, outcome_of_call, outcome_of_check
 from actors.simulation.provider import SimulatedProvider
-from actors.transports.reconciliation import Cancels, LooksUp
+from actors.transports.reconciliation import Cancels, LooksUp, Resumes
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -59,6 +59,8 @@ class StruckTransport:
             self.look_up = self._reaching(inner.look_up)
         if isinstance(inner, Cancels):
             self.cancel = self._reaching(inner.cancel)
+        if isinstance(inner, Resumes):
+            self.resume = self._resuming(inner.resume)
 
     @property
     def paid(self) -> bool:
@@ -135,6 +137,15 @@ class StruckTransport:
             return await ask(call, timeout=await self._reach(timeout))
 
         return reach_and_ask
+
+    def _resuming(
+        self, resume: Callable[[str, ProviderCall], Awaitable[Finding]]
+    ) -> Callable[[str, ProviderCall], Awaitable[Finding]]:
+        async def reach_and_resume(handle: str, call: ProviderCall) -> Finding:
+            left = await self._reach(call.timeout)
+            return await resume(handle, msgspec.structs.replace(call, timeout=left))
+
+        return reach_and_resume
 
     def __repr__(self) -> str:
         return f"<StruckTransport to {self.provider!r} by {self.inner!r}>"

@@ -1,7 +1,7 @@
 """Transports: how a provider is reached. `actors.transports.http` needs the extra `http`."""
 
 from actors.transports.function import FunctionTransport
-from actors.transports.reconciliation import Answered, Cancels, Finding, LooksUp, Lost, NeverRan, UnderWay
+from actors.transports.reconciliation import Answered, Cancels, Finding, LooksUp, Lost, NeverRan, Resumes, UnderWay
 from actors.transports.streaming import CallStream, Restarted, WholeAnswer
 from actors.transports.transport import ProviderCall, ProviderReply, Transport
 from actors.transports.wire_calls import count_wire_calls
@@ -18,6 +18,7 @@ __all__ = [
     "ProviderCall",
     "ProviderReply",
     "Restarted",
+    "Resumes",
     "Transport",
     "UnderWay",
     "WholeAnswer",

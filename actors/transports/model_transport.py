@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
-from actors.errors.families import BadAnswer, CallFailed, Permanent
+from actors.errors.families import BadAnswer, CallFailed, OutcomeUnknown, Permanent
 from actors.errors.words import with_words
 from actors.model_calls.answer import MalformedAnswer, ModelAnswer, fields_of, read_answer
 from actors.model_calls.bad_answers import bad_answer_of
@@ -23,12 +23,14 @@ from actors.model_calls.request import ModelRequest, model_request
 from actors.model_calls.translation import Translation, translated
 from actors.tariffs.estimate import OUTPUT_FIELDS, Form, demand_of, with_max_output
 from actors.tariffs.usage import read_usage
+from actors.transports.background import GONE, EndedResponse, is_of_background, unended_id, until_ended
 from actors.transports.cost_look_up import ASKED_AFTER, CostLookUp
 from actors.transports.cut_calls import CutCalls, CutStream
 from actors.transports.http_client import MAX_REPLY_BYTES, HttpClient
 from actors.transports.http_exchange import MAX_REFUSAL_BYTES, header_value
 from actors.transports.http_json import decode_json, encode_json
 from actors.transports.model_stream import ModelStream
+from actors.transports.reconciliation import Answered, Finding, Lost, NeverRan, UnderWay
 from actors.transports.transport import Idempotent, ProviderCall, ProviderReply
 
 if TYPE_CHECKING:
@@ -132,21 +134,59 @@ class ModelTransport:
         sent, body = self._request_of(call)
         deadline = asyncio.get_running_loop().time() + call.timeout
         exchange = self._client.exchange(self._client.url + PATHS[sent.request.form], body, self._headers_of(call))
+        runs_on = is_of_background(sent.request)
         try:
             await self._client.run(exchange, within=call.timeout)
         except CallFailed as failure:
             if self._look_up is not None:
                 self._look_up.note(call, exchange.headers)
-            owing = self.cuts.of_plain(failure, exchange)
+            owing = failure if runs_on else self.cuts.of_plain(failure, exchange)
             if owing is failure:  # It must not become its own cause.
                 raise
             raise owing from failure
         except asyncio.CancelledError:
             if self._look_up is not None:
                 self._look_up.note(call, exchange.headers)
-            call.notes.owed = self.cuts.owed_by_plain(exchange)
+            if not runs_on:
+                call.notes.owed = self.cuts.owed_by_plain(exchange)
             raise
-        return await self._reply_of(sent, exchange, deadline=deadline)
+        told = await self._body_in(exchange, deadline=deadline)
+        if runs_on and (identity := unended_id(told)) is not None:
+            call.notes.begun(identity)
+            told, exchange = await self._ended(identity, deadline=deadline)
+        return self._reply_of(sent, told, exchange)
+
+    async def resume(self, handle: str, call: ProviderCall) -> Finding:
+        """Fetch a response of the background by its id, and wait for it if it has not ended (see `Resumes`)."""
+        sent, _ = self._request_of(call)
+        deadline = asyncio.get_running_loop().time() + call.timeout
+        try:
+            ended = await until_ended(self._client, handle, deadline=deadline)
+        except CallFailed as failure:
+            if failure.status == GONE:
+                return Lost()  # It had begun, and is not kept there any more.
+            raise
+        if ended is None:
+            return UnderWay()
+        try:
+            return Answered(self._reply_of(sent, *ended))
+        except CallFailed as failure:
+            if failure.charged == "no":
+                return NeverRan()
+            return Lost(usage=self._usage_in(sent.request.form, ended.body))
+
+    async def _ended(self, identity: str, *, deadline: float) -> EndedResponse:
+        """Wait for a response of the background. Raises `OutcomeUnknown` if it has not ended in time, or is gone."""
+        ended, why, cause = None, "it has not ended in time", None
+        try:
+            ended = await until_ended(self._client, identity, deadline=deadline, begun=True)
+        except CallFailed as failure:
+            why, cause = str(failure), failure
+        if ended is None:
+            raise OutcomeUnknown(
+                f"{self.provider!r} goes on with a response in the background: {why}", provider=self.provider
+            ) from cause
+        return ended
 
     async def check(self, *, timeout: float) -> None:  # noqa: ASYNC109 - the interface of `Transport`.
         """Return if the list of models is answered within `timeout` seconds; raises `CallFailed` if not."""
@@ -250,7 +290,7 @@ class ModelTransport:
                 body.pop(field, None)
             body[self.preset.output_field if form == "chat" else OUTPUT_FIELDS[form][0]] = bound
         if form == "responses":
-            body.setdefault("store", False)
+            body.setdefault("store", is_of_background(request))  # What is not stored cannot be fetched.
         body.pop("stream", None)
         options = body.pop("stream_options", None)
         if streams:
@@ -268,21 +308,30 @@ class ModelTransport:
             headers[self.preset.request_id_header] = header_value(call.request_id)
         return headers
 
-    async def _reply_of(self, sent: Translation, exchange: Exchange, *, deadline: float) -> ProviderReply:
-        client = self._client
-        client.check_readable(exchange)
+    async def _body_in(self, exchange: Exchange, *, deadline: float) -> dict[str, Any]:
+        self._client.check_readable(exchange)
         try:
-            body = fields_of(await decode_json(exchange.body, deadline=deadline), "the answer")
+            return fields_of(await decode_json(exchange.body, deadline=deadline), "the answer")
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:
+            raise self._unreadable(error, exchange) from self._client.secrets.cause(error)
+
+    def _reply_of(self, sent: Translation, body: dict[str, Any], exchange: Exchange) -> ProviderReply:
+        client = self._client
+        try:
             if body.get("error"):
                 client.raise_error_in(body, exchange)
             answer = read_answer(sent.request.form, body)
             if sent.request.form == "embeddings":
                 written_vectors(sent.request.body, body)
         except (msgspec.DecodeError, ValueError, RecursionError) as error:
-            if exchange.size <= MAX_REFUSAL_BYTES:
-                client.raise_error_in(exchange.body, exchange)
-            raise client.malformed(str(error), exchange) from client.secrets.cause(error)
+            raise self._unreadable(error, exchange) from client.secrets.cause(error)
         return self._reply_with(body, answer, sent, exchange)
+
+    def _unreadable(self, error: Exception, exchange: Exchange) -> CallFailed:
+        """Return the error of an answer that is none of its form; raises what it says itself, if that is an error."""
+        if exchange.size <= MAX_REFUSAL_BYTES:
+            self._client.raise_error_in(exchange.body, exchange)
+        return self._client.malformed(str(error), exchange)
 
     def _reply_with(
         self, body: dict[str, Any], answer: ModelAnswer, sent: Translation, exchange: Exchange

@@ -1,7 +1,8 @@
 """Reconciles a call whose outcome is unknown: how a transport looks it up or cancels it, and what it can find.
 
-A transport that can tell the outcome has `look_up`; one that can cancel a call has `cancel`. If it has neither, a paid
-call that may have run stays as it is: its money is held and reported, and paid to no other provider.
+A transport that can tell the outcome has `look_up`; one that can cancel a call has `cancel`; one whose provider gives
+a handle before the answer has `resume`. If it has none of them, a paid call that may have run stays as it is: its money
+is held and reported, and paid to no other provider.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 import msgspec
 
 from actors.money import OptionalAmountField, amount_default
+from actors.tariffs.usage import Usage  # noqa: TC001 - msgspec resolves the annotations below.
 from actors.transports.transport import ProviderReply, take_cost
 
 if TYPE_CHECKING:
@@ -30,12 +32,14 @@ class NeverRan(msgspec.Struct, frozen=True, tag=True):
 class Lost(msgspec.Struct, frozen=True, tag=True):
     """The call ran and was charged `cost`, but its answer cannot be had.
 
-    `cost` is in dollars as str, int or Decimal; None is what was reserved. One that is no cost is read as in a
-    `ProviderReply`: what was reserved is paid, and `unread_cost` says what was stated.
+    `cost` is in dollars as str, int or Decimal; None is what its `usage` costs, if that was told and the provider has a
+    tariff, else what was reserved. One that is no cost is read as in a `ProviderReply`: what was reserved is paid, and
+    `unread_cost` says what was stated.
     """
 
     cost: OptionalAmountField = amount_default(None)
     unread_cost: str | None = None
+    usage: Usage | None = None
 
     def __post_init__(self) -> None:
         if self.cost is not None:
@@ -90,4 +94,22 @@ class Cancels(Protocol):
 
     async def cancel(self, call: ProviderCall, *, timeout: float) -> Finding:  # noqa: ASYNC109 - the transport bounds itself.
         """Cancel an earlier `call` within `timeout` seconds, and return what became of it."""
+        ...
+
+
+@runtime_checkable
+class Resumes(Protocol):
+    """A transport that can take a call up again by a handle that its provider gives before the answer.
+
+    It tells the handle by `call.notes.begun(handle)` while it makes the call. The ledger writes it beside what was
+    reserved. If the answer does not come, be it that the connection is lost, the caller cancelled or this program
+    ended, the call is taken up by its handle, and not paid again.
+    """
+
+    async def resume(self, handle: str, call: ProviderCall) -> Finding:
+        """Wait for the answer to an earlier call, for `call.timeout` seconds at most, and return what became of it.
+
+        That is `UnderWay` if there is no answer by then; a very short time is a look. Raises a member of `CallFailed`
+        if that cannot be found out.
+        """
         ...

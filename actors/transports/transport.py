@@ -6,6 +6,7 @@ those, by what the transport declares about itself and by the errors that it rai
 
 from __future__ import annotations
 
+from collections.abc import Callable  # noqa: TC003 - msgspec resolves the annotations below.
 from decimal import Decimal
 from typing import Any, Literal, Protocol
 
@@ -38,15 +39,34 @@ MAX_SHOWN_COST = 100
 """Characters of what a provider stated as its cost that are kept if it is none."""
 
 
+MAX_HANDLE = 200
+"""Characters of a handle; a longer one is none."""
+
+
 class CallNotes(msgspec.Struct, gc=False):
     """What its transport notes of a call while it is under way.
 
-    `reference` is the name that the provider gave it, by which it can be asked for later. `owed` is the reply that a
-    call without a stream is paid by if it is cancelled, at a provider that stops then; None if that is not known.
+    `reference` is the name that the provider gave it, by which its cost can be asked for later. `owed` is the reply
+    that a call without a stream is paid by if it is cancelled, at a provider that stops then; None if that is not
+    known. `handle` is that by which the call can be taken up again (see `Resumes`).
     """
 
     reference: str | None = None
     owed: ProviderReply | None = None
+    handle: str | None = None
+    on_handle: Callable[[str], None] | None = None
+    """What the owner of the call does with its handle, as long as the call is under way."""
+
+    def begun(self, handle: str) -> None:
+        """Note the handle by which the call can be taken up, because its provider has begun.
+
+        From now on the call goes on there whatever becomes of the connection. A handle has 200 characters at most; a
+        longer one is not kept.
+        """
+        if 0 < len(handle) <= MAX_HANDLE and handle != self.handle:
+            self.handle = handle
+            if self.on_handle is not None:
+                self.on_handle(handle)
 
 
 class ProviderCall(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ from actors.ledger.messages import Costing
 from actors.money import ZERO
 from actors.supervisor.payments.charge import NOTHING, Charge, charge_for
 from actors.transports.reconciliation import Answered, Lost, NeverRan
+from actors.transports.transport import ProviderReply
 
 if TYPE_CHECKING:
     from actors.ledger.entries import CostBasis
@@ -45,8 +46,20 @@ class HeldCall(msgspec.Struct, eq=False):
     """Whether its provider has said that it is under way when it was asked last."""
 
     @property
+    def handle(self) -> str | None:
+        """The handle by which it can be taken up; None if its provider has given none."""
+        return self.call.notes.handle if self.target.can_resume else None
+
+    @property
+    def asked_after(self) -> tuple[float, ...]:
+        """The seconds after its end at which its provider is asked what it cost, if it can tell no more than that."""
+        return () if self.handle is not None else self.target.asked_after
+
+    @property
     def can_be_asked(self) -> bool:
         """Whether it may still be found out what became of it."""
+        if self.handle is not None:
+            return True
         if self.target.asked_after:
             return self.call.notes.reference is not None
         return self.target.can_tell
@@ -58,7 +71,9 @@ def charge_found(held: HeldCall, found: Resolution) -> Charge:
         return charge_for(found.reply, held.tokens)
     if isinstance(found, NeverRan):
         return NOTHING
-    if held.tokens is None and not held.target.asked_after:
+    if found.cost is None and found.usage is not None:
+        return charge_for(ProviderReply(output=None, usage=found.usage), held.tokens)
+    if held.tokens is None and not held.asked_after:
         return Charge("yes", found.cost)
     basis: CostBasis = "estimated" if found.cost is None else "provider"
     tariff = None if held.tokens is None else held.tokens.tariff

@@ -20,6 +20,7 @@ from actors.ledger.messages import (
     GiveUpAccount,
     KeepFailure,
     MarkUnderWay,
+    NoteHandle,
     Reservation,
     Reserve,
     Resolve,
@@ -145,9 +146,16 @@ class Payments:
         """Tell the ledger with which error a request has ended that has paid."""
         self._client.tell(KeepFailure(answer, provider))
 
-    async def reconcile(self, held: HeldCall, *, until: float) -> Resolution | None:
-        """Find out about a call that may have been paid, and book it; None if not known at loop time `until`."""
-        return await self.reconciler.reconcile(held, until=until)
+    def note_handle(self, reservation: Reservation, handle: str) -> None:
+        """Have the handle by which a call can be taken up written beside what was reserved for it."""
+        self._client.tell(NoteHandle(reservation, handle))
+
+    async def reconcile(self, held: HeldCall, *, until: float, wait: float = 0.0) -> Resolution | None:
+        """Find out about a call that may have been paid, and book it; None if not known at loop time `until`.
+
+        One that is taken up by its handle has `wait` seconds for its answer.
+        """
+        return await self.reconciler.reconcile(held, until=until, wait=wait)
 
     def reconcile_later(self, held: HeldCall) -> None:
         """Find out about a call when no request waits for it any more."""

@@ -1,8 +1,9 @@
 """Finds out what became of calls that may have been paid: at once for a request that waits, later for its money.
 
-A call is looked up if its transport can, and cancelled if that may still help. A call that cannot be reconciled stays
-held with the ledger, counts against its budgets, and is asked about again after pauses that grow. One of which only the
-cost can be told is asked about at set times, and counts as charged whole after the last of them.
+A call is taken up by its handle or looked up if its transport can, and cancelled if that may still help. A call that
+cannot be reconciled stays held with the ledger, counts against its budgets, and is asked about again after pauses that
+grow. One of which only the cost can be told is asked about at set times, and counts as charged whole after the last of
+them.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ class Kept:
 
     def __init__(self, held: HeldCall, now: float) -> None:
         self.held = held
-        self.times = [now + seconds for seconds in held.target.asked_after]
+        self.times = [now + seconds for seconds in held.asked_after]
         self.due = self.times[0] if self.times else now
         self.tries = 0
 
@@ -95,11 +96,11 @@ class Reconciler:
         self.has_news = False
         """Whether a call was kept since this was last set to False."""
 
-    async def reconcile(self, held: HeldCall, *, until: float) -> Resolution | None:
+    async def reconcile(self, held: HeldCall, *, until: float, wait: float = 0.0) -> Resolution | None:
         """Find out about a call, and record it; None if that is not known at loop time `until`.
 
-        If another task is at it already, its result is waited for: two that ask by one key could cancel each other's
-        next call.
+        One that is taken up by its handle has `wait` seconds for its answer before it is cancelled. If another task is
+        at it already, its result is waited for: two that ask by one key could cancel each other's next call.
         """
         number = held.reservation.number
         while (other := self._reconciling.get(number)) is not None:
@@ -112,7 +113,8 @@ class Reconciler:
         with self._alone_with(number) as found:
             tries = 0
             while True:
-                finding = await self._ask(held)
+                finding = await self._ask(held, wait=wait)
+                wait = 0.0
                 if finding is not None and not isinstance(finding, UnderWay):
                     try:
                         await self._record(held, finding)
@@ -191,11 +193,16 @@ class Reconciler:
         kept.due = max(now + pause, (finding.until or 0.0) if isinstance(finding, UnderWay) else 0.0)
         return False
 
-    async def _ask(self, held: HeldCall) -> Finding | None:
-        """Look a call up, and cancel it if it may still run; None if its transport cannot say."""
-        target, finding = held.target, None
+    async def _ask(self, held: HeldCall, *, wait: float = 0.0) -> Finding | None:
+        """Look a call up, and cancel it if it may still run; None if its transport cannot say.
+
+        One that has a handle is taken up, which tells the same, and its answer is waited for.
+        """
+        target, handle, finding = held.target, held.handle, None
         with suppress(CallFailed, RuntimeFault):
-            if target.can_look_up:
+            if handle is not None:
+                finding = await target.resume(handle, held.call, wait=wait)
+            elif target.can_look_up:
                 finding = await target.look_up(held.call)
         if finding is None or isinstance(finding, UnderWay):
             with suppress(CallFailed, RuntimeFault):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -256,6 +257,7 @@ class AttemptRun:
         reply: ProviderReply | None = None
         error: CallFailed | None = None
         self._was_amplified = target.is_amplified
+        call.notes.on_handle = partial(self.deps.payments.note_handle, self._reservation)
         job.under_way += 1
         try:
             reply = await target.call(call, self._marker)
@@ -263,6 +265,7 @@ class AttemptRun:
             error = failure
         finally:
             job.under_way -= 1
+            call.notes.on_handle = None
             # Also if the caller was cancelled: then there is neither a reply nor an error.
             now = self.deps.context.now()
             proof = min(given.proof, own_time)

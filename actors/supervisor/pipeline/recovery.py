@@ -20,19 +20,20 @@ SHORTEST_CALL = 0.01
 """Seconds that a call to take on has at least, however late it is."""
 
 
-async def reconcile(deps: Deps, job: Job, error: CallFailed) -> ProviderReply | CallFailed:
+async def reconcile(deps: Deps, job: Job, error: CallFailed, *, wait: float = 0.0) -> ProviderReply | CallFailed:
     """Find out whether the call that may have been paid was; return its answer, or what the request goes on from.
 
-    If that cannot be found out, it is `error` still. The call is passed over if the request's risk allows that.
+    If that cannot be found out, it is `error` still. The call is passed over if the request's risk allows that. One
+    that is taken up by its handle has `wait` seconds for its answer first.
     """
     held, now = job.held, deps.context.now()
     assert held is not None  # noqa: S101 - the caller has looked.
     may_go_on = job.may_pass_over(held.reservation)
     if now < job.deadline:
-        until = now if may_go_on else job.deadline
-        if held.target.asked_after:
+        until = now + wait if may_go_on else job.deadline
+        if held.asked_after:
             until = now + (job.deadline - now) / 2  # What it cost is told some seconds later.
-        found = await deps.payments.reconcile(held, until=until)
+        found = await deps.payments.reconcile(held, until=until, wait=wait)
         if found is not None:
             return job.reconciled(found)
     may_be_repeated = job.repeats(held.target) and held.target.name not in job.tried
@@ -48,7 +49,8 @@ async def take_on(deps: Deps, job: Job, unsettled: StillUnsettled) -> ProviderRe
     There are four cases:
 
     1. Its provider is not listed any more, and the request's risk allows to pass it over: it goes on elsewhere.
-    2. What became of it can be found out: its answer is the answer, and what it failed with is gone on from.
+    2. What became of it can be found out, or it is taken up by its handle: its answer is the answer, and what it failed
+       with is gone on from.
     3. It can be repeated under its key: it is the next choice.
     4. None of these: the request ends here.
     """
@@ -65,10 +67,14 @@ async def take_on(deps: Deps, job: Job, unsettled: StillUnsettled) -> ProviderRe
         with suppress(CallFailed, RuntimeFault):
             target.open()  # Then it is known what its transport can do.
         quote = job.quote(target)
-        call = job.call_to(target, quote, timeout=max(job.deadline - deps.context.now(), SHORTEST_CALL))
+        left = max(job.deadline - deps.context.now(), SHORTEST_CALL)
+        call = job.call_to(target, quote, timeout=left)
+        call.notes.handle = unsettled.handle
         job.held = HeldCall(target, call, reservation, quote.tokens, purchase=job.purchase, paid_before=job.cost)
-        if target.can_tell or (job.may_pass_over(reservation) and not job.repeats(target)):
-            found = await reconcile(deps, job, unsettled)
+        if job.held.can_be_asked or (job.may_pass_over(reservation) and not job.repeats(target)):
+            # It goes on where it was, so it has as long for its answer as a new one would have.
+            wait = 0.0 if job.held.handle is None else min(job.candidates.listings[target.name].timeout, left)
+            found = await reconcile(deps, job, unsettled, wait=wait)
             if not isinstance(found, CallFailed):
                 job.last = target.name
                 return found

@@ -31,6 +31,7 @@ from actors.provider_gateway.messages import (
     Health,
     InlineCall,
     LookUpCall,
+    ResumeCall,
     SentMarker,
 )
 from actors.provider_gateway.open_transports import OpenTransports
@@ -50,7 +51,7 @@ from actors.supervisor.targets.stragglers import Stragglers
 from actors.supervisor.targets.stream_figures import StreamFigures
 from actors.tariffs.learned import CallHistory
 from actors.transports.pricing import PricesCalls
-from actors.transports.reconciliation import Cancels, LooksUp
+from actors.transports.reconciliation import Cancels, LooksUp, Resumes
 from actors.transports.threaded_calls import ThreadedCalls
 from runtime import ActorCrashed, ActorStopped, AskTimeout, Restart, RuntimeFault
 
@@ -73,6 +74,8 @@ if TYPE_CHECKING:
 
 RECONCILE_TIMEOUT = 5.0
 """Seconds that a transport has to find out what became of a call."""
+SHORTEST_LOOK = 0.001
+"""Seconds that the answer to a call that is taken up is waited for at least."""
 
 GatewayRef: TypeAlias = "ActorRef[Any]"
 R = TypeVar("R")
@@ -123,6 +126,8 @@ class Target:
         """Whether a call that times out may have been charged, by what the last one that did has shown."""
         self.can_look_up = self.can_cancel = False
         """What its transport can do about a call whose outcome is unknown."""
+        self.can_resume = False
+        """Whether its transport can take up a call by its handle."""
         self.asked_after: tuple[float, ...] = ()
         """The seconds after its end at which a call is looked up, if that tells its cost alone."""
         self.calls_before = CallHistory()
@@ -467,6 +472,7 @@ class Target:
         self.can_look_up = isinstance(transport, LooksUp)
         self.asked_after = getattr(transport, "asked_after", ())
         self.can_cancel = isinstance(transport, Cancels)
+        self.can_resume = isinstance(transport, Resumes)
         self._pricing = transport if isinstance(transport, PricesCalls) else None
         self._is_learned_of = True
 
@@ -513,7 +519,12 @@ class Target:
         """Cancel a call, and return what became of it; raises as `look_up` does."""
         return await self._ask(CancelCall(call, RECONCILE_TIMEOUT))
 
-    async def _ask(self, question: LookUpCall | CancelCall) -> Finding:
+    async def resume(self, handle: str, call: ProviderCall, *, wait: float) -> Finding:
+        """Take up a call by its handle, and wait for its answer for so many seconds; raises as `look_up` does."""
+        taken_up = msgspec.structs.replace(call, timeout=max(wait, SHORTEST_LOOK))
+        return await self._ask(ResumeCall(handle, taken_up, taken_up.timeout + RECONCILE_TIMEOUT))
+
+    async def _ask(self, question: LookUpCall | CancelCall | ResumeCall) -> Finding:
         with self._in_use():
             try:
                 return await self._ask_gateway(question, question.timeout + TRANSPORT_GRACE)

@@ -914,3 +914,38 @@ def test_without_the_sdk_the_error_says_what_to_install():
     assert 'ImportError: AgirailsNetwork needs the SDK of AGIRAILS; write: pip install "understudy[agirails]"' in (
         done.stderr
     )
+
+
+async def test_an_earlier_call_is_taken_up_by_its_transaction_and_waits_for_its_delivery(town: Town):
+    door, opened = town.door("alder"), asyncio.Event()
+
+    async def serve(text: str) -> str:
+        await opened.wait()
+        return text.upper()
+
+    await town.open_shop("alder", serve)
+    call = a_call()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(1.0):
+            await door.call(call)
+    handle = call.notes.handle
+    assert handle is not None
+    assert [one.transaction for one in await town.network.locked()] == [handle]
+    other = town.another_network().transport(town.provider("alder"))  # As in the next life of the program.
+    assert await other.resume(handle, a_call(timeout=0.01)) == UnderWay()
+    asyncio.get_running_loop().call_later(0.2, opened.set)
+    assert await other.resume(handle, a_call(timeout=FAR)) == Answered(HELLO)
+    assert await town.states() == ["SETTLED"]
+
+
+async def test_a_transaction_that_was_cancelled_never_ran_and_another_requests_is_refused(town: Town):
+    door, call = town.door("nobody"), a_call()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.5):
+            await door.call(call)
+    handle = call.notes.handle
+    assert handle is not None
+    assert isinstance(await door.cancel(a_call(), timeout=FAR), NeverRan)
+    assert await door.resume(handle, a_call(timeout=FAR)) == NeverRan()
+    with pytest.raises(Permanent, match="belongs to another request"):
+        await door.resume(handle, a_call(input="another", timeout=FAR))
