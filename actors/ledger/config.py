@@ -8,7 +8,7 @@ import msgspec
 
 from actors.ledger.receipt import KeepAnswers  # noqa: TC001 - msgspec resolves the annotations below.
 from actors.validation import check_count, checked_held_for
-from runtime.persistence import Safety  # noqa: TC001 - msgspec resolves the annotations below.
+from runtime.persistence import Cipher, Safety  # noqa: TC001 - msgspec resolves the annotations below.
 
 DAY = 86_400.0
 
@@ -24,7 +24,9 @@ class LedgerConfig(msgspec.Struct, frozen=True, kw_only=True):
     as charged after `held_for` seconds (None: it is held for ever), unless the call was reserved with a `held_for` of
     its own. A journal knows for `keys_for` seconds what was paid under a key, and has an answer for `answers_for`;
     after that, a key is new. `keep_answers` tells what is kept of the answer to a request with an idempotency key:
-    "full", to give it again, its "hash", or "none" of it.
+    "full", to give it again, its "hash", or "none" of it. With `compress_answers`, a journal compresses those of 1,000
+    bytes and more; with an `answer_cipher`, it encrypts all of them. Both may change from run to run, as long as the
+    cipher decrypts what was encrypted before.
     """
 
     alert_percent: int = 80
@@ -37,6 +39,8 @@ class LedgerConfig(msgspec.Struct, frozen=True, kw_only=True):
     answers_for: float = 30 * DAY
     keys_for: float = 400 * DAY
     keep_answers: KeepAnswers = "full"
+    compress_answers: bool = False
+    answer_cipher: Cipher | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.alert_percent <= 100:
@@ -45,6 +49,9 @@ class LedgerConfig(msgspec.Struct, frozen=True, kw_only=True):
         check_count("max_waiting", self.max_waiting, least=0)
         if self.keep_answers not in {"full", "hash", "none"}:
             raise ValueError(f'keep_answers must be "full", "hash" or "none", got {self.keep_answers!r:.100}')
+        for name in ("encrypt", "decrypt"):
+            if self.answer_cipher is not None and not callable(getattr(self.answer_cipher, name, None)):
+                raise ValueError(f"answer_cipher must have a method {name}(), got {self.answer_cipher!r:.100}")
         if not self.approval_timeout > 0:
             raise ValueError(f"approval_timeout must be > 0 seconds, got {self.approval_timeout}")
         for name in ("answers_for", "keys_for"):

@@ -35,13 +35,16 @@ class AlreadyPaid(Permanent):
 
 
 class KeyReused(Permanent):
-    """This idempotency key belongs to another request; `fields` names what differs, such as "input.messages"."""
+    """This idempotency key belongs to another request; `fields` names what differs, such as "input.messages".
+
+    They are not known any more once the answer is not kept any more.
+    """
 
     outcome: CallOutcome = "not_started"
 
     def __init__(self, key: str, *, fields: tuple[str, ...]) -> None:
         super().__init__(
-            f"key {key!r} belongs to another request, which differs in {', '.join(fields)}; "
+            f"key {key!r} belongs to another request, which differs{' in ' if fields else ''}{', '.join(fields)}; "
             "use another idempotency key, or ask for the same as before"
         )
         self.key = key

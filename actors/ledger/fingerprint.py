@@ -21,6 +21,8 @@ MAX_FIELDS = 48
 """An input of more fields counts as one."""
 NAME_SIZE, CONTENT_SIZE = 4, 8
 """The bytes of a digest; a part is one of a name, and one of what is under it."""
+BRIEF_SIZE = 6
+"""The bytes of one that is brief: by chance another request under the key has it once in 2^48 times."""
 
 
 def request_fields(service: str, content: Any, requirement: Any) -> Fields:
@@ -60,12 +62,24 @@ def fingerprint(fields: Fields, *, secret: bytes) -> bytes:
     return b"".join(sorted(_part(name, content, secret) for name, content in fields))
 
 
+def brief(print_: bytes) -> bytes:
+    """Return the bytes that stand for a fingerprint in a journal once its answer is not kept any more."""
+    return blake2b(print_, digest_size=BRIEF_SIZE).digest()
+
+
+def is_same(print_: bytes, other: bytes) -> bool:
+    """Tell whether two fingerprints are of the same request, the other of which may be brief."""
+    return other == (brief(print_) if len(other) == BRIEF_SIZE else print_)
+
+
 def differing_fields(fields: Fields, other: bytes, *, secret: bytes) -> tuple[str, ...]:
-    """Name the fields in which a request differs from the one with this other fingerprint.
+    """Name the fields in which a request differs from the one with this other fingerprint; none if that is brief.
 
     A field that only the other one has cannot be named, and is a difference of the input.
     """
     size = NAME_SIZE + CONTENT_SIZE
+    if len(other) == BRIEF_SIZE:
+        return ()
     parts = [other[start : start + size] for start in range(0, len(other), size)]
     names = {part[:NAME_SIZE] for part in parts}
     own = {_part(name, content, secret): name for name, content in fields}

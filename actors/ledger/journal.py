@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from actors.errors.families import Permanent
 from actors.ledger.entries import Entry, MoneyReleased, MoneySettled
+from actors.ledger.kept_receipt import head_of, packed
+from actors.ledger.keys import scope_of
 from runtime.persistence import Codec, JournalError, MemoryJournal, SqliteJournal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from runtime.persistence import Journal, Retention, Safety, SnapshotRow
+    from actors.ledger.receipt import Receipt
+    from runtime.persistence import Journal, KeptRow, Packing, Retention, Safety, SnapshotRow
 
 IN_MEMORY = ":memory:"
 PAID = "\0paid"
@@ -30,16 +34,23 @@ class MoneyJournal:
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], *, safety: Safety = "process", retention: Retention | None = None
+        self,
+        path: str | os.PathLike[str],
+        *,
+        safety: Safety = "process",
+        retention: Retention | None = None,
+        packing: Packing | None = None,
     ) -> None:
         self.path = os.fspath(path)
         self.store: Journal = (
-            MemoryJournal(retention=retention)
+            MemoryJournal(retention=retention, packing=packing)
             if self.path == IN_MEMORY
-            else SqliteJournal(path, safety=safety, retention=retention, migrate=migrated)
+            else SqliteJournal(path, safety=safety, retention=retention, packing=packing, migrate=migrated)
         )
         self._codec = Codec[Entry](Entry)
         self._paid = msgspec.msgpack.Decoder(tuple[int, str])
+        self._receipt_pays: tuple[str, int] | None = None
+        """The key and the cost of a receipt that says what is paid under its key, so that no row of its own has to."""
         self._is_counted = self.store.find(PAID, COUNTED) is not None
 
     def read(self, *, after: SnapshotRow | None = None) -> Iterator[Entry]:
@@ -72,20 +83,55 @@ class MoneyJournal:
         self.store.commit()
 
     def paid(self, key: str) -> tuple[int, str] | None:
-        """Return what was paid under a key in all, in micro-units, and to which provider last; None if nothing was."""
-        row = self.store.find(PAID, key)
-        paid = None if row is None else self._paid.decode(row.head)
-        return paid if paid is not None and paid[0] else None
+        """Return what was paid under a key in all, in micro-units, and to which provider last; None if nothing was.
+
+        There are two cases: 1. It has a row of its own. 2. Its receipt says so, being for the only call that was paid.
+        Raises `Permanent` if it cannot be read.
+        """
+        row = self._find(PAID, key)
+        if row is not None:
+            paid = self._paid.decode(row.head)
+            return paid if paid[0] else None  # 1.
+        return self._paid_by_receipt(self.receipt_row(key))  # 2.
+
+    def receipt_row(self, key: str) -> KeptRow | None:
+        """Return what is kept of a receipt; None if there is none. Raises `Permanent` if it cannot be read."""
+        return self._find(scope_of(key), key)
+
+    def put_receipt(self, receipt: Receipt, *, pays: bool) -> None:
+        """Keep a receipt with the entry that is appended next, which is of its whole cost if it `pays`."""
+        key = receipt.purchase.key
+        paid = self.paid(key)
+        if self._paid_by_receipt(self.receipt_row(key)) is not None and paid is not None:
+            self._put_paid(key, *paid, at=receipt.at)  # The receipt that says so is replaced.
+        is_paid = pays and paid is None and receipt.purchase.number == 1
+        if is_paid:
+            self._receipt_pays = key, int(receipt.cost)
+        head, body = packed(receipt, is_paid=is_paid)
+        self.store.put(scope_of(key), key, head, body, at=receipt.at)
+
+    def _find(self, scope: str, key: str) -> KeptRow | None:
+        try:
+            return self.store.find(scope, key)
+        except JournalError as error:
+            raise Permanent(f"it is not known whether key {key!r} was paid: {error}") from error
+
+    def _paid_by_receipt(self, row: KeptRow | None) -> tuple[int, str] | None:
+        head = None if row is None else head_of(row)
+        return (head.cost, head.provider) if head is not None and head.is_paid else None
+
+    def _put_paid(self, key: str, paid: int, provider: str, *, at: float) -> None:
+        self.store.put(PAID, key, msgspec.msgpack.encode((paid, provider)), at=at)
 
     def _count(self, entry: Entry) -> None:
         """Note what was paid under a key; what an entry corrects was counted before."""
         if not isinstance(entry, MoneySettled | MoneyReleased):
             return
         change = (int(entry.cost) if isinstance(entry, MoneySettled) else 0) - int(entry.corrects)
-        if change:
+        receipt_pays, self._receipt_pays = self._receipt_pays, None
+        if change and receipt_pays != (entry.key, change):
             paid, provider = self.paid(entry.key) or (0, entry.provider)
-            paid_to = entry.provider if change > 0 else provider
-            self.store.put(PAID, entry.key, msgspec.msgpack.encode((paid + change, paid_to)), at=entry.at)
+            self._put_paid(entry.key, paid + change, entry.provider if change > 0 else provider, at=entry.at)
 
     def close(self) -> None:
         """Let go of the file; what was appended and not committed is lost."""

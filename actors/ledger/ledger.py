@@ -189,7 +189,7 @@ class Ledger(
     async def _recover(self, path: str | os.PathLike[str]) -> None:
         """Continue from where the journal ends."""
         journal, read = await recover(path, self.book, config=self.config, at=time.time())
-        self.book.receipts = JournalReceipts(journal.store)
+        self.book.receipts = JournalReceipts(journal)
         self.bookkeeper.commits = Commits(
             journal,
             self.book,

@@ -11,7 +11,7 @@ from actors.ledger.journal import MoneyJournal
 from actors.ledger.keys import UNNAMED_ACCOUNT
 from actors.ledger.saved_book import restore
 from actors.money import ZERO
-from runtime.persistence import JournalError, Retention, has_threads
+from runtime.persistence import JournalError, Packing, Retention, has_threads
 
 if TYPE_CHECKING:
     import os
@@ -39,7 +39,8 @@ async def recover(
     # In virtual time there is no disk to wait for, and no power to fail.
     safety = config.safety if has_threads(asyncio.get_running_loop()) else "process"
     retention = Retention(bodies_for=config.answers_for, heads_for=config.keys_for)
-    journal = MoneyJournal(path, safety=safety, retention=retention)
+    packing = Packing(compresses=config.compress_answers, cipher=config.answer_cipher)
+    journal = MoneyJournal(path, safety=safety, retention=retention, packing=packing)
     read = 0
     try:
         snapshot = journal.store.snapshot()

@@ -36,7 +36,8 @@ class PaidAnswer(msgspec.Struct, frozen=True, gc=False):
 class Receipt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What came of a request under a key: what it `cost` in all, the provider, and when (seconds since 1970).
 
-    `answer` is None if it is not kept, or no more; `digest` is a BLAKE2b of it, "" if nothing of it was kept.
+    `answer` is None if it is not kept, or no more, or if it cannot be read, as `problem` says; `digest` is a BLAKE2b of
+    it, "" if nothing of it was kept.
     """
 
     purchase: Purchase
@@ -46,6 +47,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     at: float
     digest: str = ""
     answer: bytes | None = None
+    problem: str = ""
 
 
 class KeyStatus(msgspec.Struct, frozen=True, gc=False):

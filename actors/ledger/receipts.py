@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from actors.ledger.errors import KeyReused
-from actors.ledger.fingerprint import differing_fields, fingerprint
-from actors.ledger.keys import scope_of
+from actors.ledger.fingerprint import differing_fields, fingerprint, is_same
+from actors.ledger.kept_receipt import digest_of, unpacked
 from actors.ledger.receipt import KeyStatus, Receipt
 from actors.money import micros_of
 
@@ -22,9 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from actors.ledger.fingerprint import Fields
+    from actors.ledger.journal import MoneyJournal
     from actors.ledger.receipt import KeepAnswers, PaidAnswer
     from actors.money import Micros
-    from runtime.persistence import Journal
 
 MAX_ANSWERS = 10_000
 MAX_BYTES = 64 * 2**20
@@ -55,16 +54,19 @@ class Receipts:
         """Return the receipt under a key, as the ledger has the key."""
         return self._by_key.get(key)
 
-    def put(self, receipt: Receipt) -> None:
-        """Keep a receipt, unless there is an answer to the same purchase, or a newer purchase, under its key."""
+    def put(self, receipt: Receipt, *, pays: bool = False) -> None:
+        """Keep a receipt, unless there is an answer to the same purchase, or a newer purchase, under its key.
+
+        It `pays` if its whole cost is booked next.
+        """
         known, number = self.find(receipt.purchase.key), receipt.purchase.number
         if known is not None:
             is_answered = known.state == "answered" and known.purchase.number == number
             if is_answered or known.purchase.number > number:
                 return
-        self._store(receipt)
+        self._store(receipt, pays=pays)
 
-    def _store(self, receipt: Receipt) -> None:
+    def _store(self, receipt: Receipt, *, pays: bool) -> None:
         key = receipt.purchase.key
         self._by_key.pop(key, None)
         self._drop(key)
@@ -93,9 +95,10 @@ class Receipts:
                 cost=micros_of(int(answer.paid_before) + int(cost)),
                 provider=provider,
                 at=at,
-                digest="" if content is None or keep == "none" else blake2b(content, digest_size=16).hexdigest(),
+                digest="" if content is None or keep == "none" else digest_of(content),
                 answer=content if keep == "full" else None,
-            )
+            ),
+            pays=cost > 0 and not answer.paid_before,
         )
 
     def status(self, key: str, fields: Fields, *, others: Iterable[bytes | None], is_paid: bool) -> KeyStatus:
@@ -106,7 +109,7 @@ class Receipts:
         own, receipt = fingerprint(fields, secret=self.secret), self.find(key)
         known = [one for one in others if one is not None] if receipt is None else [receipt.purchase.fingerprint]
         for other in known:
-            if other != own:
+            if not is_same(own, other):
                 raise KeyReused(key, fields=differing_fields(fields, other, secret=self.secret))
         return KeyStatus(own, receipt, is_paid or receipt is not None)
 
@@ -120,21 +123,18 @@ class Receipts:
 class JournalReceipts(Receipts):
     """The receipts of a ledger that has a journal, where each is written in one transaction with its payment."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: MoneyJournal) -> None:
         super().__init__()
-        self.secret = journal.secret
+        self.secret = journal.store.secret
         self._journal = journal
-        self._decoder = msgspec.msgpack.Decoder(Receipt)
 
     def find(self, key: str) -> Receipt | None:
         """Return the receipt under a key, whether it is written yet or not; without its answer if that is too old."""
-        row = self._journal.find(scope_of(key), key)
-        return None if row is None else msgspec.structs.replace(self._decoder.decode(row.head), answer=row.body)
+        row = self._journal.receipt_row(key)
+        return None if row is None else unpacked(row, key)
 
-    def _store(self, receipt: Receipt) -> None:
-        key = receipt.purchase.key
-        head = msgspec.msgpack.encode(msgspec.structs.replace(receipt, answer=None))
-        self._journal.put(scope_of(key), key, head, receipt.answer, at=receipt.at)
+    def _store(self, receipt: Receipt, *, pays: bool) -> None:
+        self._journal.put_receipt(receipt, pays=pays)
 
     def __repr__(self) -> str:
         return f"<JournalReceipts in {self._journal!r}>"

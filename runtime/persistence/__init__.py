@@ -16,11 +16,13 @@ from runtime.persistence.group_commit import GroupCommit, has_threads
 from runtime.persistence.journal import Journal, KeptRow, Safety, SnapshotRow, key_digest
 from runtime.persistence.memory import MemoryDisk, MemoryJournal
 from runtime.persistence.ownership import Owner, owner_of
+from runtime.persistence.packing import Cipher, Packing
 from runtime.persistence.reading import ReadOnlyJournal, reading
 from runtime.persistence.retention import Retention
 from runtime.persistence.sqlite import SqliteJournal
 
 __all__ = [
+    "Cipher",
     "Codec",
     "EventSourced",
     "GroupCommit",
@@ -31,6 +33,7 @@ __all__ = [
     "MemoryJournal",
     "NotRecorded",
     "Owner",
+    "Packing",
     "ReadOnlyJournal",
     "Retention",
     "Safety",

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 MAX_ON_LOOP = 1_000_000
 """The bytes that are written on the loop in one turn of it: about a millisecond's work."""
+MAX_PACKED_ON_LOOP = 64_000
+"""The same if values are compressed or encrypted, which takes ten times as long and more."""
 TEND_EVERY = 3600.0
 """Seconds after which a journal is tended also if little was written."""
 TEND_PAUSE = 0.01
@@ -146,7 +148,8 @@ class GroupCommit:
         self._due = None
         journal = self.journal
         self._in_flight, self._unanswered = self._unanswered, []
-        is_quick = not (journal.waits_for_disk or self._is_tended) and journal.unwritten_size <= MAX_ON_LOOP
+        most = MAX_PACKED_ON_LOOP if journal.packing.takes_time else MAX_ON_LOOP
+        is_quick = not (journal.waits_for_disk or self._is_tended) and journal.unwritten_size <= most
         if self._threads is None or is_quick:
             try:
                 journal.commit()

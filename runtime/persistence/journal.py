@@ -13,6 +13,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from runtime.persistence.errors import JournalError
+from runtime.persistence.packing import Packing, UnreadableValue
 from runtime.persistence.retention import KeptClock, Retention, after_time
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ class EntryRow(NamedTuple):
 class KeptRow(NamedTuple):
     """What is kept under a key: a short `head`, and a `body` that may be large, and may be dropped before it.
 
-    `at` is in seconds since 1970; `number` is that of the entry with which it was written.
+    `at` is in seconds since 1970; `number` is that of the entry with which it was written. `problem` tells why a body
+    that was written cannot be read; then it is None.
     """
 
     digest: bytes
@@ -51,6 +53,7 @@ class KeptRow(NamedTuple):
     at: int
     head: bytes
     body: bytes | None
+    problem: str = ""
 
 
 class SnapshotRow(NamedTuple):
@@ -87,13 +90,14 @@ class Journal(ABC):
     `compact` and `forget`, which may be called in another, one at a time.
     """
 
-    def __init__(self, path: str, retention: Retention | None = None) -> None:
+    def __init__(self, path: str, retention: Retention | None = None, packing: Packing | None = None) -> None:
         self.path = path
         self.retention = retention or Retention()
+        self.packing = packing or Packing()
         self.clock = KeptClock()
         """By which the ages of what is kept are counted."""
         self.largest = 0
-        """The bytes of the largest value that was put under a key."""
+        """The bytes of the largest value that was put under a key, as it was written."""
         self.untended = MAX_UNTENDED
         """The bytes that were written since `tend` was called last."""
         self.number = 0
@@ -261,6 +265,26 @@ class Journal(ABC):
     @abstractmethod
     def close(self) -> None:
         """Let go of it; what was appended and not committed is lost."""
+
+    def _packed(self, body: bytes) -> bytes:
+        """Return a body as it is written."""
+        try:
+            packed = self.packing.pack(body)
+        except Exception as error:
+            raise JournalError(
+                self.path, f"cannot be written: its cipher has failed ({error!r})", "give it one that encrypts"
+            ) from error
+        self.largest = max(self.largest, len(packed))
+        return packed
+
+    def _unpacked(self, row: KeptRow) -> KeptRow:
+        """Return a row that was found with its body as it was put."""
+        if row.body is None:
+            return row
+        try:
+            return row._replace(body=self.packing.unpack(row.body))
+        except UnreadableValue as error:
+            return row._replace(body=None, problem=str(error))
 
     # Where it is written.
 

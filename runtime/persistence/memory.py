@@ -13,6 +13,7 @@ from runtime.persistence.retention import horizon
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from runtime.persistence.packing import Packing
     from runtime.persistence.retention import Retention
 
 IN_MEMORY = ":memory:"
@@ -49,8 +50,14 @@ class MemoryJournal(Journal):
     [b'first']
     """
 
-    def __init__(self, disk: MemoryDisk | None = None, *, retention: Retention | None = None) -> None:
-        super().__init__(IN_MEMORY, retention)
+    def __init__(
+        self,
+        disk: MemoryDisk | None = None,
+        *,
+        retention: Retention | None = None,
+        packing: Packing | None = None,
+    ) -> None:
+        super().__init__(IN_MEMORY, retention, packing)
         self._disk = disk = disk or MemoryDisk()
         if disk.owner is not None:
             raise JournalError(self.path, f"is in use by {disk.owner!r}", "close that one")
@@ -62,8 +69,12 @@ class MemoryJournal(Journal):
 
     def write(self, batch: JournalBatch) -> None:
         disk = self._writable()
+        packed = {
+            digest: row if row.body is None else row._replace(body=self._packed(row.body))
+            for digest, row in batch.kept.items()
+        }
         disk.entries += batch.entries
-        disk.kept.update(batch.kept)
+        disk.kept.update(packed)
         disk.snapshot = batch.snapshot or disk.snapshot
 
     def compact(self, before: int, *, limit: int) -> int:
@@ -99,7 +110,8 @@ class MemoryJournal(Journal):
         return iter(self._disk.entries[bisect_right(self._disk.entries, after, key=lambda row: row.number) :])
 
     def _find(self, digest: bytes) -> KeptRow | None:
-        return self._disk.kept.get(digest)
+        row = self._disk.kept.get(digest)
+        return None if row is None else self._unpacked(row)
 
     def _heads(self, scope: bytes) -> Iterator[tuple[bytes, bytes]]:
         return ((digest, row.head) for digest, row in self._disk.kept.items() if digest.startswith(scope))

@@ -23,11 +23,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runtime.persistence.errors import JournalError
-from runtime.persistence.journal import Journal, KeptRow, scope_digest
-from runtime.persistence.sqlite import APPLICATION_ID, RESTORE, VERSION, SqliteJournal, is_whole
+from runtime.persistence.journal import Journal, scope_digest
+from runtime.persistence.sqlite import APPLICATION_ID, RESTORE, VERSION, SqliteJournal
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
+
+    from runtime.persistence.journal import KeptRow
 
 INDEXED = "mode=ro&readonly_shm=1"
 """1. The log and its index are there."""
@@ -108,12 +110,13 @@ class ReadOnlyJournal(SqliteJournal):
         """Yield what is kept in a scope, in the order of the digests of its keys."""
         begin = scope_digest(scope)
         with self._reading():
-            for digest, number, at, head, body, checksum in self._reader.execute(
-                "SELECT kept.digest, kept.number, kept.at, head, body, checksum FROM kept LEFT JOIN bodies"
-                " USING (digest) WHERE kept.digest >= ? AND kept.digest <= ? ORDER BY kept.digest",
+            for row in self._reader.execute(
+                "SELECT kept.digest, number, kept.at, head, kept.checksum, body, bodies.checksum"
+                " FROM kept LEFT JOIN bodies USING (digest)"
+                " WHERE kept.digest >= ? AND kept.digest <= ? ORDER BY kept.digest",
                 (begin, begin + b"\xff" * 18),
             ):
-                yield KeptRow(digest, number, at, head, body if is_whole(body, checksum) else None)
+                yield self._kept_row(row)
 
     def check_unchanged(self) -> None:
         """Raise `JournalError` if what was read may be of two moments, because an owner has begun meanwhile."""

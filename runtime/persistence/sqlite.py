@@ -27,15 +27,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
     from runtime.persistence.journal import JournalBatch, Safety
+    from runtime.persistence.packing import Packing
     from runtime.persistence.retention import Retention
 
 APPLICATION_ID = 0x756C6564
 """The mark of our journals among SQLite's files."""
-VERSION = 3
+VERSION = 4
+READ = (1, 2, VERSION)
+"""The formats that are read."""
 TABLES = """
 CREATE TABLE entries (number INTEGER PRIMARY KEY, content BLOB NOT NULL, checksum INTEGER NOT NULL);
-CREATE TABLE kept (digest BLOB PRIMARY KEY, number INTEGER NOT NULL, at INTEGER NOT NULL, head BLOB NOT NULL)
- WITHOUT ROWID;
+CREATE TABLE kept (digest BLOB PRIMARY KEY, number INTEGER NOT NULL, at INTEGER NOT NULL, head BLOB NOT NULL,
+ checksum INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE bodies (digest BLOB PRIMARY KEY, at INTEGER NOT NULL, checksum INTEGER NOT NULL, body BLOB NOT NULL);
 CREATE TABLE snapshot (number INTEGER NOT NULL, chain INTEGER NOT NULL, checksum INTEGER NOT NULL,
  content BLOB NOT NULL);
@@ -67,9 +70,10 @@ class SqliteJournal(Journal):
         *,
         safety: Safety = "process",
         retention: Retention | None = None,
+        packing: Packing | None = None,
         migrate: Callable[[int, str], bytes] | None = None,
     ) -> None:
-        super().__init__(os.fspath(path), retention)
+        super().__init__(os.fspath(path), retention, packing)
         self.safety: Safety = safety
         self.waits_for_disk = safety == "power"
         self._ownership = Ownership(path)
@@ -124,7 +128,7 @@ class SqliteJournal(Journal):
             self._make_tables()
         elif mark != APPLICATION_ID:
             raise JournalError(self.path, "is a database of something else", "use another file")
-        elif not 1 <= version <= VERSION:
+        elif version not in READ:
             raise JournalError(
                 self.path, f"is of format {version}, and this program reads {VERSION}", "use the program that wrote it"
             )
@@ -182,14 +186,22 @@ class SqliteJournal(Journal):
     def _find(self, digest: bytes) -> KeptRow | None:
         with self._reading():
             row = self._reader.execute(
-                "SELECT kept.number, kept.at, head, body, checksum FROM kept LEFT JOIN bodies USING (digest)"
-                " WHERE kept.digest = ?",
+                "SELECT number, kept.at, head, kept.checksum, body, bodies.checksum"
+                " FROM kept LEFT JOIN bodies USING (digest) WHERE kept.digest = ?",
                 (digest,),
             ).fetchone()
         if row is None:
             return None
-        number, at, head, body, checksum = row
-        return KeptRow(digest, number, at, head, body if is_whole(body, checksum) else None)
+        return self._kept_row((digest, *row))
+
+    def _kept_row(self, row: tuple[bytes, int, int, bytes, int, bytes | None, int | None]) -> KeptRow:
+        """Return what was read of a key; raises `JournalError` if its head is damaged."""
+        digest, number, at, head, head_checksum, body, checksum = row
+        if type(head) is not bytes or head_checksum != zlib.crc32(head, zlib.crc32(digest)):
+            raise JournalError(self.path, "is damaged in what it keeps under a key", RESTORE)
+        if body is not None and not is_whole(body, checksum):
+            return KeptRow(digest, number, at, head, None, "it is damaged")
+        return self._unpacked(KeptRow(digest, number, at, head, body))
 
     def _heads(self, scope: bytes) -> list[tuple[bytes, bytes]]:
         with self._reading():
@@ -221,11 +233,15 @@ class SqliteJournal(Journal):
 
     def _write_kept(self, kept: dict[bytes, KeptRow]) -> None:
         write = self._file.executemany
-        write("INSERT OR REPLACE INTO kept VALUES (?, ?, ?, ?)", [row[:4] for row in kept.values()])
-        write("DELETE FROM bodies WHERE digest = ?", [row[:1] for row in kept.values() if row.body is None])
+        crc32 = zlib.crc32
         write(
-            "INSERT OR REPLACE INTO bodies VALUES (?, ?, ?, ?)",
-            [(row.digest, row.at, zlib.crc32(row.body), row.body) for row in kept.values() if row.body is not None],
+            "INSERT OR REPLACE INTO kept VALUES (?, ?, ?, ?, ?)",
+            [(*row[:4], crc32(row.head, crc32(row.digest))) for row in kept.values()],
+        )
+        write("DELETE FROM bodies WHERE digest = ?", [row[:1] for row in kept.values() if row.body is None])
+        packed = [(row.digest, row.at, self._packed(row.body)) for row in kept.values() if row.body is not None]
+        write(
+            "INSERT OR REPLACE INTO bodies VALUES (?, ?, ?, ?)", [(*row[:2], crc32(row[2]), row[2]) for row in packed]
         )
 
     def compact(self, before: int, *, limit: int) -> int:

@@ -59,7 +59,7 @@ def given_again(receipt: Receipt, *, key: str) -> tuple[Any, tuple[str, ...]]:
     Raises the error that was paid for instead, or `AlreadyPaid` if nothing of it is kept. `key` is as its caller has
     it.
     """
-    why = "was not kept, or is not kept any more"
+    why = f"cannot be read: {receipt.problem}" if receipt.problem else "was not kept, or is not kept any more"
     if receipt.answer is not None:
         try:
             content = decode(receipt.answer)

@@ -25,3 +25,8 @@ from actors.ledger.config import LedgerConfig
 def test_a_configuration_that_makes_no_sense_is_refused(wrong: Any):
     with pytest.raises(ValueError, match="must be >"):
         LedgerConfig(**wrong)
+
+
+def test_a_cipher_that_cannot_decrypt_is_refused():
+    with pytest.raises(ValueError, match=r"answer_cipher must have a method encrypt\(\), got 'secret'"):
+        LedgerConfig(answer_cipher="secret")  # type: ignore[arg-type]

@@ -107,3 +107,22 @@ class SqlitePlace:
 def modes(path: Path) -> set[int]:
     """Return the permissions of a journal's files."""
     return {os.stat(one).st_mode & 0o777 for one in path.parent.iterdir()}  # noqa: PTH116 - a set of numbers.
+
+
+class XorCipher:
+    """Encrypts badly, and notices another key."""
+
+    def __init__(self, key: int) -> None:
+        self.key = key
+        self.fails = False
+
+    def encrypt(self, content: bytes, /) -> bytes:
+        if self.fails:
+            raise OSError("the key store is gone")
+        return bytes(byte ^ self.key for byte in b"right" + content)
+
+    def decrypt(self, content: bytes, /) -> bytes:
+        plain = bytes(byte ^ self.key for byte in content)
+        if not plain.startswith(b"right"):
+            raise ValueError("wrong key")
+        return plain[5:]

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runtime.persistence import JournalError, Retention, key_digest
+from runtime.persistence import JournalError, Packing, Retention, key_digest
 from tests.proofs import repeated
-from tests.runtime.persistence.disks import MemoryPlace, SqlitePlace
+from tests.runtime.persistence.disks import MemoryPlace, SqlitePlace, XorCipher
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -128,6 +128,90 @@ def test_bodies_are_forgotten_by_key_or_by_scope_and_heads_stay(place: Place) ->
     assert {name for name, one in found.items() if one is not None and one.body is not None} == {"ay", "az"}
     assert {one and one.head for one in found.values()} == {b"head"}
     journal.close()
+
+
+# Values that are packed.
+
+LONG = b"a long answer, " * 1_000
+
+
+def found_body(journal: Journal, key: str) -> tuple[bytes | None, str]:
+    found = journal.find("shop", key)
+    assert found is not None
+    assert found.head == b"head"
+    return found.body, found.problem
+
+
+def test_what_was_packed_in_whatever_way_is_found_as_it_was_put(place: Place) -> None:
+    cipher = XorCipher(3)
+    ways = [(False, None), (True, None), (False, cipher), (True, cipher)]
+    contents = [b"", b"short", LONG, bytes(range(256)) * 5]
+    for number, (compresses, one) in enumerate(ways):
+        journal = place.open(packing=Packing(compresses=compresses, cipher=one))
+        for place_, content in enumerate(contents):
+            journal.put("shop", f"order {number} {place_}", b"head", content, at=1.0)
+        assert found_body(journal, f"order {number} 2") == (LONG, "")
+        journal.commit()
+        journal.close()
+    for compresses in (False, True):
+        journal = place.open(packing=Packing(compresses=compresses, cipher=cipher))
+        for number in range(len(ways)):
+            found = [found_body(journal, f"order {number} {place_}") for place_ in range(len(contents))]
+            assert found == [(content, "") for content in contents]
+        journal.close()
+
+
+def test_what_is_compressed_is_smaller_and_what_is_encrypted_cannot_be_read_on_disk(tmp_path: Path) -> None:
+    sizes: list[int] = []
+    for packing in (Packing(), Packing(compresses=True), Packing(cipher=XorCipher(3))):
+        place = SqlitePlace(tmp_path)
+        place.path = tmp_path / f"{len(sizes)}.journal"
+        journal = place.open(packing=packing)
+        journal.put("shop", "order", b"head", LONG, at=1.0)
+        journal.commit()
+        content = b"".join(one.read_bytes() for one in tmp_path.iterdir() if one.name.startswith(place.path.name))
+        assert (b"a long answer" in content) == (not sizes)
+        sizes.append(len(content))
+        journal.close()
+    assert sizes[1] < sizes[0] - len(LONG) / 2
+
+
+@pytest.mark.parametrize(
+    ("cipher", "problem"),
+    [
+        (None, "it is encrypted, and there is no cipher to decrypt it"),
+        (XorCipher(4), "it cannot be decrypted (ValueError"),
+    ],
+)
+def test_what_is_encrypted_with_another_key_is_not_read_and_stays(
+    place: Place, cipher: XorCipher | None, problem: str
+) -> None:
+    right = Packing(cipher=XorCipher(3))
+    journal = place.open(packing=right)
+    journal.put("shop", "order", b"head", b"body", at=1.0)
+    journal.commit()
+    journal.close()
+    for packing in (Packing(cipher=cipher), right):
+        journal = place.open(packing=packing)
+        body, said = found_body(journal, "order")
+        assert body == (b"body" if packing is right else None)
+        assert said.startswith("" if packing is right else problem)
+        journal.close()
+
+
+def test_what_the_cipher_cannot_encrypt_is_not_written_and_is_tried_again(place: Place) -> None:
+    cipher = XorCipher(3)
+    journal = place.open(packing=Packing(cipher=cipher))
+    cipher.fails = True
+    journal.append(b"entry")
+    journal.put("shop", "order", b"head", b"body", at=1.0)
+    with pytest.raises(JournalError, match=r"its cipher has failed .*key store is gone"):
+        journal.commit()
+    cipher.fails = False
+    assert journal.has_unwritten
+    journal.commit()
+    journal.close()
+    assert entries_of(place) == [b"entry"]
 
 
 # Snapshots.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections import defaultdict
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -43,7 +44,7 @@ from tests.actors.ledger.journalled import fill_disk
 from tests.actors.supervisor.payments.test_reconciler import LATE, Telling
 from tests.actors.supervisor.stage import Script, flaky, offer, staged
 from tests.proofs import repeated
-from tests.runtime.persistence.disks import copy_as_killed
+from tests.runtime.persistence.disks import XorCipher, copy_as_killed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -369,6 +370,48 @@ class TestARunThatStartsAgain:
                 await ask(supervisor, "k")
             assert (paid.value.paid, paid.value.paid_to, bool(paid.value.digest)) == (10, "a", keep == "hash")
         assert b"the very answer" not in content_of(tmp_path)
+
+    async def test_has_answers_that_were_compressed_and_encrypted_and_none_with_another_key(self, tmp_path: Path):
+        answer = "the very answer, " * 1_000
+        config = {"compress_answers": True, "answer_cipher": XorCipher(3)}
+        async with run_of(tmp_path / "j", offer("a", Script(answer), price=10), **config) as supervisor:
+            await ask(supervisor, "k")
+        assert b"the very answer" not in content_of(tmp_path)
+        assert len(content_of(tmp_path)) < 100_000
+        async with run_of(tmp_path / "j", offer("a", Script(), price=10), answer_cipher=XorCipher(4)) as supervisor:
+            with pytest.raises(AlreadyPaid, match=r"cannot be read: it cannot be decrypted .*with the key") as paid:
+                await ask(supervisor, "k")
+            assert (paid.value.paid, paid.value.paid_to, len(paid.value.digest)) == (10, "a", 32)
+            with pytest.raises(KeyReused) as reused:
+                await ask(supervisor, "k", input="y")
+            assert reused.value.fields == ()
+        async with run_of(tmp_path / "j", offer("a", Script(), price=10), answer_cipher=XorCipher(3)) as supervisor:
+            assert (await ask(supervisor, "k")).output == answer
+            with pytest.raises(KeyReused) as reused:
+                await ask(supervisor, "k", input="y")
+            assert reused.value.fields == ("input",)
+
+    async def test_pays_for_nothing_more_while_its_answers_cannot_be_encrypted(self, tmp_path: Path):
+        cipher = XorCipher(3)
+        async with run_of(tmp_path / "j", offer("a", Script(), price=10), answer_cipher=cipher) as supervisor:
+            cipher.fails = True
+            assert (await ask(supervisor, "k")).receipt == "lost"
+            with pytest.raises(JournalDown, match="its cipher has failed"):
+                await ask(supervisor, "another")
+            cipher.fails = False
+            await asyncio.sleep(1.1)
+            assert (await ask(supervisor, "k")).replayed
+
+    async def test_gives_no_answer_that_is_not_the_one_that_was_paid_for(self, tmp_path: Path):
+        async with run_of(tmp_path / "j", offer("a", Script("one", "two"), price=10)) as supervisor:
+            await ask(supervisor, "k")
+            await ask(supervisor, "other")
+        file = sqlite3.connect(tmp_path / "j", isolation_level=None)
+        file.execute("UPDATE bodies SET (body, checksum) = (SELECT body, checksum FROM bodies WHERE rowid = 2)")
+        file.close()
+        async with run_of(tmp_path / "j", offer("a", Script(), price=10)) as supervisor:
+            with pytest.raises(AlreadyPaid, match="cannot be read: it is not the one that was paid for"):
+                await ask(supervisor, "k")
 
     async def test_never_has_the_input_on_disk(self, tmp_path: Path):
         async with run_of(tmp_path / "j", offer("a", Script(), price=10)) as supervisor:
