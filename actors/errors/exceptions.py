@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 CLIENTS_OWN = ("timeout", "connectionerror")
 """What the names of the errors hold that client libraries make themselves; some put a status on them."""
 CALLERS_MISTAKES = (ValueError, TypeError, LookupError, AttributeError, NotImplementedError)
+DECODE_ERROR = ".JSONDecodeError"
+"""How json, simplejson, orjson, ujson and requests name the error of a text that is no JSON."""
 NO_RPC_CONNECTION = ("failed to connect to all addresses", "dns resolution failed")
 """What gRPC says, with UNAVAILABLE, if a call found no connection."""
 RPC_TOO_LARGE = "message larger than max"
@@ -72,7 +74,7 @@ def is_retryable_error(error: BaseException) -> bool:
     """Whether the same call may succeed if tried again: timeouts, refused connections, 503, 429, "temporary".
 
     False for a caller's mistakes (ValueError, 400, unauthorized), for missing money, for cancellation, and for errors
-    that no rule knows: raise `Transient` to ask for a retry.
+    that no rule knows: raise `Transient` to ask for a retry. A text that is no JSON is an answer's: True.
 
     >>> is_retryable_error(TimeoutError()), is_retryable_error(ValueError("a temporary name"))
     (True, False)
@@ -204,11 +206,22 @@ class FailedCall(NamedTuple):
         kind, text = type(node.error), text_of(node.error)
         if issubclass(kind, OSError) and not issubclass(kind, LOCAL_MISTAKES):
             return self._connection_failed(node, never_left=False)
+        if self.sent and is_decode_error(kind):
+            return ambiguous(f"{self.provider!r} sent an answer that cannot be read: {text}", **self._facts)
         if issubclass(kind, LOCAL_MISTAKES + CALLERS_MISTAKES):
             # A mistake found after sending, such as an answer that does not parse, does not bring the money back.
             charged = "held" if self.sent and self.paid else "no"
             return Permanent(f"{self.provider!r}: {text}", provider=self.provider, charged=charged)
         return self._doubted(classify_text(text, **self._facts, sent=self.sent))
+
+
+def is_decode_error(kind: type[BaseException]) -> bool:
+    """Tell whether errors of a class are raised of text that is no JSON, or of bytes that are no text.
+
+    >>> is_decode_error(UnicodeDecodeError), is_decode_error(ValueError)
+    (True, False)
+    """
+    return issubclass(kind, UnicodeDecodeError) or any(name.endswith(DECODE_ERROR) for name in lineage(kind))
 
 
 def _is_made_by_client(error: BaseException, answer: CarriedAnswer) -> bool:

@@ -48,7 +48,10 @@ class FakeFault(
 
 
 class FakeOutage(FakeFault, frozen=True, kw_only=True, tag="outage"):
-    """Refuse with a status, uncharged; 0 closes the connection. With a `share` it is a brown-out."""
+    """Refuse with a status, uncharged; 0 closes the connection. With a `share` it is a brown-out.
+
+    It strikes what charges nothing as well, such as the list of models, unless it concerns some `models` alone.
+    """
 
     status: int = 503
     code: str | None = None

@@ -122,13 +122,32 @@ class FakeProvider:
         reply.headers.append((dialect.request_id.encode(), call.request_id.encode()))
         return reply
 
-    def answered(self, request: FakeRequest, *, form: Form | None, tell: Callable[[], FakeReply]) -> FakeReply:
-        """Return what an endpoint tells that charges nothing, or why it does not."""
+    def answered(
+        self,
+        request: FakeRequest,
+        *,
+        form: Form | None,
+        tell: Callable[[], FakeReply],
+        now: float,
+        model: str = "",
+    ) -> FakeReply:
+        """Return what an endpoint tells, of a `model` if it is about one, that charges nothing, or why it does not."""
+        dialect = DIALECTS[self.dialect_of(None, form)]
         try:
             self.key_of(request)
-            return tell()
+            return self._outage(request, model, dialect, now=now) or tell()
         except RequestRefused as refused:
-            return self._refusal(DIALECTS[self.dialect_of(None, form)], refused, [])
+            return self._refusal(dialect, refused, [])
+
+    def _outage(self, request: FakeRequest, model: str, dialect: FakeDialect, *, now: float) -> FakeReply | None:
+        """Return the refusal of an outage, which strikes what charges nothing too; None if there is none."""
+        if not any(isinstance(fault, FakeOutage) for fault in self._plan.faults):
+            return None
+        content = fingerprint(f"{request.method} {request.path}?{request.query}", request.body)
+        seed = self.config.seed if self._plan.seed is None else self._plan.seed
+        draw = Draw(seed, content, self._next_try(content))
+        struck = strike(self._plan, model, draw=draw, now=now - self._plan_since)
+        return self._struck_down(Struck(tuple(one for one in struck if isinstance(one, FakeOutage))), dialect)
 
     def not_found(self, message: str) -> FakeReply:
         """Return a refusal with status 404."""

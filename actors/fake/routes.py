@@ -55,18 +55,20 @@ def _looked_up(provider: FakeProvider, request: FakeRequest, path: str, *, now: 
     """Return the reply of the endpoints that tell something and charge nothing."""
     match request.method, path.strip("/").split("/"):
         case "GET", ["models"]:
-            return provider.answered(request, form=None, tell=lambda: models_list(provider, request))
+            return provider.answered(request, form=None, now=now, tell=lambda: models_list(provider, request))
         case "GET", ["models", *words]:
             name = unquote("/".join(words))
-            return provider.answered(request, form=None, tell=lambda: model_told(provider, request, name))
+            return provider.answered(
+                request, form=None, now=now, model=name, tell=lambda: model_told(provider, request, name)
+            )
         case "POST", ["messages", "count_tokens"]:
-            return provider.answered(request, form="messages", tell=lambda: count_tokens(provider, request))
+            return provider.answered(request, form="messages", now=now, tell=lambda: count_tokens(provider, request))
         case "GET", ["responses", name]:
-            return provider.answered(request, form=None, tell=lambda: response_told(provider, name, now=now))
+            return provider.answered(request, form=None, now=now, tell=lambda: response_told(provider, name, now=now))
         case "POST", ["responses", name, "cancel"]:
-            return provider.answered(request, form=None, tell=lambda: cancel_response(provider, name, now=now))
+            return provider.answered(request, form=None, now=now, tell=lambda: cancel_response(provider, name, now=now))
         case "GET", ["generation"]:
-            return provider.answered(request, form=None, tell=lambda: generation(provider, request, now=now))
+            return provider.answered(request, form=None, now=now, tell=lambda: generation(provider, request, now=now))
         case _:
             return None
 

@@ -44,6 +44,7 @@ class ModelEntry(HidesSecrets, CallTerms, frozen=True, kw_only=True):
     headers: dict[str, str] = msgspec.field(default_factory=dict)
     paid: bool | None = None
     idempotent: Idempotent = "no"
+    charges_errors: bool | None = None
     on_cut: OnCut | None = None
     on_cut_plain: OnCut | None = None
 

@@ -42,6 +42,7 @@ class ReachOptions(TypedDict, total=False):
     headers: Mapping[str, str]
     paid: bool
     idempotent: Idempotent
+    charges_errors: bool | None
     max_output: int | None
     on_cut: OnCut | None
     on_cut_plain: OnCut | None

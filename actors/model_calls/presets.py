@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from actors.model_calls.request import Form  # noqa: TC001 - msgspec evaluates it.
+from actors.tariffs.cut_usage import TYPICAL_SPEED
 
 OnCut: TypeAlias = Literal["stops", "runs_on", "ask"]
 """What becomes of a call that its caller cuts off: it stops; it runs on and is charged whole; or that can be asked."""
@@ -52,6 +53,8 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The most tokens of all inputs of such a call; None as above."""
     usage: str = "chat"
     """The dialect in which a chat completion tells its usage; see `DIALECTS` of tariffs."""
+    token_speed: float = TYPICAL_SPEED
+    """Tokens a second, by which a stream is settled that was cut off, until streams of the model have shown its own."""
     paid: bool = True
     charges_errors: bool = True
     seen_at: str = ""

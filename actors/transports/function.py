@@ -11,8 +11,9 @@ from weakref import WeakValueDictionary
 
 from msgspec.structs import replace
 
-from actors.errors.exceptions import classify
-from actors.errors.families import CallFailed, Unclassified
+from actors.errors.error_tree import attribute, text_of
+from actors.errors.exceptions import classify, is_decode_error
+from actors.errors.families import CallFailed, Permanent, Unclassified
 from actors.errors.words import with_words
 from actors.masking import Secrets, shown_callable
 from actors.policies.timeout import CallTimedOut, DeadlineTimers
@@ -57,6 +58,22 @@ def _is_cancellation(group: BaseExceptionGroup[BaseException]) -> bool:
     return group.split((Exception, asyncio.CancelledError))[1] is None
 
 
+def is_of_input(error: Exception, given: Any) -> bool:
+    """Tell whether what could not be decoded is the input of the call, and no answer.
+
+    >>> try:
+    ...     bytes([255]).decode()
+    ... except ValueError as error:
+    ...     is_of_input(error, {"page": bytes([255])}), is_of_input(error, "another text")
+    (True, False)
+    """
+    if not is_decode_error(type(error)):
+        return False
+    undecoded = attribute(error, "object" if issubclass(type(error), UnicodeDecodeError) else "doc")
+    fields = list(given.values()) if isinstance(given, dict) else [given]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    return isinstance(undecoded, str | bytes) and undecoded in fields
+
+
 class FunctionTransport:
     """Reaches a provider through a function, such as a call of an SDK.
 
@@ -79,6 +96,8 @@ class FunctionTransport:
 
     `classify(error, call)` may return the `CallFailed` that an error means here, or None to leave that to us. It is
     asked about each failure, also about a `CallFailed` of the function, and takes the place of the market's `classify`.
+
+    Text that is no JSON, and bytes that are no text, count as a broken answer, unless they are the input.
 
     Errors name the provider as it is listed, or as `provider`, and end with what it said. `secrets` are masked in them,
     such as the key of an SDK, which providers may quote.
@@ -228,6 +247,9 @@ usage=None, translated=())
         name = self._provider_of(call)
         if self.classify is not None and (own := own_reading(self.classify, error, call, provider=name)) is not None:
             return own
+        if is_of_input(error, call.input):
+            message = f"{name!r} cannot read the input of the call: {text_of(error)}"
+            return self._told(Permanent(message, provider=name, charged="held" if self.paid else "no"), error)
         failure = classify(
             error,
             provider=name,

@@ -13,6 +13,7 @@ from actors.model_calls.answer import MalformedAnswer, fields_of, read_answer, t
 from actors.model_calls.assembly import Assembler, assembler_of
 from actors.model_calls.sse import MAX_EVENT_BYTES, EventDecoder
 from actors.model_calls.stream_writers import stream_writer_of
+from actors.tariffs.cut_usage import PartialAnswer
 from actors.transports.http_json import decode_json
 
 if TYPE_CHECKING:
@@ -98,10 +99,10 @@ class ModelStream:
             raise MalformedAnswer(self.problem)
         return read_answer(self.form, self.body())
 
-    def written(self) -> tuple[int, float]:
-        """Return the bytes of the answer that have come, and the seconds in which they came."""
-        first = self.stream.first_at
-        return self._written, 0.0 if first is None else asyncio.get_running_loop().time() - first
+    def written(self) -> PartialAnswer:
+        """Return how much of the answer has come."""
+        seconds, behind = self.stream.read_for(asyncio.get_running_loop().time())
+        return PartialAnswer(self._written, seconds, behind)
 
     def body_as_asked(self) -> dict[str, Any]:
         """Return the answer so far in the form of the request, or as it came if that form cannot say it."""

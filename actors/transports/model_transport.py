@@ -56,7 +56,8 @@ class ModelTransport:
 
     `preset` says how the provider is reached and what it speaks; `base_url` takes the place of its own. `api_key` is
     sent as the preset says, and is masked wherever it could be shown. `max_output` bounds the tokens of an answer if
-    the request does not (None: it is left to the provider). The other options are those of `HttpTransport`.
+    the request does not (None: it is left to the provider). `charges_errors`, `on_cut` and `on_cut_plain`
+    take the place of what the preset says. The other options are those of `HttpTransport`.
 
     The input of a call is a `ModelRequest`, its fields as a dict, or the body of a chat completion. A request in a form
     that the provider does not speak is translated; one that cannot be is `Permanent` here, so that another provider is
@@ -76,6 +77,7 @@ class ModelTransport:
         api_key: str = "",
         paid: bool | None = None,
         idempotent: Idempotent = "no",
+        charges_errors: bool | None = None,
         max_output: int | None = None,
         on_cut: OnCut | None = None,
         on_cut_plain: OnCut | None = None,
@@ -87,8 +89,15 @@ class ModelTransport:
     ) -> None:
         if not model:
             raise ValueError(f"the model of {provider!r} must be named, got {model!r}")
+        preset = msgspec.structs.replace(
+            preset,
+            paid=preset.paid if paid is None else paid,
+            charges_errors=preset.charges_errors if charges_errors is None else charges_errors,
+            on_cut=checked_on_cut("on_cut", preset.on_cut if on_cut is None else on_cut),
+            on_cut_plain=checked_on_cut("on_cut_plain", preset.on_cut_plain if on_cut_plain is None else on_cut_plain),
+        )
         self.provider, self.model, self.preset = provider, model, preset
-        self.paid = preset.paid if paid is None else paid
+        self.paid = preset.paid
         self.idempotent: Idempotent = idempotent
         self._max_output = max_output
         url = (base_url or preset.base_url).rstrip("/")
@@ -107,13 +116,7 @@ class ModelTransport:
         )
         self.ends_when_cancelled = self._client.ends_when_cancelled
         """Whether the wire says so of itself."""
-        self.cuts = CutCalls(
-            provider,
-            on_cut=checked_on_cut("on_cut", preset.on_cut if on_cut is None else on_cut),
-            on_cut_plain=checked_on_cut("on_cut_plain", preset.on_cut_plain if on_cut_plain is None else on_cut_plain),
-            paid=self.paid,
-            max_output=max_output,
-        )
+        self.cuts = CutCalls(provider, preset, max_output=max_output)
         self._look_up: CostLookUp | None = None
         if self.cuts.may_ask:
             # A transport says what it can do by what it has.
@@ -216,6 +219,7 @@ class ModelTransport:
                 if 0 < len(reader.whole_body) <= MAX_REFUSAL_BYTES:
                     client.raise_error_in(reader.whole_body, exchange)
                 raise client.malformed(str(error), exchange) from error
+            self.cuts.learn(reader, self._usage_in(request.form, whole))
             return self._reply_with(whole, answer, sent, exchange)
         except BadAnswer:
             raise

@@ -140,6 +140,13 @@ class CallStream:
         """The mean seconds between two pieces, without those in which its consumer was slow; None before the second."""
         return self._waited / (self.pieces - 1) if self.pieces > 1 else None
 
+    def read_for(self, until: float) -> tuple[float, float]:
+        """Return the seconds since the first piece in which pieces were waited for, and those of its slow consumer."""
+        if self.first_at is None:
+            return 0.0, 0.0
+        waited = self._waited + until - self._last_at
+        return waited, max(0.0, until - self.first_at - waited)
+
     def was_coming(self, until: float) -> bool:
         """Tell whether pieces came until then: it was silent for no longer than it had been heard."""
         return self.first_at is not None and until - self._last_at <= self._last_at - self.first_at

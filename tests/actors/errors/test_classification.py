@@ -84,12 +84,16 @@ def test_an_unknown_error_of_a_paid_call_is_never_repeated_blindly():
     assert classify(error, provider="acme", paid=True).charged == "held"
 
 
-def test_a_paid_answer_that_does_not_parse_keeps_its_money_held():
-    with pytest.raises(json.JSONDecodeError) as caught:
-        json.loads("<html>")
+@pytest.mark.parametrize("decode", [lambda: json.loads("<html>"), lambda: bytes([255]).decode()], ids=["json", "text"])
+def test_an_answer_that_does_not_parse_is_a_broken_one_and_no_mistake_of_the_caller(decode):
+    with pytest.raises(ValueError) as caught:
+        decode()
     failure = classify(caught.value, provider="acme", paid=True)
-    assert (type(failure), failure.charged) == (Permanent, "held")
-    assert classify(caught.value, provider="acme", paid=True, sent=False).charged == "no"
+    assert (type(failure), failure.charged) == (Transient, "held")
+    assert "sent an answer that cannot be read" in str(failure)
+    assert type(classify(caught.value, provider="acme", paid=True, idempotent=False)) is OutcomeUnknown
+    failure = classify(caught.value, provider="acme", paid=True, sent=False)
+    assert (type(failure), failure.charged) == (Permanent, "no")
 
 
 def test_an_error_that_is_already_classified_passes_through():

@@ -27,6 +27,9 @@ from actors.fake.faults import (
     FaultPlan,
     strike,
 )
+from actors.fake.provider import FakeProvider
+from actors.fake.routes import route
+from actors.fake.wire import FakeRequest
 from tests.actors.fake.calls import asks, call, until_busy
 from tests.real_time import FAR, skip
 
@@ -73,6 +76,25 @@ def test_tries_and_models_limit_a_fault():
     plan = FaultPlan(faults=(FakeOutage(tries=2, models=("m",)),))
     assert [bool(strike(plan, "m", draw=Draw(0, b"", number), now=0.0).names) for number in range(3)] == [1, 1, 0]
     assert strike(plan, "other", draw=Draw(0, b"", 0), now=0.0).names == ()
+
+
+def told_by(provider: FakeProvider, path: str) -> int:
+    request = FakeRequest(method="GET", path=path, query="", headers={}, body=b"")
+    return route(provider, request, now=1.0).status
+
+
+def test_an_outage_strikes_what_charges_nothing_unless_it_is_of_some_models_alone():
+    for status in (503, 0):
+        provider = FakeProvider(config(FakeOutage(status=status)))
+        assert {told_by(provider, path) for path in ("/v1/models", "/v1/models/m", "/v1/generation")} == {status}
+        assert told_by(provider, "/books") == 200
+    provider = FakeProvider(config(FakeOutage(models=("m",))))
+    assert [told_by(provider, path) for path in ("/v1/models", "/v1/models/m")] == [200, 503]
+    for fault in (FakeOutage(since=5.0), FakeThrottle(), FakeGarbage()):
+        assert told_by(FakeProvider(config(fault)), "/v1/models") == 200
+    provider = FakeProvider(config(FakeOutage(share=0.3)))
+    statuses = [told_by(provider, "/v1/models") for _ in range(300)]
+    assert 60 < statuses.count(503) < 120
 
 
 @pytest.mark.parametrize("bad", [{"share": 1.5}, {"share": -0.1}, {"since": 5.0, "until": 1.0}])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 
 import pytest
 
@@ -11,13 +12,15 @@ from actors import GetStatus, Market, RequestOptions, Supervisor
 from actors.errors import AllProvidersFailed, CallFailed, OutcomeUnknown, StreamBroken
 from actors.events import Reconciled
 from actors.fake import FakeConfig, FakeModel, FakePrice, FaultPlan
-from actors.fake.faults import FakeCut, FakeErrorEvent, FakeStall
+from actors.fake.faults import FakeCut, FakeErrorEvent, FakeOutage, FakeStall
 from actors.ledger import GetStatement
+from actors.model_calls.presets import presets
 from actors.models import chat, chat_stream, compatible
 from actors.tariffs import Tariff
 from actors.transports.streaming import Restarted
 from runtime import ActorSystem
 from tests.fake_wire import FakeWire
+from tests.proofs import repeated
 
 PRICE = {"input": "1", "output": "4"}
 MICROS = 1_000_000
@@ -218,6 +221,27 @@ async def test_what_a_call_without_an_answer_costs_is_declared_by_its_listing(
     assert [status.under_way for status in await supervisor.ask(GetStatus(), timeout=5.0)] == [0]
 
 
+@pytest.mark.parametrize("preset", ["openai", "openrouter"])
+@pytest.mark.parametrize("charges_errors", [True, False])
+@pytest.mark.parametrize("fault", [FakeOutage(status=500), FakeOutage(status=502), FakeErrorEvent(after_events=0)])
+async def test_an_error_before_the_first_piece_owes_nothing_if_errors_are_not_charged(
+    stage, preset, charges_errors, fault
+):
+    wire = made(fault, dialect=preset)
+    supervisor = stage(wire, preset=preset, charges_errors=charges_errors)
+    with pytest.raises(CallFailed):
+        await leave_after(supervisor, 1, timeout=12.0)
+    settled, _, held = await figures(supervisor)
+    has_said_so = isinstance(fault, FakeErrorEvent) and preset == "openai"  # Which stops.
+    assert (settled + held > 0) == (charges_errors and not has_said_so)
+    assert settled < 60  # The input alone, of four calls at most.
+
+
+def test_errors_are_charged_unless_a_preset_has_a_source_that_says_no():
+    free = {name for name, preset in presets().items() if not preset.charges_errors}
+    assert free == {"openrouter"}
+
+
 async def test_the_two_kinds_are_declared_apart(stage):
     wire = made(FakeStall(at="first_byte", seconds=1e6), dialect="openai")
     supervisor = stage(wire, preset="openai", timeout=10.0, on_cut="runs_on", on_cut_plain="stops")
@@ -251,3 +275,42 @@ def test_what_cannot_be_is_told_when_it_is_listed():
     assert compatible("m", preset="openrouter", api_key="k").held_for == 86_400.0
     assert compatible("m", held_for=60.0, **reached).held_for == 60.0
     assert not hasattr(compatible("m", **reached).transport(), "look_up")
+
+
+async def left_early(stage, *, speed, taken, pause=0.0, before=0, **preset):
+    """Return what is settled for a stream that is left after so many pieces, and what its server has charged."""
+    wire = made(dialect="openai", token_speed=speed, output_tokens=4_000.0, bytes_per_token=4.0)
+    supervisor = stage(wire, preset="openai", **preset)
+    for _ in range(before):
+        await read(chat_stream(supervisor, messages="Hello", max_tokens=300), [])
+    spent, owed = (await figures(supervisor))[0], charged(wire)
+    async with chat_stream(supervisor, messages="Hello", max_tokens=4_000, patience=1e4, timeout=1e4) as stream:
+        for _ in range(taken):
+            await anext(stream)
+            await asyncio.sleep(pause)
+    await asyncio.sleep(5.0)
+    return (await figures(supervisor))[0] - spent, charged(wire) - owed
+
+
+@pytest.mark.parametrize("seed", range(repeated(80)))
+async def test_a_stream_left_early_is_settled_at_what_its_provider_charges_and_two_seconds_more(stage, seed):
+    rng = random.Random(seed)
+    speed, taken = rng.choice([15.0, 40.0, 120.0, 300.0]), rng.choice([1, 2, 5, 60, 200])
+    pause = rng.choice([0.0, 0.0, 0.5]) if taken < 100 else 0.0
+    settled, owed = await left_early(stage, speed=speed, taken=taken, pause=pause, before=rng.choice([0, 2]))
+    assert 0 < owed <= settled
+    if not pause:
+        assert settled <= 1.5 * owed + 4 * 2 * max(speed, 120.0) + 100  # At 4 micro-dollars a token.
+
+
+async def test_a_stream_left_after_one_token_costs_by_the_speed_that_its_model_has_shown(stage):
+    unknown, _ = await left_early(stage, speed=15.0, taken=1)
+    known, owed = await left_early(stage, speed=15.0, taken=1, before=3)
+    assert unknown <= 4 * 2 * 130
+    assert owed < known <= 4 * 2 * 25
+
+
+async def test_a_slow_consumer_hides_nothing_of_what_its_provider_wrote(stage):
+    settled, owed = await left_early(stage, speed=100.0, taken=20, pause=2.0)
+    assert owed == pytest.approx(4 * 4_000, rel=0.1)
+    assert settled >= owed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 from typing import Any
 
@@ -249,3 +250,16 @@ async def test_what_the_function_says_of_a_failure_is_masked_too():
     with pytest.raises(Throttled) as caught:
         await raising(error, secrets=["sk-12345"]).call(a_call())
     assert str(caught.value) == "too many calls of ***: the key *** calls too often"
+
+
+@pytest.mark.parametrize("wrap", [lambda text: text, lambda text: {"page": text}], ids=["text", "field"])
+async def test_text_that_is_no_json_is_a_broken_answer_unless_it_is_the_input(wrap):
+    async def parse(call: ProviderCall):
+        given = call.input if isinstance(call.input, str) else call.input["page"]
+        return json.loads("<html>" if given == "fine" else given)
+
+    transport = FunctionTransport(parse, paid=False, idempotent="repeatable")
+    with pytest.raises(Transient, match="sent an answer that cannot be read"):
+        await transport.call(msgspec.structs.replace(a_call(), input=wrap("fine")))
+    with pytest.raises(Permanent, match="cannot read the input"):
+        await transport.call(msgspec.structs.replace(a_call(), input=wrap("no JSON")))
