@@ -6,7 +6,7 @@ A command imports what it needs when it is called, so that the help and the refu
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,7 +15,7 @@ from actors.command.bad_input import BadInput
 from actors.command.demo import FEWEST, MOST
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Generator, Sequence
 
     from rich.console import Console
 
@@ -282,7 +282,96 @@ def serve_fake(
     return serve(read_fake(config, plan=plan, seed=seed), host=host, port=port, until_eof=until_eof)
 
 
-COMMANDS = frozenset({"run", "providers", "prices", "demo", "simulate", "fake"})
+@app.command(
+    "serve",
+    short_help="Answer the clients of model APIs by a base URL.",
+    epilog="Example: understudy serve market.toml --keys keys.jsonl --port 8080",
+)
+def serve_door(
+    market: MarketPath,
+    *,
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="The address; one that others reach needs --keys.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(metavar="N", help="The port; 0 takes a free one.")] = 8080,
+    keys: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="The keys of tenants, made by `understudy key new`.", show_default="this machine only"
+        ),
+    ] = None,
+    journal: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Where money and receipts are kept.", show_default="MARKET.toml.journal"),
+    ] = None,
+    drain: Annotated[
+        float, typer.Option(metavar="S", help="Seconds that requests under way have to end after a signal.")
+    ] = 30.0,
+) -> int:
+    """Answer the clients of model APIs, in any language, by a base URL: the first line of standard output names it.
+
+    It speaks OpenAI's chat completions, Responses and embeddings, and Anthropic's Messages. Without keys, it serves
+    only this machine. The first SIGINT or SIGTERM ends it once what is under way has ended, the second one at once.
+
+    It needs the extra `serve`. Exit codes: 2 bad input, 130 interrupted (143 by SIGTERM).
+    """
+    with needing_serve():
+        from actors.command.serve import ServeOptions, serve
+
+        options = ServeOptions(
+            market=market, host=host, port=port, keys=keys, journal=journal or f"{market}.journal", drain=drain
+        )
+    return serve(options)
+
+
+keys_app = typer.Typer(help="Make and revoke the keys of tenants of `understudy serve`.")
+app.add_typer(keys_app, name="key")
+KeysPath = Annotated[str, typer.Option("--keys", metavar="FILE", help="The file of keys; it holds no secret.")]
+
+
+@keys_app.command("new", short_help="Make a key, and show it this once.")
+def new_key(
+    tenant: Annotated[str, typer.Argument(metavar="TENANT", help="The tenant that it belongs to.")],
+    *,
+    keys: KeysPath = "keys.jsonl",
+    days: Annotated[
+        float | None, typer.Option(metavar="N", help="The days until it expires.", show_default="never")
+    ] = None,
+) -> int:
+    """Make a key for a tenant, add it to the file, and show it this once on standard output.
+
+    Exit codes: 2 bad input.
+    """
+    with needing_serve():
+        from actors.command.serve import make_key
+    return make_key(keys, tenant, days=days)
+
+
+@keys_app.command("revoke", short_help="Revoke a key.")
+def revoke(
+    identity: Annotated[str, typer.Argument(metavar="ID", help="The id of the key, its middle part.")],
+    *,
+    keys: KeysPath = "keys.jsonl",
+) -> int:
+    """Revoke a key from now on; a door that runs refuses it once it has read the file again.
+
+    Exit codes: 2 bad input.
+    """
+    with needing_serve():
+        from actors.command.serve import revoke_key
+    return revoke_key(keys, identity)
+
+
+@contextmanager
+def needing_serve() -> Generator[None]:
+    """Say which extra is missing. Raises `BadInput`."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise BadInput(f"this needs the extra `serve`: pip install 'understudy[serve]' ({error})") from error
+
+
+COMMANDS = frozenset({"run", "providers", "prices", "demo", "simulate", "fake", "serve", "key"})
 
 
 def error_console() -> Console:

@@ -37,6 +37,8 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 MARKET_KEYS = tuple(name for name in Market.__struct_fields__ if name != "classify")
 """The keys of the file itself, which cannot hold a function."""
+DOOR_KEYS = ("aliases", "serve", "tenants")
+"""The tables that only the front door reads."""
 OFFER_KEYS = tuple(name for name in Provider.__struct_fields__ if name not in {"address", "model"})
 """The `url` as the file has it becomes the address of the provider; its transport has what that stands for. A
 table with a `model` is read by model_entry.py."""
@@ -115,7 +117,7 @@ def _market(text: str, path: str, environ: Mapping[str, str] | None) -> Market:
     document = _document(text, path)
     places = Places(text, document)
     reader = TableReader(path, places, HEADINGS)
-    reader.refuse_unknown(document, "", MARKET_KEYS)
+    reader.refuse_unknown(document, "", (*MARKET_KEYS, *DOOR_KEYS))
     as_written = document.get("providers")
     expansion = Expansion(environ or {}, path, places)
     if environ is not None:

@@ -1,0 +1,144 @@
+"""`understudy serve`: answer the clients of model APIs through a market, until the command is interrupted."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from actors.command.bad_input import BadInput, check_positive, one_line
+from actors.command.interrupts import Interrupts
+from actors.command.plan import read_market
+from actors.command.progress import write_error
+from actors.errors.families import CallFailed
+from actors.ledger import Ledger
+from actors.ledger.messages import GetHeld
+from actors.market import MarketError
+from actors.serve import DoorConfig, KeyRing, new_key
+from actors.serve.app import make_door, starlette_of
+from actors.serve.file import load_door
+from actors.serve.key_file import add_key, read_keys
+from actors.serve.server import DoorServer
+from actors.supervisor.supervisor import Supervisor
+from runtime import ActorSystem, RuntimeFault
+
+if TYPE_CHECKING:
+    from actors.market.market import Market
+    from runtime import ActorRef
+
+OPENING_TIMEOUT = 60.0
+"""Seconds that the ledger has to read its journal."""
+DAY = 86_400.0
+
+
+class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """The options of `understudy serve`; `drain` is in seconds. Raises `BadInput` for bad values."""
+
+    market: str
+    host: str = "127.0.0.1"
+    port: int = 8080
+    keys: str | None = None
+    journal: str
+    drain: float = 30.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port < 65_536:
+            raise BadInput(f"--port: expected a number from 0 to 65535, got {self.port}")
+        check_positive("--drain", self.drain, "seconds")
+
+
+def serve(options: ServeOptions) -> int:
+    """Serve until the first SIGINT or SIGTERM, finish what is under way, and return the exit code of that signal.
+
+    Raises `BadInput` for what cannot be served, and without the extra `serve`.
+    """
+    market, config, keys = read_market(options.market), read_door(options.market), read_ring(options.keys)
+    for tenant in {key.tenant for key in keys.all()} - config.tenants.keys():
+        raise BadInput(f"--keys: a key belongs to {tenant!r}, of which {options.market} has no [tenants.{tenant}]")
+    return asyncio.run(_serve(options, market, config, keys))
+
+
+def read_door(path: str) -> DoorConfig:
+    """Return the door's part of a market file. Raises `BadInput`."""
+    try:
+        return load_door(path)
+    except MarketError as error:
+        raise BadInput(str(error)) from error
+
+
+def read_ring(path: str | None) -> KeyRing:
+    """Return the keys of a file; none for None. Raises `BadInput` for a file that cannot be read, or has none."""
+    if path is None:
+        return KeyRing()
+    try:
+        keys = read_keys(path)
+    except (OSError, ValueError) as error:
+        reason = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+        raise BadInput(f"--keys: {path}: {one_line(reason)}") from error
+    if not keys:
+        raise BadInput(f"--keys: {path} has no key; make one with `understudy key new TENANT --keys {path}`")
+    return KeyRing(keys)
+
+
+async def _serve(options: ServeOptions, market: Market, config: DoorConfig, keys: KeyRing) -> int:
+    interrupts = Interrupts()
+    stopped = asyncio.Event()
+    async with ActorSystem("door", log=False) as system:
+        caps = {name: tenant.budget for name, tenant in config.tenants.items()}
+        ledger = system.spawn(lambda: Ledger(accounts=caps, journal=options.journal), name="ledger")
+        await _check_ledger(ledger, options)
+        supervisor = system.spawn(lambda: Supervisor(market, ledger=ledger))
+        try:
+            door = make_door(supervisor, market, config, keys)
+            server = DoorServer(door, starlette_of(door), host=options.host, port=options.port)
+        except ValueError as error:
+            raise BadInput(str(error)) from error
+        with interrupts.listening(first=stopped.set, at_once=door.end_all):
+            try:
+                await server.__aenter__()
+            except OSError as error:
+                raise BadInput(f"--port: {server.url} cannot be served: {error.strerror}; name another port") from error
+            try:
+                sys.stdout.write(msgspec.json.encode({"url": f"{server.url}/v1"}).decode() + "\n")
+                sys.stdout.flush()
+                write_error(f"serving {', '.join(door.names.listed())}; Ctrl-C ends it\n")
+                await stopped.wait()
+                await server.drain(options.drain)
+            finally:
+                await server.__aexit__()
+    return interrupts.exit_code or 0
+
+
+async def _check_ledger(ledger: ActorRef[GetHeld], options: ServeOptions) -> None:
+    """Raise `BadInput` if the journal cannot be used."""
+    try:
+        await ledger.ask(GetHeld(), timeout=OPENING_TIMEOUT)
+    except (CallFailed, RuntimeFault) as error:
+        raise BadInput(f"--journal: {options.journal}: {one_line(str(error))}") from error
+
+
+def make_key(path: str, tenant: str, *, days: float | None) -> int:
+    """Make a key for a tenant, add it to a file, and show it this once. Raises `BadInput` if that cannot be written."""
+    expires = None if days is None else time.time() + days * DAY
+    shown, kept = new_key(tenant, expires=expires)
+    try:
+        add_key(Path(path), kept)
+    except OSError as error:
+        raise BadInput(f"--keys: {path}: {error.strerror}") from error
+    write_error(f"a key of {tenant}, shown this once; its id is {kept.id}\n")
+    sys.stdout.write(shown + "\n")
+    return 0
+
+
+def revoke_key(path: str, identity: str) -> int:
+    """Revoke a key from now on. Raises `BadInput` if there is none of this id."""
+    found = next((key for key in read_ring(path).all() if key.id == identity), None)
+    if found is None:
+        raise BadInput(f"{path} has no key {identity!r}")
+    add_key(path, msgspec.structs.replace(found, revoked=time.time()))
+    write_error(f"the key {identity} of {found.tenant} is revoked; a door refuses it once it has read the file again\n")
+    return 0

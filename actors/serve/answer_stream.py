@@ -1,0 +1,145 @@
+"""Sends an answer as server-sent events: the status waits for the first piece, comments fill long silences."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from actors.errors.families import BadAnswer, CallFailed
+from actors.model_calls.answer import MalformedAnswer
+from actors.serve.problems import Problem, problem_of
+from actors.serve.replies import (
+    COMMENT,
+    DONE,
+    events_of,
+    is_usage,
+    named_event,
+    spent_comment,
+    with_spent,
+    without_usage,
+    written,
+)
+from actors.transports.model_stream import StreamPiece
+from actors.transports.streaming import WholeAnswer
+from runtime import RuntimeFault
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from actors.serve.config import DoorConfig
+    from actors.serve.door_request import DoorRequest
+    from actors.serve.exchange import DoorExchange
+    from actors.supervisor.streaming import RequestStream
+
+HEADERS = {
+    "content-type": "text/event-stream",
+    "cache-control": "no-cache, no-transform",
+    "x-accel-buffering": "no",
+}
+
+
+class AnswerStream:
+    """One answer that goes out as a stream."""
+
+    def __init__(
+        self, asked: DoorRequest, stream: RequestStream, exchange: DoorExchange, *, config: DoorConfig, request_id: str
+    ) -> None:
+        self._asked, self._stream, self._exchange = asked, stream, exchange
+        self._config, self._request_id = config, request_id
+        self._deadline = asyncio.get_running_loop().time() + asked.timeout
+        self._usage: dict[str, Any] | None = None
+
+    async def run(self) -> None:
+        """Send it to its end. Raises `Problem` for a failure."""
+        try:
+            async with self._stream:
+                await self._send()
+        except (CallFailed, RuntimeFault) as error:
+            await self._fail(error)
+
+    async def _send(self) -> None:
+        first = asyncio.ensure_future(anext(self._stream, None))
+        try:
+            await asyncio.wait({first}, timeout=self._config.commit_after)
+            if not first.done():
+                await self._begin()
+            while not first.done():
+                await self._exchange.write(COMMENT)
+                await asyncio.wait({first}, timeout=self._config.comment_every)
+            piece = first.result()
+        finally:
+            first.cancel()
+        if not self._exchange.has_begun:
+            await self._begin()
+        commenting = asyncio.ensure_future(self._comment())
+        try:
+            while piece is not None:
+                for data in self._data_of(piece):
+                    await self._exchange.write(data)
+                piece = await anext(self._stream, None)
+        finally:
+            commenting.cancel()
+            await asyncio.wait({commenting})
+        await self._end()
+
+    async def _begin(self) -> None:
+        await self._exchange.begin(200, {**HEADERS, "x-request-id": self._request_id})
+
+    async def _comment(self) -> None:
+        """Send a comment after each silence, so that nothing between takes the connection for dead."""
+        loop, every = asyncio.get_running_loop(), self._config.comment_every
+        while True:
+            await asyncio.sleep(max(0.0, self._exchange.sent_at + every - loop.time()))
+            if loop.time() - self._exchange.sent_at >= every:
+                await self._exchange.write(COMMENT)
+
+    async def _end(self) -> None:
+        result, form = self._stream.result, self._asked.form
+        end = b""
+        if self._usage is not None:
+            end += written(form, with_spent(self._usage, result))
+        end += spent_comment(result)
+        await self._exchange.write(end + DONE if form == "chat" else end, more=False)
+
+    async def _fail(self, error: CallFailed | RuntimeFault) -> None:
+        if isinstance(error, BadAnswer) and error.answer is not None and not self._exchange.events:
+            # The client asked for the answer of a model, and this is one: its own form says what is wrong with it.
+            await self._send_whole(error)
+            return
+        raise problem_in(error, is_late=asyncio.get_running_loop().time() >= self._deadline) from error
+
+    async def _send_whole(self, error: BadAnswer) -> None:
+        headers = {"x-understudy-provider": error.provider or ""}
+        data = b"".join(self._data_of(WholeAnswer(error.answer.output)))
+        if not self._exchange.has_begun:
+            await self._exchange.begin(200, {**HEADERS, **headers, "x-request-id": self._request_id})
+        await self._exchange.write(data + DONE if self._asked.form == "chat" else data, more=False)
+
+    def _data_of(self, piece: Any) -> Iterator[bytes]:
+        """Yield a piece as the bytes that go out."""
+        form = self._asked.form
+        if isinstance(piece, WholeAnswer):
+            try:
+                events = list(events_of(form, piece.output))
+            except MalformedAnswer:
+                return
+        elif isinstance(piece, StreamPiece):
+            events = [piece.data]
+        else:
+            return
+        for event in events:
+            if form == "chat" and is_usage(event) and self._asked.wants_usage:
+                self._usage = named_event(event, self._asked.name)  # It goes out with the cost, which the end tells.
+                continue
+            told = event if self._asked.wants_usage else without_usage(event)
+            if told is not None:
+                self._exchange.events += 1
+                yield written(form, named_event(told, self._asked.name))
+
+
+def problem_in(error: CallFailed | RuntimeFault, *, is_late: bool) -> Problem:
+    """Return what a client is told of a failure, also of one of the engine itself."""
+    if isinstance(error, CallFailed):
+        return problem_of(error, is_late=is_late)
+    message = f"what became of the request is not known: {error}"
+    return Problem(504 if is_late else 500, message, code=type(error).__name__, should_retry=False)

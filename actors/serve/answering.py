@@ -1,0 +1,248 @@
+"""Answers what clients ask: calls of models in their protocols, embeddings, other services, and lists of names."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import sys
+from array import array
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from actors.errors.families import BadAnswer, CallFailed
+from actors.market.model_listing import CHAT
+from actors.models.embed import embed
+from actors.money import usd
+from actors.serve.answer_stream import AnswerStream, problem_in
+from actors.serve.door_request import (
+    DoorRequest,
+    key_in,
+    model_named,
+    request_in,
+    timeout_in,
+    wants_stream,
+    wants_usage,
+)
+from actors.serve.problems import Problem
+from actors.serve.replies import named_answer, result_headers
+from actors.serve.visitors import check_json
+from actors.supervisor.client import smart_request
+from actors.supervisor.options import RequestOptions
+from actors.supervisor.streaming import smart_stream
+from actors.tariffs.estimate import demand_of
+from runtime import RuntimeFault
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from actors.model_calls.request import Form
+    from actors.models.embed import EmbedResult
+    from actors.serve.door import Door, Visitor
+    from actors.serve.exchange import DoorExchange
+    from actors.supervisor.messages import SmartResult
+
+
+class Answers:
+    """Has the requests of a door answered by its supervisor."""
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+        self._supervisor, self._names, self._config = door.supervisor, door.names, door.config
+
+    async def model(self, exchange: DoorExchange, visitor: Visitor, request_id: str, form: Form) -> None:
+        """Answer a call of a model."""
+        with self._door.room.reading() as reader:
+            check_json(exchange.headers)
+            body = await reader.read(exchange.receive, length=exchange.headers.get("content-length"))
+            asked = self._asked(form, body, exchange.headers, visitor)
+            if asked.streams:
+                await exchange.unless_left(self._stream(asked, exchange, request_id))
+            else:
+                await self._answer(asked, exchange, request_id)
+
+    def _asked(self, form: Form, body: dict[str, Any], headers: Mapping[str, str], visitor: Visitor) -> DoorRequest:
+        """Return what is asked. Raises `Problem`."""
+        name = model_named(body)
+        named = self._names.resolve(name, service=CHAT, allowed=visitor.allowed)
+        return DoorRequest(
+            request=request_in(form, body),
+            name=name,
+            service=named.service,
+            options=RequestOptions(where=named.where, strategy=named.strategy, tenant=visitor.tenant),
+            account=visitor.tenant,
+            timeout=timeout_in(headers, default=self._config.timeout),
+            key=key_in(headers),
+            streams=wants_stream(body),
+            wants_usage=wants_usage(form, body),
+        )
+
+    async def _stream(self, asked: DoorRequest, exchange: DoorExchange, request_id: str) -> None:
+        stream = smart_stream(
+            self._supervisor,
+            service=asked.service,
+            input=asked.request,
+            options=asked.options,
+            timeout=asked.timeout,
+            patience=self._config.patience,
+            account=asked.account,
+            idempotency_key=asked.key,
+        )
+        await AnswerStream(asked, stream, exchange, config=self._config, request_id=request_id).run()
+
+    async def _answer(self, asked: DoorRequest, exchange: DoorExchange, request_id: str) -> None:
+        work = self._request(
+            asked.service,
+            asked.request,
+            options=asked.options,
+            timeout=asked.timeout,
+            account=asked.account,
+            key=asked.key,
+        )
+        try:
+            result = await exchange.unless_left(work)
+        except BadAnswer as error:
+            if error.answer is None:
+                raise problem_in(error, is_late=False) from error
+            # The client asked for the answer of a model, and this is one: its own form says what is wrong with it.
+            headers = {"x-understudy-provider": error.provider or "", "x-request-id": request_id}
+            await exchange.answer(200, headers, named_answer(error.answer.output, asked.name))
+            return
+        headers = {**result_headers(result), "x-request-id": request_id}
+        await exchange.answer(200, headers, named_answer(result.output, asked.name))
+
+    async def _request(
+        self,
+        service: str,
+        given: Any,
+        *,
+        options: RequestOptions,
+        timeout: float,  # noqa: ASYNC109 - it travels as a deadline.
+        account: str | None,
+        key: str | None,
+    ) -> SmartResult:
+        """Have a service rendered. Raises `Problem` if it is not, and `BadAnswer` for an answer of no use."""
+        deadline = asyncio.get_running_loop().time() + timeout
+        try:
+            return await smart_request(
+                self._supervisor,
+                service=service,
+                input=given,
+                options=options,
+                timeout=timeout,
+                account=account,
+                idempotency_key=key,
+            )
+        except BadAnswer:
+            raise
+        except (CallFailed, RuntimeFault) as error:
+            raise problem_in(error, is_late=asyncio.get_running_loop().time() >= deadline) from error
+
+    async def count_tokens(self, exchange: DoorExchange, visitor: Visitor, request_id: str) -> None:
+        """Tell about how many tokens a message has, without a call: by its bytes."""
+        with self._door.room.reading() as reader:
+            check_json(exchange.headers)
+            body = await reader.read(exchange.receive, length=exchange.headers.get("content-length"))
+            self._names.resolve(model_named(body), allowed=visitor.allowed)
+            demand = demand_of(request_in("messages", body).body, form="messages")
+            counted = msgspec.json.encode({"input_tokens": 0 if demand is None else demand.input_estimate})
+            await exchange.answer(200, {"x-request-id": request_id}, counted)
+
+    async def list_models(self, exchange: DoorExchange, visitor: Visitor, request_id: str) -> None:
+        """Tell every name that the client may use, in the form of OpenAI or, if it speaks as Anthropic, in theirs."""
+        names = self._names.listed(visitor.allowed)
+        if "anthropic-version" in exchange.headers:
+            models = [
+                {"type": "model", "id": name, "display_name": name, "created_at": "1970-01-01T00:00:00Z"}
+                for name in names
+            ]
+            first, last = (names[0], names[-1]) if names else (None, None)
+            body: dict[str, Any] = {"data": models, "has_more": False, "first_id": first, "last_id": last}
+        else:
+            owned = {"object": "model", "created": 0, "owned_by": "understudy"}
+            body = {"object": "list", "data": [{"id": name, **owned} for name in names]}
+        await exchange.answer(200, {"x-request-id": request_id}, msgspec.json.encode(body))
+
+    async def service(self, exchange: DoorExchange, visitor: Visitor, request_id: str, service: str) -> None:
+        """Have any service of the market rendered: the body of the request is its input."""
+        with self._door.room.reading() as reader:
+            check_json(exchange.headers)
+            body = await reader.read(exchange.receive, length=exchange.headers.get("content-length"))
+            named = self._names.resolve(service, service=service, allowed=visitor.allowed)
+            work = self._request(
+                named.service,
+                body,
+                options=RequestOptions(where=named.where, strategy=named.strategy, tenant=visitor.tenant),
+                timeout=timeout_in(exchange.headers, default=self._config.timeout),
+                account=visitor.tenant,
+                key=key_in(exchange.headers),
+            )
+            try:
+                result = await exchange.unless_left(work)
+            except BadAnswer as error:
+                raise problem_in(error, is_late=False) from error
+            headers = {**result_headers(result), "x-request-id": request_id}
+            await exchange.answer(200, headers, msgspec.json.encode({"output": result.output}))
+
+    async def embeddings(self, exchange: DoorExchange, visitor: Visitor, request_id: str) -> None:
+        """Give the vectors of any number of inputs."""
+        with self._door.room.reading() as reader:
+            check_json(exchange.headers)
+            body = await reader.read(exchange.receive, length=exchange.headers.get("content-length"))
+            name = model_named(body)
+            named = self._names.resolve(name, service=name, allowed=visitor.allowed)
+            timeout = timeout_in(exchange.headers, default=self._config.timeout)
+            is_packed = body.get("encoding_format") == "base64"
+            known = {"model", "input", "dimensions", "encoding_format"}
+            try:
+                result = await exchange.unless_left(
+                    embed(
+                        self._supervisor,
+                        model=named.service,
+                        inputs=body.get("input") or [],
+                        dimensions=body.get("dimensions"),
+                        options=RequestOptions(where=named.where, strategy=named.strategy, tenant=visitor.tenant),
+                        timeout=timeout,
+                        account=visitor.tenant,
+                        idempotency_key=key_in(exchange.headers),
+                        encoding_format="base64",  # A quarter of the bytes.
+                        extra_body={field: value for field, value in body.items() if field not in known},
+                    )
+                )
+            except (TypeError, ValueError) as error:
+                raise Problem(400, str(error), code="invalid_request") from error
+            except (CallFailed, RuntimeFault) as error:
+                raise problem_in(error, is_late=False) from error
+            headers = {**embed_headers(result), "x-request-id": request_id}
+            await exchange.answer(200, headers, vectors_body(result, name, is_packed=is_packed))
+
+
+def embed_headers(result: EmbedResult) -> dict[str, str]:
+    """Return the headers that say what vectors took."""
+    return {
+        "x-understudy-provider": result.provider,
+        "x-understudy-model": result.model,
+        "x-understudy-cost": usd(result.cost),
+        "x-understudy-attempts": str(sum(part.result.attempts for part in result.parts if part.result is not None)),
+    }
+
+
+def vectors_body(result: EmbedResult, name: str, *, is_packed: bool) -> bytes:
+    """Return the body of an answer with vectors: as numbers, or packed, 32 bits each, the lowest byte first."""
+    data = [
+        {"object": "embedding", "index": index, "embedding": packed(vector) if is_packed else vector}
+        for index, vector in enumerate(result.vectors)
+    ]
+    return msgspec.json.encode({"object": "list", "data": data, "model": name, "usage": result.usage})
+
+
+def packed(vector: tuple[float, ...]) -> str:
+    """Return a vector as base64.
+
+    >>> packed((1.0, 0.5))
+    'AACAPwAAAD8='
+    """
+    numbers = array("f", vector)
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return base64.b64encode(numbers.tobytes()).decode()

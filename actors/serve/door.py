@@ -1,0 +1,129 @@
+"""The front door itself: lets requests in, and tells their clients of whatever goes wrong before an answer begins."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from actors.serve.bodies import BodyRoom, ClientGone
+from actors.serve.exchange import DoorExchange
+from actors.serve.keys import KeyRing
+from actors.serve.problems import Problem
+from actors.serve.replies import written
+from actors.serve.visitors import check_local, not_let_in, shown_key
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from actors.model_calls.request import Form
+    from actors.serve.config import DoorConfig
+    from actors.serve.names import Names
+    from runtime import ActorRef
+
+
+class Visitor(msgspec.Struct, frozen=True):
+    """Who asks: the tenant that a key belongs to, and the models that it may call. Without keys, neither is there."""
+
+    tenant: str | None = None
+    allowed: frozenset[str] | None = None
+
+
+ANYBODY = Visitor()
+UNREAD = frozenset({401, 403, 408, 413, 415})
+"""The statuses after which a body may be left unread, so that the connection is of no further use."""
+
+
+class Door:
+    """Lets the requests of clients in, to a supervisor."""
+
+    def __init__(
+        self, supervisor: ActorRef[Any], names: Names, config: DoorConfig, keys: KeyRing | None = None
+    ) -> None:
+        self.supervisor, self.names, self.config = supervisor, names, config
+        self.keys = KeyRing() if keys is None else keys
+        self.room = BodyRoom(config)
+        self.is_draining = False
+        self._exchanges: set[DoorExchange] = set()
+        self._idle = asyncio.Event()
+
+    @property
+    def under_way(self) -> int:
+        """The requests that are being answered."""
+        return len(self._exchanges)
+
+    async def until_idle(self, *, within: float) -> None:
+        """Wait until no request is being answered, `within` seconds at most."""
+        self._idle.clear()
+        if self._exchanges:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(within):
+                    await self._idle.wait()
+
+    def end_all(self) -> None:
+        """End every request: its call is cancelled, and its client told that the door closes."""
+        for exchange in list(self._exchanges):
+            exchange.end(closing())
+
+    def let_in(self, headers: Mapping[str, str]) -> Visitor:
+        """Return who asks. Raises `Problem` for a request that is not let in."""
+        shown = shown_key(headers)
+        if not self.keys:
+            check_local(headers, origins=self.config.origins)
+            return ANYBODY
+        if shown is None:
+            raise not_let_in("the request has no key")
+        key = self.keys.find(shown, now=time.time())
+        if key is None:
+            raise not_let_in("the key is not accepted")
+        tenant = self.config.tenants.get(key.tenant)
+        if tenant is None:
+            raise not_let_in("the key belongs to no tenant of this door")
+        return Visitor(key.tenant, tenant.allowed)
+
+    async def serve(
+        self,
+        scope: Any,
+        receive: Callable[[], Awaitable[Any]],
+        send: Callable[[Any], Awaitable[None]],
+        handle: Callable[[DoorExchange, Visitor, str], Awaitable[None]],
+        *,
+        form: Form | None,
+    ) -> None:
+        """Handle one request, and tell its client of whatever goes wrong before the answer begins."""
+        exchange = DoorExchange(scope, receive, send, patience=self.config.patience)
+        request_id = f"req_{uuid.uuid4().hex}"
+        self._exchanges.add(exchange)
+        try:
+            if self.is_draining:
+                raise closing()
+            await handle(exchange, self.let_in(exchange.headers), request_id)
+        except ClientGone:
+            return
+        except Problem as problem:
+            with suppress(ClientGone):
+                await self._tell(problem, exchange, form, request_id)
+        finally:
+            self._exchanges.discard(exchange)
+            if not self._exchanges:
+                self._idle.set()
+
+    async def _tell(self, problem: Problem, exchange: DoorExchange, form: Form | None, request_id: str) -> None:
+        if exchange.has_begun:
+            event = problem.event(form, request_id=request_id, number=exchange.events)
+            await exchange.write(written(form or "chat", event), more=False)
+            return
+        headers = {**problem.headers(), "x-request-id": request_id}
+        if self.is_draining or problem.status in UNREAD:
+            headers["connection"] = "close"
+        body = msgspec.json.encode(problem.body(form, request_id=request_id))
+        await exchange.answer(problem.status, headers, body)
+
+
+def closing() -> Problem:
+    """Return why a door that is being closed answers nothing more."""
+    return Problem(503, "the door is closing; ask again", code="closing", retry_after=1.0, should_retry=True)

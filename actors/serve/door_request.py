@@ -1,0 +1,120 @@
+"""What a client asks for, read from its headers and its body. Pure."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
+
+from actors.model_calls.request import Form, ModelRequest
+from actors.serve.problems import Problem
+from actors.supervisor.options import RequestOptions  # noqa: TC001 - as above.
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+TIMEOUT_HEADERS = ("x-understudy-timeout", "x-stainless-timeout", "x-stainless-read-timeout")
+"""Where a client says for how many seconds it waits; the latter are what the SDKs of OpenAI and Anthropic send."""
+MAX_TIMEOUT = 86_400.0
+KEY_HEADER = "idempotency-key"
+STORING_FIELDS = {
+    "previous_response_id": "send the whole conversation as input",
+    "conversation": "send the whole conversation as input",
+    "prompt": "send the instructions themselves",
+}
+"""Fields of Responses that need conversations to be stored, and what to do instead."""
+
+
+class DoorRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One request: what is asked of which service, and how the answer is wanted.
+
+    `name` is what the client calls the model; the answer says it again. `timeout` is in seconds.
+    """
+
+    request: ModelRequest
+    name: str
+    service: str
+    options: RequestOptions
+    account: str | None
+    timeout: float
+    key: str | None
+    streams: bool
+    wants_usage: bool
+
+    @property
+    def form(self) -> Form:
+        """The protocol of the request."""
+        return self.request.form
+
+
+def model_named(body: dict[str, Any]) -> str:
+    """Return the model that a body names. Raises `Problem`."""
+    name = body.get("model")
+    if not isinstance(name, str) or not name:
+        raise Problem(400, '"model" must be the name of a model, or "auto"', code="missing_model", param="model")
+    return name
+
+
+def request_in(form: Form, body: dict[str, Any]) -> ModelRequest:
+    """Return the request of a body, without what concerns only this door. Raises `Problem` for what is none."""
+    if form == "responses":
+        _refuse_storing(body)
+    sent = {field: value for field, value in body.items() if field not in {"model", "stream", "stream_options"}}
+    try:
+        return ModelRequest(form=form, body=sent)
+    except (TypeError, ValueError) as error:
+        raise Problem(400, str(error), code="invalid_request") from error
+
+
+def _refuse_storing(body: dict[str, Any]) -> None:
+    for field, instead in STORING_FIELDS.items():
+        if body.get(field) is not None:
+            message = f'"{field}" needs conversations to be stored, which this door does not do; {instead}'
+            raise Problem(400, message, code="not_stored", param=field)
+    if body.get("background") is True:
+        message = "responses are not stored here, so none can be made in the background; wait for it, or stream it"
+        raise Problem(400, message, code="not_stored", param="background")
+
+
+def wants_stream(body: dict[str, Any]) -> bool:
+    """Return whether a body asks for a stream. Raises `Problem` if it says neither yes nor no."""
+    streams = body.get("stream")
+    if streams not in {None, True, False}:
+        raise Problem(400, '"stream" must be true or false', code="invalid_request", param="stream")
+    return bool(streams)
+
+
+def wants_usage(form: Form, body: dict[str, Any]) -> bool:
+    """Return whether the stream of a body ends with the usage: other protocols than chat have it in any case."""
+    options = body.get("stream_options")
+    return form != "chat" or (
+        isinstance(options, dict) and cast("dict[str, Any]", options).get("include_usage") is True
+    )
+
+
+def timeout_in(headers: Mapping[str, str], *, default: float) -> float:
+    """Return the seconds that a client waits. Raises `Problem` for what is no number of seconds.
+
+    >>> timeout_in({"x-stainless-timeout": "20"}, default=600.0), timeout_in({}, default=600.0)
+    (20.0, 600.0)
+    """
+    for name in TIMEOUT_HEADERS:
+        if (given := headers.get(name)) is not None:
+            try:
+                seconds = float(given)
+            except ValueError:
+                seconds = math.nan
+            if 0 < seconds <= MAX_TIMEOUT:
+                return seconds
+            if name == TIMEOUT_HEADERS[0]:
+                raise Problem(400, f"{name} must be > 0 seconds and at most a day, got {given!r:.100}", code="timeout")
+    return default
+
+
+def key_in(headers: Mapping[str, str]) -> str | None:
+    """Return the idempotency key of a request, or None. Raises `Problem` for an empty one."""
+    key = headers.get(KEY_HEADER)
+    if key is not None and not key.strip():
+        raise Problem(400, "Idempotency-Key must not be empty", code="idempotency_error", should_retry=False)
+    return key

@@ -1,0 +1,102 @@
+"""One request and its answer on the wire: what is sent, and whether the client is still there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from actors.serve.bodies import ClientGone
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Mapping
+
+    from actors.serve.problems import Problem
+
+Scope: TypeAlias = Any
+Receive: TypeAlias = Callable[[], Awaitable[Any]]
+Send: TypeAlias = Callable[[Any], Awaitable[None]]
+T = TypeVar("T")
+JSON = "application/json"
+
+
+class DoorExchange:
+    """The answer to one request. A client that takes no byte for `patience` seconds has left."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, *, patience: float) -> None:
+        self.headers: dict[str, str] = {
+            name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
+        }
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.receive = receive
+        self._send, self._patience = send, patience
+        self.has_begun = False
+        """Whether the status has been sent."""
+        self.events = 0
+        """The events of a stream that were sent, without comments."""
+        self._working: asyncio.Future[Any] | None = None
+        self._ended_by: Problem | None = None
+        self.sent_at = 0.0
+        """When something was sent last, in loop time."""
+
+    async def send(self, message: Mapping[str, Any]) -> None:
+        """Send one message of ASGI; raises `ClientGone` if the client does not take it."""
+        try:
+            async with asyncio.timeout(self._patience):
+                await self._send(message)
+        except (TimeoutError, OSError) as error:
+            raise ClientGone from error
+        self.sent_at = asyncio.get_running_loop().time()
+
+    async def begin(self, status: int, headers: Mapping[str, str]) -> None:
+        """Send the status and the headers."""
+        self.has_begun = True
+        encoded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+        await self.send({"type": "http.response.start", "status": status, "headers": encoded})
+
+    async def write(self, data: bytes, *, more: bool = True) -> None:
+        """Send a part of the body."""
+        await self.send({"type": "http.response.body", "body": data, "more_body": more})
+
+    async def answer(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        """Send a whole answer."""
+        await self.begin(status, {"content-type": JSON, **headers, "content-length": str(len(body))})
+        await self.write(body, more=False)
+
+    async def unless_left(self, work: Coroutine[Any, Any, T]) -> T:
+        """Return what the work gives; it is cancelled if the client leaves before. Raises `ClientGone`.
+
+        If it is ended by `end`, that problem is raised.
+        """
+        self._working = working = asyncio.ensure_future(work)
+        leaving = asyncio.ensure_future(self._until_left())
+        try:
+            await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                raise ClientGone
+            if working.cancelled() and self._ended_by is not None:
+                raise self._ended_by
+            return working.result()
+        finally:
+            await _ended(working)
+            await _ended(leaving)
+
+    def end(self, problem: Problem) -> None:
+        """End the work that is under way; its client is told of `problem`."""
+        if self._working is not None and not self._working.done():
+            self._ended_by = problem
+            self._working.cancel()
+
+    async def _until_left(self) -> None:
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
+
+
+async def _ended(task: asyncio.Future[Any]) -> None:
+    """Cancel a task that is not done, and wait for its end."""
+    if not task.done():
+        task.cancel()
+        await asyncio.wait({task})
+    if not task.cancelled():
+        task.exception()  # What it may have raised meanwhile is of no use any more.

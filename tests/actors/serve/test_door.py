@@ -1,0 +1,293 @@
+"""The front door as a client sees it: every protocol, plain and streamed, and what goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from actors import GetStatus
+from actors.fake import FakeModel
+from actors.fake.faults import FakeCut, FakeOddAnswer, FakeOutage, FakeStall
+from actors.ledger import GetStatement
+from actors.serve import Alias, DoorConfig, KeyRing, Tenant, new_key
+from tests.actors.serve.doors import HELLO, serving
+
+SLOW = FakeModel(name="slow", latency=25.0, token_speed=50.0, output_tokens=20.0)
+ASKED = {
+    "/v1/chat/completions": {"messages": HELLO, "max_tokens": 8},
+    "/v1/responses": {"input": "Say hello.", "max_output_tokens": 8},
+    "/v1/messages": {"messages": HELLO, "max_tokens": 8},
+}
+
+
+def events_of(text: str) -> list[dict]:
+    lines = (line.removeprefix("data: ") for line in text.splitlines() if line.startswith("data: "))
+    return [json.loads(line) for line in lines if line != "[DONE]"]
+
+
+async def read_all(stage, body) -> None:
+    async with stage.client.stream("POST", "/v1/chat/completions", json=body) as response:
+        async for _ in response.aiter_lines():
+            pass
+
+
+async def at_rest(stage) -> bool:
+    await asyncio.sleep(5.0)
+    statuses = await stage.supervisor.ask(GetStatus(), timeout=5.0)
+    return stage.door.under_way == 0 and all(status.under_way == 0 for status in statuses)
+
+
+@pytest.mark.parametrize("path", ASKED)
+async def test_each_protocol_is_answered_under_the_name_that_was_asked_for(path):
+    async with serving("swift") as stage:
+        response = await stage.post(path, ASKED[path] | {"model": "cheapest"})
+        assert response.status_code == 200, response.text
+        assert response.json()["model"] == "cheapest"
+        told = response.headers
+        assert (told["x-understudy-provider"], told["x-understudy-model"]) == ("alder-0", "swift")
+        assert (told["x-understudy-attempts"], "x-understudy-replayed" in told) == ("1", False)
+        usage = response.json()["usage"]
+        given = usage.get("prompt_tokens", usage.get("input_tokens"))
+        made = usage.get("completion_tokens", usage.get("output_tokens"))
+        assert float(told["x-understudy-cost"]) == pytest.approx((given + 2 * made) / 1e6)
+
+
+@pytest.mark.parametrize("path", ASKED)
+async def test_each_protocol_streams(path):
+    async with serving("swift") as stage:
+        response = await stage.post(path, ASKED[path] | {"model": "auto", "stream": True})
+        assert response.headers["content-type"] == "text/event-stream"
+        assert response.headers["cache-control"] == "no-cache, no-transform"
+        assert response.headers["x-accel-buffering"] == "no"
+        events = events_of(response.text)
+        named = [one for event in events for one in (event, event.get("message"), event.get("response")) if one]
+        assert {one["model"] for one in named if "model" in one} == {"auto"}
+        kinds = [event.get("type", event.get("object")) for event in events]
+        assert kinds[-1] in {"chat.completion.chunk", "response.incomplete", "message_stop"}
+        assert ": understudy provider=alder-0 cost=0." in response.text
+        assert response.text.endswith("data: [DONE]\n\n") == (path == "/v1/chat/completions")
+
+
+async def test_the_usage_of_a_stream_goes_only_to_a_client_that_asked_for_it():
+    async with serving("swift") as stage:
+        plain = events_of((await stage.chat(stream=True, max_tokens=8)).text)
+        assert plain
+        assert not any("usage" in event for event in plain)
+        wanted = await stage.chat(stream=True, max_tokens=8, stream_options={"include_usage": True})
+        *_, last = events_of(wanted.text)
+        assert last["choices"] == []
+        assert last["usage"]["completion_tokens"] == 8
+        assert last["understudy"]["provider"] == "alder-0"
+        assert f"cost={last['understudy']['cost']} attempts=1" in wanted.text
+
+
+async def test_a_failure_goes_to_the_next_provider_and_is_counted():
+    async with serving("swift", "swift", faults=(FakeOutage(),), config=DoorConfig()) as stage:
+        for stream in (False, True):
+            response = await stage.chat(model="swift", stream=stream, max_tokens=5)
+            assert response.status_code == 200
+        assert "provider=alder-1" in response.text
+
+
+async def test_the_status_of_a_stream_waits_for_its_first_piece():
+    async with serving("swift", faults=(FakeOutage(status=503),)) as stage:
+        response = await stage.chat(stream=True, max_tokens=5)
+        assert response.status_code == 503
+        assert response.json()["error"]["type"] == "server_error"
+        assert int(response.headers["retry-after"]) >= 1
+
+
+async def test_a_late_first_piece_is_waited_for_with_comments():
+    async with serving(SLOW) as stage:
+        response = await stage.chat(stream=True, max_tokens=5)
+        # Nothing for 10 s, then a comment at once and every 10 s.
+        assert response.text.startswith(": waiting\n\n: waiting\n\ndata: ")
+        assert response.text.endswith("data: [DONE]\n\n")
+
+
+@pytest.mark.parametrize(("path", "kind"), [("/v1/chat/completions", None), ("/v1/messages", "error")])
+async def test_a_failure_after_the_status_is_an_event_of_the_protocol(path, kind):
+    stall = FakeStall(seconds=12.0)
+    async with serving(FakeModel(name="m", latency=0.1), faults=(stall, FakeOutage(since=0.0, share=0.0))) as stage:
+        response = await stage.post(path, ASKED[path] | {"model": "auto", "stream": True}, x_understudy_timeout="11")
+        assert response.status_code == 200
+        *_, last = events_of(response.text)
+        assert last.get("type") == kind
+        assert last["error"]["message"]
+        assert "[DONE]" not in response.text
+
+
+async def test_a_stream_that_breaks_off_ends_with_an_error():
+    async with serving(FakeModel(name="m", output_tokens=50.0), faults=(FakeCut(part=0.5),)) as stage:
+        response = await stage.chat(stream=True)
+        *_, last = events_of(response.text)
+        assert "broke off" in last["error"]["message"]
+        assert await at_rest(stage)
+
+
+async def test_a_client_that_leaves_ends_its_call():
+    async with serving(FakeModel(name="m", token_speed=10.0, output_tokens=500.0), caps={"acme": "1"}) as stage:
+        for plain in (True, False):
+            body = {"model": "auto", "messages": HELLO, "stream": not plain}
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(read_all(stage, body), 2.0)
+            assert await at_rest(stage)
+
+
+async def test_an_answer_that_is_refused_or_filtered_is_given_as_it_came():
+    for odd in ("refusal", "content_filter", "empty"):
+        async with serving("swift", faults=(FakeOddAnswer(answer=odd),)) as stage:
+            response = await stage.chat()
+            assert response.status_code == 200
+            assert response.json()["choices"]
+            streamed = await stage.chat(stream=True)
+            assert streamed.status_code == 200
+            assert events_of(streamed.text)
+
+
+async def test_an_unknown_model_is_told_what_is_near_it():
+    async with serving("swift") as stage:
+        for path, body in ASKED.items():
+            response = await stage.post(path, body | {"model": "swfit"})
+            assert response.status_code == 404
+            assert "near it are swift" in response.json()["error"]["message"]
+        assert (await stage.chat()).status_code == 200
+        assert stage.calls == 1
+
+
+async def test_what_is_not_spoken_says_so():
+    async with serving("swift") as stage:
+        for path, body in {
+            "/v1/assistants": {},
+            "/v1/responses": ASKED["/v1/responses"] | {"model": "auto", "previous_response_id": "resp_1"},
+            "/v1/chat/completions": {"model": "auto"},
+            "/v1/messages": {"model": "", "messages": HELLO},
+        }.items():
+            response = await stage.post(path, body)
+            assert response.status_code in {400, 404}
+            assert response.json()["error"]["message"]
+            assert response.headers["x-request-id"]
+        assert stage.calls == 0
+
+
+async def test_names_are_aliases_models_and_words():
+    aliases = {"smart": Alias(models=("swift",), strategy="cheapest")}
+    async with serving("swift", "grand", config=DoorConfig(aliases=aliases)) as stage:
+        listed = (await stage.client.get("/v1/models")).json()["data"]
+        assert [one["id"] for one in listed] == ["smart", "auto", "cheapest", "fastest", "grand", "swift"]
+        other = (await stage.client.get("/v1/models", headers={"anthropic-version": "2023-06-01"})).json()
+        assert [one["id"] for one in other["data"]] == [one["id"] for one in listed]
+        assert other["has_more"] is False
+        for name, model in (("smart", "swift"), ("grand", "grand"), ("swift", "swift")):
+            assert (await stage.chat(model=name)).headers["x-understudy-model"] == model
+
+
+async def test_a_key_gets_its_answer_again():
+    async with serving("swift") as stage:
+        first = await stage.chat()
+        again = [await stage.post("/v1/chat/completions", {"model": "auto", "messages": HELLO}, idempotency_key="k-1")]
+        again.append(
+            await stage.post("/v1/chat/completions", {"model": "auto", "messages": HELLO}, idempotency_key="k-1")
+        )
+        assert stage.calls == 2
+        assert [one.headers.get("x-understudy-replayed") for one in (first, *again)] == [None, None, "true"]
+        assert float(again[1].headers["x-understudy-cost"]) == 0
+        assert again[0].json() == again[1].json()
+        other = await stage.post(
+            "/v1/chat/completions", {"model": "auto", "messages": [*HELLO, *HELLO]}, idempotency_key="k-1"
+        )
+        assert other.status_code == 422
+        assert other.headers["x-should-retry"] == "false"
+
+
+async def test_a_cap_holds_among_a_thousand_requests():
+    shown, kept = new_key("acme")
+    config = DoorConfig(tenants={"acme": Tenant(budget="5.00")})
+    async with serving("swift", config=config, keys=KeyRing([kept]), caps={"acme": "5.00"}, price="0.10") as stage:
+        body = {"model": "auto", "messages": HELLO, "max_tokens": 5}
+        head = {"authorization": f"Bearer {shown}"}
+        asked = (stage.client.post("/v1/chat/completions", json=body, headers=head) for _ in range(1_000))
+        statuses = [one.status_code for one in await asyncio.gather(*asked)]
+        assert (statuses.count(200), statuses.count(402)) == (50, 950)
+        statement = await stage.ledger.ask(GetStatement("acme"), timeout=5.0)
+        assert (statement.settled, statement.reserved, statement.held) == (5_000_000, 0, 0)
+
+
+async def test_a_door_that_closes_finishes_what_is_under_way():
+    async with serving(FakeModel(name="m", latency=3.0, token_speed=1.0, output_tokens=60.0)) as stage:
+        waiting = asyncio.create_task(stage.chat(max_tokens=2))
+        streaming = asyncio.create_task(stage.chat(stream=True))
+        await asyncio.sleep(1.0)
+        stage.door.is_draining = True
+        refused = await stage.chat()
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        assert (refused.headers["x-should-retry"], refused.headers["connection"]) == ("true", "close")
+        assert (await stage.client.get("/readyz")).status_code == 503
+        assert (await stage.client.get("/healthz")).status_code == 200
+        await stage.door.until_idle(within=10.0)
+        stage.door.end_all()
+        assert (await waiting).status_code == 200
+        *_, last = events_of((await streaming).text)
+        assert last["error"]["code"] == "closing"
+        assert await at_rest(stage)
+
+
+async def test_any_service_of_the_market_is_served():
+    async with serving("swift") as stage:
+        response = await stage.post("/v1/services/swift", {"messages": HELLO})
+        assert response.json()["output"]["choices"]
+        assert (await stage.post("/v1/services/nothing", {})).status_code == 404
+
+
+async def test_vectors_come_as_numbers_or_packed():
+    async with serving(FakeModel(name="embed-1", kind="embedding")) as stage:
+        plain = await stage.post("/v1/embeddings", {"model": "embed-1", "input": ["a", "b"]})
+        packed = await stage.post(
+            "/v1/embeddings", {"model": "embed-1", "input": ["a", "b"], "encoding_format": "base64"}
+        )
+        assert [one["index"] for one in plain.json()["data"]] == [0, 1]
+        assert isinstance(packed.json()["data"][0]["embedding"], str)
+        assert plain.headers["x-understudy-provider"] == "alder-0"
+        assert (await stage.post("/v1/embeddings", {"model": "embed-1"})).status_code == 400
+
+
+async def test_a_client_without_a_key_is_refused_before_its_body_is_read():
+    shown, kept = new_key("acme")
+    other, revoked = new_key("acme")
+    config = DoorConfig(tenants={"acme": Tenant(models=("swift",))})
+    ring = KeyRing([kept, type(revoked)(id=revoked.id, sha256=revoked.sha256, tenant="acme", revoked=1.0)])
+    async with serving("swift", "grand", config=config, keys=ring, caps={"acme": None}) as stage:
+        good = {"x-api-key": shown}
+        for headers in ({}, {"authorization": "Bearer usk-1-2"}, {"x-api-key": other}, {"x-api-key": shown[:-1]}):
+            response = await stage.client.post("/v1/messages", content=b"no JSON", headers=headers)
+            assert response.status_code == 401
+            assert response.json()["error"]["type"] == "authentication_error"
+        both = await stage.client.get("/v1/models", headers={"authorization": "Bearer usk-1-2", **good})
+        assert both.status_code == 400
+        listed = (await stage.client.get("/v1/models", headers=good)).json()["data"]
+        assert "grand" not in {one["id"] for one in listed}
+        for name, status in (("swift", 200), ("auto", 200), ("grand", 404)):
+            body = {"model": name, "messages": HELLO}
+            answer = await stage.client.post("/v1/chat/completions", json=body, headers=good)
+            assert answer.status_code == status
+            assert answer.headers.get("x-understudy-model", "swift") == "swift"
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"origin": "https://evil.example"}, 403),
+        ({"origin": "http://localhost:3000"}, 200),
+        ({"content-type": "text/plain"}, 415),
+        ({"content-type": "application/json; charset=utf-8"}, 200),
+    ],
+)
+async def test_a_web_page_of_elsewhere_cannot_spend(headers, status):
+    async with serving("swift", config=DoorConfig(origins=("http://localhost:3000",))) as stage:
+        request = {"content-type": "application/json"} | headers
+        content = json.dumps({"model": "auto", "messages": HELLO}).encode()
+        response = await stage.client.post("/v1/chat/completions", content=content, headers=request)
+        assert response.status_code == status
+        assert stage.calls == (status == 200)
