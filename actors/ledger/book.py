@@ -393,7 +393,7 @@ class Book:
             for other in others:
                 if other.is_held and other.provider == wish.provider:
                     return other
-        paid = self.paid_keys.get(key)
+        paid = self.paid_keys.paid(key)
         if paid is not None and intent != "again":
             raise self._already_paid(key, paid=micros_of(paid[0]), paid_to=paid[1])
         for other in others:
@@ -437,7 +437,7 @@ class Book:
 
     def _has_another(self, record: KeyRecord) -> bool:
         """Tell whether the provider of a released reservation was paid, or may be, for another call under its key."""
-        paid = self.paid_keys.get(record.key)
+        paid = self.paid_keys.paid(record.key)
         others = self.postings.by_key.get(record.key, ())
         return (paid is not None and paid[1] == record.provider) or any(
             one.provider == record.provider for one in others

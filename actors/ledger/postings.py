@@ -20,6 +20,7 @@ from actors.ledger.entries import (
     TariffListed,
 )
 from actors.ledger.page import AccountTable
+from actors.ledger.paid_keys import PaidKeys
 from actors.ledger.record import KeyRecord
 
 if TYPE_CHECKING:
@@ -33,43 +34,6 @@ MAX_RELEASED = 10_000
 """How many of the reservations released last are remembered, in case one of their calls was charged after all."""
 MAX_EXPIRED = 100_000
 """How many of the reservations that expired last are remembered, in case it becomes known what they cost."""
-
-
-class PaidKeys(OrderedDict[str, tuple[int, str]]):
-    """What was paid under each key in all (micro-units), and to which provider last; of the last `max_keys` keys."""
-
-    def __init__(self, max_keys: int) -> None:
-        super().__init__()
-        self.max_keys = max_keys
-        self.has_forgotten = False
-        """Whether a key was ever forgotten, so that one that is not in here may have been paid all the same."""
-
-    def add(self, key: str, cost: int, provider: str) -> None:
-        """Add a payment under a key."""
-        if key in self:
-            cost += self.pop(key)[0]
-        self[key] = (cost, provider)
-        if len(self) > self.max_keys:
-            self._forget_oldest()
-
-    def restore(self, key: str, paid: int, provider: str) -> None:
-        """Set what was paid under a key in all, as the journal knows it."""
-        self[key] = (paid, provider)
-        if len(self) > self.max_keys:
-            self._forget_oldest()
-
-    def take_back(self, key: str, cost: int) -> None:
-        """Take back a payment under a key that is not known to have been made."""
-        paid = self.get(key)
-        if paid is not None:
-            if paid[0] > cost:
-                self[key] = (paid[0] - cost, paid[1])
-            else:
-                del self[key]
-
-    def _forget_oldest(self) -> None:
-        self.popitem(last=False)
-        self.has_forgotten = True
 
 
 class Postings:
@@ -95,7 +59,7 @@ class Postings:
     def used_by(self, key: str) -> int:
         """Return the micro-units that were spent under a key, and are kept for it."""
         kept = sum(record.amount for record in self.by_key.get(key, ()))
-        paid = self.paid_keys.get(key)
+        paid = self.paid_keys.paid(key)
         return kept if paid is None else kept + paid[0]
 
     def unsettled(self, *, account: str | None = None, is_held: bool | None = None) -> tuple[Unsettled, ...]:
@@ -129,7 +93,7 @@ class Postings:
         return {
             "accounts": [state.statement() for state in self.accounts.all_states()],
             "unsettled": self.unsettled(),
-            "paid": dict(self.paid_keys),
+            "paid": self.paid_keys.all(),
             "expired": list(self.expired),
             "ages": [(one.number, one.held_since, one.held_for) for one in self.records.values() if one.is_held],
             "next": self.next,

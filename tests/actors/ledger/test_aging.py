@@ -29,7 +29,7 @@ from actors.ledger import (
     StillUnsettled,
 )
 from actors.ledger.aging import HeldAges
-from actors.ledger.postings import PaidKeys
+from actors.ledger.paid_keys import PaidKeys
 from actors.money import Micros
 from runtime import ActorSystem
 from tests.actors.ledger.bank import Money, money
@@ -247,7 +247,7 @@ def test_a_payment_that_is_taken_back_leaves_the_others():
     keys.add("k", 3, "alder")
     keys.add("k", 4, "birch")
     keys.take_back("k", 4)
-    assert keys["k"][0] == 3
+    assert keys.paid("k") == (3, "birch")
     keys.take_back("k", 3)
     keys.take_back("k", 3)
     assert "k" not in keys

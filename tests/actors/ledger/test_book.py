@@ -229,7 +229,7 @@ def test_a_key_that_was_paid_is_refused_and_the_refusal_says_what_was_paid():
         book.reserve(wish(provider="birch"), at=3.0)
     assert (paid.value.key, paid.value.paid, paid.value.paid_to, paid.value.charged) == ("k", 7, "alder", "yes")
     book.book(reserved(book, provider="birch", intent="again"), "yes", 8, at=4.0)
-    assert book.paid_keys.get("k") == (15, "birch")
+    assert book.paid_keys.paid("k") == (15, "birch")
 
 
 @pytest.mark.parametrize("is_held", [False, True])
@@ -262,7 +262,7 @@ def test_only_the_keys_paid_last_are_remembered():
     book.open("run", cap=None, at=0.0)
     for key in "abc":
         book.book(reserved(book, key), "yes", at=1.0)
-    assert [book.paid_keys.get(key) for key in "abc"] == [None, (10, "alder"), (10, "alder")]
+    assert [book.paid_keys.paid(key) for key in "abc"] == [None, (10, "alder"), (10, "alder")]
     assert book.paid_keys.has_forgotten
 
 

@@ -95,11 +95,11 @@ def test_what_is_estimated_counts_once_until_it_is_known():
         given = None if cost is None else Micros(cost)
         assert book.book(call, charged, given, costing=costing, at=at) is None  # type: ignore[arg-type]
     assert (book.statement("run").settled, book.statement("run").estimated) == (120, 120)
-    assert book.paid_keys["k"][0] == 120
+    assert book.paid_keys.paid("k") == (120, "alder")
     corrected = book.book(call, "yes", Micros(90), costing=exact, at=at)
     assert isinstance(corrected, MoneySettled)
     assert (corrected.cost, corrected.corrects) == (90, 120)
     assert (book.statement("run").settled, book.statement("run").estimated) == (90, 0)
-    assert book.paid_keys["k"][0] == 90
+    assert book.paid_keys.paid("k") == (90, "alder")
     assert list(book.broken_invariants()) == []
     assert book.book(call, "yes", Micros(70), costing=exact, at=at) is None

@@ -53,7 +53,7 @@ class Trade:
 
     def check(self, *keys: str) -> None:
         """Make sure that the journal and the book know the same of what was paid."""
-        assert [self.journal.paid(key) for key in keys] == [self.book.paid_keys.get(key) for key in keys]
+        assert [self.journal.paid(key) for key in keys] == [self.book.paid_keys.paid(key) for key in keys]
 
 
 def test_what_was_paid_under_a_key_is_known_whether_its_receipt_says_so_or_not(tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def test_whatever_happened_a_restored_book_is_equal_and_goes_on_alike(seed: int)
     trade = Trade(seed)
     for _ in range(4):
         trade.run(60)
-        again = restored(saved(trade.book), dict(trade.book.paid_keys))
+        again = restored(saved(trade.book), trade.book.paid_keys.all())
         assert again.postings.figures() == trade.book.postings.figures()
         assert list(again.postings.released) == list(trade.book.postings.released)
         prints = [[one.fingerprint for one in book.postings.records.values()] for book in (again, trade.book)]
@@ -127,7 +127,7 @@ def test_what_changed_after_it_was_prepared_is_saved_as_it_is() -> None:
             saver.changed(entry.reservation)
     content = saver.save()
     assert content is not None
-    assert restored(content, dict(book.paid_keys)).postings.figures() == book.postings.figures()
+    assert restored(content, book.paid_keys.all()).postings.figures() == book.postings.figures()
 
 
 def test_a_snapshot_is_put_off_while_too_many_calls_are_under_way() -> None:
