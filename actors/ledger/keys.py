@@ -68,6 +68,15 @@ def provider_key(scoped: str) -> str:
     return scoped if is_own_id(scoped) else blake2b(scoped.encode(), digest_size=16, person=b"provider key").hexdigest()
 
 
+def own_id(bits: int) -> str:
+    """Return the identity that is made up for a request of 128 bits drawn at random.
+
+    >>> own_id(255)
+    'r-000000000000000000000000000000ff'
+    """
+    return f"{OWN_ID}{bits:032x}"
+
+
 def is_own_id(key: str) -> bool:
     """Tell whether a key is such as are made up for requests."""
     return len(key) == OWN_ID_LENGTH and key.startswith(OWN_ID)

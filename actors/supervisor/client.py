@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from actors.discovery.messages import Discover
 from actors.errors.families import NoProvider, Permanent
-from actors.ledger.keys import OWN_ID
+from actors.ledger.keys import own_id
 from actors.provider_gateway.messages import CheckHealth, Health
 from actors.providers.provider import ProviderFilter
 from actors.supervisor.messages import GetStatus, SmartRequest
@@ -82,7 +82,7 @@ async def smart_request(
         risk=risk,
         account=account,
         # Made here, so that a message that arrives twice is one request.
-        request_id=request_id or f"{OWN_ID}{random.getrandbits(128):032x}",
+        request_id=request_id or own_id(random.getrandbits(128)),
         idempotency_key=idempotency_key,
         repurchase=repurchase,
     )

@@ -7,7 +7,7 @@ import random
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
-from actors.ledger.keys import OWN_ID
+from actors.ledger.keys import own_id
 from actors.supervisor.client import ANSWER_GRACE
 from actors.supervisor.options import DEFAULT_OPTIONS, RequestOptions
 from actors.transports.streaming import PieceChannel, StreamTerms
@@ -134,7 +134,7 @@ def smart_stream(
         budget=budget,
         timeout=timeout,
         account=account,
-        request_id=request_id or f"{OWN_ID}{random.getrandbits(128):032x}",
+        request_id=request_id or own_id(random.getrandbits(128)),
         idempotency_key=idempotency_key,
         stream=StreamTerms(sink=channel, gap=gap, patience=patience),
         after_cut=after_cut,

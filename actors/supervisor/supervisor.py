@@ -14,7 +14,7 @@ from actors.discovery.messages import Discover
 from actors.errors.families import CallFailed, Permanent, Unclassified
 from actors.events import RequestEnded
 from actors.ledger.book import Book
-from actors.ledger.keys import OWN_ID
+from actors.ledger.keys import own_id
 from actors.ledger.ledger import HolderRestarted, Ledger
 from actors.ledger.messages import CloseAccount, GetHeld, GetStatement, OpenAccount, Resolve, SetCap, Unsettled
 from actors.market.market import Market
@@ -357,7 +357,7 @@ class Supervisor(
         self.begun += 1
         return Job(
             message,
-            message.request_id or f"{OWN_ID}{context.random.getrandbits(128):032x}",
+            message.request_id or own_id(context.random.getrandbits(128)),
             started=now,
             deadline=deadline,
             risk=risk_of(message, self.market),

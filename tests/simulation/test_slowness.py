@@ -119,11 +119,14 @@ def test_answers_that_outlast_their_timeout_cost_few_requests(share: float, time
 
 @pytest.mark.parametrize("timeout", [1.0, 3.0, 10.0])
 def test_half_of_the_answers_may_outlast_their_timeout(timeout: float) -> None:
-    for seed in FEW_SEEDS:
-        # Reached: 0.993 to 0.997. Of four tries at each of two providers, all eight hang once in 256 requests. If five
-        # calls in a row hang before it is known that this is common, they look like an outage, and the other is alone.
-        served = serve(seed, hanging(0.5, usual=0.2), providers=2, rate=5.0, patience=60.0, timeout=timeout)
-        assert served.trips or served.success >= 0.985, (seed, served)
+    reached = sorted(
+        serve(seed, hanging(0.5, usual=0.2), providers=2, rate=5.0, patience=60.0, timeout=timeout).success
+        for seed in range(len(FEW_SEEDS))
+    )
+    # Reached: 0.991 to 1.0. Of four tries at each of two providers, all eight hang once in 256 requests. In one run of
+    # twenty so many calls hang in a row that they look like an outage, and the other provider is alone for a while.
+    assert reached[0] >= 0.965, reached
+    assert len(reached) < 3 or reached[len(reached) // 3] >= 0.985, reached
 
 
 def test_after_a_bad_start_few_requests_fail() -> None:
@@ -134,5 +137,6 @@ def test_after_a_bad_start_few_requests_fail() -> None:
         def latency(now: float, dice: random.Random, calls: count[int] = calls) -> float:
             return 100.0 if next(calls) < 5 else later(now, dice)  # noqa: B023 - it is the same function for all.
 
+        # Reached: 0.993 to 1.0.
         served = serve(seed, latency, providers=2, rate=5.0, patience=60.0, timeout=10.0)
-        assert served.trips or served.success >= 0.98, (seed, served)
+        assert served.success >= 0.98, (seed, served)

@@ -19,6 +19,7 @@ from actors.supervisor.pipeline.poison import (
     is_evidence,
     is_suspect,
 )
+from actors.supervisor.targets.hanging import presumed_share
 from actors.supervisor.targets.item_history import acquit, others_were_answered, shares_without
 from actors.supervisor.targets.settlement import CLOCK_ERROR
 
@@ -76,7 +77,11 @@ def judged(job: Job, target: Target, ended: EndedCall, *, started: float, was_hu
     if has_hung_alone:
         target.history.explore()
     is_blameless = is_item_to_blame(job, target, ended, started=started, was_hurried=was_hurried)
-    return msgspec.structs.replace(ended, is_blameless=is_blameless, has_hung_alone=has_hung_alone)
+    others = (one.state.hanging for one in job.candidates.targets.values() if one is not target)
+    presumed = presumed_share(target.history.answered, others)
+    return msgspec.structs.replace(
+        ended, is_blameless=is_blameless, has_hung_alone=has_hung_alone, presumed_to_hang=presumed
+    )
 
 
 def is_item_to_blame(job: Job, target: Target, ended: EndedCall, *, started: float, was_hurried: bool) -> bool:

@@ -22,7 +22,7 @@ from actors.errors.families import (
     WindowTooSmall,
 )
 from actors.ledger.errors import RiskExceeded
-from actors.ledger.keys import OWN_ID, OWN_ID_LENGTH, provider_key, purchase_key, scoped_key
+from actors.ledger.keys import is_own_id, provider_key, purchase_key, scoped_key
 from actors.ledger.messages import Reserve
 from actors.model_calls.request import demand_of_input
 from actors.money import ZERO, micros_of
@@ -128,7 +128,7 @@ class Job:
         self.key = self.provider_key = key
         """The key as the ledger knows it, and as providers are told it."""
         has_scope = message.tenant is not None or message.account is not None
-        if has_scope or len(key) != OWN_ID_LENGTH or not key.startswith(OWN_ID):
+        if has_scope or not is_own_id(key):
             self.key = scoped_key(key, tenant=message.tenant, account=message.account)
             self.provider_key = provider_key(self.key)
         self.entry = QueueEntry(message.tenant or message.account or "default", deadline)

@@ -16,6 +16,7 @@ from actors.limits.learned import (
     after_throttled,
 )
 from actors.limits.quota import NO_WEIGHTS
+from actors.policies.breaker.states import Closed
 from actors.policies.breaker.transitions import (
     after_cancellation,
     after_failed_check,
@@ -26,6 +27,7 @@ from actors.policies.breaker.transitions import (
 from actors.policies.breaker.transitions import after_success as breaker_after_success
 from actors.supervisor.targets import refusals
 from actors.supervisor.targets.dear_answers import DearAnswers, after_charge, after_no_charge
+from actors.supervisor.targets.hanging import NONE_HANG, HangingCalls
 from actors.supervisor.targets.quote import FREE, Quote, told_cost
 from actors.supervisor.targets.refusals import NO_SUBJECT, Refusals, Subject
 from actors.supervisor.targets.state import TargetState
@@ -62,7 +64,8 @@ class EndedCall(msgspec.Struct, frozen=True):
     `has_hung_alone` that it timed out while others were answered as usual. `first_at` is when the first piece of a
     stream came, and `interval` the mean seconds between two. `configured` is what is configured for such a call, if it
     has failed, and `free_until` that too, if it costs nothing to cut it off before; else 0. `is_failed_check` says that
-    the call was a probe that was not made, because the health check before it failed.
+    the call was a probe that was not made, because the health check before it failed. `presumed_to_hang` is the share
+    of calls that is presumed to hang at its provider, if that is hardly known, and hangs at others.
     """
 
     now: float
@@ -80,6 +83,7 @@ class EndedCall(msgspec.Struct, frozen=True):
     configured: float = 0.0
     free_until: float = 0.0
     is_failed_check: bool = False
+    presumed_to_hang: float = 0.0
 
     @property
     def cost(self) -> Micros | None:
@@ -192,8 +196,8 @@ def settle(
         under_way=state.under_way - 1,
         quiet_since=ended.now if is_sign_of_life else state.quiet_since,
         hanging=state.hanging
-        if not answered and (not judged.timed_out or admitted.permit.probe)
-        else state.hanging.after(answered=answered, hung_alone=judged.hung_alone),
+        if answered and state.hanging is NONE_HANG
+        else hanging_after(state, judged, answered=answered),
         probe_cut=0.0 if answered else latency if judged.timed_out and admitted.permit.probe else state.probe_cut,
     )
 
@@ -216,6 +220,16 @@ def timed_after(
     return limit, answers
 
 
+def hanging_after(state: TargetState, judged: Judgement, *, answered: bool) -> HangingCalls:
+    """Return what the end of a call tells of single calls that hang."""
+    before = state.hanging
+    if type(state.breaker) is not Closed:
+        return before.after_trip()
+    if not (answered or judged.timed_out):
+        return before
+    return before.after(answered=answered, hung_alone=judged.hung_alone)
+
+
 def judge(state: TargetState, admitted: Admitted, ended: EndedCall) -> Judgement:
     """Tell what the time that a call took says of its provider."""
     error, permit = ended.error, admitted.permit
@@ -236,7 +250,10 @@ def judge(state: TargetState, admitted: Admitted, ended: EndedCall) -> Judgement
         was_cut_off=timed_out and not had_its_time and had_too_little,
         was_hasty=timed_out and not permit.probe and ended.own_timeout * HASTE <= ended.free_until,
         hung_alone=timed_out and not permit.probe and state.limit.hangs_alone(latency, ended.now),
-        is_common=timed_out and not permit.probe and state.hanging.is_common and not state.limit.answers_slowly,
+        is_common=timed_out
+        and not permit.probe
+        and state.hanging.is_common(ended.presumed_to_hang)
+        and not state.limit.answers_slowly,
     )
 
 

@@ -13,7 +13,7 @@ from actors.limits.quota import Quota  # noqa: TC001 - msgspec resolves the anno
 from actors.policies.breaker.states import BreakerState, Closed
 from actors.policies.retry import RetryBudget
 from actors.supervisor.targets.dear_answers import DearAnswers  # noqa: TC001 - msgspec resolves this annotation.
-from actors.supervisor.targets.hanging import HangingCalls
+from actors.supervisor.targets.hanging import NONE_HANG, HangingCalls
 from actors.supervisor.targets.leaving import Leave  # noqa: TC001 - as above.
 from actors.supervisor.targets.refusals import NO_REFUSALS, Refusals, StandingRefusal
 
@@ -40,7 +40,7 @@ class TargetState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The calls under way that later ones have overtaken, as of an admission."""
     quiet_since: float = math.inf
     """Since when no call under way has been answered, in loop time."""
-    hanging: HangingCalls = HangingCalls()
+    hanging: HangingCalls = NONE_HANG
     """How often single calls hang at it, though others are answered."""
     probe_cut: float = 0.0
     """The seconds that the last probe waited in vain; 0.0 if a call has been answered since."""
