@@ -13,6 +13,8 @@ import typer
 
 from actors.command.bad_input import BadInput
 from actors.command.demo import FEWEST, MOST
+from actors.command.journal_app import COMMANDS as JOURNAL_COMMANDS
+from actors.command.journal_app import add_commands
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -371,7 +373,8 @@ def needing_serve() -> Generator[None]:
         raise BadInput(f"this needs the extra `serve`: pip install 'understudy[serve]' ({error})") from error
 
 
-COMMANDS = frozenset({"run", "providers", "prices", "demo", "simulate", "fake", "serve", "key"})
+add_commands(app)
+COMMANDS = frozenset({"run", "providers", "prices", "demo", "simulate", "fake", "serve", "key", *JOURNAL_COMMANDS})
 
 
 def error_console() -> Console:

@@ -30,7 +30,8 @@ COUNTED = ""
 class MoneyJournal:
     """The journal of one ledger; raises `JournalError` if it cannot be used.
 
-    Its directory must exist. With the path ":memory:" nothing is kept beyond the life of this object.
+    Its directory must exist. With the path ":memory:" nothing is kept beyond the life of this object. A `store` is one
+    that is open already, such as to be read only.
     """
 
     def __init__(
@@ -40,10 +41,13 @@ class MoneyJournal:
         safety: Safety = "process",
         retention: Retention | None = None,
         packing: Packing | None = None,
+        store: Journal | None = None,
     ) -> None:
         self.path = os.fspath(path)
         self.store: Journal = (
-            MemoryJournal(retention=retention, packing=packing)
+            store
+            if store is not None
+            else MemoryJournal(retention=retention, packing=packing)
             if self.path == IN_MEMORY
             else SqliteJournal(path, safety=safety, retention=retention, packing=packing, migrate=migrated)
         )

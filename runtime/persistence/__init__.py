@@ -17,7 +17,7 @@ from runtime.persistence.journal import Journal, KeptRow, Safety, SnapshotRow, k
 from runtime.persistence.memory import MemoryDisk, MemoryJournal
 from runtime.persistence.ownership import Owner, owner_of
 from runtime.persistence.packing import Cipher, Packing
-from runtime.persistence.reading import ReadOnlyJournal, reading
+from runtime.persistence.reader import ReadOnlyJournal, reading
 from runtime.persistence.retention import Retention
 from runtime.persistence.sqlite import SqliteJournal
 

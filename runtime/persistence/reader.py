@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runtime.persistence.errors import JournalError
-from runtime.persistence.journal import Journal, scope_digest
+from runtime.persistence.journal import Journal, SnapshotRow, scope_digest
 from runtime.persistence.sqlite import APPLICATION_ID, RESTORE, VERSION, SqliteJournal
 
 if TYPE_CHECKING:
@@ -105,6 +105,20 @@ class ReadOnlyJournal(SqliteJournal):
         if row is None or not isinstance(row[0], bytes):
             raise JournalError(self.path, "is damaged: it has lost its secret", RESTORE)
         (self.secret,) = row
+
+    def replay(self, *, after: SnapshotRow | None = None) -> Iterator[bytes]:
+        """Yield the entries in order, after a snapshot, or from the first that is left.
+
+        The first may be gone, as a snapshot stands for it; the chain is checked from the one on that is left.
+        """
+        if after is None and (snapshot := self.snapshot()) is not None:
+            with self._reading():
+                row = self._reader.execute("SELECT * FROM entries ORDER BY number LIMIT 1").fetchone()
+            if row is not None and 1 < row[0] <= snapshot.number + 1 and isinstance(row[1], bytes):
+                number, content, checksum = row
+                self.number, after = number, SnapshotRow(number, b"", checksum)
+                yield content
+        yield from super().replay(after=after)
 
     def kept(self, scope: str) -> Iterator[KeptRow]:
         """Yield what is kept in a scope, in the order of the digests of its keys."""

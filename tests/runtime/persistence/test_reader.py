@@ -104,6 +104,19 @@ def test_its_owner_goes_on_meanwhile_and_the_reader_sees_one_moment(tmp_path: Pa
     owner.close()
 
 
+@pytest.mark.parametrize("removed", [1, 7, 21])
+def test_entries_that_a_snapshot_stands_for_may_be_gone(tmp_path: Path, removed: int) -> None:
+    owner = filled(tmp_path / "run.journal")
+    assert owner.compact(100, limit=removed) == removed
+    with reading(tmp_path / "run.journal") as journal:
+        assert list(journal.replay()) == ENTRIES[removed:]
+        assert journal.number == len(ENTRIES)
+    owner._file.execute("DELETE FROM snapshot")
+    owner.close()
+    with pytest.raises(JournalError, match="is damaged at entry 1"), reading(tmp_path / "run.journal") as journal:
+        list(journal.replay())
+
+
 def test_one_that_ends_while_it_is_read_leaves_all_of_it(tmp_path: Path) -> None:
     path = tmp_path / "run.journal"
     owner = filled(path)
