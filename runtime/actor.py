@@ -169,7 +169,7 @@ class Context(Protocol):
         """Values that this actor keeps over its restarts, by names of its own, private to it; dropped when it ends.
 
         Everything else of an instance that crashed is dropped, because it may be what the crash came from. Put here
-        what must not be lost.
+        what must not be lost. That of a `DurableActor` outlives the program.
         """
         ...
 

@@ -10,6 +10,7 @@ b'the answer'
 """
 
 from runtime.persistence.codec import Codec, qualified
+from runtime.persistence.durable_actor import DurableActor, NotKept
 from runtime.persistence.errors import JournalError
 from runtime.persistence.event_sourced import EventSourced, NotRecorded
 from runtime.persistence.group_commit import GroupCommit, has_threads
@@ -24,6 +25,7 @@ from runtime.persistence.sqlite import SqliteJournal
 __all__ = [
     "Cipher",
     "Codec",
+    "DurableActor",
     "EventSourced",
     "GroupCommit",
     "Journal",
@@ -31,6 +33,7 @@ __all__ = [
     "KeptRow",
     "MemoryDisk",
     "MemoryJournal",
+    "NotKept",
     "NotRecorded",
     "Owner",
     "Packing",

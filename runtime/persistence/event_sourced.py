@@ -16,7 +16,7 @@ from runtime.actor import Actor
 from runtime.errors import Refusal
 from runtime.persistence.codec import Codec
 from runtime.persistence.errors import JournalError
-from runtime.persistence.group_commit import MAX_ON_LOOP, has_threads, until_done
+from runtime.persistence.group_commit import is_quick_enough, until_done
 from runtime.persistence.sqlite import SqliteJournal
 
 if TYPE_CHECKING:
@@ -235,7 +235,7 @@ class EventSourced(Actor[Q], Generic[Q, E, S]):
     async def _at_disk(self, size: int, work: Callable[[], None]) -> bool:
         """Do what writes, in a thread if it takes long; tell whether the caller was cancelled while it waited."""
         loop = asyncio.get_running_loop()
-        if not has_threads(loop) or (not self._journal.waits_for_disk and size <= MAX_ON_LOOP):
+        if is_quick_enough(self._journal, size, loop):
             work()
             return False
         writing = loop.run_in_executor(None, work)

@@ -148,9 +148,8 @@ class GroupCommit:
         self._due = None
         journal = self.journal
         self._in_flight, self._unanswered = self._unanswered, []
-        most = MAX_PACKED_ON_LOOP if journal.packing.takes_time else MAX_ON_LOOP
-        is_quick = not (journal.waits_for_disk or self._is_tended) and journal.unwritten_size <= most
-        if self._threads is None or is_quick:
+        is_quick = is_quick_enough(journal, journal.unwritten_size, self._loop)
+        if self._threads is None or (is_quick and not self._is_tended):
             try:
                 journal.commit()
             except JournalError as error:
@@ -242,6 +241,15 @@ async def until_done(work: asyncio.Future[Any] | None) -> bool:
         except asyncio.CancelledError:
             was_cancelled = True
     return was_cancelled
+
+
+def is_quick_enough(journal: Journal, size: int, loop: asyncio.AbstractEventLoop) -> bool:
+    """Tell whether so many bytes are written on the loop: nothing waits for the disk, and they are few.
+
+    In a loop that has no threads, all are.
+    """
+    most = MAX_PACKED_ON_LOOP if journal.packing.takes_time else MAX_ON_LOOP
+    return not has_threads(loop) or (not journal.waits_for_disk and size <= most)
 
 
 def has_threads(loop: asyncio.AbstractEventLoop) -> bool:
