@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 JournalPath = Annotated[str, typer.Argument(metavar="JOURNAL", help="The file; a program may be writing it.")]
+OwnedJournal = Annotated[str, typer.Argument(metavar="JOURNAL", help="The file; no program may be writing it.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON lines instead of a table.")]
 
 
@@ -49,11 +50,67 @@ def export(
     return write_export(journal, form=form)
 
 
+def resolve(
+    journal: OwnedJournal,
+    reservation: Annotated[int, typer.Argument(metavar="ID", help="The number that `held` shows.")],
+    *,
+    paid: Annotated[
+        str | None, typer.Option(metavar="USD", help='It was paid: dollars, such as "0.02".', show_default=False)
+    ] = None,
+    not_paid: Annotated[bool, typer.Option("--not-paid", help="It was not paid.")] = False,
+) -> int:
+    """Enter what you found out about a call that may have been paid, so that its money is spent, or free again.
+
+    It changes the journal, so that no program may be writing it; a program that is, is named. To enter the same twice
+    changes nothing.
+
+    Exit codes: 0 it is entered, now or before, 2 bad input, such as a call that is not held.
+    """
+    from actors.command.resolve import enter
+
+    return enter(journal, reservation, paid=paid, not_paid=not_paid)
+
+
+def forget(
+    journal: OwnedJournal,
+    *,
+    scope: Annotated[
+        str | None,
+        typer.Option(
+            metavar="S", help='"tenant NAME", "account NAME", or "journal" for keys of neither.', show_default="journal"
+        ),
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(metavar="K", help="One key of the scope, as in the results.", show_default="all of the scope"),
+    ] = None,
+) -> int:
+    """Erase answers from a journal beyond recovery, and keep what was paid for them: no key is paid again.
+
+    The items of a run are in the scope "account batch". It changes the journal, so that no program may be writing it.
+
+    Exit codes: 0 nothing of them is left, 2 bad input.
+    """
+    from actors.command.forget import forget as erase_answers
+
+    return erase_answers(journal, scope=scope, key=key)
+
+
 COMMANDS: dict[str, tuple[Callable[..., int], str, str]] = {
     "held": (held, "Show the calls that may have been paid.", "understudy held results.jsonl.journal"),
     "export": (
         export,
         "Write the entries of a journal as CSV or JSON lines.",
         "understudy export results.jsonl.journal --format csv > entries.csv",
+    ),
+    "resolve": (
+        resolve,
+        "Enter what became of a call that may have been paid.",
+        "understudy resolve results.jsonl.journal 17 --paid 0.02",
+    ),
+    "forget": (
+        forget,
+        "Erase answers, and keep what was paid for them.",
+        'understudy forget results.jsonl.journal --scope "account batch"',
     ),
 }

@@ -5,23 +5,38 @@ from __future__ import annotations
 import csv
 import io
 import json
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
+from actors import (
+    Failed,
+    FunctionTransport,
+    Ledger,
+    Listing,
+    Market,
+    Provider,
+    SmartRequest,
+    Supervisor,
+    robust_batch,
+)
+from actors.batch.resuming import RUNS, KeptRun
 from actors.command.app import run_app
-from actors.ledger import BookCall, Costing, GetStatement, MarkUnderWay, Resolve
+from actors.ledger import AlreadyPaid, BookCall, Costing, GetStatement, MarkUnderWay, MoneySettled, Resolve
 from actors.ledger.keys import provider_key
 from actors.ledger.messages import AwaitCommit
+from actors.ledger.reading import reading_entries
 from actors.money import Micros, to_micros
 from actors.tariffs import Tariff, Usage
 from runtime import ActorSystem
-from runtime.persistence import owner_of
+from runtime.persistence import owner_of, reading
 from tests.actors.ledger.journalled import reserve, spawn
 from tests.runtime.persistence.disks import copy_as_killed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncGenerator, Callable
     from pathlib import Path
 
     from runtime import ActorRef
@@ -142,6 +157,150 @@ async def test_what_a_killed_run_left_open_is_held(tmp_path: Path, command: Any)
     code, shown, _ = command("held", copy)
     assert code == 0
     assert "3 calls are held, at most $0.0001. Ask the provider" in shown
+
+
+async def test_resolve_enters_an_outcome_once_and_the_money_is_free_or_spent(tmp_path: Path, command: Any) -> None:
+    path = tmp_path / "run.journal"
+    async with ActorSystem("bank", log=False) as system:
+        ledger, _ = spawn(system, path)
+        number = await spend(ledger)
+        code, out, err = command("resolve", path, number, "--not-paid")
+        assert (code, out) == (2, "")
+        assert f"is in use by {owner_of(path)}" in err
+    shown = r"'al[bold]der\x1b[31m'"
+    assert command("resolve", path, number, "--paid", "0.0001") == (
+        0,
+        f"reservation {number} is entered as paid to {shown}, $0.0001, which is $0.00005 more than was held\n",
+        "",
+    )
+    assert command("resolve", path, number, "--paid", "0.0001")[1].startswith(
+        f"reservation {number} was entered before"
+    )
+    assert command("resolve", path, number + 1, "--not-paid") == (
+        0,
+        f"reservation {number + 1} is entered as not paid to 'alder'\n",
+        "",
+    )
+    for arguments, fact in (
+        ((number, "--paid", "0.0002"), f"reservation {number} was entered as paid to"),
+        ((number, "--not-paid"), f"{path} lists what can be resolved"),
+        ((999, "--not-paid"), "reservation 999 is not held, or no more; understudy held"),
+        ((number,), "--paid USD or --not-paid: say which of the two"),
+        ((number, "--paid", "1", "--not-paid"), "and not both"),
+        ((number, "--paid", "0.0000001"), "--paid: "),
+        ((number, "--paid", "-1"), "--paid: "),
+        (("x", "--not-paid"), "understudy resolve --help"),
+    ):
+        code, out, err = command("resolve", path, *arguments)
+        assert (code, out) == (2, "")
+        assert fact in err
+    assert "1 call is held, at most $0.00001." in command("held", path)[1]
+
+
+async def shout(call: Any) -> str:
+    if call.input == "bad":
+        raise ValueError("THE ANSWER is bad")
+    return f"the answer: {call.input}".upper()
+
+
+ALDER = Listing(
+    provider=Provider(name="alder", services={"uppercase"}, price="0.02"),
+    transport=lambda: FunctionTransport(shout, paid=True, idempotent="no"),
+)
+
+
+@asynccontextmanager
+async def shop(path: Path) -> AsyncGenerator[ActorRef[Any]]:
+    async with ActorSystem("shop", log=False) as system:
+        ledger = system.spawn(lambda: Ledger(journal=path))
+        yield system.spawn(lambda: Supervisor(Market(providers=[ALDER]), ledger=ledger))
+
+
+def request(text: str, **more: Any) -> SmartRequest:
+    return SmartRequest(service="uppercase", input=text, timeout=5.0, **more)
+
+
+async def ask(path: Path) -> list[Any]:
+    """Ask under three keys, and return the answers, or what was paid for those that are not kept."""
+    seen: list[Any] = []
+    async with shop(path) as supervisor:
+        for key, more in {"order 17": {}, "order 18": {}, "order 1": {"tenant": "acme"}}.items():
+            try:
+                answer = await supervisor.ask(request(key, idempotency_key=key, **more), timeout=5.0)
+                seen.append(answer.output)
+            except AlreadyPaid as refusal:
+                seen.append(refusal.paid)
+    return seen
+
+
+async def run_batch(path: Path) -> list[str]:
+    """Run a batch of three items, of which the last fails, and return what came of each."""
+    texts = ("a", "b", "bad")
+    items = [request(text, request_id=text) for text in texts]
+    async with shop(path) as supervisor, robust_batch(supervisor, items, journal=path) as outcomes:
+        seen = {one.item.input: one async for one in outcomes}
+    return [str(seen[text].error if isinstance(seen[text], Failed) else "done") for text in texts]
+
+
+def on_disk(folder: Path) -> bytes:
+    return b"".join(one.read_bytes() for one in folder.iterdir())
+
+
+async def test_forget_erases_answers_and_no_key_is_paid_again(tmp_path: Path, command: Any) -> None:
+    path = tmp_path / "run.journal"
+    answers = ["THE ANSWER: ORDER 17", "THE ANSWER: ORDER 18", "THE ANSWER: ORDER 1"]
+    assert await ask(path) == answers
+    assert command("forget", path, "--key", "order 17") == (
+        0,
+        "erased 1 answer; what was paid is still known, and no key is paid again\n",
+        "",
+    )
+    price = to_micros("0.02")
+    assert await ask(path) == [price, *answers[1:]]
+    assert command("forget", path, "--key", "order 1")[1].startswith("erased 0 answers")  # That is of another scope.
+    assert command("forget", path, "--scope", "tenant acme", "--key", "order 1")[1].startswith("erased 1 answer;")
+    assert await ask(path) == [price, answers[1], price]
+    assert command("forget", path, "--scope", "journal")[1].startswith("erased 1 answer;")
+    assert await ask(path) == [price] * 3
+    assert b"THE ANSWER" not in on_disk(tmp_path)
+    assert sum(entry.cost for _, entry in entries_of(path) if isinstance(entry, MoneySettled)) == 3 * price
+
+
+def entries_of(path: Path) -> list[tuple[int, Any]]:
+    with reading_entries(path) as entries:
+        return list(entries)
+
+
+async def test_forget_erases_what_a_batch_has_kept(tmp_path: Path, command: Any) -> None:
+    path = tmp_path / "run.journal"
+    assert (await run_batch(path))[:2] == ["done", "done"]
+    with reading(path) as journal:
+        (head,) = journal.heads(RUNS).values()
+    run_id = msgspec.msgpack.decode(head, type=KeptRun).id
+    assert command("forget", path, "--scope", "account batch", "--key", f"{run_id}/a")[1].startswith(
+        "erased 1 answer and 1 outcome of batch items;"
+    )
+    first, second, _ = await run_batch(path)
+    assert "was paid already" in first
+    assert second == "done"
+    assert command("forget", path, "--scope", "account batch")[0] == 0
+    assert b"THE ANSWER" not in on_disk(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "fact"),
+    [
+        ((), "--scope or --key: say whose answers"),
+        (("--scope", "acme"), '--scope: expected "tenant NAME"'),
+        (("--scope", "tenant"), "got 'tenant'"),
+        (("--key", "k"), "does not exist"),
+    ],
+)
+def test_forget_refuses_what_names_nothing(tmp_path: Path, command: Any, options: Any, fact: str) -> None:
+    code, out, err = command("forget", tmp_path / "none.journal", *options)
+    assert (code, out) == (2, "")
+    assert fact in err
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["held", "export"])
