@@ -29,7 +29,8 @@ class BatchOutcomes(TellsProgress):
         """Whether `tell` has a function to call."""
         self._tally = SummaryTally()
         self._outcomes: AsyncIterator[RequestOutcome] | None = None
-        self._closed: Account | None = None
+        self.closed: Account | None = None
+        """The figures of the batch's account once its block is left, if the ledger has told them."""
         self._clock = asyncio.get_running_loop().time
         self._began = self._latest = self._clock()
 
@@ -37,7 +38,7 @@ class BatchOutcomes(TellsProgress):
     def summary(self) -> BatchSummary:
         """The figures of the items that have an outcome, whether it was taken or not."""
         elapsed = self._latest - self._began
-        return self._tally.summary(total=self._progress.total, elapsed=elapsed, closed=self._closed)
+        return self._tally.summary(total=self._progress.total, elapsed=elapsed, closed=self.closed)
 
     def __aiter__(self) -> AsyncIterator[RequestOutcome]:
         return self
@@ -63,7 +64,7 @@ class BatchOutcomes(TellsProgress):
 
     def close(self, account: Account) -> None:
         """Take what the ledger says of the money of the whole batch."""
-        self._closed = account
+        self.closed = account
 
     def __repr__(self) -> str:
         return f"<BatchOutcomes {self._progress!r}>"

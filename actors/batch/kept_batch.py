@@ -14,6 +14,7 @@ import msgspec
 from actors.batch.outcomes import Done, Failed, Unknown
 from actors.batch.resuming import (
     FINAL,
+    REQUESTS,
     RUNS,
     ItemKeys,
     KeptAttempt,
@@ -42,6 +43,8 @@ from runtime import MailboxFull
 from runtime.persistence import key_digest
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from actors.batch.outcomes import RequestOutcome
     from actors.ledger.page import Statement
     from actors.supervisor.messages import SmartRequest
@@ -49,6 +52,8 @@ if TYPE_CHECKING:
 
 TIMEOUT = 60.0
 """Seconds that a ledger has to read what is kept of a run; it may still be reading its journal."""
+PART = 100
+"""The items whose digests are kept as one value: one of all would be as large as the largest answer."""
 KNOWN_STATUSES = msgspec.msgpack.Decoder(KeptItem)
 DETAILS = msgspec.msgpack.Decoder(KeptDetails)
 RUN = msgspec.msgpack.Decoder(KeptRun)
@@ -74,15 +79,18 @@ class BatchJournal(msgspec.Struct, frozen=True):
 
 
 class KeptBatch:
-    """One run of a batch. `heads` has what is kept of each item, by the digest of its key."""
+    """One run of a batch of this name. `heads` has what is kept of each item, by the digest of its key."""
 
-    def __init__(self, ledger: ActorRef[Any], run: KeptRun, journal: BatchJournal, heads: dict[bytes, bytes]) -> None:
+    def __init__(
+        self, ledger: ActorRef[Any], run: KeptRun, journal: BatchJournal, *, name: str, heads: dict[bytes, bytes]
+    ) -> None:
+        self.name = name
         self.run = run
         self.journal = journal
         self.scope = items_scope(run.account)
         self.ledger = ledger
         self._heads = heads
-        self._keys = ItemKeys(run.id)
+        self.keys = ItemKeys(run.id)
         self._loop = asyncio.get_running_loop()
 
     @property
@@ -93,8 +101,10 @@ class KeptBatch:
     def key_of(self, request: SmartRequest) -> str:
         """Return the key of an item's request; raises `Permanent` if it has no id, and is not data either."""
         id_of = request.idempotency_key or request.request_id
-        fields = () if id_of else request_fields(request.service, request.input, request.requirement)
-        return self._keys.key(id_of, fields)
+        if id_of is None:
+            fields = sorted(request_fields(request.service, request.input, request.requirement))
+            return self.keys.key(None, digest=self.keys.digest(encoded(fields)))
+        return id_of if id_of.startswith(self.keys.prefix) else self.keys.key(id_of)
 
     def find(self, key: str) -> KeptItem | None:
         """Return how an item has ended; None if it has not."""
@@ -173,6 +183,37 @@ class KeptBatch:
             item = msgspec.structs.replace(item, revision=revision)
         await self._tell(KeepValue(scope=self.scope, key=key, head=encoded(item), body=encoded(details)))
 
+    async def ask_anew(self, key: str) -> None:
+        """Let an item be asked for under another key than before, whatever became of it."""
+        before = self.find(key)
+        head = encoded(KeptItem("again", revision=2 if before is None else before.revision + 1))
+        self._heads[key_digest(self.scope, key)] = head
+        await self._tell(KeepValue(scope=self.scope, key=key, head=head))
+
+    async def requests(self) -> dict[str, bytes]:
+        """Return what the items of the run asked for when it ran last, as digests by their keys."""
+        parts = await self._parts()
+        pairs = (msgspec.msgpack.decode(part, type=list[tuple[str, bytes]]) for part in parts)
+        return {key: digest for pair in pairs for key, digest in pair}
+
+    async def keep_requests(self, requests: Mapping[str, bytes], *, market: str) -> None:
+        """Keep what the items of the run ask for, and a digest of what serves them; wait until it is on disk."""
+        pairs = list(requests.items())
+        parts = [encoded(pairs[start : start + PART]) for start in range(0, len(pairs), PART)]
+        parts += [encoded([])] * (len(await self._parts()) - len(parts))
+        for number, part in enumerate(parts):
+            await self._tell(KeepValue(scope=self._requests_scope, key=str(number), head=part, for_ever=True))
+        self.run = msgspec.structs.replace(self.run, requests=len(requests), market=market)
+        await self._tell(KeepValue(scope=RUNS, key=self.name, head=encoded(self.run), for_ever=True))
+        await self.ledger.ask(AwaitCommit(), timeout=TIMEOUT)
+
+    @property
+    def _requests_scope(self) -> str:
+        return f"{REQUESTS}{self.run.account}"
+
+    async def _parts(self) -> list[bytes]:
+        return list((await self.ledger.ask(ListValues(self._requests_scope), timeout=TIMEOUT)).heads.values())
+
     async def leave(self) -> Statement:
         """Leave the account to the next time, and return its figures once all that was kept is on disk."""
         await self.ledger.send(LeaveAccount(self.run.account))
@@ -210,7 +251,7 @@ async def open_kept(supervisor: ActorRef[Any], journal: BatchJournal, *, name: s
         ledger.tell(KeepValue(scope=RUNS, key=name, head=encoded(run), for_ever=True))
         await ledger.ask(AwaitCommit(), timeout=TIMEOUT)
     items = await ledger.ask(ListValues(items_scope(run.account)), timeout=TIMEOUT)
-    return KeptBatch(ledger, run, journal, items.heads)
+    return KeptBatch(ledger, run, journal, name=name, heads=items.heads)
 
 
 def _kept_result(result: SmartResult, *, at: float, started: float, wall: float) -> tuple[KeptItem, KeptDetails]:

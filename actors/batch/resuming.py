@@ -16,10 +16,9 @@ from actors.errors.families import AllProvidersFailed, BudgetExceeded
 from actors.money import ZERO, Micros
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from actors.errors.families import Attempt
-    from actors.ledger.fingerprint import Fields
 
 RUNS = "\0runs"
 """The scope in the journal that has the newest run of each batch, under the name of the batch."""
@@ -27,7 +26,9 @@ ITEMS = "\0items of "
 """How the scope begins that has the outcomes of a run's items; the name of its account follows."""
 DEFAULT_NAME = "batch"
 """The name of a batch that is given none."""
-FINGERPRINT_BYTES = 10
+REQUESTS = "\0requests of "
+"""How the scope begins that has what the items of a run ask for, as digests."""
+DIGEST_BYTES = 10
 NUMBER = re.compile(r"-?\d+")
 
 ItemStatus: TypeAlias = Literal["done", "failed", "budget", "unknown", "again"]
@@ -122,28 +123,29 @@ class ItemKeys:
     """Gives each item of a run its key: by its id, else by what it asks for, and how often that has come before.
 
     >>> keys = ItemKeys("a1")
-    >>> keys.key("order 17", ()), keys.key(None, (("input", b"x"),))
-    ('a1/order 17', 'a1/=e1da3317ec49fea54217.1')
-    >>> keys.key(None, (("input", b"x"),))
-    'a1/=e1da3317ec49fea54217.2'
+    >>> keys.key("order 17"), keys.key(None, digest=b"x"), keys.key(None, digest=b"x")
+    ('a1/order 17', 'a1/=78.1', 'a1/=78.2')
     """
 
     def __init__(self, run_id: str) -> None:
-        self._run_id = run_id
-        self._seen: Counter[str] = Counter()
+        self.run_id = run_id
+        self.prefix = f"{run_id}/"
+        """How the keys of all items begin."""
+        self._seen: Counter[bytes] = Counter()
 
-    def key(self, id: str | int | None, fields: Fields) -> str:  # noqa: A002
-        """Return the key of the next item."""
+    def key(self, id: str | int | None, *, digest: bytes = b"") -> str:  # noqa: A002
+        """Return the key of the next item; `digest` is of what it asks for, and only counts if it has no id."""
         if id is not None:
-            item = key_of_id(id)
-        else:
-            digest = digest_of(fields, run_id=self._run_id).hex()
-            self._seen[digest] += 1
-            item = f"={digest}.{self._seen[digest]}"
-        return f"{self._run_id}/{item}"
+            return self.prefix + key_of_id(id)
+        self._seen[digest] += 1
+        return f"{self.prefix}={digest.hex()}.{self._seen[digest]}"
+
+    def digest(self, content: bytes) -> bytes:
+        """Return a digest of what an item asks for, which tells nothing of it without the id of the run."""
+        return blake2b(content, key=self.run_id.encode(), digest_size=DIGEST_BYTES).digest()
 
     def __repr__(self) -> str:
-        return f"<ItemKeys of {self._run_id!r}>"
+        return f"<ItemKeys of {self.run_id!r}>"
 
 
 def key_to_ask(key: str, revision: int) -> str:
@@ -155,14 +157,28 @@ def key_to_ask(key: str, revision: int) -> str:
     return key if revision == 1 else f"{revision} of {key}"
 
 
-def digest_of(fields: Fields, *, run_id: str) -> bytes:
-    """Return a digest of what an item asks for, which tells nothing of it without the run's id."""
-    hashed = blake2b(key=run_id.encode(), digest_size=FINGERPRINT_BYTES)
-    for name, content in sorted(fields):
-        hashed.update(b"%d:%d:" % (len(name), len(content)))
-        hashed.update(name.encode("utf-8", "surrogatepass"))
-        hashed.update(content)
-    return hashed.digest()
+class Changes(msgspec.Struct, frozen=True):
+    """The items, by their keys, in which a batch differs from what it was when it ran before."""
+
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.removed or self.changed)
+
+
+def changes_between(before: Mapping[str, bytes], now: Mapping[str, bytes]) -> Changes:
+    """Return what has changed from some items to others; each mapping has what they ask for, as digests, by key.
+
+    >>> changes_between({"a": b"1", "b": b"2"}, {"b": b"3", "c": b"4"})
+    Changes(added=('c',), removed=('a',), changed=('b',))
+    """
+    return Changes(
+        tuple(key for key in now if key not in before),
+        tuple(key for key in before if key not in now),
+        tuple(key for key, digest in now.items() if before.get(key, digest) != digest),
+    )
 
 
 def is_refused_by_budget(error: Exception) -> bool:

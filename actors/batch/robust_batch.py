@@ -11,7 +11,7 @@ import anyio
 from actors.batch.batch_outcomes import BatchOutcomes
 from actors.batch.batch_requests import BatchRequests
 from actors.batch.fan_out import fan_out
-from actors.batch.kept_batch import BatchJournal, open_kept
+from actors.batch.kept_batch import BatchJournal, KeptBatch, open_kept
 from actors.batch.outcomes import Done, Failed, RequestOutcome, Unknown
 from actors.batch.resuming import DEFAULT_NAME
 from actors.errors.families import CallFailed, OutcomeUnknown, TooManyWaiting
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Sequence
     from os import PathLike
 
-    from actors.batch.kept_batch import KeptBatch
     from actors.batch.progress import OnProgress
     from actors.ledger.account import Account
     from actors.money import Amount, Micros
@@ -62,7 +61,7 @@ async def robust_batch(
     health_check: bool | None = None,
     timeout: float | None = None,  # noqa: ASYNC109 - for each item; it travels as a deadline.
     account: str | None = None,
-    journal: str | PathLike[str] | BatchJournal | None = None,
+    journal: str | PathLike[str] | BatchJournal | KeptBatch | None = None,
     on_progress: OnProgress | None = None,
 ) -> AsyncGenerator[BatchOutcomes]:
     """Serve every item, at most `max_concurrency` at the same time, and yield `Done | Failed | Unknown` as each ends.
@@ -98,7 +97,9 @@ async def robust_batch(
     run = BatchOutcomes(items, on_progress)
     cap = None if budget is None else to_micros(budget)
     kept = None
-    if journal is not None:
+    if isinstance(journal, KeptBatch):
+        kept = journal
+    elif journal is not None:
         journal = journal if isinstance(journal, BatchJournal) else BatchJournal(journal)
         kept = await open_kept(supervisor, journal, name=account or DEFAULT_NAME)
     opened = (

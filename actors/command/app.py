@@ -68,6 +68,25 @@ HealthCheck = Annotated[
 ]
 ReportPath = Annotated[str | None, typer.Option(metavar="FILE", help="Where the closing report is written, as JSON.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files at --out and --report that have content.")]
+JournalPath = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="Where the run is kept, so that the same command goes on with it.",
+        show_default="OUT.journal; nowhere for '-'",
+    ),
+]
+Fresh = Annotated[
+    int,
+    typer.Option("--fresh", count=True, help="Ask for everything again; twice, if money was spent already."),
+]
+RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Ask again for what has failed before.")]
+RetryUnknown = Annotated[
+    bool, typer.Option("--retry-unknown", help="Pay again for what may have been paid, if that cannot be found out.")
+]
+AcceptChanges = Annotated[
+    bool, typer.Option("--accept-changes", help="Go on although the requests or the market are others than before.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no report.")]
 
 
@@ -88,18 +107,35 @@ def run(
     health_check: HealthCheck = False,
     report: ReportPath = None,
     overwrite: Overwrite = False,
+    journal: JournalPath = None,
+    fresh: Fresh = 0,
+    retry_failed: RetryFailed = False,
+    retry_unknown: RetryUnknown = False,
+    accept_changes: AcceptChanges = False,
     quiet: Quiet = False,
 ) -> int:
     """Answer every request of a file, and write a line of results for each as it finishes.
 
-    A line of results is {"id", "status": "done|failed|unknown", "output", "provider", "cost", "attempts", "error"}.
-    "unknown" means that a provider may have been paid although no answer came: look it up before you ask again.
-    Progress and report go to standard error.
+    A line of results is {"id", "status": "done|failed|budget|unknown", "output", "provider", "cost", "attempts",
+    "error", "key"}. "budget" means that too little money was left. "unknown" means that a provider may have been paid
+    although no answer came: look it up before you pay again. Progress and report go to standard error.
+
+    The run is kept in a journal. However it ends, the same command goes on: it asks for what is not answered and has
+    not failed, within the same budget, and pays for nothing twice.
 
     Exit codes: 0 all done, 1 some failed or unknown, 2 bad input (nothing was called, nothing spent), 3 budget
-    exhausted, 130 interrupted (143 by SIGTERM). Finished requests are in the file, which has only whole lines.
+    exhausted, 130 interrupted (143 by SIGTERM, 129 by SIGHUP). Finished requests are in the file, which has only whole
+    lines.
     """
-    from actors.command.plan import Options, Plan, read_market
+    from actors.command.plan import (
+        Options,
+        Plan,
+        check_folder,
+        check_journal,
+        digest_of_market,
+        journal_of,
+        read_market,
+    )
     from actors.command.requests_file import read_requests
     from actors.command.results_file import OutputFile
     from actors.command.run import make_run
@@ -111,14 +147,28 @@ def run(
         strategy=strategy,
         timeout=timeout,
         health_check=health_check,
+        journal=journal_of(out, journal),
+        fresh=fresh,
+        retry_failed=retry_failed,
+        retry_unknown=retry_unknown,
+        accept_changes=accept_changes,
     )
-    plan = Plan(market=read_market(market), requests=tuple(read_requests(requests)), options=options)
+    plan = Plan(
+        market=read_market(market),
+        requests=tuple(read_requests(requests)),
+        options=options,
+        market_digest=digest_of_market(market),
+    )
     with ExitStack() as stack:
-        results = OutputFile("--out", out, overwrite=overwrite, inputs=[market, requests])
+        goes_on = options.journal is not None and check_journal(options.journal)
+        results = OutputFile("--out", out, overwrite=overwrite, goes_on=goes_on, inputs=[market, requests])
         stack.callback(results.close)
+        if options.journal is not None:
+            check_folder(options.journal)
         report_file = None
         if report is not None:
-            report_file = OutputFile("--report", report, overwrite=overwrite, inputs=[market, requests, out])
+            others = [market, requests, out]
+            report_file = OutputFile("--report", report, overwrite=overwrite, goes_on=goes_on, inputs=others)
             stack.callback(report_file.close)
         code, _ = make_run(plan, results=results, report=report_file, console=error_console(), quiet=quiet)
     return code

@@ -109,6 +109,12 @@ def _notes(report: Report) -> Iterator[Text]:
 
 def _requests(report: Report) -> str:
     parts = [f"{report.requests}: {report.done} done", f"{report.failed} failed", f"{report.unknown} unknown"]
+    if report.budget:
+        parts.append(f"{report.budget} without money left for them")
+    if report.before:
+        parts.append(f"{report.before} were over before")
+    if report.lost:
+        parts.append(f"{len(report.lost)} paid and lost ({', '.join(report.lost[:5])})")
     if report.unfinished:
         # If results could not be written, an answer may have been paid for and lost.
         paid = "" if report.ending == "failed" else ", for which nothing was paid"

@@ -1,4 +1,4 @@
-"""Handle SIGINT and SIGTERM: the first signal stops the run, the second ends the process at once."""
+"""Handle SIGINT, SIGTERM and SIGHUP: the first signal stops the run, the second ends the process at once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 class Interrupts:
@@ -23,14 +23,15 @@ class Interrupts:
 
     @property
     def exit_code(self) -> int | None:
-        """128 plus the number of the signal, as in shells: 130 for Ctrl-C, 143 for SIGTERM; None without a signal."""
+        """128 plus the number of the signal, as in shells, such as 130 for Ctrl-C; None without a signal."""
         return None if self.signal is None else 128 + self.signal
 
     @contextmanager
     def listening(self, *, first: Callable[[], None], at_once: Callable[[], None]) -> Generator[None]:
         """Handle signals within the block: call `first` on the loop at the first one, `at_once` before the sudden end.
 
-        SIGINT is handled even if a shell made the process ignore it, as for a command in the background.
+        SIGINT is handled even if a shell made the process ignore it, as for a command in the background. SIGHUP is not
+        if it is ignored: so `nohup` has the command outlive its terminal.
         """
         loop = asyncio.get_running_loop()
 
@@ -46,9 +47,13 @@ class Interrupts:
             self.signal = number
             loop.call_soon_threadsafe(stop)
 
-        before = {number: signal.signal(number, receive) for number in SIGNALS}
+        before = {number: signal.signal(number, receive) for number in SIGNALS if not _is_kept_from(number)}
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _is_kept_from(number: int) -> bool:
+    return number not in {signal.SIGINT, signal.SIGTERM} and signal.getsignal(number) is signal.SIG_IGN

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.live import Live
@@ -124,12 +124,10 @@ def choose_progress(console: Console, *, quiet: bool, alone: bool) -> ProgressDi
 
 
 def write_error(text: str) -> None:
-    """Write to standard error at once; a closed pipe is ignored."""
-    try:
+    """Write to standard error at once; if that has gone, or its disk is full, the text is lost."""
+    with suppress(OSError, ValueError, AttributeError):  # It may be closed, or None.
         sys.stderr.write(text)
         sys.stderr.flush()
-    except BrokenPipeError:
-        pass
 
 
 @asynccontextmanager

@@ -27,6 +27,8 @@ from actors.money import ZERO, Micros, usd
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from actors.command.results_file import LineStatus
+    from actors.ledger.account import Account
     from actors.supervisor.messages import TargetStatus
     from runtime import Event
 
@@ -65,6 +67,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     What a call in doubt may have cost is the price of a call, or with a tariff that of a call of usual size.
 
+    `budget` counts the requests for which too little money was left. Of a run that goes on, `before` counts those that
+    were over when it did, and `spent` and `in_doubt` are those of the whole run; calls and providers are since then.
+    `lost` are the keys of answers that are paid, and could neither be written nor kept.
+
     `success_ratio` is that of the requests with a line; `unfinished` counts those without. `in_doubt` is what requests
     of unknown outcome may have cost beyond `spent`. Latencies are those of answered requests, with all their calls and
     waits.
@@ -75,6 +81,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     requests: int
     done: int
     failed: int
+    budget: int = 0
     unknown: int
     unfinished: int
     success_ratio: float | None
@@ -88,6 +95,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     in_doubt: str
     providers: tuple[ProviderReport, ...]
     wall: float
+    before: int = 0
+    lost: tuple[str, ...] = ()
 
 
 class Ended(msgspec.Struct, frozen=True):
@@ -137,7 +146,15 @@ class RunTally:
     def __init__(self, *, requests: int, prices: Mapping[str, Micros], started: float) -> None:
         self.requests = requests
         self.started = started
-        self.statuses = {"done": 0, "failed": 0, "unknown": 0}
+        self.statuses = {"done": 0, "failed": 0, "budget": 0, "unknown": 0}
+        self.before = 0
+        """The requests that were over before."""
+        self.spent_before = ZERO
+        """What a run that goes on had spent before."""
+        self.account: Account | None = None
+        """The money of the whole run, once its ledger has told it."""
+        self.lost: set[str] = set()
+        """The keys of answers that are paid and kept nowhere; those with a line are taken out again."""
         self.retries = self.reroutes = 0
         self.in_doubt = ZERO
         self.providers = {name: ProviderTally(price) for name, price in prices.items()}
@@ -157,8 +174,10 @@ class RunTally:
 
     @property
     def spent(self) -> Micros:
-        """The sum that all providers are known to have charged."""
-        return sum((provider.spent for provider in self.providers.values()), ZERO)
+        """The sum that all providers are known to have charged, in a run that goes on also before."""
+        if self.account is not None:
+            return self.account.settled
+        return sum((provider.spent for provider in self.providers.values()), self.spent_before)
 
     @property
     def success_ratio(self) -> float | None:
@@ -239,7 +258,20 @@ class RunTally:
         ended, self._ended = self._ended, {}
         return ended
 
-    def count(self, status: Literal["done", "failed", "unknown"], *, doubt: str | None = None) -> None:
+    def note_before(self, status: LineStatus) -> None:
+        """Count a request that was over before."""
+        self.statuses[status] += 1
+        self.before += 1
+
+    def note_lost(self, key: str) -> None:
+        """Note an answer that could not be kept; only its line has it."""
+        self.lost.add(key)
+
+    def note_written(self, key: str) -> None:
+        """Note that an answer has its line."""
+        self.lost.discard(key)
+
+    def count(self, status: LineStatus, *, doubt: str | None = None) -> None:
         """Count a line; `doubt` is the provider that may have been paid by a request of unknown outcome."""
         self.statuses[status] += 1
         if status == "unknown" and doubt is not None:
@@ -261,7 +293,9 @@ class RunTally:
             latency_p50=percentile(self._latencies, 50),
             latency_p99=percentile(self._latencies, 99),
             spent=usd(self.spent),
-            in_doubt=usd(self.in_doubt),
+            in_doubt=usd(self.in_doubt if self.account is None else self.account.held),
+            before=self.before,
+            lost=tuple(sorted(self.lost)),
             providers=tuple(provider.report(name) for name, provider in self.providers.items()),
             wall=round(now - self.started, 6),
         )

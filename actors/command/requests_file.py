@@ -15,14 +15,17 @@ from actors.money import OptionalAmountField, amount_default, take_amount, to_mi
 from actors.providers.provider import ProviderFilter
 
 STANDARD_INPUT = "-"
-REQUIRED = {"id": "a string or an integer", "service": "the name of a service", "input": "any JSON"}
+REQUIRED = {"service": "the name of a service", "input": "any JSON"}
 BOM = b"\xef\xbb\xbf"
 
 
 class RequestLine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One line of the file; `timeout` is in seconds, `budget` and `risk` in dollars, all for this request alone."""
+    """One line of the file; `timeout` is in seconds, `budget` and `risk` in dollars, all for this request alone.
 
-    id: str | int
+    A line without an `id` is known by what it asks for.
+    """
+
+    id: str | int | msgspec.UnsetType = msgspec.UNSET
     service: str
     input: Any
     budget: OptionalAmountField = amount_default(None)
@@ -39,6 +42,19 @@ class RequestLine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         for name in ("budget", "risk"):
             if getattr(self, name) is not None:
                 take_amount(self, name)
+
+    @property
+    def own_id(self) -> str | int | None:
+        """The id, if it has one."""
+        return None if isinstance(self.id, msgspec.UnsetType) else self.id
+
+    @property
+    def content(self) -> bytes:
+        """What it asks for, as the same bytes for the same."""
+        return CONTENT.encode((self.service, self.input))
+
+
+CONTENT = msgspec.json.Encoder(order="deterministic")
 
 
 def read_requests(path: str) -> list[RequestLine]:
@@ -67,7 +83,7 @@ def parse_requests(content: bytes, *, path: str = "requests") -> list[RequestLin
             request = parse_line(text)
         except ValueError as error:
             raise BadInput(f"{path}: line {number}: {error}") from error
-        first = lines_by_id.setdefault(request.id, number)
+        first = number if request.own_id is None else lines_by_id.setdefault(request.own_id, number)
         if first != number:
             raise BadInput(
                 f"{path}: line {number}: id: expected an id of its own, got {request.id!r}, the id of line {first}"

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from pathlib import Path
 from shutil import SameFileError
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 import msgspec
 
 from actors.batch.outcomes import Done, Unknown
+from actors.batch.resuming import is_refused_by_budget
 from actors.command.bad_input import BadInput, one_line
 from actors.errors.families import CallFailed
 from actors.money import usd
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from actors.batch.outcomes import RequestOutcome
     from actors.money import Micros
 
+LineStatus: TypeAlias = Literal["done", "failed", "budget", "unknown"]
+"""How a request has ended: "budget" if there was too little money left for it."""
 STANDARD_OUTPUT = frozenset({"-", "/dev/stdout"})
 
 
@@ -32,20 +36,29 @@ class CannotWrite(Exception):
 class ResultLine(msgspec.Struct, frozen=True, kw_only=True):
     """The outcome of one request; `cost` is in dollars, `error` is one line that begins with the kind of error.
 
-    `at_risk` says how many dollars may be paid twice because other providers were paid besides, if any.
+    `at_risk` says how many dollars may be paid twice because other providers were paid besides, if any. `key` is the
+    idempotency key of the request.
     """
 
-    id: str | int
-    status: Literal["done", "failed", "unknown"]
+    id: str | int | None
+    status: LineStatus
     output: Any = None
     provider: str | None = None
     cost: str = "0.00"
     attempts: int = 0
     error: str | None = None
     at_risk: str | msgspec.UnsetType = msgspec.UNSET
+    key: str | msgspec.UnsetType = msgspec.UNSET
 
 
-def result_line(id: str | int, outcome: RequestOutcome, *, cost: Micros, attempts: int) -> ResultLine:  # noqa: A002
+def result_line(
+    id: str | int | None,  # noqa: A002
+    outcome: RequestOutcome,
+    *,
+    cost: Micros,
+    attempts: int,
+    key: str | msgspec.UnsetType = msgspec.UNSET,
+) -> ResultLine:
     """Return the line for an outcome; `cost` and `attempts` are used for a request that was not answered."""
     if isinstance(outcome, Done):
         result = outcome.result
@@ -54,45 +67,52 @@ def result_line(id: str | int, outcome: RequestOutcome, *, cost: Micros, attempt
             status="done",
             output=result.output,
             provider=result.provider,
-            cost=usd(result.cost),
+            cost=usd(result.paid if result.replayed else result.cost),
             attempts=result.attempts,
             at_risk=usd(result.at_risk) if result.at_risk else msgspec.UNSET,
+            key=key,
         )
     error = outcome.error
     # If the supervisor itself gave no answer, it is unknown what it had called.
     unknown = isinstance(outcome, Unknown) or isinstance(error, AskTimeout | ActorCrashed)
     return ResultLine(
         id=id,
-        status="unknown" if unknown else "failed",
+        status="unknown" if unknown else "budget" if is_refused_by_budget(error) else "failed",
         provider=error.provider if isinstance(error, CallFailed) else None,
         cost=usd(cost),
         attempts=attempts,
         error=one_line(f"{type(error).__name__}: {error}"),
         at_risk=usd(error.at_risk) if isinstance(error, CallFailed) and error.at_risk else msgspec.UNSET,
+        key=key,
     )
 
 
 class OutputFile:
     """An output file that is opened before any provider is called, and written in whole texts.
 
-    An existing file with content is refused unless `overwrite` is set; then its content is kept until `begin`. A file
-    that is one of `inputs` is always refused. A new file is removed again if it is closed before `begin`. "-" and
-    /dev/stdout are standard output. Raises `BadInput`.
+    An existing file with content is refused unless `overwrite` is set, or it `goes_on`; then its content is kept until
+    `begin`. A file that is one of `inputs`, or that another run writes, is always refused. A new file is removed again
+    if it is closed before `begin`. "-" and /dev/stdout are standard output. Raises `BadInput`.
     """
 
-    def __init__(self, option: str, path: str, *, overwrite: bool = False, inputs: Sequence[str] = ()) -> None:
+    def __init__(
+        self, option: str, path: str, *, overwrite: bool = False, goes_on: bool = False, inputs: Sequence[str] = ()
+    ) -> None:
         self.option = option
         self.path = path
+        self.overwrite = overwrite
         self._is_new = False
         try:
             if path in STANDARD_OUTPUT:
                 self._descriptor = os.dup(1)
             else:
-                self._descriptor, self._is_new = _open(path, overwrite=overwrite, inputs=inputs)
+                self._descriptor, self._is_new = _open(path, overwrite=overwrite or goes_on, inputs=inputs)
         except FileExistsError:
             raise BadInput(f"{option}: {path} exists and is not empty; name another file, or add --overwrite") from None
         except SameFileError:
             raise BadInput(f"{option}: {path} is another file of this run; name another file") from None
+        except BlockingIOError:
+            raise BadInput(f"{option}: {path} is being written by another run; wait for it, or stop it") from None
         except OSError as error:
             raise BadInput(f"{option}: {path} cannot be written: {error.strerror}") from error
 
@@ -101,11 +121,43 @@ class OutputFile:
         """Whether the output goes to a terminal."""
         return os.isatty(self._descriptor)
 
-    def begin(self) -> None:
-        """Empty the file."""
+    def read(self) -> bytes:
+        """Return the content of a file; nothing of what cannot be read again."""
+        if not self.is_regular:
+            return b""
+        with open(self._descriptor, "rb", closefd=False) as file:
+            file.seek(0)
+            return file.read()
+
+    def begin(self, content: bytes = b"") -> None:
+        """Leave this content in the file, and nothing after it; if it raises `CannotWrite`, the file is as it was."""
         self._is_new = False
-        if self._is_regular():
-            os.ftruncate(self._descriptor, 0)
+        if not self.is_regular:
+            return
+        if not content or self.read().startswith(content):
+            os.ftruncate(self._descriptor, len(content))
+        else:
+            self._replace(content)
+        os.lseek(self._descriptor, 0, os.SEEK_END)
+
+    def _replace(self, content: bytes) -> None:
+        """Put another file in the place of this one, so that a crash leaves one of the two whole."""
+        target = Path(self.path).resolve()
+        new = target.with_name(f"{target.name}.new")
+        descriptor = os.open(new, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        try:
+            lock(descriptor)
+            os.fchmod(descriptor, stat.S_IMODE(os.fstat(self._descriptor).st_mode))
+            written = 0
+            while written < len(content):
+                written += os.write(descriptor, content[written:])
+            new.replace(target)
+        except OSError as error:
+            os.close(descriptor)
+            new.unlink(missing_ok=True)
+            raise CannotWrite(f"{self.option}: {self.path} cannot be written: {error.strerror}") from error
+        os.close(self._descriptor)
+        self._descriptor = descriptor
 
     def write(self, text: bytes) -> None:
         """Write `text` at once. Raises `CannotWrite` if that fails, after removing the part that was written."""
@@ -115,16 +167,22 @@ class OutputFile:
             while written < len(text):
                 written += os.write(self._descriptor, text[written:])
         except OSError as error:
-            if written and self._is_regular():
+            if written and self.is_regular:
                 end = os.lseek(self._descriptor, -written, os.SEEK_CUR)
                 os.ftruncate(self._descriptor, end)
             raise CannotWrite(f"{self.option}: {self.path} cannot be written: {error.strerror}") from error
+
+    async def put(self, value: msgspec.Struct) -> None:
+        """Write `value` as one line, and let others go on meanwhile if a reader is slow; raises as `write` does."""
+        self.write_json(value)
 
     def write_json(self, value: msgspec.Struct) -> None:
         """Write `value` as one line; raises as `write` does."""
         self.write(msgspec.json.encode(value) + b"\n")
 
-    def _is_regular(self) -> bool:
+    @property
+    def is_regular(self) -> bool:
+        """Whether it is a file that can be read again."""
         return self.path not in STANDARD_OUTPUT and stat.S_ISREG(os.fstat(self._descriptor).st_mode)
 
     def close(self) -> None:
@@ -143,14 +201,19 @@ class OutputFile:
 def _open(path: str, *, overwrite: bool, inputs: Sequence[str]) -> tuple[int, bool]:
     """Return a descriptor, and whether the file is new."""
     try:
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666), True
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        lock(descriptor)
+        return descriptor, True  # noqa: TRY300 - only the opening may raise.
     except FileExistsError:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        status = os.stat(path)  # noqa: PTH116 - as below.
+        mode = os.O_RDWR if stat.S_ISREG(status.st_mode) else os.O_WRONLY
+        descriptor = os.open(path, mode | os.O_CLOEXEC)
     try:
         status = os.fstat(descriptor)
         if stat.S_ISREG(status.st_mode):
             if any(_is_file(status, other) for other in inputs):
                 raise SameFileError
+            lock(descriptor)
             if status.st_size and not overwrite:
                 raise FileExistsError
     except BaseException:
@@ -164,3 +227,15 @@ def _is_file(status: os.stat_result, path: str) -> bool:
         return os.path.samestat(status, os.stat(path))  # noqa: PTH116 - compared with the status of a descriptor.
     except OSError:
         return False
+
+
+if sys.platform == "win32":
+
+    def lock(descriptor: int) -> None:
+        """Do nothing: a file that is locked there could not be read by others."""
+else:
+    import fcntl
+
+    def lock(descriptor: int) -> None:
+        """Lock a file until it is closed, however its process ends; raises `BlockingIOError` if another run has it."""
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -5,46 +5,54 @@ from __future__ import annotations
 import asyncio
 import secrets
 from contextlib import ExitStack, asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from actors.batch.outcomes import Done, Failed
+from actors.batch.resuming import ItemKeys
 from actors.batch.robust_batch import robust_batch
 from actors.command.bad_input import one_line
 from actors.command.display import report_text
+from actors.command.going_on import BATCH, go_on, wanted_requests
 from actors.command.interrupts import Interrupts
 from actors.command.progress import choose_progress, logging_to, ticking, write_error
 from actors.command.report import Ended, Report, RunTally
 from actors.command.results_file import CannotWrite, OutputFile, ResultLine, result_line
 from actors.errors.families import AllProvidersFailed, BudgetExceeded, CallFailed
 from actors.events import BreakerClosed, BreakerHalfOpened, BreakerOpened, ProviderBack, ProviderLeft
+from actors.ledger.config import LedgerConfig
+from actors.ledger.errors import JournalDown, JournalFailed
+from actors.ledger.ledger import Ledger
 from actors.masking import escaped
 from actors.money import ZERO, Micros, usd
-from actors.supervisor.messages import GetStatus, SmartRequest
+from actors.supervisor.messages import GetStatus
 from actors.supervisor.payments.accounts import RUN
-from actors.supervisor.supervisor import Supervisor
+from actors.supervisor.supervisor import LEDGER_MAILBOX, Supervisor
 from runtime import ActorSystem, Event, RuntimeFault
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 
     from rich.console import Console
 
+    from actors.batch.batch_outcomes import BatchOutcomes
+    from actors.batch.kept_batch import KeptBatch
     from actors.batch.outcomes import RequestOutcome
     from actors.command.plan import Plan
     from actors.command.progress import ProgressDisplay
     from actors.command.requests_file import RequestLine
+    from actors.supervisor.messages import SmartRequest
     from runtime import ActorRef
 
-BATCH = "batch"
-"""The account that `--budget` caps, by its name in errors."""
-CAPS = (BATCH, RUN)
-"""The accounts without whose money the whole run ends; the second has the budget of the market."""
 WATCH_INTERVAL = 0.5
 """Seconds between two looks at what holds requests back."""
 STATUS_TIMEOUT = 5.0
 """Seconds that the supervisor has to say so."""
+
+
+class CannotKeep(Exception):
+    """The journal of a run cannot be written, for example because the disk is full."""
 
 
 class BatchRun:
@@ -55,37 +63,36 @@ class BatchRun:
         self.results = results
         self.tally = tally
         self.interrupts = interrupts
+        self.account = BATCH
+        """The account that `--budget` caps, by its name in errors."""
+        self.kept: KeptBatch | None = None
+        """The run as its journal has it; None if it is kept nowhere."""
         # Not the ids of the file: if two files have the same ids, the second must not repeat the first, and a
         # provider would take equal idempotency keys for a repetition.
-        self.name = secrets.token_hex(8)
+        self.wanted, _ = wanted_requests(plan.requests, ItemKeys(secrets.token_hex(8)))
         self.under_way: dict[str, RequestLine] = {}
         self.refused: BudgetExceeded | None = None
         """The refusal of the smallest amount by a budget of the whole run; None as long as there is none."""
 
+    async def go_on(self, supervisor: ActorRef[Any]) -> None:
+        """Go on where the journal says that the run was left."""
+        self.kept, self.wanted = await go_on(supervisor, self.plan, self.results, self.tally)
+        self.account = self.kept.run.account
+
     async def requests(self) -> AsyncGenerator[SmartRequest]:
         """Yield the requests until the run is stopped; fail those at once that no budget of the run can pay."""
-        options = self.plan.options
-        for number, line in enumerate(self.plan.requests, start=1):
+        for number, wanted in enumerate(self.wanted, start=1):
+            line = wanted.line
             if self.interrupts.stop.is_set():
                 return
             if self.refused is not None and (needed := self.cheapest(line)) >= self.refused.needed:
                 error = BudgetExceeded(needed=needed, available=self.refused.available, cap=self.refused.cap)
-                self.write(result_line(line.id, Failed(number, line, error), cost=ZERO, attempts=0))
+                outcome = Failed(number, line, error)
+                await self.write(result_line(line.own_id, outcome, cost=ZERO, attempts=0, key=wanted.key))
                 await asyncio.sleep(0)
                 continue
-            request_id = f"{self.name}-{number}"
-            self.under_way[request_id] = line
-            yield SmartRequest(
-                service=line.service,
-                input=line.input,
-                timeout=line.timeout or options.timeout,
-                budget=line.budget,
-                risk=line.risk,
-                where=line.where,
-                strategies=options.strategies,
-                health_check=options.health_check,
-                request_id=request_id,
-            )
+            self.under_way[wanted.key] = line
+            yield wanted.request(self.plan.options, account=None if self.kept is None else self.account)
 
     def cheapest(self, line: RequestLine) -> Micros:
         """Return the least that a request can cost; 0 if no provider offers it, which the supervisor reports."""
@@ -97,30 +104,38 @@ class BatchRun:
         )
         return min(eligible, default=ZERO)
 
-    def receive(self, outcome: RequestOutcome) -> None:
-        """Write the line of an outcome, and remember a refusal by a budget of the run."""
-        request_id: str = outcome.item.request_id
-        line = self.under_way.pop(request_id)
-        ended = self.tally.take(request_id)
+    async def receive(self, outcome: RequestOutcome) -> None:
+        """Write the line of an outcome, and remember a refusal by a budget of the run.
+
+        Raises `CannotKeep` if nothing can be kept any more, because of the disk for example.
+        """
+        key: str = outcome.item.request_id
+        line = self.under_way.pop(key)
+        ended = self.tally.take(key)
         cost, attempts = (ended.event.cost, ended.event.attempts) if ended is not None else (ZERO, 0)
         if not isinstance(outcome, Done):
-            refusals = [one for one in (self.refused, *_refusals_in(outcome.error)) if one is not None]
+            if isinstance(outcome.error, JournalDown | JournalFailed):
+                raise CannotKeep(str(outcome.error))  # It never ran, and is asked for when the run goes on.
+            refusals = [one for one in (self.refused, *_refusals_in(outcome.error, self.account)) if one is not None]
             self.refused = min(refusals, key=lambda one: one.needed, default=None)
-        self.write(
-            result_line(line.id, outcome, cost=cost, attempts=attempts), doubt=None if ended is None else ended.doubt
-        )
+        elif outcome.result.receipt == "lost":
+            self.tally.note_lost(key)
+        written = result_line(line.own_id, outcome, cost=cost, attempts=attempts, key=key)
+        await self.write(written, doubt=None if ended is None else ended.doubt)
 
-    def write(self, line: ResultLine, *, doubt: str | None = None) -> None:
+    async def write(self, line: ResultLine, *, doubt: str | None = None) -> None:
         """Write a line and count it."""
-        self.results.write_json(line)
+        await self.results.put(line)
+        if isinstance(line.key, str):
+            self.tally.note_written(line.key)
         self.tally.count(line.status, doubt=doubt)
 
-    def write_cut_off(self) -> None:
+    async def write_cut_off(self) -> None:
         """Write a line for each request that was cut off and may have been paid; the others can be run again."""
-        for request_id, ended in self.tally.take_all().items():
-            line = self.under_way.pop(request_id, None)
+        for key, ended in self.tally.take_all().items():
+            line = self.under_way.pop(key, None)
             if line is not None and (ended.doubt is not None or ended.event.provider is not None):
-                self.write(_cut_off(line, ended), doubt=ended.doubt)
+                await self.write(_cut_off(line, key, ended), doubt=ended.doubt)
 
     def exit_code(self) -> int:
         """Return the exit code of the process."""
@@ -131,17 +146,18 @@ class BatchRun:
         return 0 if self.tally.statuses["done"] == self.tally.requests else 1
 
 
-def _refusals_in(error: Exception) -> list[BudgetExceeded]:
-    """Return the refusals of an item by the budgets of the whole run."""
+def _refusals_in(error: Exception, account: str) -> list[BudgetExceeded]:
+    """Return the refusals of an item by the budgets of the whole run: its account's, and that of the market."""
     refusals = [error, *(error.refused if isinstance(error, AllProvidersFailed) else ())]
-    return [one for one in refusals if isinstance(one, BudgetExceeded) and one.cap in CAPS]
+    return [one for one in refusals if isinstance(one, BudgetExceeded) and one.cap in (account, RUN)]
 
 
-def _cut_off(line: RequestLine, ended: Ended) -> ResultLine:
+def _cut_off(line: RequestLine, key: str, ended: Ended) -> ResultLine:
     event = ended.event
     what = "its answer was lost" if event.error is None else f"{ended.doubt!r} may have been paid"
     return ResultLine(
-        id=line.id,
+        id=line.own_id,
+        key=key,
         status="unknown",
         provider=event.provider or ended.doubt,
         cost=usd(event.cost),
@@ -154,10 +170,15 @@ def make_run(
     plan: Plan, *, results: OutputFile, report: OutputFile | None, console: Console, quiet: bool = False
 ) -> tuple[int, Report]:
     """Make the run, with progress and closing report on `console`; return the exit code and the report."""
-    results.begin()
+    if plan.options.journal is None:
+        results.begin()
     if report is not None:
         report.begin()
     alone = not results.is_terminal
+    if plan.options.journal is None and plan.is_paid and not quiet:
+        write_error(
+            "note: nothing of this run is kept, so that what is interrupted is paid again; --journal FILE keeps it\n"
+        )
     code, figures = asyncio.run(_make_run(plan, results, choose_progress(console, quiet=quiet, alone=alone)))
     if report is not None:
         try:
@@ -166,7 +187,8 @@ def make_run(
             write_error(f"error: {error}\n")
             code = code or 1
     if not quiet:
-        console.print(report_text(figures))
+        with suppress(OSError, ValueError):  # Standard error may have gone.
+            console.print(report_text(figures))
     return code, figures
 
 
@@ -191,12 +213,12 @@ async def _make_run(plan: Plan, results: OutputFile, progress: ProgressDisplay) 
             try:
                 await _serve(run, progress)
             finally:
-                run.write_cut_off()
+                await run.write_cut_off()
             code = run.exit_code()
             ending = "finished" if interrupts.signal is None else "interrupted"
-        except CannotWrite as error:
+        except (CannotWrite, CannotKeep) as error:
             ending = "failed"
-            progress.warn(f"error: {error}; the run was stopped")
+            progress.warn(f"error: {escaped(one_line(str(error)))}; the run was stopped")
         except (CallFailed, RuntimeFault) as error:
             # An error of the whole run and not of one request, such as a supervisor that crashed.
             ending = "failed"
@@ -218,27 +240,51 @@ async def _serve(run: BatchRun, progress: ProgressDisplay) -> None:
     async with ActorSystem("run", seed=options.seed) as system, ticking(progress, tally):
         system.events.subscribe(Event, tally.receive)
         system.events.subscribe(Event, show_breaker)
-        supervisor = system.spawn(lambda: Supervisor(run.plan.market), name="supervisor")
-        async with (
-            robust_batch(
-                supervisor,
-                run.requests(),
-                max_concurrency=options.max_concurrency,
-                rate_limit=options.rate_limit,
-                budget=options.budget,
-                account=BATCH,
-            ) as outcomes,
-            until(run.interrupts.stop, outcomes) as ended,
-        ):
-            watching = asyncio.create_task(watch_waits(supervisor, tally))
-            try:
+        supervisor = spawn_supervisor(system, run.plan)
+        if options.journal is not None:
+            await run.go_on(supervisor)
+        outcomes: BatchOutcomes | None = None
+        try:
+            async with (
+                robust_batch(
+                    supervisor,
+                    run.requests(),
+                    max_concurrency=options.max_concurrency,
+                    rate_limit=options.rate_limit,
+                    budget=options.budget,
+                    account=run.account,
+                    journal=run.kept,
+                ) as outcomes,
+                until(run.interrupts.stop, outcomes) as ended,
+                watching(watch_waits(supervisor, tally)),
+            ):
                 async for outcome in ended:
-                    run.receive(outcome)
-            finally:
-                watching.cancel()
-                await asyncio.wait([watching])
+                    await run.receive(outcome)
+        finally:
+            if run.kept is not None and outcomes is not None:
+                tally.account = outcomes.closed
         with suppress(RuntimeFault):  # Of a supervisor that has crashed, the requests have said so.
             tally.note_waits(await supervisor.ask(GetStatus(), timeout=STATUS_TIMEOUT))
+
+
+def spawn_supervisor(system: ActorSystem, plan: Plan) -> ActorRef[Any]:
+    """Start the supervisor of a run, over a ledger with its journal if it is kept."""
+    ledger = None
+    if (path := plan.options.journal) is not None:
+        config = LedgerConfig(safety="power" if plan.is_paid else "process")
+        ledger = system.spawn(lambda: Ledger(config, journal=path), name="ledger", mailbox=LEDGER_MAILBOX)
+    return system.spawn(lambda: Supervisor(plan.market, ledger=ledger), name="supervisor")
+
+
+@asynccontextmanager
+async def watching(work: Coroutine[Any, Any, None]) -> AsyncGenerator[None]:
+    """Have work done beside the block, and end it with the block."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
 
 
 async def watch_waits(supervisor: ActorRef[GetStatus], tally: RunTally) -> None:

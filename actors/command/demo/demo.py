@@ -129,9 +129,9 @@ def shortcomings(
     """Return what is wrong with a run, or missing in it; nothing for a good run."""
     expected = {task.id: task.text for task in tasks}
     missing: list[str] = []
-    if sorted(int(line.id) for line in results) != sorted(expected):
+    if sorted(int(line.id or 0) for line in results) != sorted(expected):
         missing.append(f"expected one line of results for each of {len(tasks)} texts, got {len(results)}")
-    wrong = [line.id for line in results if line.status == "done" and line.output != expected[int(line.id)]]
+    wrong = [line.id for line in results if line.status == "done" and line.output != expected[int(line.id or 0)]]
     if wrong:
         missing.append(f"the answers to {len(wrong)} texts are wrong, the first that to {wrong[0]}")
     if (report.success_ratio or 0.0) < MIN_SUCCESS_RATIO:

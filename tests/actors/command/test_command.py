@@ -44,7 +44,7 @@ def test_all_done_is_0_with_every_answer_right_and_the_books_equal(market):
     assert (done.returncode, done.stdout) == (0, "")
     assert sorted((line["id"], line["output"]) for line in market.results) == [(n, f"TEXT {n}") for n in range(60)]
     assert {line["status"] for line in market.results} == {"done"}
-    assert list(market.results[0]) == ["id", "status", "output", "provider", "cost", "attempts", "error"]
+    assert list(market.results[0]) == ["id", "status", "output", "provider", "cost", "attempts", "error", "key"]
     report = msgspec.convert(market.report, Report)
     assert (report.done, report.success_ratio, report.in_doubt) == (60, 1.0, "0.00")
     assert report.spent == f"{market.charged / 1_000_000:.3f}".rstrip("0")
@@ -91,7 +91,9 @@ def test_so_it_is_where_the_market_has_the_budget(market, options):
     assert [line["status"] for line in market.results].count("done") == 7
     assert market.charged == 7_000
     assert market.report["budget_exhausted"] is True
-    assert "of the run budget is left" in market.results[-1]["error"]
+    refused = [line["error"] for line in market.results if line["status"] == "budget"]
+    assert len(refused) == 43
+    assert all("of the run budget is left" in error for error in refused)
 
 
 @pytest.mark.parametrize(
@@ -247,12 +249,17 @@ def test_a_reader_that_goes_away_stops_the_run_with_1(market):
     process.stderr.close()
 
 
-def test_a_second_run_into_the_same_file_needs_overwrite(market):
+def test_a_second_run_into_the_same_file_pays_again_only_if_that_is_said_twice(market):
     market = market()
     market.ask(2)
     assert market.run().returncode == 0
-    assert market.run().returncode == 2
-    assert market.run("--overwrite").returncode == 0
+    assert market.run("--overwrite", "--report", "report.json").returncode == 0
+    assert market.providers[0].stats().calls == 2
+    assert (market.report["before"], market.report["spent"]) == (2, "0.002")
+    refused = market.run("--fresh")
+    assert (refused.returncode, "$0.002 was spent" in refused.stderr) == (2, True)
+    assert len(market.results) == 2
+    assert market.run("--fresh", "--fresh").returncode == 0
     assert len(market.results) == 2
     assert market.providers[0].stats().calls == 4
 

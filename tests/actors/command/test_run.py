@@ -63,7 +63,7 @@ class Made:
     async def serve(self) -> None:
         try:
             await _serve(self.run, NoProgress())
-            self.run.write_cut_off()
+            await self.run.write_cut_off()
         finally:
             self.run.results.close()
         assert asyncio.all_tasks() == {asyncio.current_task()}
@@ -125,7 +125,7 @@ async def test_when_the_budget_is_used_up_the_rest_is_written_off_at_once(tmp_pa
     made = Made(tmp_path, [listing("alder", "0.01")], requests(200), budget="0.05", rate_limit=1.0, max_concurrency=2)
     await made.serve()
     assert [line["status"] for line in made.lines].count("done") == 5
-    failed = [line for line in made.lines if line["status"] == "failed"]
+    failed = [line for line in made.lines if line["status"] == "budget"]
     assert len(failed) == 195
     assert {line["error"].partition(":")[0] for line in failed} == {"BudgetExceeded"}
     assert made.run.exit_code() == 3
@@ -154,7 +154,7 @@ async def test_an_interrupted_run_keeps_what_ended_and_tells_what_may_be_paid(tm
     made.interrupts.signal = 2
     made.interrupts.stop.set()
     await serving
-    made.run.write_cut_off()
+    await made.run.write_cut_off()
     assert asyncio.get_running_loop().time() == pytest.approx(2.5)
     by_status = [line["status"] for line in made.lines]
     assert (by_status.count("done"), by_status.count("unknown"), len(by_status)) == (20, 10, 30)
@@ -172,7 +172,7 @@ async def test_an_interrupted_request_that_cost_nothing_has_no_line(tmp_path):
     await asyncio.sleep(1.5)
     made.interrupts.stop.set()
     await serving
-    made.run.write_cut_off()
+    await made.run.write_cut_off()
     assert len(made.lines) == 10
 
 

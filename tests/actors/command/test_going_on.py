@@ -1,0 +1,212 @@
+"""A run that is kept goes on when the same command is given again; in virtual time, over real files."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from actors.command.bad_input import BadInput
+from actors.command.plan import Options, Plan
+from actors.command.progress import NoProgress
+from actors.command.requests_file import parse_requests
+from actors.command.results_file import OutputFile
+from actors.command.run import _make_run
+from actors.errors.families import OutcomeUnknown, Permanent
+from actors.market.listing import Listing
+from actors.market.market import Market
+from actors.money import to_micros
+from actors.providers.provider import Provider
+from actors.transports.function import FunctionTransport
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from actors.command.report import Report
+    from actors.transports.transport import ProviderCall
+
+
+class World:
+    """A folder with a run, and a provider that counts what it is asked for, over any number of commands."""
+
+    def __init__(self, folder: Path, *, price: str = "0.01") -> None:
+        self.out = folder / "results.jsonl"
+        self.journal = folder / "results.jsonl.journal"
+        self.price = to_micros(price)
+        self.calls = Counter[str]()
+        self.failing: dict[str, Exception] = {}
+        self.report: Report
+
+    async def serve(self, call: ProviderCall) -> str:
+        self.calls[call.input] += 1
+        await asyncio.sleep(1.0)
+        if (error := self.failing.get(call.input)) is not None:
+            raise error
+        return call.input.upper()
+
+    async def run(
+        self, *inputs: str | dict[str, Any], overwrite: bool = False, market: str = "", **options: Any
+    ) -> int:
+        """Run the command for these inputs, each with itself as its id; return the exit code."""
+        lines = [one if isinstance(one, dict) else {"id": one, "input": one} for one in inputs]
+        content = "".join(json.dumps({"service": "uppercase"} | line) + "\n" for line in lines)
+        provider = Provider(name="alder", services={"uppercase"}, price=self.price)
+        transport = lambda: FunctionTransport(self.serve, paid=self.price > 0, idempotent="no")  # noqa: E731
+        plan = Plan(
+            market=Market(providers=[Listing(provider=provider, transport=transport)]),
+            requests=tuple(parse_requests(content.encode())),
+            options=Options(**{"seed": 1, "journal": str(self.journal)} | options),
+            market_digest=market,
+        )
+        file = OutputFile("--out", str(self.out), overwrite=overwrite, goes_on=self.journal.exists())
+        with file:
+            code, self.report = await _make_run(plan, file, NoProgress())
+        return code
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        content = self.out.read_text()
+        assert not content or content.endswith("\n")
+        return [json.loads(line) for line in content.splitlines()]
+
+    @property
+    def statuses(self) -> dict[str, str]:
+        assert len({line["key"] for line in self.lines}) == len(self.lines)
+        return {str(line["id"]): line["status"] for line in self.lines}
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+async def test_the_same_command_again_pays_for_nothing_twice(world):
+    assert await world.run("a", "b", budget="0.02") == 0
+    first = world.out.read_bytes()
+    assert await world.run("a", "b", budget="0.02") == 0
+    assert world.out.read_bytes() == first
+    assert world.calls == {"a": 1, "b": 1}
+    assert (world.report.done, world.report.before, world.report.spent, world.report.calls) == (2, 2, "0.02", 0)
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        pytest.param(lambda text: text[: len(text) // 2], id="torn"),
+        pytest.param(lambda _: b"", id="emptied"),
+        pytest.param(lambda text: text + text, id="doubled"),
+        pytest.param(lambda text: text.partition(b"\n")[2], id="a line less"),
+    ],
+)
+async def test_the_output_is_made_whole_from_the_journal(world, harm):
+    await world.run("a", "b", {"id": 7, "input": "c"})
+    lines = sorted(map(str, world.lines))
+    world.out.write_bytes(harm(world.out.read_bytes()))
+    assert await world.run("a", "b", {"id": 7, "input": "c"}) == 0
+    assert sorted(map(str, world.lines)) == lines
+    assert world.calls.total() == 3
+
+
+async def test_what_was_free_is_made_whole_too(tmp_path):
+    world = World(tmp_path, price="0")
+    await world.run("a", "b")
+    world.out.unlink()
+    assert await world.run("a", "b") == 0
+    assert sorted(line["output"] for line in world.lines) == ["A", "B"]
+    assert world.calls.total() == 2
+
+
+async def test_the_budget_carries_on_and_more_of_it_answers_more(world):
+    items = [f"item {number}" for number in range(10)]
+    assert await world.run(*items, budget="0.04", max_concurrency=1) == 3
+    assert Counter(world.statuses.values()) == {"done": 4, "budget": 6}
+    assert (world.report.budget, world.report.failed) == (6, 0)
+    assert await world.run(*items, budget="0.04", max_concurrency=1) == 3
+    assert (world.calls.total(), len(world.lines)) == (4, 10)
+    assert await world.run(*items, budget="0.10", max_concurrency=1) == 0
+    assert world.statuses == dict.fromkeys(items, "done")
+    assert (world.calls.total(), world.report.spent) == (10, "0.10")
+
+
+async def test_what_has_failed_stays_so_unless_it_is_to_be_tried_again(world):
+    world.failing["b"] = Permanent("no such thing")
+    assert await world.run("a", "b") == 1
+    before = world.lines
+    world.failing.clear()
+    assert await world.run("a", "b") == 1
+    assert world.lines == before
+    assert await world.run("a", "b", retry_failed=True) == 0
+    assert world.statuses == {"a": "done", "b": "done"}
+    assert world.calls == {"a": 1, "b": 2}
+
+
+async def test_what_may_have_been_paid_is_paid_again_only_if_that_is_said(world):
+    world.failing["b"] = OutcomeUnknown("the connection broke")
+    assert await world.run("a", "b") == 1
+    world.failing.clear()
+    assert await world.run("a", "b") == 1
+    assert world.statuses == {"a": "done", "b": "unknown"}
+    assert (world.calls["b"], world.report.in_doubt) == (1, "0.01")
+    assert await world.run("a", "b", retry_unknown=True) == 0
+    assert world.statuses == {"a": "done", "b": "done"}
+    assert world.calls["b"] == 2
+
+
+async def test_changed_requests_are_named_and_nothing_is_called(world):
+    await world.run("a", "b", "c")
+    before = world.out.read_bytes()
+    changed = ("a", {"id": "b", "input": "other"}, "d")
+    listed = r"1 request was added \(d\); 1 request was removed \(c\); 1 request was changed \(b\). .*--accept-changes"
+    with pytest.raises(BadInput, match=listed):
+        await world.run(*changed)
+    with pytest.raises(BadInput, match="the market file is another one"):
+        await world.run("a", "b", "c", market="another")
+    assert world.out.read_bytes() == before
+    assert await world.run(*changed, accept_changes=True) == 0
+    assert {line["id"]: line["output"] for line in world.lines} == {"a": "A", "b": "OTHER", "d": "D"}
+    assert world.calls == {"a": 1, "b": 1, "c": 1, "other": 1, "d": 1}
+    assert await world.run(*changed) == 0
+    assert await world.run("a", "b", "c", accept_changes=True) == 0  # What it was before is another change.
+    assert {line["id"]: line["output"] for line in world.lines} == {"a": "A", "b": "B", "c": "C"}
+    assert world.calls == {"a": 1, "b": 2, "c": 1, "other": 1, "d": 1}
+
+
+async def test_lines_without_an_id_are_known_by_what_they_ask_for(world):
+    lines = [{"input": one} for one in ("a", "b", "a")]
+    assert await world.run(*lines) == 0
+    assert world.calls == {"a": 2, "b": 1}
+    assert [line["id"] for line in world.lines] == [None] * 3
+    assert await world.run({"input": "new"}, *lines, accept_changes=True) == 0
+    assert world.calls == {"new": 1, "a": 2, "b": 1}
+
+
+async def test_a_file_of_something_else_is_left_alone_unless_it_is_to_be_replaced(world):
+    await world.run("a")
+    world.out.write_text('{"precious": true}\n')
+    with pytest.raises(BadInput, match="has 1 lines that are not of the run in"):
+        await world.run("a")
+    assert world.out.read_text() == '{"precious": true}\n'
+    assert await world.run("a", overwrite=True) == 0
+    assert world.statuses == {"a": "done"}
+    assert world.calls == {"a": 1}
+
+
+async def test_a_fresh_run_pays_again_if_it_is_said_twice(world):
+    await world.run("a", budget="0.01")
+    with pytest.raises(BadInput, match=r"\$0.01 was spent in the run"):
+        await world.run("a", budget="0.01", fresh=1)
+    assert await world.run("a", budget="0.01", fresh=2) == 0
+    assert (world.calls["a"], len(world.lines), world.report.spent) == (2, 1, "0.01")
+    assert await world.run("a", budget="0.01") == 0
+    assert world.calls["a"] == 2
+
+
+async def test_nothing_goes_on_without_a_journal(tmp_path):
+    world = World(tmp_path)
+    with pytest.raises(BadInput, match="--retry-failed: this run is kept nowhere; add --journal FILE"):
+        await world.run("a", journal=None, retry_failed=True)
+    assert await world.run("a", journal=None) == 0
+    assert not world.journal.exists()
