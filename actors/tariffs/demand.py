@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from actors.validation import check_count
+from actors.validation import MAX_COUNT, check_count
+
+ONLY_INT = {int}
 
 
 class Demand(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -26,6 +28,10 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     kind: str = ""
 
     def __post_init__(self) -> None:
+        bound = 0 if self.output_bound is None else self.output_bound
+        counts = (self.input_bound, self.input_estimate, self.input_least, self.output_estimate, bound, self.answers)
+        if set(map(type, counts)) == ONLY_INT and min(counts) >= 0 and self.answers > 0 and max(counts) <= MAX_COUNT:
+            return  # One is made several times for each call.
         check_count("input_bound", self.input_bound, least=0, unit="token")
         check_count("input_estimate", self.input_estimate, least=0, unit="token")
         check_count("input_least", self.input_least, least=0, unit="token")

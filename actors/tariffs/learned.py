@@ -81,10 +81,12 @@ NEW = KindOfCall()
 class CallHistory:
     """The kinds of calls to one model, as its provider's target knows them."""
 
-    __slots__ = ("_kinds",)
+    __slots__ = ("_kinds", "learned")
 
     def __init__(self) -> None:
         self._kinds: dict[str, KindOfCall] = {}
+        self.learned = 0
+        """How many calls it knows of."""
 
     def of(self, demand: Demand) -> KindOfCall:
         """Return what is known of calls like this one."""
@@ -92,6 +94,7 @@ class CallHistory:
 
     def learn(self, demand: Demand, usage: Usage, *, cost: Micros, estimated: Micros) -> None:
         """Take note of what a call used: `demand` as it was first made, and the estimate of its cost."""
+        self.learned += 1
         dearness = int(cost) / max(int(estimated), 1) if estimated > ZERO else 0.0
         self._kinds[self._name(demand)] = self.of(demand).after(demand, usage, dearness=dearness)
 

@@ -236,8 +236,8 @@ def _at(usage: Mapping[str, object], path: Path) -> object:
             return None
         if not isinstance(found, (dict, Mapping)):
             raise _NotTold
-        found = cast("Any", found).get(name)
-    return found
+        found = found.get(name)  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+    return found  # pyright: ignore[reportUnknownVariableType]
 
 
 def _cost(usage: Mapping[str, object], form: UsageForm) -> Micros | None:

@@ -199,7 +199,7 @@ def header_value(text: str) -> str:
     >>> header_value("order-7"), header_value("Bäcker 1%")
     ('order-7', 'B%C3%A4cker%201%25')
     """
-    if text.isalnum() and text.isascii():
+    if text.isascii() and text.replace("-", "").isalnum():  # As most keys are.
         return text
     return quote(text, safe=HEADER_SAFE, errors="surrogatepass")
 

@@ -245,7 +245,8 @@ class ModelTransport:
         except ValueError as error:
             raise Permanent(str(error), provider=self.provider, outcome="not_started") from error
 
-    def demand(self, input: Any) -> Demand | None:  # noqa: A002 - see `PricesCalls`.
+    @staticmethod
+    def demand(input: Any) -> Demand | None:  # noqa: A002 - see `PricesCalls`.
         """Return the tokens that a call needs; None if it is no request to a model."""
         request = request_or_none(input)
         return None if request is None else demand_of(request.body, form=request.form)

@@ -22,6 +22,8 @@ class PricesCalls(Protocol):
 
         `output_bound` is the bound that the request itself gives, times the number of answers that it asks for. It is
         None if the request gives none: then the supervisor chooses one, and calls `with_max_output`.
+
+        A request is asked about once for each transport; once for all transports of a class whose `demand` is static.
         """
         ...
 

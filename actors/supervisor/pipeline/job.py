@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -33,6 +33,7 @@ from actors.supervisor.pipeline.candidate_order import NO_ORDER, CandidateOrder
 from actors.supervisor.pipeline.money_state import ENOUGH
 from actors.supervisor.targets.admission import CallNeeds, Full
 from actors.supervisor.targets.candidates import NO_CANDIDATES, Candidates
+from actors.supervisor.targets.quote import InputDemand
 from actors.supervisor.targets.refusals import Subject
 from actors.supervisor.targets.waiting import QueueEntry
 from actors.supervisor.targets.windows import largest, too_small
@@ -133,7 +134,9 @@ class Job:
             self.provider_key = provider_key(self.key)
         self.entry = QueueEntry(message.tenant or message.account or "default", deadline)
         self.subject = Subject(message.service, message.input, tenant=self.entry.tenant)
+        self.demand = InputDemand(message.input)
         self.quotes: dict[str, Quote] = {}
+        self._quoted_by: dict[str, tuple[Any, ...]] = {}
         self.sent: dict[str, Quote] = {}
         """What the providers with a tariff list for it: as it was last asked, and as a call was last sent."""
         self.tried: dict[str, Tried] = {}
@@ -177,7 +180,7 @@ class Job:
 
         There are two cases: 1. It has more tokens than that however they are counted. 2. It has so by the estimate.
         """
-        demand = demand_of_input(self.message.input) if self.candidates.has_windows else None
+        demand = self.demand.by(demand_of_input) if self.candidates.has_windows else None
         if demand is not None and demand.input_least:
             listings = self.candidates.listings
             self.leave_out(too_small(listings, demand.input_least))
@@ -251,7 +254,7 @@ class Job:
         """Return what `target` lists for a call, which may cost no more than is left, and than `money`, if it can."""
         listing, left = self.candidates.listings[target.name], None
         if listing.tariff is None:
-            return target.quote(listing, self.message)
+            return target.quote(listing, self.demand)
         sent = self.sent.get(target.name)
         if sent is not None and target.idempotent == "key":
             return sent  # Under one key, a provider may refuse another body.
@@ -260,7 +263,12 @@ class Job:
             left = micros_of(max(0, int(self.message.budget) - self.cost - kept))
         if money is not None:
             left = money if left is None else min(left, money)
-        quote = self.quotes[target.name] = target.quote(listing, self.message, money=left)
+        by, kept = (listing, left, target.quotes_by), self.quotes.get(target.name)
+        if kept is not None and self._quoted_by.get(target.name) == by:
+            return kept
+        quote = self.quotes[target.name] = target.quote(listing, self.demand, money=left)
+        # Quoting may have opened its gateway, which then counts for the next quote.
+        self._quoted_by[target.name] = (listing, left, target.quotes_by)
         return quote
 
     def shorter_quote(self, target: Target, quote: Quote, refusal: BudgetExceeded) -> Quote | None:

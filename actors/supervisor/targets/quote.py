@@ -31,6 +31,25 @@ UNKNOWN = Demand(input_bound=0, input_estimate=0, output_bound=0, kind="unknown"
 """What a call needs of which nothing can be told."""
 
 
+class InputDemand:
+    """What calls with one input need: counted once for all transports that count alike."""
+
+    __slots__ = ("_counted", "input")
+
+    def __init__(self, given: Any) -> None:
+        self.input = given
+        self._counted: dict[Callable[[Any], Demand | None], Demand | None] = {}
+
+    def by(self, count: Callable[[Any], Demand | None]) -> Demand | None:
+        """Return what it needs as a transport counts it; None if it is no request that costs tokens."""
+        if count not in self._counted:
+            self._counted[count] = count(self.input)
+        return self._counted[count]
+
+    def __repr__(self) -> str:
+        return f"<InputDemand counted by {len(self._counted)}>"
+
+
 class TokenQuote(msgspec.Struct, frozen=True, eq=False):
     """What the tokens of one call cost: by the `tariff` that was in force when it was sent.
 
@@ -112,20 +131,20 @@ def told_cost(reply: ProviderReply, tokens: TokenQuote | None) -> ToldCost:
 
 def quote_of(
     listing: Listing,
-    given: Any,
+    given: InputDemand,
     history: CallHistory,
     pricing: PricesCalls | None,
     *,
     tolerance: float,
     money: Micros | None,
 ) -> Quote:
-    """Return what a call with the input `given` costs by the tariff of its listing; see `token_quote` for `money`.
+    """Return what a call with an input costs by the tariff of its listing; see `token_quote` for `money`.
 
     If it cannot be told what it needs, the price that is listed besides is reserved, and its usage counts afterwards.
     """
     tariff, price = listing.tariff, listing.provider.price
     assert tariff is not None  # noqa: S101 - the caller has looked.
-    demand = demand_of_input(given) if pricing is None else pricing.demand(given)
+    demand = given.by(demand_of_input if pricing is None else pricing.demand)
     if demand is None:
         tokens = TokenQuote(tariff, UNKNOWN, UNKNOWN, price, price)
         return Quote(max(price, tariff.most(UNKNOWN)), tolerance, price, tokens)

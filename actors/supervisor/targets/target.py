@@ -63,8 +63,7 @@ if TYPE_CHECKING:
     from actors.market.market import Market
     from actors.money import Micros
     from actors.policies.breaker.states import Permit
-    from actors.supervisor.messages import SmartRequest
-    from actors.supervisor.targets.quote import TokenQuote
+    from actors.supervisor.targets.quote import InputDemand, TokenQuote
     from actors.supervisor.targets.waiting import WaitQueues
     from actors.transports.reconciliation import Finding
     from actors.transports.streaming import StreamConfig
@@ -171,7 +170,7 @@ class Target:
 
     # Its state: what an admission takes, and what a settlement gives back.
 
-    def quote(self, listing: Listing, request: SmartRequest, *, money: Micros | None = None) -> Quote:
+    def quote(self, listing: Listing, given: InputDemand, *, money: Micros | None = None) -> Quote:
         """Return what a call would cost by its listing, and how many times that it may; at most `money`, if it may."""
         price, tolerance = listing.provider.price, self._tolerance(listing)
         if listing.tariff is None:
@@ -179,7 +178,12 @@ class Target:
         if not self._is_learned_of and isinstance(self.state.breaker, Closed):
             with suppress(CallFailed, RuntimeFault):
                 self.open()  # Then it is known whether its transport prices calls.
-        return quote_of(listing, request.input, self.calls_before, self._pricing, tolerance=tolerance, money=money)
+        return quote_of(listing, given, self.calls_before, self._pricing, tolerance=tolerance, money=money)
+
+    @property
+    def quotes_by(self) -> tuple[int, PricesCalls | None]:
+        """What a quote depends on besides its listing and the request: as long as it is the same, so is the quote."""
+        return self.calls_before.learned, self._pricing
 
     def _tolerance(self, listing: Listing) -> float:
         return self._deps.market.price_tolerance if listing.price_tolerance is None else listing.price_tolerance

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from actors import (
@@ -12,14 +14,20 @@ from actors import (
     Provider,
     ProviderFilter,
     ProviderReply,
+    RequestOptions,
+    SmartRequest,
     Supervisor,
     discover,
     smart_request,
 )
 from actors.command.report import RunTally
-from actors.errors import NoProvider, Overpriced
+from actors.errors import NoProvider, Overpriced, Transient
 from actors.events import CallEnded
+from actors.model_calls.request import demand_of_input
+from actors.supervisor.pipeline.job import Job
+from actors.supervisor.targets import quote
 from actors.tariffs import Tariff, Usage
+from actors.tariffs.learned import CallHistory
 from runtime import ActorSystem
 
 BODY = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 100}
@@ -90,3 +98,49 @@ def test_a_report_counts_calls_in_doubt_by_the_tariff():
     tally.receive(call)
     tally.count("unknown", doubt="alder")
     assert tally.report(now=1.0, ending="finished", budget_exhausted=False).in_doubt == "0.02536"
+
+
+async def test_what_a_request_needs_is_counted_once_however_many_providers_are_asked(monkeypatch):
+    async def shaky(_call):
+        raise Transient("try elsewhere", provider="alder")
+
+    counted = []
+
+    def count(given):
+        counted.append(given)
+        return demand_of_input(given)
+
+    monkeypatch.setattr(quote, "demand_of_input", count)
+    listings = [listing(shaky, tariff=CHEAP), *(listing(tariff=DEAR, name=name) for name in ("birch", "cedar"))]
+    async with ActorSystem("prices", log=False) as system:
+        supervisor = system.spawn(lambda: Supervisor(Market(providers=listings)))
+        result = await smart_request(
+            supervisor, service="chat", input=BODY, options=RequestOptions(strategy="cheapest")
+        )
+    assert (result.attempts, len(counted)) == (2, 1)
+
+
+@pytest.mark.parametrize("changed", ["nothing", "money", "listing", "history"])
+def test_a_quote_is_kept_until_what_it_depends_on_changes(changed):
+    offered = listing(tariff=CHEAP)
+    made = []
+    target = SimpleNamespace(name="alder", idempotent="no", quotes_by=(0, None))
+
+    def quoted(terms, given, *, money):
+        made.append(money)
+        return quote.quote_of(terms, given, CallHistory(), None, tolerance=2.0, money=money)
+
+    target.quote = quoted
+    job = Job(SmartRequest(service="chat", input=BODY, budget="1", timeout=9.0), "r", started=0.0, deadline=9.0)
+    job.candidates = SimpleNamespace(listings={"alder": offered})
+    first = job.quote(target)
+    if changed == "money":
+        job.cost += 1
+    elif changed == "listing":
+        job.candidates.listings["alder"] = listing(tariff=DEAR)
+    elif changed == "history":
+        target.quotes_by = (1, None)
+    again = job.quote(target)
+    assert (again is first) == (changed == "nothing")
+    assert len(made) == (1 if changed == "nothing" else 2)
+    assert (again.price > first.price) == (changed == "listing")
