@@ -138,7 +138,8 @@ class KeptBatch:
             status = await self.ledger.ask(asked, timeout=TIMEOUT)
             if status.receipt is None:
                 return None
-            output, translated = given_again(status.receipt, key=key)
+            given = given_again(status, status.receipt, key=key, asked=request.input)
+            output, translated = given.output, given.translated
         return Done(
             index,
             source,

@@ -426,8 +426,36 @@ class StreamBroken(Transient):
 class ConsumerLeft(CallFailed):
     """The consumer of a stream takes no more pieces: it left, or took nothing for too long."""
 
-    def __init__(self) -> None:
-        super().__init__("the consumer of the stream takes no more pieces; read it faster, or allow more patience")
+    def __init__(
+        self, why: str = "the consumer of the stream takes no more pieces; read it faster, or allow more patience"
+    ) -> None:
+        super().__init__(why)
+
+
+class StreamCut(CallFailed):
+    """A stream under this key ended early when it was paid; here is what came of it, which costs nothing again.
+
+    `output` is the answer as far as it came (None if that has no form of its own), `pieces` are those that were given,
+    and `text` is the text in them. `cost` is what is known to have been paid, and `may_cost` what is held besides,
+    because it may be. `why` says why it ended.
+    """
+
+    outcome: CallOutcome = "done"
+    charged: Charged = "yes"
+    replayed: bool = True
+
+    def __init__(self, key: str, *, provider: str, why: str, cost: Micros, may_cost: Micros) -> None:
+        super().__init__(
+            f"the stream under key {key!r} ended early at {provider!r} ({why}); it cost {cost}, and may cost "
+            f"{may_cost} besides; take what came of it, or pay again with repurchase=True",
+            provider=provider,
+            charged="held" if may_cost else "yes",
+        )
+        self.key, self.why = key, why
+        self.cost, self.may_cost = cost, may_cost
+        self.output: Any = None
+        self.pieces: tuple[Any, ...] = ()
+        self.text = ""
 
 
 class NoProvider(CallFailed):

@@ -20,7 +20,9 @@ from actors.ledger.entries import (
     TariffListed,
 )
 from actors.ledger.errors import AlreadyPaid, PaidUnanswered, RiskExceeded, StillUnsettled
+from actors.ledger.keys import purchase_key
 from actors.ledger.postings import Postings
+from actors.ledger.receipt import KeyStatus
 from actors.ledger.receipts import Receipts
 from actors.money import ZERO, Micros, micros_of
 
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
     from actors.ledger.fingerprint import Fields
     from actors.ledger.messages import Costing, Reservation, Reserve, Unsettled
     from actors.ledger.page import AccountState, Statement
-    from actors.ledger.receipt import KeyStatus
     from actors.ledger.record import KeyRecord
     from actors.tariffs.tariff import Tariff
 
@@ -104,9 +105,25 @@ class Book:
         return self.accounts.open_names()
 
     def key_status(self, key: str, fields: Fields) -> KeyStatus:
-        """Return what came of the request under a key; raises `KeyReused` if that asked for something else."""
-        others = (record.fingerprint for record in self.postings.by_key.get(key, ()))
-        return self.receipts.status(key, fields, others=others, is_paid=key in self.paid_keys)
+        """Return what came of the request under a key; raises `KeyReused` if that asked for something else.
+
+        A stream that ended early, and has turned out to cost nothing, has no receipt: it may be tried anew.
+        """
+        postings = self.postings
+        others = (record.fingerprint for record in postings.by_key.get(key, ()))
+        status = self.receipts.status(key, fields, others=others, is_paid=key in self.paid_keys)
+        receipt = status.receipt
+        if receipt is None or receipt.state != "cut":
+            return status
+        paid_as = purchase_key(key, receipt.purchase.number)
+        held = sum(record.amount for record in postings.by_key.get(paid_as, ()))
+        paid = self.paid_keys.paid(paid_as)
+        cost = receipt.cost if paid is None else micros_of(max(int(receipt.cost), paid[0]))
+        if not (cost or held or paid) and paid_as == key:
+            return KeyStatus(status.fingerprint, None, is_paid=False)
+        return KeyStatus(
+            status.fingerprint, msgspec.structs.replace(receipt, cost=cost), is_paid=True, held=micros_of(held)
+        )
 
     def statement(self, account: str | None = None) -> Statement:
         """Return the figures of an account, or of all together for None; raises `Permanent` if it is not known."""

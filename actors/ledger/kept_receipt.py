@@ -15,13 +15,17 @@ from actors.ledger.receipt import Purchase, Receipt
 from actors.money import micros_of
 
 if TYPE_CHECKING:
+    from actors.ledger.receipt import ReceiptState
     from runtime.persistence import KeptRow
 
 
 class KeptReceipt(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """A receipt without its answer; it `is_paid` if its cost is what was paid under its key in all."""
+    """A receipt without its answer; it `is_paid` if its cost is what was paid under its key in all.
 
-    is_answered: bool
+    It has an answer (`is_answered`), an error, or for None what came of a stream that ended early.
+    """
+
+    is_answered: bool | None
     is_paid: bool
     fingerprint: bytes
     digest: bytes
@@ -37,6 +41,8 @@ class FiledAnswer(msgspec.Struct, array_like=True, frozen=True, gc=False):
     content: bytes
 
 
+IS_ANSWERED: dict[ReceiptState, bool | None] = {"answered": True, "failed": False, "cut": None}
+STATES: dict[bool | None, ReceiptState] = {value: state for state, value in IS_ANSWERED.items()}
 _encode = msgspec.msgpack.Encoder().encode
 _receipts = msgspec.msgpack.Decoder(KeptReceipt)
 _answers = msgspec.msgpack.Decoder(FiledAnswer)
@@ -48,7 +54,7 @@ def packed(receipt: Receipt, *, is_paid: bool) -> tuple[bytes, bytes | None]:
     if receipt.answer is not None:
         print_, body = brief(print_), _encode(FiledAnswer(print_, receipt.answer))
     digest, cost = bytes.fromhex(receipt.digest), int(receipt.cost)
-    is_answered, number = receipt.state == "answered", receipt.purchase.number
+    is_answered, number = IS_ANSWERED[receipt.state], receipt.purchase.number
     return _encode(KeptReceipt(is_answered, is_paid, print_, digest, number, cost, receipt.provider)), body
 
 
@@ -69,7 +75,7 @@ def unpacked(row: KeptRow, key: str) -> Receipt:
             problem = "it is not the one that was paid for: its digest is another"
     return Receipt(
         purchase=Purchase(key, print_, head.number),
-        state="answered" if head.is_answered else "failed",
+        state=STATES[head.is_answered],
         cost=micros_of(head.cost),
         provider=head.provider,
         at=float(row.at),

@@ -218,7 +218,10 @@ class FindKey(Request[KeyStatus], frozen=True):
 
 
 class KeepFailure(Message, frozen=True):
-    """Tell with which error a request has ended that paid `answer.paid_before`, the last time to this provider."""
+    """Tell with which error a request has ended that paid `answer.paid_before`, the last time to this provider.
+
+    Or tell what came of a stream that ended early, and whose cost is not known yet.
+    """
 
     answer: PaidAnswer
     provider: str

@@ -10,7 +10,8 @@ from actors.money import ZERO, Micros
 
 KeepAnswers: TypeAlias = Literal["full", "hash", "none"]
 """What is kept of an answer: all of it, its digest, or nothing but that it was paid."""
-ReceiptState: TypeAlias = Literal["answered", "failed"]
+ReceiptState: TypeAlias = Literal["answered", "failed", "cut"]
+"""What came of a request: its answer, its error, or a part of a stream that ended early."""
 
 
 class Purchase(msgspec.Struct, frozen=True, gc=False):
@@ -53,9 +54,10 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class KeyStatus(msgspec.Struct, frozen=True, gc=False):
     """What the ledger knows of a key: the fingerprint of the request that asks, and the receipt, if there is one.
 
-    It `is_paid` also if there is no receipt for it.
+    It `is_paid` also if there is no receipt for it. What is `held` may be charged for a stream that ended early.
     """
 
     fingerprint: bytes
     receipt: Receipt | None
     is_paid: bool
+    held: Micros = ZERO

@@ -57,13 +57,19 @@ class Receipts:
     def put(self, receipt: Receipt, *, pays: bool = False) -> None:
         """Keep a receipt, unless there is an answer to the same purchase, or a newer purchase, under its key.
 
-        It `pays` if its whole cost is booked next.
+        What came of a stream that ended early is kept whatever its request failed with at last. It takes no place of
+        an answer that was paid before; only the number of the purchase is kept then. A receipt `pays` if its whole cost
+        is booked next.
         """
         known, number = self.find(receipt.purchase.key), receipt.purchase.number
         if known is not None:
-            is_answered = known.state == "answered" and known.purchase.number == number
-            if is_answered or known.purchase.number > number:
+            is_same = known.purchase.number == number
+            if known.purchase.number > number or (is_same and known.state == "answered"):
                 return
+            if is_same and known.state == "cut" and receipt.state == "failed":
+                receipt = msgspec.structs.replace(known, cost=max(known.cost, receipt.cost))
+            elif known.state == "answered" and receipt.state == "cut":
+                receipt = msgspec.structs.replace(known, purchase=receipt.purchase)
         self._store(receipt, pays=pays)
 
     def _store(self, receipt: Receipt, *, pays: bool) -> None:

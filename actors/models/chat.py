@@ -23,7 +23,17 @@ if TYPE_CHECKING:
     from runtime import ActorRef
 
 
-OPTIONS = ("messages", "model", "max_tokens", "options", "budget", "timeout", "account", "idempotency_key")
+OPTIONS = (
+    "messages",
+    "model",
+    "max_tokens",
+    "options",
+    "budget",
+    "timeout",
+    "account",
+    "idempotency_key",
+    "repurchase",
+)
 CHAT_FIELDS = frozenset(
     {
         "audio",
@@ -89,6 +99,7 @@ async def chat(
     timeout: float | None = None,  # noqa: ASYNC109 - it travels as a deadline.
     account: str | None = None,
     idempotency_key: str | None = None,
+    repurchase: bool = False,
     **fields: Any,
 ) -> ChatResult:
     """Have a model answer `messages`: a text, or the messages of a chat completion.
@@ -109,6 +120,7 @@ async def chat(
         timeout=timeout,
         account=account,
         idempotency_key=idempotency_key,
+        repurchase=repurchase,
     )
     return chat_result(read_answer("chat", result.output), result)
 

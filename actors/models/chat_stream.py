@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from actors.model_calls.deltas import Delta
     from actors.money import Amount
     from actors.supervisor.messages import AfterCut, SmartRequest
+    from actors.transports.streaming import OnLeave
     from runtime import ActorRef
 
 ChatPiece: TypeAlias = TextDelta | ReasoningDelta | RefusalDelta | ToolCallDelta | Restarted
@@ -49,7 +50,7 @@ class ChatStream:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """End the call, if it has not ended: its provider is told at once. Safe to call twice."""
+        """Leave the call: it ends, and its provider is told at once, unless it is to finish. Safe to call twice."""
         await self._stream.aclose()
 
     def __aiter__(self) -> Self:
@@ -105,8 +106,10 @@ def chat_stream(
     gap: float | None = None,
     patience: float | None = None,
     after_cut: AfterCut = "fail",
+    on_leave: OnLeave | None = None,
     account: str | None = None,
     idempotency_key: str | None = None,
+    repurchase: bool = False,
     **fields: Any,
 ) -> ChatStream:
     """Have a model answer `messages` piece by piece; the arguments are those of `chat` and `smart_stream`."""
@@ -120,7 +123,9 @@ def chat_stream(
         gap=gap,
         patience=patience,
         after_cut=after_cut,
+        on_leave=on_leave,
         account=account,
         idempotency_key=idempotency_key,
+        repurchase=repurchase,
     )
     return ChatStream(stream)

@@ -12,7 +12,7 @@ from actors.providers.provider import ProviderFilter, as_filter
 from actors.providers.requirement import NO_REQUIREMENT, Requirement
 from actors.providers.selection import SelectionStrategy, check_strategy
 from actors.supervisor.messages import AfterCut, OnBadAnswer, OnRefused, OnUnknown, SmartRequest, check_on_unknown
-from actors.transports.streaming import StreamTerms  # noqa: TC001 - inspect.signature evaluates it.
+from actors.transports.streaming import OnLeave, StreamTerms, check_on_leave
 from actors.validation import SaysOptionNames
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ class RequestOptions(msgspec.Struct, frozen=True, kw_only=True, metaclass=SaysOp
     `budget` caps a request, in dollars as str, int or Decimal (None: no cap), and `timeout` is its time in seconds.
     `strategy` ranks the providers (None: "best" for one request, "balanced" in a batch); after each failure the next
     of `fallback_strategies` does, the last of which holds on. `risk` is in dollars too, and bounds what may be paid
-    twice (None: as the market says).
+    twice (None: as the market says). `on_leave` says what becomes of a stream whose consumer leaves (None: as
+    the market says).
 
     >>> RequestOptions(budget="0.20", tenant="acme").request("translation", "Hello").budget
     Micros(200000)
@@ -49,6 +50,7 @@ class RequestOptions(msgspec.Struct, frozen=True, kw_only=True, metaclass=SaysOp
     on_refused: OnRefused = "fail"
     on_bad_answer: OnBadAnswer = "fail"
     risk: OptionalAmountField = amount_default(None)
+    on_leave: OnLeave | None = None
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "fallback_strategies", several(self.fallback_strategies))
@@ -61,6 +63,7 @@ class RequestOptions(msgspec.Struct, frozen=True, kw_only=True, metaclass=SaysOp
         if self.risk is not None:
             take_amount(self, "risk")
         check_on_unknown(self.on_unknown, self.risk)
+        check_on_leave(self.on_leave)
 
     def changed(self, **given: Any) -> RequestOptions:
         """Return these options with what is given in place of their own; None is not given.

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from actors.money import Amount
     from actors.supervisor.messages import AfterCut, SmartRequest, SmartResult
+    from actors.transports.streaming import OnLeave
 
 STREAM_TIMEOUT = 600.0
 """Seconds for a whole stream, if its request does not say."""
@@ -59,7 +60,7 @@ class RequestStream:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """End the call, if it has not ended: its provider is told at once. Safe to call twice."""
+        """Leave the call: it ends, and its provider is told at once, unless it is to finish. Safe to call twice."""
         self._is_closed = True
         self._channel.leave()
         task = self._task
@@ -110,9 +111,11 @@ def smart_stream(
     gap: float | None = None,
     patience: float | None = None,
     after_cut: AfterCut = "fail",
+    on_leave: OnLeave | None = None,
     account: str | None = None,
     request_id: str | None = None,
     idempotency_key: str | None = None,
+    repurchase: bool = False,
 ) -> RequestStream:
     """Have `service` rendered as a stream, by a provider whose transport streams; use the answer in `async with`.
 
@@ -124,6 +127,9 @@ def smart_stream(
     Before the first piece, the request goes to another provider as any does. If it breaks off afterwards, it ends with
     `StreamBroken`; with `after_cut="restart"` the consumer gets a `Restarted`, which makes all before it void, and the
     next provider begins anew, unless what came may have been acted on: a whole tool call, or a finish reason.
+
+    If the consumer leaves, the call ends. With `on_leave="finish"` it goes on to its end without one, within `timeout`;
+    under a key, the answer can be had then by another request. None is what the market says: "cancel" by default.
     """
     if not isinstance(supervisor, ActorRef):
         raise TypeError(f"supervisor must be the ref of a Supervisor that was spawned, got {supervisor!r:.100}")
@@ -136,7 +142,8 @@ def smart_stream(
         account=account,
         request_id=request_id or own_id(random.getrandbits(128)),
         idempotency_key=idempotency_key,
-        stream=StreamTerms(sink=channel, gap=gap, patience=patience),
+        repurchase=repurchase,
+        stream=StreamTerms(sink=channel, gap=gap, patience=patience, on_leave=on_leave or options.on_leave),
         after_cut=after_cut,
     )
     return RequestStream(supervisor, message, channel)

@@ -38,7 +38,7 @@ from actors.supervisor.pipeline.hedge_budget import HedgeBudget
 from actors.supervisor.pipeline.item_trial import end_trial
 from actors.supervisor.pipeline.job import Job, risk_of
 from actors.supervisor.pipeline.joining import KeyedCalls
-from actors.supervisor.pipeline.keyed import serve_keyed
+from actors.supervisor.pipeline.keyed import serve_keyed, serve_to_the_end
 from actors.supervisor.pipeline.pipeline import serve
 from actors.supervisor.pipeline.request_lines import RequestLines
 from actors.supervisor.pipeline.scores import Scores
@@ -149,7 +149,7 @@ class Supervisor(
             payments=self.payments,
             hedge_budget=HedgeBudget(market.hedge),
             scores=Scores(),
-            keyed=KeyedCalls(context, leave=self._leave),
+            keyed=KeyedCalls(context, market.streams, leave=self._leave),
             limiters={name: self._limiter(name) for name in {**market.quotas, **self.shared_quotas}},
         )
         self.lines = RequestLines(context)
@@ -200,7 +200,12 @@ class Supervisor(
         detail: str | None = None
         provider: str | None = None
         try:
-            result = await (serve if message.idempotency_key is None else serve_keyed)(self.deps, job)
+            if message.idempotency_key is not None:
+                result = await serve_keyed(self.deps, job)
+            elif message.stream is None or not message.stream.finishes(self.market.streams):
+                result = await serve(self.deps, job)
+            else:
+                result = await serve_to_the_end(self.deps, job)
             error, provider = None, result.provider
         except CallFailed as failure:
             error, detail = failure.kind, str(failure)

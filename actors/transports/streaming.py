@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, TypeAlias, get_args
 
 import msgspec
 
@@ -21,10 +21,22 @@ CHANNEL_CAPACITY = 64
 """The pieces that wait for their consumer at most."""
 
 
-def _check_waits(gap: float | None, patience: float | None) -> None:
+OnLeave: TypeAlias = Literal["cancel", "finish"]
+"""What becomes of a stream if its last consumer has left: its call ends, or goes on to its end without one."""
+ON_LEAVE: tuple[OnLeave, ...] = get_args(OnLeave)
+
+
+def _check(gap: float | None, patience: float | None, on_leave: OnLeave | None) -> None:
     for name, seconds in (("gap", gap), ("patience", patience)):
         if seconds is not None and not seconds > 0:
             raise ValueError(f"{name} must be > 0 seconds, got {seconds!r:.100}")
+    check_on_leave(on_leave)
+
+
+def check_on_leave(on_leave: OnLeave | None) -> None:
+    """Raise `ValueError` if a stream cannot do this when its consumer has left."""
+    if on_leave is not None and on_leave not in ON_LEAVE:
+        raise ValueError(f'on_leave must be "cancel" or "finish", got {on_leave!r:.100}')
 
 
 class StreamSink(Protocol):
@@ -42,14 +54,16 @@ class StreamConfig(msgspec.Struct, frozen=True, kw_only=True):
     """How long a stream waits, in seconds, unless its request says: `gap` between two pieces, while they are read.
 
     A provider that is silent for less is not to blame, however short the gap of a request. A consumer that takes
-    nothing for `patience` has left.
+    nothing for `patience` has left. `on_leave` says what becomes of the call then: with "finish" it goes on to its end,
+    within the deadline of its request, without a consumer.
     """
 
     gap: float = 30.0
     patience: float = 60.0
+    on_leave: OnLeave = "cancel"
 
     def __post_init__(self) -> None:
-        _check_waits(self.gap, self.patience)
+        _check(self.gap, self.patience, self.on_leave)
 
 
 DEFAULT_STREAMS = StreamConfig()
@@ -61,13 +75,18 @@ class StreamTerms(msgspec.Struct, frozen=True, kw_only=True):
     sink: StreamSink
     gap: float | None = None
     patience: float | None = None
+    on_leave: OnLeave | None = None
 
     def __post_init__(self) -> None:
-        _check_waits(self.gap, self.patience)
+        _check(self.gap, self.patience, self.on_leave)
 
     async def put(self, piece: Any, config: StreamConfig) -> None:
         """Hand one piece to the consumer; waits while it is slow. Raises `ConsumerLeft`."""
         await self.sink.put(piece, patience=config.patience if self.patience is None else self.patience)
+
+    def finishes(self, config: StreamConfig) -> bool:
+        """Tell whether the call goes on if its consumer has left."""
+        return (self.on_leave or config.on_leave) == "finish"
 
 
 class Restarted(msgspec.Struct, frozen=True, kw_only=True):

@@ -28,7 +28,7 @@ from actors.policies.breaker.states import Closed
 from actors.provider_gateway.messages import SentMarker
 from actors.supervisor.payments.charge import NOTHING, Charge, charge_of
 from actors.supervisor.payments.held_call import HeldCall
-from actors.supervisor.payments.kept_answers import answer_of
+from actors.supervisor.payments.kept_answers import answer_of, cut_of
 from actors.supervisor.pipeline.again import has_had_all_attempts, is_at_work, next_look
 from actors.supervisor.pipeline.item_trial import judged, own_timeout, time_after_hanging
 from actors.supervisor.pipeline.money_state import ENOUGH
@@ -377,8 +377,11 @@ class AttemptRun:
         if charge.cost is not None and charge.cost > self._quote.price:
             target.flag(self._quote, charge.cost, request_id=job.request_id)
         answer: PaidAnswer | None = None
-        if job.purchase is not None and charge.charged == "yes":
-            answer = self._kept(job.purchase, ended)
+        if job.purchase is not None and charge.charged != "no":
+            answer = self._kept(job.purchase, call, ended, is_charged=charge.charged == "yes")
+        if charge.charged == "held" and answer is not None:
+            payments.keep_failure(answer, provider=target.name)
+            answer = None
         payments.book(reservation, charge, answer)
         if ended.error is not None and ended.heard_at >= self._admitted.permit.admitted + ended.timeout - CLOCK_ERROR:
             target.is_charged_when_cut = charge.charged != "no"
@@ -397,13 +400,30 @@ class AttemptRun:
         held = self._held(call) if charge.charged == "held" else None
         return job.charge(reservation, charge, held)
 
-    def _kept(self, purchase: Purchase, ended: EndedCall) -> PaidAnswer | None:
-        """Return what is kept of a call that was charged; of an error only if the request ends with it."""
-        job = self.job
-        if ended.reply is not None and ended.error is None:
-            return answer_of(purchase, ended.reply, paid_before=job.cost)
-        job.charged_error = ended.error
-        return None
+    def _kept(self, purchase: Purchase, call: ProviderCall, ended: EndedCall, *, is_charged: bool) -> PaidAnswer | None:
+        """Return what is kept of a call that was charged, or may have been.
+
+        There are three cases: 1. It was answered. 2. It was a stream, and ended early: what came of it is kept. 3. It
+        failed: its error is kept only if the request ends with it.
+        """
+        job, reply, error = self.job, ended.reply, ended.error
+        if reply is not None and error is None:
+            return answer_of(purchase, reply, paid_before=job.cost, pieces=job.pieces)  # 1.
+        if is_charged:
+            job.charged_error = error
+        if call.stream is None or call.stream.first_at is None or isinstance(error, BadAnswer):
+            return None  # 3.
+        if not is_charged and call.notes.handle is not None:
+            return None  # The next request under the key takes it up, and gets all of it.
+        told, failure = told_of(call, ended)
+        if told is not None and failure is None and call.stream.told is told:
+            return answer_of(
+                purchase, told, paid_before=job.cost, pieces=job.pieces
+            )  # 1., as its request was cancelled.
+        so_far = told if failure is None or failure.answer is None else failure.answer
+        why = "its consumer had left" if failure is None else str(failure)
+        job.has_kept_cut = True
+        return cut_of(purchase, so_far, why=why, paid_before=job.cost, pieces=job.pieces)  # 2.
 
     def _held(self, call: ProviderCall) -> HeldCall:
         """Return a call that may have been paid, with what is kept for it."""

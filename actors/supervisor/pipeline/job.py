@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from actors.supervisor.pipeline.money_state import MoneyState
     from actors.supervisor.pipeline.poison import ItemFailure
     from actors.supervisor.pipeline.routing import Tried
+    from actors.supervisor.pipeline.shared_stream import SharedStream
     from actors.supervisor.targets.admission import Later, Never
     from actors.supervisor.targets.quote import Quote
     from actors.supervisor.targets.target import Target
@@ -95,6 +96,10 @@ class Job:
     """How likely these are by chance, once the item is a dead letter."""
     stream: CallStream | None = None
     """The stream of the last call."""
+    shared: SharedStream | None = None
+    """The pieces of its answer, if that comes as a stream and several may read it."""
+    has_kept_cut: bool = False
+    """Whether it is kept what came of a stream that ended early."""
     purchase: Purchase | None = None
     """What is paid for under the caller's key, if there is one."""
     served: Job | None = None
@@ -165,6 +170,11 @@ class Job:
         self.short_quotas.clear()
         self.quotes.clear()
         self.full, self.unhealthy = ((), 0), ()
+
+    @property
+    def pieces(self) -> Sequence[Any]:
+        """The pieces of its answer that have come, and that are not void, if they are kept."""
+        return () if self.shared is None else self.shared.pieces
 
     @property
     def held_at(self) -> str | None:

@@ -2,7 +2,7 @@
 
 The call belongs to its key. An asker that leaves, leaves alone, and the last one ends it. It draws on the money of the
 first asker, has until the latest of their deadlines, and if it ends by limits of the first asker's own, it goes on by
-those of the next.
+those of the next. A stream goes to all of them, from its first piece on.
 """
 
 from __future__ import annotations
@@ -14,18 +14,23 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
-from actors.errors.families import BudgetExceeded, CallFailed, NoProvider, OutcomeUnknown
+from actors.errors.families import BudgetExceeded, CallFailed, ConsumerLeft, NoProvider, OutcomeUnknown
 from actors.ledger.answers import decode, encode
 from actors.ledger.book import REQUEST
 from actors.ledger.errors import RiskExceeded
 from actors.money import ZERO
+from actors.supervisor.payments.kept_pieces import given_pieces
 from actors.supervisor.pipeline.job import Job
+from actors.supervisor.pipeline.shared_stream import SharedStream
+from actors.transports.streaming import StreamTerms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from actors.errors.families import Charged
     from actors.ledger.fingerprint import Fields
-    from actors.supervisor.messages import SmartResult
+    from actors.supervisor.messages import SmartRequest, SmartResult
+    from actors.transports.streaming import StreamConfig
     from runtime import Context
 
     Serve: TypeAlias = Callable[["KeyedCall"], Coroutine[Any, Any, SmartResult]]
@@ -37,48 +42,107 @@ SHORTEST_LOOK = 0.25
 class KeyedCall:
     """One request that is served for all that ask for it while it is under way."""
 
-    def __init__(self, first: Job, fields: Fields, context: Context) -> None:
-        message = first.message
+    def __init__(self, first: Job, context: Context, streams: StreamConfig, fields: Fields) -> None:
         self.fields = fields
-        self.job = Job(message, first.request_id, started=first.started, deadline=first.deadline, risk=first.risk)
         self.payer = first
         """The asker on whose money it draws."""
         self.is_ending = False
         self.task: asyncio.Task[SmartResult]
-        self._context = context
+        self._context, self._streams = context, streams
         self._askers: list[Job] = []
         self._payers = [first]
+        self._finishes = False
+        """Whether it goes on to its end if all askers have left."""
+        terms = first.message.stream
+        self.shared: SharedStream | None = None
+        self._terms: StreamTerms | None = None
+        if terms is not None:
+            self.shared = SharedStream()
+            self._terms = StreamTerms(sink=self.shared, gap=terms.gap)
+        message = self.message_of(first)
+        self.job = Job(message, first.request_id, started=first.started, deadline=first.deadline, risk=first.risk)
+        self.job.shared = self.shared
+
+    def message_of(self, asker: Job) -> SmartRequest:
+        """Return what one of its askers asks for; all read one stream, or get the answer whole."""
+        message = asker.message
+        return message if message.stream is self._terms else msgspec.structs.replace(message, stream=self._terms)
 
     async def answer(self, asker: Job) -> SmartResult:
         """Return the answer once it is there; raises a member of `CallFailed`, also when the asker's time is up."""
         served = asker.served = self.job
         self._askers.append(asker)
         served.deadline = served.entry.deadline = max(served.deadline, asker.deadline)
+        terms, reader, reading = asker.message.stream, None, None
+        if terms is not None:
+            self._finishes = self._finishes or terms.finishes(self._streams)
+            if self.shared is not None:
+                reader = self.shared.join(terms, after_cut=asker.message.after_cut)
+                reading = asyncio.create_task(self.shared.give(reader, self._streams))
         try:
-            await self._until_done(asker)
-            return self._result(asker)
+            await self._until_done(asker, reading)
+            result = self._result(asker)
+            if terms is not None and (reader is None or reader.wants_whole):
+                for piece in given_pieces(None, result.output, asked=asker.message.input):
+                    await terms.put(piece, self._streams)
+            return result
         finally:
-            self._askers.remove(asker)
-            if asker is self.payer:
-                asker.calls, asker.cost, asker.attempts = served.calls, served.cost, served.attempts
-                asker.last = served.last
-            if not self._askers and not self.task.done():
-                self.is_ending = True
-                self.task.cancel()
-                await asyncio.wait({self.task})
+            if self.shared is not None and reader is not None:
+                self.shared.leave(reader)
+            await self._left(asker, reading)
 
-    async def _until_done(self, asker: Job) -> None:
-        while not self.task.done():
+    async def _left(self, asker: Job, reading: asyncio.Task[None] | None) -> None:
+        """Go on without an asker; if it was the last, end, unless it is to finish."""
+        self._askers.remove(asker)
+        if asker is self.payer:
+            served = self.job
+            asker.calls, asker.cost, asker.attempts = served.calls, served.cost, served.attempts
+            asker.last = served.last
+        ending: set[asyncio.Task[Any]] = set()
+        if reading is not None and reading.cancel():
+            ending.add(reading)
+        if not self._askers and not self._finishes and self.task.cancel():
+            self.is_ending = True
+            ending.add(self.task)
+        if ending:
+            await asyncio.wait(ending)
+        if reading is not None and not reading.cancelled():
+            reading.exception()  # An asker that has left does not ask for it.
+
+    async def _until_done(self, asker: Job, reading: asyncio.Task[None] | None) -> None:
+        """Wait until it is done, and the asker has all its pieces."""
+        tasks: set[asyncio.Task[Any]] = {self.task} if reading is None else {self.task, reading}
+        while waits_for := {one for one in tasks if not one.done()}:
             left = asker.deadline - self._context.now()
-            if left <= 0 and asker.deadline < self.job.deadline:
-                late = OutcomeUnknown(
-                    "its time is up, and the same request under its key goes on for others that have more; "
-                    "ask again under the key",
-                    provider=self.job.last or None,
-                )
-                late.charged = "held" if self.job.calls else "no"
-                raise late
-            await asyncio.wait({self.task}, timeout=max(left, SHORTEST_LOOK if left <= 0 else left))
+            if left <= 0 and (self.task.done() or asker.deadline < self.job.deadline):
+                raise self._too_late()
+            timeout = max(left, SHORTEST_LOOK if left <= 0 else left)
+            await asyncio.wait(waits_for, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            if reading is not None and reading.done() and (failure := reading.exception()) is not None:
+                self._end_reading(failure)
+                tasks.discard(reading)
+
+    def _end_reading(self, failure: BaseException) -> None:
+        """Go on from a reader that takes no more: it leaves alone, and the last one ends the call, which tells why."""
+        if not isinstance(failure, ConsumerLeft) or len(self._askers) > 1 or self._finishes or self.shared is None:
+            if isinstance(failure, CallFailed):
+                failure.charged = self._charged
+            raise failure
+        self.is_ending = True
+        self.shared.close()
+
+    @property
+    def _charged(self) -> Charged:
+        return "held" if self.job.calls else "no"
+
+    def _too_late(self) -> OutcomeUnknown:
+        late = OutcomeUnknown(
+            "its time is up, and the same request under its key goes on for others that have more; "
+            "ask again under the key",
+            provider=self.job.last or None,
+        )
+        late.charged = self._charged
+        return late
 
     def _result(self, asker: Job) -> SmartResult:
         try:
@@ -120,9 +184,10 @@ class KeyedCall:
 class KeyedCalls:
     """The requests under keys that one supervisor serves; `leave` is called for each at its end."""
 
-    def __init__(self, context: Context, *, leave: Callable[[Job], None]) -> None:
-        self._context = context
+    def __init__(self, context: Context, streams: StreamConfig, *, leave: Callable[[Job], None]) -> None:
+        self._context, self._streams = context, streams
         self._leave = leave
+        self._calls: set[KeyedCall] = set()
         self._by_key: dict[str, KeyedCall] = {}
 
     async def under_way(self, key: str) -> KeyedCall | None:
@@ -133,31 +198,36 @@ class KeyedCalls:
             await asyncio.wait({call.task})
         return None
 
-    def begin(self, job: Job, fields: Fields, serve: Serve) -> KeyedCall:
-        """Have a request served in a task of its own, which no asker's deadline ends."""
-        call = KeyedCall(job, fields, self._context)
+    def begin(self, job: Job, serve: Serve, *, fields: Fields = (), is_alone: bool = False) -> KeyedCall:
+        """Have a request served in a task of its own, which no asker's deadline ends; one `is_alone` has one asker."""
+        call = KeyedCall(job, self._context, self._streams, fields)
 
         def ended(task: asyncio.Task[SmartResult]) -> None:
             if not task.cancelled():
                 task.exception()  # It may be that all askers have left.
+            if call.shared is not None:
+                call.shared.end()
+            self._calls.discard(call)
             if self._by_key.get(job.key) is call:
                 del self._by_key[job.key]
             self._leave(call.job)
 
         call.task = asyncio.create_task(serve(call), context=contextvars.Context())
         call.task.add_done_callback(ended)
-        self._by_key[job.key] = call
+        self._calls.add(call)
+        if not is_alone:
+            self._by_key[job.key] = call
         return call
 
     async def close(self) -> None:
         """Leave no task behind."""
-        tasks = [call.task for call in self._by_key.values()]
+        tasks = [call.task for call in self._calls]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def __repr__(self) -> str:
-        return f"<KeyedCalls {len(self._by_key)} under way>"
+        return f"<KeyedCalls {len(self._calls)} under way>"
 
 
 def is_by_own_limits(failure: CallFailed, job: Job) -> bool:

@@ -7,12 +7,13 @@ import contextlib
 import pytest
 
 from actors import GetStatus, Market, RequestOptions, Supervisor
-from actors.errors import AllProvidersFailed, BadAnswer, CallFailed, StreamBroken
+from actors.errors import AllProvidersFailed, BadAnswer, CallFailed, StreamBroken, StreamCut
 from actors.fake import FakeConfig, FakeModel, FaultPlan, fake_server
 from actors.fake.config import ScriptedAnswer
 from actors.fake.faults import FakeCut, FakeErrorEvent, FakeOddAnswer, FakeOutage, FakeStall
 from actors.model_calls import TextDelta, ToolCallDelta
 from actors.models import chat, chat_stream, compatible
+from actors.supervisor import smart_stream
 from actors.transports.streaming import Restarted
 from runtime import ActorSystem
 
@@ -73,6 +74,51 @@ async def test_the_pieces_are_the_answer_and_its_end_has_the_figures(stage):
     assert result.result.attempts == 1
     assert server.books.calls == 1
     assert (await chat(supervisor, messages="Hello", options=RequestOptions(strategy="cheapest"))).text
+
+
+TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
+
+
+@pytest.mark.parametrize("fields", [{}, {"tools": [TOOL]}], ids=["text", "tool"])
+async def test_under_a_key_it_is_given_again_as_a_stream_with_its_figures(stage, fields):
+    answers = (ScriptedAnswer(kind="tool", text='{"x": 1}'),) if fields else ()
+    supervisor, (server,) = await stage((), answers=answers)
+    streams = [asked(supervisor, idempotency_key="k", **fields) for _ in range(3)]
+    pieces = [[], [], []]
+    for stream, came in zip(streams, pieces, strict=True):
+        await read(stream, came)
+    first, again, _ = (stream.result for stream in streams)
+    assert (again.text, again.tool_calls, again.finish_reason) == (first.text, first.tool_calls, first.finish_reason)
+    assert (again.usage, again.model, again.result.replayed, again.cost) == (first.usage, first.model, True, 0)
+    assert {type(one) for one in pieces[1]} == {type(one) for one in pieces[0]}
+    assert streams[1].text == streams[0].text
+    plain = await chat(supervisor, messages="Hello", idempotency_key="k", **fields)
+    assert (plain.text, server.books.calls) == (first.text, 1)
+    async with asked(supervisor, idempotency_key="k", repurchase=True, **fields) as stream:
+        assert [piece async for piece in stream]
+    assert not stream.result.result.replayed
+    request = {"messages": [{"role": "user", "content": "Hello"}], **fields}
+    async with smart_stream(supervisor, service="chat", input=request, idempotency_key="l") as stream:
+        first_events = [piece async for piece in stream]
+    async with smart_stream(supervisor, service="chat", input=request, idempotency_key="l") as stream:
+        events = [piece async for piece in stream]
+    assert {type(one) for one in events} == {type(one) for one in first_events}
+    assert events[-1].data["usage"] == stream.result.output["usage"] == first_events[-1].data["usage"]
+    assert [one.data["choices"][0]["finish_reason"] for one in events if one.data["choices"]][-1] == first.finish_reason
+
+
+async def test_under_a_key_what_came_of_one_that_broke_off_is_given_again(stage):
+    supervisor, (server,) = await stage((FakeCut(part=0.5),))
+    pieces, again = [], []
+    with pytest.raises(StreamBroken):
+        await read(asked(supervisor, idempotency_key="k"), pieces)
+    with pytest.raises(StreamCut) as cut:
+        await read(asked(supervisor, idempotency_key="k"), again)
+    text = "".join(piece.text for piece in pieces)
+    assert cut.value.text == "".join(piece.text for piece in again) == text != ""
+    assert cut.value.output["choices"][0]["message"]["content"] == text
+    assert cut.value.cost > 0
+    assert server.books.calls == 1
 
 
 async def test_before_the_first_piece_another_provider_is_asked_and_nothing_is_told(stage):
