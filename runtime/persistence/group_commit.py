@@ -4,12 +4,14 @@ There are two ways to commit:
 1. On the loop, once in each turn of it: if a commit is quick, because nothing waits for the disk, and small.
 2. In one thread, if it is not. What comes while one is written goes into the next, which begins when that one ends.
 
-A thread waits for the interpreter's lock beside a busy loop, so it is used only if the disk takes longer than that.
+A thread waits for the interpreter's lock beside a busy loop, so it is used only if the disk takes longer than that, or
+has done so lately. The upkeep has the thread while nothing waits for a commit.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -27,10 +29,18 @@ MAX_ON_LOOP = 1_000_000
 """The bytes that are written on the loop in one turn of it: about a millisecond's work."""
 MAX_PACKED_ON_LOOP = 64_000
 """The same if values are compressed or encrypted, which takes ten times as long and more."""
+SLOW = 0.02
+"""Seconds that a commit on the loop takes at most while the disk is well: a turn of the loop should take no longer."""
+SLOW_FOR = 10.0
+"""Seconds for which commits are written in the thread after one was slow."""
 TEND_EVERY = 3600.0
 """Seconds after which a journal is tended also if little was written."""
 TEND_PAUSE = 0.01
 """Seconds between two steps of the upkeep, in which commits have the disk for themselves."""
+TEND_LATER = 0.1
+"""Seconds after which the upkeep looks again whether anything waits for a commit."""
+MAX_BEHIND = 8 * MAX_UNTENDED
+"""The bytes after which it waits no more."""
 RETRY_AFTER = 1.0
 """Seconds after which a commit that failed is tried again."""
 
@@ -73,6 +83,7 @@ class GroupCommit:
         self._is_tended = False
         """Whether such a step is under way in the thread, so that nothing can be written on the loop."""
         self._tended_at = self._loop.time()
+        self._slow_until = -math.inf
         self._is_closed = False
 
     @property
@@ -129,7 +140,7 @@ class GroupCommit:
         if self._due is not None:  # The commit that has just ended has left more to write.
             self._due.cancel()
             self._due = None
-        closing = self._loop.run_in_executor(self._threads, self._commit_and_close)
+        closing = asyncio.wrap_future(self._threads.submit(self._commit_and_close))
         was_cancelled = await until_done(closing) or was_cancelled
         self._threads.shutdown(wait=False)
         if was_cancelled:
@@ -148,10 +159,13 @@ class GroupCommit:
         self._due = None
         journal = self.journal
         self._in_flight, self._unanswered = self._unanswered, []
+        began = self._loop.time()
         is_quick = is_quick_enough(journal, journal.unwritten_size, self._loop)
-        if self._threads is None or (is_quick and not self._is_tended):
+        if self._threads is None or (is_quick and not self._is_tended and began >= self._slow_until):
             try:
                 journal.commit()
+                if (now := self._loop.time()) > began + SLOW:
+                    self._slow_until = now + SLOW_FOR
             except JournalError as error:
                 self._failed(error)
             else:
@@ -197,6 +211,9 @@ class GroupCommit:
             with suppress(JournalError):
                 if self.journal.tend():
                     self._tending = self._loop.call_later(TEND_PAUSE, self._tend)
+            return
+        if self.has_unwritten and self.journal.untended < MAX_BEHIND:
+            self._tending = self._loop.call_later(TEND_LATER, self._tend)
             return
         self._is_tended = True
         self._threads.submit(self.journal.tend).add_done_callback(

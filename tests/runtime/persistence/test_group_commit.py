@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from runtime.persistence import GroupCommit, Journal, JournalError, MemoryDisk, MemoryJournal, SqliteJournal
-from runtime.persistence.group_commit import MAX_ON_LOOP
+from runtime.persistence.group_commit import MAX_ON_LOOP, SLOW_FOR
+from tests.runtime.persistence.disks import MemoryPlace, SqlitePlace
+from tests.slow_disk import slow_disk
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -146,4 +148,59 @@ async def test_the_upkeep_is_done_in_virtual_time_too(tmp_path: Path) -> None:
     await till.sell("a", size=3_000_000)
     await asyncio.sleep(1.0)
     assert till.journal.untended == 0
+    await till.commits.close()
+
+
+# A slow disk.
+
+
+@pytest.mark.parametrize("seconds", [0.2, 5.0])
+@pytest.mark.parametrize("kind", [MemoryPlace, SqlitePlace], ids=["memory", "sqlite"])
+async def test_on_a_slow_disk_an_answer_waits_for_its_own_commit_and_the_one_before(
+    tmp_path: Path, kind: Any, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow_disk(monkeypatch, lambda: seconds)
+    place, loop, waited = kind(tmp_path), asyncio.get_running_loop(), list[float]()
+    journal = place.open()
+    journal.waits_for_disk = True
+    till = Till(journal)
+
+    async def sell(number: int) -> None:
+        await asyncio.sleep(number * 0.01)
+        began = loop.time()
+        assert await till.sell(str(number)) == str(number)
+        waited.append(loop.time() - began)
+
+    ended = await asyncio.gather(*(sell(number) for number in range(1_000)))
+    assert len(ended) == 1_000
+    assert seconds - 1e-6 <= min(waited) <= max(waited) <= 2 * seconds + 1e-6
+    assert journal.commits <= 10.0 / seconds + 2
+    await till.commits.close()
+    again = place.open()
+    assert sorted(int(content) for content in again.replay()) == list(range(1_000))
+    again.close()
+
+
+async def test_a_commit_on_the_loop_that_is_slow_is_followed_by_commits_in_the_thread_for_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slow_disk(monkeypatch, lambda: 0.3)
+    loop, till = asyncio.get_running_loop(), Till(MemoryJournal())
+    write, took = till.journal.write, 0.3
+
+    def slow(batch: Any) -> None:
+        loop.now += took if till.commits._writing is None else 0.0  # type: ignore[attr-defined]
+        write(batch)
+
+    monkeypatch.setattr(till.journal, "write", slow)
+    on_loop: list[bool] = []
+    for took in (0.3, 0.3, 0.3, 0.0, 0.0):
+        selling = asyncio.create_task(till.sell("one"))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        on_loop.append(till.commits._writing is None)
+        await selling
+        if took == 0.0:
+            await asyncio.sleep(SLOW_FOR)
+    assert on_loop == [True, False, False, False, True]
     await till.commits.close()
