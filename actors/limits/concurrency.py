@@ -13,7 +13,7 @@ takes no places. TCP Veno (C. Fu and S. Liew, IEEE JSAC 21(2), 2003) tells a los
 too.
 
 Answers that differ much by nature, such as 0.2 and 60 seconds by turns, have an average that differs much by chance. So
-slowness must stand out from how much they differ.
+slowness must stand out from how much they differ, and so must what half of the places have changed.
 """
 
 from __future__ import annotations
@@ -36,6 +36,10 @@ With a queue they come twice as fast.
 """
 DEVIATIONS = 3.0
 """How many standard deviations of the average it must be off to count as slow: one in 740, by a normal distribution."""
+STANDARD_ERRORS = 2.0
+"""How many standard errors two means of answers must differ by, as in Welch's test: by chance one in 44 does."""
+LONG = 30.0
+"""Seconds that an answer takes at least for the places to double in each round of calls from the start."""
 MIN_SAMPLES, MAX_SAMPLES = 4.0, 20.0
 """The present latency is averaged over one round of calls, at most MAX_SAMPLES of them, and MIN_SAMPLES more."""
 MIN_GRADIENT = 0.5
@@ -67,6 +71,9 @@ class LoadTrial(msgspec.Struct, frozen=True, gc=False):
     halved: float = math.inf
     after: float = 0.0
     counted_after: int = 0
+    spread_before: float = 0.0
+    spread_after: float = 0.0
+    """How much the answers differ from these means: the sums of the squares."""
 
     @property
     def least(self) -> float:
@@ -80,20 +87,28 @@ class LoadTrial(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def blames_load(self) -> bool:
-        """Whether answers came faster with half of the places."""
-        return self.limit >= SLOW_FACTOR and self.after < self.before - LOG_FASTER
+        """Whether answers came faster with half of the places, and by more than two such means differ by chance."""
+        if self.limit < SLOW_FACTOR:
+            return False
+        by_chance = math.sqrt(
+            self.spread_before / (self.counted_before * (self.counted_before - 1))
+            + self.spread_after / (self.counted_after * (self.counted_after - 1))
+        )
+        return self.after < self.before - max(LOG_FASTER, STANDARD_ERRORS * by_chance)
 
     def seen(self, latency: float, began: float) -> LoadTrial:
         """Return the trial after one more answer to a call that `began` then; `latency` is a logarithm."""
         if self.halved == math.inf:
             count = self.counted_before + 1
             before = self.before + (latency - self.before) / count
-            return msgspec.structs.replace(self, before=before, counted_before=count)
+            spread = self.spread_before + (latency - self.before) * (latency - before)
+            return msgspec.structs.replace(self, before=before, counted_before=count, spread_before=spread)
         if began < self.halved:
             return self
         count = self.counted_after + 1
         after = self.after + (latency - self.after) / count
-        return msgspec.structs.replace(self, after=after, counted_after=count)
+        spread = self.spread_after + (latency - self.after) * (latency - after)
+        return msgspec.structs.replace(self, after=after, counted_after=count, spread_after=spread)
 
     def shrunk(self, limit: float, now: float) -> LoadTrial:
         """Return the trial now that there are `limit` places."""
@@ -124,7 +139,7 @@ class ConcurrencyLimit(msgspec.Struct, frozen=True, gc=False):
     trial: LoadTrial | None = None
     """Whether its load makes it slow, while that is tried."""
     doubles: bool = False
-    """Whether the places double in each round of calls, since its load was found not to make it slow."""
+    """Whether the places double in each round of calls: its load was found not to make it slow, or it takes long."""
     variance: float = 0.0
     """How much single answers differ from the present latency: the mean square, as logarithms."""
 
@@ -192,7 +207,9 @@ class ConcurrencyLimit(msgspec.Struct, frozen=True, gc=False):
         seen = math.log(latency) if latency > MIN_LATENCY else LOG_MIN_LATENCY
         present, usual, updated, samples, variance = self._timed(seen, now, dropped=dropped)
         limit, trial = self.limit, None
-        doubles = self.doubles and not dropped and present - usual <= LOG_FASTER
+        # A provider that takes minutes would take hours to get its places one by one.
+        doubles = (self.doubles or (not self.samples and latency >= LONG)) and not dropped
+        doubles = doubles and present - usual <= LOG_FASTER
         last_begun = self.last_begun if dropped else max(self.last_begun, now - latency)
         if dropped:
             # Work on what was given up goes on unseen, so that a trial of the load would prove nothing.

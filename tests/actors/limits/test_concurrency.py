@@ -153,6 +153,34 @@ def test_answers_of_seconds_and_of_minutes_by_turns_leave_the_provider_its_place
         assert sum(places < 10 for places in seen) <= 0.1 * len(seen), seed
 
 
+@pytest.mark.parametrize(("fast", "slow", "share"), [(0.2, 2.0, 0.5), (0.3, 4.0, 0.3), (1.0, 10.0, 0.5)])
+def test_answers_that_differ_tenfold_by_turns_leave_the_provider_most_of_its_places(fast, slow, share):
+    places = []
+    for seed in range(10):
+        load = Load(
+            ConcurrencyLimit(40),
+            lambda _now, _load, dice: (slow if dice.random() < share else fast) * dice.uniform(0.8, 1.2),
+        )
+        load.dice = random.Random(seed)
+        load.run(10 * slow)
+        seen = load.run(60 * slow)
+        places.append(sum(seen) / len(seen))
+    # Reached: 33 to 38 on average.
+    assert sum(places) / len(places) >= 32, places
+    assert min(places) >= 24, places
+
+
+@pytest.mark.parametrize("seconds", [30.0, 300.0])
+def test_a_provider_that_takes_minutes_gets_its_places_in_few_rounds(seconds):
+    load = Load(ConcurrencyLimit(80), lambda _now, _load, dice: seconds * dice.uniform(1.0, 1.2))
+    assert load.run(4.8 * seconds)[-1] == 80
+
+
+def test_a_provider_that_takes_minutes_gets_few_more_places_than_it_bears():
+    load = Load(ConcurrencyLimit(1000), lambda _now, load, dice: 60.0 * max(1.0, load / 20) * dice.uniform(0.8, 1.2))
+    assert max(load.run(1200.0)) <= 80  # With 20 calls under way, answers begin to take longer.
+
+
 def test_one_timeout_in_a_hundred_does_not_starve_a_provider():
     load = Load(ConcurrencyLimit(100), lambda _now, _load, dice: 100.0 if dice.random() < 0.01 else 0.2, timeout=10.0)
     load.run(30.0)
