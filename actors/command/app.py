@@ -175,6 +175,33 @@ def run(
 
 
 @app.command(
+    "check",
+    short_help="Say what a run would meet and cost, without a call.",
+    epilog="Example: understudy check market.toml requests.jsonl --budget 0.50 --rate-limit 20",
+)
+def show_check(
+    market: MarketPath,
+    requests: RequestsPath,
+    *,
+    max_concurrency: MaxConcurrency = 10,
+    rate_limit: RateLimit = None,
+    budget: Budget = None,
+) -> int:
+    """Say what a run would meet: bad lines, services that no provider offers, requests that none can take.
+
+    It also says what the run would cost, from presumably to at most, and how long it would take by the limits that are
+    known. It calls nothing and spends nothing.
+
+    Exit codes: 0 every request can be served, 2 bad input, or a request that cannot be.
+    """
+    from actors.command.check import check
+    from actors.command.plan import Options, read_market
+
+    options = Options(max_concurrency=max_concurrency, rate_limit=rate_limit, budget=budget)
+    return check(read_market(market), requests, options=options)
+
+
+@app.command(
     short_help="Show every provider, and whether it is healthy.", epilog="Example: understudy providers market.toml"
 )
 def providers(market: MarketPath) -> int:
@@ -424,7 +451,9 @@ def needing_serve() -> Generator[None]:
 
 
 add_commands(app)
-COMMANDS = frozenset({"run", "providers", "prices", "demo", "simulate", "fake", "serve", "key", *JOURNAL_COMMANDS})
+COMMANDS = frozenset(
+    {"run", "check", "providers", "prices", "demo", "simulate", "fake", "serve", "key", *JOURNAL_COMMANDS}
+)
 
 
 def error_console() -> Console:

@@ -20,6 +20,18 @@ def add_commands(app: typer.Typer) -> None:
         app.command(name, short_help=short, epilog=f"Example: {example}")(command)
 
 
+def status(journal: JournalPath, *, as_json: AsJson = False) -> int:
+    """Show how far the runs in a journal have come, what they spent, and when they will be done at their present rate.
+
+    The journal is only read, also while a run writes it.
+
+    Exit codes: 0 it was read, 2 bad input.
+    """
+    from actors.command.status import show_status
+
+    return show_status(journal, as_json=as_json)
+
+
 def held(journal: JournalPath, *, as_json: AsJson = False) -> int:
     """Show each call of a journal that may have been paid: since when, its provider, and what it cost at most.
 
@@ -97,6 +109,7 @@ def forget(
 
 
 COMMANDS: dict[str, tuple[Callable[..., int], str, str]] = {
+    "status": (status, "Show how far a run has come.", "understudy status results.jsonl.journal"),
     "held": (held, "Show the calls that may have been paid.", "understudy held results.jsonl.journal"),
     "export": (
         export,

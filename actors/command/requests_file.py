@@ -6,7 +6,7 @@ import math
 import re
 import sys
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -14,9 +14,13 @@ from actors.command.bad_input import BadInput
 from actors.money import OptionalAmountField, amount_default, take_amount, to_micros
 from actors.providers.provider import ProviderFilter
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 STANDARD_INPUT = "-"
 REQUIRED = {"service": "the name of a service", "input": "any JSON"}
 BOM = b"\xef\xbb\xbf"
+EMPTY = "{}: expected at least one request, a JSON object a line, got an empty file"
 
 
 class RequestLine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -59,11 +63,18 @@ CONTENT = msgspec.json.Encoder(order="deterministic")
 
 def read_requests(path: str) -> list[RequestLine]:
     """Read the file at `path`, or standard input for "-", once. Raises `BadInput` for its first mistake."""
-    try:
-        content = sys.stdin.buffer.read() if path == STANDARD_INPUT else Path(path).read_bytes()
-    except OSError as error:
-        raise BadInput(f"{path}: cannot be read: {error.strerror}") from error
-    return parse_requests(content, path="standard input" if path == STANDARD_INPUT else path)
+    return parse_requests(_read(path), path=_name_of(path))
+
+
+def read_lines(path: str) -> list[tuple[int, RequestLine | ValueError]]:
+    """Return what each line of the file at `path` is, with its number: a request, or what is wrong with it.
+
+    Raises `BadInput` for a file that cannot be read, or without any line.
+    """
+    lines = list(lines_of(_read(path)))
+    if not lines:
+        raise BadInput(EMPTY.format(_name_of(path)))
+    return lines
 
 
 def parse_requests(content: bytes, *, path: str = "requests") -> list[RequestLine]:
@@ -75,6 +86,17 @@ def parse_requests(content: bytes, *, path: str = "requests") -> list[RequestLin
     [1]
     """
     requests: list[RequestLine] = []
+    for number, line in lines_of(content):
+        if isinstance(line, ValueError):
+            raise BadInput(f"{path}: line {number}: {line}") from line
+        requests.append(line)
+    if not requests:
+        raise BadInput(EMPTY.format(path))
+    return requests
+
+
+def lines_of(content: bytes) -> Iterator[tuple[int, RequestLine | ValueError]]:
+    """Yield what each line is, with its number: a request, or what is wrong with it. Blank lines are skipped."""
     lines_by_id: dict[str | int, int] = {}
     for number, text in enumerate(content.removeprefix(BOM).split(b"\n"), start=1):
         if not text.strip():
@@ -82,16 +104,24 @@ def parse_requests(content: bytes, *, path: str = "requests") -> list[RequestLin
         try:
             request = parse_line(text)
         except ValueError as error:
-            raise BadInput(f"{path}: line {number}: {error}") from error
+            yield number, error
+            continue
         first = number if request.own_id is None else lines_by_id.setdefault(request.own_id, number)
         if first != number:
-            raise BadInput(
-                f"{path}: line {number}: id: expected an id of its own, got {request.id!r}, the id of line {first}"
-            )
-        requests.append(request)
-    if not requests:
-        raise BadInput(f"{path}: expected at least one request, a JSON object a line, got an empty file")
-    return requests
+            yield number, ValueError(f"id: expected an id of its own, got {request.id!r}, the id of line {first}")
+        else:
+            yield number, request
+
+
+def _read(path: str) -> bytes:
+    try:
+        return sys.stdin.buffer.read() if path == STANDARD_INPUT else Path(path).read_bytes()
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _name_of(path: str) -> str:
+    return "standard input" if path == STANDARD_INPUT else path
 
 
 def parse_line(text: bytes) -> RequestLine:

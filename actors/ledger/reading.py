@@ -75,14 +75,16 @@ def view(store: ReadOnlyJournal, *, owner: Owner | None) -> BookView:
     for _ in read_into(book, MoneyJournal(store.path, store=store)):
         pass
     records = book.postings.records.values()
-    under_way = [one for one in records if not one.is_held and owner is not None]
+    held = tuple(_held_call(one) for one in records if one.is_held or (owner is None and one.amount))
+    if owner is None:
+        book.hold_all(at=0.0)  # As the next owner does.
     return BookView(
         path=store.path,
         owner=owner,
         total=book.statement(),
         accounts=tuple(book.statement(name) for name in book.open_accounts()),
-        held=tuple(_held_call(one) for one in records if one.is_held or (owner is None and one.amount)),
-        under_way=len(under_way),
+        held=held,
+        under_way=sum(1 for one in records if not one.is_held),
     )
 
 

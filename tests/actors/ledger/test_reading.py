@@ -74,6 +74,7 @@ async def test_what_a_killed_ledger_has_left_open_may_have_been_paid(tmp_path: P
     seen = read_book(copy)
     assert seen.owner is None
     assert ([int(one.amount) for one in seen.held], seen.under_way) == ([50, 40, 30, 10], 0)
+    assert (seen.total.held, seen.total.reserved, seen.accounts[0].held) == (130, 0, 130)
     assert not copy.with_name("copy.journal.lock").exists()
 
 
