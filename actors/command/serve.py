@@ -22,6 +22,7 @@ from actors.serve import DoorConfig, KeyRing, new_key
 from actors.serve.app import make_door, starlette_of
 from actors.serve.file import load_door
 from actors.serve.key_file import add_key, read_keys
+from actors.serve.retry_log import RetryLog
 from actors.serve.server import DoorServer
 from actors.supervisor.supervisor import Supervisor
 from runtime import ActorSystem, RuntimeFault
@@ -94,6 +95,8 @@ async def _serve(options: ServeOptions, market: Market, config: DoorConfig, keys
         supervisor = system.spawn(lambda: Supervisor(market, ledger=ledger))
         try:
             door = make_door(supervisor, market, config, keys)
+            log = RetryLog(f"{options.journal}.tries")
+            door.remember_tries(log)
             server = DoorServer(door, starlette_of(door), host=options.host, port=options.port)
         except ValueError as error:
             raise BadInput(str(error)) from error
@@ -110,6 +113,7 @@ async def _serve(options: ServeOptions, market: Market, config: DoorConfig, keys
                 await server.drain(options.drain)
             finally:
                 await server.__aexit__()
+                log.close()
     return interrupts.exit_code or 0
 
 

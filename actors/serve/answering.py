@@ -55,11 +55,18 @@ class Answers:
         with self._door.room.reading() as reader:
             check_json(exchange.headers)
             body = await reader.read(exchange.receive, length=exchange.headers.get("content-length"))
-            asked = self._asked(form, body, exchange.headers, visitor)
-            if asked.streams:
-                await exchange.unless_left(self._stream(asked, exchange, request_id))
-            else:
-                await self._answer(asked, exchange, request_id)
+            begun = self._door.begin_try(exchange, visitor, reader.text)
+            try:
+                asked = self._asked(form, body, exchange.headers, visitor)
+                if begun is not None:
+                    asked = msgspec.structs.replace(asked, key=begun.key)
+                answer = self._stream if asked.streams else self._answer
+                linger = 0.0 if begun is None else self._config.linger
+                await exchange.unless_left(answer(asked, exchange, request_id), linger=linger)
+            except Problem:
+                self._door.end_try(begun)  # Its client is told of this, and what it tries then is new.
+                raise
+            self._door.end_try(begun)
 
     def _asked(self, form: Form, body: dict[str, Any], headers: Mapping[str, str], visitor: Visitor) -> DoorRequest:
         """Return what is asked. Raises `Problem`."""
@@ -91,16 +98,15 @@ class Answers:
         await AnswerStream(asked, stream, exchange, config=self._config, request_id=request_id).run()
 
     async def _answer(self, asked: DoorRequest, exchange: DoorExchange, request_id: str) -> None:
-        work = self._request(
-            asked.service,
-            asked.request,
-            options=asked.options,
-            timeout=asked.timeout,
-            account=asked.account,
-            key=asked.key,
-        )
         try:
-            result = await exchange.unless_left(work)
+            result = await self._request(
+                asked.service,
+                asked.request,
+                options=asked.options,
+                timeout=asked.timeout,
+                account=asked.account,
+                key=asked.key,
+            )
         except BadAnswer as error:
             if error.answer is None:
                 raise problem_in(error, is_late=False) from error

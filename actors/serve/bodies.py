@@ -48,6 +48,8 @@ class RequestBody:
     def __init__(self, room: BodyRoom, config: DoorConfig) -> None:
         self._room, self._config = room, config
         self.size = 0
+        self.text = b""
+        """The body as it came."""
 
     async def read(self, receive: Callable[[], Awaitable[Any]], *, length: str | None) -> dict[str, Any]:
         """Return the JSON object that a body is. Raises `Problem`, or `ClientGone`.
@@ -58,10 +60,10 @@ class RequestBody:
             self._check(int(length[:20]))
         try:
             async with asyncio.timeout(self._config.body_timeout):
-                text = await self._text(receive)
+                self.text = await self._text(receive)
         except TimeoutError as error:
             raise Problem(408, f"the body took more than {self._config.body_timeout:g} s", code="timeout") from error
-        return await decoded(text)
+        return await decoded(self.text)
 
     async def _text(self, receive: Callable[[], Awaitable[Any]]) -> bytes:
         parts: list[bytes] = []

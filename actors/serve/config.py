@@ -25,7 +25,8 @@ class DoorConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     A client that does not say how long it waits has `timeout`. A stream's status waits for its first piece, at most
     `commit_after`; from then on a comment is sent every `comment_every`. A client that takes no byte for `patience` has
-    left. `risk` and the like are those of the market.
+    left. If its SDK says that it may try again by itself, its call goes on for `linger` after it has left, so that the
+    next try joins it.
 
     A body has at most `max_body` bytes, all bodies together `max_bodies`, and is read within `body_timeout`.
     """
@@ -37,6 +38,7 @@ class DoorConfig(msgspec.Struct, frozen=True, kw_only=True):
     commit_after: float = 10.0
     comment_every: float = 10.0
     patience: float = 60.0
+    linger: float = 5.0
     max_body: int = 20 * MEGABYTE
     max_bodies: int = 256 * MEGABYTE
     body_timeout: float = 30.0
@@ -51,5 +53,5 @@ class DoorConfig(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"max_bodies must be at least max_body, {self.max_body}, got {self.max_bodies}")
 
     def _times(self) -> Iterator[tuple[str, float]]:
-        for name in ("timeout", "commit_after", "comment_every", "patience", "body_timeout"):
+        for name in ("timeout", "commit_after", "comment_every", "patience", "linger", "body_timeout"):
             yield name, getattr(self, name)

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from actors.serve.bodies import BodyRoom, ClientGone
+from actors.serve.door_request import KEY_HEADER
 from actors.serve.exchange import DoorExchange
 from actors.serve.keys import KeyRing
 from actors.serve.problems import Problem
 from actors.serve.replies import written
+from actors.serve.retries import Tries, retry_count, same_request
 from actors.serve.visitors import check_local, not_let_in, shown_key
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from actors.model_calls.request import Form
     from actors.serve.config import DoorConfig
     from actors.serve.names import Names
+    from actors.serve.retries import Try
+    from actors.serve.retry_log import RetryLog
     from runtime import ActorRef
 
 
@@ -47,6 +51,10 @@ class Door:
         self.supervisor, self.names, self.config = supervisor, names, config
         self.keys = KeyRing() if keys is None else keys
         self.room = BodyRoom(config)
+        self.clock: Callable[[], float] = time.time
+        """Seconds since 1970."""
+        self.tries = Tries()
+        self.retry_log: RetryLog | None = None
         self.is_draining = False
         self._exchanges: set[DoorExchange] = set()
         self._idle = asyncio.Event()
@@ -77,13 +85,38 @@ class Door:
             return ANYBODY
         if shown is None:
             raise not_let_in("the request has no key")
-        key = self.keys.find(shown, now=time.time())
+        key = self.keys.find(shown, now=self.clock())
         if key is None:
             raise not_let_in("the key is not accepted")
         tenant = self.config.tenants.get(key.tenant)
         if tenant is None:
             raise not_let_in("the key belongs to no tenant of this door")
         return Visitor(key.tenant, tenant.allowed)
+
+    def remember_tries(self, log: RetryLog) -> None:
+        """Keep the tries of clients in a log, and go on with those of the life before."""
+        self.retry_log, self.tries = log, log.open(now=self.clock())
+
+    def begin_try(self, exchange: DoorExchange, visitor: Visitor, body: bytes) -> Try | None:
+        """Return which try of a request this is, or None if its client does not count them, or has a key of its own."""
+        count = retry_count(exchange.headers)
+        if count is None or KEY_HEADER in exchange.headers:
+            return None
+        asker = exchange.headers.get("x-api-key") or exchange.headers.get("authorization", "")
+        same = same_request(f"{visitor.tenant}/{asker}", exchange.path, body)
+        begun = self.tries.begin(same, count, now=self.clock())
+        if self.retry_log is not None:
+            with suppress(OSError):  # On a full disk, a try after a restart is a new request; the ledger tells of it.
+                self.retry_log.begun(begun)
+        return begun
+
+    def end_try(self, begun: Try | None) -> None:
+        """Note that the client of a try has its whole answer."""
+        if begun is not None:
+            self.tries.end(begun.key)
+            if self.retry_log is not None:
+                with suppress(OSError):
+                    self.retry_log.ended(begun.key)
 
     async def serve(
         self,

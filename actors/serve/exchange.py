@@ -35,6 +35,9 @@ class DoorExchange:
         """Whether the status has been sent."""
         self.events = 0
         """The events of a stream that were sent, without comments."""
+        self.has_left = False
+        """Whether the client closed its connection before its answer was whole."""
+        self._is_whole = False
         self._working: asyncio.Future[Any] | None = None
         self._ended_by: Problem | None = None
         self.sent_at = 0.0
@@ -57,6 +60,7 @@ class DoorExchange:
 
     async def write(self, data: bytes, *, more: bool = True) -> None:
         """Send a part of the body."""
+        self._is_whole = not more
         await self.send({"type": "http.response.body", "body": data, "more_body": more})
 
     async def answer(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
@@ -64,16 +68,18 @@ class DoorExchange:
         await self.begin(status, {"content-type": JSON, **headers, "content-length": str(len(body))})
         await self.write(body, more=False)
 
-    async def unless_left(self, work: Coroutine[Any, Any, T]) -> T:
+    async def unless_left(self, work: Coroutine[Any, Any, T], *, linger: float = 0.0) -> T:
         """Return what the work gives; it is cancelled if the client leaves before. Raises `ClientGone`.
 
-        If it is ended by `end`, that problem is raised.
+        It may go on for `linger` seconds then. If it is ended by `end`, that problem is raised.
         """
         self._working = working = asyncio.ensure_future(work)
         leaving = asyncio.ensure_future(self._until_left())
         try:
             await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            if not working.done():
+            if not working.done() and linger:
+                await asyncio.wait({working}, timeout=linger)
+            if self.has_left or not working.done():
                 raise ClientGone
             if working.cancelled() and self._ended_by is not None:
                 raise self._ended_by
@@ -91,6 +97,7 @@ class DoorExchange:
     async def _until_left(self) -> None:
         while (await self.receive())["type"] != "http.disconnect":
             pass
+        self.has_left = not self._is_whole
 
 
 async def _ended(task: asyncio.Future[Any]) -> None:

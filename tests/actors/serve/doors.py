@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +79,7 @@ async def serving(
         ledger = system.spawn(lambda: Ledger(accounts=caps or {}))
         supervisor = system.spawn(lambda: Supervisor(offered, ledger=ledger))
         door = make_door(supervisor, offered, DoorConfig() if config is None else config, keys)
+        door.clock = asyncio.get_running_loop().time
         transport = in_process_transport(starlette_of(door), library=httpx)
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", timeout=None) as client:  # noqa: S113 - the time is virtual.
             yield Stage(door, client, servers, supervisor, ledger)

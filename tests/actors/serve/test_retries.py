@@ -1,0 +1,149 @@
+"""Retries that SDKs make by themselves are the same request: one charge, one answer."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.fake import FakeModel
+from actors.serve import DoorConfig
+from actors.serve.retries import MAX_TRIES, REMEMBERED_FOR, Tries, Try, retry_count, same_request
+from actors.serve.retry_log import RetryLog
+from tests.actors.serve.doors import HELLO, serving
+
+SLOW = FakeModel(name="m", latency=4.0)
+
+
+def test_a_try_is_that_of_the_newest_request_that_was_tried_less_often():
+    tries = Tries()
+    first, second = tries.begin("a", 0, now=0.0), tries.begin("a", 0, now=1.0)
+    assert first.key != second.key
+    again = tries.begin("a", 1, now=2.0)
+    assert again.key == second.key
+    assert tries.begin("a", 1, now=3.0).key == first.key
+    # Each is matched once, until that try has not got its answer either.
+    assert tries.begin("a", 1, now=4.0).key not in {first.key, second.key}
+    assert tries.begin("b", 1, now=4.0).key not in {first.key, second.key}
+    tries.end(again.key)
+    assert tries.begin("a", 2, now=5.0).key != again.key
+
+
+def test_a_try_is_remembered_for_a_quarter_of_an_hour_and_not_without_bound():
+    tries = Tries()
+    first = tries.begin("a", 0, now=0.0)
+    assert tries.begin("a", 1, now=REMEMBERED_FOR - 1).key == first.key
+    assert tries.begin("a", 2, now=2 * REMEMBERED_FOR).key != first.key
+    for number in range(MAX_TRIES + 10):
+        tries.begin(str(number), 0, now=2 * REMEMBERED_FOR)
+    assert len(tries) == MAX_TRIES == sum(len(keys) for keys in tries._keys.values())
+
+
+def test_only_the_same_asker_path_and_body_are_the_same_request():
+    parts = [("ab", "c", b"d"), ("a", "bc", b"d"), ("a", "b", b"cd"), ("", "ab", b"cd"), ("\udc80", "", b"")]
+    assert len({same_request(*one) for one in parts}) == len(parts)
+    for wrong in ("", "-1", "1.5", "x", "1000", "\u0661"):
+        assert retry_count({"x-stainless-retry-count": wrong}) is None
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 2), st.booleans(), st.booleans()), max_size=40))
+def test_a_log_tells_what_was_not_delivered(tmp_path_factory, steps):
+    path = tmp_path_factory.mktemp("log") / "tries"
+    log = RetryLog(path)
+    tries = log.open(now=0.0)
+    for now, (same, count, is_delivered, ends) in enumerate(steps):
+        begun = tries.begin(same, count, now=float(now))
+        log.begun(begun)
+        if is_delivered:
+            tries.end(begun.key)
+            log.ended(begun.key)
+        if ends:
+            log.close()
+            with path.open("ab") as file:
+                file.write(b'["a","cut off')  # The process was killed while it wrote.
+            log = RetryLog(path)
+            assert log.open(now=float(now))._by_key == tries._by_key
+    log.close()
+
+
+async def post(stage, count, *, within=60.0, stream=False):
+    body = {"model": "auto", "messages": HELLO, "stream": stream}
+    headers = {} if count is None else {"x-stainless-retry-count": str(count)}
+    return await asyncio.wait_for(stage.client.post("/v1/chat/completions", json=body, headers=headers), within)
+
+
+@pytest.mark.parametrize(("pause", "calls"), [(0.5, 1), (4.0, 1), (600.0, 1), (1_000.0, 2)])
+async def test_a_try_after_a_timeout_gets_the_answer_of_the_one_before(pause, calls):
+    async with serving(SLOW) as stage:
+        with pytest.raises(TimeoutError):
+            await post(stage, 0, within=2.0)
+        await asyncio.sleep(pause)
+        response = await post(stage, 1)
+        assert response.status_code == 200
+        assert stage.calls == calls
+
+
+async def test_a_call_whose_client_does_not_come_back_ends_after_a_while():
+    async with serving(FakeModel(name="m", latency=60.0), config=DoorConfig(linger=5.0)) as stage:
+        with pytest.raises(TimeoutError):
+            await post(stage, 0, within=2.0)
+        await asyncio.sleep(10.0)
+        assert stage.door.under_way == 0
+        assert not stage.servers[0].tasks
+
+
+@pytest.mark.parametrize("counts", [(0, 0), (None, None), (None, 1), (0, None)])
+async def test_what_is_no_retry_is_a_request_of_its_own(counts):
+    async with serving(SLOW) as stage:
+        with pytest.raises(TimeoutError):
+            await post(stage, counts[0], within=2.0)
+        response = await post(stage, counts[1])
+        await asyncio.sleep(10.0)
+        assert "x-understudy-replayed" not in response.headers
+        assert stage.calls == 2
+
+
+async def test_two_samples_at_once_are_two_and_each_retry_gets_its_own():
+    async with serving(SLOW) as stage:
+        for one in await asyncio.gather(*(post(stage, 0, within=2.0) for _ in range(2)), return_exceptions=True):
+            assert isinstance(one, TimeoutError)
+        answers = await asyncio.gather(post(stage, 1), post(stage, 1))
+        assert stage.calls == 2
+        assert len({one.json()["id"] for one in answers}) == 2
+
+
+async def test_a_request_that_got_its_answer_is_not_given_again():
+    async with serving(SLOW) as stage:
+        first = await post(stage, 0)
+        second = await post(stage, 1)
+        assert stage.calls == 2
+        assert "x-understudy-replayed" not in second.headers
+        assert first.status_code == second.status_code == 200
+
+
+async def test_a_try_is_recognised_after_a_restart(tmp_path):
+    async with serving(SLOW) as stage:
+        log = RetryLog(tmp_path / "tries")
+        stage.door.remember_tries(log)
+        with pytest.raises(TimeoutError):
+            await post(stage, 0, within=2.0)
+        await asyncio.sleep(5.0)  # It goes on, and is paid.
+        log.close()
+        stage.door.tries = Tries()
+        stage.door.remember_tries(RetryLog(tmp_path / "tries"))
+        response = await post(stage, 1)
+        assert (stage.calls, response.headers["x-understudy-replayed"]) == (1, "true")
+        assert len(stage.door.tries) == 0
+        assert isinstance(stage.door.retry_log, RetryLog)
+        stage.door.retry_log.close()
+
+
+def test_a_try_is_written_before_it_begins(tmp_path):
+    log = RetryLog(tmp_path / "tries")
+    log.open(now=0.0)
+    log.begun(Try("a", "k", 0, 1.0))
+    log.close()
+    assert RetryLog(tmp_path / "tries").open(now=2.0).begin("a", 1, now=2.0).key == "k"
+    assert len(RetryLog(tmp_path / "tries").open(now=2 * REMEMBERED_FOR)) == 0
