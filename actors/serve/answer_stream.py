@@ -45,7 +45,11 @@ class AnswerStream:
         self, asked: DoorRequest, stream: RequestStream, exchange: DoorExchange, *, config: DoorConfig, request_id: str
     ) -> None:
         self._asked, self._stream, self._exchange = asked, stream, exchange
-        self._config, self._request_id = config, request_id
+        self._request_id = request_id
+        patience = asked.silence / 2
+        """Seconds of silence that its client surely bears."""
+        self._commit_after = min(config.commit_after, patience)
+        self._comment_every = min(config.comment_every, patience)
         self._deadline = asyncio.get_running_loop().time() + asked.timeout
         self._usage: dict[str, Any] | None = None
 
@@ -60,12 +64,12 @@ class AnswerStream:
     async def _send(self) -> None:
         first = asyncio.ensure_future(anext(self._stream, None))
         try:
-            await asyncio.wait({first}, timeout=self._config.commit_after)
+            await asyncio.wait({first}, timeout=self._commit_after)
             if not first.done():
                 await self._begin()
             while not first.done():
                 await self._exchange.write(COMMENT)
-                await asyncio.wait({first}, timeout=self._config.comment_every)
+                await asyncio.wait({first}, timeout=self._comment_every)
             piece = first.result()
         finally:
             first.cancel()
@@ -87,7 +91,7 @@ class AnswerStream:
 
     async def _comment(self) -> None:
         """Send a comment after each silence, so that nothing between takes the connection for dead."""
-        loop, every = asyncio.get_running_loop(), self._config.comment_every
+        loop, every = asyncio.get_running_loop(), self._comment_every
         while True:
             await asyncio.sleep(max(0.0, self._exchange.sent_at + every - loop.time()))
             if loop.time() - self._exchange.sent_at >= every:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import math
 import sys
 from array import array
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from actors.serve.door_request import (
     key_in,
     model_named,
     request_in,
+    silence_in,
     timeout_in,
     wants_stream,
     wants_usage,
@@ -58,8 +60,9 @@ class Answers:
             begun = self._door.begin_try(exchange, visitor, reader.text)
             try:
                 asked = self._asked(form, body, exchange.headers, visitor)
-                if begun is not None:
-                    asked = msgspec.structs.replace(asked, key=begun.key)
+                if begun is not None:  # The next try joins a call that outlasts the patience of this one.
+                    longer = asked.timeout + self._config.linger
+                    asked = msgspec.structs.replace(asked, key=begun.key, timeout=longer)
                 answer = self._stream if asked.streams else self._answer
                 linger = 0.0 if begun is None else self._config.linger
                 await exchange.unless_left(answer(asked, exchange, request_id), linger=linger)
@@ -72,15 +75,20 @@ class Answers:
         """Return what is asked. Raises `Problem`."""
         name = model_named(body)
         named = self._names.resolve(name, service=CHAT, allowed=visitor.allowed)
+        streams, timeout, silence = wants_stream(body), timeout_in(headers), silence_in(headers) or math.inf
+        if timeout is None:
+            # A stream is never silent for so long.
+            timeout = self._config.timeout if streams else min(self._config.timeout, silence)
         return DoorRequest(
             request=request_in(form, body),
             name=name,
             service=named.service,
             options=RequestOptions(where=named.where, strategy=named.strategy, tenant=visitor.tenant),
             account=visitor.tenant,
-            timeout=timeout_in(headers, default=self._config.timeout),
+            timeout=timeout,
+            silence=silence,
             key=key_in(headers),
-            streams=wants_stream(body),
+            streams=streams,
             wants_usage=wants_usage(form, body),
         )
 
@@ -179,7 +187,7 @@ class Answers:
                 named.service,
                 body,
                 options=RequestOptions(where=named.where, strategy=named.strategy, tenant=visitor.tenant),
-                timeout=timeout_in(exchange.headers, default=self._config.timeout),
+                timeout=timeout_in(exchange.headers) or self._config.timeout,
                 account=visitor.tenant,
                 key=key_in(exchange.headers),
             )
@@ -197,7 +205,7 @@ class Answers:
             body = await reader.read(exchange.receive, length=exchange.headers.get("content-length"))
             name = model_named(body)
             named = self._names.resolve(name, service=name, allowed=visitor.allowed)
-            timeout = timeout_in(exchange.headers, default=self._config.timeout)
+            timeout = timeout_in(exchange.headers) or self._config.timeout
             is_packed = body.get("encoding_format") == "base64"
             known = {"model", "input", "dimensions", "encoding_format"}
             try:

@@ -140,6 +140,11 @@ class Door:
         except Problem as problem:
             with suppress(ClientGone):
                 await self._tell(problem, exchange, form, request_id)
+        except Exception:
+            broken = Problem(500, "the door itself has failed; its log says how", code="internal", should_retry=False)
+            with suppress(ClientGone):
+                await self._tell(broken, exchange, form, request_id)
+            raise
         finally:
             self._exchanges.discard(exchange)
             if not self._exchanges:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
@@ -14,8 +13,10 @@ from actors.supervisor.options import RequestOptions  # noqa: TC001 - as above.
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-TIMEOUT_HEADERS = ("x-understudy-timeout", "x-stainless-timeout", "x-stainless-read-timeout")
-"""Where a client says for how many seconds it waits; the latter are what the SDKs of OpenAI and Anthropic send."""
+TIMEOUT_HEADER = "x-understudy-timeout"
+"""Where a client says for how many seconds it waits."""
+SDK_TIMEOUT_HEADERS = ("x-stainless-timeout", "x-stainless-read-timeout")
+"""Where the SDKs of Anthropic and OpenAI say for how many seconds of silence they wait."""
 MAX_TIMEOUT = 86_400.0
 KEY_HEADER = "idempotency-key"
 STORING_FIELDS = {
@@ -29,7 +30,8 @@ STORING_FIELDS = {
 class DoorRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One request: what is asked of which service, and how the answer is wanted.
 
-    `name` is what the client calls the model; the answer says it again. `timeout` is in seconds.
+    `name` is what the client calls the model; the answer says it again. `timeout` is in seconds, and so is `silence`,
+    after which the client gives up.
     """
 
     request: ModelRequest
@@ -38,6 +40,7 @@ class DoorRequest(msgspec.Struct, frozen=True, kw_only=True):
     options: RequestOptions
     account: str | None
     timeout: float
+    silence: float
     key: str | None
     streams: bool
     wants_usage: bool
@@ -93,23 +96,31 @@ def wants_usage(form: Form, body: dict[str, Any]) -> bool:
     )
 
 
-def timeout_in(headers: Mapping[str, str], *, default: float) -> float:
-    """Return the seconds that a client waits. Raises `Problem` for what is no number of seconds.
+def timeout_in(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds that a client waits, or None if it does not say. Raises `Problem` for no number of seconds."""
+    if (given := headers.get(TIMEOUT_HEADER)) is None:
+        return None
+    if (seconds := _seconds(given)) is None:
+        raise Problem(400, f"{TIMEOUT_HEADER} must be > 0 seconds, at most a day, got {given!r:.100}", code="timeout")
+    return seconds
 
-    >>> timeout_in({"x-stainless-timeout": "20"}, default=600.0), timeout_in({}, default=600.0)
-    (20.0, 600.0)
+
+def silence_in(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds of silence after which the SDK of a client gives up, or None if it does not say.
+
+    >>> silence_in({"x-stainless-read-timeout": "20"}), silence_in({"x-stainless-timeout": "NOT_GIVEN"})
+    (20.0, None)
     """
-    for name in TIMEOUT_HEADERS:
-        if (given := headers.get(name)) is not None:
-            try:
-                seconds = float(given)
-            except ValueError:
-                seconds = math.nan
-            if 0 < seconds <= MAX_TIMEOUT:
-                return seconds
-            if name == TIMEOUT_HEADERS[0]:
-                raise Problem(400, f"{name} must be > 0 seconds and at most a day, got {given!r:.100}", code="timeout")
-    return default
+    told = (_seconds(headers.get(name, "")) for name in SDK_TIMEOUT_HEADERS)
+    return next((seconds for seconds in told if seconds is not None), None)
+
+
+def _seconds(given: str) -> float | None:
+    try:
+        seconds = float(given)
+    except ValueError:
+        return None
+    return seconds if 0 < seconds <= MAX_TIMEOUT else None
 
 
 def key_in(headers: Mapping[str, str]) -> str | None:
