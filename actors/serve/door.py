@@ -16,7 +16,7 @@ from actors.serve.exchange import DoorExchange
 from actors.serve.keys import KeyRing
 from actors.serve.problems import Problem
 from actors.serve.replies import written
-from actors.serve.retries import Tries, retry_count, same_request
+from actors.serve.retries import OpenTries, retry_count, same_request
 from actors.serve.visitors import check_local, not_let_in, shown_key
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Door:
         self.room = BodyRoom(config)
         self.clock: Callable[[], float] = time.time
         """Seconds since 1970."""
-        self.tries = Tries()
+        self.tries = OpenTries()
         self.retry_log: RetryLog | None = None
         self.is_draining = False
         self._exchanges: set[DoorExchange] = set()

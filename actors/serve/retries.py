@@ -56,10 +56,10 @@ def same_request(asker: str, path: str, body: bytes) -> str:
     return digest.hexdigest()
 
 
-class Tries:
+class OpenTries:
     """The tries whose clients have not got their whole answers, the oldest first.
 
-    >>> tries = Tries()
+    >>> tries = OpenTries()
     >>> first = tries.begin("a", 0, now=0.0)
     >>> tries.begin("a", 1, now=1.0).key == first.key, tries.begin("a", 1, now=1.0).key == first.key
     (True, False)

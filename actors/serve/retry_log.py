@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from actors.serve.retries import REMEMBERED_FOR, Tries, Try
+from actors.serve.retries import REMEMBERED_FOR, OpenTries, Try
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,9 +35,9 @@ class RetryLog:
         self._file = -1
         self._begun_at = 0.0
 
-    def open(self, *, now: float) -> Tries:
+    def open(self, *, now: float) -> OpenTries:
         """Return the tries of the life before, and begin to write."""
-        tries = Tries()
+        tries = OpenTries()
         for line in (*_lines_of(self._old), *_lines_of(self._path)):
             if isinstance(line, Delivered):
                 tries.end(line.key)

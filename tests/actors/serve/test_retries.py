@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from actors.fake import FakeModel
 from actors.serve import DoorConfig
-from actors.serve.retries import MAX_TRIES, REMEMBERED_FOR, Tries, Try, retry_count, same_request
+from actors.serve.retries import MAX_TRIES, REMEMBERED_FOR, OpenTries, Try, retry_count, same_request
 from actors.serve.retry_log import RetryLog
 from tests.actors.serve.doors import HELLO, serving
 
@@ -18,7 +18,7 @@ SLOW = FakeModel(name="m", latency=4.0)
 
 
 def test_a_try_is_that_of_the_newest_request_that_was_tried_less_often():
-    tries = Tries()
+    tries = OpenTries()
     first, second = tries.begin("a", 0, now=0.0), tries.begin("a", 0, now=1.0)
     assert first.key != second.key
     again = tries.begin("a", 1, now=2.0)
@@ -32,7 +32,7 @@ def test_a_try_is_that_of_the_newest_request_that_was_tried_less_often():
 
 
 def test_a_try_is_remembered_for_a_quarter_of_an_hour_and_not_without_bound():
-    tries = Tries()
+    tries = OpenTries()
     first = tries.begin("a", 0, now=0.0)
     assert tries.begin("a", 1, now=REMEMBERED_FOR - 1).key == first.key
     assert tries.begin("a", 2, now=2 * REMEMBERED_FOR).key != first.key
@@ -131,7 +131,7 @@ async def test_a_try_is_recognised_after_a_restart(tmp_path):
             await post(stage, 0, within=2.0)
         await asyncio.sleep(5.0)  # It goes on, and is paid.
         log.close()
-        stage.door.tries = Tries()
+        stage.door.tries = OpenTries()
         stage.door.remember_tries(RetryLog(tmp_path / "tries"))
         response = await post(stage, 1)
         assert (stage.calls, response.headers["x-understudy-replayed"]) == (1, "true")
