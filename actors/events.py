@@ -11,7 +11,9 @@ CAP_ALERT = "cap"
 """The rule that a ledger names if most of an account's cap is used."""
 HELD_ALERT = "held"
 """The rule that a ledger names while money is held for calls to a provider whose outcome is unknown."""
-LEDGER_ALERTS = frozenset({CAP_ALERT, HELD_ALERT})
+CLOCK_ALERT = "clock"
+"""The rule that a ledger names if a cap has renewed because the clock leapt ahead, until it next renews."""
+LEDGER_ALERTS = frozenset({CAP_ALERT, CLOCK_ALERT, HELD_ALERT})
 """The rules of the alerts that a ledger publishes by itself."""
 
 

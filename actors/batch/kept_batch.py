@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from actors.batch.outcomes import RequestOutcome
-    from actors.ledger.page import Statement
+    from actors.ledger.statement import Statement
     from actors.supervisor.messages import SmartRequest
     from runtime import ActorRef
 

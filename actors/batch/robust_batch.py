@@ -16,7 +16,7 @@ from actors.batch.outcomes import Done, Failed, RequestOutcome, Unknown
 from actors.batch.resuming import DEFAULT_NAME
 from actors.errors.families import CallFailed, OutcomeUnknown, TooManyWaiting
 from actors.ledger.messages import CloseAccount, OpenAccount
-from actors.money import to_micros
+from actors.ledger.periods import read_cap
 from actors.rate_limiter.messages import Acquire
 from actors.supervisor.client import ANSWER_GRACE
 from actors.supervisor.messages import OpenQuota, SmartRequest
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from actors.batch.progress import OnProgress
     from actors.ledger.account import Account
-    from actors.money import Amount, Micros
+    from actors.money import Amount
     from actors.providers.provider import Predicate, ProviderFilter
     from actors.providers.selection import SelectionStrategy
     from runtime import ActorRef
@@ -67,10 +67,11 @@ async def robust_batch(
     """Serve every item, at most `max_concurrency` at the same time, and yield `Done | Failed | Unknown` as each ends.
 
     An item is the input of `service`, or a whole `SmartRequest`. `items` may be an async iterator without end: memory
-    stays flat. `rate_limit` bounds the requests begun per second, `budget` the money of the whole batch and
-    `item_budget` that of each item that brings none (dollars as str, int or Decimal); `timeout` is the seconds an item
-    has once it has begun. `options` holds these and further options for each item, such as `risk`; what is given beside
-    it goes before it. `account` names the batch in `BudgetExceeded.cap`; by default a name is made up.
+    stays flat. `rate_limit` bounds the requests begun per second, `budget` the money of the whole batch, or of each
+    period ("20/day"), and `item_budget` that of each item that brings none (dollars as str, int or Decimal); `timeout`
+    is the seconds an item has once it has begun. `options` holds these and further options for each item, such as
+    `risk`; what is given beside it goes before it. `account` names the batch in `BudgetExceeded.cap`; by default a name
+    is made up.
 
     With the `journal` of the supervisor's ledger, the batch outlives the program: one of the same name (`account`, by
     default "batch") goes on. What was answered or has failed is not asked for again, and its outcome is given again; of
@@ -95,7 +96,7 @@ async def robust_batch(
         timeout=timeout,
     )
     run = BatchOutcomes(items, on_progress)
-    cap = None if budget is None else to_micros(budget)
+    cap, renewal = (None, None) if budget is None else read_cap(budget)
     kept = None
     if isinstance(journal, KeptBatch):
         kept = journal
@@ -103,9 +104,20 @@ async def robust_batch(
         journal = journal if isinstance(journal, BatchJournal) else BatchJournal(journal)
         kept = await open_kept(supervisor, journal, name=account or DEFAULT_NAME)
     opened = (
-        open_account(supervisor, account, cap=cap, rate_limit=rate_limit, closed=run.close)
+        open_account(
+            supervisor,
+            OpenAccount(name=account, cap=cap, renewal=renewal),
+            rate_limit=rate_limit,
+            closed=run.close,
+        )
         if kept is None
-        else take_account(supervisor, kept, cap=cap, rate_limit=rate_limit, closed=run.close)
+        else take_account(
+            supervisor,
+            kept,
+            OpenAccount(name=kept.run.account, cap=cap, renewal=renewal),
+            rate_limit=rate_limit,
+            closed=run.close,
+        )
     )
     async with opened as (name, limiter):
         requests = BatchRequests(service, options, account=name)
@@ -128,9 +140,8 @@ async def robust_batch(
 @asynccontextmanager
 async def open_account(
     supervisor: ActorRef[Any],
-    account: str | None,
+    opening: OpenAccount,
     *,
-    cap: Micros | None,
     rate_limit: float | None,
     closed: Callable[[Account], None],
 ) -> AsyncGenerator[tuple[str, ActorRef[Acquire] | None]]:
@@ -139,7 +150,7 @@ async def open_account(
     `closed` is given the figures of the account at its end.
     """
     limiter: ActorRef[Acquire] | None = None
-    name = await supervisor.ask(OpenAccount(name=account, cap=cap), timeout=ACCOUNT_TIMEOUT)
+    name = await supervisor.ask(opening, timeout=ACCOUNT_TIMEOUT)
     try:
         if rate_limit is not None:
             limiter = await supervisor.ask(OpenQuota(name=name, rate=rate_limit), timeout=ACCOUNT_TIMEOUT)
@@ -156,14 +167,14 @@ async def open_account(
 async def take_account(
     supervisor: ActorRef[Any],
     kept: KeptBatch,
+    opening: OpenAccount,
     *,
-    cap: Micros | None,
     rate_limit: float | None,
     closed: Callable[[Account], None],
 ) -> AsyncGenerator[tuple[str, ActorRef[Acquire] | None]]:
     """Do as `open_account` does for the account of a run that is kept, which stays open for the next time."""
     limiter: ActorRef[Acquire] | None = None
-    name = await supervisor.ask(OpenAccount(name=kept.run.account, cap=cap), timeout=ACCOUNT_TIMEOUT)
+    name = await supervisor.ask(opening, timeout=ACCOUNT_TIMEOUT)
     try:
         if rate_limit is not None:
             limiter = await supervisor.ask(OpenQuota(name=name, rate=rate_limit), timeout=ACCOUNT_TIMEOUT)

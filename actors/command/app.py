@@ -55,7 +55,11 @@ RateLimit = Annotated[
 ]
 Budget = Annotated[
     str | None,
-    typer.Option(metavar="USD", help='Dollars for the whole run, such as "2.50".', show_default="no limit"),
+    typer.Option(
+        metavar="USD",
+        help='Dollars for the whole run, such as "2.50"; or in each period, such as "20/day".',
+        show_default="no limit",
+    ),
 ]
 StrategyName = Annotated[
     str, typer.Option(metavar="S", help="The provider to call first: best, cheapest, fastest or balanced.")

@@ -11,8 +11,8 @@ import msgspec
 from actors.command.bad_input import BadInput, check_positive
 from actors.command.results_file import STANDARD_OUTPUT
 from actors.ledger.journal import MoneyJournal
+from actors.ledger.periods import read_cap
 from actors.market import MarketError, load_market
-from actors.money import to_micros
 from actors.providers.selection import STRATEGIES, SelectionStrategy
 from runtime.persistence import JournalError
 
@@ -61,7 +61,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             raise BadInput(f"--strategy: expected one of {', '.join(STRATEGIES)}, got {self.strategy!r}")
         if self.budget is not None:
             try:
-                to_micros(self.budget)
+                read_cap(self.budget)
             except ValueError as error:
                 raise BadInput(f"--budget: {error}") from error
 

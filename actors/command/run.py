@@ -85,7 +85,8 @@ class BatchRun:
             line = wanted.line
             if self.interrupts.stop.is_set():
                 return
-            if self.refused is not None and (needed := self.cheapest(line)) >= self.refused.needed:
+            renews = self.refused is not None and self.refused.retry_after is not None
+            if self.refused is not None and not renews and (needed := self.cheapest(line)) >= self.refused.needed:
                 error = BudgetExceeded(needed=needed, available=self.refused.available, cap=self.refused.cap)
                 outcome = Failed(number, line, error)
                 await self.write(result_line(line.own_id, outcome, cost=ZERO, attempts=0, key=wanted.key))

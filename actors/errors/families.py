@@ -205,7 +205,8 @@ class TooManyWaiting(NotAdmitted):
 class BudgetExceeded(NotAdmitted):
     """A spending cap refuses this call; `cap` names it: "request", or an account.
 
-    `account` is the one that the call names, if the cap is of an account above that.
+    `account` is the one that the call names, if the cap is of an account above that. If the cap renews and will then
+    have enough, that is in `retry_after` seconds.
     """
 
     retryable: ClassVar[bool] = False
@@ -219,18 +220,21 @@ class BudgetExceeded(NotAdmitted):
         provider: str | None = None,
         may_free_up: bool = False,
         account: str | None = None,
+        retry_after: float | None = None,
     ) -> None:
+        wait = "" if retry_after is None else f"wait {retry_after:.0f} s until it renews, "
         super().__init__(
             f"the call needs {needed} but only {available} of the {cap} budget is left; "
-            "raise that budget, or lower max_price",
+            f"{wait}raise that budget, or lower max_price",
             provider=provider,
+            retry_after=retry_after,
         )
         self.needed = needed
         self.available = available
         self.cap = cap
         self.account = cap if account is None else account
         self.may_free_up = may_free_up
-        """Whether calls under way may free enough money."""
+        """Whether calls under way may free enough money, or the cap renews within the time of the request."""
 
 
 class LedgerDown(NotAdmitted):

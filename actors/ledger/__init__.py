@@ -7,6 +7,7 @@ from actors.ledger.entries import (
     AccountClosed,
     AccountOpened,
     CapChanged,
+    CapRenewed,
     HeldUnderWay,
     MoneyHeld,
     MoneyReleased,
@@ -40,7 +41,8 @@ from actors.ledger.messages import (
     SetCap,
     Unsettled,
 )
-from actors.ledger.page import Statement
+from actors.ledger.periods import Renewal
+from actors.ledger.statement import CapPeriod, Statement
 from runtime.persistence import JournalError
 
 __all__ = [
@@ -51,6 +53,8 @@ __all__ = [
     "Book",
     "BookCall",
     "CapChanged",
+    "CapPeriod",
+    "CapRenewed",
     "CloseAccount",
     "Costing",
     "GetHeld",
@@ -70,6 +74,7 @@ __all__ = [
     "MoneySettled",
     "OpenAccount",
     "PaidUnanswered",
+    "Renewal",
     "Reservation",
     "Reserve",
     "Resolve",

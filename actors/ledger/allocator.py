@@ -10,18 +10,20 @@ import msgspec
 from actors.errors.families import BudgetExceeded, CallFailed
 from actors.ledger.entries import MoneyReserved
 from actors.ledger.messages import Reservation
-from actors.ledger.waiters import ReserveWaiter
+from actors.ledger.waiters import ReserveWaiter, until_renewal
 from actors.money import ZERO
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from actors.ledger.approvals import Approvals
     from actors.ledger.book import InsufficientFunds
     from actors.ledger.bookkeeper import Bookkeeper
     from actors.ledger.messages import Reserve
     from actors.ledger.page import AccountState
+    from actors.ledger.periods import Renewal
+    from actors.ledger.renewer import Renewer
     from actors.ledger.waiters import ReserveQueues
     from actors.money import Micros
 
@@ -37,6 +39,7 @@ class Allocator:
         bookkeeper: Bookkeeper,
         queues: ReserveQueues,
         approvals: Approvals,
+        renewer: Renewer,
         *,
         max_waiting: int,
         watch: Callable[[Any], None],
@@ -46,6 +49,7 @@ class Allocator:
         self._paid_keys = bookkeeper.book.paid_keys
         self._queues = queues
         self._approvals = approvals
+        self._renewer = renewer
         self._max_waiting = max_waiting
         self._watch = watch
 
@@ -59,6 +63,8 @@ class Allocator:
         """
         if self._book.accounts.has_tree:
             wish = msgspec.structs.replace(wish, accounts=self._book.accounts.with_parents(wish.accounts))
+        if self._book.accounts.has_renewing:
+            self.renew(wish.accounts)
         if self._paid_keys.has_forgotten:
             self._remember_key(wish.key)
         if (
@@ -73,10 +79,51 @@ class Allocator:
         waiter = self._queues.new_waiter(wish)  # 3.
         if len(self._queues) >= self._max_waiting or not self._may_wait(waiter, made):
             raise made.refusal()
-        return self._enqueue(waiter, made.account or "")
+        if self._book.accounts.has_renewing:
+            self._renewer.remind(made.account or "")
+        return self._enqueue(waiter, self._queue_of(made))
 
     def serve(self, account: str) -> None:
-        """Serve the queue of an account until its head has to wait there.
+        """Serve those that wait for an account, in its queue and for its renewal."""
+        self._serve(account)
+        if self._book.accounts.has_renewing:
+            self._serve(until_renewal(account))
+
+    def serve_renewed(self) -> None:
+        """Serve those that wait for an account whose cap has renewed, and be reminded of the next."""
+        waiting = self._renewer.waiting(self._queues)
+        self._renew(waiting)
+        for account in waiting:
+            self.serve(account)
+        self._renewer.remind_again(self._renewer.waiting(self._queues))
+
+    def renew(self, accounts: Iterable[str]) -> None:
+        """Begin a new period in these accounts if it is time, and serve those that wait for it."""
+        for account in self._renew(accounts):
+            self.serve(account)
+
+    def _renew(self, accounts: Iterable[str]) -> list[str]:
+        """Begin a new period in these accounts if it is time; return those in which one began."""
+        renewed = self._renewer.renew(accounts)
+        for account in renewed:
+            self._approvals.withdraw(account)
+        return renewed
+
+    def _queue_of(self, short: InsufficientFunds) -> str:
+        """Name the queue in which to wait for an account that is short.
+
+        A request that nothing can help but the renewal holds up no other: what is left would be of no use to it.
+        """
+        account = short.account or ""
+        is_parked = short.retry_after is not None and not short.may_free_up and not self._rolls(account)
+        return until_renewal(account) if is_parked else account
+
+    def _rolls(self, account: str) -> bool:
+        renewal = self._book.accounts.states[account].renewal
+        return renewal is not None and renewal.rolling
+
+    def _serve(self, queue: str) -> None:
+        """Serve a queue until its head has to wait there.
 
         There are five cases for the request at the head:
         1. An earlier one waits for another of its accounts: it waits there.
@@ -86,8 +133,10 @@ class Allocator:
         5. One has too little now: it waits there. If it is this one, all behind it wait too.
         """
         queues = self._queues
-        while (waiter := queues.head_of(account)) is not None:
+        while (waiter := queues.head_of(queue)) is not None:
             wish = waiter.wish
+            if self._book.accounts.has_renewing:
+                self._renew(wish.accounts)
             if (earlier := queues.blocked_at(wish.accounts, waiter.number)) is not None:
                 queues.enqueue(waiter, earlier)  # 1.
                 continue
@@ -103,14 +152,27 @@ class Allocator:
                 self._grant(made, wish, waiter)  # 3.
             elif not self._may_wait(waiter, made):
                 self._refuse(waiter, made.refusal())  # 4.
-            elif made.account == account:
+            elif (short_of := self._queue_of(made)) == queue:
                 return  # 5.
             else:
-                queues.enqueue(waiter, made.account or "")  # 5.
+                queues.enqueue(waiter, short_of)  # 5.
+                self._renewer.remind(made.account or "")
 
-    def set_cap(self, account: str, cap: Micros | None, *, overdraft: Micros | None = None) -> None:
+    def set_cap(
+        self,
+        account: str,
+        cap: Micros | None,
+        renewal: Renewal | None = None,
+        *,
+        overdraft: Micros | None = None,
+        only_now: bool = False,
+    ) -> None:
         """Change a cap, and look again at the requests that wait for the account."""
-        self._bookkeeper.record(self._book.set_cap(account, cap, overdraft=overdraft, at=time.time()))
+        self._renew((account,))
+        changed = self._book.set_cap(
+            account, cap, overdraft=overdraft, renewal=renewal, only_now=only_now, at=time.time()
+        )
+        self._bookkeeper.record(changed)
         self._approvals.forget_refusal(account)
         self.serve(account)
 
@@ -164,7 +226,7 @@ class Allocator:
         """Take a waiter that gave up out of its queue."""
         if isinstance(waiter, ReserveWaiter) and (account := waiter.account) is not None:
             self._queues.dequeue(waiter)
-            self.serve(account)  # The next one may want less.
+            self._serve(account)  # The next one may want less.
 
     def _refuse(self, waiter: ReserveWaiter, refusal: CallFailed) -> None:
         self._queues.dequeue(waiter)
@@ -177,16 +239,17 @@ class Allocator:
             return False
         if short.may_free_up and waiter.wish.wait:
             return True
-        return self._approvals.ask(waiter, self._book.statement(account), short.needed, self._answered)
+        is_asked = self._approvals.ask(waiter, self._book.statement(account), short.needed, self._answered)
+        return is_asked or (waiter.wish.wait and short.retry_after is not None)
 
     def _answered(self, account: str, cap: Micros | None, asked_for: ReserveWaiter) -> None:
         """Raise the cap, or refuse the requests that have waited for this answer alone."""
         asked_for.asked += (account,)
         statement = self._book.statement(account)
         if cap is not None and statement.cap is not None and cap > statement.cap:
-            self.set_cap(account, cap)
+            self.set_cap(account, cap, statement.renewal, only_now=statement.renewal is not None)
             return
-        for waiter in self._queues.waiting_for(account):
+        for waiter in (*self._queues.waiting_for(account), *self._queues.waiting_for(until_renewal(account))):
             waiter.asked += (account,)
             wish = waiter.wish
             if not wish.wait and not waiter.done():

@@ -14,7 +14,7 @@ from actors.money import to_micros
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from actors.ledger.page import Statement
+    from actors.ledger.statement import Statement
     from actors.money import Amount, Micros
 
     OnExhausted: TypeAlias = Callable[[Statement, Micros], Awaitable[Amount | None]]

@@ -14,6 +14,7 @@ from actors.ledger.entries import (
     AccountClosed,
     AccountOpened,
     CapChanged,
+    CapRenewed,
     HandleNoted,
     HeldUnderWay,
     MoneyReserved,
@@ -33,8 +34,10 @@ if TYPE_CHECKING:
     from actors.ledger.entries import Booked, MoneyHeld, MoneyReleased, MoneySettled
     from actors.ledger.fingerprint import Fields
     from actors.ledger.messages import Costing, Reservation, Reserve, Unsettled
-    from actors.ledger.page import AccountState, Statement
+    from actors.ledger.page import AccountState
+    from actors.ledger.periods import Renewal
     from actors.ledger.record import KeyRecord
+    from actors.ledger.statement import Statement
     from actors.tariffs.tariff import Tariff
 
 REQUEST = "request"
@@ -45,7 +48,8 @@ class InsufficientFunds(msgspec.Struct, frozen=True):
     """An account has too little: `needed` was wanted, and `available` is left.
 
     `account` is None for the request's own budget. Money `may_free_up` if calls under way might give back enough.
-    `leaf` is the account that the call names, and that the other is above, or is itself.
+    `leaf` is the account that the call names, and that the other is above, or is itself. `retry_after` are the seconds
+    until the cap has renewed; None if that never gives enough.
     """
 
     account: str | None
@@ -54,6 +58,7 @@ class InsufficientFunds(msgspec.Struct, frozen=True):
     may_free_up: bool
     provider: str
     leaf: str | None = None
+    retry_after: float | None = None
 
     def refusal(self) -> BudgetExceeded:
         """Return what the asker is told."""
@@ -64,6 +69,7 @@ class InsufficientFunds(msgspec.Struct, frozen=True):
             provider=self.provider,
             may_free_up=self.may_free_up,
             account=self.leaf,
+            retry_after=self.retry_after,
         )
 
 
@@ -140,7 +146,14 @@ class Book:
     # Accounts.
 
     def open(
-        self, name: str, *, cap: Micros | None, overdraft: Micros = ZERO, parent: str | None = None, at: float
+        self,
+        name: str,
+        *,
+        cap: Micros | None,
+        overdraft: Micros = ZERO,
+        parent: str | None = None,
+        renewal: Renewal | None = None,
+        at: float,
     ) -> AccountOpened:
         """Open an account; raises `Permanent` if its name is in use, or if there is no such parent."""
         state = self.accounts.states.get(name)
@@ -154,7 +167,7 @@ class Book:
             )
             raise Permanent(f"account {name!r} {what} first, or take another name")
         self.accounts.parent_of(parent)
-        entry = AccountOpened(account=name, cap=cap, overdraft=overdraft, parent=parent, at=at)
+        entry = AccountOpened(account=name, cap=cap, overdraft=overdraft, parent=parent, renewal=renewal, at=at)
         self.accounts.post(entry)
         return entry
 
@@ -165,10 +178,35 @@ class Book:
         self.accounts.post(entry)
         return state, entry
 
-    def set_cap(self, name: str, cap: Micros | None, *, overdraft: Micros | None = None, at: float) -> CapChanged:
-        """Change a cap; one below what is used already lets nothing more be reserved."""
+    def set_cap(
+        self,
+        name: str,
+        cap: Micros | None,
+        *,
+        overdraft: Micros | None = None,
+        renewal: Renewal | None = None,
+        only_now: bool = False,
+        at: float,
+    ) -> CapChanged:
+        """Change a cap; one below what is used already lets nothing more be reserved.
+
+        It holds for this period alone if `only_now`. Without a `renewal` it does not renew.
+        """
         self.accounts.opened(name)
-        entry = CapChanged(account=name, cap=cap, overdraft=overdraft, at=at)
+        entry = CapChanged(account=name, cap=cap, overdraft=overdraft, renewal=renewal, only_now=only_now, at=at)
+        self.accounts.post(entry)
+        return entry
+
+    def renew(self, name: str, *, at: float) -> CapRenewed | None:
+        """Begin the period of a moment in an account, if it is a new one; None if not, or if its cap does not renew."""
+        state = self.accounts.states.get(name)
+        if state is None or state.renewing is None or state.is_closed:
+            return None
+        period = state.renewing.next_period(at)
+        if period is None:
+            state.renewing.refresh()
+            return None
+        entry = CapRenewed(account=name, start=period.start, end=period.end, at=at)
         self.accounts.post(entry)
         return entry
 
@@ -201,7 +239,7 @@ class Book:
                 if state.used + more > state.limit:
                     least = amount if wish.at_least is None or record is not None else int(wish.at_least)
                     if least >= amount or not all(one.may_overdraw(least, amount - least) for one in states):
-                        return _short(states, more, wish.provider)
+                        return self._short(states, more, wish.provider, at=at)
                     more, overdrawn = least, amount - least
                     break
         entry = MoneyReserved(
@@ -445,6 +483,11 @@ class Book:
         new = [one for one in passed if not one.is_passed_over]
         if wish.risk_account is not None and new:
             state = self.accounts.opened(wish.risk_account)
+            if state.renewing is not None:
+                raise Permanent(
+                    f"the cap of account {state.name!r} renews, and what may be paid twice is bounded for good; "
+                    "name another as risk_account"
+                )
             at_risk = state.used + sum(one.amount for one in new)
             if at_risk > state.limit:
                 raise RiskExceeded(
@@ -459,6 +502,38 @@ class Book:
         return (paid is not None and paid[1] == record.provider) or any(
             one.provider == record.provider for one in others
         )
+
+    def _short(self, states: tuple[AccountState, ...], amount: int, provider: str, *, at: float) -> InsufficientFunds:
+        """Name the account that refuses: one that will never have enough, or else the one that will have it last.
+
+        There are three cases: calls under way cannot make room in it, and it does not renew; it will be renewed; calls
+        under way may make room.
+        """
+
+        def prospect(state: AccountState) -> tuple[int, float]:
+            renews_at = self._renews_at(state, amount)
+            rank = 2 if state.may_allow_later(amount) else 0 if renews_at is None else 1
+            return rank, -(renews_at or 0.0)
+
+        state = min((one for one in states if one.used + amount > one.limit), key=prospect)
+        leaf = next(one.name for one in states if any(above.name == state.name for above in one.path))
+        renews_at = self._renews_at(state, amount)
+        return InsufficientFunds(
+            state.name,
+            micros_of(amount),
+            state.available,
+            state.may_allow_later(amount),
+            provider,
+            leaf,
+            None if renews_at is None else max(0.0, renews_at - at),
+        )
+
+    def _renews_at(self, state: AccountState, amount: int) -> float | None:
+        """Return when an account will have renewed so that it has this amount; None for never."""
+        account = self.accounts.states.get(state.name)
+        if account is None or account.renewing is None or account.renewing.current is not state:
+            return None
+        return account.renewing.renews_at(amount)
 
     def __repr__(self) -> str:
         held = sum(1 for record in self.postings.records.values() if record.is_held)
@@ -477,13 +552,3 @@ def _is_in_the_way(other: KeyRecord, wish: Reserve) -> bool:
     if other.is_held and wish.risk is not None:
         return True  # 2.
     return wish.intent != "again"  # 3.
-
-
-def _short(states: tuple[AccountState, ...], amount: int, provider: str) -> InsufficientFunds:
-    """Name the account that refuses: rather one in which no call under way can make room."""
-    short = [state for state in states if state.used + amount > state.limit]
-    state = next((one for one in short if not one.may_allow_later(amount)), short[0])
-    leaf = next(one.name for one in states if state in one.path)
-    return InsufficientFunds(
-        state.name, micros_of(amount), state.available, state.may_allow_later(amount), provider, leaf
-    )

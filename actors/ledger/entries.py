@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
+from actors.ledger.periods import Renewal  # noqa: TC001 - msgspec resolves the annotations below.
 from actors.money import ZERO, Micros
 from actors.tariffs.tariff import Tariff  # noqa: TC001 - msgspec resolves the annotations below.
 from actors.tariffs.usage import Usage  # noqa: TC001 - as above.
@@ -26,7 +27,7 @@ class AccountOpened(LedgerEntry, frozen=True, kw_only=True):
     """An account was opened; a `cap` of None allows anything. `at` is in seconds since 1970, as in every entry.
 
     `overdraft` is how far calls that cost more than estimated may pass the cap, at most. What draws on it draws on its
-    `parent` too.
+    `parent` too. The cap is that of each period if there is a `renewal`.
     """
 
     account: str
@@ -34,15 +35,34 @@ class AccountOpened(LedgerEntry, frozen=True, kw_only=True):
     at: float
     overdraft: Micros = ZERO
     parent: str | None = None
+    renewal: Renewal | None = None
 
 
 class CapChanged(LedgerEntry, frozen=True, kw_only=True):
-    """The cap of an account was changed, and its overdraft; None leaves that as it is."""
+    """The cap of an account was changed, and its overdraft; None leaves that as it is.
+
+    If the `renewal` is as before, what the period has used counts on; else one begins. With `only_now`, the cap holds
+    for this period alone; of a window that rolls, until what counts now has passed.
+    """
 
     account: str
     cap: Micros | None
     at: float
     overdraft: Micros | None = None
+    renewal: Renewal | None = None
+    only_now: bool = False
+
+
+class CapRenewed(LedgerEntry, frozen=True, kw_only=True):
+    """A period of an account has begun, from `start` until before `end`, in seconds since 1970; nothing of it is used.
+
+    It is never before an earlier one, even if the clock has been put back.
+    """
+
+    account: str
+    start: int
+    end: int
+    at: float
 
 
 class AccountClosed(LedgerEntry, frozen=True, kw_only=True):
@@ -168,7 +188,7 @@ class MoneyHeld(LedgerEntry, frozen=True, kw_only=True, gc=False):
 
 Booked: TypeAlias = MoneySettled | MoneyReleased | MoneyHeld
 """What becomes of a reservation."""
-AccountEntry: TypeAlias = AccountOpened | CapChanged | AccountClosed
+AccountEntry: TypeAlias = AccountOpened | CapChanged | CapRenewed | AccountClosed
 """What concerns an account and no reservation."""
 Entry: TypeAlias = AccountEntry | MoneyReserved | TariffListed | HeldUnderWay | HandleNoted | Booked
 """Every step of a book."""

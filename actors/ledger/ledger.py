@@ -40,10 +40,12 @@ from actors.ledger.messages import (
     Unsettled,
 )
 from actors.ledger.opening import AccountOpener, recover
+from actors.ledger.periods import read_cap
 from actors.ledger.receipts import JournalReceipts
+from actors.ledger.renewer import RenewalDue, Renewer
 from actors.ledger.reporting import HeldAlertDue, Reporter
 from actors.ledger.waiters import CloseWaiters, ReserveQueues
-from actors.money import ZERO, micros_of, to_micros
+from actors.money import ZERO, micros_of
 from actors.validation import check_config, check_text
 from runtime import Actor, ActorRef, ActorRestarted, MailboxFull, Message, Request, Terminated, handles
 
@@ -55,9 +57,10 @@ if TYPE_CHECKING:
     from actors.ledger.approvals import OnExhausted
     from actors.ledger.entries import Booked, MoneyReleased
     from actors.ledger.messages import Costing
-    from actors.ledger.page import AccountState, Statement
+    from actors.ledger.page import AccountState
     from actors.ledger.receipt import KeyStatus, PaidAnswer
     from actors.ledger.record import KeyRecord
+    from actors.ledger.statement import Statement
     from actors.money import Amount, Micros
     from runtime import Timer
     from runtime.persistence import KeptRow
@@ -98,15 +101,17 @@ class Ledger(
         | MarkUnderWay
         | ExpireHeld
         | HeldAlertDue
+        | RenewalDue
     ]
 ):
     """Keeps a book of accounts, in memory or in a journal.
 
-    `accounts` are open from the start: caps as people write them, None for no cap. With a `journal`, the path of a
-    file, everything outlives the program: accounts and figures, and which provider was paid under which key. What was
-    open is held, because the outcome of those calls is unknown. An account that was open then is taken over, with its
-    figures, by the first `OpenAccount` of its name. Without a journal, give all instances the same `book`, and a
-    restart of the actor forgets nothing: `Ledger(book=book)` in the factory. A `book` has a configuration of its own.
+    `accounts` are open from the start: caps as people write them, "5" or "5/day" (see `OpenAccount`), None for no cap.
+    With a `journal`, the path of a file, everything outlives the program: accounts and figures, and which provider was
+    paid under which key. What was open is held, because the outcome of those calls is unknown. An account that was open
+    then is taken over, with its figures, by the first `OpenAccount` of its name. Without a journal, give all instances
+    the same `book`, and a restart of the actor forgets nothing: `Ledger(book=book)` in the factory. A `book` has a
+    configuration of its own.
 
     `on_exhausted(statement, needed)` is awaited before a cap refuses a request, once at a time for each account. It
     answers with the new cap, or with None to refuse, which then holds until the cap is changed. Requests that need that
@@ -130,7 +135,7 @@ class Ledger(
         for name in accounts or ():
             check_text("the name of an account", name)
         self.config = config
-        self.caps = {name: None if cap is None else to_micros(cap) for name, cap in (accounts or {}).items()}
+        self.caps = {name: None if cap is None else read_cap(cap) for name, cap in (accounts or {}).items()}
         self.journal_path = journal
         self.book = book or Book(alert_percent=config.alert_percent, max_paid_keys=config.max_paid_keys)
         self.is_shared = book is not None
@@ -145,7 +150,12 @@ class Ledger(
         reporter = Reporter(self.context, self.book.accounts, held_alert_after=self.config.held_alert_after)
         self.bookkeeper = Bookkeeper(self.book, reporter)
         self.allocator = Allocator(
-            self.bookkeeper, self.queues, self.approvals, max_waiting=self.config.max_waiting, watch=self._watch
+            self.bookkeeper,
+            self.queues,
+            self.approvals,
+            Renewer(self.bookkeeper, self.context),
+            max_waiting=self.config.max_waiting,
+            watch=self._watch,
         )
         self.opener = AccountOpener(self.bookkeeper, self.allocator, opened=self._opened_in_this_run())
         if self.journal_path is not None:
@@ -304,6 +314,11 @@ class Ledger(
         """Raise the alerts of money that has been held for long."""
         self.bookkeeper.reporter.report_held_long()
 
+    @handles(RenewalDue)
+    def serve_renewed(self, message: RenewalDue) -> None:
+        """Let the requests look again that wait for a cap to renew."""
+        self.allocator.serve_renewed()
+
     @handles(Terminated)
     def holder_ended(self, message: Terminated) -> None:
         """Book what an actor that has ended has left open."""
@@ -325,7 +340,7 @@ class Ledger(
     @handles(OpenAccount)
     def open_account(self, message: OpenAccount) -> str | asyncio.Future[str]:
         """Open an account, or take it over from an earlier run, and return its name."""
-        return self.opener.open(message.name, message.cap, message.overdraft, message.parent)
+        return self.opener.open(message)
 
     @handles(CloseAccount)
     def close_account(self, message: CloseAccount) -> Account | asyncio.Future[Account]:
@@ -351,12 +366,15 @@ class Ledger(
     def set_cap(self, message: SetCap) -> Statement | asyncio.Future[Statement]:
         """Change a cap, and look again at the requests that wait for the account."""
         self.approvals.withdraw(message.account)  # This cap is newer than any answer that may still come.
-        self.allocator.set_cap(message.account, message.cap)
+        renewal = message.renewal or self.book.accounts.opened(message.account).renewal
+        self.allocator.set_cap(message.account, message.cap, renewal)
         return self.bookkeeper.once_written(self.book.statement(message.account), or_wait=True)
 
     @handles(GetStatement)
     def get_statement(self, message: GetStatement) -> Statement:
         """Return the figures of an account."""
+        if message.account is not None:
+            self.allocator.renew((message.account,))
         return self.book.statement(message.account)
 
     @handles(GetHeld)

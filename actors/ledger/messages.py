@@ -10,8 +10,9 @@ from actors.errors.families import Charged  # noqa: TC001 - msgspec resolves the
 from actors.ledger.account import Account
 from actors.ledger.entries import CostBasis, MoneyReleased, MoneySettled
 from actors.ledger.fingerprint import Fields  # noqa: TC001 - as above.
-from actors.ledger.page import Statement
+from actors.ledger.periods import Renewal, take_cap
 from actors.ledger.receipt import KeyStatus, PaidAnswer
+from actors.ledger.statement import Statement
 from actors.money import MAX_MICROS, ZERO, AmountField, Micros, OptionalAmountField, amount_default, take_amount
 from actors.tariffs.tariff import Tariff  # noqa: TC001 - as above.
 from actors.tariffs.usage import Usage  # noqa: TC001 - as above.
@@ -238,20 +239,25 @@ class OpenAccount(Request[str], frozen=True, kw_only=True):
 
     What draws on it draws on its `parent` too, an open account, and on that one's, up to 16 in all: each has to have
     enough, whatever the caps of those below it add up to. Closing an account closes those below it.
+
+    A cap may renew: "5/day" or "100/month" by the calendar of a `zone` (None: UTC), "5/day rolling" as a window that
+    rolls on. Then it is that of each period, and money counts in the period in which it was reserved.
     """
 
     name: str | None = None
     cap: OptionalAmountField = amount_default(None)
     overdraft: AmountField = amount_default(ZERO)
     parent: str | None = None
+    zone: str | None = None
+    renewal: Renewal | None = None
 
     def __post_init__(self) -> None:
         if self.name is not None:
             check_text("name", self.name)
         if self.parent is not None:
             check_text("parent", self.parent)
-        if self.cap is not None:
-            take_amount(self, "cap")
+        take_cap(self, "cap", "renewal", zone=self.zone)
+        msgspec.structs.force_setattr(self, "zone", None)  # It is in the renewal now.
         take_amount(self, "overdraft")
 
 
@@ -277,15 +283,18 @@ class GiveUpAccount(Message, frozen=True):
 
 
 class SetCap(Request[Statement], frozen=True):
-    """Change the cap of an open account (None: no cap); if more is used already, no call can draw on it."""
+    """Change the cap of an open account (None: no cap); if more is used already, no call can draw on it.
+
+    A cap that renews goes on doing so as before, unless this one renews otherwise ("5/day"); then a period begins.
+    """
 
     account: str
     cap: OptionalAmountField
+    renewal: Renewal | None = None
 
     def __post_init__(self) -> None:
         check_text("account", self.account)
-        if self.cap is not None:
-            take_amount(self, "cap")
+        take_cap(self, "cap", "renewal")
 
 
 class AwaitCommit(Request[None], frozen=True):

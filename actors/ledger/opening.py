@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from actors.ledger.book import Book
     from actors.ledger.bookkeeper import Bookkeeper
     from actors.ledger.config import LedgerConfig
+    from actors.ledger.messages import OpenAccount
+    from actors.ledger.periods import Cap, Renewal
     from actors.money import Micros
 
 
@@ -84,27 +86,31 @@ class AccountOpener:
         """Note the accounts that are open after a recovery; one that is not of this run may be taken over."""
         self._recovered = set(names) - self._opened
 
-    def open(
-        self, name: str | None, cap: Micros | None, overdraft: Micros = ZERO, parent: str | None = None
-    ) -> str | asyncio.Future[str]:
+    def open(self, asked: OpenAccount) -> str | asyncio.Future[str]:
         """Open an account, or take it over, and return its name; without one, a name is made up.
 
         One that is taken over stays below the parent that it has, and is refused with `Permanent` for another.
         """
-        if name is None:
-            name = self._new_name()
+        name = self._new_name() if asked.name is None else asked.name
         if name in self._recovered:
-            if (before := self._book.statement(name).parent) != parent:
+            if (before := self._book.statement(name).parent) != asked.parent:
                 stands = "has no parent" if before is None else f"is below {before!r}"
                 raise Permanent(f"account {name!r} {stands} since an earlier run; say so, or take another name")
             self._recovered.discard(name)
-            self._open_with_cap(name, cap, overdraft)
+            self._open_with_cap(name, asked.cap, asked.renewal, overdraft=asked.overdraft)
         else:
-            opened = self._book.open(name, cap=cap, overdraft=overdraft, parent=parent, at=time.time())
+            opened = self._book.open(
+                name,
+                cap=asked.cap,
+                overdraft=asked.overdraft,
+                parent=asked.parent,
+                renewal=asked.renewal,
+                at=time.time(),
+            )
             self._bookkeeper.record(opened)
         return self._note_opened(name)
 
-    def open_by_config(self, name: str, cap: Micros | None) -> None:
+    def open_by_config(self, name: str, cap: Cap | None) -> None:
         """Open an account that the program's configuration names, or give it this cap if it is of an earlier run.
 
         One that cannot be opened, because it was closed while money was left in it, is logged and left as it is.
@@ -113,7 +119,8 @@ class AccountOpener:
             return  # What became of it in this run is newer, also that it was closed.
         self._recovered.discard(name)
         try:
-            self._open_with_cap(name, cap)
+            amount, renewal = (None, None) if cap is None else cap
+            self._open_with_cap(name, amount, renewal)
         except Permanent as refusal:
             self._bookkeeper.reporter.log_not_opened(refusal)
             return
@@ -135,14 +142,18 @@ class AccountOpener:
             if not self._book.accounts.is_known(name):
                 return name
 
-    def _open_with_cap(self, name: str, cap: Micros | None, overdraft: Micros = ZERO) -> None:
+    def _open_with_cap(
+        self, name: str, cap: Micros | None, renewal: Renewal | None, *, overdraft: Micros = ZERO
+    ) -> None:
         """Open an account, or give one that is open this cap."""
+        at = time.time()
         if not self._book.is_open(name):
-            self._bookkeeper.record(self._book.open(name, cap=cap, overdraft=overdraft, at=time.time()))
+            opened = self._book.open(name, cap=cap, overdraft=overdraft, renewal=renewal, at=at)
+            self._bookkeeper.record(opened)
             return
-        before = self._book.statement(name)
-        if (before.cap, before.overdraft) != (cap, overdraft):
-            self._allocator.set_cap(name, cap, overdraft=overdraft)
+        before = self._book.accounts.opened(name)
+        if (before.cap_for_good, before.overdraft, before.renewal) != (cap, overdraft, renewal):
+            self._allocator.set_cap(name, cap, renewal, overdraft=overdraft)
 
     def _note_opened(self, name: str) -> str | asyncio.Future[str]:
         """Note, once it is written, that an account is of this run; return its name, now or then."""

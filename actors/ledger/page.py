@@ -1,7 +1,9 @@
-"""The accounts of a book: what each may spend, and where every micro-unit that was ever reserved in it has gone.
+"""One account of a book: what it may spend, and where every micro-unit that was ever reserved in it has gone.
 
 An account is changed in place, because one call changes four of them twice; what is handed out is a `Statement`, which
-is a value.
+is a value. If its cap renews, each period has figures of its own, beside those of its account. Money belongs to the
+period in which it was reserved: a reservation draws on the account and on that period, and so whatever becomes of it
+later counts there. A rolling window is made of many short periods, its slices.
 """
 
 from __future__ import annotations
@@ -9,56 +11,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from actors.errors.families import Permanent
-from actors.ledger.account import Account
-from actors.ledger.entries import AccountOpened, CapChanged
+from actors.ledger.statement import CapPeriod, Statement
 from actors.money import ZERO, Micros, micros_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from actors.ledger.entries import AccountEntry
-
-TOTAL = "total"
-MAX_DEPTH = 16
-"""How many accounts one request may draw on from a leaf of the tree to its root."""
-MAX_COMBINATIONS = 10_000
-"""The sets of accounts drawn on together whose states are remembered, so that each is looked up once."""
-
-
-class Statement(Account, frozen=True, kw_only=True):
-    """The figures of an account at one moment; `settled` and the like count since it was opened.
-
-    `reserved_ever == settled - overcharged + released + held + reserved`: what was reserved was spent, is free again,
-    is kept for calls whose outcome is unknown, or belongs to calls under way. `overcharged` is what calls cost beyond
-    what was reserved for them. `estimated` is the part of `settled` whose cost is not known, and that a later figure
-    may correct. `overdraft` is how far the cap may be passed by calls for which only their estimate was left.
-    What draws on the account draws on its `parent` too.
-    """
-
-    reserved_ever: Micros = ZERO
-    released: Micros = ZERO
-    overcharged: Micros = ZERO
-    estimated: Micros = ZERO
-    overdraft: Micros = ZERO
-    parent: str | None = None
-    is_closed: bool = False
-
-    @property
-    def used(self) -> Micros:
-        """What counts against the cap."""
-        return self.reserved + self.held + self.settled
-
-    def broken_invariants(self) -> Iterator[str]:
-        """Name what does not add up."""
-        accounted = self.settled - self.overcharged + self.released + self.held + self.reserved
-        if self.reserved_ever != accounted:
-            yield f"{self.reserved_ever} was ever reserved in {self.name!r}, and {accounted} accounted for"
-        figures = (self.reserved, self.held, self.settled, self.released, self.overcharged, self.reserved_ever)
-        if not 0 <= self.estimated <= self.settled:
-            yield f"{self.estimated} of {self.settled} settled in {self.name!r} is estimated"
-        if min(figures) < 0:
-            yield f"a figure of account {self.name!r} is below zero: {self!r}"
+    from actors.ledger.periods import Period, Renewal
 
 
 class AccountState:
@@ -81,6 +40,7 @@ class AccountState:
         "overdrawn",
         "parent",
         "released",
+        "renewing",
         "reserved",
         "reserved_ever",
         "settled",
@@ -108,6 +68,8 @@ class AccountState:
         """How many reservations belong to calls under way, and how many are held."""
         self.beyond = 0
         """How far it may be over its cap beside what was overcharged: the cap was lowered, or a call charged late."""
+        self.renewing: RenewingCap | None = None
+        """Its cap if that renews; then it has none itself, and its periods have."""
         self.is_alerted = self.is_closed = False
         self.set_cap(cap, alert_percent=alert_percent)
 
@@ -136,6 +98,26 @@ class AccountState:
         return self.used - self.reserved + amount <= self.limit
 
     @property
+    def renewal(self) -> Renewal | None:
+        """When the cap renews; None if it does not."""
+        return None if self.renewing is None else self.renewing.renewal
+
+    @property
+    def cap_for_good(self) -> Micros | None:
+        """The cap of each period, or of all time."""
+        return self.cap if self.renewing is None else self.renewing.cap
+
+    @property
+    def drawn(self) -> tuple[AccountState, ...]:
+        """What a reservation in it draws on: itself, and the period if its cap renews."""
+        return (self,) if self.renewing is None else (self, self.renewing.current)
+
+    @property
+    def share(self) -> float | None:
+        """How much of the cap is used, from 0 to 1; None without a cap."""
+        return self.used / self.cap if self.cap else None
+
+    @property
     def path(self) -> tuple[AccountState, ...]:
         """The account and those above it, up to the root."""
         path, above = (self,), self.parent
@@ -150,9 +132,12 @@ class AccountState:
 
     def statement(self) -> Statement:
         """Return the figures as they are now."""
+        renewing = self.renewing
         return Statement(
             name=self.name,
-            cap=self.cap,
+            cap=self.cap if renewing is None else renewing.in_force,
+            renewal=self.renewal,
+            period=None if renewing is None else renewing.figures(),
             reserved=micros_of(self.reserved),
             held=micros_of(self.held),
             settled=micros_of(self.settled),
@@ -169,152 +154,133 @@ class AccountState:
         return f"<AccountState {self.statement()}>"
 
 
-class AccountTable:
-    """The accounts of one book by name, with those that were closed while money is left in them.
+class PeriodState(AccountState):
+    """The figures of one period of an account, which other slices of the same window leave so much of its cap."""
 
-    An account has `crossed` its alert if `alert_percent` of its cap came to be used, or ceased to be.
+    __slots__ = ("elsewhere", "elsewhere_reserved", "is_over", "period")
+
+    def __init__(self, name: str, period: Period, *, overdraft: int = 0) -> None:
+        self.period = period
+        self.elsewhere = self.elsewhere_reserved = 0
+        """What other slices of the window use, and how much of that is reserved for calls under way."""
+        self.is_over = False
+        super().__init__(name, None, overdraft=micros_of(overdraft))
+
+    def allow(self, cap: Micros | None, *, earlier: Sequence[PeriodState], alert_percent: int) -> None:
+        """Let it have what these other slices leave of a cap."""
+        self.elsewhere = sum(one.used for one in earlier)
+        self.elsewhere_reserved = sum(one.reserved for one in earlier)
+        self.set_cap(cap, alert_percent=alert_percent)
+
+    def set_cap(self, cap: Micros | None, *, alert_percent: int) -> None:
+        super().set_cap(cap, alert_percent=alert_percent)
+        self.limit -= self.elsewhere
+        self.alert_at -= self.elsewhere
+        if self.used > self.limit:
+            self.beyond = max(self.beyond, self.used - int(self.limit))
+
+    def end(self, *, may_grow: bool) -> None:
+        """Note that another period has begun, so that this one raises no alert any more.
+
+        Unless it `may_grow`, a repetition of one of its calls that costs more is refused.
+        """
+        self.is_over, self.is_alerted, self.alert_at = True, False, math.inf
+        if not may_grow:
+            self.limit = min(self.limit, self.used)
+
+    def may_allow_later(self, amount: int) -> bool:
+        """Tell whether calls under way may leave `amount`, those of other slices included."""
+        return super().may_allow_later(amount - self.elsewhere_reserved)
+
+    @property
+    def available(self) -> Micros:
+        """What can still be reserved."""
+        return micros_of(max(0, int(self.cap or 0) - self.used - self.elsewhere))
+
+    @property
+    def share(self) -> float | None:
+        """How much of the cap is used, from 0 to 1; None without a cap."""
+        return (self.used + self.elsewhere) / self.cap if self.cap else None
+
+
+class RenewingCap:
+    """The cap of one account, and its periods: the `current` one, and of a window the `earlier` slices that count.
+
+    `raised` is another cap, which holds until the first period that does not begin before `raised_until`.
     """
 
-    def __init__(self, *, alert_percent: int = 80) -> None:
-        self.alert_percent = alert_percent
-        self.total = AccountState(TOTAL, None)
-        """The other side of every entry: it draws on each reservation once."""
-        self.states: dict[str, AccountState] = {}
-        self.combinations: dict[tuple[str, ...], tuple[AccountState, ...]] = {}
-        """What `drawn_on` returned last for these names."""
-        self.crossed: list[AccountState] = []
-        """The accounts that have crossed their alert since `take_crossed` was last called."""
-        self.has_tree = False
-        """Whether any account was ever opened below another."""
+    __slots__ = ("_alert_percent", "cap", "current", "earlier", "raised", "raised_until", "renewal")
 
-    def is_open(self, name: str) -> bool:
-        """Tell whether an account can be drawn on."""
-        state = self.states.get(name)
-        return state is not None and not state.is_closed
+    def __init__(self, renewal: Renewal, cap: Micros | None, current: PeriodState, *, alert_percent: int) -> None:
+        self._alert_percent = alert_percent
+        self.renewal = renewal
+        self.cap = cap
+        self.raised: Micros | None = None
+        self.raised_until = 0
+        self.current = current
+        self.earlier: list[PeriodState] = []
 
-    def is_known(self, name: str) -> bool:
-        """Tell whether a name is in use: by an open account, or by a closed one with money left in it."""
-        return name in self.states
+    @property
+    def in_force(self) -> Micros | None:
+        """The cap of the current period."""
+        return self.raised if self.current.period.start < self.raised_until else self.cap
 
-    def draining(self, name: str) -> AccountState | None:
-        """Return an account that was closed while calls drew on it, and is drawn on still; else None."""
-        state = self.states.get(name)
-        return state if state is not None and state.is_closed and state.open else None
+    def next_period(self, at: float) -> Period | None:
+        """Return the period of a moment if it is after the current one; a clock that goes back begins none."""
+        return self.renewal.period(at) if at >= self.current.period.end else None
 
-    def open_names(self) -> list[str]:
-        """Return the names of the open accounts."""
-        return [name for name, state in self.states.items() if not state.is_closed]
+    def begin(self, period: Period) -> None:
+        """Begin a period; what is left of the one before is not carried over."""
+        before = self.current
+        was_alerted = before.is_alerted
+        before.end(may_grow=not self.renewal.rolling)
+        self.current = PeriodState(before.name, period, overdraft=before.overdraft)
+        self.current.is_alerted = was_alerted
+        reach = period.start - self.renewal.slices * (period.end - period.start)
+        self.earlier = [one for one in (*self.earlier, before) if self.renewal.rolling and one.period.start >= reach]
+        self.refresh()
 
-    def all_states(self) -> tuple[AccountState, ...]:
-        """Return every account, and the total."""
-        return (*self.states.values(), self.total)
+    def set_cap(self, cap: Micros | None, *, overdraft: int, only_now: bool = False) -> None:
+        """Change the cap, or that of the current period alone: of a window, until all that counts now has passed."""
+        if only_now:
+            period = self.current.period
+            self.raised = cap
+            self.raised_until = period.end + self.renewal.slices * (period.end - period.start)
+        else:
+            self.cap, self.raised, self.raised_until = cap, None, 0
+        self.current.overdraft = overdraft
+        self.refresh()
 
-    def statement(self, name: str | None = None) -> Statement:
-        """Return the figures of an account, or of all together for None; raises `Permanent` if it is not known."""
-        state = self.total if name is None else self.states.get(name)
-        if state is None:
-            raise Permanent(
-                f"there is no account {name!r}, neither open nor closed with money left in it; "
-                "check its name, or open it first"
-            )
-        return state.statement()
+    def refresh(self) -> None:
+        """Let the current period have what earlier slices leave of the cap, as they are now."""
+        self.current.allow(self.in_force, earlier=self.earlier, alert_percent=self._alert_percent)
 
-    def opened(self, name: str) -> AccountState:
-        """Return an open account; raises `Permanent` if there is none of that name."""
-        state = self.states.get(name)
-        if state is None or state.is_closed:
-            raise Permanent(f"there is no open account {name!r}; open it first")
-        return state
-
-    def parent_of(self, parent: str | None) -> AccountState | None:
-        """Return the account below which one is to be opened; raises `Permanent` if that is not possible."""
-        if parent is None:
+    def renews_at(self, amount: int) -> float | None:
+        """Return when `amount` can be had though nothing is given back, in seconds since 1970; None for never."""
+        if self.cap is not None and amount > self.cap:
             return None
-        state = self.opened(parent)
-        if len(state.path) >= MAX_DEPTH:
-            raise Permanent(
-                f"account {parent!r} is {MAX_DEPTH} deep already; open the account below one that is nearer to the root"
-            )
-        return state
+        if not self.renewal.rolling:
+            return float(self.current.period.end)
+        period, left = self.current.period, self.current.elsewhere + self.current.used
+        length = period.end - period.start
+        for one in (*self.earlier, self.current):
+            left -= one.used
+            if self.cap is None or left + amount <= self.cap:
+                return float(one.period.start + (self.renewal.slices + 1) * length)
+        return None
 
-    def below(self, name: str) -> list[AccountState]:
-        """Return the open accounts below one, each before those that it is below."""
-        if not self.has_tree:
-            return []
-        above = self.states[name]
-        found = [state for state in self.states.values() if not state.is_closed and above in state.path[1:]]
-        return sorted(found, key=lambda state: -len(state.path))
-
-    def with_parents(self, accounts: tuple[str, ...]) -> tuple[str, ...]:
-        """Return these accounts and all above them, each once; raises `Permanent` if one is not open."""
-        paths = [state.name for name in accounts for state in self.opened(name).path]
-        if len(set(accounts)) != len(accounts):
-            return accounts  # `drawn_on` refuses that.
-        return tuple(dict.fromkeys(paths))
-
-    def leaf(self, name: str, accounts: tuple[str, ...]) -> str:
-        """Return which of the accounts that are drawn on an account is above, or is itself; the nearest to the leaf."""
-        for one in accounts:
-            state = self.states.get(one)
-            if state is not None and any(above.name == name for above in state.path):
-                return one
-        return name
-
-    def drawn_on(self, accounts: tuple[str, ...]) -> tuple[AccountState, ...]:
-        """Return the accounts that a reservation draws on, and the total; raises `Permanent` if it cannot."""
-        states = tuple(self.opened(name) for name in accounts)
-        if len(set(accounts)) != len(accounts):
-            raise Permanent(
-                f"a reservation draws on each account once, got {', '.join(accounts)}; list each account once"
-            )
-        if len(self.combinations) >= MAX_COMBINATIONS:
-            self.combinations.clear()
-        combined = self.combinations[accounts] = (*states, self.total)
-        return combined
-
-    def post(self, entry: AccountEntry) -> None:
-        """Make a step that concerns an account and no reservation."""
-        self.combinations.clear()
-        match entry:
-            case AccountOpened():
-                parent = None if entry.parent is None else self.opened(entry.parent)
-                self.has_tree = self.has_tree or parent is not None
-                self.states[entry.account] = AccountState(
-                    entry.account,
-                    entry.cap,
-                    overdraft=entry.overdraft,
-                    alert_percent=self.alert_percent,
-                    parent=parent,
-                )
-            case CapChanged():
-                state = self.states[entry.account]
-                state.set_cap(entry.cap, alert_percent=self.alert_percent)
-                state.overdraft = state.overdraft if entry.overdraft is None else int(entry.overdraft)
-                self.check_alert(state)
-            case _:
-                state = self.states[entry.account]
-                state.is_closed = True
-                self.forget_if_empty(state)
-
-    def check_alert(self, state: AccountState) -> None:
-        """Note if an account has crossed its alert, one way or the other."""
-        if (state.used >= state.alert_at) is not state.is_alerted:
-            state.is_alerted = not state.is_alerted
-            self.crossed.append(state)
-
-    def take_crossed(self) -> list[AccountState]:
-        """Return the accounts that have crossed their alert since the last call."""
-        crossed, self.crossed = self.crossed, []
-        return crossed
-
-    def forget_crossings(self) -> None:
-        """After a replay, let only the open accounts that are beyond their alert now count as crossed, once each."""
-        self.crossed = [state for state in self.states.values() if state.is_alerted and not state.is_closed]
-
-    def forget_if_empty(self, state: AccountState) -> None:
-        """Forget a closed account if no money is left in it."""
-        if state.open == state.on_hold == 0 and self.states.get(state.name) is state:
-            del self.states[state.name]
+    def figures(self) -> CapPeriod:
+        """Return what counts against the cap now."""
+        counted = (*self.earlier, self.current)
+        period = self.current.period
+        start = period.start - self.renewal.slices * (period.end - period.start)
+        return CapPeriod(
+            start=float(start),
+            end=float(period.end),
+            reserved=micros_of(sum(one.reserved for one in counted)),
+            held=micros_of(sum(one.held for one in counted)),
+            settled=micros_of(sum(one.settled for one in counted)),
+        )
 
     def __repr__(self) -> str:
-        return f"<AccountTable {', '.join(self.states) or 'empty'}>"
+        return f"<RenewingCap {self.in_force}/{self.renewal} from {self.current.period.start}>"

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 import msgspec
 
-from actors.money import Micros, to_micros
+from actors.money import Micros, take_amount, to_micros
 from actors.spelling import closest, unknown_name
 from actors.validation import check_text
 
@@ -143,6 +143,26 @@ def read_cap(given: Any, *, zone: str | None = None) -> Cap:
         return Cap(micros, _read_renewal(period, zone=zone))
     except ValueError as error:
         raise ValueError(f"the cap {given[:100]!r}: {error}") from None
+
+
+def take_cap(struct: msgspec.Struct, field: str, renewal: str, *, zone: str | None = None) -> None:
+    """Convert what two fields of a new struct were given: a cap, as text with its renewal, or the two apart.
+
+    Raises as `read_cap`, and names the field.
+    """
+    given: Any = getattr(struct, field)
+    if zone is None and not (isinstance(given, str) and "/" in given):
+        if given is not None:
+            take_amount(struct, field)
+        return
+    try:
+        cap = read_cap(given, zone=zone)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{field}: {error}") from None
+    if getattr(struct, renewal) not in {None, cap.renewal}:
+        raise ValueError(f"{field} renews each {cap.renewal}, and {renewal} says otherwise; give one of the two")
+    msgspec.structs.force_setattr(struct, field, cap.amount)
+    msgspec.structs.force_setattr(struct, renewal, cap.renewal)
 
 
 def _read_renewal(text: str, *, zone: str | None = None) -> Renewal:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
+from actors.ledger.account_table import AccountTable
 from actors.ledger.entries import (
     AccountOpened,
     HandleNoted,
@@ -19,7 +20,6 @@ from actors.ledger.entries import (
     MoneySettled,
     TariffListed,
 )
-from actors.ledger.page import AccountTable
 from actors.ledger.paid_keys import PaidKeys
 from actors.ledger.record import KeyRecord
 

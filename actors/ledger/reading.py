@@ -14,8 +14,8 @@ from actors.ledger.aging import expires_at
 from actors.ledger.book import Book
 from actors.ledger.journal import MoneyJournal
 from actors.ledger.keys import provider_key
-from actors.ledger.page import Statement  # noqa: TC001 - msgspec resolves the annotations below.
 from actors.ledger.saved_book import restore
+from actors.ledger.statement import Statement  # noqa: TC001 - msgspec resolves the annotations below.
 from actors.money import Micros, micros_of
 from runtime.persistence import JournalError, Owner, owner_of, reading
 

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from actors.events import CAP_ALERT, HELD_ALERT, AlertCleared, AlertRaised, HeldExpired, Overcharged
+from actors.events import CAP_ALERT, CLOCK_ALERT, HELD_ALERT, AlertCleared, AlertRaised, HeldExpired, Overcharged
 from actors.money import ZERO
 from runtime import Message
 
 if TYPE_CHECKING:
     from actors.errors.families import Permanent
+    from actors.ledger.account_table import AccountTable
     from actors.ledger.entries import MoneySettled
-    from actors.ledger.page import AccountTable
     from actors.money import Micros
     from runtime import Context, Timer
     from runtime.persistence import JournalError
 
 
+LEAP = 60.0
+"""Seconds by which the clock is ahead of the time that has passed, and has leapt: more than what is lost to rounding,
+to a slow loop, or to the steps by which daemons put a clock right."""
 CLOCK_ERROR = 1e-6
 """Seconds by which a timer may be early, by rounding."""
 
@@ -53,6 +56,7 @@ class Reporter:
         self._reminder: Timer | None = None
         self._reminded_at = 0.0
         self._alerted_at: dict[str, float] = {}
+        self._leapt_at: dict[str, float] = {}
         self._held: dict[str, HeldCalls] = {}
         """What is held, by provider; only those for which something is."""
 
@@ -60,7 +64,7 @@ class Reporter:
         """Publish which accounts have crossed their alert, one way or the other."""
         now = self._now()
         for state in self._accounts.take_crossed():
-            value = state.used / state.cap if state.cap else None
+            value = state.share
             since = self._alerted_at.pop(state.name, now)
             if state.is_alerted:
                 self._alerted_at[state.name] = now
@@ -76,6 +80,23 @@ class Reporter:
         since = self._alerted_at.pop(account, None)
         if since is not None:
             self.publish(AlertCleared(rule=CAP_ALERT, subject=account, value=None, lasted=self._now() - since))
+        self.report_leap(account, None)
+
+    def report_leap(self, account: str, ahead: float | None) -> None:
+        """Publish that a cap has renewed because the clock leapt ahead by so many seconds; None if it did not."""
+        now = self._now()
+        since = self._leapt_at.pop(account, None)
+        if since is not None:
+            self.publish(AlertCleared(rule=CLOCK_ALERT, subject=account, value=None, lasted=now - since))
+        if ahead is not None:
+            self._leapt_at[account] = now
+            cause = (
+                f"the clock is {ahead:,.0f} s ahead of the time that has passed, and the cap of {account!r} has "
+                "renewed by it; put the clock right: the period holds until the clock has passed it"
+            )
+            self.publish(
+                AlertRaised(rule=CLOCK_ALERT, subject=account, value=ahead, threshold=LEAP, at=now, cause=cause)
+            )
 
     def report_held(self, provider: str, reservation: int, amount: Micros, *, held_for: float = 0.0) -> None:
         """Note that money is held for a call, since `held_for` seconds; it is published once that lasts."""

@@ -6,14 +6,16 @@ so they are encoded before, some at a time, and only what still changes is encod
 
 from __future__ import annotations
 
+import math
 from itertools import chain
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from actors.ledger.page import AccountState
+from actors.ledger.page import AccountState, PeriodState, RenewingCap
+from actors.ledger.periods import Period, Renewal
 from actors.ledger.record import KeyRecord
-from actors.money import micros_of
+from actors.money import Micros, micros_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,8 +26,33 @@ MAX_OPEN = 2_000
 """The reservations that are encoded in one moment, some three milliseconds' work; with more open, it is put off."""
 
 
+class SavedPeriod(msgspec.Struct, array_like=True, frozen=True):
+    """What a period has beside the figures of every account."""
+
+    start: int
+    end: int
+    elsewhere: int
+    elsewhere_reserved: int
+    is_over: bool
+    limit: int | None
+
+
+class SavedRenewal(msgspec.Struct, array_like=True, frozen=True):
+    """A cap that renews; its periods by their places among the accounts."""
+
+    renewal: Renewal
+    cap: int | None
+    raised: int | None
+    raised_until: int
+    current: int
+    earlier: tuple[int, ...]
+
+
 class SavedAccount(msgspec.Struct, array_like=True, frozen=True):
-    """An account, or one that is known only to reservations that have ended; its parent by its place among them."""
+    """An account, or one that is known only to reservations that have ended; its parent by its place among them.
+
+    A period of a renewing cap is one of them too.
+    """
 
     name: str
     cap: int | None
@@ -33,6 +60,8 @@ class SavedAccount(msgspec.Struct, array_like=True, frozen=True):
     is_alerted: bool
     is_closed: bool
     parent: int | None = None
+    renewing: SavedRenewal | None = None
+    period: SavedPeriod | None = None
 
 
 FIGURES = (
@@ -136,7 +165,8 @@ class BookSaver:
         listed = tuple(map(self._place_of, postings.accounts.states.values()))
         for state in tuple(self._states):
             for above in state.path:
-                self._place_of(above)
+                for one in _periods(above):
+                    self._place_of(one)
         accounts = tuple(self._saved(state) for state in self._states)
         tariffs = tuple(postings.tariffs)
         return ENCODER.encode(SavedBook(postings.next, tariffs, accounts, listed, records, released, expired))
@@ -148,7 +178,26 @@ class BookSaver:
         figures = tuple(int(getattr(state, name)) for name in FIGURES)
         cap = None if state.cap is None else int(state.cap)
         parent = None if state.parent is None else self._place_of(state.parent)
-        return SavedAccount(state.name, cap, figures, state.is_alerted, state.is_closed, parent)
+        return SavedAccount(
+            state.name,
+            cap,
+            figures,
+            state.is_alerted,
+            state.is_closed,
+            parent,
+            None if state.renewing is None else self._saved_renewal(state.renewing),
+            _saved_period(state) if isinstance(state, PeriodState) else None,
+        )
+
+    def _saved_renewal(self, renewing: RenewingCap) -> SavedRenewal:
+        return SavedRenewal(
+            renewing.renewal,
+            None if renewing.cap is None else int(renewing.cap),
+            None if renewing.raised is None else int(renewing.raised),
+            renewing.raised_until,
+            self._place_of(renewing.current),
+            tuple(map(self._place_of, renewing.earlier)),
+        )
 
     def _encoded(self, one: KeyRecord) -> bytes:
         place_of = self._place_of
@@ -194,6 +243,9 @@ def restore(postings: Postings, content: bytes) -> Iterator[None]:
     for state, account in zip(states, saved.accounts, strict=True):
         if account.parent is not None:
             state.parent, postings.accounts.has_tree = states[account.parent], True
+        if account.renewing is not None:
+            state.renewing = _restored_renewal(account.renewing, states, postings.accounts.alert_percent)
+            postings.accounts.has_renewing = True
     postings.accounts.total = states[0]
     postings.accounts.states.update((states[place].name, states[place]) for place in saved.listed)
     yield
@@ -207,13 +259,50 @@ def restore(postings: Postings, content: bytes) -> Iterator[None]:
             yield
 
 
+def _periods(state: AccountState) -> tuple[AccountState, ...]:
+    """Return an account with its periods that count."""
+    renewing = state.renewing
+    return (state,) if renewing is None else (state, *renewing.earlier, renewing.current)
+
+
+def _saved_period(state: PeriodState) -> SavedPeriod:
+    return SavedPeriod(
+        *state.period,
+        state.elsewhere,
+        state.elsewhere_reserved,
+        state.is_over,
+        None if state.limit == math.inf else int(state.limit),
+    )
+
+
 def _restored_account(saved: SavedAccount, *, alert_percent: int) -> AccountState:
-    state = AccountState(saved.name, None, alert_percent=alert_percent)
+    period = saved.period
+    if period is None:
+        state = AccountState(saved.name, None, alert_percent=alert_percent)
+    else:
+        state = PeriodState(saved.name, Period(period.start, period.end))
+        state.elsewhere, state.elsewhere_reserved = period.elsewhere, period.elsewhere_reserved
     for name, figure in zip(FIGURES, saved.figures, strict=True):
         setattr(state, name, figure)
-    state.set_cap(None if saved.cap is None else micros_of(saved.cap), alert_percent=alert_percent)
+    state.set_cap(_micros(saved.cap), alert_percent=alert_percent)
+    if isinstance(state, PeriodState) and period is not None and period.is_over:
+        state.end(may_grow=True)
+        state.limit = math.inf if period.limit is None else period.limit
     state.is_alerted, state.is_closed = saved.is_alerted, saved.is_closed
     return state
+
+
+def _restored_renewal(saved: SavedRenewal, states: list[AccountState], alert_percent: int) -> RenewingCap:
+    periods = [states[place] for place in (*saved.earlier, saved.current)]
+    *earlier, current = [one for one in periods if isinstance(one, PeriodState)]
+    renewing = RenewingCap(saved.renewal, _micros(saved.cap), current, alert_percent=alert_percent)
+    renewing.earlier = earlier
+    renewing.raised, renewing.raised_until = _micros(saved.raised), saved.raised_until
+    return renewing
+
+
+def _micros(amount: int | None) -> Micros | None:
+    return None if amount is None else micros_of(amount)
 
 
 def _restored_record(saved: SavedRecord, states: list[AccountState]) -> KeyRecord:

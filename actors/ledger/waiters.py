@@ -20,8 +20,15 @@ if TYPE_CHECKING:
     from actors.ledger.messages import Reserve
     from actors.ledger.page import AccountState
 
+UNTIL_RENEWAL = "\0until renewal"
+"""How the names of the queues end in which requests wait for a cap to renew; no account's name does."""
 MIN_SWEPT = 64
 """So many numbers of waiters that have left are not worth a sweep."""
+
+
+def until_renewal(account: str) -> str:
+    """Name the queue of the requests that wait for the cap of an account to renew."""
+    return f"{account}{UNTIL_RENEWAL}"
 
 
 class ReserveWaiter(asyncio.Future[Reservation]):
@@ -119,6 +126,10 @@ class ReserveQueues:
         """Return the waiters for an account, in order."""
         queue = self._queues.get(account)
         return [] if queue is None else [queue.waiters[number] for number in sorted(queue.waiters)]
+
+    def accounts(self) -> set[str]:
+        """Return the accounts for which requests wait, for a renewal or otherwise."""
+        return {queue.removesuffix(UNTIL_RENEWAL) for queue in self._queues}
 
     def broken_invariants(self) -> Iterator[str]:
         """Name the queues that still hold waiters, although no request is under way."""

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 import msgspec
 
+from actors.ledger.periods import read_cap
 from actors.limits.quota import RateLimit
 from actors.market.environment import Expansion
 from actors.market.listing import CallTerms, Endpoint, Listing, SharedQuota, check_tolerance
@@ -133,7 +134,7 @@ def _market(text: str, path: str, environ: Mapping[str, str] | None) -> Market:
         breaker=_section(reader, document, "breaker", BreakerConfig),
         discovery=_section(reader, document, "discovery", DiscoveryConfig),
         health=_section(reader, document, "health", HealthConfig),
-        budget=_amount(reader, document, "budget"),
+        budget=_budget(reader, document),
         risk=_amount(reader, document, "risk"),
         risk_total=_amount(reader, document, "risk_total"),
         overdraft=_amount(reader, document, "overdraft") or ZERO,
@@ -244,7 +245,8 @@ def _watch(reader: TableReader, document: Table) -> WatchConfig:
 def _model(reader: TableReader, entry: Table, key: str, surroundings: Surroundings) -> Listing:
     reader.refuse_unknown(entry, key, MODEL_KEYS)
     _refuse_unknown_limits(reader, entry, key)
-    money = {name: _price(reader, entry[name], f"{key}.{name}") for name in ("price", "budget") if name in entry}
+    money: dict[str, Any] = {"price": _price(reader, entry["price"], f"{key}.price")} if "price" in entry else {}
+    money |= {"budget": _budget(reader, entry, f"{key}.budget")} if "budget" in entry else {}
     environ, secrets = surroundings
     return model_entry_listing(reader, entry, key, money=money, environ=environ, secrets=secrets)
 
@@ -263,13 +265,27 @@ def _listing(reader: TableReader, entry: Table, key: str, *, address: Any, secre
     return Listing(
         provider=provider,
         transport=_transport(reader, provider, endpoint, key, secrets),
-        budget=_amount(reader, entry, "budget", key=f"{key}.budget"),
+        budget=_budget(reader, entry, f"{key}.budget"),
         **terms,
     )
 
 
-def _amount(reader: TableReader, table: Table, name: str, *, key: str | None = None) -> Micros | None:
-    return _price(reader, table[name], key or name) if name in table else None
+def _amount(reader: TableReader, table: Table, name: str) -> Micros | None:
+    return _price(reader, table[name], name) if name in table else None
+
+
+def _budget(reader: TableReader, table: Table, key: str = "budget") -> str | None:
+    """Return a budget as it is written, once it is known that it can be read."""
+    if "budget" not in table:
+        return None
+    written = table["budget"]
+    if not isinstance(written, str) or "/" not in written:
+        _price(reader, written, key)
+    try:
+        read_cap(written)
+    except ValueError as error:
+        raise reader.error(key, str(error)) from error
+    return written
 
 
 def _tolerance(reader: TableReader, document: Table) -> float:

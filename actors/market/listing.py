@@ -8,10 +8,11 @@ from typing import Literal
 
 import msgspec
 
+from actors.ledger.periods import Renewal, take_cap
 from actors.limits.quota import REQUESTS, Quota, RateLimit, check_dimensions, quota_of
 from actors.market.tables import MarketError as MarketError
 from actors.masking import MASK, HidesSecrets, shown_callable, shown_url
-from actors.money import Micros, OptionalAmountField, amount_default, take_amount
+from actors.money import Micros, OptionalAmountField, amount_default
 from actors.providers.provider import Provider
 from actors.tariffs.estimate import TYPICAL_CALL
 from actors.tariffs.tariff import Tariff
@@ -110,7 +111,7 @@ class Listing(HidesSecrets, CallTerms, frozen=True, kw_only=True):
 
     `transport` makes a new `Transport`. It is called again when the provider's gateway restarts, or is needed again
     after it was closed because it was idle. `budget` caps what the provider is paid in all, in dollars as str, int or
-    Decimal (None: no cap).
+    Decimal (None: no cap), or in each period if it renews ("5/day"; then `budget_renewal` says how).
 
     >>> from actors.market import Market
     >>> from actors.transports import FunctionTransport
@@ -128,6 +129,7 @@ class Listing(HidesSecrets, CallTerms, frozen=True, kw_only=True):
     provider: Provider
     transport: Callable[[], Transport]
     budget: OptionalAmountField = amount_default(None)
+    budget_renewal: Renewal | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.provider, Provider):
@@ -138,8 +140,7 @@ class Listing(HidesSecrets, CallTerms, frozen=True, kw_only=True):
                 f"got {self.transport!r:.100}"
             )
         super().__post_init__()
-        if self.budget is not None:
-            take_amount(self, "budget")
+        take_cap(self, "budget", "budget_renewal")
 
     def shown_instead(self) -> dict[str, object]:
         return {"transport": shown_callable(self.transport)}

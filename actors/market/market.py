@@ -7,6 +7,7 @@ from collections.abc import Sequence  # noqa: TC003 - inspect.signature evaluate
 
 import msgspec
 
+from actors.ledger.periods import Renewal, take_cap
 from actors.market.listing import Listing, SharedQuota, check_positive, check_tolerance
 from actors.market.tables import MarketError as MarketError
 from actors.money import ZERO, AmountField, OptionalAmountField, amount_default, take_amount
@@ -48,7 +49,8 @@ class HealthConfig(msgspec.Struct, frozen=True, kw_only=True):
 class Market(msgspec.Struct, frozen=True, kw_only=True):
     """Every provider that may be called, and the policies for calling them.
 
-    `budget` caps what is spent on all requests together, in dollars as str, int or Decimal (None: no cap). `risk` is
+    `budget` caps what is spent on all requests together, in dollars as str, int or Decimal (None: no cap), or in each
+    period if it renews: "20/day", "500/month in Europe/Berlin" (then `budget_renewal` says how). `risk` is
     what a request may leave to be paid twice if it does not say so itself (None: nothing), and `risk_total` bounds that
     for all requests together (None: no bound), in dollars too. Calls that cost nothing and may be repeated are hedged
     by `hedge` (None: never). Each provider has its own `retry_budget`, and `watch` says how discovery uses
@@ -86,10 +88,12 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
     quotas: dict[str, SharedQuota] = {}
     max_waiting: int = MAX_WAITING
     streams: StreamConfig = StreamConfig()
+    budget_renewal: Renewal | None = None
 
     def __post_init__(self) -> None:
         take_amount(self, "overdraft")
-        for name in ("budget", "risk", "risk_total"):
+        take_cap(self, "budget", "budget_renewal")
+        for name in ("risk", "risk_total"):
             if getattr(self, name) is not None:
                 take_amount(self, name)
         check_classify(self.classify)

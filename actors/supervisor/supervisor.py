@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from actors.discovery.offers import Offers
     from actors.ledger.account import Account
     from actors.ledger.entries import MoneyReleased, MoneySettled
-    from actors.ledger.page import Statement
+    from actors.ledger.statement import Statement
     from actors.rate_limiter.messages import Acquire
     from runtime import Timer
 

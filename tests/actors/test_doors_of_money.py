@@ -26,7 +26,7 @@ from actors.command.requests_file import parse_requests
 from actors.ledger.entries import Entry, MoneyReserved
 from actors.ledger.ledger import Ledger
 from actors.ledger.messages import BookCall, OpenAccount, Reservation, Reserve, Resolve, SetCap
-from actors.ledger.page import Statement
+from actors.ledger.statement import Statement
 from actors.market.file import parse_market
 from actors.money import MAX_MICROS, Micros, to_micros
 from actors.monitor.rules import BudgetRule

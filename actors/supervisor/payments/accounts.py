@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from actors.errors.families import LedgerDown, Permanent
 from actors.ledger.messages import GetStatement, OpenAccount
+from actors.ledger.periods import Cap
 from actors.money import ZERO
 from actors.supervisor.payments.ledger_client import LEDGER_CALL_TIMEOUT
 from runtime import RuntimeFault
@@ -15,7 +16,6 @@ from runtime import RuntimeFault
 if TYPE_CHECKING:
     from actors.market.listing import Listing
     from actors.market.market import Market
-    from actors.money import Micros
     from actors.supervisor.payments.ledger_client import LedgerClient
     from runtime import Context
 
@@ -74,11 +74,15 @@ class Accounts:
         Raises `LedgerDown` if the ledger cannot be reached.
         """
         names: list[str] = []
-        for name, cap in ((RUN, self._market.budget), (account_of(listing.provider.name), listing.budget)):
+        market = self._market
+        for name, cap, renewal in (
+            (RUN, market.budget, market.budget_renewal),
+            (account_of(listing.provider.name), listing.budget, listing.budget_renewal),
+        ):
             if cap is not None:
                 names.append(name)
                 self._of_market.add(name)
-                await self._ensure_cap(name, cap)
+                await self._ensure_cap(name, Cap(cap, renewal))
         return tuple(names)
 
     async def of_risk(self) -> str | None:
@@ -88,10 +92,10 @@ class Accounts:
         """
         if self._market.risk_total is None:
             return None
-        await self._ensure_cap(RISK, self._market.risk_total)
+        await self._ensure_cap(RISK, Cap(self._market.risk_total))
         return RISK
 
-    async def _ensure_cap(self, name: str, cap: Micros) -> None:
+    async def _ensure_cap(self, name: str, cap: Cap) -> None:
         """Open an account for a cap of the market; one that is open at the ledger keeps the cap it has there.
 
         It serves all requests, and so none of them may cancel it: the ledger closes an account whose opener has gone,
@@ -114,19 +118,21 @@ class Accounts:
         if not opening.cancelled():
             opening.exception()  # The requests that waited have been told; if none waits any more, it is seen here.
 
-    async def _ask_to_open(self, name: str, cap: Micros) -> None:
+    async def _ask_to_open(self, name: str, cap: Cap) -> None:
         ledger = self._client.ledger
         overdraft = ZERO if name == RISK else self._market.overdraft
+        opening = OpenAccount(name=name, cap=cap.amount, renewal=cap.renewal, overdraft=overdraft)
         try:
-            await ledger.ask(OpenAccount(name=name, cap=cap, overdraft=overdraft), timeout=LEDGER_CALL_TIMEOUT)
+            await ledger.ask(opening, timeout=LEDGER_CALL_TIMEOUT)
         except Permanent:
             statement = await ledger.ask(GetStatement(name), timeout=LEDGER_CALL_TIMEOUT)
-            if statement.cap != cap:
+            before = None if statement.cap is None else Cap(statement.cap, statement.renewal)
+            if before != cap:
                 self._context.log.warning(
                     "account {!r} is open at the ledger with {}, which holds, and not the {} of this market; "
                     "SetCap changes it",
                     name,
-                    "no cap" if statement.cap is None else f"a cap of {statement.cap}",
+                    "no cap" if before is None else f"a cap of {before}",
                     cap,
                 )
         self._open.add(name)

@@ -107,6 +107,7 @@ class Payments:
                     cap=refused.cap,
                     account=refused.account,
                     provider=wish.provider,
+                    retry_after=_later(refused.retry_after, self._context.now() - now),
                 )
             return _ledger_down(late)
         except RuntimeFault as fault:
@@ -220,6 +221,10 @@ class Payments:
 
     def __repr__(self) -> str:
         return f"<Payments, {self.reconciler!r}>"
+
+
+def _later(retry_after: float | None, waited: float) -> float | None:
+    return None if retry_after is None else max(0.0, retry_after - waited)
 
 
 def _ledger_down(fault: RuntimeFault) -> LedgerDown:

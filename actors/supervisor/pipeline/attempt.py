@@ -158,8 +158,10 @@ class AttemptRun:
         if isinstance(refusal, StillUnsettled):
             return await take_on(self.deps, job, refusal)
         if isinstance(refusal, BudgetExceeded):
-            refusal.may_free_up = refusal.may_free_up and not waited
-            job.money = job.money.after_refusal(name, refusal, now=self.deps.context.now())
+            now = self.deps.context.now()
+            renews = refusal.retry_after is not None and now + refusal.retry_after < job.deadline
+            refusal.may_free_up = (refusal.may_free_up or renews) and not waited
+            job.money = job.money.after_refusal(name, refusal, now=now)
             job.refused[name] = refusal
             return None
         # What was paid before must be told all the same.

@@ -11,11 +11,11 @@ import pytest
 from actors import Market, ProviderCall, Supervisor, provider, smart_request
 from actors.errors.families import BudgetExceeded, Permanent
 from actors.events import Overcharged
+from actors.ledger.account_table import MAX_DEPTH
 from actors.ledger.book import Book, InsufficientFunds
 from actors.ledger.entries import MoneyReserved
 from actors.ledger.ledger import Ledger
 from actors.ledger.messages import BookCall, CloseAccount, GetStatement, OpenAccount, Reservation, Reserve, SetCap
-from actors.ledger.page import MAX_DEPTH
 from actors.money import Micros
 from runtime import ActorSystem
 from tests.proofs import repeated

@@ -16,6 +16,7 @@ from actors.ledger.book import Book
 from actors.ledger.entries import MoneyReserved
 from actors.ledger.errors import AlreadyPaid
 from actors.ledger.messages import BookCall, Costing, GetHeld, Reserve
+from actors.ledger.periods import Renewal
 from actors.ledger.saved_book import MAX_OPEN, BookSaver, restore
 from actors.money import Micros
 from runtime import ActorSystem
@@ -36,11 +37,15 @@ class Trade:
         self.calls: list[Any] = []
         for name in ("run", "risk"):
             self.book.open(name, cap=None, at=0.0)
+        for name, renewal in (("hourly", Renewal("hour")), ("rolling", Renewal("hour", rolling=True))):
+            self.book.open(name, cap=Micros(500), renewal=renewal, at=0.0)
 
     def step(self) -> None:
-        self.at += 1.0
         dice, book = self.dice, self.book
-        match dice.randrange(10):
+        self.at += dice.choice([1.0, 1.0, 1.0, 100.0])
+        for name in ("hourly", "rolling"):
+            book.renew(name, at=self.at)
+        match dice.randrange(11):
             case 0:
                 name = f"batch {dice.randrange(3)}"
                 if book.is_open(name):
@@ -49,6 +54,7 @@ class Trade:
                     book.open(name, cap=Micros(10_000), parent=dice.choice([None, "run"]), at=self.at)
             case 1 | 2 | 3 | 4:
                 accounts = ("run", *[one for one in book.open_accounts() if one.startswith("batch")][:1])
+                accounts += dice.choice([(), ("hourly",), ("rolling",), ("hourly", "rolling")])
                 held = tuple(one.number for one in book.postings.records.values() if one.is_held)
                 wish = Reserve(
                     key=f"k{dice.randrange(30)}",
@@ -68,6 +74,13 @@ class Trade:
                 held = [one for one in book.postings.records.values() if one.is_held]
                 if held:
                     book.expire(dice.choice(held), at=self.at)
+            case 6:
+                name = dice.choice(["hourly", "rolling"])
+                renewal = book.accounts.states[name].renewal
+                renewal = dice.choice([renewal, renewal, renewal, Renewal("day"), None])
+                book.set_cap(
+                    name, Micros(dice.randrange(900)), renewal=renewal, only_now=dice.random() < 0.5, at=self.at
+                )
             case _ if self.calls:
                 call, charged = dice.choice(self.calls), dice.choice(["yes", "no", "held"])
                 costing = dice.choice([None, Costing(basis="estimated"), Costing(basis="exact")])

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from actors import Ledger, ProviderCall, ProviderReply
-    from actors.ledger.page import Statement
+    from actors.ledger.statement import Statement
 
 
 STEADY = Retry(base=0.0, cap=0.0)
