@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from actors.errors.families import Permanent
-from actors.ledger.entries import Entry, MoneyReleased, MoneySettled
+from actors.ledger.entries import Entry, MoneyHeld, MoneyReleased, MoneySettled
 from actors.ledger.kept_receipt import head_of, packed
 from actors.ledger.keys import scope_of
 from runtime.persistence import Codec, JournalError, MemoryJournal, SqliteJournal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from actors.ledger.receipt import Receipt
     from runtime.persistence import Journal, KeptRow, Packing, Retention, Safety, SnapshotRow
@@ -51,6 +51,8 @@ class MoneyJournal:
             if self.path == IN_MEMORY
             else SqliteJournal(path, safety=safety, retention=retention, packing=packing, migrate=migrated)
         )
+        self._held: dict[str, set[int]] = {}
+        """The reservations that are held, by key."""
         self._codec = Codec[Entry](Entry)
         self._paid = msgspec.msgpack.Decoder(tuple[int, str])
         self._receipt_pays: tuple[str, int] | None = None
@@ -81,6 +83,30 @@ class MoneyJournal:
         """Note an entry, to be written by the next commit."""
         self.store.append(self._codec.encode(entry))
         self._count(entry)
+        if type(entry) is MoneyHeld:
+            self._hold(entry.key, entry.reservation)
+        elif self._held and isinstance(entry, MoneySettled | MoneyReleased):
+            self._let_go(entry.key, entry.reservation)
+
+    def hold_keys(self, held: Iterable[tuple[str, int]]) -> None:
+        """Keep what is known of these keys for as long as the money of these reservations is held under them."""
+        for key, reservation in held:
+            self._hold(key, reservation)
+
+    def _hold(self, key: str, reservation: int) -> None:
+        self._held.setdefault(key, set()).add(reservation)
+        for scope in (PAID, scope_of(key)):
+            self.store.spare(scope, key)
+
+    def _let_go(self, key: str, reservation: int) -> None:
+        held = self._held.get(key)
+        if held is None:
+            return
+        held.discard(reservation)
+        if not held:
+            del self._held[key]
+            for scope in (PAID, scope_of(key)):
+                self.store.spare(scope, key, is_spared=False)
 
     def commit(self) -> None:
         """Write what was appended, all of it or nothing; raises `JournalError`, after which it can be tried again."""

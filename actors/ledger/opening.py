@@ -58,6 +58,7 @@ async def recover(
             book.paid_keys.clear()  # Some of the sums lack what was forgotten; the journal has them all.
         for held in book.hold_all(at=at):
             journal.append(held)
+        journal.hold_keys((record.key, record.number) for record in book.postings.records.values())
     except ValueError as error:
         journal.close()
         raise JournalError(journal.path, f"does not add up: {error}", "restore a copy") from error

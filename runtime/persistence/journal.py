@@ -110,6 +110,8 @@ class Journal(ABC):
         """32 bytes that only this journal has, for digests that are of no use without it."""
         self._pending = JournalBatch()
         self._unwritten: dict[bytes, KeptRow] = {}
+        self._spared: set[bytes] = set()
+        """The digests of the keys that are not dropped, however old they are."""
 
     # What is read at the start.
 
@@ -162,6 +164,17 @@ class Journal(ABC):
         """Keep this as the state after all entries so far, in place of the last snapshot; the next commit writes it."""
         self._pending.snapshot = SnapshotRow(self.number, content, self.checksum)
         self._pending.size += len(content)
+
+    def spare(self, scope: str, key: str, *, is_spared: bool = True) -> None:
+        """Let the head under a key not be dropped for its age, because it is still needed; or let it be again.
+
+        This is not written: the next owner says so anew.
+        """
+        digest = key_digest(scope, key)
+        if is_spared:
+            self._spared.add(digest)
+        else:
+            self._spared.discard(digest)
 
     def find(self, scope: str, key: str) -> KeptRow | None:
         """Return what is kept under a key, whether it is written yet or not; None if nothing is."""

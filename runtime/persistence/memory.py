@@ -89,7 +89,7 @@ class MemoryJournal(Journal):
         kept = self._disk.kept
         heads, bodies = (horizon(self.clock, age) for age in (self.retention.heads_for, self.retention.bodies_for))
         for digest, row in tuple(kept.items()):
-            if row.at < heads:
+            if row.at < heads and digest not in self._spared:
                 del kept[digest]
             elif row.at < bodies:
                 kept[digest] = row._replace(body=None)

@@ -302,7 +302,7 @@ class SqliteJournal(Journal):
         bodies = fetch("SELECT rowid, at FROM bodies WHERE rowid > ? LIMIT ?", (self._seen_body, STEP)).fetchall()
         self._seen_key = heads[-1][0] if heads else b""
         self._seen_body = bodies[-1][0] if bodies else 0
-        old_heads = [(digest,) for digest, at in heads if at < before[0]]
+        old_heads = [(digest,) for digest, at in heads if at < before[0] and digest not in self._spared]
         old_bodies = [(rowid,) for rowid, at in bodies if at < before[1]]
         if old_heads or old_bodies:
             with self._writing():

@@ -276,6 +276,24 @@ def test_bodies_and_then_heads_are_dropped_when_they_are_too_old(place: Place) -
     journal.close()
 
 
+def test_a_head_that_is_spared_is_not_dropped_while_it_is(place: Place) -> None:
+    journal = place.open(retention=Retention(bodies_for=3 * DAYS, heads_for=5 * DAYS))
+    for key in ("order", "other"):
+        journal.put("shop", key, b"head", b"body", at=NOW)
+    journal.spare("shop", "order")
+    for day in range(20):
+        journal.put("shop", "newest", b"head", at=NOW + day * DAYS)
+    journal.commit()
+    tend(journal)
+    spared = journal.find("shop", "order")
+    assert spared is not None
+    assert (spared.head, spared.body, journal.find("shop", "other")) == (b"head", None, None)
+    journal.spare("shop", "order", is_spared=False)
+    tend(journal)
+    assert journal.find("shop", "order") is None
+    journal.close()
+
+
 def test_a_clock_that_leaps_drops_nothing_until_the_leap_has_lasted_a_day(place: Place) -> None:
     journal = place.open()
     for number, at in enumerate([NOW, NOW + 900 * DAYS, NOW + 900.9 * DAYS, NOW + 1, NOW - 900 * DAYS]):
