@@ -5,13 +5,12 @@ There are two ways to commit:
 2. In one thread, if it is not. What comes while one is written goes into the next, which begins when that one ends.
 
 A thread waits for the interpreter's lock beside a busy loop, so it is used only if the disk takes longer than that, or
-has done so lately. The upkeep has the thread while nothing waits for a commit.
+did so for the last commit. The upkeep has the thread while nothing waits for a commit.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -29,10 +28,8 @@ MAX_ON_LOOP = 1_000_000
 """The bytes that are written on the loop in one turn of it: about a millisecond's work."""
 MAX_PACKED_ON_LOOP = 64_000
 """The same if values are compressed or encrypted, which takes ten times as long and more."""
-SLOW = 0.02
-"""Seconds that a commit on the loop takes at most while the disk is well: a turn of the loop should take no longer."""
-SLOW_FOR = 10.0
-"""Seconds for which commits are written in the thread after one was slow."""
+SLOW = 0.1
+"""Seconds of a commit that should not wait for the disk, and has done so. A busy machine takes some ten ms."""
 TEND_EVERY = 3600.0
 """Seconds after which a journal is tended also if little was written."""
 TEND_PAUSE = 0.01
@@ -83,7 +80,8 @@ class GroupCommit:
         self._is_tended = False
         """Whether such a step is under way in the thread, so that nothing can be written on the loop."""
         self._tended_at = self._loop.time()
-        self._slow_until = -math.inf
+        self._is_slow = False
+        """Whether the last commit was slow, on the loop or in the thread."""
         self._is_closed = False
 
     @property
@@ -159,13 +157,12 @@ class GroupCommit:
         self._due = None
         journal = self.journal
         self._in_flight, self._unanswered = self._unanswered, []
-        began = self._loop.time()
         is_quick = is_quick_enough(journal, journal.unwritten_size, self._loop)
-        if self._threads is None or (is_quick and not self._is_tended and began >= self._slow_until):
+        if self._threads is None or (is_quick and not (self._is_tended or self._is_slow)):
+            began = self._loop.time()
             try:
                 journal.commit()
-                if (now := self._loop.time()) > began + SLOW:
-                    self._slow_until = now + SLOW_FOR
+                self._is_slow = self._loop.time() > began + SLOW
             except JournalError as error:
                 self._failed(error)
             else:
@@ -173,9 +170,14 @@ class GroupCommit:
             return
         batch = journal.take()
         self._writing = self._loop.create_future()
-        self._threads.submit(journal.write, batch).add_done_callback(
+        self._threads.submit(self._write, batch).add_done_callback(
             lambda done: self._loop.call_soon_threadsafe(self._thread_done, batch, done)
         )
+
+    def _write(self, batch: JournalBatch) -> None:
+        began = self._loop.time()
+        self.journal.write(batch)
+        self._is_slow = self._loop.time() > began + SLOW
 
     def _thread_done(self, batch: JournalBatch, done: Future[None]) -> None:
         writing, self._writing = self._writing, None
