@@ -187,6 +187,10 @@ def show_check(
     market: MarketPath,
     requests: RequestsPath,
     *,
+    out: Annotated[
+        str, typer.Option(metavar="FILE", help="The results of the run that would go on, if there is one.")
+    ] = "-",
+    journal: JournalPath = None,
     max_concurrency: MaxConcurrency = 10,
     rate_limit: RateLimit = None,
     budget: Budget = None,
@@ -194,15 +198,17 @@ def show_check(
     """Say what a run would meet: bad lines, services that no provider offers, requests that none can take.
 
     It also says what the run would cost, from presumably to at most, and how long it would take by the limits that are
-    known. It calls nothing and spends nothing.
+    known; and if it goes on with an earlier one, what that leaves to do. It calls nothing and spends nothing.
 
     Exit codes: 0 every request can be served, 2 bad input, or a request that cannot be.
     """
     from actors.command.check import check
-    from actors.command.plan import Options, read_market
+    from actors.command.plan import Options, journal_of
 
-    options = Options(max_concurrency=max_concurrency, rate_limit=rate_limit, budget=budget)
-    return check(read_market(market), requests, options=options)
+    options = Options(
+        max_concurrency=max_concurrency, rate_limit=rate_limit, budget=budget, journal=journal_of(out, journal)
+    )
+    return check(market, requests, options=options)
 
 
 @app.command(

@@ -3,30 +3,48 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from actors.command.bad_input import one_line
 from actors.command.duration import duration_text
-from actors.command.forecast import forecast, meant
-from actors.command.journal_output import write_lines
-from actors.command.requests_file import read_lines
+from actors.command.forecast import Forecast, forecast, meant
+from actors.command.journal_output import refusing_journals, write_lines
+from actors.command.plan import Options, digest_of_market, read_market
+from actors.command.requests_file import RequestLine, read_lines
+from actors.command.resumption import Resumption, read_resumption
 from actors.masking import escaped
-from actors.money import Micros, to_micros
+from actors.money import ZERO, Micros, to_micros
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from actors.command.forecast import Forecast, Unserved
-    from actors.command.plan import Options
-    from actors.command.requests_file import RequestLine
+    from actors.command.forecast import Unserved
     from actors.market.market import Market
 
 MAX_NUMBERS = 10
 """The lines that are named of a service that no provider offers."""
 
 
-def check(market: Market, requests: str, *, options: Options) -> int:
-    """Print what a run would meet; return 0 if every request can be served, else 2. Calls nothing."""
+class Checked(msgspec.Struct, kw_only=True):
+    """What is told: the requests that are whole, what is wrong with the others, and what a run would meet and do."""
+
+    good: list[tuple[int, RequestLine]]
+    problems: list[str]
+    market: Market
+    options: Options
+    seen: Forecast
+    resumed: Resumption | None
+
+
+def check(market_path: str, requests: str, *, options: Options) -> int:
+    """Print what a run would meet; return 0 if every request can be served, else 2. Calls nothing.
+
+    If the journal of `options` is there, it is what a run would meet that goes on with it.
+    """
+    market = read_market(market_path)
     good: list[tuple[int, RequestLine]] = []
     problems: list[str] = []
     for number, line in read_lines(requests):
@@ -34,40 +52,57 @@ def check(market: Market, requests: str, *, options: Options) -> int:
             problems.append(f"line {number}: {escaped(one_line(str(line)))}")
         else:
             good.append((number, line))
-    seen = forecast(market, good, rate_limit=options.rate_limit, max_concurrency=options.max_concurrency)
+    resumed, asked = None, good
+    if options.journal is not None and Path(options.journal).exists():
+        with refusing_journals():
+            lines = [line for _, line in good]
+            resumed = read_resumption(options.journal, lines, market=digest_of_market(market_path))
+    if resumed is not None:
+        if not problems:  # With a line that cannot be read, what else has changed is not known.
+            problems += [escaped(f"{options.journal}: {why}") for why in resumed.refusals()]
+        asked = [one for one, asks in zip(good, resumed.asks, strict=True) if asks]
+    seen = forecast(market, asked, rate_limit=options.rate_limit, max_concurrency=options.max_concurrency)
     problems += [_unoffered(service, numbers, market) for service, numbers in seen.unoffered.items()]
     problems += [_unserved(one) for one in seen.unserved]
-    write_lines(report(good, problems, seen, market=market, options=options))
-    return 2 if problems or not good else 0
+    checked = Checked(good=good, problems=problems, market=market, options=options, seen=seen, resumed=resumed)
+    write_lines(report(checked))
+    return 2 if problems else 0
 
 
-def report(
-    good: Sequence[tuple[int, RequestLine]],
-    problems: Sequence[str],
-    seen: Forecast,
-    *,
-    market: Market,
-    options: Options,
-) -> Iterator[str]:
+def report(checked: Checked) -> Iterator[str]:
     """Yield what is told, line by line."""
+    good, problems, seen = checked.good, checked.problems, checked.seen
     yield from problems
     if problems:
         yield ""
     services = Counter(line.service for _, line in good)
     told = ", ".join(f"{escaped(service)} {count}" for service, count in services.items())
     yield f"requests  {len(good)}{f' ({told})' if told else ''}; {_counted(len(problems), 'problem')}"
+    spent = ZERO
+    if checked.resumed is not None:
+        spent = checked.resumed.spent + checked.resumed.held
+        yield f"resuming  {_resuming(checked.resumed)}"
     yield (
         f"cost      from {seen.likely} to {seen.most}: one call for each request, likely at the cheapest provider, "
         "and at most at the dearest"
     )
-    budgets = {"--budget": None if options.budget is None else to_micros(options.budget), "the market": market.budget}
-    for name, budget in budgets.items():
-        if budget is not None:
-            yield f"budget    {budget} of {name} {_judged(budget, seen)}"
+    budget = checked.options.budget
+    budgets = {"--budget": None if budget is None else to_micros(budget), "the market": checked.market.budget}
+    for name, amount in budgets.items():
+        if amount is not None:
+            yield f"budget    {amount} of {name} {_judged(amount - spent, seen)}"
     if seen.paces:
-        yield f"time      at least {duration_text(seen.paces[0].seconds)}, by {seen.paces[0].limit}"
+        yield f"time      at least {duration_text(seen.paces[0].seconds)}, by {escaped(seen.paces[0].limit)}"
     else:
         yield "time      no limit is known"
+
+
+def _resuming(resumed: Resumption) -> str:
+    over = [f"{count} {'were answered' if how == 'done' else 'have failed'}" for how, count in resumed.over.items()]
+    asked = sum(resumed.asks)
+    unknown = f" ({resumed.unknown} of them may have been paid)" if resumed.unknown else ""
+    held = f", and {resumed.held} is held" if resumed.held else ""
+    return f"{', '.join(over) or 'nothing is over'}; {asked} are asked for{unknown}; {resumed.spent} was spent{held}"
 
 
 def _unoffered(service: str, numbers: Sequence[int], market: Market) -> str:

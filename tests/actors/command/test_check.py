@@ -5,16 +5,23 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 from actors import FunctionTransport, Listing, Market, Provider, ProviderFilter
+from actors.batch.resuming import REQUESTS, RUNS, ItemKeys, KeptItem, KeptRun, items_scope
 from actors.command.app import run_app
 from actors.command.forecast import Forecast, forecast
-from actors.command.requests_file import RequestLine
+from actors.command.going_on import wanted_requests
+from actors.command.plan import digest_of_market
+from actors.command.requests_file import RequestLine, parse_line
+from actors.ledger.entries import AccountOpened, MoneyReserved, MoneySettled
+from actors.ledger.journal import MoneyJournal
 from actors.limits import per_minute
 from actors.market import SharedQuota
 from actors.money import Micros, to_micros
 from actors.tariffs import Tariff
+from runtime.persistence import owner_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -187,3 +194,75 @@ def test_bad_input_is_2_in_one_line(check: Any, lines: list[str], options: list[
     assert (code, out) == (2, "")
     assert fact in err
     assert len(err.splitlines()) == 1
+
+
+@pytest.fixture
+def begun(tmp_path: Path) -> Callable[..., str]:
+    """Return a function that keeps a run of some lines in OUT.journal, in which items have ended so; it is its path."""
+
+    def keep(lines: list[str], statuses: dict[int, str]) -> str:
+        path = tmp_path / "results.jsonl.journal"
+        journal = MoneyJournal(path)
+        list(journal.read())
+        keys = ItemKeys("a1")
+        _, digests = wanted_requests([parse_line(one.encode()) for one in lines], keys)
+        market = digest_of_market(str(tmp_path / "market.toml"))
+        run = KeptRun(id="a1", account="batch", began=1.0, requests=len(lines), market=market)
+        put = journal.store.put
+        put(RUNS, "batch", msgspec.msgpack.encode(run), at=None)
+        put(f"{REQUESTS}batch", "0", msgspec.msgpack.encode(list(digests.items())), at=None)
+        for number, status in statuses.items():
+            item = msgspec.msgpack.encode(KeptItem(status))  # type: ignore[arg-type]
+            put(items_scope("batch"), keys.key(number), item, at=1.0)
+        journal.append(AccountOpened(account="batch", cap=None, at=1.0))
+        reserved = MoneyReserved(
+            reservation=1, key="k", provider="alder", accounts=("batch",), amount=Micros(3_000), at=1.0
+        )
+        journal.append(reserved)
+        journal.append(
+            MoneySettled(reservation=1, key="k", provider="alder", accounts=("batch",), cost=Micros(3_000), at=1.0)
+        )
+        journal.commit()
+        journal.close()
+        return str(tmp_path / "results.jsonl")
+
+    return keep
+
+
+def lines_of(count: int) -> list[str]:
+    return [json.dumps({"id": number, "service": "uppercase", "input": "a"}) for number in range(count)]
+
+
+def test_what_resuming_would_do_is_told_and_counts(check: Any, begun: Any) -> None:
+    check(lines_of(10))
+    out = begun(lines_of(10), {0: "done", 1: "done", 2: "failed", 3: "unknown", 4: "budget", 5: "again"})
+    code, told, err = check(lines_of(10), "--out", out, "--budget", "0.01")
+    assert (code, err) == (0, "")
+    assert (
+        "resuming  2 were answered, 1 have failed; 7 are asked for (1 of them may have been paid); $0.003 was spent\n"
+        in told
+    )
+    assert "cost      from $0.007 to $0.007" in told
+    assert "budget    $0.01 of --budget is enough" in told
+    assert "budget    $0.01 of --budget is enough" not in check(lines_of(10), "--out", out, "--budget", "0.009")[1]
+    assert "resuming" not in check(lines_of(10))[1]
+
+
+def test_what_would_be_refused_is_a_problem(check: Any, begun: Any, tmp_path: Path) -> None:
+    check(lines_of(4))
+    out = begun(lines_of(4), {0: "done", 1: "done"})
+    lines = [lines_of(1)[0].replace('"a"', '"b"'), *lines_of(4)[2:], lines_of(5)[-1]]
+    (tmp_path / "market.toml").write_text(MARKET + "# changed")
+    journal = MoneyJournal(f"{out}.journal")
+    code, told, err = check(lines, "--out", out)
+    assert (code, err) == (2, "")
+    for fact in (
+        f"the journal is in use by {owner_of(f'{out}.journal')}",
+        "1 request was added (4); it needs --accept-changes",
+        "1 request was removed (1); it needs --accept-changes",
+        "1 request was changed (0); it needs --accept-changes",
+        "the market file was changed; it needs --accept-changes",
+        "resuming  nothing is over; 4 are asked for",
+    ):
+        assert fact in told
+    journal.close()
