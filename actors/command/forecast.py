@@ -12,7 +12,7 @@ from actors.limits.quota import REQUESTS
 from actors.model_calls.request import demand_of_input
 from actors.money import ZERO, Micros, micros_of
 from actors.spelling import closest
-from actors.supervisor.targets.quote import quote_of
+from actors.supervisor.targets.quote import InputDemand, quote_of
 from actors.supervisor.targets.windows import window_of
 from actors.tariffs.learned import CallHistory
 
@@ -102,24 +102,25 @@ def forecast(
         if listings is None:
             unoffered.setdefault(line.service, []).append(number)
             continue
-        demand = demand_of_input(line.input)
-        costs, whys = costs_of(line, listings, demand)
+        need = InputDemand(line.input)
+        costs, whys = costs_of(line, listings, need)
         if not costs:
             unserved.append(Unserved(number, line, whys))
             continue
         likely += min(one.likely for one in costs.values())
         most += max(one.most for one in costs.values())
-        loads[line.service].add(demand)
+        loads[line.service].add(need.by(demand_of_input))
     paces = paces_of(market, loads, rate_limit=rate_limit, max_concurrency=max_concurrency)
     return Forecast(unoffered=unoffered, unserved=tuple(unserved), likely=likely, most=most, paces=tuple(paces))
 
 
 def costs_of(
-    line: RequestLine, listings: Iterable[Listing], demand: Demand | None
+    line: RequestLine, listings: Iterable[Listing], need: InputDemand
 ) -> tuple[dict[str, CostRange], dict[str, str]]:
     """Return what a request costs at each provider that can be called for it, and why the others are not."""
     costs: dict[str, CostRange] = {}
     whys: dict[str, str] = {}
+    demand = need.by(demand_of_input)
     for listing in listings:
         name = listing.provider.name
         why = line.where.matches(listing.provider, price=listing.typical_price)
@@ -127,7 +128,7 @@ def costs_of(
         if why is None and demand is not None and window is not None and demand.input_least > window:
             why = f"its window is {window:,} tokens, and the input has {demand.input_least:,} at least"
         if why is None:
-            cost = cost_at(line, listing, demand)
+            cost = cost_at(line, listing, need)
             if line.budget is not None and cost.most > line.budget:
                 why = f"it may cost {cost.most}, over the budget of {line.budget}"
             else:
@@ -137,14 +138,14 @@ def costs_of(
     return costs, whys
 
 
-def cost_at(line: RequestLine, listing: Listing, demand: Demand | None) -> CostRange:
+def cost_at(line: RequestLine, listing: Listing, need: InputDemand) -> CostRange:
     """Return what one call of a request costs at a provider; a tariff's bound is cut to what the budget buys.
 
     If it cannot be told what the request needs, it counts as a call of usual size.
     """
-    if listing.tariff is None or demand is None:
+    if listing.tariff is None or need.by(demand_of_input) is None:
         return CostRange(listing.typical_price, listing.typical_price)
-    quote = quote_of(listing, line.input, NEW, None, tolerance=math.inf, money=line.budget)
+    quote = quote_of(listing, need, NEW, None, tolerance=math.inf, money=line.budget)
     likely = quote.price if quote.tokens is None else quote.tokens.estimate
     return CostRange(micros_of(min(int(likely), int(quote.price))), quote.price)
 
