@@ -86,12 +86,20 @@ def rate_of(done: list[float]) -> float:
     return (last - first) / (done[last] - done[first])
 
 
+def left_by_waits(provider: Refusing, done: list[float]) -> float:
+    """Return the part of the rate that is left if each call that strays waits half a second, and nothing else does."""
+    first, last = len(done) // 10, len(done) * 9 // 10
+    refused = sum(done[first] <= at <= done[last] for at in provider.refused)
+    share = refused / (refused + last - first)
+    return (1 - share) * provider.lasts / (provider.lasts + share * 0.5)
+
+
 def stray(share: float, seed: int) -> Callable[[int, float], bool]:
     dice = random.Random(seed)
     return lambda _number, _now: dice.random() < share
 
 
-@pytest.mark.parametrize(("share", "left"), [(0.001, 0.9), (0.01, 0.7), (0.05, 0.33)])
+@pytest.mark.parametrize(("share", "left"), [(0.001, 0.9), (0.01, 0.7), (0.05, 0.4)])
 @pytest.mark.parametrize(
     ("terms", "retry_after"),
     [({}, 0.5), ({}, None), ({"rate_limit": 2_500, "burst": 200}, 0.5)],
@@ -100,12 +108,16 @@ def stray(share: float, seed: int) -> Callable[[int, float], bool]:
 def test_strays_cost_no_more_than_the_waits_of_their_own_calls(
     share: float, left: float, terms: dict[str, Any], retry_after: float | None
 ):
-    """With 5 %, the waits alone leave 42 %, and of so few items between 34 and 48 % by chance."""
+    """With 5 %, the waits alone leave 42 %, and between 34 and 48 % if by chance more or fewer of so few items stray.
+
+    Reached: 94 to 100 % of what they leave.
+    """
     terms |= {"max_concurrency": 40}
     for seed in range(SEEDS // 3):
         without = rate_of(times_done(Refusing(stray(0.0, seed), lasts=0.02, retry_after=None), ITEMS, seed, **terms))
         provider = Refusing(stray(share, seed), lasts=0.02, retry_after=retry_after)
-        assert rate_of(times_done(provider, ITEMS, seed, **terms)) >= left * without
+        done = times_done(provider, ITEMS, seed, **terms)
+        assert rate_of(done) >= min(left, 0.93 * left_by_waits(provider, done)) * without
 
 
 @pytest.mark.parametrize("retry_after", [0.5, None, 3.0])
