@@ -82,22 +82,22 @@ async def test_estimates_of_tokens_that_are_30_percent_off_leave_hardly_any_of_a
 
         start = asyncio.get_running_loop().time()
         customers = [asyncio.create_task(customer()) for _ in range(60)]
-        await asyncio.sleep(360)
+        await asyncio.sleep(210)
         for one in customers:
             one.cancel()
         await asyncio.gather(*customers, return_exceptions=True)
     used = max(
-        metered.rate("requests", start + 60, start + 360) * 60 / requests,
-        metered.rate("tokens", start + 60, start + 360) * 60 / tokens,
+        metered.rate("requests", start + 60, start + 210) * 60 / requests,
+        metered.rate("tokens", start + 60, start + 210) * 60 / tokens,
     )
     assert used >= 0.79, used
     assert metered.throttled <= metered.calls / 1000
 
 
-@pytest.mark.simulate(seeds=SEEDS)
-@pytest.mark.parametrize("dialect", DIALECTS)
-async def test_a_provider_whose_quota_is_exhausted_is_called_eight_times_in_the_first_hour(simulation, dialect):
+@pytest.mark.simulate(seeds=repeated(100, part=25))
+async def test_a_provider_whose_quota_is_exhausted_is_called_eight_times_in_the_first_hour(simulation):
     dice = simulation.random
+    dialect = tuple(DIALECTS)[simulation.seed % len(DIALECTS)]
     alder = SimulatedProvider(simulation, "alder", services={"s"}, price=dice.choice([0, "0.01"]))
     simulation.inject(OutOfQuota(provider="alder", at=0.0, lasts=3601.0, dialect=dialect))
     every, patience = dice.choice([1.0, 2.0, 7.0]), dice.choice([5.0, 30.0, 400.0])
