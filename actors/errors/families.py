@@ -176,14 +176,20 @@ class RateLimited(NotAdmitted):
 
 
 class BulkheadFull(NotAdmitted):
-    """Every slot of this provider is taken: the call never ran."""
+    """Every slot of this provider is taken: the call never ran.
 
-    def __init__(self, provider: str, *, max_concurrency: int) -> None:
-        super().__init__(
-            f"{provider!r} is busy with {max_concurrency} calls, its max_concurrency; wait, or raise that limit",
-            provider=provider,
-        )
+    `given_up` of them are taken by calls for which no caller waits any more, because a thread cannot be cut.
+    """
+
+    def __init__(self, provider: str, *, max_concurrency: int, given_up: int = 0) -> None:
+        what = f"{provider!r} is busy with {max_concurrency} calls, its max_concurrency"
+        if given_up:
+            what += (
+                f", of which {given_up} were given up and still run in threads; let its function end by call.timeout"
+            )
+        super().__init__(f"{what}; wait, or raise that limit", provider=provider)
         self.max_concurrency = max_concurrency
+        self.given_up = given_up
 
 
 class TooManyWaiting(NotAdmitted):

@@ -64,7 +64,7 @@ class ThreadedCalls:
         `read` classifies what the function raises after that.
         """
         if len(self._under_way) >= self._size:
-            raise BulkheadFull(provider, max_concurrency=self._size)
+            raise BulkheadFull(provider, max_concurrency=self._size, given_up=self.given_up)
         work = asyncio.create_task(self._pool.run(function, call))
         self._under_way.add(work)
         work.add_done_callback(self._under_way.discard)

@@ -82,15 +82,19 @@ class Later(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Full(msgspec.Struct, frozen=True, gc=False):
-    """Not now, because all of the provider's places are taken: whenever one of the calls there ends."""
+    """Not now, because all of the provider's places are taken: whenever one of the calls there ends.
+
+    `given_up` of the places are taken by threads of calls for which no caller waits any more.
+    """
 
     provider: str
     places: int
+    given_up: int = 0
 
     @property
     def refusal(self) -> BulkheadFull:
         """The error of a request that has waited in vain."""
-        return BulkheadFull(self.provider, max_concurrency=self.places)
+        return BulkheadFull(self.provider, max_concurrency=self.places, given_up=self.given_up)
 
 
 class Never(msgspec.Struct, frozen=True):

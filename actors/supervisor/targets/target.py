@@ -201,7 +201,7 @@ class Target:
         admission = admit(listing, state, needs, now=now, breaker=self._deps.market.breaker)
         lost = self._threads.given_up
         if lost and isinstance(admission, Admitted) and self.state.under_way + lost >= listing.max_concurrency:
-            return Full(self.name, listing.max_concurrency)  # Calls that were given up are at work in the others.
+            return Full(self.name, listing.max_concurrency, lost)  # Calls that were given up are at work in the others.
         return admission
 
     @property

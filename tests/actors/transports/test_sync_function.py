@@ -155,6 +155,7 @@ async def test_a_thread_keeps_its_place_until_it_ends():
     with pytest.raises(BulkheadFull) as refused:
         await transport.call(a_call(key="c"))
     assert (refused.value.charged, refused.value.max_concurrency, function.begun) == ("no", 2, 2)
+    assert refused.value.given_up == 2
     function.go_on.set()
     await found(transport, a_call(key="a"))
     await found(transport, a_call(key="b"))
@@ -249,7 +250,7 @@ async def test_a_call_that_was_given_up_keeps_its_place_and_others_wait_for_it()
         ended.cancel()
         with suppress(asyncio.CancelledError):
             await ended
-        with pytest.raises(BulkheadFull):  # It was not even called.
+        with pytest.raises(BulkheadFull, match="1 were given up and still run in threads; let its function end"):
             await smart_request(supervisor, service="s", input="y", timeout=0.05)
         waiting = asyncio.create_task(smart_request(supervisor, service="s", input="z", timeout=GUARD))
         async with asyncio.timeout(GUARD):
