@@ -1,16 +1,17 @@
-"""A web service over models: tenants with budgets, answers that stream, and the HTTP status that each failure deserves.
+"""A web service over models in 40 lines: budgets of tenants, answers that stream, a status for each kind of failure.
 
-A failure before the first word has a status of its own; after it, the stream ends with an `error` event. A client that
-leaves ends its call, and its tenant pays what had come. Run as a program, it serves itself one answer from a model that
-a server on this machine plays; in earnest, list `openai("gpt-5-mini")`, and run uvicorn.
+The service is `Question`, `events` and `make_app`. A failure before the first word has a status of its own; after it,
+the stream ends with an `error` event. A client that leaves ends its call, and its tenant pays what had come. Run as a
+program, it serves itself one answer from a model that a server on this machine plays; in earnest, list
+`openai("gpt-5-mini")`, and run uvicorn.
 """
 
 import asyncio
 import json
-import math
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Annotated
 
 import aiohttp
@@ -19,54 +20,25 @@ from fastapi import FastAPI, Header, HTTPException, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel
 
-from actors import AllProvidersFailed, CallFailed, Market, OutcomeUnknown, Permanent, Supervisor
+from actors import CallFailed, Market, Supervisor
 from actors.fake import FakeConfig, FakeModel, FakePrice, fake_server
 from actors.ledger import OpenAccount
 from actors.model_calls import TextDelta
 from actors.models import ChatPiece, ChatStream, chat_stream, compatible
+from actors.serve.problems import problem_of
 from actors.tariffs import Tariff
 from runtime import ActorSystem
 
-STATUSES = {  # The first that is among a failure and its causes counts. What a client can wait for has a Retry-After.
-    "BudgetExceeded": 402,
-    "RateLimited": 429,
-    "Throttled": 429,
-    "TooManyWaiting": 429,
-    "DeadlineTooShort": 504,
-    "BreakerOpen": 503,
-    "BulkheadFull": 503,
-    "ConnectionFailed": 503,
-    "LeftAlone": 503,
-    "NoProvider": 503,
-    "QuotaExhausted": 503,
-    "Transient": 503,
-}
+
+class Question(BaseModel):
+    text: str
+    max_tokens: int = 500
+    seconds: float = 60.0
 
 
-def status_of(error: CallFailed, *, is_late: bool) -> int:
-    match error:
-        case Permanent(scope="request"):
-            return 400
-        case OutcomeUnknown():  # It may have been paid: under its key it is not paid twice.
-            return 504 if is_late else 500
-        case AllProvidersFailed():
-            kinds = {*(attempt.kind for attempt in error.attempts), *(refusal.kind for refusal in error.refused)}
-        case _:
-            kinds = {error.kind}
-    return next((status for kind, status in STATUSES.items() if kind in kinds), 502)
-
-
-def wait_of(error: CallFailed) -> int:
-    """Return the seconds after which it is worth to come again."""
-    refusals = error.refused if isinstance(error, AllProvidersFailed) else ()
-    return math.ceil(min((one.retry_after for one in (error, *refusals) if one.retry_after is not None), default=1.0))
-
-
-async def events(stream: ChatStream, first: ChatPiece | None, open_until: AsyncExitStack) -> AsyncIterator[str]:
-    """Yield the answer as server-sent events; leaving it ends the call."""
-    async with open_until:
+async def events(stream: ChatStream, piece: ChatPiece | None, open_until: AsyncExitStack) -> AsyncIterator[str]:
+    async with open_until:  # Leaving it ends the call.
         try:
-            piece = first
             while piece is not None:
                 if isinstance(piece, TextDelta):
                     yield f"data: {json.dumps({'text': piece.text})}\n\n"
@@ -76,15 +48,7 @@ async def events(stream: ChatStream, first: ChatPiece | None, open_until: AsyncE
             yield f"event: error\ndata: {json.dumps({'error': error.kind, 'key': error.key})}\n\n"
 
 
-class Question(BaseModel):
-    text: str
-    max_tokens: int = 500
-    seconds: float = 60.0
-
-
 def make_app(market: Market, budgets: dict[str, str]) -> FastAPI:
-    """Return a service; `budgets` are dollars by tenant."""
-
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         async with ActorSystem("service", log=False) as system:
@@ -97,27 +61,20 @@ def make_app(market: Market, budgets: dict[str, str]) -> FastAPI:
 
     @app.exception_handler(CallFailed)
     async def refuse(request: Request, error: CallFailed) -> JSONResponse:
-        status = status_of(error, is_late=asyncio.get_running_loop().time() >= request.state.deadline)
-        headers = {"Retry-After": str(wait_of(error))} if status in {429, 503} else None
-        return JSONResponse({"error": error.kind, "key": error.key}, status, headers)
+        problem = problem_of(error, is_late=asyncio.get_running_loop().time() >= request.state.deadline)
+        return JSONResponse({"error": error.kind, "key": error.key}, problem.status, problem.headers())
 
     @app.post("/chat")
-    async def answer(request: Request, question: Question, tenant: Annotated[str, Header()]) -> StreamingResponse:
+    async def answer(request: Request, asked: Question, tenant: Annotated[str, Header()]) -> StreamingResponse:
         if tenant not in budgets:
             raise HTTPException(403, f"there is no tenant {tenant!r}")
-        request.state.deadline = asyncio.get_running_loop().time() + question.seconds
-        stream = chat_stream(
-            app.state.supervisor,
-            messages=question.text,
-            max_tokens=question.max_tokens,
-            timeout=question.seconds,
-            account=tenant,
-        )
+        request.state.deadline = asyncio.get_running_loop().time() + asked.seconds
+        ask = partial(chat_stream, app.state.supervisor, account=tenant, timeout=asked.seconds)
+        stream = ask(messages=asked.text, max_tokens=asked.max_tokens)
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(stream)
             first = await anext(stream, None)  # Until it comes, a failure has a status.
-            rest = stack.pop_all()
-        return StreamingResponse(events(stream, first, rest), media_type="text/event-stream")
+            return StreamingResponse(events(stream, first, stack.pop_all()), media_type="text/event-stream")
 
     return app
 

@@ -108,7 +108,7 @@ async def test_each_failure_before_the_first_word_has_its_status():
     async with serving(FakeOutage(status=400)) as service:
         assert (await service.refused())[0] == 400
     async with serving(FakeOutage(status=500)) as service:
-        assert (await service.refused())[0] == 500
+        assert (await service.refused())[0] == 502
     async with serving(FakeStall()) as service:
         assert (await service.refused(seconds=0.3))[0] == 504
 
