@@ -9,7 +9,7 @@ from actors.model_calls.answer import read_answer
 from actors.model_calls.deltas import ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta
 from actors.models.chat import ChatResult, chat_request, chat_result, service_of
 from actors.supervisor.options import DEFAULT_OPTIONS, RequestOptions
-from actors.supervisor.streaming import STREAM_TIMEOUT, RequestStream, smart_stream
+from actors.supervisor.streaming import RequestStream, smart_stream
 from actors.transports.model_stream import StreamPiece
 from actors.transports.streaming import Restarted, WholeAnswer
 
@@ -102,7 +102,8 @@ def chat_stream(
     max_tokens: int | None = None,
     options: RequestOptions = DEFAULT_OPTIONS,
     budget: Amount | None = None,
-    timeout: float = STREAM_TIMEOUT,
+    timeout: float | None = None,
+    first: float | None = None,
     gap: float | None = None,
     patience: float | None = None,
     after_cut: AfterCut = "fail",
@@ -120,6 +121,7 @@ def chat_stream(
         options=options,
         budget=budget,
         timeout=timeout,
+        first=first,
         gap=gap,
         patience=patience,
         after_cut=after_cut,

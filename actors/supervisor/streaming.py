@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from actors.supervisor.messages import AfterCut, SmartRequest, SmartResult
     from actors.transports.streaming import OnLeave
 
-STREAM_TIMEOUT = 600.0
-"""Seconds for a whole stream, if its request does not say."""
+LONGEST_STREAM = 86_400.0
+"""Seconds for which an answer is waited for if its request does not say: the market has its own limit."""
 
 
 class RequestStream:
@@ -107,7 +107,8 @@ def smart_stream(
     input: Any,  # noqa: A002 - the seed's name.
     options: RequestOptions = DEFAULT_OPTIONS,
     budget: Amount | None = None,
-    timeout: float = STREAM_TIMEOUT,
+    timeout: float | None = None,
+    first: float | None = None,
     gap: float | None = None,
     patience: float | None = None,
     after_cut: AfterCut = "fail",
@@ -119,10 +120,10 @@ def smart_stream(
 ) -> RequestStream:
     """Have `service` rendered as a stream, by a provider whose transport streams; use the answer in `async with`.
 
-    A request and its options are those of `smart_request`. `timeout` is for the whole stream, in seconds, while the
-    timeout of a listing is for the time until its first piece; `gap` is the longest time between two pieces, which
-    counts only while they are read. A consumer that takes nothing for `patience` seconds has left. None is what the
-    market says (`StreamConfig`): 30 and 60 s.
+    A request and its options are those of `smart_request`. `timeout` is for the whole stream, in seconds; `first` is
+    what each provider has until its first piece, and `gap` the longest time between two pieces, which counts only while
+    they are read. A consumer that takes nothing for `patience` seconds has left. None is what the market says: the
+    timeout of the listing until the first piece, and for the others 600, 30 and 60 s (`StreamConfig`).
 
     Before the first piece, the request goes to another provider as any does. If it breaks off afterwards, it ends with
     `StreamBroken`; with `after_cut="restart"` the consumer gets a `Restarted`, which makes all before it void, and the
@@ -138,12 +139,19 @@ def smart_stream(
         service,
         input,
         budget=budget,
-        timeout=timeout,
+        timeout=LONGEST_STREAM if timeout is None else timeout,
         account=account,
         request_id=request_id or own_id(random.getrandbits(128)),
         idempotency_key=idempotency_key,
         repurchase=repurchase,
-        stream=StreamTerms(sink=channel, gap=gap, patience=patience, on_leave=on_leave or options.on_leave),
+        stream=StreamTerms(
+            sink=channel,
+            gap=gap,
+            patience=patience,
+            first=first,
+            timeout=timeout,
+            on_leave=on_leave or options.on_leave,
+        ),
         after_cut=after_cut,
     )
     return RequestStream(supervisor, message, channel)

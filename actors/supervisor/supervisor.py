@@ -357,6 +357,8 @@ class Supervisor(
         context = self.deps.context
         now, asked_until = context.now(), context.deadline
         deadline = now + message.timeout
+        if message.stream is not None and message.stream.timeout is None:
+            deadline = min(deadline, now + self.market.streams.timeout)
         if asked_until is not None and asked_until < deadline:
             deadline = asked_until  # The caller has less time than the request allows.
         self.begun += 1

@@ -58,6 +58,12 @@ def _is_cancellation(group: BaseExceptionGroup[BaseException]) -> bool:
     return group.split((Exception, asyncio.CancelledError))[1] is None
 
 
+def _first_limit(call: ProviderCall) -> float:
+    """Return the seconds that a call has: all of its own, or for a stream without a piece yet those until the first."""
+    stream = call.stream
+    return call.timeout if stream is None or stream.first_at is not None else min(call.timeout, stream.first)
+
+
 def is_of_input(error: Exception, given: Any) -> bool:
     """Tell whether what could not be decoded is the input of the call, and no answer.
 
@@ -166,10 +172,15 @@ usage=None, translated=())
         return self._threads_of.get(call.provider, self.threads)
 
     async def call(self, call: ProviderCall) -> ProviderReply:
-        """Await the function for at most `call.timeout` seconds; raises members of `CallFailed` only."""
+        """Await the function for at most `call.timeout` seconds; raises members of `CallFailed` only.
+
+        Until the first piece of a stream, it has as long as the stream says.
+        """
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + call.timeout
-        timer = self._timers.at(ends_at, loop)
+        timer = self._timers.at(ends_at if call.stream is None else loop.time() + _first_limit(call), loop)
+        if call.stream is not None and timer is not None:
+            call.stream.on_first = functools.partial(timer.postpone, ends_at)
         is_ended = False
         handled = sys.exception()
         sent = WireCalls()
@@ -179,7 +190,7 @@ usage=None, translated=())
             is_ended = True
             if timer is None or not timer.end():
                 raise
-            raise self._failure(CallTimedOut(call.timeout), call, handled, sent) from None
+            raise self._failure(CallTimedOut(_first_limit(call)), call, handled, sent) from None
         except UnreadableCost as mistake:
             answer = mistake.reply  # It was paid for, and is not lost because of its cost.
         except CallFailed as failure:

@@ -9,11 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from contextlib import suppress
-from typing import Any, Literal, Protocol, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, get_args
 
 import msgspec
 
 from actors.errors.families import ConsumerLeft
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 CLOCK_ERROR = 1e-3
 """Seconds by which a timer may be early."""
@@ -26,8 +29,8 @@ OnLeave: TypeAlias = Literal["cancel", "finish"]
 ON_LEAVE: tuple[OnLeave, ...] = get_args(OnLeave)
 
 
-def _check(gap: float | None, patience: float | None, on_leave: OnLeave | None) -> None:
-    for name, seconds in (("gap", gap), ("patience", patience)):
+def _check(on_leave: OnLeave | None, **waits: float | None) -> None:
+    for name, seconds in waits.items():
         if seconds is not None and not seconds > 0:
             raise ValueError(f"{name} must be > 0 seconds, got {seconds!r:.100}")
     check_on_leave(on_leave)
@@ -55,30 +58,38 @@ class StreamConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     A provider that is silent for less is not to blame, however short the gap of a request. A consumer that takes
     nothing for `patience` has left. `on_leave` says what becomes of the call then: with "finish" it goes on to its end,
-    within the deadline of its request, without a consumer.
+    within the deadline of its request, without a consumer. The whole stream has `timeout`; its first piece has that of
+    its listing.
     """
 
     gap: float = 30.0
     patience: float = 60.0
+    timeout: float = 600.0
     on_leave: OnLeave = "cancel"
 
     def __post_init__(self) -> None:
-        _check(self.gap, self.patience, self.on_leave)
+        _check(self.on_leave, gap=self.gap, patience=self.patience, timeout=self.timeout)
 
 
 DEFAULT_STREAMS = StreamConfig()
 
 
 class StreamTerms(msgspec.Struct, frozen=True, kw_only=True):
-    """That an answer is wanted as a stream: its pieces go to `sink`; None is what the market says."""
+    """That an answer is wanted as a stream: its pieces go to `sink`; None is what the market says.
+
+    `first` is the seconds that a provider has until the first piece, if its listing does not give it fewer; `timeout`
+    is for the whole stream.
+    """
 
     sink: StreamSink
     gap: float | None = None
     patience: float | None = None
+    first: float | None = None
+    timeout: float | None = None
     on_leave: OnLeave | None = None
 
     def __post_init__(self) -> None:
-        _check(self.gap, self.patience, self.on_leave)
+        _check(self.on_leave, gap=self.gap, patience=self.patience, first=self.first, timeout=self.timeout)
 
     async def put(self, piece: Any, config: StreamConfig) -> None:
         """Hand one piece to the consumer; waits while it is slow. Raises `ConsumerLeft`."""
@@ -121,6 +132,7 @@ class CallStream:
         "first_at",
         "gap",
         "is_committed",
+        "on_first",
         "partial",
         "pieces",
         "told",
@@ -133,6 +145,8 @@ class CallStream:
         self._last_at = self._waited = 0.0
         self.pieces = 0
         self.is_committed = False
+        self.on_first: Callable[[], None] | None = None
+        """Called when the first piece comes."""
         self.partial: Any = None
         self.told: Any = None
         """What its transport returned or raised, also if its request was cancelled in the same moment."""
@@ -145,6 +159,8 @@ class CallStream:
         now = self._loop.time()
         if self.first_at is None:
             self.first_at = now
+            if self.on_first is not None:
+                self.on_first()
         else:
             self._waited += now - self._last_at
         self.pieces += 1
@@ -170,9 +186,11 @@ class CallStream:
         """Tell whether pieces came until then: it was silent for no longer than it had been heard."""
         return self.first_at is not None and until - self._last_at <= self._last_at - self.first_at
 
-    def was_cut_short(self, until: float) -> bool:
+    def was_cut_short(self, until: float, *, began: float) -> bool:
         """Tell whether it was given up after a silence that only its own request found too long."""
-        if self.first_at is None or self.gap >= self._config.gap:
+        if self.first_at is None:
+            return self._terms.first == self.first and until - began >= self.first - CLOCK_ERROR
+        if self.gap >= self._config.gap:
             return False
         return self.gap - CLOCK_ERROR <= until - self._last_at < self._config.gap
 

@@ -254,7 +254,9 @@ class AttemptRun:
         unhurried, hurried = min(own_time, given.seconds), math.inf
         if job.item_failures or job.beside is not None:
             hurried = time_after_hanging(job, target, now=started)
-        time_given = min(unhurried, hurried)
+        terms = job.message.stream
+        first = math.inf if terms is None or terms.first is None else terms.first
+        time_given = min(unhurried, hurried, first)
         call = job.call_to(target, self._quote, timeout=time_given, left=left)
         reply: ProviderReply | None = None
         error: CallFailed | None = None
@@ -270,7 +272,7 @@ class AttemptRun:
             call.notes.on_handle = None
             # Also if the caller was cancelled: then there is neither a reply nor an error.
             now = self.deps.context.now()
-            proof = min(given.proof, own_time)
+            proof = min(given.proof, own_time, first)
             ended = EndedCall(now, reply, error, time_given, own_time, job.subject, self._quote, proof)
             if call.stream is not None:
                 ended = msgspec.structs.replace(ended, first_at=call.stream.first_at, interval=call.stream.interval)

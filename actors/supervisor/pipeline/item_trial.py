@@ -69,8 +69,10 @@ def judged(job: Job, target: Target, ended: EndedCall, *, started: float, was_hu
     if is_at_work(ended.error, target.idempotent):
         return msgspec.structs.replace(ended, is_blameless=True)
     stream, is_at_deadline = job.stream, ended.now >= job.deadline - CLOCK_ERROR
-    if stream is not None and (stream.was_cut_short(ended.now) or (is_at_deadline and stream.was_coming(ended.now))):
-        # It is the gap, or the deadline, of its request that was too short for it.
+    if stream is not None and (
+        stream.was_cut_short(ended.now, began=started) or (is_at_deadline and stream.was_coming(ended.now))
+    ):
+        # It is a limit of its request that was too short for it.
         return msgspec.structs.replace(ended, is_blameless=True)
     has_hung = ended.heard_at - started >= ended.own_timeout - CLOCK_ERROR and target.stragglers.has_overtaken(started)
     has_hung_alone = has_hung and _shares(job, (target.name,), now=ended.now)[target.name] <= MAX_SHARE_OF_HEALTHY

@@ -75,6 +75,10 @@ def risk_of(message: SmartRequest, market: Market) -> Micros | None:
             return ZERO if market.risk is None else market.risk
 
 
+USUAL_PIECES = 200
+"""The pieces of an answer by which streams are compared: a few paragraphs, if each piece is a token."""
+
+
 class Job:
     """One logical request while it is served."""
 
@@ -120,6 +124,8 @@ class Job:
     full: tuple[Sequence[str], int] = ((), 0)
     """The providers that were not looked at, because they were full: so many of these, from the first on."""
     money: MoneyState = ENOUGH
+    usual_interval: float = 0.0
+    """The mean seconds between two pieces of the candidates' streams; 0 if it is not known, or for no stream."""
 
     def __init__(
         self, message: SmartRequest, request_id: str, *, started: float, deadline: float, risk: Micros | None = ZERO
@@ -299,11 +305,30 @@ class Job:
         """Return a provider as it is ranked: with a tariff, at what the call will presumably cost there."""
         listing = self.candidates.listings[name]
         provider = self.rated.get(name) or listing.provider
+        if self.message.stream is not None:
+            provider = self._paced(name, provider)
         if listing.tariff is None:
             return provider
         target = self.candidates.targets[name]
         tokens = (self.quotes.get(name) or self.quote(target)).tokens
         return provider if tokens is None else msgspec.structs.replace(provider, price=tokens.estimate)
+
+    def _paced(self, name: str, provider: Provider) -> Provider:
+        """Return a provider as it is ranked for a stream: its response takes until the last piece of a usual answer.
+
+        One whose streams are not known yet is as fast as the others are in the mean.
+        """
+        figures = self.candidates.targets[name].stream_figures
+        interval = self.usual_interval if figures.piece_interval is None else figures.piece_interval
+        time = provider.response_time + USUAL_PIECES * interval
+        return msgspec.structs.replace(provider, response_time=time) if interval else provider
+
+    def look_at_pieces(self) -> None:
+        """Note the mean time between two pieces of the candidates, if it is for a stream."""
+        if self.message.stream is not None:
+            targets = self.candidates.targets.values()
+            known = [one for target in targets if (one := target.stream_figures.piece_interval) is not None]
+            self.usual_interval = sum(known) / len(known) if known else 0.0
 
     def all_priced(self) -> list[Provider]:
         """Return all candidates as they are ranked."""

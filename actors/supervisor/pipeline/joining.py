@@ -58,7 +58,7 @@ class KeyedCall:
         self._terms: StreamTerms | None = None
         if terms is not None:
             self.shared = SharedStream()
-            self._terms = StreamTerms(sink=self.shared, gap=terms.gap)
+            self._terms = StreamTerms(sink=self.shared, gap=terms.gap, first=terms.first, timeout=terms.timeout)
         message = self.message_of(first)
         self.job = Job(message, first.request_id, started=first.started, deadline=first.deadline, risk=first.risk)
         self.job.shared = self.shared

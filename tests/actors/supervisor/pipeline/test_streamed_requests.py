@@ -6,13 +6,23 @@ import asyncio
 
 import pytest
 
-from actors import FunctionTransport, GetStatus, Listing, Market, Provider, ProviderReply, Supervisor
+from actors import (
+    FunctionTransport,
+    GetStatus,
+    Listing,
+    Market,
+    Provider,
+    ProviderFilter,
+    ProviderReply,
+    RequestOptions,
+    Supervisor,
+)
 from actors.errors import CallFailed, OutcomeUnknown, StreamBroken
 from actors.ledger import GetStatement
 from actors.money import Micros
 from actors.supervisor import smart_stream
 from actors.transports.reconciliation import Answered
-from actors.transports.streaming import Restarted, WholeAnswer
+from actors.transports.streaming import Restarted, StreamConfig, WholeAnswer
 from runtime import ActorSystem
 
 PRICE = 10_000
@@ -147,3 +157,70 @@ async def test_an_answer_that_is_found_after_its_stream_broke_off_is_given_whole
     assert (pieces[-1].output, result.output, result.cost) == ("whole", "whole", 70)
     assert (told.value.answer.output, told.value.charged) == ("whole", "yes")
     assert (statement.reserved, statement.held, statement.settled) == (0, 0, 140)
+
+
+def free(name, handler, **options):
+    transport = FunctionTransport(handler, paid=False, idempotent="repeatable")
+    provider = Provider(name=name, services={"s"}, response_time=0.1)
+    return Listing(provider=provider, transport=lambda: transport, **options)
+
+
+def writing(first, interval, pieces=20):
+    async def write(call):
+        for number in range(pieces):
+            await asyncio.sleep(interval if number else first)
+            await call.stream.put(number)
+        return "done"
+
+    return write
+
+
+@pytest.mark.parametrize(("own_time", "is_closed"), [(10.0, True), (1.0, False)])
+async def test_a_request_that_waits_less_for_the_first_piece_blames_no_provider(own_time, is_closed):
+    async with ActorSystem("streams", log=False) as system:
+        listing = free("alder", writing(3.0, 0.0), timeout=own_time)
+        supervisor = system.spawn(lambda: Supervisor(Market(providers=[listing])))
+        for _ in range(10):
+            with pytest.raises(CallFailed):
+                await read(supervisor, timeout=1.5, first=1.0 if is_closed else None)
+        (status,) = await supervisor.ask(GetStatus(), timeout=5.0)
+        assert (status.breaker == "closed") is is_closed
+        if is_closed:
+            assert (await read(supervisor, timeout=9.0, first=5.0))[1].output == "done"
+
+
+async def test_a_provider_that_does_not_begin_in_time_for_its_request_is_passed_by():
+    async with ActorSystem("streams", log=False) as system:
+        listings = [free("alder", writing(3.0, 0.0)), free("birch", writing(0.1, 0.0))]
+        supervisor = system.spawn(lambda: Supervisor(Market(providers=listings)))
+        _, result = await read(supervisor, first=1.0, timeout=9.0)
+    assert (result.provider, result.latency < 2.0) == ("birch", True)
+
+
+@pytest.mark.parametrize(("seconds", "is_whole"), [(None, False), (20.0, True), (1.0, False)])
+async def test_the_time_of_a_whole_stream_is_the_markets_unless_its_request_says(seconds, is_whole):
+    async with ActorSystem("streams", log=False) as system:
+        market = Market(providers=[free("alder", writing(0.1, 0.5))], streams=StreamConfig(timeout=2.0))
+        supervisor = system.spawn(lambda: Supervisor(market))
+        began = asyncio.get_running_loop().time()
+        try:
+            await read(supervisor, timeout=seconds)
+        except CallFailed:
+            assert not is_whole
+        else:
+            assert is_whole
+        assert (asyncio.get_running_loop().time() - began < 2.5) is not is_whole
+
+
+@pytest.mark.parametrize("strategy", ["fastest", "balanced"])
+async def test_the_fastest_for_a_stream_is_so_to_its_last_piece(strategy):
+    async with ActorSystem("streams", log=False) as system:
+        listings = [free("alder", writing(0.1, 0.5)), free("birch", writing(0.5, 0.05))]
+        supervisor = system.spawn(lambda: Supervisor(Market(providers=listings)))
+        for listing in listings:
+            name = listing.provider.name
+            only = RequestOptions(where=ProviderFilter(predicate=lambda one, name=name: one.name == name))
+            await read(supervisor, timeout=60.0, options=only)
+        options = RequestOptions(strategy=strategy)
+        later = [(await read(supervisor, timeout=60.0, options=options))[1].provider for _ in range(5)]
+    assert later == ["birch"] * 5
