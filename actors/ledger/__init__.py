@@ -1,6 +1,7 @@
 """The actor Ledger owns the money of a program: caps, what is reserved, held and settled, and what was paid for."""
 
 from actors.ledger.account import Account
+from actors.ledger.approvals import CapAnswer
 from actors.ledger.book import Book
 from actors.ledger.config import LedgerConfig
 from actors.ledger.entries import (
@@ -13,6 +14,8 @@ from actors.ledger.entries import (
     MoneyReleased,
     MoneyReserved,
     MoneySettled,
+    QuestionAnswered,
+    QuestionAsked,
     TariffListed,
 )
 from actors.ledger.errors import (
@@ -27,6 +30,7 @@ from actors.ledger.errors import (
 from actors.ledger.keys import provider_key, scoped_key
 from actors.ledger.ledger import Ledger
 from actors.ledger.messages import (
+    AnswerQuestion,
     BookCall,
     CloseAccount,
     Costing,
@@ -50,8 +54,10 @@ __all__ = [
     "AccountClosed",
     "AccountOpened",
     "AlreadyPaid",
+    "AnswerQuestion",
     "Book",
     "BookCall",
+    "CapAnswer",
     "CapChanged",
     "CapPeriod",
     "CapRenewed",
@@ -74,6 +80,8 @@ __all__ = [
     "MoneySettled",
     "OpenAccount",
     "PaidUnanswered",
+    "QuestionAnswered",
+    "QuestionAsked",
     "Renewal",
     "Reservation",
     "Reserve",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from actors.errors.families import Permanent
-from actors.ledger.entries import AccountOpened, CapChanged, CapRenewed
+from actors.ledger.entries import AccountOpened, CapChanged, CapRenewed, QuestionAnswered, QuestionAsked
 from actors.ledger.page import AccountState, PeriodState, RenewingCap
 from actors.ledger.periods import Period
 
@@ -39,6 +41,11 @@ class AccountTable:
         """The accounts that have crossed their alert since `take_crossed` was last called."""
         self.has_tree = False
         """Whether any account was ever opened below another."""
+        self.questions: dict[str, QuestionAsked] = {}
+        """What the owner of the money was asked about an account and has not answered yet."""
+        self.refused: dict[str, int | None] = {}
+        """The accounts for which more was refused, and the start of the period up to which; None is for good."""
+        self.next_question = 1
         self.has_renewing = False
         """Whether the cap of any account was ever one that renews."""
 
@@ -78,7 +85,9 @@ class AccountTable:
                 f"there is no account {name!r}, neither open nor closed with money left in it; "
                 "check its name, or open it first"
             )
-        return state.statement()
+        statement = state.statement()
+        asked = None if name is None else self.questions.get(name)
+        return statement if asked is None else msgspec.structs.replace(statement, question=asked.question)
 
     def opened(self, name: str) -> AccountState:
         """Return an open account; raises `Permanent` if there is none of that name."""
@@ -143,7 +152,13 @@ class AccountTable:
                 self._change_cap(self.states[entry.account], entry)
             case CapRenewed():
                 self._renew(self.states[entry.account], entry)
+            case QuestionAsked():
+                self.questions[entry.account] = entry
+                self.next_question = entry.question + 1
+            case QuestionAnswered():
+                self._answer(self.states[entry.account], entry)
             case _:
+                self._forget_question(entry.account)
                 state = self.states[entry.account]
                 state.is_closed = True
                 self.forget_if_empty(state)
@@ -169,6 +184,7 @@ class AccountTable:
 
     def _change_cap(self, state: AccountState, entry: CapChanged) -> None:
         """Change a cap; if it renews otherwise than before, a period begins in which nothing is used yet."""
+        self._forget_question(entry.account)
         state.overdraft = state.overdraft if entry.overdraft is None else int(entry.overdraft)
         before, renewing = state.is_alerted, state.renewing
         if renewing is not None and renewing.renewal == entry.renewal:
@@ -179,6 +195,8 @@ class AccountTable:
             before = renewing.current.is_alerted
             renewing.current.end(may_grow=True)
         state.renewing = None
+        if not entry.only_now:
+            state.base_cap = entry.cap
         state.set_cap(entry.cap if entry.renewal is None else None, alert_percent=self.alert_percent)
         if entry.renewal is not None:
             self._begin_renewing(state, entry.renewal, entry.cap, at=entry.at)
@@ -191,6 +209,30 @@ class AccountTable:
         if state.renewing is not None:
             state.renewing.begin(Period(entry.start, entry.end))
             self.check_alert(state.renewing.current)
+            self.questions.pop(state.name, None)
+            until = self.refused.get(state.name)
+            if until is not None and entry.start >= until:
+                del self.refused[state.name]
+
+    def _answer(self, state: AccountState, entry: QuestionAnswered) -> None:
+        self._forget_question(state.name)
+        if entry.cap is None:
+            renewing = None if entry.for_good else state.renewing
+            self.refused[state.name] = None if renewing is None else renewing.end_of_all(renewing.current.period)
+
+    def _forget_question(self, account: str) -> None:
+        self.questions.pop(account, None)
+        self.refused.pop(account, None)
+
+    def account_of(self, question: int) -> str:
+        """Return the account of a question that is not answered yet; raises `Permanent` if it is none."""
+        for account, asked in self.questions.items():
+            if asked.question == question:
+                return account
+        raise Permanent(
+            f"question {question} is not open: it was answered, or there is no need of more any more; "
+            "a statement of the account names the one that is"
+        )
 
     def _refresh(self) -> None:
         for state in self.states.values():

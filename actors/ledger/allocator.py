@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Iterable
 
-    from actors.ledger.approvals import Approvals
+    from actors.ledger.approvals import Approvals, CapAnswer
     from actors.ledger.book import InsufficientFunds
     from actors.ledger.bookkeeper import Bookkeeper
     from actors.ledger.messages import Reserve
@@ -169,11 +169,11 @@ class Allocator:
     ) -> None:
         """Change a cap, and look again at the requests that wait for the account."""
         self._renew((account,))
+        self._approvals.withdraw(account)  # This cap is newer than any answer that may still come.
         changed = self._book.set_cap(
             account, cap, overdraft=overdraft, renewal=renewal, only_now=only_now, at=time.time()
         )
         self._bookkeeper.record(changed)
-        self._approvals.forget_refusal(account)
         self.serve(account)
 
     def close(self, account: str) -> AccountState:
@@ -239,15 +239,37 @@ class Allocator:
             return False
         if short.may_free_up and waiter.wish.wait:
             return True
-        is_asked = self._approvals.ask(waiter, self._book.statement(account), short.needed, self._answered)
-        return is_asked or (waiter.wish.wait and short.retry_after is not None)
+        return self._asks_for_more(waiter, account, short.needed) or (
+            waiter.wish.wait and short.retry_after is not None
+        )
 
-    def _answered(self, account: str, cap: Micros | None, asked_for: ReserveWaiter) -> None:
-        """Raise the cap, or refuse the requests that have waited for this answer alone."""
+    def _asks_for_more(self, waiter: ReserveWaiter, account: str, needed: Micros) -> bool:
+        """Ask the owner for a higher cap, unless that is being done; False if there is no answer to wait for.
+
+        A question of an earlier run that has no answer yet is asked again as the same.
+        """
+        if account in self._book.accounts.refused or not self._approvals.may_ask(waiter, account):
+            return False
+        if not self._approvals.is_pending(account):
+            if (asked := self._book.ask(account, needed, at=time.time())) is not None:
+                self._bookkeeper.record(asked)
+            self._approvals.ask(waiter, self._book.statement(account), needed, self._answered)
+        return True
+
+    def _answered(self, account: str, answer: CapAnswer | None, asked_for: ReserveWaiter) -> None:
+        """Go on after `on_exhausted` has answered, or has failed to."""
         asked_for.asked += (account,)
+        self.answer(account, answer)
+
+    def answer(self, account: str, answer: CapAnswer | None) -> None:
+        """Raise the cap, or refuse the requests that have waited for this answer alone."""
+        if answer is not None:
+            answered = self._book.answer(account, answer.cap, for_good=answer.for_good, at=time.time())
+            self._bookkeeper.record(answered)
         statement = self._book.statement(account)
-        if cap is not None and statement.cap is not None and cap > statement.cap:
-            self.set_cap(account, cap, statement.renewal, only_now=statement.renewal is not None)
+        cap = None if answer is None else answer.cap
+        if answer is not None and cap is not None and statement.cap is not None and cap > statement.cap:
+            self.set_cap(account, cap, statement.renewal, only_now=not answer.for_good)
             return
         for waiter in (*self._queues.waiting_for(account), *self._queues.waiting_for(until_renewal(account))):
             waiter.asked += (account,)

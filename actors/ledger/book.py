@@ -18,6 +18,8 @@ from actors.ledger.entries import (
     HandleNoted,
     HeldUnderWay,
     MoneyReserved,
+    QuestionAnswered,
+    QuestionAsked,
     TariffListed,
 )
 from actors.ledger.errors import AlreadyPaid, PaidUnanswered, RiskExceeded, StillUnsettled
@@ -194,6 +196,21 @@ class Book:
         """
         self.accounts.opened(name)
         entry = CapChanged(account=name, cap=cap, overdraft=overdraft, renewal=renewal, only_now=only_now, at=at)
+        self.accounts.post(entry)
+        return entry
+
+    def ask(self, account: str, needed: Micros, *, at: float) -> QuestionAsked | None:
+        """Note that the owner is asked for a higher cap; None if there is such a question already."""
+        if account in self.accounts.questions:
+            return None
+        entry = QuestionAsked(question=self.accounts.next_question, account=account, needed=needed, at=at)
+        self.accounts.post(entry)
+        return entry
+
+    def answer(self, account: str, cap: Micros | None, *, for_good: bool, at: float) -> QuestionAnswered:
+        """Note the answer to the question about an account; the cap is not changed by that yet."""
+        question = self.accounts.questions[account].question
+        entry = QuestionAnswered(question=question, account=account, cap=cap, for_good=for_good, at=at)
         self.accounts.post(entry)
         return entry
 

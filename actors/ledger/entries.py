@@ -42,7 +42,8 @@ class CapChanged(LedgerEntry, frozen=True, kw_only=True):
     """The cap of an account was changed, and its overdraft; None leaves that as it is.
 
     If the `renewal` is as before, what the period has used counts on; else one begins. With `only_now`, the cap holds
-    for this period alone; of a window that rolls, until what counts now has passed.
+    for this period alone; of a window that rolls, until what counts now has passed; of an account that does not renew,
+    until its cap is set to another.
     """
 
     account: str
@@ -62,6 +63,28 @@ class CapRenewed(LedgerEntry, frozen=True, kw_only=True):
     account: str
     start: int
     end: int
+    at: float
+
+
+class QuestionAsked(LedgerEntry, frozen=True, kw_only=True):
+    """The owner of the money is asked for a higher cap, because a call needs so much more than is left."""
+
+    question: int
+    account: str
+    needed: Micros
+    at: float
+
+
+class QuestionAnswered(LedgerEntry, frozen=True, kw_only=True):
+    """The owner has answered, once, with a new cap or with None to refuse; a `CapChanged` follows if that is higher.
+
+    The answer holds for the period, or `for_good`.
+    """
+
+    question: int
+    account: str
+    cap: Micros | None
+    for_good: bool = False
     at: float
 
 
@@ -188,7 +211,7 @@ class MoneyHeld(LedgerEntry, frozen=True, kw_only=True, gc=False):
 
 Booked: TypeAlias = MoneySettled | MoneyReleased | MoneyHeld
 """What becomes of a reservation."""
-AccountEntry: TypeAlias = AccountOpened | CapChanged | CapRenewed | AccountClosed
+AccountEntry: TypeAlias = QuestionAsked | QuestionAnswered | AccountOpened | CapChanged | CapRenewed | AccountClosed
 """What concerns an account and no reservation."""
 Entry: TypeAlias = AccountEntry | MoneyReserved | TariffListed | HeldUnderWay | HandleNoted | Booked
 """Every step of a book."""

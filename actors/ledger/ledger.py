@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from actors.errors.families import Permanent
 from actors.ledger.aging import HeldAges
 from actors.ledger.allocator import Allocator
-from actors.ledger.approvals import Approvals
+from actors.ledger.approvals import Approvals, CapAnswer
 from actors.ledger.beside import FindValue, KeepValue, KeptValues, LeaveAccount, ListValues
 from actors.ledger.book import Book
 from actors.ledger.bookkeeper import Bookkeeper
@@ -21,6 +21,7 @@ from actors.ledger.commits import Commits
 from actors.ledger.config import DEFAULT_CONFIG, LedgerConfig
 from actors.ledger.entries import MoneyHeld, MoneySettled
 from actors.ledger.messages import (
+    AnswerQuestion,
     AwaitCommit,
     BookCall,
     CloseAccount,
@@ -102,6 +103,7 @@ class Ledger(
         | ExpireHeld
         | HeldAlertDue
         | RenewalDue
+        | AnswerQuestion
     ]
 ):
     """Keeps a book of accounts, in memory or in a journal.
@@ -114,8 +116,10 @@ class Ledger(
     configuration of its own.
 
     `on_exhausted(statement, needed)` is awaited before a cap refuses a request, once at a time for each account. It
-    answers with the new cap, or with None to refuse, which then holds until the cap is changed. Requests that need that
-    account wait meanwhile, in order, within their deadlines. What it raises is logged, and refuses them.
+    answers with the new cap, or with None to refuse, which then holds until the cap is changed or renews; or with a
+    `CapAnswer`, which may hold for good. `statement.question` is its number: as long as there is no answer, it is the
+    same when it is asked again after a restart. Requests that need that account wait meanwhile, in order, within their
+    deadlines. What it raises is logged, and refuses them.
     """
 
     def __init__(
@@ -365,10 +369,17 @@ class Ledger(
     @handles(SetCap)
     def set_cap(self, message: SetCap) -> Statement | asyncio.Future[Statement]:
         """Change a cap, and look again at the requests that wait for the account."""
-        self.approvals.withdraw(message.account)  # This cap is newer than any answer that may still come.
         renewal = message.renewal or self.book.accounts.opened(message.account).renewal
         self.allocator.set_cap(message.account, message.cap, renewal)
         return self.bookkeeper.once_written(self.book.statement(message.account), or_wait=True)
+
+    @handles(AnswerQuestion)
+    def answer_question(self, message: AnswerQuestion) -> Statement | asyncio.Future[Statement]:
+        """Enter an answer that comes from elsewhere than `on_exhausted`, which is not waited for any more."""
+        account = self.book.accounts.account_of(message.question)
+        self.approvals.withdraw(account)
+        self.allocator.answer(account, CapAnswer(message.cap, message.for_good))
+        return self.bookkeeper.once_written(self.book.statement(account), or_wait=True)
 
     @handles(GetStatement)
     def get_statement(self, message: GetStatement) -> Statement:

@@ -297,6 +297,24 @@ class SetCap(Request[Statement], frozen=True):
         take_cap(self, "cap", "renewal")
 
 
+class AnswerQuestion(Request[Statement], frozen=True, kw_only=True):
+    """Answer the question of this number, once, in place of `on_exhausted`: with the new cap, or None to refuse.
+
+    It holds for this period of the account, or `for_good`. A statement of the account names its `question`, which
+    outlives the program if there is a journal. Refused with `Permanent` if that was answered, or is of no use any more.
+    """
+
+    question: int
+    cap: OptionalAmountField
+    for_good: bool = False
+
+    def __post_init__(self) -> None:
+        if type(self.question) is not int:
+            raise TypeError(f"question must be a number, as a statement names it, got {self.question!r:.100}")
+        if self.cap is not None:
+            take_amount(self, "cap")
+
+
 class AwaitCommit(Request[None], frozen=True):
     """Wait until all that the ledger was told before is on disk; answered at once if it has no journal.
 

@@ -25,6 +25,7 @@ class AccountState:
 
     __slots__ = (
         "alert_at",
+        "base_cap",
         "beyond",
         "cap",
         "estimated",
@@ -72,6 +73,8 @@ class AccountState:
         """Its cap if that renews; then it has none itself, and its periods have."""
         self.is_alerted = self.is_closed = False
         self.set_cap(cap, alert_percent=alert_percent)
+        self.base_cap = cap
+        """The cap that was set, and not what an answer has made of it."""
 
     def set_cap(self, cap: Micros | None, *, alert_percent: int) -> None:
         """Change the cap; one below what is used already lets nothing more be reserved."""
@@ -104,8 +107,8 @@ class AccountState:
 
     @property
     def cap_for_good(self) -> Micros | None:
-        """The cap of each period, or of all time."""
-        return self.cap if self.renewing is None else self.renewing.cap
+        """The cap of each period, or of all time, and not what an answer has made of it."""
+        return self.base_cap if self.renewing is None else self.renewing.cap
 
     @property
     def drawn(self) -> tuple[AccountState, ...]:
@@ -244,12 +247,15 @@ class RenewingCap:
         """Change the cap, or that of the current period alone: of a window, until all that counts now has passed."""
         if only_now:
             period = self.current.period
-            self.raised = cap
-            self.raised_until = period.end + self.renewal.slices * (period.end - period.start)
+            self.raised, self.raised_until = cap, self.end_of_all(period)
         else:
             self.cap, self.raised, self.raised_until = cap, None, 0
         self.current.overdraft = overdraft
         self.refresh()
+
+    def end_of_all(self, period: Period) -> int:
+        """Return when a period that begins has no money to count that counts now."""
+        return period.end + self.renewal.slices * (period.end - period.start)
 
     def refresh(self) -> None:
         """Let the current period have what earlier slices leave of the cap, as they are now."""

@@ -98,6 +98,7 @@ class Postings:
             "ages": [(one.number, one.held_since, one.held_for) for one in self.records.values() if one.is_held],
             "next": self.next,
             "tariffs": sorted(self.tariffs),
+            "questions": (self.accounts.questions, self.accounts.refused, self.accounts.next_question),
         }
 
     # A step that is read back.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from actors.ledger.entries import QuestionAsked  # noqa: TC001 - msgspec resolves the annotations below.
 from actors.ledger.page import AccountState, PeriodState, RenewingCap
 from actors.ledger.periods import Period, Renewal
 from actors.ledger.record import KeyRecord
@@ -62,6 +63,8 @@ class SavedAccount(msgspec.Struct, array_like=True, frozen=True):
     parent: int | None = None
     renewing: SavedRenewal | None = None
     period: SavedPeriod | None = None
+    raised_from: tuple[int | None] | None = None
+    """The cap that was set, if an answer has made another of it."""
 
 
 FIGURES = (
@@ -123,6 +126,9 @@ class SavedBook(msgspec.Struct, array_like=True, frozen=True, tag="actors.ledger
     records: list[bytes]
     released: list[bytes]
     expired: list[bytes]
+    questions: tuple[QuestionAsked, ...] = ()
+    refused: dict[str, int | None] = {}
+    next_question: int = 1
 
 
 ENCODER = msgspec.msgpack.Encoder()
@@ -169,7 +175,10 @@ class BookSaver:
                     self._place_of(one)
         accounts = tuple(self._saved(state) for state in self._states)
         tariffs = tuple(postings.tariffs)
-        return ENCODER.encode(SavedBook(postings.next, tariffs, accounts, listed, records, released, expired))
+        asked = postings.accounts
+        questions = tuple(asked.questions.values()), asked.refused, asked.next_question
+        saved = SavedBook(postings.next, tariffs, accounts, listed, records, released, expired, *questions)
+        return ENCODER.encode(saved)
 
     def _place_of(self, state: AccountState) -> int:
         return self._states.setdefault(state, len(self._states))
@@ -187,6 +196,7 @@ class BookSaver:
             parent,
             None if state.renewing is None else self._saved_renewal(state.renewing),
             _saved_period(state) if isinstance(state, PeriodState) else None,
+            None if state.base_cap == state.cap else (None if state.base_cap is None else int(state.base_cap),),
         )
 
     def _saved_renewal(self, renewing: RenewingCap) -> SavedRenewal:
@@ -238,6 +248,9 @@ def restore(postings: Postings, content: bytes) -> Iterator[None]:
     saved = BOOK_DECODER.decode(content)
     postings.next = saved.next
     postings.tariffs.update(saved.tariffs)
+    postings.accounts.questions.update((one.account, one) for one in saved.questions)
+    postings.accounts.refused.update(saved.refused)
+    postings.accounts.next_question = saved.next_question
     postings.paid_keys.has_forgotten = True  # Each is looked up in the journal when it is needed.
     states = [_restored_account(one, alert_percent=postings.accounts.alert_percent) for one in saved.accounts]
     for state, account in zip(states, saved.accounts, strict=True):
@@ -289,6 +302,7 @@ def _restored_account(saved: SavedAccount, *, alert_percent: int) -> AccountStat
         state.end(may_grow=True)
         state.limit = math.inf if period.limit is None else period.limit
     state.is_alerted, state.is_closed = saved.is_alerted, saved.is_closed
+    state.base_cap = state.cap if saved.raised_from is None else _micros(saved.raised_from[0])
     return state
 
 

@@ -42,7 +42,7 @@ class Statement(Account, frozen=True, kw_only=True):
     What draws on the account draws on its `parent` too.
 
     If the cap renews, `renewal` says when, and `period` has what counts against it now; then `available` and `used` go
-    by that.
+    by that. `question` is the number of the one that its owner was asked, as long as there is no answer.
     """
 
     reserved_ever: Micros = ZERO
@@ -54,6 +54,7 @@ class Statement(Account, frozen=True, kw_only=True):
     is_closed: bool = False
     renewal: Renewal | None = None
     period: CapPeriod | None = None
+    question: int | None = None
 
     @property
     def used(self) -> Micros:

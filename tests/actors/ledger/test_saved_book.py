@@ -75,18 +75,25 @@ class Trade:
                 if held:
                     book.expire(dice.choice(held), at=self.at)
             case 6:
-                name = dice.choice(["hourly", "rolling"])
-                renewal = book.accounts.states[name].renewal
-                renewal = dice.choice([renewal, renewal, renewal, Renewal("day"), None])
-                book.set_cap(
-                    name, Micros(dice.randrange(900)), renewal=renewal, only_now=dice.random() < 0.5, at=self.at
-                )
+                self.change_cap(dice.choice(["hourly", "rolling"]))
             case _ if self.calls:
                 call, charged = dice.choice(self.calls), dice.choice(["yes", "no", "held"])
                 costing = dice.choice([None, Costing(basis="estimated"), Costing(basis="exact")])
                 book.book(call, charged, Micros(dice.randrange(50)), costing=costing, at=self.at)
             case _:
                 pass
+
+    def change_cap(self, name: str) -> None:
+        """Set a cap, perhaps one that renews otherwise; or have its owner asked and answering."""
+        dice, book = self.dice, self.book
+        if dice.random() < 0.5:
+            if book.ask(name, Micros(5), at=self.at) is None or dice.random() < 0.5:
+                book.answer(name, dice.choice([None, Micros(5_000)]), for_good=dice.random() < 0.5, at=self.at)
+            return
+        renewal = book.accounts.states[name].renewal
+        renewal = dice.choice([renewal, renewal, renewal, Renewal("day"), None])
+        cap = Micros(dice.randrange(900))
+        book.set_cap(name, cap, renewal=renewal, only_now=dice.random() < 0.5, at=self.at)
 
     def run(self, steps: int) -> None:
         for _ in range(steps):
