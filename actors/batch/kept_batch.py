@@ -215,6 +215,10 @@ class KeptBatch:
     async def _parts(self) -> list[bytes]:
         return list((await self.ledger.ask(ListValues(self._requests_scope), timeout=TIMEOUT)).heads.values())
 
+    async def park(self, key: str, parked: KeptItem) -> None:
+        """Keep until when an item is parked."""
+        await self._tell(KeepValue(scope=self.scope, key=key, head=encoded(parked)))
+
     async def leave(self) -> Statement:
         """Leave the account to the next time, and return its figures once all that was kept is on disk."""
         await self.ledger.send(LeaveAccount(self.run.account))

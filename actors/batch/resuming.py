@@ -31,10 +31,10 @@ REQUESTS = "\0requests of "
 DIGEST_BYTES = 10
 NUMBER = re.compile(r"-?\d+")
 
-ItemStatus: TypeAlias = Literal["done", "failed", "budget", "unknown", "again"]
+ItemStatus: TypeAlias = Literal["done", "failed", "budget", "unknown", "again", "parked"]
 """How an item has ended: "budget" if there was not enough money left for it, "unknown" if it may have been paid.
 
-"again" is one that is to be asked for anew, whatever became of it before.
+"again" is one that is to be asked for anew, whatever became of it before, and "parked" one that waits for a reset.
 """
 FINAL = frozenset({"done", "failed"})
 """What an item that has ended so is not asked for again."""
@@ -57,7 +57,8 @@ class KeptRun(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class KeptItem(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """How an item has ended: what it cost (micro-units), the provider, its calls, and when (seconds since 1970).
 
-    `revision` counts how often it was asked for anew, each time under a key of its own.
+    `revision` counts how often it was asked for anew, each time under a key of its own. One that is parked is asked for
+    again at `until`, in seconds since 1970, and is so since `at`.
     """
 
     status: ItemStatus
@@ -66,6 +67,7 @@ class KeptItem(msgspec.Struct, frozen=True, array_like=True, gc=False):
     attempts: int = 0
     at: float = 0.0
     revision: int = 1
+    until: float = 0.0
 
 
 class KeptAttempt(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
+import msgspec
 
 from actors.batch.batch_outcomes import BatchOutcomes
 from actors.batch.batch_requests import BatchRequests
 from actors.batch.fan_out import fan_out
 from actors.batch.kept_batch import BatchJournal, KeptBatch, open_kept
 from actors.batch.outcomes import Done, Failed, RequestOutcome, Unknown
+from actors.batch.parking import checked_park
+from actors.batch.parking_lot import ItemTurn, ParkingLot, WithoutParked
 from actors.batch.resuming import DEFAULT_NAME
 from actors.errors.families import CallFailed, OutcomeUnknown, TooManyWaiting
 from actors.ledger.messages import CloseAccount, OpenAccount
@@ -25,7 +28,7 @@ from actors.validation import says_option_names
 from runtime import ActorCrashed, AskTimeout, RuntimeFault
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
     from os import PathLike
 
     from actors.batch.progress import OnProgress
@@ -62,6 +65,7 @@ async def robust_batch(
     timeout: float | None = None,  # noqa: ASYNC109 - for each item; it travels as a deadline.
     account: str | None = None,
     journal: str | PathLike[str] | BatchJournal | KeptBatch | None = None,
+    park: bool | float = False,
     on_progress: OnProgress | None = None,
 ) -> AsyncGenerator[BatchOutcomes]:
     """Serve every item, at most `max_concurrency` at the same time, and yield `Done | Failed | Unknown` as each ends.
@@ -78,6 +82,10 @@ async def robust_batch(
     calls that were under way it is found out what became of them; the budget is that of all runs together. An item is
     known by its `idempotency_key` or `request_id`, else by what it asks for, and how often that has come before. Its
     key is kept for as long as the ledger's keys are. A `BatchJournal` says what is to be done again.
+
+    With `park`, which needs a journal, an item that meets a reset beyond its deadline, such as that of a day's quota,
+    is put down until then and asked for again, for 7 days at most, or so many seconds. It holds nothing meanwhile, and
+    the batch goes on until each item has ended; one that is left early goes on in the next life.
 
     `on_progress(finished, total)` is called after each item, and awaited if it is async; the total is None for a source
     without a length. An error of it is reported to the event loop's exception handler, and stops nothing. What is
@@ -97,7 +105,9 @@ async def robust_batch(
     )
     run = BatchOutcomes(items, on_progress)
     cap, renewal = (None, None) if budget is None else read_cap(budget)
-    kept = None
+    kept, longest = None, checked_park(park)
+    if longest is not None and journal is None:
+        raise ValueError("park needs a journal, in which parked items wait; give the batch that of its ledger")
     if isinstance(journal, KeptBatch):
         kept = journal
     elif journal is not None:
@@ -122,19 +132,24 @@ async def robust_batch(
     async with opened as (name, limiter):
         requests = BatchRequests(service, options, account=name)
 
-        async def work(index: int, item: Any) -> RequestOutcome:
-            request = requests.request(item)
+        lot = None if longest is None else ParkingLot(name, longest=longest)
+
+        async def work(index: int, item: Any) -> RequestOutcome | None:
             if kept is None:
-                outcome = await serve(supervisor, limiter, index, item, request)
+                outcome = await serve(supervisor, limiter, index, item, requests.request(item))
             else:
-                outcome = await serve_kept(supervisor, limiter, kept, (index, item), request)
-            run.add(outcome)
-            if run.has_listener:
-                await run.tell()
+                turn = ItemTurn(index, item) if lot is None else item
+                outcome = await serve_kept(supervisor, limiter, kept, turn, requests.request(turn.item), lot)
+            if outcome is not None:
+                run.add(outcome)
+                if run.has_listener:
+                    await run.tell()
             return outcome
 
-        async with fan_out(items, work, max_concurrency=max_concurrency) as outcomes:
-            yield run.begin(outcomes)
+        source, served = (items, work) if lot is None else (lot.turns(items), lot.serving(work))
+        async with fan_out(source, served, max_concurrency=max_concurrency) as outcomes:
+            # Without parking, each item has an outcome, and what is yielded needs no look.
+            yield run.begin(cast("AsyncIterator[RequestOutcome]", outcomes) if lot is None else WithoutParked(outcomes))
 
 
 @asynccontextmanager
@@ -190,24 +205,32 @@ async def serve_kept(
     supervisor: ActorRef[Any],
     limiter: ActorRef[Acquire] | None,
     kept: KeptBatch,
-    numbered: tuple[int, Any],
+    turn: ItemTurn,
     request: SmartRequest,
-) -> RequestOutcome:
-    """Return the outcome of an item that has one, else serve it, and keep what came of it."""
-    index, item = numbered
+    lot: ParkingLot | None,
+) -> RequestOutcome | None:
+    """Return the outcome of an item that has one, else serve it, and keep what came of it; None if it is parked."""
+    index, item = turn.index, turn.item
     try:
-        key = kept.key_of(request)
-        ended = kept.find(key)
+        key = turn.key or kept.key_of(request)
+        ended = turn.ended or kept.find(key)
         if ended is not None and kept.is_over(ended):
             outcome = await kept.outcome(key, ended, index=index, source=item, request=request)
             if outcome is not None:
                 return outcome
             ended = None
+        if ended is not None and lot is not None and turn.ended is None and lot.park_again(turn, ended, key=key):
+            return None
         revision, request = await kept.begin(key, ended, request)
     except (CallFailed, RuntimeFault) as error:
         return Failed(index, item, error)
     started = asyncio.get_running_loop().time()
     outcome = await serve(supervisor, limiter, index, item, request)
+    if lot is not None and isinstance(outcome, Failed):
+        parked = lot.park(msgspec.structs.replace(turn, ended=ended), outcome.error, key=key, revision=revision)
+        if parked is not None:
+            await kept.park(key, parked)
+            return None
     await kept.keep(key, outcome, started=started, revision=revision)
     return outcome
 

@@ -91,6 +91,9 @@ RetryUnknown = Annotated[
 AcceptChanges = Annotated[
     bool, typer.Option("--accept-changes", help="Go on although the requests or the market are others than before.")
 ]
+Park = Annotated[
+    bool, typer.Option("--park", help="Let what meets a reset beyond its time, as of a day's quota, wait for it.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no report.")]
 
 
@@ -116,6 +119,7 @@ def run(
     retry_failed: RetryFailed = False,
     retry_unknown: RetryUnknown = False,
     accept_changes: AcceptChanges = False,
+    park: Park = False,
     quiet: Quiet = False,
 ) -> int:
     """Answer every request of a file, and write a line of results for each as it finishes.
@@ -156,6 +160,7 @@ def run(
         retry_failed=retry_failed,
         retry_unknown=retry_unknown,
         accept_changes=accept_changes,
+        park=park,
     )
     plan = Plan(
         market=read_market(market),

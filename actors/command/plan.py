@@ -44,6 +44,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     retry_failed: bool = False
     retry_unknown: bool = False
     accept_changes: bool = False
+    park: bool = False
 
     def __post_init__(self) -> None:
         """Refuse bad values."""
@@ -52,7 +53,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
                 f"--max-concurrency: expected a number from 1 to {MAX_CONCURRENCY}, got {self.max_concurrency}"
             )
         if self.journal is None:
-            for name in ("fresh", "retry_failed", "retry_unknown", "accept_changes"):
+            for name in ("fresh", "retry_failed", "retry_unknown", "accept_changes", "park"):
                 if getattr(self, name):
                     raise BadInput(f"--{name.replace('_', '-')}: this run is kept nowhere; add --journal FILE")
         check_positive("--rate-limit", self.rate_limit, "requests a second")

@@ -255,6 +255,7 @@ async def _serve(run: BatchRun, progress: ProgressDisplay) -> None:
                     budget=options.budget,
                     account=run.account,
                     journal=run.kept,
+                    park=options.park,
                 ) as outcomes,
                 until(run.interrupts.stop, outcomes) as ended,
                 watching(watch_waits(supervisor, tally)),

@@ -282,8 +282,11 @@ class LeftAlone(NotAdmitted):
     `said` is what it said to a request of the same tenant, or "".
 
     `retry_after` is None while one call finds out whether it still does. It is called again at once if it is released
-    by hand, or listed with a new key.
+    by hand, or listed with a new key. `resets_after` are the seconds until its refusal ends by its own word, such as at
+    the reset of a day's quota; None if it does not say.
     """
+
+    resets_after: float | None = None
 
     def __init__(self, provider: str, *, what: str, said: str, retry_after: float | None) -> None:
         when = "until one call has found out" if retry_after is None else f"for {retry_after:.0f} s"
@@ -489,7 +492,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """One failed call of a request: its provider, error, start (loop time), latency (seconds) and cost.
 
     `may_cost` is what may be charged for it besides, as far as was known when the request went on. `said` is what the
-    provider itself said, or "".
+    provider itself said, or "", and `retry_after` for how many seconds it asked to wait.
     """
 
     provider: str
@@ -500,6 +503,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     cost: Micros = ZERO
     may_cost: Micros = ZERO
     said: str = ""
+    retry_after: float | None = None
 
     def __str__(self) -> str:
         perhaps = f" and perhaps {self.may_cost}" if self.may_cost else ""

@@ -93,7 +93,7 @@ class AccountTable:
         """Return an open account; raises `Permanent` if there is none of that name."""
         state = self.states.get(name)
         if state is None or state.is_closed:
-            raise Permanent(f"there is no open account {name!r}; open it first")
+            raise Permanent(f"there is no open account {name!r}; open it first", outcome="not_started")
         return state
 
     def parent_of(self, parent: str | None) -> AccountState | None:

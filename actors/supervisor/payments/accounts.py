@@ -55,9 +55,11 @@ class Accounts:
         try:
             statement = await self._client.ask(GetStatement(account), timeout=LEDGER_CALL_TIMEOUT)
         except Permanent as unknown:
-            raise Permanent(f"there is no open account {account!r}; ask OpenAccount first") from unknown
+            raise Permanent(
+                f"there is no open account {account!r}; ask OpenAccount first", outcome="not_started"
+            ) from unknown
         if statement.is_closed:
-            raise Permanent(f"there is no open account {account!r}: it was closed; open another")
+            raise Permanent(f"there is no open account {account!r}: it was closed; open another", outcome="not_started")
         self._open.add(account)
 
     def is_of_market(self, account: str) -> bool:

@@ -532,6 +532,7 @@ class AttemptRun:
                 cost=micros_of(self._cost),
                 may_cost=job.kept_for(self._reservation),
                 said=error.said,
+                retry_after=error.retry_after,
             )
         )
         if isinstance(error, Permanent) and error.concerns == "window":

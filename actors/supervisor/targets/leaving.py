@@ -23,12 +23,14 @@ class Leave(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A provider is left alone since loop time `left_at`, for the time being until `until`; then one call tries it.
 
     `waits` counts the waits so far. `shift` is by how many seconds jitter made the last one end too late, or too early.
+    `resets_at` is when its refusal ends by its own word, in loop time; None if it does not say.
     """
 
     left_at: float
     until: float
     waits: int = 1
     shift: float = 0.0
+    resets_at: float | None = None
     is_tried: bool = False
     """Whether the call that finds out is under way."""
 
@@ -68,7 +70,7 @@ def leave(
     count = 1 if before is None else before.waits + 1
     length = waits[min(count, len(waits)) - 1]
     if stated and (before is None or stated >= length):
-        return Leave(left_at=now, until=now + min(stated, MAX_STATED), waits=count)
+        return Leave(left_at=now, until=now + min(stated, MAX_STATED), waits=count, resets_at=now + stated)
     shift = JITTER * length * (2.0 * random - 1.0)
     owed = 0.0 if before is None else before.shift
     return Leave(left_at=now, until=now + length + shift - owed, waits=count, shift=shift)

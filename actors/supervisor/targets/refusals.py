@@ -148,7 +148,10 @@ class StandingRefusal(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     def error(self, provider: str, wait: float) -> LeftAlone:
         """Return the error of a request that may not call the provider for `wait` seconds."""
-        return LeftAlone(provider, what=self.what, said=self.said, retry_after=None if wait == math.inf else wait)
+        alone = LeftAlone(provider, what=self.what, said=self.said, retry_after=None if wait == math.inf else wait)
+        if self.leave.resets_at is not None and wait != math.inf:
+            alone.resets_after = wait + self.leave.resets_at - self.leave.until
+        return alone
 
 
 class Refusals(msgspec.Struct, frozen=True, gc=False):

@@ -15,7 +15,7 @@ from actors.command.progress import NoProgress
 from actors.command.requests_file import parse_requests
 from actors.command.results_file import OutputFile
 from actors.command.run import _make_run
-from actors.errors.families import OutcomeUnknown, Permanent
+from actors.errors.families import OutcomeUnknown, Permanent, QuotaExhausted
 from actors.market.listing import Listing
 from actors.market.market import Market
 from actors.money import to_micros
@@ -210,3 +210,27 @@ async def test_nothing_goes_on_without_a_journal(tmp_path):
         await world.run("a", journal=None, retry_failed=True)
     assert await world.run("a", journal=None) == 0
     assert not world.journal.exists()
+
+
+async def test_what_meets_a_reset_waits_for_it_and_its_line_comes_then(tmp_path):
+    world = World(tmp_path)
+    day = 86_400.0
+
+    async def serve(call: ProviderCall) -> str:
+        now = asyncio.get_running_loop().time()
+        world.calls[call.input] += 1
+        if now < day and world.calls.total() > 1:
+            raise QuotaExhausted("1 a day", provider="alder", retry_after=day - now)
+        return call.input.upper()
+
+    world.serve = serve  # type: ignore[method-assign]
+    assert await world.run("a", "b", "c", park=True, timeout=20.0) == 0
+    assert world.statuses == {"a": "done", "b": "done", "c": "done"}
+    assert day < asyncio.get_running_loop().time() < day + 120.0
+    assert await world.run("a", "b", "c", park=True, timeout=20.0) == 0
+    assert world.calls.total() <= 5
+
+
+def test_what_is_parked_needs_a_journal():
+    with pytest.raises(BadInput, match="--park: this run is kept nowhere; add --journal FILE"):
+        Options(park=True)
