@@ -120,7 +120,7 @@ def _unserved(one: Unserved) -> str:
 
 
 def _judged(budget: Micros, seen: Forecast) -> str:
-    if budget >= seen.most:
+    if budget >= seen.most or not seen.most:
         return "is enough"
     return "may not be enough" if budget >= seen.likely else "is not enough"
 

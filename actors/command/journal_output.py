@@ -33,7 +33,7 @@ def output_console() -> Console:
 
 
 def write_lines(lines: Iterable[str]) -> None:
-    """Write lines to standard output, until its reader has gone."""
+    """Write lines to standard output, until its reader has gone; raises `BadInput` if it cannot be written."""
     write = sys.stdout.write
     try:
         for line in lines:
@@ -41,8 +41,15 @@ def write_lines(lines: Iterable[str]) -> None:
             write("\n")
         sys.stdout.flush()
     except BrokenPipeError:
-        # What is left in the buffer would fail once more when the program ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_the_rest()
+    except OSError as error:
+        _discard_the_rest()
+        raise BadInput(f"standard output cannot be written: {error.strerror}; what it has is not whole") from error
+
+
+def _discard_the_rest() -> None:
+    """Let what is left in the buffer go nowhere: it would fail once more when the program ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def time_text(at: float) -> str:

@@ -266,3 +266,11 @@ def test_what_would_be_refused_is_a_problem(check: Any, begun: Any, tmp_path: Pa
     ):
         assert fact in told
     journal.close()
+
+
+def test_nothing_left_to_ask_for_costs_nothing_whatever_was_spent(check: Any, begun: Any) -> None:
+    check(lines_of(1))
+    out = begun(lines_of(1), {0: "done"})
+    told = check(lines_of(1), "--out", out, "--budget", "0.001")[1]
+    assert "resuming  1 were answered; 0 are asked for; $0.003 was spent" in told
+    assert "budget    $0.001 of --budget is enough" in told

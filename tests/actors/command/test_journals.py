@@ -5,7 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import subprocess
+import sys
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -32,12 +36,11 @@ from actors.money import Micros, to_micros
 from actors.tariffs import Tariff, Usage
 from runtime import ActorSystem
 from runtime.persistence import owner_of, reading
-from tests.actors.ledger.journalled import reserve, spawn
+from tests.actors.ledger.journalled import filled, reserve, spawn
 from tests.runtime.persistence.disks import copy_as_killed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
-    from pathlib import Path
 
     from runtime import ActorRef
 
@@ -320,3 +323,21 @@ def test_a_format_that_is_none_is_refused(tmp_path: Path, command: Any) -> None:
         2,
         "error: --format: expected one of csv, jsonl, got 'xml'\n",
     )
+
+
+@pytest.mark.slow
+@pytest.mark.real_time
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="it has no device that is full")
+def test_output_that_is_full_or_has_no_reader_is_no_traceback(tmp_path: Path) -> None:
+    path = tmp_path / "run.journal"
+    filled(path, 3_000)
+    command = [sys.executable, "-m", "actors.command", "export", path]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "error: standard output cannot be written: No space left on device" in done.stderr
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
