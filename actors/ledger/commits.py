@@ -75,7 +75,7 @@ class Commits:
 
     def append(self, entry: Entry) -> None:
         """Have an entry written in this turn of the loop."""
-        self.journal.append(entry)
+        self.journal.append(entry, is_first=self._is_first(entry))
         self.group.schedule()
         self._unsaved += 1
         if self._saving is not None:
@@ -83,6 +83,13 @@ class Commits:
                 self._saver.changed(entry.reservation)
         elif self._unsaved >= MAX_UNSAVED:
             self._saving = self._loop.call_soon(self._save)
+
+    def _is_first(self, entry: Entry) -> bool:
+        """Tell whether the book knows that a key was never paid before this entry, so that it need not be looked up."""
+        paid_keys = self._book.paid_keys
+        if paid_keys.has_forgotten or not isinstance(entry, MoneySettled) or entry.corrects:
+            return False
+        return paid_keys.paid(entry.key) == (entry.cost, entry.provider)
 
     def once_written(
         self, answer: Any, future: asyncio.Future[Any] | None = None, *, or_wait: bool = False

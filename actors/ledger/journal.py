@@ -79,10 +79,10 @@ class MoneyJournal:
             self.store.put(PAID, COUNTED, b"", at=None)
             self._is_counted = True
 
-    def append(self, entry: Entry) -> None:
-        """Note an entry, to be written by the next commit."""
+    def append(self, entry: Entry, *, is_first: bool = False) -> None:
+        """Note an entry, to be written by the next commit; it `is_first` if none before has paid its key."""
         self.store.append(self._codec.encode(entry))
-        self._count(entry)
+        self._count(entry, is_first=is_first)
         if type(entry) is MoneyHeld:
             self._hold(entry.key, entry.reservation)
         elif self._held and isinstance(entry, MoneySettled | MoneyReleased):
@@ -153,14 +153,14 @@ class MoneyJournal:
     def _put_paid(self, key: str, paid: int, provider: str, *, at: float) -> None:
         self.store.put(PAID, key, msgspec.msgpack.encode((paid, provider)), at=at)
 
-    def _count(self, entry: Entry) -> None:
+    def _count(self, entry: Entry, *, is_first: bool = False) -> None:
         """Note what was paid under a key; what an entry corrects was counted before."""
         if not isinstance(entry, MoneySettled | MoneyReleased):
             return
         change = (int(entry.cost) if isinstance(entry, MoneySettled) else 0) - int(entry.corrects)
         receipt_pays, self._receipt_pays = self._receipt_pays, None
         if change and receipt_pays != (entry.key, change):
-            paid, provider = self.paid(entry.key) or (0, entry.provider)
+            paid, provider = (None if is_first else self.paid(entry.key)) or (0, entry.provider)
             self._put_paid(entry.key, paid + change, entry.provider if change > 0 else provider, at=entry.at)
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ under a key is found by that key, and is replaced and forgotten without the chai
 
 from __future__ import annotations
 
+import functools
 import zlib
 from abc import ABC, abstractmethod
 from hashlib import blake2b
@@ -315,6 +316,7 @@ class Journal(ABC):
         return f"<{type(self).__name__} {self.path!r} {self.number} entries, {unwritten}>"
 
 
+@functools.lru_cache(maxsize=256)
 def scope_digest(scope: str) -> bytes:
     """Return the bytes with which every digest of a scope begins."""
     return blake2b(scope.encode(), digest_size=SCOPE_BYTES).digest()

@@ -14,12 +14,12 @@ DAY = 86_400.0
 class Retention(msgspec.Struct, frozen=True, kw_only=True):
     """For how many seconds what is kept under a key stays: its body, and its head; and how much of the entries does.
 
-    By default bodies stay for 30 days and heads for 400, and of the entries that a snapshot stands for, 48 MB.
+    By default bodies stay for 30 days and heads for 400, and of the entries that a snapshot stands for, 32 MB.
     """
 
     bodies_for: float = 30 * DAY
     heads_for: float = 400 * DAY
-    entries_bytes: int = 48_000_000
+    entries_bytes: int = 32_000_000
 
 
 class KeptClock(msgspec.Struct, frozen=True, array_like=True):

@@ -238,11 +238,13 @@ class SqliteJournal(Journal):
             "INSERT OR REPLACE INTO kept VALUES (?, ?, ?, ?, ?)",
             [(*row[:4], crc32(row.head, crc32(row.digest))) for row in kept.values()],
         )
-        write("DELETE FROM bodies WHERE digest = ?", [row[:1] for row in kept.values() if row.body is None])
+        bodiless = [row[:1] for row in kept.values() if row.body is None]
+        if bodiless:
+            write("DELETE FROM bodies WHERE digest = ?", bodiless)
         packed = [(row.digest, row.at, self._packed(row.body)) for row in kept.values() if row.body is not None]
-        write(
-            "INSERT OR REPLACE INTO bodies VALUES (?, ?, ?, ?)", [(*row[:2], crc32(row[2]), row[2]) for row in packed]
-        )
+        if packed:
+            rows = [(*row[:2], crc32(row[2]), row[2]) for row in packed]
+            write("INSERT OR REPLACE INTO bodies VALUES (?, ?, ?, ?)", rows)
 
     def compact(self, before: int, *, limit: int) -> int:
         with self._writing():

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from actors.errors.families import BudgetExceeded, Permanent
+from actors.ledger.config import LedgerConfig
 from actors.ledger.errors import JournalDown, JournalFailed
 from actors.ledger.ledger import Ledger
 from actors.ledger.messages import BookCall, CloseAccount, GetHeld, OpenAccount, Reservation, SetCap
@@ -363,3 +364,17 @@ def test_a_journal_works_in_virtual_time(tmp_path):
         for file in tmp_path.iterdir():
             file.unlink()
     assert digests[0] == digests[1]
+
+
+async def test_what_is_paid_under_a_key_adds_up_whether_the_book_has_all_of_it_or_not(tmp_path):
+    for keys in (100_000, 1):
+        async with ActorSystem("bank") as system:
+            ledger, made = spawn(system, tmp_path / f"{keys}.db", config=LedgerConfig(max_paid_keys=keys))
+            for cost, key in ((10, "a"), (20, "b"), (30, "a"), (0, "c"), (40, "a"), (50, "b")):
+                call = await reserve(ledger, key, cost, intent="again")
+                ledger.tell(BookCall(call, "yes", Micros(cost)))
+            await figures(ledger)
+            commits = made[0].bookkeeper.commits
+            assert commits is not None
+            paid = [commits.journal.paid(key) for key in "abc"]
+            assert paid == [(80, "alder"), (70, "alder"), None]
