@@ -12,6 +12,7 @@ import msgspec
 from actors.batch.batch_outcomes import BatchOutcomes
 from actors.batch.batch_requests import BatchRequests
 from actors.batch.fan_out import fan_out
+from actors.batch.kept_batch import TIMEOUT as KEPT_TIMEOUT
 from actors.batch.kept_batch import BatchJournal, KeptBatch, open_kept
 from actors.batch.outcomes import Done, Failed, RequestOutcome, Unknown
 from actors.batch.parking import checked_park
@@ -189,7 +190,7 @@ async def take_account(
 ) -> AsyncGenerator[tuple[str, ActorRef[Acquire] | None]]:
     """Do as `open_account` does for the account of a run that is kept, which stays open for the next time."""
     limiter: ActorRef[Acquire] | None = None
-    name = await supervisor.ask(opening, timeout=ACCOUNT_TIMEOUT)
+    name = await supervisor.ask(opening, timeout=KEPT_TIMEOUT)
     try:
         if rate_limit is not None:
             limiter = await supervisor.ask(OpenQuota(name=name, rate=rate_limit), timeout=ACCOUNT_TIMEOUT)

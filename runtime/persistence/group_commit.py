@@ -157,6 +157,9 @@ class GroupCommit:
         self._due = None
         journal = self.journal
         self._in_flight, self._unanswered = self._unanswered, []
+        if not journal.has_unwritten:
+            self._written()
+            return
         is_quick = is_quick_enough(journal, journal.unwritten_size, self._loop)
         if self._threads is None or (is_quick and not (self._is_tended or self._is_slow)):
             began = self._loop.time()
@@ -188,8 +191,8 @@ class GroupCommit:
         else:
             self.journal.put_back(batch)
             self._failed(error if isinstance(error, JournalError) else _unexpected(self.journal, error))
-        if self._due is None and self.journal.has_unwritten:
-            self.schedule()
+        if self._due is None and (self.journal.has_unwritten or self._unanswered):
+            self.schedule()  # An answer may have waited for what was being written, with nothing more to write.
         if writing is not None:
             writing.set_result(None)
 

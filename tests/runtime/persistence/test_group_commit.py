@@ -198,3 +198,24 @@ async def test_commits_are_written_in_the_thread_after_a_slow_one_on_the_loop_un
         await till.sell("one")
     assert on_loop == [True, True, False, False, True, False, True]
     await till.commits.close()
+
+
+@pytest.mark.real_time
+async def test_an_answer_that_waits_for_the_write_that_goes_on_needs_no_other(tmp_path: Path) -> None:
+    till = Till(SqliteJournal(tmp_path / "run.journal", safety="power"))
+    write, may_write = till.journal.write, threading.Event()
+
+    def slow(batch: Any) -> None:
+        may_write.wait(30)
+        write(batch)
+
+    till.journal.write = slow  # type: ignore[method-assign]
+    sold = asyncio.create_task(till.sell("a cup"))
+    for _ in range(3):  # It asks, the commit begins in the next turn, and its thread has what was appended.
+        await asyncio.sleep(0)
+    assert till.commits.has_unwritten
+    assert not till.journal.has_unwritten
+    closing_time = till.commits.once_written("no more")  # Nothing is appended for it.
+    may_write.set()
+    assert await asyncio.wait_for(asyncio.gather(sold, closing_time), 30) == ["a cup", "no more"]
+    await till.commits.close()
