@@ -84,7 +84,8 @@ class Accounts:
             if cap is not None:
                 names.append(name)
                 self._of_market.add(name)
-                await self._ensure_cap(name, Cap(cap, renewal))
+                if name not in self._open:
+                    await self._ensure_cap(name, Cap(cap, renewal))
         return tuple(names)
 
     async def of_risk(self) -> str | None:
