@@ -14,11 +14,15 @@ from actors.ledger.entries import (
     AccountClosed,
     AccountOpened,
     CapChanged,
+    CapRenewed,
+    HandleNoted,
     HeldUnderWay,
     MoneyHeld,
     MoneyReleased,
     MoneyReserved,
     MoneySettled,
+    QuestionAnswered,
+    QuestionAsked,
     TariffListed,
 )
 from actors.ledger.reading import reading_entries
@@ -37,6 +41,9 @@ FORMATS = ("csv", "jsonl")
 KINDS: dict[type[Entry], str] = {
     AccountOpened: "account opened",
     CapChanged: "cap changed",
+    CapRenewed: "cap renewed",
+    QuestionAsked: "question asked",
+    QuestionAnswered: "question answered",
     AccountClosed: "account closed",
     TariffListed: "tariff listed",
     MoneyReserved: "reserved",
@@ -44,10 +51,13 @@ KINDS: dict[type[Entry], str] = {
     MoneyReleased: "released",
     MoneyHeld: "held",
     HeldUnderWay: "under way",
+    HandleNoted: "handle noted",
 }
 AMOUNTS: dict[type[Entry], str] = {
     AccountOpened: "cap",
     CapChanged: "cap",
+    QuestionAsked: "needed",
+    QuestionAnswered: "cap",
     MoneyReserved: "amount",
     MoneySettled: "cost",
     MoneyReleased: "released",

@@ -95,6 +95,8 @@ def may_become(call: UnsettledCall) -> str:
         end = f"paid or not; counts as paid at {short_time(call.until)}"
     else:
         end = "paid or not; held until that is known"
+    if call.has_handle:
+        end += "; it can be taken up, and is when the run goes on"
     return f"{end}; another provider was paid besides" if call.is_passed_over else end
 
 

@@ -45,6 +45,8 @@ class UnsettledCall(msgspec.Struct, frozen=True, kw_only=True):
     until: float | None = None
     is_under_way: bool = False
     is_passed_over: bool = False
+    has_handle: bool = False
+    """Whether its provider has given a handle, by which the next start takes it up."""
 
 
 class BookView(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,4 +134,5 @@ def _held_call(record: KeyRecord) -> UnsettledCall:
         until=expires_at(record, None),
         is_under_way=record.is_under_way,
         is_passed_over=record.is_passed_over,
+        has_handle=record.handle is not None,
     )

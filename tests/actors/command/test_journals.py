@@ -10,7 +10,7 @@ import subprocess
 import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import msgspec
 import pytest
@@ -28,9 +28,11 @@ from actors import (
 )
 from actors.batch.resuming import RUNS, KeptRun
 from actors.command.app import run_app
+from actors.command.export import AMOUNTS, KINDS
 from actors.ledger import AlreadyPaid, BookCall, Costing, GetStatement, MarkUnderWay, MoneySettled, Resolve
+from actors.ledger.entries import Entry
 from actors.ledger.keys import provider_key
-from actors.ledger.messages import AwaitCommit
+from actors.ledger.messages import AwaitCommit, NoteHandle
 from actors.ledger.reading import reading_entries
 from actors.money import Micros, to_micros
 from actors.tariffs import Tariff, Usage
@@ -139,6 +141,14 @@ async def test_export_has_a_row_for_each_entry_and_its_sums_are_those_of_the_boo
     assert "Smith" not in out
 
 
+def test_every_kind_of_entry_has_a_name_and_money_its_amount() -> None:
+    assert set(KINDS) == set(get_args(Entry))
+    assert len(set(KINDS.values())) == len(KINDS)
+    with_money = {"cap", "amount", "cost", "released", "held", "needed"}
+    for kind in KINDS:
+        assert (kind in AMOUNTS) == bool(with_money & set(kind.__struct_fields__)), kind
+
+
 async def test_no_cell_of_csv_is_a_formula(tmp_path: Path, command: Any) -> None:
     path = tmp_path / "run.journal"
     async with ActorSystem("bank", log=False) as system:
@@ -149,6 +159,18 @@ async def test_no_cell_of_csv_is_a_formula(tmp_path: Path, command: Any) -> None
     rows = list(csv.DictReader(io.StringIO(out)))
     assert {row["account"] for row in rows} == {"'=1+1"}
     assert {row["provider"] for row in rows} == {"", '\'@SUM("a",1)'}
+
+
+async def test_a_call_that_can_be_taken_up_is_told_so(tmp_path: Path, command: Any) -> None:
+    path = tmp_path / "run.journal"
+    async with ActorSystem("bank", log=False) as system:
+        ledger, _ = spawn(system, path)
+        held = await reserve(ledger, "k", 50)
+        ledger.tell(NoteHandle(held, "resp_17"))
+        ledger.tell(BookCall(held, "held"))
+        await ledger.ask(AwaitCommit(), timeout=1)
+        assert "it can be taken up" in " ".join(command("held", path)[1].split())
+        assert ",handle noted," in command("export", path)[1]
 
 
 async def test_what_a_killed_run_left_open_is_held(tmp_path: Path, command: Any) -> None:
