@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.durable import rows as durable
 from benchmarks.engine import rows as engine
+from benchmarks.front_door import rows as front_door
 from benchmarks.growth import rows as growth
 from benchmarks.http import rows as http
 from benchmarks.models import rows as models
@@ -145,3 +146,14 @@ async def test_the_seeds_batch_process_keeps_the_order():
         return [-item for item in batch]
 
     assert await seed_port.batch_process(range(5), work, 2) == [0, -1, -2, -3, -4]
+
+
+@pytest.mark.real_time
+@pytest.mark.nightly
+def test_what_a_front_door_adds_is_measured():
+    scale = front_door.Scale(calls=20, many=50, in_flight=(1, 16), peers=False)
+    rows = front_door.collect(argparse.Namespace(rounds=1, only="", uvloop=False), scale)
+    assert [row.row for row in rows if row.target and row.holds is None] == [
+        "requests for a second of CPU, beside litellm's proxy"
+    ]
+    assert sum("in flight" in row.row for row in rows) == 4

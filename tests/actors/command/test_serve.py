@@ -1,0 +1,155 @@
+"""`understudy serve` and `understudy key` as people run them: served, ended, killed and started again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+from contextlib import asynccontextmanager
+
+import aiohttp
+import pytest
+
+from actors.command.app import run_app
+from actors.fake import FakeConfig, FakeModel, FakePrice, fake_server
+from actors.serve.key_file import read_keys
+from actors.serve.keys import KeyRing
+from tests.real_time import FAR
+
+MARKET = """
+[[providers]]
+name = "alder"
+kind = "compatible"
+model = "m"
+base_url = "{url}/v1"
+api_key = "none"
+tariff = {{ input = "1", output = "2" }}
+
+[tenants.acme]
+budget = "0.50"
+"""
+BODY = {"model": "auto", "max_tokens": 8, "messages": [{"role": "user", "content": "hello"}]}
+
+
+@pytest.fixture
+async def models():
+    model = FakeModel(name="m", price=FakePrice(input="1", output="2"), latency=1.5)
+    async with fake_server(FakeConfig(models=(model,))) as server:
+        yield server
+
+
+@pytest.fixture
+def market(models, tmp_path):
+    path = tmp_path / "market.toml"
+    path.write_text(MARKET.format(url=models.url))
+    return path
+
+
+@asynccontextmanager
+async def serving(market, *options):
+    command = [sys.executable, "-m", "actors.command", "serve", str(market), "--port", "0", *options]
+    process = await asyncio.create_subprocess_exec(*command, stdout=-1, stderr=-1)
+    try:
+        assert process.stdout is not None
+        line = await process.stdout.readline()
+        assert line, (await process.communicate())[1].decode()
+        yield process, json.loads(line)["url"]
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def ask(url, **headers):
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    async with (
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(FAR)) as session,
+        session.post(f"{url}/chat/completions", json=BODY, headers=named) as response,
+    ):
+        return response.status, dict(response.headers), await response.json()
+
+
+async def begin(models, url, **headers):
+    """Ask, and return the task once the call is with the provider."""
+    asking = asyncio.create_task(ask(url, **headers))
+    while models.books.idle.is_set():  # noqa: ASYNC110 - a server tells when it is idle, not when it is busy.
+        await asyncio.sleep(0)
+    return asking
+
+
+async def leave(asking):
+    asking.cancel()
+    await asyncio.wait({asking})
+
+
+@pytest.mark.slow
+@pytest.mark.real_time
+async def test_a_key_opens_the_door_until_it_is_revoked(market, models, tmp_path, capsys):
+    keys = str(tmp_path / "keys.jsonl")
+    assert run_app(["key", "new", "acme", "--keys", keys]) == 0
+    shown = capsys.readouterr().out.strip()
+    async with serving(market, "--keys", keys) as (process, url):
+        status, headers, body = await ask(url, authorization=f"Bearer {shown}")
+        assert (status, body["model"], headers["x-understudy-provider"]) == (200, "auto", "alder")
+        assert (await ask(url))[0] == 401
+        await models.until_idle()
+        last = await begin(models, url, authorization=f"Bearer {shown}")
+        process.send_signal(signal.SIGTERM)
+        assert (await last)[0] == 200  # What was under way is finished.
+        assert await process.wait() == 143
+    await models.until_idle()
+    assert models.books.calls == 2
+    assert run_app(["key", "revoke", shown.split("-")[1], "--keys", keys]) == 0
+    assert run_app(["key", "revoke", "none", "--keys", keys]) == 2
+    assert KeyRing(read_keys(keys)).find(shown, now=4e9) is None
+
+
+@pytest.mark.slow
+@pytest.mark.real_time
+async def test_what_was_paid_outlives_a_kill(market, models):
+    async with serving(market) as (process, url):
+        await leave(await begin(models, url, x_stainless_retry_count="0"))
+        await models.until_idle()  # Its call goes on after the client, and is paid.
+        last = await begin(models, url, x_stainless_retry_count="0", idempotency_key="k-1")
+        process.kill()
+        await process.wait()
+        await leave(last)
+    await models.until_idle()
+    assert models.books.calls == 2
+    async with serving(market) as (process, url):
+        status, headers, _ = await ask(url, x_stainless_retry_count="1")
+        assert (status, headers.get("x-understudy-replayed")) == (200, "true")
+        # The second was under way: whether it was paid is not known, so it is not paid again.
+        status, headers, body = await ask(url, idempotency_key="k-1")
+        assert (status, headers["x-should-retry"]) == (409, "false"), body
+        process.send_signal(signal.SIGINT)
+        assert await process.wait() == 130
+    await models.until_idle()
+    assert models.books.calls == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--host", "0.0.0.0"], "understudy key new"),
+        (["--port", "70000"], "--port"),
+        (["--keys", "none.jsonl"], "--keys: none.jsonl: No such file"),
+        (["--drain", "0"], "--drain"),
+    ],
+)
+def test_what_cannot_be_served_is_one_line(arguments, said, tmp_path, capsys):
+    path = tmp_path / "market.toml"
+    path.write_text(MARKET.format(url="http://127.0.0.1:1"))
+    assert run_app(["serve", str(path), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_a_key_of_no_tenant_is_refused(tmp_path, capsys):
+    path, keys = tmp_path / "market.toml", str(tmp_path / "keys.jsonl")
+    path.write_text(MARKET.format(url="http://127.0.0.1:1"))
+    run_app(["key", "new", "initech", "--keys", keys, "--days", "1"])
+    assert run_app(["serve", str(path), "--keys", keys]) == 2
+    assert "[tenants.initech]" in capsys.readouterr().err
