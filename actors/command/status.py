@@ -35,8 +35,9 @@ class RunStatus(msgspec.Struct, frozen=True, kw_only=True):
     """How far a run has come: its items by how they have ended, amounts in dollars, times in UTC.
 
     `requests` are its items in all, and `left` those that are still to be asked for; null if that is not known.
-    `budget` counts the items for which too little money was left. `rate` is in items a second, over the last 100, and
-    `seconds_left` what is left at that rate; both are null unless the run is under way (`owner`).
+    `budget` counts the items for which too little money was left, and `parked` those that wait for a reset, the first
+    of them until `parked_until`. `rate` is in items a second, over the last 100, and `seconds_left` what is left at
+    that rate; both are null unless the run is under way (`owner`).
     """
 
     account: str
@@ -47,6 +48,8 @@ class RunStatus(msgspec.Struct, frozen=True, kw_only=True):
     failed: int
     budget: int
     unknown: int
+    parked: int
+    parked_until: str | None
     left: int | None
     spent: str
     held: str
@@ -82,10 +85,12 @@ def show_status(path: str, *, as_json: bool) -> int:
 
 def status_of(run: KeptRun, items: Iterable[KeptItem], book: BookView, *, now: float) -> RunStatus:
     """Return how far a run has come; `now` is in seconds since 1970."""
-    counts, ended = Counter[str](), list[float]()
+    counts, ended, resets = Counter[str](), list[float](), list[float]()
     for item in items:
         counts[item.status] += 1
-        if item.at:
+        if item.status == "parked":
+            resets.append(item.until)
+        elif item.at:
             ended.append(item.at)
     statement = next((one for one in book.accounts if one.name == run.account), None)
     over = counts["done"] + counts["failed"]
@@ -100,6 +105,8 @@ def status_of(run: KeptRun, items: Iterable[KeptItem], book: BookView, *, now: f
         failed=counts["failed"],
         budget=counts["budget"],
         unknown=counts["unknown"],
+        parked=counts["parked"],
+        parked_until=time_text(min(resets)) if resets else None,
         left=left,
         spent=usd(_figure(statement, "settled")),
         held=usd(_figure(statement, "held")),
@@ -130,6 +137,7 @@ def status_table(status: RunStatus) -> Table:
     count = "" if status.requests is None else f"{status.requests}: "
     parts = [f"{status.done} done", f"{status.failed} failed", f"{status.unknown} unknown"]
     parts += [f"{status.budget} without money left for them"] if status.budget else []
+    parts += [f"{status.parked} parked until {status.parked_until}"] if status.parked else []
     parts += [f"{status.left} left"] if status.left is not None else []
     table.add_row("requests", count + ", ".join(parts))
     cap = "" if status.cap is None else f" of ${status.cap}"

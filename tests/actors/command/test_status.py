@@ -115,3 +115,14 @@ async def test_a_journal_without_a_run_has_accounts(tmp_path: Path, status: Any)
     assert shown.startswith("No run is kept in this journal; its accounts:\n")
     assert str(Account(name="run", cap=Micros(1_000), reserved=Micros(0), held=Micros(100))) in shown
     assert status(path, "--json") == ""
+
+
+def test_what_is_parked_is_listed_until_when_and_is_no_part_of_the_rate() -> None:
+    run = KeptRun(id="a1", account="batch", began=0.0, requests=10)
+    items = [KeptItem("done", at=1.0), KeptItem("done", at=2.0)]
+    items += [KeptItem("parked", at=2.5, until=until) for until in (172_800.0, 86_400.0)]
+    seen = status_of(run, items, book(ME), now=3.0)
+    assert (seen.parked, seen.left, seen.rate) == (2, 8, 1.0)
+    assert seen.parked_until is not None
+    assert seen.parked_until.startswith("1970-01-02")
+    assert status_of(run, [], book(ME), now=3.0).parked_until is None
