@@ -324,11 +324,10 @@ class Job:
         return msgspec.structs.replace(provider, response_time=time) if interval else provider
 
     def look_at_pieces(self) -> None:
-        """Note the mean time between two pieces of the candidates, if it is for a stream."""
-        if self.message.stream is not None:
-            targets = self.candidates.targets.values()
-            known = [one for target in targets if (one := target.stream_figures.piece_interval) is not None]
-            self.usual_interval = sum(known) / len(known) if known else 0.0
+        """Note the mean time between two pieces of a stream, over all candidates of which that is known."""
+        targets = self.candidates.targets.values()
+        known = [one for target in targets if (one := target.stream_figures.piece_interval) is not None]
+        self.usual_interval = sum(known) / len(known) if known else 0.0
 
     def all_priced(self) -> list[Provider]:
         """Return all candidates as they are ranked."""

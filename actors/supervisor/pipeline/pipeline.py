@@ -98,7 +98,8 @@ def _take_offers(deps: Deps, job: Job, offers: Offers, *, now: float) -> None:
         offers, message.requirement, service=message.service, where=message.where, now=now
     )
     held_back = tuple(deps.targets.held_back_by_slow_start(candidates)) if deps.targets.has_slow_starts else ()
-    job.look_at_pieces()
+    if message.stream is not None:
+        job.look_at_pieces()
     priced = job.all_priced if candidates.has_tariffs or job.usual_interval else None
     bandit = deps.scores.bandits.get(message.service)
     if bandit is None:

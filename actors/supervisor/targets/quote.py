@@ -31,23 +31,21 @@ UNKNOWN = Demand(input_bound=0, input_estimate=0, output_bound=0, kind="unknown"
 """What a call needs of which nothing can be told."""
 
 
-class InputDemand:
+class InputDemand(msgspec.Struct, eq=False):
     """What calls with one input need: counted once for all transports that count alike."""
 
-    __slots__ = ("_counted", "input")
-
-    def __init__(self, given: Any) -> None:
-        self.input = given
-        self._counted: dict[Callable[[Any], Demand | None], Demand | None] = {}
+    input: Any
+    counted: dict[Callable[[Any], Demand | None], Demand | None] = msgspec.field(default_factory=dict)
+    """What it needs, by what counts it."""
 
     def by(self, count: Callable[[Any], Demand | None]) -> Demand | None:
         """Return what it needs as a transport counts it; None if it is no request that costs tokens."""
-        if count not in self._counted:
-            self._counted[count] = count(self.input)
-        return self._counted[count]
+        if count not in self.counted:
+            self.counted[count] = count(self.input)
+        return self.counted[count]
 
     def __repr__(self) -> str:
-        return f"<InputDemand counted by {len(self._counted)}>"
+        return f"<InputDemand counted by {len(self.counted)}>"
 
 
 class TokenQuote(msgspec.Struct, frozen=True, eq=False):
