@@ -15,8 +15,9 @@ from actors.command.journal_output import refusing_journals, write_lines
 from actors.command.plan import Options, digest_of_market, read_market
 from actors.command.requests_file import RequestLine, read_lines
 from actors.command.resumption import Resumption, read_resumption
+from actors.ledger.periods import Cap, read_cap
 from actors.masking import escaped
-from actors.money import ZERO, Micros, to_micros
+from actors.money import ZERO, Micros
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -86,11 +87,15 @@ def report(checked: Checked) -> Iterator[str]:
         f"cost      from {seen.likely} to {seen.most}: one call for each request, likely at the cheapest provider, "
         "and at most at the dearest"
     )
-    budget = checked.options.budget
-    budgets = {"--budget": None if budget is None else to_micros(budget), "the market": checked.market.budget}
-    for name, amount in budgets.items():
-        if amount is not None:
-            yield f"budget    {amount} of {name} {_judged(amount - spent, seen)}"
+    budget, of_market = checked.options.budget, checked.market.budget
+    budgets = {
+        "--budget": None if budget is None else read_cap(budget),
+        "the market": None if of_market is None else Cap(of_market, checked.market.budget_renewal),
+    }
+    for name, cap in budgets.items():
+        if cap is not None:
+            left = cap.amount - spent if cap.renewal is None else cap.amount
+            yield f"budget    {cap} of {name} {_judged(left, seen)}"
     if seen.paces:
         yield f"time      at least {duration_text(seen.paces[0].seconds)}, by {escaped(seen.paces[0].limit)}"
     else:

@@ -183,6 +183,7 @@ def test_a_run_that_can_be_served_is_0_with_its_cost_and_whether_the_budgets_are
     assert "budget    $0.05 of --budget is enough" in out
     assert "budget    $0.0001 of the market is not enough" in out
     assert "time      at least 5 s, by " in out
+    assert "budget    $0.01/day of --budget is not enough" in check(lines, "--budget", "0.01/day")[1]
 
 
 @pytest.mark.parametrize(
