@@ -142,8 +142,8 @@ def chat_usage(made: Made) -> dict[str, Any]:
             told["num_sources_used"] = 0
         case "groq":
             told |= {"queue_time": 0.0, "prompt_time": 0.0, "completion_time": 0.0, "total_time": 0.0}
-            if usage.reasoning:
-                told["completion_tokens_details"] = reasoning
+            told |= {"prompt_tokens_details": cached} if usage.cache_read else {}
+            told |= {"completion_tokens_details": reasoning} if usage.reasoning else {}
         case _:
             pass
     return told
