@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import stat
 import sys
@@ -14,9 +15,11 @@ import msgspec
 from actors.batch.outcomes import Done, Unknown
 from actors.batch.resuming import is_refused_by_budget
 from actors.command.bad_input import BadInput, one_line
+from actors.command.slow_reader import ReaderTooSlow, ThreadWriter
 from actors.errors.families import CallFailed
 from actors.money import usd
 from runtime import ActorCrashed, AskTimeout
+from runtime.persistence import has_threads
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -102,6 +105,7 @@ class OutputFile:
         self.path = path
         self.overwrite = overwrite
         self._is_new = False
+        self._writer = ThreadWriter(self.write)
         try:
             if path in STANDARD_OUTPUT:
                 self._descriptor = os.dup(1)
@@ -172,9 +176,18 @@ class OutputFile:
                 os.ftruncate(self._descriptor, end)
             raise CannotWrite(f"{self.option}: {self.path} cannot be written: {error.strerror}") from error
 
-    async def put(self, value: msgspec.Struct) -> None:
-        """Write `value` as one line, and let others go on meanwhile if a reader is slow; raises as `write` does."""
-        self.write_json(value)
+    async def put(self, value: msgspec.Struct, *, stop: asyncio.Event | None = None) -> None:
+        """Write `value` as one line, and let others go on meanwhile if a reader is slow; raises as `write` does.
+
+        Once `stop` is set, the reader of what is no file has two seconds more.
+        """
+        if self.is_regular or not has_threads(asyncio.get_running_loop()):
+            self.write_json(value)
+            return
+        try:
+            await self._writer.write(msgspec.json.encode(value) + b"\n", stop=stop)
+        except ReaderTooSlow as error:
+            raise CannotWrite(f"{self.option}: {self.path} cannot be written: {error}") from error
 
     def write_json(self, value: msgspec.Struct) -> None:
         """Write `value` as one line; raises as `write` does."""

@@ -12,7 +12,7 @@ import msgspec
 from actors.batch.outcomes import Done, Failed
 from actors.batch.resuming import ItemKeys
 from actors.batch.robust_batch import robust_batch
-from actors.command.bad_input import one_line
+from actors.command.bad_input import BadInput, one_line
 from actors.command.display import report_text
 from actors.command.going_on import BATCH, go_on, wanted_requests
 from actors.command.interrupts import Interrupts
@@ -30,6 +30,7 @@ from actors.supervisor.messages import GetStatus
 from actors.supervisor.payments.accounts import RUN
 from actors.supervisor.supervisor import LEDGER_MAILBOX, Supervisor
 from runtime import ActorSystem, Event, RuntimeFault
+from runtime.persistence import JournalError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
@@ -119,24 +120,29 @@ class BatchRun:
                 raise CannotKeep(str(outcome.error))  # It never ran, and is asked for when the run goes on.
             refusals = [one for one in (self.refused, *_refusals_in(outcome.error, self.account)) if one is not None]
             self.refused = min(refusals, key=lambda one: one.needed, default=None)
-        elif outcome.result.receipt == "lost":
-            self.tally.note_lost(key)
+        elif outcome.result.cost and outcome.result.receipt != "kept":
+            self.tally.note_lost(key)  # Until it has its line.
         written = result_line(line.own_id, outcome, cost=cost, attempts=attempts, key=key)
         await self.write(written, doubt=None if ended is None else ended.doubt)
 
     async def write(self, line: ResultLine, *, doubt: str | None = None) -> None:
         """Write a line and count it."""
-        await self.results.put(line)
+        await self.results.put(line, stop=self.interrupts.stop)
         if isinstance(line.key, str):
             self.tally.note_written(line.key)
         self.tally.count(line.status, doubt=doubt)
 
     async def write_cut_off(self) -> None:
         """Write a line for each request that was cut off and may have been paid; the others can be run again."""
+        cut_off: list[tuple[ResultLine, str | None]] = []
         for key, ended in self.tally.take_all().items():
             line = self.under_way.pop(key, None)
             if line is not None and (ended.doubt is not None or ended.event.provider is not None):
-                await self.write(_cut_off(line, key, ended), doubt=ended.doubt)
+                cut_off.append((_cut_off(line, key, ended), ended.doubt))
+                if self.kept is None and ended.event.cost:
+                    self.tally.note_lost(key)
+        for written, doubt in cut_off:
+            await self.write(written, doubt=doubt)
 
     def exit_code(self) -> int:
         """Return the exit code of the process."""
@@ -218,8 +224,13 @@ async def _make_run(plan: Plan, results: OutputFile, progress: ProgressDisplay) 
             code = run.exit_code()
             ending = "finished" if interrupts.signal is None else "interrupted"
         except (CannotWrite, CannotKeep) as error:
-            ending = "failed"
+            ending, code = "failed", interrupts.exit_code or 1
             progress.warn(f"error: {escaped(one_line(str(error)))}; the run was stopped")
+        except JournalError as error:
+            if run.kept is None:  # Another process has taken it since it was looked at, or it is damaged.
+                raise BadInput(str(error)) from error
+            ending = "failed"
+            progress.warn(f"error: the run was stopped: {escaped(one_line(str(error)))}")
         except (CallFailed, RuntimeFault) as error:
             # An error of the whole run and not of one request, such as a supervisor that crashed.
             ending = "failed"

@@ -26,6 +26,11 @@ SAYS = {
         "250 items",
     ],
     "provider_discovery.py": ["best: alder, cheapest: cedar, fastest: birch", "by cedar, for $0.05 in 2 attempts"],
+    "resume.py": [
+        "killed when",
+        "40 of 40 answered, 0 twice",
+        "40 charged by the provider, 0 twice; the ledger has $0.40 settled",
+    ],
     "retry_logic.py": [
         "Transient raised after 4 attempts",
         "5 were made, 95 failed fast",

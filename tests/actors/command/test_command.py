@@ -334,3 +334,17 @@ async def test_the_example_files_work_as_they_say(tmp_path):
     assert said[1] == "The glacier has its own postcode."
     assert (said["four"], results["four"]["provider"]) == ("Coffee is served.", "birch")
     assert len(results) == 4
+
+
+def test_a_reader_that_never_reads_keeps_no_run_from_its_end(market):
+    market = market()
+    line = {"service": "uppercase", "timeout": 600.0}
+    lines = [line | {"id": number, "input": "long " * 20_000} for number in range(10)]
+    (market.folder / "requests.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    process = market.start("--report", "report.json", "--max-concurrency", "1")
+    process.send_signal(signal.SIGTERM)
+    process.stderr.read()
+    process.stdout.close()
+    process.stderr.close()
+    assert process.wait() == 143
+    assert len(market.report["lost"]) >= 1

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from actors.command.bad_input import BadInput
-from actors.command.plan import Options, Plan
+from actors.command.plan import Options, Plan, check_journal
 from actors.command.progress import NoProgress
 from actors.command.requests_file import parse_requests
 from actors.command.results_file import OutputFile
@@ -21,6 +21,7 @@ from actors.market.market import Market
 from actors.money import to_micros
 from actors.providers.provider import Provider
 from actors.transports.function import FunctionTransport
+from runtime.persistence import SqliteJournal
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -234,3 +235,34 @@ async def test_what_meets_a_reset_waits_for_it_and_its_line_comes_then(tmp_path)
 def test_what_is_parked_needs_a_journal():
     with pytest.raises(BadInput, match="--park: this run is kept nowhere; add --journal FILE"):
         Options(park=True)
+
+
+async def test_a_run_stops_if_nothing_can_be_kept_and_goes_on_when_it_can(world, monkeypatch):
+    await world.run("a")
+    with monkeypatch.context() as patch:
+        patch.setattr(SqliteJournal, "free_bytes", lambda _: 0)
+        assert await world.run("a", "b", "c", accept_changes=True) == 1
+    assert (world.report.ending, world.report.done, world.report.unfinished) == ("failed", 1, 2)
+    assert world.calls == {"a": 1}
+    assert await world.run("a", "b", "c") == 0
+    assert world.calls == {"a": 1, "b": 1, "c": 1}
+
+
+async def test_a_results_file_and_a_journal_have_one_owner(world):
+    await world.run("a")
+    with (
+        OutputFile("--out", str(world.out), goes_on=True),
+        pytest.raises(BadInput, match="by another run; wait for it"),
+    ):
+        OutputFile("--out", str(world.out), goes_on=True)
+    journal = SqliteJournal(world.journal)
+    with pytest.raises(BadInput, match="is in use by process"):
+        check_journal(str(world.journal))
+    with pytest.raises(BadInput, match="is in use by process"):
+        await world.run("a")
+    journal.close()
+    assert check_journal(str(world.journal))
+    assert not check_journal(str(world.journal.with_name("none")))
+    world.journal.write_text("something else")
+    with pytest.raises(BadInput, match="is not a database"):
+        check_journal(str(world.journal))
