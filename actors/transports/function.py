@@ -16,7 +16,7 @@ from actors.errors.exceptions import classify, is_decode_error
 from actors.errors.families import CallFailed, Permanent, Unclassified
 from actors.errors.words import with_words
 from actors.masking import Secrets, shown_callable
-from actors.policies.timeout import CallTimedOut, DeadlineTimers
+from actors.policies.timeout import CallTimedOut, DeadlineTimer, DeadlineTimers
 from actors.transports.own_reading import Classify, check_classify, own_reading
 from actors.transports.threaded_calls import ThreadedCalls
 from actors.transports.transport import Idempotent, ProviderCall, ProviderReply, UnreadableCost, check_declared
@@ -60,8 +60,8 @@ def _is_cancellation(group: BaseExceptionGroup[BaseException]) -> bool:
 
 def _first_limit(call: ProviderCall) -> float:
     """Return the seconds that a call has: all of its own, or for a stream without a piece yet those until the first."""
-    stream = call.stream
-    return call.timeout if stream is None or stream.first_at is not None else min(call.timeout, stream.first)
+    stream, whole = call.stream, call.timeout + call.notes.more
+    return whole if stream is None or stream.first_at is not None else min(whole, stream.first)
 
 
 def is_of_input(error: Exception, given: Any) -> bool:
@@ -78,6 +78,27 @@ def is_of_input(error: Exception, given: Any) -> bool:
     undecoded = attribute(error, "object" if issubclass(type(error), UnicodeDecodeError) else "doc")
     fields = list(given.values()) if isinstance(given, dict) else [given]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
     return isinstance(undecoded, str | bytes) and undecoded in fields
+
+
+class _GrowingTime:
+    """The time of one call: to the first piece of a stream, and then to its end, which may come to be later."""
+
+    __slots__ = ("_call", "_ends_at", "_timer")
+
+    def __init__(self, timer: DeadlineTimer, call: ProviderCall, ends_at: float) -> None:
+        self._timer, self._call, self._ends_at = timer, call, ends_at
+        if call.stream is not None:
+            call.stream.on_first = self._first_came
+        if call.notes.longest is not None:
+            call.notes.on_more_time = self._grow
+
+    def _first_came(self) -> None:
+        self._timer.postpone(self._ends_at)
+
+    def _grow(self, seconds: float, to_first: float) -> None:
+        self._ends_at += seconds
+        waits = self._call.stream is not None and self._call.stream.first_at is None
+        self._timer.postpone(self._timer.deadline + to_first if waits else self._ends_at)
 
 
 class FunctionTransport:
@@ -178,9 +199,9 @@ usage=None, translated=())
         """
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + call.timeout
-        timer = self._timers.at(ends_at if call.stream is None else loop.time() + _first_limit(call), loop)
-        if call.stream is not None and timer is not None:
-            call.stream.on_first = functools.partial(timer.postpone, ends_at)
+        timer, notes = self._timers.at(loop.time() + _first_limit(call), loop), call.notes
+        if timer is not None and (call.stream is not None or notes.longest is not None):
+            _GrowingTime(timer, call, ends_at)
         is_ended = False
         handled = sys.exception()
         sent = WireCalls()
@@ -200,11 +221,12 @@ usage=None, translated=())
             raise
         except Exception as error:  # noqa: BLE001 - raised again, by its family.
             own = self._failure(error, call, handled, sent)
-            if isinstance(own, Unclassified) and loop.time() >= ends_at - CLOCK_ERROR:
+            if isinstance(own, Unclassified) and loop.time() >= ends_at + notes.more - CLOCK_ERROR:
                 # It bounds itself by the same time, and says so in its own words; which of the two is first is chance.
-                own = self._failure(CallTimedOut(call.timeout), call, handled, sent)
+                own = self._failure(CallTimedOut(call.timeout + notes.more), call, handled, sent)
             raise own from self._secrets.cause(error)
         finally:
+            notes.on_more_time = None
             sent.end()
             if timer is not None and not is_ended:
                 timer.end()

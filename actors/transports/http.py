@@ -107,8 +107,8 @@ class HttpTransport:
             "Idempotency-Key": header_value(call.idempotency_key),
             "X-Request-Id": header_value(call.request_id),
         }
-        exchange = await self._client.post(self._client.url, body, headers, within=call.timeout)
-        return await self._parse_reply(exchange, deadline=deadline)
+        exchange = await self._client.post(self._client.url, body, headers, within=call.timeout, notes=call.notes)
+        return await self._parse_reply(exchange, deadline=deadline + call.notes.more)
 
     async def check(self, *, timeout: float) -> None:  # noqa: ASYNC109 - the interface of `Transport`.
         """Return if GET on the health path answers 2xx within `timeout` seconds; raises `CallFailed` if not."""

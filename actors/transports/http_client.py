@@ -32,7 +32,7 @@ from actors.validation import check_count
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-    from actors.transports.transport import Idempotent
+    from actors.transports.transport import CallNotes, Idempotent
 
 MAX_QUOTED = 200
 """Characters of a malformed answer that its error quotes."""
@@ -96,21 +96,28 @@ class HttpClient:
         where = f"{self.provider} at {self.secrets.mask(shown_url(self.url))}"
         return f"HttpClient({where}, {self.state})"
 
-    async def post(self, url: str, body: bytes, headers: dict[str, str], *, within: float) -> Exchange:
+    async def post(
+        self, url: str, body: bytes, headers: dict[str, str], *, within: float, notes: CallNotes | None = None
+    ) -> Exchange:
         """Post JSON, and return the answer, a 2xx; raises a `CallFailed`, by status and how far the request had come.
 
         `headers` are those of this call, beside those of all. All of it takes at most `within` seconds.
         """
-        return await self.run(self.exchange(url, body, headers), within=within)
+        return await self.run(self.exchange(url, body, headers), within=within, notes=notes)
 
     def exchange(self, url: str, body: bytes, headers: dict[str, str]) -> Exchange:
         """Return the exchange by which JSON is posted, for `run`; it tells at any time how far the call has come."""
         request = WireRequest("POST", url, {**self._call_headers, **headers}, body)
         return Exchange(request, provider=self.provider, host=self.host)
 
-    async def run(self, exchange: Exchange, *, within: float, reader: BodyReader | None = None) -> Exchange:
-        """Post what an exchange holds, and have `reader` read the body of a 2xx while it comes; raises as `post`."""
-        return await self._exchange(exchange, within=within, paid=self.paid, reader=reader)
+    async def run(
+        self, exchange: Exchange, *, within: float, reader: BodyReader | None = None, notes: CallNotes | None = None
+    ) -> Exchange:
+        """Post what an exchange holds, and have `reader` read the body of a 2xx while it comes; raises as `post`.
+
+        `within` may grow while it is under way, as the `notes` of its call tell.
+        """
+        return await self._exchange(exchange, within=within, paid=self.paid, reader=reader, notes=notes)
 
     async def get(self, url: str, *, within: float) -> Exchange:
         """Return the answer to a GET that costs nothing, a 2xx; raises as `post` does.
@@ -127,34 +134,31 @@ class HttpClient:
         await self.wire.aclose()
 
     async def _exchange(
-        self, exchange: Exchange, *, within: float, paid: bool, reader: BodyReader | None = None
+        self,
+        exchange: Exchange,
+        *,
+        within: float,
+        paid: bool,
+        reader: BodyReader | None = None,
+        notes: CallNotes | None = None,
     ) -> Exchange:
         """Send and receive within `within` seconds; return a success, raise any other outcome as its error family."""
         if self.state == "closed":
             # It was idle, or its breaker open, and may be shared: `transport=lambda: this_one`.
             self.wire = self._make_wire()
         self.state = "open"
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + within
-        if reader is not None:
-            within = min(within, reader.first)
-        timer = self._timers.at(loop.time() + within, loop)
-        if reader is not None and timer is not None:
-            reader.on_first = partial(timer.postpone, deadline)
-        is_watched = timer is not None
+        time = _ExchangeTime(self._timers, within, reader=reader, notes=notes)
         try:
             await exchange.run(self.wire, max_reply_bytes=self.max_reply_bytes, reader=reader)
         except asyncio.CancelledError:
-            is_watched = False
-            if timer is None or not timer.end():
+            if not time.end():
                 raise
             if not (exchange.refused or (reader is not None and reader.is_complete)):
-                raise self._failure(_timeout(exchange, within), exchange, paid=paid) from None
+                raise self._failure(_timeout(exchange, time.given), exchange, paid=paid) from None
         except OSError as error:
             raise self._failure(error, exchange, paid=paid) from self.secrets.cause(error)
         finally:
-            if timer is not None and is_watched:
-                timer.end()
+            time.end()
         if exchange.refused:
             raise self._refusal(exchange, paid=paid)
         return exchange
@@ -220,6 +224,53 @@ class HttpClient:
             wire_calls=exchange.wire_calls,
         )
         return with_words(failure, exchange.beginning, secrets=self.secrets, at_most=MAX_QUOTED)
+
+
+class _ExchangeTime:
+    """The time of one exchange: to the first piece of a stream, and then to its end; the `notes` may let it grow."""
+
+    __slots__ = ("_began", "_deadline", "_has_ended", "_is_to_first", "_notes", "_timer")
+
+    def __init__(
+        self, timers: DeadlineTimers, within: float, *, reader: BodyReader | None, notes: CallNotes | None
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self._began = loop.time()
+        self._deadline = self._began + within
+        self._is_to_first, self._has_ended = reader is not None, False
+        self._notes = notes
+        self._timer = timers.at(self._began + (within if reader is None else min(within, reader.first)), loop)
+        if reader is not None:
+            reader.on_first = self._first_came
+        if notes is not None and notes.longest is not None:
+            notes.on_more_time = self._grow
+
+    @property
+    def given(self) -> float:
+        """The seconds after which it was over."""
+        return (self._deadline if self._timer is None else self._timer.deadline) - self._began
+
+    def end(self) -> bool:
+        """Stop watching; return whether its time was over, and nothing else cancelled the exchange."""
+        if self._has_ended:
+            return False
+        self._has_ended = True
+        if self._notes is not None:
+            self._notes.on_more_time = None
+        return self._timer is not None and self._timer.end()
+
+    def _first_came(self) -> None:
+        self._is_to_first = False
+        self._postpone(self._deadline)
+
+    def _grow(self, seconds: float, to_first: float) -> None:
+        self._deadline += seconds
+        if self._timer is not None:
+            self._postpone(self._timer.deadline + to_first if self._is_to_first else self._deadline)
+
+    def _postpone(self, deadline: float) -> None:
+        if self._timer is not None and not self._has_ended:
+            self._timer.postpone(deadline)
 
 
 def _timeout(exchange: Exchange, within: float) -> TimeoutError:

@@ -139,7 +139,7 @@ class ModelTransport:
         exchange = self._client.exchange(self._client.url + PATHS[sent.request.form], body, self._headers_of(call))
         runs_on = is_of_background(sent.request)
         try:
-            await self._client.run(exchange, within=call.timeout)
+            await self._client.run(exchange, within=call.timeout, notes=call.notes)
         except CallFailed as failure:
             if self._look_up is not None:
                 self._look_up.note(call, exchange.headers)
@@ -207,7 +207,7 @@ class ModelTransport:
         headers = {**self._headers_of(call), "Accept": "text/event-stream"}
         exchange = client.exchange(client.url + PATHS[request.form], body, headers)
         try:
-            await client.run(exchange, within=call.timeout, reader=reader)
+            await client.run(exchange, within=call.timeout, reader=reader, notes=call.notes)
             client.check_readable(exchange)
             if reader.error is not None:
                 client.raise_error_in(reader.error, exchange)

@@ -56,6 +56,21 @@ class CallNotes(msgspec.Struct, gc=False):
     handle: str | None = None
     on_handle: Callable[[str], None] | None = None
     """What the owner of the call does with its handle, as long as the call is under way."""
+    longest: float | None = None
+    """The seconds that its time may grow to while it is under way; None if it does not grow."""
+    more: float = 0.0
+    """The seconds by which its time has grown."""
+    on_more_time: Callable[[float, float], None] | None = None
+    """What its transport does if its time grows by so many seconds, and that to its first piece by so many."""
+
+    def give_time(self, seconds: float, to_first: float) -> None:
+        """Give a call more time, because another request has joined that has more; `to_first` is that to a first piece.
+
+        A transport that does not know how to take it ends the call when it would have.
+        """
+        self.more += seconds
+        if self.on_more_time is not None:
+            self.on_more_time(seconds, to_first)
 
     def begun(self, handle: str) -> None:
         """Note the handle by which the call can be taken up, because its provider has begun.

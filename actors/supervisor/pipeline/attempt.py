@@ -26,6 +26,7 @@ from actors.ledger.messages import Costing
 from actors.money import micros_of
 from actors.policies.breaker.states import Closed
 from actors.provider_gateway.messages import SentMarker
+from actors.supervisor.messages import MAX_TIMEOUT
 from actors.supervisor.payments.charge import NOTHING, Charge, charge_of
 from actors.supervisor.payments.held_call import HeldCall
 from actors.supervisor.payments.kept_answers import answer_of, cut_of
@@ -42,7 +43,7 @@ from actors.supervisor.targets.windows import no_larger
 from actors.transports.streaming import Restarted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from actors.ledger.messages import Reservation
     from actors.ledger.receipt import PaidAnswer, Purchase
@@ -66,6 +67,8 @@ class AttemptRun:
     _cost: int = 0
     _share: QuotaShare | None = None
     _was_amplified: bool = False
+    _time_given: float = 0.0
+    """The seconds that a call has which others may join."""
 
     def __init__(self, deps: Deps, job: Job, choice: Choice) -> None:
         self.target = choice.target
@@ -262,6 +265,7 @@ class AttemptRun:
         error: CallFailed | None = None
         self._was_amplified = target.is_amplified
         call.notes.on_handle = partial(self.deps.payments.note_handle, self._reservation)
+        give_time = self._shared(call, time_given, longest=min(own_time, hurried)) if job.is_shared else None
         job.under_way += 1
         try:
             reply = await target.call(call, self._marker)
@@ -270,6 +274,9 @@ class AttemptRun:
         finally:
             job.under_way -= 1
             call.notes.on_handle = None
+            if give_time is not None:
+                job.give_time.remove(give_time)
+                time_given = self._time_given
             # Also if the caller was cancelled: then there is neither a reply nor an error.
             now = self.deps.context.now()
             proof = min(given.proof, own_time, first)
@@ -289,6 +296,24 @@ class AttemptRun:
             error = that_of_a_probe(error, target.name)
         was_cut = given.is_cut and time_given < own_time and ended.heard_at >= started + time_given - CLOCK_ERROR
         return await self._failed(error, call.stream, started=started, is_counted=not was_cut)
+
+    def _shared(self, call: ProviderCall, time_given: float, *, longest: float) -> Callable[[float], None]:
+        """Let a call under way be given more time, because another request has joined that has more.
+
+        A call without a stream, and the first piece of a stream, have at most the `longest` that the provider is given.
+        """
+        self._time_given = time_given
+        call.notes.longest = max(longest, time_given) if call.stream is None else MAX_TIMEOUT
+
+        def give_time(seconds: float) -> None:
+            to_first = max(0.0, min(seconds, longest - self._time_given))
+            self._time_given += to_first
+            if call.stream is not None:
+                call.stream.first += to_first
+            call.notes.give_time(to_first if call.stream is None else seconds, to_first)
+
+        self.job.give_time.append(give_time)
+        return give_time
 
     def _time_of_probe(self, left: float) -> ProbeTime:
         """Return the time of this call, which is a probe; it is cut if that helps its request, or others that wait."""

@@ -42,7 +42,7 @@ from actors.transports.streaming import CallStream
 from actors.transports.transport import ProviderCall, ProviderReply
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from actors.errors.families import BudgetExceeded, PossibleCharge
     from actors.ledger.messages import Intent, Reservation
@@ -112,6 +112,8 @@ class Job:
     """The last failure of a call that was charged, if it is under a caller's key."""
     may_pay_again: bool = False
     """Whether what was paid before is no reason not to pay: a failure that was charged, or one left as unknown."""
+    is_shared: bool = False
+    """Whether others may join it, who may have more time."""
     calls: int = 0
     under_way: int = 0
     candidates: Candidates = NO_CANDIDATES
@@ -159,6 +161,8 @@ class Job:
         self.attempts: list[Attempt] = []
         self.passed_over: dict[int, PassedOver] = {}
         """The calls that may have been paid, and besides which others are made; by the number of the reservation."""
+        self.give_time: list[Callable[[float], None]] = []
+        """How its calls under way are given more time."""
         self.looks: dict[str, int] = {}
         """How often each provider has said that it is at work on the request."""
 
@@ -167,6 +171,13 @@ class Job:
         self.purchase = purchase
         self.key = purchase_key(purchase.key, purchase.number)
         self.provider_key = provider_key(self.key)
+
+    def give_until(self, deadline: float) -> None:
+        """Let it go on until a later time, and its calls under way too, as far as their providers are given as much."""
+        if (more := deadline - self.deadline) > 0:
+            self.deadline = self.entry.deadline = deadline
+            for give_time in self.give_time:
+                give_time(more)
 
     def go_on(self, message: SmartRequest, *, risk: Micros | None) -> None:
         """Go on by the limits of another asker, who asks for the same."""

@@ -61,7 +61,7 @@ class KeyedCall:
             self._terms = StreamTerms(sink=self.shared, gap=terms.gap, first=terms.first, timeout=terms.timeout)
         message = self.message_of(first)
         self.job = Job(message, first.request_id, started=first.started, deadline=first.deadline, risk=first.risk)
-        self.job.shared = self.shared
+        self.job.shared, self.job.is_shared = self.shared, True
 
     def message_of(self, asker: Job) -> SmartRequest:
         """Return what one of its askers asks for; all read one stream, or get the answer whole."""
@@ -72,7 +72,7 @@ class KeyedCall:
         """Return the answer once it is there; raises a member of `CallFailed`, also when the asker's time is up."""
         served = asker.served = self.job
         self._askers.append(asker)
-        served.deadline = served.entry.deadline = max(served.deadline, asker.deadline)
+        served.give_until(asker.deadline)
         terms, reader, reading = asker.message.stream, None, None
         if terms is not None:
             self._finishes = self._finishes or terms.finishes(self._streams)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from actors.errors.families import CallFailed, LedgerDown, StreamCut
+from actors.errors.families import CallFailed, LedgerDown, NotAdmitted, StreamCut
 from actors.ledger.errors import AlreadyPaid, JournalFailed, KeyReused
 from actors.ledger.fingerprint import differing_names, request_fields
 from actors.ledger.receipt import Purchase
@@ -79,20 +79,25 @@ async def _find(deps: Deps, job: Job, fields: Fields) -> KeyStatus:
 async def _serve(deps: Deps, job: Job, call: KeyedCall) -> SmartResult:
     """Serve a request that is not paid yet; what it fails with is kept if that has cost something.
 
-    If it fails by limits of the asker on whose money it draws, it goes on by those of another that asks for it.
+    If it fails by limits of the asker on whose money it draws, it goes on by those of another that asks for it. If it
+    was given more time meanwhile, a wait that has ended with the earlier deadline begins anew.
     """
     failure: CallFailed | None = None
     try:
         while True:
+            deadline = job.deadline
             try:
                 return await serve(deps, job)
             except CallFailed as error:
                 following = call.goes_on_after(error)
-                if following is None:
+                if following is None and not (isinstance(error, NotAdmitted) and job.deadline > deadline):
                     failure = error
                     raise
                 deps.queues.leave(job.entry)
-                job.go_on(call.message_of(following), risk=following.risk)
+                if following is None:
+                    job.go_on(job.message, risk=job.risk)
+                else:
+                    job.go_on(call.message_of(following), risk=following.risk)
     finally:
         # Also if it is cancelled: what it had paid for by then is known.
         _keep_failure(deps, job, failure or job.charged_error)

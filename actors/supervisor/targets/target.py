@@ -493,7 +493,8 @@ class Target:
         try:
             if self.gateway is None:
                 self.open()  # Which kind of question it takes is known once its transport is made.
-            return await self._ask_gateway(self._call_type(call, marker), call.timeout + TRANSPORT_GRACE)
+            timeout = call.timeout if call.notes.longest is None else call.notes.longest
+            return await self._ask_gateway(self._call_type(call, marker), timeout + TRANSPORT_GRACE)
         except asyncio.CancelledError:
             if call.stream is not None and marker.is_sent:
                 # What a stream that is cut off owes is known once its transport has ended it.

@@ -11,7 +11,7 @@ from actors import BudgetExceeded, CallFailed, Market, OutcomeUnknown, ProviderR
 from actors.errors import BadAnswer
 from actors.ledger import GetStatement, KeyReused, OpenAccount
 from actors.money import ZERO, Micros
-from actors.supervisor import RequestOptions
+from actors.supervisor import RequestOptions, smart_stream
 from runtime import ActorSystem
 from tests.actors.supervisor.stage import Script, offer, staged
 from tests.proofs import repeated
@@ -168,3 +168,80 @@ async def test_askers_join_and_leave_at_every_moment(simulation: Any):
         assert statement.settled + statement.held >= sum(charged) or idempotent == "key"
         assert len([one for one in results if one.cost]) <= 1, "it was paid by two"
     assert len(asyncio.all_tasks()) == 1
+
+
+class TestTheTimeOfACallUnderWay:
+    """It is until the latest deadline of its askers, as far as its provider is given as much."""
+
+    @pytest.mark.parametrize(("lasts", "own"), [(3.0, 30.0), (8.0, 30.0), (3.0, 2.0)])
+    async def test_of_one_without_a_stream(self, lasts: float, own: float):
+        script = Script(lasts=lasts)
+        async with staged(offer("a", script, price=10, timeout=own)) as stage:
+            first = asyncio.create_task(stage.request(idempotency_key="k", timeout=1.0))
+            await asyncio.sleep(0.5)
+            joined = asyncio.create_task(stage.request(idempotency_key="k", timeout=9.0))
+            with pytest.raises(OutcomeUnknown):
+                await first
+            if own < lasts:
+                with pytest.raises(OutcomeUnknown, match="within 2 s"):
+                    await joined
+            else:
+                assert (await joined).output == "done"
+                await stage.assert_at_rest()
+            assert len(script.calls) == 1
+
+    async def test_of_one_that_a_later_asker_with_less_time_joins(self):
+        async with staged(offer("a", Script(lasts=3.0), price=10)) as stage:
+            first = asyncio.create_task(stage.request(idempotency_key="k", timeout=5.0))
+            with pytest.raises(OutcomeUnknown, match="goes on for others"):
+                await stage.request(idempotency_key="k", timeout=1.0)
+            assert (await first).output == "done"
+
+    async def test_of_one_that_no_other_joins_is_as_it_began(self):
+        async with staged(offer("a", Script(lasts=3.0), price=10)) as stage:
+            with pytest.raises(OutcomeUnknown, match="no answer within 1 s"):
+                await stage.request(idempotency_key="k", timeout=1.0)
+
+    @pytest.mark.parametrize("first_after", [0.2, 2.0])
+    async def test_of_a_stream_and_of_its_first_piece(self, first_after: float):
+        async def drip(call: Any) -> str:
+            await asyncio.sleep(first_after)
+            for number in range(5):
+                await call.stream.put(number)
+                await asyncio.sleep(0.5)
+            return "done"
+
+        async def read(seconds: float) -> list[Any]:
+            async with smart_stream(stage.ref, service="s", input="x", idempotency_key="k", timeout=seconds) as stream:
+                return [piece async for piece in stream]
+
+        async with staged(offer("a", drip, price=10)) as stage:
+            first = asyncio.create_task(read(1.0))
+            await asyncio.sleep(0.5)
+            assert await read(9.0) == [0, 1, 2, 3, 4]
+            with pytest.raises(OutcomeUnknown):
+                await first
+            await stage.assert_at_rest()
+
+    async def test_of_one_that_waits_for_a_place(self):
+        async with staged(offer("a", Script(lasts=2.0), price=10, max_concurrency=1)) as stage:
+            other = asyncio.create_task(stage.request(input="other"))
+            await asyncio.sleep(0.1)
+            first = asyncio.create_task(stage.request(idempotency_key="k", timeout=1.0))
+            await asyncio.sleep(0.5)
+            joined = asyncio.create_task(stage.request(idempotency_key="k", timeout=9.0))
+            await asyncio.gather(first, other, return_exceptions=True)
+            assert (await joined).output == "done"
+            await stage.assert_at_rest()
+
+    async def test_of_one_that_waits_for_money(self):
+        free = Script(ProviderReply(output="done", cost=ZERO), lasts=2.0)
+        async with staged(offer("a", free, price=10), budget=Micros(10)) as stage:
+            other = asyncio.create_task(stage.request(input="other"))
+            await asyncio.sleep(0.1)
+            first = asyncio.create_task(stage.request(idempotency_key="k", timeout=1.0))
+            await asyncio.sleep(0.5)
+            joined = asyncio.create_task(stage.request(idempotency_key="k", timeout=9.0))
+            await asyncio.gather(first, other, return_exceptions=True)
+            assert (await joined).output == "done"
+            await stage.assert_at_rest()
