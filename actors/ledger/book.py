@@ -24,6 +24,7 @@ from actors.ledger.entries import (
 )
 from actors.ledger.errors import AlreadyPaid, PaidUnanswered, RiskExceeded, StillUnsettled
 from actors.ledger.keys import purchase_key
+from actors.ledger.messages import Costing
 from actors.ledger.postings import Postings
 from actors.ledger.receipt import KeyStatus
 from actors.ledger.receipts import Receipts
@@ -35,13 +36,14 @@ if TYPE_CHECKING:
     from actors.errors.families import Charged
     from actors.ledger.entries import Booked, MoneyHeld, MoneyReleased, MoneySettled
     from actors.ledger.fingerprint import Fields
-    from actors.ledger.messages import Costing, Reservation, Reserve, Unsettled
+    from actors.ledger.messages import Reservation, Reserve, Unsettled
     from actors.ledger.page import AccountState
     from actors.ledger.periods import Renewal
     from actors.ledger.record import KeyRecord
     from actors.ledger.statement import Statement
     from actors.tariffs.tariff import Tariff
 
+ESTIMATED = Costing(basis="estimated")
 REQUEST = "request"
 """The name of a request's own budget in a refusal."""
 
@@ -235,8 +237,7 @@ class Book:
         A call that repeats one whose outcome is unknown takes over its reservation, which stays in the accounts it is
         in. It needs only what it costs more. The held calls that it passes over are at risk from then on.
         """
-        postings = self.postings
-        key, amount, accounts = wish.key, int(wish.amount), wish.accounts
+        postings, key, amount, accounts = self.postings, wish.key, int(wish.amount), wish.accounts
         states = self.accounts.combinations.get(accounts) or self.accounts.drawn_on(accounts)
         record: KeyRecord | None = None
         put_at_risk, used = tuple[int, ...](), 0
@@ -272,6 +273,7 @@ class Book:
             held_for=wish.held_for,
             overdrawn=micros_of(overdrawn) if overdrawn else ZERO,
             fingerprint=wish.fingerprint,
+            if_killed=wish.if_killed,
             at=at,
         )
         record = postings.post_reserved(entry, states)
@@ -412,9 +414,14 @@ class Book:
         return TariffListed(digest=digest, tariff=tariff, at=at)
 
     def hold_all(self, *, at: float) -> list[Booked]:
-        """Hold what is open after a crash, because the outcome of those calls is unknown."""
+        """Hold what is open after a crash, because the outcome of those calls is unknown.
+
+        A call of which it is declared what it costs if it is cut off is settled at that, as estimated.
+        """
         return [
             self._hold(record, at, is_told=False)
+            if record.if_killed is None or record.was_held or record.handle is not None
+            else self._settle(record, micros_of(record.if_killed), at, ESTIMATED)
             for record in tuple(self.postings.records.values())
             if not record.is_held
         ]

@@ -105,7 +105,8 @@ class MoneyReserved(LedgerEntry, frozen=True, kw_only=True, gc=False):
     `risk_account` too, if there is one. A call with `must_hold` is never passed over itself. `held_for` is how many
     seconds its money is held at most, if it ever is; None is as the ledger says. It may cost `overdrawn` more than was
     promised to it, which is within the overdraft of its accounts. `fingerprint` tells what the request asks for, if it
-    has a key of its caller.
+    has a key of its caller. If the program is killed while the call is under way, it is settled at `if_killed`, as
+    estimated, at the next start; None holds its money then.
     """
 
     reservation: int
@@ -120,6 +121,7 @@ class MoneyReserved(LedgerEntry, frozen=True, kw_only=True, gc=False):
     held_for: float | None = None
     overdrawn: Micros = ZERO
     fingerprint: bytes | None = None
+    if_killed: Micros | None = None
     at: float
 
 

@@ -15,6 +15,7 @@ UNNAMED_ACCOUNT = "unnamed account "
 """How the names begin that are made up for accounts, and are no scope: they are others in each run."""
 SCOPE = re.compile(r"""((?:tenant|account) (?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")) """, re.DOTALL)
 """A scope, which is quoted as Python does, and the space behind it."""
+PURCHASE = re.compile(r"purchase (\d+) of (.*)", re.DOTALL)
 SCOPES = ("tenant ", "account ", "key ", "purchase ")
 """How a key begins that is kept with what it belongs to."""
 
@@ -54,6 +55,16 @@ def purchase_key(scoped: str, number: int) -> str:
     ('order 17', 'purchase 2 of order 17')
     """
     return scoped if number == 1 else f"purchase {number} of {scoped}"
+
+
+def purchase_of(paid_as: str) -> tuple[str, int]:
+    """Return the key of a request and the number of its purchase, of which `purchase_key` made one.
+
+    >>> purchase_of("order 17"), purchase_of(purchase_key("order 17", 2))
+    (('order 17', 1), ('order 17', 2))
+    """
+    found = PURCHASE.fullmatch(paid_as)
+    return (paid_as, 1) if found is None else (found.group(2), int(found.group(1)))
 
 
 def provider_key(scoped: str) -> str:

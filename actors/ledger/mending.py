@@ -12,6 +12,7 @@ from actors.errors.families import Permanent
 from actors.ledger.book import Book
 from actors.ledger.entries import MoneyHeld, MoneyReleased, MoneySettled
 from actors.ledger.journal import MoneyJournal
+from actors.ledger.killed_calls import book_killed
 from actors.ledger.reading import read_into
 from runtime.persistence import reading
 
@@ -63,8 +64,7 @@ def resolve(
     with owning(path) as journal:
         book = Book()
         before = _last_booked(read_into(book, journal), reservation)
-        for held in book.hold_all(at=at):
-            journal.append(held)
+        book_killed(book, journal, at=at, keep="full")
         try:
             entry = book.resolve(reservation, charged, cost, at=at)
         except Permanent as refusal:

@@ -39,6 +39,13 @@ class Reservation(msgspec.Struct, frozen=True, gc=False):
     overdrawn: Micros = ZERO
 
 
+def _take_given(message: Reserve, *names: str) -> None:
+    """Take the amounts that are given."""
+    for name in names:
+        if getattr(message, name) is not None:
+            take_amount(message, name)
+
+
 class Reserve(Request[Reservation], frozen=True, kw_only=True):
     """Reserve `amount` in every one of `accounts`, or nothing in any; refused with `BudgetExceeded`.
 
@@ -59,7 +66,8 @@ class Reserve(Request[Reservation], frozen=True, kw_only=True):
     is the actor that answers for the call. If it ends or is restarted without telling the outcome, the money is held.
     It is released instead if the reservation was made with `is_sent=False` and no `MarkSent` came.
 
-    `fingerprint` tells what the request under the key asks for, as the ledger gave it for a `FindKey`.
+    `fingerprint` tells what the request under the key asks for, as the ledger gave it for a `FindKey`. `if_killed` is
+    what the call counts as having cost if the program is killed while it is under way (None: its money is held).
     """
 
     key: str
@@ -78,14 +86,15 @@ class Reserve(Request[Reservation], frozen=True, kw_only=True):
     held_for: float | None = None
     at_least: OptionalAmountField = amount_default(None)
     fingerprint: bytes | None = None
+    if_killed: OptionalAmountField = amount_default(None)
 
     def __post_init__(self) -> None:
         # What is as in most messages between actors is seen without a call.
         amount, budget, risk = self.amount, self.budget, self.risk
         if not (type(amount) is Micros and 0 <= amount <= MAX_MICROS):
             take_amount(self, "amount")
-        if self.at_least is not None:
-            take_amount(self, "at_least")
+        if not self.at_least is self.if_killed is None:
+            _take_given(self, "at_least", "if_killed")
         if not (budget is None or (type(budget) is Micros and 0 <= budget <= MAX_MICROS)):
             take_amount(self, "budget")
         if not (risk is None or (type(risk) is Micros and 0 <= risk <= MAX_MICROS)):

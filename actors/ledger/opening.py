@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from actors.errors.families import Permanent
 from actors.ledger.journal import MoneyJournal
 from actors.ledger.keys import UNNAMED_ACCOUNT
+from actors.ledger.killed_calls import book_killed
 from actors.ledger.saved_book import restore
 from actors.money import ZERO
 from runtime.persistence import JournalError, Packing, Retention, has_threads
@@ -56,8 +57,7 @@ async def recover(
                 await asyncio.sleep(0)
         if book.paid_keys.has_forgotten:
             book.paid_keys.clear()  # Some of the sums lack what was forgotten; the journal has them all.
-        for held in book.hold_all(at=at):
-            journal.append(held)
+        book_killed(book, journal, at=at, keep=config.keep_answers)
         journal.hold_keys((record.key, record.number) for record in book.postings.records.values())
     except ValueError as error:
         journal.close()

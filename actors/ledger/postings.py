@@ -186,6 +186,8 @@ class Postings:
             else:
                 others.append(record)
             record.must_hold, record.held_for, record.fingerprint = entry.must_hold, entry.held_for, entry.fingerprint
+            if entry.if_killed is not None:
+                record.if_killed = int(entry.if_killed)
             if entry.overdrawn:
                 record.overdrawn = int(entry.overdrawn)
                 for state in states:

@@ -56,6 +56,8 @@ class KeyRecord(msgspec.Struct, eq=False, gc=False):
     """Whether it is settled, at a cost that is not known."""
     fingerprint: bytes | None = None
     """What the request under its key asks for."""
+    if_killed: int | None = None
+    """What its call counts as having cost if the program is killed meanwhile; None holds its money then."""
     handle: str | None = None
     """That by which its call can be taken up again."""
 

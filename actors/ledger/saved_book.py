@@ -111,6 +111,7 @@ class SavedRecord(msgspec.Struct, array_like=True, frozen=True):
     is_estimated: bool
     fingerprint: bytes | None = None
     handle: str | None = None
+    if_killed: int | None = None
 
 
 class SavedBook(msgspec.Struct, array_like=True, frozen=True, tag="actors.ledger.SavedBook"):
@@ -236,6 +237,7 @@ class BookSaver:
                 one.is_estimated,
                 one.fingerprint,
                 one.handle,
+                one.if_killed,
             )
         )
 

@@ -126,6 +126,11 @@ class ModelTransport:
     def __repr__(self) -> str:
         return f"ModelTransport({self.provider}, {self.model}, {self._client!r}, idempotent={self.idempotent!r})"
 
+    @property
+    def on_cut(self) -> OnCut:
+        """What becomes of a stream at its provider when it is cut off."""
+        return self.cuts.on_cut
+
     async def call(self, call: ProviderCall) -> ProviderReply:
         """Post one attempt, and return the body of the answer. Raises as `HttpTransport.call` does.
 

@@ -244,10 +244,8 @@ class AttemptRun:
 
     async def call(self) -> ProviderReply | None:
         """Make the call and settle it, whatever becomes of it; None if the request may go on elsewhere."""
-        job, target = self.job, self.target
-        # The time of the admission, which found some left.
-        started = self._admitted.permit.admitted
-        is_probe = self._admitted.permit.probe
+        job, target, permit = self.job, self.target, self._admitted.permit
+        started, is_probe = permit.admitted, permit.probe  # The time of the admission, which found some left.
         own_time, left = own_timeout(job, target, is_probe=is_probe), job.deadline - started
         given, may_cost = ProbeTime(left), False
         if is_probe:

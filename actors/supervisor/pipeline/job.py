@@ -364,6 +364,7 @@ class Job:
             must_hold=listing.on_unknown == "hold",
             held_for=listing.held_for,
             fingerprint=None if self.purchase is None else self.purchase.fingerprint,
+            if_killed=None if message.stream is None else target.cost_if_killed(quote),
         )
 
     def _intent(self, target: Target) -> Intent:

@@ -82,6 +82,10 @@ class KeyedCall:
         try:
             await self._until_done(asker, reading)
             result = self._result(asker)
+            if reading is not None and isinstance(left := reading.exception(), CallFailed):
+                # It was whole in the moment in which its last reader was given up.
+                left.charged = "yes" if result.paid else "no"
+                raise left
             if terms is not None and (reader is None or reader.wants_whole):
                 for piece in given_pieces(None, result.output, asked=asker.message.input):
                     await terms.put(piece, self._streams)
@@ -124,9 +128,9 @@ class KeyedCall:
 
     def _end_reading(self, failure: BaseException) -> None:
         """Go on from a reader that takes no more: it leaves alone, and the last one ends the call, which tells why."""
+        if isinstance(failure, CallFailed):
+            failure.charged = self._charged
         if not isinstance(failure, ConsumerLeft) or len(self._askers) > 1 or self._finishes or self.shared is None:
-            if isinstance(failure, CallFailed):
-                failure.charged = self._charged
             raise failure
         self.is_ending = True
         self.shared.close()

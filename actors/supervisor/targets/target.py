@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from actors.limits.waiting import Waiting
     from actors.market.listing import Listing
     from actors.market.market import Market
+    from actors.model_calls.presets import OnCut
     from actors.money import Micros
     from actors.policies.breaker.states import Permit
     from actors.supervisor.targets.quote import InputDemand, TokenQuote
@@ -104,6 +105,8 @@ class Target:
     idempotent: Idempotent = "no"
     _pricing: PricesCalls | None = None
     """Its transport, if that can tell what a call needs."""
+    on_cut: OnCut | None = None
+    """What becomes of a stream when it is cut off, if its transport declares that."""
     _is_learned_of: bool = False
     """Whether a transport of it has been made."""
 
@@ -175,10 +178,14 @@ class Target:
         price, tolerance = listing.provider.price, self._tolerance(listing)
         if listing.tariff is None:
             return Quote(price, tolerance, price)
+        self._learn()  # Then it is known whether its transport prices calls.
+        return quote_of(listing, given, self.calls_before, self._pricing, tolerance=tolerance, money=money)
+
+    def _learn(self) -> None:
+        """Have a transport made, if there was none yet, so that it is known what it declares."""
         if not self._is_learned_of and isinstance(self.state.breaker, Closed):
             with suppress(CallFailed, RuntimeFault):
-                self.open()  # Then it is known whether its transport prices calls.
-        return quote_of(listing, given, self.calls_before, self._pricing, tolerance=tolerance, money=money)
+                self.open()
 
     @property
     def quotes_by(self) -> tuple[int, PricesCalls | None]:
@@ -192,6 +199,17 @@ class Target:
         """Return what to reserve for a call, in micro-units: more than its price after a dear answer."""
         dear = self.state.dear
         return quote.price if dear is None else to_reserve(dear, quote, now=self._deps.context.now())
+
+    def cost_if_killed(self, quote: Quote) -> Micros | None:
+        """Return what a stream counts as having cost if the program is killed while it comes; None if that is unknown.
+
+        What came is not known then: a provider that stops has presumably charged no more than a whole answer costs.
+        """
+        self._learn()
+        if self.on_cut is None:
+            return None
+        is_estimated = self.on_cut == "stops" and quote.tokens is not None
+        return min(quote.tokens.estimate, quote.price) if is_estimated and quote.tokens is not None else quote.price
 
     def admit(self, listing: Listing, needs: CallNeeds, *, now: float) -> Admission:
         """Decide on one call at the terms of `listing`, which may be older than its own; nothing is taken yet."""
@@ -476,6 +494,7 @@ class Target:
         self.can_look_up = isinstance(transport, LooksUp)
         self.asked_after = getattr(transport, "asked_after", ())
         self.can_cancel = isinstance(transport, Cancels)
+        self.on_cut = getattr(transport, "on_cut", None)
         self.can_resume = isinstance(transport, Resumes)
         self._pricing = transport if isinstance(transport, PricesCalls) else None
         self._is_learned_of = True

@@ -38,7 +38,9 @@ from actors.ledger import (
 )
 from actors.ledger.keys import provider_key, scoped_key
 from actors.money import ZERO, Micros
+from actors.supervisor import smart_stream
 from actors.transports import Answered, Lost, UnderWay
+from actors.transports.streaming import WholeAnswer
 from runtime import ActorSystem
 from tests.actors.ledger.journalled import fill_disk
 from tests.actors.supervisor.payments.test_reconciler import LATE, Telling
@@ -50,7 +52,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from actors import ProviderCall, SmartResult
+    from actors import ProviderCall
     from runtime import ActorRef
 
 
@@ -215,7 +217,17 @@ async def test_a_batch_whose_items_have_keys_gets_the_answers_again():
         assert len(script.calls) == 5
 
 
-@pytest.mark.simulate(seeds=repeated(300))
+async def ask_once(supervisor: Any, *, streams: bool, **terms: Any) -> Any:
+    """Return the output of a request, or of a stream of one piece."""
+    if not streams:
+        return (await smart_request(supervisor, **terms)).output
+    async with smart_stream(supervisor, **terms) as stream:
+        pieces = [piece async for piece in stream]
+    assert pieces in ([stream.result.output], [WholeAnswer(stream.result.output)])
+    return stream.result.output
+
+
+@pytest.mark.simulate(seeds=repeated(10_000, part=300))
 async def test_two_tenants_with_one_key_never_learn_of_each_other(simulation: Any):
     dice = simulation.random
 
@@ -223,6 +235,8 @@ async def test_two_tenants_with_one_key_never_learn_of_each_other(simulation: An
         await asyncio.sleep(dice.choice([0.0, 0.1, 1.0, 5.0]))
         if dice.random() < 0.2:
             raise ConnectionResetError("gone")
+        if call.stream is not None:
+            await call.stream.put(call.input)
         return ProviderReply(output=call.input, cost=Micros(10))
 
     told: defaultdict[str, list[str]] = defaultdict(list)
@@ -231,8 +245,9 @@ async def test_two_tenants_with_one_key_never_learn_of_each_other(simulation: An
         for _ in range(3):
             await asyncio.sleep(dice.choice([0.0, 0.1, 1.0, 5.0]))
             try:
-                result: SmartResult = await smart_request(
+                output = await ask_once(
                     supervisor,
+                    streams=dice.random() < 0.5,
                     service="s",
                     input=f"of {scope}",
                     idempotency_key="k",
@@ -244,7 +259,7 @@ async def test_two_tenants_with_one_key_never_learn_of_each_other(simulation: An
             except CallFailed as error:
                 told[scope].append(str(error))
             else:
-                assert result.output == f"of {scope}"
+                assert output == f"of {scope}"
 
     market = Market(providers=[offer("a", answer, price=10), offer("b", answer, price=10)])
     async with ActorSystem("test", log=False) as system:

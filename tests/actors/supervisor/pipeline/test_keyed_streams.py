@@ -10,7 +10,7 @@ import pytest
 
 from actors import FunctionTransport, Listing, Market, Micros, Provider, ProviderReply, RequestOptions, Supervisor
 from actors.errors import BadAnswer, CallFailed, ConsumerLeft, OutcomeUnknown, StreamBroken, StreamCut, Transient
-from actors.ledger import AlreadyPaid, KeyReused, Ledger, LedgerConfig
+from actors.ledger import AlreadyPaid, GetHeld, GetStatement, KeyReused, Ledger, LedgerConfig, Resolve, StillUnsettled
 from actors.money import ZERO
 from actors.supervisor import smart_stream
 from actors.supervisor.pipeline import shared_stream
@@ -220,6 +220,68 @@ class TestAReceipt:
             await read(supervisor)
             pieces, paid = await read(supervisor)
             assert (pieces, type(paid), paid.paid, bool(paid.digest)) == ([], AlreadyPaid, 20, keep == "hash")
+
+
+class Stopping(FunctionTransport):
+    on_cut = "stops"
+
+
+class TestAStreamThatIsKilled:
+    @pytest.mark.parametrize("kind", [Stopping, FunctionTransport])
+    async def test_is_booked_at_the_next_start_as_its_transport_declares(self, tmp_path: Path, kind: Any):
+        """Otherwise it is held, as any call is of which it is not known what it costs when it is cut off."""
+        drip = Drip()
+        provider = Provider(name="a", services={"s"}, price=Micros(1_000))
+        listing = Listing(
+            provider=provider, transport=lambda: kind(drip, paid=True, idempotent="no", ends_when_cancelled=True)
+        )
+        async with ActorSystem("run", log=False) as system:
+            ledger = system.spawn(lambda: Ledger(journal=tmp_path / "j"))
+            supervisor = system.spawn(lambda: Supervisor(Market(providers=[listing]), ledger=ledger))
+            async with smart_stream(supervisor, service="s", input="x", idempotency_key="k") as stream:
+                await anext(stream)
+                copy_as_killed(tmp_path / "j", tmp_path / "killed")
+        for _ in range(2):
+            async with ActorSystem("next", log=False) as system:
+                ledger = system.spawn(lambda: Ledger(journal=tmp_path / "killed"))
+                supervisor = system.spawn(lambda ledger=ledger: Supervisor(Market(providers=[listing]), ledger=ledger))
+                pieces, cut = await read(supervisor)
+                statement = await ledger.ask(GetStatement(), timeout=1.0)
+                assert (pieces, drip.calls) == ([], 1)
+                if kind is Stopping:
+                    assert (type(cut), cut.cost, cut.may_cost) == (StreamCut, 1_000, 0)
+                    assert "killed" in cut.why
+                    assert (statement.settled, statement.estimated, statement.held) == (1_000, 1_000, 0)
+                else:
+                    assert isinstance(cut, OutcomeUnknown | StillUnsettled)
+                    assert (statement.settled, statement.held) == (0, 1_000)
+
+    async def test_is_named_by_what_it_may_cost_after_it_was_left_without_its_cost(self, tmp_path: Path):
+        drip = Drip(breaks_at=2, error=OutcomeUnknown("it broke off", provider="a"))
+        for number in range(3):
+            async with ActorSystem(f"run {number}", log=False) as system:
+                ledger = system.spawn(lambda: Ledger(journal=tmp_path / "j"))
+                market = Market(providers=[listed("a", drip)])
+                supervisor = system.spawn(lambda market=market, ledger=ledger: Supervisor(market, ledger=ledger))
+                pieces, cut = await read(supervisor)
+                assert pieces == drip.pieces[:2]
+                if number == 1:
+                    assert (cut.cost, cut.may_cost) == (0, 1_000)
+                    (held,) = await ledger.ask(GetHeld(), timeout=1.0)
+                    await ledger.ask(Resolve(held.reservation, "yes", Micros(70)), timeout=1.0)
+                if number == 2:
+                    assert (cut.cost, cut.may_cost, cut.charged) == (70, 0, "yes")
+        assert drip.calls == 1
+
+    async def test_is_tried_anew_if_it_has_turned_out_to_be_free(self):
+        drip = Drip(breaks_at=2, error=OutcomeUnknown("it broke off", provider="a"))
+        async with staged(listed("a", drip)) as stage:
+            await read(stage)
+            (held,) = await stage.ref.ask(GetHeld(), timeout=1.0)
+            await stage.ref.ask(Resolve(held.reservation, "no"), timeout=1.0)
+            drip.breaks_at = None
+            assert (await read(stage))[1].output == "5 pieces"
+            assert drip.calls == 2
 
 
 class TestAConsumerThatLeaves:
