@@ -16,7 +16,9 @@ from actors.fake import FakeConfig, FakeModel, FakePrice, fake_server
 from tests.proofs import repeated
 
 PROGRAM = Path(__file__).with_name("stream_program.py")
-PIECES = 20
+PIECES = 40
+MOST = 5
+"""The pieces after which it is killed at the latest: the others take some two seconds."""
 
 
 async def life(*arguments: str, killed_after: int | None = None) -> list[dict[str, Any]]:
@@ -40,12 +42,12 @@ async def life(*arguments: str, killed_after: int | None = None) -> list[dict[st
 @pytest.mark.real_time
 async def test_a_stream_is_bought_once_whenever_the_process_is_killed(tmp_path: Path) -> None:
     dice, path = random.Random(17), tmp_path / "money.journal"
-    model = FakeModel(name="m", price=FakePrice(input="1", output="4"), token_speed=40.0, output_tokens=float(PIECES))
+    model = FakeModel(name="m", price=FakePrice(input="1", output="4"), token_speed=20.0, output_tokens=float(PIECES))
     bound = 0
     async with fake_server(FakeConfig(models=(model,))) as server:
         for number in range(1, repeated(100, part=100) + 1):
             arguments = (f"{server.url}/v1", str(path), f"order {number}")
-            first = await life(*arguments, killed_after=dice.randint(1, PIECES - 1))
+            first = await life(*arguments, killed_after=dice.randint(1, MOST))
             assert all(one.keys() == {"piece"} for one in first)
             for _ in range(2):
                 *pieces, end, figures = await life(*arguments)

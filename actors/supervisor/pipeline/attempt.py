@@ -43,7 +43,7 @@ from actors.supervisor.targets.windows import no_larger
 from actors.transports.streaming import Restarted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from actors.ledger.messages import Reservation
     from actors.ledger.receipt import PaidAnswer, Purchase
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from actors.supervisor.pipeline.deps import Deps
     from actors.supervisor.pipeline.job import Job
     from actors.supervisor.pipeline.shared_quota import QuotaShare
-    from actors.transports.streaming import CallStream
+    from actors.transports.streaming import CallStream, StreamTerms
     from actors.transports.transport import ProviderCall, ProviderReply
 
 ADMISSION_MAX_AGE = 0.01
@@ -255,15 +255,15 @@ class AttemptRun:
         unhurried, hurried = min(own_time, given.seconds), math.inf
         if job.item_failures or job.beside is not None:
             hurried = time_after_hanging(job, target, now=started)
-        terms = job.message.stream
-        first = math.inf if terms is None or terms.first is None else terms.first
+        first = limit_to_first(job.message.stream)
         time_given = min(unhurried, hurried, first)
         call = job.call_to(target, self._quote, timeout=time_given, left=left)
         reply: ProviderReply | None = None
         error: CallFailed | None = None
         self._was_amplified = target.is_amplified
         call.notes.on_handle = partial(self.deps.payments.note_handle, self._reservation)
-        give_time = self._shared(call, time_given, longest=min(own_time, hurried)) if job.is_shared else None
+        if job.is_shared:
+            self._let_grow(call, time_given, longest=min(own_time, hurried, first))
         job.under_way += 1
         try:
             reply = await target.call(call, self._marker)
@@ -272,9 +272,7 @@ class AttemptRun:
         finally:
             job.under_way -= 1
             call.notes.on_handle = None
-            if give_time is not None:
-                job.give_time.remove(give_time)
-                time_given = self._time_given
+            time_given = self._time_given if job.give_time.pop(self, None) else time_given
             # Also if the caller was cancelled: then there is neither a reply nor an error.
             now = self.deps.context.now()
             proof = min(given.proof, own_time, first)
@@ -295,7 +293,7 @@ class AttemptRun:
         was_cut = given.is_cut and time_given < own_time and ended.heard_at >= started + time_given - CLOCK_ERROR
         return await self._failed(error, call.stream, started=started, is_counted=not was_cut)
 
-    def _shared(self, call: ProviderCall, time_given: float, *, longest: float) -> Callable[[float], None]:
+    def _let_grow(self, call: ProviderCall, time_given: float, *, longest: float) -> None:
         """Let a call under way be given more time, because another request has joined that has more.
 
         A call without a stream, and the first piece of a stream, have at most the `longest` that the provider is given.
@@ -310,8 +308,7 @@ class AttemptRun:
                 call.stream.first += to_first
             call.notes.give_time(to_first if call.stream is None else seconds, to_first)
 
-        self.job.give_time.append(give_time)
-        return give_time
+        self.job.give_time[self] = give_time
 
     def _time_of_probe(self, left: float) -> ProbeTime:
         """Return the time of this call, which is a probe; it is cut if that helps its request, or others that wait."""
@@ -578,6 +575,11 @@ class AttemptRun:
         if has_had_all_attempts(failures, is_amplified=target.is_amplified, was_amplified=self._was_amplified):
             again = Tried(failures, now, math.inf)
         job.tried[target.name] = again
+
+
+def limit_to_first(terms: StreamTerms | None) -> float:
+    """Return the seconds that a request gives to a first piece."""
+    return math.inf if terms is None or terms.first is None else terms.first
 
 
 def told_of(call: ProviderCall, ended: EndedCall) -> tuple[ProviderReply | None, CallFailed | None]:

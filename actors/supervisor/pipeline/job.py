@@ -161,8 +161,8 @@ class Job:
         self.attempts: list[Attempt] = []
         self.passed_over: dict[int, PassedOver] = {}
         """The calls that may have been paid, and besides which others are made; by the number of the reservation."""
-        self.give_time: list[Callable[[float], None]] = []
-        """How its calls under way are given more time."""
+        self.give_time: dict[object, Callable[[float], None]] = {}
+        """How its calls under way are given more time, if others may join it."""
         self.looks: dict[str, int] = {}
         """How often each provider has said that it is at work on the request."""
 
@@ -176,7 +176,7 @@ class Job:
         """Let it go on until a later time, and its calls under way too, as far as their providers are given as much."""
         if (more := deadline - self.deadline) > 0:
             self.deadline = self.entry.deadline = deadline
-            for give_time in self.give_time:
+            for give_time in self.give_time.values():
                 give_time(more)
 
     def go_on(self, message: SmartRequest, *, risk: Micros | None) -> None:

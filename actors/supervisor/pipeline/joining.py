@@ -140,11 +140,10 @@ class KeyedCall:
         return "held" if self.job.calls else "no"
 
     def _too_late(self) -> OutcomeUnknown:
-        late = OutcomeUnknown(
-            "its time is up, and the same request under its key goes on for others that have more; "
-            "ask again under the key",
-            provider=self.job.last or None,
-        )
+        why = "and the same request under its key goes on for others that have more"
+        if self.task.done():
+            why = "before it has read all of a stream"
+        late = OutcomeUnknown(f"its time is up, {why}; ask again under the key", provider=self.job.last or None)
         late.charged = self._charged
         return late
 

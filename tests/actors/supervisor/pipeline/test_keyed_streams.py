@@ -10,13 +10,26 @@ import pytest
 
 from actors import FunctionTransport, Listing, Market, Micros, Provider, ProviderReply, RequestOptions, Supervisor
 from actors.errors import BadAnswer, CallFailed, ConsumerLeft, OutcomeUnknown, StreamBroken, StreamCut, Transient
-from actors.ledger import AlreadyPaid, GetHeld, GetStatement, KeyReused, Ledger, LedgerConfig, Resolve, StillUnsettled
+from actors.ledger import (
+    AlreadyPaid,
+    GetHeld,
+    GetStatement,
+    JournalDown,
+    KeyReused,
+    Ledger,
+    LedgerConfig,
+    Resolve,
+    StillUnsettled,
+)
 from actors.money import ZERO
 from actors.supervisor import smart_stream
+from actors.supervisor.payments.payments import Payments
 from actors.supervisor.pipeline import shared_stream
 from actors.transports.streaming import Restarted, StreamConfig, WholeAnswer
 from runtime import ActorSystem
+from tests.actors.ledger.journalled import fill_disk
 from tests.actors.supervisor.stage import Stage, staged
+from tests.proofs import repeated
 from tests.runtime.persistence.disks import copy_as_killed
 
 if TYPE_CHECKING:
@@ -389,7 +402,7 @@ class TestJoined:
 
     async def test_the_call_ends_when_the_last_has_left(self):
         drip = Drip(pause=10.0)
-        async with staged(listed("a", drip)) as stage:
+        async with staged(listed("a", drip, timeout=60.0)) as stage:
             readers = [asyncio.create_task(read(stage)) for _ in range(3)]
             for reader in readers:
                 await asyncio.sleep(5.0)
@@ -411,6 +424,18 @@ class TestJoined:
             assert [type(one) for one in (await first)[0]] == [Word, Word, Restarted, int, int, int]
             assert [type(one) for one in ((await fails)[0][-1], (await fails)[1])] == [Word, StreamBroken]
             assert (await late)[0] == [7, 8, 9]
+            await stage.assert_at_rest()
+
+    async def test_a_reader_whose_time_is_up_before_it_has_all_may_ask_again(self):
+        drip = Drip(*range(200), pause=0.01)
+        async with staged(listed("a", drip)) as stage:
+            slow = asyncio.create_task(read(stage, pause=1.0, timeout=20.0))
+            assert (await read(stage))[0] == drip.pieces
+            pieces, late = await slow
+            assert isinstance(late, OutcomeUnknown)
+            assert "before it has read all" in str(late)
+            assert pieces == drip.pieces[: len(pieces)]
+            assert (await read(stage))[0] == drip.pieces
             await stage.assert_at_rest()
 
     async def test_a_reader_that_falls_too_far_behind_has_left_and_a_late_one_gets_it_whole(self, monkeypatch: Any):
@@ -438,3 +463,107 @@ async def test_a_consumer_that_closes_at_the_last_piece_has_all_of_them_under_it
         assert (await read(stage))[0] == drip.pieces
         assert drip.calls == 1
         await stage.assert_at_rest()
+
+
+class TestAtTheWorstMoment:
+    async def test_an_answer_whose_receipt_cannot_be_written_is_given_all_the_same(self, tmp_path: Path):
+        made: list[Ledger] = []
+
+        def make() -> Ledger:
+            made.append(Ledger(journal=tmp_path / "j"))
+            return made[-1]
+
+        async def serve(call: Any) -> str:
+            await call.stream.put("first")
+            disks.append(fill_disk(made[0]))
+            await call.stream.put("last")
+            return "done"
+
+        disks: list[Any] = []
+        async with ActorSystem("run", log=False) as system:
+            ledger = system.spawn(make)
+            supervisor = system.spawn(lambda: Supervisor(Market(providers=[listed("a", serve)]), ledger=ledger))
+            pieces, result = await read(supervisor)
+            assert (pieces, result.output, result.receipt) == (["first", "last"], "done", "lost")
+            assert isinstance((await read(supervisor, idempotency_key="other"))[1], JournalDown)
+            disks[0].is_full = False
+        async with ActorSystem("next", log=False) as system:
+            ledger = system.spawn(lambda: Ledger(journal=tmp_path / "j"))
+            supervisor = system.spawn(lambda: Supervisor(Market(providers=[listed("a", serve)]), ledger=ledger))
+            assert (await read(supervisor))[0] == ["first", "last"]  # It was written when there was room again.
+
+    async def test_what_is_cancelled_after_any_step_leaves_nothing_and_its_key_is_paid_once(self):
+        """Whatever it was at: reserving, streaming, its receipt, its end; alone, or with another that goes on."""
+        for is_alone in (True, False):
+            for steps in range(0, 60, 60 // repeated(30, at_least=5)):
+                drip = Drip(*range(12), pause=0.0)
+                async with staged(listed("a", drip)) as stage:
+                    first = asyncio.create_task(read(stage))
+                    other = None if is_alone else asyncio.create_task(read(stage))
+                    for _ in range(steps):
+                        await asyncio.sleep(0)
+                    first.cancel()
+                    await asyncio.wait([first])
+                    if other is not None:
+                        pieces, result = await other
+                        assert (pieces, result.output) == (drip.pieces, "12 pieces")
+                    again, ended = await read(stage)
+                    if isinstance(ended, StreamCut):
+                        assert again == drip.pieces[: len(again)]
+                        assert (ended.cost, ended.may_cost) == (drip.charged, 0)
+                    else:
+                        assert (again, ended.output) == (drip.pieces, "12 pieces")
+                    assert (await stage.account(None)).settled == drip.charged
+                    await stage.assert_at_rest()
+
+    @pytest.mark.parametrize("pieces", [10, 200])
+    async def test_a_consumer_that_never_reads_holds_nothing_for_good(self, pieces: int):
+        drip = Drip(*range(pieces), pause=0.01)
+        async with staged(listed("a", drip)) as stage:
+            stream = smart_stream(stage.ref, service="s", input="x", idempotency_key="k", patience=5.0)
+            async with stream:
+                await asyncio.sleep(100.0)
+                assert drip.under_way == 0
+            again, ended = await read(stage)
+            assert again == drip.pieces[: len(again)]
+            assert (len(again) == pieces) is (pieces == 10)
+            assert isinstance(ended, StreamCut) is (pieces == 200)
+            await stage.assert_at_rest()
+
+    async def test_a_supervisor_that_stops_ends_what_goes_on_without_a_consumer(self):
+        drip = Drip(pause=10.0)
+        async with ActorSystem("stopped", log=False) as system:
+            market = Market(providers=[listed("a", drip, timeout=60.0)])
+            supervisor = system.spawn(lambda: Supervisor(market))
+            for key in ("k", None):
+                stream = smart_stream(supervisor, service="s", input="x", idempotency_key=key, on_leave="finish")
+                async with stream:
+                    await anext(stream)
+            assert drip.under_way == 2
+        assert (drip.under_way, len(asyncio.all_tasks())) == (0, 1)
+
+    async def test_a_purchase_that_is_cut_leaves_the_answer_before_and_may_be_made_again(self):
+        drip = Drip()
+        async with staged(listed("a", drip)) as stage:
+            await read(stage)
+            drip.breaks_at = 2
+            assert isinstance((await read(stage, repurchase=True))[1], StreamBroken)
+            assert (await read(stage))[0] == drip.pieces
+            drip.breaks_at, drip.pieces = None, [1, 2]
+            assert (await read(stage, repurchase=True))[1].cost == 20
+            assert (await read(stage))[0] == [1, 2]
+            assert (await stage.account(None)).settled == 50 + 20 + 20
+
+    async def test_a_slow_journal_delays_the_end_and_no_piece(self, tmp_path: Path, monkeypatch: Any):
+        drip, at = Drip(pause=0.01), list[float]()
+
+        async def slowly(*_: Any, **__: Any) -> None:
+            await asyncio.sleep(5.0)
+
+        monkeypatch.setattr(Payments, "await_commit", slowly)
+        async with staged(listed("a", drip)) as stage:
+            loop, begin = asyncio.get_running_loop(), asyncio.get_running_loop().time()
+            async with smart_stream(stage.ref, service="s", input="x", idempotency_key="k") as stream:
+                at += [loop.time() - begin async for _ in stream]
+                assert at[-1] < 1.0
+                assert loop.time() - begin >= 5.0
