@@ -164,10 +164,10 @@ def output_left(listing: Listing, demand: Demand) -> int:
     return max(min(chosen, left), min(chosen, LEAST_OUTPUT))
 
 
-def learn_usage(history: CallHistory, tokens: TokenQuote | None, reply: ProviderReply | None) -> None:
+def learn_usage(history: CallHistory, tokens: TokenQuote, reply: ProviderReply | None) -> None:
     """Take note of what a call used, if its provider told it."""
     usage = None if reply is None else reply.usage
-    if tokens is not None and usage is not None and not (usage.is_empty or usage.is_counted):
+    if usage is not None and not (usage.is_empty or usage.is_counted):
         history.learn(tokens.first, usage, cost=tokens.tariff.cost(usage), estimated=tokens.estimate)
 
 

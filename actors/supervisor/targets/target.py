@@ -251,10 +251,8 @@ class Target:
         if not admitted.permit.probe:
             self.stragglers.end(admitted.permit.admitted, is_answered=ended.reply is not None)
         random = deps.random.random()
-        learn_usage(self.calls_before, ended.quote.tokens, ended.reply)
-        if not ended.quote.is_of(self.listing):
-            # It was made at an older price, and tells nothing of the one that is listed now.
-            ended = msgspec.structs.replace(ended, quote=FOR_ANY_COST)
+        if ended.quote.tokens is not None or not ended.quote.is_of(self.listing):
+            ended = self._learned_from(ended)
         learns = self.listing.learning
         after = settle(before, admitted, ended, breaker=deps.market.breaker, random=random, learns=learns)
         opened = after.breaker
@@ -279,6 +277,15 @@ class Target:
             # A 429 before was a stray one, and each place that became free meanwhile has its request.
             for _ in range(before.learned.suspicion.streak):
                 deps.queues.wake(self.queue)
+
+    def _learned_from(self, ended: EndedCall) -> EndedCall:
+        """Learn what tokens a call has used, and return its end by the price that is listed now."""
+        if ended.quote.tokens is not None:
+            learn_usage(self.calls_before, ended.quote.tokens, ended.reply)
+        if ended.quote.is_of(self.listing):
+            return ended
+        # It was made at an older price, and tells nothing of the one that is listed now.
+        return msgspec.structs.replace(ended, quote=FOR_ANY_COST)
 
     def learn_cost(self, call: ProviderCall, cost: Micros | None, tokens: TokenQuote | None = None) -> None:
         """Take note of what a call cost, of which that was found out only after its end."""
