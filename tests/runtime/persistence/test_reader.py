@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -207,6 +208,7 @@ def test_what_is_no_journal_is_refused_and_left_as_it_is(tmp_path: Path, content
 
 OWNER = """
 import sys
+import tempfile
 from runtime.persistence import SqliteJournal
 journal = SqliteJournal(sys.argv[1])
 for number in range(50):
@@ -226,19 +228,23 @@ with reading(sys.argv[1]) as journal:
 """
 
 
+@pytest.fixture
+def public_folder() -> Iterator[Path]:
+    """A folder that another user can come to; pytest closes its own to others."""
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+
+
 @pytest.mark.slow
 @pytest.mark.real_time
 @pytest.mark.skipif(sys.platform == "win32", reason="permissions of folders are others there")
-def test_another_process_reads_it_in_a_folder_that_may_only_be_read(tmp_path: Path) -> None:
-    path = tmp_path / "run.journal"
+def test_another_process_reads_it_in_a_folder_that_may_only_be_read(public_folder: Path) -> None:
+    path = public_folder / "run.journal"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
 
     def read() -> str:
-        for one in tmp_path.parents:
-            if one.name.startswith(("pytest-", "popen-")):
-                one.chmod(0o755)  # So that another user can come here.
-        tmp_path.chmod(0o555)
-        for one in tmp_path.iterdir():
+        public_folder.chmod(0o555)
+        for one in public_folder.iterdir():
             one.chmod(0o444)
         before = traces(path)
         try:
@@ -246,7 +252,7 @@ def test_another_process_reads_it_in_a_folder_that_may_only_be_read(tmp_path: Pa
                 [sys.executable, "-c", READER, path], env=environment, capture_output=True, text=True, check=False
             )
         finally:
-            tmp_path.chmod(0o755)
+            public_folder.chmod(0o755)
         assert done.returncode == 0, done.stderr
         assert traces(path) == before
         return done.stdout
@@ -260,5 +266,5 @@ def test_another_process_reads_it_in_a_folder_that_may_only_be_read(tmp_path: Pa
         owner.send_signal(signal.SIGKILL)
         owner.wait()
         assert read() == "50 None\n"
-    (tmp_path / "run.journal-shm").unlink()
+    (public_folder / "run.journal-shm").unlink()
     assert read() == "50 None\n"
