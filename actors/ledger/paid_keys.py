@@ -39,8 +39,11 @@ class PaidKeys(dict[str, int]):
 
     def add(self, key: str, cost: int, provider: str) -> None:
         """Add a payment under a key."""
-        before = self.pop(key, None)
-        self.restore(key, cost if before is None else cost + before // PER_COST, provider)
+        before, place = self.pop(key, None), self._places.get(provider)
+        if place is None or len(self) >= self._most:
+            self.restore(key, cost if before is None else cost + before // PER_COST, provider)
+        else:  # As nearly always, written out: each payment comes by here.
+            self[key] = (cost if before is None else cost + before // PER_COST) * PER_COST + place
 
     def restore(self, key: str, paid: int, provider: str) -> None:
         """Set what was paid under a key in all, as the journal knows it."""

@@ -199,7 +199,9 @@ usage=None, translated=())
         """
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + call.timeout
-        timer, notes = self._timers.at(loop.time() + _first_limit(call), loop), call.notes
+        notes = call.notes
+        limit = call.timeout + notes.more if call.stream is None else _first_limit(call)
+        timer = self._timers.at(loop.time() + limit, loop)
         if timer is not None and (call.stream is not None or notes.longest is not None):
             _GrowingTime(timer, call, ends_at)
         is_ended = False

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from actors.supervisor.pipeline.deps import Deps
     from actors.supervisor.pipeline.job import Job
     from actors.supervisor.pipeline.shared_quota import QuotaShare
-    from actors.transports.streaming import CallStream, StreamTerms
+    from actors.transports.streaming import CallStream
     from actors.transports.transport import ProviderCall, ProviderReply
 
 ADMISSION_MAX_AGE = 0.01
@@ -255,7 +255,7 @@ class AttemptRun:
         unhurried, hurried = min(own_time, given.seconds), math.inf
         if job.item_failures or job.beside is not None:
             hurried = time_after_hanging(job, target, now=started)
-        first = limit_to_first(job.message.stream)
+        first = math.inf if (stream := job.message.stream) is None or stream.first is None else stream.first
         time_given = min(unhurried, hurried, first)
         call = job.call_to(target, self._quote, timeout=time_given, left=left)
         reply: ProviderReply | None = None
@@ -575,11 +575,6 @@ class AttemptRun:
         if has_had_all_attempts(failures, is_amplified=target.is_amplified, was_amplified=self._was_amplified):
             again = Tried(failures, now, math.inf)
         job.tried[target.name] = again
-
-
-def limit_to_first(terms: StreamTerms | None) -> float:
-    """Return the seconds that a request gives to a first piece."""
-    return math.inf if terms is None or terms.first is None else terms.first
 
 
 def told_of(call: ProviderCall, ended: EndedCall) -> tuple[ProviderReply | None, CallFailed | None]:
