@@ -6,8 +6,8 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from actors.ledger.periods import read_cap
 from actors.market.tables import MarketError, Places, TableReader
-from actors.money import to_micros
 from actors.providers.provider import ProviderFilter
 from actors.serve.config import DoorConfig
 from actors.serve.names import Alias
@@ -72,7 +72,7 @@ def _tenant(reader: TableReader, table: Table, key: str) -> Tenant:
     tenant = reader.convert(table, key, Tenant)
     if tenant.budget is not None:
         try:
-            to_micros(tenant.budget)
+            read_cap(tenant.budget)
         except ValueError as error:
             raise MarketError(reader.path, f"{key}.budget", str(error)) from error
     return tenant

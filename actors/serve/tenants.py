@@ -10,8 +10,8 @@ from actors.validation import check_text
 class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     """One customer of the door: caps and permissions are the tenant's, whichever of its keys is used.
 
-    `budget` is a cap in dollars as text, as `OpenAccount` takes it (None: no cap of its own). `models` are the models,
-    or providers, that may be called (empty: all).
+    `budget` is a cap in dollars as text, such as "5" or "5/day in Europe/Berlin" (None: none of its own). `models` are
+    the models, or providers, that may be called (empty: all).
     """
 
     budget: str | None = None

@@ -22,7 +22,7 @@ service = "chat"
 where = { min_reputation = 70, max_price = "0.02" }
 
 [tenants.acme]
-budget = "5.00"
+budget = "5/day in Europe/Berlin"
 models = ["swift"]
 """
 
@@ -49,6 +49,7 @@ def test_one_file_has_the_market_and_the_door(tmp_path):
         ("[aliases.smart]\nwhere = { min_reputaton = 5 }", "min_reputation"),
         ("[tenants]\nacme = 5", r"\[tenants.acme\]"),
         ('[tenants.acme]\nbudget = "much"', "tenants.acme.budget"),
+        ('[tenants.acme]\nbudget = "5/dya"', "tenants.acme.budget"),
         ("[tenants.acme]\nbudget = 5", "tenants.acme.budget"),
     ],
 )
