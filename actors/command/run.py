@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from actors.batch.batch_outcomes import BatchOutcomes
     from actors.batch.kept_batch import KeptBatch
     from actors.batch.outcomes import RequestOutcome
+    from actors.command.going_on import Wanted
     from actors.command.plan import Plan
     from actors.command.progress import ProgressDisplay
     from actors.command.requests_file import RequestLine
@@ -68,9 +69,11 @@ class BatchRun:
         """The account that `--budget` caps, by its name in errors."""
         self.kept: KeptBatch | None = None
         """The run as its journal has it; None if it is kept nowhere."""
-        # Not the ids of the file: if two files have the same ids, the second must not repeat the first, and a
-        # provider would take equal idempotency keys for a repetition.
-        self.wanted, _ = wanted_requests(plan.requests, ItemKeys(secrets.token_hex(8)))
+        self.wanted: list[Wanted] = []
+        if plan.options.journal is None:
+            # Not the ids of the file: if two files have the same ids, the second must not repeat the first, and a
+            # provider would take equal idempotency keys for a repetition.
+            self.wanted, _ = wanted_requests(plan.requests, ItemKeys(secrets.token_hex(8)))
         self.under_way: dict[str, RequestLine] = {}
         self.refused: BudgetExceeded | None = None
         """The refusal of the smallest amount by a budget of the whole run; None as long as there is none."""
