@@ -36,8 +36,8 @@ from actors.validation import check_count
 S = TypeVar("S", bound=msgspec.Struct)
 
 
-MARKET_KEYS = tuple(name for name in Market.__struct_fields__ if name != "classify")
-"""The keys of the file itself, which cannot hold a function."""
+MARKET_KEYS = tuple(name for name in Market.__struct_fields__ if name not in {"budget_renewal", "classify"})
+"""The keys of the file itself, which cannot hold a function, and has the renewal of a budget with the budget."""
 DOOR_KEYS = ("aliases", "serve", "tenants")
 """The tables that only the front door reads."""
 OFFER_KEYS = tuple(name for name in Provider.__struct_fields__ if name not in {"address", "model"})

@@ -62,7 +62,7 @@ DOORS: dict[str, Callable[[Any], Any]] = {
     "SmartRequest.budget": lambda amount: SmartRequest(service="s", input=1, timeout=1.0, budget=amount).budget,
     "RequestOptions.budget": lambda amount: RequestOptions(budget=amount).request("s", 1).budget,
     "smart_request(budget=)": lambda amount: RequestOptions().changed(budget=amount).budget,
-    "Ledger(accounts=)": lambda amount: Ledger(accounts={"run": amount}).caps["run"],
+    "Ledger(accounts=)": lambda amount: Ledger(accounts={"run": amount}).caps["run"].amount,
     "OpenAccount.cap": lambda amount: OpenAccount(cap=amount).cap,
     "SetCap.cap": lambda amount: SetCap("run", amount).cap,
     "Reserve.amount": lambda amount: Reserve(key="k", provider="alder", amount=amount).amount,

@@ -257,7 +257,7 @@ async def test_a_client_without_a_key_is_refused_before_its_body_is_read():
     shown, kept = new_key("acme")
     other, revoked = new_key("acme")
     config = DoorConfig(tenants={"acme": Tenant(models=("swift",))})
-    ring = KeyRing([kept, type(revoked)(id=revoked.id, sha256=revoked.sha256, tenant="acme", revoked=1.0)])
+    ring = KeyRing([kept, type(revoked)(id=revoked.id, sha256=revoked.sha256, tenant="acme", revoked=0.0)])
     async with serving("swift", "grand", config=config, keys=ring, caps={"acme": None}) as stage:
         good = {"x-api-key": shown}
         for headers in ({}, {"authorization": "Bearer usk-1-2"}, {"x-api-key": other}, {"x-api-key": shown[:-1]}):

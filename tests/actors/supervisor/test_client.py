@@ -266,6 +266,7 @@ async def test_every_option_reaches_the_request():
         tenant="acme",
         on_refused="next",
         on_bad_answer="next",
+        on_leave="finish",
         risk="0.01",
     )
     plain = RequestOptions()
