@@ -27,8 +27,12 @@ class Interrupts:
         return None if self.signal is None else 128 + self.signal
 
     @contextmanager
-    def listening(self, *, first: Callable[[], None], at_once: Callable[[], None]) -> Generator[None]:
+    def listening(
+        self, *, first: Callable[[], None], at_once: Callable[[], None], on_hangup: Callable[[], None] | None = None
+    ) -> Generator[None]:
         """Handle signals within the block: call `first` on the loop at the first one, `at_once` before the sudden end.
+
+        With `on_hangup`, SIGHUP calls that on the loop, each time, and ends nothing.
 
         SIGINT is handled even if a shell made the process ignore it, as for a command in the background. SIGHUP is not
         if it is ignored: so `nohup` has the command outlive its terminal.
@@ -41,6 +45,9 @@ class Interrupts:
 
         # A handler of the signal module runs even while the loop is busy, which the second signal relies on.
         def receive(number: int, _frame: object) -> None:
+            if on_hangup is not None and number not in {signal.SIGINT, signal.SIGTERM}:
+                loop.call_soon_threadsafe(on_hangup)
+                return
             if self.signal is not None:
                 at_once()
                 os._exit(128 + number)

@@ -6,7 +6,7 @@ import asyncio
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -14,6 +14,7 @@ from actors.command.bad_input import BadInput, check_positive, one_line
 from actors.command.interrupts import Interrupts
 from actors.command.plan import read_market
 from actors.command.progress import write_error
+from actors.command.reloading import caps_of, check_keys, check_kind, market_part, names_of, set_caps, switch
 from actors.errors.families import CallFailed
 from actors.ledger import Ledger
 from actors.ledger.messages import GetHeld
@@ -29,6 +30,7 @@ from runtime import ActorSystem, RuntimeFault
 
 if TYPE_CHECKING:
     from actors.market.market import Market
+    from actors.serve.door import Door
     from runtime import ActorRef
 
 OPENING_TIMEOUT = 60.0
@@ -58,8 +60,7 @@ def serve(options: ServeOptions) -> int:
     Raises `BadInput` for what cannot be served, and without the extra `serve`.
     """
     market, config, keys = read_market(options.market), read_door(options.market), read_ring(options.keys)
-    for tenant in {key.tenant for key in keys.all()} - config.tenants.keys():
-        raise BadInput(f"--keys: a key belongs to {tenant!r}, of which {options.market} has no [tenants.{tenant}]")
+    check_keys(keys, config, options.market)
     return asyncio.run(_serve(options, market, config, keys))
 
 
@@ -89,7 +90,7 @@ async def _serve(options: ServeOptions, market: Market, config: DoorConfig, keys
     interrupts = Interrupts()
     stopped = asyncio.Event()
     async with ActorSystem("door", log=False) as system:
-        caps = {name: tenant.budget for name, tenant in config.tenants.items()}
+        caps = caps_of(config)
         ledger = system.spawn(lambda: Ledger(accounts=caps, journal=options.journal), name="ledger")
         await _check_ledger(ledger, options)
         supervisor = system.spawn(lambda: Supervisor(market, ledger=ledger))
@@ -100,7 +101,8 @@ async def _serve(options: ServeOptions, market: Market, config: DoorConfig, keys
             server = DoorServer(door, starlette_of(door), host=options.host, port=options.port)
         except ValueError as error:
             raise BadInput(str(error)) from error
-        with interrupts.listening(first=stopped.set, at_once=door.end_all):
+        reloader = Reloader(options, market, door, ledger)
+        with interrupts.listening(first=stopped.set, at_once=door.end_all, on_hangup=reloader.begin):
             try:
                 await server.__aenter__()
             except OSError as error:
@@ -112,9 +114,50 @@ async def _serve(options: ServeOptions, market: Market, config: DoorConfig, keys
                 await stopped.wait()
                 await server.drain(options.drain)
             finally:
+                await reloader.aclose()
                 await server.__aexit__()
                 log.close()
     return interrupts.exit_code or 0
+
+
+class Reloader:
+    """Reads the files of a door again at each SIGHUP; what cannot be used changes nothing, and is told."""
+
+    def __init__(self, options: ServeOptions, market: Market, door: Door, ledger: ActorRef[Any]) -> None:
+        self._options, self._market, self._door, self._ledger = options, market, door, ledger
+        self._part = market_part(options.market)
+        self._reloading: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        """Read them once what is being read is done."""
+        self._reloading = asyncio.create_task(self._reload(after=self._reloading))
+
+    async def _reload(self, *, after: asyncio.Task[None] | None) -> None:
+        if after is not None:
+            await asyncio.wait({after})
+        try:
+            await self._switch()
+        except BadInput as error:
+            write_error(f"error: {error}; the door goes on as before\n")
+        else:
+            write_error(f"serving {', '.join(self._door.names.listed())}\n")
+
+    async def _switch(self) -> None:
+        path, door = self._options.market, self._door
+        if market_part(path) != self._part:
+            raise BadInput(f"{path}: its providers or policies have changed, which needs a restart")
+        config, keys = read_door(path), read_ring(self._options.keys)
+        check_kind(door, keys)
+        check_keys(keys, config, path)
+        names = names_of(self._market, config)
+        await set_caps(self._ledger, caps_of(door.config), caps_of(config))
+        switch(door, names, config, keys)
+
+    async def aclose(self) -> None:
+        """Read no more."""
+        if self._reloading is not None:
+            self._reloading.cancel()
+            await asyncio.wait({self._reloading})
 
 
 async def _check_ledger(ledger: ActorRef[GetHeld], options: ServeOptions) -> None:

@@ -40,8 +40,10 @@ if TYPE_CHECKING:
 
     from actors.model_calls.request import Form
     from actors.models.embed import EmbedResult
+    from actors.serve.config import DoorConfig
     from actors.serve.door import Door, Visitor
     from actors.serve.exchange import DoorExchange
+    from actors.serve.names import Names
     from actors.supervisor.messages import SmartResult
 
 
@@ -50,7 +52,15 @@ class Answers:
 
     def __init__(self, door: Door) -> None:
         self._door = door
-        self._supervisor, self._names, self._config = door.supervisor, door.names, door.config
+        self._supervisor = door.supervisor
+
+    @property
+    def _names(self) -> Names:
+        return self._door.names
+
+    @property
+    def _config(self) -> DoorConfig:
+        return self._door.config
 
     async def model(self, exchange: DoorExchange, visitor: Visitor, request_id: str, form: Form) -> None:
         """Answer a call of a model."""

@@ -29,13 +29,13 @@ class BodyRoom:
     """The bytes of all bodies that are held at the same time."""
 
     def __init__(self, config: DoorConfig) -> None:
-        self._config = config
+        self.config = config
         self.held = 0
 
     @contextmanager
     def reading(self) -> Generator[RequestBody]:
         """Give a reader, whose body counts until the block is left."""
-        reader = RequestBody(self, self._config)
+        reader = RequestBody(self, self.config)
         try:
             yield reader
         finally:

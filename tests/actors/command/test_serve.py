@@ -107,6 +107,43 @@ async def test_a_key_opens_the_door_until_it_is_revoked(market, models, tmp_path
 
 @pytest.mark.slow
 @pytest.mark.real_time
+async def test_a_hangup_has_the_files_read_again(market, tmp_path, capsys):
+    keys = str(tmp_path / "keys.jsonl")
+    run_app(["key", "new", "acme", "--keys", keys])
+    run_app(["key", "new", "acme", "--keys", keys])
+    shown, other = capsys.readouterr().out.split()
+    written = market.read_text()
+    async with serving(market, "--keys", keys) as (process, url):
+        assert process.stderr is not None
+        assert b"serving auto" in await process.stderr.readline()
+
+        async def reload(text):
+            market.write_text(text)
+            process.send_signal(signal.SIGHUP)
+            return (await process.stderr.readline()).decode()
+
+        async def listed(key):
+            async with (
+                aiohttp.ClientSession() as session,
+                session.get(f"{url}/models", headers={"authorization": f"Bearer {key}"}) as response,
+            ):
+                return response.status, [one["id"] for one in (await response.json()).get("data", ())]
+
+        run_app(["key", "revoke", other.split("-")[1], "--keys", keys])
+        assert "serving smart" in await reload(f'{written}\n[aliases.smart]\nmodels = ["m"]\n')
+        assert (await listed(shown))[1][0] == "smart"
+        assert (await listed(other))[0] == 401
+        for wrong in (f"{written}[", f'{written}\n[aliases.m]\nmodels = ["m"]\n', written.replace("acme", "initech")):
+            assert "the door goes on as before" in await reload(wrong)
+        assert "needs a restart" in await reload(written.replace('input = "1"', 'input = "2"'))
+        assert (await listed(shown))[1][0] == "smart"
+        # A cap that is lowered below what was spent refuses at once.
+        assert "serving auto" in await reload(written.replace('budget = "0.50"', 'budget = "0.00"'))
+        assert (await ask(url, authorization=f"Bearer {shown}"))[0] == 402
+
+
+@pytest.mark.slow
+@pytest.mark.real_time
 async def test_what_was_paid_outlives_a_kill(market, models):
     async with serving(market) as (process, url):
         await leave(await begin(models, url, x_stainless_retry_count="0"))
