@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -17,10 +17,12 @@ from actors.serve.keys import KeyRing
 from actors.serve.problems import Problem
 from actors.serve.replies import written
 from actors.serve.retries import OpenTries, retry_count, same_request
+from actors.serve.tenants import FailedAttempts, TenantLoads
 from actors.serve.visitors import check_local, not_let_in, shown_key
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
+    from contextlib import AbstractContextManager
 
     from actors.model_calls.request import Form
     from actors.serve.config import DoorConfig
@@ -53,6 +55,8 @@ class Door:
         self.room = BodyRoom(config)
         self.clock: Callable[[], float] = time.time
         """Seconds since 1970."""
+        self.loads = TenantLoads()
+        self.failures = FailedAttempts()
         self.tries = OpenTries()
         self.retry_log: RetryLog | None = None
         self.is_draining = False
@@ -77,8 +81,8 @@ class Door:
         for exchange in list(self._exchanges):
             exchange.end(closing())
 
-    def let_in(self, headers: Mapping[str, str]) -> Visitor:
-        """Return who asks. Raises `Problem` for a request that is not let in."""
+    def let_in(self, headers: Mapping[str, str], address: str) -> Visitor:
+        """Return who asks. Raises `Problem` for a request that is not let in; wrong keys are counted by `address`."""
         shown = shown_key(headers)
         if not self.keys:
             check_local(headers, origins=self.config.origins)
@@ -87,11 +91,21 @@ class Door:
             raise not_let_in("the request has no key")
         key = self.keys.find(shown, now=self.clock())
         if key is None:
+            wait = self.failures.wait(address, now=asyncio.get_running_loop().time())
+            if wait:
+                message = f"this address has shown too many wrong keys; wait {wait:.0f} s"
+                raise Problem(429, message, code="too_many_attempts", retry_after=wait, should_retry=False)
             raise not_let_in("the key is not accepted")
         tenant = self.config.tenants.get(key.tenant)
         if tenant is None:
             raise not_let_in("the key belongs to no tenant of this door")
         return Visitor(key.tenant, tenant.allowed)
+
+    def _admitted(self, visitor: Visitor) -> AbstractContextManager[None]:
+        tenant = None if visitor.tenant is None else self.config.tenants.get(visitor.tenant)
+        if tenant is None or visitor.tenant is None:
+            return nullcontext()
+        return self.loads.admitted(visitor.tenant, tenant, now=asyncio.get_running_loop().time())
 
     def remember_tries(self, log: RetryLog) -> None:
         """Keep the tries of clients in a log, and go on with those of the life before."""
@@ -134,7 +148,9 @@ class Door:
         try:
             if self.is_draining:
                 raise closing()
-            await handle(exchange, self.let_in(exchange.headers), request_id)
+            visitor = self.let_in(exchange.headers, exchange.address)
+            with self._admitted(visitor):
+                await handle(exchange, visitor, request_id)
         except ClientGone:
             return
         except Problem as problem:

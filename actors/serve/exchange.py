@@ -29,6 +29,7 @@ class DoorExchange:
         }
         self.method: str = scope["method"]
         self.path: str = scope["path"]
+        self.address: str = (scope.get("client") or ("",))[0]
         self.receive = receive
         self._send, self._patience = send, patience
         self.has_begun = False

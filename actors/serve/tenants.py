@@ -1,27 +1,113 @@
-"""Who is served: tenants, with what each may spend and call."""
+"""Who is served: tenants, with what each may spend and call, and how much of the door each may take."""
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
 import msgspec
 
-from actors.validation import check_text
+from actors.limits.token_bucket import TokenBucket
+from actors.serve.problems import Problem
+from actors.validation import check_count, check_text
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+ATTEMPTS = TokenBucket(rate=0.2, burst=10)
+"""The wrong keys that one address may show: ten at once, and then one in five seconds."""
+MAX_ADDRESSES = 10_000
+"""The addresses of which wrong keys are counted; of more, the oldest are forgotten."""
+BUSY_WAIT = 1.0
+"""Seconds after which a tenant that has all its requests under way may ask again."""
 
 
 class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     """One customer of the door: caps and permissions are the tenant's, whichever of its keys is used.
 
     `budget` is a cap in dollars as text, such as "5" or "5/day in Europe/Berlin" (None: none of its own). `models` are
-    the models, or providers, that may be called (empty: all).
+    the models, or providers, that may be called (empty: all). `rate_limit` is in requests a second, of which `burst`
+    may come at once, and `max_under_way` bounds the requests that are being answered (None: no bound).
     """
 
     budget: str | None = None
     models: tuple[str, ...] = ()
+    rate_limit: float | None = None
+    burst: int = 1
+    max_under_way: int | None = None
 
     def __post_init__(self) -> None:
         for name in self.models:
             check_text("model of a tenant", name)
+        check_count("burst", self.burst, unit="request")
+        if self.rate_limit is not None:
+            TokenBucket(rate=self.rate_limit, burst=self.burst)
+        if self.max_under_way is not None:
+            check_count("max_under_way", self.max_under_way, unit="request")
 
     @property
     def allowed(self) -> frozenset[str] | None:
         """The models that may be called; None is all."""
         return frozenset(self.models) if self.models else None
+
+
+class TenantLoads:
+    """How much of the door each tenant takes at the moment."""
+
+    def __init__(self) -> None:
+        self._under_way: dict[str, int] = {}
+        self._buckets: dict[str, TokenBucket] = {}
+
+    @contextmanager
+    def admitted(self, name: str, tenant: Tenant, *, now: float) -> Generator[None]:
+        """Count a request within the block. Raises `Problem`, 429, if it is too much for its tenant at `now`."""
+        count = self._under_way.get(name, 0)
+        if tenant.max_under_way is not None and count >= tenant.max_under_way:
+            message = f"{count} requests of {name!r} are under way, its max_under_way"
+            raise Problem(429, message, code="too_many_under_way", retry_after=BUSY_WAIT)
+        if tenant.rate_limit is not None:
+            self._take(name, tenant, tenant.rate_limit, now=now)
+        self._under_way[name] = count + 1
+        try:
+            yield
+        finally:
+            left = self._under_way[name] - 1
+            if left:
+                self._under_way[name] = left
+            else:
+                del self._under_way[name]
+
+    def _take(self, name: str, tenant: Tenant, rate: float, *, now: float) -> None:
+        bucket = self._buckets.get(name)
+        if bucket is None or (bucket.rate, bucket.burst) != (rate, tenant.burst):
+            bucket = TokenBucket(rate=rate, burst=tenant.burst)
+        taken = bucket.take(now)
+        if not isinstance(taken, tuple):
+            message = f"{name!r} may ask {rate:g} times a second; the next time is in {taken:.2f} s"
+            raise Problem(429, message, code="rate_limit_exceeded", retry_after=taken)
+        self._buckets[name] = taken[0]
+
+
+class FailedAttempts:
+    """The wrong keys that each address has shown lately.
+
+    >>> attempts = FailedAttempts()
+    >>> [attempts.wait("10.0.0.1", now=0.0) for _ in range(11)][-2:]
+    [0.0, 5.0]
+    """
+
+    def __init__(self) -> None:
+        self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
+
+    def wait(self, address: str, *, now: float) -> float:
+        """Count a wrong key, and return the seconds until its address may show another one."""
+        bucket = self._buckets.pop(address, ATTEMPTS)
+        taken = bucket.take(now)
+        if not isinstance(taken, tuple):
+            self._buckets[address] = bucket
+            return taken
+        self._buckets[address] = taken[0]
+        if len(self._buckets) > MAX_ADDRESSES:
+            self._buckets.popitem(last=False)
+        return 0.0

@@ -291,3 +291,44 @@ async def test_a_web_page_of_elsewhere_cannot_spend(headers, status):
         response = await stage.client.post("/v1/chat/completions", content=content, headers=request)
         assert response.status_code == status
         assert stage.calls == (status == 200)
+
+
+@pytest.mark.parametrize(
+    ("limits", "statuses", "code"),
+    [
+        ({"rate_limit": 0.5, "burst": 2}, [200, 200, 429, 429], "rate_limit_exceeded"),
+        ({"max_under_way": 3}, [200, 200, 200, 429], "too_many_under_way"),
+        ({}, [200] * 4, None),
+    ],
+)
+async def test_a_tenant_takes_no_more_of_the_door_than_it_may(limits, statuses, code):
+    keys = [new_key(name) for name in ("acme", "acme", "initech")]
+    config = DoorConfig(tenants={"acme": Tenant(**limits), "initech": Tenant()})
+    ring, caps = KeyRing([kept for _, kept in keys]), {"acme": None, "initech": None}
+    async with serving(FakeModel(name="m", latency=1.0), config=config, keys=ring, caps=caps) as stage:
+        body = {"model": "auto", "messages": HELLO}
+
+        async def ask(number):
+            return await stage.client.post(
+                "/v1/messages", json=body | {"max_tokens": 5}, headers={"x-api-key": keys[number][0]}
+            )
+
+        # Two keys of one tenant share what it may; another tenant does not feel it.
+        *asked, other = await asyncio.gather(*(ask(number) for number in (0, 1, 0, 1, 2)))
+        assert [one.status_code for one in asked] == statuses
+        assert other.status_code == 200
+        if code is not None:
+            assert asked[-1].json()["error"]["type"] == "rate_limit_error"
+            await asyncio.sleep(float(asked[-1].headers["retry-after"]))
+            assert (await ask(0)).status_code == 200
+
+
+async def test_an_address_that_guesses_keys_is_slowed_down():
+    shown, kept = new_key("acme")
+    config = DoorConfig(tenants={"acme": Tenant()})
+    async with serving("swift", config=config, keys=KeyRing([kept]), caps={"acme": None}) as stage:
+        tried = [await stage.client.get("/v1/models", headers={"x-api-key": f"usk-1-{n}"}) for n in range(12)]
+        assert [one.status_code for one in tried] == [401] * 10 + [429] * 2
+        assert (await stage.client.get("/v1/models", headers={"x-api-key": shown})).status_code == 200
+        await asyncio.sleep(float(tried[-1].headers["retry-after"]))
+        assert (await stage.client.get("/v1/models", headers={"x-api-key": "usk-1-x"})).status_code == 401
