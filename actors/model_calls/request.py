@@ -20,6 +20,8 @@ CONTENT_OF: dict[Form, str] = {"chat": "messages", "responses": "input", "messag
 class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A call of a model: the `body` of the protocol `form`, as it would be posted, with or without a `model` in it.
 
+    `headers` go to a provider that speaks this form, such as "anthropic-beta".
+
     Raises TypeError or ValueError for what could never be sent.
 
     >>> ModelRequest(form="chat", body={"messages": [{"role": "user", "content": "Hello"}]}).max_output
@@ -30,6 +32,7 @@ class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     form: Form
     body: dict[str, Any]
+    headers: dict[str, str] = {}
 
     def __post_init__(self) -> None:
         if self.form not in FORMS:
@@ -113,5 +116,5 @@ def with_output_bound(given: object, tokens: int) -> Any:
     (50, {'messages': [], 'max_completion_tokens': 50})
     """
     if isinstance(given, ModelRequest):
-        return ModelRequest(form=given.form, body=with_max_output(given.body, tokens, form=given.form))
+        return msgspec.structs.replace(given, body=with_max_output(given.body, tokens, form=given.form))
     return with_max_output(given, tokens)

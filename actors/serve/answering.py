@@ -90,7 +90,7 @@ class Answers:
             # A stream is never silent for so long.
             timeout = self._config.timeout if streams else min(self._config.timeout, silence)
         return DoorRequest(
-            request=request_in(form, body),
+            request=request_in(form, body, headers),
             name=name,
             service=named.service,
             options=RequestOptions(where=named.where, strategy=named.strategy, tenant=visitor.tenant),

@@ -18,6 +18,9 @@ TIMEOUT_HEADER = "x-understudy-timeout"
 SDK_TIMEOUT_HEADERS = ("x-stainless-timeout", "x-stainless-read-timeout")
 """Where the SDKs of Anthropic and OpenAI say for how many seconds of silence they wait."""
 MAX_TIMEOUT = 86_400.0
+HANDED_ON = ("anthropic-beta", "openai-beta")
+"""The headers that go on to the provider; no others do."""
+NO_HEADERS: Mapping[str, str] = {}
 KEY_HEADER = "idempotency-key"
 STORING_FIELDS = {
     "previous_response_id": "send the whole conversation as input",
@@ -59,13 +62,15 @@ def model_named(body: dict[str, Any]) -> str:
     return name
 
 
-def request_in(form: Form, body: dict[str, Any]) -> ModelRequest:
+def request_in(form: Form, body: dict[str, Any], headers: Mapping[str, str] = NO_HEADERS) -> ModelRequest:
     """Return the request of a body, without what concerns only this door. Raises `Problem` for what is none."""
     if form == "responses":
         _refuse_storing(body)
     sent = {field: value for field, value in body.items() if field not in {"model", "stream", "stream_options"}}
     try:
-        return ModelRequest(form=form, body=sent)
+        return ModelRequest(
+            form=form, body=sent, headers={name: headers[name] for name in HANDED_ON if name in headers}
+        )
     except (TypeError, ValueError) as error:
         raise Problem(400, str(error), code="invalid_request") from error
 

@@ -141,7 +141,9 @@ class ModelTransport:
             return await self._stream(call, call.stream)
         sent, body = self._request_of(call)
         deadline = asyncio.get_running_loop().time() + call.timeout
-        exchange = self._client.exchange(self._client.url + PATHS[sent.request.form], body, self._headers_of(call))
+        exchange = self._client.exchange(
+            self._client.url + PATHS[sent.request.form], body, self._headers_of(call, sent)
+        )
         runs_on = is_of_background(sent.request)
         try:
             await self._client.run(exchange, within=call.timeout, notes=call.notes)
@@ -209,7 +211,7 @@ class ModelTransport:
         sent, body = self._request_of(call)
         request = sent.request
         client, reader = self._client, self._reader_of(sent, stream)
-        headers = {**self._headers_of(call), "Accept": "text/event-stream"}
+        headers = {**self._headers_of(call, sent), "Accept": "text/event-stream"}
         exchange = client.exchange(client.url + PATHS[request.form], body, headers)
         try:
             await client.run(exchange, within=call.timeout, reader=reader, notes=call.notes)
@@ -261,7 +263,7 @@ class ModelTransport:
         request = request_or_none(input)
         if request is None:
             return input
-        return ModelRequest(form=request.form, body=with_max_output(request.body, tokens, form=request.form))
+        return msgspec.structs.replace(request, body=with_max_output(request.body, tokens, form=request.form))
 
     def _usage_in(self, form: Form, body: dict[str, Any]) -> Usage | None:
         dialect = self.preset.usage if form == "chat" else "anthropic" if form == "messages" else form
@@ -310,8 +312,10 @@ class ModelTransport:
                 body["stream_options"] = {**asked, "include_usage": True}
         return body
 
-    def _headers_of(self, call: ProviderCall) -> dict[str, str]:
+    def _headers_of(self, call: ProviderCall, sent: Translation) -> dict[str, str]:
         headers: dict[str, str] = {}
+        if sent.asked.headers and sent.is_kept:
+            headers = {name: header_value(value) for name, value in sent.asked.headers.items()}
         if self.idempotent == "key":
             headers["Idempotency-Key"] = header_value(call.idempotency_key)
         if self.preset.request_id_header:

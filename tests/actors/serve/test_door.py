@@ -332,3 +332,25 @@ async def test_an_address_that_guesses_keys_is_slowed_down():
         assert (await stage.client.get("/v1/models", headers={"x-api-key": shown})).status_code == 200
         await asyncio.sleep(float(tried[-1].headers["retry-after"]))
         assert (await stage.client.get("/v1/models", headers={"x-api-key": "usk-1-x"})).status_code == 401
+
+
+async def test_only_the_listed_headers_of_a_client_go_on_to_the_provider():
+    async with serving("swift") as stage:
+        server, sent = stage.servers[0], []
+
+        async def send(request, progress):
+            sent.append({name.lower(): value for name, value in request.headers.items()})
+            return await type(server).send(server, request, progress)
+
+        server.send = send
+        given = {"openai-beta": "b=1", "cookie": "c", "x-forwarded-for": "10.0.0.1", "x-understudy-timeout": "9"}
+        for stream in (False, True):
+            body = {"model": "auto", "messages": HELLO, "stream": stream}
+            response = await stage.client.post("/v1/chat/completions", json=body, headers=given)
+            assert response.status_code == 200
+        # What is translated goes to a provider of another protocol, which these headers are not for.
+        await stage.client.post(
+            "/v1/messages", json={"model": "auto", "messages": HELLO, "max_tokens": 5}, headers=given
+        )
+        assert [one.get("openai-beta") for one in sent] == ["b=1", "b=1", None]
+        assert not {"cookie", "x-forwarded-for", "x-understudy-timeout"} & set().union(*sent)
