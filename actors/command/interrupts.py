@@ -32,7 +32,7 @@ class Interrupts:
     ) -> Generator[None]:
         """Handle signals within the block: call `first` on the loop at the first one, `at_once` before the sudden end.
 
-        With `on_hangup`, SIGHUP calls that on the loop, each time, and ends nothing.
+        With `on_hangup`, SIGHUP calls that on the loop, each time, and ends nothing, also if it was ignored before.
 
         SIGINT is handled even if a shell made the process ignore it, as for a command in the background. SIGHUP is not
         if it is ignored: so `nohup` has the command outlive its terminal.
@@ -54,7 +54,11 @@ class Interrupts:
             self.signal = number
             loop.call_soon_threadsafe(stop)
 
-        before = {number: signal.signal(number, receive) for number in SIGNALS if not _is_kept_from(number)}
+        before = {
+            number: signal.signal(number, receive)
+            for number in SIGNALS
+            if on_hangup is not None or not _is_kept_from(number)
+        }
         try:
             yield
         finally:
