@@ -73,7 +73,7 @@ async def ask(url, **headers):
 async def begin(models, url, **headers):
     """Ask, and return the task once the call is with the provider."""
     asking = asyncio.create_task(ask(url, **headers))
-    while models.books.idle.is_set():  # noqa: ASYNC110 - a server tells when it is idle, not when it is busy.
+    while models.books.idle.is_set() and not asking.done():  # noqa: ASYNC110 - a server tells when it is idle, not when it is busy.
         await asyncio.sleep(0)
     return asking
 
