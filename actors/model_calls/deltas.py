@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from actors.model_calls.answer import ModelAnswer
 
 
 class TextDelta(msgspec.Struct, frozen=True):
@@ -38,6 +43,16 @@ class ToolCallDelta(msgspec.Struct, frozen=True):
 
 
 Delta: TypeAlias = TextDelta | ReasoningDelta | RefusalDelta | ToolCallDelta
+
+
+def deltas_of(answer: ModelAnswer) -> Iterator[Delta]:
+    """Yield what a whole answer says; a refusal is for its end to tell."""
+    if answer.reasoning:
+        yield ReasoningDelta(answer.reasoning)
+    if answer.text:
+        yield TextDelta(answer.text)
+    for index, call in enumerate(answer.tool_calls):
+        yield ToolCallDelta(index, call.id, call.name, call.arguments)
 
 
 def size_of(delta: Delta) -> int:

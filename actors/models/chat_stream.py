@@ -6,7 +6,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from actors.model_calls.answer import read_answer
-from actors.model_calls.deltas import ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta
+from actors.model_calls.deltas import ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta, deltas_of
 from actors.models.chat import ChatResult, chat_request, chat_result, service_of
 from actors.supervisor.options import DEFAULT_OPTIONS, RequestOptions
 from actors.supervisor.streaming import RequestStream, smart_stream
@@ -83,13 +83,7 @@ def _deltas_of(piece: object) -> Iterator[Delta | Restarted]:
         case Restarted():
             yield piece
         case WholeAnswer(output):
-            answer = read_answer("chat", output)
-            if answer.reasoning:
-                yield ReasoningDelta(answer.reasoning)
-            if answer.text:
-                yield TextDelta(answer.text)
-            for index, call in enumerate(answer.tool_calls):
-                yield ToolCallDelta(index, call.id, call.name, call.arguments)
+            yield from deltas_of(read_answer("chat", output))
         case _:
             pass
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from actors.model_calls.answer import read_answer, text_in
-from actors.model_calls.deltas import ReasoningDelta, TextDelta, ToolCallDelta
+from actors.model_calls.deltas import deltas_of
 from actors.model_calls.stream_writers import stream_writer_of
 from actors.money import usd
 
@@ -105,10 +105,6 @@ def events_of(form: Form, output: Any) -> Iterator[dict[str, Any]]:
     """Yield a whole answer as the events of a stream."""
     answer, writer = read_answer(form, output), stream_writer_of(form)
     yield from writer.begin(answer.id, answer.model)
-    if answer.reasoning:
-        yield from writer.write(ReasoningDelta(answer.reasoning))
-    if answer.text:
-        yield from writer.write(TextDelta(answer.text))
-    for index, call in enumerate(answer.tool_calls):
-        yield from writer.write(ToolCallDelta(index, call.id, call.name, call.arguments))
+    for delta in deltas_of(answer):
+        yield from writer.write(delta)
     yield from writer.end(output)
