@@ -13,16 +13,15 @@ from actors.command.bad_input import BadInput, one_line
 from actors.errors.families import CallFailed
 from actors.ledger.messages import OpenAccount, SetCap
 from actors.market.file import DOOR_KEYS
-from actors.serve.names import Names
 from runtime import RuntimeFault
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from actors.market.market import Market
     from actors.serve.config import DoorConfig
     from actors.serve.door import Door
     from actors.serve.keys import KeyRing
+    from actors.serve.names import Names
     from runtime import ActorRef
 
 ACCOUNT_TIMEOUT = 5.0
@@ -36,14 +35,6 @@ def market_part(path: str) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise BadInput(f"{path}: {one_line(str(error))}") from error
     return {name: value for name, value in document.items() if name not in DOOR_KEYS}
-
-
-def names_of(market: Market, config: DoorConfig) -> Names:
-    """Return the names of a market. Raises `BadInput` if one has two meanings."""
-    try:
-        return Names((listing.provider for listing in market.providers), config.aliases)
-    except ValueError as error:
-        raise BadInput(str(error)) from error
 
 
 def check_keys(keys: KeyRing, config: DoorConfig, market: str) -> None:

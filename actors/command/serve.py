@@ -14,13 +14,13 @@ from actors.command.bad_input import BadInput, check_positive, one_line
 from actors.command.interrupts import Interrupts
 from actors.command.plan import read_market
 from actors.command.progress import write_error
-from actors.command.reloading import caps_of, check_keys, check_kind, market_part, names_of, set_caps, switch
+from actors.command.reloading import caps_of, check_keys, check_kind, market_part, set_caps, switch
 from actors.errors.families import CallFailed
 from actors.ledger import Ledger
 from actors.ledger.messages import GetHeld
 from actors.market import MarketError
 from actors.serve import DoorConfig, KeyRing, new_key
-from actors.serve.app import make_door, starlette_of
+from actors.serve.app import make_door, names_of, starlette_of
 from actors.serve.file import load_door
 from actors.serve.key_file import add_key, read_keys
 from actors.serve.retry_log import RetryLog
@@ -149,7 +149,10 @@ class Reloader:
         config, keys = read_door(path), read_ring(self._options.keys)
         check_kind(door, keys)
         check_keys(keys, config, path)
-        names = names_of(self._market, config)
+        try:
+            names = names_of(self._market, config)
+        except ValueError as error:
+            raise BadInput(str(error)) from error
         await set_caps(self._ledger, caps_of(door.config), caps_of(config))
         switch(door, names, config, keys)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors.errors.families import BadAnswer, CallFailed
 from actors.model_calls.answer import MalformedAnswer
-from actors.serve.problems import Problem, problem_of
+from actors.serve.problems import problem_of
 from actors.serve.replies import (
     COMMENT,
     DONE,
@@ -110,7 +110,7 @@ class AnswerStream:
             # The client asked for the answer of a model, and this is one: its own form says what is wrong with it.
             await self._send_whole(error)
             return
-        raise problem_in(error, is_late=asyncio.get_running_loop().time() >= self._deadline) from error
+        raise problem_of(error, is_late=asyncio.get_running_loop().time() >= self._deadline) from error
 
     async def _send_whole(self, error: BadAnswer) -> None:
         headers = {"x-understudy-provider": error.provider or ""}
@@ -139,11 +139,3 @@ class AnswerStream:
             if told is not None:
                 self._exchange.events += 1
                 yield written(form, named_event(told, self._asked.name))
-
-
-def problem_in(error: CallFailed | RuntimeFault, *, is_late: bool) -> Problem:
-    """Return what a client is told of a failure, also of one of the engine itself."""
-    if isinstance(error, CallFailed):
-        return problem_of(error, is_late=is_late)
-    message = f"what became of the request is not known: {error}"
-    return Problem(504 if is_late else 500, message, code=type(error).__name__, should_retry=False)

@@ -7,6 +7,7 @@ import base64
 import math
 import sys
 from array import array
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -15,7 +16,7 @@ from actors.errors.families import BadAnswer, CallFailed
 from actors.market.model_listing import CHAT
 from actors.models.embed import embed
 from actors.money import usd
-from actors.serve.answer_stream import AnswerStream, problem_in
+from actors.serve.answer_stream import AnswerStream
 from actors.serve.door_request import (
     DoorRequest,
     key_in,
@@ -26,7 +27,7 @@ from actors.serve.door_request import (
     wants_stream,
     wants_usage,
 )
-from actors.serve.problems import Problem
+from actors.serve.problems import Problem, problem_of
 from actors.serve.replies import named_answer, result_headers
 from actors.serve.visitors import check_json
 from actors.supervisor.client import smart_request
@@ -36,14 +37,14 @@ from actors.tariffs.estimate import demand_of
 from runtime import RuntimeFault
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncGenerator, Mapping
 
     from actors.model_calls.request import Form
     from actors.models.embed import EmbedResult
     from actors.serve.config import DoorConfig
     from actors.serve.door import Door, Visitor
     from actors.serve.exchange import DoorExchange
-    from actors.serve.names import Names
+    from actors.serve.names import Named, Names
     from actors.supervisor.messages import SmartResult
 
 
@@ -62,12 +63,18 @@ class Answers:
     def _config(self) -> DoorConfig:
         return self._door.config
 
-    async def model(self, exchange: DoorExchange, visitor: Visitor, request_id: str, form: Form) -> None:
-        """Answer a call of a model."""
+    @asynccontextmanager
+    async def _reading(self, exchange: DoorExchange) -> AsyncGenerator[tuple[bytes, dict[str, Any]]]:
+        """Read a body, which counts until the block is left; yields it as it came, and its object."""
         with self._door.room.reading() as reader:
             check_json(exchange.headers)
             body = await reader.read(exchange.receive, length=exchange.headers.get("content-length"))
-            begun = self._door.begin_try(exchange, visitor, reader.text)
+            yield reader.text, body
+
+    async def model(self, exchange: DoorExchange, visitor: Visitor, request_id: str, form: Form) -> None:
+        """Answer a call of a model."""
+        async with self._reading(exchange) as (text, body):
+            begun = self._door.begin_try(exchange, visitor, text)
             try:
                 asked = self._asked(form, body, exchange.headers, visitor)
                 if begun is not None:  # The next try joins a call that outlasts the patience of this one.
@@ -93,7 +100,7 @@ class Answers:
             request=request_in(form, body, headers),
             name=name,
             service=named.service,
-            options=RequestOptions(where=named.where, strategy=named.strategy, tenant=visitor.tenant),
+            options=_options(named, visitor),
             account=visitor.tenant,
             timeout=timeout,
             silence=silence,
@@ -127,7 +134,7 @@ class Answers:
             )
         except BadAnswer as error:
             if error.answer is None:
-                raise problem_in(error, is_late=False) from error
+                raise problem_of(error, is_late=False) from error
             # The client asked for the answer of a model, and this is one: its own form says what is wrong with it.
             headers = {"x-understudy-provider": error.provider or "", "x-request-id": request_id}
             await exchange.answer(200, headers, named_answer(error.answer.output, asked.name))
@@ -160,13 +167,11 @@ class Answers:
         except BadAnswer:
             raise
         except (CallFailed, RuntimeFault) as error:
-            raise problem_in(error, is_late=asyncio.get_running_loop().time() >= deadline) from error
+            raise problem_of(error, is_late=asyncio.get_running_loop().time() >= deadline) from error
 
     async def count_tokens(self, exchange: DoorExchange, visitor: Visitor, request_id: str) -> None:
         """Tell about how many tokens a message has, without a call: by its bytes."""
-        with self._door.room.reading() as reader:
-            check_json(exchange.headers)
-            body = await reader.read(exchange.receive, length=exchange.headers.get("content-length"))
+        async with self._reading(exchange) as (_, body):
             self._names.resolve(model_named(body), allowed=visitor.allowed)
             demand = demand_of(request_in("messages", body).body, form="messages")
             counted = msgspec.json.encode({"input_tokens": 0 if demand is None else demand.input_estimate})
@@ -189,14 +194,12 @@ class Answers:
 
     async def service(self, exchange: DoorExchange, visitor: Visitor, request_id: str, service: str) -> None:
         """Have any service of the market rendered: the body of the request is its input."""
-        with self._door.room.reading() as reader:
-            check_json(exchange.headers)
-            body = await reader.read(exchange.receive, length=exchange.headers.get("content-length"))
+        async with self._reading(exchange) as (_, body):
             named = self._names.resolve(service, service=service, allowed=visitor.allowed)
             work = self._request(
                 named.service,
                 body,
-                options=RequestOptions(where=named.where, strategy=named.strategy, tenant=visitor.tenant),
+                options=_options(named, visitor),
                 timeout=timeout_in(exchange.headers) or self._config.timeout,
                 account=visitor.tenant,
                 key=key_in(exchange.headers),
@@ -204,15 +207,13 @@ class Answers:
             try:
                 result = await exchange.unless_left(work)
             except BadAnswer as error:
-                raise problem_in(error, is_late=False) from error
+                raise problem_of(error, is_late=False) from error
             headers = {**result_headers(result), "x-request-id": request_id}
             await exchange.answer(200, headers, msgspec.json.encode({"output": result.output}))
 
     async def embeddings(self, exchange: DoorExchange, visitor: Visitor, request_id: str) -> None:
         """Give the vectors of any number of inputs."""
-        with self._door.room.reading() as reader:
-            check_json(exchange.headers)
-            body = await reader.read(exchange.receive, length=exchange.headers.get("content-length"))
+        async with self._reading(exchange) as (_, body):
             name = model_named(body)
             named = self._names.resolve(name, service=name, allowed=visitor.allowed)
             timeout = timeout_in(exchange.headers) or self._config.timeout
@@ -225,7 +226,7 @@ class Answers:
                         model=named.service,
                         inputs=body.get("input") or [],
                         dimensions=body.get("dimensions"),
-                        options=RequestOptions(where=named.where, strategy=named.strategy, tenant=visitor.tenant),
+                        options=_options(named, visitor),
                         timeout=timeout,
                         account=visitor.tenant,
                         idempotency_key=key_in(exchange.headers),
@@ -236,9 +237,13 @@ class Answers:
             except (TypeError, ValueError) as error:
                 raise Problem(400, str(error), code="invalid_request") from error
             except (CallFailed, RuntimeFault) as error:
-                raise problem_in(error, is_late=False) from error
+                raise problem_of(error, is_late=False) from error
             headers = {**embed_headers(result), "x-request-id": request_id}
             await exchange.answer(200, headers, vectors_body(result, name, is_packed=is_packed))
+
+
+def _options(named: Named, visitor: Visitor) -> RequestOptions:
+    return RequestOptions(where=named.where, strategy=named.strategy, tenant=visitor.tenant)
 
 
 def embed_headers(result: EmbedResult) -> dict[str, str]:

@@ -101,8 +101,12 @@ def app(
 
 def make_door(supervisor: ActorRef[Any], market: Market, config: DoorConfig, keys: KeyRing | None = None) -> Door:
     """Return the door of a market. Raises as `app` does."""
-    names = Names((listing.provider for listing in market.providers), config.aliases)
-    return Door(supervisor, names, config, keys)
+    return Door(supervisor, names_of(market, config), config, keys)
+
+
+def names_of(market: Market, config: DoorConfig) -> Names:
+    """Return what clients may ask for. Raises as `app` does."""
+    return Names((listing.provider for listing in market.providers), config.aliases)
 
 
 def starlette_of(door: Door) -> Starlette:

@@ -17,6 +17,7 @@ from actors.errors.families import (
     PoisonItem,
 )
 from actors.ledger.errors import AlreadyPaid, KeyReused, StillUnsettled
+from runtime import RuntimeFault
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -138,12 +139,15 @@ class Problem(Exception):
         return self.body(form, request_id=request_id)
 
 
-def problem_of(error: CallFailed, *, is_late: bool) -> Problem:
-    """Return what a client is told of a failed request; `is_late` says that its time was up.
+def problem_of(error: CallFailed | RuntimeFault, *, is_late: bool) -> Problem:
+    """Return what a client is told of a failed request, or of one lost; `is_late` says that its time was up.
 
     There are three cases: 1. the request itself is at fault, or its key; 2. money was or may have been spent for
     nothing; 3. it found no room, provider or money, or providers failed.
     """
+    if isinstance(error, RuntimeFault):
+        message = f"what became of the request is not known: {error}"
+        return Problem(504 if is_late else 500, message, code=type(error).__name__, should_retry=False)
     problem = _of_request(error) or _of_spent(error, is_late=is_late) or _of_providers(error, is_late=is_late)
     if problem.should_retry is False:
         problem.key = error.key
