@@ -114,22 +114,8 @@ async def robust_batch(
     elif journal is not None:
         journal = journal if isinstance(journal, BatchJournal) else BatchJournal(journal)
         kept = await open_kept(supervisor, journal, name=account or DEFAULT_NAME)
-    opened = (
-        open_account(
-            supervisor,
-            OpenAccount(name=account, cap=cap, renewal=renewal),
-            rate_limit=rate_limit,
-            closed=run.close,
-        )
-        if kept is None
-        else take_account(
-            supervisor,
-            kept,
-            OpenAccount(name=kept.run.account, cap=cap, renewal=renewal),
-            rate_limit=rate_limit,
-            closed=run.close,
-        )
-    )
+    opening = OpenAccount(name=account if kept is None else kept.run.account, cap=cap, renewal=renewal)
+    opened = open_account(supervisor, opening, rate_limit=rate_limit, closed=run.close, kept=kept)
     async with opened as (name, limiter):
         requests = BatchRequests(service, options, account=name)
 
@@ -160,13 +146,14 @@ async def open_account(
     *,
     rate_limit: float | None,
     closed: Callable[[Account], None],
+    kept: KeptBatch | None = None,
 ) -> AsyncGenerator[tuple[str, ActorRef[Acquire] | None]]:
     """Open an account, and a quota if there is a `rate_limit`; yield its name and the limiter, and close both.
 
-    `closed` is given the figures of the account at its end.
+    `closed` is given the figures of the account at its end. That of a run that is `kept` stays open for the next time.
     """
     limiter: ActorRef[Acquire] | None = None
-    name = await supervisor.ask(opening, timeout=ACCOUNT_TIMEOUT)
+    name = await supervisor.ask(opening, timeout=ACCOUNT_TIMEOUT if kept is None else KEPT_TIMEOUT)
     try:
         if rate_limit is not None:
             limiter = await supervisor.ask(OpenQuota(name=name, rate=rate_limit), timeout=ACCOUNT_TIMEOUT)
@@ -176,30 +163,8 @@ async def open_account(
             limiter.stop()
         with anyio.CancelScope(shield=True), suppress(CallFailed, RuntimeFault):
             # A supervisor that has ended or restarted has forgotten its accounts.
-            closed(await supervisor.ask(CloseAccount(name=name), timeout=ACCOUNT_TIMEOUT))
-
-
-@asynccontextmanager
-async def take_account(
-    supervisor: ActorRef[Any],
-    kept: KeptBatch,
-    opening: OpenAccount,
-    *,
-    rate_limit: float | None,
-    closed: Callable[[Account], None],
-) -> AsyncGenerator[tuple[str, ActorRef[Acquire] | None]]:
-    """Do as `open_account` does for the account of a run that is kept, which stays open for the next time."""
-    limiter: ActorRef[Acquire] | None = None
-    name = await supervisor.ask(opening, timeout=KEPT_TIMEOUT)
-    try:
-        if rate_limit is not None:
-            limiter = await supervisor.ask(OpenQuota(name=name, rate=rate_limit), timeout=ACCOUNT_TIMEOUT)
-        yield name, limiter
-    finally:
-        if limiter is not None:
-            limiter.stop()
-        with anyio.CancelScope(shield=True), suppress(CallFailed, RuntimeFault):
-            closed(await kept.leave())
+            leaving = supervisor.ask(CloseAccount(name=name), timeout=ACCOUNT_TIMEOUT) if kept is None else kept.leave()
+            closed(await leaving)
 
 
 async def serve_kept(
