@@ -19,6 +19,9 @@ from actors.tariffs.tariff import Tariff
 from actors.transports.transport import Idempotent, Transport  # noqa: TC001 - inspect.signature and msgspec evaluate them.
 from actors.validation import check_count, check_text, checked_held_for
 
+LEAST_WEIGHT, MAX_WEIGHT = 1e-6, 1e6
+"""The bounds of a weight above 0: so far apart that sums over thousands of providers still tell the least one."""
+
 
 def check_positive(field: str, value: float, unit: str) -> None:
     """Raise TypeError or ValueError if `value` is not a finite number above 0."""
@@ -33,6 +36,14 @@ def check_tolerance(tolerance: float) -> None:
     check_positive("price_tolerance", tolerance, "times the price")
     if tolerance < 1:
         raise ValueError(f"price_tolerance must be at least 1 times the price, got {tolerance}")
+
+
+def check_weight(weight: float) -> None:
+    """Raise TypeError or ValueError if this can be no weight of a provider."""
+    if not isinstance(weight, int | float) or isinstance(weight, bool):
+        raise TypeError(f"weight must be a number, got {weight!r:.100}")
+    if not (weight == 0 or LEAST_WEIGHT <= weight <= MAX_WEIGHT):
+        raise ValueError(f"weight must be 0, or from {LEAST_WEIGHT:g} to {MAX_WEIGHT:g}, got {weight}")
 
 
 class CallLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,7 +88,7 @@ class CallLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CallTerms(CallLimits, frozen=True, kw_only=True):
-    """How much a provider may be called, and what is done about its calls whose outcome is unknown.
+    """How much a provider may be called, by which weight, and what is done about calls whose outcome is unknown.
 
     With `on_unknown="hold"`, no other provider is paid besides a call to this one that may have been charged, whatever
     risk a request allows. What is held for such a call counts as charged after `held_for` seconds (None: as the ledger
@@ -85,15 +96,20 @@ class CallTerms(CallLimits, frozen=True, kw_only=True):
 
     With a `tariff`, a call costs what its tokens cost. `max_output` bounds the tokens of each answer if the request
     does not (None: at 4,096).
+
+    With the strategy "weighted", its share of the requests is its `weight` among those of the providers that can be
+    called; one of weight 0 gets requests only if there is no other.
     """
 
     on_unknown: Literal["hold"] | None = None
     held_for: float | None = None
     tariff: Tariff | None = None
     max_output: int | None = None
+    weight: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_weight(self.weight)
         if self.on_unknown not in {None, "hold"}:
             raise ValueError(f'on_unknown of a listing must be "hold" or None, got {self.on_unknown!r:.100}')
         if self.held_for is not None:

@@ -64,6 +64,7 @@ class ListingOptions(TypedDict, total=False):
     budget: Amount | None
     tariff: Tariff | None
     max_output: int | None
+    weight: float
 
 
 class ProviderOptions(OfferOptions, FunctionOptions, ListingOptions, total=False):

@@ -17,7 +17,7 @@ import msgspec
 from actors.errors.families import Permanent
 from actors.providers.provider import Provider
 
-NamedStrategy: TypeAlias = Literal["best", "cheapest", "fastest", "balanced", "least_loaded", "bandit"]
+NamedStrategy: TypeAlias = Literal["best", "cheapest", "fastest", "balanced", "least_loaded", "weighted", "bandit"]
 OwnStrategy: TypeAlias = Callable[[Sequence[Provider]], Iterable[Provider]]
 """A function that returns the providers in order, the one to call first at the head; those left out come after them."""
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ else:
     SelectionStrategy = Any  # msgspec knows no type for functions; `check_strategy` looks at what comes.
 STRATEGIES: tuple[NamedStrategy, ...] = ("best", "cheapest", "fastest", "balanced")
 """The strategies that use only what is known about the providers."""
-ADAPTIVE_STRATEGIES: tuple[NamedStrategy, ...] = ("least_loaded", "bandit")
-"""The strategies that use `Signals` as well: how loaded the providers are, and how their answers were scored."""
+ADAPTIVE_STRATEGIES: tuple[NamedStrategy, ...] = ("least_loaded", "weighted", "bandit")
+"""The strategies that use `Signals` as well: loads of the providers, their weights, and how answers were scored."""
 
 KNOWN_STRATEGIES = frozenset((*STRATEGIES, *ADAPTIVE_STRATEGIES))
 
@@ -51,12 +51,14 @@ class Signals(msgspec.Struct, frozen=True, kw_only=True):
 
     `loads` holds load scores by name (`observed.load`), `draws` two numbers from [0, 1), and `samples` qualities drawn
     by name (`bandit.draw_qualities`). For a provider that is not named, its declared response time and quality are
-    used. Without `draws`, "least_loaded" takes the least loaded of all.
+    used. Without `draws`, "least_loaded" takes the least loaded of all. `weights` are those of their listings, by name;
+    that of a provider that is not named is 1.
     """
 
     loads: Mapping[str, float] = {}
     draws: tuple[float, float] | None = None
     samples: Mapping[str, float] = {}
+    weights: Mapping[str, float] = {}
 
 
 NO_SIGNALS = Signals()
@@ -87,6 +89,7 @@ def rank(providers: Sequence[Provider], strategy: SelectionStrategy, signals: Si
     - "balanced" orders by quality, price and response time together, weighted 0.4, 0.35 and 0.25. Each is scaled
       between the worst and the best *of these providers*.
     - "least_loaded" draws two providers at random and puts the less loaded one first; the others follow by load.
+    - "weighted" orders by weight, the greatest first; a supervisor draws by weight instead (`WeightedDraw`).
     - "bandit" orders by the drawn quality, weighted 0.75, and the scaled price, weighted 0.25.
     - A function of your own gets the providers, the best first, and returns them in its order; those that it leaves out
       come after them, the best first. It is called for each choice and must be quick.
@@ -103,6 +106,8 @@ def rank(providers: Sequence[Provider], strategy: SelectionStrategy, signals: Si
             return sorted(providers, key=declared_key(strategy, providers))
         case "least_loaded":
             return _least_loaded(providers, signals)
+        case "weighted":
+            return _sorted_by([-signals.weights.get(one.name, 1.0) for one in providers], providers)
         case "bandit":
             return _sorted_by(_bandit_penalties(providers, signals), providers)
         case _:
@@ -257,7 +262,7 @@ class BalancedScale(NamedTuple):
 def declared_key(strategy: NamedStrategy, providers: Collection[Provider]) -> Callable[[Provider], Any]:
     """Return the sort key of a strategy by what providers declare, scaled between the worst and the best of these."""
     match strategy:
-        case "best":
+        case "best" | "weighted":
             return quality_key
         case "cheapest":
             return lambda one: (one.price, quality_key(one))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from actors.providers.selection import NamedStrategy, OwnStrategy, SelectionStrategy
     from actors.supervisor.targets.candidates import Candidates
 
-DRAWN = frozenset({"least_loaded", "bandit"})
+DRAWN = frozenset({"least_loaded", "weighted", "bandit"})
 """The strategies whose order is drawn for each request."""
 
 
@@ -66,10 +66,13 @@ class CandidateOrder:
     def _by_name(self, strategy: NamedStrategy) -> Iterable[str]:
         if self._priced is None and not self._rated and strategy not in DRAWN:
             return self._candidates.ranked_names(strategy)  # The same for all requests.
+        if strategy == "weighted":
+            assert self._rng is not None  # noqa: S101 - a request that has candidates has it.
+            return Remembered(self._candidates.weighted_draw().order(self._rng))
         priced = None if self._priced is None else self._priced()
         ranking = self._candidates.ranking(strategy) if priced is None else Ranking(priced, strategy)
         if strategy == "least_loaded":
-            assert self._rng is not None  # noqa: S101 - a request that has candidates has it.
+            assert self._rng is not None  # noqa: S101 - as above.
             return Remembered(by_load(ranking.providers, ranking.names, self._load, self._rng))
         if strategy == "bandit":
             assert self._rng is not None  # noqa: S101 - as above.

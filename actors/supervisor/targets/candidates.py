@@ -12,6 +12,7 @@ from actors.providers.bandit import DeclaredQualities
 from actors.providers.health import CHECK_FAILED
 from actors.providers.lazy_ranking import Ranking
 from actors.providers.requirement import NO_REQUIREMENT, fits
+from actors.providers.weighted import WeightedDraw
 from actors.supervisor.targets.ranked_names import RankedNames
 from actors.supervisor.targets.windows import window_of
 
@@ -36,6 +37,7 @@ class Candidates:
         "_failed_check",
         "_names",
         "_rankings",
+        "_weighted",
         "has_failed_checks",
         "has_tariffs",
         "has_windows",
@@ -57,6 +59,7 @@ class Candidates:
         self._rankings: dict[NamedStrategy, Ranking] = {}
         self._names: dict[NamedStrategy, RankedNames] = {}
         self._declared: DeclaredQualities | None = None
+        self._weighted: WeightedDraw | None = None
         self.renew(offers)
 
     def renew(self, offers: Offers) -> None:
@@ -92,6 +95,13 @@ class Candidates:
         if names is None:
             names = self._names[strategy] = RankedNames(self.ranking(strategy).names, self.targets)
         return names
+
+    def weighted_draw(self) -> WeightedDraw:
+        """Return the draw by the weights of the listings; those of weight 0 come by quality."""
+        if self._weighted is None:
+            listings = self.listings
+            self._weighted = WeightedDraw({name: listings[name].weight for name in self.ranking("weighted").names})
+        return self._weighted
 
     def declared_qualities(self) -> DeclaredQualities:
         """Return the declared qualities, sorted once."""

@@ -82,7 +82,7 @@ async def calls_of_a_request(count: int, strategy: str, *, is_scored: bool) -> f
     return counter.calls / REQUESTS
 
 
-@pytest.mark.parametrize("strategy", ["best", "cheapest", "fastest", "balanced", "least_loaded", "bandit"])
+@pytest.mark.parametrize("strategy", ["best", "cheapest", "fastest", "balanced", "least_loaded", "weighted", "bandit"])
 @pytest.mark.parametrize("is_scored", [False, True])
 async def test_a_request_costs_the_same_among_four_hundred_candidates_and_among_sixteen_hundred(strategy, is_scored):
     few = await calls_of_a_request(400, strategy, is_scored=is_scored)
