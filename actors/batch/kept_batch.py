@@ -30,7 +30,7 @@ from actors.batch.resuming import (
 )
 from actors.errors.families import AllProvidersFailed, CallFailed, LedgerDown, NotAdmitted, Permanent
 from actors.ledger.answers import decode, encode
-from actors.ledger.beside import FindValue, KeepValue, LeaveAccount, ListValues
+from actors.ledger.beside import FindValue, KeepValue, LeaveAccount, all_heads
 from actors.ledger.errors import JournalDown, JournalFailed
 from actors.ledger.fingerprint import request_fields
 from actors.ledger.keys import scoped_key
@@ -213,7 +213,7 @@ class KeptBatch:
         return f"{REQUESTS}{self.run.account}"
 
     async def _parts(self) -> list[bytes]:
-        return list((await self.ledger.ask(ListValues(self._requests_scope), timeout=TIMEOUT)).heads.values())
+        return list((await all_heads(self.ledger, self._requests_scope, timeout=TIMEOUT)).heads.values())
 
     async def park(self, key: str, parked: KeptItem) -> None:
         """Keep until when an item is parked."""
@@ -243,7 +243,7 @@ async def open_kept(supervisor: ActorRef[Any], journal: BatchJournal, *, name: s
     """
     check_text("account", name)
     ledger = await supervisor.ask(GetLedger(), timeout=TIMEOUT)
-    runs = await ledger.ask(ListValues(RUNS), timeout=TIMEOUT)
+    runs = await all_heads(ledger, RUNS, timeout=TIMEOUT)
     if not _is_same(runs.path, journal.path):
         raise ValueError(
             f"journal is {os.fspath(journal.path)!r}, and the ledger of this supervisor has {runs.path!r}; "
@@ -255,7 +255,7 @@ async def open_kept(supervisor: ActorRef[Any], journal: BatchJournal, *, name: s
         run = next_run(run, name=name, id=secrets.token_hex(8), now=time.time())
         ledger.tell(KeepValue(scope=RUNS, key=name, head=encoded(run), for_ever=True))
         await ledger.ask(AwaitCommit(), timeout=TIMEOUT)
-    items = await ledger.ask(ListValues(items_scope(run.account)), timeout=TIMEOUT)
+    items = await all_heads(ledger, items_scope(run.account), timeout=TIMEOUT)
     return KeptBatch(ledger, run, journal, name=name, heads=items.heads)
 
 

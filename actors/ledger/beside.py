@@ -5,11 +5,19 @@ They share the journal's commits, so that what was told after a payment is never
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import msgspec
 
 from actors.validation import check_text
 from runtime import Message, Request
 from runtime.persistence import KeptRow
+
+if TYPE_CHECKING:
+    from runtime import ActorRef
+
+MAX_LISTED = 1_000
+"""The heads that are listed at once, about a millisecond's work."""
 
 
 class KeepValue(Message, frozen=True, kw_only=True):
@@ -27,23 +35,31 @@ class KeepValue(Message, frozen=True, kw_only=True):
 
 
 class FindValue(Request[KeptRow | None], frozen=True):
-    """Ask what is kept under a key of a scope; None if nothing is."""
+    """Ask what is kept under a key of a scope; None if nothing is. Refused with `JournalUnreadable`."""
 
     scope: str
     key: str
 
 
 class KeptValues(msgspec.Struct, frozen=True):
-    """What is kept in one scope of the journal at `path`: the heads by the digests of their keys."""
+    """Some of what is kept in one scope of the journal at `path`: the heads by the digests of their keys.
+
+    The next of them are listed `after` a digest; None if these were the last.
+    """
 
     path: str
     heads: dict[bytes, bytes]
+    after: bytes | None = None
 
 
 class ListValues(Request[KeptValues], frozen=True):
-    """Ask for the heads of all that is kept in a scope; refused with `Permanent` by a ledger without a journal."""
+    """Ask for some of the heads that are kept in a scope: the first, or those `after` a digest (see `all_heads`).
+
+    A ledger without a journal refuses it with `Permanent`, and one that cannot be read with `JournalUnreadable`.
+    """
 
     scope: str
+    after: bytes | None = None
 
 
 class LeaveAccount(Message, frozen=True):
@@ -53,3 +69,17 @@ class LeaveAccount(Message, frozen=True):
 
     def __post_init__(self) -> None:
         check_text("name", self.name)
+
+
+async def all_heads(ledger: ActorRef[Any], scope: str, *, timeout: float) -> KeptValues:  # noqa: ASYNC109 - of each ask.
+    """Return the heads of all that is kept in a scope of a ledger's journal, which it lists a part at a time.
+
+    Raises what `ListValues` is refused with, and `AskTimeout` if a part takes longer than `timeout` seconds.
+    """
+    values = await ledger.ask(ListValues(scope), timeout=timeout)
+    heads, after = values.heads, values.after
+    while after is not None:
+        following = await ledger.ask(ListValues(scope, after), timeout=timeout)
+        heads.update(following.heads)
+        after = following.after
+    return KeptValues(values.path, heads)

@@ -9,6 +9,7 @@ from actors.money import Micros  # noqa: TC001
 
 if TYPE_CHECKING:
     from actors.ledger.messages import Reservation
+    from runtime.persistence import JournalError
 
 
 class AlreadyPaid(Permanent):
@@ -126,6 +127,20 @@ class RiskExceeded(StillUnsettled):
         self.at_risk = at_risk
         self.limit = limit
         self.cap = cap
+
+
+class JournalUnreadable(Permanent):
+    """What the journal keeps cannot be read, because the file is damaged for example: nothing was done.
+
+    `path` is the file, and `problem` says why.
+    """
+
+    outcome: CallOutcome = "not_started"
+
+    def __init__(self, what: str, error: JournalError) -> None:
+        super().__init__(f"{what}: {error}")
+        self.path = error.path
+        self.problem = error.problem
 
 
 class JournalFailed(NotAdmitted):

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from actors.errors.families import Permanent
 from actors.ledger.entries import Entry, MoneyHeld, MoneyReleased, MoneySettled
+from actors.ledger.errors import JournalUnreadable
 from actors.ledger.kept_receipt import head_of, packed
 from actors.ledger.keys import scope_of
 from runtime.persistence import Codec, JournalError, MemoryJournal, SqliteJournal
@@ -116,7 +116,7 @@ class MoneyJournal:
         """Return what was paid under a key in all, in micro-units, and to which provider last; None if nothing was.
 
         There are two cases: 1. It has a row of its own. 2. Its receipt says so, being for the only call that was paid.
-        Raises `Permanent` if it cannot be read.
+        Raises `JournalUnreadable`.
         """
         row = self._find(PAID, key)
         if row is not None:
@@ -125,7 +125,7 @@ class MoneyJournal:
         return self._paid_by_receipt(self.receipt_row(key))  # 2.
 
     def receipt_row(self, key: str) -> KeptRow | None:
-        """Return what is kept of a receipt; None if there is none. Raises `Permanent` if it cannot be read."""
+        """Return what is kept of a receipt; None if there is none. Raises `JournalUnreadable`."""
         return self._find(scope_of(key), key)
 
     def put_receipt(self, receipt: Receipt, *, pays: bool) -> None:
@@ -144,7 +144,7 @@ class MoneyJournal:
         try:
             return self.store.find(scope, key)
         except JournalError as error:
-            raise Permanent(f"it is not known whether key {key!r} was paid: {error}") from error
+            raise JournalUnreadable(f"it is not known whether key {key!r} was paid", error) from error
 
     def _paid_by_receipt(self, row: KeptRow | None) -> tuple[int, str] | None:
         head = None if row is None else head_of(row)

@@ -14,12 +14,13 @@ from actors.errors.families import Permanent
 from actors.ledger.aging import HeldAges
 from actors.ledger.allocator import Allocator
 from actors.ledger.approvals import Approvals, CapAnswer
-from actors.ledger.beside import FindValue, KeepValue, KeptValues, LeaveAccount, ListValues
+from actors.ledger.beside import MAX_LISTED, FindValue, KeepValue, KeptValues, LeaveAccount, ListValues
 from actors.ledger.book import Book
 from actors.ledger.bookkeeper import Bookkeeper
 from actors.ledger.commits import Commits
 from actors.ledger.config import DEFAULT_CONFIG, LedgerConfig
 from actors.ledger.entries import MoneyHeld, MoneySettled
+from actors.ledger.errors import JournalUnreadable
 from actors.ledger.messages import (
     AnswerQuestion,
     AwaitCommit,
@@ -49,6 +50,7 @@ from actors.ledger.waiters import CloseWaiters, ReserveQueues
 from actors.money import ZERO, micros_of
 from actors.validation import check_config, check_text
 from runtime import Actor, ActorRef, ActorRestarted, MailboxFull, Message, Request, Terminated, handles
+from runtime.persistence import JournalError
 
 if TYPE_CHECKING:
     import asyncio
@@ -407,14 +409,21 @@ class Ledger(
     def find_value(self, message: FindValue) -> KeptRow | None:
         """Return a value that is kept."""
         commits = self.bookkeeper.commits
-        return None if commits is None else commits.journal.store.find(message.scope, message.key)
+        try:
+            return None if commits is None else commits.journal.store.find(message.scope, message.key)
+        except JournalError as error:
+            raise JournalUnreadable(f"what is kept under {message.key!r} is not known", error) from error
 
     @handles(ListValues)
     def list_values(self, message: ListValues) -> KeptValues:
-        """Return the heads of the values of a scope."""
+        """Return some of the heads of the values of a scope."""
         if (commits := self.bookkeeper.commits) is None:
             raise Permanent("the ledger has no journal to keep values in; give it one: Ledger(journal=...)")
-        return KeptValues(commits.journal.path, commits.journal.store.heads(message.scope))
+        try:
+            heads, after = commits.journal.store.slice_of_heads(message.scope, after=message.after, limit=MAX_LISTED)
+        except JournalError as error:
+            raise JournalUnreadable("what is kept in a scope is not known", error) from error
+        return KeptValues(commits.journal.path, heads, after)
 
     # What follows from a step.
 

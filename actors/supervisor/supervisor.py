@@ -16,7 +16,16 @@ from actors.events import RequestEnded
 from actors.ledger.book import Book
 from actors.ledger.keys import own_id
 from actors.ledger.ledger import HolderRestarted, Ledger
-from actors.ledger.messages import CloseAccount, GetHeld, GetStatement, OpenAccount, Resolve, SetCap, Unsettled
+from actors.ledger.messages import (
+    AnswerQuestion,
+    CloseAccount,
+    GetHeld,
+    GetStatement,
+    OpenAccount,
+    Resolve,
+    SetCap,
+    Unsettled,
+)
 from actors.market.market import Market
 from actors.money import micros_of
 from actors.providers.bandit import ScoreAnswer
@@ -81,6 +90,7 @@ class Supervisor(
         | GetHeld
         | Resolve
         | SetCap
+        | AnswerQuestion
         | OpenQuota
         | GetLedger
         | ScoreAnswer
@@ -279,6 +289,11 @@ class Supervisor(
     @handles(SetCap, concurrent=MAX_REQUESTS, inline=True)
     async def set_cap(self, message: SetCap) -> Statement:
         """Have the ledger change a cap."""
+        return await self.payments.ask_ledger(message)
+
+    @handles(AnswerQuestion, concurrent=MAX_REQUESTS, inline=True)
+    async def answer_question(self, message: AnswerQuestion) -> Statement:
+        """Have the ledger enter the answer to a question that an account at its cap has asked."""
         return await self.payments.ask_ledger(message)
 
     @handles(GetLedger)

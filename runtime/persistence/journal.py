@@ -184,10 +184,26 @@ class Journal(ABC):
 
     def heads(self, scope: str) -> dict[bytes, bytes]:
         """Return the heads of all that is kept in a scope, by the digests of their keys (see `key_digest`)."""
-        begin = scope_digest(scope)
-        heads = dict(self._heads(begin))
-        heads.update((digest, row.head) for digest, row in self._unwritten.items() if digest.startswith(begin))
+        heads, _ = self.slice_of_heads(scope, limit=2**62)
         return heads
+
+    def slice_of_heads(
+        self, scope: str, *, after: bytes | None = None, limit: int
+    ) -> tuple[dict[bytes, bytes], bytes | None]:
+        """Return some of the heads of a scope: about `limit`, those `after` a digest, or the first.
+
+        With them comes the digest after which the next slice begins; None if there is none.
+        """
+        begin = scope_digest(scope)
+        first = begin if after is None else after
+        heads = dict(self._heads(begin, after=first, limit=limit))
+        last = next(reversed(heads)) if len(heads) == limit else None
+        heads.update(
+            (digest, row.head)
+            for digest, row in self._unwritten.items()
+            if digest.startswith(begin) and digest > first and (last is None or digest <= last)
+        )
+        return heads, last
 
     def free_bytes(self) -> int | None:
         """Return how many bytes the disk still takes; None if that is not known."""
@@ -309,7 +325,7 @@ class Journal(ABC):
     def _find(self, digest: bytes) -> KeptRow | None: ...
 
     @abstractmethod
-    def _heads(self, scope: bytes) -> Iterable[tuple[bytes, bytes]]: ...
+    def _heads(self, scope: bytes, *, after: bytes, limit: int) -> Iterable[tuple[bytes, bytes]]: ...
 
     def __repr__(self) -> str:
         unwritten = f"{len(self._pending.entries)} unwritten"

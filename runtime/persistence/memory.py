@@ -113,8 +113,9 @@ class MemoryJournal(Journal):
         row = self._disk.kept.get(digest)
         return None if row is None else self._unpacked(row)
 
-    def _heads(self, scope: bytes) -> Iterator[tuple[bytes, bytes]]:
-        return ((digest, row.head) for digest, row in self._disk.kept.items() if digest.startswith(scope))
+    def _heads(self, scope: bytes, *, after: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        found = [one for one in self._disk.kept.items() if one[0].startswith(scope) and one[0] > after]
+        return [(digest, row.head) for digest, row in sorted(found)[:limit]]
 
     def _writable(self) -> MemoryDisk:
         if self._disk.is_full or self._disk.owner is not self:

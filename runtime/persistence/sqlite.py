@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from runtime.persistence.errors import JournalError
-from runtime.persistence.journal import Journal, KeptRow, SnapshotRow, key_digest, scope_digest
+from runtime.persistence.journal import KEY_BYTES, Journal, KeptRow, SnapshotRow, key_digest, scope_digest
 from runtime.persistence.ownership import Ownership
 from runtime.persistence.retention import KeptClock, horizon
 
@@ -197,17 +197,24 @@ class SqliteJournal(Journal):
     def _kept_row(self, row: tuple[bytes, int, int, bytes, int, bytes | None, int | None]) -> KeptRow:
         """Return what was read of a key; raises `JournalError` if its head is damaged."""
         digest, number, at, head, head_checksum, body, checksum = row
-        if type(head) is not bytes or head_checksum != zlib.crc32(head, zlib.crc32(digest)):
-            raise JournalError(self.path, "is damaged in what it keeps under a key", RESTORE)
+        self._check_head(digest, head, head_checksum)
         if body is not None and not is_whole(body, checksum):
             return KeptRow(digest, number, at, head, None, "it is damaged")
         return self._unpacked(KeptRow(digest, number, at, head, body))
 
-    def _heads(self, scope: bytes) -> list[tuple[bytes, bytes]]:
+    def _check_head(self, digest: bytes, head: object, checksum: object) -> None:
+        if type(head) is not bytes or checksum != zlib.crc32(head, zlib.crc32(digest)):
+            raise JournalError(self.path, "is damaged in what it keeps under a key", RESTORE)
+
+    def _heads(self, scope: bytes, *, after: bytes, limit: int) -> list[tuple[bytes, bytes]]:
         with self._reading():
-            return self._reader.execute(
-                "SELECT digest, head FROM kept WHERE digest >= ? AND digest <= ?", (scope, scope + b"\xff" * 12)
+            rows = self._reader.execute(
+                "SELECT digest, head, checksum FROM kept WHERE digest > ? AND digest <= ? ORDER BY digest LIMIT ?",
+                (after, scope + b"\xff" * KEY_BYTES, limit),
             ).fetchall()
+        for digest, head, checksum in rows:
+            self._check_head(digest, head, checksum)
+        return [row[:2] for row in rows]
 
     @contextmanager
     def _reading(self) -> Generator[None]:

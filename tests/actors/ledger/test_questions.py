@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from actors import FunctionTransport, Listing, Market, Provider, ProviderCall, Supervisor, smart_request
 from actors.errors.families import BudgetExceeded, Permanent
 from actors.ledger.approvals import CapAnswer
 from actors.ledger.entries import QuestionAnswered, QuestionAsked
@@ -137,3 +138,25 @@ async def test_a_question_is_answered_from_elsewhere_by_its_number(tmp_path: Pat
         await ledger.ask(AnswerQuestion(question=second, cap=None), timeout=1.0)
         with pytest.raises(BudgetExceeded):
             await buy(ledger, "3", "1.50", seconds=1.0)
+
+
+async def test_a_supervisor_passes_an_answer_on(monkeypatch: pytest.MonkeyPatch):
+    Clock(monkeypatch)
+    owner = Owner("never")
+
+    async def echo(call: ProviderCall) -> Any:
+        return call.input
+
+    provider = Provider(name="alder", services={"s"}, price="6")
+    listing = Listing(provider=provider, transport=lambda: FunctionTransport(echo, paid=True, idempotent="no"))
+    async with ActorSystem("shop", log=False) as system:
+        ledger = system.spawn(lambda: Ledger(accounts={"a": "5"}, on_exhausted=owner))
+        supervisor = system.spawn(lambda: Supervisor(Market(providers=[listing]), ledger=ledger))
+        asking = asyncio.create_task(smart_request(supervisor, service="s", input="hello", account="a", timeout=60.0))
+        await asyncio.sleep(5.0)
+        question = (await supervisor.ask(GetStatement("a"), timeout=1.0)).question
+        with pytest.raises(Permanent, match="is not open"):
+            await supervisor.ask(AnswerQuestion(question=question + 1, cap="7"), timeout=1.0)
+        answered = await supervisor.ask(AnswerQuestion(question=question, cap="7"), timeout=1.0)
+        assert str(answered.cap) == "$7.00"
+        assert (await asking).output == "hello"

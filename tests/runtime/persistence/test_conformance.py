@@ -464,3 +464,26 @@ def test_the_heads_of_a_scope_are_listed_written_or_not(place: Place) -> None:
     assert journal.heads("shop") == {key_digest("shop", key): head for key, head in expected.items()}
     assert journal.heads("nothing") == {}
     journal.close()
+
+
+@pytest.mark.parametrize("limit", [1, 3, 4, 10, 11, 50])
+def test_the_heads_of_a_scope_are_listed_in_slices(place: Place, limit: int) -> None:
+    journal = place.open()
+    expected = dict[bytes, bytes]()
+    for number in range(20):
+        journal.put("shop", f"order {number}", b"written", at=0.0)
+        journal.put("other", f"order {number}", b"of another scope", at=0.0)
+        if number == 9:
+            journal.commit()
+        expected[key_digest("shop", f"order {number}")] = b"written"
+    journal.put("shop", "order 3", b"newer", at=0.0)
+    expected[key_digest("shop", "order 3")] = b"newer"
+    found, after, slices = dict[bytes, bytes](), None, 0
+    while not slices or after is not None:
+        part, after = journal.slice_of_heads("shop", after=after, limit=limit)
+        assert not found.keys() & part.keys()
+        assert len(part) <= limit + 10  # What is not written yet comes besides.
+        found.update(part)
+        slices += 1
+    assert (found, slices) == (expected, 10 // limit + 1)
+    journal.close()
