@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from runtime.envelope import Ask
     from runtime.interceptor import Interceptor
+    from runtime.log import Logger
     from runtime.propagation import Propagation
 
 MESSAGES_PER_ACTIVATION = 64
@@ -62,6 +63,7 @@ class Engine:
         "draining",
         "events",
         "interceptors",
+        "logger",
         "logs",
         "loop",
         "name",
@@ -89,6 +91,8 @@ class Engine:
         self.registry = ActorRegistry(self.events)
         self.logs = True
         """Whether log lines are wanted (`ActorSystem(log=)`)."""
+        self.logger: Logger | None = None
+        """Where they go, if not where the lines of loguru go."""
         self.propagation: Propagation | None = None
         """Which context variables travel with requests; None if none do."""
         self.interceptors = InterceptedHandlers(interceptors) if interceptors else None

@@ -15,7 +15,7 @@ from runtime.cell.phases import IN_SERVICE
 from runtime.engine import Engine
 from runtime.error_text import annotate, printable
 from runtime.errors import SystemClosed
-from runtime.log import LOGGED, log_event
+from runtime.log import LOGGED, LogFormat, log_event, of_system, system_logger
 from runtime.mailbox import DEFAULT_MAILBOX, Mailbox
 from runtime.propagation import propagation_of
 from runtime.supervision import Restart, Supervision
@@ -74,9 +74,10 @@ class ActorSystem:
     that escalates beyond `supervision` cancels the block and is raised from it; `on_failure` is called with it first,
     so that a program whose block only waits, such as a web server's, can be shut down. `seed` makes the system's random
     numbers repeatable; `log` writes failures, restarts and dead letters as log lines, and lets actors write lines of
-    their work; every message passes the `interceptors`. `propagate` names the context variables that travel from an
-    asker to the handler of its request, such as the id of a trace, or is True for all of them. Many systems may live in
-    one process, and in one loop.
+    their work: True by loguru, "json" as one JSON object a line on standard error, and "logging" by the standard
+    library's `logging`; every message passes the `interceptors`. `propagate` names the context variables that travel
+    from an asker to the handler of its request, such as the id of a trace, or is True for all of them. Many systems may
+    live in one process, and in one loop.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class ActorSystem:
         *,
         supervision: Supervision = DEFAULT_SUPERVISION,
         seed: int | None = None,
-        log: bool = True,
+        log: bool | LogFormat = True,
         interceptors: Sequence[Interceptor] = (),
         on_failure: Callable[[Exception], object] | None = None,
         propagate: Collection[ContextVar[Any]] | bool = False,
@@ -96,6 +97,7 @@ class ActorSystem:
         if on_failure is not None and (not callable(on_failure) or iscoroutinefunction(on_failure)):
             raise TypeError(f"on_failure must be a function that is not async, got {on_failure!r}")
         self._log = log
+        self._logger = system_logger(log)
         self._interceptors = tuple(interceptors)
         self.name = name
         self._supervision = supervision
@@ -115,11 +117,15 @@ class ActorSystem:
         if self._engine is not None:
             raise SystemClosed(self.name, "entering it a second time")
         loop = asyncio.get_running_loop()
+        # Before the context of the system is made, so that it is the logger of what runs there.
+        outer = of_system.set(self._logger) if self._logger is not None else None
         # A loop may provide another kind of engine, as that of a simulation does.
         make_engine: type[Engine] = getattr(loop, "actor_engine", Engine)
         self._engine = make_engine(self.name, loop, self._seed, self._interceptors)
         self._engine.propagation = self._propagation
-        self._engine.logs = self._log
+        if outer is not None:
+            of_system.reset(outer)
+        self._engine.logs, self._engine.logger = bool(self._log), self._logger
         for event_type in LOGGED if self._log else ():
             self._engine.events.subscribe(event_type, log_event)
         self._root = self._engine.root = Root(self._engine, self._supervision, self._fail)

@@ -401,6 +401,14 @@ def serve_door(
     drain: Annotated[
         float, typer.Option(metavar="S", help="Seconds that requests under way have to end after a signal.")
     ] = 30.0,
+    log: Annotated[
+        str | None,
+        typer.Option(
+            metavar="F",
+            help="A line for each request, attempt and alert on standard error: json or text.",
+            show_default="no lines",
+        ),
+    ] = None,
 ) -> int:
     """Answer the clients of model APIs, in any language, by a base URL: the first line of standard output names it.
 
@@ -413,7 +421,13 @@ def serve_door(
         from actors.command.serve import ServeOptions, serve
 
         options = ServeOptions(
-            market=market, host=host, port=port, keys=keys, journal=journal or f"{market}.journal", drain=drain
+            market=market,
+            host=host,
+            port=port,
+            keys=keys,
+            journal=journal or f"{market}.journal",
+            drain=drain,
+            log=log,
         )
     return serve(options)
 

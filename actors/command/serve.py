@@ -6,7 +6,7 @@ import asyncio
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -19,6 +19,7 @@ from actors.errors.families import CallFailed
 from actors.ledger import Ledger
 from actors.ledger.messages import GetHeld
 from actors.market import MarketError
+from actors.monitor import Monitor
 from actors.serve import DoorConfig, KeyRing, new_key
 from actors.serve.app import make_door, names_of, starlette_of
 from actors.serve.file import load_door
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 OPENING_TIMEOUT = 60.0
 """Seconds that the ledger has to read its journal."""
 DAY = 86_400.0
+LOGS: dict[str | None, bool | Literal["json"]] = {None: False, "json": "json", "text": True}
+"""What each value of `--log` is to a system."""
 
 
 class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,11 +50,15 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
     keys: str | None = None
     journal: str
     drain: float = 30.0
+    log: str | None = None
+    """"json" or "text"; None writes no lines."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.port < 65_536:
             raise BadInput(f"--port: expected a number from 0 to 65535, got {self.port}")
         check_positive("--drain", self.drain, "seconds")
+        if self.log not in LOGS:
+            raise BadInput(f"--log: expected json or text, got {self.log!r}")
 
 
 def serve(options: ServeOptions) -> int:
@@ -89,7 +96,9 @@ def read_ring(path: str | None) -> KeyRing:
 async def _serve(options: ServeOptions, market: Market, config: DoorConfig, keys: KeyRing) -> int:
     interrupts = Interrupts()
     stopped = asyncio.Event()
-    async with ActorSystem("door", log=False) as system:
+    async with ActorSystem("door", log=LOGS[options.log]) as system:
+        if options.log is not None:
+            system.spawn(lambda: Monitor(log_requests=True), name="monitor")
         caps = caps_of(config)
         ledger = system.spawn(lambda: Ledger(accounts=caps, journal=options.journal), name="ledger")
         await _check_ledger(ledger, options)

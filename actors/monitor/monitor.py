@@ -124,8 +124,8 @@ class Monitor(Actor[GetMetrics | CheckRules]):
     should return soon. Those that a ledger publishes are among them: 80 % of a cap is used ("cap"), and money is held
     for a call whose outcome is unknown ("held"). An exception of it is logged and counted, and has no other effect.
 
-    With `log_requests`, there is a log line for each failed call, retry, reroute, second call, reconciled call and
-    failed request.
+    With `log_requests`, there is a log line for each attempt, retry, reroute, second call and reconciled call; an
+    attempt that did not fail is at level DEBUG. The line of a request is the supervisor's.
 
     The monitor sees events from its start on: spawn it before the supervisor.
 
@@ -269,7 +269,8 @@ class Monitor(Actor[GetMetrics | CheckRules]):
 
     def _tell(self, change: AlertRaised | AlertCleared) -> None:
         """Log a change of an alert, and call back."""
-        log = self.context.log.bind(rule=change.rule, subject=change.subject, value=change.value)
+        log = self.context.log.bind(alert=type(change).__name__, rule=change.rule, subject=change.subject)
+        log = log.bind(value=change.value)
         if isinstance(change, AlertRaised):
             # The words of a provider may have line breaks, with which parts of them could pass for log lines.
             why = "" if change.cause is None else f": {' '.join(change.cause.split())}"

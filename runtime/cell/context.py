@@ -14,7 +14,7 @@ from runtime.cell.state import CellState
 from runtime.cell.watching import unwatch, watch
 from runtime.deadline import current_deadline
 from runtime.errors import ActorStopped
-from runtime.log import logger_for
+from runtime.log import logger_of
 from runtime.supervision import Restart
 from runtime.timers import Timers
 
@@ -77,7 +77,7 @@ class ActorContext(CellState):
 
     @property
     def log(self) -> Logger:
-        return logger_for(self.path)
+        return logger_of(self.path, self.actor, self.engine.logger)
 
     @property
     def logs(self) -> bool:

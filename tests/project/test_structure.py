@@ -14,6 +14,7 @@ MODULES = structure.modules_of(ROOT)
 WIDE_DOORS = {
     "actors.batch.robust_batch.robust_batch",
     "actors.command.app.run",
+    "actors.command.app.serve_door",
     "actors.command.app.show_check",
     "actors.command.app.show_simulation",
     "actors.errors.classification.classify_status",

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 ALL_BELOW = 10
 """So many failures alike are warnings each; then every one whose number is twice that of the last."""
+ANSWERED = "request {request_id} for {service} answered by {provider}: {}, {latency:.3f} s, {cost}"
+NOT_ANSWERED = "request {request_id} for {service} {}: {}, {latency:.3f} s, {cost}, {}{}"
 MAX_KINDS = 1_000
 """The kinds of failures that are counted; beyond them, counting begins anew."""
 
@@ -40,41 +42,29 @@ class RequestLines:
 
     def write(self, job: Job, *, provider: str | None, error: str | None, detail: str | None) -> None:
         """Write the line of a request that has ended; ask `are_wanted` first."""
-        latency, cost, service = self._now() - job.started, micros_of(job.cost), job.message.service
+        fields = {
+            "request_id": job.request_id,
+            "service": job.message.service,
+            "provider": provider if error is None else job.last,
+            "attempts": job.calls,
+            "latency": self._now() - job.started,
+            "cost": micros_of(job.cost),
+            "error": error if not detail else f"{error}: {detail}",
+        }
         attempts = "1 attempt" if job.calls == 1 else f"{job.calls} attempts"
         if error is None:
-            self._log.debug(
-                "request {} for {} answered by {}: {}, {:.3f} s, {}",
-                job.request_id,
-                service,
-                provider,
-                attempts,
-                latency,
-                cost,
-            )
+            self._log.debug(ANSWERED, attempts, **fields)
             return
         level, alike, how = "DEBUG", "", "was given up"
         if error != "Cancelled":
             how = "failed"
-            count = self._count(service, error)
+            count = self._count(job.message.service, error)
             if is_shown(count):
                 level = "WARNING"
                 alike = f" ({count} have failed alike; of further ones, few are warnings)" if count >= ALL_BELOW else ""
-        # A provider's text may have line breaks, with which parts of it could pass for log lines.
-        why = " ".join(f"{error}: {detail}".split()) if detail else error
-        self._log.log(
-            level,
-            "request {} for {} {}{}: {}, {:.3f} s, {}, {}{}",
-            job.request_id,
-            service,
-            how,
-            f" at {job.last}" if job.last else "",
-            attempts,
-            latency,
-            cost,
-            why,
-            alike,
-        )
+        how = f"{how} at {job.last}" if job.last else how
+        why = " ".join(str(fields["error"]).split())  # The words of a provider may have line breaks.
+        self._log.log(level, NOT_ANSWERED, how, attempts, why, alike, **fields)
 
     def _count(self, service: str, error: str) -> int:
         if len(self._failures) >= MAX_KINDS:

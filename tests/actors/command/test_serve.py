@@ -107,6 +107,18 @@ async def test_a_key_opens_the_door_until_it_is_revoked(market, models, tmp_path
 
 @pytest.mark.slow
 @pytest.mark.real_time
+async def test_with_log_json_each_request_and_attempt_is_a_line_of_json(market):
+    async with serving(market, "--log", "json") as (process, url):
+        assert process.stderr is not None
+        assert b"serving auto" in await process.stderr.readline()
+        assert (await ask(url))[0] == 200
+        lines = [json.loads(await process.stderr.readline()) for _ in range(2)]
+    assert {line["logger"].rpartition(".")[2] for line in lines} == {"Monitor", "Supervisor"}
+    assert len({line["request_id"] for line in lines}) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.real_time
 async def test_a_hangup_has_the_files_read_again(market, tmp_path, capsys):
     keys = str(tmp_path / "keys.jsonl")
     run_app(["key", "new", "acme", "--keys", keys])

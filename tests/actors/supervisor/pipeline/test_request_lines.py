@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from loguru import logger
 
-from actors import BreakerConfig, CallFailed, Market, Permanent, Retry, Supervisor, smart_request
+from actors import BreakerConfig, CallFailed, Market, Monitor, Permanent, Retry, Supervisor, smart_request
+from actors.monitor import GetMetrics
 from runtime import ActorSystem
 from tests.actors.supervisor.stage import Script, flaky, offer, staged
 
@@ -38,6 +40,22 @@ async def test_an_answered_request_has_one_line_with_provider_attempts_latency_a
         async with staged(offer("a", Script(flaky("a"), "done", lasts=0.25), price=2_000)) as stage:
             await stage.request(request_id="r1")
     assert found == [("DEBUG", "request r1 for s answered by a: 2 attempts, 0.500 s, $0.002")]
+
+
+async def test_as_json_each_request_and_each_attempt_is_one_line_found_by_the_id_of_the_request(capsys):
+    market = Market(providers=[offer("a", Script(flaky("a"), "done", lasts=0.25), price=2_000)])
+    async with ActorSystem("s", log="json") as system:
+        monitor = system.spawn(lambda: Monitor(log_requests=True))
+        supervisor = system.spawn(lambda: Supervisor(market))
+        await smart_request(supervisor, service="s", input="x", request_id="r1")
+        await monitor.ask(GetMetrics(), timeout=1.0)
+    lines = [line for line in map(json.loads, capsys.readouterr().err.splitlines()) if line["request_id"] == "r1"]
+    (ended,) = [line for line in lines if "attempts" in line]
+    assert ended["logger"] == "actors.supervisor.supervisor.Supervisor"
+    assert (ended["provider"], ended["attempts"], ended["cost"], ended["error"]) == ("a", 2, 2_000, None)
+    assert ended["latency"] >= 0.5
+    attempts = [(line["attempt"], line["level"], line["cost"]) for line in lines if "attempt " in line["message"]]
+    assert attempts == [(1, "WARNING", 0), (2, "DEBUG", 2_000)]
 
 
 async def test_a_system_without_log_lines_has_none_of_its_requests():
