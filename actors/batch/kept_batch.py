@@ -7,7 +7,7 @@ import os
 import secrets
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -27,6 +27,7 @@ from actors.batch.resuming import (
     items_scope,
     key_to_ask,
     next_run,
+    paid_in_vain,
 )
 from actors.errors.families import AllProvidersFailed, CallFailed, LedgerDown, NotAdmitted, Permanent
 from actors.ledger.answers import decode, encode
@@ -64,7 +65,8 @@ class BatchJournal(msgspec.Struct, frozen=True):
     """Where a batch is kept, and what of it is done again: `path` is that of its ledger's journal.
 
     What was answered is never asked for again. With `retry_failed`, what has failed is; with `retry_unknown`, what may
-    have been paid is paid again within its budget, if it cannot be found out. `fresh` begins a new run, in which all is
+    have been paid is paid again within its budget, if it cannot be found out, and so is what was paid and has no answer
+    that could be had. `fresh` begins a new run, in which all is
     asked for, and paid, again.
     """
 
@@ -113,7 +115,8 @@ class KeptBatch:
 
     def is_over(self, item: KeptItem) -> bool:
         """Tell whether an item that has ended so is not asked for again."""
-        return item.status in FINAL and not (item.status == "failed" and self.journal.retry_failed)
+        is_asked_again = {"failed": self.journal.retry_failed, "paid": self.journal.retry_unknown}
+        return item.status in FINAL and not is_asked_again.get(item.status)
 
     async def outcome(
         self, key: str, item: KeptItem, *, index: int, source: Any, request: SmartRequest
@@ -126,7 +129,7 @@ class KeptBatch:
         details = KeptDetails() if row is None or row.body is None else DETAILS.decode(row.body)
         if details.error is not None:
             return Failed(index, source, _read(details.error))
-        if item.status == "failed":
+        if item.status in {"failed", "paid"}:
             return Failed(index, source, Permanent("it has failed, and the error is not kept any more"))
         output, translated = None, ()
         if details.output is not None:
@@ -160,7 +163,7 @@ class KeptBatch:
     async def begin(self, key: str, item: KeptItem | None, request: SmartRequest) -> tuple[int, SmartRequest]:
         """Return the revision and the request of an item that is to be asked for, given how it has ended before."""
         revision = 1 if item is None else item.revision
-        if item is not None and item.status == "failed":
+        if item is not None and item.status in {"failed", "paid"}:
             # A new key, under which it is found out what became of the call if the program is killed meanwhile.
             revision += 1
             await self._tell(KeepValue(scope=self.scope, key=key, head=encoded(KeptItem("again", revision=revision))))
@@ -274,11 +277,20 @@ def _kept_result(result: SmartResult, *, at: float, started: float, wall: float)
     return item, KeptDetails(attempts, result.latency, output=output)
 
 
+def status_of(outcome: Failed | Unknown) -> Literal["failed", "paid", "budget", "unknown"]:
+    """Return how an item has ended that was not answered."""
+    if isinstance(outcome, Unknown):
+        return "unknown"
+    if paid_in_vain(outcome.error) is not None:
+        return "paid"
+    return "budget" if is_refused_by_budget(outcome.error) else "failed"
+
+
 def _kept_failure(outcome: Failed | Unknown, *, at: float, started: float, wall: float) -> tuple[KeptItem, KeptDetails]:
     """Return what is kept of an item that was not answered."""
     error = outcome.error
     failures = error.attempts if isinstance(error, AllProvidersFailed) else ()
-    status = "unknown" if isinstance(outcome, Unknown) else "budget" if is_refused_by_budget(error) else "failed"
+    status = status_of(outcome)
     content: bytes | None = None
     with suppress(TypeError):
         content = encode(error)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import msgspec
 
 from actors.errors.families import AllProvidersFailed, BudgetExceeded
+from actors.ledger.errors import AlreadyPaid
 from actors.money import ZERO, Micros
 
 if TYPE_CHECKING:
@@ -31,12 +32,13 @@ REQUESTS = "\0requests of "
 DIGEST_BYTES = 10
 NUMBER = re.compile(r"-?\d+")
 
-ItemStatus: TypeAlias = Literal["done", "failed", "budget", "unknown", "again", "parked"]
+ItemStatus: TypeAlias = Literal["done", "failed", "paid", "budget", "unknown", "again", "parked"]
 """How an item has ended: "budget" if there was not enough money left for it, "unknown" if it may have been paid.
 
-"again" is one that is to be asked for anew, whatever became of it before, and "parked" one that waits for a reset.
+"paid" is one that was paid, and whose answer cannot be had. "again" is one that is to be asked for anew, whatever
+became of it before, and "parked" one that waits for a reset.
 """
-FINAL = frozenset({"done", "failed"})
+FINAL = frozenset({"done", "failed", "paid"})
 """What an item that has ended so is not asked for again."""
 
 
@@ -189,6 +191,12 @@ def is_refused_by_budget(error: Exception) -> bool:
     return any(isinstance(one, BudgetExceeded) for one in refusals)
 
 
+def paid_in_vain(error: Exception) -> AlreadyPaid | None:
+    """Return the error that says that an item was paid, and that its answer cannot be had; None if it does not."""
+    refusals = (error, *error.refused) if isinstance(error, AllProvidersFailed) else (error,)
+    return next((one for one in refusals if isinstance(one, AlreadyPaid) and one.charged == "yes"), None)
+
+
 def attempts_of(failures: Sequence[Attempt], *, started: float, wall: float) -> tuple[KeptAttempt, ...]:
     """Return failed calls as they are kept; `started` is when their item began, by the clock of the loop.
 
@@ -205,5 +213,7 @@ def attempts_of(failures: Sequence[Attempt], *, started: float, wall: float) -> 
 
 def cost_of(error: Exception) -> Micros:
     """Return what an item that has failed is known to have cost."""
+    if (paid := paid_in_vain(error)) is not None:
+        return paid.paid
     attempts: Iterable[Attempt] = error.attempts if isinstance(error, AllProvidersFailed) else ()
     return sum((one.cost for one in attempts), ZERO)

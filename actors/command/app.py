@@ -86,7 +86,8 @@ Fresh = Annotated[
 ]
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Ask again for what has failed before.")]
 RetryUnknown = Annotated[
-    bool, typer.Option("--retry-unknown", help="Pay again for what may have been paid, if that cannot be found out.")
+    bool,
+    typer.Option("--retry-unknown", help="Pay again for what may have been paid, or was paid, and has no answer."),
 ]
 AcceptChanges = Annotated[
     bool, typer.Option("--accept-changes", help="Go on although the requests or the market are others than before.")
@@ -124,16 +125,17 @@ def run(
 ) -> int:
     """Answer every request of a file, and write a line of results for each as it finishes.
 
-    A line of results is {"id", "status": "done|failed|budget|unknown", "output", "provider", "cost", "attempts",
+    A line of results is {"id", "status": "done|failed|paid|budget|unknown", "output", "provider", "cost", "attempts",
     "error", "key"}. "budget" means that too little money was left. "unknown" means that a provider may have been paid
-    although no answer came: look it up before you pay again. Progress and report go to standard error.
+    although no answer came: look it up before you pay again. "paid" means that it was, and that its answer cannot be
+    had. Progress and report go to standard error.
 
     The run is kept in a journal. However it ends, the same command goes on: it asks for what is not answered and has
     not failed, within the same budget, and pays for nothing twice.
 
-    Exit codes: 0 all done, 1 some failed or unknown, 2 bad input (nothing was called, nothing spent), 3 budget
-    exhausted, 130 interrupted (143 by SIGTERM, 129 by SIGHUP). Finished requests are in the file, which has only whole
-    lines.
+    Exit codes: 0 all done, 1 some failed, unknown, or paid without an answer, 2 bad input (nothing was called, nothing
+    spent), 3 budget exhausted, 130 interrupted (143 by SIGTERM, 129 by SIGHUP). Finished requests are in the file,
+    which has only whole lines.
     """
     from actors.command.plan import (
         Options,

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from actors.command.forecast import Unserved
     from actors.market.market import Market
 
+ENDED = {"done": "were answered", "failed": "have failed", "paid": "were paid without an answer that can be had"}
 MAX_NUMBERS = 10
 """The lines that are named of a service that no provider offers."""
 
@@ -103,7 +104,7 @@ def report(checked: Checked) -> Iterator[str]:
 
 
 def _resuming(resumed: Resumption) -> str:
-    over = [f"{count} {'were answered' if how == 'done' else 'have failed'}" for how, count in resumed.over.items()]
+    over = [f"{count} {ENDED[how]}" for how, count in resumed.over.items()]
     asked = sum(resumed.asks)
     unknown = f" ({resumed.unknown} of them may have been paid)" if resumed.unknown else ""
     held = f", and {resumed.held} is held" if resumed.held else ""

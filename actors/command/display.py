@@ -109,6 +109,8 @@ def _notes(report: Report) -> Iterator[Text]:
 
 def _requests(report: Report) -> str:
     parts = [f"{report.requests}: {report.done} done", f"{report.failed} failed", f"{report.unknown} unknown"]
+    if report.paid:
+        parts.append(f"{report.paid} paid without an answer that could be had")
     if report.budget:
         parts.append(f"{report.budget} without money left for them")
     if report.before:

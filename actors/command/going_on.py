@@ -5,7 +5,7 @@ The journal is what counts. The results file is brought in line with it: of each
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from actors.command.plan import Options, Plan
     from actors.command.report import RunTally
     from actors.command.requests_file import RequestLine
-    from actors.command.results_file import OutputFile
+    from actors.command.results_file import LineStatus, OutputFile
     from runtime import ActorRef
 
 BATCH = "batch"
@@ -96,14 +96,14 @@ async def go_on(
             f"{options.journal}; name another file, or add --overwrite"
         )
     results.begin(output.content)
-    missing = await _write_missing(
-        kept, wanted, {key: one for key, one in over.items() if key not in output.keys}, plan, results
-    )
+    without_line = {key: one for key, one in over.items() if key not in output.keys}
+    missing = await _write_missing(kept, wanted, without_line, plan, results)
     for key, ended in over.items():
-        if key not in missing:
-            tally.note_before("done" if ended.status == "done" else "failed")
+        status = missing.get(key, ended.status)
+        if status is not None:
+            tally.note_before(cast("LineStatus", status))
     tally.spent_before, _ = await _money(kept)
-    return kept, [one for one in wanted if one.key not in over or one.key in missing]
+    return kept, [one for one in wanted if missing.get(one.key, over.get(one.key)) is None]
 
 
 async def _open(supervisor: ActorRef[Any], options: Options) -> KeptBatch:
@@ -166,9 +166,12 @@ def _listed(what: str, keys: Sequence[str]) -> str:
 
 async def _write_missing(
     kept: KeptBatch, wanted: Iterable[Wanted], missing: Mapping[str, KeptItem], plan: Plan, results: OutputFile
-) -> set[str]:
-    """Write the lines that are missing of requests that are over; return the keys of those that are kept no more."""
-    lost = set[str]()
+) -> dict[str, LineStatus | None]:
+    """Write the lines that are missing of requests that are over; return the status of each by its key.
+
+    It is None for one that is kept no more, and was free.
+    """
+    written: dict[str, LineStatus | None] = {}
     for one in wanted if missing else ():
         ended = missing.get(one.key)
         if ended is None:
@@ -179,8 +182,10 @@ async def _write_missing(
         except CallFailed as error:
             outcome = Failed(0, request, error)
         if outcome is None:
-            lost.add(one.key)
+            written[one.key] = None
             continue
         cost = micros_of(ended.cost)
-        await results.put(result_line(one.line.own_id, outcome, cost=cost, attempts=ended.attempts, key=one.key))
-    return lost
+        line = result_line(one.line.own_id, outcome, cost=cost, attempts=ended.attempts, key=one.key)
+        await results.put(line)
+        written[one.key] = line.status
+    return written

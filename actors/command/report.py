@@ -67,7 +67,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     What a call in doubt may have cost is the price of a call, or with a tariff that of a call of usual size.
 
-    `budget` counts the requests for which too little money was left. Of a run that goes on, `before` counts those that
+    `budget` counts the requests for which too little money was left, and `paid` those that were paid, and whose answers
+    cannot be had. Of a run that goes on, `before` counts those that
     were over when it did, and `spent` and `in_doubt` are those of the whole run; calls and providers are since then.
     `lost` are the keys of answers that are paid, and could neither be written nor kept.
 
@@ -81,6 +82,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     requests: int
     done: int
     failed: int
+    paid: int = 0
     budget: int = 0
     unknown: int
     unfinished: int
@@ -146,7 +148,7 @@ class RunTally:
     def __init__(self, *, requests: int, prices: Mapping[str, Micros], started: float) -> None:
         self.requests = requests
         self.started = started
-        self.statuses = {"done": 0, "failed": 0, "budget": 0, "unknown": 0}
+        self.statuses = {"done": 0, "failed": 0, "paid": 0, "budget": 0, "unknown": 0}
         self.before = 0
         """The requests that were over before."""
         self.spent_before = ZERO

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 import msgspec
 
+from actors.batch.kept_batch import status_of
 from actors.batch.outcomes import Done, Unknown
-from actors.batch.resuming import is_refused_by_budget
+from actors.batch.resuming import paid_in_vain
 from actors.command.bad_input import BadInput, one_line
 from actors.command.slow_reader import ReaderTooSlow, ThreadWriter
 from actors.errors.families import CallFailed
+from actors.ledger.errors import PaidUnanswered, StillUnsettled
 from actors.money import usd
 from runtime import ActorCrashed, AskTimeout
 from runtime.persistence import has_threads
@@ -27,8 +29,8 @@ if TYPE_CHECKING:
     from actors.batch.outcomes import RequestOutcome
     from actors.money import Micros
 
-LineStatus: TypeAlias = Literal["done", "failed", "budget", "unknown"]
-"""How a request has ended: "budget" if there was too little money left for it."""
+LineStatus: TypeAlias = Literal["done", "failed", "paid", "budget", "unknown"]
+"""How a request has ended: "budget" if there was too little money left for it, "paid" if its answer cannot be had."""
 STANDARD_OUTPUT = frozenset({"-", "/dev/stdout"})
 
 
@@ -61,8 +63,12 @@ def result_line(
     cost: Micros,
     attempts: int,
     key: str | msgspec.UnsetType = msgspec.UNSET,
+    journal: str | None = None,
 ) -> ResultLine:
-    """Return the line for an outcome; `cost` and `attempts` are used for a request that was not answered."""
+    """Return the line for an outcome; `cost` and `attempts` are used for a request that was not answered.
+
+    If a call is held, its error says how to enter in the `journal` what became of it.
+    """
     if isinstance(outcome, Done):
         result = outcome.result
         return ResultLine(
@@ -78,16 +84,28 @@ def result_line(
     error = outcome.error
     # If the supervisor itself gave no answer, it is unknown what it had called.
     unknown = isinstance(outcome, Unknown) or isinstance(error, AskTimeout | ActorCrashed)
+    paid = paid_in_vain(error)
     return ResultLine(
         id=id,
-        status="unknown" if unknown else "budget" if is_refused_by_budget(error) else "failed",
-        provider=error.provider if isinstance(error, CallFailed) else None,
-        cost=usd(cost),
+        status="unknown" if unknown else status_of(outcome),
+        provider=paid.paid_to if paid is not None else error.provider if isinstance(error, CallFailed) else None,
+        cost=usd(cost if paid is None else paid.paid),
         attempts=attempts,
-        error=one_line(f"{type(error).__name__}: {error}"),
+        error=one_line(f"{type(error).__name__}: {error}{_how_to_resolve(error, journal)}"),
         at_risk=usd(error.at_risk) if isinstance(error, CallFailed) and error.at_risk else msgspec.UNSET,
         key=key,
     )
+
+
+def _how_to_resolve(error: Exception, journal: str | None) -> str:
+    """Say by which commands it is entered what became of the calls of a request that are held."""
+    if journal is None or not isinstance(error, CallFailed):
+        return ""
+    numbers = [one.reservation for one in error.held]
+    if isinstance(error, StillUnsettled | PaidUnanswered) and error.reservation not in numbers:
+        numbers.append(error.reservation)
+    commands = " and ".join(f"understudy resolve {journal} {number}" for number in numbers)
+    return f"; once the run has ended, enter what became of it: {commands} --paid USD, or --not-paid" if numbers else ""
 
 
 class OutputFile:

@@ -125,7 +125,8 @@ class BatchRun:
             self.refused = min(refusals, key=lambda one: one.needed, default=None)
         elif outcome.result.cost and outcome.result.receipt != "kept":
             self.tally.note_lost(key)  # Until it has its line.
-        written = result_line(line.own_id, outcome, cost=cost, attempts=attempts, key=key)
+        journal = self.plan.options.journal
+        written = result_line(line.own_id, outcome, cost=cost, attempts=attempts, key=key, journal=journal)
         await self.write(written, doubt=None if ended is None else ended.doubt)
 
     async def write(self, line: ResultLine, *, doubt: str | None = None) -> None:

@@ -11,7 +11,7 @@ import msgspec
 from rich.table import Table
 from rich.text import Text
 
-from actors.batch.resuming import RUNS, KeptItem, KeptRun, items_scope
+from actors.batch.resuming import FINAL, RUNS, KeptItem, KeptRun, items_scope
 from actors.command.duration import duration_text
 from actors.command.journal_output import output_console, refusing_journals, time_text, write_lines
 from actors.ledger.reading import view
@@ -35,7 +35,8 @@ class RunStatus(msgspec.Struct, frozen=True, kw_only=True):
     """How far a run has come: its items by how they have ended, amounts in dollars, times in UTC.
 
     `requests` are its items in all, and `left` those that are still to be asked for; null if that is not known.
-    `budget` counts the items for which too little money was left, and `parked` those that wait for a reset, the first
+    `paid` counts the items that were paid, and whose answers cannot be had, `budget` those for which too little money
+    was left, and `parked` those that wait for a reset, the first
     of them until `parked_until`. `rate` is in items a second, over the last 100, and `seconds_left` what is left at
     that rate; both are null unless the run is under way (`owner`).
     """
@@ -46,6 +47,7 @@ class RunStatus(msgspec.Struct, frozen=True, kw_only=True):
     requests: int | None
     done: int
     failed: int
+    paid: int
     budget: int
     unknown: int
     parked: int
@@ -93,7 +95,7 @@ def status_of(run: KeptRun, items: Iterable[KeptItem], book: BookView, *, now: f
         elif item.at:
             ended.append(item.at)
     statement = next((one for one in book.accounts if one.name == run.account), None)
-    over = counts["done"] + counts["failed"]
+    over = sum(counts[status] for status in FINAL)
     left = None if run.requests is None else max(0, run.requests - over)
     rate = None if book.owner is None else recent_rate(ended, now=now)
     return RunStatus(
@@ -103,6 +105,7 @@ def status_of(run: KeptRun, items: Iterable[KeptItem], book: BookView, *, now: f
         requests=run.requests,
         done=counts["done"],
         failed=counts["failed"],
+        paid=counts["paid"],
         budget=counts["budget"],
         unknown=counts["unknown"],
         parked=counts["parked"],
@@ -136,6 +139,7 @@ def status_table(status: RunStatus) -> Table:
     table.add_row("run", Text(f"{status.account}, begun {status.began}, {state}"))
     count = "" if status.requests is None else f"{status.requests}: "
     parts = [f"{status.done} done", f"{status.failed} failed", f"{status.unknown} unknown"]
+    parts += [f"{status.paid} paid without an answer that could be had"] if status.paid else []
     parts += [f"{status.budget} without money left for them"] if status.budget else []
     parts += [f"{status.parked} parked until {status.parked_until}"] if status.parked else []
     parts += [f"{status.left} left"] if status.left is not None else []

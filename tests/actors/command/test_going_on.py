@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from actors.command import run
+from actors.command.app import run_app
 from actors.command.bad_input import BadInput
 from actors.command.plan import Options, Plan, check_journal
 from actors.command.progress import NoProgress
@@ -16,12 +18,13 @@ from actors.command.requests_file import parse_requests
 from actors.command.results_file import OutputFile
 from actors.command.run import _make_run
 from actors.errors.families import OutcomeUnknown, Permanent, QuotaExhausted
+from actors.ledger.reading import view
 from actors.market.listing import Listing
 from actors.market.market import Market
 from actors.money import to_micros
 from actors.providers.provider import Provider
 from actors.transports.function import FunctionTransport
-from runtime.persistence import SqliteJournal
+from runtime.persistence import SqliteJournal, reading
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -156,6 +159,46 @@ async def test_what_may_have_been_paid_is_paid_again_only_if_that_is_said(world)
     assert world.calls["b"] == 2
 
 
+async def test_what_was_found_out_to_be_paid_is_told_as_paid_without_an_answer(world, capfd):
+    world.failing["b"] = OutcomeUnknown("the connection broke")
+    assert await world.run("a", "b") == 1
+    with reading(world.journal) as store:
+        (held,) = view(store, owner=None).held
+    told = (
+        f"once the run has ended, enter what became of it: understudy resolve {world.journal} {held.reservation} --paid"
+    )
+    for _ in range(2):
+        assert told in next(line["error"] for line in world.lines if line["id"] == "b")
+        assert await world.run("a", "b") == 1
+    assert run_app(["resolve", str(world.journal), str(held.reservation), "--paid", "0.01"]) == 0
+    for _ in range(2):
+        assert await world.run("a", "b", retry_failed=True) == 1
+        assert world.statuses == {"a": "done", "b": "paid"}
+        line = next(line for line in world.lines if line["id"] == "b")
+        assert (line["cost"], line["provider"], line["output"]) == ("0.01", "alder", None)
+        assert line["error"].startswith("AlreadyPaid: key ")
+        assert (world.report.done, world.report.paid, world.report.failed, world.report.spent) == (1, 1, 0, "0.02")
+        assert (world.report.unknown, world.report.unfinished) == (0, 0)
+    capfd.readouterr()
+    assert run_app(["status", str(world.journal)]) == 0
+    assert "1 done, 0 failed, 0 unknown, 1 paid without an answer that could be had, 0 left" in capfd.readouterr().out
+    assert world.calls == {"a": 1, "b": 1}
+    world.failing.clear()
+    assert await world.run("a", "b", retry_unknown=True) == 0
+    assert world.statuses == {"a": "done", "b": "done"}
+    assert (world.calls["b"], world.report.spent) == (2, "0.03")
+
+
+async def test_a_line_that_is_missing_of_an_answer_that_was_erased_is_told_as_paid(world):
+    assert await world.run("a", "b") == 0
+    world.out.unlink()
+    assert run_app(["forget", str(world.journal), "--scope", "account batch"]) == 0
+    assert await world.run("a", "b") == 1
+    assert world.statuses == {"a": "paid", "b": "paid"}
+    assert (world.report.paid, world.report.before, world.report.done) == (2, 2, 0)
+    assert world.calls == {"a": 1, "b": 1}
+
+
 async def test_changed_requests_are_named_and_nothing_is_called(world):
     await world.run("a", "b", "c")
     before = world.out.read_bytes()
@@ -213,7 +256,8 @@ async def test_nothing_goes_on_without_a_journal(tmp_path):
     assert not world.journal.exists()
 
 
-async def test_what_meets_a_reset_waits_for_it_and_its_line_comes_then(tmp_path):
+async def test_what_meets_a_reset_waits_for_it_and_its_line_comes_then(tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "WATCH_INTERVAL", 600.0)  # A day has 172,800 of the usual ones.
     world = World(tmp_path)
     day = 86_400.0
 
