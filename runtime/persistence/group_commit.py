@@ -1,11 +1,12 @@
 """Answers that are given once what they rest on is written: what comes together shares one commit, without a timer.
 
-There are two ways to commit:
+There are three ways to commit:
 1. On the loop, once in each turn of it: if a commit is quick, because nothing waits for the disk, and small.
-2. In one thread, if it is not. What comes while one is written goes into the next, which begins when that one ends.
+2. On the loop but for the wait for the disk, which one thread does: if it is small, and the journal can do that.
+3. In that thread, if it is neither. What comes while the thread is busy goes into the next, which begins then.
 
-A thread waits for the interpreter's lock beside a busy loop, so it is used only if the disk takes longer than that, or
-did so for the last commit. The upkeep has the thread while nothing waits for a commit.
+A thread waits for the interpreter's lock beside a busy loop, after each statement of SQLite, so it is used only for
+what takes longer than that, or did so for the last commit. The upkeep has the thread while nothing waits for a commit.
 """
 
 from __future__ import annotations
@@ -80,8 +81,12 @@ class GroupCommit:
         self._is_tended = False
         """Whether such a step is under way in the thread, so that nothing can be written on the loop."""
         self._tended_at = self._loop.time()
-        self._is_slow = False
-        """Whether the last commit was slow, on the loop or in the thread."""
+        self._is_slow = journal.can_sync_later
+        """Whether the next commit may be slow on the loop.
+
+        That is so if the last one was, on the loop or in the thread, and if the log may begin anew, which waits for the
+        disk however a commit is made.
+        """
         self._is_closed = False
 
     @property
@@ -92,7 +97,7 @@ class GroupCommit:
     @property
     def has_unwritten(self) -> bool:
         """Whether anything is still to be written, so that an answer that rests on it has to wait."""
-        return self._writing is not None or self.journal.has_unwritten
+        return self._writing is not None or self.journal.has_unwritten or self.journal.is_unsynced
 
     def schedule(self) -> None:
         """Have what was appended written, in this turn of the loop or as soon as the commit before has ended."""
@@ -134,7 +139,9 @@ class GroupCommit:
         if self._threads is None:
             self._commit_and_close()
             return
-        was_cancelled = await until_done(self._writing)
+        was_cancelled = False
+        while self._writing is not None:  # What was written is waited for apart.
+            was_cancelled = await until_done(self._writing) or was_cancelled
         if self._due is not None:  # The commit that has just ended has left more to write.
             self._due.cancel()
             self._due = None
@@ -149,6 +156,8 @@ class GroupCommit:
     def _commit_and_close(self) -> None:
         try:
             self.journal.commit()
+            if self.journal.is_unsynced:
+                self.journal.sync()
         finally:
             self.journal.close()
 
@@ -157,44 +166,79 @@ class GroupCommit:
         self._due = None
         journal = self.journal
         self._in_flight, self._unanswered = self._unanswered, []
-        if not journal.has_unwritten:
+        if not (journal.has_unwritten or journal.is_unsynced):
             self._written()
-            return
-        is_quick = is_quick_enough(journal, journal.unwritten_size, self._loop)
-        if self._threads is None or (is_quick and not (self._is_tended or self._is_slow)):
-            began = self._loop.time()
-            try:
+        elif not self._may_write_on_loop():
+            batch = journal.take()
+            self._in_thread(lambda: self._write(batch), lambda error: self._thread_done(batch, error))
+        elif self._committed_on_loop():
+            self._once_synced()
+
+    def _may_write_on_loop(self) -> bool:
+        if self._threads is None:
+            return True
+        journal = self.journal
+        waits = journal.waits_for_disk and not journal.can_sync_later
+        return is_small(journal, journal.unwritten_size) and not (waits or self._is_tended or self._is_slow)
+
+    def _committed_on_loop(self) -> bool:
+        began, journal = self._loop.time(), self.journal
+        try:
+            if self._threads is None:
                 journal.commit()
-                self._is_slow = self._loop.time() > began + SLOW
-            except JournalError as error:
-                self._failed(error)
             else:
-                self._written()
-            return
-        batch = journal.take()
+                journal.commit_early()
+        except JournalError as error:
+            self._failed(error)
+            return False
+        self._is_slow = self._loop.time() > began + SLOW
+        return True
+
+    def _in_thread(self, work: Callable[[], None], then: Callable[[BaseException | None], None]) -> None:
+        """Do work in the thread; `then` gets its error, or None, on the loop."""
+        assert self._threads is not None  # noqa: S101 - the caller has looked.
         self._writing = self._loop.create_future()
-        self._threads.submit(self._write, batch).add_done_callback(
-            lambda done: self._loop.call_soon_threadsafe(self._thread_done, batch, done)
+        self._threads.submit(work).add_done_callback(
+            lambda done: self._loop.call_soon_threadsafe(self._work_done, then, done)
         )
 
     def _write(self, batch: JournalBatch) -> None:
         began = self._loop.time()
-        self.journal.write(batch)
+        if batch:
+            self.journal.write(batch)
         self._is_slow = self._loop.time() > began + SLOW
 
-    def _thread_done(self, batch: JournalBatch, done: Future[None]) -> None:
+    def _work_done(self, then: Callable[[BaseException | None], None], done: Future[None]) -> None:
         writing, self._writing = self._writing, None
-        error = done.exception()
-        if error is None:
-            self.journal.confirm(batch)
-            self._written()
-        else:
-            self.journal.put_back(batch)
-            self._failed(error if isinstance(error, JournalError) else _unexpected(self.journal, error))
+        then(done.exception())
         if self._due is None and (self.journal.has_unwritten or self._unanswered):
             self.schedule()  # An answer may have waited for what was being written, with nothing more to write.
         if writing is not None:
             writing.set_result(None)
+
+    def _thread_done(self, batch: JournalBatch, error: BaseException | None) -> None:
+        if error is None:
+            self.journal.confirm(batch)
+            self._once_synced()
+        else:
+            self.journal.put_back(batch)
+            self._failed(self._known(error))
+
+    def _once_synced(self) -> None:
+        """Give the answers that waited, once the disk has what was written."""
+        if self.journal.is_unsynced:
+            self._in_thread(self.journal.sync, self._synced)
+        else:
+            self._written()
+
+    def _synced(self, error: BaseException | None) -> None:
+        if error is None:
+            self._written()
+        else:
+            self._failed(self._known(error))
+
+    def _known(self, error: BaseException) -> JournalError:
+        return error if isinstance(error, JournalError) else _unexpected(self.journal, error)
 
     def _written(self) -> None:
         self.error = None
@@ -227,7 +271,7 @@ class GroupCommit:
 
     def _tended(self, done: Future[bool]) -> None:
         """Go on with the upkeep; what could not be done, because the disk is full perhaps, is due again later."""
-        self._is_tended = False
+        self._is_tended, self._is_slow = False, True
         error = done.exception()
         if error is not None and not isinstance(error, JournalError):
             raise error
@@ -270,8 +314,12 @@ def is_quick_enough(journal: Journal, size: int, loop: asyncio.AbstractEventLoop
 
     In a loop that has no threads, all are.
     """
-    most = MAX_PACKED_ON_LOOP if journal.packing.takes_time else MAX_ON_LOOP
-    return not has_threads(loop) or (not journal.waits_for_disk and size <= most)
+    return not has_threads(loop) or (not journal.waits_for_disk and is_small(journal, size))
+
+
+def is_small(journal: Journal, size: int) -> bool:
+    """Tell whether so many bytes are few enough to be written on the loop."""
+    return size <= (MAX_PACKED_ON_LOOP if journal.packing.takes_time else MAX_ON_LOOP)
 
 
 def has_threads(loop: asyncio.AbstractEventLoop) -> bool:

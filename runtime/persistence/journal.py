@@ -18,7 +18,7 @@ from runtime.persistence.packing import Packing, UnreadableValue
 from runtime.persistence.retention import KeptClock, Retention, after_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 Safety: TypeAlias = Literal["process", "power"]
 """What a commit outlives: the process, killed at whatever point; or a power cut too."""
@@ -87,8 +87,8 @@ class JournalBatch:
 class Journal(ABC):
     """What every journal does; `MemoryJournal` and `SqliteJournal` say where it is written.
 
-    It belongs to one owner from its making until `close`. All of it is used by one thread, but `write`, `tend`,
-    `compact` and `forget`, which may be called in another, one at a time.
+    It belongs to one owner from its making until `close`. All of it is used by one thread, but `write`, `sync`, `tend`,
+    `compact` and `forget`, which may be called in another, one at a time and not beside `write_early`.
     """
 
     def __init__(self, path: str, retention: Retention | None = None, packing: Packing | None = None) -> None:
@@ -107,6 +107,10 @@ class Journal(ABC):
         self.commits = 0
         self.waits_for_disk = False
         """Whether a commit takes as long as the disk does."""
+        self.can_sync_later = False
+        """Whether `write_early` and `sync` do apart what `write` does, so that only `sync` waits for the disk."""
+        self.is_unsynced = False
+        """Whether the disk may not have yet what `write_early` has written."""
         self.secret = b""
         """32 bytes that only this journal has, for digests that are of no use without it."""
         self._pending = JournalBatch()
@@ -223,10 +227,20 @@ class Journal(ABC):
 
     def commit(self) -> None:
         """Write what was appended, all of it or nothing; raises `JournalError`, after which it can be tried again."""
+        self._commit_by(self.write)
+
+    def commit_early(self) -> None:
+        """Write what was appended as `commit` does, but so that it outlives only the process, until `sync` has ended.
+
+        Raises `JournalError`, after which it can be tried again.
+        """
+        self._commit_by(self.write_early)
+
+    def _commit_by(self, write: Callable[[JournalBatch], None]) -> None:
         batch = self.take()
         if batch:
             try:
-                self.write(batch)
+                write(batch)
             except BaseException:
                 self.put_back(batch)
                 raise
@@ -240,6 +254,14 @@ class Journal(ABC):
     @abstractmethod
     def write(self, batch: JournalBatch) -> None:
         """Write a batch in one transaction; raises `JournalError` if nothing of it was written."""
+
+    def write_early(self, batch: JournalBatch) -> None:
+        """Write a batch as `write` does, without waiting for the disk if `can_sync_later`."""
+        self.write(batch)
+
+    def sync(self) -> None:
+        """Wait until the disk has what `write_early` has written; raises `JournalError`, and can be tried again."""
+        self.is_unsynced = False
 
     def confirm(self, batch: JournalBatch) -> None:
         """Note that a batch is written."""

@@ -4,6 +4,10 @@ It is in WAL mode, where a commit is appended to a log beside the file. With the
 the operating system, and takes some ten microseconds. With "power" it waits until the disk has it (`synchronous`, see
 https://www.sqlite.org/pragma.html#pragma_synchronous). The log is moved into the file by `checkpoint` alone, because
 that waits for the disk, and no commit should (https://www.sqlite.org/wal.html).
+
+With "power" there is a second way, in two steps: a commit that is left to the operating system, and one wait for the
+log beside the file, which is all that SQLite adds to make it safe. A thread that does both would have to get the
+interpreter's lock back after each statement; one that only waits needs it once.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import sys
 import zlib
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -75,9 +80,12 @@ class SqliteJournal(Journal):
     ) -> None:
         super().__init__(os.fspath(path), retention, packing)
         self.safety: Safety = safety
-        self.waits_for_disk = safety == "power"
+        self.waits_for_disk = self.can_sync_later = safety == "power"
         self._ownership = Ownership(path)
         self._connections: list[sqlite3.Connection] = []
+        self._log = -1
+        """The open log, if it is waited for apart."""
+        self._has_failed_to_sync = False
         self._in_log = 0
         """The bytes that were written since the log was last moved into the file."""
         self._seen_key, self._seen_body = b"", 0
@@ -89,7 +97,13 @@ class SqliteJournal(Journal):
                 os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
             self._file = self._connect()
             self._take_possession(migrate)
-            self._reader = self._connect()
+            self._reader = self._early = self._connect()
+            if self.can_sync_later:
+                self._early = self._connect()
+                self._early.execute("PRAGMA synchronous = NORMAL")
+                self._early.execute("PRAGMA wal_autocheckpoint = 0")
+                self._early.execute("PRAGMA secure_delete = ON")
+                self._log = os.open(f"{self.path}-wal", os.O_RDWR)
         except sqlite3.Error as error:
             self.close()
             if _is_busy(error):
@@ -226,20 +240,47 @@ class SqliteJournal(Journal):
     # Writing.
 
     def write(self, batch: JournalBatch) -> None:
+        self._write(batch, self._file)
+
+    def write_early(self, batch: JournalBatch) -> None:
+        if not self.can_sync_later:
+            self._write(batch, self._file)
+            return
+        self._write(batch, self._early)
+        self.is_unsynced = True
+
+    def sync(self) -> None:
+        """Wait until the disk has the log; raises `JournalError`.
+
+        After a failure, the system may count as written what the disk has not got
+        (https://wiki.postgresql.org/wiki/Fsync_Errors), so that the next time all of it is moved into the file anew.
+        """
+        try:
+            if not self._has_failed_to_sync:
+                synced(self._log)
+            elif self.checkpoint():
+                raise JournalError(
+                    self.path, "is being read by another program, after the disk had failed", "end that program"
+                )
+        except OSError as error:
+            self._has_failed_to_sync = True
+            raise JournalError(self.path, f"cannot be written: {error.strerror}", MAKE_ROOM) from error
+        self._has_failed_to_sync = self.is_unsynced = False
+
+    def _write(self, batch: JournalBatch, file: sqlite3.Connection) -> None:
         self._in_log += batch.size
-        with self._writing():
-            self._file.executemany("INSERT INTO entries VALUES (?, ?, ?)", batch.entries)
+        with self._writing(file):
+            if batch.entries:
+                file.executemany("INSERT INTO entries VALUES (?, ?, ?)", batch.entries)
             if batch.kept:
-                self._write_kept(batch.kept)
+                self._write_kept(batch.kept, file)
             if batch.snapshot is not None:
                 number, content, chain = batch.snapshot
-                self._file.execute("DELETE FROM snapshot")
-                self._file.execute(
-                    "INSERT INTO snapshot VALUES (?, ?, ?, ?)", (number, chain, zlib.crc32(content), content)
-                )
+                file.execute("DELETE FROM snapshot")
+                file.execute("INSERT INTO snapshot VALUES (?, ?, ?, ?)", (number, chain, zlib.crc32(content), content))
 
-    def _write_kept(self, kept: dict[bytes, KeptRow]) -> None:
-        write = self._file.executemany
+    def _write_kept(self, kept: dict[bytes, KeptRow], file: sqlite3.Connection) -> None:
+        write = file.executemany
         crc32 = zlib.crc32
         write(
             "INSERT OR REPLACE INTO kept VALUES (?, ?, ?, ?, ?)",
@@ -353,16 +394,17 @@ class SqliteJournal(Journal):
             return None
 
     @contextmanager
-    def _writing(self) -> Generator[None]:
+    def _writing(self, by: sqlite3.Connection | None = None) -> Generator[None]:
         """Make what is done within the block one transaction, which is undone if any of it fails."""
+        file = self._file if by is None else by
         try:
-            self._file.execute("BEGIN IMMEDIATE")
+            file.execute("BEGIN IMMEDIATE")
             try:
                 yield
-                self._file.execute("COMMIT")
+                file.execute("COMMIT")
             except BaseException:
                 with suppress(sqlite3.Error):
-                    self._file.execute("ROLLBACK")
+                    file.execute("ROLLBACK")
                 raise
         except sqlite3.Error as error:
             raise self._unwritable(error) from error
@@ -373,7 +415,18 @@ class SqliteJournal(Journal):
     def close(self) -> None:
         for file in reversed(self._connections):
             file.close()
+        if self._log >= 0:
+            os.close(self._log)
+            self._log = -1
         self._ownership.release()
+
+
+def synced(file: int) -> None:
+    """Wait until the disk has an open file, as SQLite does: with no more of its properties than it has to."""
+    if sys.platform == "linux":
+        os.fdatasync(file)
+    else:
+        os.fsync(file)
 
 
 def is_whole(content: object, checksum: object) -> bool:

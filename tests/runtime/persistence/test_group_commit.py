@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from runtime.persistence import GroupCommit, Journal, JournalError, MemoryDisk, MemoryJournal, SqliteJournal
+from runtime.persistence import (
+    GroupCommit,
+    Journal,
+    JournalError,
+    MemoryDisk,
+    MemoryJournal,
+    SqliteJournal,
+    group_commit,
+    sqlite,
+)
 from runtime.persistence.group_commit import MAX_ON_LOOP
 from tests.runtime.persistence.disks import MemoryPlace, SqlitePlace
 from tests.slow_disk import slow_disk
@@ -109,6 +119,68 @@ async def test_what_waits_for_the_disk_is_written_in_a_thread_and_shares_commits
     assert not till.commits.has_unwritten
     await till.commits.close()
     assert len(entries_of(tmp_path / "run.journal")) == 21
+
+
+@pytest.mark.real_time
+async def test_a_small_commit_is_written_on_the_loop_and_only_the_disk_is_waited_for_in_the_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    till = Till(SqliteJournal(tmp_path / "run.journal", safety="power"))
+    monkeypatch.setattr(group_commit, "SLOW", math.inf)
+    till.journal.untended = 0
+    await till.sell("the first, which begins the log")
+    written, synced = list[str](), list[str]()
+    write_early, sync = till.journal.write_early, till.journal.sync
+
+    def watched_write(batch: Any) -> None:
+        written.append(threading.current_thread().name)
+        write_early(batch)
+
+    def watched_sync() -> None:
+        synced.append(threading.current_thread().name)
+        sync()
+
+    monkeypatch.setattr(till.journal, "write_early", watched_write)
+    monkeypatch.setattr(till.journal, "sync", watched_sync)
+    for turn in range(3):
+        await asyncio.gather(*(till.sell(f"{turn} {number}") for number in range(20)))
+    assert written == ["MainThread"] * 3
+    assert synced == ["journal_0"] * 3
+    await till.commits.close()
+    assert len(entries_of(tmp_path / "run.journal")) == 61
+
+
+@pytest.mark.real_time
+@pytest.mark.parametrize("failures", [1, 2])
+async def test_answers_are_refused_if_the_disk_fails_and_given_again_once_it_has_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failures: int
+) -> None:
+    monkeypatch.setattr(group_commit, "RETRY_AFTER", 0.01)
+    till, left = Till(SqliteJournal(tmp_path / "run.journal", safety="power")), [failures]
+    await till.sell("before")
+    synced, checkpoint = sqlite.synced, till.journal.checkpoint  # type: ignore[attr-defined]
+
+    def failing_sync(file: int) -> None:
+        left[0] -= 1
+        if left[0] >= 0:
+            raise OSError(5, "Input/output error")
+        synced(file)
+
+    def failing_checkpoint() -> int:
+        left[0] -= 1
+        return 1 if left[0] >= 0 else checkpoint()
+
+    monkeypatch.setattr(sqlite, "synced", failing_sync)
+    monkeypatch.setattr(till.journal, "checkpoint", failing_checkpoint)
+    waiting = asyncio.create_task(till.sell("waits", or_wait=True))
+    with pytest.raises(RuntimeError, match="Input/output error"):
+        await till.sell("refused")
+    assert till.commits.is_down
+    assert await waiting == "waits"
+    assert (till.undone, len(till.failures), till.commits.is_down) == (["refused"], 1, False)
+    assert await till.sell("after") == "after"
+    await till.commits.close()
+    assert sorted(entries_of(tmp_path / "run.journal")) == [b"after", b"before", b"refused", b"waits"]
 
 
 @pytest.mark.real_time

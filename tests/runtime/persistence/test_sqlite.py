@@ -15,10 +15,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runtime.persistence import JournalError, Owner, Retention, SqliteJournal, owner_of
+from runtime.persistence import JournalError, Owner, Retention, SqliteJournal, owner_of, sqlite
 from runtime.persistence.sqlite import VERSION
 from tests.proofs import repeated
-from tests.runtime.persistence.disks import modes, old_journal
+from tests.runtime.persistence.disks import copy_as_killed, modes, old_journal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,6 +61,52 @@ def test_power_waits_for_the_disk_and_no_commit_moves_the_log(tmp_path: Path, sa
     assert journal.checkpoint() == 0
     assert journal.checkpoint(is_whole=True) == 0
     assert not (tmp_path / "run.journal-wal").stat().st_size
+    journal.close()
+
+
+def test_what_is_written_early_outlives_the_process_and_is_waited_for_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited, journal = list[int](), SqliteJournal(tmp_path / "run.journal", safety="power")
+    monkeypatch.setattr(sqlite, "synced", waited.append)
+    for number in range(3):
+        journal.append(f"entry {number}".encode())
+        journal.commit_early()
+        assert (journal.is_unsynced, len(waited)) == (True, number)
+        copy_as_killed(tmp_path / "run.journal", tmp_path / f"after {number}.journal")
+        assert len(entries_of(tmp_path / f"after {number}.journal")) == number + 1
+        journal.sync()
+        assert (journal.is_unsynced, len(waited)) == (False, number + 1)
+    assert {Path(f"/proc/self/fd/{one}").readlink() for one in waited} == {tmp_path / "run.journal-wal"}
+    journal.close()
+
+
+def test_after_the_disk_has_failed_what_was_written_is_moved_into_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    journal = SqliteJournal(tmp_path / "run.journal", safety="power")
+    monkeypatch.setattr(sqlite, "synced", fail)
+    journal.append(b"one")
+    journal.commit_early()
+    with pytest.raises(JournalError, match="Input/output error"):
+        journal.sync()
+    assert journal.is_unsynced
+    reader = sqlite3.connect(f"file:{tmp_path / 'run.journal'}?mode=ro", uri=True, isolation_level=None)
+    reader.execute("BEGIN")
+    assert reader.execute("SELECT content FROM entries").fetchall() == [(b"one",)]
+    journal.append(b"two")
+    journal.commit_early()
+    with pytest.raises(JournalError, match="read by another program"):
+        journal.sync()  # The reader keeps what it sees in the log.
+    reader.close()
+    journal.sync()
+    assert not journal.is_unsynced
+    copy = tmp_path / "copy.journal"
+    copy.write_bytes((tmp_path / "run.journal").read_bytes())  # Without the log.
+    assert entries_of(copy) == [b"one", b"two"]
     journal.close()
 
 
