@@ -12,9 +12,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable
 
     from actors.batch.outcomes import RequestOutcome
+    from actors.batch.parking_lot import ParkingLot
     from actors.batch.progress import OnProgress
     from actors.batch.summary import BatchSummary
     from actors.ledger.account import Account
+    from actors.limits.waiting import Waiting
 
 
 class BatchOutcomes(TellsProgress):
@@ -29,6 +31,8 @@ class BatchOutcomes(TellsProgress):
         """Whether `tell` has a function to call."""
         self._tally = SummaryTally()
         self._outcomes: AsyncIterator[RequestOutcome] | None = None
+        self.lot: ParkingLot | None = None
+        """Where its items are parked, if they may be."""
         self.closed: Account | None = None
         """The figures of the batch's account once its block is left, if the ledger has told them."""
         self._clock = asyncio.get_running_loop().time
@@ -39,6 +43,11 @@ class BatchOutcomes(TellsProgress):
         """The figures of the items that have an outcome, whether it was taken or not."""
         elapsed = self._latest - self._began
         return self._tally.summary(total=self._progress.total, elapsed=elapsed, closed=self.closed)
+
+    @property
+    def waiting(self) -> tuple[Waiting, ...]:
+        """For which resets items are parked, the next ones first, in loop time; of requests, ask `GetRequests`."""
+        return () if self.lot is None else self.lot.waits()
 
     def __aiter__(self) -> AsyncIterator[RequestOutcome]:
         return self

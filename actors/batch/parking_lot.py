@@ -15,6 +15,7 @@ import msgspec
 from actors.batch.fan_out import EndOfSource, Source
 from actors.batch.parking import Resets, due_at, parked_until
 from actors.batch.resuming import KeptItem
+from actors.limits.waiting import Waiting
 from runtime import logger_for
 
 if TYPE_CHECKING:
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
     from actors.batch.outcomes import RequestOutcome
 
     Work: TypeAlias = Callable[[int, Any], Awaitable[RequestOutcome | None]]
+
+
+MAX_TOLD = 10
+"""The resets that are told of at most."""
+MAX_WHY = 300
+"""Characters of the reason why items are parked that are kept."""
 
 
 class ItemTurn(msgspec.Struct, frozen=True):
@@ -53,7 +60,8 @@ class ParkingLot:
         self._due: list[tuple[int, ItemTurn]] = []
         self._under_way = 0
         self._changed = asyncio.Event()
-        self._told: set[float] = set()
+        self._whys: dict[float, str] = {}
+        """Why items are parked until each reset of which the owner was told."""
 
     def __len__(self) -> int:
         return len(self._parked) + len(self._due)
@@ -134,10 +142,26 @@ class ParkingLot:
     def _put(self, turn: ItemTurn, kept: KeptItem, *, why: str) -> None:
         now, wall = self._loop.time(), self._wall
         heapq.heappush(self._parked, (due_at(kept.until - wall, now=now, random=self._random), turn.index, turn))
-        if kept.until not in self._told:
-            self._told.add(kept.until)
+        if kept.until not in self._whys:
+            self._whys[kept.until] = " ".join(why.split())[:MAX_WHY]
             when = datetime.fromtimestamp(kept.until, UTC).isoformat(timespec="seconds")
             logger_for(self.name).warning("items are parked until {}, and go on by themselves then: {}", when, why)
+
+    def waits(self) -> tuple[Waiting, ...]:
+        """Return for which resets items wait, the next ones first, each with the first and the number of its items."""
+        parked: dict[float, list[tuple[float, float]]] = {}
+        for due, _, turn in self._parked:
+            if turn.ended is not None:
+                parked.setdefault(turn.ended.until, []).append((turn.ended.at - self._wall, due))
+        return tuple(
+            Waiting(
+                reason="parked",
+                since=min(since for since, _ in times),
+                until=min(due for _, due in times),
+                evidence=f"{len(times):,} items until a reset; {self._whys.get(reset, 'parked before')}",
+            )
+            for reset, times in sorted(parked.items())[:MAX_TOLD]
+        )
 
     def _take_due(self) -> None:
         now = self._loop.time()

@@ -119,7 +119,7 @@ async def robust_batch(
     async with opened as (name, limiter):
         requests = BatchRequests(service, options, account=name)
 
-        lot = None if longest is None else ParkingLot(name, longest=longest)
+        lot = run.lot = None if longest is None else ParkingLot(name, longest=longest)
 
         async def work(index: int, item: Any) -> RequestOutcome | None:
             if kept is None:

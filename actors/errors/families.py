@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from actors.limits.reported import ReportedLimit
+    from actors.limits.waiting import Waiting
 
 CallOutcome: TypeAlias = Literal["not_started", "unknown", "done"]
 """What is known about the call: it never took effect, that is not known, or the provider answered it."""
@@ -145,10 +146,14 @@ def _unpickle(kind: type[CallFailed], args: tuple[Any, ...]) -> CallFailed:
 
 
 class NotAdmitted(CallFailed):
-    """The call never ran and cost nothing: it is safe to send it to another provider."""
+    """The call never ran and cost nothing: it is safe to send it to another provider.
+
+    `waiting` is what its request waited for, or would have had to wait for; None if no wait would help it.
+    """
 
     outcome: CallOutcome = "not_started"
     wire_calls: int = 0
+    waiting: Waiting | None = None
     retryable: ClassVar[bool] = True
 
 

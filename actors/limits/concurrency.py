@@ -169,6 +169,15 @@ class ConcurrencyLimit(msgspec.Struct, frozen=True, gc=False):
         """The seconds that an answer usually takes, or is declared to take while that is not known."""
         return math.exp(self.usual) if self.samples >= MIN_ANSWERS else self.declared
 
+    @property
+    def mean_latency(self) -> float:
+        """The seconds that answers took lately in the mean, however few came; what is declared if none did.
+
+        It is more than `present_latency`, which goes by logarithms: such a mean of values whose logarithms are normally
+        distributed is too low by half of their variance.
+        """
+        return math.exp(self.present + self.variance / 2) if self.samples else self.declared
+
     def is_slow(self, latency: float) -> bool:
         """Tell whether `latency` seconds are much longer than expected; False if nothing is expected."""
         expected = self.expected_latency

@@ -1,4 +1,4 @@
-"""Why requests wait for a provider, as one value for whatever decides on it, and in words. Pure."""
+"""Why requests wait, as one value for whatever decides on it, and in words. Pure."""
 
 from __future__ import annotations
 
@@ -7,9 +7,31 @@ from typing import Literal, TypeAlias
 import msgspec
 
 WaitReason: TypeAlias = Literal[
-    "learned limit", "stated limit", "breaker", "probe", "isolated", "left alone", "place", "retries", "money"
+    "learned limit",
+    "stated limit",
+    "breaker",
+    "probe",
+    "isolated",
+    "left alone",
+    "place",
+    "retries",
+    "money",
+    "turn",
+    "backoff",
+    "quota",
+    "outcome",
+    "discovery",
+    "ledger",
+    "queue",
+    "parked",
 ]
-"""What lets no more requests through for now."""
+"""What lets no more requests through for now.
+
+A "turn" is that of requests that came before, or of other tenants; a "backoff" is the wait after a failure of the
+request's own; a "quota" is one that providers share; the "outcome" is that of a call that may have been paid; the
+"ledger" does not answer; the "queue" is full, because too many wait already; "parked" is an item of a batch until a
+reset.
+"""
 
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
@@ -26,15 +48,18 @@ class LearnedPace(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True):
-    """Why requests wait for a provider since loop time `since`, at the latest until `until`; None if that is unknown.
+    """Why requests wait since loop time `since`, and when that will presumably be over, `until`; None if unknown.
 
-    `evidence` is what the reason goes by: a `LearnedPace`, or words.
+    `evidence` is what the reason goes by: a `LearnedPace`, or words. Of one request, `provider` is where it waits, and
+    so many requests wait there `before` it.
     """
 
     reason: WaitReason
     since: float | None = None
     until: float | None = None
     evidence: LearnedPace | str
+    provider: str | None = None
+    before: int = 0
 
     def text(self, now: float) -> str:
         """Return it in words for a person, as of loop time `now`.
@@ -43,7 +68,7 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
         >>> Waiting(reason="learned limit", since=88.0, evidence=pace).text(100.0)
         'limited to 80/s since two 429s, 12 s ago'
         >>> Waiting(reason="breaker", since=90.0, until=130.0, evidence="its calls failed").text(100.0)
-        'breaker: its calls failed, for 10 s, at most 30 s more'
+        'breaker: its calls failed, for 10 s, about 30 s more'
         """
         evidence = self.evidence
         if isinstance(evidence, LearnedPace):
@@ -58,8 +83,10 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
             said = f"{self.reason}: {evidence}"
             if self.since is not None:
                 said += f", for {seconds(now - self.since)}"
+        if self.before:
+            said += f", {self.before:,} before it"
         if self.until is not None and self.until > now:
-            said += f", at most {seconds(self.until - now)} more"
+            said += f", about {seconds(self.until - now)} more"
         return said
 
 

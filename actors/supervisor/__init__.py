@@ -1,18 +1,32 @@
 """The actor Supervisor: answers each request by a provider that can, with breaker and fallback as supervision."""
 
 from actors.supervisor.client import check_health, discover, smart_request
-from actors.supervisor.messages import GetStatus, Isolate, OpenQuota, Release, SmartRequest, SmartResult, TargetStatus
+from actors.supervisor.messages import (
+    GetRequests,
+    GetStatus,
+    Isolate,
+    OpenQuota,
+    Release,
+    RequestStatus,
+    RequestsUnderWay,
+    SmartRequest,
+    SmartResult,
+    TargetStatus,
+)
 from actors.supervisor.options import RequestOptions
 from actors.supervisor.streaming import RequestStream, smart_stream
 from actors.supervisor.supervisor import Supervisor
 
 __all__ = [
+    "GetRequests",
     "GetStatus",
     "Isolate",
     "OpenQuota",
     "Release",
     "RequestOptions",
+    "RequestStatus",
     "RequestStream",
+    "RequestsUnderWay",
     "SmartRequest",
     "SmartResult",
     "Supervisor",

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import msgspec
 
 from actors.errors.families import Attempt, PossibleCharge  # noqa: TC001
-from actors.limits.waiting import Waiting  # noqa: TC001 - msgspec resolves the annotations below.
+from actors.limits.waiting import Waiting, WaitReason  # noqa: TC001 - msgspec resolves the annotations below.
 from actors.money import ZERO, Micros, OptionalAmountField, amount_default, take_amount
 from actors.providers.provider import Provider, ProviderFilter, as_filter
 from actors.providers.requirement import NO_REQUIREMENT, Requirement
@@ -36,6 +36,8 @@ ON_UNKNOWN, ON_REFUSED, ON_BAD_ANSWER = get_args(OnUnknown), get_args(OnRefused)
 MAX_TIMEOUT = 1e9
 """Seconds, some 30 years: more than a request needs, and less than a clock has difficulties with."""
 MAX_RATE = 1e15
+MAX_LISTED = 1_000
+"""The requests under way that are listed at most in one answer."""
 NUMBER, TEXT_OR_NONE = (int, float), (str, type(None))
 """As tuples: a union would be made anew for each check."""
 ALL_STRATEGIES: tuple[str, ...] = (*STRATEGIES, *ADAPTIVE_STRATEGIES)
@@ -286,3 +288,48 @@ class GetStatus(Request[tuple[TargetStatus, ...]], frozen=True, kw_only=True):
     """Ask for the state of every provider; with `check_health`, after a fresh health check of each."""
 
     check_health: bool = False
+
+
+class RequestStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One request under way. `since` is when it arrived, and `deadline` when it ends, in loop time.
+
+    `calls` have been made so far, those under way included; `attempts` are those that have failed. `provider` is where
+    a call is under way, None if none is. `waiting` says what the request waits for, the soonest first: as soon as one
+    of these is over, it goes on. It is empty while a call is under way. `cost` is what it is known to have cost so far.
+    """
+
+    request_id: str
+    service: str
+    account: str | None
+    tenant: str
+    since: float
+    deadline: float
+    calls: int
+    attempts: tuple[Attempt, ...]
+    cost: Micros
+    provider: str | None = None
+    waiting: tuple[Waiting, ...] = ()
+
+
+class RequestsUnderWay(msgspec.Struct, frozen=True, kw_only=True):
+    """The requests of a supervisor at loop time `now`: `count` in all, of which `calling` have a call under way.
+
+    `requests` lists the oldest of them. `waiting` counts all that wait, by what will presumably let them go on first.
+    """
+
+    now: float
+    count: int
+    calling: int
+    waiting: dict[WaitReason, int]
+    requests: tuple[RequestStatus, ...]
+
+
+class GetRequests(Request[RequestsUnderWay], frozen=True, kw_only=True):
+    """Ask which requests are under way, and what they wait for; at most `most` are listed, the oldest ones."""
+
+    most: int = 100
+
+    def __post_init__(self) -> None:
+        check_count("most", self.most, least=0)
+        if self.most > MAX_LISTED:
+            raise ValueError(f"most must be <= {MAX_LISTED:,} requests, got {self.most}")

@@ -32,10 +32,12 @@ from actors.providers.bandit import ScoreAnswer
 from actors.rate_limiter.rate_limiter import RateLimiter
 from actors.supervisor.messages import (
     GetLedger,
+    GetRequests,
     GetStatus,
     Isolate,
     OpenQuota,
     Release,
+    RequestsUnderWay,
     SmartRequest,
     SmartResult,
     TargetStatus,
@@ -51,8 +53,10 @@ from actors.supervisor.pipeline.keyed import serve_keyed, serve_to_the_end
 from actors.supervisor.pipeline.pipeline import serve
 from actors.supervisor.pipeline.request_lines import RequestLines
 from actors.supervisor.pipeline.scores import Scores
+from actors.supervisor.pipeline.under_way import look_at
 from actors.supervisor.services import Service, Services
 from actors.supervisor.targets.idle_gateways import CloseIdleDue
+from actors.supervisor.targets.reasons import told_with_waits
 from actors.supervisor.targets.target import TargetDeps
 from actors.supervisor.targets.target_table import TargetTable
 from actors.supervisor.targets.waiting import WaitQueues
@@ -97,6 +101,7 @@ class Supervisor(
         | Isolate
         | Release
         | GetStatus
+        | GetRequests
         | ReconcileDue
         | CloseIdleDue
         | Terminated
@@ -133,6 +138,8 @@ class Supervisor(
         self.ledger = ledger
         self.shared_quotas = dict(quotas or {})
         self.quotas = self.begun = 0
+        self.under_way: dict[Job, None] = {}
+        """The requests under way, the oldest first."""
         self.ended: Counter[str] = Counter()
         """How many requests have ended: done, failed or unknown; `begun` counts all."""
         self.queues = WaitQueues(market.max_waiting)
@@ -206,6 +213,7 @@ class Supervisor(
     async def serve_request(self, message: SmartRequest) -> SmartResult:
         """Serve one request from discovery to answer."""
         job = self._begin(message)
+        self.under_way[job] = None
         error: str | None = "Cancelled"
         detail: str | None = None
         provider: str | None = None
@@ -220,6 +228,7 @@ class Supervisor(
         except CallFailed as failure:
             error, detail = failure.kind, str(failure)
             told = job.with_charges(failure)
+            told_with_waits(told, since=(job.served or job).waits_since, now=self.context.now())
             if told is not failure:
                 raise told from failure
             raise
@@ -233,6 +242,7 @@ class Supervisor(
         else:
             return result
         finally:
+            del self.under_way[job]
             self._end(job, is_done=error is None)
             if self.lines.are_wanted:
                 self.lines.write(job, provider=provider, error=error, detail=detail)
@@ -360,6 +370,11 @@ class Supervisor(
         if message.check_health:
             await asyncio.gather(*(target.check(max_age=0.0) for target in targets))
         return tuple(target.status(short=self.payments.short_of_money(target.name)) for target in targets)
+
+    @handles(GetRequests, concurrent=100)
+    async def list_requests(self, message: GetRequests) -> RequestsUnderWay:
+        """Tell which requests are under way, and what they wait for."""
+        return await look_at(self.deps, self.under_way, most=message.most)
 
     def unclaimed(self, request: Request[Any], answer: Any) -> None:
         """Undo what was opened for a caller that had gone before the answer came."""

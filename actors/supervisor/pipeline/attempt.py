@@ -38,6 +38,7 @@ from actors.supervisor.pipeline.routing import Tried, after_failure, ends_reques
 from actors.supervisor.pipeline.shared_quota import acquire
 from actors.supervisor.targets.admission import Admitted
 from actors.supervisor.targets.probe_time import ProbeTime, asked_by_probe, spare_for, time_of_call, time_of_probe
+from actors.supervisor.targets.reasons import by_refusal
 from actors.supervisor.targets.settlement import CLOCK_ERROR, EndedCall
 from actors.supervisor.targets.windows import no_larger
 from actors.transports.streaming import Restarted
@@ -108,7 +109,12 @@ class AttemptRun:
         deps, job, target, choice = self.deps, self.job, self.target, self._choice
         waits = choice.admitted is None
         now = choice.at if self._share is None else deps.context.now()
-        reservation = await self._reserve(wait=waits, now=now)
+        if waits:
+            job.wait_for(choice, now)
+        try:
+            reservation = await self._reserve(wait=waits, now=now)
+        finally:
+            job.waits_for = None
         if isinstance(reservation, BudgetExceeded):
             shorter = job.shorter_quote(target, self._quote, reservation)
             if shorter is not None:
@@ -164,6 +170,7 @@ class AttemptRun:
             now = self.deps.context.now()
             renews = refusal.retry_after is not None and now + refusal.retry_after < job.deadline
             refusal.may_free_up = (refusal.may_free_up or renews) and not waited
+            refusal.waiting = by_refusal(refusal, now)
             job.money = job.money.after_refusal(name, refusal, now=now)
             job.refused[name] = refusal
             return None
@@ -194,6 +201,7 @@ class AttemptRun:
             self._announce(now)
         job.last = target.name
         job.calls += 1
+        job.waits_since = None
         return True
 
     def _announce(self, now: float) -> None:

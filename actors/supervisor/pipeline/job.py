@@ -116,6 +116,10 @@ class Job:
     """Whether others may join it, who may have more time."""
     calls: int = 0
     under_way: int = 0
+    waits_for: object = None
+    """What it waits for now: a `Wait`, a `QuotaWait`, or a `Choice` for which there is no money yet."""
+    waits_since: float | None = None
+    """Since when it has waited for its next call, in loop time."""
     candidates: Candidates = NO_CANDIDATES
     order: CandidateOrder = NO_ORDER
     deprioritized: frozenset[str] = frozenset()
@@ -165,6 +169,12 @@ class Job:
         """How its calls under way are given more time, if others may join it."""
         self.looks: dict[str, int] = {}
         """How often each provider has said that it is at work on the request."""
+
+    def wait_for(self, what: object, now: float) -> None:
+        """Note what it waits for from `now` on; it waits since before if it has made no call meanwhile."""
+        self.waits_for = what
+        if self.waits_since is None:
+            self.waits_since = now
 
     def buy(self, purchase: Purchase) -> None:
         """Set what is paid for under the caller's key: a further purchase has a key of its own."""

@@ -84,9 +84,13 @@ async def _give_whole(deps: Deps, job: Job, reply: ProviderReply) -> None:
 async def _wait(deps: Deps, job: Job, wait: Wait | QuotaWait) -> Choice | None:
     """Wait for what is short; return the choice that it allows, or None to choose anew."""
     check_may_wait(deps, job, wait)
-    if isinstance(wait, QuotaWait):
-        return await wait_for_share(deps, job, wait)
-    await deps.queues.wait(job.entry, wait)
+    job.wait_for(wait, deps.context.now())
+    try:
+        if isinstance(wait, QuotaWait):
+            return await wait_for_share(deps, job, wait)
+        await deps.queues.wait(job.entry, wait)
+    finally:
+        job.waits_for = None
     job.money = job.money.after_wait(now=deps.context.now())
     return None
 

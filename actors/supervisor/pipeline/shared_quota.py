@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from actors.errors.families import NotAdmitted, Permanent, RateLimited, Throttled
+from actors.limits.waiting import Waiting
 from actors.rate_limiter.messages import Acquire, ReportThrottled, Settle
 from actors.supervisor.targets.admission import Never
 from runtime import ActorCrashed, AskTimeout, RuntimeFault
@@ -67,7 +68,9 @@ async def acquire(deps: Deps, job: Job, name: str, quota: str, *, at_once: bool 
     try:
         grant = await limiter.ask(question, timeout=max(0.0, job.deadline - deps.context.now()))
     except RateLimited as refusal:
-        return _short(job, name, quota, refusal, may_wait=at_once)
+        until = deps.context.now() + (refusal.retry_after or 0.0)
+        waiting = Waiting(reason="quota", until=until, evidence=f"quota {quota!r} is used", provider=name)
+        return _short(job, name, quota, refusal, may_wait=at_once, waiting=waiting)
     except Permanent as refusal:
         return _short(job, name, quota, NotAdmitted(str(refusal), provider=name), may_wait=False)
     except AskTimeout:
@@ -80,6 +83,9 @@ async def acquire(deps: Deps, job: Job, name: str, quota: str, *, at_once: bool 
     return QuotaShare(limiter, grant, learns=job.candidates.listings[name].learning)
 
 
-def _short(job: Job, name: str, quota: str, refusal: NotAdmitted, *, may_wait: bool) -> None:
+def _short(
+    job: Job, name: str, quota: str, refusal: NotAdmitted, *, may_wait: bool, waiting: Waiting | None = None
+) -> None:
     job.short_quotas[quota] = may_wait
+    refusal.waiting = waiting
     job.refused[name] = Never(refusal)

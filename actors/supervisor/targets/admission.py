@@ -13,6 +13,7 @@ import msgspec
 from actors.errors.families import BreakerOpen, BulkheadFull, DeadlineTooShort, NotAdmitted, RateLimited
 from actors.limits.learned import LearnedGrant  # noqa: TC001 - msgspec resolves the annotations below.
 from actors.limits.quota import NO_WEIGHTS, QuotaGrant, QuotaRefusal
+from actors.limits.waiting import Waiting, WaitReason
 from actors.money import ZERO, Micros
 from actors.policies.breaker.states import BreakerState, Closed, HalfOpen, Permit, Refused
 from actors.policies.breaker.transitions import admit as admit_by_breaker
@@ -74,6 +75,25 @@ class Later(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     @property
     def refusal(self) -> NotAdmitted:
         """The error of a request that cannot wait for it."""
+        refusal = self._error()
+        until = None if self.at == math.inf else self.at
+        refusal.waiting = Waiting(
+            reason=self.reason, until=until, evidence=str(refusal.args[0]), provider=self.provider
+        )
+        return refusal
+
+    @property
+    def reason(self) -> WaitReason:
+        """What it waits for."""
+        if self.left_for is not None:
+            return "left alone"
+        if self.short is None:
+            return "probe" if self.is_sooner_possible else "breaker"
+        if self.queue[0] == "retries":
+            return "retries"
+        return "learned limit" if self.short == self.provider else "stated limit"
+
+    def _error(self) -> NotAdmitted:
         if self.left_for is not None:
             return self.left_for.error(self.provider, self.wait)
         if self.short is None:

@@ -1,14 +1,31 @@
-"""Why requests wait for one provider now, each reason as what decides on it knows it. Pure."""
+"""Why requests wait, or were refused, each reason as what decides on it knows it. Pure."""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from actors.errors.families import (
+    AllProvidersFailed,
+    BreakerOpen,
+    BudgetExceeded,
+    BulkheadFull,
+    CallFailed,
+    LedgerDown,
+    LeftAlone,
+    NotAdmitted,
+    Overpriced,
+    RateLimited,
+    RegistryDown,
+    TooManyWaiting,
+)
 from actors.limits.quota import QuotaRefusal
-from actors.limits.waiting import LearnedPace, Waiting
-from actors.policies.breaker.states import Closed, HalfOpen, Isolated, Open, Permit
+from actors.limits.waiting import LearnedPace, Waiting, WaitReason
+from actors.policies.breaker.states import Closed, HalfOpen, Isolated, Open
 from actors.supervisor.targets.admission import places_of
+from actors.supervisor.targets.forecast import NO_PROBE, end_of_probe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,17 +34,34 @@ if TYPE_CHECKING:
     from actors.policies.breaker.config import BreakerConfig
     from actors.supervisor.targets.state import TargetState
 
-NO_PROBE = Permit(epoch=0, probe=False, admitted=0.0)
+REASONS: dict[type[NotAdmitted], WaitReason] = {
+    BreakerOpen: "breaker",
+    RateLimited: "stated limit",
+    BulkheadFull: "place",
+    TooManyWaiting: "queue",
+    BudgetExceeded: "money",
+    LedgerDown: "ledger",
+    Overpriced: "left alone",
+    LeftAlone: "left alone",
+    RegistryDown: "discovery",
+}
+"""What a request would have had to wait for that was refused so; what is not here, no wait would help."""
 
 
 def waits_of(
-    name: str, state: TargetState, *, now: float, breaker: BreakerConfig, tripped_at: float | None = None
+    name: str,
+    state: TargetState,
+    *,
+    now: float,
+    breaker: BreakerConfig,
+    tripped_at: float | None = None,
+    probe_at: float = 0.0,
 ) -> Iterator[Waiting]:
     """Yield why requests wait for a provider at `now`, or go at a lower rate, in the order in which it is decided.
 
-    `tripped_at` is the loop time at which its breaker last opened.
+    `tripped_at` is the loop time at which its breaker last opened, and `probe_at` that at which its last probe began.
     """
-    yield from _by_breaker(state, now, tripped_at)
+    yield from _by_breaker(state, now, tripped_at, probe_at)
     for one in state.left_for():
         wait = one.wait(now)
         if one.leave is not None:
@@ -53,7 +87,7 @@ def waits_of(
         yield Waiting(reason="retries", until=until, evidence="its retry budget is used; first attempts go on")
 
 
-def _by_breaker(state: TargetState, now: float, tripped_at: float | None) -> Iterator[Waiting]:
+def _by_breaker(state: TargetState, now: float, tripped_at: float | None, probe_at: float) -> Iterator[Waiting]:
     breaker = state.breaker
     match breaker:
         case Open():
@@ -67,9 +101,8 @@ def _by_breaker(state: TargetState, now: float, tripped_at: float | None) -> Ite
                     reason="breaker", since=tripped_at, evidence=f"its calls failed{failed}; the next call is the probe"
                 )
         case HalfOpen():
-            yield Waiting(
-                reason="probe", since=tripped_at, until=breaker.lease_ends, evidence="one call finds out if it is well"
-            )
+            until = end_of_probe(breaker, now=now, probe_at=probe_at, latency=state.limit.mean_latency)
+            yield Waiting(reason="probe", since=tripped_at, until=until, evidence="one call finds out if it is well")
         case Isolated():
             yield Waiting(reason="isolated", since=tripped_at, evidence="by hand, until it is released")
         case Closed():
@@ -100,3 +133,27 @@ def by_money(since: float, waiting: int) -> Waiting:
     """Return the wait of so many requests for money that calls under way may free, the first since `since`."""
     many = "1 request waits" if waiting == 1 else f"{waiting} requests wait"
     return Waiting(reason="money", since=since, evidence=f"{many} for what calls under way may leave of a budget")
+
+
+def told_with_waits(failure: CallFailed, *, since: float | None, now: float) -> None:
+    """Set what the request waited for, or would have had to, on each refusal of its error that has not said so.
+
+    `since` is the loop time since when it waited last; None if it did not.
+    """
+    refusals = (failure, *(failure.refused if isinstance(failure, AllProvidersFailed) else ()))
+    for one in refusals:
+        if isinstance(one, NotAdmitted):
+            told = one.waiting or by_refusal(one, now)
+            one.waiting = told if told is None or since is None else msgspec.structs.replace(told, since=since)
+
+
+def by_refusal(refusal: NotAdmitted, now: float) -> Waiting | None:
+    """Return what a request would have to wait for that was refused at `now`; None if no wait would help it."""
+    reason = REASONS.get(type(refusal))
+    if reason is None:
+        return None
+    after = refusal.retry_after
+    if isinstance(refusal, BreakerOpen) and after is None:
+        reason = "isolated"
+    until = None if after is None else now + after
+    return Waiting(reason=reason, until=until, evidence=str(refusal.args[0]), provider=refusal.provider)

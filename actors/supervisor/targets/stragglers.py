@@ -5,7 +5,12 @@ A provider that is overloaded answers in turn, or nearly so, and has none.
 
 from __future__ import annotations
 
+import itertools
 import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class Stragglers:
@@ -34,6 +39,10 @@ class Stragglers:
     def has_overtaken(self, begun: float) -> bool:
         """Tell whether a call that began later than at `begun` was answered."""
         return begun < self._overtaken_before
+
+    def begun(self) -> Iterator[float]:
+        """Return when each call under way began, the first one in front."""
+        return itertools.chain.from_iterable(itertools.repeat(at, calls) for at, calls in self._begun.items())
 
     def count(self, usual_latency: float) -> int:
         """Return how many calls are under way that began so long before one that was answered."""

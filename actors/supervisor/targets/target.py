@@ -19,6 +19,7 @@ from actors.errors.families import CallFailed, NotAdmitted, Unclassified
 from actors.events import BreakerClosed, BreakerOpened, DearAnswer, HealthChecked, ProviderBack, ProviderLeft
 from actors.limits.concurrency import ConcurrencyLimit
 from actors.limits.learned import LearnedLimit
+from actors.limits.quota import NO_WEIGHTS
 from actors.money import micros_of
 from actors.policies.breaker.states import BreakerState, Closed, HalfOpen, Isolated, Open
 from actors.policies.breaker.transitions import after_success, isolate, release, sooner
@@ -38,6 +39,7 @@ from actors.provider_gateway.open_transports import OpenTransports
 from actors.supervisor.messages import TargetStatus
 from actors.supervisor.targets.admission import Admission, Admitted, CallNeeds, Full, admit, queue_of
 from actors.supervisor.targets.dear_answers import after_charge, to_reserve
+from actors.supervisor.targets.forecast import admissions
 from actors.supervisor.targets.idle_gateways import IdleGateways
 from actors.supervisor.targets.item_history import ItemHistory
 from actors.supervisor.targets.probe_check import ProbeCheck
@@ -56,7 +58,7 @@ from actors.transports.threaded_calls import ThreadedCalls
 from runtime import ActorCrashed, ActorStopped, AskTimeout, Restart, RuntimeFault
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Generator, Iterator, Mapping
 
     from actors.limits.waiting import Waiting
     from actors.market.listing import Listing
@@ -107,6 +109,8 @@ class Target:
     """Its transport, if that can tell what a call needs."""
     on_cut: OnCut | None = None
     """What becomes of a stream when it is cut off, if its transport declares that."""
+    probe_at: float = 0.0
+    """When its last probe began, in loop time."""
     _is_learned_of: bool = False
     """Whether a transport of it has been made."""
 
@@ -240,7 +244,9 @@ class Target:
     def take(self, admitted: Admitted) -> None:
         """Take what an admission decided on, all of it at once."""
         self.state = admitted.state
-        if not admitted.permit.probe:
+        if admitted.permit.probe:
+            self.probe_at = admitted.permit.admitted
+        else:
             self.stragglers.begin(admitted.permit.admitted)
         self.calls += 1
         self.used_at = admitted.permit.admitted
@@ -670,7 +676,14 @@ class Target:
     def waits(self, now: float) -> Iterator[Waiting]:
         """Yield why requests wait for it at `now`, money excepted."""
         breaker = self._deps.market.breaker
-        return waits_of(self.name, self.state, now=now, breaker=breaker, tripped_at=self.tripped_at)
+        return waits_of(
+            self.name, self.state, now=now, breaker=breaker, tripped_at=self.tripped_at, probe_at=self.probe_at
+        )
+
+    def admissions(self, now: float, weights: Mapping[str, int] = NO_WEIGHTS) -> Iterator[float]:
+        """Yield when it will presumably let the next calls of these weights begin, in loop time."""
+        breaker, begun = self._deps.market.breaker, self.stragglers.begun()
+        return admissions(self.state, now=now, breaker=breaker, begun=begun, probe_at=self.probe_at, weights=weights)
 
     def broken_invariants(self) -> Iterator[str]:
         """Name what does not hold although no call is under way."""

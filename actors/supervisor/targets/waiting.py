@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from itertools import islice
 from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
@@ -86,6 +87,11 @@ class WaitQueues:
     def waiting_in(self, name: QueueName) -> int:
         """Return how many requests are in a queue."""
         return len(self._queues.get(name, ()))
+
+    def places_in(self, name: QueueName, most: int) -> dict[QueueEntry, int]:
+        """Return how many come before each of the first `most` entries of a queue."""
+        queue = self._queues.get(name)
+        return {} if queue is None else {one: place for place, one in enumerate(islice(queue.in_order(), most))}
 
     def has_waiters(self, name: QueueName) -> bool:
         """Tell whether a request waits in a queue."""

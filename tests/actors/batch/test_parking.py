@@ -113,6 +113,24 @@ async def test_what_is_parked_holds_nothing_and_the_others_go_on(tmp_path: Path)
     assert DAY < now() < DAY + 120.0
 
 
+async def test_a_batch_tells_for_which_reset_its_items_wait(tmp_path: Path) -> None:
+    world = Daily(tmp_path, 2)
+    async with world.life() as supervisor:
+        options: dict[str, Any] = {"service": "s", "journal": tmp_path / "run.journal", "park": True}
+        async with robust_batch(supervisor, range(5), **options, max_concurrency=1) as batch:
+            assert batch.waiting == ()
+            await anext(batch)
+            await anext(batch)
+            await asyncio.sleep(60.0)
+            (waiting,) = batch.waiting
+            assert waiting.reason == "parked"
+            assert waiting.since is not None
+            assert waiting.until == pytest.approx(DAY, abs=62.0)  # pyright: ignore[reportUnknownMemberType]
+            assert waiting.text(now()).startswith("parked: 2 items until a reset; all providers of 's' failed")
+            assert len([one async for one in batch]) == 3
+            assert batch.waiting == ()
+
+
 async def test_the_next_life_goes_on_with_what_is_parked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     epoch = time.time() - now()
     monkeypatch.setattr(time, "time", lambda: epoch + now())

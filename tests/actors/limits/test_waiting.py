@@ -22,12 +22,16 @@ from actors.limits.waiting import LearnedPace, Waiting
         ),
         (
             Waiting(reason="learned limit", until=103.0, evidence=LearnedPace(rate=None, refusals=1, last_at=98.0)),
-            "held back since one 429, 2.0 s ago, at most 3.0 s more",
+            "held back since one 429, 2.0 s ago, about 3.0 s more",
         ),
         (Waiting(reason="place", evidence="all 10 places are taken"), "place: all 10 places are taken"),
         (
             Waiting(reason="money", since=70.0, until=90.0, evidence="2 requests wait"),
             "money: 2 requests wait, for 30 s",
+        ),
+        (
+            Waiting(reason="place", since=90.0, until=104.0, evidence="all 10 places are taken", before=1_200),
+            "place: all 10 places are taken, for 10 s, 1,200 before it, about 4.0 s more",
         ),
     ],
 )
