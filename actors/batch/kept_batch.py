@@ -20,6 +20,7 @@ from actors.batch.resuming import (
     KeptAttempt,
     KeptDetails,
     KeptItem,
+    KeptParked,
     KeptRun,
     attempts_of,
     cost_of,
@@ -218,9 +219,10 @@ class KeptBatch:
     async def _parts(self) -> list[bytes]:
         return list((await all_heads(self.ledger, self._requests_scope, timeout=TIMEOUT)).heads.values())
 
-    async def park(self, key: str, parked: KeptItem) -> None:
-        """Keep until when an item is parked."""
-        await self._tell(KeepValue(scope=self.scope, key=key, head=encoded(parked)))
+    async def park(self, key: str, parked: KeptItem, *, why: Exception) -> None:
+        """Keep until when an item is parked, and why."""
+        body = encoded(KeptParked(key, f"{type(why).__name__}: {why}"))
+        await self._tell(KeepValue(scope=self.scope, key=key, head=encoded(parked), body=body))
 
     async def leave(self) -> Statement:
         """Leave the account to the next time, and return its figures once all that was kept is on disk."""
@@ -303,6 +305,13 @@ def _kept_failure(outcome: Failed | Unknown, *, at: float, started: float, wall:
         attempts = (KeptAttempt(provider, round(wall + started, 3), round(at - wall - started, 6), error=text),)
     item = KeptItem(status, int(cost_of(error)), provider, len(attempts), round(at, 3))
     return item, KeptDetails(attempts, error=content)
+
+
+def cancelled_item(parked: KeptItem, *, at: float) -> tuple[bytes, bytes]:
+    """Return what is kept, as head and body, of a parked item that is cancelled `at` a time: it never ran."""
+    error = NotAdmitted("it was parked until a reset, and was cancelled; it never ran")
+    head = KeptItem("failed", at=round(at, 3), revision=parked.revision)
+    return encoded(head), encoded(KeptDetails(error=encode(error)))
 
 
 def _read(content: bytes) -> Any:

@@ -1,4 +1,4 @@
-"""When an item that meets a reset beyond its deadline, such as that of a day's quota, is asked for again. Pure.
+"""When an item is asked for again that meets a reset beyond its deadline, such as that of a day's quota. Pure.
 
 It is put down until then, and holds no place, token or money. At its time it is a request like any other.
 """
@@ -7,7 +7,15 @@ from __future__ import annotations
 
 import math
 
-from actors.errors.families import AllProvidersFailed, CallFailed, LeftAlone, QuotaExhausted, RateLimited, Throttled
+from actors.errors.families import (
+    AllProvidersFailed,
+    BudgetExceeded,
+    CallFailed,
+    LeftAlone,
+    QuotaExhausted,
+    RateLimited,
+    Throttled,
+)
 
 MAX_PARK = 7 * 86_400.0
 """Seconds that an item is parked at most."""
@@ -43,10 +51,10 @@ class Resets:
         self._by_provider: dict[str, float] = {}
 
     def reset_after(self, error: Exception, *, now: float) -> float | None:
-        """Return when one of the providers that refused a request resets; None if that is not why it has failed.
+        """Return when one of the providers, or caps, that refused a request resets; None if that is not why it failed.
 
-        What was charged, or may have been, is not asked for again. A provider that is left alone for another reason,
-        such as a wrong key, has no reset.
+        A cap says when it renews if it will have enough then. What was charged, or may have been, is not asked for
+        again. A provider that is left alone for another reason, such as a wrong key, has no reset.
 
         >>> resets = Resets()
         >>> resets.reset_after(RateLimited("alder", retry_after=60.0, provider="alder"), now=5.0)
@@ -55,7 +63,7 @@ class Resets:
         """
         if not isinstance(error, CallFailed) or error.charged != "no":
             return None
-        told: dict[str, float] = {}
+        told, renewals = dict[str, float](), list[float]()
         refusals: tuple[Exception, ...] = (error,)
         if isinstance(error, AllProvidersFailed):
             refusals = error.refused
@@ -70,7 +78,9 @@ class Resets:
                 at = max(-math.inf if wait is None else now + wait, self._by_provider.get(refusal.provider, -math.inf))
                 if at > now:
                     told[refusal.provider] = at
-        return min(told.values(), default=None)
+            elif isinstance(refusal, BudgetExceeded) and refusal.retry_after is not None:
+                renewals.append(now + refusal.retry_after)
+        return min((*told.values(), *renewals), default=None)
 
 
 def parked_until(reset: float, *, now: float, since: float, longest: float) -> float | None:

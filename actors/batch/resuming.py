@@ -96,6 +96,13 @@ class KeptDetails(msgspec.Struct, frozen=True, array_like=True, gc=False):
     output: bytes | None = None
 
 
+class KeptParked(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What is kept of an item while it is parked, so that a person can tell it: its key, and why it is parked."""
+
+    key: str
+    why: str
+
+
 def next_run(last: KeptRun | None, *, name: str, id: str, now: float) -> KeptRun:  # noqa: A002
     """Return a new run of a batch.
 

@@ -85,8 +85,9 @@ async def robust_batch(
     key is kept for as long as the ledger's keys are. A `BatchJournal` says what is to be done again.
 
     With `park`, which needs a journal, an item that meets a reset beyond its deadline, such as that of a day's quota,
-    is put down until then and asked for again, for 7 days at most, or so many seconds. It holds nothing meanwhile, and
-    the batch goes on until each item has ended; one that is left early goes on in the next life.
+    or the renewal of a cap, is put down until then and asked for again, for 7 days at most, or so many seconds. It
+    holds nothing meanwhile, and the batch goes on until each item has ended; one that is left early goes on in the next
+    life.
 
     `on_progress(finished, total)` is called after each item, and awaited if it is async; the total is None for a source
     without a length. An error of it is reported to the event loop's exception handler, and stops nothing. What is
@@ -195,7 +196,7 @@ async def serve_kept(
     if lot is not None and isinstance(outcome, Failed):
         parked = lot.park(msgspec.structs.replace(turn, ended=ended), outcome.error, key=key, revision=revision)
         if parked is not None:
-            await kept.park(key, parked)
+            await kept.park(key, parked, why=outcome.error)
             return None
     await kept.keep(key, outcome, started=started, revision=revision)
     return outcome

@@ -83,6 +83,30 @@ def resolve(
     return enter(journal, reservation, paid=paid, not_paid=not_paid)
 
 
+def parked(
+    journal: JournalPath,
+    *,
+    cancel: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY", help="Cancel this item; may be given again.", show_default="none"),
+    ] = None,
+    cancel_all: Annotated[bool, typer.Option("--cancel-all", help="Cancel every item that is parked.")] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Show the items of runs that are parked until a reset: each with its key, since when, until when and why.
+
+    An item that is cancelled ends as one that never ran, and costs nothing; --retry-failed of its run asks for it
+    again. To list them, the journal is only read; to cancel one, no program may be writing it.
+
+    Exit codes: 0 it was read, or they are cancelled, 2 bad input, such as the key of an item that is not parked.
+    """
+    from actors.command.parked import cancel_parked, show_parked
+
+    if cancel or cancel_all:
+        return cancel_parked(journal, cancel or [], every=cancel_all)
+    return show_parked(journal, as_json=as_json)
+
+
 def forget(
     journal: OwnedJournal,
     *,
@@ -111,6 +135,11 @@ def forget(
 COMMANDS: dict[str, tuple[Callable[..., int], str, str]] = {
     "status": (status, "Show how far a run has come.", "understudy status results.jsonl.journal"),
     "held": (held, "Show the calls that may have been paid.", "understudy held results.jsonl.journal"),
+    "parked": (
+        parked,
+        "Show what waits for a reset, and cancel it.",
+        "understudy parked results.jsonl.journal",
+    ),
     "export": (
         export,
         "Write the entries of a journal as CSV or JSON lines.",

@@ -214,6 +214,7 @@ class Allocator:
                 account=self._book.accounts.leaf(account, wish.accounts),
                 provider=wish.provider,
                 may_free_up=True,
+                retry_after=self._book.renews_in(account, wish.amount, at=time.time()),
             )
         return self._enqueue(self._queues.new_waiter(wish), account)
 

@@ -552,6 +552,14 @@ class Book:
             None if renews_at is None else max(0.0, renews_at - at),
         )
 
+    def renews_in(self, name: str, amount: Micros, *, at: float) -> float | None:
+        """Return the seconds until the cap of an account has renewed so that it has this amount; None for never."""
+        account = self.accounts.states.get(name)
+        if account is None or account.renewing is None:
+            return None
+        renews_at = account.renewing.renews_at(amount)
+        return None if renews_at is None else max(0.0, renews_at - at)
+
     def _renews_at(self, state: AccountState, amount: int) -> float | None:
         """Return when an account will have renewed so that it has this amount; None for never."""
         account = self.accounts.states.get(state.name)

@@ -29,6 +29,7 @@ from actors.ledger import GetHeld, GetStatement, Ledger, SetCap
 from actors.ledger.messages import CloseAccount
 from runtime import ActorSystem
 from runtime.log import logger_for
+from tests.actors.ledger.clock import Clock
 from tests.proofs import repeated
 
 if TYPE_CHECKING:
@@ -67,10 +68,10 @@ class Daily:
         return call.input
 
     @asynccontextmanager
-    async def life(self) -> AsyncIterator[ActorRef[Any]]:
+    async def life(self, **terms: Any) -> AsyncIterator[ActorRef[Any]]:
         provider = Provider(name="alder", services={"s"}, price="0.01")
         transport = lambda: FunctionTransport(self.serve, paid=True, idempotent="no")  # noqa: E731
-        market = Market(providers=[Listing(provider=provider, transport=transport)])
+        market = Market(providers=[Listing(provider=provider, transport=transport, **terms)])
         async with ActorSystem("life", log=False) as system:
             money = system.spawn(lambda: Ledger(journal=self.path))
             yield system.spawn(lambda: Supervisor(market, ledger=money))
@@ -98,6 +99,60 @@ async def test_items_beyond_a_days_quota_go_on_at_the_next_in_order(tmp_path: Pa
     assert (statement.held, statement.reserved, statement.settled) == (0, 0, count * 10_000)
     out_of_order = sum(1 for one, other in zip(world.order, world.order[1:], strict=False) if other < one - 20)
     assert out_of_order <= 3
+
+
+async def test_very_many_that_wait_for_one_midnight_cause_no_refusal_that_the_limit_does_not(tmp_path: Path) -> None:
+    count, rate = repeated(100_000, at_least=400, part=250), 50.0
+    world = Daily(tmp_path, 10)
+    tokens, as_of, refused_for_rate = rate, 0.0, 0
+    serve = world.serve
+
+    async def within_rate(call: ProviderCall) -> Any:
+        nonlocal tokens, as_of, refused_for_rate
+        tokens, as_of = min(rate, tokens + (now() - as_of) * rate), now()
+        if tokens < 1.0:
+            refused_for_rate += 1
+            raise Throttled("too many at once", provider="alder", retry_after=1.0)
+        tokens -= 1.0
+        return await serve(call)
+
+    world.serve = within_rate  # type: ignore[method-assign]
+    async with world.life(rate_limit=rate) as supervisor, asyncio.TaskGroup() as group:
+        running = group.create_task(world.run(supervisor, range(count), max_concurrency=100))
+        await asyncio.sleep(DAY / 2)
+        assert world.answered[0] == 10
+        world.per_day = count
+        outcomes = await running
+    assert sorted(one.result.output for one in outcomes if isinstance(one, Done)) == list(range(count))
+    assert refused_for_rate == 0
+    assert world.refused[0] <= 100  # Those that were under way when the quota was used up.
+    assert world.refused.total() == world.refused[0]
+    assert DAY < now() < DAY + 120.0 + 1.2 * count / rate
+
+
+async def test_what_meets_a_cap_that_renews_goes_on_when_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Clock(monkeypatch, begins=DAY * 20_000)
+    world = Daily(tmp_path, 100)
+    async with world.life() as supervisor:
+        outcomes = await world.run(supervisor, range(8), budget="0.03/day")
+        statement = await supervisor.ask(GetStatement("batch"), timeout=1.0)
+    assert sorted(one.result.output for one in outcomes if isinstance(one, Done)) == list(range(8))
+    assert [world.answered[day] for day in range(3)] == [3, 3, 2]
+    assert (statement.settled, statement.held, statement.reserved) == (80_000, 0, 0)
+    assert 2 * DAY < now() < 2 * DAY + 120.0
+
+
+async def test_what_no_period_of_a_cap_has_money_for_is_not_parked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Clock(monkeypatch, begins=DAY * 20_000)
+    world = Daily(tmp_path, 100)
+    async with world.life() as supervisor:
+        outcomes = await world.run(supervisor, range(2), budget="0.005/day")
+    assert [type(one.error).__name__ for one in outcomes if isinstance(one, Failed)] == ["BudgetExceeded"] * 2
+    assert now() < 60.0
 
 
 async def test_what_is_parked_holds_nothing_and_the_others_go_on(tmp_path: Path) -> None:

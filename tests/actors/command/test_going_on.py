@@ -276,6 +276,57 @@ async def test_what_meets_a_reset_waits_for_it_and_its_line_comes_then(tmp_path,
     assert world.calls.total() <= 5
 
 
+async def test_what_is_parked_is_listed_and_cancelled_by_command(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(run, "WATCH_INTERVAL", 600.0)
+    world = World(tmp_path)
+    day = 86_400.0
+
+    async def serve(call: ProviderCall) -> str:
+        world.calls[call.input] += 1
+        raise QuotaExhausted("1 a day", provider="alder", retry_after=day)
+
+    def command(*arguments: str) -> tuple[int, str, str]:
+        code = run_app(["parked", str(world.journal), *arguments])
+        captured = capfd.readouterr()
+        return code, captured.out, captured.err
+
+    answer, world.serve = world.serve, serve  # type: ignore[method-assign]
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(60.0):
+            await world.run("a", "b", "c", park=True, timeout=20.0)
+    capfd.readouterr()
+    told = [json.loads(line) for line in command("--json")[1].splitlines()]
+    keys = [one["key"] for one in told]
+    assert sorted(key.partition("/")[2] for key in keys) == ["a", "b", "c"]
+    assert {(one["account"], "QuotaExhausted: 1 a day" in one["why"]) for one in told} <= {
+        ("batch", True),
+        ("batch", False),
+    }
+    assert all(one["since"] < one["until"] for one in told)
+    assert "3 items are parked. Its run goes on" in command()[1]
+    code, _, err = command("--cancel", "x")
+    assert (code, "no item is parked under the key 'x'" in err) == (2, True)
+    owner = SqliteJournal(world.journal)
+    assert (command("--cancel-all")[0], len(command("--json")[1].splitlines())) == (2, 3)
+    owner.close()
+    a, b = (next(key for key in keys if key.endswith(f"/{name}")) for name in "ab")
+    assert command("--cancel", a, "--cancel", a)[:2] == (
+        0,
+        "1 item is cancelled, and never ran; --retry-failed asks for them again\n",
+    )
+    assert command("--cancel", a)[0] == 2
+    world.serve = answer  # type: ignore[method-assign]
+    assert await world.run("a", "b", "c") == 1  # Without --park nothing waits.
+    assert world.statuses == {"a": "failed", "b": "done", "c": "done"}
+    failed = next(line for line in world.lines if line["id"] == "a")
+    assert failed["error"] == "NotAdmitted: it was parked until a reset, and was cancelled; it never ran"
+    assert (failed["cost"], failed["key"], world.report.failed) == ("0.00", a, 1)
+    assert command("--cancel", b)[0] == 2
+    assert command() == (0, "No item is parked.\n", "")
+    assert await world.run("a", "b", "c", retry_failed=True) == 0
+    assert world.report.spent == "0.03"
+
+
 def test_what_is_parked_needs_a_journal():
     with pytest.raises(BadInput, match="--park: this run is kept nowhere; add --journal FILE"):
         Options(park=True)
