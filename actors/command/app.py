@@ -447,6 +447,10 @@ def new_key(
     days: Annotated[
         float | None, typer.Option(metavar="N", help="The days until it expires.", show_default="never")
     ] = None,
+    priority: Annotated[
+        str | None,
+        typer.Option(metavar="CLASS", help="high, normal or low, if lower than the tenant's.", show_default="tenant's"),
+    ] = None,
 ) -> int:
     """Make a key for a tenant, add it to the file, and show it this once on standard output.
 
@@ -454,7 +458,7 @@ def new_key(
     """
     with needing_serve():
         from actors.command.serve import make_key
-    return make_key(keys, tenant, days=days)
+    return make_key(keys, tenant, days=days, priority=priority)
 
 
 @keys_app.command("revoke", short_help="Revoke a key.")

@@ -18,6 +18,7 @@ from actors.command.reloading import caps_of, check_keys, check_kind, market_par
 from actors.errors.families import CallFailed
 from actors.ledger import Ledger
 from actors.ledger.messages import GetHeld
+from actors.limits.class_queue import priority_named
 from actors.market import MarketError
 from actors.monitor import Monitor
 from actors.serve import DoorConfig, KeyRing, new_key
@@ -180,10 +181,16 @@ async def _check_ledger(ledger: ActorRef[GetHeld], options: ServeOptions) -> Non
         raise BadInput(f"--journal: {options.journal}: {one_line(str(error))}") from error
 
 
-def make_key(path: str, tenant: str, *, days: float | None) -> int:
-    """Make a key for a tenant, add it to a file, and show it this once. Raises `BadInput` if that cannot be written."""
+def make_key(path: str, tenant: str, *, days: float | None, priority: str | None = None) -> int:
+    """Make a key for a tenant, add it to a file, and show it this once.
+
+    Raises `BadInput` if that cannot be written, or for a class that there is not.
+    """
     expires = None if days is None else time.time() + days * DAY
-    shown, kept = new_key(tenant, expires=expires)
+    known = None if priority is None else priority_named(priority)
+    if priority is not None and known is None:
+        raise BadInput(f"--priority: must be high, normal or low, got {priority!r:.100}")
+    shown, kept = new_key(tenant, expires=expires, priority=known)
     try:
         add_key(Path(path), kept)
     except OSError as error:

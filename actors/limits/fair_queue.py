@@ -133,22 +133,37 @@ class FairQueue(Generic[T]):
             else:
                 heapq.heapreplace(heads, (tag + cost / owner.weight, *following, owner, items))
 
-    def dequeue(self, turn: Turn[T] | None = None) -> Turn[T]:
-        """Take out the next item, and charge its tenant for it; `turn`, if given, is what `peek` has just returned.
-
-        Raises LookupError if the queue is empty.
-        """
-        turn = turn or self.peek()
+    def dequeue(self) -> Turn[T]:
+        """Take out the next item, and charge its tenant for it. Raises LookupError if the queue is empty."""
+        turn = self.peek()
         if turn is None:
             raise LookupError("this queue is empty; call peek() first, which then returns None")
-        owner = self._tenants[turn.tenant]
+        self.serve(turn.item)
+        return turn
+
+    def serve(self, item: T) -> float:
+        """Take out an item, mostly the next one, charge its tenant for it, and return the cost.
+
+        Raises LookupError if it is not queued.
+        """
+        owner = self._tenant_of.get(item)
+        if owner is None:
+            raise LookupError(f"{item!r} is not in this queue")
+        cost, is_next = owner.items[item][1], self._next_tenant() is owner
         # All waiting tenants share the cost, this one included: so fast the virtual time of the queue moves on. The sum
         # of weights may be slightly too small, from rounding.
-        gained = turn.cost / max(self._waiting_weight, owner.weight)
-        self.virtual_time = max(self.virtual_time + gained, owner.start_tag)
-        owner.start_tag += turn.cost / owner.weight
-        self._take_out(turn.item, owner)
-        return turn
+        self.virtual_time += cost / max(self._waiting_weight, owner.weight)
+        if is_next:
+            self.virtual_time = max(self.virtual_time, owner.start_tag)
+        owner.start_tag += cost / owner.weight
+        self._take_out(item, owner)
+        if owner.items and (owner.entry is None or owner.entry[0] != owner.start_tag):
+            self._push(owner)
+        return cost
+
+    def cost_of(self, item: T) -> float:
+        """Return the cost of an item that is queued."""
+        return self._tenant_of[item].items[item][1]
 
     def remove(self, item: T) -> bool:
         """Take an item out unserved, at no cost to its tenant; tell whether it was in the queue."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 import msgspec
 
 from actors.errors.families import checked_retry_after
+from actors.limits.class_queue import Priority, check_priority
 from actors.limits.learned import LearnedGrant  # noqa: TC001 - msgspec resolves the annotations below.
 from actors.limits.quota import NO_WEIGHTS, REQUESTS, QuotaGrant
 from actors.limits.reported import ReportedLimit, check_reported
@@ -33,25 +34,30 @@ class LimiterGrant(msgspec.Struct, frozen=True, gc=False):
     tenant: str = ""
     cost: float = 0.0
     period: int = -1
+    priority: Priority = "normal"
 
 
 class Acquire(Request[LimiterGrant], frozen=True):
     """Ask for `weight` requests, and `weights` of other dimensions; answered when all are due.
 
     `tenant` is the tenant on whose behalf the caller asks: the requests of one tenant are served in the order of
-    asking, and the tenants in turn. With `at_once` it is refused with `RateLimited` instead of having to wait.
+    asking, and the tenants in turn. `priority` is its class, "high", "normal" or "low". With `at_once` it is refused
+    with `RateLimited` instead of having to wait.
     """
 
     weight: int = 1
     weights: dict[str, int] = msgspec.field(default_factory=dict)
     tenant: str = "default"
     at_once: bool = False
+    priority: Priority = "normal"
 
     def __post_init__(self) -> None:
         check_count("weight", self.weight, unit="token")
         if self.weights:
             check_reported(self.weights, ())
         check_text("tenant", self.tenant)
+        if self.priority != "normal":
+            check_priority(self.priority)
 
     def total_weights(self) -> Mapping[str, int]:
         """Return the weight in each dimension; for "requests", an entry in `weights` takes precedence over `weight`."""

@@ -1,4 +1,4 @@
-"""An actor that shares one quota among callers: never above its rate, first come, first served, tenants in turn."""
+"""An actor that shares one quota among callers: never above its rate; classes and tenants take turns."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Self
 
 from actors.errors.families import Permanent, RateLimited
-from actors.limits.fair_queue import FairQueue
+from actors.limits.class_queue import ClassQueue
 from actors.limits.learned import (
     DEFAULT_LEARNING,
     LearnedGrant,
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextvars import Context
 
+    from actors.limits.class_queue import Priority
     from actors.limits.fair_queue import Turn
     from actors.limits.token_bucket import TokenBucket
     from runtime import Timer
@@ -53,13 +54,19 @@ class PendingAcquire(asyncio.Future[LimiterGrant]):
     if its asker gives up.
     """
 
-    __slots__ = ("_abandoned", "_calls", "_context", "weights")
+    __slots__ = ("_abandoned", "_calls", "_context", "priority", "weights")
 
     def __init__(
-        self, weights: Mapping[str, int], loop: asyncio.AbstractEventLoop, *, abandoned: Callable[[Self], None]
+        self,
+        weights: Mapping[str, int],
+        loop: asyncio.AbstractEventLoop,
+        *,
+        abandoned: Callable[[Self], None],
+        priority: Priority = "normal",
     ) -> None:
         super().__init__(loop=loop)
         self.weights = weights
+        self.priority: Priority = priority
         self._abandoned = abandoned
         self._context = copy_context()
         self._calls: list[tuple[Callable[[Self], object], Context | None]] = []
@@ -91,8 +98,8 @@ class RateLimiter(Actor[Acquire | Settle | ReportThrottled | Due]):
     `headroom` of its rate; what the provider really allows is learned from `ReportThrottled`. Its callers share one
     limit, so the first 429 that is reported holds back all of them, for its `retry_after`, and they begin again below
     the rate that was observed. One that is known to stray should not be reported: settle its grant as "failed".
-    Requests of one tenant are served in order; waiting tenants share the quota by `shares`, which is 1 for a tenant
-    that is not named.
+    Requests of one tenant and class are served in order. Of what waits, the classes "high", "normal" and "low" share
+    the quota 8 : 4 : 1; in each, tenants share it by `shares`, which is 1 for a tenant that is not named.
 
     An asker that gives up leaves the queue without a trace, and a grant that comes too late for its asker is given
     back. What is taken outlives a restart, and in `kept` also the actor. At most `max_waiting` requests wait; one more
@@ -125,7 +132,7 @@ class RateLimiter(Actor[Acquire | Settle | ReportThrottled | Due]):
         self.max_waiting = max_waiting
         # In this span less than one token of any dimension falls due, so a timer may be this late without loss.
         self._max_catch_up = min((1 / bucket.rate for bucket in self.buckets), default=0.0)
-        self._waiting: FairQueue[PendingAcquire] = FairQueue(shares)
+        self._waiting: ClassQueue[PendingAcquire] = ClassQueue(shares)
         self._timer: Timer | None = None
         self._due_at = 0.0
         self._first_number = self._granted = 0
@@ -176,8 +183,9 @@ class RateLimiter(Actor[Acquire | Settle | ReportThrottled | Due]):
         if len(queue) >= self.max_waiting:
             # About when the whole queue is served, if no request gives up and each takes as much as this one.
             raise RateLimited(self.name, retry_after=max(wait, (len(queue) + 1) * cost))
-        waiter = PendingAcquire(weights, asyncio.get_running_loop(), abandoned=self._abandoned)
-        queue.enqueue(waiter, message.tenant, cost=cost)
+        loop, priority = asyncio.get_running_loop(), message.priority
+        waiter = PendingAcquire(weights, loop, abandoned=self._abandoned, priority=priority)
+        queue.enqueue(waiter, message.tenant, cost=cost, priority=priority)
         if self._timer is None or self._is_first(waiter):
             self._serve_queue()
         return waiter
@@ -228,7 +236,7 @@ class RateLimiter(Actor[Acquire | Settle | ReportThrottled | Due]):
         if self.quota is not None and grant.quota is not None:
             self.quota = self.quota.refund(grant.quota)
         self.learned = after_no_run(self.learned, grant.learned)
-        self._waiting.refund(grant.tenant, grant.cost, period=grant.period)
+        self._waiting.refund(grant.tenant, grant.cost, period=grant.period, priority=grant.priority)
         # The first request may wait for what came back.
         self._serve_queue()
 
@@ -256,7 +264,7 @@ class RateLimiter(Actor[Acquire | Settle | ReportThrottled | Due]):
                 continue
             granted = self._take(at, turn.item.weights, turn=turn)
             if isinstance(granted, LimiterGrant):
-                self._waiting.dequeue(turn)
+                self._waiting.serve(turn.item)
                 turn.item.set_result(granted)
             elif at + granted <= now:
                 at += granted
@@ -289,7 +297,7 @@ class RateLimiter(Actor[Acquire | Settle | ReportThrottled | Due]):
         self._granted += 1
         if turn is None:
             return LimiterGrant(now, self._granted, grant, begun)
-        return LimiterGrant(now, self._granted, grant, begun, turn.tenant, turn.cost, turn.period)
+        return LimiterGrant(now, self._granted, grant, begun, turn.tenant, turn.cost, turn.period, turn.item.priority)
 
     def _cost(self, weights: Mapping[str, int]) -> float:
         """Return the cost of one turn for its tenant; raises `Permanent` if the quota can never serve the request."""

@@ -21,6 +21,7 @@ from actors.serve.door_request import (
     DoorRequest,
     key_in,
     model_named,
+    priority_in,
     request_in,
     silence_in,
     timeout_in,
@@ -100,7 +101,7 @@ class Answers:
             request=request_in(form, body, headers),
             name=name,
             service=named.service,
-            options=_options(named, visitor),
+            options=_options(named, visitor, headers),
             account=visitor.tenant,
             timeout=timeout,
             silence=silence,
@@ -199,7 +200,7 @@ class Answers:
             work = self._request(
                 named.service,
                 body,
-                options=_options(named, visitor),
+                options=_options(named, visitor, exchange.headers),
                 timeout=timeout_in(exchange.headers) or self._config.timeout,
                 account=visitor.tenant,
                 key=key_in(exchange.headers),
@@ -226,7 +227,7 @@ class Answers:
                         model=named.service,
                         inputs=body.get("input") or [],
                         dimensions=body.get("dimensions"),
-                        options=_options(named, visitor),
+                        options=_options(named, visitor, exchange.headers),
                         timeout=timeout,
                         account=visitor.tenant,
                         idempotency_key=key_in(exchange.headers),
@@ -242,8 +243,9 @@ class Answers:
             await exchange.answer(200, headers, vectors_body(result, name, is_packed=is_packed))
 
 
-def _options(named: Named, visitor: Visitor) -> RequestOptions:
-    return RequestOptions(where=named.where, strategy=named.strategy, tenant=visitor.tenant)
+def _options(named: Named, visitor: Visitor, headers: Mapping[str, str]) -> RequestOptions:
+    priority = priority_in(headers, visitor.priority)
+    return RequestOptions(where=named.where, strategy=named.strategy, tenant=visitor.tenant, priority=priority)
 
 
 def embed_headers(result: EmbedResult) -> dict[str, str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from actors.limits.class_queue import Priority, lower
 from actors.serve.bodies import BodyRoom, ClientGone
 from actors.serve.door_request import KEY_HEADER
 from actors.serve.exchange import DoorExchange
@@ -33,10 +34,14 @@ if TYPE_CHECKING:
 
 
 class Visitor(msgspec.Struct, frozen=True):
-    """Who asks: the tenant that a key belongs to, and the models that it may call. Without keys, neither is there."""
+    """Who asks: the tenant that a key belongs to, and the models that it may call. Without keys, neither is there.
+
+    `priority` is the class of its requests, and the highest that one may ask for; None is "normal", and any.
+    """
 
     tenant: str | None = None
     allowed: frozenset[str] | None = None
+    priority: Priority | None = None
 
 
 ANYBODY = Visitor()
@@ -99,7 +104,7 @@ class Door:
         tenant = self.config.tenants.get(key.tenant)
         if tenant is None:
             raise not_let_in("the key belongs to no tenant of this door")
-        return Visitor(key.tenant, tenant.allowed)
+        return Visitor(key.tenant, tenant.allowed, lower(tenant.priority, key.priority or tenant.priority))
 
     def _admitted(self, visitor: Visitor) -> AbstractContextManager[None]:
         tenant = None if visitor.tenant is None else self.config.tenants.get(visitor.tenant)

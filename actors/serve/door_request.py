@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
+from actors.limits.class_queue import Priority, lower, priority_named
 from actors.model_calls.request import Form, ModelRequest
 from actors.serve.problems import Problem
 from actors.supervisor.options import RequestOptions  # noqa: TC001 - as above.
@@ -13,6 +14,8 @@ from actors.supervisor.options import RequestOptions  # noqa: TC001 - as above.
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+PRIORITY_HEADER = "x-understudy-priority"
+"""Where a client says in which class its request waits."""
 TIMEOUT_HEADER = "x-understudy-timeout"
 """Where a client says for how many seconds it waits."""
 SDK_TIMEOUT_HEADERS = ("x-stainless-timeout", "x-stainless-read-timeout")
@@ -126,6 +129,21 @@ def _seconds(given: str) -> float | None:
     except ValueError:
         return None
     return seconds if 0 < seconds <= MAX_TIMEOUT else None
+
+
+def priority_in(headers: Mapping[str, str], most: Priority | None) -> Priority:
+    """Return the class in which a request waits; `most` is the highest that it may have, and its own if it says none.
+
+    Raises `Problem` for no class, and for a higher one.
+    """
+    given = headers.get(PRIORITY_HEADER, most or "normal").strip().lower()
+    if (priority := priority_named(given)) is None:
+        message = f'{PRIORITY_HEADER} must be "high", "normal" or "low", got {given!r:.100}'
+        raise Problem(400, message, code="priority")
+    if most is not None and lower(priority, most) != priority:
+        message = f"{PRIORITY_HEADER}: the key allows {most!r} at most, got {priority!r}; ask for that, or leave it out"
+        raise Problem(403, message, code="priority", should_retry=False)
+    return priority
 
 
 def key_in(headers: Mapping[str, str]) -> str | None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from actors.limits.class_queue import Priority  # noqa: TC001 - msgspec resolves the annotations below.
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -24,7 +26,8 @@ UNKNOWN = hashlib.sha256(b"").hexdigest()
 class ApiKey(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What is kept of a key: `sha256` of its secret, and the tenant that it belongs to.
 
-    `expires` and `revoked` are in seconds since 1970; None is never.
+    `expires` and `revoked` are in seconds since 1970; None is never. `priority` is the class in which its requests wait
+    if that is lower than their tenant's; None is the tenant's.
     """
 
     id: str
@@ -32,6 +35,7 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tenant: str
     expires: float | None = None
     revoked: float | None = None
+    priority: Priority | None = None
 
     def refusal(self, now: float) -> str | None:
         """Return why the key is not accepted at a time, or None.
@@ -46,7 +50,7 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return None
 
 
-def new_key(tenant: str, *, expires: float | None = None) -> tuple[str, ApiKey]:
+def new_key(tenant: str, *, expires: float | None = None, priority: Priority | None = None) -> tuple[str, ApiKey]:
     """Return a new key, which is shown once, and what is kept of it.
 
     >>> shown, kept = new_key("acme")
@@ -54,7 +58,7 @@ def new_key(tenant: str, *, expires: float | None = None) -> tuple[str, ApiKey]:
     (True, True)
     """
     identity, secret = secrets.token_hex(ID_BYTES), secrets.token_urlsafe(SECRET_BYTES)
-    kept = ApiKey(id=identity, sha256=_digest(secret), tenant=tenant, expires=expires)
+    kept = ApiKey(id=identity, sha256=_digest(secret), tenant=tenant, expires=expires, priority=priority)
     return f"{PREFIX}-{identity}-{secret}", kept
 
 

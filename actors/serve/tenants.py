@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from actors.limits.class_queue import Priority, check_priority
 from actors.limits.token_bucket import TokenBucket
 from actors.serve.problems import Problem
 from actors.validation import check_count, check_text
@@ -29,6 +30,8 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     `budget` is a cap in dollars as text, such as "5" or "5/day in Europe/Berlin" (None: none of its own). `models` are
     the models, or providers, that may be called (empty: all). `rate_limit` is in requests a second, of which `burst`
     may come at once, and `max_under_way` bounds the requests that are being answered (None: no bound).
+
+    `priority` is the class in which its requests wait, "high", "normal" or "low"; each may ask for a lower one.
     """
 
     budget: str | None = None
@@ -36,11 +39,13 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     rate_limit: float | None = None
     burst: int = 1
     max_under_way: int | None = None
+    priority: Priority = "normal"
 
     def __post_init__(self) -> None:
         for name in self.models:
             check_text("model of a tenant", name)
         check_count("burst", self.burst, unit="request")
+        check_priority(self.priority, "priority of a tenant")
         if self.rate_limit is not None:
             TokenBucket(rate=self.rate_limit, burst=self.burst)
         if self.max_under_way is not None:

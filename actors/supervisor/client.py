@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from actors.discovery.discovery import Registry
+    from actors.limits.class_queue import Priority
     from actors.money import Amount
     from actors.providers.provider import Predicate, Provider
     from actors.providers.selection import SelectionStrategy
@@ -49,6 +50,7 @@ async def smart_request(
     repurchase: bool = False,
     on_unknown: OnUnknown | None = None,
     risk: Amount | None = None,
+    priority: Priority | None = None,
 ) -> SmartResult:
     """Have `service` rendered on `input` by a provider that can, and return the answer.
 
@@ -61,6 +63,7 @@ async def smart_request(
     `repurchase`. `risk` (dollars, as `budget`) bounds what may be paid twice: other providers are paid besides calls
     whose outcome is unknown as long as these hold no more than that together. By default it is the market's, or 0. With
     `on_unknown="pay_again"` it has no bound but the budget, and `on_unknown="hold"` is a risk of 0.
+    `priority` is the class in which it waits for what is short: "high", "normal" (the default) or "low".
     `options` holds these and further options, for requests that are alike; what is given beside it goes before it.
 
     Raises a member of `CallFailed`: `AllProvidersFailed` with every attempt, `OutcomeUnknown` if a call may have been
@@ -85,6 +88,7 @@ async def smart_request(
         request_id=request_id or own_id(random.getrandbits(128)),
         idempotency_key=idempotency_key,
         repurchase=repurchase,
+        priority=priority,
     )
     return await supervisor.ask(message, timeout=message.timeout + ANSWER_GRACE)
 

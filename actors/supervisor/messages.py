@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import msgspec
 
 from actors.errors.families import Attempt, PossibleCharge  # noqa: TC001
+from actors.limits.class_queue import Priority, check_priority
 from actors.limits.waiting import Waiting, WaitReason  # noqa: TC001 - msgspec resolves the annotations below.
 from actors.money import ZERO, Micros, OptionalAmountField, amount_default, take_amount
 from actors.providers.provider import Provider, ProviderFilter, as_filter
@@ -80,10 +81,12 @@ class SmartRequest(Request[SmartResult], frozen=True, kw_only=True):
     `strategies` rank them: names, or functions that order providers (see `rank`). `requirement` is what they must be
     able to take, such as the size of the input. `budget` caps this request, in dollars as str, int or Decimal;
     `account` names an open account that it draws on as well. `timeout` is in seconds. `weights` estimates what it uses
-    of a provider's limits, such as `{"tokens": 900}`. Tenants take turns at what is short; `tenant` is by default the
-    account. An `idempotency_key` is kept over all attempts; by default it is the `request_id`, and that is made up. If
-    a provider refuses its content, the request fails; with `on_refused="next"` it is shown to the next provider. If an
-    answer is of no use (`BadAnswer`), it fails too, unless `on_bad_answer="next"`, and is paid for either way.
+    of a provider's limits, such as `{"tokens": 900}`. At what is short, requests take turns: the classes "high",
+    "normal" and "low" of `priority` have 8, 4 and 1 of 13 tokens that are reserved, and the tenants of each as many as
+    one another; a request without tokens counts as one. `tenant` is by default the account. An `idempotency_key` is
+    kept over all attempts; by default it is the `request_id`, and that is made up. If a provider refuses its content,
+    the request fails; with `on_refused="next"` it is shown to the next provider. If an answer is of no use
+    (`BadAnswer`), it fails too, unless `on_bad_answer="next"`, and is paid for either way.
 
     If it cannot be found out whether a call was paid, its money is held. Then other providers may be paid besides as
     long as the calls that are passed over hold at most `risk` together, in dollars too (None: as the market says, which
@@ -117,6 +120,7 @@ class SmartRequest(Request[SmartResult], frozen=True, kw_only=True):
     stream: StreamTerms | None = None
     after_cut: AfterCut = "fail"
     repurchase: bool = False
+    priority: Priority = "normal"
 
     def __post_init__(self) -> None:  # noqa: C901 - in two functions each request would cost a call more.
         # A caller's mistake must come out here, and not in the supervisor, which serves all callers. What is as it
@@ -138,7 +142,9 @@ class SmartRequest(Request[SmartResult], frozen=True, kw_only=True):
             take_amount(self, "risk")
         if self.on_unknown is not None:
             check_on_unknown(self.on_unknown, self.risk)
-        if self.repurchase is not False or not self.on_refused == self.on_bad_answer == self.after_cut == "fail":
+        is_plain = self.on_refused == self.on_bad_answer == self.after_cut == "fail" and self.priority == "normal"
+        if self.repurchase is not False or not is_plain:
+            check_priority(self.priority)
             _check_repurchase(self.repurchase, self.idempotency_key)
             _check_choice("on_refused", self.on_refused, ON_REFUSED)
             _check_choice("on_bad_answer", self.on_bad_answer, ON_BAD_ANSWER)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from actors.discovery.offers import ANY_PROVIDER
+from actors.limits.class_queue import Priority, check_priority
 from actors.money import OptionalAmountField, amount_default, take_amount
 from actors.providers.provider import ProviderFilter, as_filter
 from actors.providers.requirement import NO_REQUIREMENT, Requirement
@@ -31,7 +32,7 @@ class RequestOptions(msgspec.Struct, frozen=True, kw_only=True, metaclass=SaysOp
     `strategy` ranks the providers (None: "best" for one request, "balanced" in a batch); after each failure the next
     of `fallback_strategies` does, the last of which holds on. `risk` is in dollars too, and bounds what may be paid
     twice (None: as the market says). `on_leave` says what becomes of a stream whose consumer leaves (None: as
-    the market says).
+    the market says). `priority` is the class in which it waits, "high", "normal" or "low".
 
     >>> RequestOptions(budget="0.20", tenant="acme").request("translation", "Hello").budget
     Micros(200000)
@@ -51,6 +52,7 @@ class RequestOptions(msgspec.Struct, frozen=True, kw_only=True, metaclass=SaysOp
     on_bad_answer: OnBadAnswer = "fail"
     risk: OptionalAmountField = amount_default(None)
     on_leave: OnLeave | None = None
+    priority: Priority = "normal"
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "fallback_strategies", several(self.fallback_strategies))
@@ -64,6 +66,7 @@ class RequestOptions(msgspec.Struct, frozen=True, kw_only=True, metaclass=SaysOp
             take_amount(self, "risk")
         check_on_unknown(self.on_unknown, self.risk)
         check_on_leave(self.on_leave)
+        check_priority(self.priority)
 
     def changed(self, **given: Any) -> RequestOptions:
         """Return these options with what is given in place of their own; None is not given.
@@ -95,6 +98,7 @@ class RequestOptions(msgspec.Struct, frozen=True, kw_only=True, metaclass=SaysOp
         repurchase: bool = False,
         stream: StreamTerms | None = None,
         after_cut: AfterCut = "fail",
+        priority: Priority | None = None,
     ) -> SmartRequest:
         """Return the request for one input, with what is given in place of these options' own, as by `changed`.
 
@@ -127,6 +131,7 @@ class RequestOptions(msgspec.Struct, frozen=True, kw_only=True, metaclass=SaysOp
             risk=risk if has_way else self.risk,
             stream=stream,
             after_cut=after_cut,
+            priority=self.priority if priority is None else priority,
         )
 
 

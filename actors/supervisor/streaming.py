@@ -17,6 +17,7 @@ from runtime import ActorRef
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from actors.limits.class_queue import Priority
     from actors.money import Amount
     from actors.supervisor.messages import AfterCut, SmartRequest, SmartResult
     from actors.transports.streaming import OnLeave
@@ -117,6 +118,7 @@ def smart_stream(
     request_id: str | None = None,
     idempotency_key: str | None = None,
     repurchase: bool = False,
+    priority: Priority | None = None,
 ) -> RequestStream:
     """Have `service` rendered as a stream, by a provider whose transport streams; use the answer in `async with`.
 
@@ -153,5 +155,6 @@ def smart_stream(
             on_leave=on_leave or options.on_leave,
         ),
         after_cut=after_cut,
+        priority=priority,
     )
     return RequestStream(supervisor, message, channel)

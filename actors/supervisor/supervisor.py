@@ -166,7 +166,12 @@ class Supervisor(
             payments=self.payments,
             hedge_budget=HedgeBudget(market.hedge),
             scores=Scores(),
-            keyed=KeyedCalls(context, market.streams, leave=self._leave),
+            keyed=KeyedCalls(
+                context,
+                market.streams,
+                leave=self._leave,
+                reclass=lambda job, priority: self.queues.reclass(job.entry, priority),
+            ),
             limiters={name: self._limiter(name) for name in {**market.quotas, **self.shared_quotas}},
         )
         self.lines = RequestLines(context)

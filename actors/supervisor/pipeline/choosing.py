@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from actors.errors.families import DeadlineTooShort
+from actors.limits.class_queue import turn_cost
 from actors.supervisor.pipeline.routing import in_force, in_order
 from actors.supervisor.targets.admission import Admitted, Full, Later, Never, queue_of
 from actors.supervisor.targets.ranked_names import RankedNames
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from actors.supervisor.pipeline.job import Job
     from actors.supervisor.pipeline.shared_quota import QuotaShare
+    from actors.supervisor.targets.admission import CallNeeds
     from actors.supervisor.targets.target import Target
 
 
@@ -133,9 +135,10 @@ def _first_admitted(
             until, is_hopeful = min(until, tried.ready_at), True
             continue
         before = target.state
-        admission = target.admit(job.candidates.listings[name], job.needs(target), now=now)
+        needs = job.needs(target)
+        admission = target.admit(job.candidates.listings[name], needs, now=now)
         if isinstance(admission, Admitted):
-            if not queues or queues.is_first(job.entry, target.queue):
+            if not queues or _is_first(job, target, needs, queues):
                 choice = Choice(target, now, admission, before)
                 if not job.short_quotas or (may_wait := _may_wait(job, name)) is None:
                     return choice
@@ -145,12 +148,19 @@ def _first_admitted(
             # A request that came before has been woken, and will be next.
             waits_in[target.queue] = None
             continue
+        job.entry.cost = turn_cost(needs.weights)
         until = min(until, _refused(job, name, admission, queues, waits_in))
     if short and now < job.deadline:
         return QuotaWait(tuple(short.values()), Wait(tuple(waits_in), until))
     if (is_hopeful or waits_in) and now < job.deadline:
         return Wait(tuple(waits_in), until)
     return None
+
+
+def _is_first(job: Job, target: Target, needs: CallNeeds, queues: WaitQueues) -> bool:
+    """Tell whether it is the turn of a request at a provider that admits it."""
+    job.entry.cost = turn_cost(needs.weights)
+    return queues.is_first(job.entry, target.queue)
 
 
 def _may_wait(job: Job, name: str) -> bool | None:

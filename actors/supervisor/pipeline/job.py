@@ -149,7 +149,7 @@ class Job:
         if has_scope or not is_own_id(key):
             self.key = scoped_key(key, tenant=message.tenant, account=message.account)
             self.provider_key = provider_key(self.key)
-        self.entry = QueueEntry(message.tenant or message.account or "default", deadline)
+        self.entry = QueueEntry(message.tenant or message.account or "default", deadline, message.priority)
         self.subject = Subject(message.service, message.input, tenant=self.entry.tenant)
         self.demand = InputDemand(message.input)
         self.quotes: dict[str, Quote] = {}
@@ -192,7 +192,8 @@ class Job:
     def go_on(self, message: SmartRequest, *, risk: Micros | None) -> None:
         """Go on by the limits of another asker, who asks for the same."""
         self.message, self.risk, self.money = message, risk, ENOUGH
-        self.entry = QueueEntry(message.tenant or message.account or "default", self.deadline)
+        tenant = message.tenant or message.account or "default"
+        self.entry = QueueEntry(tenant, self.deadline, self.entry.priority)
         self.refused.clear()
         self.short_quotas.clear()
         self.quotes.clear()

@@ -1,8 +1,8 @@
 """Requests for one thing under one key at the same time: one of them is served, and all are answered.
 
 The call belongs to its key. An asker that leaves, leaves alone, and the last one ends it. It draws on the money of the
-first asker, has until the latest of their deadlines, and if it ends by limits of the first asker's own, it goes on by
-those of the next. A stream goes to all of them, from its first piece on.
+first asker, has until the latest of their deadlines, and waits in the highest of their classes. If it ends by limits of
+the first asker's own, it goes on by those of the next. A stream goes to all of them, from its first piece on.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import copy
+from collections import Counter
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
@@ -18,6 +19,7 @@ from actors.errors.families import BudgetExceeded, CallFailed, ConsumerLeft, NoP
 from actors.ledger.answers import decode, encode
 from actors.ledger.book import REQUEST
 from actors.ledger.errors import RiskExceeded
+from actors.limits.class_queue import PRIORITIES
 from actors.money import ZERO
 from actors.supervisor.payments.kept_pieces import given_pieces
 from actors.supervisor.pipeline.job import Job
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
     from actors.errors.families import Charged
     from actors.ledger.fingerprint import Fields
+    from actors.limits.class_queue import Priority
     from actors.supervisor.messages import SmartRequest, SmartResult
     from actors.transports.streaming import StreamConfig
     from runtime import Context
@@ -42,14 +45,25 @@ SHORTEST_LOOK = 0.25
 class KeyedCall:
     """One request that is served for all that ask for it while it is under way."""
 
-    def __init__(self, first: Job, context: Context, streams: StreamConfig, fields: Fields) -> None:
+    def __init__(
+        self,
+        first: Job,
+        context: Context,
+        streams: StreamConfig,
+        fields: Fields,
+        *,
+        reclass: Callable[[Job, Priority], None],
+    ) -> None:
         self.fields = fields
+        self._reclass = reclass
         self.payer = first
         """The asker on whose money it draws."""
         self.is_ending = False
         self.task: asyncio.Task[SmartResult]
         self._context, self._streams = context, streams
         self._askers: list[Job] = []
+        self._classes: Counter[Priority] = Counter()
+        """How many of them are of each class."""
         self._payers = [first]
         self._finishes = False
         """Whether it goes on to its end if all askers have left."""
@@ -72,7 +86,9 @@ class KeyedCall:
         """Return the answer once it is there; raises a member of `CallFailed`, also when the asker's time is up."""
         served = asker.served = self.job
         self._askers.append(asker)
+        self._classes[asker.message.priority] += 1
         served.give_until(asker.deadline)
+        self._take_class()
         terms, reader, reading = asker.message.stream, None, None
         if terms is not None:
             self._finishes = self._finishes or terms.finishes(self._streams)
@@ -95,9 +111,20 @@ class KeyedCall:
                 self.shared.leave(reader)
             await self._left(asker, reading)
 
+    def _take_class(self) -> None:
+        """Wait in the highest class of those that wait for it, as in priority inheritance."""
+        entry = self.job.entry
+        for priority in PRIORITIES:
+            if self._classes[priority]:
+                if priority != entry.priority:
+                    self._reclass(self.job, priority)
+                return
+
     async def _left(self, asker: Job, reading: asyncio.Task[None] | None) -> None:
         """Go on without an asker; if it was the last, end, unless it is to finish."""
         self._askers.remove(asker)
+        self._classes[asker.message.priority] -= 1
+        self._take_class()
         if asker is self.payer:
             served = self.job
             asker.calls, asker.cost, asker.attempts = served.calls, served.cost, served.attempts
@@ -185,11 +212,21 @@ class KeyedCall:
 
 
 class KeyedCalls:
-    """The requests under keys that one supervisor serves; `leave` is called for each at its end."""
+    """The requests under keys that one supervisor serves; `leave` is called for each at its end.
 
-    def __init__(self, context: Context, streams: StreamConfig, *, leave: Callable[[Job], None]) -> None:
+    `reclass` is called when it is to wait in another class than before.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        streams: StreamConfig,
+        *,
+        leave: Callable[[Job], None],
+        reclass: Callable[[Job, Priority], None],
+    ) -> None:
         self._context, self._streams = context, streams
-        self._leave = leave
+        self._leave, self._reclass = leave, reclass
         self._calls: set[KeyedCall] = set()
         self._by_key: dict[str, KeyedCall] = {}
 
@@ -203,7 +240,7 @@ class KeyedCalls:
 
     def begin(self, job: Job, serve: Serve, *, fields: Fields = (), is_alone: bool = False) -> KeyedCall:
         """Have a request served in a task of its own, which no asker's deadline ends; one `is_alone` has one asker."""
-        call = KeyedCall(job, self._context, self._streams, fields)
+        call = KeyedCall(job, self._context, self._streams, fields, reclass=self._reclass)
 
         def ended(task: asyncio.Task[SmartResult]) -> None:
             if not task.cancelled():

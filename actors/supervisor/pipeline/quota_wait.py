@@ -54,13 +54,13 @@ async def wait_for_share(deps: Deps, job: Job, wait: QuotaWait) -> Choice | None
 async def _any_is_done_or_choice(
     deps: Deps, job: Job, wait: QuotaWait, asked: Iterable[asyncio.Task[QuotaShare | None]]
 ) -> None:
-    """Wait until a quota was granted or refused, or another provider may be called, or none."""
-    besides = wait.besides
+    """Wait until a quota was granted or refused, another provider may be called, or none, or its class has changed."""
+    besides, priority = wait.besides, job.entry.priority
     while True:
         await deps.queues.wait(job.entry, besides)
         now = deps.context.now()
         job.money = job.money.after_wait(now=now)
-        if any(asking.done() for asking in asked):
+        if any(asking.done() for asking in asked) or job.entry.priority != priority:
             return
         again = choose(job, names_in_order(job), deps.queues, now=now)
         if isinstance(again, QuotaWait) and again.names == wait.names:

@@ -57,14 +57,14 @@ class QuotaShare:
 async def acquire(deps: Deps, job: Job, name: str, quota: str, *, at_once: bool = True) -> QuotaShare | None:
     """Take what a call to the provider `name` needs of a shared quota; None if it is short: choose anew.
 
-    Unless it is to be had `at_once`, the request waits for it, in the order of asking.
+    Unless it is to be had `at_once`, the request waits for it, in its class and in the order of asking.
     """
     limiter = deps.limiters.get(quota)
     if limiter is None:
         what = f"quota {quota!r}, on which {name!r} draws, is not held here; name it in the market's quotas"
         return _short(job, name, quota, NotAdmitted(what, provider=name), may_wait=False)
     weights = dict(job.weights(job.candidates.targets[name]))
-    question = Acquire(weights=weights, tenant=job.entry.tenant, at_once=at_once)
+    question = Acquire(weights=weights, tenant=job.entry.tenant, at_once=at_once, priority=job.entry.priority)
     try:
         grant = await limiter.ask(question, timeout=max(0.0, job.deadline - deps.context.now()))
     except RateLimited as refusal:

@@ -1,4 +1,6 @@
-"""Wait queues, one for each thing that is short. Tenants take turns in each; one tenant's requests keep their order.
+"""Wait queues, one for each thing that is short. Classes and tenants take turns, one tenant's requests in order.
+
+A turn costs its class and its tenant the tokens that its call reserves, so that these are shared, and not the requests.
 
 Only the head of a queue looks whether it may go on at its time. A release wakes the first entry that sleeps, and an
 entry that leaves the head of a queue, whatever the reason, wakes the next. So a release costs two looks, however many
@@ -17,12 +19,14 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
-from actors.limits.fair_queue import FairQueue
+from actors.limits.class_queue import ClassQueue
 from actors.market.market import MAX_WAITING
 from actors.supervisor.targets.waiter_bound import WaiterBound
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from actors.limits.class_queue import Priority
 
 QueueName: TypeAlias = tuple[str, str]
 """What is short: a kind and a name."""
@@ -41,11 +45,14 @@ class QueueEntry:
     If it left a queue to be served elsewhere, and comes back because nothing came of it, it goes to the front.
     """
 
-    __slots__ = ("deadline", "has_waited", "left", "number", "queues", "tenant", "waiter")
+    __slots__ = ("cost", "deadline", "has_waited", "left", "number", "priority", "queues", "tenant", "waiter")
 
-    def __init__(self, tenant: str = "default", deadline: float = math.inf) -> None:
+    def __init__(self, tenant: str = "default", deadline: float = math.inf, priority: Priority = "normal") -> None:
         self.tenant = tenant
         self.deadline = deadline
+        self.priority: Priority = priority
+        self.cost = 1.0
+        """What its turn costs its tenant and its class: the tokens that it reserves, at least 1."""
         self.number = 0
         """Its number among those that are counted as waiting; 0 if it is not."""
         self.has_waited = False
@@ -73,7 +80,7 @@ class WaitQueues:
 
     def __init__(self, max_waiting: int = MAX_WAITING) -> None:
         self.bound = WaiterBound[QueueEntry](max_waiting)
-        self._queues: dict[QueueName, FairQueue[QueueEntry]] = {}
+        self._queues: dict[QueueName, ClassQueue[QueueEntry]] = {}
 
     def is_first(self, entry: QueueEntry, name: QueueName) -> bool:
         """Tell whether it is the turn of `entry`; if others wait, it is enqueued to find out."""
@@ -133,6 +140,20 @@ class WaitQueues:
             entry.left = tuple(name for name in entry.queues if name != served)
             self._move_to(entry, (), served=served)
 
+    def reclass(self, entry: QueueEntry, priority: Priority) -> None:
+        """Move a request into another class, behind those of its tenant that wait there."""
+        if entry.priority == priority:
+            return
+        entry.priority = priority
+        for name in entry.queues:
+            queue = self._queues[name]
+            before = head_of(queue)
+            queue.remove(entry)
+            queue.enqueue(entry, entry.tenant, cost=entry.cost, priority=priority)
+            if (head := head_of(queue)) is not before:
+                head.wake()
+        entry.wake()  # It may wait elsewhere too, such as for a quota, and asks there in its new class.
+
     def wake(self, name: QueueName) -> None:
         """Let the next of a queue look again: something changed for the better.
 
@@ -156,13 +177,13 @@ class WaitQueues:
             if name not in before:
                 queue = self._queues.get(name)
                 if queue is None:
-                    queue = self._queues[name] = FairQueue()
+                    queue = self._queues[name] = ClassQueue()
                 self._enqueue(queue, entry, name)
         for name in before:
             if name not in names:
                 self._dequeue(entry, name, is_served=name == served)
 
-    def _joined(self, entry: QueueEntry, name: QueueName) -> FairQueue[QueueEntry] | None:
+    def _joined(self, entry: QueueEntry, name: QueueName) -> ClassQueue[QueueEntry] | None:
         """Return the queue that `entry` is in now; None if no request waits there."""
         queue = self._queues.get(name)
         if queue is not None and entry not in queue:
@@ -170,17 +191,17 @@ class WaitQueues:
             entry.queues = (*entry.queues, name)
         return queue
 
-    def _enqueue(self, queue: FairQueue[QueueEntry], entry: QueueEntry, name: QueueName) -> None:
+    def _enqueue(self, queue: ClassQueue[QueueEntry], entry: QueueEntry, name: QueueName) -> None:
         returns = name in entry.left
         if returns:
             entry.left = tuple(one for one in entry.left if one != name)
-        queue.enqueue(entry, entry.tenant, at_head=returns)
+        queue.enqueue(entry, entry.tenant, cost=entry.cost, priority=entry.priority, at_head=returns)
 
     def _dequeue(self, entry: QueueEntry, name: QueueName, *, is_served: bool) -> None:
         queue = self._queues[name]
         was_first = queue.head() is entry
-        if was_first and is_served:
-            queue.dequeue()  # Its tenant has had this turn.
+        if is_served:
+            queue.serve(entry)  # Its tenant has had this turn.
         else:
             queue.remove(entry)
         if not queue:
@@ -205,7 +226,7 @@ class WaitQueues:
         return f"<WaitQueues {len(self)} requests in {len(self._queues)} queues>"
 
 
-def head_of(queue: FairQueue[QueueEntry]) -> QueueEntry:
+def head_of(queue: ClassQueue[QueueEntry]) -> QueueEntry:
     """Return the entry whose turn it is in a queue that is not empty."""
     entry = queue.head()
     assert entry is not None  # noqa: S101 - an empty queue is taken away.

@@ -199,6 +199,7 @@ def test_what_cannot_be_served_is_one_line(arguments, said, tmp_path, capsys):
 def test_a_key_of_no_tenant_is_refused(tmp_path, capsys):
     path, keys = tmp_path / "market.toml", str(tmp_path / "keys.jsonl")
     path.write_text(MARKET.format(url="http://127.0.0.1:1"))
-    run_app(["key", "new", "initech", "--keys", keys, "--days", "1"])
+    run_app(["key", "new", "initech", "--keys", keys, "--days", "1", "--priority", "low"])
+    assert run_app(["key", "new", "initech", "--keys", keys, "--priority", "urgent"]) == 2
     assert run_app(["serve", str(path), "--keys", keys]) == 2
     assert "[tenants.initech]" in capsys.readouterr().err

@@ -54,9 +54,10 @@ async def serving(
     caps: dict[str, Any] | None = None,
     preset: str = "vllm",
     price: str | None = None,
+    limits: dict[str, Any] | None = None,
     **market: Any,
 ) -> AsyncGenerator[Stage]:
-    """Serve one fake server for each model; `faults` are of the first one."""
+    """Serve one fake server for each model; `faults` are of the first one, `limits` of each."""
     servers, listings = [], []
     for number, one in enumerate(models or ("swift",)):
         model = FakeModel(name=one, price=FakePrice(input="1", output="2")) if isinstance(one, str) else one
@@ -72,6 +73,7 @@ async def serving(
                 **({"tariff": Tariff(input="1", output="2")} if price is None else {"price": price}),
                 wire=wire,
                 paid=True,
+                **(limits or {}),
             )
         )
     offered = Market(providers=listings, **market)

@@ -354,3 +354,30 @@ async def test_only_the_listed_headers_of_a_client_go_on_to_the_provider():
         )
         assert [one.get("openai-beta") for one in sent] == ["b=1", "b=1", None]
         assert not {"cookie", "x-forwarded-for", "x-understudy-timeout"} & set().union(*sent)
+
+
+async def test_a_request_waits_in_the_class_of_its_tenant_or_its_key_or_in_a_lower_one():
+    model = FakeModel(name="m", latency=1.0, output_tokens=1.0)
+    keys = {name: new_key("acme") for name in ("first", "second")} | {"batch": new_key("acme", priority="low")}
+    config = DoorConfig(tenants={"acme": Tenant(priority="normal")})
+    ring = KeyRing([kept for _, kept in keys.values()])
+    ended: list[str] = []
+    async with serving(model, config=config, keys=ring, caps={"acme": "1"}, limits={"max_concurrency": 1}) as stage:
+
+        async def ask(name: str, key: str, **headers: str) -> int:
+            body = {"model": "auto", "messages": HELLO}
+            headers = {"authorization": f"Bearer {keys[key][0]}"} | headers
+            answered = await stage.post("/v1/chat/completions", body, **headers)
+            ended.append(name)
+            return answered.status_code
+
+        asked = [("under way", "first", {}), ("low", "first", {"x_understudy_priority": "low"})]
+        asked += [("of the batch", "batch", {}), ("normal", "second", {})]
+        tasks = []
+        for name, key, headers in asked:
+            tasks.append(asyncio.create_task(ask(name, key, **headers)))
+            await asyncio.sleep(0.1)
+        assert [await task for task in tasks] == [200] * 4
+        assert ended == ["under way", "normal", "low", "of the batch"]
+        assert await ask("too high", "batch", x_understudy_priority="normal") == 403
+        assert await ask("no class", "first", x_understudy_priority="urgent") == 400
