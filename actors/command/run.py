@@ -26,9 +26,11 @@ from actors.ledger.errors import JournalDown, JournalFailed
 from actors.ledger.ledger import Ledger
 from actors.masking import escaped
 from actors.money import ZERO, Micros, usd
+from actors.monitor import Monitor
 from actors.supervisor.messages import GetStatus
 from actors.supervisor.payments.accounts import RUN
 from actors.supervisor.supervisor import LEDGER_MAILBOX, Supervisor
+from actors.webhooks import spawn_senders
 from runtime import ActorSystem, Event, RuntimeFault
 from runtime.persistence import JournalError
 
@@ -256,6 +258,9 @@ async def _serve(run: BatchRun, progress: ProgressDisplay) -> None:
     async with ActorSystem("run", seed=options.seed) as system, ticking(progress, tally):
         system.events.subscribe(Event, tally.receive)
         system.events.subscribe(Event, show_breaker)
+        if run.plan.market.alerts:
+            spawn_senders(system, tuple(run.plan.market.alerts))
+            system.spawn(Monitor, name="monitor")
         supervisor = spawn_supervisor(system, run.plan)
         if options.journal is not None:
             await run.go_on(supervisor)

@@ -28,6 +28,7 @@ from actors.serve.key_file import add_key, read_keys
 from actors.serve.retry_log import RetryLog
 from actors.serve.server import DoorServer
 from actors.supervisor.supervisor import Supervisor
+from actors.webhooks import spawn_senders
 from runtime import ActorSystem, RuntimeFault
 
 if TYPE_CHECKING:
@@ -98,8 +99,9 @@ async def _serve(options: ServeOptions, market: Market, config: DoorConfig, keys
     interrupts = Interrupts()
     stopped = asyncio.Event()
     async with ActorSystem("door", log=LOGS[options.log]) as system:
-        if options.log is not None:
-            system.spawn(lambda: Monitor(log_requests=True), name="monitor")
+        if options.log is not None or market.alerts:
+            spawn_senders(system, tuple(market.alerts))
+            system.spawn(lambda: Monitor(log_requests=options.log is not None), name="monitor")
         caps = caps_of(config)
         ledger = system.spawn(lambda: Ledger(accounts=caps, journal=options.journal), name="ledger")
         await _check_ledger(ledger, options)

@@ -5,5 +5,6 @@ from actors.market.listing import Listing, SharedQuota
 from actors.market.market import Market
 from actors.market.short_form import provider
 from actors.market.tables import MarketError
+from actors.market.webhook import Webhook
 
-__all__ = ["Listing", "Market", "MarketError", "SharedQuota", "load_market", "parse_market", "provider"]
+__all__ = ["Listing", "Market", "MarketError", "SharedQuota", "Webhook", "load_market", "parse_market", "provider"]

@@ -1,4 +1,4 @@
-"""Expands `${NAME}` in the headers, keys and URLs of a market file, so that no secret stands in the file. Pure."""
+"""Expands `${NAME}` in headers, keys, secrets and URLs of a market file, so that no secret stands in the file. Pure."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import re
 from typing import TYPE_CHECKING, Any, cast
 
 from actors.market.tables import MarketError, Places, Table
+from actors.market.webhook import WEBHOOK_EXPANDED
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 REFERENCE = re.compile(r"\$\$\{|\$\{(?:([A-Za-z_][A-Za-z0-9_]*)\})?")
 """The escape, which stands for the text itself; or a reference, whose group is None if it names nothing."""
@@ -36,10 +37,12 @@ class Expansion:
 
         What is of the wrong type stays as it is: it is reported when it is read.
         """
-        listed = document.get("providers")
-        if not isinstance(listed, list):
-            return document
-        entries = [self._entry(entry, f"providers[{place}]") for place, entry in enumerate(cast("list[Any]", listed))]
+        changed: Table = {}
+        for name, texts in (("providers", TEXTS), ("alerts", WEBHOOK_EXPANDED)):
+            listed = document.get(name)
+            if isinstance(listed, list):
+                entries = enumerate(cast("list[Any]", listed))
+                changed[name] = [self._entry(entry, f"{name}[{place}]", texts) for place, entry in entries]
         if self._missing:
             shown = [f"{name} in {self._places.shown(key)}" for name, key in self._missing.items()]
             more = f" and {len(shown) - SHOWN_MISSING} more" if len(shown) > SHOWN_MISSING else ""
@@ -49,13 +52,13 @@ class Expansion:
                 f"these environment variables are not set, or are empty: {', '.join(shown[:SHOWN_MISSING])}{more}; "
                 "set them, or write $${ for the text ${ itself",
             )
-        return document | {"providers": entries}
+        return document | changed
 
-    def _entry(self, entry: Any, key: str) -> Any:
+    def _entry(self, entry: Any, key: str, texts: Sequence[str]) -> Any:
         if not isinstance(entry, dict):
             return entry
         table = cast("Table", entry)
-        changed: Table = {name: self._expanded(table[name], f"{key}.{name}") for name in TEXTS if name in table}
+        changed: Table = {name: self._expanded(table[name], f"{key}.{name}") for name in texts if name in table}
         if isinstance(table.get("headers"), dict):
             headers = cast("Table", table["headers"])
             changed["headers"] = {

@@ -18,6 +18,7 @@ from actors.market.market import MAX_WAITING, DiscoveryConfig, HealthConfig, Mar
 from actors.market.model_entry import MODEL_KEYS, is_model, model_entry_listing
 from actors.market.tables import MarketError as MarketError
 from actors.market.tables import Places, Table, TableReader, toml_type
+from actors.market.webhook import Webhook, read_webhooks
 from actors.masking import Secrets, shown_url
 from actors.money import ZERO, Micros, to_micros
 from actors.policies.breaker.config import BreakerConfig
@@ -48,6 +49,7 @@ RETRY_BUDGET_KEYS = ("ratio", "min_per_second", "max_tokens")
 HEADINGS: dict[str, tuple[str, ...]] = {
     "[[providers]]": PROVIDER_KEYS,
     "[[providers.limits]]": RateLimit.__struct_fields__,
+    "[[alerts]]": Webhook.__struct_fields__,
     "[quotas.NAME]": SharedQuota.__struct_fields__,
     "[retry]": Retry.__struct_fields__,
     "[breaker]": BreakerConfig.__struct_fields__,
@@ -73,9 +75,10 @@ class Surroundings(NamedTuple):
 def load_market(path: str | Path) -> Market:
     """Read a market file.
 
-    In the values of `url`, `base_url`, `health_path`, `api_key` and `headers`, `${NAME}` stands for the environment
-    variable of that name, and `$${` for the text `${`. What a variable holds is a secret: no error and no `repr` shows
-    it. A provider with a `kind` is a model; without `api_key`, its key is what the variable of its preset holds.
+    In the values of `url`, `base_url`, `health_path`, `api_key` and `headers`, and of `url` and `secret` of [[alerts]],
+    `${NAME}` stands for the environment variable of that name, and `$${` for the text `${`. What a variable holds is a
+    secret: no error and no `repr` shows it. A provider with a `kind` is a model; without `api_key`, its key is what the
+    variable of its preset holds.
 
     Raises `MarketError` if the file cannot be used or variables are not set, and ImportError without the extra `http`,
     which every provider in a file needs. Prices are strings in dollars; calls to a provider with a price above 0 are
@@ -143,6 +146,7 @@ def _market(text: str, path: str, environ: Mapping[str, str] | None) -> Market:
         price_tolerance=_tolerance(reader, document),
         max_waiting=_max_waiting(reader, document),
         streams=_section(reader, document, "streams", StreamConfig),
+        alerts=read_webhooks(reader, document.get("alerts")),
         hedge=None if document.get("hedge") is False else _section(reader, document, "hedge", HedgeConfig),
     )
 

@@ -10,6 +10,7 @@ import msgspec
 from actors.ledger.periods import Renewal, take_cap
 from actors.market.listing import Listing, SharedQuota, check_positive, check_tolerance
 from actors.market.tables import MarketError as MarketError
+from actors.market.webhook import Webhook
 from actors.money import ZERO, AmountField, OptionalAmountField, amount_default, take_amount
 from actors.policies.breaker.config import BreakerConfig
 from actors.policies.hedge import HedgeConfig
@@ -65,6 +66,8 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
 
     `streams` says how long a stream waits for its provider, and for its consumer, if its request does not.
 
+    `alerts` are the webhooks that are told of alerts; `understudy run` and `serve` do so, a program by `spawn_senders`.
+
     `quotas` are the limits, by name, on which several providers draw together: those whose `quota` is that name.
 
     Without providers it is for a supervisor that gets a `registry`. Raises ValueError if two providers have the same
@@ -88,6 +91,7 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
     quotas: dict[str, SharedQuota] = {}
     max_waiting: int = MAX_WAITING
     streams: StreamConfig = StreamConfig()
+    alerts: Sequence[Webhook] = ()
     budget_renewal: Renewal | None = None
 
     def __post_init__(self) -> None:
@@ -100,6 +104,9 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
         check_tolerance(self.price_tolerance)
         check_count("max_waiting", self.max_waiting, least=0, unit="requests")
         msgspec.structs.force_setattr(self, "providers", tuple(self.providers))
+        msgspec.structs.force_setattr(self, "alerts", tuple(self.alerts))
+        for webhook in self.alerts:
+            check_config("alerts", webhook, Webhook)
         for name, kind in POLICIES.items():
             policy: object = getattr(self, name)
             if name != "hedge" or policy is not None:

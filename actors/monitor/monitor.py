@@ -33,7 +33,17 @@ from actors.events import (
 from actors.monitor.metrics import Metrics
 from actors.monitor.readings import book_of, readings_of
 from actors.monitor.request_log import line_of
-from actors.monitor.rules import DEFAULT_RULES, Alerts, CircuitOpenRule, LeftAloneRule, Reading, Rule, judge, passed_on
+from actors.monitor.rules import (
+    DEFAULT_RULES,
+    Alerts,
+    CircuitOpenRule,
+    LeftAloneRule,
+    OnOffRule,
+    Reading,
+    Rule,
+    judge,
+    passed_on,
+)
 from actors.validation import check_config, check_count
 from runtime import Actor, Message, Request, handles
 
@@ -183,10 +193,14 @@ class Monitor(Actor[GetMetrics | CheckRules]):
 
     @handles(CheckRules)
     def check(self, message: CheckRules) -> None:
-        """Check every rule against its window, but those that follow the events of single providers."""
+        """Check every rule against its window; clear what follows events and is fine again."""
         self._count_pending()
         now = self.context.now()
         for rule in self.config.rules:
+            if isinstance(rule, OnOffRule):
+                for name, subject in tuple(self.memory.alerts.good_since):
+                    if name == rule.name:
+                        self._judge(rule, Reading(subject=subject, value=0.0))
             for reading in readings_of(self.book, rule, now=now):
                 self._judge(rule, reading)
 

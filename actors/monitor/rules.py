@@ -1,8 +1,10 @@
 """Alert rules with hysteresis: when an alert is raised and when it is cleared, as pure decisions.
 
 An alert is raised when the rule's value passes `threshold`. It is cleared when the value has passed `clear_threshold`
-on the way back, or when there is no value any more. Between the two nothing changes, so an alert is raised once and
-cleared once.
+on the way back, or when there is no value any more, and this has lasted for `clear_after` seconds. Between the two
+nothing changes, so an alert is raised once and cleared once for each incident, although a breaker that lets probes
+through opens again and again meanwhile. Prometheus has the same as `keep_firing_for`
+(https://prometheus.io/docs/prometheus/latest/configuration/alerting_rules).
 
 A rule of a rate or an average looks at two windows: its own, and one that is ten times as long. With few requests, the
 long one says whether there is enough to go by, and the short one whether it is still so. The idea is that of "Site
@@ -12,7 +14,7 @@ Reliability Workbook", chapter 5, "Multiwindow, Multi-Burn-Rate Alerts" (https:/
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal, NamedTuple, TypeAlias, get_args
+from typing import ClassVar, Literal, NamedTuple, TypeAlias, TypeVar, get_args
 
 import msgspec
 
@@ -20,6 +22,7 @@ from actors.events import AlertCleared, AlertRaised
 from actors.money import AmountField, take_amount
 from actors.validation import check_count, check_text
 
+T = TypeVar("T")
 Scope = Literal["all", "provider", "service"]
 """The subjects of a rule: all requests together, the calls to each provider, or the requests for each service."""
 SCOPES: tuple[Scope, ...] = get_args(Scope)
@@ -27,6 +30,8 @@ LONG = 10.0
 """How many times as long as a rule's window its long one is."""
 CHANCE = 1e-3
 """So improbable must failures be, if all were as the rule asks for, for few requests to raise an alert."""
+CLEAR_AFTER = 120.0
+"""Seconds: more than the longest wait of a breaker (60 s) and the window of a rule (60 s), in which nothing is seen."""
 FEW_LATENCIES = 5
 """So many requests of the long window make an average."""
 
@@ -38,6 +43,7 @@ def _check(
     has_window: bool = False,
     min_requests: int = 1,
     scope: Scope = "all",
+    clear_after: float = 0.0,
 ) -> None:
     check_text("the name of a rule", name)
     if scope not in SCOPES:
@@ -47,6 +53,8 @@ def _check(
     may_be_none = window is None and not has_window
     if not (may_be_none or (isinstance(window, float | int) and 0 < window < math.inf)):
         raise ValueError(f"window of rule {name!r} must be > 0 seconds and finite, got {window!r}")
+    if not 0 <= clear_after < math.inf:
+        raise ValueError(f"clear_after of rule {name!r} must be >= 0 seconds and finite, got {clear_after}")
     check_count(f"min_requests of rule {name!r}", min_requests)
 
 
@@ -56,8 +64,8 @@ class SuccessRateRule(msgspec.Struct, frozen=True, kw_only=True, tag="success_ra
     With fewer, it is raised too if so many of those within ten windows failed as would by chance only once in 1,000
     times, such as 3 of 3 at 0.95.
 
-    Cleared at `clear_threshold` or more, even with fewer requests, or when none are left in the window. What was raised
-    by ten windows is cleared by ten windows, or by `min_requests` in one.
+    Cleared after `clear_after` seconds at `clear_threshold` or more, even with fewer requests or with none left in the
+    window. What was raised by ten windows is cleared by ten windows, or by `min_requests` in one.
     """
 
     name: str = "success_rate"
@@ -66,9 +74,17 @@ class SuccessRateRule(msgspec.Struct, frozen=True, kw_only=True, tag="success_ra
     window: float = 60.0
     min_requests: int = 20
     scope: Scope = "all"
+    clear_after: float = CLEAR_AFTER
 
     def __post_init__(self) -> None:
-        _check(self.name, window=self.window, has_window=True, min_requests=self.min_requests, scope=self.scope)
+        _check(
+            self.name,
+            window=self.window,
+            has_window=True,
+            min_requests=self.min_requests,
+            scope=self.scope,
+            clear_after=self.clear_after,
+        )
         if not 0 < self.threshold <= self.clear_threshold <= 1:
             raise ValueError(
                 f"thresholds of rule {self.name!r} must be 0 < threshold <= clear_threshold <= 1, "
@@ -94,9 +110,9 @@ class SuccessRateRule(msgspec.Struct, frozen=True, kw_only=True, tag="success_ra
 class LatencyRule(msgspec.Struct, frozen=True, kw_only=True, tag="latency", tag_field="kind"):
     """Raised if at least `min_requests` within `window` seconds took more than `threshold` seconds on average.
 
-    With fewer, 5 within ten windows are enough. Cleared at `clear_threshold` seconds or less, even with fewer requests,
-    or when none are left in the window. What was raised by ten windows is cleared by ten windows, or by `min_requests`
-    in one.
+    With fewer, 5 within ten windows are enough. Cleared after `clear_after` seconds at `clear_threshold` seconds or
+    less, even with fewer requests or with none left in the window. What was raised by ten windows is cleared by ten
+    windows, or by `min_requests` in one.
     """
 
     name: str = "latency"
@@ -105,9 +121,17 @@ class LatencyRule(msgspec.Struct, frozen=True, kw_only=True, tag="latency", tag_
     window: float = 60.0
     min_requests: int = 20
     scope: Scope = "all"
+    clear_after: float = CLEAR_AFTER
 
     def __post_init__(self) -> None:
-        _check(self.name, window=self.window, has_window=True, min_requests=self.min_requests, scope=self.scope)
+        _check(
+            self.name,
+            window=self.window,
+            has_window=True,
+            min_requests=self.min_requests,
+            scope=self.scope,
+            clear_after=self.clear_after,
+        )
         _check_falling(self.name, self.threshold, self.clear_threshold)
 
     def is_bad(self, value: float) -> bool:
@@ -130,9 +154,10 @@ class OnOffRule(msgspec.Struct, frozen=True, kw_only=True):
     threshold: ClassVar[float] = 1.0
     min_requests: ClassVar[int] = 0
     name: str
+    clear_after: float = 0.0
 
     def __post_init__(self) -> None:
-        _check(self.name)
+        _check(self.name, clear_after=self.clear_after)
 
     def is_bad(self, value: float) -> bool:
         """Tell whether it is wrong."""
@@ -144,12 +169,14 @@ class OnOffRule(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CircuitOpenRule(OnOffRule, frozen=True, kw_only=True, tag="circuit_open", tag_field="kind"):
-    """Raised at once when the breaker of a provider opens or is isolated by hand; cleared when it closes.
+    """Raised at once when the breaker of a provider opens or is isolated by hand.
 
-    Its value is 1 while the breaker is open or half-open, and 0 while it is closed.
+    Cleared once it has been closed for `clear_after` seconds. Its value is 1 while the breaker is open or half-open,
+    and 0 while it is closed.
     """
 
     name: str = "circuit_open"
+    clear_after: float = CLEAR_AFTER
 
 
 class LeftAloneRule(OnOffRule, frozen=True, kw_only=True, tag="left_alone", tag_field="kind"):
@@ -178,6 +205,7 @@ class BudgetRule(msgspec.Struct, frozen=True, kw_only=True, tag="budget", tag_fi
     clear_threshold: float = 0.80
     window: float | None = None
     min_requests: ClassVar[int] = 0
+    clear_after: ClassVar[float] = 0.0
 
     def __post_init__(self) -> None:
         _check(self.name, window=self.window)
@@ -247,11 +275,13 @@ def _is_shown_by_long(rule: Rule, reading: Reading) -> bool:
 class Alerts(msgspec.Struct, frozen=True):
     """The alerts that are raised now, by the name of their rule and their subject. Immutable.
 
-    Those in `by_long` were raised by a long window, because there were few requests.
+    Those in `by_long` were raised by a long window, because there were few requests. `good_since` is the time since
+    which those are fine again that are not cleared yet.
     """
 
     raised: dict[tuple[str, str], AlertRaised] = {}
     by_long: frozenset[tuple[str, str]] = frozenset()
+    good_since: dict[tuple[str, str], float] = {}
 
 
 def judge(
@@ -264,8 +294,9 @@ def judge(
     >>> change
     AlertRaised(rule='latency', subject='all', value=6.0, threshold=5.0, at=10.0, cause=None)
     >>> judge(alerts, LatencyRule(), slow, now=11.0)[1]
-    >>> judge(alerts, LatencyRule(), Reading(subject="all", value=None), now=70.0)[1]
-    AlertCleared(rule='latency', subject='all', value=None, lasted=60.0)
+    >>> alerts, change = judge(alerts, LatencyRule(), Reading(subject="all", value=None), now=70.0)
+    >>> judge(alerts, LatencyRule(), Reading(subject="all", value=None), now=190.0)[1]
+    AlertCleared(rule='latency', subject='all', value=None, lasted=180.0)
     """
     key, value = (rule.name, reading.subject), reading.value
     alert = alerts.raised.get(key)
@@ -283,18 +314,29 @@ def judge(
             at=now,
             cause=reading.cause,
         )
-        return Alerts({**alerts.raised, key: alert}, alerts.by_long | {key} if is_few else alerts.by_long), alert
+        by_long = alerts.by_long | {key} if is_few else alerts.by_long
+        return Alerts({**alerts.raised, key: alert}, by_long, alerts.good_since), alert
     if key in alerts.by_long:
         if reading.requests < rule.min_requests:
             value = reading.long.value
         else:
-            alerts = Alerts(alerts.raised, alerts.by_long - {key})  # By now there are enough.
+            # By now there are enough.
+            alerts = Alerts(alerts.raised, alerts.by_long - {key}, alerts.good_since)
     if value is not None and not rule.is_good(value):
+        if key in alerts.good_since:
+            alerts = Alerts(alerts.raised, alerts.by_long, _without(alerts.good_since, key))
         return alerts, None
-    rest = {other: raised for other, raised in alerts.raised.items() if other != key}
-    return Alerts(rest, alerts.by_long - {key}), AlertCleared(
-        rule=rule.name, subject=reading.subject, value=value, lasted=now - alert.at
-    )
+    since = alerts.good_since.get(key, now)
+    if now - since < rule.clear_after:
+        if key not in alerts.good_since:
+            alerts = Alerts(alerts.raised, alerts.by_long, {**alerts.good_since, key: now})
+        return alerts, None
+    rest = Alerts(_without(alerts.raised, key), alerts.by_long - {key}, _without(alerts.good_since, key))
+    return rest, AlertCleared(rule=rule.name, subject=reading.subject, value=value, lasted=now - alert.at)
+
+
+def _without(table: dict[tuple[str, str], T], key: tuple[str, str]) -> dict[tuple[str, str], T]:
+    return {other: value for other, value in table.items() if other != key}
 
 
 def passed_on(alerts: Alerts, event: AlertRaised | AlertCleared) -> tuple[Alerts, AlertRaised | AlertCleared | None]:
@@ -304,7 +346,7 @@ def passed_on(alerts: Alerts, event: AlertRaised | AlertCleared) -> tuple[Alerts
     """
     key = (event.rule, event.subject)
     is_raised = key in alerts.raised
-    if isinstance(event, AlertRaised):
-        return (alerts, None) if is_raised else (Alerts({**alerts.raised, key: event}, alerts.by_long), event)
-    rest = {other: raised for other, raised in alerts.raised.items() if other != key}
-    return (Alerts(rest, alerts.by_long), event) if is_raised else (alerts, None)
+    if isinstance(event, AlertRaised) == is_raised:
+        return alerts, None
+    raised = {**alerts.raised, key: event} if isinstance(event, AlertRaised) else _without(alerts.raised, key)
+    return Alerts(raised, alerts.by_long, alerts.good_since), event

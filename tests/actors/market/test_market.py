@@ -222,7 +222,7 @@ def test_an_empty_or_unusable_value_is_named(old, new, message):
     [
         (
             "retries = 3\n" + ALDER,
-            "retries: unknown key; did you mean 'max_retries' under [retry]? known are aliases, breaker, budget, ",
+            "retries: unknown key; did you mean 'max_retries' under [retry]? known are alerts, aliases, breaker, ",
         ),
         (
             ALDER + "prize = '1'",

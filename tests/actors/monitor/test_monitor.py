@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 from loguru import logger
 
@@ -77,10 +78,15 @@ class Provided:
         )
 
 
+AT_ONCE = MonitorConfig(rules=tuple(msgspec.structs.replace(rule, clear_after=0.0) for rule in DEFAULT_RULES))
+
+
 class Stage:
     """A system with a supervisor and a monitor, and what was published."""
 
-    def __init__(self, system: ActorSystem, *providers: Provided, monitor: Any = Monitor, **policies: Any) -> None:
+    def __init__(
+        self, system: ActorSystem, *providers: Provided, monitor: Any = lambda: Monitor(AT_ONCE), **policies: Any
+    ) -> None:
         market = Market(
             providers=[one.listing() for one in providers], **{"retry": Retry(base=0.0, cap=0.0)} | policies
         )
@@ -291,7 +297,7 @@ async def test_the_callback_hears_what_is_published_and_may_throw():
         raise RuntimeError("the pager is off")
 
     with log_records() as records:
-        async with staged(Provided("alder"), monitor=lambda: Monitor(on_alert=page)) as stage:
+        async with staged(Provided("alder"), monitor=lambda: Monitor(AT_ONCE, on_alert=page)) as stage:
             await stage.supervisor.ask(Isolate(provider="alder"), timeout=1.0)
             await stage.supervisor.ask(Release(provider="alder"), timeout=1.0)
             metrics = await stage.metrics()
@@ -309,7 +315,7 @@ def test_an_async_callback_is_refused():
         """Nobody would await it."""
 
     with pytest.raises(TypeError, match="on_alert must not be async"):
-        Monitor(on_alert=page)  # type: ignore[arg-type]
+        Monitor(AT_ONCE, on_alert=page)  # type: ignore[arg-type]
 
 
 async def test_wire_calls_beyond_the_attempts_are_told_once():
@@ -465,7 +471,7 @@ class Fragile(Monitor):
 async def test_a_restarted_monitor_goes_on_with_its_memory_or_begins_anew(has_memory: bool):  # noqa: FBT001
     memory = Memory() if has_memory else None
     alder, birch = Provided("alder"), Provided("birch")
-    async with staged(alder, birch, monitor=lambda: Fragile(memory=memory)) as stage:
+    async with staged(alder, birch, monitor=lambda: Fragile(AT_ONCE, memory=memory)) as stage:
         await stage.request(3)
         await stage.supervisor.ask(Isolate(provider="alder"), timeout=1.0)
         stage.monitor.tell(Boom())

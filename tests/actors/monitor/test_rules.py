@@ -47,11 +47,11 @@ def test_the_thresholds_are_those_of_the_seed():
 @pytest.mark.parametrize(
     ("rule", "values", "seen"),
     [
-        (SuccessRateRule(), (1.0, 0.95, 0.949, 0.5, 0.96, 0.97, 1.0), "--R--C-"),
-        (SuccessRateRule(), (0.0, None, None, 0.0), "RC-R"),
-        (LatencyRule(), (4.9, 5.0, 5.1, 60.0, 4.1, 4.0, 0.1), "--R--C-"),
-        (LatencyRule(), (None, 6.0, None), "-RC"),
-        (CircuitOpenRule(), (0.0, 1.0, 1.0, 0.0, 0.0), "-R-C-"),
+        (SuccessRateRule(clear_after=0), (1.0, 0.95, 0.949, 0.5, 0.96, 0.97, 1.0), "--R--C-"),
+        (SuccessRateRule(clear_after=0), (0.0, None, None, 0.0), "RC-R"),
+        (LatencyRule(clear_after=0), (4.9, 5.0, 5.1, 60.0, 4.1, 4.0, 0.1), "--R--C-"),
+        (LatencyRule(clear_after=0), (None, 6.0, None), "-RC"),
+        (CircuitOpenRule(clear_after=0), (0.0, 1.0, 1.0, 0.0, 0.0), "-R-C-"),
         (BudgetRule(cap=Micros(100)), (0.79, 0.80, 1.0, 0.80, 0.79), "-R--C"),
         (BudgetRule(cap=Micros(100), clear_threshold=0.5), (0.8, 0.7, 0.5, 0.49), "R--C"),
     ],
@@ -62,7 +62,9 @@ def test_an_alert_is_raised_once_beyond_its_threshold_and_cleared_once_on_the_wa
     assert changes(rule, *values) == seen
 
 
-@pytest.mark.parametrize("rule", [SuccessRateRule(), LatencyRule(threshold=0.1, clear_threshold=0.1)])
+@pytest.mark.parametrize(
+    "rule", [SuccessRateRule(clear_after=0), LatencyRule(clear_after=0, threshold=0.1, clear_threshold=0.1)]
+)
 def test_few_requests_raise_nothing_but_are_enough_to_clear(rule: Rule):
     bad, good = (0.0, 1.0) if isinstance(rule, SuccessRateRule) else (1.0, 0.0)
     assert changes(rule, bad, bad, requests=19) == "--"
@@ -75,12 +77,21 @@ def test_few_requests_raise_nothing_but_are_enough_to_clear(rule: Rule):
 
 def test_subjects_and_rules_are_told_apart():
     alerts = Alerts()
-    alerts, a = judge(alerts, CircuitOpenRule(), Reading(subject="alder", value=1.0), now=0.0)
-    alerts, b = judge(alerts, CircuitOpenRule(), Reading(subject="birch", value=1.0), now=1.0)
-    alerts, c = judge(alerts, CircuitOpenRule(name="page"), Reading(subject="alder", value=1.0), now=2.0)
+    alerts, a = judge(alerts, CircuitOpenRule(clear_after=0), Reading(subject="alder", value=1.0), now=0.0)
+    alerts, b = judge(alerts, CircuitOpenRule(clear_after=0), Reading(subject="birch", value=1.0), now=1.0)
+    alerts, c = judge(alerts, CircuitOpenRule(name="page", clear_after=0), Reading(subject="alder", value=1.0), now=2.0)
     assert [a, b, c] == list(alerts.raised.values())
-    alerts, _ = judge(alerts, CircuitOpenRule(), Reading(subject="alder", value=0.0), now=3.0)
+    alerts, _ = judge(alerts, CircuitOpenRule(clear_after=0), Reading(subject="alder", value=0.0), now=3.0)
     assert list(alerts.raised) == [("circuit_open", "birch"), ("page", "alder")]
+
+
+def test_an_alert_is_over_once_it_was_fine_for_so_long_without_a_break():
+    rule, alerts, told = CircuitOpenRule(clear_after=120.0), Alerts(), []
+    for now, value in ((0, 1.0), (10, 0.0), (100, 0.0), (129, 1.0), (130, 0.0), (249, 0.0), (250, 0.0), (251, 0.0)):
+        alerts, change = judge(alerts, rule, Reading(subject="alder", value=value), now=float(now))
+        told += [(now, type(change).__name__)] if change is not None else []
+    assert told == [(0, "AlertRaised"), (250, "AlertCleared")]
+    assert alerts == Alerts()
 
 
 def test_a_state_that_was_given_is_never_changed():
@@ -116,6 +127,7 @@ def test_raised_and_cleared_take_turns_whatever_is_read(rule: Rule, readings: li
         (SuccessRateRule, {"threshold": 0.0}, "0 < threshold <= clear_threshold <= 1"),
         (SuccessRateRule, {"threshold": 0.9, "clear_threshold": 0.8}, "0 < threshold <= clear_threshold <= 1"),
         (SuccessRateRule, {"clear_threshold": 1.1}, "0 < threshold <= clear_threshold <= 1"),
+        (CircuitOpenRule, {"clear_after": -1.0}, "clear_after of rule 'circuit_open' must be >= 0 seconds"),
         (SuccessRateRule, {"window": 0.0}, "window of rule 'success_rate' must be > 0 seconds"),
         (SuccessRateRule, {"min_requests": 0}, "min_requests of rule 'success_rate' must be >= 1"),
         (LatencyRule, {"threshold": 3.0}, "0 < clear_threshold <= threshold"),

@@ -1,0 +1,95 @@
+"""An hour of brown-outs raises and clears each alert once for each of them, and a webhook hears of each turn."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from actors import CallFailed, Market, Supervisor, smart_request
+from actors.events import AlertCleared, AlertRaised
+from actors.market import Webhook
+from actors.monitor import DEFAULT_RULES, Monitor, MonitorConfig, SuccessRateRule
+from actors.simulation import BrownOut, SimulatedProvider
+from actors.webhooks import WebhookSender
+from runtime import ActorSystem
+from tests.proofs import repeated
+
+EVERY = 600.0
+"""Seconds from one brown-out to the next."""
+BROWN_OUTS = 6
+SECRET = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="  # noqa: S105 - of a webhook that is not there.
+RULES = (*DEFAULT_RULES, SuccessRateRule(name="provider", scope="provider"))
+
+
+class Response:
+    def __init__(self, status: int) -> None:
+        self.status = status
+
+    def close(self) -> None:
+        pass
+
+
+class UnreliableReceiver:
+    """Takes half of what it is sent, and of that it answers half too late."""
+
+    def __init__(self, dice: Any) -> None:
+        self.dice = dice
+        self.heard = Counter[str]()
+
+    async def send(self, request: Any, progress: Any) -> Any:
+        luck = self.dice.random()
+        if luck > 0.5:
+            self.heard[request.headers["webhook-id"]] += 1
+        if 0.25 < luck < 0.75:
+            await asyncio.Event().wait()
+        return Response(200 if luck > 0.5 else 503)
+
+    async def aclose(self) -> None:
+        pass
+
+
+@pytest.mark.simulate(seeds=repeated(4))
+async def test_an_hour_of_brown_outs_raises_and_clears_each_alert_once_for_each(simulation):
+    dice = simulation.random
+    providers = [
+        SimulatedProvider(simulation, name, services={"s"}) for name in ("alder", "birch")[: dice.choice((1, 2))]
+    ]
+    # From then on there are enough calls for any rate; a brown-out ends so long before the next that its alerts can.
+    begins = [EVERY * number + dice.uniform(60.0, 120.0) for number in range(BROWN_OUTS)]
+    rate, pause = dice.uniform(0.3, 1.0), dice.choice((0.5, 1.0))
+    for at in begins:
+        simulation.inject(BrownOut(provider="alder", at=at, lasts=dice.uniform(30.0, 200.0), rate=rate))
+    turns: dict[tuple[str, str], list[tuple[str, int]]] = {}
+    receiver = UnreliableReceiver(dice)
+
+    def note(alert: AlertRaised | AlertCleared) -> None:
+        number = sum(at <= simulation.now() for at in begins)
+        turns.setdefault((alert.rule, alert.subject), []).append((type(alert).__name__, number))
+
+    async with ActorSystem("hour", log=False) as system:
+        for kind in (AlertRaised, AlertCleared):
+            system.events.subscribe(kind, note)
+        webhook = Webhook(url="https://alerts.example.com/", secret=SECRET)
+        system.spawn(lambda: WebhookSender(webhook, make_wire=lambda: receiver))
+        system.spawn(lambda: Monitor(MonitorConfig(rules=RULES)))
+        supervisor = system.spawn(lambda: Supervisor(Market(providers=[one.listing() for one in providers])))
+
+        async def ask() -> None:
+            with suppress(CallFailed):
+                await smart_request(supervisor, service="s", input="x", timeout=20.0)
+
+        async with asyncio.TaskGroup() as group:
+            while simulation.now() < EVERY * BROWN_OUTS:
+                group.create_task(ask())
+                await asyncio.sleep(pause)
+        await asyncio.sleep(600.0)
+    for told in turns.values():
+        assert [name for name, _ in told] == ["AlertRaised", "AlertCleared"] * (len(told) // 2)
+        assert [number for _, number in told[::2]] == [number for _, number in told[1::2]]
+        assert len({number for _, number in told}) == len(told) // 2, told
+    assert len(turns["provider", "alder"]) == 2 * BROWN_OUTS
+    assert len(receiver.heard) == sum(map(len, turns.values()))
