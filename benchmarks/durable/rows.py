@@ -246,7 +246,7 @@ def keys(files: Files, options: argparse.Namespace, scale: float) -> Iterator[Ro
         journal.put("shop", f"order {number}", b"paid 12345 alder", at=1.8e9)
         if number % 1_000 == 0:
             journal.commit()
-            while journal.untended > 1_000_000 and journal.tend():
+            while journal.arrears >= 1.0 and journal.tend():
                 pass
     journal.commit()
     journal.checkpoint(is_whole=True)

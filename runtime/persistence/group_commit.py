@@ -17,7 +17,6 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from runtime.persistence.errors import JournalError
-from runtime.persistence.journal import MAX_UNTENDED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,8 +36,8 @@ TEND_PAUSE = 0.01
 """Seconds between two steps of the upkeep, in which commits have the disk for themselves."""
 TEND_LATER = 0.1
 """Seconds after which the upkeep looks again whether anything waits for a commit."""
-MAX_BEHIND = 8 * MAX_UNTENDED
-"""The bytes after which it waits no more."""
+MAX_BEHIND = 8.0
+"""The arrears of a journal's upkeep at which it waits no more."""
 RETRY_AFTER = 1.0
 """Seconds after which a commit that failed is tried again."""
 
@@ -248,7 +247,7 @@ class GroupCommit:
                 future.set_result(answer)
             else:
                 self._on_abandoned(answer)
-        is_due = self.journal.untended >= MAX_UNTENDED or self._loop.time() >= self._tended_at + TEND_EVERY
+        is_due = self.journal.arrears >= 1.0 or self._loop.time() >= self._tended_at + TEND_EVERY
         if is_due and self._tending is None and not self._is_tended:
             self._tending = self._loop.call_soon(self._tend)
 
@@ -261,7 +260,7 @@ class GroupCommit:
                 if self.journal.tend():
                     self._tending = self._loop.call_later(TEND_PAUSE, self._tend)
             return
-        if self.has_unwritten and self.journal.untended < MAX_BEHIND:
+        if self.has_unwritten and self.journal.arrears < MAX_BEHIND:
             self._tending = self._loop.call_later(TEND_LATER, self._tend)
             return
         self._is_tended = True

@@ -292,6 +292,11 @@ class Journal(ABC):
         for digest in batch.kept:
             self._unwritten.pop(digest, None)
 
+    @property
+    def arrears(self) -> float:
+        """How much upkeep is due: from 1 on, `tend` is to be called; the more, the less should it wait for commits."""
+        return self.untended / MAX_UNTENDED
+
     @abstractmethod
     def compact(self, before: int, *, limit: int) -> int:
         """Remove at most `limit` entries with numbers below `before`; return how many were removed.
@@ -302,7 +307,7 @@ class Journal(ABC):
     def tend(self) -> bool:
         """Do some milliseconds of upkeep, and tell whether there is more to do: drop what is too old, and compact.
 
-        To be called now and then, when `untended` is large. Raises `JournalError`.
+        To be called now and then, when it is in `arrears`. Raises `JournalError`.
         """
         self.untended = 0
         return False

@@ -51,7 +51,7 @@ class ReadOnlyJournal(SqliteJournal):
             problem = "may not be read" if file.is_file() else "does not exist"
             raise JournalError(self.path, problem, "give the path of a journal that you may read")
         self._refuse_if_emptied()
-        self._in_log = self._round = 0
+        self._in_log = self._size = self._round = 0
         self._begin()
 
     def _begin(self) -> None:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from runtime.persistence.errors import JournalError
-from runtime.persistence.journal import KEY_BYTES, Journal, KeptRow, SnapshotRow, key_digest, scope_digest
+from runtime.persistence.journal import KEY_BYTES, MAX_UNTENDED, Journal, KeptRow, SnapshotRow, key_digest, scope_digest
 from runtime.persistence.ownership import Ownership
 from runtime.persistence.retention import KeptClock, horizon
 
@@ -49,8 +49,10 @@ CREATE TABLE snapshot (number INTEGER NOT NULL, chain INTEGER NOT NULL, checksum
  content BLOB NOT NULL);
 CREATE TABLE about (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID
 """
-MAX_LOG_BYTES = 2_000_000
-"""What was written before the log is moved into the file: in pages it is two to four times as much."""
+MAX_LOG_BYTES = 4_000_000
+"""What the log may have before it is moved into the file, as SQLite does by default after 1,000 pages."""
+PAGE = 4096
+"""The bytes of a page, SQLite's default: each that a commit changes is in the log as a whole."""
 STEP = 500
 """The rows of one step of the upkeep, about a millisecond's work."""
 ROUNDS = 20
@@ -86,8 +88,8 @@ class SqliteJournal(Journal):
         self._log = -1
         """The open log, if it is waited for apart."""
         self._has_failed_to_sync = False
-        self._in_log = 0
-        """The bytes that were written since the log was last moved into the file."""
+        self._in_log = self._size = 0
+        """About how many bytes are in the log, and in the file with it."""
         self._seen_key, self._seen_body = b"", 0
         """Up to where what is kept has been looked through for what is too old."""
         self._round = 0
@@ -97,6 +99,7 @@ class SqliteJournal(Journal):
                 os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
             self._file = self._connect()
             self._take_possession(migrate)
+            self._size = Path(self.path).stat().st_size
             self._reader = self._early = self._connect()
             if self.can_sync_later:
                 self._early = self._connect()
@@ -268,7 +271,8 @@ class SqliteJournal(Journal):
         self._has_failed_to_sync = self.is_unsynced = False
 
     def _write(self, batch: JournalBatch, file: sqlite3.Connection) -> None:
-        self._in_log += batch.size
+        self._in_log += log_bytes(batch, file_bytes=self._size)
+        self._size += batch.size
         with self._writing(file):
             if batch.entries:
                 file.executemany("INSERT INTO entries VALUES (?, ?, ?)", batch.entries)
@@ -302,6 +306,10 @@ class SqliteJournal(Journal):
                 (before, limit),
             ).rowcount
 
+    @property
+    def arrears(self) -> float:
+        return max(super().arrears, self._in_log / MAX_LOG_BYTES)
+
     def tend(self) -> bool:
         """Do one step of the upkeep, and tell whether there is more to do. There are four, in turn.
 
@@ -313,7 +321,8 @@ class SqliteJournal(Journal):
         if self._in_log > MAX_LOG_BYTES:
             self._in_log = 0
             self.checkpoint()  # 1.
-            return True
+            self._size = Path(self.path).stat().st_size
+            return self.untended >= MAX_UNTENDED
         if not self._round:
             self._round = ROUNDS
             self.untended = 0
@@ -427,6 +436,16 @@ def synced(file: int) -> None:
         os.fdatasync(file)
     else:
         os.fsync(file)
+
+
+def log_bytes(batch: JournalBatch, *, file_bytes: int) -> int:
+    """Return about how many bytes a batch takes in the log: those of every page that it changes.
+
+    These are the last page of the entries and what they fill besides, and for each key, which are spread evenly over
+    the file, one page of heads, and if it has a body one more of bodies and one of their index.
+    """
+    keys = sum(1 if row.body is None else 3 for row in batch.kept.values())
+    return PAGE + min(PAGE * keys, PAGE + file_bytes + batch.size) + batch.size
 
 
 def is_whole(content: object, checksum: object) -> bool:

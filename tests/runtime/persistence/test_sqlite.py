@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from runtime.persistence import JournalError, Owner, Retention, SqliteJournal, owner_of, sqlite
-from runtime.persistence.sqlite import VERSION
+from runtime.persistence.sqlite import MAX_LOG_BYTES, VERSION
 from tests.proofs import repeated
 from tests.runtime.persistence.disks import copy_as_killed, modes, old_journal
 
@@ -250,7 +250,7 @@ def test_the_log_stays_small_and_entries_that_a_snapshot_stands_for_go(tmp_path:
         if number % 10 == 9:
             journal.save(b"state")
             journal.commit()
-        while journal.untended > 1_000_000 and journal.tend():
+        while journal.arrears >= 1.0 and journal.tend():
             pass
         sizes.append(path.with_name("run.journal-wal").stat().st_size)
     assert max(sizes) < 10_000_000
@@ -407,3 +407,36 @@ def test_a_file_of_an_earlier_format_that_is_damaged_is_refused_and_left_as_it_i
     assert file.execute("PRAGMA user_version").fetchone() == (2,)
     assert file.execute("SELECT COUNT(*) FROM entries WHERE entry IS NOT NULL").fetchone() == (3,)
     file.close()
+
+
+def filled_log(path: Path, *, commits: int, entries: int, keys: int, is_tended: bool) -> tuple[SqliteJournal, int]:
+    """Write so many commits, and return the journal and the most that its log had."""
+    journal, most = SqliteJournal(path), 0
+    log = path.with_name(f"{path.name}-wal")
+    for commit in range(commits):
+        for entry in range(entries):
+            journal.append(b"entry %d of %d" % (entry, commit) + b"x" * 100)
+        for key in range(keys):
+            journal.put("shop", f"{commit} {key}", b"paid", b"an answer" * 20, at=0.0)
+        journal.commit()
+        while is_tended and journal.arrears >= 1.0 and journal.tend():
+            pass
+        most = max(most, log.stat().st_size)
+    return journal, most
+
+
+def test_the_log_stays_small_if_little_is_written_with_each_commit(tmp_path: Path) -> None:
+    journal, most = filled_log(tmp_path / "small.journal", commits=1_500, entries=1, keys=1, is_tended=True)
+    assert most < 3 * MAX_LOG_BYTES
+    journal.close()
+    assert [file.name for file in tmp_path.iterdir() if file.stat().st_size > 1_000] == ["small.journal"]
+    untended, most = filled_log(tmp_path / "untended.journal", commits=1_500, entries=1, keys=1, is_tended=False)
+    assert most > 5 * MAX_LOG_BYTES
+    untended.close()
+
+
+@pytest.mark.parametrize(("commits", "entries", "keys"), [(300, 1, 0), (300, 1, 1), (10, 1_000, 0), (10, 0, 300)])
+def test_what_a_commit_takes_in_the_log_is_about_known(tmp_path: Path, commits: int, entries: int, keys: int) -> None:
+    journal, most = filled_log(tmp_path / "l.journal", commits=commits, entries=entries, keys=keys, is_tended=False)
+    assert 0.3 < journal._in_log / most < 3.0
+    journal.close()
