@@ -53,6 +53,32 @@ class ActorSnapshot(msgspec.Struct, frozen=True, kw_only=True):
         return "\n".join(f"{name:{names}}  {actor.actor:{kinds}}  {_state(actor)}" for name, actor in rows)
 
 
+class ActorRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One actor at one moment as a line of a list: without those below it, of which it tells the number."""
+
+    path: str
+    depth: int
+    """How many actors are above it; 0 of the system's root."""
+    actor: str
+    """The name of its class."""
+    phase: str
+    waiting: int
+    capacity: int
+    working: int
+    restarts: int
+    started_at: float
+    """When it was spawned, in loop time."""
+    children: int
+
+
+class ActorRows(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of the tree of actors as lines: `rows` from line `first` on, of `total` lines in all."""
+
+    total: int
+    first: int
+    rows: tuple[ActorRow, ...]
+
+
 def _state(actor: ActorSnapshot) -> str:
     """Say in a few words how an actor is."""
     facts = [actor.phase]

@@ -10,6 +10,7 @@ import anyio
 
 from runtime.actor import Actor
 from runtime.cell.cell import Cell, check_name
+from runtime.cell.inspection import RowWindow
 from runtime.cell.options import DEFAULT_OPTIONS
 from runtime.cell.phases import IN_SERVICE
 from runtime.engine import Engine
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from runtime.interceptor import Interceptor
     from runtime.ref import ActorRef
     from runtime.registry import ActorRegistry
-    from runtime.snapshot import ActorSnapshot
+    from runtime.snapshot import ActorRows, ActorSnapshot
 
 M = TypeVar("M")
 P = ParamSpec("P")
@@ -223,6 +224,47 @@ class ActorSystem:
         if self._root is None:
             raise SystemClosed(self.name, "snapshot")
         return self._root.snapshot()
+
+    def rows(self, opened: Collection[str] = (), *, first: int = 0, most: int = 100) -> ActorRows:
+        """Return a part of the tree of actors as lines, at most `most` from line `first` on.
+
+        The root and the actors whose paths are `opened` show their children. This costs what is shown and opened, and
+        not what there is, so that a tree of many thousand actors can be looked at again and again. Raises
+        `SystemClosed` if the system has not been entered.
+        """
+        if self._root is None:
+            raise SystemClosed(self.name, "rows")
+        return RowWindow({self._root.path, *opened}, first=first, most=most).rows(self._root)
+
+    def find(self, path: str) -> ActorRef[Any] | None:
+        """Return the living actor at a path, such as `shop/supervisor/ledger`; None if there is none."""
+        found = self._cell(path)
+        return None if found is None else found.ref
+
+    def restart(self, path: str) -> bool:
+        """Restart the actor at a path, as if it had crashed; return False if there is none.
+
+        Its supervisor decides what follows, as of any crash: a temporary actor ends, and too many restarts escalate.
+        """
+        found = self._cell(path)
+        if found is None:
+            return False
+        found.failed(RuntimeError("restarted by hand"), None)
+        return True
+
+    def _cell(self, path: str) -> Any:
+        """Return the cell of the actor at a path, below the root."""
+        root = self._living("looking for an actor")
+        name, *names = path.split("/")
+        if name != root.path or not names:
+            return None
+        found: Any = root
+        for one in names:
+            children = found.supervised
+            found = None if children is None else children.by_name.get(one)
+            if found is None:
+                return None
+        return found
 
     def tree(self) -> str:
         """Return every actor as text for people, one line each: name, class, phase, work and mail.

@@ -31,6 +31,7 @@ from actors.ledger.messages import (
     GetStatement,
     GiveUpAccount,
     KeepFailure,
+    ListStatements,
     MarkSent,
     MarkUnderWay,
     NoteHandle,
@@ -39,6 +40,7 @@ from actors.ledger.messages import (
     Reserve,
     Resolve,
     SetCap,
+    Statements,
     Unsettled,
 )
 from actors.ledger.opening import AccountOpener, recover
@@ -49,7 +51,7 @@ from actors.ledger.reporting import HeldAlertDue, Reporter
 from actors.ledger.waiters import CloseWaiters, ReserveQueues
 from actors.money import ZERO, micros_of
 from actors.validation import check_config, check_text
-from runtime import Actor, ActorRef, ActorRestarted, MailboxFull, Message, Request, Terminated, handles
+from runtime import Actor, ActorRef, ActorRestarted, Key, MailboxFull, Message, Request, Terminated, handles
 from runtime.persistence import JournalError
 
 if TYPE_CHECKING:
@@ -67,6 +69,10 @@ if TYPE_CHECKING:
     from actors.money import Amount, Micros
     from runtime import Timer
     from runtime.persistence import KeptRow
+
+
+LEDGERS = Key[Any]("understudy.ledgers")
+"""Under which every ledger of a system is registered, for what shows the money of all."""
 
 
 class HolderRestarted(Message, frozen=True):
@@ -98,6 +104,7 @@ class Ledger(
         | GiveUpAccount
         | SetCap
         | GetStatement
+        | ListStatements
         | GetHeld
         | Terminated
         | HolderRestarted
@@ -184,6 +191,7 @@ class Ledger(
                 held_for = max(0.0, time.time() - (record.held_since or time.time()))
                 reporter.report_held(record.provider, record.number, micros_of(record.amount), held_for=held_for)
         self._be_reminded()
+        self.context.registry.register(LEDGERS, self.context.ref)
         self.subscription = self.context.events.subscribe(ActorRestarted, self._actor_restarted)
 
     async def stopped(self) -> None:
@@ -389,6 +397,17 @@ class Ledger(
         if message.account is not None:
             self.allocator.renew((message.account,))
         return self.book.statement(message.account)
+
+    @handles(ListStatements)
+    def list_statements(self, message: ListStatements) -> Statements:
+        """Return the figures of several accounts."""
+        accounts = self.book.accounts
+        opened = accounts.open_names()
+        known = opened[: message.most] if message.names is None else filter(accounts.is_known, message.names)
+        names = tuple(known)
+        if accounts.has_renewing:
+            self.allocator.renew(tuple(name for name in names if accounts.is_open(name)))
+        return Statements(total=accounts.statement(), accounts=tuple(map(accounts.statement, names)), open=len(opened))
 
     @handles(GetHeld)
     def get_held(self, message: GetHeld) -> tuple[Unsettled, ...]:

@@ -341,6 +341,21 @@ class GetStatement(Request[Statement], frozen=True):
             check_text("account", self.account)
 
 
+class Statements(msgspec.Struct, frozen=True, kw_only=True):
+    """The figures of several accounts, and of the `total` of all; `open` accounts there are."""
+
+    total: Statement
+    accounts: tuple[Statement, ...]
+    open: int
+
+
+class ListStatements(Request[Statements], frozen=True, kw_only=True):
+    """Ask for the figures of the open accounts, at most `most`; or of those of `names` that are known."""
+
+    names: tuple[str, ...] | None = None
+    most: int = 1_000
+
+
 class Unsettled(msgspec.Struct, frozen=True, kw_only=True):
     """A reservation whose money is neither settled nor released; `since` is in seconds since 1970.
 

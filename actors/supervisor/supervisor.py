@@ -60,7 +60,7 @@ from actors.supervisor.targets.reasons import told_with_waits
 from actors.supervisor.targets.target import TargetDeps
 from actors.supervisor.targets.target_table import TargetTable
 from actors.supervisor.targets.waiting import WaitQueues
-from runtime import Actor, ActorRef, ActorStopped, Mailbox, Message, Request, Terminated, handles
+from runtime import Actor, ActorRef, ActorStopped, Key, Mailbox, Message, Request, Terminated, handles
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -78,6 +78,10 @@ MAX_REQUESTS = 1_000_000
 DISCOVERY_TIMEOUT = 30.0
 """Seconds that discovery has to answer a caller that asks which providers there are."""
 LEDGER_MAILBOX = Mailbox(capacity=1_000_000)
+
+
+SUPERVISORS = Key[Any]("understudy.supervisors")
+"""Under which every supervisor of a system is registered, for what shows the providers of all."""
 
 
 class ReconcileDue(Message, frozen=True):
@@ -175,6 +179,7 @@ class Supervisor(
             limiters={name: self._limiter(name) for name in {**market.quotas, **self.shared_quotas}},
         )
         self.lines = RequestLines(context)
+        context.registry.register(SUPERVISORS, context.ref)
         # This comes last: an instance that could not start is not stopped either.
         self.services.keep_mail()
         self.has_started = True

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from runtime.cell.phases import IN_SERVICE
-from runtime.snapshot import ActorSnapshot
+from runtime.snapshot import ActorRow, ActorRows, ActorSnapshot
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
     from runtime.cell.state import CellState
 
 
@@ -55,3 +57,62 @@ def snapshot(cell: CellState) -> ActorSnapshot:
         age=cell.engine.loop.time() - cell.started_at,
         children=tuple(child.snapshot() for child in children),
     )
+
+
+def row(cell: CellState, depth: int) -> ActorRow:
+    """Describe the actor as one line."""
+    return ActorRow(
+        path=cell.path,
+        depth=depth,
+        actor=type(cell.actor).__name__,
+        phase=cell.phase.value,
+        waiting=waiting(cell),
+        capacity=cell.mailbox.capacity,
+        working=working(cell),
+        restarts=cell.attempt,
+        started_at=cell.started_at,
+        children=0 if cell.supervised is None else len(cell.supervised.by_name),
+    )
+
+
+class RowWindow:
+    """Takes the lines from `first` on, at most `most`, of a tree in which the actors at `opened` show their children.
+
+    Only what is opened or taken is looked at one by one, however many actors there are.
+    """
+
+    def __init__(self, opened: Collection[str], *, first: int, most: int) -> None:
+        self._first, self._end = first, first + most
+        self._opened: dict[str, list[str]] = {}
+        for path in opened:
+            above, _, name = path.rpartition("/")
+            self._opened.setdefault(above, []).append(name)
+        self._paths = frozenset(opened)
+        self._seen = 0
+        self._rows: list[ActorRow] = []
+
+    def rows(self, root: CellState) -> ActorRows:
+        """Return the lines of a tree."""
+        self._take(root, 0)
+        return ActorRows(total=self._seen, first=self._first, rows=tuple(self._rows))
+
+    def _take(self, cell: CellState, depth: int) -> None:
+        self._take_closed((cell,), depth)
+        path = cell.path
+        if path not in self._paths or cell.supervised is None:
+            return
+        children: Sequence[Any] = list(cell.supervised.by_name.values())
+        names = list(cell.supervised.by_name) if path in self._opened else []
+        known = cell.supervised.by_name
+        at = 0
+        for place in sorted(names.index(name) for name in self._opened.get(path, ()) if name in known):
+            self._take_closed(children[at:place], depth + 1)
+            self._take(children[place], depth + 1)
+            at = place + 1
+        self._take_closed(children[at:], depth + 1)
+
+    def _take_closed(self, cells: Sequence[Any], depth: int) -> None:
+        """Take those of some actors that are within the window, without their children."""
+        inside = cells[max(0, self._first - self._seen) : max(0, self._end - self._seen)]
+        self._rows += [row(cell, depth) for cell in inside]
+        self._seen += len(cells)

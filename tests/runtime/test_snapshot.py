@@ -135,3 +135,42 @@ async def test_the_tree_shows_each_actor_below_its_parent():
             "└─ last      Worker    awaiting restart, 1 restarts",
         ]
     assert system.tree() == "s  Guardian  ended"
+
+
+async def test_lines_of_the_tree_are_those_that_are_asked_for():
+    async with ActorSystem("s") as system:
+        system.spawn(Parent, name="one")
+        system.spawn(Parent, name="two")
+        await asyncio.sleep(1)
+
+        def lines(*opened, **window):
+            found = system.rows(opened, **window)
+            assert found.first == window.get("first", 0)
+            return found.total, [("  " * one.depth + one.path.rpartition("/")[2]) for one in found.rows]
+
+        assert lines() == (3, ["s", "  one", "  two"])
+        both = (7, ["s", "  one", "    left", "    right", "  two", "    left", "    right"])
+        assert lines("s/two", "s/one") == both
+        for first in range(8):
+            assert lines("s/one", "s/two", first=first, most=2) == (7, both[1][first : first + 2])
+        assert lines("s/gone", "s/one/gone/deep", "elsewhere", "") == lines()
+        assert [one.children for one in system.rows().rows] == [2, 2, 2]
+
+
+async def test_an_actor_is_found_and_restarted_by_its_path():
+    async with ActorSystem("s") as system:
+        system.spawn(Parent, name="parent")
+        await asyncio.sleep(1)
+        left = system.find("s/parent/left")
+        assert left is not None
+        assert left.path == "s/parent/left"
+        assert [system.find(path) for path in ("s", "s/parent/none", "t/parent", "", "s/")] == [None] * 5
+        assert system.restart("s/parent/left")
+        assert not system.restart("s/parent/none")
+        await asyncio.sleep(60)
+        assert system.find("s/parent/left") == left
+        assert next(one for one in system.snapshot().walk() if one.path == "s/parent/left").restarts == 1
+    with pytest.raises(SystemClosed, match="rows"):
+        ActorSystem().rows()
+    with pytest.raises(SystemClosed, match="looking for an actor"):
+        system.find("s/parent")
