@@ -22,11 +22,11 @@ from actors.limits.class_queue import priority_named
 from actors.market import MarketError
 from actors.monitor import Monitor
 from actors.serve import DoorConfig, KeyRing, new_key
-from actors.serve.app import make_door, names_of, starlette_of
+from actors.serve.app import DoorApp, make_door, names_of
 from actors.serve.file import load_door
 from actors.serve.key_file import add_key, read_keys
 from actors.serve.retry_log import RetryLog
-from actors.serve.server import DoorServer
+from actors.serve.server import DoorServer, loop_factory
 from actors.supervisor.supervisor import Supervisor
 from actors.webhooks import spawn_senders
 from runtime import ActorSystem, RuntimeFault
@@ -70,7 +70,8 @@ def serve(options: ServeOptions) -> int:
     """
     market, config, keys = read_market(options.market), read_door(options.market), read_ring(options.keys)
     check_keys(keys, config, options.market)
-    return asyncio.run(_serve(options, market, config, keys))
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(_serve(options, market, config, keys))
 
 
 def read_door(path: str) -> DoorConfig:
@@ -110,7 +111,7 @@ async def _serve(options: ServeOptions, market: Market, config: DoorConfig, keys
             door = make_door(supervisor, market, config, keys)
             log = RetryLog(f"{options.journal}.tries")
             door.remember_tries(log)
-            server = DoorServer(door, starlette_of(door), host=options.host, port=options.port)
+            server = DoorServer(door, DoorApp(door), host=options.host, port=options.port)
         except ValueError as error:
             raise BadInput(str(error)) from error
         reloader = Reloader(options, market, door, ledger)

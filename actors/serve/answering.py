@@ -7,7 +7,6 @@ import base64
 import math
 import sys
 from array import array
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -38,10 +37,11 @@ from actors.tariffs.estimate import demand_of
 from runtime import RuntimeFault
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import Mapping
 
     from actors.model_calls.request import Form
     from actors.models.embed import EmbedResult
+    from actors.serve.bodies import RequestBody
     from actors.serve.config import DoorConfig
     from actors.serve.door import Door, Visitor
     from actors.serve.exchange import DoorExchange
@@ -64,18 +64,16 @@ class Answers:
     def _config(self) -> DoorConfig:
         return self._door.config
 
-    @asynccontextmanager
-    async def _reading(self, exchange: DoorExchange) -> AsyncGenerator[tuple[bytes, dict[str, Any]]]:
-        """Read a body, which counts until the block is left; yields it as it came, and its object."""
-        with self._door.room.reading() as reader:
-            check_json(exchange.headers)
-            body = await reader.read(exchange.receive, length=exchange.headers.get("content-length"))
-            yield reader.text, body
+    async def _read(self, reader: RequestBody, exchange: DoorExchange) -> dict[str, Any]:
+        """Return the object that a body is. Raises `Problem`."""
+        check_json(exchange.headers)
+        return await reader.read(exchange.receive, length=exchange.headers.get("content-length"))
 
     async def model(self, exchange: DoorExchange, visitor: Visitor, request_id: str, form: Form) -> None:
         """Answer a call of a model."""
-        async with self._reading(exchange) as (text, body):
-            begun = self._door.begin_try(exchange, visitor, text)
+        with self._door.room.reading() as reader:
+            body = await self._read(reader, exchange)
+            begun = self._door.begin_try(exchange, visitor, reader.text)
             try:
                 asked = self._asked(form, body, exchange.headers, visitor)
                 if begun is not None:  # The next try joins a call that outlasts the patience of this one.
@@ -172,7 +170,8 @@ class Answers:
 
     async def count_tokens(self, exchange: DoorExchange, visitor: Visitor, request_id: str) -> None:
         """Tell about how many tokens a message has, without a call: by its bytes."""
-        async with self._reading(exchange) as (_, body):
+        with self._door.room.reading() as reader:
+            body = await self._read(reader, exchange)
             self._names.resolve(model_named(body), allowed=visitor.allowed)
             demand = demand_of(request_in("messages", body).body, form="messages")
             counted = msgspec.json.encode({"input_tokens": 0 if demand is None else demand.input_estimate})
@@ -195,7 +194,8 @@ class Answers:
 
     async def service(self, exchange: DoorExchange, visitor: Visitor, request_id: str, service: str) -> None:
         """Have any service of the market rendered: the body of the request is its input."""
-        async with self._reading(exchange) as (_, body):
+        with self._door.room.reading() as reader:
+            body = await self._read(reader, exchange)
             named = self._names.resolve(service, service=service, allowed=visitor.allowed)
             work = self._request(
                 named.service,
@@ -214,7 +214,8 @@ class Answers:
 
     async def embeddings(self, exchange: DoorExchange, visitor: Visitor, request_id: str) -> None:
         """Give the vectors of any number of inputs."""
-        async with self._reading(exchange) as (_, body):
+        with self._door.room.reading() as reader:
+            body = await self._read(reader, exchange)
             name = model_named(body)
             named = self._names.resolve(name, service=name, allowed=visitor.allowed)
             timeout = timeout_in(exchange.headers) or self._config.timeout

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-from starlette.applications import Starlette
-from starlette.routing import Route
+from typing import TYPE_CHECKING, Any, Protocol
 
 from actors.serve.answering import Answers
 from actors.serve.config import DoorConfig
@@ -28,6 +25,17 @@ SPOKEN = (
     "POST /v1/chat/completions, /v1/responses, /v1/embeddings, /v1/messages, /v1/messages/count_tokens, "
     "/v1/services/NAME, and GET /v1/models"
 )
+
+
+SERVICES = "/v1/services/"
+
+
+class PathHandler(Protocol):
+    """What answers the requests of one path, as an ASGI application does."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one request."""
+        ...
 
 
 class DoorPath:
@@ -64,7 +72,7 @@ class ServiceEndpoint:
         self._answers, self._door = answers, door
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        name = scope["path_params"]["name"]
+        name = path_of(scope).removeprefix(SERVICES)
 
         async def answer(exchange: DoorExchange, visitor: Visitor, request_id: str) -> None:
             await self._answers.service(exchange, visitor, request_id, name)
@@ -86,9 +94,60 @@ class HealthPath:
             await exchange.answer(200, {}, b'{"status":"ok"}')
 
 
+class DoorApp:
+    """The ASGI application of a door: leads each request to what answers its path, in one step."""
+
+    def __init__(self, door: Door) -> None:
+        answers = Answers(door)
+        self._endpoints: dict[tuple[str, str], PathHandler] = {
+            **{("POST", f"/v1{path}"): ModelEndpoint(answers, door, form) for path, form in MODEL_PATHS.items()},
+            ("POST", "/v1/embeddings"): DoorPath(door, answers.embeddings),
+            ("POST", "/v1/messages/count_tokens"): DoorPath(door, answers.count_tokens, form="messages"),
+            ("GET", "/v1/models"): DoorPath(door, answers.list_models),
+            ("GET", "/healthz"): HealthPath(door, ready=False),
+            ("GET", "/readyz"): HealthPath(door, ready=True),
+        }
+        self._services = ServiceEndpoint(answers, door)
+        self._not_spoken = DoorPath(door, _not_spoken)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one request; of a server's other messages, its start and its end are taken note of."""
+        kind = scope["type"]
+        if kind == "http":
+            await self._endpoint(scope["method"], path_of(scope))(scope, receive, send)
+        elif kind == "lifespan":
+            await _live(receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1000})
+
+    def _endpoint(self, method: str, path: str) -> PathHandler:
+        """Return what answers a path; a `HEAD` is a `GET` of which the server sends no body."""
+        found = self._endpoints.get(("GET" if method == "HEAD" else method, path))
+        if found is None:
+            return self._services if method == "POST" and path.startswith(SERVICES) else self._not_spoken
+        return found
+
+
+def path_of(scope: Any) -> str:
+    """Return the path of a request below the place at which the application is mounted.
+
+    >>> path_of({"path": "/door/v1/models", "root_path": "/door"}), path_of({"path": "/v1/models"})
+    ('/v1/models', '/v1/models')
+    """
+    path, root = scope["path"], scope.get("root_path", "")
+    return path[len(root) :] if root and path.startswith(f"{root}/") else path
+
+
+async def _live(receive: Any, send: Any) -> None:
+    """Take note of the start and the end of a server, which are the supervisor's and the ledger's affair."""
+    for moment in ("startup", "shutdown"):
+        await receive()
+        await send({"type": f"lifespan.{moment}.complete"})
+
+
 def app(
     supervisor: ActorRef[Any], market: Market, config: DoorConfig | None = None, *, keys: KeyRing | None = None
-) -> Starlette:
+) -> DoorApp:
     """Return an application that answers the clients of model APIs through a supervisor of `market`.
 
     Mount it where you like, or serve it as it is. Without `keys`, only requests of this machine are answered. The
@@ -96,7 +155,7 @@ def app(
 
     Raises ValueError if a name of the market or of the aliases has two meanings.
     """
-    return starlette_of(make_door(supervisor, market, DoorConfig() if config is None else config, keys))
+    return DoorApp(make_door(supervisor, market, DoorConfig() if config is None else config, keys))
 
 
 def make_door(supervisor: ActorRef[Any], market: Market, config: DoorConfig, keys: KeyRing | None = None) -> Door:
@@ -107,27 +166,6 @@ def make_door(supervisor: ActorRef[Any], market: Market, config: DoorConfig, key
 def names_of(market: Market, config: DoorConfig) -> Names:
     """Return what clients may ask for. Raises as `app` does."""
     return Names((listing.provider for listing in market.providers), config.aliases)
-
-
-def starlette_of(door: Door) -> Starlette:
-    """Return the application of a door."""
-    return Starlette(routes=routes(door))
-
-
-def routes(door: Door) -> list[Route]:
-    """Return the paths of a door."""
-    answers = Answers(door)
-    models = {path: ModelEndpoint(answers, door, form) for path, form in MODEL_PATHS.items()}
-    return [
-        *(Route(f"/v1{path}", endpoint, methods=["POST"]) for path, endpoint in models.items()),
-        Route("/v1/embeddings", DoorPath(door, answers.embeddings), methods=["POST"]),
-        Route("/v1/messages/count_tokens", DoorPath(door, answers.count_tokens, form="messages"), methods=["POST"]),
-        Route("/v1/models", DoorPath(door, answers.list_models), methods=["GET"]),
-        Route("/v1/services/{name:path}", ServiceEndpoint(answers, door), methods=["POST"]),
-        Route("/healthz", HealthPath(door, ready=False), methods=["GET"]),
-        Route("/readyz", HealthPath(door, ready=True), methods=["GET"]),
-        Route("/{path:path}", DoorPath(door, _not_spoken), methods=["GET", "POST", "PUT", "PATCH", "DELETE"]),
-    ]
 
 
 async def _not_spoken(exchange: DoorExchange, _visitor: Visitor, _request_id: str) -> None:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import msgspec
 
 from actors.serve.problems import Problem
+from actors.serve.within import within
 from actors.transports.http_json import decode_json
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator
+    from collections.abc import Awaitable, Callable
 
     from actors.serve.config import DoorConfig
 
@@ -32,14 +31,9 @@ class BodyRoom:
         self.config = config
         self.held = 0
 
-    @contextmanager
-    def reading(self) -> Generator[RequestBody]:
-        """Give a reader, whose body counts until the block is left."""
-        reader = RequestBody(self, self.config)
-        try:
-            yield reader
-        finally:
-            self.held -= reader.size
+    def reading(self) -> RequestBody:
+        """Return a reader, whose body counts until the block is left that it opens."""
+        return RequestBody(self, self.config)
 
 
 class RequestBody:
@@ -51,6 +45,12 @@ class RequestBody:
         self.text = b""
         """The body as it came."""
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._room.held -= self.size
+
     async def read(self, receive: Callable[[], Awaitable[Any]], *, length: str | None) -> dict[str, Any]:
         """Return the JSON object that a body is. Raises `Problem`, or `ClientGone`.
 
@@ -59,8 +59,7 @@ class RequestBody:
         if length is not None and length.isdigit():
             self._check(int(length[:20]))
         try:
-            async with asyncio.timeout(self._config.body_timeout):
-                self.text = await self._text(receive)
+            self.text = await within(self._config.body_timeout, self._text(receive))
         except TimeoutError as error:
             raise Problem(408, f"the body took more than {self._config.body_timeout:g} s", code="timeout") from error
         return await decoded(self.text)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
-import uuid
 from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -148,7 +148,7 @@ class Door:
     ) -> None:
         """Handle one request, and tell its client of whatever goes wrong before the answer begins."""
         exchange = DoorExchange(scope, receive, send, patience=self.config.patience)
-        request_id = f"req_{uuid.uuid4().hex}"
+        request_id = f"req_{os.urandom(16).hex()}"
         self._exchanges.add(exchange)
         try:
             if self.is_draining:

@@ -119,8 +119,10 @@ def silence_in(headers: Mapping[str, str]) -> float | None:
     >>> silence_in({"x-stainless-read-timeout": "20"}), silence_in({"x-stainless-timeout": "NOT_GIVEN"})
     (20.0, None)
     """
-    told = (_seconds(headers.get(name, "")) for name in SDK_TIMEOUT_HEADERS)
-    return next((seconds for seconds in told if seconds is not None), None)
+    for name in SDK_TIMEOUT_HEADERS:
+        if name in headers and (seconds := _seconds(headers[name])) is not None:
+            return seconds
+    return None
 
 
 def _seconds(given: str) -> float | None:

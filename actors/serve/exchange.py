@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from actors.serve.bodies import ClientGone
+from actors.serve.within import within
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
@@ -39,7 +40,8 @@ class DoorExchange:
         self.has_left = False
         """Whether the client closed its connection before its answer was whole."""
         self._is_whole = False
-        self._working: asyncio.Future[Any] | None = None
+        self._working: asyncio.Task[Any] | None = None
+        self._is_stopped = False
         self._ended_by: Problem | None = None
         self.sent_at = 0.0
         """When something was sent last, in loop time."""
@@ -47,8 +49,7 @@ class DoorExchange:
     async def send(self, message: Mapping[str, Any]) -> None:
         """Send one message of ASGI; raises `ClientGone` if the client does not take it."""
         try:
-            async with asyncio.timeout(self._patience):
-                await self._send(message)
+            await within(self._patience, self._send(message))
         except (TimeoutError, OSError) as error:
             raise ClientGone from error
         self.sent_at = asyncio.get_running_loop().time()
@@ -72,39 +73,48 @@ class DoorExchange:
     async def unless_left(self, work: Coroutine[Any, Any, T], *, linger: float = 0.0) -> T:
         """Return what the work gives; it is cancelled if the client leaves before. Raises `ClientGone`.
 
-        It may go on for `linger` seconds then. If it is ended by `end`, that problem is raised.
+        It may go on for `linger` seconds then. If it is ended by `end`, that problem is raised. The work is done in the
+        running task, which is what is cancelled.
         """
-        self._working = working = asyncio.ensure_future(work)
-        leaving = asyncio.ensure_future(self._until_left())
+        self._working = task = asyncio.current_task()
+        leaving = asyncio.ensure_future(self._until_left(linger))
         try:
-            await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            if not working.done() and linger:
-                await asyncio.wait({working}, timeout=linger)
-            if self.has_left or not working.done():
-                raise ClientGone
-            if working.cancelled() and self._ended_by is not None:
-                raise self._ended_by
-            return working.result()
+            result = await work
+        except asyncio.CancelledError:
+            if not self._is_stopped or task is None or task.uncancel():
+                raise
+            raise self._ended_by or ClientGone from None
+        except Exception as error:
+            if self.has_left:
+                raise ClientGone from error
+            raise
         finally:
-            await _ended(working)
-            await _ended(leaving)
+            self._working = None
+            leaving.cancel()
+        if self._is_stopped and task is not None:
+            task.uncancel()  # The work has ended all the same.
+        if self.has_left:
+            raise ClientGone
+        return result
 
     def end(self, problem: Problem) -> None:
         """End the work that is under way; its client is told of `problem`."""
-        if self._working is not None and not self._working.done():
+        if self._working is not None and not self._is_stopped:
             self._ended_by = problem
-            self._working.cancel()
+            self._stop()
 
-    async def _until_left(self) -> None:
+    async def _until_left(self, linger: float) -> None:
+        """Wait until the client has left, and end the work `linger` seconds later."""
         while (await self.receive())["type"] != "http.disconnect":
             pass
         self.has_left = not self._is_whole
+        if linger:
+            await asyncio.sleep(linger)
+        if not self._is_whole:
+            self._stop()
 
-
-async def _ended(task: asyncio.Future[Any]) -> None:
-    """Cancel a task that is not done, and wait for its end."""
-    if not task.done():
-        task.cancel()
-        await asyncio.wait({task})
-    if not task.cancelled():
-        task.exception()  # What it may have raised meanwhile is of no use any more.
+    def _stop(self) -> None:
+        """Cancel the work, once."""
+        if self._working is not None and not self._is_stopped:
+            self._is_stopped = True
+            self._working.cancel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -54,6 +55,7 @@ def check_json(headers: Mapping[str, str]) -> None:
         raise Problem(415, f"the body must be application/json, got {kind!r:.100}", code="content_type")
 
 
+@functools.lru_cache(maxsize=64)
 def is_local(host: str) -> bool:
     """Return whether a `Host` header names this machine's loopback.
 

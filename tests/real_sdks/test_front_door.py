@@ -14,7 +14,7 @@ from actors.fake import FakeConfig, FakeModel, FakePrice, FaultPlan, fake_server
 from actors.fake.faults import FakeOutage, FakeStall
 from actors.models import compatible
 from actors.serve import DoorConfig, KeyRing, Tenant, new_key
-from actors.serve.app import make_door, starlette_of
+from actors.serve.app import DoorApp, make_door
 from actors.serve.in_process import in_process_transport
 from actors.serve.server import DoorServer
 from actors.tariffs import Tariff
@@ -76,7 +76,7 @@ async def serving(*faults, **model):
         ledger = system.spawn(lambda: Ledger(accounts={"acme": "5"}))
         supervisor = system.spawn(lambda: Supervisor(market, ledger=ledger))
         door = make_door(supervisor, market, config, KeyRing([kept]))
-        async with DoorServer(door, starlette_of(door), port=0) as server:
+        async with DoorServer(door, DoorApp(door), port=0) as server:
             yield Stage(server.url, shown, servers, door)
 
 
@@ -190,7 +190,7 @@ async def test_the_retries_of_an_sdk_are_paid_once(stream):
 
 async def test_a_door_without_a_socket_streams_as_it_comes():
     async with serving(FakeStall(at="mid_stream", after_events=3, seconds=1.0), output_tokens=20.0) as stage:
-        transport = in_process_transport(starlette_of(stage.door), library=httpx)
+        transport = in_process_transport(DoorApp(stage.door), library=httpx)
         loop = asyncio.get_running_loop()
         async with openai.AsyncOpenAI(
             base_url="http://127.0.0.1/v1", api_key=stage.key, http_client=httpx.AsyncClient(transport=transport)

@@ -12,7 +12,7 @@ from actors import Ledger, Market, Supervisor
 from actors.fake import FakeConfig, FakeModel, FakePrice, FaultPlan
 from actors.models import compatible
 from actors.serve import DoorConfig, KeyRing
-from actors.serve.app import make_door, starlette_of
+from actors.serve.app import DoorApp, make_door
 from actors.serve.in_process import in_process_transport
 from actors.tariffs import Tariff
 from runtime import ActorSystem
@@ -82,6 +82,6 @@ async def serving(
         supervisor = system.spawn(lambda: Supervisor(offered, ledger=ledger))
         door = make_door(supervisor, offered, DoorConfig() if config is None else config, keys)
         door.clock = asyncio.get_running_loop().time
-        transport = in_process_transport(starlette_of(door), library=httpx)
+        transport = in_process_transport(DoorApp(door), library=httpx)
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", timeout=None) as client:  # noqa: S113 - the time is virtual.
             yield Stage(door, client, servers, supervisor, ledger)
