@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Sequence
 from operator import is_
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
-from actors.discovery.messages import Discover
+from actors.discovery.messages import ChangeRegistry, Discover
+from actors.discovery.messages import Registry as Registry
 from actors.discovery.offers import ANY_PROVIDER as ANY_PROVIDER
 from actors.discovery.offers import CachedOffers, Filtering
 from actors.discovery.offers import Offers as Offers
@@ -25,12 +25,9 @@ from actors.validation import check_config
 from runtime import Actor, Backoff, Message, Terminated, handles
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from runtime import Subscription, Timer
-
-Registry: TypeAlias = Callable[[str], Awaitable[Sequence[Listing]]]
-"""An async function that returns the listings of a service; any exception means that the registry is down."""
 
 LOOKUP_TIMEOUT = 30.0
 """Seconds that a registry has to answer; after them the look-up is given up, and repeated later."""
@@ -75,7 +72,7 @@ class RefreshDue(Message, frozen=True):
     service: str
 
 
-class Discovery(Actor[Discover | SubscribeProviders | UnsubscribeProviders | RefreshDue | Terminated]):
+class Discovery(Actor[Discover | ChangeRegistry | SubscribeProviders | UnsubscribeProviders | RefreshDue | Terminated]):
     """Caches the offers of each service for about `ttl` seconds; at most one look-up of a service runs at a time.
 
     An older answer is served once more while it is refreshed in the background. While the registry is down, old answers
@@ -107,6 +104,10 @@ class Discovery(Actor[Discover | SubscribeProviders | UnsubscribeProviders | Ref
         """The failed look-ups in a row, by service."""
         self._paused_until: dict[str, float] = {}
         self._refreshing: dict[str, asyncio.Task[CachedOffers]] = {}
+        self._superseded: set[asyncio.Task[CachedOffers]] = set()
+        """Look-ups in a registry before, whose answers count only for those that wait for them."""
+        self._before: dict[str, CachedOffers] = {}
+        """What a registry before has answered: until there is another answer, that keeps what was observed."""
         self._subscribers = ProviderSubscribers()
         self._timers: dict[str, Timer] = {}
         self._forget_at = -math.inf
@@ -121,9 +122,10 @@ class Discovery(Actor[Discover | SubscribeProviders | UnsubscribeProviders | Ref
             subscription.cancel()
         for cached in self._cache.values():
             cached.end_lease()
-        for task in self._refreshing.values():
+        tasks = (*self._refreshing.values(), *self._superseded)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._refreshing.values(), return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     @handles(Discover)
     def discover(self, message: Discover) -> Offers | asyncio.Future[Offers]:
@@ -139,6 +141,22 @@ class Discovery(Actor[Discover | SubscribeProviders | UnsubscribeProviders | Ref
         if now >= cached.stale_at and now >= self._paused_until.get(service, now):
             self._refresh(service)
         return self._answer(message, cached, now)
+
+    @handles(ChangeRegistry)
+    def change_registry(self, message: ChangeRegistry) -> None:
+        """Ask another registry from now on; what was observed is kept."""
+        self.config, self.watch.config = message.config, message.watch
+        self.watch.forget(message.forgotten)
+        if message.registry is self.registry:
+            return
+        self.registry = message.registry
+        self._superseded.update(self._refreshing.values())
+        self._before.update(self._cache)
+        for service in {*self._cache, *self._refreshing, *self._paused_until}:
+            self._forget(service)
+        self._refreshing.clear()
+        for service in self._subscribers.services():
+            self.refresh_if_due(RefreshDue(service))
 
     @handles(SubscribeProviders)
     def subscribe(self, message: SubscribeProviders) -> None:
@@ -241,6 +259,11 @@ class Discovery(Actor[Discover | SubscribeProviders | UnsubscribeProviders | Ref
         return CachedOffers(listings, health, stale_at=self.context.now())
 
     def _lookup_done(self, service: str, task: asyncio.Task[CachedOffers]) -> None:
+        if task in self._superseded:
+            self._superseded.discard(task)
+            if not task.cancelled():
+                task.exception()  # Those that wait for it are told; if none does, it is seen here.
+            return
         self._refreshing.pop(service, None)
         if task.cancelled():
             return
@@ -260,6 +283,7 @@ class Discovery(Actor[Discover | SubscribeProviders | UnsubscribeProviders | Ref
     def _store(self, service: str, cached: CachedOffers, *, now: float, until: float) -> None:
         """Cache an answer of the registry, and notify the subscribers."""
         self._paused_until.pop(service, None)
+        self._before.pop(service, None)
         before, cached.stale_at = self._cache.get(service), until
         if before is not None and before is not cached:
             before.end_lease()
@@ -279,6 +303,7 @@ class Discovery(Actor[Discover | SubscribeProviders | UnsubscribeProviders | Ref
     def _forget_unused(self, now: float) -> None:
         """Let go of the services that were not asked for in the last hour and have no subscribers."""
         self._forget_at, since = now + FORGET_AFTER, now - FORGET_AFTER
+        self._before = {one: cached for one, cached in self._before.items() if cached.used_at > since}
         for service, cached in tuple(self._cache.items()):
             if cached.used_at <= since and service not in self._subscribers:
                 self._forget(service)

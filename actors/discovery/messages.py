@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeAlias
+
 import msgspec
 
 from actors.discovery.offers import ANY_PROVIDER as ANY_PROVIDER
 from actors.discovery.offers import Offers as Offers
+from actors.market.listing import Listing
+from actors.market.market import DiscoveryConfig  # noqa: TC001 - msgspec resolves the annotations below.
+from actors.providers.health import WatchConfig  # noqa: TC001 - as above.
 from actors.providers.provider import ProviderFilter, as_filter
-from runtime import Request
+from runtime import Message, Request
+
+Registry: TypeAlias = Callable[[str], Awaitable[Sequence[Listing]]]
+"""An async function that returns the listings of a service; any exception means that the registry is down."""
+
+
+class ChangeRegistry(Message, frozen=True, kw_only=True):
+    """Have discovery ask another `registry` from now on, and forget what the one before has answered.
+
+    What was observed of the providers is kept, except of those named in `forgotten`.
+    """
+
+    registry: Registry
+    config: DiscoveryConfig
+    watch: WatchConfig
+    forgotten: tuple[str, ...] = ()
 
 
 class Discover(Request[Offers], frozen=True, kw_only=True):

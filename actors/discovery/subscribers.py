@@ -60,6 +60,10 @@ class ProviderSubscribers:
         """Tell whether a service has subscribers."""
         return service in self._last_sent
 
+    def services(self) -> tuple[str, ...]:
+        """Return the services that have subscribers."""
+        return tuple(self._last_sent)
+
     def add(self, service: str, ref: ActorRef[ProvidersChanged]) -> None:
         """Add a subscriber, to which nothing has been sent yet."""
         self._last_sent.setdefault(service, {}).setdefault(ref, None)

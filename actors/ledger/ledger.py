@@ -379,8 +379,10 @@ class Ledger(
     @handles(SetCap)
     def set_cap(self, message: SetCap) -> Statement | asyncio.Future[Statement]:
         """Change a cap, and look again at the requests that wait for the account."""
-        renewal = message.renewal or self.book.accounts.opened(message.account).renewal
-        self.allocator.set_cap(message.account, message.cap, renewal)
+        renewal = message.renewal
+        if renewal is None and message.keeps_renewal:
+            renewal = self.book.accounts.opened(message.account).renewal
+        self.allocator.set_cap(message.account, message.cap, renewal, overdraft=message.overdraft)
         return self.bookkeeper.once_written(self.book.statement(message.account), or_wait=True)
 
     @handles(AnswerQuestion)

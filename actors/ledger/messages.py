@@ -295,15 +295,21 @@ class SetCap(Request[Statement], frozen=True):
     """Change the cap of an open account (None: no cap); if more is used already, no call can draw on it.
 
     A cap that renews goes on doing so as before, unless this one renews otherwise ("5/day"); then a period begins.
+    Without `keeps_renewal`, a cap that says no period does not renew any more. `overdraft` is how far it may be passed
+    (None: as far as before).
     """
 
     account: str
     cap: OptionalAmountField
     renewal: Renewal | None = None
+    overdraft: OptionalAmountField = amount_default(None)
+    keeps_renewal: bool = True
 
     def __post_init__(self) -> None:
         check_text("account", self.account)
         take_cap(self, "cap", "renewal")
+        if self.overdraft is not None:
+            take_amount(self, "overdraft")
 
 
 class AnswerQuestion(Request[Statement], frozen=True, kw_only=True):

@@ -159,10 +159,15 @@ class Quota(msgspec.Struct, frozen=True, gc=False):
             buckets.append(bucket)
         return Quota(self.dimensions, tuple(buckets))
 
-    def with_limits(self, *limits: RateLimit, headroom: float = 1.0) -> Quota:
+    def with_limits(self, *limits: RateLimit, headroom: float = 1.0, now: float = math.inf) -> Quota:
         """Return the quota under other limits: a limit that has not changed keeps its bucket, a new one begins full.
 
-        Grants of a replaced bucket give nothing back to the bucket in its place.
+        One that has changed at `now` begins without what was taken from it lately, so that no change gives a second
+        burst. Grants of a replaced bucket give nothing back to the bucket in its place.
+
+        >>> quota, _ = quota_of(RateLimit(rate=1.0, burst=2)).take(0.0, {REQUESTS: 2})
+        >>> quota.with_limits(RateLimit(rate=2.0, burst=4), now=0.0).take(0.0, {REQUESTS: 4})
+        QuotaRefusal(wait=1.0, dimension='requests')
         """
         before = dict(zip(self.dimensions, self.buckets, strict=True))
         fresh = quota_of(*limits, headroom=headroom)
@@ -175,7 +180,9 @@ class Quota(msgspec.Struct, frozen=True, gc=False):
                 buckets.append(old)
             else:
                 serial = old.serial + 1
-                buckets.append(msgspec.structs.replace(bucket, serial=serial, first_serial=serial))
+                bucket = msgspec.structs.replace(bucket, serial=serial, first_serial=serial)  # noqa: PLW2901 - as above.
+                missing = min(old.missing(now), bucket.burst)
+                buckets.append(bucket.charge(now, missing) if missing else bucket)
         return Quota(fresh.dimensions, tuple(buckets))
 
     def dominant_share(self, weights: Mapping[str, int] = NO_WEIGHTS) -> float:

@@ -151,6 +151,16 @@ class TokenBucket(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         """Return the seconds until it holds at least 0 tokens again; 0.0 if it has no debt."""
         return max(0.0, self.busy_since + (self.spent - self.burst) / self.rate - now)
 
+    def missing(self, now: float) -> int:
+        """Return how many tokens it lacks of its burst, rounded up; more than that if it is in debt.
+
+        >>> TokenBucket(rate=2.0, burst=5).take(now=0.0, weight=4)[0].missing(now=1.0)
+        2
+        """
+        if not self.spent or now == math.inf:
+            return 0
+        return max(0, math.ceil((self.busy_since - now) * self.rate + self.spent - 1e-6))  # As in `_lows_after`.
+
     def _lows_after(self, serial: int, at: float) -> Low | None:
         """Return the least backlogs after an admission for time `at`."""
         # The 1e-6 absorbs the rounding of a backlog that is a whole number of tokens.

@@ -184,14 +184,14 @@ class Listing(HidesSecrets, CallTerms, frozen=True, kw_only=True):
         rates = [limit.rate for limit in self.all_limits() if limit.dimension == REQUESTS]
         return self.headroom * min(rates, default=0.0)
 
-    def own_quota(self, *, after: Quota | None = None) -> Quota | None:
-        """Return the quota of the known limits, or None; `after` is the quota used so far, under earlier limits."""
+    def own_quota(self, *, after: Quota | None = None, now: float = math.inf) -> Quota | None:
+        """Return the quota of the known limits, or None; `after` is the quota used until `now`, under other limits."""
         limits = self.all_limits()
         if not limits:
             return None
         if after is None:
             return quota_of(*limits, headroom=self.headroom)
-        return after.with_limits(*limits, headroom=self.headroom)
+        return after.with_limits(*limits, headroom=self.headroom, now=now)
 
 
 class SharedQuota(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

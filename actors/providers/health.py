@@ -18,7 +18,7 @@ from actors.providers.observed import BLAMED_KINDS, UNOBSERVED, ObservedConfig
 from actors.validation import check_config
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from runtime import EventStream, Subscription
 
@@ -113,6 +113,16 @@ class ProviderWatch:
         if health is None:
             health = self._health[name] = ProviderHealth(name)
         return health
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Forget what was observed of some providers: others have taken their names."""
+        for name in names:
+            self._isolated_until.pop(name, None)
+            health = self._health.get(name)
+            if health is not None:
+                health.observed, health.record = UNOBSERVED, ejection.NEW_RECORD
+                health.problem, health.checked_until = None, -math.inf
+                health.changed(at_once=True)
 
     def call_ended(self, event: CallEnded, now: float) -> None:
         """Record a call that has ended."""

@@ -9,7 +9,7 @@ import msgspec
 from actors.errors.families import checked_retry_after
 from actors.limits.class_queue import Priority, check_priority
 from actors.limits.learned import LearnedGrant  # noqa: TC001 - msgspec resolves the annotations below.
-from actors.limits.quota import NO_WEIGHTS, REQUESTS, QuotaGrant
+from actors.limits.quota import NO_WEIGHTS, REQUESTS, QuotaGrant, RateLimit, quota_of
 from actors.limits.reported import ReportedLimit, check_reported
 from actors.validation import check_count, check_text
 from runtime import Message, Request
@@ -82,6 +82,19 @@ class Settle(Message, frozen=True, kw_only=True):
         if self.outcome not in PERMIT_OUTCOMES:
             raise ValueError(f"outcome must be one of {', '.join(PERMIT_OUTCOMES)}, got {self.outcome!r}")
         check_reported(self.weights, self.limits)
+
+
+class SetLimits(Message, frozen=True, kw_only=True):
+    """Change the `limits` of a quota, of which calls are made at the part `headroom`.
+
+    A limit that stays as it was goes on as it is. A request that could never be served any more is refused.
+    """
+
+    limits: tuple[RateLimit, ...]
+    headroom: float = 1.0
+
+    def __post_init__(self) -> None:
+        quota_of(*self.limits, headroom=self.headroom)
 
 
 class ReportThrottled(Message, frozen=True, kw_only=True):

@@ -22,7 +22,7 @@ from actors.limits.learned import (
     after_throttled,
 )
 from actors.limits.quota import QuotaGrant, QuotaRefusal, RateLimit, quota_of, weight_in
-from actors.rate_limiter.messages import Acquire, LimiterGrant, ReportThrottled, Settle
+from actors.rate_limiter.messages import Acquire, LimiterGrant, ReportThrottled, SetLimits, Settle
 from actors.validation import check_config, check_count, check_text
 from runtime import Actor, Message, Request, handles
 
@@ -82,6 +82,11 @@ class PendingAcquire(asyncio.Future[LimiterGrant]):
         for call, _ in self._calls:
             call(self)
 
+    def set_exception(self, exception: type[BaseException] | BaseException, /) -> None:
+        super().set_exception(exception)
+        for call, _ in self._calls:
+            call(self)
+
     def cancel(self, msg: Any | None = None) -> bool:
         if not super().cancel(msg):
             return False
@@ -91,7 +96,7 @@ class PendingAcquire(asyncio.Future[LimiterGrant]):
         return True
 
 
-class RateLimiter(Actor[Acquire | Settle | ReportThrottled | Due]):
+class RateLimiter(Actor[Acquire | Settle | ReportThrottled | SetLimits | Due]):
     """Answers each `Acquire` when its tokens are due: at most `burst` at once and `rate` a second.
 
     `limits` are for further dimensions, such as `per_minute("tokens", 90_000)`. Each limit, and `rate` too, is paced at
@@ -130,8 +135,7 @@ class RateLimiter(Actor[Acquire | Settle | ReportThrottled | Due]):
         self.learned = NOTHING_LEARNED
         self.learning = learning
         self.max_waiting = max_waiting
-        # In this span less than one token of any dimension falls due, so a timer may be this late without loss.
-        self._max_catch_up = min((1 / bucket.rate for bucket in self.buckets), default=0.0)
+        self._max_catch_up = catch_up_of(self.buckets)
         self._waiting: ClassQueue[PendingAcquire] = ClassQueue(shares)
         self._timer: Timer | None = None
         self._due_at = 0.0
@@ -211,6 +215,24 @@ class RateLimiter(Actor[Acquire | Settle | ReportThrottled | Due]):
             self.learned = after_success(self.learned, now, started=grant.at, config=self.learning)
         if self.quota is not None and grant.quota is not None and message.weights:
             self.quota = self.quota.correct(grant.quota, message.weights, now)
+        self._serve_queue()
+
+    @handles(SetLimits)
+    def set_limits(self, message: SetLimits) -> None:
+        """Go on under other limits, and refuse the requests that could never be served under them."""
+        limits, headroom = message.limits, message.headroom
+        if self.quota is None:
+            self.quota = quota_of(*limits, headroom=headroom)
+        else:
+            self.quota = self.quota.with_limits(*limits, headroom=headroom, now=self.context.now())
+        self._max_catch_up = catch_up_of(self.buckets)
+        for waiter in tuple(self._waiting):
+            try:
+                self._cost(waiter.weights)
+            except Permanent as refusal:
+                self._waiting.remove(waiter)
+                if not waiter.done():
+                    waiter.set_exception(refusal)
         self._serve_queue()
 
     @handles(ReportThrottled)
@@ -335,3 +357,8 @@ class RateLimiter(Actor[Acquire | Settle | ReportThrottled | Due]):
         pairs = zip(dimensions, self.buckets, strict=True)
         limits = ", ".join(f"{bucket.rate:g} {dimension}/s burst {bucket.burst}" for dimension, bucket in pairs)
         return f"<RateLimiter {self.name!r} {limits or 'of unknown limit'}, {len(self._waiting)} waiting>"
+
+
+def catch_up_of(buckets: Sequence[TokenBucket]) -> float:
+    """Return the seconds that a timer may be late without loss: in them less than a token of any bucket falls due."""
+    return min((1 / bucket.rate for bucket in buckets), default=0.0)

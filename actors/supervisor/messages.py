@@ -9,6 +9,7 @@ import msgspec
 from actors.errors.families import Attempt, PossibleCharge  # noqa: TC001
 from actors.limits.class_queue import Priority, check_priority
 from actors.limits.waiting import Waiting, WaitReason  # noqa: TC001 - msgspec resolves the annotations below.
+from actors.market.market import Market
 from actors.money import ZERO, Micros, OptionalAmountField, amount_default, take_amount
 from actors.providers.provider import Provider, ProviderFilter, as_filter
 from actors.providers.requirement import NO_REQUIREMENT, Requirement
@@ -251,6 +252,36 @@ class Release(Request[None], frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         check_text("provider", self.provider)
+
+
+class MarketChange(msgspec.Struct, frozen=True, kw_only=True):
+    """What another market has changed, by the names of providers.
+
+    Those `moved` have another address than before, and are as new; those `kept` go on as they were.
+    """
+
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    moved: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+
+
+class ReplaceMarket(Request[MarketChange], frozen=True):
+    """Put another market in the place of the one in force; refused with `Permanent` if it offers nothing.
+
+    It is in force for every request that comes afterwards. What is under way, and what waits, ends under the market
+    that it began with: its providers, prices and policies. A provider of the same name and address keeps its breaker,
+    its learned limits and its account, as far as its new settings allow that. One that is not in the new market is
+    closed when the last call to it has ended. Caps that differ are changed at the ledger, where accounts keep what was
+    spent; the answer comes when that is done. If it raises `LedgerDown`, the market is in force all the same, and each
+    cap is changed before the next call that draws on it.
+    """
+
+    market: Market
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.market, Market):
+            raise TypeError(f"ReplaceMarket needs a Market, got {self.market!r:.100}")
 
 
 class TargetStatus(msgspec.Struct, frozen=True, kw_only=True):

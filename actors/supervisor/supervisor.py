@@ -9,8 +9,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+import msgspec
+
 from actors.discovery.discovery import Discovery, registry_of
-from actors.discovery.messages import Discover
+from actors.discovery.messages import ChangeRegistry, Discover
 from actors.errors.families import CallFailed, Permanent, Unclassified
 from actors.events import RequestEnded
 from actors.ledger.book import Book
@@ -29,14 +31,17 @@ from actors.ledger.messages import (
 from actors.market.market import Market
 from actors.money import micros_of
 from actors.providers.bandit import ScoreAnswer
+from actors.rate_limiter.messages import SetLimits
 from actors.rate_limiter.rate_limiter import RateLimiter
 from actors.supervisor.messages import (
     GetLedger,
     GetRequests,
     GetStatus,
     Isolate,
+    MarketChange,
     OpenQuota,
     Release,
+    ReplaceMarket,
     RequestsUnderWay,
     SmartRequest,
     SmartResult,
@@ -106,6 +111,7 @@ class Supervisor(
         | Release
         | GetStatus
         | GetRequests
+        | ReplaceMarket
         | ReconcileDue
         | CloseIdleDue
         | Terminated
@@ -138,6 +144,7 @@ class Supervisor(
         if registry is None and not market.providers:
             raise ValueError("a Supervisor needs a provider: give its market a Listing, or give it a registry=")
         self.market = market
+        self.has_own_registry = registry is not None
         self.registry = registry or registry_of(market)
         self.ledger = ledger
         self.shared_quotas = dict(quotas or {})
@@ -151,20 +158,23 @@ class Supervisor(
         self.has_started = False
 
     def started(self) -> None:
-        context, market = self.context, self.market
+        context = self.context
+        market = self._go_by(context.kept.get("market", self.market))
         self.services = Services(context, self.supervision.intensity)
         self.payments = Payments(self._own_ledger() if self.ledger is None else self.ledger, context, market)
-        target_deps = TargetDeps(market, context, self.queues)
-        self.idle_gateways = target_deps.idle
-        self.targets = TargetTable(target_deps, isolated=self._isolated, needed=self.payments.held_providers)
-        discovery = self.services.start(
-            lambda: Discovery(self.registry, market.discovery, watch=market.watch), name="discovery"
+        self.target_deps = TargetDeps(market, context, self.queues)
+        self.idle_gateways = self.target_deps.idle
+        self.targets = TargetTable(self.target_deps, isolated=self._isolated, needed=self.payments.held_providers)
+        self.discovery = self.services.start(
+            lambda: Discovery(self.registry, self.market.discovery, watch=self.market.watch), name="discovery"
         )
+        self.former_hedges: list[HedgeBudget] = []
+        """Those of markets before, by which requests under way may still make second calls."""
         self.deps = Deps(
             market=market,
             context=context,
             events=context.events,
-            finder=Finder(discovery),
+            finder=Finder(self.discovery),
             targets=self.targets,
             queues=self.queues,
             payments=self.payments,
@@ -186,7 +196,8 @@ class Supervisor(
 
     async def stopped(self) -> None:
         self.services.close()
-        self.deps.hedge_budget.close()
+        for one in (*self.former_hedges, self.deps.hedge_budget):
+            one.close()
         await self.deps.keyed.close()
         await self.payments.close()
 
@@ -206,15 +217,53 @@ class Supervisor(
             ledger.tell(HolderRestarted(ref))  # What the instance before left open, it may have paid.
         return ledger
 
+    def _go_by(self, market: Market) -> Market:
+        """Take another market as the one to serve by."""
+        self.market = market
+        if not self.has_own_registry:
+            self.registry = registry_of(market)
+        self.queues.bound.max_waiting = market.max_waiting
+        return market
+
+    def _switch(self, market: Market) -> MarketChange:
+        """Serve by another market, from the next request on."""
+        before, deps = self.market, self.deps
+        # A restart goes on with it too.
+        self.context.kept["market"] = self.target_deps.market = self._go_by(market)
+        self.payments.accounts.go_by(market)
+        change = self.targets.switch(before, is_whole=not self.has_own_registry)
+        self.discovery.tell(
+            ChangeRegistry(registry=self.registry, config=market.discovery, watch=market.watch, forgotten=change.moved)
+        )
+        hedge_budget = deps.hedge_budget
+        if market.hedge != before.hedge:
+            self.former_hedges.append(hedge_budget)
+            hedge_budget = HedgeBudget(market.hedge)
+        for name, quota in market.quotas.items():
+            if name not in deps.limiters:
+                deps.limiters[name] = self._limiter(name)
+            elif name not in self.shared_quotas and quota != before.quotas.get(name):
+                deps.limiters[name].tell(SetLimits(limits=quota.all_limits(), headroom=quota.headroom))
+        deps.keyed.streams = market.streams
+        self.deps = msgspec.structs.replace(
+            deps, market=market, finder=Finder(self.discovery), hedge_budget=hedge_budget
+        )
+        return change
+
     def _limiter(self, name: str) -> ActorRef[Any] | Service:
         """Return who holds a quota that providers share; its state outlives restarts, also of the supervisor."""
         shared = self.shared_quotas.get(name)
         if shared is not None:
             return shared
-        quota = self.market.quotas[name]
+        first = self.market.quotas[name]
         kept: dict[str, Any] = self.context.kept.setdefault(f"quota {name}", {})
+
+        def make() -> RateLimiter:
+            quota = self.market.quotas.get(name, first)
+            return RateLimiter(name, limits=quota.all_limits(), headroom=quota.headroom, kept=kept)
+
         return self.services.start(
-            lambda: RateLimiter(name, limits=quota.all_limits(), headroom=quota.headroom, kept=kept),
+            make,
             name=f"shared-quota-{quote(name, safe='')}",
             mailbox=LEDGER_MAILBOX,
         )
@@ -315,6 +364,15 @@ class Supervisor(
     async def answer_question(self, message: AnswerQuestion) -> Statement:
         """Have the ledger enter the answer to a question that an account at its cap has asked."""
         return await self.payments.ask_ledger(message)
+
+    @handles(ReplaceMarket, concurrent=MAX_REQUESTS, inline=True)
+    async def replace_market(self, message: ReplaceMarket) -> MarketChange:
+        """Switch to another market between two requests, and have the ledger change its caps."""
+        if not (message.market.providers or self.has_own_registry):
+            raise Permanent("a market without providers serves no request; give it a Listing. Nothing was changed")
+        change = self._switch(message.market)
+        await self.payments.tell_caps()
+        return change
 
     @handles(GetLedger)
     def tell_ledger(self, message: GetLedger) -> ActorRef[Any]:

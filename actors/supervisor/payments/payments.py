@@ -55,7 +55,6 @@ class Payments:
 
     def __init__(self, ledger: LedgerRef, context: Context, market: Market) -> None:
         self._context = context
-        self._market = market
         self._client = LedgerClient(ledger, context)
         self.accounts = Accounts(self._client, context, market)
         self._short: dict[object, tuple[str, float]] = {}
@@ -65,6 +64,10 @@ class Payments:
     async def ask_ledger(self, request: Request[Any]) -> Any:
         """Pass a caller's own question on to the ledger; raises `LedgerDown` if it cannot be reached."""
         return await self._client.ask(request)
+
+    async def tell_caps(self) -> None:
+        """Have the ledger take on the caps that another market has changed. Raises a `CallFailed`."""
+        await self.accounts.tell_changes()
 
     def close_account(self, account: str) -> None:
         """Close an account that was opened for a caller that had gone."""
@@ -82,7 +85,7 @@ class Payments:
         the request was paid already, or it may have been.
         """
         try:
-            if self._market.budget is not None or listing.budget is not None:
+            if self.accounts.holds_caps or listing.budget is not None:
                 accounts = wish.accounts + await self.accounts.of_market(listing)
                 wish, now = msgspec.structs.replace(wish, accounts=accounts), self._context.now()
             if wish.passes_over:

@@ -11,7 +11,7 @@ import msgspec
 from actors.errors.families import DeadlineTooShort
 from actors.limits.class_queue import turn_cost
 from actors.supervisor.pipeline.routing import in_force, in_order
-from actors.supervisor.targets.admission import Admitted, Full, Later, Never, queue_of
+from actors.supervisor.targets.admission import Admitted, Full, Later, Never
 from actors.supervisor.targets.ranked_names import RankedNames
 from actors.supervisor.targets.waiting import QueueName, Wait, WaitQueues
 
@@ -179,7 +179,7 @@ def _refused(
         return math.inf
     job.refused[name] = admission
     if isinstance(admission, Full):
-        queue = queue_of(name)
+        queue = job.candidates.targets[name].queue
         waits_in[queue] = None
         queues.join(job.entry, queue)
     elif admission.is_in_time(job.deadline):

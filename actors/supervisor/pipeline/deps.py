@@ -8,7 +8,7 @@ import msgspec
 
 if TYPE_CHECKING:
     from actors.market.market import Market
-    from actors.rate_limiter.messages import Acquire, ReportThrottled, Settle
+    from actors.rate_limiter.messages import Acquire, ReportThrottled, SetLimits, Settle
     from actors.supervisor.payments.payments import Payments
     from actors.supervisor.pipeline.finding import Finder
     from actors.supervisor.pipeline.hedge_budget import HedgeBudget
@@ -33,5 +33,5 @@ class Deps(msgspec.Struct, frozen=True, kw_only=True):
     hedge_budget: HedgeBudget
     scores: Scores
     keyed: KeyedCalls
-    limiters: dict[str, ActorRef[Acquire | Settle | ReportThrottled] | Service]
+    limiters: dict[str, ActorRef[Acquire | Settle | ReportThrottled | SetLimits] | Service]
     """Who holds each quota that providers share, by its name."""

@@ -225,7 +225,7 @@ class KeyedCalls:
         leave: Callable[[Job], None],
         reclass: Callable[[Job, Priority], None],
     ) -> None:
-        self._context, self._streams = context, streams
+        self._context, self.streams = context, streams
         self._leave, self._reclass = leave, reclass
         self._calls: set[KeyedCall] = set()
         self._by_key: dict[str, KeyedCall] = {}
@@ -240,7 +240,7 @@ class KeyedCalls:
 
     def begin(self, job: Job, serve: Serve, *, fields: Fields = (), is_alone: bool = False) -> KeyedCall:
         """Have a request served in a task of its own, which no asker's deadline ends; one `is_alone` has one asker."""
-        call = KeyedCall(job, self._context, self._streams, fields, reclass=self._reclass)
+        call = KeyedCall(job, self._context, self.streams, fields, reclass=self._reclass)
 
         def ended(task: asyncio.Task[SmartResult]) -> None:
             if not task.cancelled():

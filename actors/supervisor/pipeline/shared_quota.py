@@ -12,7 +12,7 @@ from actors.supervisor.targets.admission import Never
 from runtime import ActorCrashed, AskTimeout, RuntimeFault
 
 if TYPE_CHECKING:
-    from actors.rate_limiter.messages import LimiterGrant
+    from actors.rate_limiter.messages import LimiterGrant, SetLimits
     from actors.supervisor.pipeline.deps import Deps
     from actors.supervisor.pipeline.job import Job
     from actors.supervisor.services import Service
@@ -26,7 +26,11 @@ class QuotaShare:
     __slots__ = ("_grant", "_learns", "_limiter")
 
     def __init__(
-        self, limiter: ActorRef[Acquire | Settle | ReportThrottled] | Service, grant: LimiterGrant, *, learns: bool
+        self,
+        limiter: ActorRef[Acquire | Settle | ReportThrottled | SetLimits] | Service,
+        grant: LimiterGrant,
+        *,
+        learns: bool,
     ) -> None:
         self._limiter = limiter
         self._grant = grant

@@ -17,7 +17,7 @@ from actors.errors.error_tree import text_of
 from actors.errors.exceptions import classify
 from actors.errors.families import CallFailed, NotAdmitted, Unclassified
 from actors.events import BreakerClosed, BreakerOpened, DearAnswer, HealthChecked, ProviderBack, ProviderLeft
-from actors.limits.concurrency import ConcurrencyLimit
+from actors.limits.concurrency import INITIAL_LIMIT, ConcurrencyLimit
 from actors.limits.learned import LearnedLimit
 from actors.limits.quota import NO_WEIGHTS
 from actors.money import micros_of
@@ -37,7 +37,7 @@ from actors.provider_gateway.messages import (
 )
 from actors.provider_gateway.open_transports import OpenTransports
 from actors.supervisor.messages import TargetStatus
-from actors.supervisor.targets.admission import Admission, Admitted, CallNeeds, Full, admit, queue_of
+from actors.supervisor.targets.admission import Admission, Admitted, CallNeeds, Full, Later, admit, queue_of
 from actors.supervisor.targets.dear_answers import after_charge, to_reserve
 from actors.supervisor.targets.forecast import admissions
 from actors.supervisor.targets.idle_gateways import IdleGateways
@@ -67,11 +67,11 @@ if TYPE_CHECKING:
     from actors.money import Micros
     from actors.policies.breaker.states import Permit
     from actors.supervisor.targets.quote import InputDemand, TokenQuote
-    from actors.supervisor.targets.waiting import WaitQueues
+    from actors.supervisor.targets.waiting import QueueName, WaitQueues
     from actors.transports.reconciliation import Finding
     from actors.transports.streaming import StreamConfig
     from actors.transports.transport import Idempotent, ProviderCall, ProviderReply, Transport
-    from runtime import ActorRef, Context, Request
+    from runtime import ActorRef, Context, Event, Request
 
 
 RECONCILE_TIMEOUT = 5.0
@@ -98,6 +98,36 @@ class TargetDeps:
         self.gateways_started = 0
 
 
+class DrainingGateways:
+    """The gateways of one target that were handed over to another: each is stopped when its last use has ended."""
+
+    def __init__(self) -> None:
+        self.term = 0
+        """Counts the gateways that were handed over: a use of the present one begins in this term."""
+        self._by_term: dict[int, tuple[GatewayRef, int]] = {}
+        """Those that have something to do, and how much."""
+
+    @property
+    def uses(self) -> int:
+        """The uses of all of them."""
+        return sum(uses for _, uses in self._by_term.values())
+
+    def take(self, gateway: GatewayRef, uses: int) -> None:
+        """Take a gateway that is in use so many times, and begin the next term."""
+        self._by_term[self.term] = (gateway, uses)
+        self.term += 1
+
+    def end_use(self, term: int) -> None:
+        """Take note that a use has ended which began in a term before."""
+        if term in self._by_term:
+            gateway, uses = self._by_term[term]
+            if uses > 1:
+                self._by_term[term] = (gateway, uses - 1)
+            else:
+                del self._by_term[term]
+                gateway.stop()
+
+
 class Target:
     """One provider under supervision."""
 
@@ -113,11 +143,17 @@ class Target:
     """When its last probe began, in loop time."""
     _is_learned_of: bool = False
     """Whether a transport of it has been made."""
+    has_check: bool = False
+    """Whether its transport declares that a check tells whether calls would be answered."""
+    check_failed: bool = False
+    """Whether the check before the last probe failed."""
+    is_removed: bool = False
+    """Whether it is called only by requests that began under a market before, so that none is told of it."""
 
-    def __init__(self, listing: Listing, deps: TargetDeps) -> None:
+    def __init__(self, listing: Listing, deps: TargetDeps, *, queue: QueueName | None = None) -> None:
         self.name = listing.provider.name
-        self.queue = queue_of(self.name)
-        """The wait queue of the requests that wait for it."""
+        self.queue = queue or queue_of(self.name)
+        """The wait queue of the requests that wait for it; its own if it took the place of another of its name."""
         self.listing = listing
         self.state = TargetState(
             quota=listing.own_quota(),
@@ -127,7 +163,8 @@ class Target:
         )
         self._when_free: list[Callable[[], None]] = []
         self._uses = 0
-        """The calls, checks and look-ups under way at the gateway."""
+        """The calls, checks and look-ups under way at its gateways."""
+        self._draining = DrainingGateways()
         self.is_charged_when_cut = True
         """Whether a call that times out may have been charged, by what the last one that did has shown."""
         self.can_look_up = self.can_cancel = False
@@ -140,10 +177,6 @@ class Target:
         """What the calls before have shown of what the next ones will use."""
         self.health: Health | None = None
         self.probe_check = ProbeCheck()
-        self.has_check = False
-        """Whether its transport declares that a check tells whether calls would be answered."""
-        self.check_failed = False
-        """Whether the check before the last probe failed."""
         self.history = ItemHistory()
         """How the latest items ended at it, by which a bad item is told from a bad provider."""
         self.stragglers = Stragglers()
@@ -224,6 +257,8 @@ class Target:
         lost = self._threads.given_up
         if lost and isinstance(admission, Admitted) and self.state.under_way + lost >= listing.max_concurrency:
             return Full(self.name, listing.max_concurrency, lost)  # Calls that were given up are at work in the others.
+        if isinstance(admission, Later) and self.queue != admission.queue == queue_of(self.name):
+            return msgspec.structs.replace(admission, queue=self.queue)
         return admission
 
     @property
@@ -322,14 +357,14 @@ class Target:
         self.state = msgspec.structs.replace(self.state, breaker=breaker)
         if type(breaker) is type(before):
             return
-        events, queues, now = self._deps.context.events, self._deps.queues, self._deps.context.now()
+        queues, now = self._deps.queues, self._deps.context.now()
         if isinstance(before, Closed):
             self.tripped_at = now
             self.probe_check = self.probe_check.after_trip()
         if isinstance(breaker, Closed):
-            if breaker.since is not None:
+            if breaker.since is not None and not self.is_removed:
                 self._deps.coming_back[self.name] = self
-            events.publish(BreakerClosed(provider=self.name))
+            self._publish(BreakerClosed(provider=self.name))
             queues.wake(self.queue)
         elif not isinstance(breaker, HalfOpen):
             # The gateway finishes the calls under way; their results no longer move the breaker.
@@ -339,8 +374,13 @@ class Target:
                 return  # A probe that was cancelled proved nothing, and is no trip.
             if is_trip:
                 self.trips += isinstance(breaker, Open)
-                events.publish(BreakerOpened(provider=self.name, wait=wait))
+                self._publish(BreakerOpened(provider=self.name, wait=wait))
             queues.wake_all(self.queue)
+
+    def _publish(self, event: Event) -> None:
+        """Publish what is news of the provider of this name, which is another one if this was removed."""
+        if not self.is_removed:
+            self._deps.context.events.publish(event)
 
     def isolate(self) -> None:
         """Call it no more until it is released by hand."""
@@ -363,18 +403,18 @@ class Target:
 
     def _tell_leaves(self, before: TargetState) -> None:
         """Publish what the provider is left alone for, from now or for longer, and what no more."""
-        after, events, now = self.state, self._deps.context.events, self._deps.context.now()
+        after, now = self.state, self._deps.context.now()
         was = {one.what: one.leave for one in before.left_for()}
         for one in after.left_for():
             last, leave = was.pop(one.what, None), one.leave
             if leave is not None and (last is None or last.until < leave.until):
                 wait = leave.until - now
                 cause = str(one.error(self.name, wait))
-                events.publish(
+                self._publish(
                     ProviderLeft(provider=self.name, concerns=one.concerns, what=one.what, cause=cause, wait=wait)
                 )
         for what in was:
-            events.publish(ProviderBack(provider=self.name, what=what))
+            self._publish(ProviderBack(provider=self.name, what=what))
 
     def note_hidden_calls(self, count: int) -> None:
         """Count the requests that a layer below has sent by itself for one call; the first are told in the log."""
@@ -397,13 +437,36 @@ class Target:
         if not isinstance(before.breaker, Closed):
             events.publish(BreakerClosed(provider=self.name))
 
+    def remove(self) -> None:
+        """Be called no more but by requests that found it before, and close its gateway after each of their calls."""
+        events, state = self._deps.context.events, self.state
+        for one in state.left_for():
+            events.publish(ProviderBack(provider=self.name, what=one.what))
+        if not isinstance(state.breaker, Closed):
+            events.publish(BreakerClosed(provider=self.name))
+        self.is_removed = True
+        if self._deps.coming_back.get(self.name) is self:
+            del self._deps.coming_back[self.name]
+        self._hand_over()
+
+    def go_by(self, listing: Listing, before: Market) -> None:
+        """Take on what another market says of it, in the place of the market `before`."""
+        market, state = self._deps.market, self.state
+        if market.retry_budget != before.retry_budget:
+            tokens = min(state.retries.tokens, market.retry_budget.max_tokens)
+            retries = msgspec.structs.replace(market.retry_budget, tokens=tokens, updated=state.retries.updated)
+            self.state = msgspec.structs.replace(state, retries=retries)
+        if market.classify is not before.classify:
+            self._hand_over()
+        self.relist(listing)
+
     def relist(self, listing: Listing) -> None:
         """Take on what the registry says now; a quota that stays as it was goes on as it is."""
         before, self.listing = self.listing, listing
         if not makes_same(listing.transport, before.transport):
             # It may have another key: what was refused is asked for anew, through another gateway.
             self.is_amplified = False
-            self.close()
+            self._hand_over()
             state = self.state
             self.state = msgspec.structs.replace(state, refusals=Refusals(since=self._deps.context.now()))
             self._tell_leaves(state)
@@ -412,12 +475,23 @@ class Target:
             self.state = msgspec.structs.replace(state, dear=None)
             self._tell_leaves(state)
         if listing.max_concurrency != before.max_concurrency:
-            self.close()  # It would go on to count by the old number.
-            self.state = msgspec.structs.replace(self.state, limit=limit_of(listing))
+            self._hand_over()  # It would go on to count by the old number.
+            limit = self.state.limit
+            most = float(listing.max_concurrency)
+            # Above the bound of before, nothing was learned.
+            learned = limit.limit if limit.limit < before.max_concurrency else max(limit.limit, INITIAL_LIMIT)
+            limit = msgspec.structs.replace(
+                limit,
+                max_concurrency=listing.max_concurrency,
+                limit=min(learned, most),
+                declared=listing.provider.response_time,
+                trial=None,
+            )
+            self.state = msgspec.structs.replace(self.state, limit=limit)
             self._tell_if_free()
         if listing.all_limits() != before.all_limits() or listing.headroom != before.headroom:
             learned = msgspec.structs.replace(self.state.learned, stated=listing.stated_rate())
-            quota = listing.own_quota(after=self.state.quota)
+            quota = listing.own_quota(after=self.state.quota, now=self._deps.context.now())
             self.state = msgspec.structs.replace(self.state, quota=quota, learned=learned)
         if not listing.learning and before.learning:
             self.state = msgspec.structs.replace(self.state, learned=unlearned(listing))
@@ -450,24 +524,43 @@ class Target:
                 self._deps.idle.add(self)
         return self.gateway
 
-    def _begin_use(self) -> None:
+    def _begin_use(self) -> int:
+        """Keep its gateway open; return the term that `_end_use` is told."""
         self._uses += 1
         if self._uses == 1:
             self._deps.idle.discard(self)
+        return self._draining.term
 
-    def _end_use(self) -> None:
+    def _end_use(self, term: int) -> None:
         self._uses -= 1
+        if term != self._draining.term:
+            self._draining.end_use(term)
         if not self._uses and self.gateway is not None:
-            self._deps.idle.add(self)
+            if self.is_removed:
+                self.close()
+            else:
+                self._deps.idle.add(self)
+
+    def _hand_over(self) -> None:
+        """Have the next call open another gateway; this one is stopped when what is under way there has ended.
+
+        A gateway that is told to stop cuts a stream that takes long.
+        """
+        gateway, uses = self.gateway, self._uses - self._draining.uses
+        if gateway is None or not uses:
+            self.close()
+        else:
+            self._draining.take(gateway, uses)
+            self.gateway = None
 
     @contextmanager
     def _in_use(self) -> Generator[None]:
         """Keep the gateway open for a question that is asked of it."""
-        self._begin_use()
+        term = self._begin_use()
         try:
             yield
         finally:
-            self._end_use()
+            self._end_use(term)
 
     def _start_gateway(self) -> GatewayRef:
         listing, deps = self.listing, self._deps
@@ -521,7 +614,7 @@ class Target:
 
     async def call(self, call: ProviderCall, marker: SentMarker) -> ProviderReply:
         """Make one call; raises members of `CallFailed` only. `marker` tells afterwards whether it was sent."""
-        self._begin_use()
+        term = self._begin_use()
         try:
             if self.gateway is None:
                 self.open()  # Which kind of question it takes is known once its transport is made.
@@ -546,7 +639,7 @@ class Target:
         except RuntimeFault as fault:
             raise NotAdmitted(f"{self.name!r}: {fault}", provider=self.name) from fault
         finally:
-            self._end_use()
+            self._end_use(term)
 
     async def look_up(self, call: ProviderCall) -> Finding:
         """Find out what became of a call; raises members of `CallFailed` and of `RuntimeFault` if that fails."""

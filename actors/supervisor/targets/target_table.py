@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
+from weakref import WeakSet
 
 from actors.discovery.offers import ANY_PROVIDER
 from actors.errors.families import Permanent
 from actors.policies.breaker.transitions import share
 from actors.providers.requirement import NO_REQUIREMENT
+from actors.supervisor.messages import MarketChange
 from actors.supervisor.targets.candidates import MAX_REMEMBERED, Candidates, fitting
 from actors.supervisor.targets.target import Target
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
     from actors.discovery.offers import Offers
     from actors.market.listing import Listing
+    from actors.market.market import Market
     from actors.providers.provider import ProviderFilter
     from actors.providers.requirement import Requirement
     from actors.supervisor.targets.target import TargetDeps
@@ -43,10 +46,59 @@ class TargetTable:
         """By what was asked; what an older answer listed lives on only with the requests that chose from it."""
         self._remembered = 0
         """The listings in all of these."""
+        self._removed: WeakSet[Target] = WeakSet()
+        """Those of markets before that requests under way may still call."""
+        self._successors = 0
+        """Counts the targets that took the place of another of the same name."""
         self._listed_by_market = frozenset(self.by_name)
         self._forget_at = deps.context.now() + FORGET_AFTER
         for target in self.by_name.values():
             self._isolate_again(target)
+
+    def switch(self, before: Market, *, is_whole: bool) -> MarketChange:
+        """Take on the providers of the market that is in force now, in the place of those of the market `before`.
+
+        Requests under way keep the targets that they have found. Without `is_whole` there may be other providers.
+        """
+        market, targets = self._deps.market, self.by_name
+        by_name: dict[str, Target] = {}
+        added: list[str] = []
+        moved: list[str] = []
+        for listing in market.providers:
+            name = listing.provider.name
+            target = targets.get(name)
+            if target is None:
+                by_name[name] = Target(listing, self._deps)
+                added.append(name)
+            elif target.listing.provider.address == listing.provider.address:
+                target.go_by(listing, before)
+                by_name[name] = target
+            else:
+                self._successors += 1
+                by_name[name] = Target(listing, self._deps, queue=("provider", f"{name} #{self._successors}"))
+                moved.append(name)
+        if not is_whole:
+            for name, target in targets.items():
+                if name not in by_name:
+                    by_name[name] = target
+                    target.go_by(target.listing, before)
+        for name, target in targets.items():
+            if by_name.get(name) is not target:
+                target.remove()
+                self._removed.add(target)
+        # Another object: the candidates of requests under way have been made of the one before.
+        self.by_name = by_name
+        self._candidates.clear()
+        self._remembered = 0
+        self._listed_by_market = frozenset(one.provider.name for one in market.providers)
+        for name in (*added, *moved):
+            self._isolate_again(by_name[name])
+        return MarketChange(
+            added=tuple(added),
+            removed=tuple(name for name in targets if name not in by_name),
+            moved=tuple(moved),
+            kept=tuple(name for name in by_name if name in targets and name not in moved),
+        )
 
     def named(self, name: str) -> Target:
         """Return one target; raise `Permanent` if there is no provider of that name."""
@@ -137,7 +189,7 @@ class TargetTable:
 
     def broken_invariants(self) -> Iterator[str]:
         """Name what does not hold of a provider although no call is under way."""
-        for target in self.by_name.values():
+        for target in (*self.by_name.values(), *self._removed):
             yield from target.broken_invariants()
 
     def __repr__(self) -> str:
