@@ -54,28 +54,23 @@ class Accounts:
         self._market = market
         self._open: set[str] = set()
         """The accounts that are open, as far as this supervisor has found out."""
-        self._caps = caps_of(market)
+        self.caps = caps_of(market)
         """The caps of the market by account; None for one that a market before had, whose account is still drawn on."""
         self._changed: set[str] = set()
         """Those whose cap another market has changed, until the ledger was told."""
         self._opening: dict[str, asyncio.Task[None]] = {}
-
-    @property
-    def holds_caps(self) -> bool:
-        """Whether calls may have to draw on an account of the market, whatever their listing says."""
-        return bool(self._caps)
 
     def go_by(self, market: Market) -> None:
         """Go by the caps of another market; an account keeps what was spent, and one without a cap now has none."""
         before, self._market = self._market, market
         offered = {account_of(one.provider.name) for one in market.providers}
         caps = caps_of(market)
-        for name in {*self._caps, *caps}:
+        for name in {*self.caps, *caps}:
             if name not in caps and name not in offered and name not in {RUN, RISK}:
                 continue  # Its provider is there no more; the requests that still call it keep to its cap.
-            is_same = self._caps.get(name) == caps.get(name) and market.overdraft == before.overdraft
-            if not (is_same and name in self._caps):
-                self._caps[name] = caps.get(name)
+            is_same = self.caps.get(name) == caps.get(name) and market.overdraft == before.overdraft
+            if not (is_same and name in self.caps):
+                self.caps[name] = caps.get(name)
                 self._changed.add(name)
                 self._open.discard(name)
 
@@ -100,7 +95,7 @@ class Accounts:
 
     def is_of_market(self, account: str) -> bool:
         """Tell whether an account holds a cap of the market, which no caller may close."""
-        return account in self._caps or account.startswith(OF_PROVIDER)
+        return account in self.caps or account.startswith(OF_PROVIDER)
 
     def forget(self, account: str) -> None:
         """Look an account up again before it is next drawn on, because it is being closed."""
@@ -116,9 +111,9 @@ class Accounts:
             (RUN, None, None),
             (account_of(listing.provider.name), listing.budget, listing.budget_renewal),
         ):
-            if name not in self._caps and budget is not None:
-                self._caps[name] = Cap(budget, renewal)  # A registry lists it.
-            if name in self._caps:
+            if name not in self.caps and budget is not None:
+                self.caps[name] = Cap(budget, renewal)  # A registry lists it.
+            if name in self.caps:
                 names.append(name)
                 if name not in self._open:
                     await self._ensure_cap(name)
@@ -129,7 +124,7 @@ class Accounts:
 
         Raises `LedgerDown` if the ledger cannot be reached.
         """
-        if RISK not in self._caps:
+        if RISK not in self.caps:
             return None
         await self._ensure_cap(RISK)
         return RISK
@@ -160,8 +155,8 @@ class Accounts:
     async def _ask_to_open(self, name: str) -> None:
         cap: Cap | None = None
         is_told = False
-        while not is_told or cap != self._caps[name]:  # Another market may change it meanwhile.
-            cap = self._caps[name]
+        while not is_told or cap != self.caps[name]:  # Another market may change it meanwhile.
+            cap = self.caps[name]
             await self._tell_cap(name, cap)
             is_told = True
         self._changed.discard(name)
