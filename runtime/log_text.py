@@ -70,7 +70,7 @@ def _errors(error: BaseException, lead: str, *, seen: set[int]) -> Iterator[str]
 
 def _places(origin: TracebackType | None) -> Iterator[str]:
     frames = list(traceback.walk_tb(origin))
-    own = [(frame, line) for frame, line in frames if not _is_foreign(frame)]
+    own = [(frame, line) for frame, line in frames if not is_foreign(frame)]
     shown = own[-MAX_FRAMES:]
     if frames and frames[-1] not in shown:
         shown.append(frames[-1])
@@ -84,7 +84,7 @@ def _places(origin: TracebackType | None) -> Iterator[str]:
         yield f"  ({len(frames) - len(shown)} frames more)"
 
 
-def _is_foreign(frame: FrameType) -> bool:
+def is_foreign(frame: FrameType) -> bool:
     """Tell whether a frame is of this package, of the standard library or of an installed library."""
     name, file = str(frame.f_globals.get("__name__", "")), frame.f_code.co_filename
     return name.partition(".")[0] in OWN_PACKAGES or file.startswith(("<frozen", *LIBRARIES))

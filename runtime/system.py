@@ -207,6 +207,11 @@ class ActorSystem:
         return self._living("events").engine.events
 
     @property
+    def logs(self) -> bool:
+        """Whether this system wants log lines (`log=`)."""
+        return bool(self._log)
+
+    @property
     def children(self) -> dict[str, ActorRef[Any]]:
         """The living actors that the system itself spawned, by name, in start order."""
         return dict(self._living("children").children)

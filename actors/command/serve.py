@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -30,6 +31,7 @@ from actors.serve.server import DoorServer, loop_factory
 from actors.supervisor.supervisor import Supervisor
 from actors.webhooks import spawn_senders
 from runtime import ActorSystem, RuntimeFault
+from runtime.observability import Watchdog
 
 if TYPE_CHECKING:
     from actors.market.market import Market
@@ -99,7 +101,10 @@ def read_ring(path: str | None) -> KeyRing:
 async def _serve(options: ServeOptions, market: Market, config: DoorConfig, keys: KeyRing) -> int:
     interrupts = Interrupts()
     stopped = asyncio.Event()
-    async with ActorSystem("door", log=LOGS[options.log]) as system:
+    async with (
+        ActorSystem("door", log=LOGS[options.log]) as system,
+        Watchdog(system) if options.log is not None else nullcontext(),
+    ):
         if options.log is not None or market.alerts:
             spawn_senders(system, tuple(market.alerts))
             system.spawn(lambda: Monitor(log_requests=options.log is not None), name="monitor")
