@@ -199,8 +199,22 @@ async def check(machine: Machine, ledger: Any, made: list[Ledger]) -> None:
             assert receipt.answer is not None
 
 
-@pytest.mark.parametrize("loses", [0, 1, 3], ids=["killed", "one commit lost", "three commits lost"])
-def test_what_was_paid_is_known_or_held_whenever_the_program_dies(loses: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def parts(loses: int, seeds: int) -> list[tuple[int, range]]:
+    """Return what to run in tests of a thousand seeds at most, so that each has its time."""
+    return [(loses, range(first, min(first + 1_000, seeds))) for first in range(0, seeds, 1_000)]
+
+
+@pytest.mark.parametrize(
+    ("loses", "seeds"),
+    [
+        *parts(0, repeated(10_000, part=1_250)),
+        *parts(1, repeated(1_000, part=333)),
+        *parts(3, repeated(1_000, part=333)),
+    ],
+)
+def test_what_was_paid_is_known_or_held_whenever_the_program_dies(
+    loses: int, seeds: range, monkeypatch: pytest.MonkeyPatch
+) -> None:
     processes = list[Process]()
     slow_disk(monkeypatch, lambda: processes[-1].machine.rng.choice([0.01, 0.2, 2.0]))
     monkeypatch.setattr(journal_module, "MemoryJournal", lambda **options: DyingJournal(processes[-1], **options))
@@ -215,5 +229,5 @@ def test_what_was_paid_is_known_or_held_whenever_the_program_dies(loses: int, mo
             processes[-1].disk.owner = None
         assert len(machine.given) > 0 or machine.has_lost_commits or sum(machine.charges.values()) > 0
 
-    for seed in range(repeated(10_000, part=1_250) if not loses else repeated(1_000, part=333)):
+    for seed in seeds:
         Simulation(seed, logs=False).run(lives)
