@@ -104,7 +104,22 @@ class Postings:
     # A step that is read back.
 
     def apply(self, entry: Entry) -> None:
-        """Make a step again that was written down; raises `ValueError` if it cannot have been made."""
+        """Make a step again that was written down; raises `ValueError` if it cannot have been made.
+
+        Nearly every entry reserves for a new call, or settles one that is open: these are made without another look.
+        """
+        if isinstance(entry, MoneySettled) and (record := self.records.get(entry.reservation)) is not None:
+            self.post_settled(record, entry)
+            return
+        if isinstance(entry, MoneyReserved) and not (entry.from_held or entry.passes_over or entry.risk_account):
+            states = self.accounts.combinations.get(entry.accounts)
+            if states is not None and entry.reservation >= self.next:
+                self.post_reserved(entry, states)
+                return
+        self._apply_with_care(entry)
+
+    def _apply_with_care(self, entry: Entry) -> None:
+        """Make any step again, after a look at whether it can have been made."""
         match entry:
             case MoneyReserved():
                 self._apply_reserved(entry)

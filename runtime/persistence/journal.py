@@ -125,13 +125,15 @@ class Journal(ABC):
 
         Raises `JournalError` if one is damaged or missing.
         """
-        self.number, self.checksum = (after.number, after.checksum) if after is not None else (0, 0)
+        last, crc = (after.number, after.checksum) if after is not None else (0, 0)
+        self.number, self.checksum = last, crc
         crc32 = zlib.crc32
-        for number, content, checksum in self._rows(self.number):
-            self.number += 1
-            is_whole = number == self.number and type(content) is bytes
-            if not is_whole or checksum != (crc := crc32(content, self.checksum)):
-                raise JournalError(self.path, f"is damaged at entry {self.number}", "move it away and restore a copy")
+        for number, content, checksum in self._rows(last):
+            last += 1
+            self.number = last
+            is_whole = number == last and type(content) is bytes
+            if not is_whole or checksum != (crc := crc32(content, crc)):
+                raise JournalError(self.path, f"is damaged at entry {last}", "move it away and restore a copy")
             self.checksum = crc
             yield content
 
