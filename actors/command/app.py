@@ -493,9 +493,9 @@ COMMANDS = frozenset(
 
 def error_console() -> Console:
     """Return the console of standard error; if that is not a terminal, lines may be long."""
-    from rich.console import Console
+    from actors.command.display import ErrorConsole
 
-    return Console(stderr=True, width=None if sys.stderr.isatty() else 120)
+    return ErrorConsole(stderr=True, width=None if sys.stderr.isatty() else 120)
 
 
 def say(text: str) -> None:

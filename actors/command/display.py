@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rich import box
-from rich.console import Group
+from rich.console import Console, Group
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -21,6 +21,13 @@ if TYPE_CHECKING:
     from actors.command.report import Report, RunTally
 
 BREAKER_STYLES = {"closed": "green", "half-open": "yellow", "open": "red", "isolated": "red"}
+
+
+class ErrorConsole(Console):
+    """The console of standard error, whose reader may go: that ends no run, and changes no exit code."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
 
 
 def progress_line(tally: RunTally, *, now: float) -> str:

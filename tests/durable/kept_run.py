@@ -49,19 +49,25 @@ class KeptRun:
         lines = ({"id": n, "service": "chat", "input": question(n)} for n in range(requests))
         (folder / "requests.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
-    def start(self, *options: str) -> subprocess.Popen[bytes]:
+    def start(self, *options: str, first: str = "", is_quiet: bool = True) -> subprocess.Popen[bytes]:
+        """Start the run, in a shell that does something else `first` if there is such a command."""
+        begin = ("sh", "-c", f'{first}; exec "$@"', "sh") if first else ()
         arguments = ["run", "market.toml", "requests.jsonl", "--out", "results.jsonl", "--report", "report.json"]
-        options = ("--timeout", "60", "--max-concurrency", "4", "--quiet", *options)
+        options = ("--timeout", "60", "--max-concurrency", "4", *(("--quiet",) if is_quiet else ()), *options)
         return subprocess.Popen(
-            [*COMMAND, *arguments, *options], cwd=self.folder, env=ENVIRONMENT, stderr=subprocess.PIPE
+            [*begin, *COMMAND, *arguments, *options], cwd=self.folder, env=ENVIRONMENT, stderr=subprocess.PIPE
         )
+
+    def wait_for(self, process: subprocess.Popen[bytes], calls: int) -> None:
+        """Wait until the provider has so many calls in all, or the run has ended."""
+        while process.poll() is None and len(self.calls) < calls:
+            let_run(process, 0.01)
 
     def kill_after(self, calls: int, pause: float) -> None:
         """Start the run, and kill it so many seconds after the provider has so many calls more; it may end before."""
         wanted = len(self.calls) + calls
         with self.start() as process:
-            while process.poll() is None and len(self.calls) < wanted:
-                let_run(process, 0.01)
+            self.wait_for(process, wanted)
             let_run(process, pause)
             process.kill()
 
