@@ -145,6 +145,7 @@ def _market(text: str, path: str, environ: Mapping[str, str] | None) -> Market:
         watch=_watch(reader, document),
         price_tolerance=_tolerance(reader, document),
         max_waiting=_max_waiting(reader, document),
+        warmth=_warmth(reader, document),
         streams=_section(reader, document, "streams", StreamConfig),
         alerts=read_webhooks(reader, document.get("alerts")),
         hedge=None if document.get("hedge") is False else _section(reader, document, "hedge", HedgeConfig),
@@ -314,6 +315,13 @@ def _max_waiting(reader: TableReader, document: Table) -> int:
     except ValueError as error:
         raise reader.error(key, str(error)) from error
     return count
+
+
+def _warmth(reader: TableReader, document: Table) -> bool:
+    warmth: Any = document.get("warmth", True)
+    if not isinstance(warmth, bool):
+        raise reader.error("warmth", f"expected boolean, got {toml_type(warmth)}")
+    return warmth
 
 
 def _price(reader: TableReader, price: Any, key: str) -> Micros:

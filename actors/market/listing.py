@@ -38,6 +38,12 @@ def check_tolerance(tolerance: float) -> None:
         raise ValueError(f"price_tolerance must be at least 1 times the price, got {tolerance}")
 
 
+def check_switch(field: str, value: object) -> None:
+    """Raise TypeError if `value` is no bool."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{field} must be True or False, got {value!r:.100}")
+
+
 def check_weight(weight: float) -> None:
     """Raise TypeError or ValueError if this can be no weight of a provider."""
     if not isinstance(weight, int | float) or isinstance(weight, bool):
@@ -74,8 +80,7 @@ class CallLimits(msgspec.Struct, frozen=True, kw_only=True):
         if self.rate_limit is not None:
             check_positive("rate_limit", self.rate_limit, "requests a second")
         check_count("burst", self.burst, unit="request")
-        if not isinstance(self.learning, bool):
-            raise TypeError(f"learning must be True or False, got {self.learning!r:.100}")
+        check_switch("learning", self.learning)
         if not 0 < self.headroom <= 1:
             raise ValueError(f"headroom must be above 0 and at most 1 of the limits, got {self.headroom}")
         if self.price_tolerance is not None:
@@ -98,7 +103,8 @@ class CallTerms(CallLimits, frozen=True, kw_only=True):
     does not (None: at 4,096).
 
     With the strategy "weighted", its share of the requests is its `weight` among those of the providers that can be
-    called; one of weight 0 gets requests only if there is no other.
+    called; one of weight 0 gets requests only if there is no other. It keeps the beginning of a prompt cached for
+    `cache_window` seconds after it was last used (0: not).
     """
 
     on_unknown: Literal["hold"] | None = None
@@ -106,10 +112,13 @@ class CallTerms(CallLimits, frozen=True, kw_only=True):
     tariff: Tariff | None = None
     max_output: int | None = None
     weight: float = 1.0
+    cache_window: float = 300.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_weight(self.weight)
+        if not 0 <= self.cache_window < math.inf:
+            raise ValueError(f"cache_window must be >= 0 seconds and finite, got {self.cache_window!r:.100}")
         if self.on_unknown not in {None, "hold"}:
             raise ValueError(f'on_unknown of a listing must be "hold" or None, got {self.on_unknown!r:.100}')
         if self.held_for is not None:

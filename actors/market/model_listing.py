@@ -113,7 +113,7 @@ def model_listing(model: str, preset: str | Preset = COMPATIBLE, **options: Unpa
     if embeds:
         offered["max_input_tokens"] = chosen.max_embedded_tokens
     offered |= {key: value for key, value in given.items() if key in OfferOptions.__annotations__}
-    terms: dict[str, Any] = {"timeout": MODEL_TIMEOUT, "held_for": MODEL_HELD_FOR}
+    terms: dict[str, Any] = {"timeout": MODEL_TIMEOUT, "held_for": MODEL_HELD_FOR, "cache_window": chosen.cache_window}
     if found is not None and given.keys().isdisjoint({"price", "tariff"}):
         terms["tariff"] = found.tariff
     terms |= {key: value for key, value in given.items() if key in ListingOptions.__annotations__}

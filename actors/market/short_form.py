@@ -65,6 +65,7 @@ class ListingOptions(TypedDict, total=False):
     tariff: Tariff | None
     max_output: int | None
     weight: float
+    cache_window: float
 
 
 class ProviderOptions(OfferOptions, FunctionOptions, ListingOptions, total=False):

@@ -55,6 +55,8 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The dialect in which a chat completion tells its usage; see `DIALECTS` of tariffs."""
     token_speed: float = TYPICAL_SPEED
     """Tokens a second, by which a stream is settled that was cut off, until streams of the model have shown its own."""
+    cache_window: float = 300.0
+    """Seconds for which it keeps the beginning of a prompt cached after it was last used."""
     paid: bool = True
     charges_errors: bool = True
     seen_at: str = ""

@@ -32,6 +32,8 @@ def result_headers(result: SmartResult) -> dict[str, str]:
     model = text_in(cast("dict[str, Any]", result.output), "model") if isinstance(result.output, dict) else ""
     if model:
         headers["x-understudy-model"] = _header(model)
+    if result.saved:
+        headers["x-understudy-saved"] = usd(result.saved)
     if result.replayed:
         headers["x-understudy-replayed"] = "true"
     if result.translated:
@@ -79,14 +81,19 @@ def is_usage(event: dict[str, Any]) -> bool:
 
 def with_spent(event: dict[str, Any], result: SmartResult) -> dict[str, Any]:
     """Return the chunk of the usage with what the answer took; the cost is in dollars."""
-    spent = {"provider": result.provider, "cost": usd(result.cost), "attempts": result.attempts}
+    spent: dict[str, Any] = {"provider": result.provider, "cost": usd(result.cost), "attempts": result.attempts}
+    if result.saved:
+        spent["saved"] = usd(result.saved)
     return {**event, "understudy": spent}
 
 
 def spent_comment(result: SmartResult) -> bytes:
     """Return the last comment of a stream, which says what it took."""
     cost, replayed = usd(result.cost), " replayed" if result.replayed else ""
-    said = f": understudy provider={_header(result.provider)} cost={cost} attempts={result.attempts}{replayed}\n\n"
+    saved = f" saved={usd(result.saved)}" if result.saved else ""
+    said = (
+        f": understudy provider={_header(result.provider)} cost={cost} attempts={result.attempts}{saved}{replayed}\n\n"
+    )
     return said.encode()
 
 

@@ -56,6 +56,9 @@ class SmartResult(msgspec.Struct, frozen=True, kw_only=True):
     `paid` is what the answer cost when it was paid. It is `cost`, unless the answer is `replayed`: then an earlier
     request under the same idempotency key has paid it, and this one cost nothing and called no provider.
 
+    `saved` is what it would have cost more if none of its prompt had been cached at the provider, by the usage that it
+    told.
+
     The `receipt` of what is paid under a key is "kept", or "lost" if it could not be written: then the call is held at
     the next start of the program, and its answer is here alone. It is None if there is none.
     """
@@ -73,6 +76,7 @@ class SmartResult(msgspec.Struct, frozen=True, kw_only=True):
     paid: Micros = ZERO
     replayed: bool = False
     receipt: Literal["kept", "lost"] | None = None
+    saved: Micros = ZERO
 
 
 class SmartRequest(Request[SmartResult], frozen=True, kw_only=True):

@@ -59,6 +59,7 @@ from actors.supervisor.pipeline.pipeline import serve
 from actors.supervisor.pipeline.request_lines import RequestLines
 from actors.supervisor.pipeline.scores import Scores
 from actors.supervisor.pipeline.under_way import look_at
+from actors.supervisor.pipeline.warmth import PrefixLog
 from actors.supervisor.services import Service, Services
 from actors.supervisor.targets.idle_gateways import CloseIdleDue
 from actors.supervisor.targets.reasons import told_with_waits
@@ -180,6 +181,7 @@ class Supervisor(
             payments=self.payments,
             hedge_budget=HedgeBudget(market.hedge),
             scores=Scores(),
+            prefixes=PrefixLog(),
             keyed=KeyedCalls(
                 context,
                 market.streams,

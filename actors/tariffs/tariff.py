@@ -137,6 +137,15 @@ class Tariff(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forb
             + usage.reasoning * rates.reasoning
         )
 
+    def cache_saving(self, cached: int, *, input_tokens: int) -> Micros:
+        """Return how much less `cached` tokens cost than other input, in a call with so many; rounded down.
+
+        >>> print(Tariff(input="2.50", cache_read="0.25").cache_saving(10_000, input_tokens=12_000))
+        $0.0225
+        """
+        rates = self.rates(input_tokens)
+        return micros_of(min(max(0, cached * (rates.input - rates.cache_read)) // UNITS_PER_MICRO, int(MAX_MICROS)))
+
     def most(self, demand: Demand) -> Micros:
         """Return the most that a call can cost: every token at the dearest price of its kind, in any tier."""
         base, tiers = _compiled(self)

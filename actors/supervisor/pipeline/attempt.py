@@ -199,7 +199,7 @@ class AttemptRun:
         job.refused.pop(target.name, None)
         if job.last:
             self._announce(now)
-        job.last = target.name
+        job.last, job.called_at = target.name, now
         job.calls += 1
         job.waits_since = None
         return True

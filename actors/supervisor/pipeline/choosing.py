@@ -82,7 +82,7 @@ class NamesInOrder:
 
 
 def choose(job: Job, names: Iterable[str], queues: WaitQueues, *, now: float) -> Choice | Wait | QuotaWait | None:
-    """Choose a provider, or tell what to wait for; None if there is no hope.
+    """Choose a provider, or tell what to wait for; None if there is no hope, or if its item is a dead letter.
 
     Nothing is taken, but a request that is refused is enqueued if others wait before it. There are three cases with
     regard to money:
@@ -91,6 +91,8 @@ def choose(job: Job, names: Iterable[str], queues: WaitQueues, *, now: float) ->
     2. It is short for some, and something else is waited for: it is asked for again while waiting.
     3. It is short, and nothing else is left: it is waited for at the ledger.
     """
+    if job.chance is not None:
+        return None
     choice = _first_not_full(job, names, queues, now=now) or _first_admitted(job, names, queues, now=now)
     if not job.money.short_of or now >= job.deadline:
         return choice

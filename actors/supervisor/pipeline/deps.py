@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from actors.supervisor.pipeline.hedge_budget import HedgeBudget
     from actors.supervisor.pipeline.joining import KeyedCalls
     from actors.supervisor.pipeline.scores import Scores
+    from actors.supervisor.pipeline.warmth import PrefixLog
     from actors.supervisor.services import Service
     from actors.supervisor.targets.target_table import TargetTable
     from actors.supervisor.targets.waiting import WaitQueues
@@ -32,6 +33,7 @@ class Deps(msgspec.Struct, frozen=True, kw_only=True):
     payments: Payments
     hedge_budget: HedgeBudget
     scores: Scores
+    prefixes: PrefixLog
     keyed: KeyedCalls
     limiters: dict[str, ActorRef[Acquire | Settle | ReportThrottled | SetLimits] | Service]
     """Who holds each quota that providers share, by its name."""

@@ -114,6 +114,12 @@ class Job:
     """Whether what was paid before is no reason not to pay: a failure that was charged, or one left as unknown."""
     is_shared: bool = False
     """Whether others may join it, who may have more time."""
+    prefix: bytes | None = None
+    """What tells its prompt from those that begin otherwise, if providers may have that cached."""
+    saved: Micros = ZERO
+    """What its answer cost less because of a cache, by its usage."""
+    called_at: float = 0.0
+    """When its last call began, in loop time."""
     calls: int = 0
     under_way: int = 0
     waits_for: object = None
@@ -218,7 +224,7 @@ class Job:
 
         There are two cases: 1. It has more tokens than that however they are counted. 2. It has so by the estimate.
         """
-        demand = self.demand.by(demand_of_input) if self.candidates.has_windows else None
+        demand = self.demand.by(demand_of_input)
         if demand is not None and demand.input_least:
             listings = self.candidates.listings
             self.leave_out(too_small(listings, demand.input_least))
@@ -454,6 +460,7 @@ class Job:
             provider=self.last,
             cost=cost,
             paid=cost,
+            saved=self.saved,
             attempts=self.calls,
             request_id=self.request_id,
             latency=now - self.started,

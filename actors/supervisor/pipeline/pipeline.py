@@ -17,6 +17,7 @@ from actors.supervisor.pipeline.hedging import attempt
 from actors.supervisor.pipeline.money_state import ENOUGH
 from actors.supervisor.pipeline.quota_wait import wait_for_share
 from actors.supervisor.pipeline.recovery import recover_or_raise
+from actors.supervisor.pipeline.staying import choose_warm, note_usage
 from actors.supervisor.pipeline.waiter_limit import check_may_wait
 from actors.supervisor.targets.waiting import Wait
 from actors.transports.streaming import WholeAnswer
@@ -46,14 +47,20 @@ async def serve(deps: Deps, job: Job) -> SmartResult:
         offers = await deps.finder.find(job.message, now)
         now = clock()
     _take_offers(deps, job, offers, now=now)
-    job.look_at_windows()
+    warm: Choice | None = None
+    if job.candidates.may_be_warm and deps.market.warmth:
+        warm, now = await choose_warm(deps, job, now=now), clock()
     while True:
         names = names_in_order(job)
-        if job.message.health_check and job.chance is None and _has_unknown_health(deps, job, names, now=now):
+        if (
+            job.message.health_check
+            and warm is None
+            and job.chance is None
+            and _has_unknown_health(deps, job, names, now=now)
+        ):
             await _find_unhealthy(deps, job, names)
             names, now = names_in_order(job), clock()
-        is_dead = job.chance is not None
-        choice = None if is_dead else choose(job, names, deps.queues, now=now)
+        choice, warm = warm or choose(job, names, deps.queues, now=now), None
         if isinstance(choice, WAITS):
             choice = await _wait(deps, job, choice)
             now = clock()
@@ -61,12 +68,8 @@ async def serve(deps: Deps, job: Job) -> SmartResult:
                 continue
         if choice is not None:
             reply = await attempt(deps, job, choice)
-        elif job.money.is_stale and not is_dead:
-            # No other provider is left, and money may have come back.
-            job.money = ENOUGH
-            continue
         else:
-            reply = await recover_or_raise(deps, job)
+            reply = await _go_on_without(deps, job)
         now = clock()
         if reply is not None:
             await _give_whole(deps, job, reply)
@@ -74,8 +77,18 @@ async def serve(deps: Deps, job: Job) -> SmartResult:
             return job.result(reply, now=now)
 
 
+async def _go_on_without(deps: Deps, job: Job) -> ProviderReply | None:
+    """Go on if no provider is left to call: by money that may have come back, or an answer that is found after all."""
+    if job.money.is_stale and job.chance is None:
+        job.money = ENOUGH
+        return None
+    return await recover_or_raise(deps, job)
+
+
 async def _give_whole(deps: Deps, job: Job, reply: ProviderReply) -> None:
-    """Give an answer that did not come piece by piece to a consumer that waits for pieces, whole."""
+    """Note what an answer has used, and give it whole to a consumer of pieces, if it did not come piece by piece."""
+    if job.candidates.has_tariffs:
+        note_usage(deps, job, reply)
     terms = job.message.stream
     if terms is not None and (job.stream is None or job.stream.first_at is None):
         await terms.put(WholeAnswer(reply.output), deps.market.streams)
@@ -110,15 +123,17 @@ def _take_offers(deps: Deps, job: Job, offers: Offers, *, now: float) -> None:
         if held_back:
             job.deprioritized = frozenset(held_back)
         job.order = CandidateOrder(candidates, rng, observed=offers.observed, now=now, priced=priced)
-        return
-    listings = candidates.listings
-    job.rated = rescore(bandit, (listings[name].provider for name in bandit.arms if name in listings), now)
-    job.order = CandidateOrder(
-        candidates, rng, rated=job.rated, bandit=bandit, observed=offers.observed, now=now, priced=priced
-    )
-    # The strategy "bandit" tries a provider that fell again, now and then.
-    low = () if "bandit" in message.strategies else low_rated(job.rated, candidates.declared_qualities())
-    job.deprioritized = frozenset((*held_back, *low))
+    else:
+        listings = candidates.listings
+        job.rated = rescore(bandit, (listings[name].provider for name in bandit.arms if name in listings), now)
+        job.order = CandidateOrder(
+            candidates, rng, rated=job.rated, bandit=bandit, observed=offers.observed, now=now, priced=priced
+        )
+        # The strategy "bandit" tries a provider that fell again, now and then.
+        low = () if "bandit" in message.strategies else low_rated(job.rated, candidates.declared_qualities())
+        job.deprioritized = frozenset((*held_back, *low))
+    if candidates.has_windows:
+        job.look_at_windows()
 
 
 def _has_unknown_health(deps: Deps, job: Job, names: Iterable[str], *, now: float) -> bool:

@@ -42,6 +42,7 @@ class Candidates:
         "has_tariffs",
         "has_windows",
         "listings",
+        "may_be_warm",
         "offers",
         "targets",
         "used_at",
@@ -54,6 +55,8 @@ class Candidates:
         self.targets = {name: targets[name] for name in self.listings}
         self.has_tariffs = any(listing.tariff is not None for listing in self.listings.values())
         """Whether what a call costs goes by its request at any of them."""
+        self.may_be_warm = self.has_tariffs and len(self.listings) > 1
+        """Whether one of several may be called for what it has cached of a prompt."""
         self.has_windows = any(window_of(listing) is not None for listing in self.listings.values())
         """Whether it is known of any of them how long an input may be."""
         self._rankings: dict[NamedStrategy, Ranking] = {}

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from actors.serve.door import Door
 
+PLAIN = Tariff(input="1", output="2")
 HELLO = [{"role": "user", "content": "Say hello."}]
 
 
@@ -55,6 +56,7 @@ async def serving(
     preset: str = "vllm",
     price: str | None = None,
     limits: dict[str, Any] | None = None,
+    tariff: Tariff = PLAIN,
     **market: Any,
 ) -> AsyncGenerator[Stage]:
     """Serve one fake server for each model; `faults` are of the first one, `limits` of each."""
@@ -70,7 +72,7 @@ async def serving(
                 preset=preset,
                 base_url="http://127.0.0.1:1/v1",
                 name=f"alder-{number}",
-                **({"tariff": Tariff(input="1", output="2")} if price is None else {"price": price}),
+                **({"tariff": tariff} if price is None else {"price": price}),
                 wire=wire,
                 paid=True,
                 **(limits or {}),
