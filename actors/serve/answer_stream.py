@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import TYPE_CHECKING, Any
 
 from actors.errors.families import BadAnswer, CallFailed
@@ -20,7 +21,7 @@ from actors.serve.replies import (
     written,
 )
 from actors.transports.model_stream import StreamPiece
-from actors.transports.streaming import WholeAnswer
+from actors.transports.streaming import Restarted, WholeAnswer
 from runtime import RuntimeFault
 
 if TYPE_CHECKING:
@@ -38,6 +39,39 @@ HEADERS = {
 }
 
 
+MAX_HELD = 4_096
+"""The pieces that are held back at most: if more come in that time, they are sent before it is over."""
+
+
+class NextPieces:
+    """Reads a stream one piece after another, and can wait for the next one without taking it."""
+
+    def __init__(self, stream: RequestStream) -> None:
+        self._stream = stream
+        self._coming: asyncio.Future[Any] | None = None
+
+    async def has_next(self, within: float) -> bool:
+        """Tell whether the next piece, or the end, comes within so many seconds."""
+        if self._coming is None:
+            # Its own task: to cut off the wait for a stream's end would end its request.
+            self._coming = asyncio.ensure_future(anext(self._stream, None))
+        await asyncio.wait({self._coming}, timeout=None if within == math.inf else max(0.0, within))
+        return self._coming.done()
+
+    async def next(self) -> Any:
+        """Take the next piece; None at the end."""
+        if self._coming is None:
+            return await anext(self._stream, None)
+        piece = await self._coming
+        self._coming = None
+        return piece
+
+    async def close(self) -> None:
+        """Wait for no piece any more."""
+        if self._coming is not None:
+            await _ended(self._coming)
+
+
 class AnswerStream:
     """One answer that goes out as a stream."""
 
@@ -46,6 +80,8 @@ class AnswerStream:
     ) -> None:
         self._asked, self._stream, self._exchange = asked, stream, exchange
         self._request_id = request_id
+        self._hold_first = config.hold_first
+        self._pieces = NextPieces(stream)
         patience = asked.silence / 2
         """Seconds of silence that its client surely bears."""
         self._commit_after = min(config.commit_after, patience)
@@ -57,12 +93,15 @@ class AnswerStream:
         """Send it to its end. Raises `Problem` for a failure."""
         try:
             async with self._stream:
-                await self._send()
+                try:
+                    await self._send()
+                finally:
+                    await self._pieces.close()
         except (CallFailed, RuntimeFault) as error:
             await self._fail(error)
 
     async def _send(self) -> None:
-        first = asyncio.ensure_future(anext(self._stream, None))
+        first = asyncio.ensure_future(self._first_pieces())
         try:
             await asyncio.wait({first}, timeout=self._commit_after)
             if not first.done():
@@ -70,21 +109,42 @@ class AnswerStream:
             while not first.done():
                 await self._exchange.write(COMMENT)
                 await asyncio.wait({first}, timeout=self._comment_every)
-            piece = first.result()
+            pieces = first.result()
         finally:
-            first.cancel()
+            await _ended(first)
         if not self._exchange.has_begun:
             await self._begin()
         commenting = asyncio.ensure_future(self._comment())
         try:
-            while piece is not None:
-                for data in self._data_of(piece):
+            while pieces:
+                for data in (data for piece in pieces for data in self._data_of(piece)):
                     await self._exchange.write(data)
-                piece = await anext(self._stream, None)
+                pieces = [piece] if (piece := await self._pieces.next()) is not None else []
         finally:
-            commenting.cancel()
-            await asyncio.wait({commenting})
+            await _ended(commenting)
         await self._end()
+
+    async def _first_pieces(self) -> list[Any]:
+        """Return what comes before anything is sent: the first piece, or those of the time for which they are held."""
+        pieces, loop, hold = self._pieces, asyncio.get_running_loop(), self._hold_first
+        if hold is None:
+            return [] if (piece := await pieces.next()) is None else [piece]
+        held: list[Any] = []
+        until = math.inf
+        while True:
+            if not await pieces.has_next(until - loop.time()) or len(held) >= MAX_HELD:
+                if self._stream.commit():
+                    return held
+                until = math.inf  # What is held is void, and what says so comes next.
+            piece = await pieces.next()
+            if piece is None:
+                return held
+            if isinstance(piece, Restarted):
+                held.clear()
+                until = math.inf
+                continue
+            held.append(piece)
+            until = min(until, loop.time() + hold)
 
     async def _begin(self) -> None:
         await self._exchange.begin(200, {**HEADERS, "x-request-id": self._request_id})
@@ -139,3 +199,12 @@ class AnswerStream:
             if told is not None:
                 self._exchange.events += 1
                 yield written(form, named_event(told, self._asked.name))
+
+
+async def _ended(task: asyncio.Future[Any]) -> None:
+    """Cancel a task that is not done, and wait for its end."""
+    if not task.done():
+        task.cancel()
+        await asyncio.wait({task})
+    if not task.cancelled():
+        task.exception()  # What it may have raised meanwhile is of no use any more.

@@ -116,6 +116,7 @@ class Answers:
             options=asked.options,
             timeout=asked.timeout,
             patience=self._config.patience,
+            after_cut="fail" if self._config.hold_first is None else "restart_unseen",
             account=asked.account,
             idempotency_key=asked.key,
         )

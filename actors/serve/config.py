@@ -24,9 +24,10 @@ class DoorConfig(msgspec.Struct, frozen=True, kw_only=True):
     requests of this machine are served; `origins` are the web pages that may ask, such as "http://localhost:3000".
 
     A client that does not say how long it waits has `timeout`. A stream's status waits for its first piece, at most
-    `commit_after`; from then on a comment is sent every `comment_every`. A client that takes no byte for `patience` has
-    left. If its SDK says that it may try again by itself, its call goes on for `linger` after it has left, so that the
-    next try joins it.
+    `commit_after`; from then on a comment is sent every `comment_every`. With `hold_first`, what comes in so many
+    seconds from the first piece on is held back, so that a stream that breaks off meanwhile begins anew at another
+    provider, unseen (None: nothing is held back). A client that takes no byte for `patience` has left. If its SDK says
+    that it may try again by itself, its call goes on for `linger` after it has left, so that the next try joins it.
 
     A body has at most `max_body` bytes, all bodies together `max_bodies`, and is read within `body_timeout`.
     """
@@ -37,6 +38,7 @@ class DoorConfig(msgspec.Struct, frozen=True, kw_only=True):
     timeout: float = 600.0
     commit_after: float = 10.0
     comment_every: float = 10.0
+    hold_first: float | None = None
     patience: float = 60.0
     linger: float = 5.0
     max_body: int = 20 * MEGABYTE
@@ -55,3 +57,5 @@ class DoorConfig(msgspec.Struct, frozen=True, kw_only=True):
     def _times(self) -> Iterator[tuple[str, float]]:
         for name in ("timeout", "commit_after", "comment_every", "patience", "linger", "body_timeout"):
             yield name, getattr(self, name)
+        if self.hold_first is not None:
+            yield "hold_first", self.hold_first

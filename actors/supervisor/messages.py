@@ -31,8 +31,8 @@ OnRefused: TypeAlias = Literal["fail", "next"]
 """What a request does if a provider refuses its content."""
 OnBadAnswer: TypeAlias = Literal["fail", "next"]
 """What a request does if an answer is of no use, for which it has paid."""
-AfterCut: TypeAlias = Literal["fail", "restart"]
-"""What a request does if its stream breaks off after the first piece."""
+AfterCut: TypeAlias = Literal["fail", "restart", "restart_unseen"]
+"""What a request does if its stream breaks off after the first piece; see `smart_stream`."""
 AFTER_CUT = get_args(AfterCut)
 ON_UNKNOWN, ON_REFUSED, ON_BAD_ANSWER = get_args(OnUnknown), get_args(OnRefused), get_args(OnBadAnswer)
 MAX_TIMEOUT = 1e9

@@ -60,6 +60,13 @@ class RequestStream:
     ) -> None:
         await self.aclose()
 
+    def commit(self) -> bool:
+        """Say that you act on what came, such as by showing it, so that it is not made void any more.
+
+        It is for `after_cut="restart_unseen"`. False if it has become void already: read on, to the `Restarted`.
+        """
+        return self._channel.commit()
+
     async def aclose(self) -> None:
         """Leave the call: it ends, and its provider is told at once, unless it is to finish. Safe to call twice."""
         self._is_closed = True
@@ -129,7 +136,8 @@ def smart_stream(
 
     Before the first piece, the request goes to another provider as any does. If it breaks off afterwards, it ends with
     `StreamBroken`; with `after_cut="restart"` the consumer gets a `Restarted`, which makes all before it void, and the
-    next provider begins anew, unless what came may have been acted on: a whole tool call, or a finish reason.
+    next provider begins anew, unless what came may have been acted on: a whole tool call, or a finish reason. With
+    "restart_unseen" it does so until the consumer calls `commit`, before which it shows nothing of what comes.
 
     If the consumer leaves, the call ends. With `on_leave="finish"` it goes on to its end without one, within `timeout`;
     under a key, the answer can be had then by another request. None is what the market says: "cancel" by default.

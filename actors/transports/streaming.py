@@ -45,6 +45,11 @@ def check_on_leave(on_leave: OnLeave | None) -> None:
 class StreamSink(Protocol):
     """Where the pieces of an answer go."""
 
+    @property
+    def is_committed(self) -> bool:
+        """Whether a consumer has said that it acts on what came (`PieceChannel.commit`)."""
+        ...
+
     async def put(self, piece: Any, *, patience: float) -> None:
         """Hand on one piece; waits while the consumer is slow.
 
@@ -229,6 +234,14 @@ class PieceChannel:
         self._taken: asyncio.Event = asyncio.Event()
         self._came: asyncio.Event = asyncio.Event()
         self._has_left = self._has_ended = False
+        self.is_committed = False
+        """Whether its consumer has said that it acts on what came."""
+
+    def commit(self) -> bool:
+        """Note that the consumer acts on what came; returns False, and notes nothing, if that has become void."""
+        if not any(isinstance(piece, Restarted) for piece in self._pieces):
+            self.is_committed = True
+        return self.is_committed
 
     async def put(self, piece: Any, *, patience: float = DEFAULT_STREAMS.patience) -> None:
         """Add a piece; waits while the channel is full. Raises `ConsumerLeft` if the consumer takes no more."""

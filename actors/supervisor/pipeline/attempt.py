@@ -522,8 +522,10 @@ class AttemptRun:
         await self._restart(broken, stream)
 
     def _may_restart(self, stream: CallStream) -> bool:
-        message = self.job.message
-        return message.stream is not None and message.after_cut == "restart" and not stream.is_committed
+        terms, after_cut = self.job.message.stream, self.job.message.after_cut
+        if terms is None or after_cut == "fail":
+            return False
+        return not (stream.is_committed if after_cut == "restart" else terms.sink.is_committed)
 
     async def _restart(self, error: CallFailed, stream: CallStream) -> None:
         """Tell the consumer that what came is void; raises `error` if it cannot be, or need not be."""

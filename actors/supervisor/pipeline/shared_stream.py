@@ -30,6 +30,11 @@ class Reader:
         self.wants_whole = False
         """Whether it came too late for the first pieces, so that it gets the answer whole at the end."""
 
+    @property
+    def takes_void(self) -> bool:
+        """Whether what it has may become void."""
+        return self.after_cut == "restart" or (self.after_cut == "restart_unseen" and not self.terms.sink.is_committed)
+
 
 class SharedStream:
     """A `StreamSink` from which several readers are given the same pieces, from the first on.
@@ -52,6 +57,11 @@ class SharedStream:
     @property
     def _count(self) -> int:
         return self._dropped + len(self._kept)
+
+    @property
+    def is_committed(self) -> bool:
+        """Whether one of its readers acts on what came."""
+        return any(reader.terms.sink.is_committed for reader in self._readers)
 
     @property
     def pieces(self) -> Sequence[Any]:
@@ -121,7 +131,7 @@ class SharedStream:
         piece = self._kept[reader.position - self._dropped]
         reader.position += 1
         self._taken.set()
-        if isinstance(piece, Restarted) and reader.after_cut == "fail":
+        if isinstance(piece, Restarted) and not reader.takes_void:
             raise StreamBroken(piece.provider, Transient(piece.error, provider=piece.provider))
         reader.has_begun = True
         return piece

@@ -183,6 +183,8 @@ class Pieces:
     def __init__(self) -> None:
         self.taken: list[Any] = []
 
+    is_committed = False
+
     async def put(self, piece: Any, *, patience: float | None = None) -> None:
         self.taken.append(piece)
 

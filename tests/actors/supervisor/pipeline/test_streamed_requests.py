@@ -17,6 +17,7 @@ from actors import (
     RequestOptions,
     Retry,
     Supervisor,
+    Transient,
 )
 from actors.errors import CallFailed, OutcomeUnknown, StreamBroken
 from actors.ledger import GetStatement
@@ -226,3 +227,35 @@ async def test_the_fastest_for_a_stream_is_so_to_its_last_piece(strategy):
         options = RequestOptions(strategy=strategy)
         later = [(await read(supervisor, timeout=60.0, options=options))[1].provider for _ in range(5)]
     assert later == ["birch"] * 5
+
+
+async def cut_after_a_second(call):
+    call.stream.commit()  # Whatever its transport thinks of what came: the consumer says what it acts on.
+    await call.stream.put("void")
+    await asyncio.sleep(1.0)
+    raise Transient("cut", outcome="not_started", charged="no")
+
+
+async def whole(call):
+    await call.stream.put("whole")
+    return "whole"
+
+
+@pytest.mark.parametrize("key", [None, "k"])
+@pytest.mark.parametrize("commits_after", [0.5, 1.5])
+async def test_a_stream_begins_anew_until_its_consumer_commits(commits_after, key):
+    async with ActorSystem("streams", log=False) as system:
+        listings = [listed("alder", cut_after_a_second), listed("birch", whole)]
+        supervisor = system.spawn(lambda: Supervisor(Market(providers=listings)))
+        options = {"after_cut": "restart_unseen", "idempotency_key": key, "options": RequestOptions(strategy="best")}
+        async with smart_stream(supervisor, service="s", input="x", **options) as stream:
+            assert await anext(stream) == "void"
+            await asyncio.sleep(commits_after)
+            assert stream.commit() is (commits_after < 1.0)
+            if commits_after < 1.0:
+                with pytest.raises(StreamBroken):
+                    await anext(stream)
+            else:
+                rest = [piece async for piece in stream]
+                assert [type(rest[0]), *rest[1:]] == [Restarted, "whole"]
+                assert stream.result.provider == "birch"
