@@ -33,6 +33,8 @@ class DeadReason(Enum):
     """Its handler crashed more often than it may be rerouted, or there was no actor to reroute it to."""
     REFUSED = "refused"
     """The handler raised a `Refusal`, and the message had no asker."""
+    LOST = "lost"
+    """It had left for another node, which was lost before it said that it had taken it."""
 
 
 class DeadLetter(Event, frozen=True):

@@ -11,7 +11,7 @@ from runtime.cell.life import end
 from runtime.cell.phases import AWAITING_RESTART, ENDED, RENEW, RETIRE
 from runtime.cell.stash import stash, unstash_all
 from runtime.cell.state import CellState
-from runtime.cell.watching import unwatch, watch
+from runtime.cell.watching import FarTarget, unwatch, watch
 from runtime.deadline import current_deadline
 from runtime.errors import ActorStopped
 from runtime.log import logger_of
@@ -88,13 +88,15 @@ class ActorContext(CellState):
 
     def watch(self, ref: ActorRef[Any]) -> None:
         target = ref.recipient.home
-        if not isinstance(target, CellState):
+        if isinstance(target, FarTarget):
+            target.observe()
+        elif not isinstance(target, CellState):
             raise TypeError(f"{ref!r} cannot be watched")
         watch(self, target)
 
     def unwatch(self, ref: ActorRef[Any]) -> None:
         target = ref.recipient.home
-        if isinstance(target, CellState):
+        if isinstance(target, CellState | FarTarget):
             unwatch(self, target)
 
     stash = stash

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from runtime.cell.inline_execution import InlineExecution
     from runtime.cell.lanes import Lanes
     from runtime.cell.options import SpawnOptions
+    from runtime.cell.watching import FarTarget
     from runtime.engine import Engine
     from runtime.envelope import Ask
     from runtime.mailbox import Mailbox
@@ -143,7 +144,7 @@ class CellState:
     end_waiters: list[asyncio.Future[None]] | None = None
     """What waits for the end of the instance, or of the actor."""
     watchers: dict[CellState, None] | None = None
-    watching: dict[CellState, None] | None = None
+    watching: dict[CellState | FarTarget, None] | None = None
     own_timers: Timers | None = None
     kept_values: dict[str, Any] | None = None
 

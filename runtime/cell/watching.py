@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from runtime.cell.inbox import accept, drop
 from runtime.events import Terminated
@@ -11,10 +11,23 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from runtime.cell.state import CellState
+    from runtime.ref import ActorRef
     from runtime.supervision import Exit
 
 
-def watch(cell: CellState, target: CellState) -> None:
+class FarTarget:
+    """An actor of another node, as far as its watchers are concerned."""
+
+    ref: ActorRef[Any]
+    exit: Exit | None = None
+    watchers: dict[CellState, None] | None = None
+
+    def observe(self) -> None:
+        """Have its node say when it ends."""
+        raise NotImplementedError
+
+
+def watch(cell: CellState, target: CellState | FarTarget) -> None:
     """Have the actor told when `target` ends, or now if it has; see `Context.watch`."""
     if target.exit is not None:
         tell_of_end(cell, target, target.exit)
@@ -26,7 +39,7 @@ def watch(cell: CellState, target: CellState) -> None:
     target.watchers[cell] = cell.watching[target] = None
 
 
-def unwatch(cell: CellState, target: CellState) -> None:
+def unwatch(cell: CellState, target: CellState | FarTarget) -> None:
     """Undo `watch`."""
     if target.watchers is not None and cell.watching is not None:
         target.watchers.pop(cell, None)
@@ -41,7 +54,7 @@ def unwatch_all(cell: CellState) -> None:
     cell.watching = None
 
 
-def tell_watchers(cell: CellState, watchers: Iterable[CellState], exit: Exit) -> None:  # noqa: A002 - the field's word for how a process ended.
+def tell_watchers(cell: CellState | FarTarget, watchers: Iterable[CellState], exit: Exit) -> None:  # noqa: A002 - the field's word for how a process ended.
     """Tell all that watch the actor how it has ended."""
     cell.watchers = None
     for watcher in watchers:
@@ -50,6 +63,6 @@ def tell_watchers(cell: CellState, watchers: Iterable[CellState], exit: Exit) ->
         tell_of_end(watcher, cell, exit)
 
 
-def tell_of_end(watcher: CellState, target: CellState, exit: Exit) -> None:  # noqa: A002 - as above.
+def tell_of_end(watcher: CellState, target: CellState | FarTarget, exit: Exit) -> None:  # noqa: A002 - as above.
     """Tell one of them, whatever its room."""
     accept(watcher, Terminated(target.ref, exit), needs_room=False, otherwise=drop)

@@ -1,0 +1,111 @@
+"""The cluster as a program sees it: join it, place actors on its nodes, and find them by name."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from runtime.cluster.codec import WireRef
+from runtime.cluster.frames import FindFrame, SpawnFrame
+from runtime.cluster.node import factory_name
+from runtime.cluster.remote import PendingAnswer, RemoteActor
+from runtime.envelope import SETTLED, Ask
+from runtime.errors import AskTimeout
+from runtime.messages import Message
+from runtime.ref import ActorRef
+from runtime.supervision import Restart
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from runtime.actor import Actor
+    from runtime.cluster.node import Node
+    from runtime.cluster.port import NodeLife
+
+M = TypeVar("M")
+
+SPAWN_TIMEOUT = 10.0
+
+
+class Place(Message, frozen=True):
+    """The request that an actor be placed; only errors name it."""
+
+
+class Cluster:
+    """Nodes that work together, seen from one of them."""
+
+    def __init__(self, node: Node, nodes: Sequence[str]) -> None:
+        self.node = node
+        self.nodes = nodes
+        """The names of the nodes on which actors can be placed; more may join later."""
+        self._turn = 0
+
+    def __repr__(self) -> str:
+        return f"<Cluster of {', '.join(self.nodes)}, seen from {self.node.life.name}>"
+
+    async def spawn(
+        self,
+        factory: Callable[..., Actor[M]],
+        *args: Any,
+        node: str | None = None,
+        name: str | None = None,
+        restart: Restart = Restart.TRANSIENT,
+        timeout: float = SPAWN_TIMEOUT,  # noqa: ASYNC109 - a deadline, not a scope.
+        **kwargs: Any,
+    ) -> ActorRef[M]:
+        """Start an actor on a node, by default on each in turn, and return its ref.
+
+        `factory` is a class or a function at the top of a module that the node can import; its arguments travel as
+        plain data, Structs and refs. Raises `NotSendable`, what the factory raises there (as `RemoteCrash`), and
+        `AskTimeout` after `timeout` seconds.
+        """
+        named = factory_name(factory)
+        where = node if node is not None else self.nodes[self._turn % len(self.nodes)]
+        if where not in self.nodes:
+            raise ValueError(f"there is no node {where!r} in this cluster, only {', '.join(self.nodes)}")
+        self._turn += node is None
+        packed = self.node.codec.encode([list(args), kwargs])
+        if where == self.node.life.name:
+            return self.node.spawn(factory, packed, name=name, restart=restart)
+        life = await self.node.port.resolve(where)
+        return await self._request(
+            life, lambda number: SpawnFrame(number, named, packed, name, restart.value), ActorRef, timeout
+        )
+
+    async def find(self, name: str, *, timeout: float = SPAWN_TIMEOUT) -> ActorRef[Any] | None:  # noqa: ASYNC109
+        """Return the actor that was spawned under a name, on whichever node; None if there is none."""
+        own = self.node.named(name)
+        if own is not None:
+            return own
+        others = [one for one in self.nodes if one != self.node.life.name]
+        found: list[Any] = await asyncio.gather(
+            *(self._find_at(one, name, timeout) for one in others), return_exceptions=True
+        )
+        return next((one for one in found if isinstance(one, ActorRef)), None)
+
+    async def _find_at(self, node: str, name: str, timeout: float) -> Any:  # noqa: ASYNC109 - a deadline.
+        life = await self.node.port.resolve(node)
+        return await self._request(life, lambda number: FindFrame(number, name), ActorRef | None, timeout)
+
+    async def _request(self, life: NodeLife, frame: Callable[[int], Any], of: Any, timeout: float) -> Any:  # noqa: ASYNC109
+        peer, engine = self.node.peer(life), self.node.engine
+        number = peer.new_number()
+        ask = Ask(Place(), engine.time() + timeout)
+        ask.waiter = engine.loop.create_future()
+        target = RemoteActor(peer, WireRef(life.name, life.epoch, 0, "cluster"))
+        pending = peer.pending[number] = PendingAnswer(target, ask, of, number)
+        peer.post(frame(number), pending.lost, alone=True)
+        engine.deadlines.add(ask)
+        try:
+            await ask.waiter
+        except asyncio.CancelledError:
+            ask.cancel()
+            raise
+        finally:
+            engine.deadlines.discard(ask)
+            peer.pending.pop(number, None)
+        if ask.progress is not SETTLED:
+            raise AskTimeout(target.path, "Place", timeout=timeout)
+        if ask.error is not None:
+            raise ask.error
+        return ask.value

@@ -1,0 +1,134 @@
+"""What travels between nodes: frames in batches, as msgpack. Bodies are decoded later, into the type that is declared."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from runtime.cluster.port import NodeLife  # noqa: TC001 - msgspec resolves the annotations below.
+
+
+class Frame(msgspec.Struct, array_like=True, frozen=True, tag=True):
+    """The base class of what one node says to another; `to` is the number of an actor there."""
+
+
+class WireError(msgspec.Struct, array_like=True, frozen=True):
+    """An error: its family here, the name of its type, its text, and what is needed to make it again."""
+
+    family: str
+    kind: str
+    text: str
+    state: bytes = b""
+
+
+class TellFrame(Frame, frozen=True, tag="t"):
+    to: int
+    kind: str
+    body: bytes
+
+
+class AskFrame(Frame, frozen=True, tag="a"):
+    """`left` is the seconds to its deadline; `awaits` is False for a `send`, which only waits for room."""
+
+    number: int
+    to: int
+    kind: str
+    body: bytes
+    left: float | None
+    carried: dict[str, Any] = {}
+    awaits: bool = True
+
+
+class CancelFrame(Frame, frozen=True, tag="c"):
+    """The asker has given up, or did not take the answer."""
+
+    number: int
+
+
+class AnswerFrame(Frame, frozen=True, tag="r"):
+    number: int
+    body: bytes
+
+
+class FailureFrame(Frame, frozen=True, tag="f"):
+    number: int
+    error: WireError
+
+
+class WatchFrame(Frame, frozen=True, tag="w"):
+    to: int
+
+
+class EndedFrame(Frame, frozen=True, tag="e"):
+    """An actor of the sender has ended."""
+
+    number: int
+    reason: str
+    error: WireError | None = None
+
+
+class EndFrame(Frame, frozen=True, tag="s"):
+    """Stop an actor, or kill it."""
+
+    to: int
+    kill: bool
+
+
+class SpawnFrame(Frame, frozen=True, tag="n"):
+    number: int
+    factory: str
+    args: bytes
+    name: str | None
+    restart: str
+
+
+class FindFrame(Frame, frozen=True, tag="l"):
+    number: int
+    name: str
+
+
+AnyFrame = (
+    TellFrame
+    | AskFrame
+    | CancelFrame
+    | AnswerFrame
+    | FailureFrame
+    | WatchFrame
+    | EndedFrame
+    | EndFrame
+    | SpawnFrame
+    | FindFrame
+)
+
+
+class Batch(msgspec.Struct, array_like=True, frozen=True):
+    """Frames of one sender in their order.
+
+    `session` counts the sender's conversations with this node: one ends when the other is taken for dead. `number` is
+    the batch's place in it. All replies to batches below `replied` have arrived. `holds` asks for the reply to wait a
+    moment for the answers.
+    """
+
+    sender: NodeLife
+    epoch: int
+    session: int
+    number: int
+    replied: int
+    holds: bool
+    frames: list[bytes]
+
+
+class Reply(msgspec.Struct, array_like=True, frozen=True):
+    """What a batch is answered with: whether it was taken, and frames that were ready."""
+
+    status: str
+    frames: list[bytes] = []
+
+
+TAKEN, STALE, MALFORMED = "taken", "stale", "malformed"
+
+encode = msgspec.msgpack.Encoder().encode
+decode_frame = msgspec.msgpack.Decoder(AnyFrame).decode
+decode_batch = msgspec.msgpack.Decoder(Batch).decode
+decode_reply = msgspec.msgpack.Decoder(Reply).decode

@@ -1,0 +1,129 @@
+"""Actors that the tests place on nodes, which have to import them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, ClassVar
+
+from runtime import Actor, ActorRef, Message, Refusal, Request, Terminated, handles
+
+
+class TooMuch(Refusal):
+    def __init__(self, wanted: int, left: int) -> None:
+        super().__init__(f"{wanted} wanted, {left} left")
+        self.wanted = wanted
+        self.left = left
+
+
+class Deposit(Message, frozen=True):
+    amount: int
+
+
+class Total(Request[int], frozen=True):
+    pass
+
+
+class Withdraw(Request[int], frozen=True):
+    amount: int
+    refusals: ClassVar[tuple[type[Refusal], ...]] = (TooMuch,)
+
+
+class Break(Request[int], frozen=True):
+    pass
+
+
+class Slow(Request[str], frozen=True):
+    seconds: float
+
+
+class Introduce(Message, frozen=True):
+    other: ActorRef[Any]
+
+
+class Relay(Request[int], frozen=True):
+    """Asks another actor for its total."""
+
+    other: ActorRef[Any]
+
+
+class NotHandled(Request[int], frozen=True):
+    pass
+
+
+class Account(Actor[Any]):
+    """Counts, refuses, crashes and is slow."""
+
+    def __init__(self, total: int = 0) -> None:
+        self.total = total
+        self.cancelled = 0
+
+    @handles(Deposit)
+    def deposit(self, message: Deposit) -> None:
+        self.total += message.amount
+
+    @handles(Total)
+    def tell_total(self, message: Total) -> int:
+        return self.total
+
+    @handles(Withdraw)
+    def withdraw(self, message: Withdraw) -> int:
+        if message.amount > self.total:
+            raise TooMuch(message.amount, self.total)
+        self.total -= message.amount
+        return self.total
+
+    @handles(Break)
+    def break_down(self, message: Break) -> int:
+        raise KeyError("broken")
+
+    @handles(Slow, concurrent=100)
+    async def be_slow(self, message: Slow) -> str:
+        try:
+            await asyncio.sleep(message.seconds)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        return "done"
+
+    @handles(Relay, concurrent=10)
+    async def relay(self, message: Relay) -> int:
+        return await message.other.ask(Total(), timeout=5)
+
+
+class Cancelled(Request[int], frozen=True):
+    pass
+
+
+class Watcher(Actor[Any]):
+    """Watches whom it is introduced to."""
+
+    def __init__(self) -> None:
+        self.ends: list[str] = []
+
+    @handles(Introduce)
+    def watch(self, message: Introduce) -> None:
+        self.context.watch(message.other)
+
+    @handles(Terminated)
+    def take_note(self, message: Terminated) -> None:
+        self.ends.append(message.exit.reason.value)
+
+    @handles(Total)
+    def tell_total(self, message: Total) -> int:
+        return len(self.ends)
+
+
+class Listed(Actor[Any]):
+    """Keeps what it is told, in order."""
+
+    def __init__(self) -> None:
+        self.amounts: list[int] = []
+
+    @handles(Deposit)
+    def take(self, message: Deposit) -> None:
+        self.amounts.append(message.amount)
+
+    @handles(Total)
+    def tell_total(self, message: Total) -> int:
+        """Return how many came, or -1 if one came twice or out of order."""
+        return len(self.amounts) if self.amounts == sorted(set(self.amounts)) else -1
