@@ -6,12 +6,13 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from runtime.cell.far_target import FarTarget
 from runtime.cell.inbox import accept, dead_letter_instead, is_waiting
 from runtime.cell.life import end
 from runtime.cell.phases import AWAITING_RESTART, ENDED, RENEW, RETIRE
 from runtime.cell.stash import stash, unstash_all
 from runtime.cell.state import CellState
-from runtime.cell.watching import FarTarget, unwatch, watch
+from runtime.cell.watching import unwatch, watch
 from runtime.deadline import current_deadline
 from runtime.errors import ActorStopped
 from runtime.log import logger_of

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
     from runtime.actor import Actor
     from runtime.cell.children import Children
+    from runtime.cell.far_target import FarTarget
     from runtime.cell.inline_execution import InlineExecution
     from runtime.cell.lanes import Lanes
     from runtime.cell.options import SpawnOptions
-    from runtime.cell.watching import FarTarget
     from runtime.engine import Engine
     from runtime.envelope import Ask
     from runtime.mailbox import Mailbox

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from runtime.cell.inbox import accept, drop
 from runtime.events import Terminated
@@ -10,21 +10,9 @@ from runtime.events import Terminated
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from runtime.cell.far_target import FarTarget
     from runtime.cell.state import CellState
-    from runtime.ref import ActorRef
     from runtime.supervision import Exit
-
-
-class FarTarget:
-    """An actor of another node, as far as its watchers are concerned."""
-
-    ref: ActorRef[Any]
-    exit: Exit | None = None
-    watchers: dict[CellState, None] | None = None
-
-    def observe(self) -> None:
-        """Have its node say when it ends."""
-        raise NotImplementedError
 
 
 def watch(cell: CellState, target: CellState | FarTarget) -> None:

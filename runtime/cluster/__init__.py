@@ -1,18 +1,9 @@
 """Actors on several machines: refs work near and far, and what is lost with a node is told from what never ran."""
 
 from runtime.cluster.cluster import Cluster
-from runtime.cluster.errors import (
-    AnswerLost,
-    NeverDelivered,
-    NodeLost,
-    NotOneCluster,
-    NotSendable,
-    RemoteCrash,
-    RemoteRefusal,
-)
+from runtime.cluster.errors import AnswerLost, NeverDelivered, NodeLost, NotSendable, RemoteCrash, RemoteRefusal
 from runtime.cluster.in_process import InProcessNetwork, NetworkFaults
 from runtime.cluster.node import FrameRefused
-from runtime.cluster.port import NodeLife, Port, Unreachable, Versions
 
 __all__ = [
     "AnswerLost",
@@ -21,13 +12,8 @@ __all__ = [
     "InProcessNetwork",
     "NetworkFaults",
     "NeverDelivered",
-    "NodeLife",
     "NodeLost",
-    "NotOneCluster",
     "NotSendable",
-    "Port",
     "RemoteCrash",
     "RemoteRefusal",
-    "Unreachable",
-    "Versions",
 ]

@@ -27,7 +27,7 @@ M = TypeVar("M")
 SPAWN_TIMEOUT = 10.0
 
 
-class Place(Message, frozen=True):
+class PlaceActor(Message, frozen=True):
     """The request that an actor be placed; only errors name it."""
 
 
@@ -81,7 +81,8 @@ class Cluster:
         found: list[Any] = await asyncio.gather(
             *(self._find_at(one, name, timeout) for one in others), return_exceptions=True
         )
-        return next((one for one in found if isinstance(one, ActorRef)), None)
+        refs: list[ActorRef[Any]] = [one for one in found if isinstance(one, ActorRef)]
+        return refs[0] if refs else None
 
     async def _find_at(self, node: str, name: str, timeout: float) -> Any:  # noqa: ASYNC109 - a deadline.
         life = await self.node.port.resolve(node)
@@ -90,7 +91,7 @@ class Cluster:
     async def _request(self, life: NodeLife, frame: Callable[[int], Any], of: Any, timeout: float) -> Any:  # noqa: ASYNC109
         peer, engine = self.node.peer(life), self.node.engine
         number = peer.new_number()
-        ask = Ask(Place(), engine.time() + timeout)
+        ask = Ask(PlaceActor(), engine.time() + timeout)
         ask.waiter = engine.loop.create_future()
         target = RemoteActor(peer, WireRef(life.name, life.epoch, 0, "cluster"))
         pending = peer.pending[number] = PendingAnswer(target, ask, of, number)
@@ -105,7 +106,7 @@ class Cluster:
             engine.deadlines.discard(ask)
             peer.pending.pop(number, None)
         if ask.progress is not SETTLED:
-            raise AskTimeout(target.path, "Place", timeout=timeout)
+            raise AskTimeout(target.path, "PlaceActor", timeout=timeout)
         if ask.error is not None:
             raise ask.error
         return ask.value

@@ -78,6 +78,11 @@ def _checked(of: Any, value: Any) -> Any:
     return value
 
 
+def kind_of(message: object) -> type[Any]:
+    """Return the type of a message."""
+    return type(message)
+
+
 def tag_of(kind: type[Any]) -> str:
     """Return how a type is named between nodes.
 
@@ -156,9 +161,10 @@ def error_to_wire(error: BaseException) -> WireError:
 def error_from_wire(error: WireError, *, actor: str, request: Any, timeout: float) -> Exception:
     """Return the error that a request ends with here."""
     named = name_of(request)
+    kind = kind_of(request)
     match error.family:
         case "refusal":
-            return _refusal(error, type(request))
+            return _refusal(error, kind)
         case "timeout":
             return AskTimeout(actor, named, timeout=timeout)
         case "stopped":

@@ -1,4 +1,4 @@
-"""What travels between nodes: frames in batches, as msgpack. Bodies are decoded later, into the type that is declared."""
+"""What travels between nodes: frames in batches, as msgpack. Bodies are decoded later, into their declared types."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ class WireError(msgspec.Struct, array_like=True, frozen=True):
 
 
 class TellFrame(Frame, frozen=True, tag="t"):
+    """A message that was told."""
+
     to: int
     kind: str
     body: bytes
@@ -47,16 +49,22 @@ class CancelFrame(Frame, frozen=True, tag="c"):
 
 
 class AnswerFrame(Frame, frozen=True, tag="r"):
+    """The answer to a request."""
+
     number: int
     body: bytes
 
 
 class FailureFrame(Frame, frozen=True, tag="f"):
+    """The error that a request ends with."""
+
     number: int
     error: WireError
 
 
 class WatchFrame(Frame, frozen=True, tag="w"):
+    """Asks to be told when an actor ends."""
+
     to: int
 
 
@@ -76,6 +84,8 @@ class EndFrame(Frame, frozen=True, tag="s"):
 
 
 class SpawnFrame(Frame, frozen=True, tag="n"):
+    """Asks for an actor to be started: by which factory, with which arguments."""
+
     number: int
     factory: str
     args: bytes
@@ -84,6 +94,8 @@ class SpawnFrame(Frame, frozen=True, tag="n"):
 
 
 class FindFrame(Frame, frozen=True, tag="l"):
+    """Asks for the actor that was started under a name."""
+
     number: int
     name: str
 

@@ -6,6 +6,8 @@ The only module that imports Ray. Nothing but bytes and names goes through it: w
 from __future__ import annotations
 
 import asyncio
+import importlib
+import os
 import time
 import uuid
 from contextlib import asynccontextmanager, suppress
@@ -20,9 +22,9 @@ from runtime.cluster.port import NodeLife, Unreachable, Versions, own_versions
 from runtime.system import ActorSystem
 
 try:
-    import ray
-    from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+    ray: Any = importlib.import_module("ray")
+    failures: Any = importlib.import_module("ray.exceptions")
+    scheduling: Any = importlib.import_module("ray.util.scheduling_strategies")
 except ImportError as error:
     raise ImportError('runtime.cluster.on_ray needs Ray; write: pip install "understudy[ray]"') from error
 
@@ -36,6 +38,8 @@ GUEST_SILENCE = 2.0
 """Seconds without an open call after which a guest counts as gone."""
 GONE = b""
 """What is answered for a guest that is gone."""
+RESTART = 10.0
+"""Seconds that Ray may take to start a node again."""
 CALLS = 10_000
 """Calls that a node takes at once; most of them wait."""
 
@@ -122,6 +126,10 @@ class NodeHost:
         await self._started()
         return msgspec.msgpack.encode(Hello(self._life, own_versions(f"ray {ray.__version__}")))
 
+    async def process(self) -> int:
+        """Return the id of the process, for tests that kill it."""
+        return os.getpid()
+
     async def deliver(self, to: str, batch: bytes) -> bytes:
         """Hand a batch to this node, or to one of its guests."""
         if to == self._life.name:
@@ -147,11 +155,11 @@ class NodeHost:
         """Return, with the reason, when a life is over; if it is this node's own, the call ends with the process."""
         if of != self._life.name:
             guest = self._guests.get(of)
-            while guest is not None and not guest.is_gone:
+            while guest is not None and not guest.is_gone:  # noqa: ASYNC110 - that is a matter of time.
                 await asyncio.sleep(GUEST_SILENCE / 4)
             return "the program has left"
-        while epoch == self._life.epoch:
-            await asyncio.sleep(3600)
+        if epoch == self._life.epoch:
+            await asyncio.get_running_loop().create_future()  # It is never done: the call ends with the process.
         return "it has been started again"
 
     async def _started(self) -> Node:
@@ -194,7 +202,7 @@ class RayPort:
             "max_task_retries": 0,
             "max_concurrency": CALLS,
             "num_cpus": 0,
-            "scheduling_strategy": NodeAffinitySchedulingStrategy(ids[node], soft=False),
+            "scheduling_strategy": scheduling.NodeAffinitySchedulingStrategy(ids[node], soft=False),
         }
         self._handles[node] = ray.remote(NodeHost).options(**options).remote(self._cluster, node, sorted(ids))
         return await self._hello(node, sorted(ids))
@@ -204,20 +212,32 @@ class RayPort:
 
     async def _hello(self, node: str, nodes: list[str]) -> NodeLife:
         handle = await self._handle(node)
-        try:
-            told = _decode_hello(await handle.hello.remote(nodes))
-        except RayError as error:
-            raise NodeLost(node, f"it does not answer: {type(error).__name__}") from error
+        begin = time.monotonic()
+        while True:
+            try:
+                told = _decode_hello(await handle.hello.remote(nodes))
+                break
+            except failures.ActorUnavailableError as error:  # Ray starts it again.
+                if time.monotonic() - begin > RESTART:
+                    raise NodeLost(node, f"it has not answered for {RESTART:g} s") from error
+                await asyncio.sleep(RESTART / 50)
+            except failures.RayError as error:
+                raise NodeLost(node, f"it does not answer: {type(error).__name__}") from error
         self.versions.check(node, told.versions)
         return told.life
+
+    async def process_of(self, node: str) -> int:
+        """Return the id of a node's process."""
+        handle = await self._handle(node)
+        return await handle.process.remote()
 
     async def send_batch(self, to: NodeLife, batch: bytes) -> bytes:
         handle = await self._handle(to.name)
         try:
             reply = await handle.deliver.remote(to.name, batch)
-        except ActorDiedError as error:
+        except failures.ActorDiedError as error:
             raise NodeLost(to.name, "Ray says that it has died") from error
-        except (ActorUnavailableError, RayError) as error:
+        except failures.RayError as error:
             raise Unreachable(f"{to.name}: {type(error).__name__}") from error
         if reply == GONE:
             raise NodeLost(to.name, "the program has left")
@@ -227,7 +247,7 @@ class RayPort:
         handle = await self._handle(life.name)
         try:
             return await handle.outlive.remote(life.name, life.epoch)
-        except RayError as error:
+        except failures.RayError as error:
             return f"Ray says {type(error).__name__}"
 
     async def _handle(self, node: str) -> Any:
@@ -249,8 +269,7 @@ class RayPort:
         pulling = asyncio.ensure_future(_result(handle.pull.remote(guest.life.name, [])))
         while True:
             await asyncio.wait([pulling, *tasks], return_when=asyncio.FIRST_COMPLETED)
-            for task in [task for task in tasks if task.done()]:
-                replies.append((tasks.pop(task), task.result()))
+            replies.extend((tasks.pop(task), task.result()) for task in tuple(tasks) if task.done())
             if pulling.done():
                 for number, batch in pulling.result():
                     tasks[guest.create_task(guest.receive(batch))] = number
@@ -262,7 +281,7 @@ class RayPort:
 
     async def leave(self, guest: NodeLife) -> None:
         """Tell the guest's node that it has left."""
-        with suppress(RayError, NodeLost):
+        with suppress(failures.RayError, NodeLost):
             handle = await self._handle(guest.name)
             await handle.leave.remote(guest.name)
 

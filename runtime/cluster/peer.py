@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from runtime.cluster.errors import NodeLost
 from runtime.cluster.frames import STALE, Batch, decode_reply, encode
@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from runtime.cluster.codec import MessageCodec
-    from runtime.cluster.node import Node
-    from runtime.cluster.port import NodeLife
+    from runtime.cluster.port import NodeLife, Port
     from runtime.cluster.remote import PendingAnswer, RemoteActor
     from runtime.engine import Engine
 
@@ -28,10 +27,23 @@ AGAIN_AFTER = 0.05
 """Seconds before a batch whose reply did not come is sent again; the receiver takes it once."""
 
 
+class Home(Protocol):
+    """What a conversation needs of the node that has it."""
+
+    life: NodeLife
+    engine: Engine
+    codec: MessageCodec
+    port: Port
+
+    def create_task(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]: ...
+    def forget(self, peer: Peer) -> None: ...
+    def handle(self, peer: Peer, data: bytes, held: None) -> None: ...
+
+
 class Peer:
     """A life of another node, as this node knows it."""
 
-    def __init__(self, node: Node, life: NodeLife, session: int) -> None:
+    def __init__(self, node: Home, life: NodeLife, session: int) -> None:
         self.node = node
         self.life = life
         self.session = session

@@ -4,30 +4,46 @@ from __future__ import annotations
 
 import asyncio
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from runtime.cell.far_target import FarTarget
 from runtime.cell.inbox import LONGEST
 from runtime.cell.state import NO_MAIL
-from runtime.cell.watching import FarTarget, tell_watchers
-from runtime.cluster.codec import answer_type, error_from_wire, tag_of
+from runtime.cell.watching import tell_watchers
+from runtime.cluster.codec import answer_type, error_from_wire, kind_of, tag_of
 from runtime.cluster.errors import AnswerLost, NeverDelivered
 from runtime.cluster.frames import AskFrame, CancelFrame, EndFrame, TellFrame, WatchFrame, WireError
 from runtime.deadline import current_deadline, earlier
 from runtime.envelope import RUNNING, SETTLED, Ask, Envelope, told
 from runtime.errors import ActorStopped, AskTimeout
 from runtime.events import DeadLetter, DeadReason
-from runtime.messages import Request, name_of
+from runtime.messages import name_of
 from runtime.ref import ActorRef
 
 if TYPE_CHECKING:
     from collections import deque
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
-    from runtime.cluster.codec import WireRef
-    from runtime.cluster.peer import Peer
+    from runtime.cluster.codec import MessageCodec, WireRef
+    from runtime.engine import Engine
     from runtime.supervision import Exit
 
 NONE = type(None)
+
+
+class NodeLink(Protocol):
+    """What an actor of another node needs of the conversation with that node."""
+
+    engine: Engine
+    codec: MessageCodec
+    why_lost: str | None
+    pending: dict[int, PendingAnswer]
+
+    def post(self, frame: Any, lost: Callable[[bool], None] | None = None, *, alone: bool = False) -> None: ...
+    def new_number(self) -> int: ...
+    def carried(self) -> dict[str, Any]: ...
+    def create_task(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]: ...
+    async def change(self) -> None: ...
 
 
 class RemoteActor(FarTarget):
@@ -38,7 +54,7 @@ class RemoteActor(FarTarget):
     idle = False
     load = 0
 
-    def __init__(self, peer: Peer, name: WireRef) -> None:
+    def __init__(self, peer: NodeLink, name: WireRef) -> None:
         self.peer = peer
         self.name = name
         self.ref: ActorRef[Any] = ActorRef(self)
@@ -48,6 +64,16 @@ class RemoteActor(FarTarget):
     @property
     def path(self) -> str:
         return f"{self.name.node}:{self.name.path}"
+
+    @property
+    def actor(self) -> RemoteActor:
+        """What log lines name its class after."""
+        return self
+
+    @property
+    def engine(self) -> Engine:
+        """The engine of this node."""
+        return self.peer.engine
 
     @property
     def closed(self) -> bool:
@@ -65,7 +91,8 @@ class RemoteActor(FarTarget):
         if self.closed:
             self._dead_letter(message, DeadReason.STOPPED)
             return
-        frame = TellFrame(self.name.number, tag_of(type(message)), self.peer.codec.encode(message))
+        kind = kind_of(message)
+        frame = TellFrame(self.name.number, tag_of(kind), self.peer.codec.encode(message))
 
         def lost(had_left: bool) -> None:  # noqa: FBT001 - called by position, as all of its kind.
             self._dead_letter(message, DeadReason.LOST if had_left else DeadReason.STOPPED)
@@ -98,7 +125,7 @@ class RemoteActor(FarTarget):
         self.peer.engine.check_thread()
         now = self.peer.engine.time()
         given = inf if timeout is None or timeout >= LONGEST else now + timeout
-        await self._request(message, earlier(given, current_deadline.get()), awaits=False)
+        await self._request(message, now, earlier(given, current_deadline.get()), awaits=False)
 
     async def ask(self, message: Any, timeout: float) -> Any:  # noqa: ASYNC109 - a deadline, not a scope.
         if not 0 < timeout < LONGEST:
@@ -108,15 +135,15 @@ class RemoteActor(FarTarget):
         deadline = earlier(now + timeout, current_deadline.get())
         if deadline <= now:
             raise AskTimeout(self.path, name_of(message), timeout=0.0)
-        return await self._request(message, deadline, awaits=True)
+        return await self._request(message, now, deadline, awaits=True)
 
-    async def _request(self, message: Any, deadline: float, *, awaits: bool) -> Any:
+    async def _request(self, message: Any, now: float, deadline: float, *, awaits: bool) -> Any:
         peer, engine = self.peer, self.peer.engine
         if self.closed:
             raise self._gone(message)
-        now = engine.time()
         body = peer.codec.encode(message)
-        of = answer_type(type(message)) if awaits and isinstance(message, Request) else NONE
+        kind = kind_of(message)
+        of = answer_type(kind) if awaits else NONE
         ask = Ask(message, deadline)
         ask.waiter = engine.loop.create_future()
         number = peer.new_number()
@@ -124,7 +151,7 @@ class RemoteActor(FarTarget):
         frame = AskFrame(
             number,
             self.name.number,
-            tag_of(type(message)),  # pyright: ignore[reportUnknownArgumentType]
+            tag_of(kind),
             body,
             None if deadline == inf else deadline - now,
             peer.carried(),

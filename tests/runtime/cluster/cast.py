@@ -50,6 +50,10 @@ class NotHandled(Request[int], frozen=True):
     pass
 
 
+class Cancelled(Request[int], frozen=True):
+    pass
+
+
 class Account(Actor[Any]):
     """Counts, refuses, crashes and is slow."""
 
@@ -85,13 +89,13 @@ class Account(Actor[Any]):
             raise
         return "done"
 
+    @handles(Cancelled)
+    def tell_cancelled(self, message: Cancelled) -> int:
+        return self.cancelled
+
     @handles(Relay, concurrent=10)
     async def relay(self, message: Relay) -> int:
         return await message.other.ask(Total(), timeout=5)
-
-
-class Cancelled(Request[int], frozen=True):
-    pass
 
 
 class Watcher(Actor[Any]):
@@ -127,3 +131,37 @@ class Listed(Actor[Any]):
     def tell_total(self, message: Total) -> int:
         """Return how many came, or -1 if one came twice or out of order."""
         return len(self.amounts) if self.amounts == sorted(set(self.amounts)) else -1
+
+
+class Numbered(Request[int], frozen=True):
+    sender: str
+    number: int
+
+
+class Told(Message, frozen=True):
+    sender: str
+    number: int
+
+
+SEEN: dict[str, list[tuple[str, int]]] = {}
+"""What reached each life of a receiver, by its name: the tests look at it from outside."""
+
+
+class Receiver(Actor[Any]):
+    """Notes what reaches it, and answers at once, later, or never."""
+
+    def __init__(self, life: str) -> None:
+        self.seen = SEEN.setdefault(life, [])
+
+    @handles(Told)
+    def take(self, message: Told) -> None:
+        self.seen.append((message.sender, message.number))
+
+    @handles(Numbered)
+    def answer(self, message: Numbered) -> asyncio.Future[int]:
+        self.seen.append((message.sender, message.number))
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[int] = loop.create_future()
+        seconds = self.context.random.choice((0.0, 0.01, 0.3))
+        loop.call_later(seconds, lambda: answer.done() or answer.set_result(message.number))
+        return answer

@@ -1,0 +1,22 @@
+"""An actor that lives elsewhere, as far as those that watch it here are concerned."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from runtime.ref import ActorRef
+    from runtime.supervision import Exit
+
+
+class FarTarget:
+    """What `watching` needs of it; a cell has the same fields."""
+
+    ref: ActorRef[Any]
+    exit: Exit | None = None
+    watchers: dict[Any, None] | None = None
+    """The cells that watch it."""
+
+    def observe(self) -> None:
+        """Have it told when the actor ends."""
+        raise NotImplementedError
