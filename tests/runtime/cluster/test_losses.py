@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,8 @@ from tests.proofs import repeated
 from tests.runtime.cluster.cast import SEEN, Numbered, Receiver, Told
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from runtime.cluster import Cluster
     from runtime.simulation import Simulation
 
