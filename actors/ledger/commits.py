@@ -74,9 +74,9 @@ class Commits:
         return self.group.has_unwritten
 
     def append(self, entry: Entry) -> None:
-        """Have an entry written in this turn of the loop."""
+        """Have an entry written with the next that is waited for, or within 10 ms."""
         self.journal.append(entry, is_first=self._is_first(entry))
-        self.group.schedule()
+        self.group.schedule_late()
         self._unsaved += 1
         if self._saving is not None:
             if isinstance(entry, MoneySettled | MoneyReleased | MoneyHeld):
@@ -98,6 +98,7 @@ class Commits:
 
         If that fails, it raises `JournalFailed`; with `or_wait`, it waits until it is written after all.
         """
+        self.group.schedule()
         return self.group.once_written(answer, future, or_wait=or_wait)
 
     def paid(self, key: str) -> tuple[int, str] | None:

@@ -1,4 +1,4 @@
-"""Answers that are given once what they rest on is written: what comes together shares one commit, without a timer.
+"""Answers that are given once what they rest on is written: what comes together shares one commit.
 
 There are three ways to commit:
 1. On the loop, once in each turn of it: if a commit is quick, because nothing waits for the disk, and small.
@@ -30,6 +30,8 @@ MAX_PACKED_ON_LOOP = 64_000
 """The same if values are compressed or encrypted, which takes ten times as long and more."""
 SLOW = 0.1
 """Seconds of a commit that should not wait for the disk, and has done so. A busy machine takes some ten ms."""
+LATEST = 0.01
+"""Seconds after which what nothing waits for is written, if nothing else is before."""
 TEND_EVERY = 3600.0
 """Seconds after which a journal is tended also if little was written."""
 TEND_PAUSE = 0.01
@@ -71,6 +73,10 @@ class GroupCommit:
         self._in_flight: list[tuple[asyncio.Future[Any], Any, bool]] = []
         self._loop = asyncio.get_running_loop()
         self._due: asyncio.Handle | None = None
+        self._due_late: asyncio.Handle | None = None
+        """When what nothing waits for is written at the latest."""
+        self._is_due_next = False
+        """Whether a commit is due as soon as the one before has ended."""
         self._threads: ThreadPoolExecutor | None = None
         if has_threads(self._loop):
             self._threads = ThreadPoolExecutor(1, thread_name_prefix="journal")
@@ -100,8 +106,23 @@ class GroupCommit:
 
     def schedule(self) -> None:
         """Have what was appended written, in this turn of the loop or as soon as the commit before has ended."""
-        if self._due is None and self._writing is None:
+        if self._writing is not None:
+            self._is_due_next = True
+        elif self._due is None:
             self._due = self._loop.call_soon(self._begin)
+
+    def schedule_late(self) -> None:
+        """Have what was appended written with what is scheduled next, or in 10 ms: nothing waits for it.
+
+        So what a call has cost needs no commit of its own, for which the next reservation would have to wait.
+        """
+        if self._due_late is None and self._due is None:
+            self._due_late = self._loop.call_later(LATEST, self._begin_late)
+
+    def _begin_late(self) -> None:
+        self._due_late = None
+        if self.journal.has_unwritten:
+            self.schedule()
 
     def once_written(
         self, answer: Any, future: asyncio.Future[Any] | None = None, *, or_wait: bool = False
@@ -131,7 +152,7 @@ class GroupCommit:
 
         A caller that is cancelled waits all the same, so that the journal is free when this has ended.
         """
-        for handle in (self._due, self._tending):
+        for handle in (self._due, self._due_late, self._tending):
             if handle is not None:
                 handle.cancel()
         self._due, self._is_closed = None, True
@@ -209,8 +230,9 @@ class GroupCommit:
 
     def _work_done(self, then: Callable[[BaseException | None], None], done: Future[None]) -> None:
         writing, self._writing = self._writing, None
+        is_due_next, self._is_due_next = self._is_due_next, False
         then(done.exception())
-        if self._due is None and (self.journal.has_unwritten or self._unanswered):
+        if self._due is None and (is_due_next or self._unanswered):
             self.schedule()  # An answer may have waited for what was being written, with nothing more to write.
         if writing is not None:
             writing.set_result(None)

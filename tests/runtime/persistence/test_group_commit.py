@@ -19,7 +19,7 @@ from runtime.persistence import (
     group_commit,
     sqlite,
 )
-from runtime.persistence.group_commit import MAX_ON_LOOP
+from runtime.persistence.group_commit import LATEST, MAX_ON_LOOP
 from tests.runtime.persistence.disks import MemoryPlace, SqlitePlace
 from tests.slow_disk import slow_disk
 
@@ -61,6 +61,51 @@ async def test_what_comes_in_one_turn_shares_a_commit() -> None:
     assert await asyncio.gather(*(till.sell(str(number)) for number in range(50))) == list(map(str, range(50)))
     assert till.journal.commits == 1
     await till.commits.close()
+
+
+@pytest.mark.parametrize("more", [0, 1])
+async def test_what_nothing_waits_for_is_written_with_the_next_or_soon(more: int) -> None:
+    disk = MemoryDisk()
+    till = Till(MemoryJournal(disk))
+    for number in range(3):
+        till.journal.append(b"%d" % number)
+        till.commits.schedule_late()
+        await asyncio.sleep(0.002)
+    assert (till.journal.commits, till.commits.has_unwritten) == (0, True)
+    if more:
+        await till.sell("3")
+    else:
+        await asyncio.sleep(LATEST)
+    assert (till.journal.commits, len(disk.entries)) == (1, 3 + more)
+    await asyncio.sleep(1.0)
+    assert till.journal.commits == 1
+    till.journal.append(b"the last")
+    till.commits.schedule_late()
+    await till.commits.close()
+    assert disk.entries[-1].content == b"the last"
+
+
+@pytest.mark.real_time
+async def test_what_is_scheduled_while_the_disk_is_waited_for_is_written_after(tmp_path: Path) -> None:
+    till = Till(SqliteJournal(tmp_path / "run.journal", safety="power"))
+    write, may_write = till.journal.write, threading.Event()
+
+    def slow(batch: Any) -> None:
+        may_write.wait(30)
+        write(batch)
+
+    till.journal.write = slow  # type: ignore[method-assign]
+    sold = asyncio.create_task(till.sell("a cup"))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    till.journal.append(b"nothing waits for it")
+    till.commits.schedule()
+    may_write.set()
+    await asyncio.wait_for(sold, 30)
+    assert till.commits.has_unwritten  # The next commit is under way.
+    await till.commits.close()
+    assert till.journal.commits == 2
+    assert len(entries_of(tmp_path / "run.journal")) == 2
 
 
 async def test_what_fails_is_refused_and_written_later_and_what_waits_is_answered_then() -> None:
