@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
-import socket
 import time
 from typing import TYPE_CHECKING, Self
 
 from actors.fake.app import FakeApp
 from actors.fake.config import FakeConfig
 from actors.fake.provider import FakeProvider
+from actors.listening import listening_socket
 
 if TYPE_CHECKING:
     from actors.fake.books import FakeBooks
@@ -38,12 +38,8 @@ class FakeServer:
     async def __aenter__(self) -> Self:
         """Begin to listen."""
         http_server = _http_server()
-        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
-        # A socket of another protocol number gets no TCP_NODELAY from asyncio, which costs 40 ms an answer.
-        listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        listening = listening_socket(self._host, self._port)
         try:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listening.bind((self._host, self._port))
             self._port = listening.getsockname()[1]
             self._provider = FakeProvider(self.config, epoch=time.time())
             self._app = FakeApp(self._provider)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
 import httptools  # noqa: F401  # pyright: ignore[reportMissingTypeStubs, reportUnusedImport] - to say early if it is missing.
 import uvicorn
 
+from actors.listening import listening_socket
 from actors.serve.visitors import is_local
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Generator
 
     from actors.serve.app import DoorApp
@@ -80,17 +81,8 @@ class DoorServer:
 
     async def __aenter__(self) -> Self:
         """Begin to listen. Raises OSError if the address cannot be had."""
-        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
-        # A socket of another protocol number gets no TCP_NODELAY from asyncio, which costs 40 ms an answer.
-        listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        try:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listening.bind((self._host, self._port))
-            self._port = listening.getsockname()[1]
-            listening.listen(2048)
-        except BaseException:
-            listening.close()
-            raise
+        listening = listening_socket(self._host, self._port)
+        self._port = listening.getsockname()[1]
         self._serving = asyncio.create_task(self._server.serve([listening]))
         await self._server.listens.wait()
         return self

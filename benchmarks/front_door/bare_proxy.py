@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import sys
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,9 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route
+
+from actors.listening import listening_socket
+from actors.serve.server import loop_factory
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -42,9 +44,7 @@ def bare_proxy(target: str) -> Starlette:
 
 
 async def serve(target: str) -> None:
-    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listening.bind(("127.0.0.1", 0))
-    listening.listen(2_000)
+    listening = listening_socket("127.0.0.1")
     config = uvicorn.Config(bare_proxy(target), http="httptools", log_level="error", access_log=False)
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve(sockets=[listening]))
@@ -55,4 +55,5 @@ async def serve(target: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(sys.argv[1]))
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:  # That of our door.
+        runner.run(serve(sys.argv[1]))

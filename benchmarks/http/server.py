@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 from aiohttp import web
+
+from actors.listening import listening_socket
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,9 +31,7 @@ async def serve() -> None:
     application.router.add_route("*", "/{path:.*}", answer)
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()
-    # The loop switches Nagle's algorithm off only on sockets that are made as TCP; else an answer takes 40 ms.
-    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listening.bind(("127.0.0.1", 0))
+    listening = listening_socket("127.0.0.1")
     await web.SockSite(runner, listening, backlog=2_000).start()
     print(listening.getsockname()[1], flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
