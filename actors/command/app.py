@@ -400,6 +400,10 @@ def serve_door(
         str | None,
         typer.Option(metavar="FILE", help="Where money and receipts are kept.", show_default="MARKET.toml.journal"),
     ] = None,
+    safety: Annotated[
+        str,
+        typer.Option(metavar="S", help="What the journal outlives: a power cut (power), or the process (process)."),
+    ] = "power",
     drain: Annotated[
         float, typer.Option(metavar="S", help="Seconds that requests under way have to end after a signal.")
     ] = 30.0,
@@ -428,6 +432,7 @@ def serve_door(
             port=port,
             keys=keys,
             journal=journal or f"{market}.journal",
+            safety=safety,
             drain=drain,
             log=log,
         )

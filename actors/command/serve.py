@@ -7,7 +7,7 @@ import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import msgspec
 
@@ -17,7 +17,7 @@ from actors.command.plan import read_market
 from actors.command.progress import write_error
 from actors.command.reloading import caps_of, check_keys, check_kind, market_part, set_caps, switch
 from actors.errors.families import CallFailed
-from actors.ledger import Ledger
+from actors.ledger import Ledger, LedgerConfig
 from actors.ledger.messages import GetHeld
 from actors.limits.class_queue import priority_named
 from actors.market import MarketError
@@ -32,6 +32,7 @@ from actors.supervisor.supervisor import Supervisor
 from actors.webhooks import spawn_senders
 from runtime import ActorSystem, RuntimeFault
 from runtime.observability import Watchdog
+from runtime.persistence import Safety
 
 if TYPE_CHECKING:
     from actors.market.market import Market
@@ -53,6 +54,7 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 8080
     keys: str | None = None
     journal: str
+    safety: str = "power"
     drain: float = 30.0
     log: str | None = None
     """"json" or "text"; None writes no lines."""
@@ -61,6 +63,8 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
         if not 0 <= self.port < 65_536:
             raise BadInput(f"--port: expected a number from 0 to 65535, got {self.port}")
         check_positive("--drain", self.drain, "seconds")
+        if self.safety not in get_args(Safety):
+            raise BadInput(f"--safety: expected {' or '.join(get_args(Safety))}, got {self.safety!r}")
         if self.log not in LOGS:
             raise BadInput(f"--log: expected json or text, got {self.log!r}")
 
@@ -108,8 +112,8 @@ async def _serve(options: ServeOptions, market: Market, config: DoorConfig, keys
         if options.log is not None or market.alerts:
             spawn_senders(system, tuple(market.alerts))
             system.spawn(lambda: Monitor(log_requests=options.log is not None), name="monitor")
-        caps = caps_of(config)
-        ledger = system.spawn(lambda: Ledger(accounts=caps, journal=options.journal), name="ledger")
+        caps, safety = caps_of(config), LedgerConfig(safety=cast("Safety", options.safety))
+        ledger = system.spawn(lambda: Ledger(safety, accounts=caps, journal=options.journal), name="ledger")
         await _check_ledger(ledger, options)
         supervisor = system.spawn(lambda: Supervisor(market, ledger=ledger))
         try:

@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-OURS, BARE, LITELLM = "understudy", "bare proxy", "litellm's proxy"
+OURS, OURS_PROCESS = "understudy", 'understudy, journal at "process"'
+BARE, LITELLM = "bare proxy", "litellm's proxy"
+BESIDE = str(Path(sys.executable).parent)
 START_SECONDS = 120.0
 TICKS = os.sysconf("SC_CLK_TCK")
 MARKET = """
@@ -40,6 +42,18 @@ litellm_settings: {{telemetry: false}}
 """
 
 
+class DoorNotStarted(Exception):
+    """A door cannot be measured here; the message is one line that says why."""
+
+
+LITELLM_ENVIRONMENT = {
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    "LITELLM_LOG": "ERROR",
+    "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",
+}
+"""It asks for no key, as our door does not on this machine: without the last, newer versions do not start."""
+
+
 @dataclass(frozen=True)
 class RunningDoor:
     """A door that serves: its base URL, and its process."""
@@ -58,43 +72,41 @@ class RunningDoor:
         return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
 
 
-def is_installed(name: str) -> bool:
-    """Return whether a door can be started here."""
-    return name != LITELLM or litellm_command() is not None
-
-
 def litellm_command() -> str | None:
     """Return the command of litellm's proxy: that of this environment, or the one that LITELLM_PROXY names."""
-    beside = Path(sys.executable).with_name("litellm")
-    return os.environ.get("LITELLM_PROXY") or shutil.which(str(beside))
+    return os.environ.get("LITELLM_PROXY") or shutil.which("litellm", path=BESIDE)
 
 
 @contextlib.contextmanager
 def running_door(name: str, target: str, folder: Path) -> Generator[RunningDoor]:
-    """Run a door over the server at `target`."""
-    if name == OURS:
+    """Run a door over the server at `target`. Raises `DoorNotStarted`."""
+    if name in {OURS, OURS_PROCESS}:
         market = folder / "market.toml"
         market.write_text(MARKET.format(url=target), encoding="utf-8")
         command = [sys.executable, "-m", "actors.command", "serve", str(market), "--port", "0"]
+        command += ["--safety", "process" if name == OURS_PROCESS else "power"]
+        command += ["--journal", str(folder / f"{len(list(folder.iterdir()))}.journal")]
         with _running(command) as process:
             yield RunningDoor(json.loads(_line(process))["url"].removesuffix("/v1"), process.pid)
     elif name == BARE:
         with _running([sys.executable, "-m", "benchmarks.front_door.bare_proxy", target]) as process:
             yield RunningDoor(_line(process), process.pid)
     else:
+        if (found := litellm_command()) is None:
+            raise DoorNotStarted(f"{name} is not installed; LITELLM_PROXY names its command")
         config = folder / "litellm.yaml"
         config.write_text(LITELLM_CONFIG.format(url=target), encoding="utf-8")
         port = _free_port()
-        command = [str(litellm_command()), "--config", str(config), "--host", "127.0.0.1", "--port", str(port)]
+        command = [found, "--config", str(config), "--host", "127.0.0.1", "--port", str(port)]
         with _running(command) as process:
             url = f"http://127.0.0.1:{port}"
-            _until_alive(f"{url}/health/liveliness")
+            _until_alive(f"{url}/health/liveliness", process)
             yield RunningDoor(url, process.pid)
 
 
 @contextlib.contextmanager
 def _running(command: list[str]) -> Generator[subprocess.Popen[str]]:
-    environ = os.environ | {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR"}
+    environ = os.environ | LITELLM_ENVIRONMENT
     with subprocess.Popen(  # noqa: S603
         command,
         stdin=subprocess.PIPE,
@@ -120,13 +132,15 @@ def _free_port() -> int:
         return int(listening.getsockname()[1])
 
 
-def _until_alive(url: str) -> None:
+def _until_alive(url: str, process: subprocess.Popen[str]) -> None:
     until = time.monotonic() + START_SECONDS
     while True:
         try:
             with urllib.request.urlopen(url, timeout=2.0):  # noqa: S310 - it is of this machine.
                 return
-        except OSError:
+        except OSError as error:
+            if process.poll() is not None:
+                raise DoorNotStarted(f"{LITELLM} ended with {process.returncode} as it started") from error
             if time.monotonic() > until:
-                raise
+                raise DoorNotStarted(f"{LITELLM} did not answer within {START_SECONDS:.0f} s") from error
             time.sleep(0.2)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import shutil
 
 import pytest
 
 from benchmarks.durable import rows as durable
 from benchmarks.engine import rows as engine
+from benchmarks.front_door import doors
 from benchmarks.front_door import rows as front_door
 from benchmarks.growth import rows as growth
 from benchmarks.http import rows as http
@@ -156,4 +158,14 @@ def test_what_a_front_door_adds_is_measured():
     assert [row.row for row in rows if row.target and row.holds is None] == [
         "requests for a second of CPU, beside litellm's proxy"
     ]
-    assert sum("in flight" in row.row for row in rows) == 4
+    assert sum("in flight" in row.row for row in rows) == 8
+
+
+@pytest.mark.real_time
+def test_a_door_that_is_not_there_is_told_in_one_line(monkeypatch, tmp_path):
+    commands = {"": "is not installed; LITELLM_PROXY", str(shutil.which("false")): "ended with 1"}
+    monkeypatch.setattr(doors, "BESIDE", str(tmp_path))
+    for command, why in commands.items():
+        monkeypatch.setenv("LITELLM_PROXY", command)
+        with pytest.raises(doors.DoorNotStarted, match=why), doors.running_door(doors.LITELLM, "", tmp_path):
+            pass

@@ -185,6 +185,7 @@ async def test_what_was_paid_outlives_a_kill(market, models):
         (["--port", "70000"], "--port"),
         (["--keys", "none.jsonl"], "--keys: none.jsonl: No such file"),
         (["--drain", "0"], "--drain"),
+        (["--safety", "none"], "--safety"),
     ],
 )
 def test_what_cannot_be_served_is_one_line(arguments, said, tmp_path, capsys):
