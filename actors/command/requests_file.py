@@ -43,9 +43,10 @@ class RequestLine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             raise ValueError("service: expected the name of a service, got an empty string")
         if self.timeout is not None and not 0 < self.timeout < math.inf:
             raise ValueError(f"timeout: expected a finite number of seconds above 0, got {self.timeout:g}")
-        for name in ("budget", "risk"):
-            if getattr(self, name) is not None:
-                take_amount(self, name)
+        if self.budget is not None:
+            take_amount(self, "budget")
+        if self.risk is not None:
+            take_amount(self, "risk")
 
     @property
     def own_id(self) -> str | int | None:
@@ -59,6 +60,8 @@ class RequestLine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 CONTENT = msgspec.json.Encoder(order="deterministic")
+AMOUNTS = ("budget", "risk")
+"""The fields of a line that are dollars."""
 
 
 def read_requests(path: str) -> list[RequestLine]:
@@ -106,7 +109,8 @@ def lines_of(content: bytes) -> Iterator[tuple[int, RequestLine | ValueError]]:
         except ValueError as error:
             yield number, error
             continue
-        first = number if request.own_id is None else lines_by_id.setdefault(request.own_id, number)
+        own_id = request.own_id
+        first = number if own_id is None else lines_by_id.setdefault(own_id, number)
         if first != number:
             yield number, ValueError(f"id: expected an id of its own, got {request.id!r}, the id of line {first}")
         else:
@@ -142,9 +146,10 @@ def parse_line(text: bytes) -> RequestLine:
         # A file has no functions.
         known = tuple(name for name in ProviderFilter.__struct_fields__ if name != "predicate")
         _refuse_unknown(cast("dict[str, Any]", where), "where.", known)
-    _read_dollars(document, "budget", "budget")
-    _read_dollars(document, "risk", "risk")
-    _read_dollars(where, "max_price", "where.max_price")
+        _read_dollars(cast("dict[str, Any]", where), "max_price", "where.max_price")
+    for field in AMOUNTS:
+        if field in document:
+            _read_dollars(document, field, field)
     try:
         return msgspec.convert(document, RequestLine)
     except msgspec.ValidationError as error:
@@ -152,16 +157,14 @@ def parse_line(text: bytes) -> RequestLine:
 
 
 def _refuse_unknown(document: dict[str, Any], prefix: str, known: tuple[str, ...]) -> None:
-    for name in document:
+    for name in document:  # In their order, so that the first is named.
         if name not in known:
             raise ValueError(f"{prefix}{name}: unknown field; known are {', '.join(known)}")
 
 
-def _read_dollars(document: Any, field: str, name: str) -> None:
+def _read_dollars(document: dict[str, Any], field: str, name: str) -> None:
     """Read an amount that is a JSON number as whole dollars; refuse one with a fraction, with the reason."""
-    if not isinstance(document, dict):
-        return
-    value = cast("dict[str, Any]", document).get(field)
+    value = document.get(field)
     if type(value) is int:
         try:
             document[field] = to_micros(value)
