@@ -71,7 +71,12 @@ HealthCheck = Annotated[
     bool, typer.Option("--health-check", help="Check the health of a provider before it is called.")
 ]
 ReportPath = Annotated[str | None, typer.Option(metavar="FILE", help="Where the closing report is written, as JSON.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files at --out and --report that have content.")]
+HtmlPath = Annotated[
+    str | None, typer.Option("--html", metavar="FILE", help="Where a page of what happened is written, as HTML.")
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace files at --out, --report and --html that have content.")
+]
 JournalPath = Annotated[
     str | None,
     typer.Option(
@@ -114,6 +119,7 @@ def run(
     timeout: Timeout = 30.0,
     health_check: HealthCheck = False,
     report: ReportPath = None,
+    html: HtmlPath = None,
     overwrite: Overwrite = False,
     journal: JournalPath = None,
     fresh: Fresh = 0,
@@ -181,7 +187,12 @@ def run(
             others = [market, requests, out]
             report_file = OutputFile("--report", report, overwrite=overwrite, goes_on=goes_on, inputs=others)
             stack.callback(report_file.close)
-        code, _ = make_run(plan, results=results, report=report_file, console=error_console(), quiet=quiet)
+        page = None
+        if html is not None:
+            others = [market, requests, out, *([report] if report is not None else [])]
+            page = OutputFile("--html", html, overwrite=overwrite, goes_on=goes_on, inputs=others)
+            stack.callback(page.close)
+        code, _ = make_run(plan, results=results, report=report_file, html=page, console=error_console(), quiet=quiet)
     return code
 
 
@@ -304,6 +315,9 @@ def show_simulation(
     events: Annotated[
         int | None, typer.Option(metavar="N", help="With --seed: the number of events shown.", show_default="20")
     ] = None,
+    html: Annotated[
+        str | None, typer.Option("--html", metavar="FILE", help="With --seed: write a page of what happened.")
+    ] = None,
     logs: Annotated[bool, typer.Option("--logs", help="With --seed: write the program's log lines.")] = False,
     seeds: Annotated[
         int | None, typer.Option(metavar="N", help="Run the seeds from 0 to N - 1.", show_default="100")
@@ -333,6 +347,7 @@ def show_simulation(
         keep=keep,
         events=events,
         logs=logs,
+        html=html,
         seeds=seeds,
         processes=processes,
         order=order,

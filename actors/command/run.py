@@ -27,6 +27,7 @@ from actors.ledger.ledger import Ledger
 from actors.masking import escaped
 from actors.money import ZERO, Micros, usd
 from actors.monitor import Monitor
+from actors.report import Recording, html_page
 from actors.supervisor.messages import GetStatus
 from actors.supervisor.payments.accounts import RUN
 from actors.supervisor.supervisor import LEDGER_MAILBOX, Supervisor
@@ -67,6 +68,8 @@ class BatchRun:
         self.results = results
         self.tally = tally
         self.interrupts = interrupts
+        self.recording: Recording | None = None
+        """What its page is drawn from, if one is wanted."""
         self.account = BATCH
         """The account that `--budget` caps, by its name in errors."""
         self.kept: KeptBatch | None = None
@@ -180,22 +183,37 @@ def _cut_off(line: RequestLine, key: str, ended: Ended) -> ResultLine:
 
 
 def make_run(
-    plan: Plan, *, results: OutputFile, report: OutputFile | None, console: Console, quiet: bool = False
+    plan: Plan,
+    *,
+    results: OutputFile,
+    report: OutputFile | None,
+    html: OutputFile | None = None,
+    console: Console,
+    quiet: bool = False,
 ) -> tuple[int, Report]:
-    """Make the run, with progress and closing report on `console`; return the exit code and the report."""
+    """Make the run, with progress and closing report on `console`; return the exit code and the report.
+
+    `report` gets the report as JSON, and `html` one as a page.
+    """
     if plan.options.journal is None:
         results.begin()
-    if report is not None:
-        report.begin()
+    for file in (report, html):
+        if file is not None:
+            file.begin()
     alone = not results.is_terminal
     if plan.options.journal is None and plan.is_paid and not quiet:
         write_error(
             "note: nothing of this run is kept, so that what is interrupted is paid again; --journal FILE keeps it\n"
         )
-    code, figures = asyncio.run(_make_run(plan, results, choose_progress(console, quiet=quiet, alone=alone)))
-    if report is not None:
+    pages: list[str] | None = None if html is None else []
+    code, figures = asyncio.run(_make_run(plan, results, choose_progress(console, quiet=quiet, alone=alone), pages))
+    for file, content in (
+        (report, msgspec.json.format(msgspec.json.encode(figures), indent=2) + b"\n"),
+        (html, "".join(pages or ()).encode()),
+    ):
         try:
-            report.write(msgspec.json.format(msgspec.json.encode(figures), indent=2) + b"\n")
+            if file is not None:
+                file.write(content)
         except CannotWrite as error:
             write_error(f"error: {error}\n")
             code = code or 1
@@ -205,12 +223,16 @@ def make_run(
     return code, figures
 
 
-async def _make_run(plan: Plan, results: OutputFile, progress: ProgressDisplay) -> tuple[int, Report]:
+async def _make_run(
+    plan: Plan, results: OutputFile, progress: ProgressDisplay, pages: list[str] | None
+) -> tuple[int, Report]:
     loop = asyncio.get_running_loop()
     prices = {listing.provider.name: listing.typical_price for listing in plan.market.providers}
     tally = RunTally(requests=len(plan.requests), prices=prices, started=loop.time())
     interrupts = Interrupts()
     run = BatchRun(plan, results, tally, interrupts)
+    recording = None if pages is None else Recording(loop.time)
+    run.recording = recording
     ending: Literal["finished", "interrupted", "failed"] = "finished"
     code = 1
     with ExitStack() as stack:
@@ -242,6 +264,8 @@ async def _make_run(plan: Plan, results: OutputFile, progress: ProgressDisplay) 
             ending = "failed"
             progress.warn(f"error: the run was stopped by {type(error).__name__}: {escaped(one_line(str(error)))}")
     exhausted = run.refused is not None
+    if recording is not None and pages is not None:
+        pages.append(html_page(recording, title=f"A run of {tally.requests:,} requests"))
     return code, tally.report(now=loop.time(), ending=ending, budget_exhausted=exhausted)
 
 
@@ -257,6 +281,8 @@ async def _serve(run: BatchRun, progress: ProgressDisplay) -> None:
 
     async with ActorSystem("run", seed=options.seed) as system, ticking(progress, tally):
         system.events.subscribe(Event, tally.receive)
+        if run.recording is not None:
+            system.events.subscribe(Event, run.recording.receive)
         system.events.subscribe(Event, show_breaker)
         if run.plan.market.alerts:
             spawn_senders(system, tuple(run.plan.market.alerts))
@@ -278,7 +304,7 @@ async def _serve(run: BatchRun, progress: ProgressDisplay) -> None:
                     park=options.park,
                 ) as outcomes,
                 until(run.interrupts.stop, outcomes) as ended,
-                watching(watch_waits(supervisor, tally)),
+                watching(watch_waits(supervisor, run)),
             ):
                 async for outcome in ended:
                     await run.receive(outcome)
@@ -309,14 +335,18 @@ async def watching(work: Coroutine[Any, Any, None]) -> AsyncGenerator[None]:
         await asyncio.wait([task])
 
 
-async def watch_waits(supervisor: ActorRef[GetStatus], tally: RunTally) -> None:
+async def watch_waits(supervisor: ActorRef[GetStatus], run: BatchRun) -> None:
     """Have the supervisor say, twice a second, what holds requests back."""
     while True:
         await asyncio.sleep(WATCH_INTERVAL)
         try:
-            tally.note_waits(await supervisor.ask(GetStatus(), timeout=STATUS_TIMEOUT))
+            statuses = await supervisor.ask(GetStatus(), timeout=STATUS_TIMEOUT)
         except RuntimeFault:
             return  # The run ends with the supervisor, and says why.
+        run.tally.note_waits(statuses)
+        if run.recording is not None:
+            for status in statuses:
+                run.recording.note_waits(status.provider.name, status.waiting)
 
 
 def breaker_note(event: Event) -> str | None:

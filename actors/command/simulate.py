@@ -15,6 +15,7 @@ import msgspec
 
 import runtime.simulation
 from actors.command.bad_input import BadInput, one_line
+from actors.report import RECORDED, Recording, html_page
 from runtime.simulation import (
     MAX_STEPS,
     NoScenario,
@@ -49,6 +50,7 @@ class Rehearsal(msgspec.Struct, frozen=True, kw_only=True):
     keep: str | None = None
     events: int | None = None
     logs: bool = False
+    html: str | None = None
     seeds: int | None = None
     processes: int | None = None
     order: str = "seeded"
@@ -63,6 +65,7 @@ class Rehearsal(msgspec.Struct, frozen=True, kw_only=True):
                 ("--keep", self.keep is not None),
                 ("--events", self.events is not None),
                 ("--logs", self.logs),
+                ("--html", self.html is not None),
             ):
                 if given:
                     raise BadInput(f"{option}: concerns one run; say which with --seed")
@@ -178,6 +181,9 @@ def run_one(scenario: Scenario[Any], rehearsal: Rehearsal, seed: int, kept: tupl
         logs=rehearsal.logs,
         max_steps=MAX_STEPS if rehearsal.max_steps is None else rehearsal.max_steps,
     )
+    recording = None if rehearsal.html is None else Recording(simulation.now)
+    if recording is not None:
+        simulation.observe(recording.receive, RECORDED)
     failure: BaseException | None = None
     try:
         simulation.run(scenario)
@@ -185,6 +191,8 @@ def run_one(scenario: Scenario[Any], rehearsal: Rehearsal, seed: int, kept: tupl
         raise
     except BaseException as error:  # noqa: BLE001 - the scenario fails with any error, `sys.exit` included.
         failure = error
+    if recording is not None and rehearsal.html is not None:
+        write_page(rehearsal.html, html_page(recording, title=f"{rehearsal.scenario}, seed {seed}"))
     events = EVENTS if rehearsal.events is None else rehearsal.events
     lines = simulation.last_events(events) if events else []
     parts = ["the last events:\n" + "\n".join(lines)] if lines else []
@@ -200,6 +208,14 @@ def run_one(scenario: Scenario[Any], rehearsal: Rehearsal, seed: int, kept: tupl
     )
     write("\n\n".join(parts))
     return 0 if failure is None else 1
+
+
+def write_page(path: str, page: str) -> None:
+    """Write a page, over one of before. Raises `BadInput` if that cannot be done."""
+    try:
+        Path(path).write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise BadInput(f"--html: {path} cannot be written: {error.strerror}") from error
 
 
 def traceback_of(error: BaseException) -> str:

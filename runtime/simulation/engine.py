@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from weakref import WeakKeyDictionary
 
 from runtime.deadline import DeadlineWatch
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from runtime.simulation.mail import Mail
     from runtime.simulation.schedule import Schedule
 
+Observers: TypeAlias = "list[tuple[Callable[[Event], object], frozenset[type[Event]]]]"
+
 WATCHED = (ActorFailed, ActorRestarted)
 """Events that are made even without a subscriber, because every simulation checks them."""
 
@@ -44,6 +46,7 @@ class SimulatedRun(World, Protocol):
     mail: Mail
     injection: Injection
     witness: Witness
+    observers: Observers
 
     @property
     def systems(self) -> list[SimulatedEngine]: ...
@@ -55,15 +58,24 @@ class SimulatedRun(World, Protocol):
 class RecordedEvents(EventStream):
     """The event stream of one system, which records each event as it is published."""
 
-    def __init__(self, record: Callable[[Event], None]) -> None:
+    def __init__(self, record: Callable[[Event], None], observers: Observers) -> None:
         super().__init__()
         self._record = record
+        self._observers = observers
 
     def wants(self, event_type: type[Event]) -> bool:
-        return event_type in WATCHED or super().wants(event_type)
+        observed = any(event_type in kinds for _, kinds in self._observers)
+        return observed or event_type in WATCHED or super().wants(event_type)
 
     def publish(self, event: Event) -> None:
-        self._record(event)
+        kind, is_observed = type(event), False
+        for observe, kinds in self._observers:
+            if kind in kinds:
+                is_observed = True
+                observe(event)
+        # What may be made for observers alone is recorded only if it is made without them too.
+        if not is_observed or kind in WATCHED or super().wants(kind):
+            self._record(event)
         super().publish(event)
 
 
@@ -101,7 +113,7 @@ class SimulatedEngine(Engine):
     ) -> None:
         super().__init__(name, loop, seed, interceptors)
         self.run = run
-        self.events = RecordedEvents(run.witness.observe)
+        self.events = RecordedEvents(run.witness.observe, run.observers)
         self.registry = ActorRegistry(self.events)
         self.deadlines = self._watched_deadlines = RecordedDeadlines(loop, run.mail.lost)
         if seed is None:

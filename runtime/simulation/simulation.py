@@ -28,8 +28,9 @@ from runtime.simulation.surroundings import surroundings
 from runtime.simulation.trace import Trace
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
+    from runtime.events import Event
     from runtime.ref import ActorRef
     from runtime.simulation.schedule import Deviation, Schedule
     from runtime.simulation.trace import Entry
@@ -116,6 +117,8 @@ class Simulation:
         self.choices = schedule_of(order, seed)
         """Decides which of several ready tasks and actors runs first."""
         self.trace = Trace(self.now)
+        self.observers: list[tuple[Callable[[Event], object], frozenset[type[Event]]]] = []
+        """What is given events of every system, and of which kinds."""
         self.problems: list[str] = []
         self.refusals: list[NotSimulated] = []
         """The errors of refused calls; the first of them is what the run fails with."""
@@ -146,6 +149,13 @@ class Simulation:
     def note(self, text: str) -> None:
         """Put a line into the trace."""
         self.trace.add("note:", text)
+
+    def observe(self, receive: Callable[[Event], object], kinds: Collection[type[Event]]) -> None:
+        """Have `receive` called with each event of these kinds of every system, also if nothing subscribes to it.
+
+        It must not change anything: the run, and its digest, are the same without it.
+        """
+        self.observers.append((receive, frozenset(kinds)))
 
     def inject(self, *faults: Fault) -> None:
         """Apply these faults, each at its time, or now if that is past."""

@@ -40,7 +40,8 @@ def assert_one_error(stderr: str, *facts: str) -> None:
 def test_all_done_is_0_with_every_answer_right_and_the_books_equal(market):
     market = market(*THREE)
     market.ask(60)
-    done = market.run("--report", "report.json", "--strategy", "cheapest", "--rate-limit", "100")
+    page = ("--html", "page.html")
+    done = market.run("--report", "report.json", *page, "--strategy", "cheapest", "--rate-limit", "100")
     assert (done.returncode, done.stdout) == (0, "")
     assert sorted((line["id"], line["output"]) for line in market.results) == [(n, f"TEXT {n}") for n in range(60)]
     assert {line["status"] for line in market.results} == {"done"}
@@ -48,6 +49,7 @@ def test_all_done_is_0_with_every_answer_right_and_the_books_equal(market):
     report = msgspec.convert(market.report, Report)
     assert (report.done, report.success_ratio, report.in_doubt) == (60, 1.0, "0.00")
     assert report.spent == f"{market.charged / 1_000_000:.3f}".rstrip("0")
+    assert "60 of 60 requests answered" in (market.folder / "page.html").read_text(encoding="utf-8")
     assert sum(one.stats().paid_twice for one in market.providers) == 0
     assert report.calls == sum(one.stats().calls for one in market.providers)
     # Standard error is no terminal: whole lines, no escape sequences.
