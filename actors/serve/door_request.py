@@ -91,7 +91,7 @@ def _refuse_storing(body: dict[str, Any]) -> None:
 def wants_stream(body: dict[str, Any]) -> bool:
     """Return whether a body asks for a stream. Raises `Problem` if it says neither yes nor no."""
     streams = body.get("stream")
-    if streams not in {None, True, False}:
+    if streams is not None and not isinstance(streams, bool):
         raise Problem(400, '"stream" must be true or false', code="invalid_request", param="stream")
     return bool(streams)
 

@@ -89,7 +89,9 @@ class Problem(Exception):
         param: str | None = None,
     ) -> None:
         super().__init__(message)
-        self.status, self.message, self.code = status, message, code
+        self.status, self.code = status, code
+        self.message = message.encode("utf-8", "backslashreplace").decode()
+        """What a client is told; what it quotes of a request may be no text that can be sent."""
         self.retry_after, self.should_retry, self.param = retry_after, should_retry, param
 
     def headers(self) -> dict[str, str]:
