@@ -198,17 +198,19 @@ class BulkheadFull(NotAdmitted):
 
 
 class TooManyWaiting(NotAdmitted):
-    """So many requests wait already that this one may not; `max_waiting` is the bound of the market.
+    """So many requests wait already that this one may not; `max_waiting` is the bound of the market, or of its tenant.
 
     Nothing was called, and nothing is reserved. In about `retry_after` seconds those that wait now will be gone.
     """
 
-    def __init__(self, service: str, *, max_waiting: int, retry_after: float) -> None:
+    def __init__(self, service: str, *, max_waiting: int, retry_after: float, tenant: str | None = None) -> None:
+        whose = "the market" if tenant is None else f"its tenant {tenant!r}"
         super().__init__(
-            f"a request for {service!r} would have to wait, and {max_waiting} wait already, the max_waiting of the "
-            f"market; come back in {retry_after:.1f} s, or raise that bound",
+            f"a request for {service!r} would have to wait, and {max_waiting} wait already, the max_waiting of "
+            f"{whose}; come back in {retry_after:.1f} s, or raise that bound",
             retry_after=retry_after,
         )
+        self.tenant = tenant
         self.service = service
         self.max_waiting = max_waiting
 

@@ -88,10 +88,11 @@ class SmartRequest(Request[SmartResult], frozen=True, kw_only=True):
     `account` names an open account that it draws on as well. `timeout` is in seconds. `weights` estimates what it uses
     of a provider's limits, such as `{"tokens": 900}`. At what is short, requests take turns: the classes "high",
     "normal" and "low" of `priority` have 8, 4 and 1 of 13 tokens that are reserved, and the tenants of each as many as
-    one another; a request without tokens counts as one. `tenant` is by default the account. An `idempotency_key` is
-    kept over all attempts; by default it is the `request_id`, and that is made up. If a provider refuses its content,
-    the request fails; with `on_refused="next"` it is shown to the next provider. If an answer is of no use
-    (`BadAnswer`), it fails too, unless `on_bad_answer="next"`, and is paid for either way.
+    one another; a request without tokens counts as one. At most `max_waiting` requests of a tenant wait. `tenant` is by
+    default the account. An `idempotency_key` is kept over all attempts; by default it is the `request_id`, and that is
+    made up. If a provider refuses its content, the request fails; with `on_refused="next"` it is shown to the next
+    provider. If an answer is of no use (`BadAnswer`), it fails too, unless `on_bad_answer="next"`, and is paid for
+    either way.
 
     If it cannot be found out whether a call was paid, its money is held. Then other providers may be paid besides as
     long as the calls that are passed over hold at most `risk` together, in dollars too (None: as the market says, which
@@ -126,6 +127,7 @@ class SmartRequest(Request[SmartResult], frozen=True, kw_only=True):
     after_cut: AfterCut = "fail"
     repurchase: bool = False
     priority: Priority = "normal"
+    max_waiting: int | None = None
 
     def __post_init__(self) -> None:  # noqa: C901 - in two functions each request would cost a call more.
         # A caller's mistake must come out here, and not in the supervisor, which serves all callers. What is as it

@@ -14,7 +14,7 @@ from actors.providers.requirement import NO_REQUIREMENT, Requirement
 from actors.providers.selection import SelectionStrategy, check_strategy
 from actors.supervisor.messages import AfterCut, OnBadAnswer, OnRefused, OnUnknown, SmartRequest, check_on_unknown
 from actors.transports.streaming import OnLeave, StreamTerms, check_on_leave
-from actors.validation import SaysOptionNames
+from actors.validation import SaysOptionNames, check_count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +32,8 @@ class RequestOptions(msgspec.Struct, frozen=True, kw_only=True, metaclass=SaysOp
     `strategy` ranks the providers (None: "best" for one request, "balanced" in a batch); after each failure the next
     of `fallback_strategies` does, the last of which holds on. `risk` is in dollars too, and bounds what may be paid
     twice (None: as the market says). `on_leave` says what becomes of a stream whose consumer leaves (None: as
-    the market says). `priority` is the class in which it waits, "high", "normal" or "low".
+    the market says). `priority` is the class in which it waits, "high", "normal" or "low", and
+    `max_waiting` the requests of its tenant that may wait (None: as many as the market lets wait).
 
     >>> RequestOptions(budget="0.20", tenant="acme").request("translation", "Hello").budget
     Micros(200000)
@@ -53,6 +54,7 @@ class RequestOptions(msgspec.Struct, frozen=True, kw_only=True, metaclass=SaysOp
     risk: OptionalAmountField = amount_default(None)
     on_leave: OnLeave | None = None
     priority: Priority = "normal"
+    max_waiting: int | None = None
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "fallback_strategies", several(self.fallback_strategies))
@@ -67,6 +69,8 @@ class RequestOptions(msgspec.Struct, frozen=True, kw_only=True, metaclass=SaysOp
         check_on_unknown(self.on_unknown, self.risk)
         check_on_leave(self.on_leave)
         check_priority(self.priority)
+        if self.max_waiting is not None:
+            check_count("max_waiting", self.max_waiting, least=0, unit="request")
 
     def changed(self, **given: Any) -> RequestOptions:
         """Return these options with what is given in place of their own; None is not given.
@@ -132,6 +136,7 @@ class RequestOptions(msgspec.Struct, frozen=True, kw_only=True, metaclass=SaysOp
             stream=stream,
             after_cut=after_cut,
             priority=self.priority if priority is None else priority,
+            max_waiting=self.max_waiting,
         )
 
 

@@ -18,7 +18,7 @@ from actors.supervisor.pipeline.money_state import ENOUGH
 from actors.supervisor.pipeline.quota_wait import wait_for_share
 from actors.supervisor.pipeline.recovery import recover_or_raise
 from actors.supervisor.pipeline.staying import choose_warm, note_usage
-from actors.supervisor.pipeline.waiter_limit import check_may_wait
+from actors.supervisor.pipeline.waiter_limit import check_is_let_wait, check_may_wait
 from actors.supervisor.targets.waiting import Wait
 from actors.transports.streaming import WholeAnswer
 
@@ -102,6 +102,7 @@ async def _wait(deps: Deps, job: Job, wait: Wait | QuotaWait) -> Choice | None:
         if isinstance(wait, QuotaWait):
             return await wait_for_share(deps, job, wait)
         await deps.queues.wait(job.entry, wait)
+        check_is_let_wait(deps, job)
     finally:
         job.waits_for = None
     job.money = job.money.after_wait(now=deps.context.now())

@@ -10,6 +10,7 @@ import msgspec
 from actors.policies.hedge import cancel_and_wait
 from actors.supervisor.pipeline.choosing import QuotaWait, choose, names_in_order
 from actors.supervisor.pipeline.shared_quota import acquire
+from actors.supervisor.pipeline.waiter_limit import check_is_let_wait
 from actors.supervisor.targets.waiting import Wait
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ async def _any_is_done_or_choice(
     while True:
         await deps.queues.wait(job.entry, besides)
         now = deps.context.now()
+        check_is_let_wait(deps, job)
         job.money = job.money.after_wait(now=now)
         if any(asking.done() for asking in asked) or job.entry.priority != priority:
             return

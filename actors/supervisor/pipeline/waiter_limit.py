@@ -25,12 +25,26 @@ def check_may_wait(deps: Deps, job: Job, wait: Wait | QuotaWait) -> None:
     if isinstance(wait, Wait) and not wait.queues:
         return
     job.entry.has_waited |= job.calls > 0 or job.held is not None
-    now, bound = deps.context.now(), deps.queues.bound
-    if not deps.queues.may_wait(job.entry, now):
-        soonest = min((_wait_at(job, name, now) for name in job.refused), default=math.inf)
-        least = soonest if soonest < math.inf else LEAST_PAUSE
-        pause = max(LEAST_PAUSE, least, bound.time_to_clear(now))
-        raise TooManyWaiting(job.message.service, max_waiting=bound.max_waiting, retry_after=pause)
+    now = deps.context.now()
+    if not deps.queues.may_wait(job.entry, now, max_of_tenant=job.message.max_waiting):
+        raise _too_many_waiting(deps, job)
+
+
+def check_is_let_wait(deps: Deps, job: Job) -> None:
+    """Raise `TooManyWaiting` if a request that has waited may not wait on, because too many do that go before it."""
+    if job.entry.is_sent_away:
+        raise _too_many_waiting(deps, job)
+
+
+def _too_many_waiting(deps: Deps, job: Job) -> TooManyWaiting:
+    now, bound, most = deps.context.now(), deps.queues.bound, job.message.max_waiting
+    soonest = min((_wait_at(job, name, now) for name in job.refused), default=math.inf)
+    least = max(LEAST_PAUSE, soonest) if soonest < math.inf else LEAST_PAUSE
+    tenant = job.entry.tenant if bound.is_full_for(job.entry, most) else None
+    pause = max(least, bound.time_to_clear(now, tenant))
+    if most is None or tenant is None:
+        return TooManyWaiting(job.message.service, max_waiting=bound.max_waiting, retry_after=pause)
+    return TooManyWaiting(job.message.service, max_waiting=most, retry_after=pause, tenant=tenant)
 
 
 def _wait_at(job: Job, name: str, now: float) -> float:

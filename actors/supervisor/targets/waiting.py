@@ -45,7 +45,18 @@ class QueueEntry:
     If it left a queue to be served elsewhere, and comes back because nothing came of it, it goes to the front.
     """
 
-    __slots__ = ("cost", "deadline", "has_waited", "left", "number", "priority", "queues", "tenant", "waiter")
+    __slots__ = (
+        "cost",
+        "deadline",
+        "has_waited",
+        "is_sent_away",
+        "left",
+        "number",
+        "priority",
+        "queues",
+        "tenant",
+        "waiter",
+    )
 
     def __init__(self, tenant: str = "default", deadline: float = math.inf, priority: Priority = "normal") -> None:
         self.tenant = tenant
@@ -56,6 +67,8 @@ class QueueEntry:
         self.number = 0
         """Its number among those that are counted as waiting; 0 if it is not."""
         self.has_waited = False
+        self.is_sent_away = False
+        """Whether it may not wait any more, because too many do."""
         # No set: the order in which queues are left decides which request is woken first.
         self.queues: tuple[QueueName, ...] = ()
         self.left: tuple[QueueName, ...] = ()
@@ -104,21 +117,32 @@ class WaitQueues:
         """Tell whether a request waits in a queue."""
         return name in self._queues
 
-    def may_wait(self, entry: QueueEntry, now: float) -> bool:
-        """Count `entry` among those that wait, and tell whether it may; if too many do, the late ones go first."""
+    def may_wait(self, entry: QueueEntry, now: float, *, max_of_tenant: int | None = None) -> bool:
+        """Count `entry` among those that wait, and tell whether it may, in all and of its tenant.
+
+        If too many wait, the late ones go first, and then what is of the lowest class (see `WaiterBound`).
+        """
         if entry.number:
             return True
-        if self.bound.is_full and not entry.has_waited:
-            for late in self.bound.take_late(now):
-                self.leave(late)
-                late.wake()
-                if not self.bound.is_full:
+        bound = self.bound
+        if not entry.has_waited and (bound.is_full or bound.is_full_for(entry, max_of_tenant)):
+            for late in bound.take_late(now):
+                self._send_away(late)
+                if not (bound.is_full or bound.is_full_for(entry, max_of_tenant)):
                     break
-            else:
-                return False
-        entry.has_waited = True
-        self.bound.add(entry, now)
+            for of_tenant in (True, False):
+                if bound.is_full_for(entry, max_of_tenant) if of_tenant else bound.is_full:
+                    other = bound.to_send_away(entry, of_tenant=of_tenant)
+                    if other is None:
+                        return False
+                    other.is_sent_away = True
+                    self._send_away(other)
+        bound.add(entry, now)
         return True
+
+    def _send_away(self, entry: QueueEntry) -> None:
+        self.leave(entry)
+        entry.wake()
 
     async def wait(self, entry: QueueEntry, wait: Wait) -> None:
         """Wait in the queues of `wait`, and no others, until woken or until its time."""
@@ -136,6 +160,7 @@ class WaitQueues:
         """Leave every queue: the request has ended, or goes on with what it waited for in the queue `served`."""
         if entry.number:
             self.bound.discard(entry, asyncio.get_running_loop().time())
+            entry.has_waited = True
         if entry.queues:
             entry.left = tuple(name for name in entry.queues if name != served)
             self._move_to(entry, (), served=served)
@@ -144,6 +169,8 @@ class WaitQueues:
         """Move a request into another class, behind those of its tenant that wait there."""
         if entry.priority == priority:
             return
+        if entry.number:
+            self.bound.keep(entry)  # Several ask for it.
         entry.priority = priority
         for name in entry.queues:
             queue = self._queues[name]

@@ -11,7 +11,7 @@ from actors import CallFailed, Done, Retry, robust_batch
 from actors.errors import TooManyWaiting
 from actors.limits import RateLimit
 from actors.market import SharedQuota
-from actors.supervisor import GetStatus
+from actors.supervisor import GetStatus, RequestOptions
 from actors.supervisor.targets.waiter_bound import PACED, WaiterBound
 from actors.supervisor.targets.waiting import QueueEntry, WaitQueues
 from tests.actors.supervisor.stage import FRAGILE, Script, Stage, flaky, now, offer, staged, steps, trip
@@ -173,7 +173,7 @@ def test_what_one_more_costs_does_not_grow_with_those_that_wait(waiting: int):
         bound.discard(entries[number % waiting], 1.0)
         bound.add(entries[number % waiting], 1.0)
     assert len(bound._by_deadline) <= 2 * waiting + 100
-    assert len(bound._left_at) <= PACED + 1
+    assert len(bound._all._left_at) <= PACED + 1
 
 
 async def test_a_batch_loses_no_item_because_too_many_wait():
@@ -195,4 +195,78 @@ async def test_a_batch_that_is_left_while_its_items_come_back_later_leaves_nothi
         assert not any([True async for _ in outcomes])
         await steps(20)
         assert stage.actor.queues.bound.count == 0
+        await stage.assert_at_rest()
+
+
+def waiting(tenant: str, count: int, priority: Any = "normal", *, queues: WaitQueues) -> list[QueueEntry]:
+    entries = [QueueEntry(tenant, priority=priority) for _ in range(count)]
+    for entry in entries:
+        assert queues.may_wait(entry, 0.0)
+        queues._move_to(entry, (("provider", "a"),))
+    return entries
+
+
+async def test_of_too_many_the_newest_of_the_tenant_with_the_most_in_the_lowest_class_goes():
+    queues = WaitQueues(6)
+    bulk, small = waiting("bulk", 3, "low", queues=queues), waiting("small", 1, "low", queues=queues)
+    normal = waiting("bulk", 2, queues=queues)
+    # Of the lowest class there is a tenant with more; of a tenant with as many, the one that comes is refused.
+    first, again = QueueEntry("small", priority="low"), QueueEntry("small", priority="low")
+    assert queues.may_wait(first, 0.0)
+    assert not queues.may_wait(again, 0.0)
+    assert [one.is_sent_away for one in (*bulk, *small)] == [False, False, True, False]
+    assert bulk[2].queues == ()
+    # A higher class goes before a lower one, whatever their numbers are.
+    for _ in range(4):
+        assert queues.may_wait(QueueEntry("bulk", priority="high"), 0.0)
+    assert all(one.is_sent_away for one in (*bulk, *small, first))
+    assert not queues.may_wait(again, 0.0)
+    assert not any(one.is_sent_away for one in normal)
+    assert queues.bound.count == 6
+
+
+async def test_what_was_called_before_is_never_sent_away():
+    queues, called = WaitQueues(2), QueueEntry("a", priority="low")
+    called.has_waited = True
+    assert queues.may_wait(called, 0.0)
+    (fresh,) = waiting("a", 1, queues=queues)
+    assert queues.may_wait(QueueEntry("b", priority="high"), 0.0)
+    assert (called.is_sent_away, fresh.is_sent_away) == (False, True)
+    assert not queues.may_wait(QueueEntry("b", priority="high"), 0.0)
+
+
+async def test_a_tenant_has_so_many_that_wait_as_its_requests_say_and_no_other_goes_for_it():
+    script = Script("done", lasts=1.0)
+    async with staged(offer("a", script, max_concurrency=1)) as stage:
+        of_acme = RequestOptions(tenant="acme", max_waiting=2, timeout=100.0)
+        tasks = await waiting_requests(stage, 3, options=of_acme, timeout=None)
+        others = await waiting_requests(stage, 3, options=RequestOptions(tenant="other"))
+        await asyncio.sleep(1.5)
+        tasks += await waiting_requests(stage, 1, options=of_acme, timeout=None)
+        with pytest.raises(TooManyWaiting, match="of its tenant 'acme'") as refused:
+            await stage.request(options=of_acme)
+        assert refused.value.max_waiting == 2
+        # One of the tenant's has gone in 1.5 s, so the two that wait will have in 3.
+        assert refused.value.retry_after == pytest.approx(3.0, rel=0.01)
+        high = asyncio.create_task(stage.request(options=of_acme, priority="high"))
+        done = await asyncio.gather(high, *tasks, *others, return_exceptions=True)
+        assert [type(one).__name__ for one in done].count("TooManyWaiting") == 1
+        assert isinstance(done[4], TooManyWaiting)  # The newest of the tenant's lower class.
+        await stage.assert_at_rest()
+
+
+@pytest.mark.parametrize("short", ["place", "quota"])
+async def test_a_request_that_is_sent_away_while_it_waits_leaves_nothing(short: str):
+    script = Script("done", lasts=1.0)
+    quotas = {"org": SharedQuota(limits=(RateLimit(rate=1.0),), headroom=1.0)}
+    listing = {"max_concurrency": 1} if short == "place" else {"max_concurrency": 9, "quota": "org"}
+    async with staged(offer("a", script, price=10, **listing), max_waiting=2, quotas=quotas, budget="1") as stage:
+        await stage.request()
+        (under_way,) = await waiting_requests(stage, 1)
+        low = await waiting_requests(stage, 2, priority="low")
+        (high,) = await waiting_requests(stage, 1, priority="high")
+        found = await asyncio.gather(under_way, *low, high, return_exceptions=True)
+        sent_away = [type(one) is TooManyWaiting for one in found]
+        assert sent_away == [False, False, True, False]
+        assert (await stage.account("run")).settled == 40
         await stage.assert_at_rest()
