@@ -28,6 +28,7 @@ from actors.serve.file import load_door
 from actors.serve.key_file import add_key, read_keys
 from actors.serve.retry_log import RetryLog
 from actors.serve.server import DoorServer, loop_factory
+from actors.serve.token_log import TokenLog
 from actors.supervisor.supervisor import Supervisor
 from actors.webhooks import spawn_senders
 from runtime import ActorSystem, RuntimeFault
@@ -120,6 +121,8 @@ async def _serve(options: ServeOptions, market: Market, config: DoorConfig, keys
             door = make_door(supervisor, market, config, keys)
             log = RetryLog(f"{options.journal}.tries")
             door.remember_tries(log)
+            tokens = TokenLog(f"{options.journal}.tokens")
+            door.remember_tokens(tokens)
             server = DoorServer(door, DoorApp(door), host=options.host, port=options.port)
         except ValueError as error:
             raise BadInput(str(error)) from error
@@ -139,6 +142,7 @@ async def _serve(options: ServeOptions, market: Market, config: DoorConfig, keys
                 await reloader.aclose()
                 await server.__aexit__()
                 log.close()
+                tokens.close()
     return interrupts.exit_code or 0
 
 

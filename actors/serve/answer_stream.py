@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from actors.serve.config import DoorConfig
     from actors.serve.door_request import DoorRequest
     from actors.serve.exchange import DoorExchange
+    from actors.supervisor.messages import SmartResult
     from actors.supervisor.streaming import RequestStream
 
 HEADERS = {
@@ -89,16 +90,18 @@ class AnswerStream:
         self._deadline = asyncio.get_running_loop().time() + asked.timeout
         self._usage: dict[str, Any] | None = None
 
-    async def run(self) -> None:
-        """Send it to its end. Raises `Problem` for a failure."""
+    async def run(self) -> SmartResult | None:
+        """Send it to its end, and return its result; None for an answer of no use. Raises `Problem` for a failure."""
         try:
             async with self._stream:
                 try:
                     await self._send()
                 finally:
                     await self._pieces.close()
+                return self._stream.result
         except (CallFailed, RuntimeFault) as error:
             await self._fail(error)
+            return None
 
     async def _send(self) -> None:
         first = asyncio.ensure_future(self._first_pieces())

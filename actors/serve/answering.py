@@ -29,6 +29,7 @@ from actors.serve.door_request import (
 )
 from actors.serve.problems import Problem, problem_of
 from actors.serve.replies import named_answer, result_headers
+from actors.serve.token_limits import used_by
 from actors.serve.visitors import check_json
 from actors.supervisor.client import smart_request
 from actors.supervisor.options import RequestOptions
@@ -37,7 +38,7 @@ from actors.tariffs.estimate import demand_of
 from runtime import RuntimeFault
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Coroutine, Mapping
 
     from actors.model_calls.request import Form
     from actors.models.embed import EmbedResult
@@ -81,7 +82,9 @@ class Answers:
                     asked = msgspec.structs.replace(asked, key=begun.key, timeout=longer)
                 answer = self._stream if asked.streams else self._answer
                 linger = 0.0 if begun is None else self._config.linger
-                await exchange.unless_left(answer(asked, exchange, request_id), linger=linger)
+                with self._door.reserved(visitor, asked.request.body, form) as share:
+                    work = answer(asked, exchange, request_id)
+                    share.used = await exchange.unless_left(work, linger=linger)
             except Problem:
                 self._door.end_try(begun)  # Its client is told of this, and what it tries then is new.
                 raise
@@ -108,7 +111,8 @@ class Answers:
             wants_usage=wants_usage(form, body),
         )
 
-    async def _stream(self, asked: DoorRequest, exchange: DoorExchange, request_id: str) -> None:
+    async def _stream(self, asked: DoorRequest, exchange: DoorExchange, request_id: str) -> int | None:
+        """Send an answer as a stream, and return the tokens that it took; None if that is not known."""
         stream = smart_stream(
             self._supervisor,
             service=asked.service,
@@ -120,9 +124,11 @@ class Answers:
             account=asked.account,
             idempotency_key=asked.key,
         )
-        await AnswerStream(asked, stream, exchange, config=self._config, request_id=request_id).run()
+        result = await AnswerStream(asked, stream, exchange, config=self._config, request_id=request_id).run()
+        return None if result is None else tokens_of(result, asked.form)
 
-    async def _answer(self, asked: DoorRequest, exchange: DoorExchange, request_id: str) -> None:
+    async def _answer(self, asked: DoorRequest, exchange: DoorExchange, request_id: str) -> int | None:
+        """Send an answer whole, and return the tokens that it took; None if that is not known."""
         try:
             result = await self._request(
                 asked.service,
@@ -138,9 +144,10 @@ class Answers:
             # The client asked for the answer of a model, and this is one: its own form says what is wrong with it.
             headers = {"x-understudy-provider": error.provider or "", "x-request-id": request_id}
             await exchange.answer(200, headers, named_answer(error.answer.output, asked.name))
-            return
+            return used_by([error.answer.output], asked.form)
         headers = {**result_headers(result), "x-request-id": request_id}
         await exchange.answer(200, headers, named_answer(result.output, asked.name))
+        return tokens_of(result, asked.form)
 
     async def _request(
         self,
@@ -222,32 +229,50 @@ class Answers:
             timeout = timeout_in(exchange.headers) or self._config.timeout
             is_packed = body.get("encoding_format") == "base64"
             known = {"model", "input", "dimensions", "encoding_format"}
-            try:
-                result = await exchange.unless_left(
-                    embed(
-                        self._supervisor,
-                        model=named.service,
-                        inputs=body.get("input") or [],
-                        dimensions=body.get("dimensions"),
-                        options=_options(named, visitor, exchange.headers),
-                        timeout=timeout,
-                        account=visitor.tenant,
-                        idempotency_key=key_in(exchange.headers),
-                        encoding_format="base64",  # A quarter of the bytes.
-                        extra_body={field: value for field, value in body.items() if field not in known},
-                    )
+            with self._door.reserved(visitor, body, "embeddings") as share:
+                work = embed(
+                    self._supervisor,
+                    model=named.service,
+                    inputs=body.get("input") or [],
+                    dimensions=body.get("dimensions"),
+                    options=_options(named, visitor, exchange.headers),
+                    timeout=timeout,
+                    account=visitor.tenant,
+                    idempotency_key=key_in(exchange.headers),
+                    encoding_format="base64",  # A quarter of the bytes.
+                    extra_body={field: value for field, value in body.items() if field not in known},
                 )
-            except (TypeError, ValueError) as error:
-                raise Problem(400, str(error), code="invalid_request") from error
-            except (CallFailed, RuntimeFault) as error:
-                raise problem_of(error, is_late=False) from error
+                result = await _vectors(exchange, work)
+                whole = [part.result for part in result.parts if part.result is not None]
+                share.used = used_by((one.output for one in whole if not one.replayed), "embeddings")
             headers = {**embed_headers(result), "x-request-id": request_id}
             await exchange.answer(200, headers, vectors_body(result, name, is_packed=is_packed))
 
 
 def _options(named: Named, visitor: Visitor, headers: Mapping[str, str]) -> RequestOptions:
     priority = priority_in(headers, visitor.priority)
-    return RequestOptions(where=named.where, strategy=named.strategy, tenant=visitor.tenant, priority=priority)
+    return RequestOptions(
+        where=named.where,
+        strategy=named.strategy,
+        tenant=visitor.tenant,
+        priority=priority,
+        max_waiting=visitor.max_waiting,
+    )
+
+
+def tokens_of(result: SmartResult, form: Form) -> int | None:
+    """Return the tokens that an answer took, none if it was given again; None if it does not say it."""
+    return 0 if result.replayed else used_by([result.output], form)
+
+
+async def _vectors(exchange: DoorExchange, work: Coroutine[Any, Any, EmbedResult]) -> EmbedResult:
+    """Return the vectors that a client asked for. Raises `Problem` if there are none."""
+    try:
+        return await exchange.unless_left(work)
+    except (TypeError, ValueError) as error:
+        raise Problem(400, str(error), code="invalid_request") from error
+    except (CallFailed, RuntimeFault) as error:
+        raise problem_of(error, is_late=False) from error
 
 
 def embed_headers(result: EmbedResult) -> dict[str, str]:

@@ -19,7 +19,9 @@ from actors.serve.problems import Problem
 from actors.serve.replies import written
 from actors.serve.retries import OpenTries, retry_count, same_request
 from actors.serve.tenants import FailedAttempts, TenantLoads
+from actors.serve.token_limits import TokenLimits, TokenShare, reserved_for
 from actors.serve.visitors import check_local, not_let_in, shown_key
+from actors.tariffs.estimate import demand_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -30,18 +32,23 @@ if TYPE_CHECKING:
     from actors.serve.names import Names
     from actors.serve.retries import Try
     from actors.serve.retry_log import RetryLog
+    from actors.serve.token_log import TokenLog
+    from actors.tariffs.estimate import Form as DemandForm
     from runtime import ActorRef
 
 
 class Visitor(msgspec.Struct, frozen=True):
     """Who asks: the tenant that a key belongs to, and the models that it may call. Without keys, neither is there.
 
-    `priority` is the class of its requests, and the highest that one may ask for; None is "normal", and any.
+    `priority` is the class of its requests, and the highest that one may ask for; None is "normal", and any. At most
+    `max_waiting` of them wait, and `token_limit` is what the tenant may use in a minute (None: no bound).
     """
 
     tenant: str | None = None
     allowed: frozenset[str] | None = None
     priority: Priority | None = None
+    max_waiting: int | None = None
+    token_limit: int | None = None
 
 
 ANYBODY = Visitor()
@@ -62,6 +69,7 @@ class Door:
         """Seconds since 1970."""
         self.loads = TenantLoads()
         self.failures = FailedAttempts()
+        self.tokens = TokenLimits()
         self.tries = OpenTries()
         self.retry_log: RetryLog | None = None
         self.is_draining = False
@@ -104,13 +112,25 @@ class Door:
         tenant = self.config.tenants.get(key.tenant)
         if tenant is None:
             raise not_let_in("the key belongs to no tenant of this door")
-        return Visitor(key.tenant, tenant.allowed, lower(tenant.priority, key.priority or tenant.priority))
+        priority = lower(tenant.priority, key.priority or tenant.priority)
+        return Visitor(key.tenant, tenant.allowed, priority, tenant.max_waiting, tenant.token_limit)
 
     def _admitted(self, visitor: Visitor) -> AbstractContextManager[None]:
         tenant = None if visitor.tenant is None else self.config.tenants.get(visitor.tenant)
         if tenant is None or visitor.tenant is None:
             return nullcontext()
         return self.loads.admitted(visitor.tenant, tenant, now=asyncio.get_running_loop().time())
+
+    def remember_tokens(self, log: TokenLog) -> None:
+        """Keep the tokens that tenants have used in a log, and count those of the life before."""
+        self.tokens.remember(log, clock=self.clock(), now=asyncio.get_running_loop().time())
+
+    def reserved(self, visitor: Visitor, body: dict[str, Any], form: DemandForm) -> AbstractContextManager[TokenShare]:
+        """Reserve the tokens of a request within the block, if its tenant has a limit. Raises `Problem`, 429."""
+        if visitor.tenant is None or visitor.token_limit is None:
+            return nullcontext(TokenShare())
+        now, tokens = asyncio.get_running_loop().time(), reserved_for(demand_of(body, form=form))
+        return self.tokens.reserved(visitor.tenant, visitor.token_limit, tokens, clock=self.clock(), now=now)
 
     def remember_tries(self, log: RetryLog) -> None:
         """Keep the tries of clients in a log, and go on with those of the life before."""

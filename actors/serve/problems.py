@@ -77,6 +77,8 @@ class Problem(Exception):
     """
 
     key: str | None = None
+    is_spent: bool = False
+    """Whether money, or tokens of a limit, were or may have been spent."""
 
     def __init__(
         self,
@@ -149,8 +151,11 @@ def problem_of(error: CallFailed | RuntimeFault, *, is_late: bool) -> Problem:
     """
     if isinstance(error, RuntimeFault):
         message = f"what became of the request is not known: {error}"
-        return Problem(504 if is_late else 500, message, code=type(error).__name__, should_retry=False)
+        lost = Problem(504 if is_late else 500, message, code=type(error).__name__, should_retry=False)
+        lost.is_spent = True
+        return lost
     problem = _of_request(error) or _of_spent(error, is_late=is_late) or _of_providers(error, is_late=is_late)
+    problem.is_spent = error.charged != "no"
     if problem.should_retry is False:
         problem.key = error.key
     return problem

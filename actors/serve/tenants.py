@@ -31,7 +31,9 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     the models, or providers, that may be called (empty: all). `rate_limit` is in requests a second, of which `burst`
     may come at once, and `max_under_way` bounds the requests that are being answered (None: no bound).
 
-    `priority` is the class in which its requests wait, "high", "normal" or "low"; each may ask for a lower one.
+    `token_limit` is what it may use in any minute, in tokens: each request reserves an estimate, which is corrected by
+    what its answer used. At most `max_waiting` of its requests wait for what is short (None: as many as the market lets
+    wait). `priority` is the class in which its requests wait, "high", "normal" or "low"; each may ask for a lower one.
     """
 
     budget: str | None = None
@@ -40,12 +42,18 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     burst: int = 1
     max_under_way: int | None = None
     priority: Priority = "normal"
+    max_waiting: int | None = None
+    token_limit: int | None = None
 
     def __post_init__(self) -> None:
         for name in self.models:
             check_text("model of a tenant", name)
         check_count("burst", self.burst, unit="request")
         check_priority(self.priority, "priority of a tenant")
+        if self.max_waiting is not None:
+            check_count("max_waiting", self.max_waiting, least=0, unit="request")
+        if self.token_limit is not None:
+            check_count("token_limit", self.token_limit, unit="token")
         if self.rate_limit is not None:
             TokenBucket(rate=self.rate_limit, burst=self.burst)
         if self.max_under_way is not None:

@@ -30,8 +30,16 @@ HELLO = [{"role": "user", "content": "Say hello."}]
 class Stage:
     """A door, a client of it, and the servers behind it."""
 
-    def __init__(self, door: Door, client: httpx.AsyncClient, servers: list[FakeWire], supervisor: Any, ledger: Any):
-        self.door, self.client, self.servers = door, client, servers
+    def __init__(
+        self,
+        door: Door,
+        client: httpx.AsyncClient,
+        servers: list[FakeWire],
+        supervisor: Any,
+        ledger: Any,
+        system: ActorSystem,
+    ):
+        self.door, self.client, self.servers, self.system = door, client, servers, system
         self.supervisor, self.ledger = supervisor, ledger
 
     async def post(self, path: str, body: dict[str, Any], **headers: str) -> httpx.Response:
@@ -55,8 +63,8 @@ async def serving(
     caps: dict[str, Any] | None = None,
     preset: str = "vllm",
     price: str | None = None,
-    limits: dict[str, Any] | None = None,
     tariff: Tariff = PLAIN,
+    limits: dict[str, Any] | None = None,
     **market: Any,
 ) -> AsyncGenerator[Stage]:
     """Serve one fake server for each model; `faults` are of the first one, `limits` of each."""
@@ -86,4 +94,4 @@ async def serving(
         door.clock = asyncio.get_running_loop().time
         transport = in_process_transport(DoorApp(door), library=httpx)
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", timeout=None) as client:  # noqa: S113 - the time is virtual.
-            yield Stage(door, client, servers, supervisor, ledger)
+            yield Stage(door, client, servers, supervisor, ledger, system)

@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
+from collections import Counter
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from actors import GetStatus
-from actors.fake import FakeModel
+from actors.command.reloading import switch
+from actors.fake import FakeModel, FakePrice
 from actors.fake.faults import FakeCut, FakeOddAnswer, FakeOutage, FakeStall
 from actors.ledger import GetStatement
+from actors.ledger.entries import LedgerEntry
 from actors.serve import Alias, DoorConfig, KeyRing, Tenant, new_key
+from actors.serve.token_log import TokenLog
+from actors.tariffs import Tariff
 from tests.actors.serve.doors import HELLO, serving
+from tests.proofs import repeated
+
+if TYPE_CHECKING:
+    import httpx
 
 SLOW = FakeModel(name="slow", latency=25.0, token_speed=50.0, output_tokens=20.0)
 ASKED = {
@@ -215,6 +227,51 @@ async def test_a_cap_holds_among_a_thousand_requests():
         assert (statement.settled, statement.reserved, statement.held) == (5_000_000, 0, 0)
 
 
+@pytest.mark.parametrize("leaving", [repeated(300, at_least=60)])
+async def test_a_cap_holds_at_every_entry_while_clients_leave_in_mid_stream(leaving: int):
+    # At most 1,000 tokens of $0.0001 each: $0.10 is reserved, and what came until a client left is charged.
+    model = FakeModel(name="m", price=FakePrice(input="0", output="100"), token_speed=50.0, output_tokens=1_000.0)
+    shown, kept = new_key("acme")
+    config = DoorConfig(tenants={"acme": Tenant(budget="5.00")})
+    dice, statuses, seen = random.Random(leaving), Counter[int](), list[str]()
+    served: dict[str, Any] = {"tariff": Tariff(input="0", output="100"), "limits": {"max_concurrency": 400}}
+    async with serving(model, config=config, keys=KeyRing([kept]), caps={"acme": "5.00"}, **served) as stage:
+        book = stage.ledger.recipient.actor.book
+        head = {"authorization": f"Bearer {shown}"}
+
+        def look(entry: LedgerEntry) -> None:
+            state = book.statement("acme")
+            if state.settled + state.held + state.reserved > 5_000_000:
+                seen.append(f"{entry}: {state}")
+
+        stage.system.events.subscribe(LedgerEntry, look)
+
+        async def ask() -> None:
+            await asyncio.sleep(dice.uniform(0.0, leaving / 20))
+            body = {"model": "auto", "messages": HELLO, "max_tokens": 1_000, "stream": True}
+            patience = dice.uniform(0.5, 15.0)
+            with suppress(TimeoutError):
+                async with (
+                    asyncio.timeout(patience),
+                    stage.client.stream("POST", "/v1/chat/completions", json=body, headers=head) as response,
+                ):
+                    statuses[response.status_code] += 1
+                    state = book.statement("acme")
+                    if response.status_code == 402 and state.available >= 100_100:
+                        seen.append(f"refused, although {state.available} were left")
+                    async for _ in response.aiter_lines():
+                        pass
+
+        await asyncio.gather(*(ask() for _ in range(leaving)))
+        assert await at_rest(stage)
+        assert seen == []
+        statement = await stage.ledger.ask(GetStatement("acme"), timeout=5.0)
+        charged = sum(server.provider.books.charged for server in stage.servers) * 1_000_000
+        assert (statement.reserved, statement.held) == (0, 0)
+        assert charged <= statement.settled <= 5_000_000
+        assert statuses[200] > 0
+
+
 async def test_a_door_that_closes_finishes_what_is_under_way():
     async with serving(FakeModel(name="m", latency=3.0, token_speed=1.0, output_tokens=60.0)) as stage:
         waiting = asyncio.create_task(stage.chat(max_tokens=2))
@@ -381,3 +438,70 @@ async def test_a_request_waits_in_the_class_of_its_tenant_or_its_key_or_in_a_low
         assert ended == ["under way", "normal", "low", "of the batch"]
         assert await ask("too high", "batch", x_understudy_priority="normal") == 403
         assert await ask("no class", "first", x_understudy_priority="urgent") == 400
+
+
+LIMITED = FakeModel(name="m", latency=1.0, output_tokens=50.0)
+
+
+async def spend(stage: Any, shown: str, **fields: Any) -> httpx.Response:
+    body = {"model": "auto", "messages": HELLO, "max_tokens": 985} | fields
+    return await stage.post("/v1/chat/completions", body, authorization=f"Bearer {shown}")
+
+
+async def test_a_tenant_reserves_no_more_tokens_than_its_limit_and_has_back_what_it_did_not_use():
+    shown, kept = new_key("acme")
+    config = DoorConfig(tenants={"acme": Tenant(token_limit=10_000)})
+    async with serving(LIMITED, config=config, keys=KeyRing([kept]), caps={"acme": "5"}) as stage:
+        # Each reserves 985 tokens and 15 for what it says.
+        answers = await asyncio.gather(*(spend(stage, shown, stream=number % 2 == 0) for number in range(100)))
+        assert Counter(answer.status_code for answer in answers) == {200: 10, 429: 90}
+        refused = next(answer for answer in answers if answer.status_code == 429)
+        assert (refused.headers["retry-after"], refused.json()["error"]["type"]) == ("61", "rate_limit_error")
+        told = await stage.post(
+            "/v1/messages", {"model": "auto", "messages": HELLO, "max_tokens": 10_000}, x_api_key=shown
+        )
+        assert (told.status_code, told.json()["error"]["type"]) == (429, "rate_limit_error")
+        assert (told.headers["x-should-retry"], "retry-after" in told.headers) == ("false", False)
+        # They have used 50 tokens each, and some for what was said.
+        assert stage.door.tokens._window("acme").used == pytest.approx(10 * 60, rel=0.2)
+        again = await asyncio.gather(*(spend(stage, shown) for _ in range(12)))
+        assert Counter(answer.status_code for answer in again) == {200: 9, 429: 3}
+
+
+async def test_neither_another_key_nor_a_reload_nor_a_restart_renews_a_limit_of_tokens(tmp_path):
+    keys = [new_key("acme") for _ in range(2)]
+    ring = KeyRing([kept for _, kept in keys])
+    config = DoorConfig(tenants={"acme": Tenant(token_limit=2_500)})
+    for life in range(2):
+        async with serving(LIMITED, config=config, keys=ring, caps={"acme": "5"}) as stage:
+            stage.door.clock = lambda life=life: 1_000.0 + 10.0 * life + asyncio.get_running_loop().time()
+            log = TokenLog(tmp_path / "tokens")
+            stage.door.remember_tokens(log)
+            asking = [asyncio.create_task(spend(stage, shown)) for shown, _ in keys * 2]
+            await asyncio.sleep(0.5)
+            switch(stage.door, stage.door.names, config, ring)
+            if life == 0:
+                for one in asking:  # Killed, with two calls under way.
+                    one.cancel()
+                await asyncio.wait(asking)
+                log.close()
+                with (tmp_path / "tokens").open("a") as torn:
+                    torn.write('["acme", 10')
+                continue
+            statuses = Counter([(await one).status_code for one in asking])
+            assert statuses == {429: 4}
+            await asyncio.sleep(51.0)
+            assert (await spend(stage, keys[1][0])).status_code == 200
+            log.close()
+
+
+async def test_a_request_that_cost_nothing_gives_its_tokens_back():
+    shown, kept = new_key("acme")
+    config = DoorConfig(tenants={"acme": Tenant(token_limit=10_000)})
+    faults = (FakeOutage(status=503),)
+    async with serving(LIMITED, config=config, keys=KeyRing([kept]), caps={"acme": "5"}, faults=faults) as stage:
+        assert (await spend(stage, shown)).status_code == 503
+        assert stage.door.tokens._window("acme").used == 0
+        task = asyncio.create_task(spend(stage, shown, model="none"))
+        assert (await task).status_code == 404
+        assert stage.door.tokens._window("acme").used == 0
