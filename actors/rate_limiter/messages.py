@@ -66,6 +66,13 @@ class Acquire(Request[LimiterGrant], frozen=True):
         return {REQUESTS: self.weight, **self.weights}
 
 
+class ForecastGrants(Request[dict[str, tuple[float, ...]]], frozen=True):
+    """Ask when the requests of each tenant that wait will presumably be granted, in their order, in loop time.
+
+    The first 1,000 are told, over all tenants.
+    """
+
+
 class Settle(Message, frozen=True, kw_only=True):
     """Report how a call ended: its true `weights`, if they were not known before, and the `limits` of its answer.
 

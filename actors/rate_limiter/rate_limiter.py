@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict, deque
 from contextvars import copy_context
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Self
 
 from actors.errors.families import Permanent, RateLimited
@@ -21,8 +22,9 @@ from actors.limits.learned import (
     after_success,
     after_throttled,
 )
+from actors.limits.pacing import Pacing
 from actors.limits.quota import QuotaGrant, QuotaRefusal, RateLimit, quota_of, weight_in
-from actors.rate_limiter.messages import Acquire, LimiterGrant, ReportThrottled, SetLimits, Settle
+from actors.rate_limiter.messages import Acquire, ForecastGrants, LimiterGrant, ReportThrottled, SetLimits, Settle
 from actors.validation import check_config, check_count, check_text
 from runtime import Actor, Message, Request, handles
 
@@ -44,6 +46,10 @@ MAX_SETTLED = 10_000
 
 class Due(Message, frozen=True):
     """Sent by the limiter to itself when the tokens for the first request in the queue are due."""
+
+
+MAX_FORECAST = 1_000
+"""The requests that wait for which it is told when they will be granted."""
 
 
 class PendingAcquire(asyncio.Future[LimiterGrant]):
@@ -96,7 +102,7 @@ class PendingAcquire(asyncio.Future[LimiterGrant]):
         return True
 
 
-class RateLimiter(Actor[Acquire | Settle | ReportThrottled | SetLimits | Due]):
+class RateLimiter(Actor[Acquire | Settle | ReportThrottled | ForecastGrants | SetLimits | Due]):
     """Answers each `Acquire` when its tokens are due: at most `burst` at once and `rate` a second.
 
     `limits` are for further dimensions, such as `per_minute("tokens", 90_000)`. Each limit, and `rate` too, is paced at
@@ -249,6 +255,16 @@ class RateLimiter(Actor[Acquire | Settle | ReportThrottled | SetLimits | Due]):
         random = self.context.random.random()
         self.learned = after_throttled(learned, now, refused, random=random, config=self.learning)
         self._serve_queue()
+
+    @handles(ForecastGrants)
+    def forecast(self, message: ForecastGrants) -> dict[str, tuple[float, ...]]:
+        """Tell when those that wait will be granted if nothing changes."""
+        pace, at = Pacing(self.learned, self.quota), self.context.now()
+        due: dict[str, list[float]] = {}
+        for waiter in islice(self._waiting.in_order(), MAX_FORECAST) if self._waiting else ():
+            at = pace.next_after(at, waiter.weights)
+            due.setdefault(self._waiting.tenant_of(waiter), []).append(at)
+        return {tenant: tuple(times) for tenant, times in due.items()}
 
     def unclaimed(self, request: Request[Any], answer: LimiterGrant) -> None:
         if self._is_first_settlement(answer):

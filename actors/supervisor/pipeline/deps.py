@@ -8,7 +8,7 @@ import msgspec
 
 if TYPE_CHECKING:
     from actors.market.market import Market
-    from actors.rate_limiter.messages import Acquire, ReportThrottled, SetLimits, Settle
+    from actors.rate_limiter.messages import Acquire, ForecastGrants, ReportThrottled, SetLimits, Settle
     from actors.supervisor.payments.payments import Payments
     from actors.supervisor.pipeline.finding import Finder
     from actors.supervisor.pipeline.hedge_budget import HedgeBudget
@@ -35,5 +35,5 @@ class Deps(msgspec.Struct, frozen=True, kw_only=True):
     scores: Scores
     prefixes: PrefixLog
     keyed: KeyedCalls
-    limiters: dict[str, ActorRef[Acquire | Settle | ReportThrottled | SetLimits] | Service]
+    limiters: dict[str, ActorRef[Acquire | ForecastGrants | Settle | ReportThrottled | SetLimits] | Service]
     """Who holds each quota that providers share, by its name."""

@@ -6,17 +6,20 @@ import asyncio
 import heapq
 import math
 from collections import Counter
+from contextlib import suppress
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
 from actors.limits.waiting import Waiting, WaitReason
 from actors.money import micros_of
+from actors.rate_limiter.messages import ForecastGrants
 from actors.supervisor.messages import RequestStatus, RequestsUnderWay
 from actors.supervisor.pipeline.choosing import Choice, QuotaWait
 from actors.supervisor.targets.admission import Later, Never
 from actors.supervisor.targets.candidates import NO_CANDIDATES
+from runtime import RuntimeFault
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -25,12 +28,17 @@ if TYPE_CHECKING:
     from actors.supervisor.pipeline.job import Job
     from actors.supervisor.targets.waiting import QueueEntry, QueueName
 
+    GrantTimes: TypeAlias = dict[tuple[Job, str], float]
+    """When a request will be granted its share of the quota that a provider draws on."""
+
 MAX_QUEUES = 10
 """The queues of one request that are looked at; with more providers, its first ones tell enough."""
 MAX_PLACES = 2_000
 """The requests of a queue whose place is worked out; further back it is not told."""
 MAX_FORECAST = 1_000
 """The calls to come that are worked out one by one; later ones follow at the mean pace of these."""
+LIMITER_TIMEOUT = 1.0
+"""Seconds that a limiter has to tell when those that wait for it are due."""
 SLICE = 100
 """The requests that are looked at in one turn of the event loop."""
 
@@ -38,7 +46,7 @@ SLICE = 100
 async def look_at(deps: Deps, jobs: Collection[Job], *, most: int) -> RequestsUnderWay:
     """Return what the requests under way wait for; the oldest `most` of them are listed."""
     all_jobs = tuple(jobs)
-    look = Look(deps)
+    look = Look(deps, await granted_at(deps, all_jobs))
     listed: list[RequestStatus] = []
     waiting: Counter[WaitReason] = Counter()
     calling = 0
@@ -60,11 +68,35 @@ async def look_at(deps: Deps, jobs: Collection[Job], *, most: int) -> RequestsUn
     )
 
 
+async def granted_at(deps: Deps, jobs: Sequence[Job]) -> GrantTimes:
+    """Ask the limiters of shared quotas when each request that waits for one will presumably be granted its share."""
+    waiting: dict[str, list[tuple[float, Job, str]]] = {}
+    for one in jobs:
+        job = one.served or one
+        if isinstance(job.waits_for, QuotaWait):
+            for name in job.waits_for.names:
+                quota = job.candidates.listings[name].quota or ""
+                waiting.setdefault(quota, []).append((job.waits_since or 0.0, job, name))
+    granted: GrantTimes = {}
+    for quota, askers in waiting.items():
+        with suppress(RuntimeFault):
+            due = await deps.limiters[quota].ask(ForecastGrants(), timeout=LIMITER_TIMEOUT)
+            by_tenant: dict[str, list[tuple[Job, str]]] = {}
+            for _, job, name in sorted(askers, key=lambda asker: asker[0]):
+                by_tenant.setdefault(job.entry.tenant, []).append((job, name))
+            for tenant, waiters in by_tenant.items():
+                times = due.get(tenant, ())
+                # A tenant's requests are granted in the order in which they asked; the first may have been just now.
+                is_granted = max(0, len(waiters) - len(times)) if len(times) < MAX_FORECAST else 0
+                granted.update(zip(waiters[is_granted:], times, strict=False))
+    return granted
+
+
 class Look:
     """A look at what requests wait for at one time; what several wait for is worked out once."""
 
-    def __init__(self, deps: Deps) -> None:
-        self._deps = deps
+    def __init__(self, deps: Deps, granted: GrantTimes) -> None:
+        self._deps, self._granted = deps, granted
         self._now = deps.context.now()
         self._places: dict[QueueName, dict[QueueEntry, int]] = {}
         self._reasons: dict[QueueName, Waiting | None] = {}
@@ -72,7 +104,7 @@ class Look:
 
     def renewed(self) -> Look:
         """Return it, or a new one if time has passed."""
-        return self if self._deps.context.now() == self._now else Look(self._deps)
+        return self if self._deps.context.now() == self._now else Look(self._deps, self._granted)
 
     def status(self, job: Job) -> RequestStatus:
         """Return the state of one request."""
@@ -147,7 +179,8 @@ class Look:
             refusal = refused.refusal if isinstance(refused, Never) else refused
             waiting: Waiting | None = getattr(refusal, "waiting", None)
             if waiting is not None:
-                until = waiting.until if waiting.until is not None and waiting.until > self._now else None
+                until = self._granted.get((job, name)) if waiting.reason == "quota" else waiting.until
+                until = until if until is not None and until > self._now else None
                 yield msgspec.structs.replace(waiting, since=job.waits_since, until=until)
 
     def _by_queues(self, job: Job, queues: tuple[QueueName, ...]) -> Iterator[Waiting]:

@@ -11,22 +11,21 @@ import heapq
 import math
 from typing import TYPE_CHECKING
 
-from actors.limits.quota import NO_WEIGHTS, QuotaRefusal
+from actors.limits.pacing import Pacing
+from actors.limits.quota import NO_WEIGHTS
 from actors.policies.breaker.states import Closed, HalfOpen, Isolated, Open, Permit
 from actors.supervisor.targets.admission import places_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from actors.limits.learned import LearnedLimit
-    from actors.limits.quota import Quota
     from actors.policies.breaker.config import BreakerConfig
     from actors.policies.breaker.states import BreakerState
     from actors.supervisor.targets.state import TargetState
 
+LATER = 0.25
+"""A call that is overdue takes so much longer, as a part of what it has taken: the later it is, the less is known."""
 NO_PROBE = Permit(epoch=0, probe=False, admitted=0.0)
-ROUNDS = 3
-"""How often the pace and the stated limit are asked in turn: what the one lets through, the other may not yet."""
 
 
 def admissions(
@@ -49,17 +48,12 @@ def admissions(
     if at == math.inf:
         return
     places = free_at(state, at, now=now, breaker=breaker, ends=(begin + latency for begin in begun))
-    learned, quota = state.learned, state.quota
+    pace = Pacing(state.learned, state.quota)
     while places:
-        at = max(at, heapq.heappop(places))
-        at = _paced(learned, quota, at, weights)
+        at = pace.next_after(max(at, heapq.heappop(places)), weights)
         if at == math.inf:
             return
         yield at
-        learned, _ = learned.take(at, weights)
-        taken = None if quota is None else quota.take(at, weights)
-        if isinstance(taken, tuple):
-            quota = taken[0]
         if latency > 0:
             heapq.heappush(places, at + latency)
 
@@ -83,26 +77,17 @@ def free_at(state: TargetState, at: float, *, now: float, breaker: BreakerConfig
     """Return when each place is free at the earliest, from `at` on, as a heap; the calls under way end at `ends`."""
     is_closed = isinstance(state.breaker, Closed)
     count = places_of(state, NO_PROBE, now=now, breaker=breaker) if is_closed else state.limit.allowed
+    under_way = state.under_way - isinstance(state.breaker, HalfOpen)  # The probe will have ended.
     is_known = state.limit.mean_latency > 0
-    known = sorted(max(end, at) for end in ends)[: state.under_way] if is_known else []
-    return [at] * (count - state.under_way) + known[max(0, state.under_way - count) :]
+    known = sorted(max(end, at) for end in ends)[:under_way] if is_known else []
+    return [at] * (count - under_way) + known[max(0, under_way - count) :]
 
 
 def end_of_probe(state: BreakerState, *, now: float, probe_at: float, latency: float) -> float:
-    """Return when a probe will presumably end: as soon as any answer comes, or else when it counts as lost."""
-    expected = probe_at + latency
+    """Return when a probe will presumably end: once it has taken as long as an answer does, or soon if that is over.
+
+    It counts as lost at the end of its lease.
+    """
     lease_ends = state.lease_ends if isinstance(state, HalfOpen) else now
-    return expected if now < expected < lease_ends else lease_ends
-
-
-def _paced(learned: LearnedLimit, quota: Quota | None, at: float, weights: Mapping[str, int]) -> float:
-    """Return the first time, from `at` on, at which the pace and the stated limit both let a call through."""
-    for _ in range(ROUNDS):
-        wait = learned.wait(at, weights)
-        refused = None if quota is None else quota.take(at, weights)
-        if isinstance(refused, QuotaRefusal):
-            wait = max(wait, refused.wait)
-        if wait <= 0:
-            break
-        at += wait
-    return at
+    overdue = now + LATER * (now - probe_at)
+    return min(lease_ends, probe_at + latency if now < probe_at + latency else overdue)
