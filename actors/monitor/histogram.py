@@ -8,10 +8,12 @@ relative-error guarantees", PVLDB 12(12), 2019). With g = (1 + e) / (1 - e), buc
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 RELATIVE_ERROR = 0.01
 """The e above: a quantile is within 1 % of a value that was recorded at that rank."""
@@ -62,6 +64,27 @@ class Histogram:
         for bucket, count in other.counts.items():
             self.counts[bucket] = self.counts.get(bucket, 0) + count
         self.count += other.count
+
+    def below(self, bounds: Sequence[float]) -> tuple[int, ...]:
+        """Return how many durations did not exceed each of these, in ascending order; each bound is within 1 %.
+
+        >>> histogram = Histogram()
+        >>> for duration in (0.1, 0.2, 3.0):
+        ...     histogram.add(bucket_of(duration))
+        >>> histogram.below((0.05, 0.5, 5.0))
+        (0, 2, 3)
+        """
+        counts, ends = [0] * len(bounds), [bucket_of(bound) for bound in bounds]
+        for bucket, count in self.counts.items():
+            place = bisect_left(ends, bucket)
+            if place < len(counts):
+                counts[place] += count
+        return tuple(accumulate(counts))
+
+    @property
+    def total(self) -> float:
+        """The sum of all durations, within 1 %."""
+        return sum(value_of(bucket) * count for bucket, count in self.counts.items())
 
     def quantiles(self, *parts: float) -> tuple[float, ...]:
         """Return the quantiles for these parts (0 to 1), in seconds. Raises ValueError if nothing was counted.

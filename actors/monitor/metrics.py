@@ -92,3 +92,22 @@ class Metrics(msgspec.Struct, frozen=True, kw_only=True):
     def to_json(self) -> bytes:
         """Return all of it as JSON."""
         return msgspec.json.encode(self)
+
+
+class Durations(msgspec.Struct, frozen=True, kw_only=True):
+    """How many durations did not exceed each bound, all of them, and their sum in seconds, within 1 %."""
+
+    below: tuple[int, ...]
+    count: int
+    total: float
+
+
+class Histograms(msgspec.Struct, frozen=True, kw_only=True):
+    """The durations that were counted since counting began: of requests by service, and of calls by provider.
+
+    `first_piece` is the time until the first piece of a stream, by provider; a provider without a stream is left out.
+    """
+
+    services: dict[str, Durations]
+    providers: dict[str, Durations]
+    first_piece: dict[str, Durations]

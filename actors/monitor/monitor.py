@@ -30,7 +30,7 @@ from actors.events import (
     Rerouted,
     Retried,
 )
-from actors.monitor.metrics import Metrics
+from actors.monitor.metrics import Histograms, Metrics
 from actors.monitor.readings import book_of, readings_of
 from actors.monitor.request_log import line_of
 from actors.monitor.rules import (
@@ -105,6 +105,12 @@ class GetMetrics(Request[Metrics], frozen=True):
     """Ask for all figures and alerts, with every event that was published until now."""
 
 
+class GetHistograms(Request[Histograms], frozen=True):
+    """Ask how many durations did not exceed each of these `bounds`, in seconds and in ascending order."""
+
+    bounds: tuple[float, ...]
+
+
 class CheckRules(Message, frozen=True):
     """Sent by the monitor to itself, every `interval` seconds."""
 
@@ -127,7 +133,7 @@ class Memory:
         return f"<Memory {len(self.pending)} events pending, {len(self.alerts.raised)} alerts raised>"
 
 
-class Monitor(Actor[GetMetrics | CheckRules]):
+class Monitor(Actor[GetMetrics | GetHistograms | CheckRules]):
     """Counts the events of its system, and raises alerts.
 
     Alerts are events, `AlertRaised` and `AlertCleared`, and log lines. `on_alert` is called with the events too, and
@@ -214,6 +220,12 @@ class Monitor(Actor[GetMetrics | CheckRules]):
             missed_events=self.memory.missed_events,
             callback_failures=self.memory.callback_failures,
         )
+
+    @handles(GetHistograms)
+    def report_durations(self, message: GetHistograms) -> Histograms:
+        """Answer with the durations that were counted, after counting the pending events."""
+        self._count_pending()
+        return self.book.histograms(message.bounds)
 
     def _count_some(self) -> None:
         """Count half of the pending events, which keeps up with any rate and blocks the loop for no burst."""

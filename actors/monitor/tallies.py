@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from actors.events import BreakerOpened, CallEnded, RequestEnded, Rerouted, Retried
 from actors.money import micros_of
 from actors.monitor.histogram import Histogram, bucket_of
-from actors.monitor.metrics import AmplificationSeen, Figures, Metrics, Quantiles, Rates
+from actors.monitor.metrics import AmplificationSeen, Durations, Figures, Histograms, Metrics, Quantiles, Rates
 from actors.monitor.rolling_window import RollingWindow, Totals
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     from actors.money import Micros
     from runtime import Event
@@ -103,6 +103,11 @@ def quantiles_of(histogram: Histogram) -> Quantiles | None:
     return Quantiles(p50=p50, p90=p90, p99=p99)
 
 
+def durations_of(histogram: Histogram, bounds: Sequence[float]) -> Durations:
+    """Return what was counted, by these bounds."""
+    return Durations(below=histogram.below(bounds), count=histogram.count, total=histogram.total)
+
+
 def rates_of(totals: Totals) -> Rates:
     """Return a window as rates."""
     return Rates(
@@ -178,6 +183,14 @@ class TallyBook:
             services=self._figures(self.services, now),
             accounts=self._figures(self.accounts, now),
         )
+
+    def histograms(self, bounds: Sequence[float]) -> Histograms:
+        """Return how many durations did not exceed each of these bounds."""
+        services = {name: durations_of(one.histogram, bounds) for name, one in self.services.items()}
+        providers = {name: durations_of(one.histogram, bounds) for name, one in self.providers.items()}
+        streamed = ((name, one.first_pieces) for name, one in self.providers.items() if one.first_pieces.count)
+        first = {name: durations_of(histogram, bounds) for name, histogram in streamed}
+        return Histograms(services=services, providers=providers, first_piece=first)
 
     def _figures(self, tallies: dict[str, Tally], now: float) -> dict[str, Figures]:
         return {subject: tally.figures(now, recent=self.recent) for subject, tally in sorted(tallies.items())}

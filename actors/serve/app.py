@@ -8,6 +8,7 @@ from actors.serve.answering import Answers
 from actors.serve.config import DoorConfig
 from actors.serve.door import Door
 from actors.serve.exchange import DoorExchange
+from actors.serve.metrics_path import MetricsPath
 from actors.serve.names import Names
 from actors.serve.problems import Problem
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from actors.market.market import Market
     from actors.model_calls.request import Form
+    from actors.observing import PrometheusMetrics
     from actors.serve.door import Visitor
     from actors.serve.keys import KeyRing
     from runtime import ActorRef
@@ -95,9 +97,12 @@ class HealthPath:
 
 
 class DoorApp:
-    """The ASGI application of a door: leads each request to what answers its path, in one step."""
+    """The ASGI application of a door: leads each request to what answers its path, in one step.
 
-    def __init__(self, door: Door) -> None:
+    It tells `metrics` to this machine alone, if there are any.
+    """
+
+    def __init__(self, door: Door, metrics: PrometheusMetrics | None = None) -> None:
         answers = Answers(door)
         self._endpoints: dict[tuple[str, str], PathHandler] = {
             **{("POST", f"/v1{path}"): ModelEndpoint(answers, door, form) for path, form in MODEL_PATHS.items()},
@@ -107,6 +112,8 @@ class DoorApp:
             ("GET", "/healthz"): HealthPath(door, ready=False),
             ("GET", "/readyz"): HealthPath(door, ready=True),
         }
+        if metrics is not None:
+            self._endpoints["GET", "/metrics"] = MetricsPath(metrics)
         self._services = ServiceEndpoint(answers, door)
         self._not_spoken = DoorPath(door, _not_spoken)
 
@@ -146,16 +153,22 @@ async def _live(receive: Any, send: Any) -> None:
 
 
 def app(
-    supervisor: ActorRef[Any], market: Market, config: DoorConfig | None = None, *, keys: KeyRing | None = None
+    supervisor: ActorRef[Any],
+    market: Market,
+    config: DoorConfig | None = None,
+    *,
+    keys: KeyRing | None = None,
+    metrics: PrometheusMetrics | None = None,
 ) -> DoorApp:
     """Return an application that answers the clients of model APIs through a supervisor of `market`.
 
     Mount it where you like, or serve it as it is. Without `keys`, only requests of this machine are answered. The
-    accounts of the tenants have to be open at the supervisor, each by the name of its tenant.
+    accounts of the tenants have to be open at the supervisor, each by the name of its tenant. `metrics` are told at
+    /metrics, to this machine alone.
 
     Raises ValueError if a name of the market or of the aliases has two meanings.
     """
-    return DoorApp(make_door(supervisor, market, DoorConfig() if config is None else config, keys))
+    return DoorApp(make_door(supervisor, market, DoorConfig() if config is None else config, keys), metrics)
 
 
 def make_door(supervisor: ActorRef[Any], market: Market, config: DoorConfig, keys: KeyRing | None = None) -> Door:
