@@ -45,6 +45,24 @@ def held(journal: JournalPath, *, as_json: AsJson = False) -> int:
     return show_held(journal, as_json=as_json)
 
 
+def explain(
+    journal: JournalPath,
+    request: Annotated[str, typer.Argument(metavar="REQUEST", help="Its key, or the id of an item.")],
+    *,
+    as_json: AsJson = False,
+) -> int:
+    """Show the way of one request, call by call: provider, when, its wait and its time, its cost, and why it failed.
+
+    A call outside of a batch has its money in the journal, but neither its time nor its error. The journal is only
+    read, also while a run writes it. What a snapshot stands for may be gone.
+
+    Exit codes: 0 it was read, 2 bad input, such as a request that the journal does not know.
+    """
+    from actors.command.explain import show_explanation
+
+    return show_explanation(journal, request, as_json=as_json)
+
+
 def export(
     journal: JournalPath,
     *,
@@ -140,6 +158,7 @@ COMMANDS: dict[str, tuple[Callable[..., int], str, str]] = {
         "Show what waits for a reset, and cancel it.",
         "understudy parked results.jsonl.journal",
     ),
+    "explain": (explain, "Show the way of one request.", "understudy explain results.jsonl.journal seven"),
     "export": (
         export,
         "Write the entries of a journal as CSV or JSON lines.",
