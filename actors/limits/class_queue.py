@@ -146,13 +146,6 @@ class ClassQueue(Generic[T]):
             else:
                 heapq.heapreplace(heads, (tag + cost / lane.weight, rank, following, lane, items))
 
-    def tenant_of(self, item: T) -> str:
-        """Return the tenant of an item. Raises LookupError if it is not queued."""
-        lane = self._lane_of(item)
-        if lane is None:
-            raise LookupError(f"{item!r} is not in this queue")
-        return lane.queue.tenant_of(item)
-
     def serve(self, item: T) -> None:
         """Take out an item, mostly the next one, and charge its tenant and its class for it.
 

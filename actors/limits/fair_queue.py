@@ -110,10 +110,6 @@ class FairQueue(Generic[T]):
         owner = self._next_tenant()
         return None if owner is None else next(iter(owner.items))
 
-    def tenant_of(self, item: T) -> str:
-        """Return the tenant of an item that is in the queue. Raises KeyError if it is not."""
-        return self._tenant_of[item].name
-
     def in_order(self) -> Iterator[T]:
         """Iterate over the items in the order of service, which holds until one is added or taken out."""
         if self._waiting_tenants == 1:

@@ -42,7 +42,8 @@ class Acquire(Request[LimiterGrant], frozen=True):
 
     `tenant` is the tenant on whose behalf the caller asks: the requests of one tenant are served in the order of
     asking, and the tenants in turn. `priority` is its class, "high", "normal" or "low". With `at_once` it is refused
-    with `RateLimited` instead of having to wait.
+    with `RateLimited` instead of having to wait. `asker` names the request, so that `ForecastGrants` can tell when it
+    is due.
     """
 
     weight: int = 1
@@ -50,6 +51,7 @@ class Acquire(Request[LimiterGrant], frozen=True):
     tenant: str = "default"
     at_once: bool = False
     priority: Priority = "normal"
+    asker: str = ""
 
     def __post_init__(self) -> None:
         check_count("weight", self.weight, unit="token")
@@ -66,11 +68,8 @@ class Acquire(Request[LimiterGrant], frozen=True):
         return {REQUESTS: self.weight, **self.weights}
 
 
-class ForecastGrants(Request[dict[str, tuple[float, ...]]], frozen=True):
-    """Ask when the requests of each tenant that wait will presumably be granted, in their order, in loop time.
-
-    The first 1,000 are told, over all tenants.
-    """
+class ForecastGrants(Request[dict[str, float]], frozen=True):
+    """Ask when the requests that wait will presumably be granted, in loop time, by their `asker`; the first 1,000."""
 
 
 class Settle(Message, frozen=True, kw_only=True):

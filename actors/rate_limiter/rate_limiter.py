@@ -60,7 +60,10 @@ class PendingAcquire(asyncio.Future[LimiterGrant]):
     if its asker gives up.
     """
 
-    __slots__ = ("_abandoned", "_calls", "_context", "priority", "weights")
+    __slots__ = ("_abandoned", "_calls", "_context", "asker", "priority", "weights")
+
+    asker: str
+    """Names the request."""
 
     def __init__(
         self,
@@ -195,6 +198,7 @@ class RateLimiter(Actor[Acquire | Settle | ReportThrottled | ForecastGrants | Se
             raise RateLimited(self.name, retry_after=max(wait, (len(queue) + 1) * cost))
         loop, priority = asyncio.get_running_loop(), message.priority
         waiter = PendingAcquire(weights, loop, abandoned=self._abandoned, priority=priority)
+        waiter.asker = message.asker
         queue.enqueue(waiter, message.tenant, cost=cost, priority=priority)
         if self._timer is None or self._is_first(waiter):
             self._serve_queue()
@@ -257,14 +261,13 @@ class RateLimiter(Actor[Acquire | Settle | ReportThrottled | ForecastGrants | Se
         self._serve_queue()
 
     @handles(ForecastGrants)
-    def forecast(self, message: ForecastGrants) -> dict[str, tuple[float, ...]]:
+    def forecast(self, message: ForecastGrants) -> dict[str, float]:
         """Tell when those that wait will be granted if nothing changes."""
-        pace, at = Pacing(self.learned, self.quota), self.context.now()
-        due: dict[str, list[float]] = {}
+        pacing, at = Pacing(self.learned, self.quota), self.context.now()
+        due: dict[str, float] = {}
         for waiter in islice(self._waiting.in_order(), MAX_FORECAST) if self._waiting else ():
-            at = pace.next_after(at, waiter.weights)
-            due.setdefault(self._waiting.tenant_of(waiter), []).append(at)
-        return {tenant: tuple(times) for tenant, times in due.items()}
+            at = due[waiter.asker] = pacing.next_after(at, waiter.weights)
+        return due
 
     def unclaimed(self, request: Request[Any], answer: LimiterGrant) -> None:
         if self._is_first_settlement(answer):

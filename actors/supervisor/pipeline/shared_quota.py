@@ -68,7 +68,10 @@ async def acquire(deps: Deps, job: Job, name: str, quota: str, *, at_once: bool 
         what = f"quota {quota!r}, on which {name!r} draws, is not held here; name it in the market's quotas"
         return _short(job, name, quota, NotAdmitted(what, provider=name), may_wait=False)
     weights = dict(job.weights(job.candidates.targets[name]))
-    question = Acquire(weights=weights, tenant=job.entry.tenant, at_once=at_once, priority=job.entry.priority)
+    entry = job.entry
+    question = Acquire(
+        weights=weights, tenant=entry.tenant, at_once=at_once, priority=entry.priority, asker=job.request_id
+    )
     try:
         grant = await limiter.ask(question, timeout=max(0.0, job.deadline - deps.context.now()))
     except RateLimited as refusal:

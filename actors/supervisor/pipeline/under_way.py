@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from actors.supervisor.pipeline.job import Job
     from actors.supervisor.targets.waiting import QueueEntry, QueueName
 
-    GrantTimes: TypeAlias = dict[tuple[Job, str], float]
-    """When a request will be granted its share of the quota that a provider draws on."""
+    GrantTimes: TypeAlias = dict[str, dict[str, float]]
+    """When requests will be granted their share of each quota, by its name and by their ids."""
 
 MAX_QUEUES = 10
 """The queues of one request that are looked at; with more providers, its first ones tell enough."""
@@ -69,26 +69,16 @@ async def look_at(deps: Deps, jobs: Collection[Job], *, most: int) -> RequestsUn
 
 
 async def granted_at(deps: Deps, jobs: Sequence[Job]) -> GrantTimes:
-    """Ask the limiters of shared quotas when each request that waits for one will presumably be granted its share."""
-    waiting: dict[str, list[tuple[float, Job, str]]] = {}
+    """Ask the limiters of shared quotas when the requests that wait for one will presumably be granted their share."""
+    waiting: set[str] = set()
     for one in jobs:
         job = one.served or one
         if isinstance(job.waits_for, QuotaWait):
-            for name in job.waits_for.names:
-                quota = job.candidates.listings[name].quota or ""
-                waiting.setdefault(quota, []).append((job.waits_since or 0.0, job, name))
+            waiting.update(job.candidates.listings[name].quota or "" for name in job.waits_for.names)
     granted: GrantTimes = {}
-    for quota, askers in waiting.items():
+    for quota in sorted(waiting):
         with suppress(RuntimeFault):
-            due = await deps.limiters[quota].ask(ForecastGrants(), timeout=LIMITER_TIMEOUT)
-            by_tenant: dict[str, list[tuple[Job, str]]] = {}
-            for _, job, name in sorted(askers, key=lambda asker: asker[0]):
-                by_tenant.setdefault(job.entry.tenant, []).append((job, name))
-            for tenant, waiters in by_tenant.items():
-                times = due.get(tenant, ())
-                # A tenant's requests are granted in the order in which they asked; the first may have been just now.
-                is_granted = max(0, len(waiters) - len(times)) if len(times) < MAX_FORECAST else 0
-                granted.update(zip(waiters[is_granted:], times, strict=False))
+            granted[quota] = await deps.limiters[quota].ask(ForecastGrants(), timeout=LIMITER_TIMEOUT)
     return granted
 
 
@@ -179,7 +169,10 @@ class Look:
             refusal = refused.refusal if isinstance(refused, Never) else refused
             waiting: Waiting | None = getattr(refusal, "waiting", None)
             if waiting is not None:
-                until = self._granted.get((job, name)) if waiting.reason == "quota" else waiting.until
+                until = waiting.until
+                if waiting.reason == "quota":
+                    granted = self._granted.get(job.candidates.listings[name].quota or "", {})
+                    until = granted.get(job.request_id)
                 until = until if until is not None and until > self._now else None
                 yield msgspec.structs.replace(waiting, since=job.waits_since, until=until)
 
