@@ -31,6 +31,9 @@ class PrometheusMetrics:
 
     It asks for no key, and tells the names of providers and accounts, and what is spent: mount it where only a scraper
     comes. Raises ImportError without the extra `metrics`.
+
+    >>> metrics = PrometheusMetrics(monitor, supervisor, accounts=["run"])  # doctest: +SKIP
+    >>> text, content_type = await metrics.scrape()  # doctest: +SKIP
     """
 
     def __init__(
