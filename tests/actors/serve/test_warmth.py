@@ -21,7 +21,6 @@ def asked(path, number, *, stream=False):
 @pytest.mark.parametrize("path", PATHS)
 async def test_each_conversation_stays_and_its_answers_say_what_that_saved(path):
     async with serving("swift", "quick", config=WEIGHTED, tariff=TARIFF) as stage:
-        providers = set()
         for number in range(6):
             answers = [await stage.post(path, asked(path, number)) for _ in range(5)]
             told = [answer.headers["x-understudy-provider"] for answer in answers]
@@ -32,8 +31,6 @@ async def test_each_conversation_stays_and_its_answers_say_what_that_saved(path)
             usage = answers[-1].json()["usage"]
             details = usage.get("prompt_tokens_details") or usage["input_tokens_details"]
             assert saved[-1] == details["cached_tokens"] * 225 // 100
-            providers.add(told[-1])
-        assert len(providers) == 2
 
 
 async def test_a_stream_says_at_its_end_what_was_saved():
