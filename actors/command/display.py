@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from actors.command.bad_input import one_line
+from actors.command.duration import duration_text
 from actors.masking import escaped
 
 if TYPE_CHECKING:
@@ -37,16 +38,15 @@ def progress_line(tally: RunTally, *, now: float) -> str:
         for name, provider in tally.providers.items()
     )
     elapsed = now - tally.started
-    return f"{elapsed:.1f} s: {_figures(tally, elapsed)}; {states}"
+    return f"{elapsed:.1f} s: {_figures(tally, now)}; {states}"
 
 
 def live_display(tally: RunTally, *, now: float, width: int) -> RenderableType:
     """Return the state of a run as a bar over one line for each provider."""
-    elapsed = now - tally.started
     bar = Table.grid(padding=(0, 1))
     bar.add_row(
         ProgressBar(total=tally.requests, completed=tally.lines, width=max(10, min(40, width - 64))),
-        Text(_figures(tally, elapsed), no_wrap=True, overflow="ellipsis"),
+        Text(_figures(tally, now), no_wrap=True, overflow="ellipsis"),
     )
     providers = Table.grid(padding=(0, 2))
     for name, provider in tally.providers.items():
@@ -62,10 +62,13 @@ def live_display(tally: RunTally, *, now: float, width: int) -> RenderableType:
     return Group(bar, providers)
 
 
-def _figures(tally: RunTally, elapsed: float) -> str:
-    ratio = tally.success_ratio
+def _figures(tally: RunTally, now: float) -> str:
+    """Return how far a run is; the pace is that of the last ten seconds."""
+    tally.look(now)
+    ratio, left = tally.success_ratio, tally.seconds_left
+    ahead = f"about {duration_text(max(1.0, round(left)))} left, " if left and tally.lines < tally.requests else ""
     return (
-        f"{tally.lines}/{tally.requests}, {tally.lines / elapsed if elapsed > 0 else 0:.1f}/s, "
+        f"{tally.lines}/{tally.requests}, {tally.pace:.1f}/s, {ahead}"
         f"{'-' if ratio is None else percent(ratio)} done, {tally.spent} spent"
     )
 

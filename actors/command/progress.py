@@ -137,6 +137,7 @@ async def ticking(progress: ProgressDisplay, tally: RunTally) -> AsyncGenerator[
 
     async def tick() -> None:
         while True:
+            tally.look(loop.time())  # A display looks only if there is news.
             progress.show(tally, now=loop.time())
             await asyncio.sleep(progress.interval)
 

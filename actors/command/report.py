@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
+from collections import deque
 from functools import singledispatchmethod
 from typing import TYPE_CHECKING, Literal
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from actors.supervisor.messages import TargetStatus
     from runtime import Event
 
+PACE_WINDOW = 10.0
+"""Seconds over which the pace of a run is measured, so that it follows what happens now."""
 MAY_BE_PAID = frozenset({"Cancelled", "OutcomeUnknown", "Transient", "Unclassified"})
 """The kinds of error after which a paid provider may have charged the call."""
 
@@ -161,6 +164,8 @@ class RunTally:
         self.in_doubt = ZERO
         self.providers = {name: ProviderTally(price) for name, price in prices.items()}
         self._latencies = array("d")
+        self._looks: deque[tuple[float, int]] = deque([(started, 0)])
+        """When it was looked at, and the lines of this run then: of the last ten seconds, and one look before."""
         self._doubts: dict[str, str] = {}
         self._ended: dict[str, Ended] = {}
 
@@ -168,6 +173,24 @@ class RunTally:
     def lines(self) -> int:
         """The number of requests that have a line."""
         return sum(self.statuses.values())
+
+    def look(self, now: float) -> None:
+        """Take note of how far the run is, for its pace; call it at each look at the run."""
+        looks = self._looks
+        looks.append((now, self.lines - self.before))
+        while len(looks) > 2 and looks[1][0] <= now - PACE_WINDOW:
+            looks.popleft()
+
+    @property
+    def pace(self) -> float:
+        """The requests per second that had a line in the last ten seconds, as of the last look."""
+        (began, before), (ended, after) = self._looks[0], self._looks[-1]
+        return (after - before) / (ended - began) if ended > began else 0.0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """How long the rest takes at this pace; None if nothing has had a line in the last ten seconds."""
+        return (self.requests - self.lines) / self.pace if self.pace > 0 else None
 
     @property
     def calls(self) -> int:

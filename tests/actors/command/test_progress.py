@@ -36,6 +36,29 @@ async def test_plain_lines_come_every_two_seconds_while_there_is_news_and_at_the
     assert all(line.endswith("alder closed\n") for line in lines)
 
 
+async def test_the_pace_and_the_time_left_follow_the_last_ten_seconds(tally):
+    lines: list[str] = []
+    tally.note_before("done")
+    async with ticking(PlainProgress(lines.append), tally):
+        for _ in range(20):
+            await asyncio.sleep(0.5)
+            tally.count("done")
+        await asyncio.sleep(3600.0)
+        for _ in range(20):
+            await asyncio.sleep(1.0)
+            tally.count("done")
+        # The run stands still, and nothing is said of its end.
+        await asyncio.sleep(60.0)
+        tally.count("done")
+    told = [line.split(": ", 1)[1].split(", ")[:3] for line in lines]
+    assert told[4] == ["16/100", "1.9/s", "about 45 s left"]
+    assert told[-2][1] in {"0.9/s", "1.0/s", "1.1/s"}
+    assert told[-1][1] == "0.1/s"
+    tally.look(10_000.0)
+    tally.look(10_020.0)
+    assert tally.seconds_left is None
+
+
 async def test_the_ticker_ends_with_its_block(tally):
     with pytest.raises(ValueError, match="stop"):
         async with ticking(NoProgress(), tally):
