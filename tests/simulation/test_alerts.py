@@ -61,8 +61,9 @@ async def test_an_hour_of_brown_outs_raises_and_clears_each_alert_once_for_each(
     # From then on there are enough calls for any rate; a brown-out ends so long before the next that its alerts can.
     begins = [EVERY * number + dice.uniform(60.0, 120.0) for number in range(BROWN_OUTS)]
     rate, pause = dice.uniform(0.3, 1.0), dice.choice((1.5, 2.5))
-    for at in begins:
-        simulation.inject(BrownOut(provider="alder", at=at, lasts=dice.uniform(30.0, 200.0), rate=rate))
+    lasting = [dice.uniform(30.0, 200.0) for _ in begins]
+    for at, lasts in zip(begins, lasting, strict=True):
+        simulation.inject(BrownOut(provider="alder", at=at, lasts=lasts, rate=rate))
     turns: dict[tuple[str, str], list[tuple[str, int]]] = {}
     receiver = UnreliableReceiver(dice)
 
@@ -91,5 +92,7 @@ async def test_an_hour_of_brown_outs_raises_and_clears_each_alert_once_for_each(
         assert [name for name, _ in told] == ["AlertRaised", "AlertCleared"] * (len(told) // 2)
         assert [number for _, number in told[::2]] == [number for _, number in told[1::2]]
         assert len({number for _, number in told}) == len(told) // 2, told
-    assert len(turns["provider", "alder"]) == 2 * BROWN_OUTS
+    # A provider beside another one may hardly be called any more, and a short brown-out may hit few calls.
+    sure = sum(lasts * rate / pause >= 15 for lasts in lasting) if len(providers) == 1 else 1
+    assert sure <= len(turns["provider", "alder"]) // 2 <= BROWN_OUTS
     assert len(receiver.heard) == sum(map(len, turns.values()))
