@@ -20,7 +20,7 @@ from actors.serve.replies import written
 from actors.serve.retries import OpenTries, retry_count, same_request
 from actors.serve.tenants import FailedAttempts, TenantLoads
 from actors.serve.token_limits import TokenLimits, TokenShare, reserved_for
-from actors.serve.visitors import check_local, not_let_in, shown_key
+from actors.serve.visitors import check_local, check_once, not_let_in, shown_key
 from actors.tariffs.estimate import demand_of
 
 if TYPE_CHECKING:
@@ -173,6 +173,7 @@ class Door:
         try:
             if self.is_draining:
                 raise closing()
+            check_once(exchange.contradictory)
             visitor = self.let_in(exchange.headers, exchange.address)
             with self._admitted(visitor):
                 await handle(exchange, visitor, request_id)

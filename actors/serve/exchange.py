@@ -10,7 +10,7 @@ from actors.serve.bodies import ClientGone
 from actors.serve.within import within
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping
+    from collections.abc import Coroutine, Iterable, Mapping
 
     from actors.serve.problems import Problem
 
@@ -21,6 +21,18 @@ T = TypeVar("T")
 JSON = "application/json"
 
 
+def contradictory(headers: Iterable[tuple[bytes, bytes]]) -> tuple[str, ...]:
+    """Return the names of the headers that have several values which differ.
+
+    >>> contradictory([(b"host", b"a"), (b"x-api-key", b"a"), (b"x-api-key", b"b"), (b"host", b"a")])
+    ('x-api-key',)
+    """
+    values: dict[bytes, set[bytes]] = {}
+    for name, value in headers:
+        values.setdefault(name, set()).add(value)
+    return tuple(name.decode("latin-1") for name, several in values.items() if len(several) > 1)
+
+
 class DoorExchange:
     """The answer to one request. A client that takes no byte for `patience` seconds has left."""
 
@@ -28,6 +40,9 @@ class DoorExchange:
         self.headers: dict[str, str] = {
             name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
         }
+        is_plain = len(self.headers) == len(scope["headers"])
+        self.contradictory = () if is_plain else contradictory(scope["headers"])
+        """The headers that came with several values."""
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.address: str = (scope.get("client") or ("",))[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections import OrderedDict
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -102,6 +103,19 @@ class TenantLoads:
         self._buckets[name] = taken[0]
 
 
+def _client(address: str) -> str:
+    """Return what one client shows itself as.
+
+    >>> _client("2001:db8::1") == _client("2001:db8::2"), _client("10.0.0.1")
+    (True, '10.0.0.1')
+    """
+    try:
+        network = ipaddress.ip_network(f"{address.partition('%')[0]}/64", strict=False) if ":" in address else address
+    except ValueError:
+        return address
+    return str(network)
+
+
 class FailedAttempts:
     """The wrong keys that each address has shown lately.
 
@@ -114,7 +128,11 @@ class FailedAttempts:
         self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
 
     def wait(self, address: str, *, now: float) -> float:
-        """Count a wrong key, and return the seconds until its address may show another one."""
+        """Count a wrong key, and return the seconds until its address may show another one.
+
+        Of IPv6, the addresses of one network of 64 bits count as one: a single client may have all of them.
+        """
+        address = _client(address)
         bucket = self._buckets.pop(address, ATTEMPTS)
         taken = bucket.take(now)
         if not isinstance(taken, tuple):

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
 UNAUTHORIZED = 401
+DECIDING = frozenset({"authorization", "x-api-key", "idempotency-key", "host", "origin", "content-type"})
 
 
 def shown_key(headers: Mapping[str, str]) -> str | None:
@@ -21,12 +22,20 @@ def shown_key(headers: Mapping[str, str]) -> str | None:
     >>> shown_key({"authorization": "Bearer usk-1-x"}), shown_key({"x-api-key": "usk-1-x"}), shown_key({})
     ('usk-1-x', 'usk-1-x', None)
     """
-    scheme, _, bearer = headers.get("authorization", "").strip().partition(" ")
+    shown = headers.get("authorization", "").strip()
+    scheme, _, bearer = shown.partition(" ")
     bearer = bearer.strip() if scheme.lower() == "bearer" else ""
     other = headers.get("x-api-key", "").strip()
-    if bearer and other and bearer != other:
+    if shown and other and bearer != other:
         raise Problem(400, "Authorization and x-api-key show two different keys; send one", code="two_keys")
     return bearer or other or None
+
+
+def check_once(contradictory: Collection[str]) -> None:
+    """Raise `Problem` if a header that decides something came with several values: which of them counts is a guess."""
+    for name in contradictory:
+        if name in DECIDING or name.startswith("x-understudy-"):
+            raise Problem(400, f"{name} has several values that differ; send one", code="two_values")
 
 
 def not_let_in(why: str) -> Problem:

@@ -8,9 +8,10 @@ import msgspec
 import pytest
 
 from actors.serve import ApiKey, KeyRing, new_key
+from actors.serve.exchange import contradictory
 from actors.serve.key_file import add_key, read_keys
 from actors.serve.problems import Problem
-from actors.serve.visitors import check_json, check_local, shown_key
+from actors.serve.visitors import check_json, check_local, check_once, shown_key
 
 
 def test_a_key_is_kept_without_its_secret():
@@ -63,6 +64,19 @@ def test_a_request_shows_one_key():
     with pytest.raises(Problem) as caught:
         shown_key({"authorization": "Bearer a", "x-api-key": "b"})
     assert caught.value.status == 400
+    with pytest.raises(Problem, match="two different keys"):
+        shown_key({"authorization": "Basic dXNlcg==", "x-api-key": "usk-1-x"})
+
+
+def test_a_header_that_decides_something_has_one_value():
+    twice = [(b"x-api-key", b"a"), (b"x-api-key", b"b"), (b"accept", b"x"), (b"accept", b"y")]
+    assert contradictory(twice) == ("x-api-key", "accept")
+    check_once(contradictory(twice[2:]))
+    check_once(contradictory([twice[0], twice[0]]))
+    with pytest.raises(Problem, match="x-api-key has several values"):
+        check_once(contradictory(twice))
+    with pytest.raises(Problem):
+        check_once(["x-understudy-priority"])
 
 
 @pytest.mark.parametrize(
