@@ -46,6 +46,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left_out = set[str]()
     if not EXTENT.is_whole:
         left_out.add("nightly")
+    if "browser" not in config.option.markexpr:
+        left_out.add("browser")  # It drives a browser, which need not be there, for half a minute.
     if hasattr(config, "workerinput"):
         # A process of pytest-xdist has a second thread, and so does not fork; one test there starts these elsewhere.
         left_out.add("forks")

@@ -100,6 +100,16 @@ AcceptChanges = Annotated[
 Park = Annotated[
     bool, typer.Option("--park", help="Let what meets a reset beyond its time, as of a day's quota, wait for it.")
 ]
+Dashboard = Annotated[
+    bool, typer.Option("--dashboard", help="Serve the live page, and say where, with the token that opens it.")
+]
+DashboardActs = Annotated[bool, typer.Option("--dashboard-acts", help="Let those who look act as well.")]
+DashboardToken = Annotated[
+    str | None,
+    typer.Option(
+        metavar="${NAME}", help="The variable that holds the page's token.", show_default="made up at the start"
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no report.")]
 
 
@@ -127,6 +137,9 @@ def run(
     retry_unknown: RetryUnknown = False,
     accept_changes: AcceptChanges = False,
     park: Park = False,
+    dashboard: Dashboard = False,
+    dashboard_acts: DashboardActs = False,
+    dashboard_token: DashboardToken = None,
     quiet: Quiet = False,
 ) -> int:
     """Answer every request of a file, and write a line of results for each as it finishes.
@@ -143,6 +156,7 @@ def run(
     spent), 3 budget exhausted, 130 interrupted (143 by SIGTERM, 129 by SIGHUP). Finished requests are in the file,
     which has only whole lines.
     """
+    from actors.command.live_page import page_options
     from actors.command.plan import (
         Options,
         Plan,
@@ -175,6 +189,7 @@ def run(
         requests=tuple(read_requests(requests)),
         options=options,
         market_digest=digest_of_market(market),
+        page=page_options(is_wanted=dashboard, may_act=dashboard_acts, token=dashboard_token),
     )
     with ExitStack() as stack:
         goes_on = options.journal is not None and check_journal(options.journal)
@@ -430,6 +445,12 @@ def serve_door(
             show_default="no lines",
         ),
     ] = None,
+    dashboard: Dashboard = False,
+    dashboard_acts: DashboardActs = False,
+    dashboard_token: DashboardToken = None,
+    dashboard_host: Annotated[
+        list[str] | None, typer.Option(metavar="HOST:PORT", help="A name that the page is asked for by, too.")
+    ] = None,
 ) -> int:
     """Answer the clients of model APIs, in any language, by a base URL: the first line of standard output names it.
 
@@ -439,6 +460,7 @@ def serve_door(
     It needs the extra `serve`. Exit codes: 2 bad input, 130 interrupted (143 by SIGTERM).
     """
     with needing_serve():
+        from actors.command.live_page import page_options
         from actors.command.serve import ServeOptions, serve
 
         options = ServeOptions(
@@ -450,6 +472,12 @@ def serve_door(
             safety=safety,
             drain=drain,
             log=log,
+            page=page_options(
+                is_wanted=dashboard,
+                may_act=dashboard_acts,
+                token=dashboard_token,
+                hosts=tuple(dashboard_host or ()),
+            ),
         )
     return serve(options)
 

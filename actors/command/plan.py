@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from actors.command.bad_input import BadInput, check_positive
+from actors.command.live_page import NO_PAGE, PageOptions
 from actors.command.results_file import STANDARD_OUTPUT
 from actors.ledger.journal import MoneyJournal
 from actors.ledger.periods import read_cap
@@ -80,6 +81,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     options: Options
     market_digest: str = ""
     """Tells one market file from another."""
+    page: PageOptions = NO_PAGE
 
     @property
     def is_paid(self) -> bool:

@@ -16,6 +16,7 @@ from actors.command.bad_input import BadInput, one_line
 from actors.command.display import report_text
 from actors.command.going_on import BATCH, go_on, wanted_requests
 from actors.command.interrupts import Interrupts
+from actors.command.live_page import live_page
 from actors.command.progress import choose_progress, logging_to, ticking, write_error
 from actors.command.report import Ended, Report, RunTally
 from actors.command.results_file import CannotWrite, OutputFile, ResultLine, result_line
@@ -279,7 +280,11 @@ async def _serve(run: BatchRun, progress: ProgressDisplay) -> None:
         if text := breaker_note(event):
             progress.note(f"{loop.time() - started:.1f} s: {text}")
 
-    async with ActorSystem("run", seed=options.seed) as system, ticking(progress, tally):
+    async with (
+        ActorSystem("run", seed=options.seed) as system,
+        ticking(progress, tally),
+        live_page(system, run.plan.page),
+    ):
         system.events.subscribe(Event, tally.receive)
         if run.recording is not None:
             system.events.subscribe(Event, run.recording.receive)

@@ -13,6 +13,7 @@ import msgspec
 
 from actors.command.bad_input import BadInput, check_positive, one_line
 from actors.command.interrupts import Interrupts
+from actors.command.live_page import NO_PAGE, MountedPage, PageOptions
 from actors.command.plan import read_market
 from actors.command.progress import write_error
 from actors.command.reloading import caps_of, check_keys, check_kind, market_part, set_caps, switch
@@ -59,6 +60,7 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
     drain: float = 30.0
     log: str | None = None
     """"json" or "text"; None writes no lines."""
+    page: PageOptions = NO_PAGE
 
     def __post_init__(self) -> None:
         if not 0 <= self.port < 65_536:
@@ -123,7 +125,8 @@ async def _serve(options: ServeOptions, market: Market, config: DoorConfig, keys
             door.remember_tries(log)
             tokens = TokenLog(f"{options.journal}.tokens")
             door.remember_tokens(tokens)
-            server = DoorServer(door, DoorApp(door), host=options.host, port=options.port)
+            page = MountedPage(system, options.page)
+            server = DoorServer(door, page.beside(DoorApp(door)), host=options.host, port=options.port)
         except ValueError as error:
             raise BadInput(str(error)) from error
         reloader = Reloader(options, market, door, ledger)
@@ -136,7 +139,9 @@ async def _serve(options: ServeOptions, market: Market, config: DoorConfig, keys
                 sys.stdout.write(msgspec.json.encode({"url": f"{server.url}/v1"}).decode() + "\n")
                 sys.stdout.flush()
                 write_error(f"serving {', '.join(door.names.listed())}; Ctrl-C ends it\n")
+                page.begin(server.url, host=options.host, port=server.port)
                 await stopped.wait()
+                page.end()
                 await server.drain(options.drain)
             finally:
                 await reloader.aclose()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import httptools  # noqa: F401  # pyright: ignore[reportMissingTypeStubs, reportUnusedImport] - to say early if it is missing.
 import uvicorn
@@ -14,9 +14,8 @@ from actors.serve.visitors import is_local
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Generator
+    from collections.abc import Awaitable, Callable, Generator
 
-    from actors.serve.app import DoorApp
     from actors.serve.door import Door
 
 KEEP_ALIVE_SECONDS = 75
@@ -54,7 +53,9 @@ class QuietServer(uvicorn.Server):
 class DoorServer:
     """One listening door; `host` other than this machine's needs keys, else ValueError. `port` 0 takes a free one."""
 
-    def __init__(self, door: Door, app: DoorApp, *, host: str = "127.0.0.1", port: int = 8080) -> None:
+    def __init__(
+        self, door: Door, app: Callable[[Any, Any, Any], Awaitable[None]], *, host: str = "127.0.0.1", port: int = 8080
+    ) -> None:
         if not door.keys and not is_local(f"[{host}]" if ":" in host else host):
             raise ValueError(f"host {host!r} is open to others, who need keys: make one with `understudy key new`")
         self._door = door
@@ -73,6 +74,11 @@ class DoorServer:
         )
         self._server = QuietServer(config)
         self._serving: asyncio.Task[None] | None = None
+
+    @property
+    def port(self) -> int:
+        """The port that it listens at."""
+        return self._port
 
     @property
     def url(self) -> str:

@@ -1,0 +1,118 @@
+"""Serves the page of a system beside a program: `async with Dashboard(system) as page: print(page.url)`."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Self
+
+import uvicorn
+
+from actors.dashboard.app import DashboardApp
+from actors.dashboard.gate import Gate, new_token
+from actors.dashboard.watcher import MAILBOX, Watcher
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Generator
+
+    from runtime import ActorSystem
+
+CLOSE_SECONDS = 3
+
+
+class PageServer(uvicorn.Server):
+    """A server that leaves signals to its program, and says when it listens."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listens = asyncio.Event()
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Capture none."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen."""
+        await super().startup(sockets)
+        self.listens.set()
+
+
+class Dashboard:
+    """The page of a system, at `url` as long as its block lasts; leave the block before that of the system.
+
+    It listens at `host` and `port` (0: a free one), and answers under these and the further `hosts`, such as
+    "ops.example:443" behind a proxy. The operator's `token` is made up if none is given (at least 16 characters); a
+    page that `may_act` lets operators isolate, release, resolve, pause, stop and restart.
+    """
+
+    def __init__(
+        self,
+        system: ActorSystem,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        token: str | None = None,
+        hosts: Collection[str] = (),
+        may_act: bool = False,
+    ) -> None:
+        self._system, self._host, self._port, self._may_act = system, host, port, may_act
+        self._token = new_token() if token is None else token
+        self._gate = Gate(self._token, hosts=hosts)
+        self._serving: asyncio.Task[None] | None = None
+
+    @property
+    def address(self) -> str:
+        """The address of the page, without the token."""
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{self._port}/"
+
+    @property
+    def url(self) -> str:
+        """The address of the page with the operator's token, which a browser keeps to itself: it is a secret."""
+        return f"{self.address}#{self._token}"
+
+    async def __aenter__(self) -> Self:
+        """Begin to watch the system and to listen. Raises OSError if the address cannot be had."""
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        # A socket of another protocol number gets no TCP_NODELAY from asyncio, which costs 40 ms an answer.
+        listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind((self._host, self._port))
+            self._port = listening.getsockname()[1]
+            listening.listen(128)
+            self._gate.allow_local(self._host, self._port)
+            system, may_act = self._system, self._may_act
+            self.watcher = system.spawn(lambda: Watcher(system, may_act=may_act), mailbox=MAILBOX)
+            self._app = DashboardApp(self.watcher, self._gate)
+        except BaseException:
+            listening.close()
+            raise
+        self._server = PageServer(
+            uvicorn.Config(
+                self._app,
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                timeout_graceful_shutdown=CLOSE_SECONDS,
+            )
+        )
+        self._serving = asyncio.create_task(self._server.serve([listening]))
+        await self._server.listens.wait()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """End the streams, stop listening, and stop watching."""
+        self._app.close()
+        self._server.should_exit = True
+        if self._serving is not None:
+            await asyncio.wait({self._serving})
+        self.watcher.stop()
+
+    def __repr__(self) -> str:
+        return f"<Dashboard at {self.address}>"
