@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from runtime.cluster.codec import WireRef
 from runtime.cluster.frames import FindFrame, SpawnFrame
-from runtime.cluster.node import factory_name
+from runtime.cluster.placing import factory_name
 from runtime.cluster.remote import PendingAnswer, RemoteActor
 from runtime.envelope import SETTLED, Ask
 from runtime.errors import AskTimeout

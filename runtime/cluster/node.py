@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
-import inspect
 from collections import OrderedDict
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast, get_type_hints
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -15,13 +13,12 @@ from runtime.actor import Actor
 from runtime.cell.answers import hand_back
 from runtime.cell.cell import Cell
 from runtime.cell.inbox import accept_if_room, enqueue_waiter
-from runtime.cell.watching import watch
+from runtime.cell.watching import unwatch_all, watch
 from runtime.cluster.codec import MessageCodec, WireRef, declared_types, error_to_wire
 from runtime.cluster.errors import NotSendable, RemoteCrash
 from runtime.cluster.frames import (
     MALFORMED,
     STALE,
-    TAKEN,
     AnswerFrame,
     AskFrame,
     Batch,
@@ -40,14 +37,16 @@ from runtime.cluster.frames import (
     encode,
 )
 from runtime.cluster.peer import Peer
+from runtime.cluster.placing import factory_named, made_of
 from runtime.cluster.port import NodeLife
 from runtime.cluster.remote import RemoteActor
-from runtime.envelope import EXPIRED, SETTLED, Ask
+from runtime.cluster.replies import HeldReply, RemoteAsk
+from runtime.envelope import EXPIRED, SETTLED
 from runtime.errors import ActorStopped, AskTimeout, RuntimeFault
 from runtime.events import Event, Terminated
 from runtime.handlers import handles
 from runtime.messages import name_of
-from runtime.ref import ActorRef
+from runtime.ref import ActorRef  # noqa: TC001 - a handler names it.
 from runtime.supervision import Exit, ExitReason, Restart
 
 if TYPE_CHECKING:
@@ -57,8 +56,6 @@ if TYPE_CHECKING:
     from runtime.engine import Engine
     from runtime.system import ActorSystem
 
-HOLD_REPLY = 0.02
-"""Seconds for which the reply to a batch waits for the answers to its requests; later ones travel by themselves."""
 MAX_GIVEN = 10_000
 """Answers that are remembered in case that their askers have given up."""
 
@@ -81,6 +78,35 @@ class Gatekeeper(Actor[Any]):
         self._ended(message.ref, message.exit)
 
 
+class Exports:
+    """The actors of a node that others know: by number, and some by name too."""
+
+    def __init__(self) -> None:
+        self.refs: dict[int, ActorRef[Any]] = {}
+        self.named: dict[str, ActorRef[Any]] = {}
+        self.watched_by: dict[int, set[Peer]] = {}
+        self._numbers: dict[ActorRef[Any], int] = {}
+        self._last = 0
+
+    def number_of(self, ref: ActorRef[Any]) -> tuple[int, bool]:
+        """Return the number of an actor, and whether it is a new one."""
+        number = self._numbers.get(ref)
+        if number is not None:
+            return number, False
+        self._last += 1
+        self._numbers[ref] = self._last
+        self.refs[self._last] = ref
+        return self._last, True
+
+    def end(self, ref: ActorRef[Any]) -> tuple[int, set[Peer]]:
+        """Forget an actor that has ended; return its number, and the nodes that watch it."""
+        number = self._numbers.pop(ref)
+        del self.refs[number]
+        for name in [name for name, one in self.named.items() if one is ref]:
+            del self.named[name]
+        return number, self.watched_by.pop(number, set())
+
+
 class Node:
     """One life of a node, inside an entered system; `receive` is what its engine hands batches to."""
 
@@ -99,11 +125,7 @@ class Node:
         self._closed_sessions: dict[NodeLife, int] = {}
         """The last session of each node that has been taken for dead."""
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._exported: dict[int, ActorRef[Any]] = {}
-        self._numbers: dict[ActorRef[Any], int] = {}
-        self._last_number = 0
-        self._watched_by: dict[int, set[Peer]] = {}
-        self._named: dict[str, ActorRef[Any]] = {}
+        self._exports = Exports()
         self._types: dict[type, dict[str, type]] = {}
         self._asks: dict[tuple[Peer, int], RemoteAsk | asyncio.Task[None]] = {}
         """Requests of other nodes that are under way here."""
@@ -135,6 +157,7 @@ class Node:
     async def aclose(self) -> None:
         """End every conversation; what waits for another node fails, and no task is left."""
         self.is_closed = True
+        unwatch_all(self._cell)
         for peer in tuple(self.peers.values()):
             peer.lose("this node has left the cluster")
         tasks = [task for task in self._tasks if task is not asyncio.current_task()]
@@ -158,26 +181,22 @@ class Node:
             del self.peers[peer.life]
         if peer.their_session >= 0:
             self._closed_sessions[peer.life] = peer.their_session
-        for watchers in self._watched_by.values():
+        for watchers in self._exports.watched_by.values():
             watchers.discard(peer)
 
     def _export(self, ref: ActorRef[Any]) -> WireRef:
         if isinstance(ref.recipient, RemoteActor):
             return ref.recipient.name
-        number = self._numbers.get(ref)
-        if number is None:
-            number = self._last_number = self._last_number + 1
-            self._numbers[ref] = number
-            self._exported[number] = ref
-            home = ref.recipient.home
-            if isinstance(home, Cell):
-                watch(self._cell, home)
+        number, is_new = self._exports.number_of(ref)
+        home = ref.recipient.home
+        if is_new and isinstance(home, Cell):
+            watch(self._cell, home)
         return WireRef(self.life.name, self.life.epoch, number, ref.path)
 
     def _meet(self, name: WireRef) -> ActorRef[Any]:
         life = NodeLife(name.node, name.epoch)
         if life == self.life:
-            ref = self._exported.get(name.number)
+            ref = self._exports.refs.get(name.number)
             return ref if ref is not None else self._gone(name)
         peer = self.peer(life)
         actor = peer.actors.get(name.number)
@@ -192,15 +211,10 @@ class Node:
         return actor.ref
 
     def _ended(self, ref: ActorRef[Any], exit: Exit) -> None:  # noqa: A002 - the field's word.
-        number = self._numbers.pop(ref, None)
-        if number is None:
-            return
-        del self._exported[number]
+        number, watchers = self._exports.end(ref)
         error = None if exit.error is None else error_to_wire(exit.error)
-        for peer in self._watched_by.pop(number, ()):
+        for peer in watchers:
             peer.post(EndedFrame(number, exit.reason.value, error))
-        for name in [name for name, one in self._named.items() if one is ref]:
-            del self._named[name]
 
     # What comes.
 
@@ -253,16 +267,16 @@ class Node:
             self._does[type(frame)](peer, frame)
 
     def _end(self, peer: Peer, frame: EndFrame) -> None:
-        ref = self._exported.get(frame.to)
+        ref = self._exports.refs.get(frame.to)
         if ref is not None:
             (ref.kill if frame.kill else ref.stop)()
 
     def _find(self, peer: Peer, frame: FindFrame) -> None:
-        peer.post(AnswerFrame(frame.number, self.codec.encode(self._named.get(frame.name))), alone=True)
+        peer.post(AnswerFrame(frame.number, self.codec.encode(self._exports.named.get(frame.name))), alone=True)
 
     def _message(self, to: int, kind: str, body: bytes, peer: Peer) -> tuple[ActorRef[Any], Any] | WireError:
         """Return the actor and the message; or why it cannot be taken."""
-        ref = self._exported.get(to)
+        ref = self._exports.refs.get(to)
         if ref is None or ref.recipient.closed:
             return WireError("stopped", kind, "")
         home = ref.recipient.home
@@ -375,8 +389,8 @@ class Node:
             peer.post(CancelFrame(frame.number))  # Its asker has given up: it goes back to the actor that gave it.
 
     def _watch(self, peer: Peer, frame: WatchFrame) -> None:
-        if frame.to in self._exported:
-            self._watched_by.setdefault(frame.to, set()).add(peer)
+        if frame.to in self._exports.refs:
+            self._exports.watched_by.setdefault(frame.to, set()).add(peer)
         else:
             peer.post(EndedFrame(frame.to, ExitReason.STOPPED.value))
 
@@ -400,13 +414,13 @@ class Node:
         given = self.codec.decode(args, tuple[list[Any], dict[str, Any]])
         ref = self.system.spawn(partial(made_of, factory, *given), name=name, restart=restart)
         if name is not None:
-            self._named[name] = ref
+            self._exports.named[name] = ref
         self._export(ref)
         return ref
 
     def named(self, name: str) -> ActorRef[Any] | None:
         """Return the actor of this node that was spawned under a name."""
-        return self._named.get(name)
+        return self._exports.named.get(name)
 
     def _refuse(self, sender: str, why: str) -> None:
         self.refused += 1
@@ -414,126 +428,7 @@ class Node:
         self.engine.events.publish(FrameRefused(sender, why))
 
 
-class RemoteAsk(Ask):
-    """A request of another node: what becomes of it travels back."""
-
-    __slots__ = ("settled",)
-
-    def __init__(self, message: Any, deadline: float, settled: Callable[[RemoteAsk], None]) -> None:
-        super().__init__(message, deadline)
-        self.settled = settled
-
-    def expire(self) -> None:
-        super().expire()
-        self.settled(self)
-
-    def cancel(self) -> bool:
-        is_open = super().cancel()
-        self.settled(self)
-        return is_open
-
-    def _wake(self) -> None:
-        super()._wake()
-        self.settled(self)
-
-
-class HeldReply:
-    """The reply to a batch, which waits a moment for the answers to the requests in it."""
-
-    def __init__(self, reply: asyncio.Future[bytes], *, holds: bool) -> None:
-        self._reply = reply
-        self._holds = holds
-        self._frames: list[bytes] = []
-        self._open: set[int] = set()
-        self._sealed = False
-        self._timer: asyncio.TimerHandle | None = None
-
-    def waits_for(self, number: int) -> None:
-        """Take note of a request whose answer may travel with the reply."""
-        if self._holds:
-            self._open.add(number)
-
-    def seal(self, engine: Engine) -> None:
-        """Take no more requests: reply as soon as those that there are have their answers, or after a moment."""
-        self._sealed = True
-        if self._open:
-            self._timer = engine.loop.call_later(HOLD_REPLY, self._leave)
-        else:
-            self._leave()
-
-    def take(self, number: int, frame: bytes) -> bool:
-        """Let an answer travel with the reply; False if that has left, or does not wait for it."""
-        if number not in self._open:
-            return False
-        self._open.discard(number)
-        self._frames.append(frame)
-        if self._sealed and not self._open:
-            self._leave()
-        return True
-
-    def _leave(self) -> None:
-        self._open.clear()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if not self._reply.done():
-            self._reply.set_result(encode(Reply(TAKEN, self._frames)))
-
-
 def answer(peer: Peer, held: HeldReply | None, frame: AnswerFrame | FailureFrame) -> None:
     """Tell the asker, with the reply to its batch if that has not left."""
     if held is None or not held.take(frame.number, encode(frame)):
         peer.post(frame, alone=True)
-
-
-def factory_name(factory: Any) -> str:
-    """Return the name under which another node can import a factory. Raises `NotSendable`.
-
-    >>> factory_name(Gatekeeper)
-    'runtime.cluster.node:Gatekeeper'
-    >>> factory_name(lambda: None)
-    Traceback (most recent call last):
-    runtime.cluster.errors.NotSendable: a lambda cannot be placed on another node, which has to import it; define ...
-    """
-    module, name = getattr(factory, "__module__", None), getattr(factory, "__qualname__", "")
-    if not callable(factory) or not module or "<" in name:
-        what = "a lambda" if "<lambda>" in name else f"{factory!r:.100}"
-        raise NotSendable(
-            f"{what} cannot be placed on another node, which has to import it; define a class or a function at the "
-            "top of a module"
-        )
-    if module == "__main__":
-        raise NotSendable(
-            f"{name} is defined in the program itself, which another node cannot import; move it to a module"
-        )
-    return f"{module}:{name}"
-
-
-def factory_named(name: str) -> Callable[..., Any]:
-    """Import a factory: a subclass of `Actor`, or a function. Raises `NotSendable`."""
-    module, _, path = name.partition(":")
-    try:
-        found: Any = importlib.import_module(module)
-        for part in path.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
-        raise NotSendable(f"the factory {name} cannot be imported here: {error}") from error
-    if not (inspect.isfunction(found) or (isinstance(found, type) and issubclass(found, Actor))):
-        raise NotSendable(f"{name} makes no actor: it is neither a subclass of Actor nor a function")
-    return cast("Callable[..., Any]", found)
-
-
-def made_of(factory: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> Any:
-    """Call a factory with arguments that have travelled, each as the type that it declares."""
-    try:
-        hints = get_type_hints(factory.__init__ if isinstance(factory, type) else factory)
-    except (NameError, TypeError):
-        hints = {}
-    parameters = list(inspect.signature(factory).parameters)
-    positional = [_converted(value, hints.get(name)) for name, value in zip(parameters, args, strict=False)]
-    positional += args[len(parameters) :]
-    return factory(*positional, **{name: _converted(value, hints.get(name)) for name, value in kwargs.items()})
-
-
-def _converted(value: Any, of: Any) -> Any:
-    return value if of is None or isinstance(value, ActorRef) else msgspec.convert(value, of)  # pyright: ignore[reportUnknownVariableType]

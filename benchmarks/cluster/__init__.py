@@ -1,0 +1,1 @@
+"""What another machine costs: asks and tells between nodes on a real Ray."""
