@@ -437,6 +437,9 @@ def serve_door(
     drain: Annotated[
         float, typer.Option(metavar="S", help="Seconds that requests under way have to end after a signal.")
     ] = 30.0,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Read market and keys again when they change, and not only at a SIGHUP.")
+    ] = False,
     log: Annotated[
         str | None,
         typer.Option(
@@ -471,6 +474,7 @@ def serve_door(
             journal=journal or f"{market}.journal",
             safety=safety,
             drain=drain,
+            watch=watch,
             log=log,
             page=page_options(
                 is_wanted=dashboard,
@@ -514,14 +518,15 @@ def revoke(
     identity: Annotated[str, typer.Argument(metavar="ID", help="The id of the key, its middle part.")],
     *,
     keys: KeysPath = "keys.jsonl",
+    now: Annotated[bool, typer.Option("--now", help="End what is under way for it, too.")] = False,
 ) -> int:
-    """Revoke a key from now on; a door that runs refuses it once it has read the file again.
+    """Revoke a key from now on; a door that runs refuses it once it has read the file again (SIGHUP, or --watch).
 
     Exit codes: 2 bad input.
     """
     with needing_serve():
         from actors.command.serve import revoke_key
-    return revoke_key(keys, identity)
+    return revoke_key(keys, identity, now=now)
 
 
 @contextmanager

@@ -1,18 +1,12 @@
-"""Reads the files of a door again while it serves: names, tenants and keys change, or nothing does.
-
-A change of what the supervisor stands on (providers, policies) needs a restart, and is refused.
-"""
+"""Reads the files of a door again while it serves: market, names, tenants and keys change together, or nothing does."""
 
 from __future__ import annotations
 
-import tomllib
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actors.command.bad_input import BadInput, one_line
 from actors.errors.families import CallFailed
 from actors.ledger.messages import OpenAccount, SetCap
-from actors.market.file import DOOR_KEYS
 from runtime import RuntimeFault
 
 if TYPE_CHECKING:
@@ -21,20 +15,10 @@ if TYPE_CHECKING:
     from actors.serve.config import DoorConfig
     from actors.serve.door import Door
     from actors.serve.keys import KeyRing
-    from actors.serve.names import Names
     from runtime import ActorRef
 
 ACCOUNT_TIMEOUT = 5.0
 """Seconds that the ledger has to open an account, or to change its cap."""
-
-
-def market_part(path: str) -> dict[str, Any]:
-    """Return what a market file says beside the door's own tables. Raises `BadInput`."""
-    try:
-        document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{path}: {one_line(str(error))}") from error
-    return {name: value for name, value in document.items() if name not in DOOR_KEYS}
 
 
 def check_keys(keys: KeyRing, config: DoorConfig, market: str) -> None:
@@ -71,12 +55,6 @@ def check_kind(door: Door, keys: KeyRing) -> None:
     """Raise `BadInput` if a door would be opened to all, or closed to all that come without a key."""
     if bool(keys) != bool(door.keys):
         raise BadInput("--keys: a door with keys is not opened to all, nor one without closed, while it serves")
-
-
-def switch(door: Door, names: Names, config: DoorConfig, keys: KeyRing) -> None:
-    """Have a door go by other names, tenants and keys from the next request on."""
-    door.names, door.config, door.keys = names, config, keys
-    door.room.config = config
 
 
 def caps_of(config: DoorConfig) -> dict[str, str | None]:

@@ -16,19 +16,22 @@ from actors.command.interrupts import Interrupts
 from actors.command.live_page import NO_PAGE, MountedPage, PageOptions
 from actors.command.plan import read_market
 from actors.command.progress import write_error
-from actors.command.reloading import caps_of, check_keys, check_kind, market_part, set_caps, switch
-from actors.errors.families import CallFailed
+from actors.command.reloading import caps_of, check_keys, check_kind, set_caps
+from actors.command.watching import until_changed
+from actors.errors.families import CallFailed, Permanent
 from actors.ledger import Ledger, LedgerConfig
 from actors.ledger.messages import GetHeld
 from actors.limits.class_queue import priority_named
 from actors.market import MarketError
 from actors.monitor import Monitor
 from actors.serve import DoorConfig, KeyRing, new_key
-from actors.serve.app import DoorApp, make_door, names_of
+from actors.serve.app import DoorApp, make_door
 from actors.serve.file import load_door
 from actors.serve.key_file import add_key, read_keys
+from actors.serve.names import names_of
 from actors.serve.retry_log import RetryLog
 from actors.serve.server import DoorServer, loop_factory
+from actors.serve.switching import switch
 from actors.serve.token_log import TokenLog
 from actors.supervisor.supervisor import Supervisor
 from actors.webhooks import spawn_senders
@@ -58,6 +61,8 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
     journal: str
     safety: str = "power"
     drain: float = 30.0
+    watch: bool = False
+    """Whether the files are read again when they change, and not only at a SIGHUP."""
     log: str | None = None
     """"json" or "text"; None writes no lines."""
     page: PageOptions = NO_PAGE
@@ -129,7 +134,7 @@ async def _serve(options: ServeOptions, market: Market, config: DoorConfig, keys
             server = DoorServer(door, page.beside(DoorApp(door)), host=options.host, port=options.port)
         except ValueError as error:
             raise BadInput(str(error)) from error
-        reloader = Reloader(options, market, door, ledger)
+        reloader = Reloader(options, door, ledger)
         with interrupts.listening(first=stopped.set, at_once=door.end_all, on_hangup=reloader.begin):
             try:
                 await server.__aenter__()
@@ -140,7 +145,10 @@ async def _serve(options: ServeOptions, market: Market, config: DoorConfig, keys
                 sys.stdout.flush()
                 write_error(f"serving {', '.join(door.names.listed())}; Ctrl-C ends it\n")
                 page.begin(server.url, host=options.host, port=server.port)
+                if options.watch:
+                    reloader.watch()
                 await stopped.wait()
+                await reloader.aclose()
                 page.end()
                 await server.drain(options.drain)
             finally:
@@ -154,13 +162,25 @@ async def _serve(options: ServeOptions, market: Market, config: DoorConfig, keys
 class Reloader:
     """Reads the files of a door again at each SIGHUP; what cannot be used changes nothing, and is told."""
 
-    def __init__(self, options: ServeOptions, market: Market, door: Door, ledger: ActorRef[Any]) -> None:
-        self._options, self._market, self._door, self._ledger = options, market, door, ledger
-        self._part = market_part(options.market)
+    def __init__(self, options: ServeOptions, door: Door, ledger: ActorRef[Any]) -> None:
+        self._options, self._door, self._ledger = options, door, ledger
         self._reloading: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._is_closed = False
+
+    def watch(self) -> None:
+        """Read them from now on whenever one has changed."""
+        self._watching = asyncio.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        paths = [self._options.market, *([] if self._options.keys is None else [self._options.keys])]
+        async for _ in until_changed(paths):
+            self.begin()
 
     def begin(self) -> None:
         """Read them once what is being read is done."""
+        if self._is_closed:
+            return
         self._reloading = asyncio.create_task(self._reload(after=self._reloading))
 
     async def _reload(self, *, after: asyncio.Task[None] | None) -> None:
@@ -175,23 +195,29 @@ class Reloader:
 
     async def _switch(self) -> None:
         path, door = self._options.market, self._door
-        if market_part(path) != self._part:
-            raise BadInput(f"{path}: its providers or policies have changed, which needs a restart")
-        config, keys = read_door(path), read_ring(self._options.keys)
+        market, config, keys = read_market(path), read_door(path), read_ring(self._options.keys)
         check_kind(door, keys)
         check_keys(keys, config, path)
         try:
-            names = names_of(self._market, config)
+            names = names_of(market, config.aliases)
         except ValueError as error:
             raise BadInput(str(error)) from error
         await set_caps(self._ledger, caps_of(door.config), caps_of(config))
-        switch(door, names, config, keys)
+        try:
+            await switch(door, market, names, config, keys)
+        except Permanent as error:
+            raise BadInput(one_line(str(error))) from error
+        except (CallFailed, RuntimeFault) as error:
+            write_error(f"warning: the caps of the market are changed later: {one_line(str(error))}\n")
 
     async def aclose(self) -> None:
         """Read no more."""
-        if self._reloading is not None:
-            self._reloading.cancel()
-            await asyncio.wait({self._reloading})
+        self._is_closed = True
+        tasks = {task for task in (self._watching, self._reloading) if task is not None}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
 
 
 async def _check_ledger(ledger: ActorRef[GetHeld], options: ServeOptions) -> None:
@@ -221,11 +247,11 @@ def make_key(path: str, tenant: str, *, days: float | None, priority: str | None
     return 0
 
 
-def revoke_key(path: str, identity: str) -> int:
-    """Revoke a key from now on. Raises `BadInput` if there is none of this id."""
+def revoke_key(path: str, identity: str, *, now: bool = False) -> int:
+    """Revoke a key; with `now`, end what is under way for it. Raises `BadInput` if there is none of this id."""
     found = next((key for key in read_ring(path).all() if key.id == identity), None)
     if found is None:
         raise BadInput(f"{path} has no key {identity!r}")
-    add_key(path, msgspec.structs.replace(found, revoked=time.time()))
+    add_key(path, msgspec.structs.replace(found, revoked=time.time(), cuts=now))
     write_error(f"the key {identity} of {found.tenant} is revoked; a door refuses it once it has read the file again\n")
     return 0

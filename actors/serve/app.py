@@ -9,7 +9,7 @@ from actors.serve.config import DoorConfig
 from actors.serve.door import Door
 from actors.serve.exchange import DoorExchange
 from actors.serve.metrics_path import MetricsPath
-from actors.serve.names import Names
+from actors.serve.names import names_of
 from actors.serve.problems import Problem
 
 if TYPE_CHECKING:
@@ -103,6 +103,7 @@ class DoorApp:
     """
 
     def __init__(self, door: Door, metrics: PrometheusMetrics | None = None) -> None:
+        self.door = door
         answers = Answers(door)
         self._endpoints: dict[tuple[str, str], PathHandler] = {
             **{("POST", f"/v1{path}"): ModelEndpoint(answers, door, form) for path, form in MODEL_PATHS.items()},
@@ -173,12 +174,7 @@ def app(
 
 def make_door(supervisor: ActorRef[Any], market: Market, config: DoorConfig, keys: KeyRing | None = None) -> Door:
     """Return the door of a market. Raises as `app` does."""
-    return Door(supervisor, names_of(market, config), config, keys)
-
-
-def names_of(market: Market, config: DoorConfig) -> Names:
-    """Return what clients may ask for. Raises as `app` does."""
-    return Names((listing.provider for listing in market.providers), config.aliases)
+    return Door(supervisor, names_of(market, config.aliases), config, keys)
 
 
 async def _not_spoken(exchange: DoorExchange, _visitor: Visitor, _request_id: str) -> None:

@@ -24,7 +24,7 @@ from actors.serve.visitors import check_local, check_once, not_let_in, shown_key
 from actors.tariffs.estimate import demand_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Mapping
     from contextlib import AbstractContextManager
 
     from actors.model_calls.request import Form
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 class Visitor(msgspec.Struct, frozen=True):
-    """Who asks: the tenant that a key belongs to, and the models that it may call. Without keys, neither is there.
+    """Who asks: the tenant that a key belongs to, and the models that it may call. Without keys, none is there.
 
     `priority` is the class of its requests, and the highest that one may ask for; None is "normal", and any. At most
     `max_waiting` of them wait, and `token_limit` is what the tenant may use in a minute (None: no bound).
@@ -49,6 +49,7 @@ class Visitor(msgspec.Struct, frozen=True):
     priority: Priority | None = None
     max_waiting: int | None = None
     token_limit: int | None = None
+    key_id: str | None = None
 
 
 ANYBODY = Visitor()
@@ -89,10 +90,14 @@ class Door:
                 async with asyncio.timeout(within):
                     await self._idle.wait()
 
-    def end_all(self) -> None:
-        """End every request: its call is cancelled, and its client told that the door closes."""
+    def end_all(self, why: Problem | None = None, *, of_keys: Collection[str] | None = None) -> None:
+        """End every request, or those `of_keys`: the call is cancelled, and the client told why.
+
+        By default, that is because the door closes.
+        """
         for exchange in list(self._exchanges):
-            exchange.end(closing())
+            if of_keys is None or exchange.key_id in of_keys:
+                exchange.end(why or closing())
 
     def let_in(self, headers: Mapping[str, str], address: str) -> Visitor:
         """Return who asks. Raises `Problem` for a request that is not let in; wrong keys are counted by `address`."""
@@ -113,7 +118,7 @@ class Door:
         if tenant is None:
             raise not_let_in("the key belongs to no tenant of this door")
         priority = lower(tenant.priority, key.priority or tenant.priority)
-        return Visitor(key.tenant, tenant.allowed, priority, tenant.max_waiting, tenant.token_limit)
+        return Visitor(key.tenant, tenant.allowed, priority, tenant.max_waiting, tenant.token_limit, key.id)
 
     def _admitted(self, visitor: Visitor) -> AbstractContextManager[None]:
         tenant = None if visitor.tenant is None else self.config.tenants.get(visitor.tenant)
@@ -175,6 +180,7 @@ class Door:
                 raise closing()
             check_once(exchange.contradictory)
             visitor = self.let_in(exchange.headers, exchange.address)
+            exchange.key_id = visitor.key_id
             with self._admitted(visitor):
                 await handle(exchange, visitor, request_id)
         except ClientGone:

@@ -48,6 +48,8 @@ class DoorExchange:
         self.address: str = (scope.get("client") or ("",))[0]
         self.receive = receive
         self._send, self._patience = send, patience
+        self.key_id: str | None = None
+        """The key that the request was let in with."""
         self.has_begun = False
         """Whether the status has been sent."""
         self.events = 0

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from actors.market.tables import Table
 
 SERVE_KEYS = tuple(name for name in DoorConfig.__struct_fields__ if name not in {"aliases", "tenants"})
+COMMAND_OPTIONS = ("host", "port", "journal", "keys", "drain")
+"""What a process cannot change while it serves, and is told when it starts."""
 ALIAS_KEYS = Alias.__struct_fields__
 WHERE_KEYS = tuple(name for name in ProviderFilter.__struct_fields__ if name != "predicate")
 HEADINGS = {
@@ -44,6 +46,9 @@ def parse_door(text: str, *, path: str = "market") -> DoorConfig:
     document = tomllib.loads(text)
     reader = TableReader(path, Places(text, document), HEADINGS)
     served = reader.table(document.get("serve", {}), "serve", "[serve]")
+    for name in COMMAND_OPTIONS:
+        if name in served:
+            raise reader.error(f"serve.{name}", f"this is the option --{name} of the command; it needs a restart")
     reader.refuse_unknown(served, "serve", SERVE_KEYS)
     config = reader.convert(served, "serve", DoorConfig)
     aliases = {name: _alias(reader, table, key) for name, key, table in _tables(reader, document, "aliases")}

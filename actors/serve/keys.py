@@ -27,7 +27,8 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What is kept of a key: `sha256` of its secret, and the tenant that it belongs to.
 
     `expires` and `revoked` are in seconds since 1970; None is never. `priority` is the class in which its requests wait
-    if that is lower than their tenant's; None is the tenant's.
+    if that is lower than their tenant's; None is the tenant's. Once it was revoked, a key that
+    `cuts` ends what is under way for it, too.
     """
 
     id: str
@@ -36,6 +37,7 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     expires: float | None = None
     revoked: float | None = None
     priority: Priority | None = None
+    cuts: bool = False
 
     def refusal(self, now: float) -> str | None:
         """Return why the key is not accepted at a time, or None.

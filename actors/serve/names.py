@@ -15,6 +15,8 @@ from actors.serve.problems import Problem
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from actors.market.market import Market
+
 WORDS: Mapping[str, SelectionStrategy | None] = {"auto": None, "cheapest": "cheapest", "fastest": "fastest"}
 """Words that stand for any model of a service, and the strategy that each means."""
 NEAR_NAMES = 3
@@ -130,6 +132,11 @@ class Names:
         known = sorted(self._services) if known is None else known
         near = difflib.get_close_matches(name, known, n=NEAR_NAMES, cutoff=0.5)
         return f"; near it are {', '.join(near)}" if near else f"; there are {', '.join(known[:10])}" if known else ""
+
+
+def names_of(market: Market, aliases: Mapping[str, Alias]) -> Names:
+    """Return what clients of a door may ask for. Raises as `Names` does."""
+    return Names((listing.provider for listing in market.providers), aliases)
 
 
 def _only(where: ProviderFilter, and_also: Predicate) -> ProviderFilter:

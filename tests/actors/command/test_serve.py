@@ -15,6 +15,7 @@ from actors.command.app import run_app
 from actors.fake import FakeConfig, FakeModel, FakePrice, fake_server
 from actors.serve.key_file import read_keys
 from actors.serve.keys import KeyRing
+from tests.proofs import repeated
 from tests.real_time import FAR
 
 MARKET = """
@@ -88,18 +89,24 @@ async def leave(asking):
 async def test_a_key_opens_the_door_until_it_is_revoked(market, models, tmp_path, capsys):
     keys = str(tmp_path / "keys.jsonl")
     assert run_app(["key", "new", "acme", "--keys", keys]) == 0
-    shown = capsys.readouterr().out.strip()
-    async with serving(market, "--keys", keys) as (process, url):
+    assert run_app(["key", "new", "acme", "--keys", keys]) == 0
+    shown, other = capsys.readouterr().out.split()
+    async with serving(market, "--keys", keys, "--watch") as (process, url):
         status, headers, body = await ask(url, authorization=f"Bearer {shown}")
         assert (status, body["model"], headers["x-understudy-provider"]) == (200, "auto", "alder")
         assert (await ask(url))[0] == 401
         await models.until_idle()
+        assert run_app(["key", "revoke", other.split("-")[1], "--keys", keys]) == 0
+        while (await ask(url, authorization=f"Bearer {other}"))[0] != 401:
+            pass  # The file is watched.
+        await models.until_idle()
+        paid = models.books.calls
         last = await begin(models, url, authorization=f"Bearer {shown}")
         process.send_signal(signal.SIGTERM)
         assert (await last)[0] == 200  # What was under way is finished.
         assert await process.wait() == 143
     await models.until_idle()
-    assert models.books.calls == 2
+    assert models.books.calls == paid + 1
     assert run_app(["key", "revoke", shown.split("-")[1], "--keys", keys]) == 0
     assert run_app(["key", "revoke", "none", "--keys", keys]) == 2
     assert KeyRing(read_keys(keys)).find(shown, now=4e9) is None
@@ -119,11 +126,12 @@ async def test_with_log_json_each_request_and_attempt_is_a_line_of_json(market):
 
 @pytest.mark.slow
 @pytest.mark.real_time
-async def test_a_hangup_has_the_files_read_again(market, tmp_path, capsys):
+async def test_a_hangup_has_the_files_read_again(market, models, tmp_path, capsys):
     keys = str(tmp_path / "keys.jsonl")
     run_app(["key", "new", "acme", "--keys", keys])
     run_app(["key", "new", "acme", "--keys", keys])
-    shown, other = capsys.readouterr().out.split()
+    run_app(["key", "new", "acme", "--keys", keys])
+    shown, other, third = capsys.readouterr().out.split()
     written = market.read_text()
     async with serving(market, "--keys", keys) as (process, url):
         assert process.stderr is not None
@@ -147,8 +155,20 @@ async def test_a_hangup_has_the_files_read_again(market, tmp_path, capsys):
         assert (await listed(other))[0] == 401
         for wrong in (f"{written}[", f'{written}\n[aliases.m]\nmodels = ["m"]\n', written.replace("acme", "initech")):
             assert "the door goes on as before" in await reload(wrong)
-        assert "needs a restart" in await reload(written.replace('input = "1"', 'input = "2"'))
+        assert "needs a restart" in await reload(f"{written}\n[serve]\nport = 1\n")
         assert (await listed(shown))[1][0] == "smart"
+        # Another provider, at another price, for the next request; the first one ends as it began.
+        last = await begin(models, url, authorization=f"Bearer {shown}")
+        cut = await begin(models, url, authorization=f"Bearer {third}")
+        run_app(["key", "revoke", third.split("-")[1], "--keys", keys, "--now"])
+        changed = written.replace("alder", "birch").replace('input = "1"', 'input = "2000"')
+        assert "serving auto" in await reload(changed)
+        await models.until_idle()
+        _, headers, _ = await ask(url, authorization=f"Bearer {shown}")
+        assert (await cut)[0] == 401
+        before = (await last)[1]
+        assert (before["x-understudy-provider"], headers["x-understudy-provider"]) == ("alder", "birch")
+        assert float(headers["x-understudy-cost"]) > 100 * float(before["x-understudy-cost"])
         # A cap that is lowered below what was spent refuses at once.
         assert "serving auto" in await reload(written.replace('budget = "0.50"', 'budget = "0.00"'))
         assert (await ask(url, authorization=f"Bearer {shown}"))[0] == 402
@@ -204,3 +224,35 @@ def test_a_key_of_no_tenant_is_refused(tmp_path, capsys):
     assert run_app(["key", "new", "initech", "--keys", keys, "--priority", "urgent"]) == 2
     assert run_app(["serve", str(path), "--keys", keys]) == 2
     assert "[tenants.initech]" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.real_time
+async def test_kills_in_mid_traffic_cost_no_second_charge_and_lose_no_answer(market, models):
+    keys, answered = [f"k-{number}" for number in range(16)], dict[str, str]()
+
+    async def customer(url: str, key: str) -> None:
+        status, _, body = await ask(url, idempotency_key=key)
+        assert status in {200, 409}, body
+        if status == 200:
+            text = body["choices"][0]["message"]["content"]
+            assert answered.setdefault(key, text) == text  # The same answer as before the kill.
+
+    for _ in range(repeated(10)):
+        async with serving(market) as (process, url):
+            before = len(answered)
+            customers = [asyncio.create_task(customer(url, key)) for key in keys]
+            while len(answered) < min(before + 4, len(keys)) and not all(one.done() for one in customers):
+                await asyncio.wait(customers, timeout=0.05, return_when=asyncio.FIRST_COMPLETED)
+            process.kill()
+            await process.wait()
+            results = await asyncio.gather(*customers, return_exceptions=True)
+            assert all(one is None or isinstance(one, aiohttp.ClientError) for one in results), results
+        await models.until_idle()
+    known = dict(answered)
+    async with serving(market) as (process, url):
+        await asyncio.gather(*(customer(url, key) for key in keys))
+        assert known.items() <= answered.items()
+        await models.until_idle()
+        # What was under way at a kill is told to be unknown, and is not paid again.
+        assert len(answered) <= models.books.calls <= len(keys)

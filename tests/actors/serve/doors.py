@@ -41,6 +41,8 @@ class Stage:
     ):
         self.door, self.client, self.servers, self.system = door, client, servers, system
         self.supervisor, self.ledger = supervisor, ledger
+        self.market = Market()
+        """The market that it began with."""
 
     async def post(self, path: str, body: dict[str, Any], **headers: str) -> httpx.Response:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -94,4 +96,6 @@ async def serving(
         door.clock = asyncio.get_running_loop().time
         transport = in_process_transport(DoorApp(door), library=httpx)
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", timeout=None) as client:  # noqa: S113 - the time is virtual.
-            yield Stage(door, client, servers, supervisor, ledger, system)
+            stage = Stage(door, client, servers, supervisor, ledger, system)
+            stage.market = offered
+            yield stage

@@ -1,0 +1,68 @@
+"""Another market, other names, tenants and keys for a door that serves: all between two requests, or none."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from actors.errors.families import Permanent
+from actors.serve.names import names_of
+from actors.serve.visitors import not_let_in
+from actors.supervisor.messages import ReplaceMarket
+
+if TYPE_CHECKING:
+    from actors.market.market import Market
+    from actors.serve.app import DoorApp
+    from actors.serve.config import DoorConfig
+    from actors.serve.door import Door
+    from actors.serve.keys import KeyRing
+    from actors.serve.names import Names
+    from actors.supervisor.messages import MarketChange
+
+SWITCH_TIMEOUT = 30.0
+"""Seconds that the supervisor has to have the caps changed at its ledger."""
+
+
+async def replace_market(
+    app: DoorApp, market: Market, config: DoorConfig | None = None, *, keys: KeyRing | None = None
+) -> MarketChange:
+    """Have an application that `app` made, and its supervisor, go by another market from the next request on.
+
+    `config` and `keys` take the place of those before (None: these stay). The accounts of new tenants have to be open.
+    What is under way ends as it began, but for the requests of a key that was revoked at once (`ApiKey.cuts`).
+
+    Raises ValueError if a name of the market or of the aliases has two meanings, and `Permanent` for a market that
+    offers nothing; then nothing has changed. With `LedgerDown` it has: each cap is changed before it is drawn on.
+    """
+    door = app.door
+    config = door.config if config is None else config
+    names = names_of(market, config.aliases)
+    return await switch(door, market, names, config, door.keys if keys is None else keys)
+
+
+async def switch(door: Door, market: Market, names: Names, config: DoorConfig, keys: KeyRing) -> MarketChange:
+    """Have a door and its supervisor go by another market in one turn of the loop; raises as `replace_market` does."""
+    before = door.names, door.config, door.keys
+    asking = door.supervisor.ask(ReplaceMarket(market), timeout=SWITCH_TIMEOUT)
+    go_by(door, names, config, keys)
+    try:
+        # Asked now, the supervisor has its turn before any request has one.
+        change = await asking
+    except Permanent:
+        go_by(door, *before)
+        raise
+    cut_revoked(door)
+    return change
+
+
+def go_by(door: Door, names: Names, config: DoorConfig, keys: KeyRing) -> None:
+    """Have a door go by other names, tenants and keys from the next request on."""
+    door.names, door.config, door.keys = names, config, keys
+    door.room.config = config
+
+
+def cut_revoked(door: Door) -> None:
+    """End what is under way for the keys that were revoked at once; the clients are told."""
+    now = door.clock()
+    cut = {key.id for key in door.keys.all() if key.cuts and key.refusal(now) is not None}
+    if cut:
+        door.end_all(not_let_in("the key was revoked"), of_keys=cut)
