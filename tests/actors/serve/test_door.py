@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from actors import GetStatus
-from actors.command.reloading import switch
 from actors.fake import FakeModel, FakePrice
 from actors.fake.faults import FakeCut, FakeOddAnswer, FakeOutage, FakeStall
 from actors.ledger import GetStatement
 from actors.ledger.entries import LedgerEntry
 from actors.serve import Alias, DoorConfig, KeyRing, Tenant, new_key
+from actors.serve.switching import go_by
 from actors.serve.token_log import TokenLog
 from actors.tariffs import Tariff
 from tests.actors.serve.doors import HELLO, serving
@@ -479,7 +479,7 @@ async def test_neither_another_key_nor_a_reload_nor_a_restart_renews_a_limit_of_
             stage.door.remember_tokens(log)
             asking = [asyncio.create_task(spend(stage, shown)) for shown, _ in keys * 2]
             await asyncio.sleep(0.5)
-            switch(stage.door, stage.door.names, config, ring)
+            go_by(stage.door, stage.door.names, config, ring)
             if life == 0:
                 for one in asking:  # Killed, with two calls under way.
                     one.cancel()
