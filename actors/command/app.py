@@ -448,6 +448,9 @@ def serve_door(
             show_default="no lines",
         ),
     ] = None,
+    metrics: Annotated[
+        bool, typer.Option("--metrics", help="Metrics for Prometheus at /metrics, for this machine alone.")
+    ] = False,
     dashboard: Dashboard = False,
     dashboard_acts: DashboardActs = False,
     dashboard_token: DashboardToken = None,
@@ -476,6 +479,7 @@ def serve_door(
             drain=drain,
             watch=watch,
             log=log,
+            metrics=metrics,
             page=page_options(
                 is_wanted=dashboard,
                 may_act=dashboard_acts,

@@ -24,6 +24,7 @@ from actors.ledger.messages import GetHeld
 from actors.limits.class_queue import priority_named
 from actors.market import MarketError
 from actors.monitor import Monitor
+from actors.observing import PrometheusMetrics
 from actors.serve import DoorConfig, KeyRing, new_key
 from actors.serve.app import DoorApp, make_door
 from actors.serve.file import load_door
@@ -65,6 +66,8 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the files are read again when they change, and not only at a SIGHUP."""
     log: str | None = None
     """"json" or "text"; None writes no lines."""
+    metrics: bool = False
+    """Whether a scraper on this machine is told metrics."""
     page: PageOptions = NO_PAGE
 
     def __post_init__(self) -> None:
@@ -117,9 +120,10 @@ async def _serve(options: ServeOptions, market: Market, config: DoorConfig, keys
         ActorSystem("door", log=LOGS[options.log]) as system,
         Watchdog(system) if options.log is not None else nullcontext(),
     ):
-        if options.log is not None or market.alerts:
+        monitor = None
+        if options.log is not None or options.metrics or market.alerts:
             spawn_senders(system, tuple(market.alerts))
-            system.spawn(lambda: Monitor(log_requests=options.log is not None), name="monitor")
+            monitor = system.spawn(lambda: Monitor(log_requests=options.log is not None), name="monitor")
         caps, safety = caps_of(config), LedgerConfig(safety=cast("Safety", options.safety))
         ledger = system.spawn(lambda: Ledger(safety, accounts=caps, journal=options.journal), name="ledger")
         await _check_ledger(ledger, options)
@@ -131,7 +135,8 @@ async def _serve(options: ServeOptions, market: Market, config: DoorConfig, keys
             tokens = TokenLog(f"{options.journal}.tokens")
             door.remember_tokens(tokens)
             page = MountedPage(system, options.page)
-            server = DoorServer(door, page.beside(DoorApp(door)), host=options.host, port=options.port)
+            metrics = metrics_of(door, monitor) if options.metrics and monitor is not None else None
+            server = DoorServer(door, page.beside(DoorApp(door, metrics)), host=options.host, port=options.port)
         except ValueError as error:
             raise BadInput(str(error)) from error
         reloader = Reloader(options, door, ledger)
@@ -157,6 +162,14 @@ async def _serve(options: ServeOptions, market: Market, config: DoorConfig, keys
                 log.close()
                 tokens.close()
     return interrupts.exit_code or 0
+
+
+def metrics_of(door: Door, monitor: ActorRef[Any]) -> PrometheusMetrics:
+    """Return the metrics of a door, with the accounts that its tenants have by then. Raises `BadInput`."""
+    try:
+        return PrometheusMetrics(monitor, door.supervisor, accounts=lambda: tuple(door.config.tenants))
+    except ImportError as error:
+        raise BadInput(f"--metrics: {error}") from error
 
 
 class Reloader:

@@ -126,6 +126,18 @@ async def test_with_log_json_each_request_and_attempt_is_a_line_of_json(market):
 
 @pytest.mark.slow
 @pytest.mark.real_time
+async def test_with_metrics_a_scraper_is_told_what_was_spent(market):
+    pytest.importorskip("prometheus_client")
+    async with serving(market, "--metrics") as (_, url), aiohttp.ClientSession() as session:
+        assert (await ask(url))[0] == 200
+        async with session.get(f"{url.removesuffix('/v1')}/metrics") as response:
+            told = (await response.text()).splitlines()
+    assert 'understudy_requests_total{outcome="done",service="chat"} 1.0' in told
+    assert any(line.startswith('understudy_account_settled_dollars{account="acme"}') for line in told)
+
+
+@pytest.mark.slow
+@pytest.mark.real_time
 async def test_a_hangup_has_the_files_read_again(market, models, tmp_path, capsys):
     keys = str(tmp_path / "keys.jsonl")
     run_app(["key", "new", "acme", "--keys", keys])
