@@ -48,7 +48,7 @@ async def _set_cap(ledger: ActorRef[Any], name: str, cap: str | None, *, is_open
         except CallFailed:
             is_open = True  # By a life before, of which the journal knows.
     if is_open:
-        await ledger.ask(SetCap(name, cap), timeout=ACCOUNT_TIMEOUT)
+        await ledger.ask(SetCap(name, cap, keeps_renewal=False), timeout=ACCOUNT_TIMEOUT)
 
 
 def check_kind(door: Door, keys: KeyRing) -> None:

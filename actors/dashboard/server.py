@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
@@ -12,8 +11,10 @@ import uvicorn
 from actors.dashboard.app import DashboardApp
 from actors.dashboard.gate import Gate, new_token
 from actors.dashboard.watcher import MAILBOX, Watcher
+from actors.listening import listening_socket
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Collection, Generator
 
     from runtime import ActorSystem
@@ -75,14 +76,9 @@ class Dashboard:
 
     async def __aenter__(self) -> Self:
         """Begin to watch the system and to listen. Raises OSError if the address cannot be had."""
-        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
-        # A socket of another protocol number gets no TCP_NODELAY from asyncio, which costs 40 ms an answer.
-        listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        listening = listening_socket(self._host, self._port)
         try:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listening.bind((self._host, self._port))
             self._port = listening.getsockname()[1]
-            listening.listen(128)
             self._gate.allow_local(self._host, self._port)
             system, may_act = self._system, self._may_act
             self.watcher = system.spawn(lambda: Watcher(system, may_act=may_act), mailbox=MAILBOX)

@@ -91,7 +91,8 @@ def _by_breaker(state: TargetState, now: float, tripped_at: float | None, probe_
     breaker = state.breaker
     match breaker:
         case Open():
-            failed = f", and {breaker.reopened} probes since" if breaker.reopened else ""
+            probes = "1 probe" if breaker.reopened == 1 else f"{breaker.reopened} probes"
+            failed = f", and {probes} since" if breaker.reopened else ""
             if breaker.until > now:
                 yield Waiting(
                     reason="breaker", since=tripped_at, until=breaker.until, evidence=f"its calls failed{failed}"

@@ -268,6 +268,8 @@ async def test_every_option_reaches_the_request():
         on_bad_answer="next",
         on_leave="finish",
         risk="0.01",
+        priority="low",
+        max_waiting=5,
     )
     plain = RequestOptions()
     unset = {name for name in options.__struct_fields__ if getattr(options, name) == getattr(plain, name)}
