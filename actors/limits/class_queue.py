@@ -96,7 +96,7 @@ class ClassQueue(Generic[T]):
         *,
         cost: float = 1.0,
         priority: Priority = "normal",
-        at_head: bool = False,
+        number: int | None = None,
     ) -> None:
         """Add an item, as `FairQueue.enqueue` does, to those of its class."""
         lane = self._by_priority.get(priority)
@@ -105,7 +105,7 @@ class ClassQueue(Generic[T]):
             self._lanes = sorted((*self._lanes, lane), key=lambda one: one.rank)
         if not lane.queue and len(self._lanes) > 1:
             self._begin(lane)
-        lane.queue.enqueue(item, tenant, cost=cost, at_head=at_head)
+        lane.queue.enqueue(item, tenant, cost=cost, number=number)
 
     def _begin(self, lane: _Lane[T]) -> None:
         """Set the tag of a class that begins to wait."""

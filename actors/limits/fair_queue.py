@@ -16,6 +16,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import OrderedDict
+from itertools import takewhile
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import msgspec
@@ -73,10 +74,11 @@ class FairQueue(Generic[T]):
         self._arrivals = 0
         self._swept_above = MIN_SWEPT
 
-    def enqueue(self, item: T, tenant: str = "default", *, cost: float = 1.0, at_head: bool = False) -> None:
+    def enqueue(self, item: T, tenant: str = "default", *, cost: float = 1.0, number: int | None = None) -> None:
         """Add an item, which must not be queued yet, behind its tenant's other items; serving it costs `cost` (>= 0).
 
-        `at_head` puts it in front of them: for an item that was taken out for something that came to nothing.
+        With the `number` of its arrival, it comes before those with a greater one: an item that comes back has its
+        place again. That takes time for each of its tenant's items before it.
         """
         if item in self._tenant_of:
             raise ValueError(f"{item!r} is in this queue already; remove it first")
@@ -85,17 +87,23 @@ class FairQueue(Generic[T]):
         owner = self._tenants.get(tenant)
         if owner is None:
             owner = self._tenants[tenant] = _Tenant(tenant, self.weights.get(tenant, 1.0), self.virtual_time)
-        self._arrivals += 1
-        owner.items[item] = (self._arrivals, cost)
+        self._arrivals = self._arrivals + 1 if number is None else max(self._arrivals, number)
+        items, arrival = owner.items, self._arrivals if number is None else number
+        ahead: list[T] | None = None
+        if items and items[next(reversed(items))][0] > arrival:
+            ahead = list(takewhile(lambda one: items[one][0] <= arrival, items))
+        items[item] = (arrival, cost)
         self._tenant_of[item] = owner
         if len(owner.items) == 1:
             owner.start_tag = max(owner.start_tag, self.virtual_time)
             self._waiting_weight += owner.weight
             self._waiting_tenants += 1
             self._push(owner)
-        elif at_head:
-            owner.items.move_to_end(item, last=False)
-            self._push(owner)
+        elif ahead is not None:
+            for one in (item, *reversed(ahead)):
+                items.move_to_end(one, last=False)
+            if not ahead:
+                self._push(owner)
 
     def peek(self) -> Turn[T] | None:
         """Return the next turn, and leave its item in the queue; None if the queue is empty."""

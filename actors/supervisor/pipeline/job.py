@@ -199,7 +199,9 @@ class Job:
         """Go on by the limits of another asker, who asks for the same."""
         self.message, self.risk, self.money = message, risk, ENOUGH
         tenant = message.tenant or message.account or "default"
-        self.entry = QueueEntry(tenant, self.deadline, self.entry.priority)
+        before = self.entry
+        self.entry = QueueEntry(tenant, self.deadline, before.priority)
+        self.entry.arrival = before.arrival
         self.refused.clear()
         self.short_quotas.clear()
         self.quotes.clear()

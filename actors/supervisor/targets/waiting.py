@@ -40,21 +40,24 @@ class Wait(msgspec.Struct, frozen=True, gc=False):
 
 
 class QueueEntry:
-    """One request in the wait queues; it keeps its place in each for as long as it waits there.
+    """One request in the wait queues; it keeps its place in each by its arrival.
 
-    If it left a queue to be served elsewhere, and comes back because nothing came of it, it goes to the front.
+    If it leaves a queue for something that comes to nothing, it has its place again when it comes back. After a turn at
+    what a queue is for, it comes anew there.
     """
 
     __slots__ = (
+        "arrival",
         "cost",
         "deadline",
         "has_waited",
         "is_sent_away",
-        "left",
+        "looked",
         "number",
         "priority",
         "queues",
         "tenant",
+        "turns",
         "waiter",
     )
 
@@ -71,14 +74,18 @@ class QueueEntry:
         """Whether it may not wait any more, because too many do."""
         # No set: the order in which queues are left decides which request is woken first.
         self.queues: tuple[QueueName, ...] = ()
-        self.left: tuple[QueueName, ...] = ()
-        """The queues that it has left unserved, and may come back to."""
+        self.arrival = 0
+        """Its number in the order in which requests began to wait; 0 if it never has."""
+        self.turns: dict[QueueName, int] = {}
+        """Its number in the queues in which it has had a turn; 0 until it comes back there."""
+        self.looked: dict[QueueName, int] = {}
+        """The release of each queue after which it has looked as the first one."""
         self.waiter: asyncio.Future[None] | None = None
 
     @property
     def has_come_by(self) -> bool:
         """Whether it waits, or has waited, so that there is something to leave."""
-        return bool(self.queues or self.left or self.number)
+        return bool(self.queues or self.number)
 
     def wake(self) -> bool:
         """Let the request look again, and tell whether it slept; one that is awake already will look anyway."""
@@ -94,11 +101,20 @@ class WaitQueues:
     def __init__(self, max_waiting: int = MAX_WAITING) -> None:
         self.bound = WaiterBound[QueueEntry](max_waiting)
         self._queues: dict[QueueName, ClassQueue[QueueEntry]] = {}
+        self._releases: dict[QueueName, int] = {}
+        """The number of the last change for each queue, among all changes."""
+        self._changes = 0
+        self._arrivals = 0
 
     def is_first(self, entry: QueueEntry, name: QueueName) -> bool:
         """Tell whether it is the turn of `entry`; if others wait, it is enqueued to find out."""
         queue = self._joined(entry, name)
-        return queue is None or head_of(queue) is entry
+        if queue is None:
+            return True
+        is_first = head_of(queue) is entry
+        if is_first:
+            entry.looked[name] = self._releases.get(name, 0)
+        return is_first
 
     def join(self, entry: QueueEntry, name: QueueName) -> None:
         """Enqueue an entry behind the others that wait; if none does, it need not wait either."""
@@ -124,6 +140,8 @@ class WaitQueues:
         """
         if entry.number:
             return True
+        if not entry.arrival:
+            entry.arrival = self._next_arrival()
         bound = self.bound
         if not entry.has_waited and (bound.is_full or bound.is_full_for(entry, max_of_tenant)):
             for late in bound.take_late(now):
@@ -161,12 +179,13 @@ class WaitQueues:
         if entry.number:
             self.bound.discard(entry, asyncio.get_running_loop().time())
             entry.has_waited = True
+        if served is not None:
+            entry.turns[served] = 0
         if entry.queues:
-            entry.left = tuple(name for name in entry.queues if name != served)
             self._move_to(entry, (), served=served)
 
     def reclass(self, entry: QueueEntry, priority: Priority) -> None:
-        """Move a request into another class, behind those of its tenant that wait there."""
+        """Move a request into another class; there it has its place by its arrival."""
         if entry.priority == priority:
             return
         if entry.number:
@@ -176,7 +195,7 @@ class WaitQueues:
             queue = self._queues[name]
             before = head_of(queue)
             queue.remove(entry)
-            queue.enqueue(entry, entry.tenant, cost=entry.cost, priority=priority)
+            self._enqueue(queue, entry, name)
             if (head := head_of(queue)) is not before:
                 head.wake()
         entry.wake()  # It may wait elsewhere too, such as for a quota, and asks there in its new class.
@@ -189,12 +208,15 @@ class WaitQueues:
         """
         queue = self._queues.get(name)
         if queue is not None:
+            self._release(name)
             for entry in queue.in_order():
                 if entry.wake():
                     return
 
     def wake_all(self, name: QueueName) -> None:
         """Let every entry of a queue look again: something changed for the worse, and some may have to give up."""
+        if name in self._queues:
+            self._release(name)
         for entry in tuple(self._queues.get(name, ())):
             entry.wake()
 
@@ -205,6 +227,7 @@ class WaitQueues:
                 queue = self._queues.get(name)
                 if queue is None:
                     queue = self._queues[name] = ClassQueue()
+                    self._release(name)  # What entries saw of an earlier queue of this name is of no use.
                 self._enqueue(queue, entry, name)
         for name in before:
             if name not in names:
@@ -219,10 +242,27 @@ class WaitQueues:
         return queue
 
     def _enqueue(self, queue: ClassQueue[QueueEntry], entry: QueueEntry, name: QueueName) -> None:
-        returns = name in entry.left
-        if returns:
-            entry.left = tuple(one for one in entry.left if one != name)
-        queue.enqueue(entry, entry.tenant, cost=entry.cost, priority=entry.priority, at_head=returns)
+        queue.enqueue(
+            entry, entry.tenant, cost=entry.cost, priority=entry.priority, number=self._arrival_of(entry, name)
+        )
+
+    def _arrival_of(self, entry: QueueEntry, name: QueueName) -> int:
+        """Return the number of an entry in the order of a queue."""
+        if not entry.arrival:
+            entry.arrival = self._next_arrival()
+        if name not in entry.turns:
+            return entry.arrival
+        if not entry.turns[name]:
+            entry.turns[name] = self._next_arrival()
+        return entry.turns[name]
+
+    def _release(self, name: QueueName) -> None:
+        self._changes += 1
+        self._releases[name] = self._changes
+
+    def _next_arrival(self) -> int:
+        self._arrivals += 1
+        return self._arrivals
 
     def _dequeue(self, entry: QueueEntry, name: QueueName, *, is_served: bool) -> None:
         queue = self._queues[name]
@@ -233,8 +273,13 @@ class WaitQueues:
             queue.remove(entry)
         if not queue:
             del self._queues[name]
+            self._releases.pop(name, None)
         elif was_first:
-            head_of(queue).wake()
+            head = head_of(queue)
+            # One that has looked since the last release would find what it found then, and two that leave and come back
+            # would wake each other for ever.
+            if is_served or head.looked.get(name) != self._releases.get(name, 0):
+                head.wake()
 
     def broken_invariants(self) -> Iterator[str]:
         """Name the queues that are not empty although no request is under way."""

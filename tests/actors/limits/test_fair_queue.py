@@ -258,33 +258,39 @@ def test_what_cannot_be_is_refused():
     assert "a" in queue
 
 
-def test_an_item_put_at_the_head_goes_before_its_own_tenants_items_and_no_others():
+def test_an_item_that_comes_back_has_its_place_among_its_own_tenants_items_and_no_others():
     queue: FairQueue[str] = FairQueue()
-    for item in ("a1", "a2", "a3"):
-        queue.enqueue(item, "a")
-    queue.enqueue("b1", "b")
+    for number, item in enumerate(("a1", "a2", "a3"), start=1):
+        queue.enqueue(item, "a", number=number)
+    queue.enqueue("b1", "b", number=4)
     assert queue.remove("a2")
     assert queue.dequeue().item == "a1"
-    queue.enqueue("a2", "a", at_head=True)
+    queue.enqueue("a2", "a", number=2)
     assert [queue.dequeue().item for _ in range(3)] == ["b1", "a2", "a3"]
-    queue.enqueue("a1", "a", at_head=True)
+    queue.enqueue("a1", "a", number=1)
     assert queue.dequeue().item == "a1"
 
 
 @given(st.lists(st.tuples(st.sampled_from(["join", "return", "serve", "leave"]), st.sampled_from("ab")), max_size=60))
-def test_an_item_put_at_the_head_is_the_next_of_its_tenant(steps):
+def test_the_items_of_a_tenant_are_served_by_their_numbers(steps):
     queue: FairQueue[int] = FairQueue()
     lines: dict[str, list[int]] = {"a": [], "b": []}
+    away: list[tuple[int, str]] = []
     for number, (step, tenant) in enumerate(steps):
         if step == "join":
-            queue.enqueue(number, tenant)
-            lines[tenant].append(number)
-        elif step == "return":
-            queue.enqueue(number, tenant, at_head=True)
-            lines[tenant].insert(0, number)
+            queue.enqueue(number, tenant, number=number)
+            lines[tenant] = sorted([*lines[tenant], number])
+        elif step == "return" and away:
+            back, owner = away.pop()
+            queue.enqueue(back, owner, number=back)
+            lines[owner] = sorted([*lines[owner], back])
         elif step == "serve" and len(queue):
             turn = queue.dequeue()
             assert lines[turn.tenant].pop(0) == turn.item
         elif step == "leave" and lines[tenant]:
-            assert queue.remove(lines[tenant].pop())
+            left = lines[tenant].pop(len(lines[tenant]) // 2)
+            assert queue.remove(left)
+            away.append((left, tenant))
+        head = queue.head()
+        assert head is None or head == min(line[0] for line in lines.values() if head in line)
     assert len(queue) == len(lines["a"]) + len(lines["b"])

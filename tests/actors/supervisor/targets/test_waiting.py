@@ -21,7 +21,10 @@ from actors import (
 from actors.errors import BulkheadFull
 from actors.events import BreakerOpened
 from actors.ledger import OpenAccount
+from actors.limits import RateLimit
+from actors.market import SharedQuota
 from actors.money import Micros
+from actors.supervisor.targets.waiting import QueueEntry, WaitQueues
 from tests.actors.supervisor.stage import FRAGILE, Script, flaky, now, offer, staged, steps, trip
 
 if TYPE_CHECKING:
@@ -223,3 +226,43 @@ async def test_who_waits_for_an_open_breaker_in_vain_fails_at_once_and_in_time_g
         assert now() == 0.0
         assert (await stage.request(timeout=100)).output == "done"
         assert now() == pytest.approx(stage.of(BreakerOpened)[0].wait)
+
+
+async def test_a_request_keeps_its_place_that_was_granted_a_quota_when_its_provider_was_full():
+    script = Script("done", lasts=10.0)
+    quotas = {"org": SharedQuota(limits=(RateLimit(rate=1.0),), headroom=1.0)}
+    async with staged(offer("a", script, max_concurrency=2, quota="org", timeout=60.0), quotas=quotas) as stage:
+        requests: list[asyncio.Task[Any]] = []
+        # The third waits for the quota, which is granted at 2 s, when both places are taken and the fourth waits there.
+        for number, at in enumerate((0.0, 0.1, 0.2, 1.5, 1.6)):
+            await asyncio.sleep(at - now())
+            requests.append(asyncio.create_task(stage.request(input=number, timeout=1000)))
+        await asyncio.gather(*requests)
+        assert [call.input for call in script.calls] == list(range(5))
+        await stage.assert_at_rest()
+
+
+async def test_two_that_leave_a_queue_and_come_back_do_not_wake_each_other_for_ever():
+    queues, names = WaitQueues(), (("provider", "a"), ("provider", "b"))
+    entries = [QueueEntry() for _ in range(3)]
+    for entry in entries:
+        queues._move_to(entry, names)
+    for _ in range(3):  # Each in turn looks as the first one, leaves for nothing, and comes back.
+        for entry in entries:
+            entry.waiter = asyncio.get_running_loop().create_future()
+            queues.is_first(entry, names[0])
+        before = [entry.waiter for entry in entries]
+        queues._move_to(entries[0], names[1:])
+        queues.is_first(entries[1], names[0])
+        queues._move_to(entries[1], names[1:])
+        queues.is_first(entries[2], names[0])
+        queues._move_to(entries[0], names)
+        queues._move_to(entries[1], names)
+        assert queues.is_first(entries[0], names[0])
+    assert not any(waiter is not None and waiter.done() for waiter in before)
+    queues.wake(names[0])
+    assert entries[0].waiter is not None
+    assert entries[0].waiter.done()
+    for entry in entries:
+        queues.leave(entry)
+    assert not queues
