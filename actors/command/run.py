@@ -225,7 +225,7 @@ def make_run(
 
 
 async def _make_run(
-    plan: Plan, results: OutputFile, progress: ProgressDisplay, pages: list[str] | None
+    plan: Plan, results: OutputFile, progress: ProgressDisplay, pages: list[str] | None = None
 ) -> tuple[int, Report]:
     loop = asyncio.get_running_loop()
     prices = {listing.provider.name: listing.typical_price for listing in plan.market.providers}
