@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Self
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import httptools  # noqa: F401  # pyright: ignore[reportMissingTypeStubs, reportUnusedImport] - to say early if it is missing.
 import uvicorn
@@ -26,10 +27,10 @@ CLOSE_SECONDS = 5
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     """Return what makes the loop of a door: uvloop's, which takes less CPU for each request, if it is installed."""
     try:
-        import uvloop  # noqa: PLC0415 - an extra.
+        uvloop: Any = import_module("uvloop")
     except ModuleNotFoundError:
         return None
-    return uvloop.new_event_loop
+    return cast("Callable[[], asyncio.AbstractEventLoop]", uvloop.new_event_loop)
 
 
 class QuietServer(uvicorn.Server):
