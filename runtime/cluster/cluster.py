@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from runtime.cluster.codec import WireRef
-from runtime.cluster.frames import FindFrame, SpawnFrame
+from runtime.cluster.frames import CancelFrame, FindFrame, SpawnFrame
 from runtime.cluster.placing import factory_name
 from runtime.cluster.remote import PendingAnswer, RemoteActor
 from runtime.envelope import SETTLED, Ask
@@ -67,7 +67,7 @@ class Cluster:
         packed = self.node.codec.encode([list(args), kwargs])
         if where == self.node.life.name:
             return self.node.spawn(factory, packed, name=name, restart=restart)
-        life = await self.node.port.resolve(where)
+        life = await self._resolved(where, timeout)
         return await self._request(
             life, lambda number: SpawnFrame(number, named, packed, name, restart.value), ActorRef, timeout
         )
@@ -85,8 +85,15 @@ class Cluster:
         return refs[0] if refs else None
 
     async def _find_at(self, node: str, name: str, timeout: float) -> Any:  # noqa: ASYNC109 - a deadline.
-        life = await self.node.port.resolve(node)
+        life = await self._resolved(node, timeout)
         return await self._request(life, lambda number: FindFrame(number, name), ActorRef | None, timeout)
+
+    async def _resolved(self, node: str, timeout: float) -> NodeLife:  # noqa: ASYNC109 - a deadline.
+        try:
+            async with asyncio.timeout(timeout):
+                return await self.node.port.resolve(node)
+        except TimeoutError:
+            raise AskTimeout(node, "PlaceActor", timeout=timeout) from None
 
     async def _request(self, life: NodeLife, frame: Callable[[int], Any], of: Any, timeout: float) -> Any:  # noqa: ASYNC109
         peer, engine = self.node.peer(life), self.node.engine
@@ -100,7 +107,8 @@ class Cluster:
         try:
             await ask.waiter
         except asyncio.CancelledError:
-            ask.cancel()
+            if not ask.cancel():
+                peer.post(CancelFrame(number))  # What was spawned is not wanted.
             raise
         finally:
             engine.deadlines.discard(ask)

@@ -133,9 +133,21 @@ def _resolved(answer: ForwardRef | str, request: type[Any]) -> Any:
     return found
 
 
+def text_of(error: BaseException) -> str:
+    r"""Return what an error says, as text that can travel.
+
+    >>> text_of(ValueError("half a character: \ud83d"))
+    'half a character: \\ud83d'
+    """
+    try:
+        return str(error).encode("utf-8", "backslashreplace").decode()
+    except Exception:  # noqa: BLE001 - of its own `__str__`.
+        return "its text cannot be read"
+
+
 def error_to_wire(error: BaseException) -> WireError:
     """Return an error as it travels."""
-    kind, text = tag_of(type(error)), str(error)
+    kind, text = tag_of(type(error)), text_of(error)
     match error:
         case Refusal():
             try:
@@ -153,7 +165,8 @@ def error_to_wire(error: BaseException) -> WireError:
         case ActorCrashed():
             cause = error.__cause__
             shown = "" if cause is None else tag_of(type(cause))
-            return WireError("crashed", shown, "" if cause is None else str(cause), _plain.encode(error.reason))
+            reason = error.reason.encode("utf-8", "backslashreplace").decode()
+            return WireError("crashed", shown, "" if cause is None else text_of(cause), _plain.encode(reason))
         case _:
             return WireError("error", kind, text)
 

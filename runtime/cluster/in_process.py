@@ -57,7 +57,8 @@ class InProcessNetwork:
             try:
                 yield Cluster(node, self.names)
             finally:
-                self.kill(name)
+                if self.living.get(name) is node:
+                    self.kill(name)
                 await node.aclose()
 
     def kill(self, name: str) -> None:

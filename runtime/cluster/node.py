@@ -12,9 +12,9 @@ import msgspec
 from runtime.actor import Actor
 from runtime.cell.answers import hand_back
 from runtime.cell.cell import Cell
-from runtime.cell.inbox import accept_if_room, enqueue_waiter
+from runtime.cell.inbox import accept_if_room, dequeue_waiter, enqueue_waiter
 from runtime.cell.watching import unwatch_all, watch
-from runtime.cluster.codec import MessageCodec, WireRef, declared_types, error_to_wire
+from runtime.cluster.codec import MessageCodec, WireRef, declared_types, error_to_wire, text_of
 from runtime.cluster.errors import NotSendable, RemoteCrash
 from runtime.cluster.frames import (
     MALFORMED,
@@ -50,7 +50,7 @@ from runtime.ref import ActorRef  # noqa: TC001 - a handler names it.
 from runtime.supervision import Exit, ExitReason, Restart
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Mapping
 
     from runtime.cluster.port import Port
     from runtime.engine import Engine
@@ -70,8 +70,13 @@ class FrameRefused(Event, frozen=True):
 class Gatekeeper(Actor[Any]):
     """Watches the actors that other nodes know, on their behalf."""
 
-    def __init__(self, ended: Callable[[ActorRef[Any], Exit], None]) -> None:
+    def __init__(self, ended: Callable[[ActorRef[Any], Exit], None], watched: Mapping[int, ActorRef[Any]]) -> None:
         self._ended = ended
+        self._watched = watched
+
+    def started(self) -> None:
+        for ref in tuple(self._watched.values()):  # Those of its life before.
+            self.context.watch(ref)
 
     @handles(Terminated)
     def tell_nodes(self, message: Terminated) -> None:
@@ -100,8 +105,8 @@ class Exports:
 
     def end(self, ref: ActorRef[Any]) -> tuple[int, set[Peer]]:
         """Forget an actor that has ended; return its number, and the nodes that watch it."""
-        number = self._numbers.pop(ref)
-        del self.refs[number]
+        number = self._numbers.pop(ref, 0)
+        self.refs.pop(number, None)
         for name in [name for name, one in self.named.items() if one is ref]:
             del self.named[name]
         return number, self.watched_by.pop(number, set())
@@ -114,7 +119,10 @@ class Node:
         self.life = life
         self.system = system
         self.port = port
-        self._gatekeeper = system.spawn(lambda: Gatekeeper(self._ended), name="cluster", restart=Restart.PERMANENT)
+        self._exports = Exports()
+        self._gatekeeper = system.spawn(
+            lambda: Gatekeeper(self._ended, self._exports.refs), name="cluster", restart=Restart.PERMANENT
+        )
         self._cell = cast("Cell", self._gatekeeper.recipient.home)
         self.engine: Engine = self._cell.engine
         self.codec = MessageCodec(self._export, self._meet)
@@ -125,12 +133,13 @@ class Node:
         self._closed_sessions: dict[NodeLife, int] = {}
         """The last session of each node that has been taken for dead."""
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._exports = Exports()
         self._types: dict[type, dict[str, type]] = {}
         self._asks: dict[tuple[Peer, int], RemoteAsk | asyncio.Task[None]] = {}
         """Requests of other nodes that are under way here."""
         self._given: OrderedDict[tuple[Peer, int], tuple[Cell, Any, Any]] = OrderedDict()
         """Answers that their askers may turn out not to have taken."""
+        self._spawned: OrderedDict[tuple[Peer, int], ActorRef[Any]] = OrderedDict()
+        """Actors that their spawners may turn out not to want."""
         self._does: dict[type, Callable[[Peer, Any], None]] = {
             TellFrame: self._tell,
             CancelFrame: self._cancel,
@@ -229,6 +238,9 @@ class Node:
             return encode(Reply(STALE))
         if batch.session <= self._closed_sessions.get(batch.sender, -1):
             return encode(Reply(STALE))  # It has been taken for dead, which it has to know.
+        known = self.peers.get(batch.sender)
+        if known is not None and batch.session < known.their_session:
+            return encode(Reply(STALE))  # It comes late, of a conversation that is over.
         for life, peer in tuple(self.peers.items()):
             if life.name == batch.sender.name and life.epoch < batch.sender.epoch:
                 peer.lose("it has been started again")
@@ -248,23 +260,32 @@ class Node:
             reply = peer.replies[batch.number] = self.engine.loop.create_future()
         for due in peer.incoming.take(batch.number, batch, replied=batch.replied):
             held = HeldReply(peer.replies[due.number], holds=due.holds)
-            for frame in due.frames:
-                self.handle(peer, frame, held)
-            self.engine.pump()
-            held.seal(self.engine)
+            try:
+                for frame in due.frames:
+                    self.handle(peer, frame, held)
+                self.engine.pump()
+            finally:
+                held.seal(self.engine)
         return reply
 
     def handle(self, peer: Peer, data: bytes, held: HeldReply | None) -> None:
         """Do what a frame says; one that is malformed or not declared is refused, and harms nothing."""
         try:
             frame: Any = decode_frame(data)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, RecursionError) as error:
             self._refuse(peer.life.name, f"a malformed frame: {error}")
             return
-        if isinstance(frame, AskFrame):
-            self._ask(peer, frame, held)
-        else:
-            self._does[type(frame)](peer, frame)
+        try:
+            if isinstance(frame, AskFrame):
+                self._ask(peer, frame, held)
+            else:
+                self._does[type(frame)](peer, frame)
+        except Exception as error:  # noqa: BLE001 - what one frame brings about must not keep those after it.
+            text = text_of(error)
+            self._refuse(peer.life.name, f"a {type(frame).__name__}: {text}")
+            if isinstance(frame, AskFrame):
+                self._asks.pop((peer, frame.number), None)
+                answer(peer, held, FailureFrame(frame.number, WireError("error", type(error).__name__, text)))
 
     def _end(self, peer: Peer, frame: EndFrame) -> None:
         ref = self._exports.refs.get(frame.to)
@@ -289,9 +310,10 @@ class Node:
             return WireError("unhandled", kind, "", encode(handled))
         try:
             return ref, self.codec.decode(body, of)
-        except (msgspec.MsgspecError, RuntimeFault) as error:
-            self._refuse(peer.life.name, f"a malformed {kind} for {ref.path}: {error}")
-            return WireError("error", "msgspec.ValidationError", f"{kind} cannot be read at {self.life.name}: {error}")
+        except Exception as error:  # noqa: BLE001 - of the type's own checks, or of what it cannot be decoded into.
+            text = text_of(error)
+            self._refuse(peer.life.name, f"a malformed {kind} for {ref.path}: {text}")
+            return WireError("error", "msgspec.ValidationError", f"{kind} cannot be read at {self.life.name}: {text}")
 
     def _type_of(self, cell: Cell, kind: str) -> type | None:
         of = type(cell.actor)
@@ -352,6 +374,7 @@ class Node:
 
     def _settled(self, peer: Peer, held: HeldReply | None, number: int, cell: Cell, ask: RemoteAsk) -> None:
         self.engine.deadlines.discard(ask)
+        dequeue_waiter(cell, ask)
         self._asks.pop((peer, number), None)
         if ask.progress is not SETTLED:
             if ask.progress is EXPIRED:
@@ -366,16 +389,20 @@ class Node:
         except NotSendable as error:
             answer(peer, held, FailureFrame(number, error_to_wire(error)))
             return
-        if type(cell.actor).unclaimed is not Actor.unclaimed:
-            self._given[peer, number] = (cell, ask.message, ask.value)
+        giver: Cell | None = ask.answerer  # After a reroute it is not the actor that was asked.
+        if giver is not None and type(giver.actor).unclaimed is not Actor.unclaimed:
+            self._given[peer, number] = (giver, ask.message, ask.value)
             if len(self._given) > MAX_GIVEN:
                 self._given.popitem(last=False)
         answer(peer, held, AnswerFrame(number, body))
 
     def _cancel(self, peer: Peer, frame: CancelFrame) -> None:
         ask = self._asks.pop((peer, frame.number), None)
+        spawned = self._spawned.pop((peer, frame.number), None)
         if ask is not None:
             ask.cancel()
+        elif spawned is not None:
+            spawned.stop()  # Its spawner has given up, and could not name it.
         elif (given := self._given.pop((peer, frame.number), None)) is not None:
             cell, request, value = given
             hand_back(cell, request, value)
@@ -395,16 +422,20 @@ class Node:
             peer.post(EndedFrame(frame.to, ExitReason.STOPPED.value))
 
     def _end_of(self, peer: Peer, frame: EndedFrame) -> None:
+        error = None if frame.error is None else RemoteCrash(frame.error.kind, frame.error.text)
+        exit_ = Exit(ExitReason(frame.reason), error)
         actor = peer.actors.pop(frame.number, None)
         if actor is not None:
-            error = None if frame.error is None else RemoteCrash(frame.error.kind, frame.error.text)
-            actor.ended(Exit(ExitReason(frame.reason), error))
+            actor.ended(exit_)
             peer.changed()
 
     def _spawn(self, peer: Peer, frame: SpawnFrame) -> None:
         try:
             ref = self.spawn(factory_named(frame.factory), frame.args, name=frame.name, restart=Restart(frame.restart))
             told: AnswerFrame | FailureFrame = AnswerFrame(frame.number, self.codec.encode(ref))
+            self._spawned[peer, frame.number] = ref
+            if len(self._spawned) > MAX_GIVEN:
+                self._spawned.popitem(last=False)
         except Exception as error:  # noqa: BLE001 - of the factory, or of what names it: it is the spawner's.
             told = FailureFrame(frame.number, error_to_wire(error))
         peer.post(told, alone=True)

@@ -9,6 +9,7 @@ import asyncio
 import importlib
 import os
 import time
+import traceback
 import uuid
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -81,6 +82,7 @@ class Guest:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(GUEST_SILENCE):
                         return await asyncio.shield(reply)
+                self.batches.put_nowait((number, batch))  # It may have been lost on the way; it is taken once.
             return GONE
         finally:
             del self.replies[number]
@@ -171,11 +173,13 @@ class NodeHost:
         started: asyncio.Future[Node] = asyncio.get_running_loop().create_future()
 
         async def run() -> None:
-            async with ActorSystem(self._life.name) as system:
-                port = RayPort(self._cluster)
-                node = Node(self._life, system, port)
-                started.set_result(node)
-                await asyncio.get_running_loop().create_future()  # It runs as long as the process does.
+            try:
+                async with ActorSystem(self._life.name) as system:
+                    started.set_result(Node(self._life, system, RayPort(self._cluster)))
+                    await asyncio.get_running_loop().create_future()  # It runs as long as the process does.
+            except Exception:  # noqa: BLE001 - printed; a node whose system has failed is of no use.
+                traceback.print_exc()
+                os._exit(1)  # Ray starts it again, as a new life.
 
         self._running = asyncio.ensure_future(run())
         return await started
@@ -236,6 +240,7 @@ class RayPort:
         try:
             reply = await handle.deliver.remote(to.name, batch)
         except failures.ActorDiedError as error:
+            self._handles.pop(to.name.rpartition("@")[2], None)
             raise NodeLost(to.name, "Ray says that it has died") from error
         except failures.RayError as error:
             raise Unreachable(f"{to.name}: {type(error).__name__}") from error
@@ -269,15 +274,29 @@ class RayPort:
         pulling = asyncio.ensure_future(_result(handle.pull.remote(guest.life.name, [])))
         while True:
             await asyncio.wait([pulling, *tasks], return_when=asyncio.FIRST_COMPLETED)
-            replies.extend((tasks.pop(task), task.result()) for task in tuple(tasks) if task.done())
+            for task in [one for one in tasks if one.done()]:
+                number = tasks.pop(task)
+                if not task.cancelled() and task.exception() is None:
+                    replies.append((number, task.result()))
             if pulling.done():
-                for number, batch in pulling.result():
+                batches: list[tuple[int, bytes]] = []
+                try:
+                    batches = pulling.result()
+                except failures.RayError:  # The node is started again; what it had for the guest comes again.
+                    await asyncio.sleep(RESTART / 50)
+                for number, batch in batches:
                     tasks[guest.create_task(guest.receive(batch))] = number
                 pulling = asyncio.ensure_future(_result(handle.pull.remote(guest.life.name, replies)))
                 replies = []
             elif replies:
-                await _result(handle.reply.remote(guest.life.name, replies))
+                with suppress(failures.RayError):
+                    await _result(handle.reply.remote(guest.life.name, replies))
                 replies = []
+
+    async def arrive(self, guest: NodeLife) -> None:
+        """Have the guest's node know of it before any other node hears of it."""
+        handle = await self._handle(guest.name)
+        await handle.reply.remote(guest.name, [])
 
     async def leave(self, guest: NodeLife) -> None:
         """Tell the guest's node that it has left."""
@@ -315,12 +334,12 @@ async def join(address: str | None = None, *, cluster: str = "understudy") -> As
     own = NodeLife(f"guest-{uuid.uuid4().hex[:8]}@{names[0]}", time.time_ns() // 1_000)
     async with ActorSystem("guest") as system:
         node = Node(own, system, port)
+        await port.arrive(own)
         call = asyncio.ensure_future(port.open_call(node))
         try:
             yield Cluster(node, names)
         finally:
             call.cancel()
-            with suppress(asyncio.CancelledError):
-                await call
+            await asyncio.gather(call, return_exceptions=True)
             await node.aclose()
             await port.leave(own)

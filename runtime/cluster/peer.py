@@ -6,8 +6,9 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Protocol
 
 from runtime.cluster.errors import NodeLost
-from runtime.cluster.frames import STALE, Batch, decode_reply, encode
+from runtime.cluster.frames import STALE, TAKEN, Batch, Reply, decode_reply, encode
 from runtime.cluster.port import Unreachable
+from runtime.cluster.remote import MAX_WAITING
 from runtime.cluster.stream_of_batches import MAX_FRAMES, Incoming, Outgoing, Posted
 from runtime.supervision import Exit, ExitReason
 
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
 FLUSH_AFTER = 0.001
 """Seconds for which a frame that may wait does so, for others to travel with it."""
-MAX_WAITING = 100_000
-"""Frames that may wait for a node; a sender beyond them is refused."""
 AGAIN_AFTER = 0.05
 """Seconds before a batch whose reply did not come is sent again; the receiver takes it once."""
 
@@ -65,6 +64,11 @@ class Peer:
 
     def __repr__(self) -> str:
         return f"<Peer {self.life.name} {self.why_lost or f'{len(self.outgoing.under_way)} batches under way'}>"
+
+    @property
+    def is_full(self) -> bool:
+        """Tell whether so much waits for the node that no more is taken."""
+        return len(self.outgoing.waiting) >= MAX_WAITING
 
     def new_number(self) -> int:
         """Return a number for a request, which no other request to this node has."""
@@ -127,9 +131,11 @@ class Peer:
                 await asyncio.sleep(AGAIN_AFTER)
             except NodeLost as error:
                 self.lose(error.why)
+            except Exception as error:  # noqa: BLE001 - of the port, or a reply that is none; the node cannot be used.
+                self.lose(f"it cannot be reached: {error}")
         if reply is None or self.why_lost is not None:
             return
-        if reply.status == STALE:
+        if reply.status != TAKEN:
             self.lose("it has been started again, or has taken this node for dead")
             return
         self.outgoing.under_way.pop(number, None)
@@ -140,7 +146,11 @@ class Peer:
     # The end.
 
     async def _watch(self) -> None:
-        self.lose(await self.node.port.watch(self.life))
+        try:
+            why = await self.node.port.watch(self.life)
+        except Exception as error:  # noqa: BLE001 - of the port: what cannot be watched counts as lost.
+            why = f"it cannot be watched: {error}"
+        self.lose(why)
 
     def lose(self, why: str) -> None:
         """Take the node for dead: what had not left never ran, of what had left nothing is known."""
@@ -158,7 +168,7 @@ class Peer:
             actor.ended(Exit(ExitReason.CRASHED, NodeLost(self.life.name, why)))
         for reply in self.replies.values():
             if not reply.done():
-                reply.cancel()
+                reply.set_result(encode(Reply(STALE)))
         self.changed()
 
     async def change(self) -> None:

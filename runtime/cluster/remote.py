@@ -11,11 +11,11 @@ from runtime.cell.inbox import LONGEST
 from runtime.cell.state import NO_MAIL
 from runtime.cell.watching import tell_watchers
 from runtime.cluster.codec import answer_type, error_from_wire, kind_of, tag_of
-from runtime.cluster.errors import AnswerLost, NeverDelivered
+from runtime.cluster.errors import AnswerLost, NeverDelivered, RemoteCrash
 from runtime.cluster.frames import AskFrame, CancelFrame, EndFrame, TellFrame, WatchFrame, WireError
 from runtime.deadline import current_deadline, earlier
 from runtime.envelope import RUNNING, SETTLED, Ask, Envelope, told
-from runtime.errors import ActorStopped, AskTimeout
+from runtime.errors import ActorStopped, AskTimeout, MailboxFull
 from runtime.events import DeadLetter, DeadReason
 from runtime.messages import name_of
 from runtime.ref import ActorRef
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from runtime.supervision import Exit
 
 NONE = type(None)
+MAX_WAITING = 100_000
+"""Frames that may wait for a node; what is told beyond them is refused."""
 
 
 class NodeLink(Protocol):
@@ -37,6 +39,10 @@ class NodeLink(Protocol):
     engine: Engine
     codec: MessageCodec
     why_lost: str | None
+
+    @property
+    def is_full(self) -> bool: ...
+
     pending: dict[int, PendingAnswer]
 
     def post(self, frame: Any, lost: Callable[[bool], None] | None = None, *, alone: bool = False) -> None: ...
@@ -91,6 +97,8 @@ class RemoteActor(FarTarget):
         if self.closed:
             self._dead_letter(message, DeadReason.STOPPED)
             return
+        if self.peer.is_full:
+            raise MailboxFull(self.path, capacity=MAX_WAITING)
         kind = kind_of(message)
         frame = TellFrame(self.name.number, tag_of(kind), self.peer.codec.encode(message))
 
@@ -254,7 +262,11 @@ class PendingAnswer:
         """Raise at the asker what the node says."""
         target = self.target
         timeout = max(0.0, self.ask.deadline - target.peer.engine.time())
-        self.ask.fail(error_from_wire(error, actor=target.path, request=self.ask.message, timeout=timeout))
+        try:
+            found = error_from_wire(error, actor=target.path, request=self.ask.message, timeout=timeout)
+        except Exception:  # noqa: BLE001 - of an error whose state is not what its type needs.
+            found = RemoteCrash(error.kind, error.text)
+        self.ask.fail(found)
 
     def lost(self, had_left: bool) -> None:  # noqa: FBT001 - called by position.
         """End the request because its node is gone."""

@@ -36,6 +36,20 @@ class Slow(Request[str], frozen=True):
     seconds: float
 
 
+class Odd(Message, frozen=True):
+    """Cannot be decoded: its own check raises what is no error of decoding."""
+
+    number: int
+
+    def __post_init__(self) -> None:
+        if self.number < 0:
+            raise KeyError(self.number)
+
+
+class Garbled(Request[int], frozen=True):
+    """Refused with a text that cannot be encoded."""
+
+
 class Introduce(Message, frozen=True):
     other: ActorRef[Any]
 
@@ -75,6 +89,14 @@ class Account(Actor[Any]):
             raise TooMuch(message.amount, self.total)
         self.total -= message.amount
         return self.total
+
+    @handles(Odd)
+    def take_odd(self, message: Odd) -> None:
+        self.total += message.number
+
+    @handles(Garbled)
+    def refuse(self, message: Garbled) -> int:
+        raise Refusal("half a character: \ud83d")
 
     @handles(Break)
     def break_down(self, message: Break) -> int:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Protocol
 
+import msgspec
 import pytest
 
 from runtime import ActorCrashed, ActorStopped, AskTimeout, Unhandled
-from runtime.cluster import NodeLost, NotSendable, RemoteCrash
+from runtime.cluster import NodeLost, NotSendable, RemoteCrash, RemoteRefusal
 from tests.runtime.cluster.cast import (
     Account,
     Break,
     Cancelled,
     Deposit,
+    Garbled,
     Introduce,
     Listed,
     NotHandled,
+    Odd,
     Relay,
     Slow,
     TooMuch,
@@ -75,7 +78,7 @@ async def refusals_come_back_as_their_type_and_crashes_with_their_words(nodes: N
         await account.ask(Break(), timeout=10)
     assert isinstance(crash.value.__cause__, RemoteCrash)
     assert crash.value.__cause__.kind == "builtins:KeyError"
-    with pytest.raises(Unhandled, match="Deposit, Relay, Slow"):
+    with pytest.raises(Unhandled, match="Deposit, Garbled, Odd, Relay, Slow"):
         await account.ask(NotHandled(), timeout=10)
 
 
@@ -123,6 +126,19 @@ async def watchers_everywhere_learn_of_an_end_once(nodes: Nodes) -> None:
     await until(late, Total(), 1)
 
 
+async def what_is_odd_harms_nothing_else(nodes: Nodes) -> None:
+    account = await nodes.here.spawn(Account, node="b")
+    odd = Odd(0)
+    msgspec.structs.force_setattr(odd, "number", -1)
+    account.tell(odd)
+    account.tell(Deposit(2))
+    with pytest.raises(RemoteRefusal, match=r"half a character: \\ud83d"):
+        await account.ask(Garbled(), timeout=10)
+    for _ in range(20):  # More than there may be batches under way.
+        account.tell(odd)
+        assert await account.ask(Total(), timeout=10) == 2
+
+
 async def what_cannot_travel_is_refused_in_words(nodes: Nodes) -> None:
     with pytest.raises(NotSendable, match="a lambda cannot be placed"):
         await nodes.here.spawn(lambda: Account(1), node="b")
@@ -157,6 +173,7 @@ CHECKS: tuple[Callable[[Nodes], Awaitable[None]], ...] = (
     an_asker_that_gives_up_cancels_the_handler,
     refs_work_after_travelling,
     watchers_everywhere_learn_of_an_end_once,
+    what_is_odd_harms_nothing_else,
     what_cannot_travel_is_refused_in_words,
     the_death_of_a_node_tells_what_never_ran_from_what_may_have_run,
 )
