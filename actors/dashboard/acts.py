@@ -64,8 +64,11 @@ class Acts:
             self._learned.add(ref)
             try:
                 kept = await ref.ask(ListValues(PAUSED), timeout=TIMEOUT)
-            except (CallFailed, RuntimeFault):
+            except Permanent:
                 continue  # It has no journal.
+            except (CallFailed, RuntimeFault):
+                self._learned.discard(ref)  # Another time.
+                continue
             for head in kept.heads.values():
                 paused = PAUSED_DECODER.decode(head)
                 if not paused.is_over:
@@ -82,7 +85,7 @@ class Acts:
             outcome = f"refused: {error}"
             raise
         finally:
-            await self._record(act, outcome)
+            await self._record(act, outcome, keeps=allowed)
         return outcome
 
     async def _do(self, act: Act) -> str:
@@ -146,8 +149,11 @@ class Acts:
         ref.stop()
         return "stopped"
 
-    async def _record(self, act: Act, outcome: str) -> None:
-        """Publish, log and keep what was done, by whom and when."""
+    async def _record(self, act: Act, outcome: str, *, keeps: bool) -> None:
+        """Publish, log and keep what was done, by whom and when.
+
+        What no viewer may do is not kept: a journal is not for viewers to fill.
+        """
         self._count += 1
         done = ActDone(
             who=shown(act.who), kind=act.kind, subject=shown(act.subject), outcome=shown(outcome), at=time.time()
@@ -162,7 +168,7 @@ class Acts:
             head=msgspec.json.encode(done),
             for_ever=True,
         )
-        for ref in self._context.registry.find(LEDGERS):
+        for ref in self._context.registry.find(LEDGERS) if keeps else ():
             ref.tell(row)
 
 

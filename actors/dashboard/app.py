@@ -160,7 +160,7 @@ class DashboardApp:
                 self._gate.close(headers)
                 await answer(exchange.send, 204, b"", {"set-cookie": exchange.cookie("", age=0)})
             case "GET", "/stream":
-                await self._stream(self._session(headers), exchange)
+                await self._stream(self._session(headers), headers, exchange)
             case "POST", "/look":
                 session = self._session(headers)
                 asked = await body_of(headers, exchange.receive, LookAt)
@@ -202,7 +202,7 @@ class DashboardApp:
         told = {"content-type": "application/json"}
         await answer(exchange.send, 200, msgspec.json.encode({"outcome": outcome}), told)
 
-    async def _stream(self, session: Session, exchange: PageExchange) -> None:
+    async def _stream(self, session: Session, headers: Mapping[str, str], exchange: PageExchange) -> None:
         """Send updates until the viewer leaves: each is the newest state, however slow it is."""
         if len(self._viewers) >= MAX_VIEWERS:
             raise PageRefusal(503, f"{MAX_VIEWERS} viewers look already; close one of their pages")
@@ -213,7 +213,7 @@ class DashboardApp:
         try:
             await begin(exchange.send, 200, {"content-type": "text/event-stream", "x-accel-buffering": "no"})
             await send_event(exchange.send, b"viewer", msgspec.json.encode(name))
-            await self._send_updates(viewer, exchange.send, {gone, closing})
+            await self._send_updates(viewer, exchange.send, {gone, closing}, headers)
             await exchange.send({"type": "http.response.body", "body": b""})
         except (OSError, TimeoutError, RuntimeFault):
             pass  # The viewer has gone, or the system has; a page that lives comes again by itself.
@@ -223,9 +223,12 @@ class DashboardApp:
                 task.cancel()
             await asyncio.wait({gone, closing})
 
-    async def _send_updates(self, viewer: Viewer, send: Send, ended: set[asyncio.Task[Any]]) -> None:
+    async def _send_updates(
+        self, viewer: Viewer, send: Send, ended: set[asyncio.Task[Any]], headers: Mapping[str, str]
+    ) -> None:
+        """Send them until one of the tasks has ended, or the session is over."""
         seen, sent_at, loop = Seen(), 0.0, asyncio.get_running_loop()
-        while True:
+        while self._gate.session(headers, now=loop.time()) is not None:
             message = GetUpdate(seen=seen, look=viewer.look)
             update = await self._watcher.ask(message, timeout=ASK_TIMEOUT)
             if update is not None:
@@ -255,6 +258,8 @@ class PageExchange:
 
 
 T = Any
+BODY_TIMEOUT = 10.0
+"""Seconds in which the body of a request has to come."""
 
 
 def check_custom(headers: Mapping[str, str]) -> None:
@@ -269,8 +274,13 @@ async def body_of(headers: Mapping[str, str], receive: Receive, kind: type[T]) -
     if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise PageRefusal(415, "the body must be application/json")
     body = bytearray()
+    until = asyncio.get_running_loop().time() + BODY_TIMEOUT
     while True:
-        message = await receive()
+        try:
+            async with asyncio.timeout_at(until):
+                message = await receive()
+        except TimeoutError:
+            raise PageRefusal(408, f"the body has not come within {BODY_TIMEOUT:g} s") from None
         if message["type"] == "http.disconnect":
             raise PageRefusal(400, "the client has gone")
         body += message.get("body", b"")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from actors.ledger.entries import MoneyHeld, MoneyReleased, MoneySettled
+from actors.ledger.errors import JournalUnreadable
 from actors.ledger.messages import Reservation
 from runtime.persistence import JournalError
 
@@ -50,7 +52,8 @@ class Bookkeeper:
         self.record(entry)
         if isinstance(entry, MoneySettled):
             if self.book.paid_keys.has_forgotten:
-                self.restore_paid_key(entry.key)  # What was paid under it before is part of the sum.
+                with suppress(JournalUnreadable):  # The money is in the book, and the rest has to follow.
+                    self.restore_paid_key(entry.key)  # What was paid under it before is part of the sum.
             if entry.overcharged > entry.overdrawn or entry.is_late:
                 self.reporter.report_overcharge(entry)
 

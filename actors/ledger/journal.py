@@ -160,7 +160,10 @@ class MoneyJournal:
         change = (int(entry.cost) if isinstance(entry, MoneySettled) else 0) - int(entry.corrects)
         receipt_pays, self._receipt_pays = self._receipt_pays, None
         if change and receipt_pays != (entry.key, change):
-            paid, provider = (None if is_first else self.paid(entry.key)) or (0, entry.provider)
+            try:
+                paid, provider = (None if is_first else self.paid(entry.key)) or (0, entry.provider)
+            except JournalUnreadable:
+                return  # What is damaged stays so, and nothing is paid under that key; the entry itself is kept.
             self._put_paid(entry.key, paid + change, entry.provider if change > 0 else provider, at=entry.at)
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from actors.errors.families import Permanent
@@ -246,7 +247,7 @@ class Ledger(
             message.reservation, message.charged, message.cost, costing=message.costing, at=time.time()
         )
         if message.answer is not None and isinstance(entry, MoneySettled):
-            self._keep(message.answer, cost=entry.cost, provider=entry.provider)
+            self._keep_beside(message.answer, entry)
         self._outcome_recorded(entry)
 
     @handles(MarkSent)
@@ -275,7 +276,7 @@ class Ledger(
             at=time.time(),
         )
         if message.answer is not None and isinstance(entry, MoneySettled):
-            self._keep(message.answer, cost=entry.cost, provider=entry.provider)
+            self._keep_beside(message.answer, entry)
         self._outcome_recorded(entry)
         return self.bookkeeper.once_written(entry)
 
@@ -296,6 +297,11 @@ class Ledger(
         """Keep the error for which a request has paid."""
         self._keep(message.answer, cost=ZERO, provider=message.provider)
         self.bookkeeper.schedule_commit()
+
+    def _keep_beside(self, answer: PaidAnswer, entry: MoneySettled) -> None:
+        """Keep the answer of a call whose money is in the book already, and so has to be recorded in any case."""
+        with suppress(JournalUnreadable):  # Its key stays damaged, and so is not paid for again.
+            self._keep(answer, cost=entry.cost, provider=entry.provider)
 
     def _keep(self, answer: PaidAnswer, *, cost: Micros, provider: str) -> None:
         self.book.receipts.keep(answer, cost=cost, provider=provider, at=time.time(), keep=self.config.keep_answers)

@@ -93,6 +93,9 @@ class DoorExchange:
         It may go on for `linger` seconds then. If it is ended by `end`, that problem is raised. The work is done in the
         running task, which is what is cancelled.
         """
+        if self._ended_by is not None:  # While its body came.
+            work.close()
+            raise self._ended_by
         self._working = task = asyncio.current_task()
         leaving = asyncio.ensure_future(self._until_left(linger))
         try:
@@ -115,8 +118,8 @@ class DoorExchange:
         return result
 
     def end(self, problem: Problem) -> None:
-        """End the work that is under way; its client is told of `problem`."""
-        if self._working is not None and not self._is_stopped:
+        """End the work that is under way, or is to begin; its client is told of `problem`."""
+        if not self._is_stopped:
             self._ended_by = problem
             self._stop()
 

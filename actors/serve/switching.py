@@ -34,6 +34,8 @@ async def replace_market(
     offers nothing; then nothing has changed. With `LedgerDown` it has: each cap is changed before it is drawn on.
     """
     door = app.door
+    if keys is not None and bool(keys) != bool(door.keys):
+        raise ValueError("a door with keys is not opened to all, nor one without closed, while it serves")
     config = door.config if config is None else config
     names = names_of(market, config.aliases)
     return await switch(door, market, names, config, door.keys if keys is None else keys)
@@ -49,6 +51,9 @@ async def switch(door: Door, market: Market, names: Names, config: DoorConfig, k
         change = await asking
     except Permanent:
         go_by(door, *before)
+        raise
+    except BaseException:
+        cut_revoked(door)  # The door goes by its new keys all the same.
         raise
     cut_revoked(door)
     return change

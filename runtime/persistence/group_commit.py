@@ -270,7 +270,7 @@ class GroupCommit:
             else:
                 self._on_abandoned(answer)
         is_due = self.journal.arrears >= 1.0 or self._loop.time() >= self._tended_at + TEND_EVERY
-        if is_due and self._tending is None and not self._is_tended:
+        if is_due and self._tending is None and not (self._is_tended or self._is_closed):
             self._tending = self._loop.call_soon(self._tend)
 
     def _tend(self) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from actors.model_calls.prefix import prefix_digest
 from actors.policies.breaker.states import Closed
 from actors.supervisor.pipeline.choosing import Choice, choose, names_in_order
+from actors.supervisor.pipeline.waiter_limit import check_is_let_wait
 from actors.supervisor.pipeline.warmth import PLACE_WITHIN, WarmOffer, WarmPrefix, may_stay, where_to_stay
 from actors.supervisor.targets.admission import Full, Later
 from actors.supervisor.targets.waiting import Wait
@@ -49,6 +50,7 @@ async def choose_warm(deps: Deps, job: Job, *, now: float) -> Choice | None:
             await deps.queues.wait(job.entry, wait)
         finally:
             job.waits_for = None
+        check_is_let_wait(deps, job)
         now = deps.context.now()
     return None
 
@@ -98,7 +100,7 @@ def _offer(deps: Deps, job: Job, prefix: WarmPrefix, *, now: float) -> WarmOffer
 def _comes_by(deps: Deps, job: Job, target: Target, until: float, *, now: float) -> bool:
     """Tell whether a place presumably comes by then, and whether the request may wait for it."""
     refusal = job.refused.get(target.name)
-    if now >= until or not deps.queues.may_wait(job.entry, now):
+    if now >= until or not deps.queues.may_wait(job.entry, now, max_of_tenant=job.message.max_waiting):
         return False
     if isinstance(refusal, Later):
         return refusal.is_sooner_possible or refusal.at <= until

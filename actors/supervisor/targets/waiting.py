@@ -114,6 +114,8 @@ class WaitQueues:
         is_first = head_of(queue) is entry
         if is_first:
             entry.looked[name] = self._releases.get(name, 0)
+        else:
+            entry.looked.pop(name, None)  # It waits for those before it, and is woken once they have gone.
         return is_first
 
     def join(self, entry: QueueEntry, name: QueueName) -> None:
@@ -181,6 +183,7 @@ class WaitQueues:
             entry.has_waited = True
         if served is not None:
             entry.turns[served] = 0
+            entry.is_sent_away = False  # It is called now, and one that was called stays.
         if entry.queues:
             self._move_to(entry, (), served=served)
 

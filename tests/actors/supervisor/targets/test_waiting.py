@@ -247,10 +247,9 @@ async def test_two_that_leave_a_queue_and_come_back_do_not_wake_each_other_for_e
     entries = [QueueEntry() for _ in range(3)]
     for entry in entries:
         queues._move_to(entry, names)
-    for _ in range(3):  # Each in turn looks as the first one, leaves for nothing, and comes back.
+    for turn in range(4):  # Each in turn looks as the first one, leaves for nothing, and comes back.
         for entry in entries:
             entry.waiter = asyncio.get_running_loop().create_future()
-            queues.is_first(entry, names[0])
         before = [entry.waiter for entry in entries]
         queues._move_to(entries[0], names[1:])
         queues.is_first(entries[1], names[0])
@@ -259,7 +258,30 @@ async def test_two_that_leave_a_queue_and_come_back_do_not_wake_each_other_for_e
         queues._move_to(entries[0], names)
         queues._move_to(entries[1], names)
         assert queues.is_first(entries[0], names[0])
-    assert not any(waiter is not None and waiter.done() for waiter in before)
+        woken = [waiter is not None and waiter.done() for waiter in before]
+        assert woken == (
+            [False, True, True] if turn == 0 else [False] * 3
+        )  # What was seen once need not be seen again.
+
+
+async def test_one_that_looked_again_behind_another_is_woken_when_that_leaves():
+    queues, name = WaitQueues(), ("provider", "a")
+    late, early = QueueEntry(), QueueEntry(priority="high")
+    queues._move_to(late, (name,))
+    assert queues.is_first(late, name)
+    queues._move_to(early, (name,))
+    assert not queues.is_first(late, name)  # It has nothing of its own to wait for now.
+    late.waiter = asyncio.get_running_loop().create_future()
+    queues.leave(early)
+    assert late.waiter.done()
+
+
+async def test_a_release_wakes_the_first_one_that_has_looked():
+    queues, names = WaitQueues(), (("provider", "a"),)
+    entries = [QueueEntry()]
+    queues._move_to(entries[0], names)
+    assert queues.is_first(entries[0], names[0])
+    entries[0].waiter = asyncio.get_running_loop().create_future()
     queues.wake(names[0])
     assert entries[0].waiter is not None
     assert entries[0].waiter.done()
