@@ -52,8 +52,8 @@ def short_traceback(error: BaseException) -> str:
 def _errors(error: BaseException, lead: str, *, seen: set[int]) -> Iterator[str]:
     seen.add(id(error))
     yield lead + _lines(described(error))
-    for note in getattr(error, "__notes__", ()):
-        yield f"  {_lines(str(note))}"
+    for note in _notes_of(error):
+        yield f"  {_lines(note)}"
     yield from _places(error.__traceback__)
     because, how = error.__cause__, "caused by "
     if because is None and not error.__suppress_context__:
@@ -66,6 +66,13 @@ def _errors(error: BaseException, lead: str, *, seen: set[int]) -> Iterator[str]
                 yield "(further errors are left out)"
                 return
             yield from _errors(one, word, seen=seen)
+
+
+def _notes_of(error: BaseException) -> list[str]:
+    try:
+        return [str(note) for note in getattr(error, "__notes__", ())]
+    except Exception:  # noqa: BLE001 - whatever it raises if it is looked at.
+        return ["its notes cannot be read"]
 
 
 def _places(origin: TracebackType | None) -> Iterator[str]:
