@@ -6,10 +6,9 @@ import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from runtime.cluster.codec import WireRef
-from runtime.cluster.frames import CancelFrame, FindFrame, SpawnFrame
+from runtime.cluster.frames import FindFrame, SpawnFrame
 from runtime.cluster.placing import factory_name
-from runtime.cluster.remote import PendingAnswer, RemoteActor
-from runtime.envelope import SETTLED, Ask
+from runtime.cluster.remote import RemoteActor
 from runtime.errors import AskTimeout
 from runtime.messages import Message
 from runtime.ref import ActorRef
@@ -96,25 +95,6 @@ class Cluster:
             raise AskTimeout(node, "PlaceActor", timeout=timeout) from None
 
     async def _request(self, life: NodeLife, frame: Callable[[int], Any], of: Any, timeout: float) -> Any:  # noqa: ASYNC109
-        peer, engine = self.node.peer(life), self.node.engine
-        number = peer.new_number()
-        ask = Ask(PlaceActor(), engine.time() + timeout)
-        ask.waiter = engine.loop.create_future()
-        target = RemoteActor(peer, WireRef(life.name, life.epoch, 0, "cluster"))
-        pending = peer.pending[number] = PendingAnswer(target, ask, of, number)
-        peer.post(frame(number), pending.lost, alone=True)
-        engine.deadlines.add(ask)
-        try:
-            await ask.waiter
-        except asyncio.CancelledError:
-            if not ask.cancel():
-                peer.post(CancelFrame(number))  # What was spawned is not wanted.
-            raise
-        finally:
-            engine.deadlines.discard(ask)
-            peer.pending.pop(number, None)
-        if ask.progress is not SETTLED:
-            raise AskTimeout(target.path, "PlaceActor", timeout=timeout)
-        if ask.error is not None:
-            raise ask.error
-        return ask.value
+        node = RemoteActor(self.node.peer(life), WireRef(life.name, life.epoch, 0, "cluster"))
+        now = self.node.engine.time()
+        return await node.exchange(PlaceActor(), frame, of, now=now, deadline=now + timeout)

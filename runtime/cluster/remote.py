@@ -146,27 +146,26 @@ class RemoteActor(FarTarget):
         return await self._request(message, now, deadline, awaits=True)
 
     async def _request(self, message: Any, now: float, deadline: float, *, awaits: bool) -> Any:
-        peer, engine = self.peer, self.peer.engine
+        peer = self.peer
         if self.closed:
             raise self._gone(message)
         body = peer.codec.encode(message)
         kind = kind_of(message)
-        of = answer_type(kind) if awaits else NONE
+
+        def frame(number: int) -> AskFrame:
+            left = None if deadline == inf else deadline - now
+            return AskFrame(number, self.name.number, tag_of(kind), body, left, peer.carried(), awaits)
+
+        return await self.exchange(message, frame, answer_type(kind) if awaits else NONE, now=now, deadline=deadline)
+
+    async def exchange(self, message: Any, frame: Callable[[int], Any], of: Any, *, now: float, deadline: float) -> Any:
+        """Send the frame of a request, which is made with its number, and return its answer as the type `of`."""
+        peer, engine = self.peer, self.peer.engine
         ask = Ask(message, deadline)
         ask.waiter = engine.loop.create_future()
         number = peer.new_number()
-        pending = PendingAnswer(self, ask, of, number)
-        frame = AskFrame(
-            number,
-            self.name.number,
-            tag_of(kind),
-            body,
-            None if deadline == inf else deadline - now,
-            peer.carried(),
-            awaits,
-        )
-        peer.pending[number] = pending
-        peer.post(frame, pending.lost, alone=True)
+        pending = peer.pending[number] = PendingAnswer(self, ask, of, number)
+        peer.post(frame(number), pending.lost, alone=True)
         if deadline < inf:
             engine.deadlines.add(ask)
         try:
