@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
 import uvicorn
@@ -12,32 +11,14 @@ from actors.dashboard.app import DashboardApp
 from actors.dashboard.gate import Gate, new_token
 from actors.dashboard.watcher import MAILBOX, Watcher
 from actors.listening import listening_socket
+from actors.quiet_server import QuietServer
 
 if TYPE_CHECKING:
-    import socket
-    from collections.abc import Collection, Generator
+    from collections.abc import Collection
 
     from runtime import ActorSystem
 
 CLOSE_SECONDS = 3
-
-
-class PageServer(uvicorn.Server):
-    """A server that leaves signals to its program, and says when it listens."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.listens = asyncio.Event()
-
-    @contextmanager
-    def capture_signals(self) -> Generator[None]:
-        """Capture none."""
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to listen."""
-        await super().startup(sockets)
-        self.listens.set()
 
 
 class Dashboard:
@@ -86,7 +67,7 @@ class Dashboard:
         except BaseException:
             listening.close()
             raise
-        self._server = PageServer(
+        self._server = QuietServer(
             uvicorn.Config(
                 self._app,
                 ws="none",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -11,11 +10,11 @@ import httptools  # noqa: F401  # pyright: ignore[reportMissingTypeStubs, report
 import uvicorn
 
 from actors.listening import listening_socket
+from actors.quiet_server import QuietServer
 from actors.serve.visitors import is_local
 
 if TYPE_CHECKING:
-    import socket
-    from collections.abc import Awaitable, Callable, Generator
+    from collections.abc import Awaitable, Callable
 
     from actors.serve.door import Door
 
@@ -31,24 +30,6 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     except ModuleNotFoundError:
         return None
     return cast("Callable[[], asyncio.AbstractEventLoop]", uvloop.new_event_loop)
-
-
-class QuietServer(uvicorn.Server):
-    """A server that leaves signals to its program, and says when it listens."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.listens = asyncio.Event()
-
-    @contextmanager
-    def capture_signals(self) -> Generator[None]:
-        """Capture none."""
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to listen."""
-        await super().startup(sockets)
-        self.listens.set()
 
 
 class DoorServer:
