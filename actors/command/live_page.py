@@ -12,7 +12,7 @@ import msgspec
 from actors.command.bad_input import BadInput
 from actors.command.progress import write_error
 from actors.dashboard.app import DashboardApp
-from actors.dashboard.gate import MIN_TOKEN, Gate, new_token
+from actors.dashboard.gate import MIN_TOKEN, Gate, new_token, with_token
 from actors.dashboard.watcher import MAILBOX, Watcher
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ PATH = "/dashboard"
 class PageOptions(msgspec.Struct, frozen=True, kw_only=True):
     """The options of a command that concern its page: `token` is None for one that is made up.
 
-    `hosts` are further names that it answers under, such as "ops.example:443".
+    `hosts` are further names that it answers under, such as "ops.example".
     """
 
     is_wanted: bool = False
@@ -115,8 +115,8 @@ class MountedPage:
         """Answer under the address of the server, and say where the page is."""
         if self.app is not None:
             self._gate.allow_local(host, port)
-            secret = "" if self._options.token else f"#{self._token}"
-            write_error(f"the live page: {url}{PATH}/{secret}\n")
+            address = f"{url}{PATH}/"
+            write_error(f"the live page: {address if self._options.token else with_token(address, self._token)}\n")
 
     def end(self) -> None:
         """End the streams of those that look."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import math
 import re
 import secrets
 from functools import cache
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
-from actors.dashboard.gate import COOKIE, CUSTOM_HEADER
+from actors.dashboard.gate import CUSTOM_HEADER, SESSION_SECONDS, TooManyGuesses, cookie_name
 from actors.dashboard.messages import Act, ActKind, GetUpdate, Viewport
 from actors.dashboard.view import Seen, shown
 from actors.errors.families import CallFailed
@@ -82,11 +83,11 @@ class SeenPart(msgspec.Struct):
 
 
 class PageRefusal(Exception):
-    """A request is answered with this status and these words."""
+    """A request is answered with this status and these words; it may be made again after `wait` seconds, if stated."""
 
-    def __init__(self, status: int, words: str) -> None:
+    def __init__(self, status: int, words: str, *, wait: float | None = None) -> None:
         super().__init__(words)
-        self.status = status
+        self.status, self.wait = status, wait
 
 
 class Viewer:
@@ -138,12 +139,13 @@ class DashboardApp:
         try:
             if not self._gate.is_our_host(headers):
                 raise PageRefusal(421, "this page is not served under that name; state it with `hosts`")
-            if not self._gate.is_our_origin(headers, scope.get("scheme", "http")):
+            if not self._gate.is_our_origin(headers):
                 raise PageRefusal(403, "a page elsewhere cannot read this one, nor act")
-            await self._route(scope["method"], path, headers, PageExchange(scope, receive, send, root))
+            await self._route(scope["method"], path, headers, PageExchange(scope, headers, receive, send))
+        except TooManyGuesses as braked:
+            await refuse(send, PageRefusal(429, str(braked), wait=braked.wait))
         except PageRefusal as refused:
-            body = msgspec.json.encode({"error": str(refused)})
-            await answer(send, refused.status, body, {"content-type": "application/json"})
+            await refuse(send, refused)
 
     async def _route(self, method: str, path: str, headers: Mapping[str, str], exchange: PageExchange) -> None:
         match method, path:
@@ -160,9 +162,9 @@ class DashboardApp:
                 self._gate.close(headers)
                 await answer(exchange.send, 204, b"", {"set-cookie": exchange.cookie("", age=0)})
             case "GET", "/stream":
-                await self._stream(self._session(headers), headers, exchange)
+                await self._stream(self._session(headers, exchange), exchange)
             case "POST", "/look":
-                session = self._session(headers)
+                session = self._session(headers, exchange)
                 asked = await body_of(headers, exchange.receive, LookAt)
                 viewer = self._viewers.get(asked.viewer)
                 if viewer is None or viewer.owner != session.name:
@@ -170,19 +172,21 @@ class DashboardApp:
                 viewer.look = asked.look
                 await answer(exchange.send, 204, b"", {})
             case "POST", "/act":
-                await self._act(self._session(headers), headers, exchange)
+                await self._act(self._session(headers, exchange), headers, exchange)
             case _:
                 raise PageRefusal(404, "there is no such path")
 
-    def _session(self, headers: Mapping[str, str]) -> Session:
-        session = self._gate.session(headers, now=asyncio.get_running_loop().time())
+    def _session(self, headers: Mapping[str, str], exchange: PageExchange) -> Session:
+        now = asyncio.get_running_loop().time()
+        session = self._gate.session(headers, address=exchange.address, now=now)
         if session is None:
             raise PageRefusal(401, "open the address that was printed at the start, or give its token")
         return session
 
     async def _log_in(self, headers: Mapping[str, str], exchange: PageExchange) -> None:
         given = await body_of(headers, exchange.receive, Login)
-        secret = self._gate.open(given.token, now=asyncio.get_running_loop().time())
+        now = asyncio.get_running_loop().time()
+        secret = self._gate.open(given.token, address=exchange.address, now=now)
         if secret is None:
             raise PageRefusal(401, "that is not the operator's token")
         await answer(exchange.send, 204, b"", {"set-cookie": exchange.cookie(secret)})
@@ -202,7 +206,7 @@ class DashboardApp:
         told = {"content-type": "application/json"}
         await answer(exchange.send, 200, msgspec.json.encode({"outcome": outcome}), told)
 
-    async def _stream(self, session: Session, headers: Mapping[str, str], exchange: PageExchange) -> None:
+    async def _stream(self, session: Session, exchange: PageExchange) -> None:
         """Send updates until the viewer leaves: each is the newest state, however slow it is."""
         if len(self._viewers) >= MAX_VIEWERS:
             raise PageRefusal(503, f"{MAX_VIEWERS} viewers look already; close one of their pages")
@@ -213,7 +217,7 @@ class DashboardApp:
         try:
             await begin(exchange.send, 200, {"content-type": "text/event-stream", "x-accel-buffering": "no"})
             await send_event(exchange.send, b"viewer", msgspec.json.encode(name))
-            await self._send_updates(viewer, exchange.send, {gone, closing}, headers)
+            await self._send_updates(viewer, exchange.send, {gone, closing}, session)
             await exchange.send({"type": "http.response.body", "body": b""})
         except (OSError, TimeoutError, RuntimeFault):
             pass  # The viewer has gone, or the system has; a page that lives comes again by itself.
@@ -223,12 +227,10 @@ class DashboardApp:
                 task.cancel()
             await asyncio.wait({gone, closing})
 
-    async def _send_updates(
-        self, viewer: Viewer, send: Send, ended: set[asyncio.Task[Any]], headers: Mapping[str, str]
-    ) -> None:
+    async def _send_updates(self, viewer: Viewer, send: Send, ended: set[asyncio.Task[Any]], session: Session) -> None:
         """Send them until one of the tasks has ended, or the session is over."""
         seen, sent_at, loop = Seen(), 0.0, asyncio.get_running_loop()
-        while self._gate.session(headers, now=loop.time()) is not None:
+        while self._gate.lasts(session, now=loop.time()):
             message = GetUpdate(seen=seen, look=viewer.look)
             update = await self._watcher.ask(message, timeout=ASK_TIMEOUT)
             if update is not None:
@@ -245,16 +247,18 @@ class DashboardApp:
 class PageExchange:
     """One request and where its answer goes."""
 
-    def __init__(self, scope: Any, receive: Receive, send: Send, root: str) -> None:
-        self.receive, self.send, self.root = receive, send, root
+    def __init__(self, scope: Any, headers: Mapping[str, str], receive: Receive, send: Send) -> None:
+        self.receive, self.send = receive, send
+        self.root: str = scope.get("root_path", "")
         self.address = (scope.get("client") or ("an unknown address",))[0]
-        self._is_secure = scope.get("scheme") == "https"
+        self._name = cookie_name(headers)
+        self._is_secure = scope.get("scheme") == "https" or headers.get("origin", "").lower().startswith("https:")
 
-    def cookie(self, secret: str, *, age: int | None = None) -> str:
+    def cookie(self, secret: str, *, age: float = SESSION_SECONDS) -> str:
         """Return the header that sets our cookie."""
-        rest = "" if age is None else f"; Max-Age={age}"
         secure = "; Secure" if self._is_secure else ""
-        return f"{COOKIE}={secret}; HttpOnly; SameSite=Strict; Path={self.root or '/'}{secure}{rest}"
+        path = self.root or "/"
+        return f"{self._name}={secret}; HttpOnly; SameSite=Strict; Path={path}{secure}; Max-Age={age:.0f}"
 
 
 T = Any
@@ -312,6 +316,14 @@ async def answer(send: Send, status: int, body: bytes, headers: Mapping[str, str
     """Send a whole answer."""
     await begin(send, status, {"content-length": str(len(body)), **headers})
     await send({"type": "http.response.body", "body": body})
+
+
+async def refuse(send: Send, refused: PageRefusal) -> None:
+    """Answer with a refusal."""
+    told = {"content-type": "application/json"}
+    if refused.wait is not None:
+        told["retry-after"] = str(math.ceil(refused.wait))
+    await answer(send, refused.status, msgspec.json.encode({"error": str(refused)}), told)
 
 
 async def send_event(send: Send, name: bytes, data: bytes) -> None:

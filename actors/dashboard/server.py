@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 import uvicorn
 
 from actors.dashboard.app import DashboardApp
-from actors.dashboard.gate import Gate, new_token
+from actors.dashboard.gate import Gate, new_token, with_token
 from actors.dashboard.watcher import MAILBOX, Watcher
 from actors.listening import listening_socket
 from actors.quiet_server import QuietServer
@@ -25,7 +25,7 @@ class Dashboard:
     """The page of a system, at `url` as long as its block lasts; leave the block before that of the system.
 
     It listens at `host` and `port` (0: a free one), and answers under these and the further `hosts`, such as
-    "ops.example:443" behind a proxy. The operator's `token` is made up if none is given (at least 16 characters); a
+    "ops.example" behind a proxy. The operator's `token` is made up if none is given (at least 16 characters); a
     page that `may_act` lets operators isolate, release, resolve, pause, stop and restart.
     """
 
@@ -53,7 +53,7 @@ class Dashboard:
     @property
     def url(self) -> str:
         """The address of the page with the operator's token, which a browser keeps to itself: it is a secret."""
-        return f"{self.address}#{self._token}"
+        return with_token(self.address, self._token)
 
     async def __aenter__(self) -> Self:
         """Begin to watch the system and to listen. Raises OSError if the address cannot be had."""

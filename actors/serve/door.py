@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from actors.limits.class_queue import Priority, lower
+from actors.limits.failed_attempts import FailedAttempts
 from actors.serve.bodies import BodyRoom, ClientGone
 from actors.serve.door_request import KEY_HEADER
 from actors.serve.exchange import DoorExchange
@@ -18,7 +19,7 @@ from actors.serve.keys import KeyRing
 from actors.serve.problems import Problem
 from actors.serve.replies import written
 from actors.serve.retries import OpenTries, retry_count, same_request
-from actors.serve.tenants import FailedAttempts, TenantLoads
+from actors.serve.tenants import TenantLoads
 from actors.serve.token_limits import TokenLimits, TokenShare, reserved_for
 from actors.serve.visitors import check_local, check_once, not_let_in, shown_key
 from actors.tariffs.estimate import demand_of
@@ -109,7 +110,7 @@ class Door:
             raise not_let_in("the request has no key")
         key = self.keys.find(shown, now=self.clock())
         if key is None:
-            wait = self.failures.wait(address, now=asyncio.get_running_loop().time())
+            wait = self.failures.count(address, now=asyncio.get_running_loop().time())
             if wait:
                 message = f"this address has shown too many wrong keys; wait {wait:.0f} s"
                 raise Problem(429, message, code="too_many_attempts", retry_after=wait, should_retry=False)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
-from collections import OrderedDict
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -17,10 +15,6 @@ from actors.validation import check_count, check_text
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-ATTEMPTS = TokenBucket(rate=0.2, burst=10)
-"""The wrong keys that one address may show: ten at once, and then one in five seconds."""
-MAX_ADDRESSES = 10_000
-"""The addresses of which wrong keys are counted; of more, the oldest are forgotten."""
 BUSY_WAIT = 1.0
 """Seconds after which a tenant that has all its requests under way may ask again."""
 
@@ -101,44 +95,3 @@ class TenantLoads:
             message = f"{name!r} may ask {rate:g} times a second; the next time is in {taken:.2f} s"
             raise Problem(429, message, code="rate_limit_exceeded", retry_after=taken)
         self._buckets[name] = taken[0]
-
-
-def _client(address: str) -> str:
-    """Return what one client shows itself as.
-
-    >>> _client("2001:db8::1") == _client("2001:db8::2"), _client("10.0.0.1")
-    (True, '10.0.0.1')
-    """
-    try:
-        network = ipaddress.ip_network(f"{address.partition('%')[0]}/64", strict=False) if ":" in address else address
-    except ValueError:
-        return address
-    return str(network)
-
-
-class FailedAttempts:
-    """The wrong keys that each address has shown lately.
-
-    >>> attempts = FailedAttempts()
-    >>> [attempts.wait("10.0.0.1", now=0.0) for _ in range(11)][-2:]
-    [0.0, 5.0]
-    """
-
-    def __init__(self) -> None:
-        self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
-
-    def wait(self, address: str, *, now: float) -> float:
-        """Count a wrong key, and return the seconds until its address may show another one.
-
-        Of IPv6, the addresses of one network of 64 bits count as one: a single client may have all of them.
-        """
-        address = _client(address)
-        bucket = self._buckets.pop(address, ATTEMPTS)
-        taken = bucket.take(now)
-        if not isinstance(taken, tuple):
-            self._buckets[address] = bucket
-            return taken
-        self._buckets[address] = taken[0]
-        if len(self._buckets) > MAX_ADDRESSES:
-            self._buckets.popitem(last=False)
-        return 0.0

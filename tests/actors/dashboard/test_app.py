@@ -41,15 +41,18 @@ class Answer:
 
 
 class Client:
-    """A client of the application, with a cookie if it has logged in."""
+    """A client of the application; like a browser, it sends its cookies to all ports of a host."""
 
-    def __init__(self, app: DashboardApp) -> None:
-        self.app, self.cookie = app, ""
+    def __init__(self, app: DashboardApp, *, host: str = HOST, jar: dict[str, str] | None = None) -> None:
+        self.app, self.host = app, host
+        self.jar = {} if jar is None else jar
+        self.address = "127.0.0.1"
 
     def scope(self, method, path, headers):
-        told = {"host": HOST, **({"cookie": self.cookie} if self.cookie else {}), **headers}
+        cookies = "; ".join(f"{name}={value}" for name, value in self.jar.items())
+        told = {"host": self.host, **({"cookie": cookies} if cookies else {}), **headers}
         encoded = [(name.encode(), value.encode()) for name, value in told.items()]
-        return {"type": "http", "method": method, "path": path, "headers": encoded, "client": ("127.0.0.1", 9)}
+        return {"type": "http", "method": method, "path": path, "headers": encoded, "client": (self.address, 9)}
 
     async def ask(self, method, path, body=None, **headers) -> Answer:
         told = {name.replace("_", "-"): value for name, value in headers.items() if value is not None}
@@ -68,18 +71,19 @@ class Client:
     async def log_in(self, token=TOKEN) -> Answer:
         answer = await self.post("/session", {"token": token})
         if answer.status == 204:
-            self.cookie = answer.headers["set-cookie"].partition(";")[0]
+            name, _, value = answer.headers["set-cookie"].partition(";")[0].partition("=")
+            self.jar[name] = value
         return answer
 
     @asynccontextmanager
-    async def stream(self, send=None):
+    async def stream(self, send=None, **headers):
         answer, left = Answer(), asyncio.Event()
 
         async def receive():
             await left.wait()
             return {"type": "http.disconnect"}
 
-        task = asyncio.create_task(self.app(self.scope("GET", "/stream", {}), receive, send or answer.send))
+        task = asyncio.create_task(self.app(self.scope("GET", "/stream", headers), receive, send or answer.send))
         await asyncio.sleep(0.1)
         try:
             yield answer
@@ -120,6 +124,78 @@ async def test_the_token_is_exchanged_for_a_cookie_that_no_script_reads():
         assert (await client.ask("GET", "/stream")).status == 401
 
 
+async def test_two_pages_of_one_host_stay_open_side_by_side():
+    async with served() as (stage, client):
+        other = Client(
+            DashboardApp(stage.watcher, Gate(TOKEN, hosts=["127.0.0.1:2"])), host="127.0.0.1:2", jar=client.jar
+        )
+        await client.log_in()
+        await other.log_in()
+        assert len(client.jar) == 2
+        for one in (client, other):
+            async with one.stream() as answer:
+                assert answer.status == 200
+
+
+@pytest.mark.parametrize("stated", ["ops.example", "ops.example:443", "OPS.example"])
+@pytest.mark.parametrize("host", ["ops.example", "ops.example:443", HOST])
+async def test_behind_a_proxy_that_ends_tls_an_operator_logs_in_and_acts(stated, host):
+    async with looked_at(may_act=True) as stage:
+        client = Client(DashboardApp(stage.watcher, Gate(TOKEN, hosts=[HOST, stated])), host=host)
+        told = {"origin": "https://ops.example", "sec_fetch_site": "same-origin"}
+        answer = await client.post("/session", {"token": TOKEN}, **told)
+        assert answer.status == 204
+        assert "; Secure" in answer.headers["set-cookie"]
+        name, _, value = answer.headers["set-cookie"].partition(";")[0].partition("=")
+        client.jar[name] = value
+        await stage.look()
+        asked = {"kind": "isolate", "subject": next(iter(stage.view.providers))}
+        assert (await client.post("/act", asked, **told)).status == 200
+        assert (await client.post("/act", asked, origin="https://ops.example.evil.example")).status == 403
+
+
+@pytest.mark.parametrize("way", ["session", "bearer"])
+async def test_guesses_of_the_token_are_braked_and_open_sessions_go_on(way):
+    async with served() as (_, client):
+        operator, guesser = client, Client(client.app)
+        await operator.log_in()
+        guesser.address = "10.0.0.9"
+
+        async def show(client, token):
+            if way == "session":
+                return await client.log_in(token)
+            return await client.post("/look", {"viewer": "x", "look": {}}, authorization=f"Bearer {token}")
+
+        let_in = 204 if way == "session" else 404
+        assert [(await show(guesser, "wrong" * 8)).status for _ in range(12)] == [401] * 10 + [429] * 2
+        braked = await show(guesser, TOKEN)
+        assert (braked.status, braked.headers["retry-after"]) == (429, "5")
+        assert b"wait 5 s" in braked.body
+        assert (await show(Client(client.app), TOKEN)).status == let_in
+        operator.address = "10.0.0.9"
+        assert (await operator.post("/look", {"viewer": "x", "look": {}})).status == 404
+        await asyncio.sleep(5.0)
+        assert (await show(guesser, TOKEN)).status == let_in
+
+
+async def test_a_stream_that_was_opened_with_the_token_outlives_guesses_from_its_address():
+    async with served() as (stage, client), client.stream(authorization=f"Bearer {TOKEN}") as answer:
+        for _ in range(11):
+            await client.log_in("wrong" * 8)
+        await stage.request()
+        await asyncio.sleep(1.0)
+        assert len(answer.updates()) >= 2
+
+
+async def test_a_stream_ends_with_its_session():
+    async with served() as (_, client):
+        await client.log_in()
+        async with client.stream():
+            await client.ask("DELETE", "/session", **JSON)
+            await asyncio.sleep(1.0)
+            assert client.app._viewers == {}
+
+
 async def test_a_cookie_lasts_half_a_day():
     async with served() as (_, client):
         await client.log_in()
@@ -135,7 +211,11 @@ async def test_a_cookie_lasts_half_a_day():
         ({"host": ""}, 421),
         ({"origin": "http://evil.example"}, 403),
         ({"origin": "null"}, 403),
-        ({"origin": "https://127.0.0.1:1"}, 403),
+        ({"origin": "https://127.0.0.1:2"}, 403),
+        ({"origin": "ftp://127.0.0.1:1"}, 403),
+        ({"origin": "127.0.0.1:1"}, 403),
+        ({"origin": "https://127.0.0.1:1/"}, 403),
+        ({"origin": "https://evil.example#127.0.0.1:1"}, 403),
         ({"sec_fetch_site": "cross-site"}, 403),
         ({"sec_fetch_site": "same-site"}, 403),
         ({"content_type": "text/plain"}, 415),

@@ -21,6 +21,7 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here: apt-get install chromium"),
 ]
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"><b>cold</b>"
+TOKEN = "100 % of #" + "x" * 9
 ROWS = "document.querySelectorAll('#providers .card').length"
 NODES = "document.getElementsByTagName('*').length"
 
@@ -37,7 +38,7 @@ def button(name, within="document"):
 async def watched(*names, may_act=True, **options):
     async with looked_at(*names, may_act=may_act, **options) as stage:
         stage.latency = 0.02
-        async with Dashboard(stage.system, may_act=may_act) as page, browsing() as browser:
+        async with Dashboard(stage.system, may_act=may_act, token=TOKEN) as page, browsing() as browser:
             await browser.open(page.url)
             await browser.until(ROWS)
             yield stage, page, browser

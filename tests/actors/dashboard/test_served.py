@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from urllib.parse import quote, unquote
 
 import httpx
 import pytest
@@ -47,11 +48,19 @@ async def test_a_page_is_served_beside_a_program_and_leaves_nothing_behind():
         assert not [name for name in stage.system.children if name.startswith("watcher-")]
 
 
+@pytest.mark.parametrize("token", ["a token # of 100 % / ünicode?", "0123456789abcdef"])
+def test_the_address_of_the_page_holds_any_token(token):
+    page = Dashboard(ActorSystem("other", log=False), token=token)
+    _, _, shown = page.url.partition("#")
+    assert unquote(shown) == token
+    assert quote(shown, safe="%") == shown
+
+
 async def test_the_front_door_has_the_page_below_its_own_path(capsys):
     async with serving("swift") as stage, ActorSystem("other", log=False) as system:
         page = MountedPage(system, PageOptions(is_wanted=True, token=TOKEN))
         page.begin("http://127.0.0.1:8080", host="127.0.0.1", port=8080)
-        page._gate.hosts.add("127.0.0.1")  # As the transport of this test names itself.
+        page._gate.allow("127.0.0.1")  # As the transport of this test names itself.
         transport = in_process_transport(page.beside(DoorApp(stage.door)), library=httpx)
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8080") as client:
             told = {"x-understudy": "1"}
