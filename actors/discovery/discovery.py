@@ -203,7 +203,7 @@ class Discovery(Actor[Discover | ChangeRegistry | SubscribeProviders | Unsubscri
         except Exception as error:
             wait = error.retry_after if isinstance(error, CallFailed) else None
             raise RegistryDown(message.service, f"{type(error).__name__}: {error}", retry_after=wait) from error
-        answer = self._answer(message, self._cache.get(message.service) or found, self.context.now())
+        answer = self._answer(message, found, self.context.now())
         return answer if isinstance(answer, Offers) else await answer
 
     def _answer(self, message: Discover, cached: CachedOffers, now: float) -> Offers | asyncio.Future[Offers]:

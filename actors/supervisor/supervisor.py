@@ -50,6 +50,7 @@ from actors.supervisor.messages import (
 from actors.supervisor.payments.payments import Payments
 from actors.supervisor.pipeline.deps import Deps
 from actors.supervisor.pipeline.finding import Finder
+from actors.supervisor.pipeline.former_market import FormerMarket
 from actors.supervisor.pipeline.hedge_budget import HedgeBudget
 from actors.supervisor.pipeline.item_trial import end_trial
 from actors.supervisor.pipeline.job import Job, risk_of
@@ -230,6 +231,8 @@ class Supervisor(
     def _switch(self, market: Market) -> MarketChange:
         """Serve by another market, from the next request on."""
         before, deps = self.market, self.deps
+        if not self.has_own_registry:
+            deps.finder.former = FormerMarket(self.registry, self.targets.by_name)
         # A restart goes on with it too.
         self.context.kept["market"] = self.target_deps.market = self._go_by(market)
         self.payments.accounts.go_by(market)

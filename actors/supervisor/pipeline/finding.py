@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from actors.discovery.messages import Discover
-from actors.errors.families import RegistryDown
+from actors.errors.families import CallFailed, RegistryDown
 from runtime import RuntimeFault
 
 if TYPE_CHECKING:
     from actors.discovery.offers import Offers
     from actors.providers.provider import ProviderFilter
     from actors.supervisor.messages import SmartRequest
+    from actors.supervisor.pipeline.former_market import FormerMarket
     from actors.supervisor.services import Service
 
 MAX_REMEMBERED = 100
@@ -25,11 +26,13 @@ class Finder:
         self._discovery = discovery
         self._asked = discovery.ref
         self._known: dict[tuple[str, ProviderFilter], Offers] = {}
+        self.former: FormerMarket | None = None
+        """What its requests find, once another market is in force than the one that they began under."""
 
     def known(self, message: SmartRequest, now: float) -> Offers | None:
         """Return the offers that a request would be answered at `now`; None if discovery has to be asked."""
-        if message.where.predicate is not None:
-            return None  # It may answer otherwise each time.
+        if message.where.predicate is not None or self.former is not None:
+            return None  # A function may answer otherwise each time; and discovery may know another market.
         if self._discovery.ref is not self._asked:
             # Another one has taken its place, which knows nothing of these answers.
             self._asked = self._discovery.ref
@@ -40,11 +43,20 @@ class Finder:
         return offers
 
     async def find(self, message: SmartRequest, now: float) -> Offers:
-        """Ask discovery which providers offer the service; raises `NoProvider`, or `RegistryDown`."""
-        offers = await self.ask(Discover(service=message.service, where=message.where), timeout=message.timeout)
-        if offers.lease is not None and message.where.predicate is None:
-            self._remember((message.service, message.where), offers, now)
-        return offers
+        """Find out which providers offer the service; raises `NoProvider`, or `RegistryDown`."""
+        question = Discover(service=message.service, where=message.where)
+        while (former := self.former) is None:
+            try:
+                offers = await self.ask(question, timeout=message.timeout)
+            except CallFailed:
+                if self.former is None:
+                    raise
+            else:
+                if self.former is None:
+                    if offers.lease is not None and message.where.predicate is None:
+                        self._remember((message.service, message.where), offers, now)
+                    return offers
+        return await former.find(message)
 
     async def ask(self, question: Discover, *, timeout: float) -> Offers:  # noqa: ASYNC109 - see `ActorRef.ask`.
         """Ask discovery; raises as `find` does."""

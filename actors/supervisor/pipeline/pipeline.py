@@ -112,9 +112,13 @@ async def _wait(deps: Deps, job: Job, wait: Wait | QuotaWait) -> Choice | None:
 def _take_offers(deps: Deps, job: Job, offers: Offers, *, now: float) -> None:
     """Set what the request chooses from, and what is known of it beside."""
     message, rng = job.message, deps.context.random
-    job.candidates = candidates = deps.targets.candidates(
-        offers, message.requirement, service=message.service, where=message.where, now=now
-    )
+    former = deps.finder.former
+    if former is None:
+        job.candidates = candidates = deps.targets.candidates(
+            offers, message.requirement, service=message.service, where=message.where, now=now
+        )
+    else:
+        job.candidates = candidates = former.candidates(offers, message.requirement, service=message.service)
     held_back = tuple(deps.targets.held_back_by_slow_start(candidates)) if deps.targets.has_slow_starts else ()
     if message.stream is not None:
         job.look_at_pieces()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, TypeAlias
 from weakref import WeakSet
 
@@ -46,10 +47,10 @@ class TargetTable:
         """By what was asked; what an older answer listed lives on only with the requests that chose from it."""
         self._remembered = 0
         """The listings in all of these."""
-        self._removed: WeakSet[Target] = WeakSet()
-        """Those of markets before that requests under way may still call."""
+        self._former: dict[str, WeakSet[Target]] = {}
+        """By name, those that were removed or forgotten, and that requests under way may still call."""
         self._successors = 0
-        """Counts the targets that took the place of another of the same name."""
+        """Counts the targets that came after another of the same name."""
         self._listed_by_market = frozenset(self.by_name)
         self._forget_at = deps.context.now() + FORGET_AFTER
         for target in self.by_name.values():
@@ -68,14 +69,14 @@ class TargetTable:
             name = listing.provider.name
             target = targets.get(name)
             if target is None:
-                by_name[name] = Target(listing, self._deps)
+                by_name[name] = self._new_target(listing)
                 added.append(name)
             elif target.listing.provider.address == listing.provider.address:
                 target.go_by(listing, before)
                 by_name[name] = target
             else:
-                self._successors += 1
-                by_name[name] = Target(listing, self._deps, queue=("provider", f"{name} #{self._successors}"))
+                self._keep_former(target)
+                by_name[name] = self._new_target(listing)
                 moved.append(name)
         if not is_whole:
             for name, target in targets.items():
@@ -85,7 +86,7 @@ class TargetTable:
         for name, target in targets.items():
             if by_name.get(name) is not target:
                 target.remove()
-                self._removed.add(target)
+                self._keep_former(target)
         # Another object: the candidates of requests under way have been made of the one before.
         self.by_name = by_name
         self._candidates.clear()
@@ -164,11 +165,22 @@ class TargetTable:
         name = listing.provider.name
         target = self.by_name.get(name)
         if target is None:
-            target = self.by_name[name] = Target(listing, self._deps)
+            target = self.by_name[name] = self._new_target(listing)
             self._isolate_again(target)
         elif listing is not target.listing:
             target.relist(listing)
         target.used_at = self._deps.context.now()
+
+    def _new_target(self, listing: Listing) -> Target:
+        """Make a target; requests that wait for a former one of its name keep that one's wait queue for themselves."""
+        name = listing.provider.name
+        if not self._former.get(name):
+            return Target(listing, self._deps)
+        self._successors += 1
+        return Target(listing, self._deps, queue=("provider", f"{name} #{self._successors}"))
+
+    def _keep_former(self, target: Target) -> None:
+        self._former.setdefault(target.name, WeakSet()).add(target)
 
     def _forget(self, now: float) -> None:
         """Let go of the providers that no request has found for long: of their gateways, breakers and figures."""
@@ -181,7 +193,9 @@ class TargetTable:
             if name in kept or target.used_at > since or target.state.under_way:
                 continue
             target.forget()
+            self._keep_former(target)
             del self.by_name[name]
+        self._former = {name: targets for name, targets in self._former.items() if targets}
 
     def _isolate_again(self, target: Target) -> None:
         if target.name in self._isolated:
@@ -189,7 +203,7 @@ class TargetTable:
 
     def broken_invariants(self) -> Iterator[str]:
         """Name what does not hold of a provider although no call is under way."""
-        for target in (*self.by_name.values(), *self._removed):
+        for target in chain(self.by_name.values(), *self._former.values()):
             yield from target.broken_invariants()
 
     def __repr__(self) -> str:

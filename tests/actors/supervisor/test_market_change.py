@@ -22,11 +22,13 @@ from actors import (
     smart_request,
 )
 from actors.errors.families import CallFailed
+from actors.ledger.messages import OpenAccount
 from actors.ledger.periods import Renewal
 from actors.market import SharedQuota
 from actors.money import Micros
 from actors.policies.breaker.states import Closed, Open
 from actors.supervisor import MarketChange, ReplaceMarket, smart_stream
+from actors.supervisor.pipeline.finding import Finder
 from tests.actors.supervisor.stage import STEADY, Script, flaky, now, offer, staged, steps, trip
 from tests.actors.supervisor.test_services import child
 
@@ -102,6 +104,30 @@ async def test_a_moved_provider_does_not_wait_behind_requests_for_its_old_addres
         assert now() == began
         assert [(await one).output for one in asked] == ["done"] * 3
         await stage.assert_at_rest()
+
+
+@pytest.mark.parametrize("between", [1, 3])
+async def test_a_removed_provider_that_comes_back_does_not_share_the_queue_of_those_that_wait_for_it(between: int):
+    olds = [Script(f"old {number}", lasts=50.0) for number in range(between)]
+    new, other = Script("new"), Script("other")
+    async with staged(offer("a", olds[0], max_concurrency=1, timeout=60.0)) as stage:
+        asked: list[list[asyncio.Task[Any]]] = []
+        for old in olds:
+            if old is not olds[0]:
+                await replace(stage, offer("a", old, max_concurrency=1, timeout=60.0))
+            asked.append([asyncio.create_task(stage.request(timeout=300.0)) for _ in range(3)])
+            await asyncio.sleep(1.0)
+            await replace(stage, offer("b", other))
+        await replace(stage, offer("a", new, max_concurrency=1))
+        began = now()
+        later = [asyncio.create_task(stage.request(timeout=300.0)) for _ in range(3)]
+        assert [(await one).output for one in later] == ["new"] * 3
+        assert now() == began
+        for old, waiting in zip(olds, asked, strict=True):
+            assert [(await one).output for one in waiting] == [old.outcomes[0]] * 3
+            assert (len(old.at), old.most_under_way) == (3, 1)
+        await stage.assert_at_rest()
+        assert list(stage.actor.broken_invariants()) == []
 
 
 async def test_what_was_learned_of_a_limit_is_kept_as_far_as_new_settings_allow_it():
@@ -258,6 +284,44 @@ async def test_a_market_that_offers_nothing_is_refused_and_changes_nothing():
         assert (await stage.request()).provider == "a"
     with pytest.raises(TypeError, match="needs a Market"):
         ReplaceMarket("market.toml")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("waits_for", ["discovery", "account", "account and discovery"])
+async def test_a_request_that_is_looking_for_providers_ends_under_its_market_and_puts_nothing_back(
+    monkeypatch: pytest.MonkeyPatch, waits_for: str
+):
+    a, b, c = Script("a"), Script("b"), Script("c")
+    async with staged(offer("a", a, price=100), offer("b", b, price=200), budget="1") as stage:
+        await stage.ref.ask(OpenAccount(name="acme", cap="1"), timeout=5.0)
+        if "account" in waits_for:
+            accounts, ensure_open = stage.actor.payments.accounts, stage.actor.payments.accounts.ensure_open
+
+            async def late(name: str) -> None:
+                await asyncio.sleep(1.0)
+                await ensure_open(name)
+
+            monkeypatch.setattr(accounts, "ensure_open", late)
+        if "discovery" in waits_for:
+            find = Finder.ask
+
+            async def slow(self: Finder, question: Any, **options: Any) -> Any:
+                offers = await find(self, question, **options)
+                await asyncio.sleep(1.0)
+                return offers
+
+            monkeypatch.setattr(Finder, "ask", slow)
+        first = asyncio.create_task(stage.request(timeout=60.0, account="acme"))
+        await asyncio.sleep(0.5)
+        assert not a.at
+        change = await replace(stage, offer("b", b, price=300), offer("c", c, price=100), budget="1")
+        assert change == MarketChange(added=("c",), removed=("a",), kept=("b",))
+        result = await first
+        assert (result.provider, result.cost) == ("a", Micros(100))
+        assert set(stage.actor.targets.by_name) == {"b", "c"}
+        assert stage.actor.targets.named("b").listing.provider.price == Micros(300)
+        assert (await stage.request(timeout=60.0)).provider == "c"
+        await stage.assert_at_rest()
+        assert list(stage.actor.broken_invariants()) == []
 
 
 async def test_a_registry_of_its_own_goes_on_to_say_which_providers_there_are():
