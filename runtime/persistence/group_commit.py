@@ -302,6 +302,7 @@ class GroupCommit:
     def _failed(self, error: JournalError) -> None:
         """Refuse what waited, and try again later."""
         was_down, self.error = self.is_down, error
+        self._is_slow = True  # The log is written anew if the disk has failed.
         unanswered, self._in_flight = self._in_flight, []
         self._due = self._loop.call_later(RETRY_AFTER, self._begin)
         for future, answer, or_wait in unanswered:

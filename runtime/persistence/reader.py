@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runtime.persistence.disk_log import DiskLog
 from runtime.persistence.errors import JournalError
 from runtime.persistence.journal import Journal, SnapshotRow, scope_digest
 from runtime.persistence.sqlite import APPLICATION_ID, RESTORE, VERSION, SqliteJournal
@@ -50,6 +51,7 @@ class ReadOnlyJournal(SqliteJournal):
         if not file.is_file() or not os.access(file, os.R_OK):
             problem = "may not be read" if file.is_file() else "does not exist"
             raise JournalError(self.path, problem, "give the path of a journal that you may read")
+        self._log = DiskLog(self.path)
         self._refuse_if_emptied()
         self._in_log = self._size = self._round = 0
         self._begin()

@@ -15,7 +15,6 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-import sys
 import zlib
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from runtime.persistence.disk_log import MAKE_ROOM, DiskLog
 from runtime.persistence.errors import JournalError
 from runtime.persistence.journal import KEY_BYTES, MAX_UNTENDED, Journal, KeptRow, SnapshotRow, key_digest, scope_digest
 from runtime.persistence.ownership import Ownership
@@ -60,7 +60,6 @@ ROUNDS = 20
 ENTRY_OVERHEAD = 16
 """The bytes that SQLite adds to an entry: its number, the sizes, the checksum."""
 RESTORE = "move it away and restore a copy"
-MAKE_ROOM = "make room for it"
 
 
 class SqliteJournal(Journal):
@@ -85,9 +84,7 @@ class SqliteJournal(Journal):
         self.waits_for_disk = self.can_sync_later = safety == "power"
         self._ownership = Ownership(path)
         self._connections: list[sqlite3.Connection] = []
-        self._log = -1
-        """The open log, if it is waited for apart."""
-        self._has_failed_to_sync = False
+        self._log = DiskLog(self.path)
         self._in_log = self._size = 0
         """About how many bytes are in the log, and in the file with it."""
         self._seen_key, self._seen_body = b"", 0
@@ -97,6 +94,7 @@ class SqliteJournal(Journal):
             self._refuse_if_emptied()
             with suppress(FileExistsError):
                 os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+            self._log.take_over(waits=self.waits_for_disk)
             self._file = self._connect()
             self._take_possession(migrate)
             self._size = Path(self.path).stat().st_size
@@ -106,7 +104,6 @@ class SqliteJournal(Journal):
                 self._early.execute("PRAGMA synchronous = NORMAL")
                 self._early.execute("PRAGMA wal_autocheckpoint = 0")
                 self._early.execute("PRAGMA secure_delete = ON")
-                self._log = os.open(f"{self.path}-wal", os.O_RDWR)
         except sqlite3.Error as error:
             self.close()
             if _is_busy(error):
@@ -253,22 +250,8 @@ class SqliteJournal(Journal):
         self.is_unsynced = True
 
     def sync(self) -> None:
-        """Wait until the disk has the log; raises `JournalError`.
-
-        After a failure, the system may count as written what the disk has not got
-        (https://wiki.postgresql.org/wiki/Fsync_Errors), so that the next time all of it is moved into the file anew.
-        """
-        try:
-            if not self._has_failed_to_sync:
-                synced(self._log)
-            elif self.checkpoint():
-                raise JournalError(
-                    self.path, "is being read by another program, after the disk had failed", "end that program"
-                )
-        except OSError as error:
-            self._has_failed_to_sync = True
-            raise JournalError(self.path, f"cannot be written: {error.strerror}", MAKE_ROOM) from error
-        self._has_failed_to_sync = self.is_unsynced = False
+        self._log.sync()
+        self.is_unsynced = False
 
     def _write(self, batch: JournalBatch, file: sqlite3.Connection) -> None:
         self._in_log += log_bytes(batch, file_bytes=self._size)
@@ -389,6 +372,7 @@ class SqliteJournal(Journal):
 
         With `is_whole`, the log is emptied. Raises `JournalError`.
         """
+        self._rely_on_log()
         try:
             mode = "TRUNCATE" if is_whole else "PASSIVE"
             is_busy, pages, moved = self._file.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
@@ -406,6 +390,7 @@ class SqliteJournal(Journal):
     def _writing(self, by: sqlite3.Connection | None = None) -> Generator[None]:
         """Make what is done within the block one transaction, which is undone if any of it fails."""
         file = self._file if by is None else by
+        self._rely_on_log()
         try:
             file.execute("BEGIN IMMEDIATE")
             try:
@@ -418,24 +403,37 @@ class SqliteJournal(Journal):
         except sqlite3.Error as error:
             raise self._unwritable(error) from error
 
+    def _rely_on_log(self) -> None:
+        """Write the log anew if the disk has failed, before anything rests on it; raises `JournalError`."""
+        if self._log.is_doubtful:
+            self.sync()
+
     def _unwritable(self, error: sqlite3.Error) -> JournalError:
+        if getattr(error, "sqlite_errorname", "").startswith("SQLITE_IOERR"):
+            self._log.is_doubtful = True
         return JournalError(self.path, f"cannot be written: {error}", MAKE_ROOM)
 
     def close(self) -> None:
+        with suppress(JournalError):
+            self._rely_on_log()
+        keeper = self._keeper_of_log() if self._log.is_doubtful else None
         for file in reversed(self._connections):
             file.close()
-        if self._log >= 0:
-            os.close(self._log)
-            self._log = -1
+        if keeper is not None:
+            keeper.close()
+        self._log.close()
         self._ownership.release()
 
+    def _keeper_of_log(self) -> sqlite3.Connection | None:
+        """Return a connection to be closed last, so that SQLite does not move a doubtful log into the file then.
 
-def synced(file: int) -> None:
-    """Wait until the disk has an open file, as SQLite does: with no more of its properties than it has to."""
-    if sys.platform == "linux":
-        os.fdatasync(file)
-    else:
-        os.fsync(file)
+        It may only read, and so leaves the log as it is.
+        """
+        with suppress(sqlite3.Error):
+            keeper = sqlite3.connect(f"{Path(self.path).absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+            keeper.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
+            return keeper
+        return None
 
 
 def log_bytes(batch: JournalBatch, *, file_bytes: int) -> int:

@@ -16,8 +16,8 @@ from runtime.persistence import (
     MemoryDisk,
     MemoryJournal,
     SqliteJournal,
+    disk_log,
     group_commit,
-    sqlite,
 )
 from runtime.persistence.group_commit import LATEST, MAX_ON_LOOP
 from tests.runtime.persistence.disks import MemoryPlace, SqlitePlace
@@ -203,7 +203,7 @@ async def test_answers_are_refused_if_the_disk_fails_and_given_again_once_it_has
     monkeypatch.setattr(group_commit, "RETRY_AFTER", 0.01)
     till, left = Till(SqliteJournal(tmp_path / "run.journal", safety="power")), [failures]
     await till.sell("before")
-    synced, checkpoint = sqlite.synced, till.journal.checkpoint  # type: ignore[attr-defined]
+    synced = disk_log.synced
 
     def failing_sync(file: int) -> None:
         left[0] -= 1
@@ -211,12 +211,7 @@ async def test_answers_are_refused_if_the_disk_fails_and_given_again_once_it_has
             raise OSError(5, "Input/output error")
         synced(file)
 
-    def failing_checkpoint() -> int:
-        left[0] -= 1
-        return 1 if left[0] >= 0 else checkpoint()
-
-    monkeypatch.setattr(sqlite, "synced", failing_sync)
-    monkeypatch.setattr(till.journal, "checkpoint", failing_checkpoint)
+    monkeypatch.setattr(disk_log, "synced", failing_sync)
     waiting = asyncio.create_task(till.sell("waits", or_wait=True))
     with pytest.raises(RuntimeError, match="Input/output error"):
         await till.sell("refused")

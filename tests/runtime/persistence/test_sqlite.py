@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runtime.persistence import JournalError, Owner, Retention, SqliteJournal, owner_of, sqlite
+from runtime.persistence import JournalError, Owner, Retention, SqliteJournal, disk_log, owner_of
 from runtime.persistence.sqlite import MAX_LOG_BYTES, VERSION
 from tests.proofs import repeated
 from tests.runtime.persistence.disks import copy_as_killed, modes, old_journal
@@ -68,7 +68,7 @@ def test_what_is_written_early_outlives_the_process_and_is_waited_for_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waited, journal = list[int](), SqliteJournal(tmp_path / "run.journal", safety="power")
-    monkeypatch.setattr(sqlite, "synced", waited.append)
+    monkeypatch.setattr(disk_log, "synced", waited.append)
     for number in range(3):
         journal.append(f"entry {number}".encode())
         journal.commit_early()
@@ -81,32 +81,150 @@ def test_what_is_written_early_outlives_the_process_and_is_waited_for_apart(
     journal.close()
 
 
-def test_after_the_disk_has_failed_what_was_written_is_moved_into_the_file(
+class FailingDisk:
+    """The disk below a journal's log: a wait that fails loses all that was written since the last, for good.
+
+    What a journal has written anew by then, and what is written after, arrives with the next wait.
+    """
+
+    def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.log = path.with_name(path.name + "-wal")
+        self.path = path
+        self.has = self.counts_as_written = b""
+        self.fails = False
+        self.rewritten: list[tuple[int, bytes]] = []
+        self._pwrite = os.pwrite
+        monkeypatch.setattr(disk_log, "synced", self.wait)
+        monkeypatch.setattr(os, "pwrite", self.write)
+
+    def write(self, file: int, content: bytes, at: int) -> int:
+        if os.path.samestat(os.fstat(file), self.log.stat()):
+            self.rewritten.append((at, content))
+        return self._pwrite(file, content, at)
+
+    def wait(self, _: int) -> None:
+        memory = self.log.read_bytes()
+        before, self.counts_as_written = self.counts_as_written, memory
+        if self.fails:
+            raise OSError(5, "Input/output error")
+        disk = bytearray(self.has.ljust(len(memory), b"\0"))
+        for at in range(0, len(memory), 512):
+            if memory[at : at + 512] != before[at : at + 512]:
+                disk[at : at + 512] = memory[at : at + 512]
+        for at, content in self.rewritten:
+            disk[at : at + len(content)] = content
+        self.rewritten.clear()
+        self.has = bytes(disk)
+
+    def after_power_cut(self, copy: Path) -> list[bytes]:
+        copy.write_bytes(self.path.read_bytes())
+        copy.with_name(copy.name + "-wal").write_bytes(self.has)
+        return entries_of(copy)
+
+
+def append_early(journal: SqliteJournal, *contents: bytes) -> None:
+    for content in contents:
+        journal.append(content)
+        journal.commit_early()
+
+
+def test_after_a_failed_wait_for_the_disk_a_power_cut_loses_nothing_that_was_told_after_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(_: int) -> None:
-        raise OSError(5, "Input/output error")
-
     journal = SqliteJournal(tmp_path / "run.journal", safety="power")
-    monkeypatch.setattr(sqlite, "synced", fail)
-    journal.append(b"one")
-    journal.commit_early()
+    disk = FailingDisk(tmp_path / "run.journal", monkeypatch)
+    append_early(journal, b"one")
+    journal.sync()
+    disk.fails = True
+    append_early(journal, b"two" * 5_000)
+    for _ in range(2):
+        with pytest.raises(JournalError, match="Input/output error; make room"):
+            journal.sync()
+    with pytest.raises(JournalError, match="Input/output error"):
+        journal.checkpoint()  # The file must not be ahead of its log.
+    journal.append(b"three")
+    with pytest.raises(JournalError, match="Input/output error"):
+        journal.commit()
+    assert journal.is_unsynced
+    assert disk.after_power_cut(tmp_path / "told.journal") == [b"one"]
+    disk.fails = False
+    journal.commit()
+    told = [b"one", b"two" * 5_000, b"three"]
+    journal.sync()
+    assert disk.after_power_cut(tmp_path / "after.journal") == told
+    journal.checkpoint()
+    append_early(journal, b"four")
+    journal.sync()
+    assert disk.after_power_cut(tmp_path / "later.journal") == [*told, b"four"]
+    journal.close()
+
+
+def test_what_the_system_has_dropped_as_well_is_never_told_as_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = SqliteJournal(tmp_path / "run.journal", safety="power")
+    disk = FailingDisk(tmp_path / "run.journal", monkeypatch)
+    append_early(journal, b"one")
+    journal.sync()
+    disk.fails = True
+    append_early(journal, b"two")
     with pytest.raises(JournalError, match="Input/output error"):
         journal.sync()
-    assert journal.is_unsynced
-    reader = sqlite3.connect(f"file:{tmp_path / 'run.journal'}?mode=ro", uri=True, isolation_level=None)
-    reader.execute("BEGIN")
-    assert reader.execute("SELECT content FROM entries").fetchall() == [(b"one",)]
-    journal.append(b"two")
-    journal.commit_early()
-    with pytest.raises(JournalError, match="read by another program"):
-        journal.sync()  # The reader keeps what it sees in the log.
-    reader.close()
+    disk.fails = False
+    disk.log.write_bytes(disk.has)  # What is read back is what the disk has.
+    for write in (journal.sync, journal.checkpoint, lambda: append_early(journal, b"three")):
+        with pytest.raises(JournalError, match="lost what was not told yet; restart the program"):
+            write()
+    journal.close()
+    assert entries_of(tmp_path / "run.journal") == [b"one"]
+
+
+@pytest.mark.parametrize("safety", ["process", "power"])
+def test_if_sqlite_meets_the_failure_the_log_is_written_anew_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, safety: str
+) -> None:
+    journal = SqliteJournal(tmp_path / "run.journal", safety=safety)  # type: ignore[arg-type]
+    append_early(journal, b"one")
+    rewritten = list[int]()
+    monkeypatch.setattr(disk_log, "rewrite", rewritten.append)
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorname = "SQLITE_IOERR_FSYNC"
+    file, journal._file = journal._file, BrokenConnection(error)  # type: ignore[assignment]
+    with pytest.raises(JournalError, match="disk I/O error"):
+        journal.checkpoint()
+    journal._file = file
+    assert not rewritten
+    assert journal.checkpoint() == 0
+    assert len(rewritten) == 1
+    journal.close()
+
+
+class BrokenConnection:
+    """A connection whose statements all fail."""
+
+    def __init__(self, error: sqlite3.Error) -> None:
+        self.error = error
+
+    def execute(self, statement: str) -> None:
+        raise self.error
+
+
+def test_what_an_ended_program_left_in_the_log_is_written_anew_before_anything_rests_on_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, killed = tmp_path / "run.journal", tmp_path / "killed.journal"
+    journal = SqliteJournal(path, safety="power")
+    append_early(journal, b"one")
+    copy_as_killed(path, killed)
+    journal.close()
+    left = killed.with_name("killed.journal-wal").read_bytes()
+    disk = FailingDisk(killed, monkeypatch)
+    disk.counts_as_written = left  # The last program waited for it in vain.
+    journal = SqliteJournal(killed, safety="power")
+    assert (disk.has, list(journal.replay())) == (left, [b"one"])
+    append_early(journal, b"two")
     journal.sync()
-    assert not journal.is_unsynced
-    copy = tmp_path / "copy.journal"
-    copy.write_bytes((tmp_path / "run.journal").read_bytes())  # Without the log.
-    assert entries_of(copy) == [b"one", b"two"]
+    assert disk.after_power_cut(tmp_path / "after.journal") == [b"one", b"two"]
     journal.close()
 
 
