@@ -97,4 +97,5 @@ class Cluster:
     async def _request(self, life: NodeLife, frame: Callable[[int], Any], of: Any, timeout: float) -> Any:  # noqa: ASYNC109
         node = RemoteActor(self.node.peer(life), WireRef(life.name, life.epoch, 0, "cluster"))
         now = self.node.engine.time()
-        return await node.exchange(PlaceActor(), frame, of, now=now, deadline=now + timeout)
+        answer, _ = await node.exchange(PlaceActor(), frame, of, now=now, deadline=now + timeout)
+        return answer

@@ -45,15 +45,18 @@ from runtime.envelope import EXPIRED, SETTLED
 from runtime.errors import ActorStopped, AskTimeout, RuntimeFault
 from runtime.events import Event, Terminated
 from runtime.handlers import handles
-from runtime.messages import name_of
+from runtime.messages import Message, name_of
 from runtime.ref import ActorRef  # noqa: TC001 - a handler names it.
+from runtime.routing.gather import ask_to_return
+from runtime.routing.router import Router
 from runtime.supervision import Exit, ExitReason, Restart
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping
+    from collections.abc import Callable, Coroutine, Iterator, Mapping
 
     from runtime.cluster.port import Port
     from runtime.engine import Engine
+    from runtime.ref import Recipient
     from runtime.system import ActorSystem
 
 MAX_GIVEN = 10_000
@@ -136,8 +139,8 @@ class Node:
         self._types: dict[type, dict[str, type]] = {}
         self._asks: dict[tuple[Peer, int], RemoteAsk | asyncio.Task[None]] = {}
         """Requests of other nodes that are under way here."""
-        self._given: OrderedDict[tuple[Peer, int], tuple[Cell, Any, Any]] = OrderedDict()
-        """Answers that their askers may turn out not to have taken."""
+        self._given: OrderedDict[tuple[Peer, int], Callable[[], None]] = OrderedDict()
+        """What gives answers back that their askers may turn out not to have taken."""
         self._spawned: OrderedDict[tuple[Peer, int], ActorRef[Any]] = OrderedDict()
         """Actors that their spawners may turn out not to want."""
         self._does: dict[type, Callable[[Peer, Any], None]] = {
@@ -303,10 +306,10 @@ class Node:
         home = ref.recipient.home
         if not isinstance(home, Cell):
             return WireError("stopped", kind, "")
-        of = self._type_of(home, kind)
+        of = self._type_of(ref.recipient, kind)
         if of is None:
             self._refuse(peer.life.name, f"{ref.path} takes no {kind}")
-            handled = sorted(one.__name__ for one, handler in home.actor.handlers.items() if handler is not None)
+            handled = sorted({one.__name__ for one in handled_by(ref.recipient)})
             return WireError("unhandled", kind, "", encode(handled))
         try:
             return ref, self.codec.decode(body, of)
@@ -315,11 +318,19 @@ class Node:
             self._refuse(peer.life.name, f"a malformed {kind} for {ref.path}: {text}")
             return WireError("error", "msgspec.ValidationError", f"{kind} cannot be read at {self.life.name}: {text}")
 
-    def _type_of(self, cell: Cell, kind: str) -> type | None:
-        of = type(cell.actor)
-        types = self._types.get(of)
+    def _type_of(self, recipient: Recipient, kind: str) -> type | None:
+        """Return the type of this name that an actor takes, or one of those behind a router; None if none does."""
+        if isinstance(recipient, Router):
+            found = [self._type_of(one, kind) for one in recipient.living()]
+            return next((of for of in found if of is not None), None) if found else self._declared(Message, kind)
+        # An actor of another node, to which a router leads, is asked what it takes there: here any message may pass.
+        return self._declared(type(recipient.actor) if isinstance(recipient, Cell) else Message, kind)
+
+    def _declared(self, by: type[Actor[Any] | Message], kind: str) -> type | None:
+        types = self._types.get(by)
         if types is None or kind not in types:
-            types = self._types[of] = declared_types(one for one, found in of.handlers.items() if found is not None)
+            handled = handled_types(by) if issubclass(by, Actor) else [by]
+            types = self._types[by] = declared_types(handled)
         return types.get(kind)
 
     def _tell(self, peer: Peer, frame: TellFrame) -> None:
@@ -339,10 +350,17 @@ class Node:
             return
         ref, message = found
         home = ref.recipient
+        if isinstance(home, Router) and frame.awaits:
+            try:
+                # At once, as a near router does, so that what is told next cannot overtake it.
+                home = home.destination(message)
+            except Exception as error:  # noqa: BLE001 - of the user's routing, or as no routee is left: it is the asker's.
+                answer(peer, held, FailureFrame(frame.number, error_to_wire(error)))
+                return
         if held is not None:
             held.waits_for(frame.number)
         if not isinstance(home, Cell) or not frame.awaits:
-            task = self.create_task(self._in_task(peer, held, frame, ref, message))
+            task = self.create_task(self._in_task(peer, held, frame, home, message))
             self._asks[peer, frame.number] = task
             return
         now = self.engine.time()
@@ -355,15 +373,15 @@ class Node:
             enqueue_waiter(home, ask)
         self.engine.deadlines.add(ask)
 
-    async def _in_task(
-        self, peer: Peer, held: HeldReply | None, frame: AskFrame, ref: ActorRef[Any], message: Any
-    ) -> None:
-        """Ask what is no plain actor, such as a router, or wait for room."""
+    async def _in_task(self, peer: Peer, held: HeldReply | None, frame: AskFrame, to: Recipient, message: Any) -> None:
+        """Ask an actor of another node for an asker of a third one, or wait for room."""
         try:
             if frame.awaits:
-                body = self.codec.encode(await ref.ask(message, timeout=frame.left or 0.001))
+                value, give_back = await ask_to_return(to, message, frame.left or 0.001)
+                body = self.codec.encode(value)
+                self._may_come_back(peer, frame.number, give_back)
             else:
-                await ref.send(message, timeout=frame.left)
+                await to.send(message, frame.left)
                 body = encode(None)
             told: AnswerFrame | FailureFrame = AnswerFrame(frame.number, body)
         except Exception as error:  # noqa: BLE001 - it is the asker's.
@@ -391,10 +409,13 @@ class Node:
             return
         giver: Cell | None = ask.answerer  # After a reroute it is not the actor that was asked.
         if giver is not None and type(giver.actor).unclaimed is not Actor.unclaimed:
-            self._given[peer, number] = (giver, ask.message, ask.value)
-            if len(self._given) > MAX_GIVEN:
-                self._given.popitem(last=False)
+            self._may_come_back(peer, number, partial(hand_back, giver, ask.message, ask.value))
         answer(peer, held, AnswerFrame(number, body))
+
+    def _may_come_back(self, peer: Peer, number: int, give_back: Callable[[], None]) -> None:
+        self._given[peer, number] = give_back
+        if len(self._given) > MAX_GIVEN:
+            self._given.popitem(last=False)
 
     def _cancel(self, peer: Peer, frame: CancelFrame) -> None:
         ask = self._asks.pop((peer, frame.number), None)
@@ -403,9 +424,8 @@ class Node:
             ask.cancel()
         elif spawned is not None:
             spawned.stop()  # Its spawner has given up, and could not name it.
-        elif (given := self._given.pop((peer, frame.number), None)) is not None:
-            cell, request, value = given
-            hand_back(cell, request, value)
+        elif (give_back := self._given.pop((peer, frame.number), None)) is not None:
+            give_back()
 
     def _answer(self, peer: Peer, frame: AnswerFrame | FailureFrame) -> None:
         pending = peer.pending.pop(frame.number, None)
@@ -457,6 +477,20 @@ class Node:
         self.refused += 1
         self._cell.log.warning("from node {}: refused {}", sender, why)
         self.engine.events.publish(FrameRefused(sender, why))
+
+
+def handled_types(of: type[Actor[Any]]) -> list[type]:
+    """Return the types of the messages that an actor of this class takes."""
+    return [one for one, handler in of.handlers.items() if handler is not None]
+
+
+def handled_by(recipient: Recipient) -> Iterator[type]:
+    """Yield the types of the messages that an actor takes, or those behind a router."""
+    if isinstance(recipient, Router):
+        for one in recipient.living():
+            yield from handled_by(one)
+    elif isinstance(recipient, Cell):
+        yield from handled_types(type(recipient.actor))
 
 
 def answer(peer: Peer, held: HeldReply | None, frame: AnswerFrame | FailureFrame) -> None:

@@ -136,6 +136,13 @@ class RemoteActor(FarTarget):
         await self._request(message, now, earlier(given, current_deadline.get()), awaits=False)
 
     async def ask(self, message: Any, timeout: float) -> Any:  # noqa: ASYNC109 - a deadline, not a scope.
+        return (await self._ask(message, timeout))[0]
+
+    async def ask_to_return(self, message: Any, timeout: float) -> tuple[Any, Callable[[], None]]:  # noqa: ASYNC109 - a deadline, not a scope.
+        answer, number = await self._ask(message, timeout)
+        return answer, lambda: self.peer.post(CancelFrame(number))
+
+    async def _ask(self, message: Any, timeout: float) -> tuple[Any, int]:  # noqa: ASYNC109 - a deadline, not a scope.
         if not 0 < timeout < LONGEST:
             raise ValueError(f"timeout must be a finite number of seconds > 0 (and < {LONGEST:g}), got {timeout}")
         self.peer.engine.check_thread()
@@ -145,7 +152,7 @@ class RemoteActor(FarTarget):
             raise AskTimeout(self.path, name_of(message), timeout=0.0)
         return await self._request(message, now, deadline, awaits=True)
 
-    async def _request(self, message: Any, now: float, deadline: float, *, awaits: bool) -> Any:
+    async def _request(self, message: Any, now: float, deadline: float, *, awaits: bool) -> tuple[Any, int]:
         peer = self.peer
         if self.closed:
             raise self._gone(message)
@@ -158,8 +165,10 @@ class RemoteActor(FarTarget):
 
         return await self.exchange(message, frame, answer_type(kind) if awaits else NONE, now=now, deadline=deadline)
 
-    async def exchange(self, message: Any, frame: Callable[[int], Any], of: Any, *, now: float, deadline: float) -> Any:
-        """Send the frame of a request, which is made with its number, and return its answer as the type `of`."""
+    async def exchange(
+        self, message: Any, frame: Callable[[int], Any], of: Any, *, now: float, deadline: float
+    ) -> tuple[Any, int]:
+        """Send the frame of a request, which is made with its number; return its answer as the type `of`, and that."""
         peer, engine = self.peer, self.peer.engine
         ask = Ask(message, deadline)
         ask.waiter = engine.loop.create_future()
@@ -182,7 +191,7 @@ class RemoteActor(FarTarget):
             raise AskTimeout(self.path, name_of(message), timeout=deadline - now)
         if ask.error is not None:
             raise ask.error
-        return ask.value
+        return ask.value, number
 
     def request_stop(self) -> None:
         self._end(kill=False)

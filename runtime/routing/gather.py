@@ -6,11 +6,12 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from runtime.cell.answers import hand_back
+from runtime.cell.far_target import FarTarget
 from runtime.cell.state import CellState
 from runtime.routing.router import M, Router
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from runtime.messages import Asks, R
     from runtime.ref import ActorRef, Recipient
@@ -46,34 +47,37 @@ class Gathering:
         self.message = message
         self.first: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._open = asked
-        self._winner: Recipient | None = None
+        self._give_back: Callable[[], None] | None = None
+        """Gives the first answer back to the actor that it came from."""
 
     async def ask(self, recipient: Recipient, timeout: float) -> None:  # noqa: ASYNC109 - a deadline, not a scope.
         """Ask one of them."""
         try:
             if isinstance(recipient, Router):
                 recipient = recipient.destination(self.message)
-            answer = await recipient.ask(self.message, timeout)
+            answer, give_back = await ask_to_return(recipient, self.message, timeout)
         except Exception as error:  # noqa: BLE001 - raised at the asker, if no actor answers.
             self._open -= 1
             if not self._open and not self.first.done():
                 self.first.set_exception(error)
         else:
             if self.first.done():
-                give_back(recipient, self.message, answer)
+                give_back()
             else:
-                self._winner = recipient
+                self._give_back = give_back
                 self.first.set_result(answer)
 
     def take_back(self) -> None:
         """Give the first answer back too: the asker was cancelled before it had it."""
-        if self._winner is not None:
-            give_back(self._winner, self.message, self.first.result())
+        if self._give_back is not None:
+            self._give_back()
         elif self.first.done() and not self.first.cancelled():
             self.first.exception()  # It has no one left to concern; asyncio would log it otherwise.
 
 
-def give_back(recipient: Recipient, request: Any, answer: Any) -> None:
-    """Give an answer back to the actor it came from."""
-    if isinstance(recipient, CellState):
-        hand_back(recipient, request, answer)
+async def ask_to_return(recipient: Recipient, request: Any, timeout: float) -> tuple[Any, Callable[[], None]]:  # noqa: ASYNC109 - see `ask`.
+    """Ask an actor, and return its answer, and what gives that back to the actor."""
+    if isinstance(recipient, FarTarget):
+        return await recipient.ask_to_return(request, timeout)
+    answer = await recipient.ask(request, timeout)
+    return answer, lambda: hand_back(recipient, request, answer) if isinstance(recipient, CellState) else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, ClassVar
 
-from runtime import Actor, ActorRef, Message, Refusal, Request, Terminated, handles
+from runtime import Actor, ActorRef, Message, Refusal, Request, Terminated, handles, pool, router
 
 
 class TooMuch(Refusal):
@@ -66,6 +66,57 @@ class NotHandled(Request[int], frozen=True):
 
 class Cancelled(Request[int], frozen=True):
     pass
+
+
+class OpenPool(Request[ActorRef[Any]], frozen=True):
+    size: int
+
+
+class OpenRouter(Request[ActorRef[Any]], frozen=True):
+    routees: list[ActorRef[Any]]
+
+
+class Host(Actor[Any]):
+    """Opens pools and routers on its node."""
+
+    @handles(OpenPool)
+    def open_pool(self, message: OpenPool) -> ActorRef[Any]:
+        return pool(self.context, Account, size=message.size)
+
+    @handles(OpenRouter)
+    def open_router(self, message: OpenRouter) -> ActorRef[Any]:
+        return router(self.context, message.routees)
+
+
+class Borrow(Request[int], frozen=True):
+    pass
+
+
+class AllBack(Message, frozen=True):
+    """Says that all that was lent is back."""
+
+
+class Lender(Actor[Any]):
+    """Lends something with each answer, and counts what is out."""
+
+    def __init__(self) -> None:
+        self.lent = 0
+
+    @handles(Borrow)
+    def lend(self, message: Borrow) -> int:
+        self.lent += 1
+        return self.lent
+
+    @handles(AllBack)
+    def take_back(self, message: AllBack) -> None:
+        self.lent = 0
+
+    @handles(Total)
+    def tell_lent(self, message: Total) -> int:
+        return self.lent
+
+    def unclaimed(self, request: Request[Any], answer: Any) -> None:
+        self.lent -= 1
 
 
 class Account(Actor[Any]):

@@ -16,10 +16,13 @@ from tests.runtime.cluster.cast import (
     Cancelled,
     Deposit,
     Garbled,
+    Host,
     Introduce,
     Listed,
     NotHandled,
     Odd,
+    OpenPool,
+    OpenRouter,
     Relay,
     Slow,
     TooMuch,
@@ -107,6 +110,35 @@ async def refs_work_after_travelling(nodes: Nodes) -> None:
     assert await here.find("nothing") is None
 
 
+async def a_router_is_told_and_asked_from_afar_as_a_near_one(nodes: Nodes) -> None:
+    here = nodes.here
+    host = await here.spawn(Host, node="b")
+    workers = await host.ask(OpenPool(3), timeout=10)
+    # The pool need not be up before it has mail, and what comes after a request does not overtake it.
+    first = asyncio.ensure_future(workers.ask(Total(), timeout=10))
+    workers.tell(Deposit(2))
+    assert await first == 0
+    await workers.send(Deposit(2), timeout=10)
+    assert await workers.ask(Slow(0.01), timeout=10) == "done"
+    with pytest.raises(TooMuch, match="100 wanted"):
+        await workers.ask(Withdraw(100), timeout=10)
+    with pytest.raises(Unhandled, match="Deposit, Garbled, Odd, Relay, Slow"):
+        await workers.ask(NotHandled(), timeout=10)
+    with pytest.raises(AskTimeout):
+        await workers.ask(Slow(60), timeout=0.2)
+    accounts = [await here.spawn(Account, number, node=node) for number, node in enumerate("abc")]
+    spread = await host.ask(OpenRouter([*accounts, await host.ask(OpenRouter(accounts[2:]), timeout=10)]), timeout=10)
+    assert [await spread.ask(Total(), timeout=10) for _ in range(8)] == [0, 1, 2, 2] * 2
+    with pytest.raises(TooMuch, match="100 wanted, 0 left"):
+        await spread.ask(Withdraw(100), timeout=10)
+    with pytest.raises(Unhandled, match="Deposit, Garbled, Odd, Relay, Slow"):
+        await spread.ask(NotHandled(), timeout=10)
+    workers.stop()
+    await workers.terminated()
+    with pytest.raises(ActorStopped):
+        await workers.ask(Total(), timeout=10)
+
+
 async def watchers_everywhere_learn_of_an_end_once(nodes: Nodes) -> None:
     account = await nodes.here.spawn(Account, node="b")
     watchers = [await nodes.here.spawn(Watcher, node=node) for node in "abc"]
@@ -172,6 +204,7 @@ CHECKS: tuple[Callable[[Nodes], Awaitable[None]], ...] = (
     refusals_come_back_as_their_type_and_crashes_with_their_words,
     an_asker_that_gives_up_cancels_the_handler,
     refs_work_after_travelling,
+    a_router_is_told_and_asked_from_afar_as_a_near_one,
     watchers_everywhere_learn_of_an_end_once,
     what_is_odd_harms_nothing_else,
     what_cannot_travel_is_refused_in_words,

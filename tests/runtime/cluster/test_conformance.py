@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 import pytest
 
-from runtime import ActorCrashed, ActorStopped
+from runtime import ActorCrashed, ActorStopped, ask_first
 from runtime.cluster import InProcessNetwork, NetworkFaults
-from tests.runtime.cluster.cast import Account, Total
+from tests.runtime.cluster.cast import Account, AllBack, Borrow, Host, Lender, OpenRouter, Total
 from tests.runtime.cluster.conformance import CHECKS, Nodes
 
 if TYPE_CHECKING:
@@ -41,6 +42,26 @@ async def test_that(check: Callable[[Nodes], Awaitable[None]], network: str) -> 
     async with AsyncExitStack() as stack:
         here, *_ = [await stack.enter_async_context(joined.node(name)) for name in "abc"]
         await check(NodesInProcess(here, joined))
+
+
+@pytest.mark.parametrize("behind", ["refs", "routers of another node"])
+async def test_all_answers_from_afar_but_the_first_go_back(behind: str) -> None:
+    """G12."""
+    joined = InProcessNetwork(NetworkFaults(delay=(0.01, 0.01)), notice=0.5)
+    async with joined.node("a") as a, joined.node("b"), joined.node("c"):
+        lenders = [await a.spawn(Lender, node=node) for node in "bbcb"]
+        host = await a.spawn(Host, node="b")
+        asked = lenders if behind == "refs" else [await host.ask(OpenRouter([one]), timeout=10) for one in lenders]
+        for turns in range(100):
+            asking = asyncio.ensure_future(ask_first(asked, Borrow(), timeout=10))
+            await asyncio.sleep(turns * 0.001)
+            asking.cancel()
+            (outcome,) = await asyncio.gather(asking, return_exceptions=True)
+            await asyncio.sleep(1.0)
+            lent = [await one.ask(Total(), timeout=10) for one in lenders]
+            assert sum(lent) == (0 if isinstance(outcome, asyncio.CancelledError) else 1), (turns, outcome)
+            for one in lenders:
+                one.tell(AllBack())
 
 
 @pytest.mark.parametrize("network", NETWORKS)
