@@ -147,6 +147,23 @@ class TokenBucket(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         lows = self._lows_after(serial, now)
         return msgspec.structs.replace(self, spent=self.spent + weight, lows=lows, serial=serial)
 
+    def changed(self, now: float, *, rate: float, burst: int) -> TokenBucket:
+        """Return the bucket from `now` on at another rate and burst: with what it holds, but at most the new burst.
+
+        No tokens come or go, not even parts of one. Grants of before give nothing back to it.
+
+        >>> half_full = TokenBucket(rate=1.0, burst=2).take(now=0.0, weight=2)[0].changed(0.5, rate=5.0, burst=4)
+        >>> half_full.take(now=0.5)
+        0.1
+        """
+        held = self.burst - max(0.0, (self.busy_since - now) * self.rate + self.spent)
+        missing = max(0.0, burst - held)
+        spent, serial = math.ceil(missing), self.serial + 1
+        busy_since = now - (spent - missing) / rate
+        return TokenBucket(
+            rate=rate, burst=burst, busy_since=busy_since, spent=spent, serial=serial, first_serial=serial
+        )
+
     def debt(self, now: float) -> float:
         """Return the seconds until it holds at least 0 tokens again; 0.0 if it has no debt."""
         return max(0.0, self.busy_since + (self.spent - self.burst) / self.rate - now)
