@@ -259,8 +259,8 @@ async def open_kept(supervisor: ActorRef[Any], journal: BatchJournal, *, name: s
     if run is None or journal.fresh:
         run = next_run(run, name=name, id=secrets.token_hex(8), now=time.time())
         ledger.tell(KeepValue(scope=RUNS, key=name, head=encoded(run), for_ever=True))
-        await ledger.ask(AwaitCommit(), timeout=TIMEOUT)
     items = await all_heads(ledger, items_scope(run.account), timeout=TIMEOUT)
+    await ledger.ask(AwaitCommit(), timeout=TIMEOUT)  # Their receipts may have been written only in part.
     return KeptBatch(ledger, run, journal, name=name, heads=items.heads)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -107,11 +107,16 @@ async def _with_receipt(deps: Deps, job: Job, result: SmartResult) -> SmartResul
     """Return a result once its receipt is written, or with the word that it could not be."""
     if not result.cost:
         return result
+    return msgspec.structs.replace(result, receipt=await _written(deps, job))
+
+
+async def _written(deps: Deps, job: Job) -> Literal["kept", "lost"]:
+    """Wait until what the ledger knows is written, and tell whether it could be."""
     try:
         await deps.payments.await_commit(until=job.deadline)
     except (JournalFailed, LedgerDown):
-        return msgspec.structs.replace(result, receipt="lost")
-    return msgspec.structs.replace(result, receipt="kept")
+        return "lost"
+    return "kept"
 
 
 def _keep_failure(deps: Deps, job: Job, failure: CallFailed | None) -> None:
@@ -142,13 +147,14 @@ async def _give_again(deps: Deps, job: Job, status: KeyStatus, receipt: Receipt)
         raise
     if job.message.stream is not None:
         await _put_all(deps, job, given_pieces(given.kept, given.output, asked=asked))
+    written = await _written(deps, job)  # The first asker may still wait for that, or have been told that it failed.
     return SmartResult(
         output=given.output,
         provider=receipt.provider,
         cost=ZERO,
         paid=receipt.cost,
         replayed=True,
-        receipt="kept",
+        receipt=written,
         attempts=0,
         request_id=job.request_id,
         latency=deps.context.now() - job.started,

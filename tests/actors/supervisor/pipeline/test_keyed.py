@@ -354,6 +354,8 @@ class TestARunThatStartsAgain:
             supervisor = system.spawn(lambda: Supervisor(market, ledger=ledger))
             result = await ask(supervisor, "k")
             assert (result.output, result.cost, result.receipt) == ("done", 10, "lost")
+            again = await ask(supervisor, "k")
+            assert (again.output, again.replayed, again.receipt) == ("done", True, "lost")
             with pytest.raises(JournalDown):
                 await ask(supervisor, "another")
             copy_as_killed(tmp_path / "j", tmp_path / "killed")
@@ -415,7 +417,8 @@ class TestARunThatStartsAgain:
                 await ask(supervisor, "another")
             cipher.fails = False
             await asyncio.sleep(1.1)
-            assert (await ask(supervisor, "k")).replayed
+            again = await ask(supervisor, "k")
+            assert (again.replayed, again.receipt) == (True, "kept")
 
     async def test_gives_no_answer_that_is_not_the_one_that_was_paid_for(self, tmp_path: Path):
         async with run_of(tmp_path / "j", offer("a", Script("one", "two"), price=10)) as supervisor:
