@@ -129,14 +129,15 @@ class Sending:
             self._close()
             return
         await self._head(length=len(reply.body))
-        body = reply.body
+        body = reply.body[: reply.cut_at]
+        is_cut = len(body) < len(reply.body)
         if reply.stalls_after is not None:
-            half = len(body) // 2
+            half = len(reply.body) // 2
             await self._write(body[:half])
             await self._wait_until(self._loop.time() + reply.stalls_after[1])
             body = body[half:]
-        if reply.cut_at is not None and reply.cut_at < len(reply.body):
-            await self._write(reply.body[: reply.cut_at])
+        if is_cut:
+            await self._write(body)
             self._close()
             return
         await self._end(body)

@@ -153,6 +153,17 @@ class TestOverTheWire:
             await server.until_idle()
         assert not server.books.lines[0].answered
 
+    async def test_a_cut_after_a_stall_repeats_no_byte(self, path: str):
+        stall = FakeStall(at="mid_stream", seconds=0.001)
+        async with (
+            fake_server(config(stall, FakeCut(part=0.75))) as server,
+            aiohttp.ClientSession() as session,
+            session.post(server.url + path, json=FORMS[path]) as response,
+        ):
+            assert await response.content.readexactly(int(0.75 * int(response.headers["content-length"])))
+            with pytest.raises(aiohttp.ClientPayloadError):
+                await response.content.read()
+
     async def test_a_drawn_cut_comes_within_the_stream_and_is_charged_in_part(self, path: str):
         async with fake_server(config(FakeCut(part=0.5))) as server:
             with pytest.raises(aiohttp.ClientPayloadError):
