@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from actors.batch.outcomes import Done, Failed, RequestOutcome
-from actors.errors.families import AllProvidersFailed, CallFailed
+from actors.errors.families import CallFailed
 from actors.money import ZERO, Micros, micros_of
 from actors.monitor.histogram import Histogram, bucket_of
 
@@ -98,8 +98,7 @@ class SummaryTally:
         self._errors[type(error).__name__] += 1
         if isinstance(error, CallFailed):
             self._held += sum(int(one.amount) for one in error.held)
-        if isinstance(error, AllProvidersFailed):
-            self._cost += sum(int(attempt.cost) for attempt in error.attempts)
+            self._cost += int(error.spent)
 
     def summary(self, *, total: int | None, elapsed: float, closed: Account | None) -> BatchSummary:
         """Return the figures; those of money are the ledger's, if it has closed the account of the batch."""

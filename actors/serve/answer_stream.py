@@ -12,8 +12,10 @@ from actors.serve.problems import problem_of
 from actors.serve.replies import (
     COMMENT,
     DONE,
+    bad_answer_headers,
     events_of,
     is_usage,
+    lost_comment,
     named_event,
     spent_comment,
     with_spent,
@@ -176,8 +178,8 @@ class AnswerStream:
         raise problem_of(error, is_late=asyncio.get_running_loop().time() >= self._deadline) from error
 
     async def _send_whole(self, error: BadAnswer) -> None:
-        headers = {"x-understudy-provider": error.provider or ""}
-        data = b"".join(self._data_of(WholeAnswer(error.answer.output)))
+        headers = bad_answer_headers(error)
+        data = b"".join(self._data_of(WholeAnswer(error.answer.output))) + lost_comment(error.spent)
         if not self._exchange.has_begun:
             await self._exchange.begin(200, {**HEADERS, **headers, "x-request-id": self._request_id})
         await self._exchange.write(data + DONE if self._asked.form == "chat" else data, more=False)

@@ -28,7 +28,7 @@ from actors.serve.door_request import (
     wants_usage,
 )
 from actors.serve.problems import Problem, problem_of
-from actors.serve.replies import named_answer, result_headers
+from actors.serve.replies import bad_answer_headers, named_answer, result_headers
 from actors.serve.token_limits import used_by
 from actors.serve.visitors import check_json
 from actors.supervisor.client import smart_request
@@ -142,7 +142,7 @@ class Answers:
             if error.answer is None:
                 raise problem_of(error, is_late=False) from error
             # The client asked for the answer of a model, and this is one: its own form says what is wrong with it.
-            headers = {"x-understudy-provider": error.provider or "", "x-request-id": request_id}
+            headers = {**bad_answer_headers(error), "x-request-id": request_id}
             await exchange.answer(200, headers, named_answer(error.answer.output, asked.name))
             return used_by([error.answer.output], asked.form)
         headers = {**result_headers(result), "x-request-id": request_id}

@@ -17,7 +17,7 @@ from actors.serve.door_request import KEY_HEADER
 from actors.serve.exchange import DoorExchange
 from actors.serve.keys import KeyRing
 from actors.serve.problems import Problem
-from actors.serve.replies import written
+from actors.serve.replies import lost_comment, written
 from actors.serve.retries import OpenTries, retry_count, same_request
 from actors.serve.tenants import TenantLoads
 from actors.serve.token_limits import TokenLimits, TokenShare, reserved_for
@@ -202,7 +202,7 @@ class Door:
     async def _tell(self, problem: Problem, exchange: DoorExchange, form: Form | None, request_id: str) -> None:
         if exchange.has_begun:
             event = problem.event(form, request_id=request_id, number=exchange.events)
-            await exchange.write(written(form or "chat", event), more=False)
+            await exchange.write(written(form or "chat", event) + lost_comment(problem.cost), more=False)
             return
         headers = {**problem.headers(), "x-request-id": request_id}
         if self.is_draining or problem.status in UNREAD:

@@ -17,6 +17,7 @@ from actors.errors.families import (
     PoisonItem,
 )
 from actors.ledger.errors import AlreadyPaid, KeyReused, StillUnsettled
+from actors.money import ZERO, Micros, usd
 from runtime import RuntimeFault
 
 if TYPE_CHECKING:
@@ -79,6 +80,8 @@ class Problem(Exception):
     key: str | None = None
     is_spent: bool = False
     """Whether money, or tokens of a limit, were or may have been spent."""
+    cost: Micros = ZERO
+    """What it is known to have cost."""
 
     def __init__(
         self,
@@ -109,6 +112,8 @@ class Problem(Exception):
             headers["x-should-retry"] = "true" if self.should_retry else "false"
         if self.key is not None:
             headers["x-understudy-key"] = self.key
+        if self.cost:
+            headers["x-understudy-cost"] = usd(self.cost)
         return headers
 
     def body(self, form: Form | None, *, request_id: str) -> dict[str, Any]:
@@ -155,7 +160,7 @@ def problem_of(error: CallFailed | RuntimeFault, *, is_late: bool) -> Problem:
         lost.is_spent = True
         return lost
     problem = _of_request(error) or _of_spent(error, is_late=is_late) or _of_providers(error, is_late=is_late)
-    problem.is_spent = error.charged != "no"
+    problem.is_spent, problem.cost = error.charged != "no", error.spent
     if problem.should_retry is False:
         problem.key = error.key
     return problem

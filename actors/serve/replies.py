@@ -14,7 +14,9 @@ from actors.money import usd
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from actors.errors.families import BadAnswer
     from actors.model_calls.request import Form
+    from actors.money import Micros
     from actors.supervisor.messages import SmartResult
 
 _encode = msgspec.json.Encoder().encode
@@ -39,6 +41,11 @@ def result_headers(result: SmartResult) -> dict[str, str]:
     if result.translated:
         headers["x-understudy-translated"] = _header("; ".join(result.translated))
     return headers
+
+
+def bad_answer_headers(error: BadAnswer) -> dict[str, str]:
+    """Return the headers of an answer of no use, which is given as it came."""
+    return {"x-understudy-provider": _header(error.provider or ""), "x-understudy-cost": usd(error.spent)}
 
 
 def _header(text: str) -> str:
@@ -95,6 +102,11 @@ def spent_comment(result: SmartResult) -> bytes:
         f": understudy provider={_header(result.provider)} cost={cost} attempts={result.attempts}{saved}{replayed}\n\n"
     )
     return said.encode()
+
+
+def lost_comment(cost: Micros) -> bytes:
+    """Return the last comment of a stream that came to nothing, or to nothing of use; empty if it cost nothing."""
+    return f": understudy cost={usd(cost)}\n\n".encode() if cost else b""
 
 
 def written(form: Form, event: dict[str, Any]) -> bytes:

@@ -500,7 +500,7 @@ class Job:
         return sum((one.amount for one in charges), ZERO)
 
     def with_charges(self, failure: CallFailed) -> CallFailed:
-        """Return the error of a request that says what may have been charged for it.
+        """Return the error of a request that says what was charged for it, and what may have been.
 
         Something may have been, by a call that was passed over, whatever the last call says of itself. Then the error
         is a copy: a transport may raise one error for many calls.
@@ -512,6 +512,7 @@ class Job:
             failure = copy.copy(failure)
             failure.charged = "held"
         failure.key, failure.held, failure.at_risk = self.asked_key, held, self.at_risk()
+        failure.spent = ZERO if failure.replayed else micros_of(self.cost)
         return failure
 
     def failure(self, because: CallFailed | None = None) -> CallFailed:

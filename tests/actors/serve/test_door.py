@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
 from collections import Counter
 from contextlib import suppress
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from actors import GetStatus
 from actors.fake import FakeModel, FakePrice
-from actors.fake.faults import FakeCut, FakeOddAnswer, FakeOutage, FakeStall
+from actors.fake.faults import FakeCut, FakeErrorEvent, FakeNoUsage, FakeOddAnswer, FakeOutage, FakeStall
 from actors.ledger import GetStatement
 from actors.ledger.entries import LedgerEntry
 from actors.serve import Alias, DoorConfig, KeyRing, Tenant, new_key
@@ -148,15 +150,42 @@ async def test_a_client_that_leaves_ends_its_call():
             assert await at_rest(stage)
 
 
-async def test_an_answer_that_is_refused_or_filtered_is_given_as_it_came():
-    for odd in ("refusal", "content_filter", "empty"):
-        async with serving("swift", faults=(FakeOddAnswer(answer=odd),)) as stage:
-            response = await stage.chat()
-            assert response.status_code == 200
-            assert response.json()["choices"]
-            streamed = await stage.chat(stream=True)
-            assert streamed.status_code == 200
-            assert events_of(streamed.text)
+def cost_in(response: httpx.Response) -> Fraction:
+    """Return the dollars that a client is told: in a header, or at the end of a stream."""
+    told = re.search(r"^: understudy .*\bcost=(\S+)", response.text, re.MULTILINE)
+    return Fraction(response.headers.get("x-understudy-cost") or (told.group(1) if told else "0"))
+
+
+@pytest.mark.parametrize("odd", ["refusal", "content_filter", "empty"])
+async def test_an_answer_that_is_refused_or_filtered_is_given_as_it_came_and_says_what_it_cost(odd):
+    shown, kept = new_key("acme")
+    terms: dict[str, Any] = {"config": DoorConfig(tenants={"acme": Tenant()}), "keys": KeyRing([kept])}
+    async with serving("swift", faults=(FakeOddAnswer(answer=odd),), caps={"acme": "5"}, **terms) as stage:
+        head, told = {"authorization": f"Bearer {shown}"}, Fraction(0)
+        for number, key in enumerate(["k-1", "k-1", None]):  # The second is replayed, and costs nothing.
+            for stream in (False, True):
+                keyed = {} if key is None else {"idempotency_key": f"{key}-{stream}"}
+                body = {"model": "auto", "messages": HELLO, "stream": stream}
+                response = await stage.post("/v1/chat/completions", body, **head, **keyed)
+                assert response.status_code == 200
+                assert events_of(response.text) if stream else response.json()["choices"]
+                assert (cost_in(response) > 0) == (number != 1)
+                told += cost_in(response)
+        statement = await stage.ledger.ask(GetStatement("acme"), timeout=5.0)
+        assert told * 1_000_000 == statement.settled
+
+
+@pytest.mark.parametrize("fault", [FakeErrorEvent(), FakeCut(part=0.5), FakeNoUsage()])
+async def test_a_stream_that_fails_says_what_it_cost(fault):
+    shown, kept = new_key("acme")
+    config = DoorConfig(tenants={"acme": Tenant()})
+    async with serving("swift", faults=(fault,), caps={"acme": "5"}, config=config, keys=KeyRing([kept])) as stage:
+        told = Fraction(0)
+        for path, body in ASKED.items():
+            answered = await stage.post(path, body | {"model": "auto", "stream": True}, x_api_key=shown)
+            told += cost_in(answered)
+        statement = await stage.ledger.ask(GetStatement("acme"), timeout=5.0)
+        assert told * 1_000_000 == statement.settled > 0
 
 
 async def test_an_unknown_model_is_told_what_is_near_it():
