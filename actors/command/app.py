@@ -103,7 +103,9 @@ Park = Annotated[
 Dashboard = Annotated[
     bool, typer.Option("--dashboard", help="Serve the live page, and say where, with the token that opens it.")
 ]
-DashboardActs = Annotated[bool, typer.Option("--dashboard-acts", help="Let those who look act as well.")]
+DashboardActs = Annotated[
+    bool, typer.Option("--dashboard-acts", help="Let those who look, by `understudy top` too, act as well.")
+]
 DashboardToken = Annotated[
     str | None,
     typer.Option(
@@ -490,6 +492,35 @@ def serve_door(
     return serve(options)
 
 
+@app.command(
+    short_help="Look at a program that runs, in the terminal.",
+    epilog="Example: understudy top",
+)
+def top(
+    where: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[WHERE]", help="A process id, a socket, or the URL of a page.", show_default="the one that runs"
+        ),
+    ] = None,
+    *,
+    token_file: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="The file with the token of the page.", show_default="$UNDERSTUDY_TOKEN"),
+    ] = None,
+) -> int:
+    """Look at a program that runs: its providers, its money, what waits for what, its actors, and what went wrong.
+
+    It finds `understudy run` and `understudy serve` of this user by themselves, and any program with a LocalSocket.
+    Keys act on what is selected, if the program allows acts (--dashboard-acts).
+
+    It needs the extra `tui`. Exit codes: 0 it was left, 2 bad input, such as no program, or a wrong token.
+    """
+    from actors.command.top.top import top as show_top
+
+    return show_top(where, token_file=token_file)
+
+
 keys_app = typer.Typer(help="Make and revoke the keys of tenants of `understudy serve`.")
 app.add_typer(keys_app, name="key")
 KeysPath = Annotated[str, typer.Option("--keys", metavar="FILE", help="The file of keys; it holds no secret.")]
@@ -544,7 +575,7 @@ def needing_serve() -> Generator[None]:
 
 add_commands(app)
 COMMANDS = frozenset(
-    {"run", "check", "providers", "prices", "demo", "simulate", "fake", "serve", "key", *JOURNAL_COMMANDS}
+    {"run", "check", "providers", "prices", "demo", "simulate", "fake", "serve", "top", "key", *JOURNAL_COMMANDS}
 )
 
 

@@ -13,7 +13,7 @@ import msgspec
 
 from actors.command.bad_input import BadInput, check_positive, one_line
 from actors.command.interrupts import Interrupts
-from actors.command.live_page import NO_PAGE, MountedPage, PageOptions
+from actors.command.live_page import NO_PAGE, MountedPage, PageOptions, local_socket
 from actors.command.plan import read_market
 from actors.command.progress import write_error
 from actors.command.reloading import caps_of, check_keys, check_kind, set_caps
@@ -152,7 +152,8 @@ async def _serve(options: ServeOptions, market: Market, config: DoorConfig, keys
                 page.begin(server.url, host=options.host, port=server.port)
                 if options.watch:
                     reloader.watch()
-                await stopped.wait()
+                async with local_socket(system, options.page, watcher=page.watcher):
+                    await stopped.wait()
                 await reloader.aclose()
                 page.end()
                 await server.drain(options.drain)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import msgspec
 
 from actors.dashboard.gate import CUSTOM_HEADER, SESSION_SECONDS, TooManyGuesses, cookie_name
-from actors.dashboard.messages import Act, ActKind, GetUpdate, Viewport
+from actors.dashboard.messages import AskedAct, GetUpdate, Viewport, act_of
 from actors.dashboard.view import Seen, shown
 from actors.errors.families import CallFailed
 from runtime import RuntimeFault
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from actors.dashboard.gate import Gate, Session
+    from actors.dashboard.messages import Act
     from runtime import ActorRef
 
     Receive: TypeAlias = Callable[[], Awaitable[Any]]
@@ -65,15 +66,6 @@ class LookAt(msgspec.Struct, forbid_unknown_fields=True):
 
     viewer: str
     look: Viewport
-
-
-class AskedAct(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """The body of `POST /act`, as an `Act` without its doer."""
-
-    kind: ActKind
-    subject: str
-    charged: str | None = None
-    cost: str | None = None
 
 
 class SeenPart(msgspec.Struct):
@@ -194,10 +186,8 @@ class DashboardApp:
     async def _act(self, session: Session, headers: Mapping[str, str], exchange: PageExchange) -> None:
         asked = await body_of(headers, exchange.receive, AskedAct)
         try:
-            act = msgspec.convert(
-                {**msgspec.structs.asdict(asked), "who": f"{session.name} at {exchange.address}"}, Act
-            )
-        except (ValueError, TypeError) as error:
+            act = act_of(asked, who=f"{session.name} at {exchange.address}")
+        except ValueError as error:
             raise PageRefusal(400, shown(str(error))) from error
         try:
             outcome = await self._watcher.ask(act, timeout=ACT_TIMEOUT)

@@ -68,6 +68,23 @@ class Act(Request[str], frozen=True, kw_only=True):
             raise ValueError('charged ("yes" or "no") says what became of a held call, and of nothing else')
 
 
+class AskedAct(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """An `Act` as a viewer sends it: who it is, is known otherwise."""
+
+    kind: ActKind
+    subject: str
+    charged: str | None = None
+    cost: str | None = None
+
+
+def act_of(asked: AskedAct, *, who: str) -> Act:
+    """Return the act that a viewer asks for. Raises ValueError for one that makes no sense."""
+    try:
+        return msgspec.convert({**msgspec.structs.asdict(asked), "who": who}, Act)
+    except TypeError as error:
+        raise ValueError(str(error)) from error
+
+
 class ActDone(Event, frozen=True, kw_only=True):
     """An operator has done something, or tried to: `outcome` says in words what came of it. `at` is since 1970."""
 

@@ -15,6 +15,7 @@ from actors.dashboard.app import MAX_VIEWERS, DashboardApp, page
 from actors.dashboard.gate import Gate
 from actors.dashboard.view import Update, View
 from runtime import DeadLetter, DeadReason, Message
+from tests.actors.dashboard.hostile import HOSTILE
 from tests.actors.dashboard.stage import looked_at
 
 TOKEN, HOST = "t" * 32, "127.0.0.1:1"
@@ -347,30 +348,6 @@ def test_the_page_is_whole_by_itself_and_makes_no_markup_of_texts():
     assert policy.startswith("default-src 'none'; script-src 'sha256-")
     assert "unsafe" not in policy
     assert "frame-ancestors 'none'" in policy
-
-
-HOSTILE = (
-    "<img src=x onerror=alert(1)>",
-    "</script><script>alert(1)</script>",
-    "<!--",
-    "]]>",
-    "{{7*7}} ${7*7} `x`",
-    "javascript:alert(1)",
-    "'; DROP TABLE accounts; --",
-    '" onmouseover="alert(1)',
-    "&lt;b&gt;&#x27;",
-    "\x1b[31mred\x1b[0m",
-    "\x1b]8;;http://evil.example\x07link\x1b]8;;\x07",
-    "a\r\n\r\nevent: update\ndata: {}",
-    "a\u2028b\u2029c",
-    "\u202egnp.exe\u202c",
-    "zero\u200bwidth\ufeff",
-    "nul\x00 bell\x07 del\x7f",
-    "\ud83d\ude00 \U0001f4a9",
-    "[bold red]markup[/]",
-    "=HYPERLINK(1)",
-    "x" * 100_000,
-)
 
 
 class Told(Message, frozen=True):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
 import httpx
@@ -10,12 +12,17 @@ import pytest
 
 from actors.command.bad_input import BadInput
 from actors.command.live_page import PATH, MountedPage, PageOptions, live_page, page_options
+from actors.command.top.links import SocketPlace
 from actors.dashboard.server import Dashboard
+from actors.dashboard.socket_folder import sockets
 from actors.serve.app import DoorApp
 from actors.serve.in_process import in_process_transport
 from runtime import ActorSystem
 from tests.actors.dashboard.stage import looked_at
 from tests.actors.serve.doors import serving
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 TOKEN = "o" * 20
 
@@ -88,7 +95,7 @@ async def test_a_run_says_where_its_page_is_and_has_none_unless_it_is_wanted(cap
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"is_wanted": False, "may_act": True, "token": None}, "need --dashboard"),
+        ({"is_wanted": False, "may_act": True, "token": "${TOKEN}"}, "need --dashboard"),
         ({"is_wanted": True, "may_act": False, "token": "a-secret-in-an-argument"}, "an argument is no secret"),
         ({"is_wanted": True, "may_act": False, "token": "${UNSET}"}, "set UNSET to a secret"),
         ({"is_wanted": True, "may_act": False, "token": "${SHORT}"}, "at least 16 characters"),
@@ -97,3 +104,18 @@ async def test_a_run_says_where_its_page_is_and_has_none_unless_it_is_wanted(cap
 def test_options_that_make_no_sense_are_refused(options, words):
     with pytest.raises(BadInput, match=words):
         page_options(**options, environ={"SHORT": "abc"})
+
+
+@pytest.mark.real_time
+async def test_a_command_is_found_with_a_page_and_without_and_both_have_one_watcher():
+    for is_wanted in (False, True):
+        options = page_options(is_wanted=is_wanted, may_act=True, token=None)
+        async with ActorSystem("run", log=False) as system, live_page(system, options):
+            async with SocketPlace(only_socket()).open() as link:
+                await anext(link.updates())
+            assert len(system.children) == 1
+
+
+def only_socket() -> Path:
+    (found,) = (one for one in sockets() if one.name.startswith(f"{os.getpid()}."))
+    return found

@@ -1,0 +1,3 @@
+"""The live page in a terminal: `understudy top`."""
+
+__all__: list[str] = []

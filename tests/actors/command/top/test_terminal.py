@@ -1,0 +1,79 @@
+"""`understudy top` over the socket of a system that runs, driven by textual's own pilot."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from contextlib import asynccontextmanager
+
+import pytest
+
+from actors import Transient
+from actors.command.top.links import SocketPlace
+from actors.dashboard.local import LocalSocket
+from tests.actors.dashboard.stage import looked_at
+
+pytest.importorskip("textual", reason="the extra `tui` is not installed")
+
+from actors.command.top.terminal import TopApp
+
+pytestmark = [
+    pytest.mark.real_time,
+    pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="this system has no local sockets"),
+]
+
+
+class Terminal:
+    """A running `understudy top`, and what is on its screen."""
+
+    def __init__(self, app: TopApp, pilot) -> None:
+        self.app, self.pilot = app, pilot
+
+    def text(self) -> str:
+        return "\n".join(line.plain for line in self.app.seen.draw(*self.app.size, clock=0.0))
+
+    def drawn(self) -> str:
+        """What textual has put on the screen."""
+        return "\n".join(
+            "".join(segment.text for segment in strip) for strip in self.app.screen._compositor.render_strips()
+        )
+
+    async def until(self, *words: str) -> str:
+        async with asyncio.timeout(60):
+            while not all(word in self.drawn() for word in words):
+                await self.pilot.pause(0.05)
+        return self.drawn()
+
+
+@asynccontextmanager
+async def shown(place, *, size=(140, 40)):
+    app = TopApp(place)
+    async with app.run_test(size=size) as pilot:
+        yield Terminal(app, pilot)
+
+
+async def test_providers_and_accounts_are_shown_live():
+    async with looked_at("alder", "birch") as stage, LocalSocket(stage.system) as place:
+        stage.latency = 0.0
+        await stage.request(account="batch")
+        async with shown(SocketPlace(place.path)) as terminal:
+            text = await terminal.until("alder", "● closed", "batch", "● live")
+            assert "$0.02" in text
+            stage.failing = {"alder": Transient("the oven is cold"), "birch": Transient("no [red]power[/]")}
+            await stage.request(timeout=0.5)
+            await terminal.until("the oven is cold", "no [red]power[/]")
+            await terminal.pilot.press("q")
+        assert terminal.app.return_code == 0
+
+
+async def test_a_lost_connection_is_told_and_made_again():
+    async with looked_at("alder") as stage, LocalSocket(stage.system) as place:
+        path = place.path
+        async with shown(SocketPlace(path)) as terminal:
+            await terminal.until("alder", "● live")
+            await place.__aexit__()
+            text = await terminal.until("not connected", "what is shown is old")
+            assert "alder" in text
+            async with LocalSocket(stage.system) as again:
+                assert again.path == path
+                await terminal.until("● live")
