@@ -1,6 +1,7 @@
 """Every trouble, over many seeds in virtual time: what the cast makes of it, the seed's recipe, and a stack by hand.
 
-`python -m benchmarks.scenarios --json`; `--table` prints a Markdown table instead, `--seeds` says how many (20).
+`python -m benchmarks.scenarios --json`; `--table` prints a Markdown table instead, `--plots troubles.svg` draws one
+picture of all, `--seeds` says how many (20).
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ import math
 import statistics
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from benchmarks.harness import Row, as_text, met, significant
 from benchmarks.resilience.peers import note_missing
+from benchmarks.scenarios.plots import plots
 from benchmarks.scenarios.troubles import OURS, SEED, TROUBLES, all_contenders, figure
 from runtime.simulation import Simulation
 
@@ -188,6 +191,7 @@ def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="print one JSON list instead of a table")
     parser.add_argument("--table", action="store_true", help="print the Markdown table of the README")
+    parser.add_argument("--plots", type=Path, metavar="SVG", help="draw one picture of each trouble into this file")
     parser.add_argument("--seeds", type=int, default=SEEDS, help=f"seeds of each trouble (default {SEEDS})")
     parser.add_argument("--only", default="", help="only the troubles whose name contains this text")
     return parser.parse_args()
@@ -205,6 +209,8 @@ def main() -> int:
     rows = [row for name, by_contender in found.items() for row in rows_of(name, TROUBLES[name], by_contender)]
     if options.json:
         print(json.dumps([asdict(row) for row in rows], indent=1))
+    elif options.plots is not None:
+        options.plots.write_text(plots(found), encoding="utf-8")
     elif options.table:
         print(table(found))
     else:

@@ -123,7 +123,7 @@ async def registry_down(simulation: Simulation, contender: Contender) -> Outcome
     at = dice.uniform(100.0, 500.0)
     span = Span(at, at + TTL + dice.uniform(300.0, 900.0))
     hangs = dice.random() < 0.5
-    simulation.inject(RegistryOutage(at=span.at, lasts=span.lasts, hangs=hangs))
+    simulation.inject(RegistryOutage(at=span.at, lasts=span.lasts, hangs=hangs, may_miss=True))
     return await drill(
         simulation, contender, providers, rate=150 / span.until, span=span, min_requests=150, returns=False
     )

@@ -73,6 +73,10 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """Requests that more than one charge was made for."""
     unknown: int
     """Requests that ended as `OutcomeUnknown`."""
+    begun: tuple[tuple[float, bool], ...] = ()
+    """When each request began, and whether it got the right answer."""
+    span: Span | None = None
+    """When the trouble was, if it was at a time."""
     errors: dict[str, int] = {}
     """How requests failed that were said to fail, by the class of the error."""
     more: dict[str, float] = {}
@@ -113,6 +117,8 @@ def outcome_of(
         spend=int(sum(provider.income for provider in providers)),
         paid_twice=sum(count > 1 for count in paid.values()),
         unknown=sum(one.error == "OutcomeUnknown" for one in served),
+        begun=tuple((one.begun, one.by is not None) for one in served),
+        span=span,
         errors=dict(Counter(one.error for one in served if one.error is not None)),
         more=more or {},
     )
