@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from runtime.event_stream import EventStream
     from runtime.log import Logger
+    from runtime.propagation import Carried
     from runtime.ref import ActorRef
     from runtime.registry import ActorRegistry
     from runtime.timers import Timers
@@ -47,6 +48,9 @@ class Actor(Generic[M]):
     """True if one of `direct` is async, so that the actor handles its mail in a task."""
     kind: ClassVar[str] = "actor"
     """The name, followed by a number, of an actor that is spawned without one."""
+    take_along: Callable[[], Carried] | None = None
+    """What the requests that its async handlers take bring along of their askers' context: called where one is asked,
+    it returns context variables of the actor's own with their values. None for what the system propagates alone."""
     has_start_hook: ClassVar[bool] = False
     starts_async: ClassVar[bool] = False
     stops_async: ClassVar[bool] = False

@@ -43,6 +43,13 @@ def propagation_of(propagate: Collection[ContextVar[Any]] | bool) -> Propagation
     return Propagation(propagate) if propagate else None
 
 
+def carried_to(addressee: Any) -> Carried:
+    """Return what a request that is asked here brings along to an actor, the one behind the cell `addressee`."""
+    propagation, take_along = addressee.engine.propagation, addressee.actor.take_along
+    carried: Carried = () if propagation is None else propagation.capture()
+    return carried if take_along is None else carried + take_along()
+
+
 def set_all(carried: Carried) -> list[Token[Any]]:
     """Give the variables the values that they had at the asker; `reset_all` takes the tokens."""
     return [variable.set(value) for variable, value in carried]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, cast, get_args
 
 import msgspec
 
@@ -103,6 +103,9 @@ class SmartRequest(Request[SmartResult], frozen=True, kw_only=True):
     error for which the first was charged. Another request under the key is refused with `KeyReused`. Only with
     `repurchase` is it paid again. The key holds for the tenant, else for the account, else for the ledger.
 
+    `trace` is the trace that it is part of, by the headers of W3C Trace Context (`traceparent` and `tracestate`); None
+    for the one that is current where it is asked, if the supervisor is told to trace (see `Tracing`).
+
     With `stream`, the pieces of the answer go to its sink while the call is under way (see `smart_stream`).
     """
 
@@ -128,8 +131,9 @@ class SmartRequest(Request[SmartResult], frozen=True, kw_only=True):
     repurchase: bool = False
     priority: Priority = "normal"
     max_waiting: int | None = None
+    trace: dict[str, str] | None = None
 
-    def __post_init__(self) -> None:  # noqa: C901 - in two functions each request would cost a call more.
+    def __post_init__(self) -> None:  # noqa: C901, PLR0912 - in two functions each request would cost a call more.
         # A caller's mistake must come out here, and not in the supervisor, which serves all callers. What is as it
         # nearly always is, is seen without a call: every request comes by here.
         if type(self.where) is not ProviderFilter:
@@ -160,6 +164,8 @@ class SmartRequest(Request[SmartResult], frozen=True, kw_only=True):
             raise ValueError(f"timeout must be > 0 and at most {MAX_TIMEOUT:g} seconds, got {self.timeout!r:.100}")
         if self.budget is not None:
             take_amount(self, "budget")
+        if self.trace is not None:
+            check_trace(self.trace)
         if self.weights or type(self.weights) is not dict:
             check_weights(self.weights)
         key = self.idempotency_key or self.request_id
@@ -195,6 +201,14 @@ def check_weights(weights: dict[str, int]) -> None:
     for dimension, weight in weights.items():
         if type(weight) is not int or weight < 0:
             raise ValueError(f"weight of {dimension} must be a whole number >= 0, got {weight!r}")
+
+
+def check_trace(trace: object) -> None:
+    """Raise TypeError if these are no headers."""
+    if type(trace) is not dict or not all(
+        isinstance(one, str) for header in cast("dict[Any, Any]", trace).items() for one in header
+    ):
+        raise TypeError(f'trace must be a dict of headers, such as {{"traceparent": "00-..."}}, got {trace!r:.100}')
 
 
 def _check_choice(name: str, value: object, known: tuple[str, ...]) -> None:

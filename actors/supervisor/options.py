@@ -33,7 +33,8 @@ class RequestOptions(msgspec.Struct, frozen=True, kw_only=True, metaclass=SaysOp
     of `fallback_strategies` does, the last of which holds on. `risk` is in dollars too, and bounds what may be paid
     twice (None: as the market says). `on_leave` says what becomes of a stream whose consumer leaves (None: as
     the market says). `priority` is the class in which it waits, "high", "normal" or "low", and
-    `max_waiting` the requests of its tenant that may wait (None: as many as the market lets wait).
+    `max_waiting` the requests of its tenant that may wait (None: as many as the market lets wait). `trace` is the trace
+    that it is part of, by its W3C headers.
 
     >>> RequestOptions(budget="0.20", tenant="acme").request("translation", "Hello").budget
     Micros(200000)
@@ -55,6 +56,7 @@ class RequestOptions(msgspec.Struct, frozen=True, kw_only=True, metaclass=SaysOp
     on_leave: OnLeave | None = None
     priority: Priority = "normal"
     max_waiting: int | None = None
+    trace: dict[str, str] | None = None
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "fallback_strategies", several(self.fallback_strategies))
@@ -137,6 +139,7 @@ class RequestOptions(msgspec.Struct, frozen=True, kw_only=True, metaclass=SaysOp
             after_cut=after_cut,
             priority=self.priority if priority is None else priority,
             max_waiting=self.max_waiting,
+            trace=self.trace,
         )
 
 

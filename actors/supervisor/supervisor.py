@@ -59,6 +59,7 @@ from actors.supervisor.pipeline.keyed import serve_keyed, serve_to_the_end
 from actors.supervisor.pipeline.pipeline import serve
 from actors.supervisor.pipeline.request_lines import RequestLines
 from actors.supervisor.pipeline.scores import Scores
+from actors.supervisor.pipeline.tracing import end_request
 from actors.supervisor.pipeline.under_way import look_at
 from actors.supervisor.pipeline.warmth import PrefixLog
 from actors.supervisor.services import Service, Services
@@ -78,6 +79,7 @@ if TYPE_CHECKING:
     from actors.ledger.entries import MoneyReleased, MoneySettled
     from actors.ledger.statement import Statement
     from actors.rate_limiter.messages import Acquire
+    from actors.tracing import Tracing
     from runtime import Timer
 
 MAX_REQUESTS = 1_000_000
@@ -130,7 +132,7 @@ class Supervisor(
     supervisor itself fails.
 
     Each of the market's quotas is held by a `RateLimiter` of its own too, or by one of `quotas`, the refs by name of
-    limiters that several supervisors share.
+    limiters that several supervisors share. `tracing` records its requests as traces (None: no traces).
     """
 
     def __init__(
@@ -140,6 +142,7 @@ class Supervisor(
         registry: Registry | None = None,
         ledger: ActorRef[Any] | None = None,
         quotas: Mapping[str, ActorRef[Any]] | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         if not isinstance(market, Market):
             raise TypeError(f"a Supervisor needs a Market, got {market!r:.100}")
@@ -149,6 +152,9 @@ class Supervisor(
         self.has_own_registry = registry is not None
         self.registry = registry or registry_of(market)
         self.ledger = ledger
+        self.tracing = tracing
+        if tracing is not None:
+            self.take_along = tracing.take_along
         self.shared_quotas = dict(quotas or {})
         self.quotas = self.begun = 0
         self.under_way: dict[Job, None] = {}
@@ -280,7 +286,7 @@ class Supervisor(
         self.under_way[job] = None
         error: str | None = "Cancelled"
         detail: str | None = None
-        provider: str | None = None
+        result: SmartResult | None = None
         try:
             if message.idempotency_key is not None:
                 result = await serve_keyed(self.deps, job)
@@ -288,7 +294,7 @@ class Supervisor(
                 result = await serve(self.deps, job)
             else:
                 result = await serve_to_the_end(self.deps, job)
-            error, provider = None, result.provider
+            error = None
         except CallFailed as failure:
             error, detail = failure.kind, str(failure)
             told = job.with_charges(failure)
@@ -307,12 +313,12 @@ class Supervisor(
             return result
         finally:
             del self.under_way[job]
-            self._end(job, is_done=error is None)
+            self._end(job, result, error)
+            provider = None if result is None else result.provider
             if self.lines.are_wanted:
                 self.lines.write(job, provider=provider, error=error, detail=detail)
-            events = self.deps.events
-            if events.wants(RequestEnded):
-                events.publish(
+            if self.deps.events.wants(RequestEnded):
+                self.deps.events.publish(
                     RequestEnded(
                         request_id=job.request_id,
                         service=message.service,
@@ -465,16 +471,22 @@ class Supervisor(
         if asked_until is not None and asked_until < deadline:
             deadline = asked_until  # The caller has less time than the request allows.
         self.begun += 1
-        return Job(
+        job = Job(
             message,
             message.request_id or own_id(context.random.getrandbits(128)),
             started=now,
             deadline=deadline,
             risk=risk_of(message, self.market),
         )
+        if self.tracing is not None:
+            job.trace = self.tracing.begin(
+                message.service, now, trace=message.trace, request_id=job.request_id, account=message.account
+            )
+        return job
 
-    def _end(self, job: Job, *, is_done: bool) -> None:
+    def _end(self, job: Job, result: SmartResult | None, error: str | None) -> None:
         """Leave nothing behind, whatever became of the request."""
+        is_done = result is not None
         if job.entry.has_come_by:
             self.queues.leave(job.entry)
         if job.item_failures:
@@ -485,6 +497,8 @@ class Supervisor(
             self.payments.reconcile_later(job.held)
         if self.payments.reconciler.has_news:
             self._be_reminded()
+        if job.trace is not None:
+            end_request(job.trace, job, result, error, self.context.now())
 
     def _leave(self, job: Job) -> None:
         """Leave nothing behind of a request that was served for all that asked for it."""

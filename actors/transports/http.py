@@ -1,9 +1,9 @@
 """Providers that speak HTTP: JSON in, JSON out, over one pooled client.
 
-A call is `POST url` with `{"service": ..., "input": ...}` and the headers `Idempotency-Key` and `X-Request-Id`. The
-answer is `{"output": ..., "cost": "0.002"}`, with an optional cost in US dollars, as a string; or, with any status,
-`{"error": {"code": ..., "message": ...}}`. A health check is a GET, and so is the request for a document, such as the
-list of a registry.
+A call is `POST url` with `{"service": ..., "input": ...}` and the headers `Idempotency-Key` and `X-Request-Id`, and
+`traceparent` if it is traced. The answer is `{"output": ..., "cost": "0.002"}`, with an optional cost in US dollars, as
+a string; or, with any status, `{"error": {"code": ..., "message": ...}}`. A health check is a GET, and so is the
+request for a document, such as the list of a registry.
 """
 
 from __future__ import annotations
@@ -106,6 +106,7 @@ class HttpTransport:
         headers = {
             "Idempotency-Key": header_value(call.idempotency_key),
             "X-Request-Id": header_value(call.request_id),
+            **(call.trace or {}),
         }
         exchange = await self._client.post(self._client.url, body, headers, within=call.timeout, notes=call.notes)
         return await self._parse_reply(exchange, deadline=deadline + call.notes.more)

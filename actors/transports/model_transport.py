@@ -24,6 +24,7 @@ from actors.model_calls.translation import Translation, translated
 from actors.tariffs.estimate import OUTPUT_FIELDS, Form, demand_of, with_max_output
 from actors.tariffs.usage import read_usage
 from actors.transports.background import GONE, EndedResponse, is_of_background, unended_id, until_ended
+from actors.transports.called_model import called_model
 from actors.transports.cost_look_up import ASKED_AFTER, CostLookUp
 from actors.transports.cut_calls import CutCalls, CutStream
 from actors.transports.http_client import MAX_REPLY_BYTES, HttpClient
@@ -116,6 +117,8 @@ class ModelTransport:
         )
         self.ends_when_cancelled = self._client.ends_when_cancelled
         """Whether the wire says so of itself."""
+        self.called = called_model(model, url, preset)
+        """What is told of it in traces."""
         self.cuts = CutCalls(provider, preset, max_output=max_output)
         self._look_up: CostLookUp | None = None
         if self.cuts.may_ask:
@@ -320,6 +323,8 @@ class ModelTransport:
             headers["Idempotency-Key"] = header_value(call.idempotency_key)
         if self.preset.request_id_header:
             headers[self.preset.request_id_header] = header_value(call.request_id)
+        if call.trace:
+            headers |= call.trace
         return headers
 
     async def _body_in(self, exchange: Exchange, *, deadline: float) -> dict[str, Any]:

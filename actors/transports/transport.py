@@ -102,6 +102,8 @@ class ProviderCall(msgspec.Struct, frozen=True, kw_only=True):
     stream: CallStream | None = None
     """Where the pieces of the answer go; None if it is wanted whole."""
     notes: CallNotes = msgspec.field(default_factory=CallNotes)
+    trace: dict[str, str] | None = None
+    """The headers that tell the provider which trace it is part of (W3C Trace Context); None if it is part of none."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for a call that could never succeed."""

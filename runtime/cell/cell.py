@@ -42,6 +42,7 @@ from runtime.errors import ActorStopped, AskTimeout, NameTaken, Refusal
 from runtime.events import ActorStarted, DeadReason
 from runtime.mailbox import DEFAULT_MAILBOX, Mailbox
 from runtime.messages import name_of
+from runtime.propagation import carried_to
 from runtime.ref import ActorRef
 from runtime.supervision import Restart
 
@@ -174,8 +175,8 @@ class Cell(ActorContext):
             ask = await ask if isinstance(ask, WAITS) else ask
         if ask is USE_MAILBOX:
             ask = Ask(message, deadline)
-            if engine.propagation is not None:
-                ask.carried = engine.propagation.capture()
+            if engine.propagation is not None or self.actor.take_along is not None:
+                ask.carried = carried_to(self)
             if not accept_if_room(self, ask):
                 if self.closed:
                     raise ActorStopped(self.path, name_of(message))

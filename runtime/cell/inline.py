@@ -23,7 +23,7 @@ from runtime.cell.rerouting import reroute_or_fail
 from runtime.deadline import current_deadline
 from runtime.envelope import RUNNING, Ask, Stashed
 from runtime.errors import Refusal
-from runtime.propagation import set_all
+from runtime.propagation import carried_to, set_all
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -62,8 +62,8 @@ def begin_inline(cell: CellState, message: Any, deadline: float) -> Any:
     handler = cell.actor.handlers[type(message)]
     assert handler is not None  # noqa: S101 - it was found a moment ago.
     context = cell.engine.context.copy()
-    if cell.engine.propagation is not None:
-        context.run(set_all, cell.engine.propagation.capture())
+    if cell.engine.propagation is not None or cell.actor.take_along is not None:
+        context.run(set_all, carried_to(cell))
     work: Any = handler.function(cell.actor, message)
     execution: InlineExecution | None = None
     if handler.concurrent == 1:

@@ -36,6 +36,7 @@ from actors.supervisor.pipeline.money_state import ENOUGH
 from actors.supervisor.pipeline.recovery import reconcile, take_on, unknown_outcome
 from actors.supervisor.pipeline.routing import Tried, after_failure, ends_request
 from actors.supervisor.pipeline.shared_quota import acquire
+from actors.supervisor.pipeline.tracing import begin_call, begin_wait
 from actors.supervisor.targets.admission import Admitted
 from actors.supervisor.targets.probe_time import ProbeTime, asked_by_probe, spare_for, time_of_call, time_of_probe
 from actors.supervisor.targets.reasons import by_refusal
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from actors.supervisor.pipeline.deps import Deps
     from actors.supervisor.pipeline.job import Job
     from actors.supervisor.pipeline.shared_quota import QuotaShare
+    from actors.tracing.spans import CallSpan, Span
     from actors.transports.streaming import CallStream
     from actors.transports.transport import ProviderCall, ProviderReply
 
@@ -68,6 +70,8 @@ class AttemptRun:
     _cost: int = 0
     _share: QuotaShare | None = None
     _was_amplified: bool = False
+    _span: CallSpan | None = None
+    """What tells of it in the trace of its request."""
     _time_given: float = 0.0
     """The seconds that a call has which others may join."""
 
@@ -109,12 +113,16 @@ class AttemptRun:
         deps, job, target, choice = self.deps, self.job, self.target, self._choice
         waits = choice.admitted is None
         now = choice.at if self._share is None else deps.context.now()
+        waiting: Span | None = None
         if waits:
             job.wait_for(choice, now)
+            waiting = None if job.trace is None else begin_wait(deps, job)
         try:
             reservation = await self._reserve(wait=waits, now=now)
         finally:
             job.waits_for = None
+            if waiting is not None:
+                waiting.end(deps.context.now())
         if isinstance(reservation, BudgetExceeded):
             shorter = job.shorter_quote(target, self._quote, reservation)
             if shorter is not None:
@@ -274,7 +282,7 @@ class AttemptRun:
             self._let_grow(call, time_given, longest=min(own_time, hurried, first))
         job.under_way += 1
         try:
-            reply = await target.call(call, self._marker)
+            reply = await (target.call(call, self._marker) if job.trace is None else self._call_traced(call, started))
         except CallFailed as failure:
             error = failure
         finally:
@@ -300,6 +308,14 @@ class AttemptRun:
             error = that_of_a_probe(error, target.name)
         was_cut = given.is_cut and time_given < own_time and ended.heard_at >= started + time_given - CLOCK_ERROR
         return await self._failed(error, call.stream, started=started, is_counted=not was_cut)
+
+    async def _call_traced(self, call: ProviderCall, started: float) -> ProviderReply:
+        """Make the call within a span of its own, if its request is recorded, and tell its provider of the trace."""
+        trace, reserved = self.job.trace, self._reservation.amount
+        assert trace is not None  # noqa: S101 - the caller has looked.
+        self._span, call = begin_call(trace, self.job, self.target, call, started=started, reserved=reserved)
+        work = self.target.call(call, self._marker)
+        return await (work if self._span is None else self._span.around(work))
 
     def _let_grow(self, call: ProviderCall, time_given: float, *, longest: float) -> None:
         """Let a call under way be given more time, because another request has joined that has more.
@@ -385,8 +401,15 @@ class AttemptRun:
                         piece_interval=ended.interval,
                     )
                 )
+            if self._span is not None:
+                self._end_span(self._span, ended, first_piece)
         if admitted.permit.probe:
             target.probed(is_answered=ended.reply is not None)
+
+    def _end_span(self, span: CallSpan, ended: EndedCall, first_piece: float | None) -> None:
+        """Tell in the trace of the request how the call ended, and what it cost."""
+        attributes = {"understudy.cost": self._cost, "understudy.held": self.job.kept_for(self._reservation)}
+        span.end_call(ended.now, ended.reply, ended.error, first_piece=first_piece, attributes=attributes)
 
     def _pay(self, call: ProviderCall, ended: EndedCall) -> int:
         """Book what the call was charged with the ledger, and return it in micro-units."""

@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from actors.supervisor.targets.admission import Later, Never
     from actors.supervisor.targets.quote import Quote
     from actors.supervisor.targets.target import Target
+    from actors.tracing.spans import TracedRequest
     from runtime import ActorRef
 
 
@@ -126,6 +127,8 @@ class Job:
     """What it waits for now: a `Wait`, a `QuotaWait`, or a `Choice` for which there is no money yet."""
     waits_since: float | None = None
     """Since when it has waited for its next call, in loop time."""
+    trace: TracedRequest | None = None
+    """The trace that tells of it, if there is one."""
     candidates: Candidates = NO_CANDIDATES
     order: CandidateOrder = NO_ORDER
     deprioritized: frozenset[str] = frozenset()

@@ -75,7 +75,7 @@ class KeyedCall:
             self._terms = StreamTerms(sink=self.shared, gap=terms.gap, first=terms.first, timeout=terms.timeout)
         message = self.message_of(first)
         self.job = Job(message, first.request_id, started=first.started, deadline=first.deadline, risk=first.risk)
-        self.job.shared, self.job.is_shared = self.shared, True
+        self.job.shared, self.job.is_shared, self.job.trace = self.shared, True, first.trace
 
     def message_of(self, asker: Job) -> SmartRequest:
         """Return what one of its askers asks for; all read one stream, or get the answer whole."""
@@ -85,6 +85,8 @@ class KeyedCall:
     async def answer(self, asker: Job) -> SmartResult:
         """Return the answer once it is there; raises a member of `CallFailed`, also when the asker's time is up."""
         served = asker.served = self.job
+        if asker.trace is not None:
+            _follow(asker, served)
         self._askers.append(asker)
         self._classes[asker.message.priority] += 1
         served.give_until(asker.deadline)
@@ -287,3 +289,11 @@ def _copied(output: Any) -> Any:
         return decode(encode(output))
     except TypeError:
         return output
+
+
+def _follow(asker: Job, served: Job) -> None:
+    """Have the trace of a request tell of the call that serves it, which others may have begun."""
+    if served.trace is None:
+        served.trace = asker.trace
+    elif asker.trace is not None and asker.trace is not served.trace:
+        asker.trace.join(served.trace)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from actors.policies.breaker.states import Closed
 from actors.providers.bandit import low_rated, rescore
@@ -18,12 +18,13 @@ from actors.supervisor.pipeline.money_state import ENOUGH
 from actors.supervisor.pipeline.quota_wait import wait_for_share
 from actors.supervisor.pipeline.recovery import recover_or_raise
 from actors.supervisor.pipeline.staying import choose_warm, note_usage
+from actors.supervisor.pipeline.tracing import begin_wait
 from actors.supervisor.pipeline.waiter_limit import check_is_let_wait, check_may_wait
 from actors.supervisor.targets.waiting import Wait
 from actors.transports.streaming import WholeAnswer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Coroutine, Iterable
 
     from actors.discovery.offers import Offers
     from actors.supervisor.messages import SmartResult
@@ -44,7 +45,8 @@ async def serve(deps: Deps, job: Job) -> SmartResult:
         now = clock()
     offers = deps.finder.known(job.message, now)
     if offers is None:
-        offers = await deps.finder.find(job.message, now)
+        finding = deps.finder.find(job.message, now)
+        offers = await (finding if job.trace is None else _traced(deps, job, finding))
         now = clock()
     _take_offers(deps, job, offers, now=now)
     warm: Choice | None = None
@@ -77,6 +79,16 @@ async def serve(deps: Deps, job: Job) -> SmartResult:
             return job.result(reply, now=now)
 
 
+async def _traced(deps: Deps, job: Job, finding: Coroutine[Any, Any, Offers]) -> Offers:
+    """Wait until discovery has answered, within a span of its own."""
+    waiting = begin_wait(deps, job)
+    try:
+        return await finding
+    finally:
+        if waiting is not None:
+            waiting.end(deps.context.now())
+
+
 async def _go_on_without(deps: Deps, job: Job) -> ProviderReply | None:
     """Go on if no provider is left to call: by money that may have come back, or an answer that is found after all."""
     if job.money.is_stale and job.chance is None:
@@ -98,6 +110,7 @@ async def _wait(deps: Deps, job: Job, wait: Wait | QuotaWait) -> Choice | None:
     """Wait for what is short; return the choice that it allows, or None to choose anew."""
     check_may_wait(deps, job, wait)
     job.wait_for(wait, deps.context.now())
+    waiting = None if job.trace is None else begin_wait(deps, job)
     try:
         if isinstance(wait, QuotaWait):
             return await wait_for_share(deps, job, wait)
@@ -105,6 +118,8 @@ async def _wait(deps: Deps, job: Job, wait: Wait | QuotaWait) -> Choice | None:
         check_is_let_wait(deps, job)
     finally:
         job.waits_for = None
+        if waiting is not None:
+            waiting.end(deps.context.now())
     job.money = job.money.after_wait(now=deps.context.now())
     return None
 

@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from actors.policies.breaker.states import Permit
     from actors.supervisor.targets.quote import InputDemand, TokenQuote
     from actors.supervisor.targets.waiting import QueueName, WaitQueues
+    from actors.transports.called_model import CalledModel
     from actors.transports.reconciliation import Finding
     from actors.transports.streaming import StreamConfig
     from actors.transports.transport import Idempotent, ProviderCall, ProviderReply, Transport
@@ -139,6 +140,8 @@ class Target:
     """Its transport, if that can tell what a call needs."""
     on_cut: OnCut | None = None
     """What becomes of a stream when it is cut off, if its transport declares that."""
+    called: CalledModel | None = None
+    """Which model its transport calls, if it declares that."""
     probe_at: float = 0.0
     """When its last probe began, in loop time."""
     _is_learned_of: bool = False
@@ -602,6 +605,7 @@ class Target:
         self.can_cancel = isinstance(transport, Cancels)
         self.on_cut = getattr(transport, "on_cut", None)
         self.can_resume = isinstance(transport, Resumes)
+        self.called = getattr(transport, "called", None)
         self._pricing = transport if isinstance(transport, PricesCalls) else None
         self._is_learned_of = True
 

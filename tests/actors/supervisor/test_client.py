@@ -270,6 +270,7 @@ async def test_every_option_reaches_the_request():
         risk="0.01",
         priority="low",
         max_waiting=5,
+        trace={"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"},
     )
     plain = RequestOptions()
     unset = {name for name in options.__struct_fields__ if getattr(options, name) == getattr(plain, name)}

@@ -1,0 +1,44 @@
+"""OpenTelemetry's API as spans use it: imported when it is asked for, because it is an extra."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from actors.tracing.conventions import Conventions
+
+
+class SpanApi:
+    """A tracer, and what carries the context of its spans in and out. Raises ImportError without the extra `otel`."""
+
+    def __init__(self, provider: Any, conventions: Conventions) -> None:
+        self.conventions = conventions
+        self.api: Any = imported("opentelemetry.trace")
+        self.contexts: Any = imported("opentelemetry.context")
+        propagator: Any = imported("opentelemetry.trace.propagation.tracecontext").TraceContextTextMapPropagator()
+        self.extract, self.inject = propagator.extract, propagator.inject
+        self.attach, self.detach = self.contexts.attach, self.contexts.detach
+        self.tracer: Any = self.api.get_tracer("understudy", tracer_provider=provider)
+
+    def __repr__(self) -> str:
+        return f"<SpanApi by conventions {self.conventions.version}>"
+
+    def headers_in(self, context: Any) -> dict[str, str]:
+        """Return the headers by which others are told that they are called within the span of a context."""
+        headers: dict[str, str] = {}
+        self.inject(headers, context)
+        return headers
+
+    def link(self, context: Any, other: Any) -> None:
+        """Link the span of one context to that of another."""
+        get = self.api.get_current_span
+        get(context).add_link(get(other).get_span_context())
+
+
+def imported(name: str) -> Any:
+    """Return a module of OpenTelemetry's API; raises ImportError that says how to have it."""
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise ImportError("traces need an extra: pip install 'understudy[otel]'") from error
