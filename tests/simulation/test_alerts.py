@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from contextlib import suppress
-from typing import Any
-
-import pytest
+from typing import TYPE_CHECKING, Any
 
 from actors import CallFailed, Market, Supervisor, smart_request
 from actors.events import AlertCleared, AlertRaised
@@ -16,11 +14,16 @@ from actors.monitor import DEFAULT_RULES, Monitor, MonitorConfig, SuccessRateRul
 from actors.simulation import BrownOut, SimulatedProvider
 from actors.webhooks import WebhookSender
 from runtime import ActorSystem
+from runtime.simulation import explore
 from tests.proofs import repeated
+
+if TYPE_CHECKING:
+    from runtime.simulation import Simulation
 
 EVERY = 600.0
 """Seconds from one brown-out to the next."""
 BROWN_OUTS = 6
+SEEDS = range(repeated(20, part=20))
 SECRET = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="  # noqa: S105 - of a webhook that is not there.
 RULES = (*DEFAULT_RULES, SuccessRateRule(name="provider", scope="provider"))
 
@@ -52,8 +55,7 @@ class UnreliableReceiver:
         pass
 
 
-@pytest.mark.simulate(seeds=repeated(2))
-async def test_an_hour_of_brown_outs_raises_and_clears_each_alert_once_for_each(simulation):
+async def an_hour_of_brown_outs(simulation: Simulation) -> None:
     dice = simulation.random
     providers = [
         SimulatedProvider(simulation, name, services={"s"}) for name in ("alder", "birch")[: dice.choice((1, 2))]
@@ -96,3 +98,7 @@ async def test_an_hour_of_brown_outs_raises_and_clears_each_alert_once_for_each(
     sure = sum(lasts * rate / pause >= 15 for lasts in lasting) if len(providers) == 1 else 1
     assert sure <= len(turns["provider", "alder"]) // 2 <= BROWN_OUTS
     assert len(receiver.heard) == sum(map(len, turns.values()))
+
+
+def test_an_hour_of_brown_outs_raises_and_clears_each_alert_once_for_each() -> None:
+    assert explore(an_hour_of_brown_outs, seeds=SEEDS).runs == len(SEEDS)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
 from actors import AllProvidersFailed, FunctionTransport, Listing, Market, Provider, Supervisor, smart_request
 from actors.errors import PoisonItem
 from actors.errors.classification import classify_status
 from runtime import ActorSystem
+from runtime.simulation import explore
 from tests.proofs import repeated
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from actors import ProviderCall
     from runtime.simulation import Simulation
 
-SEEDS = repeated(30)
+SEEDS = range(repeated(100, part=34))
 COUNTS = (2, 3, 5)
 """How many providers there are, by turns."""
 ITEMS = 400
@@ -68,8 +67,7 @@ async def errors_of_bad_items(
     return sorted((failed[item] for item in bad), key=lambda error: len(error.attempts))
 
 
-@pytest.mark.simulate(seeds=SEEDS)
-async def test_healthy_providers_settle_it_with_two_attempts(simulation):
+async def healthy_providers(simulation: Simulation) -> None:
     count = COUNTS[simulation.seed % len(COUNTS)]
     errors = await errors_of_bad_items(simulation, [0.0] * count)
     assert all(isinstance(error, PoisonItem) for error in errors)
@@ -77,17 +75,27 @@ async def test_healthy_providers_settle_it_with_two_attempts(simulation):
     assert len(errors[-1].attempts) <= 4
 
 
-@pytest.mark.simulate(seeds=SEEDS)
-async def test_a_single_healthy_provider_settles_it_with_two_or_three(simulation):
+def test_healthy_providers_settle_it_with_two_attempts() -> None:
+    assert explore(healthy_providers, seeds=SEEDS).runs == len(SEEDS)
+
+
+async def a_single_healthy_provider(simulation: Simulation) -> None:
     errors = await errors_of_bad_items(simulation, [0.0])
     assert len(errors[len(errors) // 2].attempts) <= 3
 
 
-@pytest.mark.simulate(seeds=SEEDS)
-async def test_providers_that_fail_at_30_and_10_and_1_percent_settle_it_with_four(simulation):
+def test_a_single_healthy_provider_settles_it_with_two_or_three() -> None:
+    assert explore(a_single_healthy_provider, seeds=SEEDS).runs == len(SEEDS)
+
+
+async def failing_providers(simulation: Simulation) -> None:
     # Their product is 3 in 10,000, which a fourth failure brings below 1 in 5,000. Each share is measured, and half a
     # standard deviation is added to it, so that now and then three are enough, or five or six are needed.
     errors = await errors_of_bad_items(simulation, [0.3, 0.1, 0.01], known_after=1_500)
     attempts = [len(error.attempts) for error in errors]
     assert attempts[len(attempts) // 2] in {3, 4}, attempts
     assert attempts[-1] <= 8, attempts
+
+
+def test_providers_that_fail_at_30_and_10_and_1_percent_settle_it_with_four() -> None:
+    assert explore(failing_providers, seeds=SEEDS).runs == len(SEEDS)

@@ -12,7 +12,7 @@ import pytest
 from tests.proofs import repeated
 
 HERE = Path(__file__).parent
-SEEDS = repeated(200)
+SEEDS = repeated(200, part=20)
 PRINT_DIGESTS = f"""
 from runtime.simulation import Simulation, find_scenario
 scenario = find_scenario({str(HERE / "test_cast_under_stress.py")!r} + "::a_market_that_misbehaves")

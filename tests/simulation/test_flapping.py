@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-
-import pytest
+from typing import TYPE_CHECKING
 
 from actors import GetStatus, Market, Supervisor, smart_request
 from actors.simulation import Flapping, SimulatedProvider
 from runtime import ActorSystem
+from runtime.simulation import explore
 from tests.proofs import repeated
 
+if TYPE_CHECKING:
+    from runtime.simulation import Simulation
 
-@pytest.mark.simulate(seeds=repeated(20))
-async def test_a_provider_whose_check_tells_how_it_is_opens_its_breaker_at_most_eight_times(simulation):
+SEEDS = range(repeated(100, part=50))
+
+
+async def a_flapping_provider(simulation: Simulation) -> None:
     # Reached: 4 to 7. A check that fails makes no probe, and so no trip. How many requests come hardly matters, so that
     # few come in most seeds.
     dice = simulation.random
@@ -34,3 +38,7 @@ async def test_a_provider_whose_check_tells_how_it_is_opens_its_breaker_at_most_
         alder, *_ = await supervisor.ask(GetStatus(), timeout=1.0)
     assert alder.provider.name == "alder"
     assert 3 <= alder.trips <= 8
+
+
+def test_a_provider_whose_check_tells_how_it_is_opens_its_breaker_at_most_eight_times() -> None:
+    assert explore(a_flapping_provider, seeds=SEEDS).runs == len(SEEDS)

@@ -34,8 +34,17 @@ class Served(NamedTuple):
     trips: list[tuple[str, float]]
 
 
-def serve(seed: int, latency: Latency, *, providers: int, rate: float, patience: float, **listed: float) -> Served:
-    """Serve `rate` requests a second for 150 seconds by providers that take so long for each call."""
+def serve(
+    seed: int,
+    latency: Latency,
+    *,
+    providers: int,
+    rate: float,
+    patience: float,
+    until: float = 150.0,
+    **listed: float,
+) -> Served:
+    """Serve `rate` requests a second `until` then by providers that take so long for each call."""
     simulation = Simulation(seed, logs=False)
     dice = random.Random(seed)
 
@@ -71,7 +80,7 @@ def serve(seed: int, latency: Latency, *, providers: int, rate: float, patience:
             with system.events.subscribe(BreakerOpened, note):
                 async with asyncio.TaskGroup() as group:
                     number = 0
-                    while simulation.now() < 150:
+                    while simulation.now() < until:
                         group.create_task(request(number))
                         number += 1
                         await asyncio.sleep(dice.expovariate(rate))
@@ -101,6 +110,7 @@ def test_providers_that_are_all_slow_at_once_go_on_serving(
             providers=providers,
             rate=rate,
             patience=30.0,
+            until=90.0,  # It is slow for twice as long as a request may take.
             max_concurrency=200,
         )
         assert served.trips == [], (seed, served)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
 from actors import FunctionTransport, Listing, Market, Provider, RequestOptions, Supervisor, Throttled, smart_request
 from actors.errors.families import CallFailed
 from actors.events import CallEnded
@@ -15,13 +13,14 @@ from actors.simulation import OutOfQuota, SimulatedProvider
 from actors.simulation.faults import DIALECTS
 from actors.transports import ProviderReply
 from runtime import ActorSystem
+from runtime.simulation import explore
 from tests.proofs import repeated
 
 if TYPE_CHECKING:
     from actors import ProviderCall
     from runtime.simulation import Simulation
 
-SEEDS = repeated(100, part=40)
+SEEDS = range(repeated(100, part=50))
 
 
 class Metered:
@@ -52,8 +51,7 @@ class Metered:
         return sum(weight for at, weight in self.used[dimension] if since <= at < until) / (until - since)
 
 
-@pytest.mark.simulate(seeds=SEEDS)
-async def test_estimates_of_tokens_that_are_30_percent_off_leave_hardly_any_of_a_limit_unused(simulation):
+async def estimates_of_tokens_that_are_off(simulation: Simulation) -> None:
     dice = simulation.random
     mean = dice.choice([100, 400, 2_000])
     requests, tokens = 600, round(600 * mean * dice.choice([0.5, 0.9, 1.0, 1.1, 2.0]))
@@ -94,8 +92,11 @@ async def test_estimates_of_tokens_that_are_30_percent_off_leave_hardly_any_of_a
     assert metered.throttled <= metered.calls / 1000
 
 
-@pytest.mark.simulate(seeds=repeated(100, part=25))
-async def test_a_provider_whose_quota_is_exhausted_is_called_eight_times_in_the_first_hour(simulation):
+def test_estimates_of_tokens_that_are_30_percent_off_leave_hardly_any_of_a_limit_unused() -> None:
+    assert explore(estimates_of_tokens_that_are_off, seeds=SEEDS).runs == len(SEEDS)
+
+
+async def an_hour_without_quota(simulation: Simulation) -> None:
     dice = simulation.random
     dialect = tuple(DIALECTS)[simulation.seed % len(DIALECTS)]
     alder = SimulatedProvider(simulation, "alder", services={"s"}, price=dice.choice([0, "0.01"]))
@@ -122,3 +123,7 @@ async def test_a_provider_whose_quota_is_exhausted_is_called_eight_times_in_the_
         # And it is found again when it has been paid.
         await asyncio.sleep(700)
         assert await customer(-1)
+
+
+def test_a_provider_whose_quota_is_exhausted_is_called_eight_times_in_the_first_hour() -> None:
+    assert explore(an_hour_without_quota, seeds=SEEDS).runs == len(SEEDS)

@@ -251,12 +251,12 @@ async def test_models_of_one_account_never_run_into_its_limit(simulation):
     "name", ["quota exhausted for an hour", "tokens known roughly", "warm start", "changes in mid-run"]
 )
 def test_long_troubles_are_survived(name: str):
-    survive_each(name, seeds=SEEDS // 2)
+    survive_each(name, seeds=repeated(100, part=34))
 
 
 @pytest.mark.parametrize("name", ["stray 429s, 0.1 %", "stray 429s, 1 %", "stray 429s, 5 %", "stray 429s, long waits"])
 def test_stray_429s_cost_little_of_the_rate(name: str):
-    survive_each(name, seeds=SEEDS // 5)
+    survive_each(name, seeds=repeated(20, part=20))  # More of them are in `test_stray_429s`.
 
 
 def survive_each(name: str, *, seeds: int) -> None:
