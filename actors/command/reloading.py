@@ -27,28 +27,56 @@ def check_keys(keys: KeyRing, config: DoorConfig, market: str) -> None:
         raise BadInput(f"--keys: a key belongs to {tenant!r}, of which {market} has no [tenants.{tenant}]")
 
 
-async def set_caps(ledger: ActorRef[Any], before: Mapping[str, str | None], after: Mapping[str, str | None]) -> None:
-    """Change the caps of tenants: an account keeps what was spent, and one of a new tenant is opened.
+class TenantCaps:
+    """The caps of tenants, as the ledger was told of them: an account keeps what was spent under each."""
 
-    Raises `BadInput` if the ledger refuses; the caps before it are changed then, which the next reading repeats.
-    """
-    for name, cap in after.items():
-        if name in before and before[name] == cap:
-            continue
-        try:
-            await _set_cap(ledger, name, cap, is_open=name in before)
-        except (CallFailed, RuntimeFault) as error:
-            raise BadInput(f"the cap of {name!r} was not changed: {one_line(str(error))}") from error
+    def __init__(self, ledger: ActorRef[Any], caps: Mapping[str, str | None]) -> None:
+        self._ledger = ledger
+        self._known = set(caps)
+        """The tenants whose accounts are open."""
+        self._told: dict[str, str | None] = dict(caps)
+        """Without those of which it is not known whether the ledger has taken them on."""
 
+    async def change(self, caps: Mapping[str, str | None]) -> None:
+        """Have the ledger take on these caps, and open the accounts of new tenants; raises `BadInput` if it refuses."""
+        for name, cap in caps.items():
+            if name in self._told and self._told[name] == cap:
+                continue
+            self._told.pop(name, None)
+            try:
+                await self._tell(name, cap)
+            except (CallFailed, RuntimeFault) as error:
+                raise BadInput(f"the cap of {name!r} was not changed: {one_line(str(error))}") from error
+            self._told[name] = cap
 
-async def _set_cap(ledger: ActorRef[Any], name: str, cap: str | None, *, is_open: bool) -> None:
-    if not is_open:
-        try:
-            await ledger.ask(OpenAccount(name=name, cap=cap), timeout=ACCOUNT_TIMEOUT)
-        except CallFailed:
-            is_open = True  # By a life before, of which the journal knows.
-    if is_open:
-        await ledger.ask(SetCap(name, cap, keeps_renewal=False), timeout=ACCOUNT_TIMEOUT)
+    async def put_back(self, caps: Mapping[str, str | None]) -> str:
+        """Have the ledger take on the caps of before; return what to say of those that it did not take on.
+
+        The next reading repeats these.
+        """
+        left = list[str]()
+        for name, cap in caps.items():
+            try:
+                await self.change({name: cap})
+            except BadInput:
+                left.append(name)
+        if not left:
+            return ""
+        return f", and the caps of {', '.join(left)} may be those of the new file until it is read again"
+
+    async def _tell(self, name: str, cap: str | None) -> None:
+        if name not in self._known:
+            try:
+                await self._ledger.ask(OpenAccount(name=name, cap=cap), timeout=ACCOUNT_TIMEOUT)
+            except CallFailed:
+                self._known.add(name)  # By a life before, of which the journal knows.
+            else:
+                self._known.add(name)
+                return
+        await self._ledger.ask(SetCap(name, cap, keeps_renewal=False), timeout=ACCOUNT_TIMEOUT)
+
+    def __repr__(self) -> str:
+        return f"<TenantCaps {len(self._known)} accounts>"
 
 
 def check_kind(door: Door, keys: KeyRing) -> None:

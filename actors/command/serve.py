@@ -16,9 +16,9 @@ from actors.command.interrupts import Interrupts
 from actors.command.live_page import NO_PAGE, MountedPage, PageOptions, local_socket
 from actors.command.plan import read_market
 from actors.command.progress import write_error
-from actors.command.reloading import caps_of, check_keys, check_kind, set_caps
+from actors.command.reloading import TenantCaps, caps_of, check_keys, check_kind
 from actors.command.watching import until_changed
-from actors.errors.families import CallFailed, Permanent
+from actors.errors.families import CallFailed
 from actors.ledger import Ledger, LedgerConfig
 from actors.ledger.messages import GetHeld
 from actors.limits.class_queue import priority_named
@@ -32,7 +32,7 @@ from actors.serve.key_file import add_key, read_keys
 from actors.serve.names import names_of
 from actors.serve.retry_log import RetryLog
 from actors.serve.server import DoorServer, loop_factory
-from actors.serve.switching import switch
+from actors.serve.switching import NOT_SWITCHED, switch
 from actors.serve.token_log import TokenLog
 from actors.supervisor.supervisor import Supervisor
 from actors.webhooks import spawn_senders
@@ -177,7 +177,8 @@ class Reloader:
     """Reads the files of a door again at each SIGHUP; what cannot be used changes nothing, and is told."""
 
     def __init__(self, options: ServeOptions, door: Door, ledger: ActorRef[Any]) -> None:
-        self._options, self._door, self._ledger = options, door, ledger
+        self._options, self._door = options, door
+        self._caps = TenantCaps(ledger, caps_of(door.config))
         self._reloading: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._is_closed = False
@@ -216,13 +217,15 @@ class Reloader:
             names = names_of(market, config.aliases)
         except ValueError as error:
             raise BadInput(str(error)) from error
-        await set_caps(self._ledger, caps_of(door.config), caps_of(config))
+        before = caps_of(door.config)
         try:
+            await self._caps.change(caps_of(config))
             await switch(door, market, names, config, keys)
-        except Permanent as error:
-            raise BadInput(one_line(str(error))) from error
+        except (BadInput, *NOT_SWITCHED) as error:
+            left = await self._caps.put_back(before)
+            raise BadInput(one_line(str(error)) + left) from error
         except (CallFailed, RuntimeFault) as error:
-            write_error(f"warning: the caps of the market are changed later: {one_line(str(error))}\n")
+            write_error(f"warning: the door goes by the new files; {one_line(str(error))}\n")
 
     async def aclose(self) -> None:
         """Read no more."""

@@ -13,7 +13,7 @@ import msgspec
 
 from actors.discovery.discovery import Discovery, registry_of
 from actors.discovery.messages import ChangeRegistry, Discover
-from actors.errors.families import CallFailed, Permanent, Unclassified
+from actors.errors.families import CallFailed, LedgerDown, Permanent, Unclassified
 from actors.events import RequestEnded
 from actors.ledger.book import Book
 from actors.ledger.keys import own_id
@@ -378,11 +378,19 @@ class Supervisor(
 
     @handles(ReplaceMarket, concurrent=MAX_REQUESTS, inline=True)
     async def replace_market(self, message: ReplaceMarket) -> MarketChange:
-        """Switch to another market between two requests, and have the ledger change its caps."""
+        """Switch to another market between two requests, and have the ledger change its caps.
+
+        Once it has switched it stays so, and `LedgerDown` says that a cap is told only before it is next drawn on.
+        """
         if not (message.market.providers or self.has_own_registry):
             raise Permanent("a market without providers serves no request; give it a Listing. Nothing was changed")
         change = self._switch(message.market)
-        await self.payments.tell_caps()
+        try:
+            await self.payments.tell_caps()
+        except CallFailed as error:
+            why = f"the market is replaced, and its caps are told before they are drawn on ({error})"
+            self.context.log.warning("{}", why)
+            raise LedgerDown(why) from error
         return change
 
     @handles(GetLedger)

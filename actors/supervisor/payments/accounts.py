@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from actors.errors.families import LedgerDown, Permanent
 from actors.ledger.messages import GetStatement, OpenAccount, SetCap
@@ -16,6 +16,7 @@ from runtime import RuntimeFault
 if TYPE_CHECKING:
     from actors.market.listing import Listing
     from actors.market.market import Market
+    from actors.money import Micros
     from actors.supervisor.payments.ledger_client import LedgerClient
     from runtime import Context
 
@@ -23,6 +24,8 @@ RUN = "run"
 """The account of all that a supervisor spends, if its market has a budget."""
 RISK = "risk"
 """The account of what may be paid twice because other providers were paid besides, if the market bounds that."""
+KEPT_TERMS, KEPT_CHANGES = "caps", "changed caps"
+"""Under which names a supervisor's restarts keep what it goes by, and what the ledger was not told of it yet."""
 OF_PROVIDER = "provider "
 """How the names of the accounts begin that hold what single providers are paid."""
 
@@ -32,17 +35,28 @@ def account_of(provider: str) -> str:
     return f"{OF_PROVIDER}{provider}"
 
 
-def caps_of(market: Market) -> dict[str, Cap | None]:
-    """Return the caps of a market, by account."""
-    caps: dict[str, Cap | None] = {}
+class Terms(NamedTuple):
+    """How the account of a cap is opened: with the cap, or none any more, and how far that may be passed."""
+
+    cap: Cap | None
+    overdraft: Micros
+
+    def __str__(self) -> str:
+        cap = "no cap" if self.cap is None else str(self.cap)
+        return f"{cap} with an overdraft of {self.overdraft}" if self.overdraft else cap
+
+
+def terms_of(market: Market) -> dict[str, Terms]:
+    """Return the terms of a market's caps, by account."""
+    terms: dict[str, Terms] = {}
     if market.budget is not None:
-        caps[RUN] = Cap(market.budget, market.budget_renewal)
+        terms[RUN] = Terms(Cap(market.budget, market.budget_renewal), market.overdraft)
     if market.risk_total is not None:
-        caps[RISK] = Cap(market.risk_total)
+        terms[RISK] = Terms(Cap(market.risk_total), ZERO)
     for one in market.providers:
         if one.budget is not None:
-            caps[account_of(one.provider.name)] = Cap(one.budget, one.budget_renewal)
-    return caps
+            terms[account_of(one.provider.name)] = Terms(Cap(one.budget, one.budget_renewal), market.overdraft)
+    return terms
 
 
 class Accounts:
@@ -54,30 +68,41 @@ class Accounts:
         self._market = market
         self._open: set[str] = set()
         """The accounts that are open, as far as this supervisor has found out."""
-        self.caps = caps_of(market)
-        """The caps of the market by account; None for one that a market before had, whose account is still drawn on."""
-        self._changed: set[str] = set()
-        """Those whose cap another market has changed, until the ledger was told."""
+        begins_anew = KEPT_TERMS in context.kept
+        self.terms: dict[str, Terms] = context.kept.setdefault(KEPT_TERMS, {})
+        """Those of the market by account; without a cap for one of a market before, which is still drawn on."""
+        self._changed: set[str] = context.kept.setdefault(KEPT_CHANGES, set())
+        """Those whose terms another market has changed, until the ledger was told."""
         self._opening: dict[str, asyncio.Task[None]] = {}
+        if begins_anew:
+            self.go_by(market)
+        else:
+            self.terms.update(terms_of(market))
 
     def go_by(self, market: Market) -> None:
         """Go by the caps of another market; an account keeps what was spent, and one without a cap now has none."""
-        before, self._market = self._market, market
-        offered = {account_of(one.provider.name) for one in market.providers}
-        caps = caps_of(market)
-        for name in {*self.caps, *caps}:
-            if name not in caps and name not in offered and name not in {RUN, RISK}:
-                continue  # Its provider is there no more; the requests that still call it keep to its cap.
-            is_same = self.caps.get(name) == caps.get(name) and market.overdraft == before.overdraft
-            if not (is_same and name in self.caps):
-                self.caps[name] = caps.get(name)
+        self._market = market
+        offered = {RUN, RISK, *(account_of(one.provider.name) for one in market.providers)}
+        after = terms_of(market)
+        for name in {*self.terms, *after}:
+            before, overdraft = self.terms.get(name), ZERO if name == RISK else market.overdraft
+            # If its provider is there no more, the requests that still call it keep to its cap.
+            cap = None if before is None or name in offered else before.cap
+            terms = after.get(name, Terms(cap, overdraft))
+            if terms != before:
+                self.terms[name] = terms
                 self._changed.add(name)
                 self._open.discard(name)
 
     async def tell_changes(self) -> None:
-        """Tell the ledger of the caps that have changed. Raises `LedgerDown`, or what the ledger refuses with."""
-        for name in sorted(self._changed):
-            await self._ensure_cap(name)
+        """Tell the ledger of the caps that have changed, all at once; raises `LedgerDown`, or what it refuses with.
+
+        What it could not be told is told before it is next drawn on.
+        """
+        telling = (self._ensure_cap(name) for name in sorted(self._changed))
+        for error in await asyncio.gather(*telling, return_exceptions=True):
+            if error is not None:
+                raise error
 
     async def ensure_open(self, account: str) -> None:
         """Raise `Permanent` for an account that is not open, before anything is done for a request that names it."""
@@ -95,7 +120,7 @@ class Accounts:
 
     def is_of_market(self, account: str) -> bool:
         """Tell whether an account holds a cap of the market, which no caller may close."""
-        return account in self.caps or account.startswith(OF_PROVIDER)
+        return account in self.terms or account.startswith(OF_PROVIDER)
 
     def forget(self, account: str) -> None:
         """Look an account up again before it is next drawn on, because it is being closed."""
@@ -111,9 +136,9 @@ class Accounts:
             (RUN, None, None),
             (account_of(listing.provider.name), listing.budget, listing.budget_renewal),
         ):
-            if name not in self.caps and budget is not None:
-                self.caps[name] = Cap(budget, renewal)  # A registry lists it.
-            if name in self.caps:
+            if name not in self.terms and budget is not None:
+                self.terms[name] = Terms(Cap(budget, renewal), self._market.overdraft)  # A registry lists it.
+            if name in self.terms:
                 names.append(name)
                 if name not in self._open:
                     await self._ensure_cap(name)
@@ -124,7 +149,7 @@ class Accounts:
 
         Raises `LedgerDown` if the ledger cannot be reached.
         """
-        if RISK not in self.caps:
+        if RISK not in self.terms:
             return None
         await self._ensure_cap(RISK)
         return RISK
@@ -153,18 +178,15 @@ class Accounts:
             opening.exception()  # The requests that waited have been told; if none waits any more, it is seen here.
 
     async def _ask_to_open(self, name: str) -> None:
-        cap: Cap | None = None
-        is_told = False
-        while not is_told or cap != self.caps[name]:  # Another market may change it meanwhile.
-            cap = self.caps[name]
-            await self._tell_cap(name, cap)
-            is_told = True
+        told: Terms | None = None
+        while told != (terms := self.terms[name]):  # Another market may change them meanwhile.
+            await self._tell(name, terms)
+            told = terms
         self._changed.discard(name)
         self._open.add(name)
 
-    async def _tell_cap(self, name: str, cap: Cap | None) -> None:
-        ledger = self._client.ledger
-        overdraft = ZERO if name == RISK else self._market.overdraft
+    async def _tell(self, name: str, terms: Terms) -> None:
+        ledger, (cap, overdraft) = self._client.ledger, terms
         amount, renewal = (None, None) if cap is None else cap
         opening = OpenAccount(name=name, cap=amount, renewal=renewal, overdraft=overdraft)
         try:
@@ -175,14 +197,16 @@ class Accounts:
                 await ledger.ask(change, timeout=LEDGER_CALL_TIMEOUT)
                 return
             statement = await ledger.ask(GetStatement(name), timeout=LEDGER_CALL_TIMEOUT)
-            before = None if statement.cap is None else Cap(statement.cap, statement.renewal)
-            if before != cap:
+            before = Terms(
+                None if statement.cap is None else Cap(statement.cap, statement.renewal), statement.overdraft
+            )
+            if before != terms:
                 self._context.log.warning(
                     "account {!r} is open at the ledger with {}, which holds, and not the {} of this market; "
                     "SetCap changes it",
                     name,
-                    "no cap" if before is None else f"a cap of {before}",
-                    cap,
+                    before if before.cap is None else f"a cap of {before}",
+                    terms,
                 )
 
     async def close(self) -> None:

@@ -85,7 +85,7 @@ class Payments:
         the request was paid already, or it may have been.
         """
         try:
-            if self.accounts.caps or listing.budget is not None:
+            if self.accounts.terms or listing.budget is not None:
                 accounts = wish.accounts + await self.accounts.of_market(listing)
                 wish, now = msgspec.structs.replace(wish, accounts=accounts), self._context.now()
             if wish.passes_over:

@@ -17,17 +17,19 @@ from actors import (
     Listing,
     Market,
     NoProvider,
+    OutcomeUnknown,
     Permanent,
     RequestOptions,
     smart_request,
 )
-from actors.errors.families import CallFailed
-from actors.ledger.messages import OpenAccount
+from actors.errors.families import CallFailed, LedgerDown
+from actors.ledger.messages import CloseAccount, OpenAccount
 from actors.ledger.periods import Renewal
 from actors.market import SharedQuota
 from actors.money import Micros
 from actors.policies.breaker.states import Closed, Open
 from actors.supervisor import MarketChange, ReplaceMarket, smart_stream
+from actors.supervisor.payments.accounts import Accounts
 from actors.supervisor.pipeline.finding import Finder
 from tests.actors.supervisor.stage import STEADY, Script, flaky, now, offer, staged, steps, trip
 from tests.actors.supervisor.test_services import child
@@ -221,6 +223,50 @@ async def test_a_cap_that_changes_is_set_at_the_ledger_and_keeps_what_was_spent(
         assert (await stage.account("run")).renewal is None
         with pytest.raises(BudgetExceeded):
             await stage.request()
+
+
+async def test_an_overdraft_that_changes_alone_reaches_the_ledger_also_while_it_is_told_of_another():
+    dear = offer("a", Script("done"), price=400_000, budget="5")
+    async with staged(dear, budget="1") as stage:
+        await stage.request()
+        await asyncio.gather(*(replace(stage, dear, budget="1", overdraft=one) for one in ("0.10", "0.20", "0.30")))
+        assert [(await stage.account(one)).overdraft for one in ("run", "provider a")] == [300_000, 300_000]
+
+
+@pytest.mark.parametrize(("after", "cap"), [({"budget": "1.20"}, 1_200_000), ({}, None)])
+async def test_a_cap_that_changed_while_the_ledger_was_down_is_told_after_a_restart(
+    monkeypatch: pytest.MonkeyPatch, after: dict[str, Any], cap: int | None
+):
+    async def is_down(*_: Any) -> None:
+        raise LedgerDown("it is restarting")
+
+    dear = offer("a", Script("done"), price=400_000)
+    async with staged(dear, budget="1") as stage:
+        await stage.request()
+        with monkeypatch.context() as patched:
+            patched.setattr(Accounts, "_tell", is_down)
+            with pytest.raises(LedgerDown):
+                await replace(stage, dear, **after)
+            supervisor = stage.actor
+            for _ in range(4):
+                child(supervisor, "discovery").kill()
+                await steps(5)
+            await asyncio.sleep(1.0)
+        assert len(stage.instances) == 2
+        await stage.request()
+        statement = await stage.account("run")
+        assert (statement.cap, statement.settled) == (cap, 800_000)
+
+
+async def test_a_market_whose_caps_the_ledger_refuses_holds_all_the_same():
+    dear, cheap = offer("a", Script(ConnectionResetError()), price=400_000), offer("b", Script("done"))
+    async with staged(dear, budget="1") as stage:
+        with pytest.raises(OutcomeUnknown):
+            await stage.request()
+        await stage.actor.payments.ask_ledger(CloseAccount(name="run"))
+        with pytest.raises(LedgerDown, match=r"the market is replaced.*there is no open account 'run'"):
+            await replace(stage, cheap, budget="2")
+        assert [status.provider.name for status in await stage.ref.ask(GetStatus(), timeout=1.0)] == ["b"]
 
 
 async def test_the_cap_of_a_provider_holds_for_it_whatever_market_comes():
