@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from actors.command.bad_input import BadInput, one_line
 from actors.errors.families import CallFailed
 from actors.ledger.messages import OpenAccount, SetCap
+from actors.serve.key_file import line_of_key
 from runtime import RuntimeFault
 
 if TYPE_CHECKING:
@@ -21,10 +22,15 @@ ACCOUNT_TIMEOUT = 5.0
 """Seconds that the ledger has to open an account, or to change its cap."""
 
 
-def check_keys(keys: KeyRing, config: DoorConfig, market: str) -> None:
-    """Raise `BadInput` for a key of no tenant."""
-    for tenant in sorted({key.tenant for key in keys.all()} - config.tenants.keys()):
-        raise BadInput(f"--keys: a key belongs to {tenant!r}, of which {market} has no [tenants.{tenant}]")
+def check_keys(keys: KeyRing, config: DoorConfig, *, path: str | None, market: str) -> None:
+    """Raise `BadInput` for a key of no tenant; `path` is the file of the keys, and `market` that of the tenants."""
+    for key in keys.all():
+        if path is not None and key.tenant not in config.tenants:
+            place = f"--keys: {path}: line {line_of_key(path, key.id)}"
+            raise BadInput(
+                f"{place}: the key {key.id} belongs to {key.tenant!r}, of which {market} has no "
+                f"[tenants.{key.tenant}]; write that table, or take the line out"
+            )
 
 
 class TenantCaps:
@@ -82,7 +88,9 @@ class TenantCaps:
 def check_kind(door: Door, keys: KeyRing) -> None:
     """Raise `BadInput` if a door would be opened to all, or closed to all that come without a key."""
     if bool(keys) != bool(door.keys):
-        raise BadInput("--keys: a door with keys is not opened to all, nor one without closed, while it serves")
+        raise BadInput(
+            "--keys: a door with keys is not opened to all, nor one without closed, while it serves; restart needed"
+        )
 
 
 def caps_of(config: DoorConfig) -> dict[str, str | None]:

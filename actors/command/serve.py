@@ -14,7 +14,7 @@ import msgspec
 from actors.command.bad_input import BadInput, check_positive, one_line
 from actors.command.interrupts import Interrupts
 from actors.command.live_page import NO_PAGE, MountedPage, PageOptions, local_socket
-from actors.command.plan import read_market
+from actors.command.market_text import MarketText
 from actors.command.progress import write_error
 from actors.command.reloading import TenantCaps, caps_of, check_keys, check_kind
 from actors.command.watching import until_changed
@@ -22,26 +22,27 @@ from actors.errors.families import CallFailed
 from actors.ledger import Ledger, LedgerConfig
 from actors.ledger.messages import GetHeld
 from actors.limits.class_queue import priority_named
-from actors.market import MarketError
 from actors.monitor import Monitor
 from actors.observing import PrometheusMetrics
-from actors.serve import DoorConfig, KeyRing, new_key
+from actors.serve import KeyRing, new_key
 from actors.serve.app import DoorApp, make_door
-from actors.serve.file import load_door
 from actors.serve.key_file import add_key, read_keys
-from actors.serve.names import names_of
 from actors.serve.retry_log import RetryLog
 from actors.serve.server import DoorServer, loop_factory
 from actors.serve.switching import NOT_SWITCHED, switch
 from actors.serve.token_log import TokenLog
 from actors.supervisor.supervisor import Supervisor
-from actors.webhooks import spawn_senders
+from actors.webhooks.senders import ReplaceWebhooks, spawn_senders
 from runtime import ActorSystem, RuntimeFault
 from runtime.observability import Watchdog
 from runtime.persistence import Safety
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from actors.market import Webhook
     from actors.market.market import Market
+    from actors.serve.config import DoorConfig
     from actors.serve.door import Door
     from runtime import ActorRef
 
@@ -85,18 +86,12 @@ def serve(options: ServeOptions) -> int:
 
     Raises `BadInput` for what cannot be served, and without the extra `serve`.
     """
-    market, config, keys = read_market(options.market), read_door(options.market), read_ring(options.keys)
-    check_keys(keys, config, options.market)
+    text, keys = MarketText(options.market), read_ring(options.keys)
+    market, config = text.market(), text.door()
+    text.names(market, config)
+    check_keys(keys, config, path=options.keys, market=options.market)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(_serve(options, market, config, keys))
-
-
-def read_door(path: str) -> DoorConfig:
-    """Return the door's part of a market file. Raises `BadInput`."""
-    try:
-        return load_door(path)
-    except MarketError as error:
-        raise BadInput(str(error)) from error
 
 
 def read_ring(path: str | None) -> KeyRing:
@@ -120,10 +115,7 @@ async def _serve(options: ServeOptions, market: Market, config: DoorConfig, keys
         ActorSystem("door", log=LOGS[options.log]) as system,
         Watchdog(system) if options.log is not None else nullcontext(),
     ):
-        monitor = None
-        if options.log is not None or options.metrics or market.alerts:
-            spawn_senders(system, tuple(market.alerts))
-            monitor = system.spawn(lambda: Monitor(log_requests=options.log is not None), name="monitor")
+        alerts = DoorAlerts(system, market.alerts, options)
         caps, safety = caps_of(config), LedgerConfig(safety=cast("Safety", options.safety))
         ledger = system.spawn(lambda: Ledger(safety, accounts=caps, journal=options.journal), name="ledger")
         await _check_ledger(ledger, options)
@@ -135,11 +127,11 @@ async def _serve(options: ServeOptions, market: Market, config: DoorConfig, keys
             tokens = TokenLog(f"{options.journal}.tokens")
             door.remember_tokens(tokens)
             page = MountedPage(system, options.page)
-            metrics = metrics_of(door, monitor) if options.metrics and monitor is not None else None
+            metrics = metrics_of(door, alerts.monitor) if options.metrics and alerts.monitor is not None else None
             server = DoorServer(door, page.beside(DoorApp(door, metrics)), host=options.host, port=options.port)
         except ValueError as error:
             raise BadInput(str(error)) from error
-        reloader = Reloader(options, door, ledger)
+        reloader = Reloader(options, door, ledger, alerts)
         with interrupts.listening(first=stopped.set, at_once=door.end_all, on_hangup=reloader.begin):
             try:
                 await server.__aenter__()
@@ -173,11 +165,32 @@ def metrics_of(door: Door, monitor: ActorRef[Any]) -> PrometheusMetrics:
         raise BadInput(f"--metrics: {error}") from error
 
 
+class DoorAlerts:
+    """Who is told of the alerts of a door, and the monitor that raises them, from when there is a need of it."""
+
+    def __init__(self, system: ActorSystem, webhooks: Sequence[Webhook], options: ServeOptions) -> None:
+        self._system = system
+        self._logs_requests = options.log is not None
+        self._senders = spawn_senders(system, tuple(webhooks))
+        self.monitor: ActorRef[Any] | None = None
+        if webhooks or options.metrics or self._logs_requests:
+            self._start()
+
+    def go_by(self, webhooks: Sequence[Webhook]) -> None:
+        """Have these webhooks told from now on, and no others."""
+        if webhooks and self.monitor is None:
+            self._start()
+        self._senders.tell(ReplaceWebhooks(tuple(webhooks)))
+
+    def _start(self) -> None:
+        self.monitor = self._system.spawn(lambda: Monitor(log_requests=self._logs_requests), name="monitor")
+
+
 class Reloader:
     """Reads the files of a door again at each SIGHUP; what cannot be used changes nothing, and is told."""
 
-    def __init__(self, options: ServeOptions, door: Door, ledger: ActorRef[Any]) -> None:
-        self._options, self._door = options, door
+    def __init__(self, options: ServeOptions, door: Door, ledger: ActorRef[Any], alerts: DoorAlerts) -> None:
+        self._options, self._door, self._alerts = options, door, alerts
         self._caps = TenantCaps(ledger, caps_of(door.config))
         self._reloading: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -210,13 +223,11 @@ class Reloader:
 
     async def _switch(self) -> None:
         path, door = self._options.market, self._door
-        market, config, keys = read_market(path), read_door(path), read_ring(self._options.keys)
+        text, keys = MarketText(path), read_ring(self._options.keys)
+        market, config = text.market(), text.door()
         check_kind(door, keys)
-        check_keys(keys, config, path)
-        try:
-            names = names_of(market, config.aliases)
-        except ValueError as error:
-            raise BadInput(str(error)) from error
+        check_keys(keys, config, path=self._options.keys, market=path)
+        names = text.names(market, config)
         before = caps_of(door.config)
         try:
             await self._caps.change(caps_of(config))
@@ -226,6 +237,7 @@ class Reloader:
             raise BadInput(one_line(str(error)) + left) from error
         except (CallFailed, RuntimeFault) as error:
             write_error(f"warning: the door goes by the new files; {one_line(str(error))}\n")
+        self._alerts.go_by(market.alerts)
 
     async def aclose(self) -> None:
         """Read no more."""

@@ -84,13 +84,14 @@ def load_market(path: str | Path) -> Market:
     which every provider in a file needs. Prices are strings in dollars; calls to a provider with a price above 0 are
     paid.
     """
-    return _market(_read(Path(path)), str(path), os.environ)
+    return parse_market(read_text(path), path=str(path), environ=os.environ)
 
 
-def parse_market(text: str, *, path: str = "market") -> Market:
+def parse_market(text: str, *, path: str = "market", environ: Mapping[str, str] | None = None) -> Market:
     """Return the market that `text` describes; `path` is its name in errors. Raises as `load_market` does.
 
-    `${NAME}` is plain text in it: it may come from elsewhere, and the environment is not its business.
+    `${NAME}` stands for a variable of `environ`. Without one it is plain text: what comes from elsewhere has no
+    business in the environment.
 
     >>> market = parse_market('''
     ...     [[providers]]
@@ -102,10 +103,11 @@ def parse_market(text: str, *, path: str = "market") -> Market:
     >>> market.providers[0].provider.price, market.retry.max_retries
     (Micros(2000), 3)
     """
-    return _market(text, path, None)
+    return _market(text, path, environ)
 
 
-def _document(text: str, path: str) -> Table:
+def read_document(text: str, path: str) -> Table:
+    """Return the document that a text in TOML is. Raises `MarketError` if it is none."""
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -118,7 +120,7 @@ def _document(text: str, path: str) -> Table:
 
 
 def _market(text: str, path: str, environ: Mapping[str, str] | None) -> Market:
-    document = _document(text, path)
+    document = read_document(text, path)
     places = Places(text, document)
     reader = TableReader(path, places, HEADINGS)
     reader.refuse_unknown(document, "", (*MARKET_KEYS, *DOOR_KEYS))
@@ -152,9 +154,10 @@ def _market(text: str, path: str, environ: Mapping[str, str] | None) -> Market:
     )
 
 
-def _read(path: Path) -> str:
+def read_text(path: str | Path) -> str:
+    """Return what a market file says. Raises `MarketError` if it cannot be read."""
     try:
-        return path.read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise MarketError(str(path), "", f"cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import tomllib
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actors.ledger.periods import read_cap
-from actors.market.tables import MarketError, Places, TableReader
+from actors.market.file import read_document, read_text
+from actors.market.tables import Places, TableReader
 from actors.providers.provider import ProviderFilter
 from actors.serve.config import DoorConfig
 from actors.serve.names import Alias
 from actors.serve.tenants import Tenant
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from actors.market.tables import Table
 
 SERVE_KEYS = tuple(name for name in DoorConfig.__struct_fields__ if name not in {"aliases", "tenants"})
@@ -30,11 +31,13 @@ HEADINGS = {
 
 def load_door(path: str | Path) -> DoorConfig:
     """Read the door's part of a market file. Raises `MarketError` for what cannot be used."""
-    return parse_door(Path(path).read_text(encoding="utf-8"), path=str(path))
+    return parse_door(read_text(path), path=str(path))
 
 
 def parse_door(text: str, *, path: str = "market") -> DoorConfig:
     """Return the configuration of a door that a market file describes; `path` is its name in errors.
+
+    Raises `MarketError` for what cannot be used.
 
     >>> parse_door('''
     ...     [aliases.smart]
@@ -43,7 +46,7 @@ def parse_door(text: str, *, path: str = "market") -> DoorConfig:
     ... ''').aliases["smart"].models
     ('gpt-5-mini', 'claude-sonnet-4-6')
     """
-    document = tomllib.loads(text)
+    document = read_document(text, path)
     reader = TableReader(path, Places(text, document), HEADINGS)
     served = reader.table(document.get("serve", {}), "serve", "[serve]")
     for name in COMMAND_OPTIONS:
@@ -79,5 +82,5 @@ def _tenant(reader: TableReader, table: Table, key: str) -> Tenant:
         try:
             read_cap(tenant.budget)
         except ValueError as error:
-            raise MarketError(reader.path, f"{key}.budget", str(error)) from error
+            raise reader.error(f"{key}.budget", str(error)) from error
     return tenant

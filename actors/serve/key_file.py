@@ -24,6 +24,12 @@ def read_keys(path: str | Path) -> list[ApiKey]:
     return list(keys.values())
 
 
+def line_of_key(path: str | Path, identity: str) -> int:
+    """Return the number of the line of a key, the last one of its id; 0 if there is none."""
+    lines = Path(path).read_bytes().splitlines()
+    return max((number for number, line in enumerate(lines, 1) if f'"{identity}"'.encode() in line), default=0)
+
+
 def add_key(path: str | Path, key: ApiKey) -> None:
     """Add a key to a file, or, under the id of one that is there, take its place; it is on disk before this returns."""
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)

@@ -50,8 +50,16 @@ class Named(msgspec.Struct, frozen=True, kw_only=True):
     strategy: SelectionStrategy | None = None
 
 
+class UnusableName(ValueError):
+    """A name of a market has two meanings, or an alias stands for nothing; `name` is the alias, service or model."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(problem)
+        self.name = name
+
+
 class Names:
-    """All names of a market. Raises ValueError if one has two meanings, or an alias names what is not offered."""
+    """All names of a market. Raises `UnusableName` if one has two meanings, or an alias names what is not offered."""
 
     def __init__(self, providers: Iterable[Provider], aliases: Mapping[str, Alias] | None = None) -> None:
         self._providers = tuple(providers)
@@ -64,20 +72,24 @@ class Names:
     def _check(self) -> None:
         for name in (*self._services, *self._aliases):
             if name in WORDS:
-                raise ValueError(f"the name {name!r} stands for any model; give the alias or service another name")
+                problem = f"the name {name!r} stands for any model; give the alias or service another name"
+                raise UnusableName(name, problem)
         for name, alias in self._aliases.items():
             if name in self._services:
-                raise ValueError(f"the name {name!r} is an alias and a service or model too; give the alias another")
+                problem = f"the name {name!r} is an alias and a service or model too; give the alias another"
+                raise UnusableName(name, problem)
             for one in (*alias.models, *(() if alias.service is None else (alias.service,))):
                 if one not in self._services:
-                    raise ValueError(f"alias {name!r} names {one!r}, which no provider offers{self._hint(one)}")
+                    problem = f"alias {name!r} names {one!r}, which no provider offers{self._hint(one)}"
+                    raise UnusableName(name, problem)
         for name in self._models:
             others = [one for one in self._providers if name in one.services and one.model != name]
             if others:
-                raise ValueError(
+                problem = (
                     f"{name!r} is a model, and a service of {others[0].name!r}, which serves another model; give the "
                     "service another name, or, if both are the same model, state known_as"
                 )
+                raise UnusableName(name, problem)
 
     def resolve(self, name: str, *, service: str = CHAT, allowed: Allowed = None) -> Named:
         """Return what is meant by a name at an endpoint whose own service is `service`.

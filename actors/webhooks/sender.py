@@ -13,7 +13,7 @@ from actors.events import AlertCleared, AlertRaised
 from actors.market.webhook import Webhook  # noqa: TC001 - inspect.signature evaluates it.
 from actors.transports.wire import Wire, WireProgress, WireRequest
 from actors.webhooks.notice import ID, SIGNATURE, TIME, Incidents, Notice, dropped_from, sign
-from runtime import Actor, ActorSystem, Backoff, Message, handles
+from runtime import Actor, Backoff, Message, handles
 
 if TYPE_CHECKING:
     from runtime import Subscription
@@ -30,6 +30,12 @@ class DeliverNow(Message, frozen=True):
     after_wait: bool = False
 
 
+class ChangeWebhook(Message, frozen=True):
+    """Send by other terms from now on: with another secret, or of other rules."""
+
+    webhook: Webhook
+
+
 def aiohttp_wire() -> Wire:
     """Return the wire of aiohttp, which follows no redirect and reads no proxy from the environment."""
     from actors.transports.aiohttp_wire import AiohttpWire  # noqa: PLC0415 - of the extra `http`.
@@ -37,7 +43,7 @@ def aiohttp_wire() -> Wire:
     return AiohttpWire(max_connections=1)
 
 
-class WebhookSender(Actor[DeliverNow]):
+class WebhookSender(Actor[DeliverNow | ChangeWebhook]):
     """Posts each alert of its system to one webhook at least once, in the order in which they came.
 
     An alert counts as taken if its receiver answers 2xx in time. Anything else, a redirect included, is tried again
@@ -62,6 +68,7 @@ class WebhookSender(Actor[DeliverNow]):
 
     def started(self) -> None:
         kept = self.context.kept
+        self.webhook = kept.get("webhook", self.webhook)
         self.pending: list[Notice] = kept.setdefault("pending", [])
         self.incidents: Incidents = kept.setdefault("incidents", Incidents())
         self.wire = self.make_wire()
@@ -83,6 +90,11 @@ class WebhookSender(Actor[DeliverNow]):
         if len(self.pending) > self.webhook.max_pending:
             self._drop(dropped_from(self.pending), f"more than {self.webhook.max_pending} alerts are pending")
         self._wake()
+
+    @handles(ChangeWebhook)
+    def change(self, message: ChangeWebhook) -> None:
+        """Go by other terms, also after a restart."""
+        self.webhook = self.context.kept["webhook"] = message.webhook
 
     @handles(DeliverNow)
     async def deliver(self, message: DeliverNow) -> None:
@@ -181,9 +193,3 @@ class WebhookSender(Actor[DeliverNow]):
 
     def __repr__(self) -> str:
         return f"<WebhookSender to {self.webhook.host}>"
-
-
-def spawn_senders(system: ActorSystem, webhooks: tuple[Webhook, ...]) -> None:
-    """Start a sender for each webhook of a market; do so before the monitor is spawned, whose last alerts they send."""
-    for webhook in webhooks:
-        system.spawn(lambda webhook=webhook: WebhookSender(webhook))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from actors.command.reloading import TenantCaps
-from actors.command.serve import Reloader, ServeOptions
+from actors.command.serve import DoorAlerts, Reloader, ServeOptions
 from actors.errors.families import LedgerDown
 from actors.ledger.messages import GetStatement, SetCap
 from actors.serve import DoorConfig, Tenant
@@ -66,6 +66,11 @@ async def caps_at(stage: Stage) -> dict[str, str]:
     return {one.name: f"{one.cap} {one.renewal and one.renewal.unit}" for one in statements}
 
 
+def reloader_of(stage: Stage, path: Path, ledger: Any) -> Reloader:
+    options = ServeOptions(market=str(path), journal="")
+    return Reloader(options, stage.door, ledger, DoorAlerts(stage.system, (), options))
+
+
 async def reload(reloader: Reloader, capsys: pytest.CaptureFixture[str], *, text: str = "") -> str:
     if text:
         Path(reloader._options.market).write_text(text)  # noqa: ASYNC240 - nothing else has a turn meanwhile.
@@ -86,7 +91,7 @@ async def test_a_cap_that_is_not_changed_has_those_before_it_put_back(
     stage: Stage, path: Path, capsys: pytest.CaptureFixture[str]
 ):
     ledger = Refusing(stage.ledger, "b")
-    reloader = Reloader(ServeOptions(market=str(path), journal=""), stage.door, ledger)  # type: ignore[arg-type]
+    reloader = reloader_of(stage, path, ledger)
     told = await reload(reloader, capsys)
     assert "the cap of 'b' was not changed" in told
     assert "caps of b may be those of the new file until it is read again; the door goes on as before" in told
@@ -100,7 +105,7 @@ async def test_a_cap_that_is_not_changed_has_those_before_it_put_back(
 async def test_a_market_that_is_not_taken_up_has_all_caps_put_back(
     stage: Stage, path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    reloader = Reloader(ServeOptions(market=str(path), journal=""), stage.door, stage.ledger)
+    reloader = reloader_of(stage, path, stage.ledger)
     names = stage.door.names
     stage.supervisor.stop()
     await asyncio.sleep(1.0)

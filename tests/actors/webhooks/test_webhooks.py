@@ -10,6 +10,7 @@ from collections import Counter
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,8 +18,9 @@ from hypothesis import strategies as st
 from actors.events import AlertCleared, AlertRaised
 from actors.market import MarketError, Webhook, parse_market
 from actors.market.file import _market
-from actors.webhooks import WebhookSender, sign, verify
+from actors.webhooks import WebhookSender, sign, spawn_senders, verify
 from actors.webhooks.notice import Incidents, Notice, dropped_from
+from actors.webhooks.senders import ReplaceWebhooks
 from runtime import ActorSystem, Backoff
 
 if TYPE_CHECKING:
@@ -215,6 +217,36 @@ async def test_only_the_rules_that_are_asked_for_are_told():
             system.events.publish(event)
         await asyncio.sleep(1.0)
     assert [one.split(".")[1] for one in wire.ids] == ["raised", "cleared"]
+
+
+async def test_other_webhooks_are_told_from_the_next_alert_on_and_what_goes_on_knows_its_incidents():
+    wires: list[MemoryWire] = []
+
+    def make_wire() -> MemoryWire:
+        wires.append(MemoryWire(lambda _: 200))
+        return wires[-1]
+
+    def told() -> list[list[str]]:
+        return [[one.split(".")[1] for one in wire.ids] for wire in wires]
+
+    stays, goes = Webhook(url=URL, secret=SECRET), Webhook(url=f"{URL}/gone", secret=SECRET)
+    comes = Webhook(url=f"{URL}/new", secret=SECRET)
+    async with ActorSystem("s", log=False) as system:
+        senders = spawn_senders(system, (stays, goes), make_wire=make_wire)
+        await asyncio.sleep(0.1)
+        system.events.publish(raised("a"))
+        await asyncio.sleep(1.0)
+        senders.tell(ReplaceWebhooks((comes, msgspec.structs.replace(stays, rules=("a", "b")))))
+        await asyncio.sleep(1.0)
+        assert told() == [["raised"], ["raised"], []]
+        assert [wire.is_closed for wire in wires] == [False, True, False]
+        for event in (cleared("a"), raised("b"), raised("c")):
+            system.events.publish(event)
+        await asyncio.sleep(1.0)
+        assert told() == [["raised", "cleared", "raised"], ["raised"], ["raised", "raised"]]
+        senders.tell(ReplaceWebhooks(()))
+        await asyncio.sleep(1.0)
+        assert all(wire.is_closed for wire in wires)
 
 
 # Decisions.
