@@ -145,7 +145,7 @@ class LocalSocket:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one line after the other until there are no more."""
         writer.transport.set_write_buffer_limits(high=0)
-        command = shown(shlex.join(sys.argv))
+        command = shown(shlex.join(sys.orig_argv))
         await _send(writer, Shown(pid=os.getpid(), command=command, system=shown(self._system.name)))
         is_viewer = False
         try:

@@ -15,7 +15,6 @@ from actors.dashboard.gate import MIN_TOKEN
 from actors.dashboard.socket_folder import sockets
 from actors.dashboard.view import shown
 from actors.market.webhook import is_loopback
-from actors.transports.aiohttp_wire import AiohttpWire
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -33,7 +32,7 @@ def place_of(where: str | None, *, token_file: str | None, environ: Mapping[str,
     Raises `BadInput` for what is none of these, and for a token that cannot be read.
     """
     if where is not None and "://" in where:
-        return PagePlace(checked_url(where), token_of(token_file, environ), AiohttpWire())
+        return PagePlace(checked_url(where), token_of(token_file, environ))
     if token_file is not None:
         raise BadInput("--token-file: only a page has a token; name its URL beside it")
     if where is None or where.isdecimal():

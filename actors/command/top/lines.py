@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
-from rich.text import Text
-
 from actors.command.top.formats import plain, span
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from actors.dashboard.view import View, WaitingRow
 
 SubjectKind: TypeAlias = Literal["provider", "account", "held", "request", "actor"]
@@ -38,7 +38,7 @@ class Moment(NamedTuple):
 
 def heading(text: str) -> ScreenLine:
     """Return the line above a part."""
-    return ScreenLine(Text(text, style="bold underline", no_wrap=True, end=""))
+    return ScreenLine(plain(text, "bold underline"))
 
 
 def empty(text: str) -> ScreenLine:

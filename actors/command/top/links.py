@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 import msgspec
 
@@ -14,6 +14,7 @@ from actors.dashboard.local import LocalAsk, Shown
 from actors.dashboard.messages import Viewport
 from actors.dashboard.socket_folder import CONNECT_SECONDS, is_of_our_user
 from actors.dashboard.view import Seen, Update, shown
+from actors.transports.aiohttp_wire import AiohttpWire
 from actors.transports.wire import WireProgress, WireRequest
 
 if TYPE_CHECKING:
@@ -171,55 +172,45 @@ async def line_of(reader: asyncio.StreamReader, seconds: float) -> bytes:
 class PagePlace:
     """The page of a program at a URL, with the operator's token."""
 
-    def __init__(self, url: str, token: str, wire: Wire) -> None:
-        self._url, self._wire = url.rstrip("/"), wire
-        self._headers = {"authorization": f"Bearer {token}", CUSTOM_HEADER: "1"}
-
-    @property
-    def name(self) -> str:
-        return self._url
+    def __init__(self, url: str, token: str) -> None:
+        self._url, self._token = url.rstrip("/"), token
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[PageLink]:
         """Connect for the length of a block. Raises OSError, and `NotAllowed` for a wrong token."""
-        response = await self.send("GET", "/stream")
+        wire = AiohttpWire()
         try:
-            if response.status != 200:
-                raise ConnectionError(await refusal_of(response))
-            yield PageLink(self, response)
+            link = PageLink(self._url, self._token, wire)
+            await link.begin()
+            yield link
         finally:
-            response.close()
-
-    async def send(self, method: str, path: str, body: msgspec.Struct | None = None) -> WireResponse:
-        """Return the answer, whatever its status. Raises OSError, and `NotAllowed` for a wrong token."""
-        headers = self._headers if body is None else {**self._headers, "content-type": "application/json"}
-        content = b"" if body is None else msgspec.json.encode(body)
-        request = WireRequest("GET" if method == "GET" else "POST", f"{self._url}{path}", headers, content)
-        try:
-            async with asyncio.timeout(PATIENCE):
-                response = await self._wire.send(request, WireProgress())
-        except TimeoutError:
-            raise TimeoutError(f"no answer within {PATIENCE:g} s") from None
-        if response.status == 401:
-            response.close()
-            raise NotAllowed("the page refuses the token")
-        return response
+            await wire.aclose()
 
 
 class PageLink:
-    """One open stream of a page."""
+    """One open stream of a page; what is looked at and acts are requests of their own."""
 
-    def __init__(self, place: PagePlace, response: WireResponse) -> None:
-        self._place, self._response = place, response
+    def __init__(self, url: str, token: str, wire: Wire) -> None:
+        self._url, self._wire = url, wire
+        self._headers = {"authorization": f"Bearer {token}", CUSTOM_HEADER: "1"}
+        self._stream: WireResponse | None = None
         self._viewer: str | None = None
         self._look = Viewport()
 
     @property
     def name(self) -> str:
-        return self._place.name
+        return shown(self._url)
+
+    async def begin(self) -> None:
+        """Open the stream. Raises OSError, and `NotAllowed` for a wrong token."""
+        stream = await self._send("GET", "/stream")
+        if stream.status != 200:
+            raise ConnectionError(await refusal_of(stream))
+        self._stream = stream
 
     async def updates(self) -> AsyncIterator[Update]:
-        async for kind, data in events_of(self._response):
+        assert self._stream is not None  # noqa: S101 - it has begun.
+        async for kind, data in events_of(self._stream):
             match kind:
                 case b"viewer":
                     self._viewer = decoded(data, str)
@@ -232,16 +223,33 @@ class PageLink:
     async def look_at(self, look: Viewport) -> None:
         self._look = look
         if self._viewer is not None:
-            (await self._place.send("POST", "/look", LookAt(self._viewer, look))).close()
+            (await self._send("POST", "/look", LookAt(self._viewer, look))).close()
 
     async def act(self, act: AskedAct) -> str:
-        response = await self._place.send("POST", "/act", act)
+        response = await self._send("POST", "/act", act)
         try:
             if response.status != 200:
                 raise LinkRefusal(await refusal_of(response))
             return shown(decoded(await body_of(response), LinkReply).outcome or "done")
         finally:
             response.close()
+
+    async def _send(
+        self, method: Literal["GET", "POST"], path: str, body: msgspec.Struct | None = None
+    ) -> WireResponse:
+        """Return the answer, whatever its status. Raises OSError, and `NotAllowed` for a wrong token."""
+        headers = self._headers if body is None else {**self._headers, "content-type": "application/json"}
+        content = b"" if body is None else msgspec.json.encode(body)
+        request = WireRequest(method, f"{self._url}{path}", headers, content)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                response = await self._wire.send(request, WireProgress())
+        except TimeoutError:
+            raise TimeoutError(f"no answer within {PATIENCE:g} s") from None
+        if response.status == 401:
+            response.close()
+            raise NotAllowed("the page refuses the token")
+        return response
 
 
 async def events_of(response: WireResponse) -> AsyncIterator[tuple[bytes, bytes]]:

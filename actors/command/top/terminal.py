@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.text import Text
 
 from actors.command.bad_input import BadInput
-from actors.command.top.links import NotAllowed
+from actors.command.top.links import LinkRefusal, NotAllowed
 from actors.command.top.screen import Screen
+from actors.dashboard.messages import Viewport
 
 if TYPE_CHECKING:
     from actors.command.top.links import Link, LinkPlace
+    from actors.dashboard.messages import AskedAct
 
 textual_app: Any = import_module("textual.app")
 textual_binding: Any = import_module("textual.binding")
@@ -38,6 +41,7 @@ class TopApp(textual_app.App):
         self.place = place
         self.seen = Screen()
         self.link: Link | None = None
+        self.look = Viewport()
         self.error: str | None = None
         """Why it ended by itself."""
 
@@ -54,10 +58,23 @@ class TopApp(textual_app.App):
     async def on_key(self, event: Any) -> None:
         """Give a key to the screen, and do what it says."""
         event.stop()
-        self.seen.press(event.key, event.character)
+        act = self.seen.press(event.key, event.character)
         if self.seen.is_over:
             self.exit()
             return
+        self.redraw()
+        if act is not None:
+            self.run_worker(self.act(act))
+
+    async def act(self, act: AskedAct) -> None:
+        """Have something done, and say what came of it."""
+        self.seen.notice = f"{act.kind} ..."
+        try:
+            if self.link is None:
+                raise ConnectionError("there is no connection")
+            self.seen.notice = f"{act.kind}: {await self.link.act(act)}"
+        except (LinkRefusal, NotAllowed, OSError) as error:
+            self.seen.notice = f"{act.kind}: {error}"
         self.redraw()
 
     def action_leave(self) -> None:
@@ -67,6 +84,15 @@ class TopApp(textual_app.App):
         """Draw what is known now."""
         lines = self.seen.draw(self.size.width, self.size.height, clock=time.monotonic())
         self.query_one("#lines").update(Text("\n", no_wrap=True).join(lines))
+        look = self.seen.look()
+        if look != self.look and self.link is not None:
+            self.look = look
+            self.run_worker(self.look_at(self.link, look), exclusive=True, group="look")
+
+    async def look_at(self, link: Link, look: Viewport) -> None:
+        """Say what is looked at now; if the connection is lost, that shows where updates are waited for."""
+        with suppress(OSError, NotAllowed):
+            await link.look_at(look)
 
     async def watch(self) -> None:
         """Show what the program tells, and connect again if it is lost."""
@@ -75,7 +101,8 @@ class TopApp(textual_app.App):
                 async with self.place.open() as link:
                     self.seen.connected(link.name)
                     self.link = link
-                    await link.look_at(self.seen.look())
+                    self.look = self.seen.look()
+                    await link.look_at(self.look)
                     async for update in link.updates():
                         self.seen.take(update, clock=time.monotonic())
                         self.redraw()

@@ -10,6 +10,7 @@ import pytest
 
 from actors import Transient
 from actors.command.top.links import SocketPlace
+from actors.dashboard import ActDone
 from actors.dashboard.local import LocalSocket
 from tests.actors.dashboard.stage import looked_at
 
@@ -39,9 +40,10 @@ class Terminal:
         )
 
     async def until(self, *words: str) -> str:
-        async with asyncio.timeout(60):
-            while not all(word in self.drawn() for word in words):
-                await self.pilot.pause(0.05)
+        deadline = asyncio.get_running_loop().time() + 20
+        while not all(word in self.drawn() for word in words):
+            await self.pilot.pause(0.05)
+            assert asyncio.get_running_loop().time() < deadline, self.drawn()
         return self.drawn()
 
 
@@ -77,3 +79,38 @@ async def test_a_lost_connection_is_told_and_made_again():
             async with LocalSocket(stage.system) as again:
                 assert again.path == path
                 await terminal.until("● live")
+
+
+async def test_a_key_isolates_what_is_selected_and_every_part_is_drawn():
+    async with looked_at("alder", "birch") as stage, LocalSocket(stage.system, may_act=True) as place:
+        done: list[ActDone] = []
+        stage.system.events.subscribe(ActDone, done.append)
+        async with shown(SocketPlace(place.path)) as terminal:
+            press = terminal.pilot.press
+            await terminal.until("● live", "isolate", "alder")
+            await press("i")
+            await terminal.until("isolate alder? y, or any other key")
+            await press("y")
+            await terminal.until("isolate: isolated", "‖ isolated")
+            assert (done[0].who, done[0].outcome) == ("terminal", "isolated")
+            await press("tab")
+            await terminal.until("No request is under way.")
+            await press("tab")
+            await terminal.until("watcher", "supervisor", "running")
+            await press("right")
+            await terminal.until("dead letters", "isolated by hand")
+            await press("slash", "x", "y")
+            await terminal.until("events with: xy", "Nothing that matches")
+            await press("ctrl+c")
+        assert terminal.app.return_code == 0
+
+
+async def test_a_refused_act_is_told():
+    async with (
+        looked_at("alder") as stage,
+        LocalSocket(stage.system, may_act=True) as place,
+        shown(SocketPlace(place.path)) as terminal,
+    ):
+        await terminal.until("● live", "batch")
+        await terminal.pilot.press("end", "u", "y")
+        await terminal.until("resume: account 'batch' is not paused")
