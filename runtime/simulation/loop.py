@@ -89,7 +89,8 @@ class VirtualTimeLoop(ClosedLoop):
     def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
-        self._check_closed()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+        if self._closed:
+            self._check_closed()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
         timer = NumberedTimer(when, callback, args, self, context)
         heapq.heappush(self._scheduled, (when, next(self._numbers), timer))
         setattr(timer, "_scheduled", True)  # noqa: B010 - of a class that does not declare it.
@@ -100,7 +101,9 @@ class VirtualTimeLoop(ClosedLoop):
     ) -> asyncio.Handle:
         if self._closed:
             self._check_closed()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
-        return self._call_soon(callback, args, context)
+        step = Step(callback, args, self, context)
+        self._ready.append(step)
+        return step
 
     def _call_soon(self, callback: Callable[..., object], args: tuple[Any, ...], context: Context | None) -> Step:
         step = Step(callback, args, self, context)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from contextvars import copy_context
 from inspect import isasyncgen, iscoroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -45,26 +46,12 @@ class NumberedFuture(asyncio.Future[T]):
 
 
 class Step(asyncio.Handle):
-    """A callback that is ready to run: the next step of `task`, or a plain callback if that is None.
-
-    Many are made, so it is set up without the calls of asyncio's own constructor.
-    """
+    """A callback that is ready to run: the next step of `task`, or a plain callback if that is None."""
 
     __slots__ = ("task",)
 
-    def __init__(
-        self, callback: Any, args: tuple[Any, ...], loop: asyncio.AbstractEventLoop, context: Context | None
-    ) -> None:
-        if context is None or loop.get_debug():
-            super().__init__(callback, args, loop, context)
-        else:
-            self._context = context
-            self._loop = loop
-            self._callback = callback
-            self._args = args
-            self._cancelled = False
-            self._repr = self._source_traceback = None
-        self.task = task_behind(callback)
+    def __init__(self, callback: Any, args: tuple[Any, ...], loop: Any, context: Context | None) -> None:
+        set_up(self, callback, args, loop, context)
 
 
 class NumberedTimer(asyncio.TimerHandle):
@@ -75,16 +62,25 @@ class NumberedTimer(asyncio.TimerHandle):
 
     __slots__ = ("task",)
 
-    def __init__(
-        self,
-        when: float,
-        callback: Any,
-        args: tuple[Any, ...],
-        loop: asyncio.AbstractEventLoop,
-        context: Context | None,
-    ) -> None:
-        super().__init__(when, callback, args, loop, context)
-        self.task = task_behind(callback)
+    def __init__(self, when: float, callback: Any, args: tuple[Any, ...], loop: Any, context: Context | None) -> None:
+        set_up(self, callback, args, loop, context)
+        self._when = when
+        self._scheduled = False
+
+
+def set_up(handle: Any, callback: Any, args: tuple[Any, ...], loop: Any, context: Context | None) -> None:
+    """Set up a handle as asyncio's own constructors do, without their calls, because very many are made."""
+    if loop._debug:  # noqa: SLF001
+        asyncio.Handle.__init__(handle, callback, args, loop, context)
+    else:
+        handle._context = copy_context() if context is None else context  # noqa: SLF001
+        handle._loop = loop  # noqa: SLF001
+        handle._callback = callback  # noqa: SLF001
+        handle._args = args  # noqa: SLF001
+        handle._cancelled = False  # noqa: SLF001
+        handle._repr = handle._source_traceback = None  # noqa: SLF001
+    owner = getattr(callback, "__self__", None)
+    handle.task = owner if isinstance(owner, asyncio.Task) else None
 
 
 class Generators(WeakKeyDictionary[Any, None]):
@@ -95,12 +91,6 @@ class Generators(WeakKeyDictionary[Any, None]):
 
     def discard(self, generator: Any) -> None:
         self.pop(generator, None)
-
-
-def task_behind(callback: Any) -> asyncio.Task[Any] | None:
-    """Return the task whose step a callback is; None for a plain callback."""
-    owner = getattr(callback, "__self__", None)
-    return owner if isinstance(owner, asyncio.Task) else None  # pyright: ignore[reportUnknownVariableType]
 
 
 def place_of(task: asyncio.Task[Any]) -> str:

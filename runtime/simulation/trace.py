@@ -56,17 +56,14 @@ class Trace:
         """Record an event: what happened, to which subject, with a detail."""
         now = self._now()
         self._entries.append(Entry(now, what, subject, detail))
+        try:
+            encoded = self._encode((what, subject, detail))
+        except (TypeError, ValueError, RecursionError, OverflowError):
+            encoded = b"tuple"  # Such as a dictionary whose keys are not text.
         self.step(now)
-        self.step(-1.0 - zlib.crc32(self.encoded((what, subject, detail))))
+        self.step(-1.0 - zlib.crc32(encoded))
         if len(self._tape) >= CHUNK:
             self.flush()
-
-    def encoded(self, value: Any) -> bytes:
-        """Return bytes for a value, which are the same in every process."""
-        try:
-            return self._encode(value)
-        except (TypeError, ValueError, RecursionError, OverflowError):
-            return type(value).__qualname__.encode()  # Such as a dictionary whose keys are not text.
 
     @property
     def digest(self) -> str:
