@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from actors import (
+    BreakerConfig,
     CallFailed,
     FunctionTransport,
     GetStatus,
@@ -22,8 +23,10 @@ from actors import (
     Provider,
     ProviderCall,
     ProviderReply,
+    Retry,
     Supervisor,
     Throttled,
+    Transient,
     smart_request,
     to_micros,
 )
@@ -260,6 +263,67 @@ async def test_a_call_that_was_given_up_keeps_its_place_and_others_wait_for_it()
         assert (await waiting).attempts == 1
         (status,) = await supervisor.ask(GetStatus(), timeout=GUARD)
     assert (status.calls, function.begun) == (2, 2)
+
+
+class Mixed:
+    """A sync function that answers, answers slowly, fails, or stalls until it is let go on, by its input."""
+
+    def __init__(self) -> None:
+        self.go_on = threading.Event()
+        self.at_once = threading.Lock()
+        self.under_way = self.most = 0
+
+    def __call__(self, call: ProviderCall) -> Any:
+        with self.at_once:
+            self.under_way += 1
+            self.most = max(self.most, self.under_way)
+        try:
+            match call.input % 4:
+                case 1:
+                    self.go_on.wait(0.01)
+                case 2:
+                    raise Transient("down", outcome="not_started")
+                case 3:
+                    assert self.go_on.wait(GUARD)
+            return call.input
+        finally:
+            with self.at_once:
+                self.under_way -= 1
+
+
+@pytest.mark.parametrize("cancels", [False, True])
+async def test_places_and_money_come_back_whatever_threads_do(*, cancels: bool):
+    function = Mixed()
+    async with ActorSystem("shop", log=False) as system:
+        market = Market(
+            providers=[listing(function, timeout=0.05, max_concurrency=6)],
+            budget="100",
+            retry=Retry(max_retries=1, base=0.001, cap=0.002),
+            breaker=BreakerConfig(failure_threshold=1_000, failure_rate=1.0),
+        )
+        supervisor = system.spawn(lambda: Supervisor(market))
+        asked = [
+            asyncio.create_task(smart_request(supervisor, service="s", input=number, timeout=GUARD))
+            for number in range(24)
+        ]
+        async with asyncio.timeout(GUARD):
+            while function.under_way < 6:  # noqa: ASYNC110 - as above.
+                await asyncio.sleep(0)
+        if cancels:
+            for one in asked[::5]:
+                one.cancel()
+        function.go_on.set()
+        ended = await asyncio.gather(*asked, return_exceptions=True)
+        (status,) = await supervisor.ask(GetStatus(), timeout=GUARD)
+        statement = await supervisor.ask(GetStatement("run"), timeout=GUARD)
+        again = await asyncio.gather(
+            *(smart_request(supervisor, service="s", input=4 * number, timeout=GUARD) for number in range(12))
+        )
+    # Whoever could be answered was, with its own answer, and all the places are there for those who come next.
+    assert [one.output for one in again] == [4 * number for number in range(12)]
+    assert all(isinstance(one, asyncio.CancelledError | CallFailed) or one.output % 4 != 2 for one in ended)
+    assert sum(not isinstance(one, BaseException) for one in ended) >= (12 if cancels else 18)
+    assert (status.under_way, statement.reserved, function.most) == (0, 0, 6)
 
 
 def test_in_a_simulation_there_are_no_threads():
