@@ -22,19 +22,12 @@ from actors.fake.faults import (
 )
 from tests.proofs import repeated
 from tests.real_sdks.test_front_door import TOOL
-from tests.real_sdks.three_servers import MICRO, three_servers
+from tests.real_sdks.three_servers import MICRO, TOLD, three_servers
 
 anthropic = pytest.importorskip("anthropic")
 openai = pytest.importorskip("openai")
 
 pytestmark = [pytest.mark.sdk, pytest.mark.slow, pytest.mark.real_time]
-TOLD = (
-    FakeOutage(share=0.2),
-    FakeThrottle(share=0.2, retry_after=0.05),
-    FakeStall(share=0.2, seconds=0.2),
-    FakeStall(share=0.2, seconds=0.2, at="mid_stream"),
-)
-"""What leaves no doubt of what was charged."""
 DOUBTFUL = (
     FakeOutage(share=0.05),
     FakeThrottle(share=0.1, retry_after=0.05),
@@ -179,12 +172,7 @@ async def test_every_answer_is_right_and_the_books_of_all_three_sides_agree():
     async with three_servers(TOLD) as stage:
         programs = Programs(stage)
         await programs.run(2)
-        calls, statement = await stage.calls(), await stage.statement()
-        theirs = sum(Fraction(call["charged"]) for call in calls)
-        assert theirs == programs.used
-        assert stage.wire.told == statement.settled
-        assert (statement.reserved, statement.held, statement.estimated) == (0, 0, 0)
-        assert 0 <= int(statement.settled) * MICRO - theirs < len(calls) * MICRO
+        assert await stage.charged_exactly() == programs.used
 
 
 async def test_what_was_not_told_is_estimated_or_held_and_all_else_is_exact():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
 
 import pytest
@@ -15,11 +16,17 @@ from actors.serve import app
 from actors.serve.in_process import in_process_transport
 from actors.tariffs import Tariff
 from runtime import ActorSystem
+from tests.real_sdks.three_servers import TOLD, three_servers
 
 openai = pytest.importorskip("openai")
 
 pytestmark = [pytest.mark.frameworks, pytest.mark.slow, pytest.mark.real_time, pytest.mark.filterwarnings("ignore")]
 BASE_URL = "http://127.0.0.1/v1"
+WEATHER = {
+    "name": "weather",
+    "description": "Tells the weather.",
+    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+}
 ANSWERS = (ScriptedAnswer(contains="weather", kind="tool", text='{"city": "Oslo"}'),)
 
 
@@ -94,3 +101,62 @@ async def test_the_openai_agents_sdk_runs_and_streams(kind):
         kinds = [event.type async for event in running.stream_events()]
         assert "raw_response_event" in kinds
         assert running.final_output
+
+
+@pytest.mark.parametrize("program", ["pydantic_ai", "langchain", "agents"])
+async def test_every_answer_is_right_and_all_books_agree_over_servers_that_fail(program):
+    run = {"pydantic_ai": with_pydantic_ai, "langchain": with_langchain, "agents": with_agents}[program]
+    async with three_servers(TOLD, answers=ANSWERS) as stage:
+        async with openai.AsyncOpenAI(base_url=f"{stage.url}/v1", api_key=stage.key) as client:
+            await asyncio.gather(*(run(client, number) for number in range(4)))
+        assert await stage.charged_exactly() > 0
+
+
+async def with_pydantic_ai(client, number):
+    pydantic_ai = pytest.importorskip("pydantic_ai")
+    models = pytest.importorskip("pydantic_ai.models.openai")
+    providers = pytest.importorskip("pydantic_ai.providers.openai")
+    agent = pydantic_ai.Agent(models.OpenAIChatModel("auto", provider=providers.OpenAIProvider(openai_client=client)))
+    asked = []
+
+    @agent.tool_plain
+    def weather(city: str) -> str:
+        asked.append(city)
+        return "rain"
+
+    assert (await agent.run(f"How is the weather, {number}?")).output
+    assert asked == ["Oslo"]
+    async with agent.run_stream(f"Say hello, {number}.") as answer:
+        assert "".join([piece async for piece in answer.stream_text(delta=True)])
+
+
+async def with_langchain(client, number):
+    chats = pytest.importorskip("langchain_openai")
+    library, to = http_library_of(openai), {"base_url": str(client.base_url), "api_key": client.api_key}
+    with library.Client() as http:
+        async with library.AsyncClient() as other:
+            model = chats.ChatOpenAI(model="auto", http_client=http, http_async_client=other, **to)
+            bound = model.bind_tools([{"type": "function", "function": WEATHER}])
+            assert (await bound.ainvoke(f"How is the weather, {number}?")).tool_calls[0]["args"] == {"city": "Oslo"}
+            assert (await asyncio.to_thread(model.invoke, f"Say hello, {number}.")).content
+            assert "".join([piece.content async for piece in model.astream(f"Say hi, {number}.")])
+
+
+async def with_agents(client, number):
+    agents = pytest.importorskip("agents")
+    agents.set_tracing_disabled(True)
+    asked = []
+
+    @agents.function_tool
+    def weather(city: str) -> str:
+        """Tell the weather."""
+        asked.append(city)
+        return "rain"
+
+    for kind in (agents.OpenAIChatCompletionsModel, agents.OpenAIResponsesModel):
+        agent = agents.Agent(name="host", model=kind(model="auto", openai_client=client), tools=[weather])
+        assert (await agents.Runner.run(agent, f"How is the weather, {number}?")).final_output
+        running = agents.Runner.run_streamed(agents.Agent(name="host", model=agent.model), f"Say hello, {number}.")
+        assert [event async for event in running.stream_events()]
+        assert running.final_output
+    assert asked == ["Oslo"] * 2

@@ -10,6 +10,7 @@ import aiohttp
 
 from actors import Ledger, Supervisor
 from actors.fake import FakeConfig, FakeModel, FakePrice, FaultPlan, fake_server
+from actors.fake.faults import FakeOutage, FakeStall, FakeThrottle
 from actors.ledger import GetStatement
 from actors.market import parse_market
 from actors.money import ZERO, to_micros
@@ -32,6 +33,13 @@ on_cut = "stops"
 """
 KINDS = (("compatible", "/v1"), ("compatible", "/v1"), ("anthropic", ""))
 """What the servers speak, and the path at which they do."""
+TOLD = (
+    FakeOutage(share=0.2),
+    FakeThrottle(share=0.2, retry_after=0.05),
+    FakeStall(share=0.2, seconds=0.2),
+    FakeStall(share=0.2, seconds=0.2, at="mid_stream"),
+)
+"""Faults that leave no doubt of what was charged."""
 MICRO = Fraction(1, 1_000_000)
 COST = re.compile(rb"^: understudy .*\bcost=([0-9.]+)", re.MULTILINE)
 
@@ -72,6 +80,15 @@ class ThreeServers:
                 async with session.get(f"{server.url}/books") as response:
                     told += (await response.json())["calls"]
         return told
+
+    async def charged_exactly(self):
+        """Return the dollars that the servers charged, once all books are seen to agree without any doubt."""
+        calls, statement = await self.calls(), await self.statement()
+        theirs = sum(Fraction(call["charged"]) for call in calls)
+        assert self.wire.told == statement.settled
+        assert (statement.reserved, statement.held, statement.estimated) == (0, 0, 0)
+        assert 0 <= int(statement.settled) * MICRO - theirs < len(calls) * MICRO
+        return theirs
 
 
 @asynccontextmanager
