@@ -29,7 +29,6 @@ from actors.serve.door_request import (
 )
 from actors.serve.problems import Problem, problem_of
 from actors.serve.replies import bad_answer_headers, named_answer, result_headers
-from actors.serve.token_limits import used_by
 from actors.serve.visitors import check_json
 from actors.supervisor.client import smart_request
 from actors.supervisor.options import RequestOptions
@@ -47,6 +46,7 @@ if TYPE_CHECKING:
     from actors.serve.door import Door, Visitor
     from actors.serve.exchange import DoorExchange
     from actors.serve.names import Named, Names
+    from actors.serve.token_limits import Outputs
     from actors.supervisor.messages import SmartResult
 
 
@@ -83,8 +83,9 @@ class Answers:
                 answer = self._stream if asked.streams else self._answer
                 linger = 0.0 if begun is None else self._config.linger
                 with self._door.reserved(visitor, asked.request.body, form) as share:
-                    work = answer(asked, exchange, request_id)
-                    share.used = await exchange.unless_left(work, linger=linger)
+                    outputs = await exchange.unless_left(answer(asked, exchange, request_id), linger=linger)
+                    if share is not None:
+                        share.take(outputs, form)
             except Problem:
                 self._door.end_try(begun)  # Its client is told of this, and what it tries then is new.
                 raise
@@ -111,8 +112,8 @@ class Answers:
             wants_usage=wants_usage(form, body),
         )
 
-    async def _stream(self, asked: DoorRequest, exchange: DoorExchange, request_id: str) -> int | None:
-        """Send an answer as a stream, and return the tokens that it took; None if that is not known."""
+    async def _stream(self, asked: DoorRequest, exchange: DoorExchange, request_id: str) -> Outputs:
+        """Send an answer as a stream, and return what it is that took tokens."""
         stream = smart_stream(
             self._supervisor,
             service=asked.service,
@@ -125,10 +126,10 @@ class Answers:
             idempotency_key=asked.key,
         )
         result = await AnswerStream(asked, stream, exchange, config=self._config, request_id=request_id).run()
-        return None if result is None else tokens_of(result, asked.form)
+        return None if result is None else _taken(result)
 
-    async def _answer(self, asked: DoorRequest, exchange: DoorExchange, request_id: str) -> int | None:
-        """Send an answer whole, and return the tokens that it took; None if that is not known."""
+    async def _answer(self, asked: DoorRequest, exchange: DoorExchange, request_id: str) -> Outputs:
+        """Send an answer whole, and return what it is that took tokens."""
         try:
             result = await self._request(
                 asked.service,
@@ -144,10 +145,10 @@ class Answers:
             # The client asked for the answer of a model, and this is one: its own form says what is wrong with it.
             headers = {**bad_answer_headers(error), "x-request-id": request_id}
             await exchange.answer(200, headers, named_answer(error.answer.output, asked.name))
-            return used_by([error.answer.output], asked.form)
+            return () if error.replayed else (error.answer.output,)
         headers = {**result_headers(result), "x-request-id": request_id}
         await exchange.answer(200, headers, named_answer(result.output, asked.name))
-        return tokens_of(result, asked.form)
+        return _taken(result)
 
     async def _request(
         self,
@@ -243,8 +244,9 @@ class Answers:
                     extra_body={field: value for field, value in body.items() if field not in known},
                 )
                 result = await _vectors(exchange, work)
-                whole = [part.result for part in result.parts if part.result is not None]
-                share.used = used_by((one.output for one in whole if not one.replayed), "embeddings")
+                if share is not None:
+                    whole = [part.result for part in result.parts if part.result is not None]
+                    share.take([one.output for one in whole if not one.replayed], "embeddings")
             headers = {**embed_headers(result), "x-request-id": request_id}
             await exchange.answer(200, headers, vectors_body(result, name, is_packed=is_packed))
 
@@ -260,9 +262,9 @@ def _options(named: Named, visitor: Visitor, headers: Mapping[str, str]) -> Requ
     )
 
 
-def tokens_of(result: SmartResult, form: Form) -> int | None:
-    """Return the tokens that an answer took, none if it was given again; None if it does not say it."""
-    return 0 if result.replayed else used_by([result.output], form)
+def _taken(result: SmartResult) -> Outputs:
+    """Return the answer, which took tokens; nothing if it was given again."""
+    return () if result.replayed else (result.output,)
 
 
 async def _vectors(exchange: DoorExchange, work: Coroutine[Any, Any, EmbedResult]) -> EmbedResult:

@@ -131,10 +131,12 @@ class Door:
         """Keep the tokens that tenants have used in a log, and count those of the life before."""
         self.tokens.remember(log, clock=self.clock(), now=asyncio.get_running_loop().time())
 
-    def reserved(self, visitor: Visitor, body: dict[str, Any], form: DemandForm) -> AbstractContextManager[TokenShare]:
-        """Reserve the tokens of a request within the block, if its tenant has a limit. Raises `Problem`, 429."""
+    def reserved(
+        self, visitor: Visitor, body: dict[str, Any], form: DemandForm
+    ) -> AbstractContextManager[TokenShare | None]:
+        """Reserve the tokens of a request within the block; None if its tenant has no limit. Raises `Problem`, 429."""
         if visitor.tenant is None or visitor.token_limit is None:
-            return nullcontext(TokenShare())
+            return nullcontext()
         now, tokens = asyncio.get_running_loop().time(), reserved_for(demand_of(body, form=form))
         return self.tokens.reserved(visitor.tenant, visitor.token_limit, tokens, clock=self.clock(), now=now)
 

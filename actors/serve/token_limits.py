@@ -10,17 +10,19 @@ from __future__ import annotations
 import math
 from collections import deque
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from actors.serve.problems import Problem
 from actors.tariffs.usage import read_usage
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable
+    from collections.abc import Generator, Sequence
 
     from actors.serve.token_log import TokenLog
     from actors.tariffs.demand import Demand
 
+Outputs: TypeAlias = "Sequence[Any] | None"
+"""The answers that took tokens; None if that is not known."""
 MINUTE = 60
 UNKNOWN_OUTPUT = 1_000
 """The tokens of an answer that are reserved if the request does not bound them."""
@@ -90,6 +92,10 @@ class TokenShare:
     def __init__(self) -> None:
         self.used: int | None = None
 
+    def take(self, outputs: Outputs, dialect: str) -> None:
+        """Note what answers say that they took; None is one that is not known."""
+        self.used = None if outputs is None else used_by(outputs, dialect)
+
 
 class TokenLimits:
     """The tokens that each tenant of a door has used lately, whichever of its keys was shown."""
@@ -157,7 +163,7 @@ def reserved_for(demand: Demand | None) -> int:
     return demand.input_estimate + output
 
 
-def used_by(outputs: Iterable[Any], dialect: str) -> int | None:
+def used_by(outputs: Sequence[Any], dialect: str) -> int | None:
     """Return the tokens that answers say they took; None if one does not say it.
 
     >>> used_by([{"usage": {"prompt_tokens": 10, "completion_tokens": 5}}], "chat"), used_by(["x"], "chat")

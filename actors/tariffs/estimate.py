@@ -25,6 +25,8 @@ MOST_BYTES_PER_TOKEN = 6
 """More bytes than this make one token in no text of some length: what is too long by this count is too long."""
 SAMPLE = 2_000
 """Characters of a text that are looked at to tell which kind of text it is."""
+LETTERS_AND_SPACES = bytes(one for one in range(128) if chr(one).isalpha() or chr(one).isspace())
+"""Of ASCII."""
 MAX_COUNT = 2**40
 OUTPUT_GUESS = 512
 """Tokens that an answer is taken to have while no answer of its kind has come."""
@@ -87,8 +89,10 @@ class _Tally:
         if self.sampled < SAMPLE:
             sample = text[: SAMPLE - self.sampled]
             self.sampled += len(sample)
-            # No character is both, and `map` takes a tenth of the time of a loop.
-            self.digits += len(sample) - sum(map(str.isalpha, sample)) - sum(map(str.isspace, sample))
+            if sample.isascii():
+                self.digits += len(sample.encode().translate(None, LETTERS_AND_SPACES))
+            else:  # No character is both, and `map` takes a tenth of the time of a loop.
+                self.digits += len(sample) - sum(map(str.isalpha, sample)) - sum(map(str.isspace, sample))
 
 
 def form_of(body: Mapping[str, Any]) -> Form | None:

@@ -44,8 +44,8 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
     is_counted: bool = False
 
     def __post_init__(self) -> None:
-        for name in COUNTS:
-            count: object = getattr(self, name)
+        counts = (self.input, self.cache_read, self.cache_write, self.cache_write_1h, self.output, self.reasoning)
+        for name, count in zip(COUNTS, counts, strict=True):
             if type(count) is not int or not 0 <= count < MAX_TOKENS:
                 raise ValueError(f"{name} must be a whole number of tokens >= 0, got {count!r:.100}")
         if self.cost is not None:
@@ -217,7 +217,7 @@ def _reasoning_inside(usage: Mapping[str, object], form: UsageForm, *, read: int
 def _count(usage: Mapping[str, object], places: tuple[Path, ...], *, is_required: bool = False) -> int:
     """Return the first count that is told; 0 if none is, unless it is required."""
     for path in places:
-        told = _at(usage, path)
+        told = usage.get(path[0]) if len(path) == 1 else _at(usage, path)
         if told is None:
             continue
         if type(told) is not int or not 0 <= told < MAX_TOKENS:
