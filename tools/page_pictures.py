@@ -64,9 +64,8 @@ async def load(supervisor: Any, troubles: Troubles) -> None:
             await asyncio.sleep(0.25)
 
 
-async def main() -> None:
-    troubles = Troubles()
-    listings = [
+def listings_of(troubles: Troubles) -> list[Listing]:
+    return [
         Listing(
             provider=Provider(name=name, services={"chat"}, price=price),
             transport=lambda name=name: troubles.transport(name),
@@ -74,6 +73,11 @@ async def main() -> None:
         )
         for name, price in (("alder", "0.02"), ("birch", "0.015"), ("cedar", "0.01"), ("douglas", "0.03"))
     ]
+
+
+async def main() -> None:
+    troubles = Troubles()
+    listings = listings_of(troubles)
     async with ActorSystem("agents", log=False) as system:
         ledger = system.spawn(Ledger, name="ledger")
         for name, (cap, parent) in ACCOUNTS.items():

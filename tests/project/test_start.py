@@ -11,7 +11,14 @@ import pytest
 
 import actors
 
-HEAVY = {"actors.supervisor.supervisor", "actors.ledger.ledger", "actors.monitor.monitor", "rich.console", "aiohttp"}
+HEAVY = {
+    "actors.supervisor.supervisor",
+    "actors.ledger.ledger",
+    "actors.monitor.monitor",
+    "rich.console",
+    "aiohttp",
+    "textual",
+}
 
 
 def loaded_by(code: str) -> set[str]:
@@ -36,7 +43,7 @@ def test_a_room_is_reached_one_dot_deeper_without_an_import_of_its_own() -> None
     assert "actors.ledger.ledger" in loaded_by("import actors\nactors.ledger.Reserve")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["runn"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["top", "--help"], ["runn"]])
 def test_the_help_of_the_command_loads_no_actor(arguments: list[str]) -> None:
     code = f"from actors.command import main\ntry: main({arguments!r})\nexcept SystemExit: pass"
     loaded = loaded_by(code)

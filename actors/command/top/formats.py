@@ -115,12 +115,13 @@ def sparkline(values: Sequence[float | None], marked: Sequence[int] = (), *, wid
 def bar(parts: Sequence[int], whole: int, *, width: int) -> Text:
     """Return a bar of parts of a whole; what is not nothing has a cell at least.
 
-    >>> bar((50, 1, 0), 100, width=10).plain
-    '█████▓    '
+    >>> bar((50, 1, 0), 100, width=10).plain, bar((99, 1, 0), 100, width=10).plain
+    ('█████▓    ', '█████████▓')
     """
     made = Text(no_wrap=True, end="")
-    for value, (block, style) in zip(parts, PARTS, strict=True):
+    for number, (value, (block, style)) in enumerate(zip(parts, PARTS, strict=True)):
+        kept = sum(1 for later in parts[number + 1 :] if later > 0)
         cells = max(1, round(value / max(1, whole) * width)) if value > 0 else 0
-        made.append(block * min(cells, width - len(made.plain)), style=style)
+        made.append(block * max(0, min(cells, width - len(made.plain) - kept)), style=style)
     made.append(" " * (width - len(made.plain)), style="on grey23")
     return made

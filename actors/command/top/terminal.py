@@ -44,13 +44,23 @@ class TopApp(textual_app.App):
         self.look = Viewport()
         self.error: str | None = None
         """Why it ended by itself."""
+        self.failure: BaseException | None = None
 
     def compose(self) -> Any:
         yield textual_widgets.Static(id="lines", markup=False)
 
     def on_mount(self) -> None:
-        self.run_worker(self.watch())
+        self.run_worker(self.follow(), exit_on_error=False)
         self.set_interval(REDRAW, self.redraw)
+
+    def on_worker_state_changed(self, event: Any) -> None:
+        """End with the error of a task, which is raised once the terminal is as it was.
+
+        What textual would print itself has the values of variables, of which one may be a token.
+        """
+        if event.worker.error is not None:
+            self.failure = event.worker.error
+            self.exit(return_code=1)
 
     def on_resize(self) -> None:
         self.redraw()
@@ -64,7 +74,7 @@ class TopApp(textual_app.App):
             return
         self.redraw()
         if act is not None:
-            self.run_worker(self.act(act))
+            self.run_worker(self.act(act), exit_on_error=False)
 
     async def act(self, act: AskedAct) -> None:
         """Have something done, and say what came of it."""
@@ -87,14 +97,14 @@ class TopApp(textual_app.App):
         look = self.seen.look()
         if look != self.look and self.link is not None:
             self.look = look
-            self.run_worker(self.look_at(self.link, look), exclusive=True, group="look")
+            self.run_worker(self.look_at(self.link, look), exclusive=True, group="look", exit_on_error=False)
 
     async def look_at(self, link: Link, look: Viewport) -> None:
         """Say what is looked at now; if the connection is lost, that shows where updates are waited for."""
         with suppress(OSError, NotAllowed):
             await link.look_at(look)
 
-    async def watch(self) -> None:
+    async def follow(self) -> None:
         """Show what the program tells, and connect again if it is lost."""
         while True:
             try:

@@ -29,6 +29,8 @@ def top(where: str | None, *, token_file: str | None) -> int:
         raise BadInput("`understudy top` draws in a terminal: standard input, output and error must be one")
     app = TopApp(place)
     app.run(mouse=False)
+    if app.failure is not None:
+        raise app.failure
     if app.error is not None:
         raise BadInput(app.error)
     return app.return_code or 0

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from actors.command.app import run_app
 from actors.command.bad_input import BadInput
 from actors.command.top.finding import RunningPlace, place_of, running
 from actors.command.top.links import LinkRefusal, PagePlace, SocketPlace
@@ -95,6 +96,15 @@ def test_what_cannot_be_used_is_refused_without_a_part_of_the_secret(where, toke
     with pytest.raises(BadInput, match=words) as refused:
         place_of(where, token_file=token_file, environ=environ)
     assert "secret-token" not in str(refused.value)
+
+
+@pytest.mark.parametrize("arguments", [["http://127.0.0.1:9/#secret-token"], ["1"], ["--token-file", "x"]])
+def test_bad_input_has_exit_code_2(arguments, capsys):
+    pytest.importorskip("textual", reason="the extra `tui` is not installed")
+    assert run_app(["top", *arguments]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: ")
+    assert "secret-token" not in told
 
 
 def test_a_token_comes_from_a_file_or_the_environment(tmp_path):

@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from actors import Transient
-from actors.command.top.links import SocketPlace
+from actors.command.bad_input import BadInput
+from actors.command.top.links import NotAllowed, SocketPlace
 from actors.dashboard import ActDone
 from actors.dashboard.local import LocalSocket
 from tests.actors.dashboard.stage import looked_at
@@ -114,3 +115,28 @@ async def test_a_refused_act_is_told():
         await terminal.until("● live", "batch")
         await terminal.pilot.press("end", "u", "y")
         await terminal.until("resume: account 'batch' is not paused")
+
+
+class Broken:
+    """A place that cannot be opened."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    @asynccontextmanager
+    async def open(self):
+        raise self.error
+        yield
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(NotAllowed("the page refuses the token"), 2), (BadInput("several run"), 2), (KeyError("x"), 1)]
+)
+async def test_what_no_waiting_mends_ends_it_with_its_reason(error, code):
+    async with shown(Broken(error)) as terminal:
+        for _ in range(200):
+            if terminal.app.return_code is not None:
+                break
+            await terminal.pilot.pause(0.01)
+    assert terminal.app.return_code == code
+    assert (terminal.app.error or terminal.app.failure) == (str(error) if code == 2 else error)
