@@ -14,7 +14,7 @@ import stat
 import struct
 import sys
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,9 +59,12 @@ def is_short(folder: Path) -> bool:
 
 
 def runtime_folder() -> Path | None:
-    """Return the folder for sockets below `$XDG_RUNTIME_DIR`, which need not be there yet; None without that."""
-    stated = os.environ.get("XDG_RUNTIME_DIR", "")
-    return Path(stated) / "understudy" if os.path.isabs(stated) else None  # noqa: PTH117 - "" is no path.
+    """Return the folder for sockets below `$XDG_RUNTIME_DIR`, which need not be there yet.
+
+    None if that is not our user's own, as for root in the environment of another user.
+    """
+    stated = Path(os.environ.get("XDG_RUNTIME_DIR", ""))
+    return stated / "understudy" if stated.is_absolute() and is_private(stated) else None
 
 
 def temporary_folders() -> list[Path]:
@@ -81,11 +84,8 @@ def folder_for_sockets() -> Path:
     """Return a private folder for a new socket, and make it if there is none. Raises OSError if it cannot be made."""
     stated = runtime_folder()
     if stated is not None and is_short(stated):
-        try:
-            with owner_only():
-                stated.mkdir(mode=0o700, exist_ok=True)
-        except OSError:
-            pass  # As of a login that has ended; there is another place.
+        with suppress(OSError), owner_only():  # There is another place.
+            stated.mkdir(mode=0o700, exist_ok=True)
         if is_private(stated):
             return stated
     for folder in temporary_folders():

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     from actors.dashboard.view import ActorLine, ActorPage
 
+COLUMNS = (("actor", 40), ("class", 18), ("phase", 10), ("mailbox", -16))
+HEADS = ScreenLine(row(*((name, width, "bold underline") for name, width in COLUMNS)))
 MOST = 1_000_000
 UNKNOWN = ScreenLine(plain("…", "dim"))
 """A line that has not been told yet."""
@@ -25,7 +27,7 @@ def actor_tree(page: ActorPage | None, opened: Collection[str]) -> list[ScreenLi
     lines = [UNKNOWN] * total
     for number, one in enumerate(page.rows[: max(0, total - page.first)], start=page.first):
         lines[number] = _line(one, is_open=one.depth == 0 or one.path in opened)
-    return lines
+    return [HEADS, *lines]
 
 
 def _line(one: ActorLine, *, is_open: bool) -> ScreenLine:

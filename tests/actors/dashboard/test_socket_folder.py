@@ -20,8 +20,9 @@ ENDED = 2**22 + 1
 
 
 @pytest.fixture
-def runtime(monkeypatch):
+def runtime(monkeypatch, tmp_path_factory):
     """A runtime folder with a short path, which `tmp_path` has not, and no other temporary files."""
+    tmp_path_factory.getbasetemp()  # It is among the temporary files as they are for all tests.
     made = Path(tempfile.mkdtemp(prefix="us-"))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(made / "run"))
     (made / "run").mkdir(mode=0o700)
@@ -51,7 +52,9 @@ def test_the_folder_and_the_socket_are_their_owners_alone(runtime):
         assert sockets() == [path]
 
 
-@pytest.mark.parametrize("trouble", ["open to others", "a link", "a file", "too long", "not there", "unset"])
+@pytest.mark.parametrize(
+    "trouble", ["open to others", "a link", "a file", "too long", "not there", "not ours alone", "unset"]
+)
 def test_without_a_private_runtime_folder_a_fresh_one_is_made_and_found(runtime, monkeypatch, trouble, tmp_path):
     folder = runtime / "understudy"
     if trouble == "open to others":
@@ -66,6 +69,8 @@ def test_without_a_private_runtime_folder_a_fresh_one_is_made_and_found(runtime,
         long = runtime / ("x" * 90)
         long.mkdir(mode=0o700)
         monkeypatch.setenv("XDG_RUNTIME_DIR", str(long))
+    elif trouble == "not ours alone":
+        runtime.chmod(0o755)
     elif trouble == "not there":
         monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime / "gone" / "gone"))
     else:

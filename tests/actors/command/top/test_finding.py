@@ -26,7 +26,8 @@ TOKEN = "o" * 20
 
 
 @pytest.fixture(autouse=True)
-def folder(monkeypatch):
+def folder(monkeypatch, tmp_path_factory):
+    tmp_path_factory.getbasetemp()  # It is among the temporary files as they are for all tests.
     made = Path(tempfile.mkdtemp(prefix="us-"))
     made.chmod(0o700)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(made))

@@ -152,13 +152,3 @@ def test_a_breaker_is_seen_a_key_isolates_and_the_terminal_is_left_as_it_was(env
     finally:
         program.send_signal(signal.SIGKILL)
         program.communicate(timeout=30)
-
-
-def test_what_cannot_be_shown_is_one_line_and_exit_code_2(environ):
-    with terminal(environ) as top:
-        end = time.monotonic() + 60
-        while "\n" not in top.written and time.monotonic() < end:
-            top.read(0.2)
-        assert top.written.startswith("error: no program that can be shown runs; start it")
-        assert top.process.wait(30) == 2
-        assert "\x1b" not in top.written

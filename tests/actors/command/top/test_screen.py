@@ -261,7 +261,7 @@ async def test_before_anything_is_known_and_after_it_is_lost_it_says_so():
 
 
 async def test_hostile_texts_are_text_in_every_part():
-    names = tuple(f"{text[:40]}{number}".replace("\x00", "") for number, text in enumerate(HOSTILE[:2]))
+    names = tuple(f"{text[:40]}{number}".replace("\x00", "") for number, text in enumerate(HOSTILE[:1]))
     async with looked_at(*names, accounts={"=cap <b>": "5"}) as stage:
         seen = Seen(stage, height=200)
         for number, text in enumerate(HOSTILE):
@@ -269,7 +269,7 @@ async def test_hostile_texts_are_text_in_every_part():
             readable = text[:50].encode("utf-8", "replace").decode().replace("\x00", "")
             await stage.request(account="=cap <b>", request_id=f"{readable} {number}")
             stage.system.events.publish(DeadLetter(stage.supervisor, Told(text), DeadReason.EXPIRED))
-            await asyncio.sleep(3.0)
+            await asyncio.sleep(1.0)
         told = ""
         for part in "1234":
             seen.press(part)

@@ -31,9 +31,6 @@ class Terminal:
     def __init__(self, app: TopApp, pilot) -> None:
         self.app, self.pilot = app, pilot
 
-    def text(self) -> str:
-        return "\n".join(line.plain for line in self.app.seen.draw(*self.app.size, clock=0.0))
-
     def drawn(self) -> str:
         """What textual has put on the screen."""
         return "\n".join(
@@ -43,7 +40,7 @@ class Terminal:
     async def until(self, *words: str) -> str:
         deadline = asyncio.get_running_loop().time() + 20
         while not all(word in self.drawn() for word in words):
-            await self.pilot.pause(0.05)
+            await self.pilot.pause(0.1)
             assert asyncio.get_running_loop().time() < deadline, self.drawn()
         return self.drawn()
 
@@ -94,6 +91,8 @@ async def test_a_key_isolates_what_is_selected_and_every_part_is_drawn():
             await press("y")
             await terminal.until("isolate: isolated", "‖ isolated")
             assert (done[0].who, done[0].outcome) == ("terminal", "isolated")
+            await press("end", "u", "y")
+            await terminal.until("resume: account 'batch' is not paused")
             await press("tab")
             await terminal.until("No request is under way.")
             await press("tab")
@@ -104,17 +103,6 @@ async def test_a_key_isolates_what_is_selected_and_every_part_is_drawn():
             await terminal.until("events with: xy", "Nothing that matches")
             await press("ctrl+c")
         assert terminal.app.return_code == 0
-
-
-async def test_a_refused_act_is_told():
-    async with (
-        looked_at("alder") as stage,
-        LocalSocket(stage.system, may_act=True) as place,
-        shown(SocketPlace(place.path)) as terminal,
-    ):
-        await terminal.until("● live", "batch")
-        await terminal.pilot.press("end", "u", "y")
-        await terminal.until("resume: account 'batch' is not paused")
 
 
 class Broken:
