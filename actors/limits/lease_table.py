@@ -3,8 +3,8 @@
 Pure: `now` is the owner's clock. The leases in force, and the owner's own share, never add up to more than the rate and
 the burst, so that no second sees more than both together. Shares are fair: nodes that want less than an equal share get
 what they want, and the rest is shared among the others (max-min fairness; the algorithm FAIR_SHARE of Doorman,
-github.com/youtube/doorman). No node gets more at once than half of what is left, so that the first to ask does not get
-everything.
+github.com/youtube/doorman). A node that asks for the first time gets at most half of what is left, so that the first of
+many does not get everything.
 
 Why no second sees too much: a node counts for what it holds until a second after it is known to hold less (`_Claim`);
 what it may use more from now on costs it a call (`under_lease`). So the calls of a node in any second are at most what
@@ -54,7 +54,7 @@ class _Holder:
     @property
     def wish(self) -> int:
         """The lease that would be ample for it; below a call a second it needs none."""
-        return math.ceil(self.wanted) if self.wanted >= 1 else 0
+        return math.ceil(self.wanted - 1e-9) if self.wanted >= 1 else 0
 
 
 class LeaseTable:
@@ -80,12 +80,10 @@ class LeaseTable:
         is_new = holder is None or now >= holder.heard_until
         if holder is None:
             holder = self._holders[node] = _Holder()
-        holder.wanted = wanted * AMPLE
+        holder.wanted = min(wanted * AMPLE, self.rate)
+        holder.heard_until = max(holder.heard_until, now + SECOND)
         fair, calls = self._target(holder, now, is_new=is_new), holder.calls(now)
-        target = fair
-        if target > calls:
-            free = math.floor(self.rate + 1e-9) - self._charged
-            target = max(calls, min(target, holder.charged + (free + 1) // 2))
+        target = min(fair, calls + self._rise(holder, fair - calls, calls, is_new=is_new)) if fair > calls else fair
         ask_again = LEASE / 4 if target < fair else LEASE / 2
         if not target and self._level < 1:
             # There is less than a call a second for each, so that asking helps only once that has changed.
@@ -147,6 +145,12 @@ class LeaseTable:
         if wish and abs(wish - calls) <= max(1, calls // 8):
             return calls  # Each rise costs a call, so small ones are not followed.
         return wish
+
+    def _rise(self, holder: _Holder, missing: int, calls: int, *, is_new: bool) -> int:
+        """Return how much more a node may have at once; nothing if that is little, for each rise costs a call."""
+        free = math.floor(self.rate + 1e-9) - self._charged
+        possible = holder.charged - calls + ((free + 1) // 2 if is_new else free)
+        return possible if min(possible, missing) >= max(1, missing // 4) else 0
 
     def _plan(self, now: float) -> None:
         """Find the equal share, and who gets a whole call of what is left over parts of calls."""

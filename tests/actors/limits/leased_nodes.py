@@ -272,7 +272,9 @@ class Course(msgspec.Struct):
         for begin, end in self.spans:
             made = bisect_right(self.granted, end) - bisect_right(self.granted, begin)
             held = sum(calls * max(0.0, min(end, until) - max(begin, died)) for died, until, calls in self.dead)
-            parts.append((made + 1) / (self.rate * (end - begin) - held))  # A call begun in the span may end it.
+            usable = self.rate * (end - begin) - held
+            if usable > held:
+                parts.append((made + 1) / usable)  # A span need not begin or end with a call.
         return parts
 
 

@@ -39,7 +39,7 @@ def prove(rate: float, burst: int, count: int, demands: Demands, *, seconds: int
 @pytest.mark.parametrize(("rate", "count"), SIZES)
 def test_nodes_never_exceed_the_rate_that_they_share_and_use_it(rate: float, count: int, demands: Demands):
     for seed in range(SEEDS if count < 100 else repeated(10)):
-        prove(rate, (1, round(rate))[seed % 2], count, demands, seconds=23 if count < 100 else 13, seed=seed)
+        prove(rate, (1, round(rate))[seed % 2], count, demands, seconds=20 if count < 100 else 10, seed=seed)
 
 
 @pytest.mark.nightly
@@ -80,8 +80,8 @@ def test_the_first_node_gets_half_and_the_others_what_they_want():
     assert table.left(0.0) == (50, 6)
     assert table.ask("b", 8, holds=0, now=0.1).calls == 10
     assert table.ask("c", 0.5, holds=0, now=0.1).calls == 0  # Less than a call a second needs no lease.
-    assert table.ask("a", 1_000, holds=1, now=0.25).calls == 70
-    assert table.left(0.25) == (20, 3)
+    assert table.ask("a", 1_000, holds=1, now=0.25).calls == 89  # All that the others do not want.
+    assert table.left(0.25) == (1, 2)
 
 
 def test_a_node_counts_for_what_it_gave_back_for_a_second_more():
