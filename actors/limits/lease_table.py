@@ -115,11 +115,17 @@ class LeaseTable:
             holder = self._holders.get(node)
             if holder is not None:
                 self._recount(node, holder, now)
-        return max(0.0, self.rate - self._charged), self.burst - self._extra
+        return max(0.0, self.rate - self._charged), max(1, self.burst - self._extra)
 
     def next_change(self) -> float:
         """Return when `left` is more the next time, if no node asks."""
         return self._changes[0][0] if self._changes else math.inf
+
+    def change(self, rate: float, burst: int) -> None:
+        """Go on at another rate and burst; what is leased stays so until its lease ends."""
+        self.rate, self.burst = rate, burst
+        self._extra = sum(self.extra_of(one.charged) for one in self._holders.values())
+        self._planned_at = -math.inf
 
     def extra_of(self, calls: int) -> int:
         """Return the part of the burst that goes with so many calls a second; one call is always the owner's."""

@@ -61,7 +61,10 @@ def under_lease(bucket: TokenBucket, lease: RateLease, *, after: RateLease, now:
 
 
 class DemandMeter:
-    """How many calls a second are asked for: the larger number of the last two ticks, and what waits."""
+    """How many calls a second are asked for: the larger number of the last two ticks, and what waits.
+
+    A single call counts as none: a node that makes one now and then would lease much more than it uses.
+    """
 
     __slots__ = ("_before", "_began", "_count", "_last")
 
@@ -73,14 +76,19 @@ class DemandMeter:
         """Take note of calls that are asked for."""
         self._count += calls
 
+    @property
+    def is_counting(self) -> bool:
+        """Whether calls have come in this tick."""
+        return self._count > 0
+
     def demand(self, now: float, waiting: int) -> float:
         """Return the calls a second that are wanted."""
         elapsed = now - self._began
         if elapsed >= TICK:
             self._before = self._last if elapsed < 2 * TICK else 0.0
-            self._last = self._count / elapsed
+            self._last = max(0.0, self._count - 1) / elapsed
             self._began, self._count = now, 0.0
-        return max(self._last, self._before, self._count / TICK) + waiting
+        return max(self._last, self._before, (self._count - 1) / TICK) + max(0, waiting - 1)
 
 
 def has_changed(demand: float, told: float) -> bool:

@@ -1,7 +1,8 @@
-"""The messages of a rate limiter: acquire a permit, settle it with the outcome of its call, report a 429."""
+"""The messages of a rate limiter: acquire a permit, settle it, report a 429, lease a part."""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 import msgspec
@@ -10,6 +11,7 @@ from actors.errors.families import checked_retry_after
 from actors.limits.class_queue import Priority, check_priority
 from actors.limits.learned import LearnedGrant  # noqa: TC001 - msgspec resolves the annotations below.
 from actors.limits.quota import NO_WEIGHTS, REQUESTS, QuotaGrant, RateLimit, quota_of
+from actors.limits.rate_lease import RateLease
 from actors.limits.reported import ReportedLimit, check_reported
 from actors.validation import check_count, check_text
 from runtime import Message, Request
@@ -119,6 +121,35 @@ class ReportThrottled(Message, frozen=True, kw_only=True):
         if self.grant is not None:
             check_grant(self.grant)
         check_reported({}, self.limits)
+
+
+class AskLease(Request[RateLease], frozen=True, kw_only=True):
+    """Ask for a lease of a rate: the `node` wants so many calls a second, and uses its lease of number `holds` now."""
+
+    node: str
+    wanted: float
+    holds: int = 0
+
+    def __post_init__(self) -> None:
+        check_text("node", self.node)
+        if not 0 <= self.wanted < math.inf:
+            raise ValueError(f"wanted must be >= 0 calls a second and finite, got {self.wanted}")
+
+
+class ConfirmLease(Message, frozen=True, kw_only=True):
+    """Tell that a node uses its lease of number `holds`, which is less than before."""
+
+    node: str
+    holds: int
+
+
+class HoldBack(Message, frozen=True):
+    """Tell that the provider has answered a node with a 429, which said to wait `seconds`."""
+
+    seconds: float
+
+    def __post_init__(self) -> None:
+        checked_retry_after(self.seconds)
 
 
 def check_grant(grant: LimiterGrant) -> None:

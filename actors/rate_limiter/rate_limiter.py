@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from actors.limits.class_queue import Priority
     from actors.limits.fair_queue import Turn
+    from actors.limits.quota import Quota
     from actors.limits.token_bucket import TokenBucket
     from runtime import Timer
 
@@ -162,6 +163,11 @@ class RateLimiter(Actor[Acquire | Settle | ReportThrottled | ForecastGrants | Se
     def bucket(self) -> TokenBucket:
         """The bucket of the first limit. Raises IndexError if there is no limit."""
         return self.buckets[0]
+
+    @property
+    def whole_quota(self) -> Quota | None:
+        """The quota of which `quota` is the part that is granted here: all of it."""
+        return self.quota
 
     def started(self) -> None:
         # A restart gives no caller more than the quota: what is taken, and what was learned, goes over to it.
@@ -342,16 +348,17 @@ class RateLimiter(Actor[Acquire | Settle | ReportThrottled | ForecastGrants | Se
 
     def _cost(self, weights: Mapping[str, int]) -> float:
         """Return the cost of one turn for its tenant; raises `Permanent` if the quota can never serve the request."""
-        if self.quota is None:
+        quota = self.whole_quota
+        if quota is None:
             return 1.0
-        for dimension, bucket in zip(self.quota.dimensions, self.quota.buckets, strict=True):
+        for dimension, bucket in zip(quota.dimensions, quota.buckets, strict=True):
             weight = weight_in(weights, dimension)
             if weight > bucket.burst:
                 raise Permanent(
                     f"{weight} tokens of {dimension!r} exceed the burst of quota {self.name!r}, {bucket.burst}; "
                     "ask for less, or raise its burst"
                 )
-        return self.quota.dominant_share(weights)
+        return quota.dominant_share(weights)
 
     def _is_first(self, waiter: asyncio.Future[LimiterGrant]) -> bool:
         turn = self._waiting.peek()

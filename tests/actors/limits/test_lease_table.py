@@ -30,7 +30,7 @@ def prove(rate: float, burst: int, count: int, demands: Demands, *, seconds: int
     found = course(rate, burst, count, demands, seconds=seconds, seed=seed)
     told = (rate, burst, count, demands, seed)
     assert found.most_in_a_second <= rate + burst, told
-    assert min(found.used()) >= 0.95, (told, found.used())
+    assert min(found.used(), default=1.0) >= 0.95, (told, found.used())
     if rate >= 20 * count:
         assert found.hops <= 0.1 * len(found.granted), (told, found.hops)
 
@@ -136,9 +136,10 @@ def test_demand_is_what_came_in_two_ticks_and_what_waits():
     meter = DemandMeter(0.0)
     for _ in range(5):
         meter.count()
-    assert meter.demand(0.25, 2) == 22
-    assert meter.demand(0.5, 0) == 20
-    assert meter.demand(0.75, 0) == 0
+    assert meter.demand(0.25, 2) == 17
+    assert meter.demand(0.5, 0) == 16
+    meter.count()
+    assert meter.demand(0.75, 1) == 0  # One call now and then needs no lease.
     assert has_changed(20, told=0)
     assert has_changed(4, told=10)
     assert not has_changed(14, told=10)
