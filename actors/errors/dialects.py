@@ -89,8 +89,7 @@ class Dialect(NamedTuple):
         >>> row.applies_to("gemini-eu"), row.applies_to("gemini-eu", "generativelanguage.googleapis.com")
         (False, True)
         """
-        names = (provider.lower(), (host or "").lower())
-        return not self.only or any(fnmatchcase(name, pattern) for pattern in self.only for name in names)
+        return not self.only or is_among(self.only, provider.lower(), (host or "").lower())
 
     def matches(self, status: int, wording: Wording) -> bool:
         """Tell whether an answer with this status says it; 0 stands for an error without a status."""
@@ -104,6 +103,12 @@ class Dialect(NamedTuple):
             return True
         has_words = bool(self.statuses) or status < 500
         return has_words and self.words is not None and self.words.search(wording.text) is not None
+
+
+@functools.lru_cache(maxsize=10_000)
+def is_among(patterns: tuple[str, ...], *names: str) -> bool:
+    """Tell whether one of these names matches a pattern; asked for every row at every error, with few names."""
+    return any(fnmatchcase(name, pattern) for pattern in patterns for name in names)
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
