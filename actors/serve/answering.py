@@ -24,6 +24,7 @@ from actors.serve.door_request import (
     request_in,
     silence_in,
     timeout_in,
+    trace_in,
     wants_stream,
     wants_usage,
 )
@@ -123,6 +124,7 @@ class Answers:
             patience=self._config.patience,
             after_cut="fail" if self._config.hold_first is None else "restart_unseen",
             account=asked.account,
+            request_id=request_id,
             idempotency_key=asked.key,
         )
         result = await AnswerStream(asked, stream, exchange, config=self._config, request_id=request_id).run()
@@ -136,7 +138,7 @@ class Answers:
                 asked.request,
                 options=asked.options,
                 timeout=asked.timeout,
-                account=asked.account,
+                request_id=request_id,
                 key=asked.key,
             )
         except BadAnswer as error:
@@ -157,7 +159,7 @@ class Answers:
         *,
         options: RequestOptions,
         timeout: float,  # noqa: ASYNC109 - it travels as a deadline.
-        account: str | None,
+        request_id: str,
         key: str | None,
     ) -> SmartResult:
         """Have a service rendered. Raises `Problem` if it is not, and `BadAnswer` for an answer of no use."""
@@ -169,7 +171,8 @@ class Answers:
                 input=given,
                 options=options,
                 timeout=timeout,
-                account=account,
+                account=options.tenant,
+                request_id=request_id,
                 idempotency_key=key,
             )
         except BadAnswer:
@@ -211,7 +214,7 @@ class Answers:
                 body,
                 options=_options(named, visitor, exchange.headers),
                 timeout=timeout_in(exchange.headers) or self._config.timeout,
-                account=visitor.tenant,
+                request_id=request_id,
                 key=key_in(exchange.headers),
             )
             try:
@@ -259,6 +262,7 @@ def _options(named: Named, visitor: Visitor, headers: Mapping[str, str]) -> Requ
         tenant=visitor.tenant,
         priority=priority,
         max_waiting=visitor.max_waiting,
+        trace=trace_in(headers),
     )
 
 

@@ -24,6 +24,7 @@ MAX_TIMEOUT = 86_400.0
 HANDED_ON = ("anthropic-beta", "openai-beta")
 """The headers that go on to the provider; no others do."""
 NO_HEADERS: Mapping[str, str] = {}
+TRACE_HEADERS = ("traceparent", "tracestate")
 KEY_HEADER = "idempotency-key"
 STORING_FIELDS = {
     "previous_response_id": "send the whole conversation as input",
@@ -146,6 +147,17 @@ def priority_in(headers: Mapping[str, str], most: Priority | None) -> Priority:
         message = f"{PRIORITY_HEADER}: the key allows {most!r} at most, got {priority!r}; ask for that, or leave it out"
         raise Problem(403, message, code="priority", should_retry=False)
     return priority
+
+
+def trace_in(headers: Mapping[str, str]) -> dict[str, str] | None:
+    """Return the headers that name the trace of a client (W3C Trace Context), or None if it has none.
+
+    >>> trace_in({"tracestate": "a=b"}), trace_in({"traceparent": "00-1-2-01", "accept": "*/*"})
+    (None, {'traceparent': '00-1-2-01'})
+    """
+    if "traceparent" not in headers:
+        return None
+    return {name: headers[name] for name in TRACE_HEADERS if name in headers}
 
 
 def key_in(headers: Mapping[str, str]) -> str | None:

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from actors.tracing.conventions import request_attributes, response_attributes
+from actors.tracing.span_api import headers_of
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
@@ -24,25 +25,23 @@ CANCELLED = "Cancelled"
 class Span:
     """A span that has begun, at times of the event loop."""
 
-    __slots__ = ("_request", "_span", "context")
+    __slots__ = ("_request", "span")
 
     def __init__(self, request: TracedRequest, span: Any) -> None:
-        self._request, self._span = request, span
-        self.context: Any = request.recorder.api.set_span_in_context(span, request.outer)
-        """What spans within it have as their parent."""
+        self._request, self.span = request, span
 
     def set(self, attributes: Mapping[str, Any]) -> None:
         """Tell more of it."""
-        self._span.set_attributes(attributes)
+        self.span.set_attributes(attributes)
 
     def end(self, now: float, *, error: str | None = None, attributes: Mapping[str, Any] | None = None) -> None:
         """End it; `error` is the kind of failure, and what a provider said of it is not told."""
-        span = self._span
+        span = self.span
         if attributes:
             span.set_attributes(attributes)
         if error is not None and error != CANCELLED:
             span.set_attribute("error.type", error)
-            span.set_status(self._request.recorder.api.StatusCode.ERROR)
+            span.set_status(self._request.otel.api.StatusCode.ERROR)
         span.end(self._request.at(now))
 
 
@@ -57,12 +56,12 @@ class CallSpan(Span):
 
     async def around(self, work: Coroutine[Any, Any, ProviderReply]) -> ProviderReply:
         """Do the work of the call with its span as the current one, for what the program traces in it."""
-        attach, detach = self._request.recorder.attach, self._request.recorder.detach
-        token = attach(self.context)
+        otel = self._request.otel
+        token = otel.attach(otel.api.set_span_in_context(self.span, self._request.outer))
         try:
             return await work
         finally:
-            detach(token)
+            otel.detach(token)
 
     def end_call(
         self,
@@ -74,7 +73,7 @@ class CallSpan(Span):
         attributes: Attributes,
     ) -> None:
         """End it, as its call has ended: answered, failed, or cancelled, with neither a reply nor an error."""
-        conventions = self._request.recorder.conventions
+        conventions = self._request.otel.conventions
         told = reply if reply is not None else None if error is None else error.answer
         if self._is_of_model and told is not None:
             attributes.update(response_attributes(told.output, told.usage, conventions))
@@ -91,18 +90,17 @@ class CallSpan(Span):
 
 
 class TracedRequest:
-    """The trace of one request, from its arrival at loop time `now` on.
+    """The trace of one request, from its arrival at loop time `now` on; it and all within it are part of `outer`.
 
-    Without a `span`, the request is not recorded, and providers are only told the context that it came with.
+    Without a `span`, the request is not recorded, and providers are told the span `passed_on`, which is not either.
     """
 
-    __slots__ = ("_zero", "headers", "outer", "recorder", "span")
+    __slots__ = ("_zero", "otel", "outer", "passed_on", "span")
 
-    def __init__(self, recorder: SpanApi, now: float, outer: Any) -> None:
-        self.recorder, self.outer = recorder, outer
+    def __init__(self, otel: SpanApi, now: float, outer: Any) -> None:
+        self.otel, self.outer = otel, outer
         self.span: Span | None = None
-        self.headers: dict[str, str] = {}
-        """The headers by which a provider is told that it is called within the request."""
+        self.passed_on: Any = None
         # One look at the wall clock: between two of them it may be set, and a span would end before it began.
         self._zero = time.time_ns() - int(now * SECOND)
 
@@ -112,16 +110,16 @@ class TracedRequest:
 
     def begin(self, name: str, now: float, *, kind: Any, attributes: Attributes) -> None:
         """Begin the span of the request."""
-        recorder = self.recorder
-        span = recorder.tracer.start_span(
-            name, self.outer, kind, attributes, start_time=self.at(now), record_exception=False
-        )
+        span = self._start(name, now, kind, attributes)
         if span.is_recording():
             self.span = Span(self, span)
-            self.outer = self.span.context
+            self.outer = self.otel.api.set_span_in_context(span, self.outer)
         else:
-            self.outer = recorder.api.set_span_in_context(span, self.outer)
-        recorder.inject(self.headers, self.outer)
+            self.passed_on = span
+
+    def headers(self, call: CallSpan | None) -> dict[str, str]:
+        """Return the headers by which a provider is told what its call is part of."""
+        return headers_of(self.passed_on if call is None else call.span)
 
     def call(
         self, call: ProviderCall, now: float, *, called: CalledModel | None, attributes: Attributes
@@ -132,10 +130,10 @@ class TracedRequest:
         name = f"call {call.provider}"
         if called is not None:
             attributes |= request_attributes(
-                self.recorder.conventions, called, call.input, provider=call.provider or "", streams=bool(call.stream)
+                self.otel.conventions, called, call.input, provider=call.provider or "", streams=bool(call.stream)
             )
             name = f"{attributes['gen_ai.operation.name']} {called.model}"
-        kind = self.recorder.api.SpanKind.CLIENT
+        kind = self.otel.api.SpanKind.CLIENT
         return CallSpan(self, self._start(name, now, kind, attributes), is_of_model=called is not None)
 
     def wait(self, reason: str, now: float, attributes: Attributes) -> Span | None:
@@ -143,7 +141,7 @@ class TracedRequest:
         if self.span is None:
             return None
         attributes["understudy.reason"] = reason
-        kind = self.recorder.api.SpanKind.INTERNAL
+        kind = self.otel.api.SpanKind.INTERNAL
         return Span(self, self._start(f"wait {reason}", now, kind, attributes))
 
     def join(self, other: TracedRequest) -> None:
@@ -151,7 +149,7 @@ class TracedRequest:
         if self.span is not None:
             self.span.set({"understudy.joined": True})
             if other.span is not None:
-                self.recorder.link(self.span.context, other.span.context)
+                self.span.span.add_link(other.span.span.get_span_context())
 
     def end(self, now: float, *, error: str | None, attributes: Attributes) -> None:
         """End the span of the request."""
@@ -159,6 +157,6 @@ class TracedRequest:
             self.span.end(now, error=error, attributes=attributes)
 
     def _start(self, name: str, now: float, kind: Any, attributes: Attributes) -> Any:
-        return self.recorder.tracer.start_span(
+        return self.otel.tracer.start_span(
             name, self.outer, kind, attributes, start_time=self.at(now), record_exception=False
         )

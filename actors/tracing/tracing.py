@@ -39,11 +39,11 @@ class Tracing:
         if not isinstance(sample, int | float) or not 0 <= sample <= 1:
             raise ValueError(f"sample must be a share of the requests from 0 to 1, got {sample!r:.100}")
         self.sample = sample
-        self._recorder = SpanApi(provider, conventions_of() if conventions is None else conventions)
+        self._otel = SpanApi(provider, conventions_of() if conventions is None else conventions)
 
     def take_along(self) -> tuple[tuple[ContextVar[Any], Any], ...]:
         """Return what a request takes along of its asker's context (see `Actor.take_along`)."""
-        current = self._recorder.contexts.get_current()
+        current = self._otel.contexts.get_current()
         return ((ASKERS_CONTEXT, current),) if current else NOTHING
 
     def begin(
@@ -53,18 +53,19 @@ class Tracing:
 
         There are three cases: 1. It is part of no trace. 2. It is part of one that is not recorded. 3. Of one that is.
         """
-        recorder = self._recorder
-        outer = ASKERS_CONTEXT.get() if trace is None else recorder.extract(trace, recorder.contexts.Context())
-        parent: Any = None if outer is None else recorder.api.get_current_span(outer).get_span_context()
+        otel = self._otel
+        outer = ASKERS_CONTEXT.get() if trace is None else otel.extract(trace, otel.contexts.Context())
+        around: Any = None if outer is None else otel.api.get_current_span(outer)
+        parent = None if around is None else around.get_span_context()
         if parent is None or not parent.is_valid:
             if self.sample < 1 and random.random() >= self.sample:
                 return None  # 1.
-            outer = recorder.contexts.Context() if outer is None else outer
-        request = TracedRequest(recorder, now, outer)
+            outer = otel.contexts.Context() if outer is None else outer
+        request = TracedRequest(otel, now, outer)
         if parent is not None and parent.is_valid and not parent.trace_flags & SAMPLED:
-            recorder.inject(request.headers, outer)  # 2.
+            request.passed_on = around  # 2.
             return request
-        kinds = recorder.api.SpanKind
+        kinds = otel.api.SpanKind
         kind = kinds.INTERNAL if trace is None else kinds.SERVER
         attributes = {"understudy.request_id": request_id, "understudy.service": service}
         if account is not None:
@@ -73,4 +74,4 @@ class Tracing:
         return request
 
     def __repr__(self) -> str:
-        return f"<Tracing of {self.sample:.3g} of the requests, {self._recorder}>"
+        return f"<Tracing of {self.sample:.3g} of the requests, {self._otel}>"

@@ -22,6 +22,8 @@ SAMPLE = 0.01
 SPANS = 2
 """The spans of a request that is answered by its first call and waits for nothing."""
 AT_FIRST = {"understudy.request_id": "r-1", "understudy.service": "benchmark", "understudy.account": "run"}
+OF_CALL = {"understudy.provider": "alder", "understudy.attempt": 1, "understudy.reserved": 1}
+AT_END_OF_CALL = {"understudy.cost": 1, "understudy.held": 0}
 AT_ITS_END = {
     "understudy.attempts": 1,
     "understudy.held": 0,
@@ -44,10 +46,22 @@ async def requests(tracing: Tracing | None) -> AsyncGenerator[Operation]:
         yield lambda: smart_request(supervisor, service="benchmark", input=nothing, budget="0.20", health_check=True)
 
 
-async def bare_span(tracer: Any) -> None:
-    """Make a span as a program does by hand, with as many attributes as one of ours."""
-    with tracer.start_as_current_span("request benchmark", attributes=AT_FIRST) as span:
-        span.set_attributes(AT_ITS_END)
+def by_hand(tracer: Any, request: Operation) -> Operation:
+    """Return a request with as many spans and attributes, made as a program does by hand with OpenTelemetry's API.
+
+    Beside the same request, because a span in a loop of its own finds all that it needs in the caches.
+    """
+
+    async def traced() -> None:
+        with (
+            tracer.start_as_current_span("request benchmark", attributes=AT_FIRST) as outer,
+            tracer.start_as_current_span("call alder", attributes=OF_CALL) as inner,
+        ):
+            await request()
+            inner.set_attributes(AT_END_OF_CALL)
+            outer.set_attributes(AT_ITS_END)
+
+    return traced
 
 
 async def traces(turns: int, calls: int) -> list[Row]:
@@ -57,9 +71,9 @@ async def traces(turns: int, calls: int) -> list[Row]:
     tracer = provider.get_tracer("benchmark")
     async with AsyncExitStack() as stack:
         operations = [await stack.enter_async_context(requests(tracing)) for tracing in kinds]
-        operations.append(lambda: bare_span(tracer))
+        operations.append(by_hand(tracer, operations[0]))
         off, sampled, full, bare = await cpu_of_each(operations, turns=turns, calls=calls)
     return [
         ratio_row("traces: of one request in a hundred", sampled, off, "µs", "without", "<= 1.02"),
-        ratio_row("traces: each span", (full - off) / SPANS, bare, "µs", "a bare span", "<= 1.3"),
+        ratio_row("traces: each span", (full - off) / SPANS, (bare - off) / SPANS, "µs", "made by hand", "<= 1.3"),
     ]

@@ -28,8 +28,7 @@ def begin_call(
         "understudy.reserved": reserved,
     }
     span = trace.call(call, started, called=target.called, attributes=attributes)
-    headers = trace.headers if span is None else trace.recorder.headers_in(span.context)
-    return span, msgspec.structs.replace(call, trace=headers)
+    return span, msgspec.structs.replace(call, trace=trace.headers(span))
 
 
 def begin_wait(deps: Deps, job: Job) -> Span | None:
@@ -47,8 +46,11 @@ def begin_wait(deps: Deps, job: Job) -> Span | None:
 def end_request(trace: TracedRequest, job: Job, result: SmartResult | None, error: str | None, now: float) -> None:
     """End the span of a request, with what has come of it: by its result, or with the kind of its error."""
     served = job if job.served is None else job.served
-    held = sum((one.amount for one in served.possible_charges()), ZERO)
+    charges = served.possible_charges()
+    held = sum((one.amount for one in charges), ZERO) if charges else ZERO
     attributes: dict[str, Any] = {"understudy.attempts": job.calls, "understudy.held": held}
+    if job.message.idempotency_key is not None:
+        attributes["understudy.key"] = served.provider_key
     if result is not None:
         attributes |= {
             "understudy.outcome": "done",

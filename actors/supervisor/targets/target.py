@@ -140,8 +140,7 @@ class Target:
     """Its transport, if that can tell what a call needs."""
     on_cut: OnCut | None = None
     """What becomes of a stream when it is cut off, if its transport declares that."""
-    called: CalledModel | None = None
-    """Which model its transport calls, if it declares that."""
+    _called: CalledModel | None = None
     probe_at: float = 0.0
     """When its last probe began, in loop time."""
     _is_learned_of: bool = False
@@ -226,6 +225,12 @@ class Target:
         if not self._is_learned_of and isinstance(self.state.breaker, Closed):
             with suppress(CallFailed, RuntimeFault):
                 self.open()
+
+    @property
+    def called(self) -> CalledModel | None:
+        """Which model its transport calls, if it declares that."""
+        self._learn()
+        return self._called
 
     @property
     def quotes_by(self) -> tuple[int, PricesCalls | None]:
@@ -605,7 +610,7 @@ class Target:
         self.can_cancel = isinstance(transport, Cancels)
         self.on_cut = getattr(transport, "on_cut", None)
         self.can_resume = isinstance(transport, Resumes)
-        self.called = getattr(transport, "called", None)
+        self._called = getattr(transport, "called", None)
         self._pricing = transport if isinstance(transport, PricesCalls) else None
         self._is_learned_of = True
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from actors import Market, Supervisor, smart_request
+from actors.supervisor import RequestOptions
 from actors.tracing import Tracing
 from runtime import ActorSystem
 from tests.actors.supervisor.stage import STEADY
@@ -48,6 +49,11 @@ class Traced:
     def named(self, beginning: str) -> list[Any]:
         return [one for one in self.spans if one.name.startswith(beginning)]
 
+    @staticmethod
+    def part_of(headers: dict[str, str]) -> dict[str, Any]:
+        """Return the options of a request that is part of a trace."""
+        return {"options": RequestOptions(trace=headers)}
+
     async def request(self, **options: Any) -> Any:
         return await smart_request(self.ref, **{"service": "s", "input": "x", "strategy": "cheapest"} | options)
 
@@ -65,3 +71,8 @@ async def traced(
 
 def seconds(span: Any) -> float:
     return (span.end_time - span.start_time) / 1e9
+
+
+def own(span: Any) -> dict[str, Any]:
+    """Return the attributes of a span, with our own names shortened."""
+    return {name.removeprefix("understudy."): value for name, value in span.attributes.items()}

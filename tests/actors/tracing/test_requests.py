@@ -10,16 +10,11 @@ import pytest
 from actors import OutcomeUnknown
 from actors.ledger.messages import OpenAccount
 from actors.money import Micros
-from actors.supervisor.options import RequestOptions
 from actors.tracing import Tracing
 from tests.actors.supervisor.stage import Script, flaky, offer
-from tests.actors.tracing.stage import sdk, seconds, traced
+from tests.actors.tracing.stage import own, sdk, seconds, traced
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
-
-
-def own(span: Any) -> dict[str, Any]:
-    return {name.removeprefix("understudy."): value for name, value in span.attributes.items()}
 
 
 async def test_a_request_is_one_trace_with_a_span_for_each_call():
@@ -113,7 +108,7 @@ async def test_a_request_follows_the_headers_that_it_came_with(flag, is_recorded
     provider = Script("done")
     headers = {"traceparent": f"00-{TRACE}-{PARENT}-{flag}", "tracestate": "vendor=1"}
     async with traced(offer("a", provider), tracing={"sample": 0.0}) as stage:
-        await stage.request(options=RequestOptions(trace=headers))
+        await stage.request(**stage.part_of(headers))
     (call,) = provider.calls
     assert call.trace["tracestate"] == "vendor=1"
     _, trace, span, told = call.trace["traceparent"].split("-")
@@ -137,7 +132,7 @@ async def test_a_request_follows_the_headers_that_it_came_with(flag, is_recorded
 )
 async def test_headers_that_name_no_trace_begin_a_new_one(wrong):
     async with traced(offer("a", Script("done"))) as stage:
-        await stage.request(options=RequestOptions(trace=wrong))
+        await stage.request(**stage.part_of(wrong))
     assert stage.spans[0].parent is None
 
 
@@ -145,7 +140,7 @@ async def test_headers_that_name_no_trace_begin_a_new_one(wrong):
 async def test_what_are_no_headers_is_the_callers_mistake(wrong):
     async with traced(offer("a", Script("done"))) as stage:
         with pytest.raises(TypeError, match="trace must be a dict of headers"):
-            await stage.request(options=RequestOptions(trace=wrong))
+            await stage.request(**stage.part_of(wrong))
 
 
 async def test_a_share_of_the_requests_is_recorded_and_the_others_tell_providers_nothing():
