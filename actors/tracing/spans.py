@@ -114,6 +114,7 @@ class TracedRequest:
         if span.is_recording():
             self.span = Span(self, span)
             self.outer = self.otel.api.set_span_in_context(span, self.outer)
+            self.otel.attach(self.outer)  # For good: the handler of a request has a context of its own.
         else:
             self.passed_on = span
 

@@ -7,6 +7,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from actors.tracing.conventions import Conventions, conventions_of
+from actors.tracing.hops import HopSpans
 from actors.tracing.span_api import SpanApi
 from actors.tracing.spans import TracedRequest
 
@@ -72,6 +73,14 @@ class Tracing:
             attributes["understudy.account"] = account
         request.begin(f"request {service}", now, kind=kind, attributes=attributes)  # 3.
         return request
+
+    def hops(self) -> HopSpans:
+        """Return an interceptor by which each request that an actor asks another has a span too.
+
+        Give it to `ActorSystem(propagate=True, interceptors=[tracing.hops()])`: without `propagate`, no actor knows
+        what it is asked within, and there are none.
+        """
+        return HopSpans(self._otel, ASKERS_CONTEXT)
 
     def __repr__(self) -> str:
         return f"<Tracing of {self.sample:.3g} of the requests, {self._otel}>"

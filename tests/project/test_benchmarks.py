@@ -15,6 +15,7 @@ from benchmarks.front_door import rows as front_door
 from benchmarks.growth import rows as growth
 from benchmarks.http import rows as http
 from benchmarks.models import rows as models
+from benchmarks.observing import rows as observing
 from benchmarks.resilience import rows as resilience
 from benchmarks.scenarios import seed_port
 
@@ -80,6 +81,16 @@ def test_every_row_of_the_growth_benchmark_is_measured():
     rows = growth.collect(argparse.Namespace(rounds=1, only="", uvloop=False), scale=0.02)
     assert [row.row for row in rows] == list(growth.GROWTHS)
     assert all(row.target.startswith("<= ") and row.against for row in rows)
+
+
+@pytest.mark.real_time
+@pytest.mark.nightly
+@pytest.mark.parametrize("group", observing.GROUPS)
+def test_every_row_of_what_it_costs_to_be_looked_at_is_measured(group):
+    pytest.importorskip("opentelemetry.sdk")
+    rows = observing.collect(argparse.Namespace(rounds=1, only=group, uvloop=False), calls=3)
+    assert rows
+    assert all(row.row.startswith(group) and row.value for row in rows)
 
 
 async def failing():

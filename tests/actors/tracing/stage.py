@@ -60,9 +60,13 @@ class Traced:
 
 @asynccontextmanager
 async def traced(
-    *listings: Listing, tracing: dict[str, Any] | None = None, system: dict[str, Any] | None = None, **policies: Any
+    *listings: Listing,
+    tracing: dict[str, Any] | None = None,
+    stage: Traced | None = None,
+    system: dict[str, Any] | None = None,
+    **policies: Any,
 ) -> AsyncIterator[Traced]:
-    stage = Traced(**(tracing or {}))
+    stage = stage or Traced(**(tracing or {}))
     async with ActorSystem("traced", seed=1, log=False, **(system or {})) as of_actors:
         market = Market(providers=listings, **{"retry": STEADY} | policies)
         stage.ref = of_actors.spawn(lambda: Supervisor(market, tracing=stage.tracing), name="supervisor")
