@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 
 from actors.command.app import run_app
+from actors.command.top.finding import RunningPlace
 from actors.fake import FakeConfig, FakeModel, FakePrice, fake_server
 from actors.fake.draws import Uniform
 from actors.serve.key_file import read_keys
@@ -127,12 +128,17 @@ async def test_with_log_json_each_request_and_attempt_is_a_line_of_json(market):
 
 @pytest.mark.slow
 @pytest.mark.real_time
-async def test_with_metrics_a_scraper_is_told_what_was_spent(market):
+async def test_with_metrics_a_scraper_is_told_what_was_spent_and_a_terminal_finds_the_door(market):
     pytest.importorskip("prometheus_client")
-    async with serving(market, "--metrics") as (_, url), aiohttp.ClientSession() as session:
+    async with serving(market, "--metrics") as (process, url), aiohttp.ClientSession() as session:
         assert (await ask(url))[0] == 200
         async with session.get(f"{url.removesuffix('/v1')}/metrics") as response:
             told = (await response.text()).splitlines()
+        async with RunningPlace(process.pid).open() as link:
+            update = await anext(link.updates())
+        (provider,) = update.providers.put.values()
+        assert (provider.name, provider.calls) == ("alder", 1)
+        assert not update.totals.put[""].may_act
     assert 'understudy_requests_total{outcome="done",service="chat"} 1.0' in told
     assert any(line.startswith('understudy_account_settled_dollars{account="acme"}') for line in told)
 

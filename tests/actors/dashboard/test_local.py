@@ -78,6 +78,8 @@ async def test_an_act_needs_the_right_and_is_recorded_as_of_the_terminal():
                 (key,) = viewer.view.providers
                 told = await viewer.ask(act=AskedAct(kind="isolate", subject=key))
                 assert told.keys() == {"outcome" if may_act else "error"}
+                odd = AskedAct(kind="resolve", subject="x", charged="yes", cost="much")
+                assert "much" in (await viewer.ask(act=odd))["error"]
                 (status,) = await stage.supervisor.ask(GetStatus(), timeout=5.0)
                 assert (status.breaker == "isolated") is may_act
             assert (done[0].who, done[0].kind) == ("terminal", "isolate")
