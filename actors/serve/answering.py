@@ -87,9 +87,12 @@ class Answers:
                     outputs = await exchange.unless_left(answer(asked, exchange, request_id), linger=linger)
                     if share is not None:
                         share.take(outputs, form)
-            except Problem:
-                self._door.end_try(begun)  # Its client is told of this, and what it tries then is new.
+            except Problem as problem:
+                self._door.end_try(begun, failed=problem)  # What its client tries then is new.
                 raise
+            finally:
+                if begun is not None:
+                    self._door.tries.over(begun)
             self._door.end_try(begun)
 
     def _asked(self, form: Form, body: dict[str, Any], headers: Mapping[str, str], visitor: Visitor) -> DoorRequest:

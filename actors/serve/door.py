@@ -151,16 +151,19 @@ class Door:
             return None
         asker = exchange.headers.get("x-api-key") or exchange.headers.get("authorization", "")
         same = same_request(f"{visitor.tenant}/{asker}", exchange.path, body)
-        begun = self.tries.begin(same, count, now=self.clock())
+        begun = self.tries.begin(same, count, now=self.clock(), is_there=lambda: not exchange.has_left)
         if self.retry_log is not None:
             with suppress(OSError):  # On a full disk, a try after a restart is a new request; the ledger tells of it.
                 self.retry_log.begun(begun)
         return begun
 
-    def end_try(self, begun: Try | None) -> None:
-        """Note that the client of a try has its whole answer."""
+    def end_try(self, begun: Try | None, *, failed: Problem | None = None) -> None:
+        """Note that the client of a try has its whole answer, or is told why it `failed`."""
         if begun is not None:
-            self.tries.end(begun.key)
+            if failed is None or failed.should_retry is False:
+                self.tries.end(begun.key)
+            else:
+                self.tries.tell(begun, now=self.clock())
             if self.retry_log is not None:
                 with suppress(OSError):
                     self.retry_log.ended(begun.key)

@@ -1,7 +1,8 @@
 """Recognises the retries that SDKs make by themselves, which name no key: they get the answer of the try before.
 
 OpenAI's and Anthropic's SDKs count their tries in `x-stainless-retry-count`. A try that has the API key, path and body
-of one with a lower count, whose client did not get its whole answer, is that request again. Pure.
+of one with a lower count, whose client did not get its whole answer, is that request again: of several, one whose
+client has left. A client that was told of a failure was answered, and what it tries after that is new. Pure.
 """
 
 from __future__ import annotations
@@ -14,15 +15,20 @@ from typing import TYPE_CHECKING
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 COUNT_HEADER = "x-stainless-retry-count"
 REMEMBERED_FOR = 900.0
 """Seconds for which a try is remembered whose client did not get its whole answer."""
 MAX_TRIES = 10_000
 """The tries that are remembered at most; of more, the oldest are forgotten."""
+TOLD_FOR = 120.0
+"""Seconds for which a failure that a client was told of is remembered; the SDKs of OpenAI and Anthropic wait for a
+minute at most (`_calculate_retry_timeout` in their `_base_client`)."""
 DIGEST_BYTES = 16
 MAX_DIGITS = 3
+MAX_TOLD = 1_000
+"""The requests at most of which it is remembered that they failed."""
 
 
 class Try(msgspec.Struct, frozen=True, array_like=True):
@@ -69,16 +75,56 @@ class OpenTries:
         self._by_key: OrderedDict[str, Try] = OrderedDict()
         self._keys: dict[str, list[str]] = {}
         """The keys of those that are the same request, the oldest first."""
+        self._staying: dict[str, Callable[[], bool]] = {}
+        """Tells of those under way whether their clients are still there."""
+        self._told: OrderedDict[str, list[tuple[int, float]]] = OrderedDict()
+        """The failures that clients were told of, by what is the same request: which try it was, and when."""
 
-    def begin(self, same: str, count: int, *, now: float) -> Try:
-        """Return a try that begins: of a request that is remembered and was tried less often, or of a new one."""
+    def begin(self, same: str, count: int, *, now: float, is_there: Callable[[], bool] | None = None) -> Try:
+        """Return a try that begins: of a request that is remembered and was tried less often, or of a new one.
+
+        `is_there` tells whether its own client still is, until it is `over`.
+        """
         self._forget_old(now)
-        before = [key for key in self._keys.get(same, ()) if self._by_key[key].count < count]
-        key = before[-1] if before else f"door-{uuid.uuid4().hex}"
+        key = self._key_before(same, count, now) or f"door-{uuid.uuid4().hex}"
         self.end(key)
         begun = Try(same, key, count, now)
         self.remember(begun)
+        if is_there is not None:
+            self._staying[key] = is_there
         return begun
+
+    def _key_before(self, same: str, count: int, now: float) -> str | None:
+        """Return the key of the request that is tried again; None if it is none, or one that failed.
+
+        There are three cases: 1. the client of a try has left; 2. one was told of a failure, and tries that again;
+        3. clients are still there, as far as is known here: what is between may keep a connection open.
+        """
+        before = [key for key in self._keys.get(same, ()) if self._by_key[key].count < count]
+        left = [key for key in before if key not in self._staying or not self._staying[key]()]
+        if left or (before and self._was_told(same, count, now)):
+            return left[-1] if left else None
+        return before[-1] if before else None
+
+    def _was_told(self, same: str, count: int, now: float) -> bool:
+        """Tell whether a client was told of a failure, after which this try would be the next; only once for each."""
+        told = self._told.get(same, [])
+        found = next((one for one in told if one[0] == count - 1 and one[1] > now - TOLD_FOR), None)
+        if found is not None:
+            told.remove(found)
+        return found is not None
+
+    def tell(self, one: Try, *, now: float) -> None:
+        """Note that the client of a try was told of a failure, and may try again."""
+        self.end(one.key)
+        told = self._told.pop(one.same, [])
+        self._told[one.same] = [*(other for other in told if other[1] > now - TOLD_FOR), (one.count, now)]
+        if len(self._told) > MAX_TOLD:
+            self._told.popitem(last=False)
+
+    def over(self, one: Try) -> None:
+        """Note that a try is under way no more, whether its client has its answer or not."""
+        self._staying.pop(one.key, None)
 
     def remember(self, one: Try) -> None:
         """Remember a try, such as one from before a restart."""
@@ -90,6 +136,7 @@ class OpenTries:
     def end(self, key: str) -> None:
         """Forget a try whose client got its whole answer."""
         one = self._by_key.pop(key, None)
+        self._staying.pop(key, None)
         if one is not None:
             keys = self._keys[one.same]
             keys.remove(key)

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.fake import FakeModel
+from actors.fake import FakeModel, FaultPlan
+from actors.fake.faults import FakeOutage
 from actors.serve import DoorConfig
 from actors.serve.retries import MAX_TRIES, REMEMBERED_FOR, OpenTries, Try, retry_count, same_request
 from actors.serve.retry_log import RetryLog
@@ -112,6 +113,35 @@ async def test_two_samples_at_once_are_two_and_each_retry_gets_its_own():
         answers = await asyncio.gather(post(stage, 1), post(stage, 1))
         assert stage.calls == 2
         assert len({one.json()["id"] for one in answers}) == 2
+
+
+async def test_a_try_after_a_failure_is_no_request_of_another_client():
+    async with serving(SLOW, faults=(FakeOutage(),)) as stage:
+        assert (await post(stage, 0)).status_code == 503
+        stage.servers[0].provider.set_plan(FaultPlan(), now=0.0)
+        before = stage.calls
+        other = asyncio.create_task(post(stage, 0))
+        await asyncio.sleep(1.0)
+        again, third = await asyncio.gather(post(stage, 1), post(stage, 1))
+        answers = [await other, again, third]
+        # The third is after none that failed: it may be the other one, for which a proxy may still be there.
+        assert stage.calls - before == 2
+        assert len({one.json()["id"] for one in answers}) == 2
+        assert answers[0].json() == third.json()
+
+
+def test_one_whose_client_has_left_comes_before_one_that_failed():
+    tries, clients = OpenTries(), {"stays": True, "leaves": True}
+    stays = tries.begin("a", 0, now=0.0, is_there=lambda: clients["stays"])
+    leaves = tries.begin("a", 0, now=0.0, is_there=lambda: clients["leaves"])
+    tries.tell(tries.begin("a", 0, now=0.0), now=1.0)
+    clients["leaves"] = False
+    assert tries.begin("a", 1, now=2.0).key == leaves.key
+    assert tries.begin("a", 2, now=2.0).key == leaves.key  # It is not known to have a client.
+    new = tries.begin("a", 1, now=3.0, is_there=lambda: True)
+    assert new.key not in {stays.key, leaves.key}
+    tries.over(stays)
+    assert tries.begin("a", 1, now=4.0).key == stays.key
 
 
 async def test_a_request_that_got_its_answer_is_not_given_again():
