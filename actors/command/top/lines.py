@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 from actors.command.top.formats import plain, span
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rich.text import Text
 
     from actors.dashboard.view import View, WaitingRow
@@ -22,10 +24,14 @@ class ScreenSubject(NamedTuple):
 
 
 class ScreenLine(NamedTuple):
-    """One line, as wide as it is; what shows it cuts it."""
+    """One line, as wide as it is; what shows it cuts it. A long list has functions, called for the lines in sight."""
 
-    text: Text
+    text: Text | Callable[[], Text]
     subject: ScreenSubject | None = None
+
+    def drawn(self) -> Text:
+        """Return a text of its own."""
+        return self.text() if callable(self.text) else self.text.copy()
 
 
 class Moment(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rich.text import Text
@@ -12,7 +13,7 @@ from actors.command.top.lines import Moment, ScreenLine, ScreenSubject, empty, h
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from actors.dashboard.view import AccountRow, ProviderRow, View, WaitingRow
+    from actors.dashboard.view import AccountRow, ChartRow, ProviderRow, View, WaitingRow
 
 BREAKERS = {
     "closed": ("● closed", "green"),
@@ -154,23 +155,7 @@ def providers(moment: Moment) -> list[ScreenLine]:
 
 def _provider(key: str, one: ProviderRow, moment: Moment) -> Iterator[ScreenLine]:
     subject = ScreenSubject("provider", key)
-    chart = moment.view.charts.get(one.name)
-    breaker, style = BREAKERS.get(one.breaker, (one.breaker, "red"))
-    yield ScreenLine(
-        row(
-            (one.name, 16, "bold"),
-            (breaker, 11, style),
-            (f"{one.under_way} + {one.queued}" if one.queued else str(one.under_way), -8),
-            (f"{one.rate:.3g}/s" if one.rate else "-", -8),
-            (f"{one.calls:,}", -7),
-            (f"{one.failures:,}", -6, "red" if one.failures else ""),
-            (latency(one.p50), -7),
-            (latency(one.p95), -7),
-            (dollars(one.spent), -10),
-            sparkline(chart.p95, chart.failed, width=20) if chart else plain(""),
-        ),
-        subject,
-    )
+    yield ScreenLine(partial(_figures_of, one, moment.view.charts.get(one.name)), subject)
     said = [wait_text(wait, moment.now) for wait in one.waiting[:3]]
     if one.left:
         said.append(f"left alone: {'; '.join(one.left)}")
@@ -182,14 +167,32 @@ def _provider(key: str, one: ProviderRow, moment: Moment) -> Iterator[ScreenLine
         ago = "" if one.last_error_at is None else f"{span(moment.now - one.last_error_at)} ago: "
         said.append(f"{ago}{one.last_error}{f': {one.last_words}' if one.last_words else ''}")
     for text in said:
-        yield ScreenLine(plain(f"  {text}", "dim"), subject)
+        yield ScreenLine(partial(plain, f"  {text}", "dim"), subject)
+
+
+def _figures_of(one: ProviderRow, chart: ChartRow | None) -> Text:
+    breaker, style = BREAKERS.get(one.breaker, (one.breaker, "red"))
+    return row(
+        (one.name, 16, "bold"),
+        (breaker, 11, style),
+        (f"{one.under_way} + {one.queued}" if one.queued else str(one.under_way), -8),
+        (f"{one.rate:.3g}/s" if one.rate else "-", -8),
+        (f"{one.calls:,}", -7),
+        (f"{one.failures:,}", -6, "red" if one.failures else ""),
+        (latency(one.p50), -7),
+        (latency(one.p95), -7),
+        (dollars(one.spent), -10),
+        sparkline(chart.p95, chart.failed, width=20) if chart else plain(""),
+    )
 
 
 def accounts(view: View) -> list[ScreenLine]:
     """Return the accounts as a tree, each with its bar."""
     name = column("account", 24, "bold underline")
     lines = [ScreenLine(row(name, ("settled █ held ▓ reserved ▒", BAR + 3, "bold underline"), ("used", -10), ("", 0)))]
-    lines += [_account(key, one, depth) for key, one, depth in tree_of(view)]
+    for key, one, depth in tree_of(view):
+        subject = ScreenSubject("account", key) if one.name and not one.is_closed else None
+        lines.append(ScreenLine(partial(_account, one, depth), subject))
     return lines if view.accounts else [*lines, empty("No money moves here.")]
 
 
@@ -215,7 +218,7 @@ def tree_of(view: View) -> list[tuple[str, AccountRow, int]]:
     return made
 
 
-def _account(key: str, one: AccountRow, depth: int) -> ScreenLine:
+def _account(one: AccountRow, depth: int) -> Text:
     settled = max(0, one.used - one.held - one.reserved) if one.renewal else one.settled
     used = settled + one.held + one.reserved
     cap = "no cap" if one.cap is None else f"of {dollars(one.cap)}{f' {one.renewal}' if one.renewal else ''}"
@@ -226,14 +229,13 @@ def _account(key: str, one: AccountRow, depth: int) -> ScreenLine:
         "paused" if one.paused_cap is not None else "",
         "closed" if one.is_closed else "",
     ]
-    told = row(
+    return row(
         ("  " * min(depth, 6) + (one.name or "all accounts"), 24, "bold" if not depth else ""),
         bar((settled, one.held, one.reserved), max(one.cap or 0, used, 1), width=BAR + 3),
         (dollars(used), -10),
         plain(cap, "dim"),
         plain(", ".join(filter(None, notes)), "yellow" if one.held or one.paused_cap is not None else "dim"),
     )
-    return ScreenLine(told, ScreenSubject("account", key) if one.name and not one.is_closed else None)
 
 
 def held(moment: Moment) -> list[ScreenLine]:

@@ -231,7 +231,7 @@ class Screen:
             self.cursor = places[0] if places else self.cursor
         self.subject = lines[self.cursor].subject
         self.offset = 0 if not self.has_moved else max(min(self.offset, self.cursor), self.cursor - self.page + 1)
-        texts = [line.text.copy() for line in lines[self.offset : self.offset + self.page]]
+        texts = [line.drawn() for line in lines[self.offset : self.offset + self.page]]
         if 0 <= self.cursor - self.offset < len(texts):
             texts[self.cursor - self.offset].stylize("reverse")
         return texts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 
 import msgspec
 import pytest
@@ -303,3 +304,40 @@ def test_rows_that_a_foreign_program_sends_are_drawn_as_text_too():
         for line in screen.draw(120, 30, clock=2.0):
             assert line.plain.isprintable()
     assert isinstance(screen.view, View)
+
+
+def calls_of_a_draw(accounts: int) -> int:
+    """Return the Python calls that one drawing takes, with so many accounts and providers."""
+    row = {
+        "breaker": "closed",
+        "supervisor": "s",
+        "last_error": "Transient",
+        "last_words": "cold",
+        "last_error_at": 0.0,
+    }
+    sent = {
+        "seen": {},
+        "now": 1.0,
+        "at": 1.0,
+        "providers": {"put": {f"p{number}": {**row, "name": f"p{number}"} for number in range(accounts)}},
+        "accounts": {"put": {f"a{number}": {"ledger": "l", "name": f"a{number}"} for number in range(accounts)}},
+    }
+    screen = Screen()
+    screen.connected("x")
+    screen.take(msgspec.convert(sent, Update), clock=1.0)
+    made = 0
+
+    def count(_frame, event, _arg):
+        nonlocal made
+        made += event == "call"
+
+    sys.setprofile(count)
+    try:
+        screen.draw(120, 40, clock=1.0)
+    finally:
+        sys.setprofile(None)
+    return made
+
+
+def test_a_drawing_costs_little_for_a_line_that_is_out_of_sight():
+    assert (calls_of_a_draw(600) - calls_of_a_draw(100)) / 500 < 30
