@@ -453,6 +453,14 @@ def serve_door(
     metrics: Annotated[
         bool, typer.Option("--metrics", help="Metrics for Prometheus at /metrics, for this machine alone.")
     ] = False,
+    traces: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Record this share of the requests, from 0 to 1, and all that a client traces, by OpenTelemetry.",
+            show_default="no traces",
+        ),
+    ] = None,
     dashboard: Dashboard = False,
     dashboard_acts: DashboardActs = False,
     dashboard_token: DashboardToken = None,
@@ -482,6 +490,7 @@ def serve_door(
             watch=watch,
             log=log,
             metrics=metrics,
+            traces=traces,
             page=page_options(
                 is_wanted=dashboard,
                 may_act=dashboard_acts,

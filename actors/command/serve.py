@@ -33,6 +33,7 @@ from actors.serve.server import DoorServer, loop_factory
 from actors.serve.switching import NOT_SWITCHED, switch
 from actors.serve.token_log import TokenLog
 from actors.supervisor.supervisor import Supervisor
+from actors.tracing import Tracing
 from actors.webhooks.senders import ReplaceWebhooks, spawn_senders
 from runtime import ActorSystem, RuntimeFault
 from runtime.observability import Watchdog
@@ -72,6 +73,8 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
     """"json" or "text"; None writes no lines."""
     metrics: bool = False
     """Whether a scraper on this machine is told metrics."""
+    traces: float | None = None
+    """The share of the requests that are recorded as traces, and those within a client's trace; None for no traces."""
     page: PageOptions = NO_PAGE
 
     def __post_init__(self) -> None:
@@ -133,7 +136,8 @@ async def _serve(options: ServeOptions, market: Market, config: DoorConfig, keys
         caps, safety = caps_of(config), LedgerConfig(safety=cast("Safety", options.safety))
         ledger = system.spawn(lambda: Ledger(safety, accounts=caps, journal=options.journal), name="ledger")
         await _check_ledger(ledger, options)
-        supervisor = system.spawn(lambda: Supervisor(market, ledger=ledger))
+        tracing = tracing_of(options.traces)
+        supervisor = system.spawn(lambda: Supervisor(market, ledger=ledger, tracing=tracing))
         try:
             door = make_door(supervisor, market, config, keys)
             log = RetryLog(f"{options.journal}.tries")
@@ -182,6 +186,14 @@ def metrics_of(door: Door, monitor: ActorRef[Any]) -> PrometheusMetrics:
         return PrometheusMetrics(monitor, door.supervisor, accounts=lambda: tuple(door.config.tenants))
     except ImportError as error:
         raise BadInput(f"--metrics: {error}") from error
+
+
+def tracing_of(share: float | None) -> Tracing | None:
+    """Return what records a share of the requests as traces. Raises `BadInput`."""
+    try:
+        return None if share is None else Tracing(sample=share)
+    except (ImportError, ValueError) as error:
+        raise BadInput(f"--traces: {error}") from error
 
 
 class DoorAlerts:

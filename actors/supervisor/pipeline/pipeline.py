@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from actors.policies.breaker.states import Closed
 from actors.providers.bandit import low_rated, rescore
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from actors.supervisor.pipeline.job import Job
     from actors.transports.transport import ProviderReply
 
+T = TypeVar("T")
 WAITS = (Wait, QuotaWait)
 """As a tuple: a union would be made anew for each request."""
 
@@ -60,7 +61,8 @@ async def serve(deps: Deps, job: Job) -> SmartResult:
             and job.chance is None
             and _has_unknown_health(deps, job, names, now=now)
         ):
-            await _find_unhealthy(deps, job, names)
+            checking = _find_unhealthy(deps, job, names)
+            await (checking if job.trace is None else _traced(deps, job, checking, reason="health check"))
             names, now = names_in_order(job), clock()
         choice, warm = warm or choose(job, names, deps.queues, now=now), None
         if isinstance(choice, WAITS):
@@ -79,11 +81,11 @@ async def serve(deps: Deps, job: Job) -> SmartResult:
             return job.result(reply, now=now)
 
 
-async def _traced(deps: Deps, job: Job, finding: Coroutine[Any, Any, Offers]) -> Offers:
-    """Wait until discovery has answered, within a span of its own."""
-    waiting = begin_wait(deps, job)
+async def _traced(deps: Deps, job: Job, work: Coroutine[Any, Any, T], *, reason: str | None = None) -> T:
+    """Wait for others within a span of its own, for a `reason` that requests do not wait for in a queue."""
+    waiting = begin_wait(deps, job, reason=reason)
     try:
-        return await finding
+        return await work
     finally:
         if waiting is not None:
             waiting.end(deps.context.now())

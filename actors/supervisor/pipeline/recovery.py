@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from actors.errors.families import CallFailed, OutcomeUnknown
 from actors.ledger.messages import Reservation
 from actors.supervisor.payments.held_call import HeldCall
+from actors.supervisor.pipeline.tracing import begin_wait
 from runtime import RuntimeFault
 
 if TYPE_CHECKING:
@@ -33,7 +34,12 @@ async def reconcile(deps: Deps, job: Job, error: CallFailed, *, wait: float = 0.
         until = now + wait if may_go_on else job.deadline
         if held.asked_after:
             until = now + (job.deadline - now) / 2  # What it cost is told some seconds later.
-        found = await deps.payments.reconcile(held, until=until, wait=wait)
+        waiting = None if job.trace is None else begin_wait(deps, job)
+        try:
+            found = await deps.payments.reconcile(held, until=until, wait=wait)
+        finally:
+            if waiting is not None:
+                waiting.end(deps.context.now())
         if found is not None:
             return job.reconciled(found)
     may_be_repeated = job.repeats(held.target) and held.target.name not in job.tried

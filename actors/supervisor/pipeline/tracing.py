@@ -31,10 +31,12 @@ def begin_call(
     return span, msgspec.structs.replace(call, trace=trace.headers(span))
 
 
-def begin_wait(deps: Deps, job: Job) -> Span | None:
-    """Begin the span of a wait, by what the request waits for first; None if it is not recorded."""
+def begin_wait(deps: Deps, job: Job, *, reason: str | None = None) -> Span | None:
+    """Begin the span of a wait, by its reason or what the request waits for first; None if it is not recorded."""
     if job.trace is None or job.trace.span is None:
         return None
+    if reason is not None:
+        return job.trace.wait(reason, deps.context.now(), {})
     found = Look(deps, {}).waits(job)
     if not found:
         return None

@@ -225,6 +225,7 @@ async def test_what_was_paid_outlives_a_kill(market, models):
         (["--keys", "none.jsonl"], "--keys: none.jsonl: No such file"),
         (["--drain", "0"], "--drain"),
         (["--safety", "none"], "--safety"),
+        (["--traces", "2"], "--traces: sample must be a share"),
     ],
 )
 def test_what_cannot_be_served_is_one_line(arguments, said, tmp_path, capsys):

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 
-from actors import OutcomeUnknown
+from actors import FunctionTransport, OutcomeUnknown
 from actors.ledger.messages import OpenAccount
 from actors.money import Micros
 from actors.tracing import Tracing
-from tests.actors.supervisor.stage import Script, flaky, offer
+from actors.transports.reconciliation import NeverRan
+from tests.actors.supervisor.stage import Script, flaky, healthy_for, offer
 from tests.actors.tracing.stage import own, sdk, seconds, traced
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -72,6 +74,29 @@ async def test_waits_have_spans_with_their_reasons():
     (wait,) = stage.named("wait place")
     assert seconds(wait) == pytest.approx(2.0, abs=1e-6)
     assert own(wait) == {"reason": "place", "provider": "a", "before": 0}
+
+
+class Knows(FunctionTransport):
+    """A transport that can find out what became of a call, within a second."""
+
+    async def look_up(self, call: Any, *, timeout: float) -> Any:  # noqa: ASYNC109 - see `LooksUp`.
+        await asyncio.sleep(1.0)
+        return NeverRan()
+
+
+async def test_the_finding_out_of_an_outcome_and_a_health_check_have_spans():
+    script = Script(ConnectionResetError("gone"), "done")
+    checks: list[str] = []
+    check = healthy_for("a", checks, lasts=0.5)
+    listing = offer("a", script, price=100)
+    listing = msgspec.structs.replace(
+        listing, transport=lambda: Knows(script, paid=True, idempotent="no", provider="a", check=check)
+    )
+    async with traced(listing) as stage:
+        await stage.request(health_check=True)
+    found, checked = stage.named("wait outcome"), stage.named("wait health check")
+    assert [(seconds(one), own(one)["provider"]) for one in found] == [(pytest.approx(1.0, abs=1e-6), "a")]
+    assert seconds(checked[0]) == pytest.approx(0.5, abs=1e-6)
 
 
 async def test_a_wait_for_money_has_a_span_too():
