@@ -336,7 +336,9 @@ def _after_telling(state: LearnedLimit, now: float, *, config: LearningConfig) -
         if allowed >= state.throttled_rate:
             # A few 429s beyond the limit tell that it is one, but not that it is lower.
             throttled_rate = max(throttled_rate, state.throttled_rate)
-    elif suspicion.throttled < TELLING or suspicion.is_explained(now):
+    elif suspicion.throttled < (CONFIRMED_TELLING if suspicion.is_confirmed else TELLING):
+        return None  # A larger share needs no more of them than a smaller one.
+    elif suspicion.is_explained(now):
         return None
     return msgspec.structs.replace(
         state,

@@ -111,9 +111,14 @@ async def test_a_limit_that_is_known_is_never_run_into(simulation):
 
 @pytest.mark.simulate(seeds=SEEDS)
 async def test_a_limit_that_is_not_known_is_learned(simulation):
-    # Reached: 1.027 on average, within 1.05 in 99 of 100 seeds, 1.067 at worst. What is not stated is found by running
-    # into it, once in ten seconds: its pace grows for so long before it is tried whether the limit has been raised.
+    # Reached: at most 1.067 in those of 100 seeds that have the most 429s. What is not stated is found by running into
+    # it, once in ten seconds: its pace grows for so long before it is tried whether the limit has been raised.
     await survive(simulation, "429, limit unknown", amplification="<= 1.08")
+
+
+@pytest.mark.parametrize("seed", [11, 17])
+def test_a_limit_that_was_confirmed_is_told_by_two_429s_whatever_their_share(seed: int):
+    Simulation(seed, logs=False).run(partial(survive, name="429, limit unknown", amplification="<= 1.08"))
 
 
 @pytest.mark.simulate(seeds=SEEDS)
