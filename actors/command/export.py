@@ -13,6 +13,8 @@ from actors.command.journal_output import refusing_journals, time_text, write_li
 from actors.ledger.entries import (
     AccountClosed,
     AccountOpened,
+    AccountPaused,
+    AccountResumed,
     CapChanged,
     CapRenewed,
     HandleNoted,
@@ -44,6 +46,8 @@ KINDS: dict[type[Entry], str] = {
     CapRenewed: "cap renewed",
     QuestionAsked: "question asked",
     QuestionAnswered: "question answered",
+    AccountPaused: "account paused",
+    AccountResumed: "account resumed",
     AccountClosed: "account closed",
     TariffListed: "tariff listed",
     MoneyReserved: "reserved",

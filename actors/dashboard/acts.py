@@ -10,11 +10,10 @@ import msgspec
 from actors.dashboard.messages import Act, ActDone
 from actors.dashboard.view import shown
 from actors.errors.families import CallFailed, Permanent
-from actors.ledger.beside import KeepValue, ListValues
+from actors.ledger.beside import KeepValue
 from actors.ledger.entries import MoneySettled
 from actors.ledger.ledger import LEDGERS
-from actors.ledger.messages import ListStatements, Resolve, SetCap
-from actors.money import ZERO, Micros
+from actors.ledger.messages import ListStatements, PauseAccount, Resolve, ResumeAccount
 from actors.supervisor.messages import Isolate, Release
 from runtime import RuntimeFault
 
@@ -23,20 +22,7 @@ if TYPE_CHECKING:
 
 ACTS = "operators' acts"
 """The scope of a journal in which acts are kept."""
-PAUSED = "paused accounts"
-"""The scope of a journal in which the caps of paused accounts are kept."""
 TIMEOUT = 10.0
-
-
-class Paused(msgspec.Struct, frozen=True):
-    """An account that is paused, with its cap before that; or one that is not paused any more."""
-
-    account: str
-    cap: Micros | None = None
-    is_over: bool = False
-
-
-PAUSED_DECODER = msgspec.msgpack.Decoder(Paused)
 
 
 class Acts:
@@ -47,32 +33,7 @@ class Acts:
         self.providers: dict[str, tuple[ActorRef[Any], str]] = {}
         self.held: dict[str, tuple[ActorRef[Any], int]] = {}
         self.accounts: dict[str, tuple[ActorRef[Any], str]] = {}
-        self._paused: dict[str, Paused] = context.kept.setdefault("paused", {})
-        self._learned: set[ActorRef[Any]] = set()
         self._count = 0
-
-    def paused_cap(self, key: str) -> str | None:
-        """Return the cap that a paused account had, "" for none; None for an account that is not paused."""
-        paused = self._paused.get(key)
-        return None if paused is None else "" if paused.cap is None else str(paused.cap)
-
-    async def learn_paused(self, ledgers: tuple[ActorRef[Any], ...]) -> None:
-        """Read from their journals which accounts were paused before the program began."""
-        for ref in ledgers:
-            if ref in self._learned:
-                continue
-            self._learned.add(ref)
-            try:
-                kept = await ref.ask(ListValues(PAUSED), timeout=TIMEOUT)
-            except Permanent:
-                continue  # It has no journal.
-            except (CallFailed, RuntimeFault):
-                self._learned.discard(ref)  # Another time.
-                continue
-            for head in kept.heads.values():
-                paused = PAUSED_DECODER.decode(head)
-                if not paused.is_over:
-                    self._paused.setdefault(f"{ref.path} {paused.account}", paused)
 
     async def do(self, act: Act, *, allowed: bool) -> str:
         """Do it, and record what came of it, also if it failed or was given up."""
@@ -107,37 +68,25 @@ class Acts:
                 return self._end_actor(act.subject, restart=act.kind == "restart")
 
     async def _pause(self, key: str) -> str:
-        """Let nothing draw on an account: its cap is 0 until it is resumed."""
+        """Let nothing draw on an account until it is resumed."""
+        ref, account = await self._account(key, is_paused=False)
+        statement = await ref.ask(PauseAccount(account), timeout=TIMEOUT)
+        return f"paused; its cap is {'none' if statement.cap is None else statement.cap}"
+
+    async def _resume(self, key: str) -> str:
+        ref, account = await self._account(key, is_paused=True)
+        statement = await ref.ask(ResumeAccount(account), timeout=TIMEOUT)
+        return f"resumed; its cap is {'none' if statement.cap is None else statement.cap}"
+
+    async def _account(self, key: str, *, is_paused: bool) -> tuple[ActorRef[Any], str]:
+        """Return the ledger and the name of an open account that is, or is not, paused; raises `Permanent`."""
         ref, account = _found(self.accounts, key, "account")
-        if key in self._paused:
-            raise Permanent(f"account {account!r} is paused already")
         listed = await ref.ask(ListStatements(names=(account,)), timeout=TIMEOUT)
         if not listed.accounts or listed.accounts[0].is_closed:
             raise Permanent(f"there is no open account {account!r}")
-        paused = Paused(account, listed.accounts[0].cap)
-        self._keep_paused(ref, key, paused)
-        await ref.ask(SetCap(account, ZERO), timeout=TIMEOUT)
-        return f"paused; its cap was {'none' if paused.cap is None else paused.cap}"
-
-    async def _resume(self, key: str) -> str:
-        ref, account = _found(self.accounts, key, "account")
-        paused = self._paused.get(key)
-        if paused is None:
-            raise Permanent(f"account {account!r} is not paused")
-        listed = await ref.ask(ListStatements(names=(account,)), timeout=TIMEOUT)
-        if not listed.accounts or listed.accounts[0].cap != ZERO:
-            self._keep_paused(ref, key, Paused(account, is_over=True))
-            return "its cap was changed meanwhile, and stays as it is"
-        await ref.ask(SetCap(account, paused.cap), timeout=TIMEOUT)
-        self._keep_paused(ref, key, Paused(account, is_over=True))
-        return f"resumed with the cap it had: {'none' if paused.cap is None else paused.cap}"
-
-    def _keep_paused(self, ref: ActorRef[Any], key: str, paused: Paused) -> None:
-        if paused.is_over:
-            self._paused.pop(key, None)
-        else:
-            self._paused[key] = paused
-        ref.tell(KeepValue(scope=PAUSED, key=paused.account, head=msgspec.msgpack.encode(paused), for_ever=True))
+        if listed.accounts[0].is_paused != is_paused:
+            raise Permanent(f"account {account!r} is {'not paused' if is_paused else 'paused already'}")
+        return ref, account
 
     def _end_actor(self, path: str, *, restart: bool) -> str:
         ref = self._system.find(path)

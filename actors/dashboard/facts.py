@@ -32,6 +32,8 @@ from actors.events import (
 from actors.ledger.entries import (
     AccountClosed,
     AccountOpened,
+    AccountPaused,
+    AccountResumed,
     CapChanged,
     CapRenewed,
     LedgerEntry,
@@ -50,8 +52,19 @@ if TYPE_CHECKING:
 
     from actors.dashboard.board import Board
     from actors.dashboard.view import Level
+    from actors.ledger.entries import AccountEntry
     from runtime import EventStream, Subscription
 
+ACCOUNT_CHANGES = (
+    AccountOpened,
+    AccountClosed,
+    AccountPaused,
+    AccountResumed,
+    CapChanged,
+    CapRenewed,
+    QuestionAnswered,
+)
+"""What changes how an account is shown, and no money in it."""
 MAX_TRACES = 1_000
 """The requests of which every step is remembered, the last ones."""
 MAX_STEPS = 30
@@ -111,12 +124,8 @@ class Facts:
             MoneySettled: self._money_settled,
             MoneyReleased: self._money_released,
             MoneyHeld: self._money_held,
-            AccountOpened: self._account_changed,
-            AccountClosed: self._account_changed,
-            CapChanged: self._account_changed,
-            CapRenewed: self._account_changed,
+            **dict.fromkeys(ACCOUNT_CHANGES, self._account_changed),
             QuestionAsked: self._question_asked,
-            QuestionAnswered: self._account_changed,
             Retried: self._retried,
             Rerouted: self._rerouted,
             Hedged: self._hedged,
@@ -298,9 +307,7 @@ class Facts:
         if event.held:
             self.note("money", "warn", event.provider, f"{event.held} are held: it is unknown if a call was paid")
 
-    def _account_changed(
-        self, event: AccountOpened | AccountClosed | CapChanged | CapRenewed | QuestionAnswered
-    ) -> None:
+    def _account_changed(self, event: AccountEntry) -> None:
         self.dirty_accounts.add(event.account if len(self.dirty_accounts) < MAX_DIRTY else ALL)
 
     def _question_asked(self, event: QuestionAsked) -> None:

@@ -83,9 +83,10 @@ def request_row(supervisor: str, status: RequestStatus) -> RequestRow:
     )
 
 
-def account_row(ledger: str, statement: Statement, *, name: str, paused: str | None) -> AccountRow:
+def account_row(ledger: str, statement: Statement, *, name: str) -> AccountRow:
     """Return what is shown of an account by this name."""
     period, renewal = statement.period, statement.renewal
+    cap = "" if statement.cap is None else str(statement.cap)
     return AccountRow(
         ledger=ledger,
         name=shown(name),
@@ -100,7 +101,7 @@ def account_row(ledger: str, statement: Statement, *, name: str, paused: str | N
         renews_at=None if period is None else period.end,
         is_closed=statement.is_closed,
         question=statement.question,
-        paused_cap=paused,
+        paused_cap=cap if statement.is_paused else None,
     )
 
 

@@ -41,7 +41,7 @@ class AccountRow(ViewRow, frozen=True, kw_only=True):
     """The money of one account; `used` of its `cap` counts now, of a cap that renews until `renews_at` (since 1970).
 
     `ledger` is the path of the ledger that keeps it; the account "" is all of that together. `paused_cap` is the cap
-    before it was paused, and "" if there was none; None if it is not paused.
+    of one that is paused, and "" if it has none; None if it is not paused.
     """
 
     ledger: str

@@ -109,7 +109,6 @@ class Watcher(Actor[GetUpdate | Act]):
             ledgers = self.context.registry.find(LEDGERS)
             if self.facts.dirty_accounts:
                 await self._ask_for_accounts(ledgers)
-            await self.acts.learn_paused(ledgers)
             if self.facts.is_held_dirty:
                 await self._ask_for_held(ledgers)
             if await self._ask_for_status(now):
@@ -118,9 +117,8 @@ class Watcher(Actor[GetUpdate | Act]):
             self._count()
 
     async def _ask_for_accounts(self, ledgers: tuple[ActorRef[Any], ...]) -> None:
-        facts, acts, table = self.facts, self.acts, self.board.accounts
+        facts, table = self.facts, self.board.accounts
         names, facts.dirty_accounts = facts.dirty_accounts, set()
-        await acts.learn_paused(ledgers)
         wanted = None if ALL in names else tuple(names)
         for ref in ledgers:
             answer = await self._ask(ref, ListStatements(names=wanted, most=MAX_ACCOUNTS))
@@ -141,7 +139,7 @@ class Watcher(Actor[GetUpdate | Act]):
     def _put_account(self, ref: ActorRef[Any], statement: Statement, name: str) -> None:
         key = account_key(ref, name)
         self.acts.accounts[key] = (ref, name)
-        row = account_row(ref.path, statement, name=name, paused=self.acts.paused_cap(key))
+        row = account_row(ref.path, statement, name=name)
         self.board.accounts.put(key, row)
 
     def _forget_accounts(self, ref: ActorRef[Any], names: set[str]) -> None:

@@ -220,7 +220,7 @@ class BudgetExceeded(NotAdmitted):
     """A spending cap refuses this call; `cap` names it: "request", or an account.
 
     `account` is the one that the call names, if the cap is of an account above that. If the cap renews and will then
-    have enough, that is in `retry_after` seconds.
+    have enough, that is in `retry_after` seconds. Of an account that `is_paused` nothing is given, whatever its cap.
     """
 
     retryable: ClassVar[bool] = False
@@ -235,10 +235,13 @@ class BudgetExceeded(NotAdmitted):
         may_free_up: bool = False,
         account: str | None = None,
         retry_after: float | None = None,
+        is_paused: bool = False,
     ) -> None:
         wait = "" if retry_after is None else f"wait {retry_after:.0f} s until it renews, "
         super().__init__(
-            f"the call needs {needed} but only {available} of the {cap} budget is left; "
+            f"account {cap!r} is paused, so that no call draws on it; resume it, or name another account"
+            if is_paused
+            else f"the call needs {needed} but only {available} of the {cap} budget is left; "
             f"{wait}raise that budget, or lower max_price",
             provider=provider,
             retry_after=retry_after,
@@ -249,6 +252,7 @@ class BudgetExceeded(NotAdmitted):
         self.account = cap if account is None else account
         self.may_free_up = may_free_up
         """Whether calls under way may free enough money, or the cap renews within the time of the request."""
+        self.is_paused = is_paused
 
 
 class LedgerDown(NotAdmitted):

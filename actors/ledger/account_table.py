@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from actors.errors.families import Permanent
-from actors.ledger.entries import AccountOpened, CapChanged, CapRenewed, QuestionAnswered, QuestionAsked
+from actors.ledger.entries import (
+    AccountOpened,
+    AccountPaused,
+    AccountResumed,
+    CapChanged,
+    CapRenewed,
+    QuestionAnswered,
+    QuestionAsked,
+)
 from actors.ledger.page import AccountState, PeriodState, RenewingCap
 from actors.ledger.periods import Period
 
@@ -152,6 +160,8 @@ class AccountTable:
                 self._change_cap(self.states[entry.account], entry)
             case CapRenewed():
                 self._renew(self.states[entry.account], entry)
+            case AccountPaused() | AccountResumed():
+                self.states[entry.account].pause(is_paused=isinstance(entry, AccountPaused))
             case QuestionAsked():
                 self.questions[entry.account] = entry
                 self.next_question = entry.question + 1

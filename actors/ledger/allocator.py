@@ -176,6 +176,14 @@ class Allocator:
         self._bookkeeper.record(changed)
         self.serve(account)
 
+    def pause(self, account: str, *, is_paused: bool) -> None:
+        """Let no call draw on an account, and refuse the requests that wait for it; or let calls draw on it again."""
+        entry = self._book.pause(account, is_paused=is_paused, at=time.time())
+        if entry is not None:
+            self._approvals.withdraw(account)  # More is of no use to it now; it is asked for anew when it is.
+            self._bookkeeper.record(entry)
+            self.serve(account)
+
     def close(self, account: str) -> AccountState:
         """Close an account, which refuses all requests that wait for it; return its state."""
         state, entry = self._book.close(account, at=time.time())
@@ -236,7 +244,7 @@ class Allocator:
     def _may_wait(self, waiter: ReserveWaiter, short: InsufficientFunds) -> bool:
         """Tell whether there is something to wait for: calls under way, or more money, which is asked for here."""
         account = short.account
-        if account is None:
+        if account is None or short.is_paused:
             return False
         if short.may_free_up and waiter.wish.wait:
             return True

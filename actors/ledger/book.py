@@ -13,6 +13,8 @@ from actors.errors.families import BudgetExceeded, Permanent
 from actors.ledger.entries import (
     AccountClosed,
     AccountOpened,
+    AccountPaused,
+    AccountResumed,
     CapChanged,
     CapRenewed,
     HandleNoted,
@@ -53,7 +55,7 @@ class InsufficientFunds(msgspec.Struct, frozen=True):
 
     `account` is None for the request's own budget. Money `may_free_up` if calls under way might give back enough.
     `leaf` is the account that the call names, and that the other is above, or is itself. `retry_after` are the seconds
-    until the cap has renewed; None if that never gives enough.
+    until the cap has renewed; None if that never gives enough. One that `is_paused` gives nothing, whatever its cap.
     """
 
     account: str | None
@@ -63,6 +65,7 @@ class InsufficientFunds(msgspec.Struct, frozen=True):
     provider: str
     leaf: str | None = None
     retry_after: float | None = None
+    is_paused: bool = False
 
     def refusal(self) -> BudgetExceeded:
         """Return what the asker is told."""
@@ -74,6 +77,7 @@ class InsufficientFunds(msgspec.Struct, frozen=True):
             may_free_up=self.may_free_up,
             account=self.leaf,
             retry_after=self.retry_after,
+            is_paused=self.is_paused,
         )
 
 
@@ -198,6 +202,14 @@ class Book:
         """
         self.accounts.opened(name)
         entry = CapChanged(account=name, cap=cap, overdraft=overdraft, renewal=renewal, only_now=only_now, at=at)
+        self.accounts.post(entry)
+        return entry
+
+    def pause(self, name: str, *, is_paused: bool, at: float) -> AccountPaused | AccountResumed | None:
+        """Let nothing be reserved in an account, or something again; None if that is so already."""
+        if self.accounts.opened(name).is_paused == is_paused:
+            return None
+        entry = (AccountPaused if is_paused else AccountResumed)(account=name, at=at)
         self.accounts.post(entry)
         return entry
 
@@ -515,7 +527,10 @@ class Book:
             at_risk = state.used + sum(one.amount for one in new)
             if at_risk > state.limit:
                 raise RiskExceeded(
-                    new[-1].reservation(), at_risk=micros_of(at_risk), limit=state.cap or ZERO, cap=state.name
+                    new[-1].reservation(),
+                    at_risk=micros_of(at_risk),
+                    limit=ZERO if state.is_paused else state.cap or ZERO,
+                    cap=state.name,
                 )
         return tuple(one.number for one in new)
 
@@ -530,13 +545,14 @@ class Book:
     def _short(self, states: tuple[AccountState, ...], amount: int, provider: str, *, at: float) -> InsufficientFunds:
         """Name the account that refuses: one that will never have enough, or else the one that will have it last.
 
-        There are three cases: calls under way cannot make room in it, and it does not renew; it will be renewed; calls
-        under way may make room.
+        There are four cases: it is paused; calls under way cannot make room in it, and it does not renew; it will be
+        renewed; calls under way may make room.
         """
 
         def prospect(state: AccountState) -> tuple[int, float]:
             renews_at = self._renews_at(state, amount)
             rank = 2 if state.may_allow_later(amount) else 0 if renews_at is None else 1
+            rank = -1 if state.is_paused else rank
             return rank, -(renews_at or 0.0)
 
         state = min((one for one in states if one.used + amount > one.limit), key=prospect)
@@ -550,6 +566,7 @@ class Book:
             provider,
             leaf,
             None if renews_at is None else max(0.0, renews_at - at),
+            state.is_paused,
         )
 
     def renews_in(self, name: str, amount: Micros, *, at: float) -> float | None:

@@ -95,6 +95,20 @@ class AccountClosed(LedgerEntry, frozen=True, kw_only=True):
     at: float
 
 
+class AccountPaused(LedgerEntry, frozen=True, kw_only=True):
+    """No call can draw on an account until it is resumed; its cap stays as it is, and can be changed meanwhile."""
+
+    account: str
+    at: float
+
+
+class AccountResumed(LedgerEntry, frozen=True, kw_only=True):
+    """Calls can draw on an account again that was paused, as far as its cap allows."""
+
+    account: str
+    at: float
+
+
 class MoneyReserved(LedgerEntry, frozen=True, kw_only=True, gc=False):
     """`amount` was promised to a call, in each of `accounts`.
 
@@ -213,7 +227,16 @@ class MoneyHeld(LedgerEntry, frozen=True, kw_only=True, gc=False):
 
 Booked: TypeAlias = MoneySettled | MoneyReleased | MoneyHeld
 """What becomes of a reservation."""
-AccountEntry: TypeAlias = QuestionAsked | QuestionAnswered | AccountOpened | CapChanged | CapRenewed | AccountClosed
+AccountEntry: TypeAlias = (
+    QuestionAsked
+    | QuestionAnswered
+    | AccountOpened
+    | CapChanged
+    | CapRenewed
+    | AccountPaused
+    | AccountResumed
+    | AccountClosed
+)
 """What concerns an account and no reservation."""
 Entry: TypeAlias = AccountEntry | MoneyReserved | TariffListed | HeldUnderWay | HandleNoted | Booked
 """Every step of a book."""

@@ -37,9 +37,11 @@ from actors.ledger.messages import (
     MarkUnderWay,
     NoteHandle,
     OpenAccount,
+    PauseAccount,
     Reservation,
     Reserve,
     Resolve,
+    ResumeAccount,
     SetCap,
     Statements,
     Unsettled,
@@ -104,6 +106,8 @@ class Ledger(
         | CloseAccount
         | GiveUpAccount
         | SetCap
+        | PauseAccount
+        | ResumeAccount
         | GetStatement
         | ListStatements
         | GetHeld
@@ -389,6 +393,18 @@ class Ledger(
         if renewal is None and message.keeps_renewal:
             renewal = self.book.accounts.opened(message.account).renewal
         self.allocator.set_cap(message.account, message.cap, renewal, overdraft=message.overdraft)
+        return self.bookkeeper.once_written(self.book.statement(message.account), or_wait=True)
+
+    @handles(PauseAccount)
+    def pause_account(self, message: PauseAccount) -> Statement | asyncio.Future[Statement]:
+        """Let no call draw on an account, and refuse the requests that wait for it."""
+        self.allocator.pause(message.account, is_paused=True)
+        return self.bookkeeper.once_written(self.book.statement(message.account), or_wait=True)
+
+    @handles(ResumeAccount)
+    def resume_account(self, message: ResumeAccount) -> Statement | asyncio.Future[Statement]:
+        """Let calls draw on an account again."""
+        self.allocator.pause(message.account, is_paused=False)
         return self.bookkeeper.once_written(self.book.statement(message.account), or_wait=True)
 
     @handles(AnswerQuestion)

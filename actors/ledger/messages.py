@@ -312,6 +312,28 @@ class SetCap(Request[Statement], frozen=True):
             take_amount(self, "overdraft")
 
 
+class PauseAccount(Request[Statement], frozen=True):
+    """Let no call draw on an open account until it is resumed, whatever becomes of its cap meanwhile.
+
+    Requests that need it are refused with `BudgetExceeded`, which `is_paused`. With a journal, that outlives the
+    program.
+    """
+
+    account: str
+
+    def __post_init__(self) -> None:
+        check_text("account", self.account)
+
+
+class ResumeAccount(Request[Statement], frozen=True):
+    """Let calls draw on an account again that was paused, as far as its cap allows by now."""
+
+    account: str
+
+    def __post_init__(self) -> None:
+        check_text("account", self.account)
+
+
 class AnswerQuestion(Request[Statement], frozen=True, kw_only=True):
     """Answer the question of this number, once, in place of `on_exhausted`: with the new cap, or None to refuse.
 

@@ -32,6 +32,7 @@ class AccountState:
         "held",
         "is_alerted",
         "is_closed",
+        "is_paused",
         "limit",
         "name",
         "on_hold",
@@ -71,7 +72,7 @@ class AccountState:
         """How far it may be over its cap beside what was overcharged: the cap was lowered, or a call charged late."""
         self.renewing: RenewingCap | None = None
         """Its cap if that renews; then it has none itself, and its periods have."""
-        self.is_alerted = self.is_closed = False
+        self.is_alerted = self.is_closed = self.is_paused = False
         self.set_cap(cap, alert_percent=alert_percent)
         self.base_cap = cap
         """The cap that was set, and not what an answer has made of it."""
@@ -84,16 +85,23 @@ class AccountState:
         self.alert_at: float = math.inf if cap is None else max(1, -(-int(cap) * alert_percent // 100))
         if self.used > self.limit:
             self.beyond = max(self.beyond, self.used - int(self.limit))
+        if self.is_paused:
+            self.limit = -math.inf
+
+    def pause(self, *, is_paused: bool = True) -> None:
+        """Let nothing more be reserved, whatever the cap, or as much again as the cap allows."""
+        self.is_paused = is_paused
+        self.limit = -math.inf if is_paused else math.inf if self.cap is None else int(self.cap)
 
     def broken_invariants(self) -> Iterator[str]:
         """Name what does not add up, and a cap that is exceeded without an overcharge or the like to explain it."""
         yield from self.statement().broken_invariants()
-        if self.used > self.limit + self.overcharged + self.beyond:
+        if not self.is_paused and self.used > self.limit + self.overcharged + self.beyond:
             yield f"account {self.name!r} is over its cap: {self!r}"
 
     def may_overdraw(self, amount: int, beyond: int) -> bool:
         """Tell whether `amount` can be reserved for a call that may cost so much `beyond` it."""
-        is_free = self.cap is None
+        is_free = self.cap is None and not self.is_paused
         return is_free or (self.used + amount <= self.limit and self.overdrawn + beyond <= self.overdraft)
 
     def may_allow_later(self, amount: int) -> bool:
@@ -151,6 +159,7 @@ class AccountState:
             overdraft=micros_of(self.overdraft),
             parent=None if self.parent is None else self.parent.name,
             is_closed=self.is_closed,
+            is_paused=self.is_paused,
         )
 
     def __repr__(self) -> str:

@@ -65,6 +65,7 @@ class SavedAccount(msgspec.Struct, array_like=True, frozen=True):
     period: SavedPeriod | None = None
     raised_from: tuple[int | None] | None = None
     """The cap that was set, if an answer has made another of it."""
+    is_paused: bool = False
 
 
 FIGURES = (
@@ -198,6 +199,7 @@ class BookSaver:
             None if state.renewing is None else self._saved_renewal(state.renewing),
             _saved_period(state) if isinstance(state, PeriodState) else None,
             None if state.base_cap == state.cap else (None if state.base_cap is None else int(state.base_cap),),
+            state.is_paused,
         )
 
     def _saved_renewal(self, renewing: RenewingCap) -> SavedRenewal:
@@ -304,6 +306,8 @@ def _restored_account(saved: SavedAccount, *, alert_percent: int) -> AccountStat
         state.end(may_grow=True)
         state.limit = math.inf if period.limit is None else period.limit
     state.is_alerted, state.is_closed = saved.is_alerted, saved.is_closed
+    if saved.is_paused:
+        state.pause()
     state.base_cap = state.cap if saved.raised_from is None else _micros(saved.raised_from[0])
     return state
 

@@ -39,7 +39,7 @@ class Statement(Account, frozen=True, kw_only=True):
     is kept for calls whose outcome is unknown, or belongs to calls under way. `overcharged` is what calls cost beyond
     what was reserved for them. `estimated` is the part of `settled` whose cost is not known, and that a later figure
     may correct. `overdraft` is how far the cap may be passed by calls for which only their estimate was left.
-    What draws on the account draws on its `parent` too.
+    What draws on the account draws on its `parent` too. Nothing can be reserved in one that `is_paused`.
 
     If the cap renews, `renewal` says when, and `period` has what counts against it now; then `available` and `used` go
     by that. `question` is the number of the one that its owner was asked, as long as there is no answer.
@@ -52,6 +52,7 @@ class Statement(Account, frozen=True, kw_only=True):
     overdraft: Micros = ZERO
     parent: str | None = None
     is_closed: bool = False
+    is_paused: bool = False
     renewal: Renewal | None = None
     period: CapPeriod | None = None
     question: int | None = None

@@ -82,7 +82,7 @@ def _not_well(moment: Moment) -> Iterator[str]:
             yield f"{provider.name}: {'; '.join(wait_text(one, now) for one in waits)}"
     for account in view.accounts.values():
         if account.paused_cap is not None:
-            yield f"{account.name}: paused; its cap was {account.paused_cap or 'none'}"
+            yield f"{account.name}: paused; its cap is {account.paused_cap or 'none'}"
         elif account.cap and account.cap * 0.8 <= account.used < account.cap and account.question is None:
             part = f"{account.used / account.cap:.0%} of {dollars(account.cap)}"
             yield f"{account.name or 'all accounts'}: {part} is used"

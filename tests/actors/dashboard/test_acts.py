@@ -61,7 +61,7 @@ async def test_an_account_is_paused_and_resumed():
         await act(stage, "pause", batch)
         assert isinstance(await stage.request(account="batch"), BudgetExceeded)
         await stage.look()
-        assert (stage.view.accounts[batch].paused_cap, stage.view.accounts[batch].cap) == ("$1.00", 0)
+        assert (stage.view.accounts[batch].paused_cap, stage.view.accounts[batch].cap) == ("$1.00", 1_000_000)
         with pytest.raises(Permanent, match="is paused already"):
             await act(stage, "pause", batch)
         await act(stage, "resume", batch)
@@ -91,14 +91,17 @@ async def test_a_pause_outlives_the_program_and_acts_are_kept_in_the_journal(tmp
         ]
 
 
-async def test_an_account_whose_cap_was_changed_while_it_was_paused_is_left_as_it_is():
+async def test_an_account_whose_cap_is_changed_while_it_is_paused_stays_so_until_it_is_resumed():
     async with looked_at("alder", may_act=True) as stage:
         await stage.look()
         batch = key_of(stage.view.accounts, "batch")
         await act(stage, "pause", batch)
         await stage.ledger.ask(SetCap("batch", "3"), timeout=5.0)
-        assert "was changed meanwhile" in await act(stage, "resume", batch)
-        assert (await stage.ledger.ask(GetStatement("batch"), timeout=5.0)).cap == Micros(3_000_000)
+        assert isinstance(await stage.request(account="batch"), BudgetExceeded)
+        await stage.look()
+        assert stage.view.accounts[batch].paused_cap == "$3.00"
+        assert await act(stage, "resume", batch) == "resumed; its cap is $3.00"
+        assert (await stage.request(account="batch")).output == "answer"
 
 
 async def test_an_actor_is_restarted_and_stopped():

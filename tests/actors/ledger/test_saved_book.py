@@ -84,8 +84,11 @@ class Trade:
                 pass
 
     def change_cap(self, name: str) -> None:
-        """Set a cap, perhaps one that renews otherwise; or have its owner asked and answering."""
+        """Set a cap, perhaps one that renews otherwise, have its owner asked and answering, or pause or resume it."""
         dice, book = self.dice, self.book
+        if dice.random() < 0.3:
+            book.pause(name, is_paused=not book.accounts.states[name].is_paused, at=self.at)
+            return
         if dice.random() < 0.5:
             if book.ask(name, Micros(5), at=self.at) is None or dice.random() < 0.5:
                 book.answer(name, dice.choice([None, Micros(5_000)]), for_good=dice.random() < 0.5, at=self.at)
