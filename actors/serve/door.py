@@ -166,7 +166,7 @@ class Door:
                 self.tries.tell(begun, now=self.clock())
             if self.retry_log is not None:
                 with suppress(OSError):
-                    self.retry_log.ended(begun.key)
+                    self.retry_log.ended(begun.key, at=self.clock())
 
     async def serve(
         self,

@@ -6,11 +6,15 @@ whatever point; not a power cut, after which a tenant may begin a new minute.
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
+
+from actors.serve.line_log import LineLog
+
+if TYPE_CHECKING:
+    import os
 
 KEPT_FOR = 61.0
 """Seconds for which a line counts."""
@@ -31,47 +35,23 @@ class TokenLog:
     """The files `path`, and `path` with "-old" behind it. On a full disk, lines are left out."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._path, self._old = Path(path), Path(f"{os.fspath(path)}-old")
-        self._file = -1
-        self._begun_at = 0.0
+        self._log = LineLog(path, kept_for=2 * KEPT_FOR)
 
     def open(self, *, now: float) -> list[UsedTokens]:
         """Return what still counts at `now` (seconds since 1970), the oldest first, and begin to write."""
-        lines = [one for path in (self._old, self._path) for one in _lines_of(path) if now - one.at < KEPT_FOR]
-        # What counts is written anew: a crash may have cut off the last line.
-        fresh = Path(f"{self._path}-new")
-        fresh.touch(0o600)
-        fresh.write_bytes(b"".join(_encode(one) + b"\n" for one in lines))
-        fresh.replace(self._path)
-        self._old.unlink(missing_ok=True)
-        self._append(now)
-        return sorted(lines, key=lambda one: one.at)
-
-    def _append(self, now: float) -> None:
-        self.close()
-        self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        self._begun_at = now
+        used = list[UsedTokens]()
+        for line in self._log.lines():
+            with suppress(msgspec.DecodeError):  # One may have been cut off.
+                used.append(msgspec.json.decode(line, type=UsedTokens))
+        used = sorted((one for one in used if now - one.at < KEPT_FOR), key=lambda one: one.at)
+        self._log.begin(map(_encode, used), now=now)
+        return used
 
     def write(self, tenant: str, at: float, tokens: int) -> None:
         """Write that a tenant has reserved tokens, or, of the same time, that it has used more or fewer."""
         with suppress(OSError):
-            if at - self._begun_at > 2 * KEPT_FOR:
-                self._path.replace(self._old)
-                self._append(at)
-            os.write(self._file, _encode(UsedTokens(tenant, at, tokens)) + b"\n")
+            self._log.write(_encode(UsedTokens(tenant, at, tokens)), at=at)
 
     def close(self) -> None:
         """Close the file."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
-
-
-def _lines_of(path: Path) -> list[UsedTokens]:
-    """Return the lines of a file; one that was cut off by the end of the process is left out."""
-    found: list[UsedTokens] = []
-    with suppress(FileNotFoundError):
-        for line in path.read_bytes().splitlines():
-            with suppress(msgspec.DecodeError):
-                found.append(msgspec.json.decode(line, type=UsedTokens))
-    return found
+        self._log.close()

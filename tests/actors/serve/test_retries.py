@@ -59,7 +59,7 @@ def test_a_log_tells_what_was_not_delivered(tmp_path_factory, steps):
         log.begun(begun)
         if is_delivered:
             tries.end(begun.key)
-            log.ended(begun.key)
+            log.ended(begun.key, at=float(now))
         if ends:
             log.close()
             with path.open("ab") as file:
