@@ -3,6 +3,7 @@
 from actors.ledger.account import Account
 from actors.ledger.approvals import CapAnswer
 from actors.ledger.book import Book
+from actors.ledger.budget_lessee import BudgetLessee, MoreMoney
 from actors.ledger.config import LedgerConfig
 from actors.ledger.entries import (
     AccountClosed,
@@ -64,6 +65,7 @@ __all__ = [
     "AnswerQuestion",
     "Book",
     "BookCall",
+    "BudgetLessee",
     "CapAnswer",
     "CapChanged",
     "CapPeriod",
@@ -86,6 +88,7 @@ __all__ = [
     "MoneyReleased",
     "MoneyReserved",
     "MoneySettled",
+    "MoreMoney",
     "OpenAccount",
     "PaidUnanswered",
     "PauseAccount",
