@@ -111,8 +111,8 @@ async def test_a_limit_that_is_known_is_never_run_into(simulation):
 
 @pytest.mark.simulate(seeds=SEEDS)
 async def test_a_limit_that_is_not_known_is_learned(simulation):
-    # Reached: at most 1.067 in those of 100 seeds that have the most 429s. What is not stated is found by running into
-    # it, once in ten seconds: its pace grows for so long before it is tried whether the limit has been raised.
+    # Reached: 1.047 on average of 40 seeds, 1.067 at worst. What is not stated is found by running into it, once
+    # in ten seconds: its pace grows for so long before it is tried whether the limit has been raised.
     await survive(simulation, "429, limit unknown", amplification="<= 1.08")
 
 
@@ -123,8 +123,9 @@ def test_a_limit_that_was_confirmed_is_told_by_two_429s_whatever_their_share(see
 
 @pytest.mark.simulate(seeds=SEEDS)
 async def test_a_storm_of_429s_costs_no_request(simulation):
-    # Reached: 23 seconds on average, 37 at worst: a gate of 20, and the way back to the former pace.
-    await survive(simulation, "429 storm", time_to_return="<= 45")
+    # Reached: 23 seconds on average, 37 at worst: a gate of 20, and the way back to the former pace. Of 100 seeds one
+    # has ten 429s for 180 requests, which is 1.056.
+    await survive(simulation, "429 storm", time_to_return="<= 45", amplification="<= 1.06")
 
 
 @pytest.mark.simulate(seeds=SEEDS)
@@ -256,12 +257,14 @@ def test_long_troubles_are_survived(name: str):
 
 @pytest.mark.parametrize("name", ["stray 429s, 0.1 %", "stray 429s, 1 %", "stray 429s, 5 %", "stray 429s, long waits"])
 def test_stray_429s_cost_little_of_the_rate(name: str):
-    survive_each(name, seeds=repeated(20, part=20))  # More of them are in `test_stray_429s`.
+    # With 5 %, the waits alone leave 42 %, and 38 % if by chance more calls stray, of which nearly all must be left.
+    reached = {"rate_kept": ">= 0.37", "of_ceiling": ">= 0.93"} if name == "stray 429s, 5 %" else {}
+    survive_each(name, seeds=repeated(20, part=20), **reached)  # More of them are in `test_stray_429s`.
 
 
-def survive_each(name: str, *, seeds: int) -> None:
+def survive_each(name: str, *, seeds: int, **reached: str) -> None:
     for seed in range(seeds):
-        Simulation(seed, logs=False).run(partial(survive, name=name))
+        Simulation(seed, logs=False).run(partial(survive, name=name, **reached))
 
 
 # The troubles themselves.
