@@ -7,6 +7,7 @@ import base64
 import math
 import sys
 from array import array
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -34,7 +35,7 @@ from actors.serve.visitors import check_json
 from actors.supervisor.client import smart_request
 from actors.supervisor.options import RequestOptions
 from actors.supervisor.streaming import smart_stream
-from actors.tariffs.estimate import demand_of
+from actors.tariffs.estimate import demand_of, form_of
 from runtime import RuntimeFault
 
 if TYPE_CHECKING:
@@ -212,18 +213,21 @@ class Answers:
         with self._door.room.reading() as reader:
             body = await self._read(reader, exchange)
             named = self._names.resolve(service, service=service, allowed=visitor.allowed)
-            work = self._request(
-                named.service,
-                body,
-                options=_options(named, visitor, exchange.headers),
-                timeout=timeout_in(exchange.headers) or self._config.timeout,
-                request_id=request_id,
-                key=key_in(exchange.headers),
-            )
-            try:
-                result = await exchange.unless_left(work)
-            except BadAnswer as error:
-                raise problem_of(error, is_late=False) from error
+            options, key = _options(named, visitor, exchange.headers), key_in(exchange.headers)
+            timeout = timeout_in(exchange.headers) or self._config.timeout
+            form = form_of(body) or "chat"
+            # What is no call of a model takes no tokens.
+            counts = self._names.is_of_models(named.service)
+            with self._door.reserved(visitor, body, form) if counts else nullcontext() as share:
+                work = self._request(
+                    named.service, body, options=options, timeout=timeout, request_id=request_id, key=key
+                )
+                try:
+                    result = await exchange.unless_left(work)
+                except BadAnswer as error:
+                    raise problem_of(error, is_late=False) from error
+                if share is not None:
+                    share.take([] if result.replayed else [result.output], form)
             headers = {**result_headers(result), "x-request-id": request_id}
             await exchange.answer(200, headers, msgspec.json.encode({"output": result.output}))
 

@@ -106,6 +106,10 @@ class Names:
             self._made[key] = found  # Bounded: only names that are there come so far.
         return found
 
+    def is_of_models(self, service: str) -> bool:
+        """Tell whether any provider of a service is a model."""
+        return any(one.model and service in one.services for one in self._providers)
+
     def _meant(self, name: str, service: str) -> Named | None:
         if (alias := self._aliases.get(name)) is not None:
             return self._of_alias(alias, service)

@@ -497,6 +497,18 @@ async def test_a_tenant_reserves_no_more_tokens_than_its_limit_and_has_back_what
         assert Counter(answer.status_code for answer in again) == {200: 9, 429: 3}
 
 
+async def test_a_model_that_is_asked_as_a_service_counts_against_the_limit_of_tokens():
+    shown, kept = new_key("acme")
+    config = DoorConfig(tenants={"acme": Tenant(token_limit=2_500)})
+    async with serving(LIMITED, config=config, keys=KeyRing([kept]), caps={"acme": "5"}) as stage:
+        body = {"messages": HELLO, "max_tokens": 985}
+        asking = [stage.post("/v1/services/chat", body, x_api_key=shown) for _ in range(5)]
+        answers = await asyncio.gather(*asking)
+        assert Counter(answer.status_code for answer in answers) == {200: 2, 429: 3}
+        used = sum(answer.json()["output"]["usage"]["total_tokens"] for answer in answers if answer.status_code == 200)
+        assert stage.door.tokens._window("acme").used == used > 0
+
+
 async def test_neither_another_key_nor_a_reload_nor_a_restart_renews_a_limit_of_tokens(tmp_path):
     keys = [new_key("acme") for _ in range(2)]
     ring = KeyRing([kept for _, kept in keys])
