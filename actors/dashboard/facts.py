@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -75,6 +75,27 @@ MAX_DIRTY = 5_000
 ALL = "*"
 
 
+class TracedCall(NamedTuple):
+    """A call that has ended at `at`; it is made a step of its request when one looks at that."""
+
+    at: float
+    event: CallEnded
+
+    def step(self) -> StepRow:
+        """Return it as it is shown."""
+        event = self.event
+        return StepRow(
+            kind="call",
+            at=self.at,
+            provider=shown(event.provider),
+            attempt=event.attempt,
+            latency=event.latency,
+            cost=event.cost,
+            error=event.error,
+            words=event.detail and shown(event.detail),
+        )
+
+
 class RequestTrace:
     """The way of one request, while it is told."""
 
@@ -82,7 +103,7 @@ class RequestTrace:
 
     def __init__(self, service: str) -> None:
         self.service = service
-        self.steps: list[StepRow] = []
+        self.steps: list[StepRow | TracedCall] = []
         self.end: RequestEnded | None = None
 
 
@@ -202,27 +223,14 @@ class Facts:
     def _call_ended(self, event: CallEnded) -> None:
         now, provider = self.now(), self.provider(event.provider)
         is_failed = event.error is not None and event.error != "Cancelled"
-        provider.series.add(now, failed=is_failed, latency=event.latency, first_piece=event.first_piece)
-        if event.cost:
-            provider.series.spend(now, int(event.cost))
+        provider.series.add(
+            now, failed=is_failed, latency=event.latency, first_piece=event.first_piece, cost=event.cost
+        )
         if is_failed:
             provider.last_error, provider.last_error_at = event.error, now
             provider.last_words = event.detail and shown(event.detail)
         self.is_status_dirty = True
-        self._step(
-            event.request_id,
-            StepRow(
-                kind="call",
-                at=now,
-                provider=shown(event.provider),
-                attempt=event.attempt,
-                latency=event.latency,
-                cost=event.cost,
-                error=event.error,
-                words=event.detail and shown(event.detail),
-            ),
-            service=event.service,
-        )
+        self._step(event.request_id, TracedCall(now, event), service=event.service)
 
     def _request_ended(self, event: RequestEnded) -> None:
         now = self.now()
@@ -246,9 +254,10 @@ class Facts:
                 self.traces.popitem(last=False)
         return found
 
-    def _step(self, request_id: str, step: StepRow, *, service: str = "") -> None:
+    def _step(self, request_id: str, step: StepRow | TracedCall, *, service: str = "") -> None:
         trace = self._trace(request_id, service)
-        trace.service = trace.service or service
+        if not trace.service:
+            trace.service = service
         if len(trace.steps) < MAX_STEPS:
             trace.steps.append(step)
 
@@ -395,7 +404,7 @@ class Facts:
 
 def trace_row(request_id: str, trace: RequestTrace, *, ended: float | None = None) -> TraceRow:
     """Return the way of a request as a row."""
-    end, steps = trace.end, trace.steps
+    end, steps = trace.end, [one.step() if isinstance(one, TracedCall) else one for one in trace.steps]
     first = min((one.at - one.latency for one in steps), default=0.0)
     last = max((one.at for one in steps), default=first)
     if end is not None:

@@ -43,11 +43,14 @@ class Series:
         "_older",
         "_points",
         "_streams",
+        "_until",
     )
 
     def __init__(self) -> None:
         self._points: deque[Point] = deque(maxlen=POINTS)
         self._number: int = -1
+        self._until = 0.0
+        """When the current step ends."""
         self._generation: int = -1
         self._newer, self._older = Histogram(), Histogram()
         self._clear()
@@ -58,23 +61,30 @@ class Series:
         self._histogram = Histogram()
 
     def add(
-        self, now: float, *, failed: bool = False, latency: float | None = None, first_piece: float | None = None
+        self,
+        now: float,
+        *,
+        failed: bool = False,
+        latency: float | None = None,
+        first_piece: float | None = None,
+        cost: int = 0,
     ) -> None:
         """Count one call, or request, that has ended."""
-        self._advance(now)
+        if now >= self._until:
+            self._advance(now)
         self._calls += 1
         self._failed += failed
+        self._cost += cost
         if latency is not None and not failed:
-            bucket = bucket_of(latency)
-            self._histogram.add(bucket)
-            self._newer.add(bucket)
+            self._histogram.add(bucket_of(latency))
         if first_piece is not None:
             self._streams += 1
             self._first_pieces += first_piece
 
     def spend(self, now: float, cost: int) -> None:
         """Count money, which is less than nothing if it is given back."""
-        self._advance(now)
+        if now >= self._until:
+            self._advance(now)
         self._cost += cost
 
     def _advance(self, now: float) -> None:
@@ -82,8 +92,9 @@ class Series:
         if number > self._number:
             if self._calls or self._cost:
                 self._points.append(self._point())
+            self._newer.merge(self._histogram)
             self._clear()
-            self._number = number
+            self._number, self._until = number, (number + 1) * STEP
             generation = int(now / GENERATION)
             if generation != self._generation:
                 self._older = self._newer if generation == self._generation + 1 else Histogram()
@@ -100,6 +111,7 @@ class Series:
         both = Histogram()
         both.merge(self._older)
         both.merge(self._newer)
+        both.merge(self._histogram)
         if not both.count:
             return None, None
         p50, p95 = both.quantiles(0.5, 0.95)

@@ -29,6 +29,8 @@ def shown(text: str) -> str:
     >>> shown("red \x1b[31m"), len(shown("x" * 1_000))
     ('red \\x1b[31m', 200)
     """
+    if len(text) <= MAX_TEXT and text.isprintable():
+        return text
     text = escaped(text[: MAX_TEXT + 1])
     return text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 1]}…"
 

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from benchmarks.scenarios.troubles import Outcome
 
-COLUMNS, WIDTH, HEIGHT = 4, 236, 122
+COLUMNS, WIDTH, HEIGHT = 4, 240, 112
 """The pictures in a row, and the size of each with its words."""
-LEFT, TOP, ACROSS, TALL = 30, 22, 196, 58
+LEFT, TOP, ACROSS, TALL = 36, 22, 192, 60
 """Where in it the curves are."""
 LEGEND = 34
 BINS = 24
@@ -31,8 +31,10 @@ svg{background:#fff;font:11px system-ui,'DejaVu Sans',sans-serif}text{fill:#1b1f
 .name{font-weight:600;font-size:12px}.frame{fill:none;stroke:#d0d4d9}.trouble{fill:#fbe3e1}
 polyline{fill:none;stroke-linejoin:round}.seed{stroke:#b3261e;stroke-width:1.5;stroke-dasharray:2 2}
 .hand{stroke:#9a6700;stroke-width:1.5;stroke-dasharray:6 3}.ours{stroke:#1f5fbf;stroke-width:2.2}
+.seed-said{fill:#b3261e}.hand-said{fill:#855300}.ours-said{fill:#1f5fbf}
 @media(prefers-color-scheme:dark){svg{background:#121518}text{fill:#e7eaee}.dim{fill:#a3adb8}.frame{stroke:#3a424b}
-.trouble{fill:#3a2322}.seed{stroke:#ff8f85}.hand{stroke:#efb74f}.ours{stroke:#86b4ff}}
+.trouble{fill:#3a2322}.seed{stroke:#ff8f85}.hand{stroke:#efb74f}.ours{stroke:#86b4ff}
+.seed-said{fill:#ff8f85}.hand-said{fill:#efb74f}.ours-said{fill:#86b4ff}}
 """
 
 
@@ -60,7 +62,7 @@ def legend() -> Iterator[str]:
         x += 52 + 7 * len(who)
     yield f'<rect class="trouble" x="{x}" y="10" width="28" height="14"/><text x="{x + 34}" y="21">the trouble</text>'
     x = COLUMNS * WIDTH - 10
-    yield f'<text class="dim" x="{x}" y="21" text-anchor="end">served, of the requests begun then</text>'
+    yield f'<text class="dim" x="{x}" y="21" text-anchor="end">served, of the requests begun then; below, of all</text>'
 
 
 def panel(name: str, by_contender: Mapping[str, Sequence[Outcome]]) -> Iterator[str]:
@@ -83,13 +85,14 @@ def panel(name: str, by_contender: Mapping[str, Sequence[Outcome]]) -> Iterator[
             points = curve(by_contender[who], seconds)
             placed = " ".join(f"{LEFT + ACROSS * x:.1f},{TOP + TALL * (1 - part):.1f}" for x, part in points)
             yield f'<polyline class="{kind}" points="{placed}"/>'
-    yield f'<text class="dim" x="{LEFT + ACROSS}" y="{TOP + TALL + 12}" text-anchor="end">{told(seconds)}</text>'
-    served = ", ".join(
-        f"{who} {100 * statistics.mean(one.success for one in by_contender[who]):.3g} %"
-        for who in reversed(LINES)
-        if who in by_contender
+    yield f'<text class="dim" x="{LEFT + ACROSS}" y="{TOP + TALL + 13}" text-anchor="end">{told(seconds)}</text>'
+    parts = {who: statistics.mean(one.success for one in several) for who, several in by_contender.items()}
+    served = "".join(
+        f'<tspan class="{kind}-said" dx="6">{100 * parts[who]:.3g} %</tspan>'
+        for who, kind in reversed(LINES.items())
+        if who in parts
     )
-    yield f'<text class="dim" x="{LEFT}" y="{TOP + TALL + 26}" font-size="10">{html.escape(served)}</text>'
+    yield f'<text x="{LEFT - 6}" y="{TOP + TALL + 13}">{served}</text>'
 
 
 def curve(outcomes: Sequence[Outcome], seconds: float) -> list[tuple[float, float]]:

@@ -193,7 +193,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--table", action="store_true", help="print the Markdown table of the README")
     parser.add_argument("--plots", type=Path, metavar="SVG", help="draw one picture of each trouble into this file")
     parser.add_argument("--seeds", type=int, default=SEEDS, help=f"seeds of each trouble (default {SEEDS})")
-    parser.add_argument("--only", default="", help="only the troubles whose name contains this text")
+    parser.add_argument("--only", default="", help="only the troubles whose name contains one of these texts, as a;b")
     return parser.parse_args()
 
 
@@ -203,7 +203,7 @@ def main() -> int:
     note_missing()
     found: dict[str, dict[str, list[Outcome]]] = {}
     for name, trouble in TROUBLES.items():
-        if options.only not in name:
+        if not any(text in name for text in options.only.split(";")):
             continue
         found[name] = {who: run(trouble, contender, options.seeds) for who, contender in all_contenders().items()}
     rows = [row for name, by_contender in found.items() for row in rows_of(name, TROUBLES[name], by_contender)]
