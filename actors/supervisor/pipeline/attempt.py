@@ -22,7 +22,7 @@ from actors.errors.families import (
 )
 from actors.events import BreakerHalfOpened, CallEnded, CostUnreadable, Hedged, Rerouted, Retried
 from actors.ledger.errors import RiskExceeded, StillUnsettled
-from actors.ledger.messages import Costing
+from actors.ledger.messages import Costing, Reservation
 from actors.money import micros_of
 from actors.policies.breaker.states import Closed
 from actors.provider_gateway.messages import SentMarker
@@ -47,19 +47,19 @@ from actors.transports.streaming import Restarted
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from actors.ledger.messages import Reservation
     from actors.ledger.receipt import PaidAnswer, Purchase
     from actors.limits.concurrency import ConcurrencyLimit
     from actors.supervisor.pipeline.choosing import Choice
     from actors.supervisor.pipeline.deps import Deps
     from actors.supervisor.pipeline.job import Job
     from actors.supervisor.pipeline.shared_quota import QuotaShare
+    from actors.supervisor.targets.state import TargetState
     from actors.tracing.spans import CallSpan, Span
     from actors.transports.streaming import CallStream
     from actors.transports.transport import ProviderCall, ProviderReply
 
-ADMISSION_MAX_AGE = 0.01
-"""Seconds after which an admission is made anew, because reserving the money took its time."""
+ADMISSION_MAX_AGE = 0.001
+"""Seconds after which an admission is looked at again, because reserving the money took its time."""
 
 
 class AttemptRun:
@@ -67,6 +67,10 @@ class AttemptRun:
 
     _reservation: Reservation
     _admitted: Admitted
+    _before: TargetState | None = None
+    """The provider's state before the call took what it consumes; None until then."""
+    _turn: int | None = None
+    """The number of its request in the queue that it has left for that, 0 if it is that of its arrival."""
     _cost: int = 0
     _share: QuotaShare | None = None
     _was_amplified: bool = False
@@ -110,46 +114,60 @@ class AttemptRun:
 
         Returns None for another choice, or the answer to a call of an earlier run that was found instead.
         """
-        deps, job, target, choice = self.deps, self.job, self.target, self._choice
+        deps, job, choice = self.deps, self.job, self._choice
         waits = choice.admitted is None
         now = choice.at if self._share is None else deps.context.now()
         waiting: Span | None = None
         if waits:
             job.wait_for(choice, now)
             waiting = None if job.trace is None else begin_wait(deps, job)
+        elif not self._take(now):
+            return None
+        is_granted = False
         try:
             reservation = await self._reserve(wait=waits, now=now)
+            is_granted = isinstance(reservation, Reservation)
         finally:
             job.waits_for = None
             if waiting is not None:
                 waiting.end(deps.context.now())
-        if isinstance(reservation, BudgetExceeded):
-            shorter = job.shorter_quote(target, self._quote, reservation)
-            if shorter is not None:
-                self._quote = shorter
-                reservation = await self._reserve(wait=waits, now=deps.context.now())
+            if not (waits or is_granted):
+                self._give_back(now)  # Also if the caller was cancelled.
         if isinstance(reservation, CallFailed):
             return await self._refused(reservation, waited=waits)
         self._reservation = reservation
         if waits and self.quota is not None and not await self._has_acquired_besides(self.quota):
             return None
-        if not self._take():
+        now = deps.context.now()
+        if not self._is_still_admitted(now):
             deps.payments.book(reservation, NOTHING)
             return None
+        job.refused.pop(self.target.name, None)
+        if job.last:
+            self._announce(now)
+        job.last, job.called_at, job.waits_since = self.target.name, now, None
+        job.calls += 1
         if self._admitted.permit.probe and not await self._passes_check():
             return None
         return self._admitted
 
     async def _reserve(self, *, wait: bool, now: float) -> Reservation | CallFailed:
-        """Reserve what the call is quoted at, or return why that cannot be."""
+        """Reserve what the call is quoted at, or what a shorter answer costs, or return why that cannot be."""
         deps, job, target = self.deps, self.job, self.target
-        return await deps.payments.reserve(
-            job.wish(target, self._quote, holder=deps.context.ref, wait=wait),
-            job.candidates.listings[target.name],
-            now=now,
-            until=job.deadline,
-            refused=job.money.short_of.get(target.name),
-        )
+        while True:
+            reservation = await deps.payments.reserve(
+                job.wish(target, self._quote, holder=deps.context.ref, wait=wait),
+                job.candidates.listings[target.name],
+                now=now,
+                until=job.deadline,
+                refused=job.money.short_of.get(target.name),
+            )
+            if not isinstance(reservation, BudgetExceeded):
+                return reservation
+            shorter = job.shorter_quote(target, self._quote, reservation)
+            if shorter is None:
+                return reservation
+            self._quote, now = shorter, deps.context.now()
 
     async def _has_acquired_besides(self, quota: str) -> bool:
         """Take from a shared quota, now that there is money; if it is short, the money is given back."""
@@ -185,32 +203,59 @@ class AttemptRun:
         # What was paid before must be told all the same.
         raise job.failure(refusal) from refusal
 
-    def _take(self) -> bool:
-        """Take what the call consumes, now that there is money for it; False if it is not admitted any more."""
-        job, target, choice, now = self.job, self.target, self._choice, self.deps.context.now()
-        admitted = choice.admitted
-        if admitted is None or target.state is not choice.before or now > choice.at + ADMISSION_MAX_AGE:
+    def _take(self, now: float) -> bool:
+        """Take what the call consumes at its provider; False if it is not admitted any more."""
+        job, target, choice = self.job, self.target, self._choice
+        admitted, before = choice.admitted, choice.before
+        if admitted is None or target.state is not before or now > choice.at + ADMISSION_MAX_AGE:
             # Meanwhile the provider's state has changed, or may have.
             job.money = ENOUGH
+            before = target.state
             admission = target.admit(job.candidates.listings[target.name], job.needs(target), now=now)
             if not isinstance(admission, Admitted):
                 return False
             admitted = admission
+        target.take(admitted)
+        self._admitted, self._before = admitted, before
+        if job.entry.has_come_by:
+            self._turn = job.entry.turns.get(target.queue, 0)
+            self.deps.queues.leave(job.entry, served=target.queue)
+        return True
+
+    def _is_still_admitted(self, now: float) -> bool:
+        """Tell whether the call may be made, now that there is money for it; if not, nothing is taken any more."""
+        target = self.target
+        if self._before is None:
+            if not self._take(now):
+                return False
+        elif target.state is not self._admitted.state or now > self._admitted.permit.admitted + ADMISSION_MAX_AGE:
+            # The money took its time, as with a slow disk.
+            renewed = target.renew(self._admitted, self.job.needs(target), now=now)
+            if renewed is None:
+                self._give_back(now)
+                return False
+            self._admitted = renewed
         reserved = self._reservation.amount + self._reservation.overdrawn
         if target.state.dear is not None and reserved < target.to_reserve(self._quote):
-            # Meanwhile an answer has cost more than was reserved.
+            self._give_back(now)  # Meanwhile an answer has cost more than was reserved.
             return False
-        target.take(admitted)
-        self._admitted = admitted
-        if job.entry.has_come_by:
-            self.deps.queues.leave(job.entry, served=target.queue)
-        job.refused.pop(target.name, None)
-        if job.last:
-            self._announce(now)
-        job.last, job.called_at = target.name, now
-        job.calls += 1
-        job.waits_since = None
         return True
+
+    def _give_back(self, now: float) -> None:
+        """Give back what was taken for a call that is not made."""
+        assert self._before is not None  # noqa: S101 - it was taken.
+        self.target.give_back(self._admitted, self._before, self.job.needs(self.target), now=now)
+        self._come_back()
+
+    def _come_back(self) -> None:
+        """Let the request have its old place in the queue of its provider, and the next one there look."""
+        queues, name = self.deps.queues, self.target.queue
+        if self._turn is not None:
+            self.job.entry.turns.pop(name, None)
+            if self._turn:
+                self.job.entry.turns[name] = self._turn
+        if queues:
+            queues.wake(name)
 
     def _announce(self, now: float) -> None:
         """Publish why this call is made, if it is not the first of its request."""

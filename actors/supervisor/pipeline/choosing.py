@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from actors.supervisor.pipeline.job import Job
     from actors.supervisor.pipeline.shared_quota import QuotaShare
     from actors.supervisor.targets.admission import CallNeeds
+    from actors.supervisor.targets.state import TargetState
     from actors.supervisor.targets.target import Target
 
 
@@ -30,7 +31,7 @@ class Choice(msgspec.Struct, frozen=True):
     target: Target
     at: float
     admitted: Admitted | None = None
-    before: object = None
+    before: TargetState | None = None
     """The state that the admission was made of."""
     share: QuotaShare | None = None
     """What it has taken of a shared quota already, because it had to wait for that."""

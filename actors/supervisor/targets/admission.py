@@ -194,6 +194,20 @@ def admit(listing: Listing, state: TargetState, needs: CallNeeds, *, now: float,
     return Admitted(state=after, permit=permit, grant=grant, begun=begun)
 
 
+def renewed(state: TargetState, admitted: Admitted, needs: CallNeeds, *, now: float) -> Admitted | None:
+    """Return an admission with `now` as the time at which its call begins; None if it may not begin any more.
+
+    What it took stays taken. Meanwhile the time may have passed, the breaker opened, or the provider refused a call.
+    """
+    permit, taken = admitted.permit, admitted.state
+    if now >= needs.deadline or permit.epoch != state.breaker.epoch or state.learned.gated_until > now:
+        return None
+    is_refused = state.refusals != taken.refusals or state.dear != taken.dear
+    if is_refused and _left_for(state, needs, now) is not None:
+        return None
+    return msgspec.structs.replace(admitted, permit=msgspec.structs.replace(permit, admitted=now))
+
+
 def most_time(listing: Listing, left: float) -> float:
     """Return the seconds that a call may take at most, of which `left` are left to its request, with its check."""
     return min(listing.timeout + CHECK_TIME, left) + TRANSPORT_GRACE

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from actors.money import Micros
     from actors.policies.breaker.config import BreakerConfig
     from actors.policies.breaker.states import BreakerState, Permit
-    from actors.supervisor.targets.admission import Admitted
+    from actors.supervisor.targets.admission import Admitted, CallNeeds
     from actors.transports.transport import ProviderReply
 
 CLOCK_ERROR = 1e-3
@@ -199,6 +199,24 @@ def settle(
         if answered and state.hanging is NONE_HANG
         else hanging_after(state, judged, answered=answered),
         probe_cut=0.0 if answered else latency if judged.timed_out and admitted.permit.probe else state.probe_cut,
+    )
+
+
+def given_back(state: TargetState, admitted: Admitted, needs: CallNeeds, *, now: float) -> TargetState:
+    """Return the state after an admitted call was not made, because there is no money for it."""
+    started = admitted.permit.admitted
+    quota = state.quota
+    if quota is not None and admitted.grant is not None:
+        quota = quota.refund(admitted.grant)
+    return msgspec.structs.replace(
+        state,
+        breaker=after_cancellation(state.breaker, admitted.permit, now=now),
+        quota=quota,
+        learned=after_no_run(state.learned, admitted.begun),
+        retries=state.retries.give_back() if needs.is_retry else state.retries,
+        refusals=refusals.after_failure(state.refusals, None, needs.subject, started=started, now=now, random=0.0),
+        dear=after_no_charge(state.dear, started=started),
+        under_way=state.under_way - 1,
     )
 
 

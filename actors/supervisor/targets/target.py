@@ -37,7 +37,7 @@ from actors.provider_gateway.messages import (
 )
 from actors.provider_gateway.open_transports import OpenTransports
 from actors.supervisor.messages import TargetStatus
-from actors.supervisor.targets.admission import Admission, Admitted, CallNeeds, Full, Later, admit, queue_of
+from actors.supervisor.targets.admission import Admission, Admitted, CallNeeds, Full, Later, admit, queue_of, renewed
 from actors.supervisor.targets.dear_answers import after_charge, to_reserve
 from actors.supervisor.targets.forecast import admissions
 from actors.supervisor.targets.idle_gateways import IdleGateways
@@ -47,7 +47,7 @@ from actors.supervisor.targets.quote import FOR_ANY_COST, Quote, learn_usage, qu
 from actors.supervisor.targets.reasons import by_money, waits_of
 from actors.supervisor.targets.refusals import Refusals
 from actors.supervisor.targets.same_transport import makes_same
-from actors.supervisor.targets.settlement import EndedCall, settle
+from actors.supervisor.targets.settlement import EndedCall, given_back, settle
 from actors.supervisor.targets.state import TargetState
 from actors.supervisor.targets.stragglers import Stragglers
 from actors.supervisor.targets.stream_figures import StreamFigures
@@ -293,6 +293,27 @@ class Target:
             self.stragglers.begin(admitted.permit.admitted)
         self.calls += 1
         self.used_at = admitted.permit.admitted
+
+    def renew(self, admitted: Admitted, needs: CallNeeds, *, now: float) -> Admitted | None:
+        """Have a call for which all was taken begin now; None if it may not be made any more."""
+        later = renewed(self.state, admitted, needs, now=now)
+        if later is not None and later.permit.probe:
+            self.probe_at = now
+        elif later is not None:
+            self.stragglers.end(admitted.permit.admitted, is_answered=False)
+            self.stragglers.begin(now)
+        return later
+
+    def give_back(self, admitted: Admitted, before: TargetState, needs: CallNeeds, *, now: float) -> None:
+        """Give back what an admission took of the state `before` for a call that is not made."""
+        if not admitted.permit.probe:
+            self.stragglers.end(admitted.permit.admitted, is_answered=False)
+        if self.state is admitted.state:
+            self.state = before
+        else:
+            self.state = given_back(self.state, admitted, needs, now=now)
+        self.calls -= 1
+        self._tell_if_free()
 
     def settle(self, admitted: Admitted, ended: EndedCall) -> None:
         """Give back what a call took, move the breaker, and let the requests that wait for it look again."""
