@@ -105,7 +105,7 @@ async def test_tab_and_enter_alone_reach_and_use_everything():
         await confirm(browser)
         await use(browser, "act pause  ")
         await confirm(browser)
-        assert (await stage.supervisor.ask(GetStatement("batch"), timeout=5.0)).cap == 0
+        assert (await stage.supervisor.ask(GetStatement("batch"), timeout=5.0)).is_paused
         await browser.until("document.activeElement.textContent === 'Resume'")
         await browser.press("Enter")
         await confirm(browser)

@@ -107,7 +107,7 @@ async def test_ten_thousand_actors_scroll_with_few_nodes():
         await browser.eval("document.getElementById('tab-actors').focus()")
         await browser.press("Enter")
         await browser.until("[...document.querySelectorAll('.line')].some((one) => one.textContent.includes('crowd'))")
-        await browser.press("Tab")
+        await browser.press("Tab", times=2)  # Beyond the tab of the events.
         assert await browser.eval("document.activeElement.id") == "tree"
         for _ in range(10):
             if "crowd" in (await browser.eval("document.querySelector('.line.active')?.textContent") or ""):
