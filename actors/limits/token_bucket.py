@@ -152,9 +152,9 @@ class TokenBucket(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
         No tokens come or go, not even parts of one. Grants of before give nothing back to it.
 
-        >>> half_full = TokenBucket(rate=1.0, burst=2).take(now=0.0, weight=2)[0].changed(0.5, rate=5.0, burst=4)
+        >>> half_full = TokenBucket(rate=1.0, burst=2).take(now=0.0, weight=2)[0].changed(0.5, rate=4.0, burst=4)
         >>> half_full.take(now=0.5)
-        0.1
+        0.125
         """
         held = self.burst - max(0.0, (self.busy_since - now) * self.rate + self.spent)
         missing = max(0.0, burst - held)
