@@ -143,7 +143,8 @@ class LeasedNode:
         """Lose for so long what it asks about its lease, and the answers."""
         now = self.network.now
         self.is_cut = True
-        self.network.dead_held.append((now, now + seconds + 2.0, self.lease.calls))
+        wanted = min(self.demand, self.network.table.rate)  # It may have had no lease yet, and gets none now.
+        self.network.dead_held.append((now, now + seconds + 2.0, max(self.lease.calls, int(wanted))))
         self.network.at(now + seconds, self.healed)
 
     def healed(self) -> None:
