@@ -109,6 +109,7 @@ async def poisoned(
         outcome,
         success=part(sum(one.by is not None for one in well), len(well)),
         reported=part(sum(one.is_reported for one in well), len(well)),
+        begun=tuple((one.begun, one.by is not None) for one in well),
         more={
             "calls_per_poison": part(calls, len(poison.inputs)),
             "poison_reported": sum(one.is_reported for one in customers.served if one.question in poison.inputs),

@@ -157,7 +157,7 @@ class LeasedNode:
         self._come()
         if self.waiting >= 1:
             self.waiting -= 1
-            self.network.hops += 1
+            self.network.hops += not self.is_cut  # It can have no lease then.
             self.network.granted.append(self.network.now)
         self._wake()
 
@@ -218,9 +218,10 @@ class LeasedNode:
         demand = self.meter.demand(clock, int(self.waiting))
         is_due = clock >= self.asked + self.lease.ask_again and (demand or self.lease.calls)
         if not is_due and not has_changed(demand, self.told):
-            goes_on = demand or self.waiting >= 1 or self.lease.calls or self.meter.is_counting
-            soonest = max(clock + TICK / 8, next_look(self.lease, self.asked, clock))
-            self.look_at = min(clock + TICK, soonest) if goes_on else math.inf
+            if demand:
+                self.look_at = next_look(self.lease, self.asked, clock)
+            else:
+                self.look_at = clock + TICK if self.waiting >= 1 or self.meter.is_counting else math.inf
             return
         self.told, self.look_at = demand, clock + TICK  # What is lost is asked again then.
         holds, network = self.lease.number, self.network
