@@ -8,6 +8,7 @@ import random
 import pytest
 
 from runtime.deadline import TICKS_PER_SECOND, DeadlineWatch, earlier
+from runtime.simulation.loop import VirtualTimeLoop
 
 
 class Entry:
@@ -115,3 +116,67 @@ async def test_deadlines_that_are_met_leave_no_memory_behind(ahead: float):
         await asyncio.sleep(1 / 512)
         watch.discard(entry)
     assert len(watch._ticks) == len(watch._waiting) <= 2 * TICKS_PER_SECOND
+
+
+async def test_what_waits_for_an_answer_outlives_a_loop_that_stood_still():
+    """G5."""
+    loop = virtual_loop()
+    watch = DeadlineWatch(loop)
+    asker = Entry(2.0)
+
+    class Call(Entry):
+        def expire(self) -> None:
+            super().expire()
+            self.report(8)
+
+        def report(self, turns: int) -> None:
+            if turns:
+                loop.call_soon(self.report, turns - 1)
+            else:
+                watch.discard(asker)
+
+    call = Call(1.0)
+    for entry in (call, asker):
+        watch.add(entry)
+    await asyncio.sleep(0.9)
+    loop.now += 60.0
+    await asyncio.sleep(5)
+    assert (call.expired_at, asker.expired_at) == ([60.9], [])
+
+
+async def test_deadlines_pass_in_their_order_after_a_loop_stood_still():
+    """G5."""
+    loop = virtual_loop()
+    watch = DeadlineWatch(loop)
+    entries = [Entry(1.0 + number / 100) for number in range(3000)]
+    for entry in entries:
+        watch.add(entry)
+    loop.now += 25.0
+    await asyncio.sleep(0.001)
+    earlier_one = Entry(0.5)
+    watch.add(earlier_one)
+    await asyncio.sleep(60)
+    at = [entry.expired_at[0] for entry in entries]
+    assert at == sorted(at)
+    assert len(watch) == 0
+    assert earlier_one.expired_at[0] < 25.1
+    caught_up = next(entry for entry in entries if entry.expired_at[0] - entry.deadline < 0.002)
+    assert caught_up.deadline < 28.0
+
+
+async def test_a_loop_that_is_always_late_does_not_fall_behind():
+    """G5."""
+    loop = virtual_loop()
+    loop.step_cost = 0.3
+    watch = DeadlineWatch(loop)
+    entries = [Entry(number / 10) for number in range(3000)]
+    for entry in entries:
+        watch.add(entry)
+    await asyncio.sleep(400)
+    assert max(entry.expired_at[0] - entry.deadline for entry in entries) < 15.0
+
+
+def virtual_loop() -> VirtualTimeLoop:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualTimeLoop)
+    return loop

@@ -34,6 +34,7 @@ from actors import (
 from actors.ledger import Account, CloseAccount, OpenAccount
 from actors.money import Micros
 from runtime import IMMEDIATELY, Actor, ActorSystem, Supervision, handles
+from runtime.simulation.loop import VirtualTimeLoop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -461,3 +462,28 @@ async def test_a_supervisor_that_has_forgotten_the_account_does_not_spoil_the_ou
         supervisor = system.spawn(lambda: Forgetful("says nothing"))
         async with robust_batch(supervisor, [], service="echo") as outcomes:
             assert [outcome async for outcome in outcomes] == []
+
+
+@pytest.mark.parametrize("begins_after", [0.0, LATENCY])
+async def test_what_became_of_each_item_is_told_although_the_loop_stood_still(begins_after: float):
+    """Neither a suspended machine nor a handler that blocks makes what never ran, or was cut, an unknown."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualTimeLoop)
+    calls = itertools.count()
+
+    async def slow(call: ProviderCall) -> str:
+        await asyncio.sleep(begins_after)
+        if next(calls) % 300 == 150:
+            loop.now += 7.0
+        return await upper(call)
+
+    async with staged(offer("a", slow, price=0)) as stage:
+        async with robust_batch(
+            stage.ref, map(str, range(2000)), service="s", timeout=0.4, max_concurrency=100
+        ) as outcomes:
+            ended = [outcome async for outcome in outcomes]
+        assert len(ended) == 2000
+        assert sum(isinstance(outcome, Unknown) for outcome in ended) == 0
+        assert sum(isinstance(outcome, Done) for outcome in ended) > 1000
+        await asyncio.sleep(1)
+        stage.assert_at_rest()
