@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from actors.money import Micros  # noqa: TC001 - msgspec resolves the annotations below.
+from actors.money import ZERO, Micros
 from runtime import Event
 
 CAP_ALERT = "cap"
@@ -70,7 +70,10 @@ class Hedged(Event, frozen=True, kw_only=True):
 
 
 class RequestEnded(Event, frozen=True, kw_only=True):
-    """A request has ended: with the answer of `provider`, or with `error`, the kind of failure."""
+    """A request has ended: with the answer of `provider`, or with `error`, the kind of failure.
+
+    `saved` is what it would have cost more if none of its prompt had been cached at the provider.
+    """
 
     request_id: str
     service: str
@@ -80,6 +83,8 @@ class RequestEnded(Event, frozen=True, kw_only=True):
     cost: Micros
     error: str | None = None
     detail: str | None = None
+    tenant: str | None = None
+    saved: Micros = ZERO
 
 
 class BreakerOpened(Event, frozen=True, kw_only=True):

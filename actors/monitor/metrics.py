@@ -76,7 +76,8 @@ class Metrics(msgspec.Struct, frozen=True, kw_only=True):
 
     `missed_events` counts events that came too fast, or made no sense; they are missing from some or all figures.
     `callback_failures` counts the alerts for which `on_alert` raised an exception. An account has the figures of the
-    calls that drew on it, and no requests.
+    calls that drew on it, and no requests. `savings` are by tenant: what the calls of its requests would have cost more
+    if no prompt had been cached at a provider.
     """
 
     since: float
@@ -85,6 +86,7 @@ class Metrics(msgspec.Struct, frozen=True, kw_only=True):
     providers: dict[str, Figures]
     services: dict[str, Figures]
     accounts: dict[str, Figures]
+    savings: dict[str, Micros] = {}
     alerts: tuple[AlertRaised, ...] = ()
     missed_events: int = 0
     callback_failures: int = 0

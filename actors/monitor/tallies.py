@@ -152,6 +152,8 @@ class TallyBook:
         self.providers = TalliesBySubject(lengths, start=start, max_subjects=max_subjects)
         self.services = TalliesBySubject(lengths, start=start, max_subjects=max_subjects)
         self.accounts = {name: Tally(lengths, start=start) for name in accounts}
+        self.savings: dict[str, int] = {}
+        """What caches at providers have saved, by tenant; that of requests without one is not counted."""
 
     def record(self, event: Event, *, now: float) -> AmplificationSeen | None:
         """Count one event; return the amplification that it shows for the first time, if any. Others are ignored."""
@@ -161,6 +163,10 @@ class TallyBook:
             bucket = bucket_of(event.latency)
             for tally in (self.total, self.services[event.service]):
                 tally.end(event.error, event.latency, bucket, now)
+            if event.saved and event.tenant is not None:
+                is_full = len(self.savings) >= self.services.max_subjects and event.tenant not in self.savings
+                name = OTHERS if is_full else event.tenant
+                self.savings[name] = self.savings.get(name, 0) + event.saved
         elif isinstance(event, Retried):
             self.total.retries += 1
             self.providers[event.provider].retries += 1
@@ -182,6 +188,7 @@ class TallyBook:
             providers=self._figures(self.providers, now),
             services=self._figures(self.services, now),
             accounts=self._figures(self.accounts, now),
+            savings={tenant: micros_of(saved) for tenant, saved in self.savings.items()},
         )
 
     def histograms(self, bounds: Sequence[float]) -> Histograms:

@@ -47,6 +47,7 @@ METRICS = {
         Metric("understudy_reroutes", "counter", "Requests that went on elsewhere, away from it.", ("provider",)),
         Metric("understudy_breaker_trips", "counter", "How often a breaker opened.", ("provider",)),
         Metric("understudy_cost_dollars", "counter", "What calls have cost.", ("provider",)),
+        Metric("understudy_cache_saved_dollars", "counter", "What cached prompts have saved.", ("tenant",)),
         Metric("understudy_breaker_state", "gauge", "1 for the state that a breaker is in.", ("provider", "state")),
         Metric("understudy_calls_under_way", "gauge", "Calls under way.", ("provider",)),
         Metric("understudy_requests_queued", "gauge", "Requests in a provider's wait queue.", ("provider",)),

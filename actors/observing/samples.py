@@ -82,14 +82,20 @@ def samples_of(observed: SystemView) -> Iterator[Sample]:
         yield "understudy_requests_under_way", (), observed.requests.count
         for reason, count in observed.requests.waiting.items():
             yield "understudy_requests_waiting", (reason,), count
+    yield from _of_money(observed)
+    for alert in metrics.alerts:
+        yield "understudy_alerts", (alert.rule,), 1.0
+    yield "understudy_events_missed", (), metrics.missed_events
+
+
+def _of_money(observed: SystemView) -> Iterator[Sample]:
     for account in observed.accounts:
         for what in ("settled", "reserved", "held", "cap"):
             amount = getattr(account, what)
             if amount is not None:
                 yield f"understudy_account_{what}_dollars", (account.name,), amount / MICROS_PER_DOLLAR
-    for alert in metrics.alerts:
-        yield "understudy_alerts", (alert.rule,), 1.0
-    yield "understudy_events_missed", (), metrics.missed_events
+    for tenant, saved in observed.metrics.savings.items():
+        yield "understudy_cache_saved_dollars", (OTHER if tenant == OTHERS else tenant,), saved / MICROS_PER_DOLLAR
 
 
 def _of_calls(observed: SystemView) -> Iterator[Sample]:

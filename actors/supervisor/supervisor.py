@@ -29,7 +29,7 @@ from actors.ledger.messages import (
     Unsettled,
 )
 from actors.market.market import Market
-from actors.money import micros_of
+from actors.money import ZERO, micros_of
 from actors.providers.bandit import ScoreAnswer
 from actors.rate_limiter.messages import SetLimits
 from actors.rate_limiter.rate_limiter import RateLimiter
@@ -318,18 +318,8 @@ class Supervisor(
             if self.lines.are_wanted:
                 self.lines.write(job, provider=provider, error=error, detail=detail)
             if self.deps.events.wants(RequestEnded):
-                self.deps.events.publish(
-                    RequestEnded(
-                        request_id=job.request_id,
-                        service=message.service,
-                        provider=provider,
-                        attempts=job.calls,
-                        latency=self.context.now() - job.started,
-                        cost=micros_of(job.cost),
-                        error=error,
-                        detail=detail,
-                    )
-                )
+                latency = self.context.now() - job.started
+                self.deps.events.publish(_ended(job, result, latency=latency, error=error, detail=detail))
 
     @handles(Discover, concurrent=MAX_REQUESTS, inline=True)
     async def discover(self, message: Discover) -> Offers:
@@ -539,3 +529,20 @@ class Supervisor(
 
     def __repr__(self) -> str:
         return f"<Supervisor {len(self.market.providers)} providers, {len(self.queues)} requests waiting>"
+
+
+def _ended(
+    job: Job, result: SmartResult | None, *, latency: float, error: str | None, detail: str | None
+) -> RequestEnded:
+    return RequestEnded(
+        request_id=job.request_id,
+        service=job.message.service,
+        provider=None if result is None else result.provider,
+        attempts=job.calls,
+        latency=latency,
+        cost=micros_of(job.cost),
+        error=error,
+        detail=detail,
+        tenant=job.message.tenant,
+        saved=ZERO if result is None else result.saved,
+    )
