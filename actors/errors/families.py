@@ -74,8 +74,9 @@ class CallFailed(Refusal):
     `said` is what the provider itself said, or "": at most 500 characters of one line, without secrets; the text of the
     error ends with it. A transport of your own may give it as it comes.
     `held` are the calls of a failed request that may have been charged, and `at_risk` is how much of that may be paid
-    twice because other providers were paid besides. `spent` is what a failed request is known to have cost. One that is
-    `replayed` was paid for once, by an earlier request under its key, and costs nothing this time.
+    twice because other providers were paid besides. `spent` is what a failed request is known to have cost, and `calls`
+    how many calls it made. One that is `replayed` was paid for once, by an earlier request under its key, and costs
+    nothing this time.
     """
 
     key: str | None = None
@@ -87,6 +88,7 @@ class CallFailed(Refusal):
     held: tuple[PossibleCharge, ...] = ()
     at_risk: Micros = ZERO
     spent: Micros = ZERO
+    calls: int = 0
     replayed: bool = False
     answer: Any = None
     """The reply, as far as it came, of a call that is charged though it failed; None if nothing of use is known."""

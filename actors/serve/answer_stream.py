@@ -179,7 +179,7 @@ class AnswerStream:
 
     async def _send_whole(self, error: BadAnswer) -> None:
         headers = bad_answer_headers(error)
-        data = b"".join(self._data_of(WholeAnswer(error.answer.output))) + lost_comment(error.spent)
+        data = b"".join(self._data_of(WholeAnswer(error.answer.output))) + lost_comment(error.spent, error.calls)
         if not self._exchange.has_begun:
             await self._exchange.begin(200, {**HEADERS, **headers, "x-request-id": self._request_id})
         await self._exchange.write(data + DONE if self._asked.form == "chat" else data, more=False)

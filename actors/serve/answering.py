@@ -89,7 +89,8 @@ class Answers:
                     if share is not None:
                         share.take(outputs, form)
             except Problem as problem:
-                self._door.end_try(begun, failed=problem)  # What its client tries then is new.
+                # What its client tries then is new; an SDK tries nothing again once it was told 200.
+                self._door.end_try(begun, failed=None if exchange.has_begun else problem)
                 raise
             finally:
                 if begun is not None:

@@ -163,7 +163,7 @@ class Door:
             if failed is None or failed.should_retry is False:
                 self.tries.end(begun.key)
             else:
-                self.tries.tell(begun, now=self.clock())
+                self.tries.tell(begun, now=self.clock(), wait=failed.told_wait)
             if self.retry_log is not None:
                 with suppress(OSError):
                     self.retry_log.ended(begun.key, at=self.clock())
@@ -207,7 +207,9 @@ class Door:
     async def _tell(self, problem: Problem, exchange: DoorExchange, form: Form | None, request_id: str) -> None:
         if exchange.has_begun:
             event = problem.event(form, request_id=request_id, number=exchange.events)
-            await exchange.write(written(form or "chat", event) + lost_comment(problem.cost), more=False)
+            await exchange.write(
+                written(form or "chat", event) + lost_comment(problem.cost, problem.attempts), more=False
+            )
             return
         headers = {**problem.headers(), "x-request-id": request_id}
         if self.is_draining or problem.status in UNREAD:

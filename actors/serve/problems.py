@@ -82,6 +82,8 @@ class Problem(Exception):
     """Whether money, or tokens of a limit, were or may have been spent."""
     cost: Micros = ZERO
     """What it is known to have cost."""
+    attempts: int | None = None
+    """How many calls were made for it; None if that is not known."""
 
     def __init__(
         self,
@@ -99,6 +101,11 @@ class Problem(Exception):
         """What a client is told; what it quotes of a request may be no text that can be sent."""
         self.retry_after, self.should_retry, self.param = retry_after, should_retry, param
 
+    @property
+    def told_wait(self) -> int | None:
+        """The seconds that its client is told to wait, in whole ones; None if it is told none."""
+        return None if self.retry_after is None else max(1, math.ceil(self.retry_after))
+
     def headers(self) -> dict[str, str]:
         """Return the headers of the answer that tells it.
 
@@ -106,14 +113,16 @@ class Problem(Exception):
         {'retry-after': '1'}
         """
         headers: dict[str, str] = {}
-        if self.retry_after is not None:
-            headers["retry-after"] = str(max(1, math.ceil(self.retry_after)))
+        if (wait := self.told_wait) is not None:
+            headers["retry-after"] = str(wait)
         if self.should_retry is not None:
             headers["x-should-retry"] = "true" if self.should_retry else "false"
         if self.key is not None:
             headers["x-understudy-key"] = self.key
         if self.cost:
             headers["x-understudy-cost"] = usd(self.cost)
+        if self.attempts:
+            headers["x-understudy-attempts"] = str(self.attempts)
         return headers
 
     def body(self, form: Form | None, *, request_id: str) -> dict[str, Any]:
@@ -160,7 +169,7 @@ def problem_of(error: CallFailed | RuntimeFault, *, is_late: bool) -> Problem:
         lost.is_spent = True
         return lost
     problem = _of_request(error) or _of_spent(error, is_late=is_late) or _of_providers(error, is_late=is_late)
-    problem.is_spent, problem.cost = error.charged != "no", error.spent
+    problem.is_spent, problem.cost, problem.attempts = error.charged != "no", error.spent, error.calls
     if problem.should_retry is False:
         problem.key = error.key
     return problem

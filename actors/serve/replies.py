@@ -45,7 +45,11 @@ def result_headers(result: SmartResult) -> dict[str, str]:
 
 def bad_answer_headers(error: BadAnswer) -> dict[str, str]:
     """Return the headers of an answer of no use, which is given as it came."""
-    return {"x-understudy-provider": _header(error.provider or ""), "x-understudy-cost": usd(error.spent)}
+    return {
+        "x-understudy-provider": _header(error.provider or ""),
+        "x-understudy-cost": usd(error.spent),
+        "x-understudy-attempts": str(error.calls),
+    }
 
 
 def _header(text: str) -> str:
@@ -104,9 +108,9 @@ def spent_comment(result: SmartResult) -> bytes:
     return said.encode()
 
 
-def lost_comment(cost: Micros) -> bytes:
-    """Return the last comment of a stream that came to nothing, or to nothing of use; empty if it cost nothing."""
-    return f": understudy cost={usd(cost)}\n\n".encode() if cost else b""
+def lost_comment(cost: Micros, attempts: int | None) -> bytes:
+    """Return the last comment of a stream that came to nothing, or to nothing of use; empty if that is not known."""
+    return b"" if attempts is None else f": understudy cost={usd(cost)} attempts={attempts}\n\n".encode()
 
 
 def written(form: Form, event: dict[str, Any]) -> bytes:

@@ -22,13 +22,24 @@ REMEMBERED_FOR = 900.0
 """Seconds for which a try is remembered whose client did not get its whole answer."""
 MAX_TRIES = 10_000
 """The tries that are remembered at most; of more, the oldest are forgotten."""
-TOLD_FOR = 120.0
-"""Seconds for which a failure that a client was told of is remembered; the SDKs of OpenAI and Anthropic wait for a
-minute at most (`_calculate_retry_timeout` in their `_base_client`)."""
+MAX_OBEYED = 60.0
+MAX_BACKOFF = 8.0
+"""Seconds that the SDKs of OpenAI and Anthropic wait before another try (`_calculate_retry_timeout` in their
+`_base_client`): as long as they are told, up to the first; otherwise less than the second."""
+LATE = 10.0
+"""Seconds by which such a try may come later than its SDK has planned."""
 DIGEST_BYTES = 16
 MAX_DIGITS = 3
 MAX_TOLD = 1_000
 """The requests at most of which it is remembered that they failed."""
+
+
+class ToldFailure(msgspec.Struct, frozen=True):
+    """A failure that a client was told of: after how many tries, and between which times it may try again."""
+
+    count: int
+    since: float
+    until: float
 
 
 class Try(msgspec.Struct, frozen=True, array_like=True):
@@ -77,8 +88,8 @@ class OpenTries:
         """The keys of those that are the same request, the oldest first."""
         self._staying: dict[str, Callable[[], bool]] = {}
         """Tells of those under way whether their clients are still there."""
-        self._told: OrderedDict[str, list[tuple[int, float]]] = OrderedDict()
-        """The failures that clients were told of, by what is the same request: which try it was, and when."""
+        self._told: OrderedDict[str, list[ToldFailure]] = OrderedDict()
+        """The failures that clients were told of, by what is the same request."""
 
     def begin(self, same: str, count: int, *, now: float, is_there: Callable[[], bool] | None = None) -> Try:
         """Return a try that begins: of a request that is remembered and was tried less often, or of a new one.
@@ -97,8 +108,9 @@ class OpenTries:
     def _key_before(self, same: str, count: int, now: float) -> str | None:
         """Return the key of the request that is tried again; None if it is none, or one that failed.
 
-        There are three cases: 1. the client of a try has left; 2. one was told of a failure, and tries that again;
-        3. clients are still there, as far as is known here: what is between may keep a connection open.
+        There are three cases: 1. the client of a try has left; 2. one was told of a failure, and this is when its SDK
+        tries that again; 3. clients are still there, as far as is known here: what is between may keep a connection
+        open. So what comes at another time than a told failure is tried again is never paid twice.
         """
         before = [key for key in self._keys.get(same, ()) if self._by_key[key].count < count]
         left = [key for key in before if key not in self._staying or not self._staying[key]()]
@@ -109,16 +121,18 @@ class OpenTries:
     def _was_told(self, same: str, count: int, now: float) -> bool:
         """Tell whether a client was told of a failure, after which this try would be the next; only once for each."""
         told = self._told.get(same, [])
-        found = next((one for one in told if one[0] == count - 1 and one[1] > now - TOLD_FOR), None)
+        found = next((one for one in told if one.count == count - 1 and one.since <= now <= one.until), None)
         if found is not None:
             told.remove(found)
         return found is not None
 
-    def tell(self, one: Try, *, now: float) -> None:
-        """Note that the client of a try was told of a failure, and may try again."""
+    def tell(self, one: Try, *, now: float, wait: float | None = None) -> None:
+        """Note that the client of a try was told of a failure, and to `wait` before it tries again, if it was told."""
         self.end(one.key)
         told = self._told.pop(one.same, [])
-        self._told[one.same] = [*(other for other in told if other[1] > now - TOLD_FOR), (one.count, now)]
+        since, until = _tried_again(wait)
+        failure = ToldFailure(one.count, now + since, now + until)
+        self._told[one.same] = [*(other for other in told if other.until >= now), failure]
         if len(self._told) > MAX_TOLD:
             self._told.popitem(last=False)
 
@@ -155,3 +169,14 @@ class OpenTries:
 
     def __len__(self) -> int:
         return len(self._by_key)
+
+
+def _tried_again(wait: float | None) -> tuple[float, float]:
+    """Return after how many seconds, at least and at most, an SDK tries again that was told to wait so long.
+
+    >>> _tried_again(20.0), _tried_again(3_600.0), _tried_again(None)
+    ((18.0, 30.0), (0.0, 18.0), (0.0, 18.0))
+    """
+    if wait is not None and wait <= MAX_OBEYED:
+        return 0.9 * wait, wait + LATE  # A clock that was set meanwhile makes it early.
+    return 0.0, MAX_BACKOFF + LATE

@@ -515,7 +515,7 @@ class Job:
             failure = copy.copy(failure)
             failure.charged = "held"
         failure.key, failure.held, failure.at_risk = self.asked_key, held, self.at_risk()
-        failure.spent = ZERO if failure.replayed else micros_of(self.cost)
+        failure.spent, failure.calls = (ZERO, 0) if failure.replayed else (micros_of(self.cost), self.calls)
         return failure
 
     def failure(self, because: CallFailed | None = None) -> CallFailed:

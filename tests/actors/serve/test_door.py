@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from actors import GetStatus
-from actors.fake import FakeModel, FakePrice
+from actors.fake import FakeModel, FakePrice, FaultPlan
 from actors.fake.faults import FakeCut, FakeErrorEvent, FakeNoUsage, FakeOddAnswer, FakeOutage, FakeStall
 from actors.ledger import GetStatement
 from actors.ledger.entries import LedgerEntry
@@ -141,6 +141,17 @@ async def test_a_stream_that_breaks_off_ends_with_an_error():
         assert await at_rest(stage)
 
 
+async def test_a_failure_says_after_how_many_calls_it_came():
+    async with serving("swift", "swift", faults=(FakeOutage(),)) as stage:
+        stage.servers[1].provider.set_plan(FaultPlan(faults=(FakeOutage(),)), now=0.0)
+        whole = await stage.chat(stream=False)
+        late = await stage.post(
+            "/v1/chat/completions", {"model": "auto", "messages": HELLO, "stream": True}, x_understudy_timeout="1"
+        )
+        assert whole.status_code == late.status_code == 503
+        assert int(whole.headers["x-understudy-attempts"]) == whole.json()["error"]["message"].count("\n  ") > 1
+
+
 async def test_a_client_that_leaves_ends_its_call():
     async with serving(FakeModel(name="m", token_speed=10.0, output_tokens=500.0), caps={"acme": "1"}) as stage:
         for plain in (True, False):
@@ -184,6 +195,9 @@ async def test_a_stream_that_fails_says_what_it_cost(fault):
         for path, body in ASKED.items():
             answered = await stage.post(path, body | {"model": "auto", "stream": True}, x_api_key=shown)
             told += cost_in(answered)
+            if "x-understudy-attempts" not in answered.headers:
+                last = r": understudy .*cost=\S+ attempts=\d+.*\n\n(data: \[DONE\]\n\n)?\Z"
+                assert re.search(last, answered.text)
         statement = await stage.ledger.ask(GetStatement("acme"), timeout=5.0)
         assert told * 1_000_000 == statement.settled > 0
 

@@ -130,6 +130,28 @@ async def test_a_try_after_a_failure_is_no_request_of_another_client():
         assert answers[0].json() == third.json()
 
 
+@pytest.mark.parametrize(
+    ("wait", "after", "is_new"),
+    [
+        (None, 0.5, True),
+        (None, 18.0, True),
+        (None, 18.1, False),
+        (5.0, 4.0, False),
+        (5.0, 5.0, True),
+        (60.0, 60.0, True),
+        (60.0, 71.0, False),
+        (3_600.0, 8.0, True),
+        (3_600.0, REMEMBERED_FOR - 1, False),
+    ],
+)
+def test_only_a_try_that_comes_when_an_sdk_tries_a_told_failure_again_is_new(wait, after, is_new):
+    # What comes at another time may be of a client whose connection broke, although what is between keeps it open.
+    tries = OpenTries()
+    stays = tries.begin("a", 0, now=0.0, is_there=lambda: True)
+    tries.tell(tries.begin("a", 0, now=0.0), now=0.0, wait=wait)
+    assert (tries.begin("a", 1, now=after).key != stays.key) == is_new
+
+
 def test_one_whose_client_has_left_comes_before_one_that_failed():
     tries, clients = OpenTries(), {"stays": True, "leaves": True}
     stays = tries.begin("a", 0, now=0.0, is_there=lambda: clients["stays"])
