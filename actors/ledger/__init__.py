@@ -31,6 +31,7 @@ from actors.ledger.errors import (
     RiskExceeded,
     StillUnsettled,
 )
+from actors.ledger.home_ledger import home_ledger
 from actors.ledger.keys import provider_key, scoped_key
 from actors.ledger.ledger import Ledger
 from actors.ledger.messages import (
@@ -105,6 +106,7 @@ __all__ = [
     "StillUnsettled",
     "TariffListed",
     "Unsettled",
+    "home_ledger",
     "provider_key",
     "scoped_key",
 ]

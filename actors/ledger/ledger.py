@@ -55,7 +55,7 @@ from actors.ledger.waiters import CloseWaiters, ReserveQueues
 from actors.money import ZERO, micros_of
 from actors.validation import check_config, check_text
 from runtime import Actor, ActorRef, ActorRestarted, Key, MailboxFull, Message, Request, Terminated, handles
-from runtime.persistence import JournalError
+from runtime.persistence import JournalError, JournalFenced
 
 if TYPE_CHECKING:
     import asyncio
@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from actors.ledger.approvals import OnExhausted
     from actors.ledger.entries import Booked, MoneyReleased
     from actors.ledger.messages import Costing
+    from actors.ledger.opening import OpenJournal
     from actors.ledger.page import AccountState
     from actors.ledger.receipt import KeyStatus, PaidAnswer
     from actors.ledger.record import KeyRecord
@@ -123,11 +124,11 @@ class Ledger(
     """Keeps a book of accounts, in memory or in a journal.
 
     `accounts` are open from the start: caps as people write them, "5" or "5/day" (see `OpenAccount`), None for no cap.
-    With a `journal`, the path of a file, everything outlives the program: accounts and figures, and which provider was
-    paid under which key. What was open is held, because the outcome of those calls is unknown. An account that was open
-    then is taken over, with its figures, by the first `OpenAccount` of its name. Without a journal, give all instances
-    the same `book`, and a restart of the actor forgets nothing: `Ledger(book=book)` in the factory. A `book` has a
-    configuration of its own.
+    With a `journal`, the path of a file or a function that opens it with the options of `SqliteJournal`, everything
+    outlives the program: accounts and figures, and which provider was paid under which key. What was open is held,
+    because the outcome of those calls is unknown. An account that was open then is taken over, with its figures, by
+    the first `OpenAccount` of its name. Without a journal, give all instances the same `book`, and a restart of the
+    actor forgets nothing: `Ledger(book=book)` in the factory. A `book` has a configuration of its own.
 
     `on_exhausted(statement, needed)` is awaited before a cap refuses a request, once at a time for each account. It
     answers with the new cap, or with None to refuse, which then holds until the cap is changed or renews; or with a
@@ -141,20 +142,20 @@ class Ledger(
         config: LedgerConfig = DEFAULT_CONFIG,
         *,
         accounts: Mapping[str, Amount | None] | None = None,
-        journal: str | os.PathLike[str] | None = None,
+        journal: str | os.PathLike[str] | OpenJournal | None = None,
         book: Book | None = None,
         on_exhausted: OnExhausted | None = None,
     ) -> None:
         check_config("config", config, LedgerConfig)
         if journal is not None and book is not None:
             raise ValueError("a ledger with a journal reads its book from there; give either `journal` or `book`")
-        if journal is not None and not os.fspath(journal):
+        if journal is not None and not callable(journal) and not os.fspath(journal):
             raise ValueError("journal must be the path of a file, or None, got an empty string")
         for name in accounts or ():
             check_text("the name of an account", name)
         self.config = config
         self.caps = {name: None if cap is None else read_cap(cap) for name, cap in (accounts or {}).items()}
-        self.journal_path = journal
+        self.journal_of = journal
         self.book = book or Book(alert_percent=config.alert_percent, max_paid_keys=config.max_paid_keys)
         self.is_shared = book is not None
         self.queues = ReserveQueues()
@@ -176,8 +177,8 @@ class Ledger(
             watch=self._watch,
         )
         self.opener = AccountOpener(self.bookkeeper, self.allocator, opened=self._opened_in_this_run())
-        if self.journal_path is not None:
-            await self._recover(self.journal_path)
+        if self.journal_of is not None:
+            await self._recover(self.journal_of)
         elif not self.is_shared:
             # A reservation that an earlier instance has made must not be taken for one of this instance.
             self.book.number_from(int(self.context.random.random() * 2**52))
@@ -210,27 +211,34 @@ class Ledger(
 
     def _opened_in_this_run(self) -> set[str]:
         """Return the accounts that were opened in this run, also before a restart if the book outlives that."""
-        if not self.is_shared and self.journal_path is None:
+        if not self.is_shared and self.journal_of is None:
             return set()
         opened: set[str] = self.context.kept.setdefault("opened", set[str]())
         return opened
 
-    async def _recover(self, path: str | os.PathLike[str]) -> None:
+    async def _recover(self, opened: str | os.PathLike[str] | OpenJournal) -> None:
         """Continue from where the journal ends."""
-        journal, read = await recover(path, self.book, config=self.config, at=time.time())
+        journal, read = await recover(opened, self.book, config=self.config, at=time.time())
         self.book.receipts = JournalReceipts(journal)
         self.bookkeeper.commits = Commits(
             journal,
             self.book,
             read=read,
             take_back=self._take_back,
-            on_failure=self.bookkeeper.reporter.report_journal_down,
+            on_failure=self._journal_failed,
         )
         for record in self.book.postings.records.values():
             record.is_under_way = False  # That was said before, and no look-up goes on that could say otherwise.
         self.opener.note_recovered(self.book.open_accounts())
         self.book.accounts.forget_crossings()
         self.bookkeeper.reporter.report_alerts()
+
+    def _journal_failed(self, error: JournalError) -> None:
+        if isinstance(error, JournalFenced):  # The money is the later owner's.
+            self.context.log.error("{}; this ledger ends", error)
+            self.context.ref.stop()
+        else:
+            self.bookkeeper.reporter.report_journal_down(error)
 
     # Reservations.
 
@@ -549,7 +557,7 @@ class Ledger(
     def broken_invariants(self) -> Iterator[str]:
         yield from self.book.broken_invariants()
         yield from self.queues.broken_invariants()
-        if self.journal_path is None:  # What an instance with a journal leaves open is held by the next one.
+        if self.journal_of is None:  # What an instance with a journal leaves open is held by the next one.
             for one in self.book.unsettled(is_held=False):
                 yield f"reservation {one.reservation} under key {one.key!r} was never booked: {one.amount}"
         yield from self.closers.broken_invariants()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from actors.errors.families import Permanent
-from actors.ledger.journal import MoneyJournal
+from actors.ledger.journal import MoneyJournal, migrated
 from actors.ledger.keys import UNNAMED_ACCOUNT
 from actors.ledger.killed_calls import book_killed
 from actors.ledger.saved_book import restore
@@ -16,7 +16,7 @@ from runtime.persistence import JournalError, Packing, Retention, has_threads
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from actors.ledger.allocator import Allocator
     from actors.ledger.book import Book
@@ -25,16 +25,20 @@ if TYPE_CHECKING:
     from actors.ledger.messages import OpenAccount
     from actors.ledger.periods import Cap, Renewal
     from actors.money import Micros
+    from runtime.persistence import Journal
 
+    OpenJournal: TypeAlias = Callable[..., Journal]
 
 SLICE = 200
 """The entries that are read between two turns of the loop, some half a millisecond's work."""
 
 
 async def recover(
-    path: str | os.PathLike[str], book: Book, *, config: LedgerConfig, at: float
+    opened: str | os.PathLike[str] | OpenJournal, book: Book, *, config: LedgerConfig, at: float
 ) -> tuple[MoneyJournal, int]:
-    """Open a journal, and bring a new book to where it ends; what was open then is held, and is still to be written.
+    """Open a journal, by its path or what opens it, and bring a new book to where it ends.
+
+    What was open then is held, and is still to be written.
 
     Return the journal, and how many entries were read after its snapshot. While a long one is read, other tasks have
     their turns. Raises `JournalError` for one that cannot be relied on.
@@ -43,7 +47,11 @@ async def recover(
     safety = config.safety if has_threads(asyncio.get_running_loop()) else "process"
     retention = Retention(bodies_for=config.answers_for, heads_for=config.keys_for)
     packing = Packing(compresses=config.compress_answers, cipher=config.answer_cipher)
-    journal = MoneyJournal(path, safety=safety, retention=retention, packing=packing)
+    if callable(opened):
+        store = opened(safety=safety, retention=retention, packing=packing, migrate=migrated)
+        journal = MoneyJournal(store.path, store=store)
+    else:
+        journal = MoneyJournal(opened, safety=safety, retention=retention, packing=packing)
     read = 0
     try:
         snapshot = journal.store.snapshot()

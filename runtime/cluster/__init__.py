@@ -2,14 +2,20 @@
 
 from runtime.cluster.cluster import Cluster
 from runtime.cluster.errors import AnswerLost, NeverDelivered, NodeLost, NotSendable, RemoteCrash, RemoteRefusal
+from runtime.cluster.hosting import ContactLost, ContactRegained
 from runtime.cluster.in_process import InProcessNetwork, NetworkFaults
+from runtime.cluster.journals import JournalFolder, MemoryFolder
 from runtime.cluster.node import FrameRefused
 
 __all__ = [
     "AnswerLost",
     "Cluster",
+    "ContactLost",
+    "ContactRegained",
     "FrameRefused",
     "InProcessNetwork",
+    "JournalFolder",
+    "MemoryFolder",
     "NetworkFaults",
     "NeverDelivered",
     "NodeLost",

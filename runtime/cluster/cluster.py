@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from runtime.cluster.codec import WireRef
 from runtime.cluster.frames import FindFrame, SpawnFrame
+from runtime.cluster.homes import Keyed
 from runtime.cluster.placing import factory_name
 from runtime.cluster.remote import RemoteActor
 from runtime.errors import AskTimeout
@@ -70,6 +71,26 @@ class Cluster:
         return await self._request(
             life, lambda number: SpawnFrame(number, named, packed, name, restart.value), ActorRef, timeout
         )
+
+    def ref(self, factory: Callable[[str, Any], Actor[M]], *, key: str, home: str | None = None) -> ActorRef[M]:
+        """Return the ref of the actor that has this key, which is started when it is first needed.
+
+        It lives on one of the declared homes, the same for each key; or on `home`, if all callers say so. There it is
+        made by `factory(key, journal)`, such as a subclass of `EventSourced`: `journal` is a function that opens its
+        journal. A message that cannot reach it ends with `NeverDelivered`, which says why. To watch it is to be told
+        of the end of its present activation; the ref still works then. Raises `NotSendable`, and ValueError if no
+        homes are declared.
+        """
+        homes = self.node.hosting.homes
+        if not homes:
+            raise ValueError(
+                "no homes are declared on which keyed actors live; state `homes` when the cluster is joined"
+            )
+        if not key:
+            raise ValueError("key must not be empty: it names the actor")
+        if home is not None and home not in homes:
+            raise ValueError(f"{home!r} is no home in this cluster, only {', '.join(homes)}")
+        return self.node.hosting.ref(Keyed(factory_name(factory), key, home or ""))
 
     async def find(self, name: str, *, timeout: float = SPAWN_TIMEOUT) -> ActorRef[Any] | None:  # noqa: ASYNC109
         """Return the actor that was spawned under a name, on whichever node; None if there is none."""

@@ -9,6 +9,7 @@ import msgspec
 
 from runtime.cluster.errors import NotSendable, RemoteCrash, RemoteRefusal
 from runtime.cluster.frames import WireError
+from runtime.cluster.homes import Keyed  # noqa: TC001 - msgspec resolves an annotation below.
 from runtime.errors import ActorCrashed, ActorStopped, AskTimeout, MailboxFull, Refusal, Unhandled
 from runtime.messages import Request, name_of
 from runtime.ref import ActorRef
@@ -21,12 +22,13 @@ REF = 1
 
 
 class WireRef(msgspec.Struct, array_like=True, frozen=True):
-    """An actor as other nodes name it: a life of a node, and the actor's number there."""
+    """An actor as other nodes name it: a life of a node, and the actor's number there; or the name of a keyed one."""
 
     node: str
     epoch: int
     number: int
     path: str
+    keyed: Keyed | None = None
 
 
 _decode_ref = msgspec.msgpack.Decoder(WireRef).decode

@@ -55,3 +55,11 @@ class NodeLost(RuntimeFault):
 
 class NotOneCluster(RuntimeFault):
     """Two nodes run different versions of Python, of the engine below, or of this package, and cannot work together."""
+
+
+class CannotActivate(RuntimeFault):
+    """A keyed actor has no activation now; `why` says what keeps it from one."""
+
+    def __init__(self, actor: str, why: str) -> None:
+        super().__init__(f"{actor} is not activated: {why}")
+        self.why = why

@@ -6,7 +6,9 @@ from typing import Any
 
 import msgspec
 
-from runtime.cluster.port import NodeLife  # noqa: TC001 - msgspec resolves the annotations below.
+from runtime.cluster.homes import Keyed  # noqa: TC001 - msgspec resolves the annotations below.
+from runtime.cluster.port import NodeLife  # noqa: TC001 - as above.
+from runtime.ref import ActorRef  # noqa: TC001 - as above.
 
 
 class Frame(msgspec.Struct, array_like=True, frozen=True, tag=True):
@@ -100,6 +102,35 @@ class FindFrame(Frame, frozen=True, tag="l"):
     name: str
 
 
+class ActivateFrame(Frame, frozen=True, tag="k"):
+    """Asks for the activation of a keyed actor; the sender has seen its journal with this `epoch`."""
+
+    number: int
+    name: Keyed
+    epoch: int
+
+
+class HoldsFrame(Frame, frozen=True, tag="h"):
+    """Asks for the epoch of the journal that the receiver has of a keyed actor; 0 if it has none."""
+
+    number: int
+    name: Keyed
+
+
+class Activated(msgspec.Struct, array_like=True, frozen=True, tag=True):
+    """Answers `ActivateFrame`: the activation, and the epoch under which it writes."""
+
+    ref: ActorRef[Any]
+    epoch: int
+
+
+class Elsewhere(msgspec.Struct, array_like=True, frozen=True, tag=True):
+    """Answers `ActivateFrame`: it is not activated here, and why; another node has its journal if `at` names it."""
+
+    why: str
+    at: str = ""
+
+
 AnyFrame = (
     TellFrame
     | AskFrame
@@ -111,6 +142,8 @@ AnyFrame = (
     | EndFrame
     | SpawnFrame
     | FindFrame
+    | ActivateFrame
+    | HoldsFrame
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -11,12 +12,15 @@ import msgspec
 
 from runtime.cluster.cluster import Cluster
 from runtime.cluster.errors import NodeLost
+from runtime.cluster.journals import JournalFolder
 from runtime.cluster.node import Node
 from runtime.cluster.port import NodeLife, Unreachable, Versions, own_versions
 from runtime.system import ActorSystem
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Sequence
+
+    from runtime.cluster.journals import Journals
 
 
 class NetworkFaults(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,11 +32,20 @@ class NetworkFaults(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class InProcessNetwork:
-    """Joins nodes of one process. `notice` is the seconds after which a node that is not heard of counts as dead."""
+    """Joins nodes of one process. `notice` is the seconds after which a node that is not heard of counts as dead.
+
+    `homes` are the names of the nodes on which keyed actors live.
+    """
 
     def __init__(
-        self, faults: NetworkFaults | None = None, *, notice: float = 1.5, rng: random.Random | None = None
+        self,
+        faults: NetworkFaults | None = None,
+        *,
+        notice: float = 1.5,
+        rng: random.Random | None = None,
+        homes: Sequence[str] = (),
     ) -> None:
+        self.homes = homes
         self.faults = faults or NetworkFaults()
         self.notice = notice
         self.rng = rng or random.Random(0)
@@ -40,19 +53,27 @@ class InProcessNetwork:
         self.living: dict[str, Node] = {}
         self._epochs: dict[str, int] = {}
         self._cut: set[frozenset[str]] = set()
+        self._isolated: set[str] = set()
         self._changes: list[asyncio.Future[None]] = []
 
     def __repr__(self) -> str:
         return f"<InProcessNetwork of {', '.join(self.living)}, {len(self._cut)} ways cut>"
 
     @asynccontextmanager
-    async def node(self, name: str) -> AsyncGenerator[Cluster]:
-        """Run a node as long as the block lasts; one of the same name afterwards is a new life of it."""
+    async def node(
+        self, name: str, *, journals: str | os.PathLike[str] | Journals | None = None
+    ) -> AsyncGenerator[Cluster]:
+        """Run a node as long as the block lasts; one of the same name afterwards is a new life of it.
+
+        A home of keyed actors has its `journals` in this folder.
+        """
+        folder = JournalFolder(journals) if isinstance(journals, str | os.PathLike) else journals
         epoch = self._epochs[name] = self._epochs.get(name, 0) + 1
         if name not in self.names:
             self.names.append(name)
         async with ActorSystem(name) as system:
-            node = Node(NodeLife(name, epoch), system, InProcessPort(self, name))
+            port = InProcessPort(self, name)
+            node = Node(NodeLife(name, epoch), system, port, homes=self.homes, journals=folder)
             self.living[name] = node
             try:
                 yield Cluster(node, self.names)
@@ -76,9 +97,23 @@ class InProcessNetwork:
         self._cut.discard(frozenset((one, other)))
         self._changed()
 
+    def isolate(self, name: str) -> None:
+        """Cut a node off from the cluster: from all other nodes, and from what knows which nodes there are."""
+        self._isolated.add(name)
+        self._changed()
+
+    def rejoin(self, name: str) -> None:
+        """Undo `isolate`."""
+        self._isolated.discard(name)
+        self._changed()
+
     def is_cut(self, one: str, other: str) -> bool:
         """Tell whether nothing gets through between two nodes."""
-        return frozenset((one, other)) in self._cut
+        return frozenset((one, other)) in self._cut or (one != other and not self._isolated.isdisjoint((one, other)))
+
+    def is_isolated(self, name: str) -> bool:
+        """Tell whether a node is cut off from the cluster."""
+        return name in self._isolated
 
     def is_alive(self, life: NodeLife) -> bool:
         """Tell whether a life goes on."""
@@ -111,6 +146,8 @@ class InProcessPort:
         return await self.resolve(node)
 
     async def resolve(self, node: str) -> NodeLife:
+        if self._network.is_isolated(self._own):
+            raise Unreachable(f"{self._own} is cut off from the cluster")
         living = self._network.living.get(node)
         if living is None:
             raise NodeLost(node, "it does not run")

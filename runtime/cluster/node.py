@@ -19,6 +19,8 @@ from runtime.cluster.errors import NotSendable, RemoteCrash
 from runtime.cluster.frames import (
     MALFORMED,
     STALE,
+    Activated,
+    ActivateFrame,
     AnswerFrame,
     AskFrame,
     Batch,
@@ -27,6 +29,7 @@ from runtime.cluster.frames import (
     EndFrame,
     FailureFrame,
     FindFrame,
+    HoldsFrame,
     Reply,
     SpawnFrame,
     TellFrame,
@@ -36,6 +39,8 @@ from runtime.cluster.frames import (
     decode_frame,
     encode,
 )
+from runtime.cluster.hosting import Hosting
+from runtime.cluster.keyed import KeyedActor
 from runtime.cluster.peer import Peer
 from runtime.cluster.placing import factory_named, made_of
 from runtime.cluster.port import NodeLife
@@ -52,8 +57,9 @@ from runtime.routing.router import Router
 from runtime.supervision import Exit, ExitReason, Restart
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator, Mapping
+    from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 
+    from runtime.cluster.journals import Journals
     from runtime.cluster.port import Port
     from runtime.engine import Engine
     from runtime.ref import Recipient
@@ -118,7 +124,15 @@ class Exports:
 class Node:
     """One life of a node, inside an entered system; `receive` is what its engine hands batches to."""
 
-    def __init__(self, life: NodeLife, system: ActorSystem, port: Port) -> None:
+    def __init__(
+        self,
+        life: NodeLife,
+        system: ActorSystem,
+        port: Port,
+        *,
+        homes: Sequence[str] = (),
+        journals: Journals | None = None,
+    ) -> None:
         self.life = life
         self.system = system
         self.port = port
@@ -128,7 +142,7 @@ class Node:
         )
         self._cell = cast("Cell", self._gatekeeper.recipient.home)
         self.engine: Engine = self._cell.engine
-        self.codec = MessageCodec(self._export, self._meet)
+        self.codec = MessageCodec(self.export, self._meet)
         self.refused = 0
         """What came from other nodes and was not taken."""
         self.peers: dict[NodeLife, Peer] = {}
@@ -155,6 +169,9 @@ class Node:
             FindFrame: self._find,
         }
         self.is_closed = False
+        self.hosting = Hosting(self, homes, journals)
+        self._does[ActivateFrame] = self.hosting.answer_activate
+        self._does[HoldsFrame] = self.hosting.answer_holds
 
     def __repr__(self) -> str:
         return f"<Node {self.life.name} of {self.life.epoch}, {len(self.peers)} peers, {self.refused} frames refused>"
@@ -196,9 +213,12 @@ class Node:
         for watchers in self._exports.watched_by.values():
             watchers.discard(peer)
 
-    def _export(self, ref: ActorRef[Any]) -> WireRef:
+    def export(self, ref: ActorRef[Any]) -> WireRef:
+        """Return how other nodes name an actor."""
         if isinstance(ref.recipient, RemoteActor):
             return ref.recipient.name
+        if isinstance(ref.recipient, KeyedActor):
+            return WireRef("", 0, 0, ref.path, ref.recipient.name)
         number, is_new = self._exports.number_of(ref)
         home = ref.recipient.home
         if is_new and isinstance(home, Cell):
@@ -206,6 +226,8 @@ class Node:
         return WireRef(self.life.name, self.life.epoch, number, ref.path)
 
     def _meet(self, name: WireRef) -> ActorRef[Any]:
+        if name.keyed is not None:
+            return self.hosting.ref(name.keyed)
         life = NodeLife(name.node, name.epoch)
         if life == self.life:
             ref = self._exports.refs.get(name.number)
@@ -336,12 +358,22 @@ class Node:
     def _tell(self, peer: Peer, frame: TellFrame) -> None:
         found = self._message(frame.to, frame.kind, frame.body, peer)
         if isinstance(found, WireError):
+            if found.family == "stopped" and frame.to in self.hosting.numbers:
+                self.create_task(self._tell_successor(peer, frame))
             return
         ref, message = found
         try:
             ref.tell(message)
         except RuntimeFault as error:
             self._refuse(peer.life.name, str(error))
+
+    async def _tell_successor(self, peer: Peer, frame: TellFrame) -> None:
+        """Tell a keyed actor by the number of an activation of it that has ended meanwhile."""
+        active = await self.hosting.successor(frame.to)
+        if isinstance(active, Activated):
+            self._tell(peer, TellFrame(self.export(active.ref).number, frame.kind, frame.body))
+        else:
+            self._refuse(peer.life.name, f"{frame.kind} for {self.hosting.numbers[frame.to].path}: {active}")
 
     def _ask(self, peer: Peer, frame: AskFrame, held: HeldReply | None) -> None:
         found = self._message(frame.to, frame.kind, frame.body, peer)
@@ -466,7 +498,7 @@ class Node:
         ref = self.system.spawn(partial(made_of, factory, *given), name=name, restart=restart)
         if name is not None:
             self._exports.named[name] = ref
-        self._export(ref)
+        self.export(ref)
         return ref
 
     def named(self, name: str) -> ActorRef[Any] | None:

@@ -12,12 +12,14 @@ import time
 import traceback
 import uuid
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from runtime.cluster.cluster import Cluster
-from runtime.cluster.errors import NodeLost
+from runtime.cluster.errors import NodeLost, NotOneCluster
+from runtime.cluster.journals import JournalFolder
 from runtime.cluster.node import Node
 from runtime.cluster.port import NodeLife, Unreachable, Versions, own_versions
 from runtime.system import ActorSystem
@@ -30,7 +32,7 @@ except ImportError as error:
     raise ImportError('runtime.cluster.on_ray needs Ray; write: pip install "understudy[ray]"') from error
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Sequence
 
 NAMESPACE = "understudy"
 PULL = 5.0
@@ -50,6 +52,7 @@ class Hello(msgspec.Struct, frozen=True):
 
     life: NodeLife
     versions: Versions
+    homes: tuple[str, ...] = ()
 
 
 _decode_hello = msgspec.msgpack.Decoder(Hello).decode
@@ -114,8 +117,10 @@ class Guest:
 class NodeHost:
     """The Ray actor of one machine, with an ordinary actor system inside; each start of it is a new life."""
 
-    def __init__(self, cluster: str, name: str, nodes: list[str]) -> None:
+    def __init__(self, cluster: str, name: str, nodes: list[str], homes: tuple[str, ...], journals: str | None) -> None:
         self._cluster = cluster
+        self._homes = homes
+        self._journals = journals
         self._life = NodeLife(name, time.time_ns() // 1_000)
         self._nodes = nodes
         self._guests: dict[str, Guest] = {}
@@ -126,7 +131,7 @@ class NodeHost:
         """Return who this is; the names of all nodes are told by who joins."""
         self._nodes[:] = sorted({*self._nodes, *nodes})
         await self._started()
-        return msgspec.msgpack.encode(Hello(self._life, own_versions(f"ray {ray.__version__}")))
+        return msgspec.msgpack.encode(Hello(self._life, own_versions(f"ray {ray.__version__}"), self._homes))
 
     async def process(self) -> int:
         """Return the id of the process, for tests that kill it."""
@@ -175,7 +180,10 @@ class NodeHost:
         async def run() -> None:
             try:
                 async with ActorSystem(self._life.name) as system:
-                    started.set_result(Node(self._life, system, RayPort(self._cluster)))
+                    port = RayPort(self._cluster, own=self._life)
+                    is_home = self._life.name in self._homes and self._journals is not None
+                    folder = JournalFolder(Path(str(self._journals)) / self._life.name) if is_home else None
+                    started.set_result(Node(self._life, system, port, homes=self._homes, journals=folder))
                     await asyncio.get_running_loop().create_future()  # It runs as long as the process does.
             except Exception:  # noqa: BLE001 - printed; a node whose system has failed is of no use.
                 traceback.print_exc()
@@ -188,8 +196,13 @@ class NodeHost:
 class RayPort:
     """Reaches the nodes of one cluster by Ray's names."""
 
-    def __init__(self, cluster: str) -> None:
+    def __init__(
+        self, cluster: str, *, own: NodeLife | None = None, homes: Sequence[str] = (), journals: str | None = None
+    ) -> None:
         self._cluster = cluster
+        self._own = own
+        self._homes = tuple(homes)
+        self._journals = journals
         self._handles: dict[str, Any] = {}
         self.versions = own_versions(f"ray {ray.__version__}")
 
@@ -208,13 +221,34 @@ class RayPort:
             "num_cpus": 0,
             "scheduling_strategy": scheduling.NodeAffinitySchedulingStrategy(ids[node], soft=False),
         }
-        self._handles[node] = ray.remote(NodeHost).options(**options).remote(self._cluster, node, sorted(ids))
-        return await self._hello(node, sorted(ids))
+        self._handles[node] = (
+            ray.remote(NodeHost)
+            .options(**options)
+            .remote(self._cluster, node, sorted(ids), self._homes, self._journals)
+        )
+        life, homes = await self._hello(node, sorted(ids))
+        if homes != self._homes:
+            raise NotOneCluster(
+                f"node {node!r} was started with the homes {', '.join(homes) or 'none'} for keyed actors, not "
+                f"{', '.join(self._homes) or 'none'}; state the same, or another `cluster`"
+            )
+        return life
 
     async def resolve(self, node: str) -> NodeLife:
-        return await self._hello(node, [])
+        if self._own is not None and node == self._own.name:
+            return await self._own_life()
+        life, _ = await self._hello(node, [])
+        return life
 
-    async def _hello(self, node: str, nodes: list[str]) -> NodeLife:
+    async def _own_life(self) -> NodeLife:
+        """Return the life of the node itself if Ray's head counts its machine as alive."""
+        assert self._own is not None  # noqa: S101 - seen by the caller.
+        here = ray.get_runtime_context().get_node_id()
+        if not any(one["Alive"] and one["NodeID"] == here for one in await asyncio.to_thread(ray.nodes)):
+            raise NodeLost(self._own.name, "Ray counts its machine as dead")
+        return self._own
+
+    async def _hello(self, node: str, nodes: list[str]) -> tuple[NodeLife, tuple[str, ...]]:
         handle = await self._handle(node)
         begin = time.monotonic()
         while True:
@@ -228,7 +262,7 @@ class RayPort:
             except failures.RayError as error:
                 raise NodeLost(node, f"it does not answer: {type(error).__name__}") from error
         self.versions.check(node, told.versions)
-        return told.life
+        return told.life, told.homes
 
     async def process_of(self, node: str) -> int:
         """Return the id of a node's process."""
@@ -319,21 +353,27 @@ def name_of_node(node: dict[str, Any]) -> str:
 
 
 @asynccontextmanager
-async def join(address: str | None = None, *, cluster: str = "understudy") -> AsyncGenerator[Cluster]:
+async def join(
+    address: str | None = None, *, cluster: str = "understudy", homes: Sequence[str] = (), journals: str | None = None
+) -> AsyncGenerator[Cluster]:
     """Join the cluster of Ray at `address` (None: the one that runs here, or a new one of this machine alone).
 
     Each machine gets a node, named as Ray names it. This program is a guest at one of them: its own actors are those of
     `cluster.system`, and are reached by the others as long as the block lasts.
+
+    Keyed actors live on the nodes that `homes` names, the same for all programs that join. Each of them has its
+    journals in the folder `journals`, below its own name, on a disk of its machine. Raises `NotOneCluster` if the nodes
+    run with other homes.
     """
     if not ray.is_initialized():
         await asyncio.to_thread(ray.init, address, namespace=NAMESPACE, log_to_driver=False, include_dashboard=False)
-    port = RayPort(cluster)
+    port = RayPort(cluster, homes=homes, journals=journals)
     names = sorted(name_of_node(one) for one in ray.nodes() if one["Alive"])
     for name in names:
         await port.place(name)
     own = NodeLife(f"guest-{uuid.uuid4().hex[:8]}@{names[0]}", time.time_ns() // 1_000)
     async with ActorSystem("guest") as system:
-        node = Node(own, system, port)
+        node = Node(own, system, port, homes=tuple(homes))
         await port.arrive(own)
         call = asyncio.ensure_future(port.open_call(node))
         try:

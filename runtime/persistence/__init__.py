@@ -11,7 +11,7 @@ b'the answer'
 
 from runtime.persistence.codec import Codec, qualified
 from runtime.persistence.durable_actor import DurableActor, NotKept
-from runtime.persistence.errors import JournalError
+from runtime.persistence.errors import JournalError, JournalFenced
 from runtime.persistence.event_sourced import EventSourced, NotRecorded
 from runtime.persistence.group_commit import GroupCommit, has_threads
 from runtime.persistence.journal import Journal, KeptRow, Safety, SnapshotRow, key_digest
@@ -30,6 +30,7 @@ __all__ = [
     "GroupCommit",
     "Journal",
     "JournalError",
+    "JournalFenced",
     "KeptRow",
     "MemoryDisk",
     "MemoryJournal",

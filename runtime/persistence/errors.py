@@ -10,3 +10,14 @@ class JournalError(Exception):
         super().__init__(f"journal {path!r} {problem}; {remedy}")
         self.path = path
         self.problem = problem
+
+
+class JournalFenced(JournalError):
+    """A later owner has claimed the journal: nothing that this one writes is taken any more."""
+
+    def __init__(self, path: str, *, epoch: int, latest: int) -> None:
+        super().__init__(
+            path, f"belongs to a later owner: its epoch is {latest}, and this owner's is {epoch}", "ask the later owner"
+        )
+        self.epoch = epoch
+        self.latest = latest

@@ -15,7 +15,7 @@ import msgspec
 from runtime.actor import Actor
 from runtime.errors import Refusal
 from runtime.persistence.codec import Codec
-from runtime.persistence.errors import JournalError
+from runtime.persistence.errors import JournalError, JournalFenced
 from runtime.persistence.group_commit import is_quick_enough, until_done
 from runtime.persistence.sqlite import SqliteJournal
 
@@ -204,6 +204,8 @@ class EventSourced(Actor[Q], Generic[Q, E, S]):
             was_cancelled = await self._at_disk(batch.size, lambda: self._journal.write(batch))
         except JournalError as error:
             self._journal.discard(batch)
+            if isinstance(error, JournalFenced):
+                self.context.ref.stop()  # Its state is the later owner's.
             raise NotRecorded(self.context.ref.path, error.problem) from error
         self._journal.confirm(batch)
         return was_cancelled

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
-from runtime.persistence.errors import JournalError
+from runtime.persistence.errors import JournalError, JournalFenced
 from runtime.persistence.packing import Packing, UnreadableValue
 from runtime.persistence.retention import KeptClock, Retention, after_time
 
@@ -104,6 +104,8 @@ class Journal(ABC):
         self.number = 0
         """The number of the last entry."""
         self.checksum = 0
+        self.epoch = 0
+        """The epoch under which it is written, if its owner has claimed it; 0 if it has not."""
         self.commits = 0
         self.waits_for_disk = False
         """Whether a commit takes as long as the disk does."""
@@ -117,6 +119,31 @@ class Journal(ABC):
         self._unwritten: dict[bytes, KeptRow] = {}
         self._spared: set[bytes] = set()
         """The digests of the keys that are not dropped, however old they are."""
+
+    # Whose it is, if several machines may take it for theirs.
+
+    @property
+    @abstractmethod
+    def latest_epoch(self) -> int:
+        """The epoch that stands in the journal: that of the last owner which has claimed it; 0 if none has."""
+
+    def claim(self, *, at_least: int = 0) -> int:
+        """Write a new epoch, higher than any before, under which this owner writes from now on; return it.
+
+        From then on nothing is written any more by an owner before, which gets `JournalFenced`. Raises `JournalError`.
+        """
+        epoch = self._raise_epoch(at_least)
+        self.epoch = epoch
+        return epoch
+
+    def keep_to(self, epoch: int) -> None:
+        """Write under an epoch that was claimed before; raises `JournalFenced` if there is a later one."""
+        self._check_epoch(epoch, self.latest_epoch)
+        self.epoch = epoch
+
+    def _check_epoch(self, epoch: int, latest: int) -> None:
+        if epoch != latest:
+            raise JournalFenced(self.path, epoch=epoch, latest=latest)
 
     # What is read at the start.
 
@@ -346,6 +373,9 @@ class Journal(ABC):
             return row._replace(body=None, problem=str(error))
 
     # Where it is written.
+
+    @abstractmethod
+    def _raise_epoch(self, at_least: int) -> int: ...
 
     @abstractmethod
     def _rows(self, after: int) -> Iterator[EntryRow | tuple[int, bytes, int]]: ...

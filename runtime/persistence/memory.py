@@ -30,6 +30,8 @@ class MemoryDisk:
         self.is_full = False
         """While it is, nothing can be written."""
         self.owner: MemoryJournal | None = None
+        self.epoch = 0
+        """That of the last owner which has claimed it."""
 
     def __repr__(self) -> str:
         return f"<MemoryDisk {len(self.entries)} entries, {len(self.kept)} kept{', full' if self.is_full else ''}>"
@@ -63,6 +65,16 @@ class MemoryJournal(Journal):
             raise JournalError(self.path, f"is in use by {disk.owner!r}", "close that one")
         disk.owner = self
         self.secret = disk.secret
+
+    @property
+    def latest_epoch(self) -> int:
+        return self._disk.epoch
+
+    def _raise_epoch(self, at_least: int) -> int:
+        self.epoch = 0
+        disk = self._writable()
+        disk.epoch = max(disk.epoch + 1, at_least)
+        return disk.epoch
 
     def snapshot(self) -> SnapshotRow | None:
         return self._disk.snapshot
@@ -118,6 +130,8 @@ class MemoryJournal(Journal):
         return [(digest, row.head) for digest, row in sorted(found)[:limit]]
 
     def _writable(self) -> MemoryDisk:
+        if self.epoch:
+            self._check_epoch(self.epoch, self._disk.epoch)
         if self._disk.is_full or self._disk.owner is not self:
             problem = "its disk is full" if self._disk.is_full else "it is closed"
             raise JournalError(self.path, f"cannot be written: {problem}", "make room for it")

@@ -182,6 +182,20 @@ class SqliteJournal(Journal):
             self._file.execute("INSERT INTO entries VALUES (?, ?, ?)", (number, content, checksum))
         self._file.execute("DROP TABLE entries_of_old")
 
+    # Whose it is.
+
+    @property
+    def latest_epoch(self) -> int:
+        with self._reading():
+            return epoch_in(self._reader)
+
+    def _raise_epoch(self, at_least: int) -> int:
+        self.epoch = 0  # A later owner may take over what it has lost.
+        with self._writing():
+            epoch = max(epoch_in(self._file) + 1, at_least)
+            self._file.execute("INSERT OR REPLACE INTO about VALUES ('epoch', ?)", (epoch,))
+        return epoch
+
     # Reading.
 
     def snapshot(self) -> SnapshotRow | None:
@@ -394,6 +408,8 @@ class SqliteJournal(Journal):
         try:
             file.execute("BEGIN IMMEDIATE")
             try:
+                if self.epoch:  # In the same transaction, so that no owner can come between.
+                    self._check_epoch(self.epoch, epoch_in(file))
                 yield
                 file.execute("COMMIT")
             except BaseException:
@@ -444,6 +460,12 @@ def log_bytes(batch: JournalBatch, *, file_bytes: int) -> int:
     """
     keys = sum(1 if row.body is None else 3 for row in batch.kept.values())
     return PAGE + min(PAGE * keys, PAGE + file_bytes + batch.size) + batch.size
+
+
+def epoch_in(file: sqlite3.Connection) -> int:
+    """Return the epoch that stands in an open journal; 0 if it was never claimed."""
+    row = file.execute("SELECT value FROM about WHERE name = 'epoch'").fetchone()
+    return 0 if row is None else int(row[0])
 
 
 def is_whole(content: object, checksum: object) -> bool:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 import pytest
 
 from runtime import ActorCrashed, ActorStopped, AskTimeout, Unhandled
-from runtime.cluster import NodeLost, NotSendable, RemoteCrash, RemoteRefusal
+from runtime.cluster import NeverDelivered, NodeLost, NotSendable, RemoteCrash, RemoteRefusal
 from tests.runtime.cluster.cast import (
     Account,
     Break,
@@ -30,6 +31,7 @@ from tests.runtime.cluster.cast import (
     Watcher,
     Withdraw,
 )
+from tests.runtime.cluster.keyed_cast import GetBalance, Save, SaveSlowly, SavingsAccount
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -45,6 +47,10 @@ class Nodes(Protocol):
 
     async def kill(self, node: str) -> None:
         """End a node without a word."""
+        ...
+
+    async def revive(self, node: str) -> None:
+        """Have a node that was ended begin again, with the journals that it had."""
         ...
 
 
@@ -198,6 +204,26 @@ async def the_death_of_a_node_tells_what_never_ran_from_what_may_have_run(nodes:
     await until(watcher, Total(), 1)
 
 
+async def a_keyed_actor_outlives_its_home(nodes: Nodes) -> None:
+    savings = nodes.here.ref(SavingsAccount, key="alice", home="c")
+    assert await savings.ask(Save(5), timeout=30) == 5
+    relay = await nodes.here.spawn(Account, node="a")
+    assert await relay.ask(Relay(savings), timeout=10) == 5
+    under_way = asyncio.ensure_future(savings.ask(SaveSlowly(100, seconds=60), timeout=60))
+    await savings.ask(GetBalance(), timeout=10)
+    await nodes.kill("c")
+    with pytest.raises(ActorCrashed, match="whether it was handled is unknown"):
+        await under_way
+    await nodes.revive("c")
+    balance = 0
+    async with asyncio.timeout(30):
+        while not balance:
+            with suppress(NeverDelivered):
+                balance = await savings.ask(Save(1), timeout=10)
+    assert balance == 6
+    assert await relay.ask(Relay(savings), timeout=10) == 6
+
+
 CHECKS: tuple[Callable[[Nodes], Awaitable[None]], ...] = (
     a_remote_actor_is_told_and_asked_as_a_near_one,
     mail_arrives_once_and_in_order,
@@ -209,4 +235,5 @@ CHECKS: tuple[Callable[[Nodes], Awaitable[None]], ...] = (
     what_is_odd_harms_nothing_else,
     what_cannot_travel_is_refused_in_words,
     the_death_of_a_node_tells_what_never_ran_from_what_may_have_run,
+    a_keyed_actor_outlives_its_home,
 )

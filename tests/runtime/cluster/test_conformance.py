@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from runtime import ActorCrashed, ActorStopped, ask_first
-from runtime.cluster import InProcessNetwork, NetworkFaults
+from runtime.cluster import InProcessNetwork, MemoryFolder, NetworkFaults
 from tests.runtime.cluster.cast import Account, AllBack, Borrow, Host, Lender, OpenRouter, Total
 from tests.runtime.cluster.conformance import CHECKS, Nodes
 
@@ -27,21 +27,33 @@ NETWORKS = {
 class NodesInProcess:
     """Nodes of one process."""
 
-    def __init__(self, here: Cluster, network: InProcessNetwork) -> None:
-        self.here = here
+    def __init__(self, network: InProcessNetwork, stack: AsyncExitStack) -> None:
         self._network = network
+        self._stack = stack
+        self._folders = {name: MemoryFolder() for name in network.homes}
+
+    async def begin(self) -> None:
+        """Start all nodes."""
+        self.here, *_ = [await self._started(name) for name in self._network.homes]
+
+    async def _started(self, name: str) -> Cluster:
+        return await self._stack.enter_async_context(self._network.node(name, journals=self._folders[name]))
 
     async def kill(self, node: str) -> None:
         self._network.kill(node)
+
+    async def revive(self, node: str) -> None:
+        await self._started(node)
 
 
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 async def test_that(check: Callable[[Nodes], Awaitable[None]], network: str) -> None:
-    joined = InProcessNetwork(NETWORKS[network], notice=0.5)
+    joined = InProcessNetwork(NETWORKS[network], notice=0.5, homes=("a", "b", "c"))
     async with AsyncExitStack() as stack:
-        here, *_ = [await stack.enter_async_context(joined.node(name)) for name in "abc"]
-        await check(NodesInProcess(here, joined))
+        nodes = NodesInProcess(joined, stack)
+        await nodes.begin()
+        await check(nodes)
 
 
 @pytest.mark.parametrize("behind", ["refs", "routers of another node"])

@@ -53,6 +53,10 @@ class MemoryPlace:
     def crash(self, journal: Journal) -> None:
         self.disk.owner = None
 
+    def break_lock(self) -> None:
+        """Let a second owner open it, as if the first were on another machine."""
+        self.disk.owner = None
+
     def fill(self, journal: Journal) -> None:
         self.disk.is_full = True
 
@@ -83,6 +87,10 @@ class SqlitePlace:
         before, self.path = self.path, self.directory / f"after {self.crashes}.journal"
         copy_as_killed(before, self.path)
         journal.close()
+
+    def break_lock(self) -> None:
+        """Let a second owner open it, as a file system would that knows no locks."""
+        self.path.with_name(f"{self.path.name}.lock").unlink()
 
     def fill(self, journal: Journal) -> None:
         assert isinstance(journal, SqliteJournal)

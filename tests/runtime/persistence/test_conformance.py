@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runtime.persistence import JournalError, Packing, Retention, key_digest
+from runtime.persistence import JournalError, JournalFenced, Packing, Retention, key_digest
 from tests.proofs import repeated
 from tests.runtime.persistence.disks import MemoryPlace, SqlitePlace, XorCipher
 
@@ -487,3 +487,43 @@ def test_the_heads_of_a_scope_are_listed_in_slices(place: Place, limit: int) -> 
         slices += 1
     assert (found, slices) == (expected, 10 // limit + 1)
     journal.close()
+
+
+# Whose it is.
+
+
+def test_an_epoch_is_higher_than_all_before_and_stays_in_the_journal(place: Place) -> None:
+    journal = place.open()
+    assert (journal.epoch, journal.latest_epoch) == (0, 0)
+    assert (journal.claim(), journal.claim(at_least=10)) == (1, 10)
+    journal.append(b"under 10")
+    journal.commit()
+    journal.close()
+    again = place.open()
+    assert (again.epoch, again.latest_epoch) == (0, 10)
+    again.keep_to(10)
+    assert again.claim(at_least=3) == 11
+    with pytest.raises(JournalFenced, match="its epoch is 11, and this owner's is 10"):
+        again.keep_to(10)
+    again.close()
+    assert entries_of(place) == [b"under 10"]
+
+
+def test_nothing_is_written_by_an_owner_before(place: Place) -> None:
+    first = place.open()
+    first.claim()
+    first.append(b"first")
+    first.commit()
+    place.break_lock()
+    second = place.open()
+    assert list(second.replay()) == [b"first"]
+    second.claim()
+    first.append(b"late")
+    for write in (first.commit, first.commit_early, lambda: first.compact(1, limit=1), lambda: first.forget("shop")):
+        with pytest.raises(JournalFenced):
+            write()
+    second.append(b"second")
+    second.commit()
+    first.close()
+    second.close()
+    assert entries_of(place) == [b"first", b"second"]

@@ -138,6 +138,27 @@ async def test_what_was_answered_is_there_after_a_restart_of_the_program(tmp_pat
             assert await wallet.ask(Look(), timeout=1.0) == (5 * life, 0, f"wallet/{life}/2")
 
 
+async def test_an_owner_before_records_nothing_and_ends() -> None:
+    disk = MemoryDisk()
+
+    def claimed() -> MemoryJournal:
+        journal = MemoryJournal(disk)
+        journal.claim()
+        return journal
+
+    async with ActorSystem("shop", log=False) as system:
+        wallet = system.spawn(lambda: Wallet("wallet", claimed), name="wallet")
+        assert await wallet.ask(Earn(5), timeout=1.0) == 5
+        disk.owner = None  # As if it were on another machine.
+        later = system.spawn(lambda: Wallet("wallet", claimed), name="later wallet")
+        assert await later.ask(Earn(1), timeout=1.0) == 6
+        with pytest.raises(NotRecorded, match="belongs to a later owner"):
+            await wallet.ask(Earn(7), timeout=1.0)
+        assert (await wallet.terminated()).error is None
+        assert await later.ask(Earn(1), timeout=1.0) == 7
+        assert len(disk.entries) == 3
+
+
 async def test_a_crash_after_the_record_keeps_it_and_gives_the_next_call_another_key() -> None:
     disk = MemoryDisk()
     async with ActorSystem("shop", log=False) as system:
