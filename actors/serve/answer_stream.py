@@ -75,6 +75,25 @@ class NextPieces:
             await _ended(self._coming)
 
 
+def bearable(seconds: float, asked: DoorRequest) -> float:
+    """Return so many seconds of silence, or fewer if its client may give up by then."""
+    return min(seconds, asked.silence / 2)
+
+
+async def begin_stream(exchange: DoorExchange, request_id: str) -> None:
+    """Send the status of a stream."""
+    await exchange.begin(200, {**HEADERS, "x-request-id": request_id})
+
+
+async def wait_aloud(asked: DoorRequest, exchange: DoorExchange, *, config: DoorConfig, request_id: str) -> None:
+    """Tell the client of a stream that its request waits in line, until this is cancelled."""
+    await asyncio.sleep(bearable(config.commit_after, asked))
+    await begin_stream(exchange, request_id)
+    while True:
+        await exchange.write(COMMENT)
+        await asyncio.sleep(bearable(config.comment_every, asked))
+
+
 class AnswerStream:
     """One answer that goes out as a stream."""
 
@@ -85,10 +104,8 @@ class AnswerStream:
         self._request_id = request_id
         self._hold_first = config.hold_first
         self._pieces = NextPieces(stream)
-        patience = asked.silence / 2
-        """Seconds of silence that its client surely bears."""
-        self._commit_after = min(config.commit_after, patience)
-        self._comment_every = min(config.comment_every, patience)
+        self._commit_after = bearable(config.commit_after, asked)
+        self._comment_every = bearable(config.comment_every, asked)
         self._deadline = asyncio.get_running_loop().time() + asked.timeout
         self._usage: dict[str, Any] | None = None
 
@@ -109,7 +126,7 @@ class AnswerStream:
         first = asyncio.ensure_future(self._first_pieces())
         try:
             await asyncio.wait({first}, timeout=self._commit_after)
-            if not first.done():
+            if not first.done() and not self._exchange.has_begun:
                 await self._begin()
             while not first.done():
                 await self._exchange.write(COMMENT)
@@ -152,7 +169,7 @@ class AnswerStream:
             until = min(until, loop.time() + hold)
 
     async def _begin(self) -> None:
-        await self._exchange.begin(200, {**HEADERS, "x-request-id": self._request_id})
+        await begin_stream(self._exchange, self._request_id)
 
     async def _comment(self) -> None:
         """Send a comment after each silence, so that nothing between takes the connection for dead."""

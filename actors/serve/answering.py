@@ -8,7 +8,8 @@ import math
 import sys
 from array import array
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -16,7 +17,7 @@ from actors.errors.families import BadAnswer, CallFailed
 from actors.market.model_listing import CHAT
 from actors.models.embed import embed
 from actors.money import usd
-from actors.serve.answer_stream import AnswerStream
+from actors.serve.answer_stream import AnswerStream, wait_aloud
 from actors.serve.door_request import (
     DoorRequest,
     key_in,
@@ -29,6 +30,7 @@ from actors.serve.door_request import (
     wants_stream,
     wants_usage,
 )
+from actors.serve.places import PlaceWish
 from actors.serve.problems import Problem, problem_of
 from actors.serve.replies import bad_answer_headers, named_answer, result_headers
 from actors.serve.visitors import check_json
@@ -39,7 +41,7 @@ from actors.tariffs.estimate import demand_of, form_of
 from runtime import RuntimeFault
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping
+    from collections.abc import Callable, Coroutine, Mapping
 
     from actors.model_calls.request import Form
     from actors.models.embed import EmbedResult
@@ -50,6 +52,8 @@ if TYPE_CHECKING:
     from actors.serve.names import Named, Names
     from actors.serve.token_limits import Outputs
     from actors.supervisor.messages import SmartResult
+
+T = TypeVar("T")
 
 
 class Answers:
@@ -82,10 +86,15 @@ class Answers:
                 if begun is not None:  # The next try joins a call that outlasts the patience of this one.
                     longer = asked.timeout + self._config.linger
                     asked = msgspec.structs.replace(asked, key=begun.key, timeout=longer)
-                answer = self._stream if asked.streams else self._answer
                 linger = 0.0 if begun is None else self._config.linger
                 with self._door.reserved(visitor, asked.request.body, form) as share:
-                    outputs = await exchange.unless_left(answer(asked, exchange, request_id), linger=linger)
+                    work = self._in_turn(
+                        visitor,
+                        PlaceWish(asked.options.priority, asked.request.body, form, asked.timeout),
+                        partial(self._sent, asked, exchange, request_id),
+                        meanwhile=partial(self._wait_aloud, asked, exchange, request_id) if asked.streams else None,
+                    )
+                    outputs = await exchange.unless_left(work, linger=linger)
                     if share is not None:
                         share.take(outputs, form)
             except Problem as problem:
@@ -96,6 +105,26 @@ class Answers:
                 if begun is not None:
                     self._door.tries.over(begun)
             self._door.end_try(begun)
+
+    async def _in_turn(
+        self,
+        visitor: Visitor,
+        wish: PlaceWish,
+        work: Callable[[float], Coroutine[Any, Any, T]],
+        *,
+        meanwhile: Callable[[], Coroutine[Any, Any, None]] | None = None,
+    ) -> T:
+        """Do some work once its tenant has a place for it; it is told the seconds that are left for it.
+
+        What is to be done `meanwhile` ends with the wait.
+        """
+        place = self._door.place(visitor, wish, meanwhile)
+        if place is None:
+            return await work(wish.timeout)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + wish.timeout
+        async with place:
+            return await work(deadline - loop.time())
 
     def _asked(self, form: Form, body: dict[str, Any], headers: Mapping[str, str], visitor: Visitor) -> DoorRequest:
         """Return what is asked. Raises `Problem`."""
@@ -117,6 +146,15 @@ class Answers:
             streams=streams,
             wants_usage=wants_usage(form, body),
         )
+
+    async def _sent(self, asked: DoorRequest, exchange: DoorExchange, request_id: str, left: float) -> Outputs:
+        """Send an answer for which `left` seconds are left, and return what it is that took tokens."""
+        if left != asked.timeout:
+            asked = msgspec.structs.replace(asked, timeout=left)
+        return await (self._stream if asked.streams else self._answer)(asked, exchange, request_id)
+
+    async def _wait_aloud(self, asked: DoorRequest, exchange: DoorExchange, request_id: str) -> None:
+        await wait_aloud(asked, exchange, config=self._config, request_id=request_id)
 
     async def _stream(self, asked: DoorRequest, exchange: DoorExchange, request_id: str) -> Outputs:
         """Send an answer as a stream, and return what it is that took tokens."""
@@ -220,8 +258,9 @@ class Answers:
             # What is no call of a model takes no tokens.
             counts = self._names.is_of_models(named.service)
             with self._door.reserved(visitor, body, form) if counts else nullcontext() as share:
-                work = self._request(
-                    named.service, body, options=options, timeout=timeout, request_id=request_id, key=key
+                ask = partial(self._request, named.service, body, options=options, request_id=request_id, key=key)
+                work = self._in_turn(
+                    visitor, PlaceWish(options.priority, body, form, timeout), lambda left: ask(timeout=left)
                 )
                 try:
                     result = await exchange.unless_left(work)
@@ -242,18 +281,21 @@ class Answers:
             is_packed = body.get("encoding_format") == "base64"
             known = {"model", "input", "dimensions", "encoding_format"}
             with self._door.reserved(visitor, body, "embeddings") as share:
-                work = embed(
+                options = _options(named, visitor, exchange.headers)
+                ask = partial(
+                    embed,
                     self._supervisor,
                     model=named.service,
                     inputs=body.get("input") or [],
                     dimensions=body.get("dimensions"),
-                    options=_options(named, visitor, exchange.headers),
-                    timeout=timeout,
+                    options=options,
                     account=visitor.tenant,
                     idempotency_key=key_in(exchange.headers),
                     encoding_format="base64",  # A quarter of the bytes.
                     extra_body={field: value for field, value in body.items() if field not in known},
                 )
+                wish = PlaceWish(options.priority, body, "embeddings", timeout)
+                work = self._in_turn(visitor, wish, lambda left: ask(timeout=left))
                 result = await _vectors(exchange, work)
                 if share is not None:
                     whole = [part.result for part in result.parts if part.result is not None]

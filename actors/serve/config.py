@@ -29,6 +29,8 @@ class DoorConfig(msgspec.Struct, frozen=True, kw_only=True):
     provider, unseen (None: nothing is held back). A client that takes no byte for `patience` has left. If its SDK says
     that it may try again by itself, its call goes on for `linger` after it has left, so that the next try joins it.
 
+    At most `max_waiting` requests wait in the lines of their tenants for one of those under way to end.
+
     A body has at most `max_body` bytes, all bodies together `max_bodies`, and is read within `body_timeout`.
     """
 
@@ -41,6 +43,7 @@ class DoorConfig(msgspec.Struct, frozen=True, kw_only=True):
     hold_first: float | None = None
     patience: float = 60.0
     linger: float = 5.0
+    max_waiting: int = 10_000
     max_body: int = 20 * MEGABYTE
     max_bodies: int = 256 * MEGABYTE
     body_timeout: float = 30.0
@@ -49,6 +52,7 @@ class DoorConfig(msgspec.Struct, frozen=True, kw_only=True):
         for name, seconds in self._times():
             if not 0 < seconds < math.inf:
                 raise ValueError(f"{name} must be > 0 seconds and finite, got {seconds!r:.100}")
+        check_count("max_waiting", self.max_waiting, least=0, unit="request")
         check_count("max_body", self.max_body, unit="byte")
         check_count("max_bodies", self.max_bodies, unit="byte")
         if self.max_bodies < self.max_body:

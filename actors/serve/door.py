@@ -16,10 +16,11 @@ from actors.serve.bodies import BodyRoom, ClientGone
 from actors.serve.door_request import KEY_HEADER
 from actors.serve.exchange import DoorExchange
 from actors.serve.keys import KeyRing
+from actors.serve.places import TenantPlaces
 from actors.serve.problems import Problem
 from actors.serve.replies import lost_comment, written
 from actors.serve.retries import OpenTries, retry_count, same_request
-from actors.serve.tenants import TenantLoads
+from actors.serve.tenants import TenantRates
 from actors.serve.token_limits import TokenLimits, TokenShare, reserved_for
 from actors.serve.visitors import check_local, check_once, not_let_in, shown_key
 from actors.tariffs.estimate import demand_of
@@ -31,8 +32,10 @@ if TYPE_CHECKING:
     from actors.model_calls.request import Form
     from actors.serve.config import DoorConfig
     from actors.serve.names import Names
+    from actors.serve.places import Meanwhile, Place, PlaceWish
     from actors.serve.retries import Try
     from actors.serve.retry_log import RetryLog
+    from actors.serve.tenants import Tenant
     from actors.serve.token_log import TokenLog
     from actors.tariffs.estimate import Form as DemandForm
     from runtime import ActorRef
@@ -69,7 +72,8 @@ class Door:
         self.room = BodyRoom(config)
         self.clock: Callable[[], float] = time.time
         """Seconds since 1970."""
-        self.loads = TenantLoads()
+        self.rates = TenantRates()
+        self.places = TenantPlaces(self._tenant_named, config.max_waiting)
         self.failures = FailedAttempts()
         self.tokens = TokenLimits()
         self.tries = OpenTries()
@@ -121,11 +125,15 @@ class Door:
         priority = lower(tenant.priority, key.priority or tenant.priority)
         return Visitor(key.tenant, tenant.allowed, priority, tenant.max_waiting, tenant.token_limit, key.id)
 
-    def _admitted(self, visitor: Visitor) -> AbstractContextManager[None]:
-        tenant = None if visitor.tenant is None else self.config.tenants.get(visitor.tenant)
-        if tenant is None or visitor.tenant is None:
-            return nullcontext()
-        return self.loads.admitted(visitor.tenant, tenant, now=asyncio.get_running_loop().time())
+    def place(self, visitor: Visitor, wish: PlaceWish, meanwhile: Meanwhile = None) -> Place | None:
+        """Return a place of the tenant who asks, to be held within a block; None if it has as many as it likes."""
+        tenant = None if visitor.tenant is None else self._tenant_named(visitor.tenant)
+        if visitor.tenant is None or tenant is None or tenant.max_under_way is None:
+            return None
+        return self.places.held(visitor.tenant, wish, meanwhile)
+
+    def _tenant_named(self, name: str) -> Tenant | None:
+        return self.config.tenants.get(name)
 
     def remember_tokens(self, log: TokenLog) -> None:
         """Keep the tokens that tenants have used in a log, and count those of the life before."""
@@ -187,8 +195,9 @@ class Door:
             check_once(exchange.contradictory)
             visitor = self.let_in(exchange.headers, exchange.address)
             exchange.key_id = visitor.key_id
-            with self._admitted(visitor):
-                await handle(exchange, visitor, request_id)
+            if visitor.tenant is not None and (tenant := self.config.tenants.get(visitor.tenant)) is not None:
+                self.rates.count(visitor.tenant, tenant, now=asyncio.get_running_loop().time())
+            await handle(exchange, visitor, request_id)
         except ClientGone:
             return
         except Problem as problem:

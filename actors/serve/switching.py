@@ -91,6 +91,8 @@ def go_by(door: Door, names: Names, config: DoorConfig, keys: KeyRing) -> None:
     """Have a door go by other names, tenants and keys from the next request on."""
     door.names, door.config, door.keys = names, config, keys
     door.room.config = config
+    door.places.bound.max_waiting = config.max_waiting
+    door.places.look_again()
 
 
 def cut_revoked(door: Door) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
-
 import msgspec
 
 from actors.limits.class_queue import Priority, check_priority
@@ -12,23 +9,18 @@ from actors.limits.token_bucket import TokenBucket
 from actors.serve.problems import Problem
 from actors.validation import check_count, check_text
 
-if TYPE_CHECKING:
-    from collections.abc import Generator
-
-BUSY_WAIT = 1.0
-"""Seconds after which a tenant that has all its requests under way may ask again."""
-
 
 class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     """One customer of the door: caps and permissions are the tenant's, whichever of its keys is used.
 
     `budget` is a cap in dollars as text, such as "5" or "5/day in Europe/Berlin" (None: none of its own). `models` are
     the models, or providers, that may be called (empty: all). `rate_limit` is in requests a second, of which `burst`
-    may come at once, and `max_under_way` bounds the requests that are being answered (None: no bound).
+    may come at once, and at most `max_under_way` requests are answered at once (None: no bound); others wait in line.
 
     `token_limit` is what it may use in any minute, in tokens: each request reserves an estimate, which is corrected by
-    what its answer used. At most `max_waiting` of its requests wait for what is short (None: as many as the market lets
-    wait). `priority` is the class in which its requests wait, "high", "normal" or "low"; each may ask for a lower one.
+    what its answer used. At most `max_waiting` of its requests wait in its line, and as many for what is short at the
+    market (None: as many as may in all). `priority` is the class in which its requests wait, "high", "normal" or "low";
+    each may ask for a lower one.
     """
 
     budget: str | None = None
@@ -60,33 +52,17 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True):
         return frozenset(self.models) if self.models else None
 
 
-class TenantLoads:
-    """How much of the door each tenant takes at the moment."""
+class TenantRates:
+    """How often each tenant has asked lately."""
 
     def __init__(self) -> None:
-        self._under_way: dict[str, int] = {}
         self._buckets: dict[str, TokenBucket] = {}
 
-    @contextmanager
-    def admitted(self, name: str, tenant: Tenant, *, now: float) -> Generator[None]:
-        """Count a request within the block. Raises `Problem`, 429, if it is too much for its tenant at `now`."""
-        count = self._under_way.get(name, 0)
-        if tenant.max_under_way is not None and count >= tenant.max_under_way:
-            message = f"{count} requests of {name!r} are under way, its max_under_way"
-            raise Problem(429, message, code="too_many_under_way", retry_after=BUSY_WAIT)
-        if tenant.rate_limit is not None:
-            self._take(name, tenant, tenant.rate_limit, now=now)
-        self._under_way[name] = count + 1
-        try:
-            yield
-        finally:
-            left = self._under_way[name] - 1
-            if left:
-                self._under_way[name] = left
-            else:
-                del self._under_way[name]
-
-    def _take(self, name: str, tenant: Tenant, rate: float, *, now: float) -> None:
+    def count(self, name: str, tenant: Tenant, *, now: float) -> None:
+        """Count a request. Raises `Problem`, 429, if it comes too soon for the rate of its tenant."""
+        rate = tenant.rate_limit
+        if rate is None:
+            return
         bucket = self._buckets.get(name)
         if bucket is None or (bucket.rate, bucket.burst) != (rate, tenant.burst):
             bucket = TokenBucket(rate=rate, burst=tenant.burst)

@@ -397,7 +397,9 @@ async def test_a_web_page_of_elsewhere_cannot_spend(headers, status):
     ("limits", "statuses", "code"),
     [
         ({"rate_limit": 0.5, "burst": 2}, [200, 200, 429, 429], "rate_limit_exceeded"),
-        ({"max_under_way": 3}, [200, 200, 200, 429], "too_many_under_way"),
+        ({"max_under_way": 3, "max_waiting": 0}, [200, 200, 200, 429], "too_many_under_way"),
+        ({"max_under_way": 1, "max_waiting": 2}, [200, 200, 200, 429], "too_many_under_way"),
+        ({"max_under_way": 1}, [200] * 4, None),
         ({}, [200] * 4, None),
     ],
 )
