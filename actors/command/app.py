@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from actors.command.bad_input import BadInput
+from actors.command.cluster_app import cluster_app
 from actors.command.demo import FEWEST, MOST
 from actors.command.journal_app import COMMANDS as JOURNAL_COMMANDS
 from actors.command.journal_app import add_commands
@@ -582,10 +583,11 @@ def needing_serve() -> Generator[None]:
         raise BadInput(f"this needs the extra `serve`: pip install 'understudy[serve]' ({error})") from error
 
 
+app.add_typer(cluster_app, name="cluster")
 add_commands(app)
 COMMANDS = frozenset(
-    {"run", "check", "providers", "prices", "demo", "simulate", "fake", "serve", "top", "key", *JOURNAL_COMMANDS}
-)
+    ("run", "check", "providers", "prices", "demo", "simulate", "fake", "serve", "top", "key", "cluster")
+).union(JOURNAL_COMMANDS)
 
 
 def error_console() -> Console:

@@ -1,6 +1,8 @@
 """Actors on several machines: refs work near and far, and what is lost with a node is told from what never ran."""
 
+from runtime.cluster.adoption import adopt
 from runtime.cluster.cluster import Cluster
+from runtime.cluster.contact import TAKEOVER
 from runtime.cluster.errors import AnswerLost, NeverDelivered, NodeLost, NotSendable, RemoteCrash, RemoteRefusal
 from runtime.cluster.hosting import ContactLost, ContactRegained
 from runtime.cluster.in_process import InProcessNetwork, NetworkFaults
@@ -8,6 +10,7 @@ from runtime.cluster.journals import JournalFolder, MemoryFolder
 from runtime.cluster.node import FrameRefused
 
 __all__ = [
+    "TAKEOVER",
     "AnswerLost",
     "Cluster",
     "ContactLost",
@@ -22,4 +25,5 @@ __all__ = [
     "NotSendable",
     "RemoteCrash",
     "RemoteRefusal",
+    "adopt",
 ]

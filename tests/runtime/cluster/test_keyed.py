@@ -17,12 +17,13 @@ from runtime.cluster import (
     NetworkFaults,
     NeverDelivered,
     NodeLost,
+    adopt,
     hosting,
 )
 from runtime.cluster.homes import Keyed, home_of, journal_name
 from runtime.cluster.journals import JournalFolder, MemoryFolder
 from runtime.cluster.placing import factory_name
-from runtime.persistence import NotRecorded
+from runtime.persistence import MemoryDisk, NotRecorded
 from tests.runtime.cluster.cast import Account, Introduce, Relay, Total, Watcher
 from tests.runtime.cluster.keyed_cast import GetBalance, GetNotes, Save, SaveSlowly, SavingsAccount, broken
 
@@ -222,3 +223,51 @@ async def test_a_crash_is_followed_by_a_life_from_the_journal() -> None:
         with pytest.raises(ActorCrashed):
             await account.ask(Save(-6), timeout=10)
         assert await account.ask(Save(1), timeout=10) == 6
+
+
+# Moved to another home.
+
+
+def copy_to(other: MemoryFolder, folder: MemoryFolder) -> None:
+    """Copy what is on the disk of a machine that is gone, and adopt it."""
+    for name, disk in folder.disks.items():
+        copied = other.disks[name] = MemoryDisk()
+        copied.entries, copied.epoch = list(disk.entries), disk.epoch
+        journal = other.open(name)
+        adopt(journal)
+        journal.close()
+
+
+async def test_an_adopted_journal_goes_on_at_its_new_home_and_nowhere_else() -> None:
+    """G13."""
+    north, south = MemoryFolder(), MemoryFolder()
+    network = InProcessNetwork(notice=0.5, homes=("north", "south"))
+    key = next(f"key {n}" for n in range(100) if home_of(Keyed(ALICE.factory, f"key {n}"), network.homes) == "south")
+    async with network.node("a") as a, network.node("b") as b:
+        async with network.node("north", journals=north):
+            account = a.ref(SavingsAccount, key=key)
+            async with network.node("south", journals=south):
+                assert await account.ask(Save(5), timeout=10) == 5
+            await asyncio.sleep(1)
+            with pytest.raises(NeverDelivered, match="its home 'south', which has its journal, is gone"):
+                await account.ask(Save(1), timeout=10)
+            copy_to(north, south)
+            assert await account.ask(Save(1), timeout=10) == 6
+            async with network.node("south", journals=south):  # It is back, with what it had.
+                assert await b.ref(SavingsAccount, key=key).ask(Save(1), timeout=10) == 7
+                assert await account.ask(Save(1), timeout=10) == 8
+            async with network.node("south", journals=MemoryFolder()):  # Or without.
+                assert await b.ref(SavingsAccount, key=key).ask(Save(1), timeout=10) == 9
+        await asyncio.sleep(1)
+        async with network.node("south", journals=south):
+            for why in ("its home 'north', which has its journal, is gone", "is of epoch 1, and 1000000001 was seen"):
+                with pytest.raises(NeverDelivered, match=why):
+                    await account.ask(GetBalance(), timeout=10)
+        assert [disk.epoch for disk in (*south.disks.values(), *north.disks.values())] == [1, 1_000_000_001]
+
+
+async def test_a_node_that_is_not_the_home_makes_no_journal() -> None:
+    folder = MemoryFolder()
+    async with joined(c=folder) as (_, a, *_):
+        await a.ref(SavingsAccount, key=key_at("b")).ask(Save(5), timeout=10)
+        assert folder.disks == {}
