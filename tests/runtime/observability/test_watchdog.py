@@ -63,19 +63,26 @@ def line_of(comment: str) -> int:
     return next(number for number, line in enumerate(lines, 1) if line.endswith(f"# {comment}"))
 
 
-async def stalls_of(actor: type[Actor[Any]], *messages: Any, ask: bool = False) -> list[LoopStalled]:
+TRIES = 10
+"""On a starved machine the watchdog may sleep through a stall; in one of so many it does not."""
+
+
+async def stall_of(actor: type[Actor[Any]], message: Any) -> LoopStalled:
+    """Return the longest stall of an actor that handles a message, which names it."""
     found: list[LoopStalled] = []
     async with ActorSystem("s", log=False) as system, Watchdog(system, SLOW):
         system.events.subscribe(LoopStalled, found.append)
         ref = system.spawn(actor, name="a")
-        await asyncio.sleep(0.1)
-        for message in messages:
-            if ask:
+        for _ in range(TRIES):
+            await asyncio.sleep(0.1)
+            if isinstance(message, Ask):
                 await ref.ask(message, timeout=5.0)
             else:
                 ref.tell(message)
-        await asyncio.sleep(0.2)
-    return found
+            await asyncio.sleep(0.2)
+            if any(stall.actor for stall in found):
+                break
+    return max((stall for stall in found if stall.actor), key=lambda one: one.seconds)
 
 
 @pytest.mark.real_time
@@ -89,8 +96,7 @@ async def stalls_of(actor: type[Actor[Any]], *messages: Any, ask: bool = False) 
     ],
 )
 async def test_a_handler_that_stops_the_loop_is_named_with_its_line(actor, message, comment):
-    found = await stalls_of(actor, message, ask=isinstance(message, Ask))
-    stall = max(found, key=lambda one: one.seconds)
+    stall = await stall_of(actor, message)
     assert (stall.actor, stall.message) == ("s/a", type(message).__name__)
     assert 0.3 <= stall.seconds <= 5.0
     place, line = re.fullmatch(r"(.*):(\d+) in .*", stall.place).groups()
@@ -102,14 +108,17 @@ async def test_a_handler_that_stops_the_loop_is_named_with_its_line(actor, messa
 @pytest.mark.slow
 async def test_what_stops_the_loop_outside_of_handlers_is_told_by_its_place_alone():
     found: list[LoopStalled] = []
+    burnt: list[LoopStalled] = []
     async with ActorSystem("s", log=False) as system, Watchdog(system, SLOW):
         system.events.subscribe(LoopStalled, found.append)
-        await asyncio.sleep(0.1)
-        burn(0.5)
-        await asyncio.sleep(0.1)
-    stall = max(found, key=lambda one: one.seconds)
-    assert stall.actor is None
-    assert "in burn" in stall.place
+        for _ in range(TRIES):
+            await asyncio.sleep(0.1)
+            burn(0.5)
+            await asyncio.sleep(0.1)
+            burnt = [stall for stall in found if "in burn" in stall.place]
+            if burnt:
+                break
+    assert burnt[0].actor is None
 
 
 @pytest.mark.real_time
