@@ -140,6 +140,13 @@ class MoneyJournal:
         head, body = packed(receipt, is_paid=is_paid)
         self.store.put(scope_of(key), key, head, body, at=receipt.at)
 
+    def forget_answer(self, key: str) -> None:
+        """Have the next commit remove the answer that is kept under a key. Raises `JournalUnreadable`."""
+        try:
+            self.store.drop_body(scope_of(key), key)
+        except JournalError as error:
+            raise JournalUnreadable(f"the answer under key {key!r} cannot be removed", error) from error
+
     def _find(self, scope: str, key: str) -> KeptRow | None:
         try:
             return self.store.find(scope, key)

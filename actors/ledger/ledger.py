@@ -28,6 +28,7 @@ from actors.ledger.messages import (
     BookCall,
     CloseAccount,
     FindKey,
+    ForgetAnswer,
     GetHeld,
     GetStatement,
     GiveUpAccount,
@@ -96,6 +97,7 @@ class Ledger(
         | FindKey
         | AwaitCommit
         | KeepFailure
+        | ForgetAnswer
         | KeepValue
         | FindValue
         | ListValues
@@ -309,6 +311,12 @@ class Ledger(
         """Keep the error for which a request has paid."""
         self._keep(message.answer, cost=ZERO, provider=message.provider)
         self.bookkeeper.schedule_commit()
+
+    @handles(ForgetAnswer)
+    def forget_answer(self, message: ForgetAnswer) -> None:
+        """Let go of an answer; a journal does so with its next commit, for which nothing waits."""
+        with suppress(JournalUnreadable):  # What is damaged is no answer.
+            self.book.receipts.forget(message.key)
 
     def _keep_beside(self, answer: PaidAnswer, entry: MoneySettled) -> None:
         """Keep the answer of a call whose money is in the book already, and so has to be recorded in any case."""

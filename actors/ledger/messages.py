@@ -227,6 +227,15 @@ class FindKey(Request[KeyStatus], frozen=True):
         check_text("key", self.key)
 
 
+class ForgetAnswer(Message, frozen=True):
+    """Tell that the answer under a key, as the ledger has the key, is not asked for again; that it was paid is kept."""
+
+    key: str
+
+    def __post_init__(self) -> None:
+        check_text("key", self.key)
+
+
 class KeepFailure(Message, frozen=True):
     """Tell with which error a request has ended that paid `answer.paid_before`, the last time to this provider.
 

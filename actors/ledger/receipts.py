@@ -88,6 +88,12 @@ class Receipts:
         while len(self._by_key) > max_keys:
             self._drop(self._by_key.popitem(last=False)[0])
 
+    def forget(self, key: str) -> None:
+        """Let go of the answer under a key, as the ledger has the key; the rest of its receipt stays."""
+        self._drop(key)
+        if (receipt := self._by_key.get(key)) is not None:
+            self._by_key[key] = msgspec.structs.replace(receipt, answer=None)
+
     def _drop(self, key: str) -> None:
         self._bytes -= self._sizes.pop(key, 0)
 
@@ -138,6 +144,10 @@ class JournalReceipts(Receipts):
         """Return the receipt under a key, whether it is written yet or not; without its answer if that is too old."""
         row = self._journal.receipt_row(key)
         return None if row is None else unpacked(row, key)
+
+    def forget(self, key: str) -> None:
+        """Let go of the answer under a key; it is gone with the next commit."""
+        self._journal.forget_answer(key)
 
     def _store(self, receipt: Receipt, *, pays: bool) -> None:
         self._journal.put_receipt(receipt, pays=pays)

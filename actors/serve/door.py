@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from actors.ledger.keys import scoped_key
+from actors.ledger.messages import ForgetAnswer
 from actors.limits.class_queue import Priority, lower
 from actors.limits.failed_attempts import FailedAttempts
 from actors.serve.bodies import BodyRoom, ClientGone
@@ -24,6 +26,7 @@ from actors.serve.tenants import TenantRates
 from actors.serve.token_limits import TokenLimits, TokenShare, reserved_for
 from actors.serve.visitors import check_local, check_once, not_let_in, shown_key
 from actors.tariffs.estimate import demand_of
+from runtime import RuntimeFault
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping
@@ -159,17 +162,29 @@ class Door:
             return None
         asker = exchange.headers.get("x-api-key") or exchange.headers.get("authorization", "")
         same = same_request(f"{visitor.tenant}/{asker}", exchange.path, body)
-        begun = self.tries.begin(same, count, now=self.clock(), is_there=lambda: not exchange.has_left)
+        begun = self.tries.begin(
+            same, count, now=self.clock(), tenant=visitor.tenant, is_there=lambda: not exchange.has_left
+        )
+        expired, self.tries.expired = self.tries.expired, []
+        for one in expired:
+            self._forget_answer(one)
         if self.retry_log is not None:
             with suppress(OSError):  # On a full disk, a try after a restart is a new request; the ledger tells of it.
                 self.retry_log.begun(begun)
         return begun
+
+    def _forget_answer(self, ended: Try) -> None:
+        """Have the answer to a request let go of that was kept for its next try alone."""
+        with suppress(RuntimeFault):  # Then it is kept for as long as others are.
+            self.supervisor.tell(ForgetAnswer(scoped_key(ended.key, tenant=ended.tenant, account=ended.tenant)))
 
     def end_try(self, begun: Try | None, *, failed: Problem | None = None) -> None:
         """Note that the client of a try has its whole answer, or is told why it `failed`."""
         if begun is not None:
             if failed is None or failed.should_retry is False:
                 self.tries.end(begun.key)
+                if failed is None:  # What a client was told may have been paid it can ask for by its key.
+                    self._forget_answer(begun)
             else:
                 self.tries.tell(begun, now=self.clock(), wait=failed.told_wait)
             if self.retry_log is not None:

@@ -45,13 +45,14 @@ class ToldFailure(msgspec.Struct, frozen=True):
 class Try(msgspec.Struct, frozen=True, array_like=True):
     """One try of a request: `same` tells requests apart, and `key` is the idempotency key of all its tries.
 
-    `count` is how many tries were before it, and `at` when it began, in seconds since 1970.
+    `count` is how many tries were before it, and `at` when it began, in seconds since 1970. The key is the `tenant`'s.
     """
 
     same: str
     key: str
     count: int
     at: float
+    tenant: str | None = None
 
 
 def retry_count(headers: Mapping[str, str]) -> int | None:
@@ -90,8 +91,18 @@ class OpenTries:
         """Tells of those under way whether their clients are still there."""
         self._told: OrderedDict[str, list[ToldFailure]] = OrderedDict()
         """The failures that clients were told of, by what is the same request."""
+        self.expired: list[Try] = []
+        """Those that were forgotten without their clients having got their answers."""
 
-    def begin(self, same: str, count: int, *, now: float, is_there: Callable[[], bool] | None = None) -> Try:
+    def begin(
+        self,
+        same: str,
+        count: int,
+        *,
+        now: float,
+        tenant: str | None = None,
+        is_there: Callable[[], bool] | None = None,
+    ) -> Try:
         """Return a try that begins: of a request that is remembered and was tried less often, or of a new one.
 
         `is_there` tells whether its own client still is, until it is `over`.
@@ -99,7 +110,7 @@ class OpenTries:
         self._forget_old(now)
         key = self._key_before(same, count, now) or f"door-{uuid.uuid4().hex}"
         self.end(key)
-        begun = Try(same, key, count, now)
+        begun = Try(same, key, count, now, tenant)
         self.remember(begun)
         if is_there is not None:
             self._staying[key] = is_there
@@ -145,7 +156,7 @@ class OpenTries:
         self._by_key[one.key] = one
         self._keys.setdefault(one.same, []).append(one.key)
         if len(self._by_key) > MAX_TRIES:
-            self.end(next(iter(self._by_key)))
+            self._expire(next(iter(self._by_key.values())))
 
     def end(self, key: str) -> None:
         """Forget a try whose client got its whole answer."""
@@ -162,7 +173,11 @@ class OpenTries:
             oldest = next(iter(self._by_key.values()))
             if oldest.at > now - REMEMBERED_FOR:
                 return
-            self.end(oldest.key)
+            self._expire(oldest)
+
+    def _expire(self, one: Try) -> None:
+        self.end(one.key)
+        self.expired.append(one)
 
     def __iter__(self) -> Iterator[Try]:
         return iter(self._by_key.values())

@@ -37,7 +37,7 @@ class RetryLog:
         tries = OpenTries()
         for line in self._log.lines():
             try:
-                fields = msgspec.json.decode(line, type=list[str | int | float])
+                fields = msgspec.json.decode(line, type=list[str | int | float | None])
                 said = msgspec.convert(fields, Delivered if len(fields) == 1 else Try)
             except msgspec.DecodeError:
                 continue  # It was cut off.
@@ -46,6 +46,8 @@ class RetryLog:
             elif now - REMEMBERED_FOR < said.at <= now + REMEMBERED_FOR:
                 tries.end(said.key)
                 tries.remember(said)
+            else:
+                tries.expired.append(said)
         self._log.begin(map(_encode, tries), now=now)
         return tries
 

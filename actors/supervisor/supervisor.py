@@ -21,6 +21,7 @@ from actors.ledger.ledger import HolderRestarted, Ledger
 from actors.ledger.messages import (
     AnswerQuestion,
     CloseAccount,
+    ForgetAnswer,
     GetHeld,
     GetStatement,
     OpenAccount,
@@ -106,6 +107,7 @@ class Supervisor(
         | GetStatement
         | GetHeld
         | Resolve
+        | ForgetAnswer
         | SetCap
         | AnswerQuestion
         | OpenQuota
@@ -355,6 +357,11 @@ class Supervisor(
     async def resolve(self, message: Resolve) -> MoneySettled | MoneyReleased:
         """Have the ledger enter what was found out of a call whose money is held."""
         return await self.payments.ask_ledger(message)
+
+    @handles(ForgetAnswer)
+    def forget_answer(self, message: ForgetAnswer) -> None:
+        """Have the ledger let go of an answer."""
+        self.payments.forget_answer(message)
 
     @handles(SetCap, concurrent=MAX_REQUESTS, inline=True)
     async def set_cap(self, message: SetCap) -> Statement:

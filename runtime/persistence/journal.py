@@ -194,6 +194,13 @@ class Journal(ABC):
         self._pending.size += size
         self.largest = max(size, self.largest)
 
+    def drop_body(self, scope: str, key: str) -> None:
+        """Have the next commit remove the body that is kept under a key; its head stays. Raises `JournalError`."""
+        digest, row = key_digest(scope, key), self.find(scope, key)
+        if row is not None and row.body is not None:
+            self._pending.kept[digest] = self._unwritten[digest] = row._replace(body=None)
+            self._pending.size += len(row.head)
+
     def save(self, content: bytes) -> None:
         """Keep this as the state after all entries so far, in place of the last snapshot; the next commit writes it."""
         self._pending.snapshot = SnapshotRow(self.number, content, self.checksum)

@@ -10,7 +10,7 @@ from actors.errors.families import LedgerDown
 from runtime import MailboxFull, RuntimeFault
 
 if TYPE_CHECKING:
-    from actors.ledger.messages import BookCall, GiveUpAccount, KeepFailure, MarkUnderWay, NoteHandle
+    from actors.ledger.messages import BookCall, ForgetAnswer, GiveUpAccount, KeepFailure, MarkUnderWay, NoteHandle
     from actors.supervisor.services import Service
     from runtime import ActorRef, Context, Request
 
@@ -38,7 +38,7 @@ class LedgerClient:
         except RuntimeFault as fault:
             raise LedgerDown(str(fault)) from fault
 
-    def tell(self, message: BookCall | GiveUpAccount | KeepFailure | MarkUnderWay | NoteHandle) -> None:
+    def tell(self, message: BookCall | ForgetAnswer | GiveUpAccount | KeepFailure | MarkUnderWay | NoteHandle) -> None:
         """Tell the ledger what it has to know, as soon as it has room."""
         try:
             self.ledger.tell(message)

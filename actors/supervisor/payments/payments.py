@@ -17,6 +17,7 @@ from actors.ledger.messages import (
     AwaitCommit,
     BookCall,
     FindKey,
+    ForgetAnswer,
     GiveUpAccount,
     KeepFailure,
     MarkUnderWay,
@@ -149,6 +150,10 @@ class Payments:
     def keep_failure(self, answer: PaidAnswer, *, provider: str) -> None:
         """Tell the ledger with which error a request has ended that has paid."""
         self._client.tell(KeepFailure(answer, provider))
+
+    def forget_answer(self, message: ForgetAnswer) -> None:
+        """Tell the ledger that an answer is not asked for again."""
+        self._client.tell(message)
 
     def note_handle(self, reservation: Reservation, handle: str) -> None:
         """Have the handle by which a call can be taken up written beside what was reserved for it."""

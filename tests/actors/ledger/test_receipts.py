@@ -41,6 +41,17 @@ def test_answers_take_no_more_bytes_than_allowed():
     assert [receipts.find(key).answer for key in ("large", "8", "same")] == [None] * 3  # type: ignore[union-attr]
 
 
+def test_an_answer_that_is_forgotten_makes_room_and_its_receipt_stays():
+    receipts = Receipts(max_bytes=100)
+    receipts.put(receipt("a", answer=b"x" * 60))
+    receipts.forget("a")
+    receipts.forget("other")
+    receipts.put(receipt("b", answer=b"x" * 60))
+    receipts.put(receipt("c", answer=b"x" * 40))
+    assert [receipts.find(key).answer is None for key in "abc"] == [True, False, False]  # type: ignore[union-attr]
+    assert receipts.find("a").cost == 5  # type: ignore[union-attr]
+
+
 def test_an_answer_stands_and_a_newer_purchase_takes_its_place():
     receipts = Receipts()
     receipts.put(receipt("k", state="failed", at=1))

@@ -20,6 +20,7 @@ from tests.fake_wire import FakeWire
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
+    from pathlib import Path
 
     from actors.serve.door import Door
 
@@ -67,6 +68,7 @@ async def serving(
     price: str | None = None,
     tariff: Tariff = PLAIN,
     limits: dict[str, Any] | None = None,
+    journal: Path | None = None,
     **market: Any,
 ) -> AsyncGenerator[Stage]:
     """Serve one fake server for each model; `faults` are of the first one, `limits` of each."""
@@ -90,7 +92,7 @@ async def serving(
         )
     offered = Market(providers=listings, **market)
     async with ActorSystem("door", log=False) as system:
-        ledger = system.spawn(lambda: Ledger(accounts=caps or {}))
+        ledger = system.spawn(lambda: Ledger(accounts=caps or {}, journal=journal))
         supervisor = system.spawn(lambda: Supervisor(offered, ledger=ledger))
         door = make_door(supervisor, offered, DoorConfig() if config is None else config, keys)
         door.clock = asyncio.get_running_loop().time

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+from contextlib import closing
 
 import pytest
 from hypothesis import given
@@ -190,6 +192,46 @@ async def test_a_try_is_recognised_after_a_restart(tmp_path):
         assert len(stage.door.tries) == 0
         assert isinstance(stage.door.retry_log, RetryLog)
         stage.door.retry_log.close()
+
+
+def answers_in(journal):
+    with closing(sqlite3.connect(journal)) as file:
+        return [file.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("kept", "bodies")]  # noqa: S608
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_that_its_client_has_is_kept_no_longer(tmp_path, stream):
+    journal = tmp_path / "door.journal"
+    async with serving(SLOW, journal=journal) as stage:
+        for _ in range(3):
+            assert (await post(stage, 0, stream=stream)).status_code == 200
+        own = {"model": "auto", "messages": HELLO}
+        assert (await stage.post("/v1/chat/completions", own, idempotency_key="k")).status_code == 200
+        with pytest.raises(TimeoutError):
+            await post(stage, 0, within=2.0, stream=stream)
+        await asyncio.sleep(10.0)
+    kept, answers = answers_in(journal)
+    # The answer to a key of the client, and the one that did not arrive.
+    assert (kept >= 5, answers) == (True, 2)
+    async with serving(SLOW, journal=journal) as stage:
+        assert (await stage.post("/v1/chat/completions", own, idempotency_key="k")).headers["x-understudy-replayed"]
+        assert stage.calls == 0
+
+
+async def test_an_answer_that_its_client_never_gets_is_kept_for_a_quarter_of_an_hour(tmp_path):
+    journal, log = tmp_path / "door.journal", tmp_path / "tries"
+    for life in range(2):
+        async with serving(SLOW, journal=journal) as stage:
+            begun = 2_000.0 * life
+            stage.door.clock = lambda begun=begun: 1e9 + begun + asyncio.get_running_loop().time()
+            stage.door.remember_tries(RetryLog(log))
+            for number in range(2):
+                with pytest.raises(TimeoutError):
+                    await post(stage, 0, within=2.0)
+                await asyncio.sleep(REMEMBERED_FOR + 10.0 if number == 0 else 10.0)
+            stage.door.retry_log.close()
+        # In the second life, the next request has that of the first life forgotten, and then its own.
+        assert answers_in(journal)[1] == 1
 
 
 def test_a_try_is_written_before_it_begins(tmp_path):
