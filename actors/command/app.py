@@ -101,6 +101,15 @@ AcceptChanges = Annotated[
 Park = Annotated[
     bool, typer.Option("--park", help="Let what meets a reset beyond its time, as of a day's quota, wait for it.")
 ]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="ADDRESS",
+        help='Make the calls on the nodes of this Ray cluster; "auto": the one that runs here, or a new one.',
+        show_default="make them here",
+    ),
+]
 Dashboard = Annotated[
     bool, typer.Option("--dashboard", help="Serve the live page, and say where, with the token that opens it.")
 ]
@@ -140,6 +149,7 @@ def run(
     retry_unknown: RetryUnknown = False,
     accept_changes: AcceptChanges = False,
     park: Park = False,
+    ray: RayAddress = None,
     dashboard: Dashboard = False,
     dashboard_acts: DashboardActs = False,
     dashboard_token: DashboardToken = None,
@@ -155,11 +165,15 @@ def run(
     The run is kept in a journal. However it ends, the same command goes on: it asks for what is not answered and has
     not failed, within the same budget, and pays for nothing twice.
 
+    With --ray, the calls are made on the nodes of a cluster, within the same limits and budget. The journal, the
+    results and the money stay here; a node that is lost loses none of them.
+
     Exit codes: 0 all done, 1 some failed, unknown, or paid without an answer, 2 bad input (nothing was called, nothing
     spent), 3 budget exhausted, 130 interrupted (143 by SIGTERM, 129 by SIGHUP). Finished requests are in the file,
     which has only whole lines.
     """
     from actors.command.live_page import page_options
+    from actors.command.on_nodes import check_ray
     from actors.command.plan import (
         Options,
         Plan,
@@ -173,6 +187,7 @@ def run(
     from actors.command.results_file import OutputFile
     from actors.command.run import make_run
 
+    check_ray(ray)
     options = Options(
         max_concurrency=max_concurrency,
         rate_limit=rate_limit,
@@ -186,11 +201,13 @@ def run(
         retry_unknown=retry_unknown,
         accept_changes=accept_changes,
         park=park,
+        ray=ray,
     )
     plan = Plan(
         market=read_market(market),
         requests=tuple(read_requests(requests)),
         options=options,
+        market_path=market,
         market_digest=digest_of_market(market),
         page=page_options(is_wanted=dashboard, may_act=dashboard_acts, token=dashboard_token),
     )

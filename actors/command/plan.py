@@ -28,7 +28,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """The options of a run; `budget` is in dollars, `rate_limit` in requests a second, `timeout` in seconds a request.
 
     The run is kept in `journal`; without one, it cannot go on. `fresh` is how often it was said that all is to be asked
-    for, and paid, again.
+    for, and paid, again. With `ray`, the address of a cluster, its requests are served on nodes.
 
     Raises `BadInput`, which names the option, for bad values.
     """
@@ -46,6 +46,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     retry_unknown: bool = False
     accept_changes: bool = False
     park: bool = False
+    ray: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse bad values."""
@@ -79,6 +80,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     market: Market
     requests: tuple[RequestLine, ...]
     options: Options
+    market_path: str = ""
     market_digest: str = ""
     """Tells one market file from another."""
     page: PageOptions = NO_PAGE

@@ -17,6 +17,7 @@ from actors.command.display import report_text
 from actors.command.going_on import BATCH, go_on, wanted_requests
 from actors.command.interrupts import Interrupts
 from actors.command.live_page import live_page
+from actors.command.on_nodes import note_nodes, spawn_spread, system_for
 from actors.command.progress import choose_progress, logging_to, ticking, write_error
 from actors.command.report import Ended, Report, RunTally
 from actors.command.results_file import CannotWrite, OutputFile, ResultLine, result_line
@@ -33,7 +34,7 @@ from actors.supervisor.messages import GetStatus
 from actors.supervisor.payments.accounts import RUN
 from actors.supervisor.supervisor import LEDGER_MAILBOX, Supervisor
 from actors.webhooks import spawn_senders
-from runtime import ActorSystem, Event, RuntimeFault
+from runtime import Event, RuntimeFault
 from runtime.persistence import JournalError
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ if TYPE_CHECKING:
     from actors.command.progress import ProgressDisplay
     from actors.command.requests_file import RequestLine
     from actors.supervisor.messages import SmartRequest
-    from runtime import ActorRef
+    from runtime import ActorRef, ActorSystem
+    from runtime.cluster import Cluster
 
 WATCH_INTERVAL = 0.5
 """Seconds between two looks at what holds requests back."""
@@ -273,15 +275,14 @@ async def _make_run(
 async def _serve(run: BatchRun, progress: ProgressDisplay) -> None:
     """Serve the requests until all have ended or the run is stopped; leave nothing running."""
     options, tally = run.plan.options, run.tally
-    started = tally.started
     loop = asyncio.get_running_loop()
 
     def show_breaker(event: Event) -> None:
         if text := breaker_note(event):
-            progress.note(f"{loop.time() - started:.1f} s: {text}")
+            progress.note(f"{loop.time() - tally.started:.1f} s: {text}")
 
     async with (
-        ActorSystem("run", seed=options.seed) as system,
+        system_for(run.plan) as (system, cluster),
         ticking(progress, tally),
         live_page(system, run.plan.page),
     ):
@@ -292,7 +293,8 @@ async def _serve(run: BatchRun, progress: ProgressDisplay) -> None:
         if run.plan.market.alerts:
             spawn_senders(system, tuple(run.plan.market.alerts))
             system.spawn(Monitor, name="monitor")
-        supervisor = spawn_supervisor(system, run.plan)
+        supervisor = spawn_supervisor(system, run.plan, cluster)
+        await note_nodes(supervisor, cluster, progress)
         if options.journal is not None:
             await run.go_on(supervisor)
         outcomes: BatchOutcomes | None = None
@@ -318,14 +320,18 @@ async def _serve(run: BatchRun, progress: ProgressDisplay) -> None:
                 tally.account = outcomes.closed
         with suppress(RuntimeFault):  # Of a supervisor that has crashed, the requests have said so.
             tally.note_waits(await supervisor.ask(GetStatus(), timeout=STATUS_TIMEOUT))
+        supervisor.stop()  # Before this program leaves the nodes that it may have, which it would take for lost.
+        await supervisor.terminated()
 
 
-def spawn_supervisor(system: ActorSystem, plan: Plan) -> ActorRef[Any]:
-    """Start the supervisor of a run, over a ledger with its journal if it is kept."""
+def spawn_supervisor(system: ActorSystem, plan: Plan, cluster: Cluster | None = None) -> ActorRef[Any]:
+    """Start the supervisor of a run, over a ledger with its journal if it is kept; of a `cluster`, over its nodes."""
     ledger = None
-    if (path := plan.options.journal) is not None:
+    if (path := plan.options.journal) is not None or cluster is not None:
         config = LedgerConfig(safety="power" if plan.is_paid else "process")
         ledger = system.spawn(lambda: Ledger(config, journal=path), name="ledger", mailbox=LEDGER_MAILBOX)
+    if ledger is not None and cluster is not None:
+        return spawn_spread(system, plan, ledger, cluster)
     return system.spawn(lambda: Supervisor(plan.market, ledger=ledger), name="supervisor")
 
 

@@ -8,7 +8,7 @@ from actors.errors.families import CallOutcome, Charged, NotAdmitted, Permanent
 from actors.money import Micros  # noqa: TC001
 
 if TYPE_CHECKING:
-    from actors.ledger.messages import Reservation
+    from actors.ledger.reservation import Reservation
     from runtime.persistence import JournalError
 
 

@@ -2,41 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 import msgspec
 
-from actors.errors.families import Charged  # noqa: TC001 - msgspec resolves the annotations below.
+from actors.errors.families import BudgetExceeded, Charged, Permanent
 from actors.ledger.account import Account
 from actors.ledger.entries import CostBasis, MoneyReleased, MoneySettled
+from actors.ledger.errors import (
+    AlreadyPaid,
+    JournalDown,
+    JournalFailed,
+    JournalUnreadable,
+    KeyReused,
+    PaidUnanswered,
+    RiskExceeded,
+    StillUnsettled,
+)
 from actors.ledger.fingerprint import Fields  # noqa: TC001 - as above.
 from actors.ledger.periods import Renewal, take_cap
 from actors.ledger.receipt import KeyStatus, PaidAnswer
+from actors.ledger.reservation import Reservation
 from actors.ledger.statement import Statement
 from actors.money import MAX_MICROS, ZERO, AmountField, Micros, OptionalAmountField, amount_default, take_amount
 from actors.tariffs.tariff import Tariff  # noqa: TC001 - as above.
 from actors.tariffs.usage import Usage  # noqa: TC001 - as above.
 from actors.validation import check_text, checked_held_for
-from runtime import ActorRef, Message, Request
+from runtime import ActorRef, Message, Refusal, Request
 
 Intent: TypeAlias = Literal["first", "repeat", "again"]
 """What a call is to others under its key. "first": there must be no other. "repeat": it is the same call once more,
 charged once, because its provider honours keys. "again": it may be paid in addition to the others."""
-
-
-class Reservation(msgspec.Struct, frozen=True, gc=False):
-    """Leave to spend `amount` on one call; `BookCall` must tell what became of the call, whatever that is.
-
-    `attempt` counts the calls that have shared the reservation, as repetitions under one key do. The call may cost
-    `overdrawn` more, within the overdraft of its accounts.
-    """
-
-    number: int
-    key: str
-    provider: str
-    amount: Micros
-    attempt: int = 1
-    overdrawn: Micros = ZERO
+JOURNAL_REFUSALS: tuple[type[Refusal], ...] = (Permanent, JournalDown, JournalFailed, JournalUnreadable)
+"""What most requests are refused with; from a ledger on another node, they come as what they are."""
 
 
 def _take_given(message: Reserve, *names: str) -> None:
@@ -69,6 +67,16 @@ class Reserve(Request[Reservation], frozen=True, kw_only=True):
     `fingerprint` tells what the request under the key asks for, as the ledger gave it for a `FindKey`. `if_killed` is
     what the call counts as having cost if the program is killed while it is under way (None: its money is held).
     """
+
+    refusals: ClassVar[tuple[type[Refusal], ...]] = (
+        BudgetExceeded,
+        AlreadyPaid,
+        PaidUnanswered,
+        StillUnsettled,
+        RiskExceeded,
+        KeyReused,
+        *JOURNAL_REFUSALS,
+    )
 
     key: str
     provider: str
@@ -197,6 +205,8 @@ class Resolve(Request[MoneySettled | MoneyReleased], frozen=True):
     `as_found`, the provider itself has said so, and then "yes" counts even if the money was released lately.
     """
 
+    refusals: ClassVar[tuple[type[Refusal], ...]] = JOURNAL_REFUSALS
+
     reservation: int
     charged: Literal["yes", "no"]
     cost: OptionalAmountField = amount_default(None)
@@ -219,6 +229,8 @@ class FindKey(Request[KeyStatus], frozen=True):
 
     `fields` is what it asks for now; refused with `KeyReused` if it asked for something else before.
     """
+
+    refusals: ClassVar[tuple[type[Refusal], ...]] = (KeyReused, *JOURNAL_REFUSALS)
 
     key: str
     fields: Fields
@@ -262,6 +274,8 @@ class OpenAccount(Request[str], frozen=True, kw_only=True):
     rolls on. Then it is that of each period, and money counts in the period in which it was reserved.
     """
 
+    refusals: ClassVar[tuple[type[Refusal], ...]] = JOURNAL_REFUSALS
+
     name: str | None = None
     cap: OptionalAmountField = amount_default(None)
     overdraft: AmountField = amount_default(ZERO)
@@ -285,6 +299,8 @@ class CloseAccount(Request[Account], frozen=True, kw_only=True):
     No call can draw on it from then on. The answer comes when the calls that draw on it already have ended.
     """
 
+    refusals: ClassVar[tuple[type[Refusal], ...]] = JOURNAL_REFUSALS
+
     name: str
 
     def __post_init__(self) -> None:
@@ -307,6 +323,8 @@ class SetCap(Request[Statement], frozen=True):
     Without `keeps_renewal`, a cap that says no period does not renew any more. `overdraft` is how far it may be passed
     (None: as far as before).
     """
+
+    refusals: ClassVar[tuple[type[Refusal], ...]] = JOURNAL_REFUSALS
 
     account: str
     cap: OptionalAmountField
@@ -367,9 +385,13 @@ class AwaitCommit(Request[None], frozen=True):
     Refused with `JournalFailed` if that could not be written.
     """
 
+    refusals: ClassVar[tuple[type[Refusal], ...]] = JOURNAL_REFUSALS
+
 
 class GetStatement(Request[Statement], frozen=True):
     """Ask for the figures of an account, or of all together for None; refused with `Permanent` if it is not known."""
+
+    refusals: ClassVar[tuple[type[Refusal], ...]] = JOURNAL_REFUSALS
 
     account: str | None = None
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, get_args
 
 import msgspec
 
-from actors.errors.families import checked_retry_after
+from actors.errors.families import Permanent, RateLimited, checked_retry_after
 from actors.limits.class_queue import Priority, check_priority
 from actors.limits.learned import LearnedGrant  # noqa: TC001 - msgspec resolves the annotations below.
 from actors.limits.quota import NO_WEIGHTS, REQUESTS, QuotaGrant, RateLimit, quota_of
 from actors.limits.rate_lease import RateLease
 from actors.limits.reported import ReportedLimit, check_reported
 from actors.validation import check_count, check_text
-from runtime import Message, Request
+from runtime import Message, Refusal, Request
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,6 +47,8 @@ class Acquire(Request[LimiterGrant], frozen=True):
     with `RateLimited` instead of having to wait. `asker` names the request, so that `ForecastGrants` can tell when it
     is due.
     """
+
+    refusals: ClassVar[tuple[type[Refusal], ...]] = (RateLimited, Permanent)
 
     weight: int = 1
     weights: dict[str, int] = msgspec.field(default_factory=dict)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ForwardRef, get_args, get_origin
 
 import msgspec
@@ -209,5 +211,38 @@ def _refusal(error: WireError, request: type[Any]) -> Refusal:
         return RemoteRefusal(error.kind, error.text)
     made = kind.__new__(kind, *args)
     made.args = tuple(args)
-    vars(made).update(fields)
+    types = field_types(kind)
+    try:
+        vars(made).update({name: _as_declared(value, types.get(name)) for name, value in fields.items()})
+    except msgspec.ValidationError:
+        return RemoteRefusal(error.kind, error.text)
     return made
+
+
+@functools.cache
+def field_types(kind: type[Refusal]) -> dict[str, Any]:
+    """Return the types of a refusal's fields, as far as its class or the parameters of the same name declare them.
+
+    >>> field_types(Refusal)
+    {}
+    """
+    found: dict[str, Any] = {}
+    for base in reversed(kind.__mro__):
+        names = vars(sys.modules[base.__module__])
+        declared = {
+            **vars(base).get("__annotations__", {}),
+            **getattr(vars(base).get("__init__"), "__annotations__", {}),
+        }
+        for name, of in declared.items():
+            with suppress(NameError, TypeError):  # A name that is imported for annotations alone.
+                found[name] = eval(of, names) if isinstance(of, str) else of  # noqa: S307 - the class's own annotation.
+    return found
+
+
+def _as_declared(value: Any, of: Any) -> Any:
+    if of is None:
+        return value
+    try:
+        return msgspec.convert(value, of)
+    except TypeError:
+        return value  # Of a type that msgspec does not know.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import logging
 import os
 import time
 import traceback
@@ -43,6 +44,8 @@ GONE = b""
 """What is answered for a guest that is gone."""
 RESTART = 10.0
 """Seconds that Ray may take to start a node again."""
+LOOK = 1.0
+"""Seconds between two looks at which machines there are."""
 CALLS = 10_000
 """Calls that a node takes at once; most of them wait."""
 
@@ -207,7 +210,7 @@ class RayPort:
         self.versions = own_versions(f"ray {ray.__version__}")
 
     async def place(self, node: str) -> NodeLife:
-        ids = {name_of_node(one): one["NodeID"] for one in ray.nodes() if one["Alive"]}
+        ids = {name: id_ for id_, name in (await asyncio.to_thread(living_nodes)).items()}
         if node not in ids:
             raise NodeLost(node, f"Ray has no such node, only {', '.join(sorted(ids))}")
         options = {
@@ -338,12 +341,33 @@ class RayPort:
             handle = await self._handle(guest.name)
             await handle.leave.remote(guest.name)
 
+    async def follow(self, names: list[str]) -> None:
+        """Place nodes on the machines that join, and take those that leave from the names, until it is cancelled."""
+        refused: set[str] = set()
+        while True:
+            await asyncio.sleep(LOOK)
+            living = set((await asyncio.to_thread(living_nodes)).values())
+            names[:] = [name for name in names if name in living]
+            refused &= living
+            for name in sorted(living.difference(names, refused)):
+                try:
+                    await self.place(name)
+                    names.append(name)
+                except (NodeLost, NotOneCluster) as error:
+                    refused.add(name)
+                    logging.getLogger(__name__).warning("node %s does not join: %s", name, error)
+
     def _name(self, node: str) -> str:
         return f"{self._cluster}/{node}"
 
 
 async def _result(ref: Any) -> Any:
     return await ref
+
+
+def living_nodes() -> dict[str, str]:
+    """Return the names of the nodes that Ray counts as alive, by their ids."""
+    return {one["NodeID"]: name_of_node(one) for one in ray.nodes() if one["Alive"]}
 
 
 def name_of_node(node: dict[str, Any]) -> str:
@@ -358,28 +382,35 @@ async def join(
 ) -> AsyncGenerator[Cluster]:
     """Join the cluster of Ray at `address` (None: the one that runs here, or a new one of this machine alone).
 
-    Each machine gets a node, named as Ray names it. This program is a guest at one of them: its own actors are those of
-    `cluster.system`, and are reached by the others as long as the block lasts.
+    Each machine gets a node, named as Ray names it; `cluster.nodes` follows those that join and leave. This program is
+    a guest at the node of its own machine: its own actors are those of `cluster.node.system`, and are reached by the
+    others as long as the block lasts. Programs that join another `cluster` of the same Ray have nodes of their own.
 
     Keyed actors live on the nodes that `homes` names, the same for all programs that join. Each of them has its
     journals in the folder `journals`, below its own name, on a disk of its machine. Raises `NotOneCluster` if the nodes
     run with other homes.
     """
     if not ray.is_initialized():
-        await asyncio.to_thread(ray.init, address, namespace=NAMESPACE, log_to_driver=False, include_dashboard=False)
+        # A new cluster is told what it is to be; one that runs takes no such word.
+        new = {"include_dashboard": False} if address is None else {}
+        options = {"namespace": NAMESPACE, "log_to_driver": False, "logging_level": logging.ERROR, **new}
+        await asyncio.to_thread(ray.init, address, **options)
     port = RayPort(cluster, homes=homes, journals=journals)
-    names = sorted(name_of_node(one) for one in ray.nodes() if one["Alive"])
+    living = await asyncio.to_thread(living_nodes)
+    names = sorted(living.values())
     for name in names:
         await port.place(name)
-    own = NodeLife(f"guest-{uuid.uuid4().hex[:8]}@{names[0]}", time.time_ns() // 1_000)
+    home = living.get(ray.get_runtime_context().get_node_id(), names[0])
+    own = NodeLife(f"guest-{uuid.uuid4().hex[:8]}@{home}", time.time_ns() // 1_000)
     async with ActorSystem("guest") as system:
         node = Node(own, system, port, homes=tuple(homes))
         await port.arrive(own)
-        call = asyncio.ensure_future(port.open_call(node))
+        tasks = [asyncio.ensure_future(port.open_call(node)), asyncio.ensure_future(port.follow(names))]
         try:
             yield Cluster(node, names)
         finally:
-            call.cancel()
-            await asyncio.gather(call, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             await node.aclose()
             await port.leave(own)

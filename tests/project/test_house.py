@@ -29,6 +29,7 @@ VAGUE = {"base", "common", "core", "helpers", "manager", "utils"}
 # Test files whose subject is real time, each with its reason; every other test gives time as an argument.
 MAY_SLEEP: dict[str, str] = {
     "tests/actors/command/http_providers.py": "the latency of a provider that is a process",
+    "tests/actors/spread/ray_batch.py": "a run in another process is waited for, in which a machine is killed",
     "tests/actors/transports/test_http_large.py": "a ticker of 1 ms measures how long the loop is held up",
     "tests/runtime/observability/test_watchdog.py": "handlers that stop the loop are what it is about",
     "tests/runtime/simulation/test_surroundings.py": "time.sleep is what it says is refused",
