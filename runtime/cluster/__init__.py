@@ -7,9 +7,11 @@ from runtime.cluster.errors import AnswerLost, NeverDelivered, NodeLost, NotSend
 from runtime.cluster.hosting import ContactLost, ContactRegained
 from runtime.cluster.in_process import InProcessNetwork, NetworkFaults
 from runtime.cluster.journals import JournalFolder, MemoryFolder
+from runtime.cluster.moving import ANYWHERE
 from runtime.cluster.node import FrameRefused
 
 __all__ = [
+    "ANYWHERE",
     "TAKEOVER",
     "AnswerLost",
     "Cluster",

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import msgspec
+
 from runtime.cluster.codec import WireRef
+from runtime.cluster.errors import NodeLost
 from runtime.cluster.frames import FindFrame, SpawnFrame
 from runtime.cluster.homes import Keyed
+from runtime.cluster.moving import Anywhere, spawn_moving
 from runtime.cluster.placing import factory_name
+from runtime.cluster.port import Unreachable
 from runtime.cluster.remote import RemoteActor
-from runtime.errors import AskTimeout
+from runtime.errors import ActorCrashed, ActorStopped, AskTimeout
 from runtime.messages import Message
 from runtime.ref import ActorRef
-from runtime.supervision import Restart
+from runtime.supervision import Restart, RestartIntensity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,6 +32,11 @@ if TYPE_CHECKING:
 M = TypeVar("M")
 
 SPAWN_TIMEOUT = 10.0
+PLACING = 2.0
+"""Seconds for which one node is waited for, if another will do."""
+PLACE_AGAIN = 0.25
+"""Seconds before all nodes are tried again."""
+DEFAULT_INTENSITY = RestartIntensity()
 
 
 class PlaceActor(Message, frozen=True):
@@ -47,30 +59,62 @@ class Cluster:
         self,
         factory: Callable[..., Actor[M]],
         *args: Any,
-        node: str | None = None,
+        node: str | Anywhere | None = None,
         name: str | None = None,
         restart: Restart = Restart.TRANSIENT,
+        intensity: RestartIntensity = DEFAULT_INTENSITY,
         timeout: float = SPAWN_TIMEOUT,  # noqa: ASYNC109 - a deadline, not a scope.
         **kwargs: Any,
     ) -> ActorRef[M]:
         """Start an actor on a node, by default on each in turn, and return its ref.
 
         `factory` is a class or a function at the top of a module that the node can import; its arguments travel as
-        plain data, Structs and refs. Raises `NotSendable`, what the factory raises there (as `RemoteCrash`), and
-        `AskTimeout` after `timeout` seconds.
+        plain data, Structs and refs. With `ANYWHERE` as its node, the actor is supervised from here: if its node is
+        lost, it is started anew on another, at most as often as the `intensity` says, and its ref goes with it; it
+        ends with this node. Raises `NotSendable`, what the factory raises there (as `RemoteCrash`), and `AskTimeout`
+        after `timeout` seconds.
         """
-        named = factory_name(factory)
-        where = node if node is not None else self.nodes[self._turn % len(self.nodes)]
+        packed = self.node.codec.encode([list(args), kwargs])
+        wish = SpawnFrame(0, factory_name(factory), packed, name, restart.value)
+        if isinstance(node, Anywhere):
+            wish = msgspec.structs.replace(wish, name=None, is_owned=True)
+            try:
+                async with asyncio.timeout(timeout):
+                    first = await self._spawn_anywhere(factory, wish)
+            except TimeoutError:
+                raise AskTimeout(repr(node), "PlaceActor", timeout=timeout) from None
+            place = partial(self._spawn_anywhere, factory, wish)
+            ref = await spawn_moving(self.node.system, first, place, name=name, intensity=intensity)
+            self.node.name(ref, name)
+            return ref
+        where = node if node is not None else self._next_node()
         if where not in self.nodes:
             raise ValueError(f"there is no node {where!r} in this cluster, only {', '.join(self.nodes)}")
-        self._turn += node is None
-        packed = self.node.codec.encode([list(args), kwargs])
-        if where == self.node.life.name:
-            return self.node.spawn(factory, packed, name=name, restart=restart)
-        life = await self._resolved(where, timeout)
-        return await self._request(
-            life, lambda number: SpawnFrame(number, named, packed, name, restart.value), ActorRef, timeout
-        )
+        return await self._spawn_at(where, factory, wish, timeout)
+
+    def _next_node(self) -> str:
+        self._turn += 1
+        return self.nodes[(self._turn - 1) % len(self.nodes)]
+
+    async def _spawn_anywhere(self, factory: Callable[..., Actor[M]], wish: SpawnFrame) -> ActorRef[M]:
+        """Start an actor on the next node that can be reached; wait until there is one."""
+        while True:
+            for _ in range(len(self.nodes)):
+                with suppress(NodeLost, Unreachable, AskTimeout, ActorStopped, ActorCrashed):
+                    return await self._spawn_at(self._next_node(), factory, wish, PLACING)
+            await asyncio.sleep(PLACE_AGAIN)
+
+    async def _spawn_at(
+        self,
+        node: str,
+        factory: Callable[..., Actor[M]],
+        wish: SpawnFrame,
+        timeout: float,  # noqa: ASYNC109 - a deadline, not a scope.
+    ) -> ActorRef[M]:
+        if node == self.node.life.name:
+            return self.node.spawn(factory, wish.args, name=wish.name, restart=Restart(wish.restart))
+        life = await self._resolved(node, timeout)
+        return await self._request(life, lambda number: msgspec.structs.replace(wish, number=number), ActorRef, timeout)
 
     def ref(self, factory: Callable[[str, Any], Actor[M]], *, key: str, home: str | None = None) -> ActorRef[M]:
         """Return the ref of the actor that has this key, which is started when it is first needed.

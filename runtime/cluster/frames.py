@@ -86,13 +86,14 @@ class EndFrame(Frame, frozen=True, tag="s"):
 
 
 class SpawnFrame(Frame, frozen=True, tag="n"):
-    """Asks for an actor to be started: by which factory, with which arguments."""
+    """Asks for an actor to be started, by which factory with which arguments; `is_owned` if it ends with its asker."""
 
     number: int
     factory: str
     args: bytes
     name: str | None
     restart: str
+    is_owned: bool = False
 
 
 class FindFrame(Frame, frozen=True, tag="l"):

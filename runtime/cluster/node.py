@@ -157,6 +157,8 @@ class Node:
         """What gives answers back that their askers may turn out not to have taken."""
         self._spawned: OrderedDict[tuple[Peer, int], ActorRef[Any]] = OrderedDict()
         """Actors that their spawners may turn out not to want."""
+        self._owned: dict[Peer, set[ActorRef[Any]]] = {}
+        """Actors that end if their spawners are lost, which then start them elsewhere."""
         self._does: dict[type, Callable[[Peer, Any], None]] = {
             TellFrame: self._tell,
             CancelFrame: self._cancel,
@@ -212,6 +214,8 @@ class Node:
             self._closed_sessions[peer.life] = peer.their_session
         for watchers in self._exports.watched_by.values():
             watchers.discard(peer)
+        for ref in self._owned.pop(peer, ()):
+            ref.kill()
 
     def export(self, ref: ActorRef[Any]) -> WireRef:
         """Return how other nodes name an actor."""
@@ -246,6 +250,8 @@ class Node:
 
     def _ended(self, ref: ActorRef[Any], exit: Exit) -> None:  # noqa: A002 - the field's word.
         number, watchers = self._exports.end(ref)
+        for owned in self._owned.values():
+            owned.discard(ref)
         error = None if exit.error is None else error_to_wire(exit.error)
         for peer in watchers:
             peer.post(EndedFrame(number, exit.reason.value, error))
@@ -486,6 +492,8 @@ class Node:
             ref = self.spawn(factory_named(frame.factory), frame.args, name=frame.name, restart=Restart(frame.restart))
             told: AnswerFrame | FailureFrame = AnswerFrame(frame.number, self.codec.encode(ref))
             self._spawned[peer, frame.number] = ref
+            if frame.is_owned:
+                self._owned.setdefault(peer, set()).add(ref)
             if len(self._spawned) > MAX_GIVEN:
                 self._spawned.popitem(last=False)
         except Exception as error:  # noqa: BLE001 - of the factory, or of what names it: it is the spawner's.
@@ -496,10 +504,14 @@ class Node:
         """Start an actor here; its arguments are decoded into the types that the factory declares."""
         given = self.codec.decode(args, tuple[list[Any], dict[str, Any]])
         ref = self.system.spawn(partial(made_of, factory, *given), name=name, restart=restart)
+        self.name(ref, name)
+        return ref
+
+    def name(self, ref: ActorRef[Any], name: str | None) -> None:
+        """Let other nodes know an actor, and find it under a name if it has one."""
         if name is not None:
             self._exports.named[name] = ref
         self.export(ref)
-        return ref
 
     def named(self, name: str) -> ActorRef[Any] | None:
         """Return the actor of this node that was spawned under a name."""

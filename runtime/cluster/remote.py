@@ -11,10 +11,10 @@ from runtime.cell.inbox import LONGEST
 from runtime.cell.state import NO_MAIL
 from runtime.cell.watching import tell_watchers
 from runtime.cluster.codec import answer_type, error_from_wire, kind_of, tag_of
-from runtime.cluster.errors import AnswerLost, NeverDelivered, RemoteCrash
+from runtime.cluster.errors import AnswerLost, NeverDelivered, NotSendable, RemoteCrash
 from runtime.cluster.frames import AskFrame, CancelFrame, EndFrame, TellFrame, WatchFrame, WireError
 from runtime.deadline import current_deadline, earlier
-from runtime.envelope import RUNNING, SETTLED, Ask, Envelope, told
+from runtime.envelope import RUNNING, SETTLED, WAITING, Ask, Envelope, told
 from runtime.errors import ActorStopped, AskTimeout, MailboxFull
 from runtime.events import DeadLetter, DeadReason
 from runtime.messages import name_of
@@ -111,21 +111,19 @@ class RemoteActor(FarTarget):
         if not isinstance(item, Ask):
             self.tell_slowly(told(item))
             return
-        deadline = item.deadline
-        task = self.peer.create_task(self.ask(item.message, max(deadline - self.peer.engine.time(), 1e-3)))
-        item.execution = task
-        item.progress = RUNNING
-
-        def settle(done: asyncio.Task[Any]) -> None:
-            if done.cancelled():
-                return
-            error = done.exception()
-            if error is None:
-                item.answer(done.result())
-            else:
-                item.fail(error)
-
-        task.add_done_callback(settle)
+        if item.progress is not WAITING:
+            return  # Its asker has given up.
+        if self.closed:
+            item.fail(self._gone(item.message))
+            return
+        try:
+            frame = self._frame(item.message, self.peer.engine.time(), item.deadline, awaits=True)
+            of = answer_type(kind_of(item.message))
+        except NotSendable as error:
+            item.fail(error)
+            return
+        # At once, so that what is told next cannot overtake it.
+        self._post(frame, PendingAnswer(self, item, of, self.peer.new_number()))
 
     async def send(self, message: Any, timeout: float | None) -> None:  # noqa: ASYNC109 - a deadline, not a scope.
         if timeout is not None and not timeout > 0:
@@ -153,17 +151,21 @@ class RemoteActor(FarTarget):
         return await self._request(message, now, deadline, awaits=True)
 
     async def _request(self, message: Any, now: float, deadline: float, *, awaits: bool) -> tuple[Any, int]:
-        peer = self.peer
         if self.closed:
             raise self._gone(message)
+        frame = self._frame(message, now, deadline, awaits=awaits)
+        of = answer_type(kind_of(message)) if awaits else NONE
+        return await self.exchange(message, frame, of, now=now, deadline=deadline)
+
+    def _frame(self, message: Any, now: float, deadline: float, *, awaits: bool) -> Callable[[int], AskFrame]:
+        peer, kind = self.peer, tag_of(kind_of(message))
         body = peer.codec.encode(message)
-        kind = kind_of(message)
+        left = None if deadline == inf else deadline - now
+        return lambda number: AskFrame(number, self.name.number, kind, body, left, peer.carried(), awaits)
 
-        def frame(number: int) -> AskFrame:
-            left = None if deadline == inf else deadline - now
-            return AskFrame(number, self.name.number, tag_of(kind), body, left, peer.carried(), awaits)
-
-        return await self.exchange(message, frame, answer_type(kind) if awaits else NONE, now=now, deadline=deadline)
+    def _post(self, frame: Callable[[int], Any], pending: PendingAnswer) -> None:
+        self.peer.pending[pending.number] = pending
+        self.peer.post(frame(pending.number), pending.lost, alone=True)
 
     async def exchange(
         self, message: Any, frame: Callable[[int], Any], of: Any, *, now: float, deadline: float
@@ -173,8 +175,7 @@ class RemoteActor(FarTarget):
         ask = Ask(message, deadline)
         ask.waiter = engine.loop.create_future()
         number = peer.new_number()
-        pending = peer.pending[number] = PendingAnswer(self, ask, of, number)
-        peer.post(frame(number), pending.lost, alone=True)
+        self._post(frame, PendingAnswer(self, ask, of, number))
         if deadline < inf:
             engine.deadlines.add(ask)
         try:
@@ -255,6 +256,7 @@ class PendingAnswer:
 
     def cancel(self) -> None:
         """Tell the node that the answer is not wanted any more; the asker calls it by giving up."""
+        self.target.peer.pending.pop(self.number, None)
         self.target.peer.post(CancelFrame(self.number))
 
     def answered(self, decode: Callable[[Any], Any]) -> bool:

@@ -28,6 +28,10 @@ class Withdraw(Request[int], frozen=True):
     refusals: ClassVar[tuple[type[Refusal], ...]] = (TooMuch,)
 
 
+class GetNode(Request[str], frozen=True):
+    """Asks for the name of the node on which the actor lives."""
+
+
 class Break(Request[int], frozen=True):
     pass
 
@@ -148,6 +152,10 @@ class Account(Actor[Any]):
     @handles(Garbled)
     def refuse(self, message: Garbled) -> int:
         raise Refusal("half a character: \ud83d")
+
+    @handles(GetNode)
+    def tell_node(self, _: GetNode) -> str:
+        return self.context.ref.path.partition("/")[0]
 
     @handles(Break)
     def break_down(self, message: Break) -> int:

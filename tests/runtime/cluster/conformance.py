@@ -10,13 +10,14 @@ import msgspec
 import pytest
 
 from runtime import ActorCrashed, ActorStopped, AskTimeout, Unhandled
-from runtime.cluster import NeverDelivered, NodeLost, NotSendable, RemoteCrash, RemoteRefusal
+from runtime.cluster import ANYWHERE, NeverDelivered, NodeLost, NotSendable, RemoteCrash, RemoteRefusal
 from tests.runtime.cluster.cast import (
     Account,
     Break,
     Cancelled,
     Deposit,
     Garbled,
+    GetNode,
     Host,
     Introduce,
     Listed,
@@ -87,7 +88,7 @@ async def refusals_come_back_as_their_type_and_crashes_with_their_words(nodes: N
         await account.ask(Break(), timeout=10)
     assert isinstance(crash.value.__cause__, RemoteCrash)
     assert crash.value.__cause__.kind == "builtins:KeyError"
-    with pytest.raises(Unhandled, match="Deposit, Garbled, Odd, Relay, Slow"):
+    with pytest.raises(Unhandled, match="Deposit, Garbled, GetNode, Odd, Relay, Slow"):
         await account.ask(NotHandled(), timeout=10)
 
 
@@ -128,7 +129,7 @@ async def a_router_is_told_and_asked_from_afar_as_a_near_one(nodes: Nodes) -> No
     assert await workers.ask(Slow(0.01), timeout=10) == "done"
     with pytest.raises(TooMuch, match="100 wanted"):
         await workers.ask(Withdraw(100), timeout=10)
-    with pytest.raises(Unhandled, match="Deposit, Garbled, Odd, Relay, Slow"):
+    with pytest.raises(Unhandled, match="Deposit, Garbled, GetNode, Odd, Relay, Slow"):
         await workers.ask(NotHandled(), timeout=10)
     with pytest.raises(AskTimeout):
         await workers.ask(Slow(60), timeout=0.2)
@@ -137,7 +138,7 @@ async def a_router_is_told_and_asked_from_afar_as_a_near_one(nodes: Nodes) -> No
     assert [await spread.ask(Total(), timeout=10) for _ in range(8)] == [0, 1, 2, 2] * 2
     with pytest.raises(TooMuch, match="100 wanted, 0 left"):
         await spread.ask(Withdraw(100), timeout=10)
-    with pytest.raises(Unhandled, match="Deposit, Garbled, Odd, Relay, Slow"):
+    with pytest.raises(Unhandled, match="Deposit, Garbled, GetNode, Odd, Relay, Slow"):
         await spread.ask(NotHandled(), timeout=10)
     workers.stop()
     await workers.terminated()
@@ -204,6 +205,25 @@ async def the_death_of_a_node_tells_what_never_ran_from_what_may_have_run(nodes:
     await until(watcher, Total(), 1)
 
 
+async def an_actor_placed_anywhere_goes_on_if_its_node_is_lost(nodes: Nodes) -> None:
+    account = await nodes.here.spawn(Account, 5, node=ANYWHERE, timeout=30)
+    while await account.ask(GetNode(), timeout=10) == "a":  # From which the others may be seen.
+        account.stop()
+        account = await nodes.here.spawn(Account, 5, node=ANYWHERE, timeout=30)
+    node = await account.ask(GetNode(), timeout=10)
+    relay = await nodes.here.spawn(Account, node="a")
+    account.tell(Deposit(2))
+    assert await relay.ask(Relay(account), timeout=10) == 7
+    under_way = asyncio.ensure_future(account.ask(Slow(60), timeout=60))
+    await account.ask(Total(), timeout=10)
+    await nodes.kill(node)
+    with pytest.raises(ActorCrashed, match="whether it was handled is unknown"):
+        await under_way
+    assert await account.ask(Total(), timeout=30) == 5
+    assert await relay.ask(Relay(account), timeout=10) == 5
+    await nodes.revive(node)
+
+
 async def a_keyed_actor_outlives_its_home(nodes: Nodes) -> None:
     savings = nodes.here.ref(SavingsAccount, key="alice", home="c")
     assert await savings.ask(Save(5), timeout=30) == 5
@@ -235,5 +255,6 @@ CHECKS: tuple[Callable[[Nodes], Awaitable[None]], ...] = (
     what_is_odd_harms_nothing_else,
     what_cannot_travel_is_refused_in_words,
     the_death_of_a_node_tells_what_never_ran_from_what_may_have_run,
+    an_actor_placed_anywhere_goes_on_if_its_node_is_lost,
     a_keyed_actor_outlives_its_home,
 )
