@@ -120,8 +120,11 @@ class Purchases:
             state = await self._sdk.read()
         return self._same_in(state, order), state
 
-    async def taken_up(self, order: Order, transaction_id: str) -> tuple[Transaction | None, NetworkState]:
-        """Return the transaction of this id, which must be of the order, after all writes under way here."""
+    async def taken_up(self, order: Order | str, transaction_id: str) -> tuple[Transaction | None, NetworkState]:
+        """Return the transaction of this id, which must be of the order, after all writes under way here.
+
+        If only the key of an order is known, the transaction must have that key.
+        """
         async with self._writing:
             state = await self._sdk.read()
         found = state.transaction(transaction_id)
@@ -296,9 +299,12 @@ def key_in(description: str) -> str | None:
     return None if found is None else unquote(found[2], errors="surrogatepass")
 
 
-def _check_same(found: Transaction, order: Order) -> None:
-    """Raise `Permanent` if a transaction has the key of an order but is that of another request."""
-    if found.description != order.description:
+def _check_same(found: Transaction, order: Order | str) -> None:
+    """Raise `Permanent` if a transaction is that of another request than an order, or the key of one."""
+    if isinstance(order, str):
+        if key_in(found.description) != order:
+            raise Permanent(f"transaction {found.id} is not that of the key {order!r}", outcome="not_started")
+    elif found.description != order.description:
         raise Permanent(
             f"the idempotency key {order.key!r} belongs to another request to {order.name!r}; use a new key",
             provider=order.name,

@@ -28,7 +28,7 @@ from actors.agirails.purchases import Order, PurchaseProgress, describe
 from actors.agirails.sdk import CANCELLED, DELIVERED, DISPUTED, SETTLED, UNDER_WAY, UNPAID, Transaction
 from actors.errors.families import BudgetExceeded, CallFailed, NotAdmitted, OutcomeUnknown, Permanent, Transient
 from actors.money import Micros
-from actors.transports.reconciliation import Answered, Finding, Lost, NeverRan, UnderWay
+from actors.transports.reconciliation import NOT_KEPT, Answered, Finding, Lost, NeverRan, UnderWay
 from actors.transports.transport import ProviderReply
 from runtime import is_being_cancelled
 
@@ -59,6 +59,7 @@ class AgirailsTransport:
 
     paid = True
     idempotent: Idempotent = "no"
+    resumes_alone = True
 
     def __init__(self, purchases: Purchases, *, name: str, address: str) -> None:
         self.provider = name
@@ -119,10 +120,12 @@ class AgirailsTransport:
 
     async def resume(self, handle: str, call: ProviderCall) -> Finding:
         """Wait for the delivery of a transaction by its id, and return what became of it, as `look_up` does."""
-        order = self._order(call)
+        order = call.idempotency_key if call.input is NOT_KEPT else self._order(call)
         try:
             transaction, state = await self._purchases.taken_up(order, handle)
-            if transaction is not None and transaction.state in UNDER_WAY:
+            if transaction is None:
+                raise self._unknown(f"the network does not know {handle} any more")
+            if transaction.state in UNDER_WAY:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(call.timeout):
                         transaction = await self._awaited(transaction) or transaction

@@ -26,7 +26,7 @@ from actors.ledger.entries import (
 )
 from actors.ledger.errors import AlreadyPaid, PaidUnanswered, RiskExceeded, StillUnsettled
 from actors.ledger.keys import purchase_key
-from actors.ledger.messages import Costing
+from actors.ledger.messages import Costing, HeldHandle
 from actors.ledger.postings import Postings
 from actors.ledger.receipt import KeyStatus
 from actors.ledger.receipts import Receipts
@@ -416,6 +416,19 @@ class Book:
             return None
         record.handle = handle
         return HandleNoted(reservation=record.number, key=record.key, provider=record.provider, handle=handle, at=at)
+
+    def handles(self) -> tuple[HeldHandle, ...]:
+        """Return the held calls that can be taken up by a handle, the oldest first."""
+        return tuple(
+            HeldHandle(
+                reservation=record.reservation(),
+                handle=record.handle,
+                fingerprint=record.fingerprint,
+                paid_before=micros_of((self.paid_keys.paid(record.key) or (0,))[0]),
+            )
+            for record in self.postings.records.values()
+            if record.is_held and record.handle is not None
+        )
 
     def list_tariff(self, tariff: Tariff, *, at: float) -> TariffListed | None:
         """Note a tariff by which a call is settled; None if it was noted before."""

@@ -32,7 +32,9 @@ from actors.ledger.messages import (
     GetHeld,
     GetStatement,
     GiveUpAccount,
+    HeldHandle,
     KeepFailure,
+    ListHandles,
     ListStatements,
     MarkSent,
     MarkUnderWay,
@@ -104,6 +106,7 @@ class Ledger(
         | LeaveAccount
         | MarkSent
         | NoteHandle
+        | ListHandles
         | Resolve
         | OpenAccount
         | CloseAccount
@@ -453,6 +456,14 @@ class Ledger(
     def get_held(self, message: GetHeld) -> tuple[Unsettled, ...]:
         """Return the reservations of calls whose outcome is unknown."""
         return self.book.unsettled(account=message.account, is_held=True)
+
+    @handles(ListHandles)
+    def list_handles(self, message: ListHandles) -> tuple[HeldHandle, ...]:
+        """Return the held calls that can be taken up, for a supervisor that begins."""
+        for record in self.book.postings.records.values():
+            if record.handle is not None:
+                self.bookkeeper.remember_key_of(record.number)
+        return self.book.handles()
 
     # What is kept beside the money.
 

@@ -441,6 +441,23 @@ class GetHeld(Request[tuple[Unsettled, ...]], frozen=True):
             check_text("account", self.account)
 
 
+class HeldHandle(msgspec.Struct, frozen=True, kw_only=True):
+    """A call that may have been paid, and the `handle` by which it can be taken up.
+
+    `fingerprint` is of what the request under its key asks for, None if that is not known. `paid_before` is what has
+    been paid under the key.
+    """
+
+    reservation: Reservation
+    handle: str
+    fingerprint: bytes | None
+    paid_before: Micros
+
+
+class ListHandles(Request[tuple[HeldHandle, ...]], frozen=True):
+    """Ask which calls whose outcome is unknown can be taken up by a handle, the oldest first."""
+
+
 def check_reservation(reservation: Reservation) -> None:
     """Raise `TypeError` if this is no reservation."""
     if type(reservation) is not Reservation:

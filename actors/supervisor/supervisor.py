@@ -98,6 +98,10 @@ class ReconcileDue(Message, frozen=True):
     """The supervisor reminds itself of calls that may have been paid."""
 
 
+class TakeUpDue(Message, frozen=True):
+    """The supervisor reminds itself of calls of an earlier life that can be taken up by their handles."""
+
+
 class Supervisor(
     Actor[
         SmartRequest
@@ -119,6 +123,7 @@ class Supervisor(
         | GetRequests
         | ReplaceMarket
         | ReconcileDue
+        | TakeUpDue
         | CloseIdleDue
         | Terminated
     ]
@@ -165,6 +170,8 @@ class Supervisor(
         """How many requests have ended: done, failed or unknown; `begun` counts all."""
         self.queues = WaitQueues(market.max_waiting)
         self.reminder: Timer | None = None
+        self.may_have_held = ledger is not None
+        """Whether the ledger may know of calls that were made before this instance began."""
         self.has_started = False
 
     def started(self) -> None:
@@ -204,6 +211,8 @@ class Supervisor(
         # This comes last: an instance that could not start is not stopped either.
         self.services.keep_mail()
         self.has_started = True
+        if self.may_have_held:
+            context.ref.tell(TakeUpDue())
 
     async def stopped(self) -> None:
         self.services.close()
@@ -225,6 +234,7 @@ class Supervisor(
         book: Book = kept.setdefault("book", Book())
         ledger = self.services.start(lambda: Ledger(book=book), name="ledger", mailbox=LEDGER_MAILBOX)
         if begins_anew:
+            self.may_have_held = True
             ledger.tell(HolderRestarted(ref))  # What the instance before left open, it may have paid.
         return ledger
 
@@ -261,6 +271,8 @@ class Supervisor(
         self.deps = msgspec.structs.replace(
             deps, market=market, finder=Finder(self.discovery), hedge_budget=hedge_budget
         )
+        if self.may_have_held and change.added:
+            self.context.ref.tell(TakeUpDue())  # Their calls of an earlier life had none to be asked of.
         return change
 
     def _limiter(self, name: str) -> ActorRef[Any] | Service:
@@ -409,6 +421,16 @@ class Supervisor(
         finally:
             if is_mine:
                 self._be_reminded()
+
+    @handles(TakeUpDue, concurrent=2)
+    async def take_up(self, message: TakeUpDue) -> None:
+        """Take up the held calls of an earlier life whose providers have given handles."""
+        try:
+            await self.payments.take_up(self.targets.by_name)
+        except CallFailed as failure:
+            self.context.log.warning("held calls are taken up only by requests under their keys: {}", failure)
+        if self.payments.reconciler.has_news:
+            self._be_reminded()
 
     @handles(Terminated)
     def replace_service(self, message: Terminated) -> None:

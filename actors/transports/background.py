@@ -14,11 +14,11 @@ import msgspec
 
 from actors.errors.families import CallFailed
 from actors.model_calls.answer import fields_of
+from actors.model_calls.request import ModelRequest
 from actors.transports.http_json import decode_json
 from actors.transports.transport import MAX_HANDLE
 
 if TYPE_CHECKING:
-    from actors.model_calls.request import ModelRequest
     from actors.transports.http_client import HttpClient
     from actors.transports.http_exchange import Exchange
 
@@ -34,6 +34,19 @@ MIN_LOOK_INTERVAL = 0.1
 """Seconds between two looks at least, close to the deadline."""
 LOOK_TIMEOUT = 10.0
 """Seconds that one look may take."""
+
+
+def request_told_in(body: dict[str, Any]) -> ModelRequest:
+    """Return as much of the request for a response of the background as that tells: the form of text that is wanted.
+
+    >>> from actors.model_calls.bad_answers import wants_json
+    >>> [wants_json(request_told_in({"text": {"format": {"type": type}}})) for type in ("text", "json_object")]
+    [False, True]
+    """
+    told: dict[str, Any] = {"input": "", "background": True}
+    if isinstance(text := body.get("text"), dict):
+        told["text"] = text
+    return ModelRequest(form="responses", body=told)
 
 
 class EndedResponse(NamedTuple):

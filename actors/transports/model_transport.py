@@ -23,7 +23,14 @@ from actors.model_calls.request import ModelRequest, model_request
 from actors.model_calls.translation import Translation, translated
 from actors.tariffs.estimate import OUTPUT_FIELDS, Form, demand_of, with_max_output
 from actors.tariffs.usage import read_usage
-from actors.transports.background import GONE, EndedResponse, is_of_background, unended_id, until_ended
+from actors.transports.background import (
+    GONE,
+    EndedResponse,
+    is_of_background,
+    request_told_in,
+    unended_id,
+    until_ended,
+)
 from actors.transports.called_model import called_model
 from actors.transports.cost_look_up import ASKED_AFTER, CostLookUp
 from actors.transports.cut_calls import CutCalls, CutStream
@@ -31,7 +38,7 @@ from actors.transports.http_client import MAX_REPLY_BYTES, HttpClient
 from actors.transports.http_exchange import MAX_REFUSAL_BYTES, header_value
 from actors.transports.http_json import decode_json, encode_json
 from actors.transports.model_stream import ModelStream
-from actors.transports.reconciliation import Answered, Finding, Lost, NeverRan, UnderWay
+from actors.transports.reconciliation import NOT_KEPT, Answered, Finding, Lost, NeverRan, UnderWay
 from actors.transports.transport import Idempotent, ProviderCall, ProviderReply
 
 if TYPE_CHECKING:
@@ -67,6 +74,8 @@ class ModelTransport:
     No provider of models is known to honour idempotency keys. A key is sent only if `idempotent="key"` says that this
     one does.
     """
+
+    resumes_alone = True
 
     def __init__(
         self,
@@ -171,7 +180,7 @@ class ModelTransport:
 
     async def resume(self, handle: str, call: ProviderCall) -> Finding:
         """Fetch a response of the background by its id, and wait for it if it has not ended (see `Resumes`)."""
-        sent, _ = self._request_of(call)
+        sent = None if call.input is NOT_KEPT else self._request_of(call)[0]
         deadline = asyncio.get_running_loop().time() + call.timeout
         try:
             ended = await until_ended(self._client, handle, deadline=deadline)
@@ -181,6 +190,8 @@ class ModelTransport:
             raise
         if ended is None:
             return UnderWay()
+        if sent is None:
+            sent = self._translated(request_told_in(ended.body))
         try:
             return Answered(self._reply_of(sent, *ended))
         except CallFailed as failure:

@@ -7,7 +7,7 @@ is held and reported, and paid to no other provider.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 
@@ -17,6 +17,16 @@ from actors.transports.transport import ProviderReply, take_cost
 
 if TYPE_CHECKING:
     from actors.transports.transport import ProviderCall
+
+
+class InputNotKept:
+    """The input of a call of an earlier life of the program, of which no more is known than its key and its handle."""
+
+    def __repr__(self) -> str:
+        return "NOT_KEPT"
+
+
+NOT_KEPT: Final = InputNotKept()
 
 
 class Answered(msgspec.Struct, frozen=True, tag=True):
@@ -104,6 +114,10 @@ class Resumes(Protocol):
     It tells the handle by `call.notes.begun(handle)` while it makes the call. The ledger writes it beside what was
     reserved. If the answer does not come, be it that the connection is lost, the caller cancelled or this program
     ended, the call is taken up by its handle, and not paid again.
+
+    One that can do so without what the call asked for may declare so by an attribute `resumes_alone = True`. Its calls
+    that are held when a program starts are then taken up at once, and not only by a request under their keys: with
+    `NOT_KEPT` as their input, and "" as their service.
     """
 
     async def resume(self, handle: str, call: ProviderCall) -> Finding:

@@ -44,6 +44,29 @@ def handles_in(path: Path) -> int:
 
 @pytest.mark.slow
 @pytest.mark.real_time
+async def test_what_a_killed_program_left_in_the_background_is_fetched_at_its_next_start(tmp_path: Path) -> None:
+    dice, path = random.Random(18), tmp_path / "money.journal"
+    model = FakeModel(name="m", price=FakePrice(input="1", output="4"), latency=LATENCY, output_tokens=20.0)
+    async with fake_server(FakeConfig(models=(model,))) as server:
+        for number in range(1, repeated(20, part=20) + 1):
+            reached = (f"{server.url}/v1", str(path))
+            first = await begin(*reached, f"order {number}")
+            while handles_in(path) < number:
+                await let_run(first, 0.01)
+            await let_run(first, dice.uniform(0.0, 0.9 * LATENCY))
+            first.kill()
+            await first.wait()
+            told = []
+            for key in ((), (f"order {number}",)):
+                said, _ = await (await begin(*reached, *key)).communicate()
+                told.append(json.loads(said))
+            charged = sum(-int(-one.charged * 1_000_000 // 1) for one in server.books.lines)
+            assert [(one["settled"], one["held"]) for one in told] == [(charged, 0)] * 2
+            assert (told[1]["output"]["status"], len(server.books.lines)) == ("completed", number)
+
+
+@pytest.mark.slow
+@pytest.mark.real_time
 async def test_a_response_of_the_background_is_paid_once_whatever_is_killed(tmp_path: Path) -> None:
     dice, path = random.Random(17), tmp_path / "money.journal"
     model = FakeModel(name="m", price=FakePrice(input="1", output="4"), latency=LATENCY, output_tokens=20.0)

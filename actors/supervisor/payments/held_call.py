@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING, TypeAlias
 import msgspec
 
 from actors.errors.families import PossibleCharge
+from actors.ledger.keys import provider_key, purchase_of
 from actors.ledger.messages import Costing
+from actors.ledger.receipt import Purchase
 from actors.money import ZERO
 from actors.supervisor.payments.charge import NOTHING, Charge, charge_for
-from actors.transports.reconciliation import Answered, Lost, NeverRan
-from actors.transports.transport import ProviderReply
+from actors.supervisor.targets.quote import UNKNOWN, TokenQuote
+from actors.transports.reconciliation import NOT_KEPT, Answered, Lost, NeverRan
+from actors.transports.transport import CallNotes, ProviderCall, ProviderReply
 
 if TYPE_CHECKING:
     from actors.ledger.entries import CostBasis
-    from actors.ledger.messages import Reservation
-    from actors.ledger.receipt import Purchase
+    from actors.ledger.messages import HeldHandle, Reservation
     from actors.money import Micros
-    from actors.supervisor.targets.quote import TokenQuote
     from actors.supervisor.targets.target import Target
-    from actors.transports.transport import ProviderCall
 
 Resolution: TypeAlias = Answered | NeverRan | Lost
 """What became of a held call, once that is known."""
@@ -63,6 +63,35 @@ class HeldCall(msgspec.Struct, eq=False):
         if self.target.asked_after:
             return self.call.notes.reference is not None
         return self.target.can_tell
+
+
+def call_of_handle(target: Target, held: HeldHandle) -> HeldCall:
+    """Return a call of an earlier life of the program, of which its handle is known and not what it asked for.
+
+    It has no request in this life, so it is told apart by the key that its provider was told. It costs what it says by
+    the tariff that is in force now, or what was reserved.
+    """
+    reservation, tariff = held.reservation, target.listing.tariff
+    told_key = provider_key(reservation.key)
+    call = ProviderCall(
+        service="",
+        input=NOT_KEPT,
+        request_id=told_key,
+        idempotency_key=told_key,
+        max_cost=reservation.amount,
+        timeout=target.listing.timeout,
+        provider=target.name,
+        notes=CallNotes(handle=held.handle),
+    )
+    key, number = purchase_of(reservation.key)
+    return HeldCall(
+        target,
+        call,
+        reservation,
+        None if tariff is None else TokenQuote(tariff, UNKNOWN, UNKNOWN, reservation.amount, reservation.amount),
+        purchase=None if held.fingerprint is None else Purchase(key, held.fingerprint, number),
+        paid_before=int(held.paid_before),
+    )
 
 
 def charge_found(held: HeldCall, found: Resolution) -> Charge:

@@ -20,6 +20,7 @@ from actors.ledger.messages import (
     ForgetAnswer,
     GiveUpAccount,
     KeepFailure,
+    ListHandles,
     MarkUnderWay,
     NoteHandle,
     Reservation,
@@ -28,7 +29,7 @@ from actors.ledger.messages import (
 )
 from actors.money import ZERO
 from actors.supervisor.payments.accounts import Accounts
-from actors.supervisor.payments.held_call import charge_found
+from actors.supervisor.payments.held_call import call_of_handle, charge_found
 from actors.supervisor.payments.kept_answers import found_answer
 from actors.supervisor.payments.ledger_client import LEDGER_CALL_TIMEOUT, LedgerClient
 from actors.supervisor.payments.reconciler import Reconciler
@@ -36,7 +37,7 @@ from actors.transports.reconciliation import Answered, Lost
 from runtime import AskTimeout, RuntimeFault
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator, Iterator, Mapping
 
     from actors.ledger.fingerprint import Fields
     from actors.ledger.receipt import KeyStatus, PaidAnswer
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from actors.supervisor.payments.charge import Charge
     from actors.supervisor.payments.held_call import HeldCall, Resolution
     from actors.supervisor.payments.ledger_client import LedgerRef
+    from actors.supervisor.targets.target import Target
     from runtime import Context, Request
 
 SHORTEST_WAIT = 0.001
@@ -169,6 +171,16 @@ class Payments:
     def reconcile_later(self, held: HeldCall) -> None:
         """Find out about a call when no request waits for it any more."""
         self.reconciler.keep(held)
+
+    async def take_up(self, targets: Mapping[str, Target]) -> None:
+        """Find out later about the held calls that can be taken up, also those of an earlier life of the program."""
+        for held in await self.ask_ledger(ListHandles()):
+            target = targets.get(held.reservation.provider)
+            if target is not None and not self.reconciler.knows(held.reservation.number):
+                with suppress(CallFailed, RuntimeFault):
+                    target.open()  # Then it is known what its transport can do.
+                if target.resumes_alone:
+                    self.reconciler.keep(call_of_handle(target, held))
 
     def held_providers(self) -> Iterator[str]:
         """Name the providers that are still asked about calls whose outcome is unknown."""

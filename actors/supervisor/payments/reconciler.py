@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from actors.errors.families import CallFailed, LedgerDown
-from actors.transports.reconciliation import Lost, UnderWay
+from actors.transports.reconciliation import NOT_KEPT, Lost, UnderWay
 from runtime import Backoff, RuntimeFault
 
 if TYPE_CHECKING:
@@ -147,6 +147,10 @@ class Reconciler:
             self._kept[held.reservation.number] = Kept(held, self._context.now())
             self.has_news = True
 
+    def knows(self, number: int) -> bool:
+        """Tell whether the call of a reservation is reconciled, now or later."""
+        return number in self._kept or number in self._reconciling
+
     @property
     def next_due(self) -> float:
         """When the next call is due, in loop time; infinity for never."""
@@ -196,7 +200,8 @@ class Reconciler:
     async def _ask(self, held: HeldCall, *, wait: float = 0.0) -> Finding | None:
         """Look a call up, and cancel it if it may still run; None if its transport cannot say.
 
-        One that has a handle is taken up, which tells the same, and its answer is waited for.
+        One that has a handle is taken up, which tells the same, and its answer is waited for. One of an earlier life
+        of the program is not cancelled: what it asked for is not known any more, and its answer may be wanted.
         """
         target, handle, finding = held.target, held.handle, None
         with suppress(CallFailed, RuntimeFault):
@@ -204,7 +209,7 @@ class Reconciler:
                 finding = await target.resume(handle, held.call, wait=wait)
             elif target.can_look_up:
                 finding = await target.look_up(held.call)
-        if finding is None or isinstance(finding, UnderWay):
+        if held.call.input is not NOT_KEPT and (finding is None or isinstance(finding, UnderWay)):
             with suppress(CallFailed, RuntimeFault):
                 if target.can_cancel:
                     cancelled = await target.cancel(held.call)

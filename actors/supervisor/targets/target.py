@@ -173,6 +173,8 @@ class Target:
         """What its transport can do about a call whose outcome is unknown."""
         self.can_resume = False
         """Whether its transport can take up a call by its handle."""
+        self.resumes_alone = False
+        """Whether it can do so without what the call asked for."""
         self.asked_after: tuple[float, ...] = ()
         """The seconds after its end at which a call is looked up, if that tells its cost alone."""
         self.calls_before = CallHistory()
@@ -631,6 +633,7 @@ class Target:
         self.can_cancel = isinstance(transport, Cancels)
         self.on_cut = getattr(transport, "on_cut", None)
         self.can_resume = isinstance(transport, Resumes)
+        self.resumes_alone = self.can_resume and getattr(transport, "resumes_alone", False) is True
         self._called = getattr(transport, "called", None)
         self._pricing = transport if isinstance(transport, PricesCalls) else None
         self._is_learned_of = True

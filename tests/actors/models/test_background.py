@@ -112,6 +112,22 @@ async def test_one_of_an_earlier_life_is_fetched_by_the_next(tmp_path: Path):
     assert len(wire.provider.books.lines) == 1
 
 
+async def test_one_of_an_earlier_life_is_fetched_though_nothing_asks_for_it(tmp_path: Path):
+    wire, journal = FakeWire(config()), tmp_path / "money.journal"
+    async with desk(listed(wire), journal=journal) as supervisor:
+        asking = asyncio.ensure_future(ask(supervisor))
+        await asyncio.sleep(2.0)
+    await asyncio.gather(asking, return_exceptions=True)
+    async with desk(listed(wire), journal=journal) as supervisor:
+        await asyncio.sleep(60.0)
+        assert await figures(supervisor) == (charged(wire), 0, 0)
+    async with desk(listed(wire), journal=journal) as supervisor:
+        given = await ask(supervisor)
+    assert (given.output["status"], given.replayed, given.cost) == ("completed", True, 0)
+    assert int(given.paid) == charged(wire)
+    assert len(wire.provider.books.lines) == 1
+
+
 def transport(wire: FakeWire) -> ModelTransport:
     return ModelTransport(
         "alder", "m", preset=preset_named("openai"), base_url="http://fake/v1", api_key="k", wire=wire

@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import msgspec
 import pytest
 
-from actors import Listing, Market, OutcomeUnknown, Provider, Supervisor, smart_request
-from actors.errors.families import Transient
+from actors import Listing, Market, OutcomeUnknown, Provider, RequestOptions, Supervisor, smart_request
+from actors.errors.families import BadAnswer, Transient
 from actors.ledger import GetHeld, GetStatement, Ledger, StillUnsettled
 from actors.money import Micros
-from actors.transports import Answered, Finding, Lost, NeverRan, ProviderCall, ProviderReply, UnderWay
+from actors.supervisor.messages import ReplaceMarket
+from actors.transports import (
+    NOT_KEPT,
+    Answered,
+    Finding,
+    FunctionTransport,
+    Lost,
+    NeverRan,
+    ProviderCall,
+    ProviderReply,
+    UnderWay,
+)
 from runtime import ActorSystem, Event
 
 if TYPE_CHECKING:
@@ -85,6 +97,45 @@ class TaskTransport:
 
 class Breaking(TaskTransport):
     breaks_after = 1.0
+
+
+class Alone(TaskTransport):
+    """Knows by the handle alone what was asked for, because the provider keeps it."""
+
+    resumes_alone = True
+    asked: ClassVar[dict[str, Any]] = {}
+
+    async def call(self, call: ProviderCall) -> ProviderReply:
+        self.asked[self.handle.format(self.tasks.begun + 1)] = call.input
+        return await super().call(call)
+
+    async def resume(self, handle: str, call: ProviderCall) -> Finding:
+        assert (call.input, call.service) == (NOT_KEPT, "")
+        if handle not in self.tasks.ends_at:
+            raise Transient("no such task", provider=call.provider)
+        found = await super().resume(handle, call)
+        if isinstance(found, Answered):
+            return Answered(ProviderReply(output=f"answer to {self.asked[handle]}", cost=COST))
+        return found
+
+
+class Cancellable(Alone):
+    cancelled = 0
+
+    async def cancel(self, call: ProviderCall, *, timeout: float) -> Finding:  # noqa: ASYNC109 - of `Cancels`.
+        type(self).cancelled += 1
+        return NeverRan()
+
+
+class Joined(Alone):
+    """Is asked by a request too, which knows what it asks for."""
+
+    async def resume(self, handle: str, call: ProviderCall) -> Finding:
+        return await super().resume(handle, msgspec.structs.replace(call, input=NOT_KEPT, service=""))
+
+
+async def spoil(call: ProviderCall) -> Any:
+    raise BadAnswer("it is of no use", reason="empty", provider=call.provider)
 
 
 class TooLong(TaskTransport):
@@ -169,6 +220,85 @@ async def test_a_call_of_an_earlier_life_is_taken_up_by_the_handle_in_the_journa
     assert (result.output, tasks.begun, {handle for handle, _ in tasks.looks}) == ("answer to x", 1, {"task 1"})
     assert answered_at == pytest.approx(max(began_at, tasks.ends_at["task 1"]), abs=0.01)
     assert (statement.settled, statement.held, again.replayed) == (COST, 0, True)
+
+
+async def begun(*listings: Listing, journal: Path, seconds: float = 1.0, **terms: Any) -> None:
+    """End a program while a call is under way."""
+    async with desk(*listings, journal=journal) as supervisor:
+        asking = asyncio.ensure_future(ask(supervisor, **terms))
+        await asyncio.sleep(seconds)
+    await asyncio.gather(asking, return_exceptions=True)
+
+
+@pytest.mark.parametrize("key", ["order 17", None])
+async def test_a_call_of_an_earlier_life_is_taken_up_at_the_start_though_nothing_asks(tmp_path: Path, key: str | None):
+    tasks, journal = Tasks(), tmp_path / "money.journal"
+    await begun(of(Cancellable, tasks), journal=journal, idempotency_key=key)
+    async with desk(of(Cancellable, tasks), journal=journal) as supervisor:
+        await asyncio.sleep(1.0)
+        assert [one.amount for one in await supervisor.ask(GetHeld(), timeout=1.0)] == [PRICE]
+        await asyncio.sleep(60.0)
+        statement = await supervisor.ask(GetStatement(), timeout=1.0)
+        assert (statement.settled, statement.held, statement.reserved, tasks.begun) == (COST, 0, 0, 1)
+    tasks.ends_at.clear()  # Its provider has gone, and is not needed.
+    async with desk(of(Cancellable, tasks), journal=journal) as supervisor:
+        if key is not None:
+            result = await ask(supervisor)
+            assert (result.replayed, result.cost, result.paid, result.output) == (True, 0, COST, "answer to x")
+    assert (tasks.begun, Cancellable.cancelled) == (0, 0)
+
+
+@pytest.mark.parametrize("rest", [0.0, 0.001, 3.0])
+async def test_a_request_and_the_start_take_up_a_call_once(tmp_path: Path, rest: float):
+    tasks, journal = Tasks(lasts=30.0), tmp_path / "money.journal"
+    await begun(of(Alone, tasks), journal=journal)
+    async with desk(of(Joined, tasks), journal=journal) as supervisor:
+        await asyncio.sleep(rest)
+        result = await ask(supervisor)
+        await asyncio.sleep(100.0)
+        statement = await supervisor.ask(GetStatement(), timeout=1.0)
+    assert (result.output, result.paid, tasks.begun) == ("answer to x", COST, 1)
+    assert (statement.settled, statement.held) == (COST, 0)
+
+
+@pytest.mark.parametrize("gone", ["handle", "provider", "input"])
+async def test_what_cannot_be_taken_up_at_the_start_stays_held(tmp_path: Path, gone: str):
+    tasks, journal = Tasks(), tmp_path / "money.journal"
+    await begun(of(Alone, tasks), journal=journal)
+    listing = {"handle": of(Alone, tasks), "provider": tasks.listing("birch"), "input": tasks.listing()}[gone]
+    tasks.looks.clear()
+    if gone == "handle":
+        tasks.ends_at.clear()
+    async with desk(listing, journal=journal) as supervisor:
+        await asyncio.sleep(1000.0)
+        assert [one.amount for one in await supervisor.ask(GetHeld(), timeout=1.0)] == [PRICE]
+        statement = await supervisor.ask(GetStatement(), timeout=1.0)
+        assert (statement.settled, statement.held, tasks.looks) == (0, PRICE, [])
+
+
+async def test_a_provider_that_is_listed_later_takes_up_its_calls_then(tmp_path: Path):
+    tasks, journal = Tasks(), tmp_path / "money.journal"
+    await begun(of(Alone, tasks), journal=journal)
+    birch = Tasks().listing("birch")
+    async with desk(birch, journal=journal) as supervisor:
+        await asyncio.sleep(100.0)
+        await supervisor.ask(ReplaceMarket(Market(providers=[birch, of(Alone, tasks)])), timeout=1.0)
+        await asyncio.sleep(1.0)
+        statement = await supervisor.ask(GetStatement(), timeout=1.0)
+    assert (statement.settled, statement.held) == (COST, 0)
+
+
+async def test_what_was_paid_before_under_the_key_is_in_the_receipt_of_a_call_taken_up(tmp_path: Path):
+    tasks, journal = Tasks(), tmp_path / "money.journal"
+    dear = Provider(name="birch", services={"s"}, price=Micros(9))
+    bad = Listing(provider=dear, transport=lambda: FunctionTransport(spoil, paid=True, idempotent="no"))
+    await begun(
+        bad, of(Alone, tasks), journal=journal, options=RequestOptions(strategy="cheapest", on_bad_answer="next")
+    )
+    async with desk(bad, of(Alone, tasks), journal=journal) as supervisor:
+        await asyncio.sleep(60.0)
+        result = await ask(supervisor)
+    assert (result.replayed, result.paid) == (True, 9 + COST)
 
 
 async def test_a_request_that_could_pay_another_takes_up_the_call_first(tmp_path: Path):
