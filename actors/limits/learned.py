@@ -304,8 +304,11 @@ def _served_rate(state: LearnedLimit, now: float) -> float:
     """Return the calls a second that a provider serves while it refuses others, as far as is known."""
     suspicion, observed = state.suspicion, state.observed_rate(now)
     told_for = now - suspicion.since
-    if state.throttled_rate == math.inf or told_for < MIN_TOLD or not suspicion.served:
+    if told_for < MIN_TOLD or not suspicion.served:
         return observed
+    if state.throttled_rate == math.inf:
+        # In the last second calls may have waited for their own 429s.
+        return max(observed, suspicion.served / told_for)
     # What it served in the last second may have been a burst; over all the time it was not.
     return min(observed, suspicion.served / told_for) if told_for < SETTLED or suspicion.alarm else observed
 

@@ -31,6 +31,7 @@ from actors.ledger.messages import (
 )
 from actors.market.market import Market
 from actors.money import ZERO, micros_of
+from actors.policies.even_draws import EvenDraws
 from actors.providers.bandit import ScoreAnswer
 from actors.rate_limiter.messages import SetLimits
 from actors.rate_limiter.rate_limiter import RateLimiter
@@ -204,6 +205,7 @@ class Supervisor(
                 leave=self._leave,
                 reclass=lambda job, priority: self.queues.reclass(job.entry, priority),
             ),
+            backoffs=EvenDraws(context.random.random()),
             limiters={name: self._limiter(name) for name in {**market.quotas, **self.shared_quotas}},
         )
         self.lines = RequestLines(context)

@@ -615,7 +615,7 @@ class AttemptRun:
             looks = job.looks[name] = job.looks.get(name, 0) + 1
             if looks > 1 and job.attempts[-1].provider == name:
                 job.attempts.pop()  # The last of these answers in a row stands for them all.
-            random = context.random.random()
+            random = self.deps.backoffs.draw()
             look = next_look(looks, now=now, deadline=job.deadline, random=random, retry_after=error.retry_after)
             job.tried[name] = Tried(0 if tried is None else tried.failures, now, look)
         else:
@@ -648,7 +648,7 @@ class AttemptRun:
             now=now,
             deadline=job.deadline,
             policy=policy,
-            random=self.deps.context.random.random(),
+            random=self.deps.backoffs.draw(),
         )
         if has_had_all_attempts(failures, is_amplified=target.is_amplified, was_amplified=self._was_amplified):
             again = Tried(failures, now, math.inf)

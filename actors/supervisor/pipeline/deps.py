@@ -8,6 +8,7 @@ import msgspec
 
 if TYPE_CHECKING:
     from actors.market.market import Market
+    from actors.policies.even_draws import EvenDraws
     from actors.rate_limiter.messages import Acquire, ForecastGrants, ReportThrottled, SetLimits, Settle
     from actors.supervisor.payments.payments import Payments
     from actors.supervisor.pipeline.finding import Finder
@@ -35,5 +36,7 @@ class Deps(msgspec.Struct, frozen=True, kw_only=True):
     scores: Scores
     prefixes: PrefixLog
     keyed: KeyedCalls
+    backoffs: EvenDraws
+    """By which the waits of failed requests are spread."""
     limiters: dict[str, ActorRef[Acquire | ForecastGrants | Settle | ReportThrottled | SetLimits] | Service]
     """Who holds each quota that providers share, by its name."""

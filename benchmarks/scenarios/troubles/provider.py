@@ -45,18 +45,22 @@ class Poison(msgspec.Struct, frozen=True):
 
 
 class Strays:
-    """429s that no rate causes: a `share` of each thousand calls, drawn anew for each, with a `Retry-After` or none."""
+    """429s that no rate causes, with a `Retry-After` or none: a `share` of the calls in every row of them.
+
+    A row is the hundred calls, or the thousand, in which that is a whole number; which ones is drawn anew for each.
+    """
 
     def __init__(self, seed: int, *, share: float, retry_after: float | None) -> None:
         self.share = share
         self.retry_after = retry_after
+        self.row = 100 if share >= 0.01 else 1_000
         self.dice = random.Random(f"{seed}/strays")
         self.left: list[bool] = []
 
     def strike(self) -> bool:
         """Tell whether the next call is refused."""
         if not self.left:
-            self.left = [number < round(1_000 * self.share) for number in range(1_000)]
+            self.left = [number < round(self.row * self.share) for number in range(self.row)]
             self.dice.shuffle(self.left)
         return self.left.pop()
 

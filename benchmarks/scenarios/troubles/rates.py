@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 PLACES, LASTS = 40, 0.02
 """So many calls of so many seconds are under way at once, which makes 2,000 a second."""
-AT_FIRST = 1_500
+AT_FIRST = 600
 """The requests before the first 429, of which the last third tell the rate: all places are in use by then."""
-STRAYS: dict[float, int] = {0.001: 3_000, 0.01: 2_000, 0.05: 4_000}
+STRAYS: dict[float, int] = {0.001: 3_000, 0.01: 2_000, 0.05: 3_000}
 """The requests after that, by the share of strays."""
 PATIENCE = 600.0
 CROWD = 500

@@ -52,6 +52,21 @@ def test_a_share_that_stays_at_a_lower_rate_is_found_to_stray():
     assert state.suspicion.stray_share == pytest.approx(0.05, abs=0.03)
 
 
+def test_a_rate_is_lowered_from_what_was_served_since_the_first_429_though_all_wait_now():
+    state, now = LearnedLimit(), 0.0
+    while now < 0.5:  # 1,000 calls, one in twenty of which strays.
+        now += 0.0005
+        if round(now * 2_000) % 20:
+            state = after_success(state, now, started=now)
+        else:
+            state = after_throttled(state, now, ThrottledCall(3.5, started=now))
+    for now in (3.0, 3.1, 3.2):  # All wait for their own 429s; the first come back.
+        state = after_success(state, now, started=now)
+    assert state.throttled_rate == math.inf
+    state = after_throttled(state, 3.5, ThrottledCall(3.5, started=3.5))
+    assert 250 <= state.throttled_rate <= 350
+
+
 @pytest.mark.parametrize("limit", [20.0, 100.0, 500.0])
 @pytest.mark.parametrize("excess", [1.05, 1.2, 1.5, 3.0])
 def test_a_limit_is_found_and_held(limit: float, excess: float):
