@@ -5,12 +5,14 @@ Put `pytest_plugins = ["runtime.simulation.plugin"]` into your `conftest.py`, an
     @pytest.mark.simulate(seeds=1000)
     async def test_no_money_is_lost(simulation): ...
 
-The mark takes `seeds` (how many, a range or a list; by default 100), and `processes`, `order` and `max_steps` as
-`explore` does. A parameter named `simulation` is the `Simulation` of each run. Fixtures, and the instance of a test
-class, are made once for all seeds: what one run changes in them stays changed for the next.
+The mark takes `seeds` (how many, a range or a list; by default 100), `part` (see `--seeds` below; by default 1), and
+`processes`, `order` and `max_steps` as `explore` does. A parameter named `simulation` is the `Simulation` of each run.
+Fixtures, and the instance of a test class, are made once for all seeds: what one run changes in them stays changed for
+the next.
 
 `pytest path::test --seed 17` runs one seed alone, in this process and with its log lines; `--keep 1,4` applies only
-these of its faults, `--keep none` none of them; `--seeds 5000` runs the seeds from 0 to 4999.
+these of its faults, `--keep none` none of them; `--seeds 5000` runs the seeds from 0 to 4999. A test whose runs are
+long says `simulate(part=10)`: of the seeds that `--seeds` asks for it runs a tenth, from 0 to 499 here.
 """
 
 from __future__ import annotations
@@ -42,7 +44,12 @@ MAX_SEED = 2**63 - 2
 """Processes share seeds as numbers of 64 bits."""
 OPTIONS = (
     ("--seed", "N", int, "run simulated tests with this seed alone, in this process and with log lines"),
-    ("--seeds", "N", int, "run simulated tests with the seeds from 0 to N - 1, whatever their marks say"),
+    (
+        "--seeds",
+        "N",
+        int,
+        "run simulated tests with the seeds from 0 to N - 1, whatever their marks say; one in P if marked with part=P",
+    ),
     ("--keep", "1,4", str, "with --seed: apply only these faults of the run, by their numbers; or none"),
     (
         "--deviations",
@@ -54,15 +61,19 @@ OPTIONS = (
 
 
 class MarkOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """The options of a mark: how many seeds or which, and how `explore` is to run them."""
+    """The options of a mark: how many seeds or which, and how `explore` is to run them.
+
+    If the command line says how many, one in `part` of those is run.
+    """
 
     seeds: int | Sequence[int] = 100
+    part: int = 1
     processes: int = 2
     order: Literal["seeded", "fifo"] = "seeded"
     max_steps: int = MAX_STEPS
 
     def __post_init__(self) -> None:
-        for name, value in (("processes", self.processes), ("max_steps", self.max_steps)):
+        for name, value in (("part", self.part), ("processes", self.processes), ("max_steps", self.max_steps)):
             if not is_whole(value) or value < 1:
                 raise ValueError(f"{name} must be a whole number >= 1, got {value!r}")
         if self.order not in {"seeded", "fifo"}:
@@ -129,8 +140,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the mark, and refuse options that contradict each other."""
     config.addinivalue_line(
         "markers",
-        f"{MARK}(seeds=100, processes=2, order='seeded', max_steps=...): run this async test in virtual time, once for "
-        "every seed; a parameter named simulation is the Simulation of the run",
+        f"{MARK}(seeds=100, part=1, processes=2, order='seeded', max_steps=...): run this async test in virtual time, "
+        "once for every seed; a parameter named simulation is the Simulation of the run",
     )
     seed, seeds, keep = (config.getoption(name) for name in ("seed", "seeds", "keep"))
     if seed is not None and seeds is not None:
@@ -275,7 +286,7 @@ class SimulatedTest(pytest.Function):
         mark = self.get_closest_marker(MARK)
         settings = read_mark(mark.args, dict(mark.kwargs)) if mark is not None else MarkOptions()
         seeds: int | None = self.config.getoption("seeds")
-        return settings if seeds is None else msgspec.structs.replace(settings, seeds=seeds)
+        return settings if seeds is None else msgspec.structs.replace(settings, seeds=-(-seeds // settings.part))
 
     def runtest(self) -> None:
         __tracebackhide__ = True

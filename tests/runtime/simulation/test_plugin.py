@@ -198,6 +198,24 @@ def test_seen():
     done.assert_outcomes(passed=2)
 
 
+@pytest.mark.parametrize(("asked", "ran"), [("21", 3), ("20", 2), ("1", 1), (None, 50)])
+def test_of_the_seeds_that_the_command_line_asks_for_a_long_test_runs_a_part(run, asked, ran):
+    done = run(
+        f"""
+seen = []
+
+@pytest.mark.simulate(seeds=50, part=10, processes=1)
+async def test_it(simulation):
+    seen.append(simulation.seed)
+
+def test_seen():
+    assert seen == list(range({ran}))
+""",
+        *([] if asked is None else ["--seeds", asked]),
+    )
+    done.assert_outcomes(passed=2)
+
+
 @pytest.mark.parametrize("place", ["before", "after"])
 def test_the_seed_may_stand_before_and_after_the_file(run, place):
     name = "test_file.py::test_it[other]"
@@ -231,6 +249,7 @@ def lines():
     [
         ("@pytest.mark.simulate\ndef test_it(): pass", ["test_file.py::test_it: ", "is for async tests", "async def"]),
         ("@pytest.mark.simulate(seeds=0)\nasync def test_it(): pass", ["seeds must be >= 1, got 0"]),
+        ("@pytest.mark.simulate(part=0)\nasync def test_it(): pass", ["part must be a whole number >= 1, got 0"]),
         ("@pytest.mark.simulate(sedes=3)\nasync def test_it(): pass", ["it takes the keywords seeds, ", "got sedes"]),
         ("@pytest.mark.simulate(3)\nasync def test_it(): pass", ["keywords seeds, ", "got 3", "simulate(seeds=1000)"]),
         (
