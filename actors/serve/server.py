@@ -6,11 +6,11 @@ import asyncio
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Self, cast
 
-import httptools  # noqa: F401  # pyright: ignore[reportMissingTypeStubs, reportUnusedImport] - to say early if it is missing.
 import uvicorn
 
 from actors.listening import listening_socket
 from actors.quiet_server import QuietServer
+from actors.serve.door_protocol import DoorProtocol
 from actors.serve.visitors import is_local
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class DoorServer:
         self._host, self._port = host, port
         config = uvicorn.Config(
             app,
-            http="httptools",
+            http=DoorProtocol,
             ws="none",
             lifespan="off",
             log_config=None,
