@@ -37,7 +37,7 @@ class Assembler(Protocol):
 
     @property
     def may_end(self) -> bool:
-        """Whether the answer is whole if the connection is closed now, although its last event did not come."""
+        """Whether the answer is whole if nothing more can be read: only figures and the last event are missing."""
         ...
 
     def feed(self, event: ServerSentEvent) -> StreamPart:
@@ -49,11 +49,14 @@ class Assembler(Protocol):
         ...
 
 
-def assembler_of(form: Form) -> Assembler:
-    """Return a new assembler of the streams of a protocol; raises ValueError for one that has no streams."""
+def assembler_of(form: Form, *, answers: int = 1) -> Assembler:
+    """Return a new assembler of the streams of a protocol; raises ValueError for one that has no streams.
+
+    `answers` is how many a chat completion was asked for.
+    """
     match form:
         case "chat":
-            return ChatAssembler()
+            return ChatAssembler(answers)
         case "responses":
             return ResponsesAssembler()
         case "messages":
@@ -184,6 +187,7 @@ class MessagesAssembler:
             case "message_delta":
                 self.is_committed = True
                 self._message.update(fields_of(data.get("delta") or {}, "a delta"))
+                self.may_end = bool(self._message.get("stop_reason"))
                 # Its figures are those of the whole message so far, and it may leave out some of them.
                 told = {name: value for name, value in usage_in(data).items() if value is not None}
                 self._message["usage"] = {**usage_in(self._message), **told}

@@ -66,16 +66,17 @@ class ChatCall:
 
 
 class ChatAssembler:
-    """Puts the chunks of a chat completion together; the last event is `[DONE]`."""
+    """Puts the chunks of a chat completion with so many `answers` together; the last event is `[DONE]`."""
 
-    def __init__(self) -> None:
+    def __init__(self, answers: int = 1) -> None:
         self.is_complete = False
+        self._answers = answers
         self._head: dict[str, Any] = {}
         self._choices: dict[int, ChatChoice] = {}
 
     @property
     def may_end(self) -> bool:
-        return bool(self._choices) and all(one.finish_reason for one in self._choices.values())
+        return len(self._choices) >= self._answers and all(one.finish_reason for one in self._choices.values())
 
     @property
     def is_committed(self) -> bool:

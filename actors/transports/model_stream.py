@@ -61,7 +61,7 @@ class ModelStream:
         self.error: dict[str, Any] | None = None
         self.problem: str | None = None
         self._sent = sent
-        self._assembler: Assembler = assembler_of(sent.request.form)
+        self._assembler: Assembler = assembler_of(sent.request.form, answers=_answers(sent.request.body))
         self._writer = None if sent.is_kept else stream_writer_of(sent.asked.form)
         self._has_begun = False
         self._decoder = EventDecoder()
@@ -81,8 +81,8 @@ class ModelStream:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the whole answer has come."""
-        return self._assembler.is_complete or self._whole is not None
+        """Whether the whole answer has come, though its figures and its last event may be missing."""
+        return self._assembler.is_complete or self._assembler.may_end or self._whole is not None
 
     @property
     def has_failed_before_first(self) -> bool:
@@ -113,7 +113,10 @@ class ModelStream:
             return body
 
     async def read(self, chunks: AsyncIterator[bytes]) -> None:
-        """Read to the end of the answer, or to an error in it. Raises `OSError` if it breaks off."""
+        """Read to the end of the answer, or to an error in it. Raises `OSError` if it breaks off.
+
+        An answer that is whole stands, whatever becomes of what is read behind it.
+        """
         try:
             async for chunk in chunks:
                 if not self._keeps(chunk) and await self._take(chunk):
@@ -124,13 +127,14 @@ class ModelStream:
             if self._is_whole:
                 await self._read_whole()
                 return
-        except MalformedAnswer as malformed:
-            self.problem = str(malformed)
-            return
-        except ValueError as too_long:
-            self.problem = str(too_long)
-            return
-        if not self._assembler.may_end:
+        except OSError:
+            if not self.is_complete:
+                raise
+        except ValueError as malformed:  # Or an event is too long.
+            if not self.is_complete:
+                self.problem = str(malformed)
+                return
+        if not self.is_complete:
             raise ConnectionError("the stream ended before the answer was whole")
         await self._end()
 
@@ -216,6 +220,12 @@ class ModelStream:
             body, _ = self._sent.answer(self._assembler.body())
             for event in self._writer.end(body):
                 await self.stream.put(StreamPiece(event))
+
+
+def _answers(body: dict[str, Any]) -> int:
+    """Return how many answers a request asks for."""
+    asked = body.get("n")
+    return asked if type(asked) is int and asked > 0 else 1
 
 
 async def _read_end(chunks: AsyncIterator[bytes]) -> None:

@@ -167,7 +167,7 @@ async def test_if_its_consumer_says_so_it_begins_anew_elsewhere(stage, fault):
 async def test_a_call_of_a_tool_that_was_given_is_never_taken_back(stage):
     answers = (ScriptedAnswer(kind="tool", text='{"x": 1}'),)
     tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
-    supervisor, _ = await stage((FakeCut(part=0.97),), (), answers=answers)
+    supervisor, _ = await stage((FakeCut(part=0.7),), (), answers=answers)
     pieces = []
     with pytest.raises(StreamBroken):
         await read(asked(supervisor, after_cut="restart", tools=tools), pieces)

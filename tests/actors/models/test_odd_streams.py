@@ -12,10 +12,12 @@ from actors.errors import AllProvidersFailed, StreamBroken
 from actors.ledger import GetStatement
 from actors.model_calls import TextDelta
 from actors.models import chat, chat_stream, compatible
+from actors.tariffs import Tariff
 from actors.transports.model_transport import ModelTransport
 from actors.transports.streaming import CallStream, PieceChannel, StreamTerms
 from actors.transports.transport import ProviderCall
 from runtime import ActorSystem
+from tests.actors.model_calls.streams import STREAMS
 from tests.actors.transports.http_upstream import Upstream, answer
 
 pytestmark = pytest.mark.real_time
@@ -181,3 +183,43 @@ async def test_an_error_inside_a_stream_before_its_first_piece_costs_nothing(ups
     assert (result.text, str(result.cost), result.result.attempts) == ("Hi", "$0.01", 2)
     statement = await supervisor.ask(GetStatement(), timeout=5.0)
     assert (str(statement.settled), statement.reserved, statement.held) == ("$0.01", 0, 0)
+
+
+BEHIND_THE_END = {
+    "it broke off": Upstream.CLOSE,
+    "silence": Upstream.HANG,
+    "no JSON": b'data: {"choices": [], "usage": {"prompt_tokens": NaN}}\n\n' + Upstream.CLOSE,
+    "too long": b"data: " + b"x" * 5_000_000 + Upstream.CLOSE,
+}
+
+
+@pytest.mark.parametrize("what", BEHIND_THE_END)
+@pytest.mark.parametrize("preset", ["vllm", "anthropic"])
+async def test_an_answer_that_is_whole_stands_whatever_becomes_of_its_last_events(upstream, what, preset):
+    came = [chunk(content="Hi"), chunk(finish="stop")]
+    if preset == "anthropic":
+        came = STREAMS["messages"][:-1]
+    body = b"".join(b"data: " + json.dumps(one).encode() + b"\n\n" for one in came) + BEHIND_THE_END[what]
+    upstream.script = [b"HTTP/1.1 200 X\r\n\r\n" + body]
+    url = f"http://127.0.0.1:{upstream.port}/v1"
+    listing = compatible(
+        "m", preset=preset, base_url=url, name="alder", tariff=Tariff(input="100"), api_key="k", paid=True
+    )
+    async with ActorSystem("chats", log=False) as system:
+        supervisor = system.spawn(lambda: Supervisor(Market(providers=[listing])))
+        pieces, result = await read(supervisor, max_tokens=20, gap=0.2)
+        statement = await supervisor.ask(GetStatement(), timeout=5.0)
+    assert result.text == "".join(piece.text for piece in pieces if isinstance(piece, TextDelta)) != ""
+    assert result.finish_reason == ("tool_calls" if preset == "anthropic" else "stop")
+    assert statement.estimated == (0 if preset == "anthropic" else result.cost)
+    assert statement.settled == result.cost > 0
+    assert (statement.reserved, statement.held) == (0, 0)
+
+
+async def test_an_answer_of_several_is_not_whole_before_the_last_has_ended(upstream, supervisor):
+    body = b"".join(
+        b"data: " + json.dumps(one).encode() + b"\n\n" for one in [chunk(content="Hi"), chunk(finish="stop")]
+    )
+    upstream.script = [b"HTTP/1.1 200 X\r\n\r\n" + body + Upstream.CLOSE]
+    with pytest.raises(StreamBroken, match="before the answer was whole"):
+        await read(supervisor, n=2)
