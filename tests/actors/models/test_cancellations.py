@@ -28,15 +28,10 @@ STOPS = {"on_cut": "stops", "on_cut_plain": "stops"}
 RUNS_ON = {"on_cut": "runs_on", "on_cut_plain": "runs_on"}
 
 
-def served(on_cut):
-    model = FakeModel(
-        name="m",
-        price=FakePrice(**PRICE),
-        on_cut="runs_on" if on_cut is RUNS_ON else "stops",
-        latency=0.05,
-        token_speed=200.0,
-        output_tokens=50.0,
-    )
+def served(on_cut, **model):
+    model = {"latency": 0.05, "token_speed": 200.0, "output_tokens": 50.0} | model
+    runs_on = "runs_on" if on_cut is RUNS_ON else "stops"
+    model = FakeModel(name="m", price=FakePrice(**PRICE), on_cut=runs_on, **model)
     return FakeConfig(models=(model,), dialect="openrouter", cost_delay=1.0)
 
 
@@ -147,3 +142,47 @@ async def test_cancellations_over_sockets_leave_nothing_behind(seed):
         assert_agreed(statement, theirs, asks=True, held=2)
         while open_files() > open_before or not asyncio.all_tasks() <= before:  # noqa: ASYNC110 - it is the system that would say so.
             await asyncio.sleep(0)
+
+
+async def ask_and_cancel(supervisor, manner, step):
+    """Ask once, and cancel it after so many turns of the loop; return whether it was over before."""
+    asking = asyncio.create_task(asked_by(supervisor, manner, step))
+    for _ in range(step):
+        await asyncio.sleep(0)
+    was_over = asking.done()
+    asking.cancel()
+    with contextlib.suppress(CallFailed, asyncio.CancelledError):
+        await asking
+    return was_over
+
+
+async def asked_by(supervisor, manner, step):
+    text, key = f"Hello {step}", f"{manner} {step}" if "key" in manner else None
+    if "stream" in manner:
+        async with chat_stream(supervisor, messages=text, max_tokens=100, idempotency_key=key) as stream:
+            async for _ in stream:
+                pass
+    else:
+        await chat(supervisor, messages=text, max_tokens=100, idempotency_key=key)
+
+
+@pytest.mark.parametrize("manner", ["plain", "plain with a key", "stream", "stream with a key"])
+@pytest.mark.parametrize("on_cut", [{}, STOPS, RUNS_ON], ids=["ask", "stops", "runs_on"])
+async def test_a_call_that_is_cancelled_at_any_step_leaves_nothing_behind(on_cut, manner):
+    before, wire = asyncio.all_tasks(), FakeWire(served(on_cut, latency=0.0, token_speed=0.0, output_tokens=60.0))
+    books = wire.provider.books
+    async with ActorSystem("leaving", log=False) as system:
+        listing = listed("http://fake.test", on_cut, wire=wire)
+        supervisor = system.spawn(lambda: Supervisor(Market(providers=[listing])))
+        step = 0
+        while not await ask_and_cancel(supervisor, manner, step):
+            await until_over(supervisor, books)
+            assert books.under_way == 0
+            step += 1
+        assert step > 2
+        await asyncio.sleep(4_000.0)  # All that can be asked about was asked about.
+        statement = await until_over(supervisor, books)
+    if on_cut is not STOPS:  # What those owe depends on their speed, and this server writes all at once.
+        assert charged(books) <= statement.settled + statement.held
+    assert not wire.tasks
+    assert asyncio.all_tasks() == before

@@ -134,8 +134,51 @@ EXAMPLES: list[tuple[str, dict[str, Any], Usage]] = [
         },
         Usage(input=18, output=556),
     ),
+    (
+        "azure",  # learn.microsoft.com, "Prompt caching"
+        {
+            "completion_tokens": 1518,
+            "prompt_tokens": 1566,
+            "total_tokens": 3084,
+            "completion_tokens_details": {"audio_tokens": None, "reasoning_tokens": 576},
+            "prompt_tokens_details": {"audio_tokens": None, "cached_tokens": 1408},
+        },
+        Usage(input=158, cache_read=1408, output=942, reasoning=576),
+    ),
+    # The documents of these three have the fields alone: the figures are made up.
+    (
+        "together",  # cached tokens stand beside the sums, and are inside
+        {"prompt_tokens": 120, "completion_tokens": 40, "total_tokens": 160, "cached_tokens": 100},
+        Usage(input=20, cache_read=100, output=40),
+    ),
+    (
+        "cerebras",
+        {
+            "prompt_tokens": 384,
+            "prompt_tokens_details": {"cached_tokens": 128},
+            "completion_tokens": 60,
+            "completion_tokens_details": {"accepted_prediction_tokens": 0, "rejected_prediction_tokens": 0},
+            "total_tokens": 444,
+        },
+        Usage(input=256, cache_read=128, output=60),
+    ),
+    (
+        "fireworks",
+        {
+            "prompt_tokens": 700,
+            "completion_tokens": 30,
+            "total_tokens": 730,
+            "prompt_tokens_details": {"cached_tokens": 640},
+        },
+        Usage(input=60, cache_read=640, output=30),
+    ),
+    ("chat", {"prompt_tokens": 7, "completion_tokens": 17, "total_tokens": 24}, Usage(input=7, output=17)),
     ("embeddings", {"prompt_tokens": 8, "total_tokens": 8}, Usage(input=8)),
 ]
+
+
+def test_every_dialect_has_an_example() -> None:
+    assert {dialect for dialect, _, _ in EXAMPLES} == set(DIALECTS)
 
 
 @pytest.mark.parametrize(("dialect", "told", "usage"), EXAMPLES)
