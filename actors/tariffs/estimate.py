@@ -74,25 +74,29 @@ OUTPUT_FIELDS: dict[Form, tuple[str, ...]] = {
 
 
 class _Tally:
-    """What was counted of a body."""
+    """What was counted of a body: its media, and its texts, which are measured together."""
 
-    __slots__ = ("characters", "digits", "file_bytes", "files", "images", "sampled", "text")
+    __slots__ = ("file_bytes", "files", "images", "texts")
 
     def __init__(self) -> None:
-        self.text = self.characters = self.images = self.files = self.file_bytes = 0
-        self.sampled = self.digits = 0
+        self.images = self.files = self.file_bytes = 0
+        self.texts: list[str] = []
 
-    def add_text(self, text: str) -> None:
-        self.characters += len(text)
-        # A lone surrogate cannot be sent; it is for the transport to say so.
-        self.text += len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
-        if self.sampled < SAMPLE:
-            sample = text[: SAMPLE - self.sampled]
-            self.sampled += len(sample)
-            if sample.isascii():
-                self.digits += len(sample.encode().translate(None, LETTERS_AND_SPACES))
-            else:  # No character is both, and `map` takes a tenth of the time of a loop.
-                self.digits += len(sample) - sum(map(str.isalpha, sample)) - sum(map(str.isspace, sample))
+    def joined(self) -> str:
+        return "".join(self.texts)
+
+
+def _size(text: str) -> int:
+    # A lone surrogate cannot be sent; it is for the transport to say so.
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
+def _figures(sample: str) -> int:
+    """Return how many characters are neither letters nor spaces."""
+    if sample.isascii():
+        return len(sample.encode().translate(None, LETTERS_AND_SPACES))
+    # No character is both, and `map` takes a tenth of the time of a loop.
+    return len(sample) - sum(map(str.isalpha, sample)) - sum(map(str.isspace, sample))
 
 
 def form_of(body: Mapping[str, Any]) -> Form | None:
@@ -125,24 +129,26 @@ def demand_of(
     tally, rest = _Tally(), _Tally()
     for name, part in fields.items():
         _count(part, tally if name in TEXT_FIELDS else rest)
+    text = tally.joined()
+    size = _size(text)
     messages, tools = _length(fields.get("messages", fields.get("input"))), _length(fields.get("tools"))
     answers = _positive(fields.get("n")) or 1
 
-    def tokens(text: int, overheads: Overheads) -> int:
+    def tokens(of_text: int, overheads: Overheads) -> int:
         media = tally.images * overheads.image + tally.files * overheads.file
         media = max(media, tally.images * overheads.image + tally.file_bytes // overheads.file_bytes)
         for_tools = tools and overheads.tools + tools * overheads.tool
-        return min(text + media + for_tools + overheads.call + messages * overheads.message, MAX_COUNT)
+        return min(of_text + media + for_tools + overheads.call + messages * overheads.message, MAX_COUNT)
 
     output = next((most for name in OUTPUT_FIELDS[form] if (most := _positive(fields.get(name)))), None)
     return Demand(
-        input_bound=tokens(tally.text + rest.text, bound),
-        input_estimate=tokens(-(-tally.text // BYTES_PER_TOKEN), likely),
+        input_bound=tokens(size + _size(rest.joined()), bound),
+        input_estimate=tokens(-(-size // BYTES_PER_TOKEN), likely),
         output_bound=0 if form == "embeddings" else None if output is None else min(output * answers, MAX_COUNT),
         answers=answers,
         # Of embeddings, the window is that of each input.
-        input_least=0 if form == "embeddings" else min(tally.text // MOST_BYTES_PER_TOKEN, MAX_COUNT),
-        kind=_kind(form, fields, tally),
+        input_least=0 if form == "embeddings" else min(size // MOST_BYTES_PER_TOKEN, MAX_COUNT),
+        kind=_kind(form, fields, tally, text, size),
     )
 
 
@@ -155,16 +161,17 @@ def with_max_output(body: object, tokens: int, *, form: Form | None = None) -> A
     return fields | {names[0]: tokens} if names else fields
 
 
-def _kind(form: Form, fields: Mapping[str, Any], tally: _Tally) -> str:
+def _kind(form: Form, fields: Mapping[str, Any], tally: _Tally, text: str, size: int) -> str:
     """Name the kind of a body: bodies of one kind have about as many bytes to a token."""
-    width = tally.text / max(tally.characters, 1)
+    width = size / max(len(text), 1)
+    sample = text[:SAMPLE]
     if width > 2:
-        text = "wide"
+        script = "wide"
     elif width > 1.01:
-        text = "accented"
+        script = "accented"
     else:
-        text = "figures" if tally.digits > 0.25 * tally.sampled else "text"
-    marks = [form, text]
+        script = "figures" if _figures(sample) > 0.25 * len(sample) else "text"
+    marks = [form, script]
     marks += [what for what, is_there in (("images", tally.images), ("files", tally.files)) if is_there]
     marks += [name for name in ("tools", "thinking", "reasoning", "reasoning_effort") if fields.get(name)]
     return " ".join(marks)
@@ -173,23 +180,27 @@ def _kind(form: Form, fields: Mapping[str, Any], tally: _Tally) -> str:
 def _count(part: Any, tally: _Tally) -> None:
     """Count the text and the media of a part of a body; without recursion, as it may be nested to any depth."""
     left: list[Any] = [part]
+    texts = tally.texts
     while left:
         one = left.pop()
         if isinstance(one, str):
-            tally.add_text(one)
+            texts.append(one)
+        elif one is None or isinstance(one, bool):
+            continue
+        elif isinstance(one, (int, float)):
+            texts.append(str(one))
         elif isinstance(one, (dict, Mapping)):  # A dict is told at once, an abstract class by a search.
             table = cast("Mapping[Any, Any]", one)
-            medium = MEDIA.get(str(table.get("type")))
+            medium = MEDIA.get(str(table["type"])) if "type" in table else None
             if medium is None or isinstance(table.get("properties"), Mapping):
-                for name, value in table.items():
-                    tally.add_text(str(name))
-                    left.append(value)
+                texts.extend(map(str, table))
+                left.extend(table.values())
             else:
                 _count_medium(table, medium, tally, left.append)
         elif isinstance(one, (list, Sequence)) and not isinstance(one, bytes | bytearray):
             left.extend(cast("Sequence[Any]", one))
-        elif one is not None and not isinstance(one, bool):
-            tally.add_text(str(one))
+        else:
+            texts.append(str(one))
 
 
 def _count_medium(part: Mapping[Any, Any], medium: str, tally: _Tally, count: Callable[[Any], None]) -> None:

@@ -150,6 +150,8 @@ class Tariff(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forb
         """Return the most that a call can cost: every token at the dearest price of its kind, in any tier."""
         base, tiers = _compiled(self)
         most_input, most_output = demand.input_bound, demand.output_bound or 0
+        if not tiers:
+            return self._rounded_up(most_input * base.dearest_input + most_output * base.dearest_output)
         reachable = [base, *(rates for above, rates in tiers if most_input > above)]
         return self._rounded_up(
             max(most_input * rates.dearest_input + most_output * rates.dearest_output for rates in reachable)
