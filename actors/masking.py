@@ -178,6 +178,8 @@ def shown_url(url: str) -> str:
 
     >>> shown_url("https://me:secret@host:8001/v1?key=abc&page=2")
     'https://host:8001/v1?key=...&page=...'
+    >>> shown_url("localhost:8001/v1")
+    'localhost:8001/v1'
     """
     try:
         parts = urlsplit(url)
@@ -187,7 +189,7 @@ def shown_url(url: str) -> str:
     if not parts.netloc:
         path = path.rpartition("@")[2]  # What has no scheme may have a password all the same.
     names = "&".join(_shown_parameter(one) for one in parts.query.split("&") if one)
-    scheme = f"{parts.scheme}://" if parts.scheme or host else ""
+    scheme = f"{parts.scheme}://" if host else f"{parts.scheme}:" if parts.scheme else ""
     return f"{scheme}{host}{path}{'?' if names else ''}{names}"
 
 

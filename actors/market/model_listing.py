@@ -141,11 +141,14 @@ def listed_price(model: str, preset: Preset) -> ModelPrice | None:
 def key_of(name: str, preset: Preset, given: str | None) -> str:
     """Return the key of a provider: what is given, or what its environment variable holds.
 
-    Raises ValueError if the provider wants one and there is none.
+    Raises ValueError if the provider wants one and there is none, or if it could not be sent.
     """
     key = given if given is not None else os.environ.get(preset.variable, "") if preset.variable else ""
     if not key and preset.variable:
         raise ValueError(f"the key of {name!r} is missing: set {preset.variable}, or give api_key=")
+    if not (key.isascii() and key.isprintable() and key == key.strip()):
+        # It may be a secret, so the message does not show it.
+        raise ValueError(f"the key of {name!r} must be printable ASCII, without a space or a line break around it")
     return key
 
 

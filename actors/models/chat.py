@@ -151,6 +151,8 @@ def chat_request(
     messages: str | Sequence[dict[str, Any]], max_tokens: int | None, fields: dict[str, Any]
 ) -> ModelRequest:
     """Return what is asked of a model; raises TypeError or ValueError for what could never be sent."""
+    if "stream" in fields:
+        raise TypeError("a chat has no option 'stream': use chat_stream for a stream, chat for a whole answer")
     for field in fields:
         if field not in CHAT_FIELDS:
             raise TypeError(f"a chat has {unknown_name('option', field, (*OPTIONS, *CHAT_FIELDS))}")

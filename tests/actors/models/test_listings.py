@@ -36,6 +36,8 @@ def test_the_key_comes_from_the_variable_of_the_preset_and_is_missed_at_once(mon
         ({}, ValueError, "needs its base_url"),
         ({"preset": "groq", "api_key": "k", "max_concurency": 3}, TypeError, "max_concurency"),
         ({"base_url": "ftp://host/v1"}, ValueError, "url must begin with http"),
+        ({"base_url": "localhost:80/v1"}, ValueError, 'name a host, got "localhost:80/v1"'),
+        ({"preset": "groq", "api_key": "gsk-1\n"}, ValueError, "the key of 'groq/m' must be printable ASCII, without"),
     ],
 )
 def test_a_mistake_is_told_when_it_is_made(options, error, said):

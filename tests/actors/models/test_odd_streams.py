@@ -136,7 +136,7 @@ async def test_an_answer_that_is_whole_stands_though_its_time_is_up_before_its_b
         ({"messages": []}, "at least one message"),
         ({"messages": "x", "model": ""}, "model must be the name"),
         ({"messages": "x", "extra_body": "stream"}, "extra_body must be a dict"),
-        ({"messages": "x", "stream": True}, "unknown option 'stream'"),
+        ({"messages": "x", "stream": True}, "no option 'stream': use chat_stream"),
     ],
 )
 async def test_what_could_never_be_asked_is_refused_at_once(upstream, supervisor, given, says):
