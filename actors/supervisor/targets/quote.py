@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from actors.ledger.entries import CostBasis
     from actors.market.listing import Listing
     from actors.tariffs.learned import CallHistory
+    from actors.tariffs.usage import Usage
     from actors.transports.pricing import PricesCalls
     from actors.transports.transport import ProviderReply
 
@@ -25,6 +26,10 @@ DEFAULT_MAX_OUTPUT = 4_096
 """Tokens of each answer if neither its request nor its listing bounds it."""
 LEAST_OUTPUT = 16
 """Tokens of each answer that the money must buy at least for a call to be made; no provider takes a smaller bound."""
+
+
+CREDIBLE = 10
+"""Usage of more than so many times the bound of its call is charged as told, but not learned, nor drawn from limits."""
 
 
 UNKNOWN = Demand(input_bound=0, input_estimate=0, output_bound=0, kind="unknown")
@@ -74,6 +79,14 @@ class TokenQuote(msgspec.Struct, frozen=True, eq=False):
         """Return what the call will presumably use of limits by the token."""
         read, written = self.demand.input_estimate, self.demand.output_estimate
         return {"tokens": read + written, "input_tokens": read, "output_tokens": written}
+
+    def is_credible(self, usage: Usage) -> bool:
+        """Tell whether the call can have used so much, by its bound; True if nothing is known of what it needs."""
+        demand = self.demand
+        if not demand.input_bound:
+            return True
+        read, written = demand.input_bound, demand.output_bound or 0
+        return usage.all_input <= CREDIBLE * read and usage.all_output <= CREDIBLE * max(written, LEAST_OUTPUT)
 
 
 class Quote(NamedTuple):
@@ -165,9 +178,9 @@ def output_left(listing: Listing, demand: Demand) -> int:
 
 
 def learn_usage(history: CallHistory, tokens: TokenQuote, reply: ProviderReply | None) -> None:
-    """Take note of what a call used, if its provider told it."""
+    """Take note of what a call used, if its provider told it, and it can be."""
     usage = None if reply is None else reply.usage
-    if usage is not None and not (usage.is_empty or usage.is_counted):
+    if usage is not None and not (usage.is_empty or usage.is_counted) and tokens.is_credible(usage):
         history.learn(tokens.first, usage, cost=tokens.tariff.cost(usage), estimated=tokens.estimate)
 
 

@@ -104,13 +104,14 @@ class EndedCall(msgspec.Struct, frozen=True):
 
     @property
     def used(self) -> Mapping[str, int]:
-        """What its call used of limits, as far as its answer tells."""
+        """What its call used of limits, as far as its answer tells, and that can be."""
         reply = self.reply
         if reply is None:
             return NO_WEIGHTS
         if reply.weights or reply.usage is None or reply.usage.is_empty:
             return reply.weights
-        return reply.usage.weights()
+        tokens = self.quote.tokens
+        return reply.usage.weights() if tokens is None or tokens.is_credible(reply.usage) else NO_WEIGHTS
 
     @property
     def heard_at(self) -> float:

@@ -335,6 +335,21 @@ async def test_limits_by_the_token_are_drawn_by_the_estimate_and_corrected_by_th
         assert asyncio.get_running_loop().time() - started < 20.0
 
 
+async def test_usage_that_cannot_be_is_charged_and_holds_no_later_call_back() -> None:
+    """One absurd figure must not put the limit of its provider in debt for days."""
+    usual, absurd = Usage(input=12, output=10), Usage(input=2**39, output=2**39)
+    told = iter([absurd, *[usual] * 5])
+    limits = (per_minute("tokens", 60_000, burst=10_000),)
+    async with ActorSystem("shop", log=False) as system:
+        answers = listing(
+            lambda _: ProviderReply(output="hello", usage=next(told)), limits=limits, price_tolerance=1e15
+        )
+        shop = Shop(system, answers)
+        assert (await shop.chat()).cost == TARIFF.cost(absurd)
+        for _ in range(5):
+            assert (await shop.chat()).cost == TARIFF.cost(usual)
+
+
 async def test_a_repetition_under_a_key_has_the_same_body() -> None:
     bodies: list[Any] = []
 
