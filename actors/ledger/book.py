@@ -252,11 +252,11 @@ class Book:
         postings, key, amount, accounts = self.postings, wish.key, int(wish.amount), wish.accounts
         states = self.accounts.combinations.get(accounts) or self.accounts.drawn_on(accounts)
         record: KeyRecord | None = None
-        put_at_risk, used = tuple[int, ...](), 0
+        put_at_risk, used = tuple[int, ...](), int(wish.spent)
         if key in postings.by_key or key in self.paid_keys:
             record = self._repeated(wish)
             put_at_risk = self._put_at_risk(wish, record)
-            used = postings.used_by(key)
+            used = postings.used_by(key, at_least=used)
         number, more, from_held, overdrawn = postings.next, amount, 0, 0
         if record is not None:
             number, accounts, states, from_held = record.number, record.accounts, record.states, record.amount
@@ -544,6 +544,7 @@ class Book:
                     at_risk=micros_of(at_risk),
                     limit=ZERO if state.is_paused else state.cap or ZERO,
                     cap=state.name,
+                    is_paused=state.is_paused,
                 )
         return tuple(one.number for one in new)
 

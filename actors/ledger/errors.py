@@ -110,23 +110,30 @@ class RiskExceeded(StillUnsettled):
     """To pay another provider besides would leave more at risk of being paid twice than is allowed.
 
     `at_risk` is what would be at risk, and `limit` what may be: under the key if `cap` is "request",
-    else in the account of that name.
+    else in the account of that name. Of an account that `is_paused` nothing is given, whatever its cap.
     """
 
-    def __init__(self, passed: Reservation, *, at_risk: Micros, limit: Micros, cap: str) -> None:
+    def __init__(
+        self, passed: Reservation, *, at_risk: Micros, limit: Micros, cap: str, is_paused: bool = False
+    ) -> None:
         number, amount = passed.number, passed.amount
         super().__init__(passed.key, reservation=number, at_provider=passed.provider, amount=amount, is_held=True)
         whose = "the request" if cap == "request" else f"account {cap!r}"
+        bound, way_out = (
+            (f"{whose} is paused", "resume the account")
+            if is_paused
+            else (f"{whose} allows {limit}", "allow a higher risk")
+        )
         what = (
             f"key {passed.key!r} may have been paid by a call to {passed.provider!r}, reservation {number} of "
             f"{amount}; to pay another provider besides would leave {at_risk} at risk of being paid twice, "
-            f'and {whose} allows {limit}; find out what became of it, and ask Resolve({number}, "yes") or "no"; '
-            "or allow a higher risk"
+            f'and {bound}; find out what became of it, and ask Resolve({number}, "yes") or "no"; or {way_out}'
         )
         self.args = (what,)
         self.at_risk = at_risk
         self.limit = limit
         self.cap = cap
+        self.is_paused = is_paused
 
 
 class JournalUnreadable(Permanent):

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from actors.ledger.entries import Entry, MoneyHeld, MoneyReleased, MoneySettled
+from actors.ledger.entries import Entry, MoneyHeld, MoneyReleased, MoneyReserved, MoneySettled
 from actors.ledger.errors import JournalUnreadable
 from actors.ledger.kept_receipt import head_of, packed
-from actors.ledger.keys import scope_of
+from actors.ledger.keys import is_made_up, scope_of
 from runtime.persistence import Codec, JournalError, MemoryJournal, SqliteJournal
 
 if TYPE_CHECKING:
@@ -53,6 +53,8 @@ class MoneyJournal:
         )
         self._held: dict[str, set[int]] = {}
         """The reservations that are held, by key."""
+        self._of_callers: set[str] = set()
+        """The keys of callers that look as if they were made up, while money is reserved under them."""
         self._codec = Codec[Entry](Entry)
         self._paid = msgspec.msgpack.Decoder(tuple[int, str])
         self._receipt_pays: tuple[str, int] | None = None
@@ -83,7 +85,10 @@ class MoneyJournal:
         """Note an entry, to be written by the next commit; it `is_first` if none before has paid its key."""
         self.store.append(self._codec.encode(entry))
         self._count(entry, is_first=is_first)
-        if type(entry) is MoneyHeld:
+        if type(entry) is MoneyReserved:
+            if entry.fingerprint is not None and is_made_up(entry.key):
+                self._of_callers.add(entry.key)
+        elif type(entry) is MoneyHeld:
             self._hold(entry.key, entry.reservation)
         elif self._held and isinstance(entry, MoneySettled | MoneyReleased):
             self._let_go(entry.key, entry.reservation)
@@ -161,11 +166,20 @@ class MoneyJournal:
         self.store.put(PAID, key, msgspec.msgpack.encode((paid, provider)), at=at)
 
     def _count(self, entry: Entry, *, is_first: bool = False) -> None:
-        """Note what was paid under a key; what an entry corrects was counted before."""
+        """Note what was paid under a key; what an entry corrects was counted before.
+
+        A request without a key ends with the program, if not before, and is never asked for again. So nothing is noted
+        for it, unless money was held: its caller was told of that by its identity, and may ask again by that.
+        """
         if not isinstance(entry, MoneySettled | MoneyReleased):
             return
         change = (int(entry.cost) if isinstance(entry, MoneySettled) else 0) - int(entry.corrects)
         receipt_pays, self._receipt_pays = self._receipt_pays, None
+        is_of_caller = entry.key in self._of_callers
+        if is_of_caller:
+            self._of_callers.discard(entry.key)
+        elif entry.key not in self._held and is_made_up(entry.key):
+            return
         if change and receipt_pays != (entry.key, change):
             try:
                 paid, provider = (None if is_first else self.paid(entry.key)) or (0, entry.provider)

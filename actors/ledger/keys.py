@@ -88,6 +88,18 @@ def own_id(bits: int) -> str:
     return f"{OWN_ID}{bits:032x}"
 
 
+def is_made_up(scoped: str) -> bool:
+    """Tell whether a key as the ledger has it may be the identity that was made up for a request without a key.
+
+    >>> [is_made_up(scoped_key(key, tenant="acme")) for key in (own_id(7), "order 17", f"order {own_id(7)}")]
+    [True, False, False]
+    """
+    if not is_own_id(scoped[-OWN_ID_LENGTH:]):
+        return False
+    scope = SCOPE.match(scoped)
+    return len(scoped) == OWN_ID_LENGTH + (0 if scope is None else scope.end())
+
+
 def is_own_id(key: str) -> bool:
     """Tell whether a key is such as are made up for requests."""
     return len(key) == OWN_ID_LENGTH and key.startswith(OWN_ID)

@@ -64,6 +64,7 @@ class Reserve(Request[Reservation], frozen=True, kw_only=True):
     is the actor that answers for the call. If it ends or is restarted without telling the outcome, the money is held.
     It is released instead if the reservation was made with `is_sent=False` and no `MarkSent` came.
 
+    `spent` is what the asker knows to have been spent under the key; of many keys, the ledger may have forgotten that.
     `fingerprint` tells what the request under the key asks for, as the ledger gave it for a `FindKey`. `if_killed` is
     what the call counts as having cost if the program is killed while it is under way (None: its money is held).
     """
@@ -95,12 +96,14 @@ class Reserve(Request[Reservation], frozen=True, kw_only=True):
     at_least: OptionalAmountField = amount_default(None)
     fingerprint: bytes | None = None
     if_killed: OptionalAmountField = amount_default(None)
+    spent: AmountField = amount_default(ZERO)
 
     def __post_init__(self) -> None:
         # What is as in most messages between actors is seen without a call.
         amount, budget, risk = self.amount, self.budget, self.risk
-        if not (type(amount) is Micros and 0 <= amount <= MAX_MICROS):
+        if not (type(amount) is type(self.spent) is Micros and 0 <= amount <= MAX_MICROS):
             take_amount(self, "amount")
+            take_amount(self, "spent")
         if not self.at_least is self.if_killed is None:
             _take_given(self, "at_least", "if_killed")
         if not (budget is None or (type(budget) is Micros and 0 <= budget <= MAX_MICROS)):

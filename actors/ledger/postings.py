@@ -56,11 +56,11 @@ class Postings:
         self.tariffs: set[str] = set()
         """The digests of the tariffs by which calls were settled."""
 
-    def used_by(self, key: str) -> int:
-        """Return the micro-units that were spent under a key, and are kept for it."""
+    def used_by(self, key: str, *, at_least: int = 0) -> int:
+        """Return the micro-units that were spent under a key, `at_least` so many, and are kept for it."""
         kept = sum(record.amount for record in self.by_key.get(key, ()))
         paid = self.paid_keys.paid(key)
-        return kept if paid is None else kept + paid[0]
+        return kept + (at_least if paid is None else max(at_least, paid[0]))
 
     def unsettled(self, *, account: str | None = None, is_held: bool | None = None) -> tuple[Unsettled, ...]:
         """Return the reservations that are neither settled nor released, the oldest first."""

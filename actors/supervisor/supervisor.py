@@ -182,7 +182,12 @@ class Supervisor(
         self.payments = Payments(self._own_ledger() if self.ledger is None else self.ledger, context, market)
         self.target_deps = TargetDeps(market, context, self.queues)
         self.idle_gateways = self.target_deps.idle
-        self.targets = TargetTable(self.target_deps, isolated=self._isolated, needed=self.payments.held_providers)
+        self.targets = TargetTable(
+            self.target_deps,
+            isolated=self._isolated,
+            needed=self.payments.held_providers,
+            on_relisted=self.payments.accounts.relisted,
+        )
         self.discovery = self.services.start(
             lambda: Discovery(self.registry, self.market.discovery, watch=self.market.watch), name="discovery"
         )

@@ -59,6 +59,11 @@ def terms_of(market: Market) -> dict[str, Terms]:
     return terms
 
 
+def accounts_of(market: Market) -> set[str]:
+    """Name the accounts of the providers that a market lists."""
+    return {account_of(one.provider.name) for one in market.providers}
+
+
 class Accounts:
     """The accounts of one supervisor's requests."""
 
@@ -66,6 +71,8 @@ class Accounts:
         self._client = client
         self._context = context
         self._market = market
+        self._of_market = accounts_of(market)
+        """The accounts of the providers that the market itself lists."""
         self._open: set[str] = set()
         """The accounts that are open, as far as this supervisor has found out."""
         begins_anew = KEPT_TERMS in context.kept
@@ -81,8 +88,8 @@ class Accounts:
 
     def go_by(self, market: Market) -> None:
         """Go by the caps of another market; an account keeps what was spent, and one without a cap now has none."""
-        self._market = market
-        offered = {RUN, RISK, *(account_of(one.provider.name) for one in market.providers)}
+        self._market, self._of_market = market, accounts_of(market)
+        offered = {RUN, RISK, *self._of_market}
         after = terms_of(market)
         for name in {*self.terms, *after}:
             before, overdraft = self.terms.get(name), ZERO if name == RISK else market.overdraft
@@ -90,9 +97,26 @@ class Accounts:
             cap = None if before is None or name in offered else before.cap
             terms = after.get(name, Terms(cap, overdraft))
             if terms != before:
-                self.terms[name] = terms
-                self._changed.add(name)
-                self._open.discard(name)
+                self._change(name, terms)
+
+    def relisted(self, listing: Listing) -> None:
+        """Go by the cap that a registry has for a provider by now; of what the market lists, its own cap holds.
+
+        The ledger is told before it is next drawn on.
+        """
+        name = account_of(listing.provider.name)
+        before = self.terms.get(name)
+        if before is None or name in self._of_market:
+            return
+        cap = None if listing.budget is None else Cap(listing.budget, listing.budget_renewal)
+        terms = Terms(cap, self._market.overdraft)
+        if terms != before:
+            self._change(name, terms)
+
+    def _change(self, name: str, terms: Terms) -> None:
+        self.terms[name] = terms
+        self._changed.add(name)
+        self._open.discard(name)
 
     async def tell_changes(self) -> None:
         """Tell the ledger of the caps that have changed, all at once; raises `LedgerDown`, or what it refuses with.

@@ -377,6 +377,7 @@ class Job:
             at_least=None if quote.tokens is None else quote.tokens.upper,
             accounts=() if message.account is None else (message.account,),
             budget=message.budget,
+            spent=micros_of(self.cost) if self.cost else ZERO,
             intent=intent,
             wait=wait,
             holder=holder,

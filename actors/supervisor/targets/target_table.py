@@ -35,7 +35,12 @@ class TargetTable:
     """The targets of one supervisor."""
 
     def __init__(
-        self, deps: TargetDeps, *, isolated: Collection[str] = (), needed: Callable[[], Iterable[str]] = tuple
+        self,
+        deps: TargetDeps,
+        *,
+        isolated: Collection[str] = (),
+        needed: Callable[[], Iterable[str]] = tuple,
+        on_relisted: Callable[[Listing], None] = lambda _: None,
     ) -> None:
         self.by_name: dict[str, Target] = {one.provider.name: Target(one, deps) for one in deps.market.providers}
         self._deps = deps
@@ -43,6 +48,8 @@ class TargetTable:
         """The providers that were isolated by hand, whatever has become of their breakers since."""
         self._needed = needed
         """Names the providers that are asked about calls whose outcome is unknown."""
+        self._on_relisted = on_relisted
+        """Told what discovery lists of a provider by now."""
         self._candidates: dict[Question, Candidates] = {}
         """By what was asked; what an older answer listed lives on only with the requests that chose from it."""
         self._remembered = 0
@@ -169,6 +176,7 @@ class TargetTable:
             self._isolate_again(target)
         elif listing is not target.listing:
             target.relist(listing)
+            self._on_relisted(listing)
         target.used_at = self._deps.context.now()
 
     def _new_target(self, listing: Listing) -> Target:

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING
+
 import msgspec
 import pytest
 
-from actors.ledger.book import Book
+from actors.ledger.book import Book, InsufficientFunds
 from actors.ledger.entries import AccountOpened, MoneyReserved, MoneySettled
 from actors.ledger.journal import MoneyJournal
-from actors.ledger.messages import Costing, Reserve
+from actors.ledger.keys import own_id, scoped_key
+from actors.ledger.messages import Costing, Reservation, Reserve
 from actors.money import Micros
 from actors.tariffs import Usage
 from runtime.persistence import JournalError, SqliteJournal
 from tests.actors.ledger.journalled import entries_of, filled
 from tests.runtime.persistence.disks import old_journal
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_what_is_written_is_read_back(tmp_path):
@@ -103,3 +111,78 @@ def test_what_is_estimated_counts_once_until_it_is_known():
     assert book.paid_keys.paid("k") == (90, "alder")
     assert list(book.broken_invariants()) == []
     assert book.book(call, "yes", Micros(70), costing=exact, at=at) is None
+
+
+def written(book: Book, wish: Reserve, ends: str, journal: MoneyJournal) -> None:
+    """Reserve under a key, and settle that, or hold it and settle it then."""
+    reserved = book.reserve(wish, at=1.0)
+    assert isinstance(reserved, MoneyReserved)
+    journal.append(reserved)
+    made = Reservation(reserved.reservation, wish.key, wish.provider, wish.amount)
+    if ends == "held":
+        held = book.book(made, "held", at=1.0)
+        assert held is not None
+        journal.append(held)
+    settled = book.book(made, "yes", at=2.0)
+    assert settled is not None
+    journal.append(settled)
+    journal.commit()
+
+
+@pytest.mark.parametrize("scope", [{}, {"tenant": "acme"}, {"account": "a"}])
+@pytest.mark.parametrize(
+    ("key", "fingerprint", "ends", "is_kept"),
+    [
+        (own_id(7), None, "settled", False),
+        (own_id(7), None, "held", True),  # Its caller was told of it.
+        (own_id(7), b"of a caller", "settled", True),
+        ("order 17", None, "settled", True),
+        (f"order {own_id(7)}", None, "settled", True),
+    ],
+)
+def test_what_was_paid_is_kept_under_keys_that_may_be_asked_again(
+    tmp_path: Path,
+    scope: dict[str, str],
+    key: str,
+    fingerprint: bytes | None,
+    ends: str,
+    is_kept: bool,  # noqa: FBT001
+):
+    book, journal = Book(), MoneyJournal(tmp_path / "l.db")
+    list(journal.read())
+    paid_as = scoped_key(key, **scope)
+    wish = Reserve(key=paid_as, provider="alder", amount="0.01", fingerprint=fingerprint)
+    written(book, wish, ends, journal)
+    assert journal.paid(paid_as) == ((10_000, "alder") if is_kept else None)
+    assert book.paid_keys.paid(paid_as) == (10_000, "alder")
+    journal.close()
+
+
+def test_a_journal_of_requests_without_keys_keeps_its_entries_alone(tmp_path: Path):
+    book, journal = Book(), MoneyJournal(tmp_path / "l.db")
+    list(journal.read())
+    for number in range(100):
+        written(book, Reserve(key=own_id(number), provider="alder", amount="0.01"), "settled", journal)
+    journal.close()
+    with closing(sqlite3.connect(tmp_path / "l.db")) as file:
+        assert file.execute("SELECT COUNT(*) FROM kept").fetchone() == (1,)  # That all entries are counted.
+        assert file.execute("SELECT COUNT(*) FROM entries").fetchone() == (200,)
+
+
+def test_the_budget_of_a_request_holds_though_the_ledger_has_forgotten_what_it_paid():
+    book = Book(max_paid_keys=8)
+
+    def pay(key: str, spent: str = "0") -> object:
+        wish = Reserve(key=key, provider="alder", amount="0.01", budget="0.015", intent="again", spent=spent)
+        reserved = book.reserve(wish, at=1.0)
+        if isinstance(reserved, MoneyReserved):
+            book.book(Reservation(reserved.reservation, key, "alder", wish.amount), "yes", at=1.0)
+        return reserved
+
+    assert isinstance(pay(own_id(0)), MoneyReserved)
+    refused = pay(own_id(0), spent="0.01")
+    assert isinstance(refused, InsufficientFunds)
+    for number in range(1, 20):
+        pay(own_id(number))
+    assert book.paid_keys.paid(own_id(0)) is None
+    assert pay(own_id(0), spent="0.01") == refused

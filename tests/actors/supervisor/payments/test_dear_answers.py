@@ -8,9 +8,10 @@ from itertools import pairwise
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
-from actors import BudgetExceeded, GetStatus, Listing, Market, ProviderReply, Release, to_micros
+from actors import BudgetExceeded, CallFailed, GetStatus, Listing, Market, ProviderReply, Release, to_micros
 from actors.errors import Overpriced
 from actors.events import DearAnswer, Overcharged
 from actors.ledger import GetStatement, MoneyReserved
@@ -208,6 +209,28 @@ async def test_a_provider_that_lists_another_price_is_called_at_once():
         for _ in range(5):
             assert (await stage.request()).cost == 5_000
             await asyncio.sleep(1.0)
+
+
+async def test_a_budget_that_a_registry_changes_holds_from_the_next_look_up_on():
+    budgets: list[str | None] = ["0.002", "0.005", None, "0.001"]
+    caps = list[object]()
+
+    async def look_up(_service: str) -> list[Listing]:
+        listed = offer("a", costs("0.001"), price=PRICE)
+        return [msgspec.structs.replace(listed, budget=budgets[0])]
+
+    async with staged(offer("c", Script("c")), registry=look_up) as stage:
+        old = asyncio.create_task(stage.request(budget="0.001"))
+        while budgets:
+            for _ in range(2):  # The first has the older answer of the registry refreshed.
+                with suppress(CallFailed):
+                    await stage.request(timeout=0.5)
+                await asyncio.sleep(1.0)
+            caps.append((await stage.ref.ask(GetStatement("provider a"), timeout=1)).cap)
+            budgets.pop(0)
+            await asyncio.sleep(1000.0)
+        await old
+    assert caps == [2_000, 5_000, None, 1_000]
 
 
 @pytest.mark.parametrize("seed", range(repeated(200)))

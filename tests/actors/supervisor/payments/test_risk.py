@@ -29,10 +29,20 @@ from actors import (
     smart_request,
     to_micros,
 )
-from actors.ledger import GetHeld, GetStatement, Resolve, StillUnsettled
+from actors.ledger import (
+    GetHeld,
+    GetStatement,
+    OpenAccount,
+    PauseAccount,
+    Resolve,
+    ResumeAccount,
+    RiskExceeded,
+    StillUnsettled,
+)
+from actors.ledger.ledger import LEDGERS
 from actors.transports import Answered, Lost, NeverRan, UnderWay
 from runtime import ActorSystem
-from tests.actors.supervisor.payments.test_reconciler import LATE, Door, Telling, desk
+from tests.actors.supervisor.payments.test_reconciler import LATE, Desk, Door, Telling, desk
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -364,3 +374,23 @@ async def test_a_repeatable_call_is_repeated_as_declared_and_the_answer_says_wha
         assert (result.output, result.cost, len(alder.calls)) == ("alder", 10, 3)
         assert (result.at_risk, [held.provider for held in result.held]) == (20, ["alder", "alder"])
         assert await one.held() == [10, 10]
+
+
+async def test_a_paused_account_of_what_is_at_risk_says_that_it_is_paused():
+    alder, birch = Door("alder", breaks=9), Door("birch", breaks=0)
+    async with ActorSystem("desk", seed=1) as system:
+        one = Desk(system, Market(providers=[alder.listing(), birch.listing(20)], risk_total="1"))
+        await asyncio.sleep(0.1)
+        ledger = system.registry.find_one(LEDGERS)
+        assert ledger is not None
+        await ledger.ask(OpenAccount(name="risk", cap="1"), timeout=1.0)
+        await ledger.ask(PauseAccount("risk"), timeout=1.0)
+        with pytest.raises(OutcomeUnknown) as unknown:
+            await one.request(risk="1")
+        refusal = unknown.value.__cause__
+        assert isinstance(refusal, RiskExceeded)
+        assert (refusal.is_paused, refusal.limit) == (True, 0)
+        assert "account 'risk' is paused" in str(refusal)
+        assert birch.calls == []
+        await ledger.ask(ResumeAccount("risk"), timeout=1.0)
+        assert (await one.request(risk="1")).provider == "birch"
