@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from decimal import Decimal
 from enum import Enum
+from functools import lru_cache
 from pathlib import PurePath
 from typing import Any, cast
 
@@ -22,6 +23,8 @@ MAX_DEPTH = 100
 """How deep data may be nested; what contains itself is deeper."""
 MAPPING, SET, OBJECT, BIG_INT, ODD_TEXT = 1, 2, 3, 4, 5
 """The codes of what msgpack has no type for."""
+MAX_KINDS = 256
+"""The Structs whose fields are remembered."""
 AS_TEXT = (Decimal, dt.date, dt.time, dt.timedelta, uuid.UUID, PurePath)
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -80,8 +83,7 @@ def fields_of(value: Any) -> dict[str, Any]:
     """Return the fields of a Struct, a dataclass or a model that do not have their defaults; raises `NoData`."""
     kind = cast("type[Any]", type(value))
     if issubclass(kind, msgspec.Struct):
-        infos = msgspec.structs.fields(value)
-        given = ((one.name, getattr(value, one.name), _default(one.default, one.default_factory)) for one in infos)
+        given = ((name, getattr(value, name), _default(*default)) for name, *default in _fields_with_defaults(kind))
         return {name: content for name, content, default in given if not _equals(content, default)}
     if dataclasses.is_dataclass(kind):
         return {one.name: getattr(value, one.name) for one in dataclasses.fields(kind)}
@@ -89,6 +91,12 @@ def fields_of(value: Any) -> dict[str, Any]:
     if dump is None:
         raise NoData(kind)
     return dict(dump(value))
+
+
+@lru_cache(maxsize=MAX_KINDS)
+def _fields_with_defaults(kind: type[Any]) -> tuple[tuple[str, Any, Any], ...]:
+    """Return the fields of a Struct, each with its default or what makes that; they take msgspec 50 us to tell."""
+    return tuple((one.name, one.default, one.default_factory) for one in msgspec.structs.fields(kind))
 
 
 def _default(default: Any, factory: Any) -> Any:
