@@ -11,6 +11,7 @@ import asyncio
 from collections import OrderedDict
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+from weakref import WeakValueDictionary
 
 from runtime.actor import Actor
 from runtime.cluster.codec import WireRef, error_to_wire, text_of
@@ -127,7 +128,7 @@ class Hosting:
         self._path = f"keyed actors of {node.life.name}"
         self.contact = Contact(node.engine.time())
         self._had_contact = True
-        self._refs: dict[Keyed, ActorRef[Any]] = {}
+        self._refs: WeakValueDictionary[Keyed, ActorRef[Any]] = WeakValueDictionary()
         self._active: OrderedDict[Keyed, Activated] = OrderedDict()
         self._starting: dict[Keyed, asyncio.Task[Activated | Elsewhere]] = {}
         self._epochs: OrderedDict[Keyed, int] = OrderedDict()
@@ -255,15 +256,14 @@ class Hosting:
             await ended.ref.terminated()  # It has its journal open until then.
         try:
             here = await self.holds(name)
-            best = max(elsewhere, key=elsewhere.__getitem__, default="")
-            if best and elsewhere[best] > max(here, ADOPTION - 1):
-                return Elsewhere(f"its journal was adopted by {best!r}", best)
+            if (better := better_place(own, here, elsewhere)) is not None:
+                return better
             if seen > here:
                 return Elsewhere(
                     f"its journal at {own!r} is of epoch {here}, and {seen} was seen: there is a later one elsewhere"
                 )
-            if own != home_of(name, self.homes) and here < ADOPTION:
-                return Elsewhere(f"{own!r} is not its home, and has adopted no journal of it")
+            if own != home_of(name, self.homes) and not here:
+                return Elsewhere(f"{own!r} is not its home, and has no journal of it")
             epoch = await self._at_disk(lambda: claim(journals, journal_name(name)))
         except JournalError as error:
             return Elsewhere(str(error))
@@ -354,6 +354,22 @@ class Hosting:
         if not holds:
             for active in self._active.values():
                 active.ref.kill()
+
+
+def better_place(own: str, here: int, elsewhere: dict[str, int]) -> Elsewhere | None:
+    """Return where an actor is rather activated, by the epochs of its journals here and elsewhere; None for here.
+
+    >>> better_place("north", 3, {"south": ADOPTION}), better_place("north", 3, {})
+    (Elsewhere(why="its journal was adopted by 'south'", at='south'), None)
+    """
+    best = max(elsewhere, key=elsewhere.__getitem__, default="")
+    if best and elsewhere[best] > max(here, ADOPTION - 1):
+        return Elsewhere(f"its journal was adopted by {best!r}", best)
+    if best and not here:  # Which was its home before the homes were changed.
+        return Elsewhere(f"its journal is at {best!r}", best)
+    if best and max(here, elsewhere[best]) < ADOPTION:
+        return Elsewhere(f"{own!r} and {best!r} both have a journal of it: adopt the right one")
+    return None
 
 
 def claim(journals: Journals, name: str) -> int:

@@ -16,7 +16,7 @@ from runtime.envelope import Stashed
 from runtime.errors import Refusal
 from runtime.handlers import Handler, Handlers, direct_of
 from runtime.messages import Request
-from runtime.persistence.errors import JournalError
+from runtime.persistence.errors import JournalError, JournalFenced
 from runtime.persistence.group_commit import GroupCommit
 from runtime.persistence.retention import Retention
 from runtime.persistence.sqlite import SqliteJournal
@@ -115,7 +115,7 @@ class DurableActor(Actor[M]):
                 refusal=lambda error: NotKept(self.context.ref.path, error.problem),
                 on_refused=lambda _: None,
                 on_abandoned=lambda _: None,
-                on_failure=lambda error: self.context.log.warning("what it keeps is not written: {}", error),
+                on_failure=self._not_written,
             )
             self._note_changes()
             self._handle_durably()
@@ -132,6 +132,11 @@ class DurableActor(Actor[M]):
                 await self._commits.close()
             except JournalError as error:
                 self.context.log.warning("what it keeps is not written: {}", error)
+
+    def _not_written(self, error: JournalError) -> None:
+        self.context.log.warning("what it keeps is not written: {}", error)
+        if isinstance(error, JournalFenced):  # It is the later owner's.
+            self.context.ref.stop()
 
     def _read(self, journal: Journal) -> None:
         """Read what was written: all values of the newest snapshot, and the changes since."""

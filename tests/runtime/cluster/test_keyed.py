@@ -271,3 +271,25 @@ async def test_a_node_that_is_not_the_home_makes_no_journal() -> None:
     async with joined(c=folder) as (_, a, *_):
         await a.ref(SavingsAccount, key=key_at("b")).ask(Save(5), timeout=10)
         assert folder.disks == {}
+
+
+async def test_a_key_stays_where_its_journal_is_if_homes_are_added() -> None:
+    folders = {name: MemoryFolder() for name in "abc"}
+    moves = next(f"key {n}" for n in range(100) if home_of(Keyed(ALICE.factory, f"key {n}"), "abc") == "c")
+    for life, homes in enumerate(("ab", "abc"), 1):
+        network = InProcessNetwork(homes=tuple(homes))
+        async with AsyncExitStack() as stack:
+            a, *_ = [await stack.enter_async_context(network.node(name, journals=folders[name])) for name in "abc"]
+            assert await a.ref(SavingsAccount, key=moves).ask(Save(5), timeout=10) == 5 * life
+    assert folders["c"].disks == {}
+
+
+async def test_two_journals_of_one_key_are_both_left_alone() -> None:
+    folders = {name: MemoryFolder() for name in "ab"}
+    for name in "ab":
+        async with InProcessNetwork(homes=(name,)).node(name, journals=folders[name]) as alone:
+            await alone.ref(SavingsAccount, key="alice").ask(Save(5), timeout=10)
+    network = InProcessNetwork(homes=("a", "b"))
+    async with network.node("a", journals=folders["a"]) as a, network.node("b", journals=folders["b"]):
+        with pytest.raises(NeverDelivered, match="both have a journal of it: adopt the right one"):
+            await a.ref(SavingsAccount, key="alice").ask(GetBalance(), timeout=10)
