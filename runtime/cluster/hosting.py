@@ -111,6 +111,7 @@ class Host(Protocol):
     engine: Engine
     codec: MessageCodec
     port: Port
+    is_closed: bool
 
     def create_task(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]: ...
     def peer(self, life: NodeLife) -> Peer: ...
@@ -156,6 +157,11 @@ class Hosting:
     def engine(self) -> Engine:
         """The engine of the node."""
         return self._node.engine
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the node has left the cluster."""
+        return self._node.is_closed
 
     def create_task(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Start a task that ends with the node."""

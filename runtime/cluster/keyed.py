@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from runtime.cluster.homes import Keyed
     from runtime.engine import Engine
 
+LEFT = "this node has left the cluster"
 MAX_TRIES = 3
 """Activations that a request tries which end before it is handled."""
 
@@ -37,6 +38,8 @@ class Activates(Protocol):
 
     @property
     def engine(self) -> Engine: ...
+    @property
+    def is_closed(self) -> bool: ...
 
     async def activated(self, name: Keyed) -> ActorRef[Any]:
         """Return the activation, which is made if there is none. Raises `CannotActivate`."""
@@ -186,7 +189,9 @@ class KeyedActor(FarTarget):
 
     def _wait(self, item: InLine) -> None:
         self._waiting.append(item)
-        if self._activating is None:
+        if self.node.is_closed:
+            self._fail(CannotActivate(self.path, LEFT))
+        elif self._activating is None:
             self._activating = self.node.create_task(self._activate())
 
     async def _activate(self) -> None:
@@ -204,7 +209,7 @@ class KeyedActor(FarTarget):
             self._fail(error)
         finally:
             self._activating = None
-            self._fail(CannotActivate(self.path, "this node has left the cluster"))
+            self._fail(CannotActivate(self.path, LEFT))
 
     def _tell(self, active: ActorRef[Any], message: Any) -> None:
         try:

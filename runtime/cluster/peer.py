@@ -33,6 +33,7 @@ class Home(Protocol):
     engine: Engine
     codec: MessageCodec
     port: Port
+    is_closed: bool
 
     def create_task(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]: ...
     def forget(self, peer: Peer) -> None: ...
@@ -56,11 +57,12 @@ class Peer:
         self.pending: dict[int, PendingAnswer] = {}
         self.actors: dict[int, RemoteActor] = {}
         """The actors there that this node has met."""
-        self.why_lost: str | None = None
+        self.why_lost: str | None = "this node has left the cluster" if node.is_closed else None
         self._numbers = 0
         self._flush: asyncio.TimerHandle | None = None
         self._changes: list[asyncio.Future[None]] = []
-        self.create_task(self._watch())
+        if not node.is_closed:
+            self.create_task(self._watch())
 
     def __repr__(self) -> str:
         return f"<Peer {self.life.name} {self.why_lost or f'{len(self.outgoing.under_way)} batches under way'}>"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from runtime import ActorCrashed
+from runtime import ActorCrashed, ActorRef
 from runtime.cluster import (
     AnswerLost,
     ContactLost,
@@ -293,3 +293,18 @@ async def test_two_journals_of_one_key_are_both_left_alone() -> None:
     async with network.node("a", journals=folders["a"]) as a, network.node("b", journals=folders["b"]):
         with pytest.raises(NeverDelivered, match="both have a journal of it: adopt the right one"):
             await a.ref(SavingsAccount, key="alice").ask(GetBalance(), timeout=10)
+
+
+async def test_a_node_that_has_left_begins_nothing_new() -> None:
+    """G9."""
+    async with joined() as (_, a, *_):
+        far = await a.spawn(Account, node="b")
+        account = a.ref(SavingsAccount, key=key_at("b"))
+        met = a.node.codec.encode(far)
+        await a.node.aclose()
+        before = asyncio.all_tasks()
+        again = a.node.codec.decode(met, ActorRef)
+        for ref, request in ((far, Total()), (again, Total()), (account, GetBalance())):
+            with pytest.raises(NeverDelivered, match="this node has left the cluster"):
+                await ref.ask(request, timeout=10)
+        assert asyncio.all_tasks() == before
