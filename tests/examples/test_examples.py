@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 
 from runtime.simulation import explore, find_scenario
 from tests.proofs import repeated
+from tests.runtime.cluster.test_on_ray import ALONE, can_be_alone
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SAYS = {
@@ -55,7 +58,7 @@ DRILLS = ("provider_outage", "throttle_storm", "flapping", "crash_loop", "poison
 
 
 def test_every_example_is_run_by_the_test_below():
-    assert {path.name for path in EXAMPLES.glob("*.py")} == set(SAYS)
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {*SAYS, "on_ray.py"}
 
 
 @pytest.mark.slow
@@ -70,6 +73,26 @@ def test_an_example_runs_and_says_what_it_promises(name: str):
     said = said_by(name)
     for text in SAYS[name]:
         assert text in said
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.real_time
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed (extra `ray`)")
+def test_the_example_on_ray_runs_over_three_machines():
+    if not can_be_alone():
+        pytest.skip("a network of its own cannot be had here, and Ray would listen on others than loopback")
+    done = subprocess.run(
+        [*ALONE, sys.executable, "-m", "tests.examples.three_machines"],
+        cwd=EXAMPLES.parent,
+        env={**os.environ, "PYTHONPATH": str(EXAMPLES.parent), "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    for text in ("calls are made on a, b, c", "the agent wrote 30 parts for $0.03", "charged, in dollars: 0.03"):
+        assert text in done.stdout, done.stdout + done.stderr[-4_000:]
 
 
 @pytest.mark.nightly

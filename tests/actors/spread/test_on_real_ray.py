@@ -29,7 +29,7 @@ pytestmark = [
 def test_a_batch_outlives_the_kill_of_a_machine_and_pays_for_nothing_twice(tmp_path: Path) -> None:
     if not can_be_alone():
         pytest.skip("a network of its own cannot be had here, and Ray would listen on others than loopback")
-    count = repeated(2_000, part=4)
+    count = repeated(2_000, part=8)
     done = subprocess.run(
         [*ALONE, sys.executable, "-m", "tests.actors.spread.ray_batch", str(tmp_path), str(count)],
         cwd=ROOT,
