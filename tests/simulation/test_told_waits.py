@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from actors import ProviderCall
     from actors.limits import WaitReason
 
-SEEDS = repeated(100, part=50)
+SEEDS = repeated(100, part=20)
 LOOK = 0.5
 """Seconds between two looks."""
 TIMEOUT = 600.0
