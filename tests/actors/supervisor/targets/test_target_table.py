@@ -82,7 +82,8 @@ async def test_a_provider_that_nobody_lists_any_more_is_forgotten_and_its_gatewa
             await asyncio.sleep(60.0)
         names = {*stage.actor.targets.by_name}
         assert {"fixed", "5-bad", "5-good"} <= names
-        assert names.isdisjoint({"0-bad", "0-good", "1-bad", "2-good", "3-bad"})
+        # Looked for once an hour: who was found until ten minutes past four may still be known at six.
+        assert names.isdisjoint({"0-bad", "0-good", "1-bad", "2-bad", "2-good"})
         assert {"0-bad", "0-good", "3-bad"} <= {*closed}
         assert stage.of(BreakerOpened)[0].provider == "0-bad"
         assert "0-bad" in [event.provider for event in stage.of(BreakerClosed)]
