@@ -179,13 +179,17 @@ class ModelTransport:
         return self._reply_of(sent, told, exchange)
 
     async def resume(self, handle: str, call: ProviderCall) -> Finding:
-        """Fetch a response of the background by its id, and wait for it if it has not ended (see `Resumes`)."""
+        """Fetch a response of the background by its id, and wait for it if it has not ended (see `Resumes`).
+
+        That it is not known there any more proves nothing of a call of an earlier life of the program: the provider may
+        have been at another address then. Such a call stays held.
+        """
         sent = None if call.input is NOT_KEPT else self._request_of(call)[0]
         deadline = asyncio.get_running_loop().time() + call.timeout
         try:
             ended = await until_ended(self._client, handle, deadline=deadline)
         except CallFailed as failure:
-            if failure.status == GONE:
+            if failure.status == GONE and sent is not None:
                 return Lost()  # It had begun, and is not kept there any more.
             raise
         if ended is None:

@@ -128,6 +128,22 @@ async def test_one_of_an_earlier_life_is_fetched_though_nothing_asks_for_it(tmp_
     assert len(wire.provider.books.lines) == 1
 
 
+async def test_one_of_an_earlier_life_that_its_provider_does_not_know_stays_held(tmp_path: Path):
+    wire, journal = FakeWire(config()), tmp_path / "money.journal"
+    async with desk(listed(wire), journal=journal) as supervisor:
+        asking = asyncio.ensure_future(ask(supervisor))
+        await asyncio.sleep(2.0)
+    await asyncio.gather(asking, return_exceptions=True)
+    async with desk(listed(FakeWire(config())), journal=journal) as supervisor:  # Another one has its name now.
+        await asyncio.sleep(1000.0)
+        settled, held, _ = await figures(supervisor)
+        assert settled == 0
+        assert held > 0
+    async with desk(listed(wire), journal=journal) as supervisor:
+        await asyncio.sleep(1000.0)
+        assert await figures(supervisor) == (charged(wire), 0, 0)
+
+
 def transport(wire: FakeWire) -> ModelTransport:
     return ModelTransport(
         "alder", "m", preset=preset_named("openai"), base_url="http://fake/v1", api_key="k", wire=wire
