@@ -10,7 +10,9 @@ from typing import NamedTuple
 
 MAX_EVENT_BYTES = 4 * 1024 * 1024
 """A longer event is malformed: nothing grows without bound while its end does not come."""
-LINE_END = re.compile(rb"\r\n|\n|\r")
+LINE_ENDS = re.compile(rb"[\r\n]+")
+"""Taken together, as one that is behind another ends an event, and all further ones say nothing."""
+ONE_LINE_END = (b"\n", b"\r\n", b"\r")
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -53,21 +55,26 @@ class EventDecoder:
                 del pending[: len(BYTE_ORDER_MARK)]
         events: list[ServerSentEvent] = []
         start = 0
-        for end in LINE_END.finditer(pending, self._searched):
-            if end.end() == len(pending) and end.group() == b"\r":
-                break  # The other half of the line's end may come with the next chunk.
-            if (event := self._after_line(bytes(pending[start : end.start()]))) is not None:
+        for run in LINE_ENDS.finditer(pending, self._searched):
+            ends, stop = run.group(), run.end()
+            if stop == len(pending) and ends.endswith(b"\r"):
+                # The other half of the line's end may come with the next chunk.
+                ends, stop = ends[:-1], stop - 1
+                if not ends:
+                    break
+            line = bytes(pending[start : run.start()])
+            if line:
+                self._take_line(line)
+            if (not line or ends not in ONE_LINE_END) and (event := self._dispatch()) is not None:
                 events.append(event)
-            start = end.end()
+            start = stop
         del pending[:start]
         self._searched = len(pending) - pending.endswith(b"\r")
         if len(pending) + self._size > self._max_event_bytes:
             raise ValueError(f"an event of more than {self._max_event_bytes} bytes")
         return events
 
-    def _after_line(self, line: bytes) -> ServerSentEvent | None:
-        if not line:
-            return self._dispatch()
+    def _take_line(self, line: bytes) -> None:
         field, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if field == b"data":
@@ -75,7 +82,6 @@ class EventDecoder:
             self._size += len(value) + 1
         elif field == b"event":
             self._type = value.decode(errors="replace")
-        return None
 
     def _dispatch(self) -> ServerSentEvent | None:
         kind, data = self._type, self._data
