@@ -69,7 +69,7 @@ class Hedged(Event, frozen=True, kw_only=True):
     attempt: int = 0
 
 
-class RequestEnded(Event, frozen=True, kw_only=True):
+class RequestEnded(Event, frozen=True, kw_only=True, gc=False):
     """A request has ended: with the answer of `provider`, or with `error`, the kind of failure.
 
     `saved` is what it would have cost more if none of its prompt had been cached at the provider.

@@ -122,6 +122,14 @@ DashboardToken = Annotated[
         metavar="${NAME}", help="The variable that holds the page's token.", show_default="made up at the start"
     ),
 ]
+Traces = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SHARE",
+        help="Record this share of the requests, from 0 to 1, and all that a client traces, by OpenTelemetry.",
+        show_default="no traces",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no report.")]
 
 
@@ -150,6 +158,7 @@ def run(
     accept_changes: AcceptChanges = False,
     park: Park = False,
     ray: RayAddress = None,
+    traces: Traces = None,
     dashboard: Dashboard = False,
     dashboard_acts: DashboardActs = False,
     dashboard_token: DashboardToken = None,
@@ -182,12 +191,13 @@ def run(
         digest_of_market,
         journal_of,
         read_market,
+        tracing_of,
     )
     from actors.command.requests_file import read_requests
     from actors.command.results_file import OutputFile
     from actors.command.run import make_run
 
-    check_ray(ray)
+    check_ray(ray, traces=traces)
     options = Options(
         max_concurrency=max_concurrency,
         rate_limit=rate_limit,
@@ -210,6 +220,7 @@ def run(
         market_path=market,
         market_digest=digest_of_market(market),
         page=page_options(is_wanted=dashboard, may_act=dashboard_acts, token=dashboard_token),
+        tracing=tracing_of(traces),
     )
     with ExitStack() as stack:
         goes_on = options.journal is not None and check_journal(options.journal)
@@ -471,14 +482,7 @@ def serve_door(
     metrics: Annotated[
         bool, typer.Option("--metrics", help="Metrics for Prometheus at /metrics, for this machine alone.")
     ] = False,
-    traces: Annotated[
-        float | None,
-        typer.Option(
-            metavar="SHARE",
-            help="Record this share of the requests, from 0 to 1, and all that a client traces, by OpenTelemetry.",
-            show_default="no traces",
-        ),
-    ] = None,
+    traces: Traces = None,
     dashboard: Dashboard = False,
     dashboard_acts: DashboardActs = False,
     dashboard_token: DashboardToken = None,

@@ -29,10 +29,12 @@ PLACING = 60.0
 """Seconds in which it must be known of each node whether it can serve."""
 
 
-def check_ray(address: str | None) -> None:
-    """Raise `BadInput` if requests are to be served on nodes, and Ray is not installed."""
+def check_ray(address: str | None, *, traces: float | None = None) -> None:
+    """Raise `BadInput` if requests are to be served on nodes, and Ray is not installed, or traces are asked for."""
     if address is None:
         return
+    if traces is not None:
+        raise BadInput("--traces: a run with --ray records none, for its calls are made on the nodes; leave one out")
     if not address:
         raise BadInput(f'--ray: expected the address of a Ray cluster, or "{HERE}", got an empty string')
     if importlib.util.find_spec("ray") is None:

@@ -15,6 +15,7 @@ from actors.ledger.journal import MoneyJournal
 from actors.ledger.periods import read_cap
 from actors.market import MarketError, load_market
 from actors.providers.selection import STRATEGIES, SelectionStrategy
+from actors.tracing import Tracing
 from runtime.persistence import JournalError
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     market_digest: str = ""
     """Tells one market file from another."""
     page: PageOptions = NO_PAGE
+    tracing: Tracing | None = None
 
     @property
     def is_paid(self) -> bool:
@@ -97,6 +99,14 @@ def read_market(path: str) -> Market:
         return load_market(path)
     except MarketError as error:
         raise BadInput(str(error)) from error
+
+
+def tracing_of(share: float | None) -> Tracing | None:
+    """Return what records a share of the requests as traces. Raises `BadInput`."""
+    try:
+        return None if share is None else Tracing(sample=share)
+    except (ImportError, ValueError) as error:
+        raise BadInput(f"--traces: {error}") from error
 
 
 def digest_of_market(path: str) -> str:

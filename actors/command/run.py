@@ -332,7 +332,7 @@ def spawn_supervisor(system: ActorSystem, plan: Plan, cluster: Cluster | None = 
         ledger = system.spawn(lambda: Ledger(config, journal=path), name="ledger", mailbox=LEDGER_MAILBOX)
     if ledger is not None and cluster is not None:
         return spawn_spread(system, plan, ledger, cluster)
-    return system.spawn(lambda: Supervisor(plan.market, ledger=ledger), name="supervisor")
+    return system.spawn(lambda: Supervisor(plan.market, ledger=ledger, tracing=plan.tracing), name="supervisor")
 
 
 @asynccontextmanager

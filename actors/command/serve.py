@@ -16,6 +16,7 @@ from actors.command.bad_input import BadInput, check_positive, one_line
 from actors.command.interrupts import Interrupts
 from actors.command.live_page import NO_PAGE, MountedPage, PageOptions, local_socket
 from actors.command.market_text import MarketText
+from actors.command.plan import tracing_of
 from actors.command.progress import write_error
 from actors.command.reloading import TenantCaps, caps_of, check_keys, check_kind
 from actors.command.watching import until_changed
@@ -33,7 +34,6 @@ from actors.serve.server import DoorServer, loop_factory
 from actors.serve.switching import NOT_SWITCHED, switch
 from actors.serve.token_log import TokenLog
 from actors.supervisor.supervisor import Supervisor
-from actors.tracing import Tracing
 from actors.webhooks.senders import ReplaceWebhooks, spawn_senders
 from runtime import ActorSystem, RuntimeFault
 from runtime.observability import Watchdog
@@ -186,14 +186,6 @@ def metrics_of(door: Door, monitor: ActorRef[Any]) -> PrometheusMetrics:
         return PrometheusMetrics(monitor, door.supervisor, accounts=lambda: tuple(door.config.tenants))
     except ImportError as error:
         raise BadInput(f"--metrics: {error}") from error
-
-
-def tracing_of(share: float | None) -> Tracing | None:
-    """Return what records a share of the requests as traces. Raises `BadInput`."""
-    try:
-        return None if share is None else Tracing(sample=share)
-    except (ImportError, ValueError) as error:
-        raise BadInput(f"--traces: {error}") from error
 
 
 class DoorAlerts:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections import OrderedDict, deque
+from itertools import islice
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
@@ -36,7 +38,6 @@ from actors.ledger.entries import (
     AccountResumed,
     CapChanged,
     CapRenewed,
-    LedgerEntry,
     MoneyHeld,
     MoneyReleased,
     MoneyReserved,
@@ -48,7 +49,7 @@ from actors.money import ZERO
 from runtime import ActorFailed, ActorRestarted, CancellationIgnored, DeadLetter, Event
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from actors.dashboard.board import Board
     from actors.dashboard.view import Level
@@ -65,8 +66,10 @@ ACCOUNT_CHANGES = (
     QuestionAnswered,
 )
 """What changes how an account is shown, and no money in it."""
-MAX_TRACES = 1_000
-"""The requests of which every step is remembered, the last ones."""
+MAX_RECENT = 2_000
+"""The last calls that succeeded at once, and ends of their requests, that are remembered."""
+MAX_TROUBLED = 1_000
+"""The last requests that needed more than one call, or failed, of which every step is remembered."""
 MAX_STEPS = 30
 MAX_A_SECOND = 10
 """The rows of one kind that are added in a second; what is beyond is counted, so that no flood hides the rest."""
@@ -75,36 +78,9 @@ MAX_DIRTY = 5_000
 ALL = "*"
 
 
-class TracedCall(NamedTuple):
-    """A call that has ended at `at`; it is made a step of its request when one looks at that."""
-
-    at: float
-    event: CallEnded
-
-    def step(self) -> StepRow:
-        """Return it as it is shown."""
-        event = self.event
-        return StepRow(
-            kind="call",
-            at=self.at,
-            provider=shown(event.provider),
-            attempt=event.attempt,
-            latency=event.latency,
-            cost=event.cost,
-            error=event.error,
-            words=event.detail and shown(event.detail),
-        )
-
-
-class RequestTrace:
-    """The way of one request, while it is told."""
-
-    __slots__ = ("end", "service", "steps")
-
-    def __init__(self, service: str) -> None:
-        self.service = service
-        self.steps: list[StepRow | TracedCall] = []
-        self.end: RequestEnded | None = None
+TracedEvent: TypeAlias = CallEnded | Retried | Rerouted | Hedged | Reconciled | RequestEnded
+TraceStep: TypeAlias = tuple[float, TracedEvent]
+"""When something happened to a request, and what; it is made a row only if one looks at that."""
 
 
 class ProviderCounts:
@@ -128,8 +104,10 @@ class Facts:
         self.totals = TotalRow(since=now(), may_act=may_act)
         self.providers: dict[str, ProviderCounts] = {}
         self.all = Series()
-        self.traces: OrderedDict[str, RequestTrace] = OrderedDict()
-        self.dirty_accounts: set[str] = {ALL}
+        self.recent: deque[TraceStep] = deque(maxlen=MAX_RECENT)
+        self.troubled: OrderedDict[str, list[TraceStep]] = OrderedDict()
+        self.moved_accounts = set[tuple[str, ...]]()
+        self.dirty_accounts: dict[str, None] = {ALL: None}
         self.is_held_dirty = self.is_status_dirty = True
         self._charted = -1
         self._due_charts: set[str] = set()
@@ -148,8 +126,8 @@ class Facts:
             **dict.fromkeys(ACCOUNT_CHANGES, self._account_changed),
             QuestionAsked: self._question_asked,
             Retried: self._retried,
-            Rerouted: self._rerouted,
-            Hedged: self._hedged,
+            Rerouted: self._retried,
+            Hedged: self._retried,
             Reconciled: self._reconciled,
             BreakerOpened: self._breaker_opened,
             BreakerHalfOpened: self._breaker_half_opened,
@@ -170,9 +148,21 @@ class Facts:
 
     def subscribe(self, events: EventStream) -> tuple[Subscription, ...]:
         """Count the events of a stream from now on."""
-        ledger = (events.subscribe(LedgerEntry, self._ledger_entry),)
-        others = (kind for kind in self._handlers if not issubclass(kind, LedgerEntry))
-        return ledger + tuple(events.subscribe(kind, self._handlers[kind]) for kind in others)
+        return tuple(events.subscribe(kind, handle) for kind, handle in self._handlers.items())
+
+    def take_dirty(self, *, most: int) -> list[str]:
+        """Return accounts that have changed, those that wait for longest first; `ALL` alone if they are too many."""
+        dirty = self.dirty_accounts
+        for accounts in self.moved_accounts:
+            dirty.update(dict.fromkeys(accounts))
+        self.moved_accounts.clear()
+        if ALL in dirty or len(dirty) > MAX_DIRTY:
+            dirty.clear()
+            return [ALL]
+        names = list(islice(dirty, most))
+        for name in names:
+            del dirty[name]
+        return names
 
     def provider(self, name: str) -> ProviderCounts:
         """Return what is counted of a provider; beyond so many, all others share one."""
@@ -193,8 +183,9 @@ class Facts:
 
     def trace(self, request_id: str) -> TraceRow | None:
         """Return the way of a request, by its id as it is shown, as far as it is remembered."""
-        found = self.traces.get(request_id)
-        return None if found is None else trace_row(request_id, found)
+        recent = (one for one in self.recent if shown(one[1].request_id) == request_id)
+        steps = sorted((*self.troubled.get(request_id, ()), *recent), key=itemgetter(0))
+        return trace_row(request_id, steps) if steps else None
 
     def note(self, kind: str, level: Level, subject: str, text: str) -> None:
         """Put an event into its table; one that says the same as the one before it is counted there."""
@@ -221,92 +212,79 @@ class Facts:
     # Calls and requests.
 
     def _call_ended(self, event: CallEnded) -> None:
-        now, provider = self.now(), self.provider(event.provider)
+        now, name = self.now(), event.provider
         is_failed = event.error is not None and event.error != "Cancelled"
-        provider.series.add(
-            now, failed=is_failed, latency=event.latency, first_piece=event.first_piece, cost=event.cost
-        )
+        provider = self.providers.get(name) or self.provider(name)
+        provider.series.add(now, event.latency, event.cost, is_failed=is_failed, first_piece=event.first_piece)
         if is_failed:
             provider.last_error, provider.last_error_at = event.error, now
             provider.last_words = event.detail and shown(event.detail)
         self.is_status_dirty = True
-        self._step(event.request_id, TracedCall(now, event), service=event.service)
+        if event.error is None and event.attempt == 1:
+            self.recent.append((now, event))
+        else:
+            self._step(now, event)
 
     def _request_ended(self, event: RequestEnded) -> None:
         now = self.now()
         is_failed = event.error is not None and event.error != "Cancelled"
         self.requests += 1
-        self.failed += is_failed
-        self.all.add(now, failed=is_failed, latency=event.latency)
+        self.all.add(now, event.latency, is_failed=is_failed)
         self.is_status_dirty = True
-        trace = self._trace(event.request_id, event.service)
-        trace.end = event
+        if event.error is None and event.attempts <= 1:
+            self.recent.append((now, event))
+            return
+        self.failed += is_failed
+        self._step(now, event)
         if (is_failed or event.attempts > 1) and self._has_room("trace", now):
             request_id = shown(event.request_id)
-            self.board.traces.put(request_id, trace_row(request_id, trace, ended=now))
+            row = self.trace(request_id)
+            if row is not None:
+                self.board.traces.put(request_id, row)
 
-    def _trace(self, request_id: str, service: str = "") -> RequestTrace:
-        request_id = shown(request_id)
-        found = self.traces.get(request_id)
-        if found is None:
-            found = self.traces[request_id] = RequestTrace(service)
-            if len(self.traces) > MAX_TRACES:
-                self.traces.popitem(last=False)
-        return found
+    def _step(self, now: float, event: TracedEvent) -> None:
+        """Remember a step of a request that is not simply answered by its first call."""
+        request_id, troubled = shown(event.request_id), self.troubled
+        trace = troubled.get(request_id)
+        if trace is None:
+            trace = troubled[request_id] = []
+            if len(troubled) > MAX_TROUBLED:
+                troubled.popitem(last=False)
+        if len(trace) < MAX_STEPS or isinstance(event, RequestEnded):
+            trace.append((now, event))
 
-    def _step(self, request_id: str, step: StepRow | TracedCall, *, service: str = "") -> None:
-        trace = self._trace(request_id, service)
-        if not trace.service:
-            trace.service = service
-        if len(trace.steps) < MAX_STEPS:
-            trace.steps.append(step)
-
-    def _retried(self, event: Retried) -> None:
-        self._step(event.request_id, StepRow(kind="retry", at=self.now(), provider=shown(event.provider)))
-
-    def _rerouted(self, event: Rerouted) -> None:
-        self._step(event.request_id, StepRow(kind="reroute", at=self.now(), provider=shown(event.provider)))
-
-    def _hedged(self, event: Hedged) -> None:
-        self._step(event.request_id, StepRow(kind="hedge", at=self.now(), provider=shown(event.provider)))
+    def _retried(self, event: Retried | Rerouted | Hedged) -> None:
+        self._step(self.now(), event)
 
     def _reconciled(self, event: Reconciled) -> None:
-        provider = shown(event.provider)
-        step = StepRow(kind="reconciled", at=self.now(), provider=provider, cost=event.cost, words=shown(event.found))
-        self._step(event.request_id, step)
+        self._step(self.now(), event)
         self.is_held_dirty = True
         self.note("money", "info", event.provider, f"the outcome of a held call is known: {event.found}, {event.cost}")
 
     # Money.
 
-    def _ledger_entry(self, event: LedgerEntry) -> None:
-        handle = self._handlers.get(type(event))
-        if handle is not None:
-            handle(event)
-
     def _money_moved(self, event: MoneyReserved | MoneySettled | MoneyReleased | MoneyHeld) -> None:
-        if len(self.dirty_accounts) < MAX_DIRTY:
-            self.dirty_accounts.update(event.accounts)
-            self.dirty_accounts.add("")
+        if len(self.moved_accounts) < MAX_DIRTY:
+            self.moved_accounts.add(event.accounts)
         else:
-            self.dirty_accounts.add(ALL)
+            self.dirty_accounts[ALL] = None
 
     def _money_reserved(self, event: MoneyReserved) -> None:
-        self._money_moved(event)
+        if event.accounts not in self.moved_accounts:
+            self._money_moved(event)
         self.is_status_dirty = True
 
     def _money_settled(self, event: MoneySettled) -> None:
-        self._money_moved(event)
-        self.all.spend(self.now(), int(event.cost) - int(event.corrects))
-        self._unheld(event)
+        if event.accounts not in self.moved_accounts:
+            self._money_moved(event)
+        self.all.spend(self.now(), event.cost, event.corrects)
+        if self.totals.held:
+            self.is_held_dirty = True
 
     def _money_released(self, event: MoneyReleased) -> None:
         self._money_moved(event)
         if event.corrects:
-            self.all.spend(self.now(), -int(event.corrects))
-        self._unheld(event)
-
-    def _unheld(self, event: MoneySettled | MoneyReleased) -> None:
+            self.all.spend(self.now(), ZERO, event.corrects)
         if self.totals.held:
             self.is_held_dirty = True
 
@@ -317,10 +295,10 @@ class Facts:
             self.note("money", "warn", event.provider, f"{event.held} are held: it is unknown if a call was paid")
 
     def _account_changed(self, event: AccountEntry) -> None:
-        self.dirty_accounts.add(event.account if len(self.dirty_accounts) < MAX_DIRTY else ALL)
+        self.dirty_accounts[event.account if len(self.dirty_accounts) < MAX_DIRTY else ALL] = None
 
     def _question_asked(self, event: QuestionAsked) -> None:
-        self.dirty_accounts.add(event.account)
+        self._account_changed(event)
         self.note("money", "warn", event.account, f"question {event.question}: more is needed, by {event.needed}")
 
     def _overcharged(self, event: Overcharged) -> None:
@@ -402,19 +380,19 @@ class Facts:
         self.note("actor", "warn", event.ref.path, f"goes on with {type(event.message).__name__} although cancelled")
 
 
-def trace_row(request_id: str, trace: RequestTrace, *, ended: float | None = None) -> TraceRow:
+def trace_row(request_id: str, trace: Sequence[TraceStep]) -> TraceRow:
     """Return the way of a request as a row."""
-    end, steps = trace.end, [one.step() if isinstance(one, TracedCall) else one for one in trace.steps]
-    first = min((one.at - one.latency for one in steps), default=0.0)
-    last = max((one.at for one in steps), default=first)
-    if end is not None:
-        ended = last if ended is None else ended
-        first = min(first, ended - end.latency) if steps else ended - end.latency
+    steps = [step_row(at, event) for at, event in trace if not isinstance(event, RequestEnded)]
+    ended, end = next(((at, event) for at, event in trace if isinstance(event, RequestEnded)), (None, None))
+    began = min((one.at - one.latency for one in steps), default=math.inf)
+    if end is not None and ended is not None:
+        began = min(began, ended - end.latency)
+    service = next((event.service for _, event in trace if isinstance(event, CallEnded | RequestEnded)), "")
     provider = None if end is None else end.provider
     return TraceRow(
         request_id=request_id,
-        service=shown(trace.service),
-        began=first,
+        service=shown(service),
+        began=began,
         ended=ended,
         provider=provider and shown(provider),
         cost=sum((one.cost for one in steps if one.kind == "call"), start=ZERO) if end is None else end.cost,
@@ -422,3 +400,29 @@ def trace_row(request_id: str, trace: RequestTrace, *, ended: float | None = Non
         words=None if end is None or end.detail is None else shown(end.detail),
         steps=tuple(steps),
     )
+
+
+def step_row(at: float, event: CallEnded | Retried | Rerouted | Hedged | Reconciled) -> StepRow:
+    """Return a step of a request as a row."""
+    provider = shown(event.provider)
+    match event:
+        case CallEnded():
+            return StepRow(
+                kind="call",
+                at=at,
+                provider=provider,
+                attempt=event.attempt,
+                latency=event.latency,
+                cost=event.cost,
+                error=event.error,
+                words=event.detail and shown(event.detail),
+            )
+        case Reconciled():
+            words = shown(event.found)
+            return StepRow(kind="reconciled", at=at, provider=provider, cost=event.cost, words=words)
+        case Retried():
+            return StepRow(kind="retry", at=at, provider=provider)
+        case Rerouted():
+            return StepRow(kind="reroute", at=at, provider=provider)
+        case Hedged():
+            return StepRow(kind="hedge", at=at, provider=provider)

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from actors.dashboard.view import ChartRow
+from actors.money import ZERO
 from actors.monitor.histogram import Histogram, bucket_of
+
+if TYPE_CHECKING:
+    from actors.money import Micros
 
 STEP = 5.0
 """Seconds of one point."""
 POINTS = 60
 """The points that are kept: five minutes."""
+MAX_LATENCIES = 256
+"""The latencies that are kept one by one until they are counted in their buckets."""
 GENERATION = 30.0
 """Seconds after which the quantiles forget half of what they go by."""
 
@@ -38,6 +44,7 @@ class Series:
         "_first_pieces",
         "_generation",
         "_histogram",
+        "_latencies",
         "_newer",
         "_number",
         "_older",
@@ -58,36 +65,48 @@ class Series:
     def _clear(self) -> None:
         self._calls = self._failed = self._cost = self._streams = 0
         self._first_pieces = 0.0
+        self._latencies: list[float] = []
         self._histogram = Histogram()
 
     def add(
         self,
         now: float,
+        latency: float,
+        cost: Micros = ZERO,
         *,
-        failed: bool = False,
-        latency: float | None = None,
+        is_failed: bool = False,
         first_piece: float | None = None,
-        cost: int = 0,
     ) -> None:
         """Count one call, or request, that has ended."""
         if now >= self._until:
             self._advance(now)
         self._calls += 1
-        self._failed += failed
-        self._cost += cost
-        if latency is not None and not failed:
-            self._histogram.add(bucket_of(latency))
+        if is_failed:
+            self._failed += 1
+        else:
+            latencies = self._latencies
+            latencies.append(latency)
+            if len(latencies) >= MAX_LATENCIES:
+                self._sort_in()
+        if cost:
+            self._cost += int(cost)
         if first_piece is not None:
             self._streams += 1
             self._first_pieces += first_piece
 
-    def spend(self, now: float, cost: int) -> None:
-        """Count money, which is less than nothing if it is given back."""
+    def spend(self, now: float, cost: Micros, corrects: Micros = ZERO) -> None:
+        """Count money: what something cost, less what was counted for it before."""
         if now >= self._until:
             self._advance(now)
-        self._cost += cost
+        self._cost += int(cost) - int(corrects)
+
+    def _sort_in(self) -> None:
+        """Count the latencies in their buckets; of many at once, that costs less than of one at a time."""
+        self._histogram.add_all(map(bucket_of, self._latencies))
+        self._latencies.clear()
 
     def _advance(self, now: float) -> None:
+        self._sort_in()
         number = int(now / STEP)
         if number > self._number:
             if self._calls or self._cost:

@@ -25,6 +25,8 @@ from actors.supervisor.supervisor import SUPERVISORS
 from runtime import Actor, Mailbox, RuntimeFault, handles
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from actors.ledger.statement import Statement
     from actors.supervisor.messages import RequestsUnderWay, TargetStatus
     from runtime import ActorRef, ActorSystem, Subscription
@@ -33,6 +35,10 @@ INTERVAL = 0.25
 """Seconds for which what was asked for holds, so that all viewers together ask four times a second at most."""
 PROVIDERS_AT_ONCE = 50
 """The providers whose state is made within some milliseconds; for more, it is asked for less often."""
+ACCOUNTS_AT_ONCE = 100
+"""The accounts whose statements are made and shown within a millisecond or two."""
+SLICES = 3
+"""So many times as many accounts that have changed are asked for at once, in turns of the loop of their own."""
 IDLE_INTERVAL = 1.0
 """Seconds after which the state of providers is asked for though no event told of a change."""
 ASK_TIMEOUT = 5.0
@@ -63,7 +69,7 @@ class Watcher(Actor[GetUpdate | Act]):
         context = self.context
         epoch = f"{context.random.getrandbits(64):x}"
         self.board = Board(epoch)
-        self.facts = Facts(self.board, now=context.now, may_act=self.may_act)
+        self.facts = Facts(self.board, now=asyncio.get_running_loop().time, may_act=self.may_act)
         self.acts = Acts(self.system, context)
         self.subscriptions = (
             *self.facts.subscribe(context.events),
@@ -95,7 +101,7 @@ class Watcher(Actor[GetUpdate | Act]):
         facts = self.facts
         facts.note("act", "warn", event.subject, f"{event.who}: {event.kind}: {event.outcome}")
         facts.is_status_dirty = facts.is_held_dirty = True
-        facts.dirty_accounts.add(ALL)
+        facts.dirty_accounts[ALL] = None
 
     # What is asked for.
 
@@ -107,7 +113,7 @@ class Watcher(Actor[GetUpdate | Act]):
                 return
             self.asked_at = now
             ledgers = self.context.registry.find(LEDGERS)
-            if self.facts.dirty_accounts:
+            if self.facts.dirty_accounts or self.facts.moved_accounts:
                 await self._ask_for_accounts(ledgers)
             if self.facts.is_held_dirty:
                 await self._ask_for_held(ledgers)
@@ -117,24 +123,48 @@ class Watcher(Actor[GetUpdate | Act]):
             self._count()
 
     async def _ask_for_accounts(self, ledgers: tuple[ActorRef[Any], ...]) -> None:
-        facts, table = self.facts, self.board.accounts
-        names, facts.dirty_accounts = facts.dirty_accounts, set()
-        wanted = None if ALL in names else tuple(names)
+        """Ask for some of the accounts that have changed; the rest is asked for at the next times, in its turn."""
+        facts = self.facts
+        names = facts.take_dirty(most=ACCOUNTS_AT_ONCE * SLICES)
         for ref in ledgers:
-            answer = await self._ask(ref, ListStatements(names=wanted, most=MAX_ACCOUNTS))
-            if answer is None:
-                facts.dirty_accounts.add(ALL)
+            if ALL in names:
+                await self._ask_for_all_accounts(ref)
                 continue
-            self.open_accounts[ref.path] = answer.open
-            self._put_account(ref, answer.total, TOTAL)
-            for one in answer.accounts:
-                if len(table) < MAX_ACCOUNTS or account_key(ref, one.name) in table:
-                    self._put_account(ref, one, one.name)
-            if wanted is not None:
-                for name in names - {one.name for one in answer.accounts} - {TOTAL}:
-                    table.remove(account_key(ref, name))
-            else:
-                self._forget_accounts(ref, {one.name for one in answer.accounts})
+            table = self.board.accounts
+            has_room = len(table) < MAX_ACCOUNTS
+            shown_ones = [one for one in names if has_room or account_key(ref, one) in table]
+            for some in batched(shown_ones, ACCOUNTS_AT_ONCE):
+                found = await self._ask_for_some(ref, ListStatements(names=some))
+                if found is not None:
+                    for name in set(some) - found:
+                        table.remove(account_key(ref, name))
+
+    async def _ask_for_all_accounts(self, ref: ActorRef[Any]) -> None:
+        """Ask for as many accounts as are shown, and forget those that are open no longer."""
+        names = set[str]()
+        for first in range(0, MAX_ACCOUNTS, ACCOUNTS_AT_ONCE):
+            found = await self._ask_for_some(ref, ListStatements(first=first, most=ACCOUNTS_AT_ONCE))
+            if found is None:
+                return
+            names |= found
+            if len(found) < ACCOUNTS_AT_ONCE:
+                break
+        self._forget_accounts(ref, names)
+
+    async def _ask_for_some(self, ref: ActorRef[Any], message: ListStatements) -> set[str] | None:
+        """Ask for a few accounts, and return the names of those that there are; None if there is no answer."""
+        answer = await self._ask(ref, message)
+        if answer is None:
+            self.facts.dirty_accounts[ALL] = None
+            return None
+        table = self.board.accounts
+        self.open_accounts[ref.path] = answer.open
+        self._put_account(ref, answer.total, TOTAL)
+        for one in answer.accounts:
+            if len(table) < MAX_ACCOUNTS or account_key(ref, one.name) in table:
+                self._put_account(ref, one, one.name)
+        await asyncio.sleep(0)  # What this costs is spread over turns of the loop.
+        return {one.name for one in answer.accounts}
 
     def _put_account(self, ref: ActorRef[Any], statement: Statement, name: str) -> None:
         key = account_key(ref, name)
@@ -239,6 +269,16 @@ class Watcher(Actor[GetUpdate | Act]):
 
     def __repr__(self) -> str:
         return f"<Watcher of {self.system.name}>"
+
+
+def batched(names: list[str], size: int) -> Iterator[tuple[str, ...]]:
+    """Yield so many of the names at a time; of none, no names once.
+
+    >>> list(batched(["a", "b", "c"], 2)), list(batched([], 2))
+    ([('a', 'b'), ('c',)], [()])
+    """
+    for first in range(0, max(1, len(names)), size):
+        yield tuple(names[first : first + size])
 
 
 def account_key(ref: ActorRef[Any], name: str) -> str:

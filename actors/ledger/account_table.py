@@ -43,6 +43,8 @@ class AccountTable:
         self.total = AccountState(TOTAL, None)
         """The other side of every entry: it draws on each reservation once."""
         self.states: dict[str, AccountState] = {}
+        self.closed: set[str] = set()
+        """The names among them that were closed and have money left."""
         self.combinations: dict[tuple[str, ...], tuple[AccountState, ...]] = {}
         """What `drawn_on` returned last for these names."""
         self.crossed: list[AccountState] = []
@@ -74,6 +76,11 @@ class AccountTable:
     def open_names(self) -> list[str]:
         """Return the names of the open accounts."""
         return [name for name, state in self.states.items() if not state.is_closed]
+
+    @property
+    def open_count(self) -> int:
+        """How many accounts are open."""
+        return len(self.states) - len(self.closed)
 
     def all_states(self) -> tuple[AccountState, ...]:
         """Return every account, the periods that count, and the total."""
@@ -171,11 +178,13 @@ class AccountTable:
                 self._forget_question(entry.account)
                 state = self.states[entry.account]
                 state.is_closed = True
+                self.closed.add(state.name)
                 self.forget_if_empty(state)
 
     def _open(self, entry: AccountOpened) -> None:
         parent = None if entry.parent is None else self.opened(entry.parent)
         self.has_tree = self.has_tree or parent is not None
+        self.closed.discard(entry.account)
         state = self.states[entry.account] = AccountState(
             entry.account,
             entry.cap if entry.renewal is None else None,
@@ -272,6 +281,7 @@ class AccountTable:
         """Forget a closed account if no money is left in it."""
         if state.open == state.on_hold == 0 and self.states.get(state.name) is state:
             del self.states[state.name]
+            self.closed.discard(state.name)
 
     def __repr__(self) -> str:
         return f"<AccountTable {', '.join(self.states) or 'empty'}>"

@@ -445,12 +445,15 @@ class Ledger(
     def list_statements(self, message: ListStatements) -> Statements:
         """Return the figures of several accounts."""
         accounts = self.book.accounts
-        opened = accounts.open_names()
-        known = opened[: message.most] if message.names is None else filter(accounts.is_known, message.names)
-        names = tuple(known)
+        if message.names is None:
+            names = tuple(accounts.open_names()[message.first :][: message.most])
+        else:
+            names = tuple(filter(accounts.is_known, message.names))
         if accounts.has_renewing:
             self.allocator.renew(tuple(name for name in names if accounts.is_open(name)))
-        return Statements(total=accounts.statement(), accounts=tuple(map(accounts.statement, names)), open=len(opened))
+        return Statements(
+            total=accounts.statement(), accounts=tuple(map(accounts.statement, names)), open=accounts.open_count
+        )
 
     @handles(GetHeld)
     def get_held(self, message: GetHeld) -> tuple[Unsettled, ...]:

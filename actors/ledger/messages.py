@@ -412,9 +412,10 @@ class Statements(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ListStatements(Request[Statements], frozen=True, kw_only=True):
-    """Ask for the figures of the open accounts, at most `most`; or of those of `names` that are known."""
+    """Ask for the figures of the open accounts from the `first` on, at most `most`; or of those of `names` known."""
 
     names: tuple[str, ...] | None = None
+    first: int = 0
     most: int = 1_000
 
 

@@ -265,6 +265,7 @@ def restore(postings: Postings, content: bytes) -> Iterator[None]:
             postings.accounts.has_renewing = True
     postings.accounts.total = states[0]
     postings.accounts.states.update((states[place].name, states[place]) for place in saved.listed)
+    postings.accounts.closed.update(name for name, state in postings.accounts.states.items() if state.is_closed)
     yield
     places = (saved.records, postings.records), (saved.released, postings.released), (saved.expired, postings.expired)
     for contents, records in places:

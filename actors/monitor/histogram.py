@@ -59,6 +59,13 @@ class Histogram:
         self.counts[bucket] = self.counts.get(bucket, 0) + 1
         self.count += 1
 
+    def add_all(self, buckets: Iterable[int]) -> None:
+        """Count several durations, given as their buckets."""
+        counts = self.counts
+        for bucket in buckets:
+            counts[bucket] = counts.get(bucket, 0) + 1
+            self.count += 1
+
     def merge(self, other: Histogram) -> None:
         """Add the counts of another histogram; the result is as if this one had counted all durations."""
         for bucket, count in other.counts.items():

@@ -24,7 +24,8 @@ async def cpu_of_each(operations: Sequence[Operation], *, turns: int, calls: int
         order = range(len(operations))
         for number in order if turn % 2 == 0 else reversed(order):
             operation = operations[number]
-            await operation()
+            for _ in range(1 + calls // 5):  # Those after a collection, or after another kind, meet cold caches.
+                await operation()
             begun = process_time()
             for _ in range(calls):
                 await operation()

@@ -1,4 +1,4 @@
-"""What it costs to be looked at, beside the same without: traces.
+"""What it costs to be looked at, beside the same without: traces, and the live page.
 
 `python -m benchmarks.observing --json`
 """
@@ -9,6 +9,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from benchmarks.harness import Row, loop_factory_of
+from benchmarks.observing.page import page
 from benchmarks.observing.traces import traces
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 TURNS = 20
 """The turns of one round, of each kind of operation."""
-GROUPS: dict[str, Callable[[int, int], Awaitable[list[Row]]]] = {"traces": traces}
+GROUPS: dict[str, Callable[[int, int], Awaitable[list[Row]]]] = {"traces": traces, "page": page}
 """The groups of rows, by how their names begin; each is given the turns, and the operations of one."""
 
 

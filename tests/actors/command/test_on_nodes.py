@@ -21,3 +21,5 @@ def test_without_ray_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -
         check_ray("auto")
     with pytest.raises(BadInput, match="expected the address of a Ray cluster"):
         check_ray("")
+    with pytest.raises(BadInput, match="--traces: a run with --ray records none"):
+        check_ray("auto", traces=0.5)

@@ -11,7 +11,7 @@ import pytest
 
 from actors.command.bad_input import BadInput
 from actors.command.interrupts import Interrupts
-from actors.command.plan import Options, Plan
+from actors.command.plan import Options, Plan, tracing_of
 from actors.command.progress import NoProgress
 from actors.command.report import RunTally
 from actors.command.requests_file import RequestLine
@@ -83,6 +83,27 @@ async def test_every_request_has_its_line_as_it_ends(tmp_path):
     report = made.tally.report(now=5.0, ending="finished", budget_exhausted=False)
     assert (report.calls, report.spent, report.unfinished) == (25, "0.025", 0)
     assert asyncio.get_running_loop().time() == pytest.approx(5.0)
+
+
+async def test_the_requests_of_a_run_are_traced_if_that_is_wanted(tmp_path):
+    pytest.importorskip("opentelemetry.sdk.trace")
+    from tests.actors.tracing.stage import Traced  # noqa: PLC0415 - it needs an extra.
+
+    traced = Traced()
+    made = Made(tmp_path, [listing("alder", "0.001")], requests(3))
+    made.run.plan = msgspec.structs.replace(made.run.plan, tracing=traced.tracing)
+    await made.serve()
+    found = traced.named("request uppercase")
+    assert len(found) == 3
+    assert len({span.attributes["understudy.request_id"] for span in found}) == 3
+    assert {span.attributes["understudy.outcome"] for span in found} == {"done"}
+    assert sum(span.attributes["understudy.cost"] for span in found) == 3_000
+
+
+def test_a_share_of_traces_that_is_none_is_bad_input():
+    with pytest.raises(BadInput, match="--traces: sample must be a share"):
+        tracing_of(2.0)
+    assert tracing_of(None) is None
 
 
 async def test_requests_are_begun_at_the_rate_limit(tmp_path):

@@ -276,7 +276,7 @@ def test_a_table_keeps_what_changed_last():
 def test_a_series_has_a_point_for_each_step():
     series = Series()
     for second in range(20):
-        series.add(float(second), failed=second == 3, latency=0.1)
+        series.add(float(second), 0.1, is_failed=second == 3)
         series.spend(float(second), 5)
     chart = series.chart(20.0)
     assert (chart.until, chart.calls, chart.failed, chart.cost) == (20.0, (5, 5, 5, 5), (1, 0, 0, 0), (25, 25, 25, 25))
