@@ -46,7 +46,10 @@ async def asked(stage: Stage, count: int, **options: Any) -> AsyncIterator[list[
 
 async def test_a_request_under_way_is_told_with_its_calls_and_what_failed():
     script = Script(flaky("a"), "done", lasts=2.0)
-    async with staged(offer("a", script), retry=Retry(base=3.0, cap=3.0)) as stage, asked(stage, 1, account=None):
+    async with (
+        staged(offer("a", script), retry=Retry(base=3.0, cap=3.0, jitter="none")) as stage,
+        asked(stage, 1, account=None),
+    ):
         (status,) = (await look(stage)).requests
         assert (status.request_id, status.service, status.since, status.deadline) == ("late", "s", 0.0, 100.0)
         assert (status.calls, status.provider, status.attempts, status.waiting) == (1, "a", (), ())
@@ -162,7 +165,7 @@ async def test_a_refusal_has_what_was_waited_for():
         assert broke.value.waiting is not None
         assert broke.value.waiting.reason == "money"
     script = Script(flaky("a"))
-    async with staged(offer("a", script), breaker=FRAGILE, retry=Retry(max_retries=9)) as stage:
+    async with staged(offer("a", script), breaker=FRAGILE, retry=Retry(max_retries=9, cap=1.0, jitter="none")) as stage:
         with pytest.raises(AllProvidersFailed) as failed:
             await stage.request(timeout=20.0)
         (refusal,) = failed.value.refused
