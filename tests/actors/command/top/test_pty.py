@@ -111,8 +111,9 @@ class RealTerminal:
 
 
 @contextmanager
-def terminal(environ: dict[str, str]):
-    made = RealTerminal([sys.executable, "-m", "actors.command", "top"], environ)
+def terminal(environ: dict[str, str], pid: int):
+    """Run `understudy top` on the program `pid`: others of this user may run meanwhile, such as other tests."""
+    made = RealTerminal([sys.executable, "-m", "actors.command", "top", str(pid)], environ)
     try:
         yield made
     finally:
@@ -134,7 +135,7 @@ def test_a_breaker_is_seen_a_key_isolates_and_the_terminal_is_left_as_it_was(env
     try:
         assert program.stdout is not None
         assert program.stdout.readline().startswith(environ["XDG_RUNTIME_DIR"])
-        with terminal(environ) as top:
+        with terminal(environ, program.pid) as top:
             top.shows("alder", "birch", "✕ open", "● live", r"the oven \x1b[31m is [red]cold[/]")
             top.press("i")
             top.shows("isolate birch? y")  # The worst off stands first.
