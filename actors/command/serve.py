@@ -51,6 +51,8 @@ if TYPE_CHECKING:
 OPENING_TIMEOUT = 60.0
 """Seconds that the ledger has to read its journal."""
 DAY = 86_400.0
+MAX_PAID_KEYS = 10_000
+"""The keys that are remembered as paid; the journal knows the others, and the memory of a door stays as it is."""
 OBJECTS_TO_COLLECT = 10_000
 """New objects after which garbage is looked for."""
 LOGS: dict[str | None, bool | Literal["json"]] = {None: False, "json": "json", "text": True}
@@ -133,8 +135,9 @@ async def _serve(options: ServeOptions, market: Market, config: DoorConfig, keys
         Watchdog(system) if options.log is not None else nullcontext(),
     ):
         alerts = DoorAlerts(system, market.alerts, options)
-        caps, safety = caps_of(config), LedgerConfig(safety=cast("Safety", options.safety))
-        ledger = system.spawn(lambda: Ledger(safety, accounts=caps, journal=options.journal), name="ledger")
+        caps = caps_of(config)
+        ledger_config = LedgerConfig(safety=cast("Safety", options.safety), max_paid_keys=MAX_PAID_KEYS)
+        ledger = system.spawn(lambda: Ledger(ledger_config, accounts=caps, journal=options.journal), name="ledger")
         await _check_ledger(ledger, options)
         tracing = tracing_of(options.traces)
         supervisor = system.spawn(lambda: Supervisor(market, ledger=ledger, tracing=tracing))

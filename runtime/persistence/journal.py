@@ -25,6 +25,8 @@ Safety: TypeAlias = Literal["process", "power"]
 
 NEVER_OLD = 2**40
 """A time of which nothing is too old."""
+MAX_MISSING = 1_000
+"""The keys of which it is remembered that nothing is kept under them."""
 MAX_UNTENDED = 1_000_000
 """The bytes after which a journal needs its upkeep."""
 SCOPE_BYTES, KEY_BYTES = 6, 12
@@ -117,6 +119,8 @@ class Journal(ABC):
         """32 bytes that only this journal has, for digests that are of no use without it."""
         self._pending = JournalBatch()
         self._unwritten: dict[bytes, KeptRow] = {}
+        self._missing: set[bytes] = set()
+        """Keys under which nothing is kept, as was looked up: a new one is looked for several times."""
         self._spared: set[bytes] = set()
         """The digests of the keys that are not dropped, however old they are."""
 
@@ -190,6 +194,7 @@ class Journal(ABC):
         if at is not None and at != self.clock.last:
             self.clock = after_time(self.clock, at)
         self._pending.kept[digest] = self._unwritten[digest] = row
+        self._missing.discard(digest)
         size = len(head) + len(body or b"")
         self._pending.size += size
         self.largest = max(size, self.largest)
@@ -220,7 +225,14 @@ class Journal(ABC):
     def find(self, scope: str, key: str) -> KeptRow | None:
         """Return what is kept under a key, whether it is written yet or not; None if nothing is."""
         digest = key_digest(scope, key)
-        return self._unwritten.get(digest) or self._find(digest)
+        row = self._unwritten.get(digest)
+        if row is None and digest not in self._missing:
+            row = self._find(digest)
+            if row is None:
+                if len(self._missing) >= MAX_MISSING:
+                    self._missing.clear()
+                self._missing.add(digest)
+        return row
 
     def heads(self, scope: str) -> dict[bytes, bytes]:
         """Return the heads of all that is kept in a scope, by the digests of their keys (see `key_digest`)."""

@@ -527,3 +527,37 @@ def test_nothing_is_written_by_an_owner_before(place: Place) -> None:
     first.close()
     second.close()
     assert entries_of(place) == [b"first", b"second"]
+
+
+def test_a_body_that_is_dropped_is_gone_with_the_next_commit_and_its_head_stays(place: Place) -> None:
+    journal = place.open()
+    assert journal.find("s", "k") is None
+    journal.put("s", "k", b"head", b"body", at=1e9)
+    kept = journal.find("s", "k")
+    assert kept is not None
+    assert kept.body == b"body"
+    journal.commit()
+    journal.drop_body("s", "k")
+    journal.drop_body("s", "other")
+    assert journal.find("s", "other") is None
+    journal.commit()
+    journal.close()
+    again = place.open()
+    found = again.find("s", "k")
+    assert found is not None
+    assert (found.head, found.body, found.at) == (b"head", None, int(1e9))
+    again.close()
+
+
+def test_what_was_not_there_is_found_once_it_is_put_however_many_were_looked_for(place: Place) -> None:
+    journal = place.open()
+    for number in range(2_500):
+        assert journal.find("s", f"{number % 1_500}") is None
+    for number in range(1_500):
+        journal.put("s", f"{number}", b"%d" % number, at=1e9)
+        if number % 500 == 0:
+            journal.commit()
+    journal.commit()
+    found = [journal.find("s", f"{number}") for number in range(1_500)]
+    assert [row.head for row in found if row is not None] == [b"%d" % number for number in range(1_500)]
+    journal.close()
