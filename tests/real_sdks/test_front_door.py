@@ -21,6 +21,7 @@ from actors.tariffs import Tariff
 from runtime import ActorSystem
 
 anthropic = pytest.importorskip("anthropic")
+httpx2 = pytest.importorskip("httpx2")
 openai = pytest.importorskip("openai")
 
 pytestmark = [pytest.mark.sdk, pytest.mark.slow, pytest.mark.real_time]
@@ -186,6 +187,23 @@ async def test_the_retries_of_an_sdk_are_paid_once(stream):
                     assert [piece async for piece in answer]
             await stage.servers[0].until_idle()
             assert stage.charges - before == 1
+
+
+async def test_anthropic_reads_a_door_without_a_socket_and_streams_as_it_comes():
+    async with serving(FakeStall(at="mid_stream", after_events=4, seconds=1.0), output_tokens=20.0) as stage:
+        http = httpx2.AsyncClient(transport=in_process_transport(DoorApp(stage.door), library=httpx2))
+        loop = asyncio.get_running_loop()
+        async with anthropic.AsyncAnthropic(
+            base_url="http://127.0.0.1", api_key=stage.key, http_client=http, max_retries=0
+        ) as client:
+            whole = await client.messages.create(model="auto", max_tokens=50, messages=HELLO)
+            async with client.messages.stream(model="auto", max_tokens=50, messages=HELLO) as stream:
+                came = [loop.time() async for _ in stream]
+                answer = await stream.get_final_message()
+        assert whole.content[0].text
+        assert answer.content[0].text
+        assert answer.model == "auto"
+        assert came[-1] - came[0] > 0.5
 
 
 async def test_a_door_without_a_socket_streams_as_it_comes():
