@@ -104,7 +104,7 @@ async def watched(page: Dashboard) -> AsyncGenerator[list[tuple[float, int]]]:
 
 async def page(turns: int, calls: int) -> list[Row]:
     """Return the rows."""
-    return [await of_a_request(turns, calls), *await of_a_crowd(seconds=calls / 10)]
+    return [await of_a_request(turns, calls), *await of_a_crowd(seconds=max(2.0, calls / 10))]
 
 
 async def of_a_request(turns: int, calls: int) -> Row:

@@ -165,7 +165,7 @@ async def test_another_listed_price_ends_it_at_once_and_so_does_a_release():
 
 async def test_a_dear_answer_at_an_older_price_tells_nothing_of_the_price_that_is_listed_now():
     listed = [PRICE]
-    answers = {"old": ("0.005", 650.0), "new": ("0.01", 0.0)}
+    answers = {"old": ("0.005", 700.0), "new": ("0.01", 0.0)}
 
     async def answer(call: ProviderCall) -> ProviderReply:
         cost, lasts = answers[call.input]
@@ -177,7 +177,7 @@ async def test_a_dear_answer_at_an_older_price_tells_nothing_of_the_price_that_i
 
     async with staged(offer("c", Script("c")), registry=registry) as stage:
         old = asyncio.create_task(stage.request(input="old", timeout=900.0))
-        await asyncio.sleep(620.0)
+        await asyncio.sleep(670.0)  # The offers are refreshed after 660 s at the latest.
         listed[0] = 2 * PRICE
         for _ in range(3):  # The first of them has the older answer of the registry refreshed.
             with suppress(Overpriced):
@@ -205,7 +205,7 @@ async def test_a_provider_that_lists_another_price_is_called_at_once():
         with pytest.raises(Overpriced):
             await stage.request()
         prices.pop(0)
-        await asyncio.sleep(620.0)
+        await asyncio.sleep(670.0)  # The offers are refreshed after 660 s at the latest.
         for _ in range(5):
             assert (await stage.request()).cost == 5_000
             await asyncio.sleep(1.0)
