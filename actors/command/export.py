@@ -68,6 +68,7 @@ AMOUNTS: dict[type[Entry], str] = {
     MoneyHeld: "held",
 }
 """Which amount of an entry is told."""
+LINE_END = "\r\n"
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """How a text begins that a spreadsheet would take for a formula
 (https://owasp.org/www-community/attacks/CSV_Injection)."""
@@ -145,5 +146,5 @@ def csv_lines(rows: Iterable[ExportRow]) -> Iterator[str]:
 def _csv_line(cells: Iterable[object]) -> str:
     text = io.StringIO()
     safe = (f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA) else cell for cell in cells)
-    csv.writer(text, lineterminator="").writerow(safe)
-    return text.getvalue()
+    csv.writer(text, lineterminator=LINE_END).writerow(safe)  # What is in the end of a line is quoted within cells.
+    return text.getvalue().removesuffix(LINE_END)
