@@ -28,6 +28,7 @@ from tests.simulation.test_streams import PRICE, Drip, Piece
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Sequence
 
     from runtime import ActorRef
 
@@ -109,6 +110,25 @@ async def look_at(supervisor: ActorRef[Any], key: str) -> None:
         assert (after.settled, failure.may_cost) == (before.settled, 0)
 
 
+async def check_all_came_back(
+    supervisor: ActorRef[Any], drips: list[Drip], results: Sequence[BaseException | None]
+) -> None:
+    """Check that nothing but timeouts has failed, nothing is under way, and what was charged is what was paid."""
+    for result in results:
+        if result is not None and not isinstance(result, TimeoutError):
+            raise result
+    await asyncio.sleep(1_000.0)
+    assert [drip.under_way for drip in drips] == [0] * len(drips)
+    for key in KEYS:
+        await look_at(supervisor, key)
+    await asyncio.sleep(1_000.0)
+    for status in await supervisor.ask(GetStatus(), timeout=5.0):
+        assert status.under_way == 0
+    statement = await supervisor.ask(GetStatement(), timeout=5.0)
+    assert (statement.reserved, statement.held) == (0, 0)
+    assert statement.settled == sum(drip.charged for drip in drips)
+
+
 async def askers(simulation: Simulation) -> None:
     rng = simulation.random
     drips = [Drip(rng) for _ in range(rng.randint(1, 2))]
@@ -134,19 +154,7 @@ async def askers(simulation: Simulation) -> None:
                     await read(supervisor, rng, key)
 
         results = await asyncio.gather(*(one() for _ in range(14)), return_exceptions=True)
-        for result in results:
-            if result is not None and not isinstance(result, TimeoutError):
-                raise result
-        await asyncio.sleep(1_000.0)
-        assert [drip.under_way for drip in drips] == [0] * len(drips)
-        for key in KEYS:
-            await look_at(supervisor, key)
-        await asyncio.sleep(1_000.0)
-        for status in await supervisor.ask(GetStatus(), timeout=5.0):
-            assert status.under_way == 0
-        statement = await supervisor.ask(GetStatement(), timeout=5.0)
-        assert (statement.reserved, statement.held) == (0, 0)
-        assert statement.settled == sum(drip.charged for drip in drips)
+        await check_all_came_back(supervisor, drips, results)
     assert len(asyncio.all_tasks()) == 1
 
 

@@ -13,7 +13,6 @@ from actors import (
     BreakerConfig,
     CallFailed,
     FunctionTransport,
-    GetStatus,
     Listing,
     Market,
     Provider,
@@ -33,7 +32,7 @@ from actors.supervisor import ReplaceMarket
 from runtime import ActorSystem, RuntimeFault
 from runtime.simulation import Crash, Simulation, explore
 from tests.proofs import repeated
-from tests.simulation.test_keyed_streams import KEYS, look_at, read
+from tests.simulation.test_keyed_streams import KEYS, check_all_came_back, read
 from tests.simulation.test_streams import PRICE, Drip
 
 if TYPE_CHECKING:
@@ -251,19 +250,7 @@ async def streams(simulation: Simulation) -> None:
                 await supervisor.ask(ReplaceMarket(market()), timeout=5.0)
 
         results = await asyncio.gather(operator(), *(one() for _ in range(14)), return_exceptions=True)
-        for result in results:
-            if result is not None and not isinstance(result, TimeoutError):
-                raise result
-        await asyncio.sleep(1_000.0)
-        assert [drip.under_way for drip in drips] == [0] * len(drips)
-        for key in KEYS:
-            await look_at(supervisor, key)
-        await asyncio.sleep(1_000.0)
-        for status in await supervisor.ask(GetStatus(), timeout=5.0):
-            assert status.under_way == 0
-        statement = await supervisor.ask(GetStatement(), timeout=5.0)
-        assert (statement.reserved, statement.held) == (0, 0)
-        assert statement.settled == sum(drip.charged for drip in drips)
+        await check_all_came_back(supervisor, drips, results)
     assert len(asyncio.all_tasks()) == 1
 
 

@@ -98,12 +98,17 @@ async def test_one_that_was_cancelled_goes_on_and_the_next_ask_has_its_answer():
     assert len(wire.provider.books.lines) == 1
 
 
-async def test_one_of_an_earlier_life_is_fetched_by_the_next(tmp_path: Path):
-    wire, journal = FakeWire(config()), tmp_path / "money.journal"
+async def live_until_it_is_under_way(wire: FakeWire, journal: Path) -> None:
+    """Ask, and end before the answer is there."""
     async with desk(listed(wire), journal=journal) as supervisor:
         asking = asyncio.ensure_future(ask(supervisor))
         await asyncio.sleep(2.0)
     await asyncio.gather(asking, return_exceptions=True)
+
+
+async def test_one_of_an_earlier_life_is_fetched_by_the_next(tmp_path: Path):
+    wire, journal = FakeWire(config()), tmp_path / "money.journal"
+    await live_until_it_is_under_way(wire, journal)
     async with desk(listed(wire), journal=journal) as supervisor:
         result = await ask(supervisor)
         assert await figures(supervisor) == (charged(wire), 0, 0)
@@ -114,10 +119,7 @@ async def test_one_of_an_earlier_life_is_fetched_by_the_next(tmp_path: Path):
 
 async def test_one_of_an_earlier_life_is_fetched_though_nothing_asks_for_it(tmp_path: Path):
     wire, journal = FakeWire(config()), tmp_path / "money.journal"
-    async with desk(listed(wire), journal=journal) as supervisor:
-        asking = asyncio.ensure_future(ask(supervisor))
-        await asyncio.sleep(2.0)
-    await asyncio.gather(asking, return_exceptions=True)
+    await live_until_it_is_under_way(wire, journal)
     async with desk(listed(wire), journal=journal) as supervisor:
         await asyncio.sleep(60.0)
         assert await figures(supervisor) == (charged(wire), 0, 0)
@@ -130,10 +132,7 @@ async def test_one_of_an_earlier_life_is_fetched_though_nothing_asks_for_it(tmp_
 
 async def test_one_of_an_earlier_life_that_its_provider_does_not_know_stays_held(tmp_path: Path):
     wire, journal = FakeWire(config()), tmp_path / "money.journal"
-    async with desk(listed(wire), journal=journal) as supervisor:
-        asking = asyncio.ensure_future(ask(supervisor))
-        await asyncio.sleep(2.0)
-    await asyncio.gather(asking, return_exceptions=True)
+    await live_until_it_is_under_way(wire, journal)
     async with desk(listed(FakeWire(config())), journal=journal) as supervisor:  # Another one has its name now.
         await asyncio.sleep(1000.0)
         settled, held, _ = await figures(supervisor)
